@@ -1,0 +1,216 @@
+//! The operator's side: metrics, probes, the effective configuration. Its own thread and runtime, so that a scrape never waits for
+//! a busy worker, nor a worker for a scrape; and its own listener, so that nothing here is reachable through `[server]`.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::Listen;
+use crate::metrics::Metrics;
+use crate::runtime::Slot;
+use crate::wire::names::{
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+
+/// How often histogram samples are folded into their buckets while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Heads come from scrapers and people; nobody of them needs longer.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once. A scraper keeps one.
+const MAX_CONNECTIONS: usize = 256;
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+
+/// Binds `[admin] listen` and serves it on a thread of its own until the process ends. Returns where it listens.
+///
+/// # Errors
+/// The address cannot be bound, or there is no thread to be had.
+pub fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<String> {
+    let runtime = slot.load();
+    let listen = &runtime.settings().admin.listen;
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {listen} for admin: {error}"));
+    let (listener, address) = bind(listen).map_err(named)?;
+    let metrics = runtime.metrics();
+    let routes = Arc::new(Routes { slot, metrics, is_ready: Box::new(is_ready) });
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        tokio.block_on(async {
+            tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(UPKEEP);
+                loop {
+                    ticks.tick().await;
+                    metrics.upkeep();
+                }
+            });
+            if let Err(error) = accept(listener, routes).await {
+                tracing::error!(%error, "the admin listener has failed");
+            }
+        });
+    })?;
+    Ok(address)
+}
+
+enum Std {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+fn bind(listen: &Listen) -> io::Result<(Std, String)> {
+    match listen {
+        Listen::Tcp(address) => {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let bound: SocketAddr = listener.local_addr()?;
+            Ok((Std::Tcp(listener), format!("http://{bound}")))
+        }
+        Listen::Unix(path) => {
+            if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
+                std::fs::remove_file(path)?;
+            }
+            let listener = std::os::unix::net::UnixListener::bind(path)?;
+            listener.set_nonblocking(true)?;
+            Ok((Std::Unix(listener), format!("unix:{}", path.display())))
+        }
+    }
+}
+
+async fn accept(listener: Std, routes: Arc<Routes>) -> io::Result<()> {
+    let open = Arc::new(AtomicUsize::new(0));
+    let rest = || tokio::time::sleep(Duration::from_millis(100));
+    match listener {
+        Std::Tcp(listener) => {
+            let listener = TcpListener::from_std(listener)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => spawn(stream, &routes, &open),
+                    Err(_) => rest().await,
+                }
+            }
+        }
+        Std::Unix(listener) => {
+            let listener = UnixListener::from_std(listener)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => spawn(stream, &routes, &open),
+                    Err(_) => rest().await,
+                }
+            }
+        }
+    }
+}
+
+fn spawn<S>(stream: S, routes: &Arc<Routes>, open: &Arc<AtomicUsize>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+        return;
+    }
+    open.fetch_add(1, Ordering::Relaxed);
+    let open = Arc::clone(open);
+    let routes = Arc::clone(routes);
+    tokio::spawn(async move {
+        let service = service_fn(move |request| {
+            let answer = routes.answer(&request);
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "an admin connection ended");
+        }
+        open.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+struct Routes {
+    slot: &'static Slot,
+    metrics: &'static Metrics,
+    is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Routes {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match path {
+            "/livez" => return text(StatusCode::OK, "alive\n"),
+            "/readyz" if (self.is_ready)() => return text(StatusCode::OK, "ready\n"),
+            "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/metrics" => return self.scrape(request),
+            _ => {}
+        }
+        if !self.is_allowed(request) {
+            let mut answer = text(StatusCode::UNAUTHORIZED, "Send the token of [admin]: Authorization: Bearer ...\n");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return answer;
+        }
+        match path {
+            "/config" => {
+                let config = self.slot.load().settings().effective_json();
+                with_type(StatusCode::OK, "application/json", format!("{config:#}\n").into_bytes())
+            }
+            "/" => text(StatusCode::OK, "edgeshim\n\n/metrics\n/livez\n/readyz\n/config\n"),
+            _ => text(StatusCode::NOT_FOUND, "There is /metrics, /livez, /readyz and /config.\n"),
+        }
+    }
+
+    fn scrape(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let wants_protobuf =
+            request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| {
+                // Prometheus lists what it takes in the order of its liking.
+                accept.trim_start().starts_with("application/vnd.google.protobuf")
+            });
+        if wants_protobuf {
+            with_type(StatusCode::OK, PROTOBUF, self.metrics.render_protobuf())
+        } else {
+            with_type(StatusCode::OK, TEXT, self.metrics.render().into_bytes())
+        }
+    }
+
+    fn is_allowed(&self, request: &Request<Incoming>) -> bool {
+        let runtime = self.slot.load();
+        let Some(token) = &runtime.settings().admin.token else { return true };
+        let sent = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        match sent.split_at_checked(7) {
+            Some((scheme, sent)) => scheme.eq_ignore_ascii_case(b"Bearer ") && token.matches(sent),
+            None => false,
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", body.as_bytes().to_vec())
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

@@ -1,0 +1,4 @@
+//! What we know about CDNs: no sockets, no futures.
+
+pub mod dialect;
+pub mod preset;

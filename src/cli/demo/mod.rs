@@ -1,0 +1,113 @@
+//! `edgeshim demo`: a site, the shim in front of it and the admin listener, all in one process on loopback.
+
+mod site;
+mod traffic;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::USAGE;
+use super::run::{Running, log_to_stderr};
+use crate::config;
+
+/// How often the offload is printed while there is traffic.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DemoArguments {
+    /// Add three simulated CDNs with caches of their own, and visitors, so that every counter moves.
+    #[arg(long)]
+    traffic: bool,
+    /// Visits a second, with --traffic.
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    visitors: u32,
+    /// Where the shim listens; port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where the admin listener is; port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:9900", value_name = "ADDRESS")]
+    admin: SocketAddr,
+}
+
+pub(super) fn demo(arguments: &DemoArguments) -> ExitCode {
+    log_to_stderr();
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("edgeshim demo: {error}");
+            eprintln!("If a port is taken, choose others: --listen 127.0.0.1:0 --admin 127.0.0.1:0");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
+    if !arguments.listen.ip().is_loopback() || !arguments.admin.ip().is_loopback() {
+        return Err("the demo stays on this machine; write an address such as 127.0.0.1:8080".into());
+    }
+    let origin = start_site()?;
+    let text = include_str!("demo.toml")
+        .replace("{listen}", &arguments.listen.to_string())
+        .replace("{admin}", &arguments.admin.to_string())
+        .replace("{origin}", &origin.to_string());
+    let settings = config::parse(&text, "demo.toml", Path::new("."))?;
+    let running = Running::start(settings)?;
+    let shim = running.server().tcp_address().ok_or("the demo's shim has no TCP address")?;
+    running.announce();
+    print_hints(shim, running.admin());
+    if arguments.traffic {
+        start_traffic(shim, arguments.visitors)?;
+    }
+    running.until_signal();
+    Ok(())
+}
+
+/// The site on a thread of its own, as an origin is a process of its own.
+fn start_site() -> std::io::Result<SocketAddr> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let address = listener.local_addr()?;
+    thread::Builder::new().name("site".to_owned()).spawn(move || tokio.block_on(site::serve(listener)))?;
+    Ok(address)
+}
+
+fn start_traffic(shim: SocketAddr, visitors: u32) -> std::io::Result<()> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("traffic".to_owned()).spawn(move || {
+        tokio.block_on(async move {
+            let mut settings = traffic::TrafficSettings::new(shim);
+            settings.visitors_per_second = visitors;
+            let live = settings.live.clone();
+            tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(REPORT_EVERY);
+                ticks.tick().await;
+                loop {
+                    ticks.tick().await;
+                    for provider in live.report().providers {
+                        println!("{provider}");
+                    }
+                    println!();
+                }
+            });
+            traffic::run(settings).await;
+        });
+    })?;
+    Ok(())
+}
+
+fn print_hints(shim: SocketAddr, admin: &str) {
+    println!(
+        "\nThe demo's site is behind the shim. In another shell:\n\n  \
+         curl -i http://{shim}/ -H 'X-CDN-Provider: fastly'\n  \
+         curl -sI http://{shim}/images/hero.jpg -H 'X-CDN-Provider: akamai'\n  \
+         curl -sI http://{shim}/assets/site.css -H 'X-CDN-Provider: cloudflare' -H 'Accept-Encoding: gzip'\n  \
+         curl -si 'http://{shim}/fail?status=503' -H 'Accept: text/html' -H 'Accept-Language: fr'\n  \
+         curl -s {admin}/metrics | grep edgeshim_pulls_total\n\n\
+         Ctrl-C ends it.\n"
+    );
+}

@@ -1,0 +1,160 @@
+//! `edgeshim run`: serves until it is told to end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArgument, USAGE, load};
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::runtime::{Runtime, Slot};
+use crate::serve::{Drain, Server};
+use crate::{admin, wire};
+
+pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
+    log_to_stderr();
+    let settings = match load(argument.file().as_deref()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match Running::start(settings) {
+        Ok(running) => {
+            running.announce();
+            running.until_signal();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("edgeshim: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Our own messages, on standard error: `RUST_LOG` has no say, so that no library's words reach an operator.
+pub(super) fn log_to_stderr() {
+    let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// A shim that serves.
+pub(super) struct Running {
+    slot: &'static Slot,
+    drain: Arc<Drain>,
+    server: Server,
+    admin: String,
+    tokio: tokio::runtime::Runtime,
+    signals: Signals,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+    /// Taken, so that a HUP from a log rotation or a closing terminal does not end the process.
+    hang_up: Signal,
+}
+
+impl Running {
+    pub(super) fn start(settings: Settings) -> Result<Self, Box<dyn std::error::Error>> {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new()?));
+        let runtime = Runtime::build(settings, metrics)?;
+        metrics.loaded(
+            env!("CARGO_PKG_VERSION"),
+            option_env!("EDGESHIM_COMMIT").unwrap_or("unknown"),
+            &runtime.fingerprint(),
+        );
+        let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime)));
+        let drain = Arc::new(Drain::default());
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Before anything is announced: a signal that comes early must not kill.
+        let signals = {
+            let _entered = tokio.enter();
+            Signals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                reopen: signal(SignalKind::user_defined1())?,
+                hang_up: signal(SignalKind::hangup())?,
+            }
+        };
+        let server = Server::start(slot, &drain)?;
+        let ready = Arc::clone(&drain);
+        let admin = admin::start(slot, move || ready.is_ready())?;
+        Ok(Self { slot, drain, server, admin, tokio, signals })
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(super) fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// Says where it listens, one line each.
+    pub(super) fn announce(&self) {
+        for address in self.server.addresses() {
+            eprintln!("listening on {address}");
+        }
+        eprintln!("admin on {}", self.admin);
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the wait.
+    pub(super) fn until_signal(self) {
+        let Self { slot, drain, server, tokio, mut signals, .. } = self;
+        tokio.block_on(signals.end(slot));
+        let settings = slot.load().settings().server.clone();
+        drain.announce();
+        if !settings.drain_delay.is_zero() {
+            tokio.block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(settings.drain_delay) => {}
+                    () = signals.end(slot) => {}
+                }
+            });
+        }
+        let draining = std::thread::spawn(move || server.finish(settings.drain_timeout));
+        tokio.block_on(async {
+            while !draining.is_finished() {
+                tokio::select! {
+                    () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
+                    () = signals.end(slot) => break,
+                }
+            }
+        });
+        if draining.is_finished() && !draining.join().unwrap_or(false) {
+            tracing::warn!("server.drain_timeout was over before every request had ended; the rest were cut off");
+        }
+        if let Some(log) = slot.load().log() {
+            log.close();
+        }
+    }
+}
+
+impl Signals {
+    /// Until the process is asked to end; other signals are served on the way.
+    async fn end(&mut self, slot: &'static Slot) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.reopen.recv() => {
+                    if let Some(log) = slot.load().log() {
+                        log.reopen();
+                    }
+                }
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("SIGHUP: this release does not reload; start it anew for another configuration");
+                }
+            }
+        }
+    }
+}
+
+/// The identity header's default name, for what is printed.
+pub(super) fn identity_header() -> &'static str {
+    wire::names::X_CDN_PROVIDER.as_str()
+}

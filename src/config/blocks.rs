@@ -1,0 +1,323 @@
+//! The blocks of the file, one function each: which keys it has, of which kind, within which bounds, and what cannot
+//! stand together.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::classes;
+use super::file::{Checked, Read, Section};
+use super::later;
+use super::net::{self, Claimed};
+use super::scalar::{duration, seconds, secret, size, size_text, timeout};
+use super::settings::{
+    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Server,
+    Settings, Whoopsie,
+};
+use super::statuses::StatusSet;
+use super::words::{closest, header_name, label, locale, media_type, one_of, quote};
+use crate::wire::names;
+
+/// The longest site name, in bytes; it stands in a heading.
+const MAX_SITE_NAME_BYTES: usize = 200;
+/// The most providers or classes; each costs metric series and a look per request.
+const MAX_BLOCKS: usize = 500;
+
+/// Reads the whole file.
+pub(super) fn settings(mut root: Section<'_>) -> Settings {
+    let mut claimed = Claimed::default();
+    let settings = Settings {
+        server: server(root.block("server"), &mut claimed),
+        admin: admin(root.block("admin"), &mut claimed),
+        origin: origin(root.block("origin")),
+        identity: identity(root.block("identity")),
+        providers: providers(bounded(&mut root, "provider")),
+        classes: classes::classes(bounded(&mut root, "class")),
+        gzip: gzip(root.block("gzip")),
+        whoopsie: whoopsie(root.block("whoopsie")),
+        beacon: beacon(root.block("beacon")),
+        access_log: access_log(root.block("access_log")),
+    };
+    later::intake(&mut root);
+    root.finish();
+    settings
+}
+
+fn bounded<'f>(root: &mut Section<'f>, name: &'static str) -> Vec<Section<'f>> {
+    let mut blocks = root.blocks(name);
+    if blocks.len() > MAX_BLOCKS {
+        root.reject(name, format!("stands there {} times; write at most {MAX_BLOCKS} blocks", blocks.len()));
+        blocks.truncate(MAX_BLOCKS);
+    }
+    blocks
+}
+
+fn server(mut block: Section<'_>, claimed: &mut Claimed) -> Server {
+    const TEN_MILLION: i64 = 10_000_000;
+    let default = Server::default();
+    let folder = block.folder();
+    let listen = block.read_list("listen", "\"127.0.0.1:8080\"", |text| {
+        let listen = net::listen(text, folder)?;
+        claimed.claim(&listen)?;
+        Ok(listen)
+    });
+    let listen = match listen {
+        Read::Good(listen) if listen.is_empty() => {
+            block.reject("listen", "listens nowhere; write at least one address, for example [\"127.0.0.1:8080\"]");
+            listen
+        }
+        Read::Absent => {
+            // The defaults are taken too, so that the admin page cannot claim them; they come first and so cannot
+            // fail.
+            for listen in &default.listen {
+                _ = claimed.claim(listen);
+            }
+            default.listen
+        }
+        other => other.or(default.listen),
+    };
+    let server = Server {
+        listen,
+        workers: block.integer("workers", 0..=512, default.workers),
+        hosts: block.list("hosts", "\"www.example.com\"", default.hosts, net::host),
+        trusted_proxies: block.list("trusted_proxies", "\"10.0.0.0/8\"", default.trusted_proxies, net::network),
+        proxy_protocol: block.flag("proxy_protocol", default.proxy_protocol),
+        max_connections: block.integer("max_connections", 1..=TEN_MILLION, default.max_connections),
+        max_header_bytes: block.text("max_header_bytes", "\"64KiB\"", default.max_header_bytes, header_size),
+        max_headers: block.integer("max_headers", 1..=1_000, default.max_headers),
+        max_request_body: block.text("max_request_body", "\"0\"", default.max_request_body, |text| {
+            size(text).map(|bytes| (bytes > 0).then_some(bytes))
+        }),
+        header_timeout: block.text("header_timeout", "\"10s\"", default.header_timeout, timeout),
+        body_timeout: block.text("body_timeout", "\"60s\"", default.body_timeout, timeout),
+        idle_timeout: block.text("idle_timeout", "\"75s\"", default.idle_timeout, timeout),
+        drain_delay: block.text("drain_delay", "\"0s\"", default.drain_delay, duration),
+        drain_timeout: block.text("drain_timeout", "\"30s\"", default.drain_timeout, timeout),
+        max_hops: block.integer("max_hops", 1..=100, default.max_hops),
+    };
+    later::server(&mut block);
+    block.finish();
+    server
+}
+
+fn header_size(text: &str) -> Checked<usize> {
+    const BOUNDS: std::ops::RangeInclusive<u64> = 4 * 1024..=1024 * 1024;
+    let bytes = size(text)?;
+    usize::try_from(bytes).ok().filter(|_| BOUNDS.contains(&bytes)).ok_or_else(|| {
+        let (low, high) = (size_text(*BOUNDS.start()), size_text(*BOUNDS.end()));
+        format!("is out of range; write a size from \"{low}\" to \"{high}\"")
+    })
+}
+
+fn admin(mut block: Section<'_>, claimed: &mut Claimed) -> Admin {
+    let default = Admin::default();
+    let folder = block.folder();
+    let listen = block.read("listen", "\"127.0.0.1:9900\"", |text| {
+        let listen = net::listen(text, folder)?;
+        claimed.claim(&listen)?;
+        Ok(listen)
+    });
+    if let Read::Absent = listen
+        && let Err(said) = claimed.claim(&default.listen)
+    {
+        block.missing(
+            "listen",
+            format!("is missing, so that it is {}, which {said}", quote(&default.listen.to_string())),
+        );
+    }
+    let token = block.read("token", "\"env:ADMIN_TOKEN\"", |text| secret(text, folder));
+    if let (Read::Good(Listen::Tcp(address)), Read::Absent | Read::Good(None)) = (&listen, &token)
+        && !address.ip().to_canonical().is_loopback()
+    {
+        let message = "is open to the network without a token; write token = \"env:ADMIN_TOKEN\" beside it, \
+                       or listen on 127.0.0.1";
+        block.reject("listen", message);
+    }
+    block.finish();
+    Admin { listen: listen.or(default.listen), token: token.or(None) }
+}
+
+fn origin(mut block: Section<'_>) -> Origin {
+    let default = Origin::default();
+    let folder = block.folder();
+    let origin = Origin {
+        target: block.text("url", "\"http://127.0.0.1:3000\"", default.target, |text| {
+            later::origin_url(text)?;
+            net::target(text, folder)
+        }),
+        http2: block.flag("http2", default.http2),
+        connect_timeout: block.text("connect_timeout", "\"2s\"", default.connect_timeout, timeout),
+        response_timeout: block.text("response_timeout", "\"30s\"", default.response_timeout, timeout),
+        idle_timeout: block.text("idle_timeout", "\"30s\"", default.idle_timeout, timeout),
+        max_idle: block.integer("max_idle", 0..=1_000_000, default.max_idle),
+        retries: block.integer("retries", 0..=10, default.retries),
+        host: block.text("host", "\"www.example.com\"", default.host, |text| {
+            if text.is_empty() { Ok(None) } else { net::host(text).map(Some) }
+        }),
+        preserve_header_case: block.flag("preserve_header_case", default.preserve_header_case),
+    };
+    later::origin(&mut block);
+    block.finish();
+    origin
+}
+
+fn identity(mut block: Section<'_>) -> Identity {
+    const WORDS: [(&str, OnDoubt); 2] = [("count", OnDoubt::Count), ("reject", OnDoubt::Reject)];
+    let default = Identity::default();
+    let identity = Identity {
+        header: block.text("header", "\"X-CDN-Provider\"", default.header, |text| {
+            let name = header_name(text)?;
+            // A provider's name in one of these would break the message or be dropped with it.
+            let taken = [
+                names::HOST,
+                names::CONNECTION,
+                names::CONTENT_LENGTH,
+                names::TRANSFER_ENCODING,
+                names::TE,
+                names::TRAILER,
+                names::UPGRADE,
+                names::AUTHORIZATION,
+                names::COOKIE,
+                names::VIA,
+                names::FORWARDED,
+            ];
+            if taken.contains(&name) {
+                return Err("is a field with a meaning of its own; write one that only the CDNs set, \
+                     for example \"X-CDN-Provider\""
+                    .to_owned());
+            }
+            Ok(name)
+        }),
+        recognise: block.flag("recognise", default.recognise),
+        unknown: block.text("unknown", "\"count\"", default.unknown, |text| one_of(text, &WORDS)),
+        unverified: block.text("unverified", "\"count\"", default.unverified, |text| one_of(text, &WORDS)),
+    };
+    block.finish();
+    identity
+}
+
+fn providers(blocks: Vec<Section<'_>>) -> Vec<Provider> {
+    const EXAMPLE: &str = "\"fastly\"";
+    let mut taken = HashSet::new();
+    let mut providers = Vec::with_capacity(blocks.len());
+    for mut block in blocks {
+        let name = block.read("name", EXAMPLE, |text| {
+            let name = label(text, &["none", "other", "unverified"], EXAMPLE)?;
+            if !taken.insert(name.clone()) {
+                return Err("is a name that an earlier provider has; write another, or merge the two blocks".to_owned());
+            }
+            Ok(name)
+        });
+        if let Read::Absent = name {
+            block.missing(
+                "name",
+                format!("is missing; write name = {EXAMPLE}, as the CDN says it in the identity field"),
+            );
+        }
+        let name = name.or(String::new());
+        let preset = block.read("preset", EXAMPLE, preset);
+        let preset = preset.good().unwrap_or_else(|| preset_of(&name).unwrap_or("generic")).to_owned();
+        later::provider(&mut block);
+        block.finish();
+        providers.push(Provider { name, preset });
+    }
+    providers
+}
+
+fn preset(text: &str) -> Checked<&'static str> {
+    preset_of(text).ok_or_else(|| {
+        let hint = closest(text, &Provider::PRESETS)
+            .map(|meant| format!(" (did you mean {}?)", quote(meant)))
+            .unwrap_or_default();
+        format!("is no preset{hint}; write one of {}", Provider::PRESETS.join(", "))
+    })
+}
+
+fn preset_of(name: &str) -> Option<&'static str> {
+    Provider::PRESETS.into_iter().find(|preset| *preset == name)
+}
+
+fn gzip(mut block: Section<'_>) -> Gzip {
+    let default = Gzip::default();
+    let gzip = Gzip {
+        enabled: block.flag("enabled", default.enabled),
+        level: block.integer("level", 1..=9, default.level),
+        min_bytes: block.integer("min_bytes", 0..=1024 * 1024 * 1024, default.min_bytes),
+        types: block.list("types", "\"text/*\"", default.types, media_type),
+    };
+    later::gzip(&mut block);
+    block.finish();
+    gzip
+}
+
+fn whoopsie(mut block: Section<'_>) -> Whoopsie {
+    let default = Whoopsie::default();
+    let statuses = block.read_list("statuses", "\"5xx\"", |text| {
+        let mut set = StatusSet::default();
+        set.add(text).map(|()| set)
+    });
+    let whoopsie = Whoopsie {
+        statuses: match statuses {
+            Read::Good(sets) => sets.into_iter().fold(StatusSet::default(), StatusSet::union),
+            Read::Absent | Read::Bad => default.statuses,
+        },
+        default_locale: block.text("default_locale", "\"en\"", default.default_locale, locale),
+        hosts: block.map("hosts", "\"www.example.de\" = \"de\"", net::host, locale),
+        site_name: block.text("site_name", "\"This site\"", default.site_name, |text| {
+            if text.trim().is_empty() || text.len() > MAX_SITE_NAME_BYTES || text.contains(char::is_control) {
+                return Err(format!(
+                    "is no name for a heading; write 1 to {MAX_SITE_NAME_BYTES} bytes of visible text, \
+                     for example \"This site\""
+                ));
+            }
+            Ok(text.to_owned())
+        }),
+        status_url: block.text("status_url", "\"https://status.example.com/\"", default.status_url, net::link),
+        support_url: block.text("support_url", "\"https://www.example.com/help\"", default.support_url, net::link),
+        beacon_base: block.text("beacon_base", "\"//beacon.example.com\"", default.beacon_base, net::link_base),
+        retry_after: block.text("retry_after", "\"30s\"", default.retry_after, |text| {
+            timeout(text)?;
+            seconds(text).map(Duration::from_secs)
+        }),
+    };
+    later::whoopsie(&mut block);
+    block.finish();
+    whoopsie
+}
+
+fn beacon(mut block: Section<'_>) -> Beacon {
+    let default = Beacon::default();
+    let example = default.path.clone();
+    let beacon = Beacon {
+        path: block.text("path", &quote(&example), default.path, |text| net::local_path(text, &example)),
+        sources: block
+            .list("sources", "\"my-other-page\"", default.sources, |text| label(text, &["other"], "\"my-other-page\"")),
+    };
+    later::beacon(&mut block);
+    block.finish();
+    beacon
+}
+
+fn access_log(mut block: Section<'_>) -> AccessLog {
+    let default = AccessLog::default();
+    let folder = block.folder();
+    let access_log = AccessLog {
+        output: block.text("output", "\"stdout\"", default.output, |text| match text {
+            "off" => Ok(LogOutput::Off),
+            "stdout" => Ok(LogOutput::Stdout),
+            _ => match text.strip_prefix("file:") {
+                Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains(char::is_control) => {
+                    Ok(LogOutput::File(folder.join(path)))
+                }
+                _ => Err(
+                    "is no place for a log; write \"off\", \"stdout\" or file:PATH, for example \"file:access.log\""
+                        .to_owned(),
+                ),
+            },
+        }),
+        format: block.text("format", "\"json\"", default.format, |text| {
+            one_of(text, &[("json", LogFormat::Json), ("combined", LogFormat::Combined), ("etsy", LogFormat::Etsy)])
+        }),
+    };
+    block.finish();
+    access_log
+}

@@ -1,0 +1,134 @@
+//! From the operator's file to settings that cannot be wrong.
+//!
+//! The way of a file: `file` reads TOML and hands out keys one by one, `blocks` and `classes` turn each key into
+//! its type or into a [`Problem`], and `settings` is what comes out. Every problem of a file is reported at once,
+//! because an operator who mends one mistake a run is soon an angry one. `check`, start and reload all come through
+//! [`load`].
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+mod blocks;
+mod classes;
+mod effective;
+mod file;
+mod later;
+mod net;
+mod problems;
+mod scalar;
+mod settings;
+mod shown;
+mod statuses;
+mod words;
+
+pub use problems::{Problem, Problems};
+pub use scalar::Secret;
+pub use settings::{
+    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Server,
+    Settings, Target, Whoopsie,
+};
+pub use statuses::StatusSet;
+
+/// The longest configuration that is read, in bytes: beyond it something else was named by mistake.
+const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// Reads the file at `path` and checks it.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file: that it cannot be read, is no UTF-8 or no TOML (one problem), or every key
+/// that is unknown or holds a value that cannot stand.
+pub fn load(path: &Path) -> Result<Settings, Problems> {
+    let origin_name = path.display().to_string();
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file of just the right size from one that goes on, and a device never ends.
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let message =
+            format!("cannot be read ({error}); name a file that exists and that this user may read with --config FILE");
+        return Err(Problems::one(&origin_name, Problem::of_file(words::quote(&origin_name), message)));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &origin_name, folder),
+        Err(error) => {
+            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let bad = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+            let (line, column) = problems::position(good);
+            let mut problem = Problem::of_file(format!("byte 0x{bad:02x}"), "is no UTF-8; save the file as UTF-8 text");
+            problem.line = Some(line);
+            problem.column = Some(column);
+            Err(Problems::one(&origin_name, problem))
+        }
+    }
+}
+
+/// Checks a configuration that is already in memory. `origin_name` is how messages call it, and relative paths start
+/// at `folder`.
+///
+/// # Errors
+///
+/// As [`load`], but for what concerns reading the file itself.
+pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("is longer than {MAX_FILE_BYTES} bytes; name a configuration file with --config FILE");
+        return Err(Problems::one(origin_name, Problem::of_file(words::quote(origin_name), message)));
+    }
+    let tree =
+        toml::de::DeTable::parse(text).map_err(|error| Problems::one(origin_name, problems::syntax(text, &error)))?;
+    let file = file::TypedFile::new(text, folder);
+    let settings = blocks::settings(file.root(tree.get_ref()));
+    let problems = file.into_problems();
+    if problems.is_empty() { Ok(settings) } else { Err(Problems::new(origin_name, problems)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match parse(text, "edgeshim.toml", Path::new(".")) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn empty_file_is_the_defaults() {
+        assert_eq!(parse("", "edgeshim.toml", Path::new(".")), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn problem_names_file_line_key_value_and_remedy() {
+        assert_eq!(
+            problems("# a comment\n[server]\nheader_timeout = \"10 parsecs\"\n"),
+            ["edgeshim.toml:3: server.header_timeout: \"10 parsecs\" is no duration; \
+                 write a whole number and a unit out of ms, s, m, h, d, for example \"10s\""]
+        );
+    }
+
+    #[test]
+    fn syntax_error_is_one_problem_with_line_and_column() {
+        let told = problems("[server]\nworkers = = 3\nnonsense = true\n");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("edgeshim.toml:2:"), "{told:?}");
+    }
+
+    #[test]
+    fn missing_file_and_folder_are_problems() {
+        for path in ["/nonexistent/edgeshim.toml", "/"] {
+            let told = load(Path::new(path)).expect_err("not a file");
+            assert_eq!(told.len(), 1);
+            assert!(told.to_string().contains("cannot be read"), "{told}");
+        }
+    }
+
+    #[test]
+    fn overlong_text_is_one_problem() {
+        assert_eq!(problems(&"#".repeat(MAX_FILE_BYTES + 1)).len(), 1);
+    }
+}

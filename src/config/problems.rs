@@ -1,0 +1,153 @@
+//! What is wrong with a configuration, all of it at once, in words that say what to write instead.
+
+use std::fmt;
+
+/// One thing that is wrong. Shown as `key: value message`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key's whole path, as in `class[0].cache.ttl`; empty where the file itself is meant.
+    pub key: String,
+    /// The line in the file, counted from 1.
+    pub line: Option<usize>,
+    /// The column in characters, counted from 1; only where the text is no TOML at all.
+    pub column: Option<usize>,
+    /// The value as typed and safe to print: shortened, escaped, and `***` where it may be a secret. Empty where a
+    /// key is missing.
+    pub value: String,
+    /// What is wrong with it and what to write instead; reads on from the value.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem with the file as a whole.
+    pub(super) fn of_file(value: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: String::new(), line: None, column: None, value: value.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        if !self.value.is_empty() {
+            write!(f, "{} ", self.value)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Every problem of one configuration, in the file's order; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    file: String,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    pub(super) fn new(file: &str, mut list: Vec<Problem>) -> Self {
+        list.sort_by_key(|problem| (problem.line.unwrap_or(usize::MAX), problem.column));
+        Self { file: file.to_owned(), list }
+    }
+
+    pub(super) fn one(file: &str, problem: Problem) -> Self {
+        Self::new(file, vec![problem])
+    }
+
+    /// How the configuration is called in messages.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Each problem, in the file's order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.list.iter()
+    }
+}
+
+impl<'p> IntoIterator for &'p Problems {
+    type Item = &'p Problem;
+    type IntoIter = std::slice::Iter<'p, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// One line a problem, each in the `file:line:` form that editors can follow.
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.list.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&self.file)?;
+            if let Some(line) = problem.line {
+                write!(f, ":{line}")?;
+                if let Some(column) = problem.column {
+                    write!(f, ":{column}")?;
+                }
+            }
+            write!(f, ": {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Line and column, both from 1, of what follows `text`.
+pub(super) fn position(text: &[u8]) -> (usize, usize) {
+    let start = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let line = text.split(|&byte| byte == b'\n').count();
+    // A character has one byte that is no continuation byte.
+    let column = text.get(start..).unwrap_or_default().iter().filter(|&&byte| byte & 0xC0 != 0x80).count() + 1;
+    (line, column)
+}
+
+/// The one problem of a text that is no TOML.
+pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or_default();
+    let (line, column) = position(text.as_bytes().get(..span.start).unwrap_or_default());
+    // The offending text itself is left out: it may be half a secret.
+    let said = error.message().replace('\n', ", ");
+    let message =
+        format!("{said}: this is no TOML; write key = value, texts in double quotes, each key and [block] once");
+    let mut problem = Problem::of_file("", message);
+    problem.line = Some(line);
+    problem.column = Some(column);
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_counts_characters() {
+        assert_eq!(position(b""), (1, 1));
+        assert_eq!(position("a\nüb".as_bytes()), (2, 3));
+    }
+
+    #[test]
+    fn problems_are_shown_in_the_files_order() {
+        let problem = |line, key: &str| Problem {
+            key: key.to_owned(),
+            line,
+            column: None,
+            value: "7".to_owned(),
+            message: "is odd; write 8".to_owned(),
+        };
+        let problems = Problems::new("e.toml", vec![problem(None, "c"), problem(Some(9), "b"), problem(Some(2), "a")]);
+        assert_eq!(
+            problems.to_string(),
+            "e.toml:2: a: 7 is odd; write 8\ne.toml:9: b: 7 is odd; write 8\ne.toml: c: 7 is odd; write 8"
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! A typed value as messages show it: short, escaped, and without secrets.
+
+use toml::de::DeValue;
+
+use super::words::quote;
+
+/// What kind of value it is, in words.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a block",
+    }
+}
+
+/// A value as messages show it; `key` is its whole path. Lists and blocks are not opened, and what may be a secret is
+/// hidden, under unknown keys too.
+pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
+    const TELLING: [&str; 5] = ["token", "secret", "passw", "key", "values"];
+    // The whole path is looked at, since what stands below a block of keys is a key too.
+    let key = key.to_ascii_lowercase();
+    let may_be_secret = TELLING.iter().any(|word| key.contains(word));
+    match value {
+        DeValue::String(text) if may_be_secret && !text.is_empty() => {
+            // A reference is no secret, and without it the message would not help.
+            if text.starts_with("env:") || text.starts_with("file:") { quote(text) } else { "***".to_owned() }
+        }
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if may_be_secret => "***".to_owned(),
+        DeValue::String(text) => quote(&without_password(text)),
+        DeValue::Integer(number) => cut(&number.to_string()),
+        DeValue::Float(number) => cut(number.as_str()),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(list) if list.is_empty() => "[]".to_owned(),
+        DeValue::Array(_) => "[…]".to_owned(),
+        DeValue::Table(_) => "{…}".to_owned(),
+    }
+}
+
+/// A URL's user and password are nobody's business.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("//") else {
+        return text.to_owned();
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match authority.rfind('@').and_then(|at| rest.get(at..)) {
+        Some(after) => format!("{scheme}//***{after}"),
+        None => text.to_owned(),
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(key: &str, text: &str) -> String {
+        shown(key, &DeValue::String(text.into()))
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_hidden() {
+        assert_eq!(show("admin.token", "hunter2"), "***");
+        assert_eq!(show("admin.token", "env:TOKEN"), "\"env:TOKEN\"");
+        assert_eq!(show("origin.url", "http://me:hunter2@host/a@b"), "\"http://***@host/a@b\"");
+        assert_eq!(show("origin.url", "no//url"), "\"no//url\"");
+    }
+
+    #[test]
+    fn long_values_are_cut() {
+        assert!(show("server.hosts[0]", &"ü".repeat(5_000)).chars().count() < 100);
+        assert_eq!(cut(&"9".repeat(100)).chars().count(), 41);
+    }
+}

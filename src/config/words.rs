@@ -1,0 +1,224 @@
+//! Words with a fixed grammar: labels, locales, globs, media types, header names, and the nearest word to one
+//! misspelt.
+
+use globset::{GlobBuilder, GlobSetBuilder};
+use http::HeaderName;
+
+use super::file::Checked;
+
+/// Longest provider, class or beacon source name, in bytes: it becomes a metric label.
+const MAX_LABEL_BYTES: usize = 64;
+/// Longest glob, in bytes; a limit on what its compiled form can cost.
+const MAX_GLOB_BYTES: usize = 512;
+/// The longest language tag that RFC 5646 §4.4.1 tells anyone to expect, in bytes.
+const MAX_LOCALE_BYTES: usize = 35;
+
+/// A text in quotes, escaped and cut to a length that fits a message.
+pub(super) fn quote(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((at, _)) => format!("{:?}…", text.get(..at).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Checks a word against the few that are allowed.
+pub(super) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
+    if let Some(&(_, value)) = words.iter().find(|&&(word, _)| word == text) {
+        return Ok(value);
+    }
+    let names: Vec<&'static str> = words.iter().map(|&(word, _)| word).collect();
+    let hint = closest(text, &names).map(|word| format!(" (did you mean {}?)", quote(word))).unwrap_or_default();
+    let names: Vec<String> = names.into_iter().map(quote).collect();
+    Err(format!("is no word for this{hint}; write one of {}", names.join(", ")))
+}
+
+/// The candidate that `typed` was most likely meant to be, if one is near.
+pub(super) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
+    // Beyond this nobody misspelt anything, and the distance costs the product of both lengths.
+    if typed.len() > MAX_LABEL_BYTES {
+        return None;
+    }
+    let typed = typed.to_ascii_lowercase().replace('-', "_");
+    candidates
+        .iter()
+        .map(|&candidate| (distance(typed.as_bytes(), candidate.replace('-', "_").as_bytes()), candidate))
+        .filter(|&(distance, candidate)| distance <= ((candidate.len().max(typed.len()) + 1) / 3).max(1))
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, with one row kept.
+fn distance(left: &[u8], right: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (above, &l) in left.iter().enumerate() {
+        let mut diagonal = above;
+        let mut before = above + 1;
+        for (cell, &r) in row.iter_mut().skip(1).zip(right) {
+            let changed = diagonal + usize::from(l != r);
+            diagonal = *cell;
+            before = changed.min(diagonal + 1).min(before + 1);
+            *cell = before;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = above + 1;
+        }
+    }
+    row.last().copied().unwrap_or(left.len())
+}
+
+/// A name that becomes a metric label; given back in lower case.
+pub(super) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<String> {
+    let name = text.to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if name.is_empty() || name.len() > MAX_LABEL_BYTES || !name.bytes().all(plain) {
+        let allowed = format!("1 to {MAX_LABEL_BYTES} letters, digits, \"-\" and \"_\"");
+        return Err(format!("is no name that can be a metric label; write {allowed}, for example {example}"));
+    }
+    if reserved.contains(&name.as_str()) {
+        return Err(format!("is a name that edgeshim uses itself; write another, for example {example}"));
+    }
+    Ok(name)
+}
+
+/// A header field's name.
+pub(super) fn header_name(text: &str) -> Checked<HeaderName> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        "is no header field name; write letters, digits and \"-\", for example \"X-CDN-Provider\"".to_owned()
+    })
+}
+
+/// A language tag in BCP 47's outer form, as `pt-BR` or `zh-Hant`; whether there are pages for it is not known here.
+pub(super) fn locale(text: &str) -> Checked<String> {
+    let mut parts = text.split('-');
+    let language = parts.next().unwrap_or_default();
+    let fine = text.len() <= MAX_LOCALE_BYTES
+        && (2..=8).contains(&language.len())
+        && language.bytes().all(|b| b.is_ascii_alphabetic())
+        && parts.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+    if fine {
+        Ok(text.to_owned())
+    } else {
+        Err("is no language tag; write one like \"en\", \"pt-BR\" or \"zh-Hant\"".to_owned())
+    }
+}
+
+/// A glob on the decoded path.
+pub(super) fn path_glob(text: &str) -> Checked<String> {
+    glob(text)?;
+    // A glob matches the whole path, so that only these can begin one that ever does.
+    if !text.starts_with(['/', '*', '{', '[', '?', '\\']) {
+        let (here, anywhere) = (quote(&format!("/{text}")), quote(&format!("*/{text}")));
+        return Err(format!(
+            "matches nothing, since every path begins with \"/\"; write {here}, or {anywhere} for any folder"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn glob(text: &str) -> Checked<()> {
+    const EXAMPLE: &str = "write one like \"*.png\" or \"/static/**\"";
+    if text.is_empty() || text.len() > MAX_GLOB_BYTES || text.contains(char::is_control) {
+        return Err(format!("is no glob of 1 to {MAX_GLOB_BYTES} visible bytes; {EXAMPLE}"));
+    }
+    // Compiled here as later, since a pattern can parse and still be too big to compile.
+    let compiled = GlobBuilder::new(text).case_insensitive(true).build().and_then(|glob| {
+        let mut set = GlobSetBuilder::new();
+        set.add(glob);
+        set.build()
+    });
+    compiled
+        .map(|_| ())
+        .map_err(|error| format!("is no glob ({}); {EXAMPLE}", error.kind().to_string().replace('\n', " ")))
+}
+
+/// A glob on a media type: type, slash, subtype, and `*` for any run of characters; given back in lower case.
+pub(super) fn media_type(text: &str) -> Checked<String> {
+    if text.contains(';') {
+        return Err(
+            "has parameters, which are not looked at; write the type alone, for example \"text/html\"".to_owned()
+        );
+    }
+    // RFC 9110 §5.6.2's token characters, of which `*` is one.
+    let token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    match text.split_once('/') {
+        Some((kind, subtype)) if text.len() <= MAX_GLOB_BYTES && token(kind) && token(subtype) => {
+            Ok(text.to_ascii_lowercase())
+        }
+        _ => Err("is no media type; write type/subtype with \"*\" for any part, for example \"text/*\"".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn closest_finds_what_was_meant() {
+        let keys = ["header_timeout", "body_timeout", "listen", "max_headers"];
+        assert_eq!(closest("header_timout", &keys), Some("header_timeout"));
+        assert_eq!(closest("Header-Timeout", &keys), Some("header_timeout"));
+        assert_eq!(closest("lisen", &keys), Some("listen"));
+        assert_eq!(closest("colour", &keys), None);
+        assert_eq!(distance(b"kitten", b"sitting"), 3);
+        assert_eq!(distance(b"", b"abc"), 3);
+        assert_eq!(distance(b"abc", b""), 3);
+    }
+
+    #[test]
+    fn labels_are_bounded_and_lower_case() {
+        assert_eq!(label("Fastly", &["other"], "\"fastly\"").as_deref(), Ok("fastly"));
+        for bad in ["", "a b", "ü", "Other", &"a".repeat(65), "a\"b"] {
+            assert!(label(bad, &["other"], "\"fastly\"").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn locales_have_the_outer_form() {
+        for good in ["en", "pt-BR", "zh-Hant-TW", "sl-rozaj-biske-1994"] {
+            assert!(locale(good).is_ok(), "{good}");
+        }
+        for bad in ["", "e", "en_GB", "en-", "-en", "12", "en--GB", "abcdefghi"] {
+            assert!(locale(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn globs_that_cannot_match_or_compile_are_told() {
+        for good in ["*.png", "/static/**", "**/img/*", "*/favicon.ico", "{/a,/b}/*"] {
+            assert!(path_glob(good).is_ok(), "{good}");
+        }
+        for bad in ["", "[", "{a", "images/*.png", "favicon.ico", &"a".repeat(600)] {
+            assert!(path_glob(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn media_types_have_one_slash_and_no_parameters() {
+        for good in ["text/*", "application/*+json", "*/*", "IMAGE/svg+xml"] {
+            assert!(media_type(good).is_ok(), "{good}");
+        }
+        for bad in ["text", "text/", "/html", "text/html; charset=utf-8", "a/b/c", "text /html"] {
+            assert!(media_type(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_panic(text in any::<String>()) {
+            let _ = (label(&text, &[], ""), locale(&text), path_glob(&text), media_type(&text), quote(&text));
+            let _ = (header_name(&text), closest(&text, &["listen", "level"]));
+        }
+
+        #[test]
+        fn glob_that_passes_can_be_compiled_as_the_classes_do(text in r"[a-z*?{}\[\]!,/.\\-]{0,40}") {
+            if path_glob(&text).is_ok() {
+                let glob = GlobBuilder::new(&text).case_insensitive(true).build().expect("checked");
+                let _ = glob.compile_matcher().is_match("/a/b.png");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Gives every answer one Cache-Control line with one meaning, by the class's rule and the guards.
+//!
+//! **Place:** innermost of the layers that touch an answer, so that it sees the origin's own fields; inside `gzip`, which has to
+//! read the `no-transform` that is left, and inside `whoopsie`, whose pages say no-store themselves.
+//! **Reads:** method, path, Authorization; the answer's status, type and caching fields.
+//! **Metrics:** edgeshim_cache_rewrites_total, edgeshim_cache_guards_total.
+//! **Cost:** one pass over the answer's field names; one allocation where a line is written that was not prepared.
+//! **Can fail:** no; faults pass through.
+
+pub mod policy;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use http::{HeaderValue, Method, Uri};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use self::policy::Prepared;
+use super::request::class::Classes;
+use super::request::{EdgeRequest, EdgeResponse};
+use crate::cdn::dialect::Dialect;
+use crate::fault::Fault;
+use crate::metrics::Ledger;
+use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
+
+/// Puts [`CacheControl`] around a service.
+#[derive(Debug, Clone)]
+pub struct CacheControlLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    classes: Arc<Classes>,
+    /// By class id.
+    rules: Vec<Prepared>,
+    by_type: bool,
+    ledger: Arc<Ledger>,
+}
+
+impl CacheControlLayer {
+    /// Prepares the rules of `classes`, counts in `ledger`.
+    #[must_use]
+    pub fn new(classes: &Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+        let rules = classes.all().map(|rule| Prepared::new(&rule.cache, Dialect::Generic)).collect();
+        let by_type = classes.ask_for_type();
+        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, by_type, ledger }) }
+    }
+}
+
+impl<S> Layer<S> for CacheControlLayer {
+    type Service = CacheControl<S>;
+
+    fn layer(&self, inner: S) -> CacheControl<S> {
+        CacheControl { inner, shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// See the head of this file.
+#[derive(Debug, Clone)]
+pub struct CacheControl<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<EdgeRequest> for CacheControl<S>
+where
+    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Fault>,
+{
+    type Response = EdgeResponse<B>;
+    type Error = Fault;
+    type Future = CacheControlFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        let asked = Asked {
+            method: request.head.method.clone(),
+            authorization: request.head.headers.contains_key(AUTHORIZATION),
+            target: self.shared.by_type.then(|| request.head.uri.clone()),
+        };
+        CacheControlFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
+    }
+}
+
+struct Asked {
+    method: Method,
+    authorization: bool,
+    /// Kept where a class goes by the answer's type too.
+    target: Option<Uri>,
+}
+
+pin_project! {
+    /// Waits for the answer.
+    pub struct CacheControlFuture<F> {
+        #[pin]
+        inner: F,
+        asked: Asked,
+        shared: Arc<Shared>,
+    }
+}
+
+impl<F, B> Future for CacheControlFuture<F>
+where
+    F: Future<Output = Result<EdgeResponse<B>, Fault>>,
+{
+    type Output = Result<EdgeResponse<B>, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(cx))?;
+        let Shared { classes, rules, ledger, .. } = &**this.shared;
+        if let Some(target) = &this.asked.target {
+            let content_type = answer.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            answer.facts.class = classes.of_answer(target.path(), content_type);
+        }
+        let class = answer.facts.class;
+        if let Some(rule) = rules.get(class.index()) {
+            let facts = policy::Facts {
+                method: &this.asked.method,
+                authorization: this.asked.authorization,
+                fault: false,
+                now: SystemTime::now,
+            };
+            let outcome = rule.apply(&mut answer.head.headers, answer.head.status, &facts);
+            if let Some(action) = outcome.action {
+                ledger.cache_rewrite(class, action as usize);
+            }
+            for guard in outcome.guards.iter() {
+                ledger.cache_guard(guard as usize);
+                if answer.facts.guard.is_empty() {
+                    answer.facts.guard = guard.as_str();
+                }
+            }
+        }
+        Poll::Ready(Ok(answer))
+    }
+}

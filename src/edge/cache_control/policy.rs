@@ -1,0 +1,1105 @@
+//! What caches may do with one answer: the class's rule applied to the origin's words, and the guards that beat every rule.
+//!
+//! A plain decision on borrowed headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`]
+//! and applied to each of its answers. Reads Cache-Control, Pragma, Expires, Date, Set-Cookie, Vary and the fields that single
+//! CDNs obey; cost: one pass over the names, and one allocation where a line has to be written that is not prepared. Applying it
+//! twice equals applying it once.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use crate::cdn::dialect::Dialect;
+use crate::edge::request::class::{CacheMode, CachePolicy};
+use crate::wire::cache_control::{Argument, CacheControl, CacheField, Directives, TARGETED, expires_lifetime};
+use crate::wire::names;
+
+/// Longest ESI `content` kept, in bytes.
+const MAX_ESI_CONTENT: usize = 128;
+
+/// What was done to an answer's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The origin's words, in one line with one meaning.
+    Tidied,
+    /// A lifetime given where the origin gave none.
+    Defaulted,
+    /// The origin's words replaced by the class's.
+    Overridden,
+    /// no-store, because the class says `never`.
+    Forbidden,
+    /// A guard's word in place of the rule's.
+    Guarded,
+}
+
+impl Action {
+    /// Every action, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [Self::Tidied, Self::Defaulted, Self::Overridden, Self::Forbidden, Self::Guarded];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tidied => "tidied",
+            Self::Defaulted => "defaulted",
+            Self::Overridden => "overridden",
+            Self::Forbidden => "forbidden",
+            Self::Guarded => "guarded",
+        }
+    }
+}
+
+/// What keeps something unsafe out of shared caches: label `guard` of `edgeshim_cache_guards_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// Set-Cookie on something shared: made private.
+    SetCookie,
+    /// Set-Cookie on something shared: taken off.
+    CookieStripped,
+    /// The answer to a request with Authorization: made private (RFC 9111 §3.5).
+    Authorization,
+    /// A 5xx or a fault: made no-store.
+    Error,
+    /// `Vary: *`: made private.
+    VaryStar,
+    /// Vary names User-Agent on something shared: reported.
+    VaryUserAgent,
+    /// Vary names Cookie on something shared: reported.
+    VaryCookie,
+}
+
+impl Guard {
+    /// Every guard, in the order of their discriminants.
+    pub const ALL: [Self; 7] = [
+        Self::SetCookie,
+        Self::CookieStripped,
+        Self::Authorization,
+        Self::Error,
+        Self::VaryStar,
+        Self::VaryUserAgent,
+        Self::VaryCookie,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SetCookie => "set_cookie",
+            Self::CookieStripped => "cookie_stripped",
+            Self::Authorization => "authorization",
+            Self::Error => "error",
+            Self::VaryStar => "vary_star",
+            Self::VaryUserAgent => "vary_user_agent",
+            Self::VaryCookie => "vary_cookie",
+        }
+    }
+}
+
+/// A set of guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guards(u8);
+
+impl Guards {
+    fn insert(&mut self, guard: Guard) {
+        self.0 |= 1 << guard as u8;
+    }
+
+    /// Whether `guard` fired.
+    pub fn contains(self, guard: Guard) -> bool {
+        self.0 & (1 << guard as u8) != 0
+    }
+
+    /// Whether none fired.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that fired.
+    pub fn iter(self) -> impl Iterator<Item = Guard> {
+        Guard::ALL.into_iter().filter(move |&guard| self.contains(guard))
+    }
+}
+
+/// What became of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// What was changed; `None`: nothing.
+    pub action: Option<Action>,
+    /// The guards that fired.
+    pub guards: Guards,
+}
+
+/// What has to be known about the request, and about the answer beside its head.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// Whether the request carried Authorization.
+    pub authorization: bool,
+    /// Whether the answer stands for a fault, whatever its status.
+    pub fault: bool,
+    /// The clock, asked only where an answer has Expires and no Date.
+    pub now: fn() -> SystemTime,
+}
+
+/// Directives and the line that they make.
+#[derive(Debug, Clone)]
+struct Line {
+    words: CacheControl<'static>,
+    value: Option<HeaderValue>,
+}
+
+impl Line {
+    fn new(mut words: CacheControl<'static>) -> Self {
+        words.settle();
+        let value = words.settled_value();
+        Self { words, value }
+    }
+}
+
+/// One class's cache keys, ready to be applied.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    mode: CacheMode,
+    // For the statuses that a class's lifetime is for; none where the class has no lifetime to give.
+    rule: Option<Line>,
+    // For 404 and 410.
+    error: Line,
+    no_store: Line,
+    strip_cookies: bool,
+    allow_authorization: bool,
+    vary: Option<Box<[Box<str>]>>,
+}
+
+/// A change to one field.
+enum Change {
+    Leave,
+    Remove,
+    Set(HeaderValue),
+}
+
+struct Decision {
+    cache_control: Change,
+    surrogate_control: Change,
+    vary: Change,
+    strip_cookies: bool,
+    outcome: Outcome,
+}
+
+/// Which fields are there.
+#[derive(Clone, Copy, Default)]
+struct Seen(u16);
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().filter_map(CacheField::of).fold(0, |seen, field| seen | 1 << field as u16))
+    }
+
+    fn has(self, field: CacheField) -> bool {
+        self.0 & (1 << field as u16) != 0
+    }
+}
+
+impl Prepared {
+    /// Prepares what `policy` says in `dialect`. Without `ttl` and `edge_ttl` the modes `default` and `override` have nothing to
+    /// put in place of the origin's words on an answer that is no 404 or 410, and tidy it.
+    #[must_use]
+    pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
+        let rule = dialect.lifetimes(policy.ttl, policy.edge_ttl).map(|lifetimes| {
+            Line::new(CacheControl {
+                max_age: Some(lifetimes.max_age),
+                s_maxage: lifetimes.s_maxage,
+                stale_while_revalidate: policy.stale_while_revalidate,
+                stale_if_error: policy.stale_if_error,
+                // Immutable is said of a fresh answer (RFC 8246 §2); beside max-age=0 it is noise.
+                immutable: policy.immutable && lifetimes.max_age > 0,
+                ..CacheControl::default()
+            })
+        });
+        Self {
+            mode: policy.mode,
+            rule,
+            error: Line::new(CacheControl { max_age: Some(policy.error_ttl), ..CacheControl::default() }),
+            no_store: Line::new(CacheControl { no_store: true, ..CacheControl::default() }),
+            strip_cookies: policy.strip_cookies,
+            allow_authorization: policy.allow_authorization,
+            vary: policy.vary.as_ref().map(|kept| kept.iter().map(|name| name.as_str().into()).collect()),
+        }
+    }
+
+    /// Decides on an answer and changes its head: one Cache-Control line or none, no Pragma, no Expires, no field that some CDN
+    /// would obey before Cache-Control. Interim answers (1xx) are left alone.
+    pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
+        if status.is_informational() {
+            return Outcome::default();
+        }
+        let seen = Seen::of(headers);
+        let Decision { cache_control, surrogate_control, vary, strip_cookies, mut outcome } =
+            self.decide(headers, seen, status, facts);
+        let mut changed = change(headers, &names::CACHE_CONTROL, cache_control);
+        if !changed {
+            // The rule and the origin agree: what else goes is tidying.
+            outcome.action = Some(Action::Tidied);
+        }
+        for (field, name) in [(CacheField::Pragma, &names::PRAGMA), (CacheField::Expires, &names::EXPIRES)] {
+            if seen.has(field) {
+                changed |= headers.remove(name).is_some();
+            }
+        }
+        if seen.has(CacheField::Targeted) {
+            for name in TARGETED {
+                changed |= headers.remove(name).is_some();
+            }
+        }
+        changed |= change(headers, &names::SURROGATE_CONTROL, surrogate_control);
+        changed |= change(headers, &names::VARY, vary);
+        if strip_cookies {
+            changed |= headers.remove(&names::SET_COOKIE).is_some();
+        }
+        if is_error(status, facts) && seen.has(CacheField::Age) {
+            changed |= headers.remove(&names::AGE).is_some();
+        }
+        if !changed {
+            outcome.action = None;
+        }
+        outcome
+    }
+
+    fn decide(&self, headers: &HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Decision {
+        let said = said(headers, seen, status, facts);
+        // Only what these methods fetch is kept under a rule; shared caches answer nothing else from their store.
+        let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
+        let origin_allows = allows_authorization(&said);
+        let (mut words, mut ready, mut action) = self.ruled(said, status, fetched);
+        let mut guards = Guards::default();
+
+        if is_error(status, facts) {
+            if !words.is_unshared() {
+                guards.insert(Guard::Error);
+                action = Action::Guarded;
+            }
+            if !words.no_store {
+                words.no_store = true;
+                words.settle();
+                ready = None;
+            }
+        }
+
+        let mut vary = Vary::default();
+        if seen.has(CacheField::Vary) && !words.is_unshared() {
+            vary = Vary::read(headers);
+        }
+        let mut strip_cookies = false;
+        if fetched && is_storable(&words, status) {
+            let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
+            if facts.authorization && !allowed {
+                guards.insert(Guard::Authorization);
+            }
+            if vary.star {
+                guards.insert(Guard::VaryStar);
+            }
+            let shared = is_shared(&words, status);
+            if shared && seen.has(CacheField::SetCookie) {
+                if !self.strip_cookies {
+                    guards.insert(Guard::SetCookie);
+                } else if guards.is_empty() {
+                    guards.insert(Guard::CookieStripped);
+                    strip_cookies = true;
+                }
+            }
+            let made_private = !guards.is_empty() && !strip_cookies;
+            if made_private {
+                words.private = true;
+                words.settle();
+                ready = None;
+                action = Action::Guarded;
+            } else {
+                if shared && vary.user_agent {
+                    guards.insert(Guard::VaryUserAgent);
+                }
+                if shared && vary.cookie {
+                    guards.insert(Guard::VaryCookie);
+                }
+                // §3.5: without this a shared cache must not use the lifetime that the rule gives.
+                let given = matches!(action, Action::Defaulted | Action::Overridden);
+                if facts.authorization && given && !allows_authorization(&words) && words.max_age != Some(0) {
+                    words.public = true;
+                    ready = None;
+                }
+            }
+        }
+
+        let vary = match &self.vary {
+            Some(kept) if vary.named && !vary.star && !words.is_unshared() => reduced_vary(headers, kept),
+            _ => Change::Leave,
+        };
+        Decision {
+            cache_control: cache_control_change(headers, seen, &words, ready),
+            surrogate_control: if seen.has(CacheField::SurrogateControl) {
+                surrogate_control_change(headers)
+            } else {
+                Change::Leave
+            },
+            vary,
+            strip_cookies,
+            outcome: Outcome { action: Some(action), guards },
+        }
+    }
+
+    /// What the class's rule makes of the origin's words: settled directives, their line where it is prepared, and the action.
+    fn ruled<'a>(
+        &'a self,
+        mut said: CacheControl<'a>,
+        status: StatusCode,
+        fetched: bool,
+    ) -> (CacheControl<'a>, Option<&'a HeaderValue>, Action) {
+        let line = match self.mode {
+            CacheMode::Never => Some((&self.no_store, Action::Forbidden)),
+            CacheMode::Keep => None,
+            CacheMode::Default if said.has_lifetime() || said.is_restricted() => None,
+            CacheMode::Default => self.line_for(status, fetched).map(|line| (line, Action::Defaulted)),
+            CacheMode::Override => self.line_for(status, fetched).map(|line| (line, Action::Overridden)),
+        };
+        let Some((line, action)) = line else {
+            said.settle();
+            return (said, None, Action::Tidied);
+        };
+        let Line { words, value } = line;
+        if said.is_empty() {
+            return (words.clone(), value.as_ref(), action);
+        }
+        if action == Action::Defaulted {
+            said.max_age = words.max_age;
+            said.s_maxage = words.s_maxage;
+            said.stale_while_revalidate = said.stale_while_revalidate.or(words.stale_while_revalidate);
+            said.stale_if_error = said.stale_if_error.or(words.stale_if_error);
+            said.immutable |= words.immutable;
+            said.settle();
+            return (said, None, action);
+        }
+        // no-transform is about the bytes and not about who keeps them: no rule takes it away (RFC 9110 §7.7).
+        if said.no_transform {
+            return (CacheControl { no_transform: true, ..words.clone() }, None, action);
+        }
+        (words.clone(), value.as_ref(), action)
+    }
+
+    fn line_for(&self, status: StatusCode, fetched: bool) -> Option<&Line> {
+        match status.as_u16() {
+            _ if !fetched => None,
+            200 | 203 | 206 | 301 | 304 | 308 => self.rule.as_ref(),
+            404 | 410 => Some(&self.error),
+            _ => None,
+        }
+    }
+}
+
+/// What the origin said, Pragma and Expires read into it.
+fn said<'a>(headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> CacheControl<'a> {
+    let mut said = CacheControl::default();
+    if seen.has(CacheField::CacheControl) {
+        said = CacheControl::parse(headers.get_all(&names::CACHE_CONTROL).iter().map(HeaderValue::as_bytes));
+        resolve_field_lists(&mut said, headers, status);
+    }
+    // Beside Cache-Control a response's Pragma means nothing (RFC 9111 §5.4). Alone it is the old way to say no-cache, which some
+    // caches still obey: it goes, so its word has to stay.
+    if seen.has(CacheField::Pragma) && said.is_empty() {
+        let lines = headers.get_all(&names::PRAGMA).iter();
+        said.no_cache = CacheControl::parse(lines.map(HeaderValue::as_bytes)).no_cache;
+    }
+    if seen.has(CacheField::Expires) && said.max_age.is_none() && !said.is_restricted() {
+        // As max-age it means the same to every cache, also to those that count Expires from their own clock instead of Date,
+        // and Age shortens both alike.
+        let lines = headers.get_all(&names::EXPIRES).iter().map(HeaderValue::as_bytes);
+        said.max_age = expires_lifetime(lines, headers.get(&names::DATE).map(HeaderValue::as_bytes), facts.now);
+    }
+    said
+}
+
+/// Gives `no-cache="…"` and `private="…"` one meaning.
+///
+/// Caches disagree about field lists: some look for the bare word, some act on lifetimes alone. A list that names a field of this
+/// answer is therefore read as the unqualified directive, which RFC 9111 §5.2.2.4 allows, and one that names none of them says
+/// nothing about it. Set-Cookie in a list (an idiom of one CDN) is the Set-Cookie guard's business, or the lifetime beside it would
+/// be lost on every answer without a cookie. A 304 does not show which fields the stored answer has: there any list counts.
+fn resolve_field_lists(said: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
+    let binds = |fields: &[&str]| {
+        fields
+            .iter()
+            .filter(|field| !field.eq_ignore_ascii_case(names::SET_COOKIE.as_str()))
+            .any(|field| status == StatusCode::NOT_MODIFIED || headers.contains_key(*field))
+    };
+    if binds(said.no_cache_fields()) {
+        said.no_cache = true;
+    }
+    if binds(said.private_fields()) {
+        said.private = true;
+    }
+    said.drop_field_lists();
+}
+
+fn is_error(status: StatusCode, facts: &Facts<'_>) -> bool {
+    facts.fault || status.is_server_error()
+}
+
+/// RFC 9111 §3.5: the words by which an origin lets shared caches use the answer to a request with Authorization.
+///
+/// Beside no-cache only `public` is taken as one: `no-cache, must-revalidate` is the idiom for "do not keep this", Fastly keeps a
+/// no-cache all the same, and private costs such an answer nothing.
+fn allows_authorization(words: &CacheControl<'_>) -> bool {
+    !words.is_unshared() && (words.public || !words.no_cache && (words.s_maxage.is_some() || words.must_revalidate))
+}
+
+/// Whether some shared cache may store it, be it only to ask again before each use.
+fn is_storable(words: &CacheControl<'_>, status: StatusCode) -> bool {
+    !words.is_unshared() && (words.has_lifetime() || words.public || is_kept_unasked(status))
+}
+
+/// Whether shared caches would serve it to others without asking: it has a lifetime or a stale window there, claims to be public,
+/// or says nothing at all about itself. max-age=0 and no-cache alone are no such wish.
+fn is_shared(words: &CacheControl<'_>, status: StatusCode) -> bool {
+    if words.is_unshared() {
+        return false;
+    }
+    let windows = [words.stale_while_revalidate, words.stale_if_error];
+    if words.public || windows.into_iter().flatten().any(|seconds| seconds > 0) {
+        return true;
+    }
+    match words.s_maxage.or(words.max_age) {
+        Some(seconds) => seconds > 0,
+        None => !words.no_cache && is_kept_unasked(status),
+    }
+}
+
+/// Statuses that are kept without a lifetime: those of RFC 9110 §15.1, and what one or the other CDN adds on its own (302, 303,
+/// 307 and the client errors for which two of them have a default lifetime).
+fn is_kept_unasked(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 206 | 300..=304 | 307 | 308 | 400 | 403 | 404 | 405 | 410 | 414 | 416 | 421 | 451
+    )
+}
+
+/// What Vary names, as far as a guard looks at it.
+#[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one name; they are independent")]
+struct Vary {
+    named: bool,
+    star: bool,
+    user_agent: bool,
+    cookie: bool,
+}
+
+impl Vary {
+    fn read(headers: &HeaderMap) -> Self {
+        let mut vary = Self::default();
+        for member in vary_members(headers) {
+            vary.named = true;
+            vary.star |= member == b"*";
+            vary.user_agent |= member.eq_ignore_ascii_case(names::USER_AGENT.as_str().as_bytes());
+            vary.cookie |= member.eq_ignore_ascii_case(names::COOKIE.as_str().as_bytes());
+        }
+        vary
+    }
+}
+
+fn vary_members(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(&names::VARY)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+/// Vary with only those of its members that are in `kept`, in the order of `kept`.
+fn reduced_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
+    if vary_members(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
+        return Change::Leave;
+    }
+    let mut line = String::new();
+    for name in kept {
+        if vary_members(headers).any(|member| name.as_bytes().eq_ignore_ascii_case(member)) {
+            if !line.is_empty() {
+                line.push_str(", ");
+            }
+            line.push_str(name);
+        }
+    }
+    match HeaderValue::try_from(line) {
+        Ok(value) if !value.is_empty() => Change::Set(value),
+        _ => Change::Remove,
+    }
+}
+
+fn cache_control_change(
+    headers: &HeaderMap,
+    seen: Seen,
+    words: &CacheControl<'_>,
+    ready: Option<&HeaderValue>,
+) -> Change {
+    let mut lines = headers.get_all(&names::CACHE_CONTROL).iter();
+    let line = if seen.has(CacheField::CacheControl) { lines.next() } else { None };
+    if let Some(line) = line
+        && lines.next().is_none()
+        && !line.is_empty()
+        && words.is_written_as(line.as_bytes())
+    {
+        return Change::Leave;
+    }
+    match ready.cloned().or_else(|| words.settled_value()) {
+        Some(value) => Change::Set(value),
+        None if line.is_some() => Change::Remove,
+        None => Change::Leave,
+    }
+}
+
+/// Surrogate-Control with nothing but its ESI `content`, or gone.
+fn surrogate_control_change(headers: &HeaderMap) -> Change {
+    let lines = headers.get_all(&names::SURROGATE_CONTROL);
+    let content = lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {
+        let (Argument::Token(text) | Argument::Quoted(text)) = directive.argument else {
+            return None;
+        };
+        let plain = text.len() <= MAX_ESI_CONTENT
+            && text.iter().all(|&b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\' | b','));
+        (directive.name.eq_ignore_ascii_case(b"content") && plain).then_some(text)
+    });
+    let Some(content) = content else { return Change::Remove };
+    let line = [b"content=\"".as_slice(), content, b"\""].concat();
+    let mut lines = lines.iter();
+    if lines.next().is_some_and(|only| only.as_bytes() == line) && lines.next().is_none() {
+        return Change::Leave;
+    }
+    HeaderValue::try_from(line).map_or(Change::Remove, Change::Set)
+}
+
+/// Carries a change out; whether there was one.
+fn change(headers: &mut HeaderMap, name: &http::HeaderName, change: Change) -> bool {
+    match change {
+        Change::Leave => false,
+        Change::Remove => headers.remove(name).is_some(),
+        Change::Set(value) => {
+            headers.insert(name, value);
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+    use proptest::prelude::*;
+
+    use super::{Action, Facts, Guard, Outcome, Prepared};
+    use crate::cdn::dialect::Dialect;
+    use crate::edge::request::class::{CacheMode, CachePolicy};
+    use crate::wire::cache_control::CacheControl;
+    use crate::wire::names;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const MINUTE_LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)
+    }
+
+    /// Short forms for the tables.
+    fn field(short: &str) -> (HeaderName, Option<&'static str>) {
+        let name = match short {
+            "cc" => &names::CACHE_CONTROL,
+            "pragma" => &names::PRAGMA,
+            "expires" => &names::EXPIRES,
+            "later" => return (names::EXPIRES.clone(), Some(MINUTE_LATER)),
+            "date" => return (names::DATE.clone(), Some(DATE)),
+            "cookie" => return (names::SET_COOKIE.clone(), Some("a=b")),
+            "user" => return (names::COOKIE.clone(), Some("a field of the answer")),
+            "vary" => &names::VARY,
+            "age" => &names::AGE,
+            "surrogate" => &names::SURROGATE_CONTROL,
+            "cdn" => &names::CDN_CACHE_CONTROL,
+            "cloudflare" => &names::CLOUDFLARE_CDN_CACHE_CONTROL,
+            "netlify" => &names::NETLIFY_CDN_CACHE_CONTROL,
+            "vercel" => &names::VERCEL_CDN_CACHE_CONTROL,
+            "akamai" => &names::AKAMAI_CACHE_CONTROL,
+            "edge" => &names::EDGE_CONTROL,
+            "accel" => &names::X_ACCEL_EXPIRES,
+            other => panic!("no short form {other}"),
+        };
+        (name.clone(), None)
+    }
+
+    /// `cc: max-age=60 | cookie` and the like.
+    fn headers(text: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in text.split(" | ").filter(|line| !line.is_empty()) {
+            let (short, value) = line.split_once(": ").unwrap_or((line, ""));
+            let (name, fixed) = field(short);
+            headers.append(name, HeaderValue::from_static(fixed.unwrap_or(value.to_owned().leak())));
+        }
+        headers
+    }
+
+    fn policy(text: &str) -> CachePolicy {
+        let mut policy = CachePolicy::keep();
+        for word in text.split(' ') {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let seconds = value.parse().ok();
+            match key {
+                "keep" => policy.mode = CacheMode::Keep,
+                "default" => policy.mode = CacheMode::Default,
+                "override" => policy.mode = CacheMode::Override,
+                "never" => policy.mode = CacheMode::Never,
+                "ttl" => policy.ttl = seconds,
+                "edge" => policy.edge_ttl = seconds,
+                "swr" => policy.stale_while_revalidate = seconds,
+                "sie" => policy.stale_if_error = seconds,
+                "error" => policy.error_ttl = seconds.unwrap(),
+                "immutable" => policy.immutable = true,
+                "strip" => policy.strip_cookies = true,
+                "allow" => policy.allow_authorization = true,
+                "vary" => policy.vary = Some(value.split(',').map(str::to_owned).collect()),
+                other => panic!("no key {other}"),
+            }
+        }
+        policy
+    }
+
+    fn apply(policy: &CachePolicy, asked: &str, headers: &mut HeaderMap) -> Outcome {
+        let mut words = asked.split(' ');
+        let status = words.next().and_then(|status| status.parse::<StatusCode>().ok()).unwrap();
+        let mut method = Method::GET;
+        let (mut authorization, mut fault) = (false, false);
+        for word in words {
+            match word {
+                "auth" => authorization = true,
+                "fault" => fault = true,
+                other => method = other.parse().unwrap(),
+            }
+        }
+        Prepared::new(policy, Dialect::Generic).apply(
+            headers,
+            status,
+            &Facts { method: &method, authorization, fault, now },
+        )
+    }
+
+    fn shown(outcome: Outcome) -> String {
+        let labels = outcome.action.map(Action::as_str).into_iter().chain(outcome.guards.iter().map(Guard::as_str));
+        labels.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Class, request and status, what the origin sends, what goes out, action and guards.
+    type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+    fn check(rows: &[Row]) {
+        for &(class, asked, origin, wanted, outcome) in rows {
+            let row = format!("{class} / {asked} / {origin}");
+            let mut answer = headers(origin);
+            let done = apply(&policy(class), asked, &mut answer);
+            assert_eq!(answer, headers(wanted), "{row}");
+            assert_eq!(shown(done), outcome, "{row}");
+            let again = apply(&policy(class), asked, &mut answer);
+            assert_eq!(answer, headers(wanted), "twice: {row}");
+            assert_eq!(again.action, None, "twice: {row}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn keep_when_it_only_tidies() {
+        check(&[
+            ("keep", "200", "", "", ""),
+            ("keep", "200", "cc: max-age=60", "cc: max-age=60", ""),
+            ("keep", "200", "cc: Max-Age=60,public", "cc: public, max-age=60", "tidied"),
+            ("keep", "200", "cc: max-age=60 | cc: max-age=30", "cc: max-age=30", "tidied"),
+            ("keep", "200", "cc: max-age=60 | cc: max-age=60", "cc: max-age=60", "tidied"),
+            ("keep", "200", "cc: max-age=60, no-store", "cc: no-store", "tidied"),
+            ("keep", "200", "cc: max-age=60 | cc: private", "cc: private", "tidied"),
+            ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache", "tidied"),
+            ("keep", "200", "cc: no-store", "cc: no-store", ""),
+            ("keep", "200", "cc: private", "cc: private", ""),
+            ("keep", "200", "cc: ,,;", "", "tidied"),
+            ("keep", "200", "cc: ", "", "tidied"),
+            ("keep", "200", "cc: max-age=x", "cc: max-age=0", "tidied"),
+            ("keep", "200", "cc: max-age=60, community=UCI", "cc: max-age=60, community=UCI", ""),
+            ("keep", "200", "cc: no-transform", "cc: no-transform", ""),
+            ("keep", "200", "pragma: no-cache | cc: max-age=60", "cc: max-age=60", "tidied"),
+            ("keep", "200", "pragma: x", "", "tidied"),
+            ("keep", "200", "pragma: no-cache", "cc: no-cache", "tidied"),
+            ("keep", "200", "pragma: no-cache | later | date", "cc: no-cache | date", "tidied"),
+            ("keep", "200", "later | date", "cc: max-age=60 | date", "tidied"),
+            ("keep", "200", "later", "cc: max-age=60", "tidied"),
+            ("keep", "200", "later | date | age: 20", "cc: max-age=60 | date | age: 20", "tidied"),
+            ("keep", "200", "expires: 0", "cc: max-age=0", "tidied"),
+            ("keep", "200", "later | expires: 0 | date", "cc: max-age=0 | date", "tidied"),
+            ("keep", "200", "later | date | cc: max-age=5", "cc: max-age=5 | date", "tidied"),
+            ("keep", "200", "later | date | cc: s-maxage=5", "cc: max-age=60, s-maxage=5 | date", "tidied"),
+            ("keep", "200", "later | date | cc: public", "cc: public, max-age=60 | date", "tidied"),
+            ("keep", "200", "later | date | cc: no-store", "cc: no-store | date", "tidied"),
+            ("keep", "200", "later | date | cc: private", "cc: private | date", "tidied"),
+            ("keep", "302", "cc: max-age=9,public", "cc: public, max-age=9", "tidied"),
+            ("keep", "302", "later | date", "cc: max-age=60 | date", "tidied"),
+            ("keep", "404", "", "", ""),
+            ("keep", "200 POST", "cc: private, max-age=9", "cc: private", "tidied"),
+            ("keep ttl=60", "200", "", "", ""),
+            ("keep", "200", "cc: max-age=9, private=\"Cookie\" | user", "cc: private | user", "tidied"),
+            ("keep", "200", "cc: max-age=9, private=\"Cookie\"", "cc: max-age=9", "tidied"),
+            ("keep", "304", "cc: max-age=9, private=\"Cookie\"", "cc: private", "tidied"),
+            ("keep", "200", "cc: max-age=9, no-cache=\"Cookie\" | user", "cc: no-cache | user", "tidied"),
+            ("keep", "200", "cc: max-age=9, no-cache=\"Set-Cookie\"", "cc: max-age=9", "tidied"),
+            ("keep", "304", "cc: max-age=9, no-cache=\"Set-Cookie\"", "cc: max-age=9", "tidied"),
+            ("keep", "100", "cc: max-age=9,public", "cc: max-age=9,public", ""),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn default_when_the_origin_gave_a_lifetime_or_none() {
+        check(&[
+            ("default ttl=60", "200", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "203", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "206", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "301", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "304", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "308", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "200 HEAD", "", "cc: max-age=60", "defaulted"),
+            ("default ttl=60", "200 POST", "", "", ""),
+            ("default ttl=60", "201", "", "", ""),
+            ("default ttl=60", "204", "", "", ""),
+            ("default ttl=60", "302", "", "", ""),
+            ("default ttl=60", "307", "", "", ""),
+            ("default ttl=60", "403", "", "", ""),
+            ("default ttl=60", "429", "", "", ""),
+            ("default ttl=60 error=7", "404", "", "cc: max-age=7", "defaulted"),
+            ("default ttl=60", "410", "", "cc: max-age=10", "defaulted"),
+            ("default ttl=60 error=0", "404", "", "cc: max-age=0", "defaulted"),
+            ("default", "404", "", "cc: max-age=10", "defaulted"),
+            ("default ttl=60", "404", "cc: max-age=99", "cc: max-age=99", ""),
+            ("default ttl=60 swr=5 sie=9 immutable", "404", "", "cc: max-age=10", "defaulted"),
+            ("default", "200", "", "", ""),
+            ("default swr=5", "200", "", "", ""),
+            ("default ttl=60", "200", "cc: max-age=5", "cc: max-age=5", ""),
+            ("default ttl=60", "200", "cc: max-age=0", "cc: max-age=0", ""),
+            ("default ttl=60", "200", "cc: s-maxage=5", "cc: s-maxage=5", ""),
+            ("default ttl=60 swr=5 immutable", "200", "cc: max-age=5", "cc: max-age=5", ""),
+            ("default ttl=60", "200", "cc: no-store", "cc: no-store", ""),
+            ("default ttl=60", "200", "cc: no-cache", "cc: no-cache", ""),
+            ("default ttl=60", "200", "cc: private", "cc: private", ""),
+            ("default ttl=60", "200", "cc: private, max-age=1", "cc: private", "tidied"),
+            ("default ttl=9", "200", "later | date", "cc: max-age=60 | date", "tidied"),
+            ("default ttl=9", "200", "expires: -1", "cc: max-age=0", "tidied"),
+            ("default ttl=9", "200", "pragma: no-cache", "cc: no-cache", "tidied"),
+            ("default ttl=60", "200", "cc: public", "cc: public, max-age=60", "defaulted"),
+            ("default ttl=60", "200", "cc: must-revalidate", "cc: max-age=60, must-revalidate", "defaulted"),
+            ("default ttl=60 swr=5", "200", "cc: must-revalidate", "cc: max-age=60, must-revalidate", "defaulted"),
+            ("default ttl=60", "200", "cc: no-transform, x=y", "cc: max-age=60, no-transform, x=y", "defaulted"),
+            ("default ttl=60 swr=5", "200", "cc: stale-while-revalidate=2", "cc: max-age=60, stale-while-revalidate=2", "defaulted"),
+            ("default ttl=60", "200", "cc: private=\"X-Gone\"", "cc: max-age=60", "defaulted"),
+            ("default edge=300", "200", "", "cc: max-age=0, s-maxage=300", "defaulted"),
+            ("default ttl=60 edge=300", "200", "", "cc: max-age=60, s-maxage=300", "defaulted"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn override_and_never_when_the_origin_disagrees() {
+        check(&[
+            ("override ttl=94670800", "200", "", "cc: max-age=94670800", "overridden"),
+            ("override ttl=60", "200", "cc: max-age=60", "cc: max-age=60", ""),
+            ("override ttl=60", "200", "cc: max-age=60 | pragma: x", "cc: max-age=60", "tidied"),
+            ("override ttl=60", "200", "cc: private", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "200", "cc: no-store", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "200", "cc: no-cache | pragma: no-cache | expires: 0", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "200", "cc: no-store | cc: private", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "200", "cc: private=\"Cookie\" | user", "cc: max-age=60 | user", "overridden"),
+            ("override ttl=60", "200", "cc: private, no-transform", "cc: max-age=60, no-transform", "overridden"),
+            ("override ttl=0", "200", "cc: max-age=9", "cc: max-age=0", "overridden"),
+            ("override ttl=60", "206", "cc: private", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "304", "cc: private", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "304", "", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "302", "cc: private", "cc: private", ""),
+            ("override ttl=60", "302", "", "", ""),
+            ("override ttl=60", "200 POST", "cc: private", "cc: private", ""),
+            ("override ttl=60", "404", "cc: max-age=9999", "cc: max-age=10", "overridden"),
+            ("override ttl=60", "404", "cc: no-store", "cc: max-age=10", "overridden"),
+            ("override", "200", "cc: max-age=9,public", "cc: public, max-age=9", "tidied"),
+            ("override ttl=60 edge=300", "200", "", "cc: max-age=60, s-maxage=300", "overridden"),
+            ("override edge=300", "200", "cc: max-age=9", "cc: max-age=0, s-maxage=300", "overridden"),
+            ("override edge=300 immutable", "200", "", "cc: max-age=0, s-maxage=300", "overridden"),
+            (
+                "override ttl=1 edge=2 swr=3 sie=4 immutable",
+                "200",
+                "cc: private",
+                "cc: max-age=1, s-maxage=2, stale-while-revalidate=3, stale-if-error=4, immutable",
+                "overridden",
+            ),
+            ("override ttl=9999999999", "200", "", "cc: max-age=2147483648", "overridden"),
+            ("never", "200", "", "cc: no-store", "forbidden"),
+            ("never", "200", "cc: max-age=60", "cc: no-store", "forbidden"),
+            ("never", "200", "cc: private", "cc: no-store", "forbidden"),
+            ("never", "200", "cc: no-store", "cc: no-store", ""),
+            ("never", "304", "", "cc: no-store", "forbidden"),
+            ("never", "302", "", "cc: no-store", "forbidden"),
+            ("never", "404", "cc: max-age=1", "cc: no-store", "forbidden"),
+            ("never", "200 POST", "", "cc: no-store", "forbidden"),
+            ("never", "200", "cc: no-transform", "cc: no-store, no-transform", "forbidden"),
+            ("never ttl=60", "200 auth", "cookie | vary: *", "cc: no-store | cookie | vary: *", "forbidden"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn cookie_guard_when_the_answer_would_be_shared() {
+        check(&[
+            ("keep", "200", "cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: s-maxage=60, max-age=0", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | later | date", "cc: private | cookie | date", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: public, no-cache", "cc: private, no-cache | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: public, max-age=0", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: max-age=0, stale-while-revalidate=9", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: max-age=9, no-cache=\"Set-Cookie\"", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: no-transform", "cc: private, no-transform | cookie", "guarded set_cookie"),
+            ("keep", "302", "cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "304", "cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: private", "cc: private | cookie", ""),
+            ("keep", "200", "cookie | cc: no-store", "cc: no-store | cookie", ""),
+            ("keep", "200", "cookie | cc: no-cache", "cc: no-cache | cookie", ""),
+            ("keep", "200", "cookie | cc: max-age=0", "cc: max-age=0 | cookie", ""),
+            ("keep", "200", "cookie | cc: max-age=9, s-maxage=0", "cc: max-age=9, s-maxage=0 | cookie", ""),
+            ("keep", "200", "cookie | expires: 0", "cc: max-age=0 | cookie", "tidied"),
+            ("keep", "200 POST", "cookie", "cookie", ""),
+            ("keep", "201", "cookie", "cookie", ""),
+            ("keep", "201", "cookie | cc: max-age=9", "cc: private | cookie", "guarded set_cookie"),
+            ("default ttl=60", "200", "cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("default ttl=60", "200", "cookie | cc: private", "cc: private | cookie", ""),
+            ("default ttl=60", "404", "cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("override ttl=60", "200", "cookie | cc: max-age=9", "cc: private | cookie", "guarded set_cookie"),
+            ("override ttl=60", "200", "cookie | cc: private", "cc: private | cookie", "set_cookie"),
+            ("override ttl=0", "200", "cookie | cc: max-age=9", "cc: max-age=0 | cookie", "overridden"),
+            ("keep strip", "200", "cookie", "", "tidied cookie_stripped"),
+            ("keep strip", "200", "cookie | cc: max-age=9", "cc: max-age=9", "tidied cookie_stripped"),
+            ("keep strip", "200", "cookie | cookie | cc: max-age=9, no-cache=\"set-cookie\"", "cc: max-age=9", "tidied cookie_stripped"),
+            ("keep strip", "200", "cookie | cc: private", "cc: private | cookie", ""),
+            ("override ttl=60 strip", "200", "cookie | cc: private", "cc: max-age=60", "overridden cookie_stripped"),
+            ("override ttl=60 strip", "200 auth", "cookie", "cc: private | cookie", "guarded authorization"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn authorization_guard_when_the_origin_allows_or_not() {
+        check(&[
+            ("keep", "200 auth", "", "cc: private", "guarded authorization"),
+            ("keep", "200 auth", "cc: max-age=60", "cc: private", "guarded authorization"),
+            ("keep", "200 auth", "cc: max-age=0", "cc: private", "guarded authorization"),
+            ("keep", "200 auth", "cc: no-cache", "cc: private, no-cache", "guarded authorization"),
+            ("keep", "200 auth", "cc: no-cache, must-revalidate", "cc: private, no-cache, must-revalidate", "guarded authorization"),
+            ("keep", "200 auth", "cc: public, max-age=60", "cc: public, max-age=60", ""),
+            ("keep", "200 auth", "cc: public, no-cache", "cc: public, no-cache", ""),
+            ("keep", "200 auth", "cc: s-maxage=60", "cc: s-maxage=60", ""),
+            ("keep", "200 auth", "cc: max-age=60, must-revalidate", "cc: max-age=60, must-revalidate", ""),
+            ("keep", "200 auth", "cc: max-age=60, proxy-revalidate", "cc: private", "guarded authorization"),
+            ("keep", "200 auth", "cc: private", "cc: private", ""),
+            ("keep", "200 auth", "cc: no-store", "cc: no-store", ""),
+            ("keep", "200 auth POST", "", "", ""),
+            ("keep", "401 auth", "", "", ""),
+            ("keep allow", "200 auth", "cc: max-age=60", "cc: max-age=60", ""),
+            ("default ttl=60", "200 auth", "", "cc: private", "guarded authorization"),
+            ("default ttl=60 edge=90", "200 auth", "", "cc: private", "guarded authorization"),
+            ("default ttl=60", "200 auth", "cc: public", "cc: public, max-age=60", "defaulted"),
+            ("default ttl=60", "200 auth", "cc: s-maxage=3", "cc: s-maxage=3", ""),
+            ("default ttl=60 allow", "200 auth", "", "cc: public, max-age=60", "defaulted"),
+            ("override ttl=60", "200 auth", "cc: public", "cc: private", "guarded authorization"),
+            ("override ttl=60 edge=90", "200 auth", "cc: s-maxage=3", "cc: private", "guarded authorization"),
+            ("override ttl=60 allow", "200 auth", "cc: private", "cc: public, max-age=60", "overridden"),
+            ("override ttl=0 allow", "200 auth", "", "cc: max-age=0", "overridden"),
+            ("override ttl=60 allow", "200", "cc: private", "cc: max-age=60", "overridden"),
+            ("override ttl=60 edge=90 allow", "200 auth", "", "cc: max-age=60, s-maxage=90", "overridden"),
+            ("override ttl=60", "200 auth", "cookie", "cc: private | cookie", "guarded set_cookie authorization"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn error_guard_when_the_origin_fails() {
+        check(&[
+            ("keep", "500", "", "cc: no-store", "guarded error"),
+            ("keep", "503", "cc: max-age=60 | age: 9 | later | date", "cc: no-store | date", "guarded error"),
+            ("keep", "502", "cc: no-store | age: 9", "cc: no-store", "tidied"),
+            ("keep", "502", "cc: private", "cc: no-store", "tidied"),
+            ("keep", "500 POST", "", "cc: no-store", "guarded error"),
+            ("keep", "500", "cookie | cc: public", "cc: no-store | cookie", "guarded error"),
+            ("keep", "500", "cc: no-transform", "cc: no-store, no-transform", "guarded error"),
+            ("default ttl=60", "501", "", "cc: no-store", "guarded error"),
+            ("override ttl=60 allow", "504 auth", "cc: public", "cc: no-store", "guarded error"),
+            ("override ttl=60", "599", "vary: *", "cc: no-store | vary: *", "guarded error"),
+            ("override ttl=60", "200 fault", "age: 1", "cc: no-store", "guarded error"),
+            ("never", "500", "age: 1", "cc: no-store", "forbidden"),
+            ("keep vary=Accept", "500", "vary: Cookie", "cc: no-store | vary: Cookie", "guarded error"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn vary_guards_when_the_answer_varies() {
+        check(&[
+            ("keep", "200", "vary: *", "cc: private | vary: *", "guarded vary_star"),
+            ("keep", "200", "vary: *, accept | cc: max-age=9", "cc: private | vary: *, accept", "guarded vary_star"),
+            ("keep", "200", "vary: accept | vary: * | cc: no-cache", "cc: private, no-cache | vary: accept | vary: *", "guarded vary_star"),
+            ("keep vary=Accept", "200", "vary: *, cookie", "cc: private | vary: *, cookie", "guarded vary_star"),
+            ("override ttl=60", "200", "vary: *", "cc: private | vary: *", "guarded vary_star"),
+            ("keep", "200", "vary: * | cc: private", "cc: private | vary: *", ""),
+            ("keep", "200 POST", "vary: *", "vary: *", ""),
+            ("keep", "200", "vary: Accept-Encoding", "vary: Accept-Encoding", ""),
+            ("keep", "200", "vary: user-agent", "vary: user-agent", "vary_user_agent"),
+            ("override ttl=9", "200", "vary: Cookie,User-Agent", "cc: max-age=9 | vary: Cookie,User-Agent", "overridden vary_user_agent vary_cookie"),
+            ("keep", "200", "vary: cookie | cc: private", "cc: private | vary: cookie", ""),
+            ("keep", "200", "vary: cookie | cc: max-age=0", "cc: max-age=0 | vary: cookie", ""),
+            ("keep", "200", "vary: cookie | cookie", "cc: private | vary: cookie | cookie", "guarded set_cookie"),
+            ("keep vary=Accept-Encoding", "200", "vary: cookie, accept-encoding", "vary: Accept-Encoding", "tidied vary_cookie"),
+            ("keep vary=Accept-Encoding", "200", "vary: origin", "", "tidied"),
+            ("keep vary=Accept-Encoding", "200", "vary: origin | cc: private", "cc: private | vary: origin", ""),
+            ("keep vary=Accept", "200", "vary: cookie | cookie", "cc: private | vary: cookie | cookie", "guarded set_cookie"),
+            ("keep vary=A,B", "200", "vary: b, a", "vary: b, a", ""),
+            ("keep vary=A,B", "200", "vary: b, c | vary: a, a", "vary: A, B", "tidied"),
+            ("keep vary=A", "200", "", "", ""),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn targeted_fields_when_the_origin_sends_them() {
+        check(&[
+            ("keep", "200", "surrogate: max-age=60", "", "tidied"),
+            ("keep", "200", "cdn: max-age=60 | cc: max-age=1", "cc: max-age=1", "tidied"),
+            ("keep", "200", "cloudflare: max-age=60 | netlify: max-age=60 | vercel: x | akamai: x | edge: x | accel: 9", "", "tidied"),
+            ("keep", "200", "surrogate: max-age=60, content=\"ESI/1.0\"", "surrogate: content=\"ESI/1.0\"", "tidied"),
+            ("keep", "200", "surrogate: no-store | surrogate: content=ESI", "surrogate: content=\"ESI\"", "tidied"),
+            ("keep", "200", "surrogate: content=\"ESI/1.0\"", "surrogate: content=\"ESI/1.0\"", ""),
+            ("keep", "200", "surrogate: content=\"ESI/1.0", "", "tidied"),
+            ("never", "200", "surrogate: content=\"a\", max-age=5", "cc: no-store | surrogate: content=\"a\"", "forbidden"),
+            ("keep", "500", "cdn: max-age=60 | surrogate: max-age=5", "cc: no-store", "guarded error"),
+        ]);
+    }
+
+    #[test]
+    fn labels_when_listed_are_in_order_and_distinct() {
+        for (index, action) in Action::ALL.into_iter().enumerate() {
+            assert_eq!(action as usize, index);
+        }
+        for (index, guard) in Guard::ALL.into_iter().enumerate() {
+            assert_eq!(guard as usize, index);
+        }
+        let mut labels: Vec<_> =
+            Action::ALL.map(Action::as_str).into_iter().chain(Guard::ALL.map(Guard::as_str)).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Action::ALL.len() + Guard::ALL.len());
+    }
+
+    fn any_policy() -> impl Strategy<Value = CachePolicy> {
+        let mode =
+            prop::sample::select(vec![CacheMode::Keep, CacheMode::Default, CacheMode::Override, CacheMode::Never]);
+        let seconds = || prop::option::of(prop::sample::select(vec![0, 60, u64::MAX]));
+        let vary =
+            prop::option::of(prop::sample::subsequence(vec!["Accept-Encoding".to_owned(), "Cookie".to_owned()], 0..=2));
+        ((mode, seconds(), seconds(), seconds(), seconds()), any::<(bool, bool, bool)>(), vary).prop_map(
+            |((mode, ttl, edge_ttl, swr, sie), (immutable, strip_cookies, allow_authorization), vary)| CachePolicy {
+                mode,
+                ttl,
+                edge_ttl,
+                stale_while_revalidate: swr,
+                stale_if_error: sie,
+                immutable,
+                strip_cookies,
+                vary,
+                error_ttl: 10,
+                allow_authorization,
+            },
+        )
+    }
+
+    fn any_answer() -> impl Strategy<Value = HeaderMap> {
+        let line = prop_oneof![
+            3 => prop::sample::select(vec![
+                "cc: max-age=60", "cc: no-cache", "cc: private", "cc: no-store", "cc: public, s-maxage=5", "cc: max-age=0",
+                "cc: no-cache=\"Set-Cookie\"", "cc: private=\"Pragma, Expires\", max-age=3", "cc: must-revalidate, max-age=5",
+                "cc: stale-if-error=9", "cc: no-transform, ext", "cc: ,", "pragma: no-cache", "later", "date", "expires: 0", "cookie",
+                "vary: *", "vary: Cookie, Accept-Encoding", "vary: User-Agent", "age: 7", "surrogate: max-age=5",
+                "surrogate: content=\"ESI/1.0\", max-age=3", "cdn: max-age=5", "accel: 5",
+            ])
+            .prop_map(headers),
+            1 => prop::collection::vec(32_u8..=255, 0..40).prop_map(|bytes| {
+                HeaderValue::from_bytes(&bytes).into_iter().map(|value| (names::CACHE_CONTROL.clone(), value)).collect()
+            }),
+        ];
+        prop::collection::vec(line, 0..6).prop_map(|lines| {
+            let mut all = HeaderMap::new();
+            for line in &lines {
+                for (name, value) in line {
+                    all.append(name.clone(), value.clone());
+                }
+            }
+            all
+        })
+    }
+
+    fn any_asked() -> impl Strategy<Value = (StatusCode, Method, bool, bool)> {
+        let status = prop::sample::select(vec![200_u16, 201, 206, 301, 302, 304, 401, 404, 410, 429, 500, 503])
+            .prop_map(|code| StatusCode::from_u16(code).unwrap());
+        let method = prop::sample::select(vec![Method::GET, Method::GET, Method::HEAD, Method::POST]);
+        (status, method, any::<bool>(), prop::bool::weighted(0.1))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn answer_is_safe_and_settled_whatever_was_said(
+            class in any_policy(),
+            origin in any_answer(),
+            (status, method, authorization, fault) in any_asked(),
+        ) {
+            let prepared = Prepared::new(&class, Dialect::Generic);
+            let facts = Facts { method: &method, authorization, fault, now };
+            let mut answer = origin.clone();
+            let outcome = prepared.apply(&mut answer, status, &facts);
+
+            prop_assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
+            prop_assert!(!answer.contains_key(&names::PRAGMA) && !answer.contains_key(&names::EXPIRES));
+            prop_assert!(!answer.contains_key(&names::CDN_CACHE_CONTROL) && !answer.contains_key(&names::X_ACCEL_EXPIRES));
+            prop_assert_eq!(outcome.action.is_some(), answer != origin);
+
+            let line = answer.get(&names::CACHE_CONTROL).map(|value| value.as_bytes().to_vec());
+            let words = CacheControl::parse(line.as_deref());
+            prop_assert!(!(words.is_restricted() && words.has_lifetime()));
+            prop_assert!(!(words.is_restricted() && (words.stale_if_error.is_some() || words.stale_while_revalidate.is_some())));
+
+            let cookies = answer.contains_key(&names::SET_COOKIE);
+            let lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
+            let fetched = method != Method::POST;
+            if fault || status.is_server_error() {
+                prop_assert!(words.no_store && !answer.contains_key(&names::AGE));
+            }
+            if class.mode == CacheMode::Never {
+                prop_assert!(words.no_store);
+            }
+            if fetched {
+                prop_assert!(!(cookies && (lasting || words.public)));
+                let unsaid = !words.has_lifetime() && !words.is_restricted();
+                prop_assert!(!(cookies && status == StatusCode::OK && unsaid));
+                let star = answer.get_all(&names::VARY).iter().any(|line| line == "*");
+                prop_assert!(!(star && (lasting || words.public)));
+                let allowed = class.allow_authorization || words.public || words.s_maxage.is_some() || words.must_revalidate;
+                prop_assert!(!(authorization && lasting && !allowed));
+            }
+
+            let once = answer.clone();
+            let again = prepared.apply(&mut answer, status, &facts);
+            prop_assert_eq!(answer, once);
+            prop_assert_eq!(again.action, None);
+        }
+    }
+}

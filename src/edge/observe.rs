@@ -1,0 +1,401 @@
+//! Judges the head, gives the request its ids, and begins its log line.
+//!
+//! **Place:** outermost, so that everything further in sees a request that can be read in one way only, with one id on it.
+//! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
+//! **Metrics:** edgeshim_refused_total{reason="malformed"}. What else is refused is only marked: `pulls` answers and counts it.
+//! **Cost:** one allocation for both ids where the CDN sent none; another for the log line while the log is on.
+//! **Can fail:** no; an ambiguous head is answered with 400, a head with too many fields with 431, and the connection is closed.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
+use http_body::{Body, Frame, SizeHint};
+use ipnet::IpNet;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::request::class::Classes;
+use super::request::log::{AccessLog, Line, Record};
+use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::fault::Fault;
+use crate::ids::{ClassId, ProviderId};
+use crate::metrics::{Ledger, Reason};
+use crate::wire::forwarded::client_from_xff;
+use crate::wire::hops;
+use crate::wire::host::{host_allowed, same_authority, valid_host};
+use crate::wire::ids::{make_ids, valid_request_id, valid_traceparent};
+use crate::wire::names::{
+    CONTENT_LENGTH, HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR,
+    X_REQUEST_ID,
+};
+
+/// The port that an authority without one means on a listener without TLS.
+const HTTP_PORT: u16 = 80;
+/// Our name in CDN-Loop and Via.
+pub const PSEUDONYM: &str = "edgeshim";
+
+/// What `observe` needs to know.
+#[derive(Debug, Clone)]
+pub struct ObserveSettings {
+    /// Allowed Host values; empty: any.
+    pub hosts: Vec<String>,
+    /// Own balancers, whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Passes through this shim before a request is taken to run in circles.
+    pub max_hops: u32,
+    /// Fields of a head. hyper counts them on HTTP/1.1; on HTTP/2 it has no such limit.
+    pub max_headers: usize,
+    /// Bytes of a request body; none: any.
+    pub max_request_body: Option<u64>,
+    /// The access log, while it is on.
+    pub log: Option<AccessLog>,
+}
+
+/// Puts [`Observe`] around a service.
+#[derive(Debug, Clone)]
+pub struct ObserveLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: ObserveSettings,
+    classes: Arc<Classes>,
+    ledger: Arc<Ledger>,
+}
+
+impl ObserveLayer {
+    /// Judges by `settings`, names classes by `classes`, counts in `ledger`.
+    #[must_use]
+    pub fn new(settings: ObserveSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+        Self { shared: Arc::new(Shared { settings, classes, ledger }) }
+    }
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe { inner, shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// See the head of this file.
+#[derive(Debug, Clone)]
+pub struct Observe<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<EdgeRequest> for Observe<S>
+where
+    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Infallible>,
+{
+    type Response = EdgeResponse<ObserveBody<B>>;
+    type Error = Infallible;
+    type Future = ObserveFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: EdgeRequest) -> Self::Future {
+        let shared = &*self.shared;
+        if let Some(status) = shared.flaw(&request) {
+            shared.ledger.refused(ProviderId::NONE, Reason::Malformed);
+            return ObserveFuture::Malformed { status };
+        }
+        shared.look(&mut request);
+        ObserveFuture::Inner { inner: self.inner.call(request) }
+    }
+}
+
+impl Shared {
+    /// The status for a head that is not to be read any further.
+    fn flaw(&self, request: &EdgeRequest) -> Option<StatusCode> {
+        if request.ctx.refusal == Some(Reason::Malformed) || is_ambiguous(&request.head) {
+            return Some(StatusCode::BAD_REQUEST);
+        }
+        if request.head.headers.len() > self.settings.max_headers {
+            return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        None
+    }
+
+    fn look(&self, request: &mut EdgeRequest) {
+        let settings = &self.settings;
+        let received_chain = request.head.headers.get(&X_FORWARDED_FOR).cloned();
+        if !settings.trusted_proxies.is_empty() {
+            let trusted = |address: IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(&address));
+            request.ctx.trail = client_from_xff(&request.head.headers, request.peer.address(), trusted);
+        }
+        // HTTP/2 says the host in its target; from here on it stands where HTTP/1.1 has it.
+        if !request.head.headers.contains_key(HOST)
+            && let Some(authority) = request.head.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.head.headers.insert(HOST, host);
+        }
+        let id = settle_ids(&mut request.head.headers);
+        request.ctx.class = self.classes.of_request(request.head.uri.path());
+        request.ctx.refusal = self.refusal(&request.head);
+        if let Some(log) = &settings.log {
+            request.line = Some(Line::new(log, record(&request.head, &request.ctx, id, received_chain)));
+        }
+    }
+
+    fn refusal(&self, head: &request::Parts) -> Option<Reason> {
+        let headers = &head.headers;
+        if head.method == Method::CONNECT {
+            return Some(Reason::Method);
+        }
+        if !self.settings.hosts.is_empty() {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            if !host_allowed(host, &self.settings.hosts) {
+                return Some(Reason::Host);
+            }
+        }
+        if hops::cdn_loop_count(headers, PSEUDONYM) >= self.settings.max_hops {
+            return Some(Reason::Loop);
+        }
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if let (Some(limit), Some(length)) = (self.settings.max_request_body, length)
+            && length > limit
+        {
+            return Some(Reason::BodyTooLarge);
+        }
+        None
+    }
+}
+
+/// Whether a head can be read in two ways, as far as hyper lets it through (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
+fn is_ambiguous(head: &request::Parts) -> bool {
+    let headers = &head.headers;
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().map(HeaderValue::as_bytes);
+    if hosts.next().is_some() || host.is_some_and(|host| !valid_host(host)) {
+        return true;
+    }
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if authority.is_some_and(|authority| !valid_host(authority)) {
+        return true;
+    }
+    match (host, authority) {
+        (None, None) => {
+            // HTTP/1.0 had no Host yet.
+            if head.version != Version::HTTP_10 {
+                return true;
+            }
+        }
+        (Some(host), Some(authority)) if !same_authority(host, authority, HTTP_PORT) => return true,
+        _ => {}
+    }
+    let scheme = head.uri.scheme_str();
+    if scheme.is_some_and(|scheme| scheme != "http" && scheme != "https") {
+        return true;
+    }
+    if head.method != Method::CONNECT {
+        // Authority-form belongs to CONNECT; `*` to OPTIONS.
+        let path = head.uri.path();
+        let asterisk = path == "*" && head.method == Method::OPTIONS;
+        if !asterisk && !path.starts_with('/') {
+            return true;
+        }
+    }
+    if head.version == Version::HTTP_11 && hops::has_unknown_coding(headers) {
+        return true;
+    }
+    head.version == Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Keeps or makes X-Request-Id and traceparent; both are then single and valid. Returns the id.
+fn settle_ids(headers: &mut HeaderMap) -> HeaderValue {
+    let single = |name: &http::HeaderName, valid: fn(&[u8]) -> bool| {
+        let mut lines = headers.get_all(name).iter();
+        let first = lines.next().filter(|value| valid(value.as_bytes()))?;
+        lines.next().is_none().then(|| first.clone())
+    };
+    let id = single(&X_REQUEST_ID, valid_request_id);
+    let has_parent = single(&TRACEPARENT, valid_traceparent).is_some();
+    if let (Some(id), true) = (&id, has_parent) {
+        return id.clone();
+    }
+    let mut random = [0; 24];
+    fastrand::fill(&mut random);
+    let (new_id, traceparent) = make_ids(random);
+    if !has_parent {
+        headers.insert(&TRACEPARENT, traceparent);
+        // The state belongs to the parent that was not there.
+        headers.remove(&TRACESTATE);
+    }
+    let id = id.unwrap_or_else(|| {
+        headers.insert(&X_REQUEST_ID, new_id.clone());
+        new_id
+    });
+    id
+}
+
+fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue, client_chain: Option<HeaderValue>) -> Record {
+    let field = |name: &http::HeaderName| head.headers.get(name).cloned();
+    Record {
+        time: SystemTime::now(),
+        id,
+        provider: ProviderId::RESERVED[0],
+        claimed: None,
+        proof: "",
+        pop: None,
+        client: Some(ctx.trail.client),
+        client_chain,
+        method: head.method.clone(),
+        host: field(&HOST),
+        target: head.uri.clone(),
+        version: head.version,
+        class: None,
+        status: 0,
+        bytes: 0,
+        origin_status: None,
+        origin_bytes: 0,
+        origin_us: None,
+        total_us: 0,
+        encoding: "",
+        guard: "",
+        cause: "",
+        locale: "",
+        referer: field(&REFERER),
+        user_agent: field(&USER_AGENT),
+    }
+}
+
+pin_project! {
+    /// Waits for the answer, or has refused.
+    #[project = Projected]
+    pub enum ObserveFuture<F> {
+        /// On its way.
+        Inner {
+            #[pin]
+            inner: F,
+        },
+        /// A head that is not read any further.
+        Malformed {
+            status: StatusCode,
+        },
+    }
+}
+
+impl<F, B> Future for ObserveFuture<F>
+where
+    F: Future<Output = Result<EdgeResponse<B>, Infallible>>,
+{
+    type Output = Result<EdgeResponse<ObserveBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(match self.project() {
+            Projected::Inner { inner } => {
+                let Ok(answer) = ready!(inner.poll(cx));
+                answer.map(|inner| ObserveBody { inner: Some(inner) })
+            }
+            Projected::Malformed { status } => {
+                let mut head = refusal(Reason::Malformed);
+                head.status = *status;
+                EdgeResponse { head, body: ObserveBody { inner: None }, facts: Facts::new(ClassId::OTHER) }
+            }
+        }))
+    }
+}
+
+pin_project! {
+    /// The answer's body; none for a refusal.
+    pub struct ObserveBody<B> {
+        #[pin]
+        inner: Option<B>,
+    }
+}
+
+impl<B: EdgeBody> Body for ObserveBody<B> {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self.project().inner.as_pin_mut() {
+            Some(inner) => inner.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B: EdgeBody> EdgeBody for ObserveBody<B> {
+    fn tally(&self) -> Tally {
+        self.inner.as_ref().map_or_else(Tally::default, EdgeBody::tally)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, target: &str, version: Version, fields: &[(&str, &str)]) -> request::Parts {
+        let mut builder = http::Request::builder().method(method).uri(target).version(version);
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn heads_that_can_be_read_in_two_ways_are_ambiguous() {
+        let host = ("host", "a.test");
+        for (method, target, version, fields, ambiguous) in [
+            ("GET", "/", Version::HTTP_11, vec![host], false),
+            ("GET", "/", Version::HTTP_11, vec![], true),
+            ("GET", "/", Version::HTTP_10, vec![], false),
+            ("GET", "/", Version::HTTP_11, vec![host, host], true),
+            ("GET", "/", Version::HTTP_11, vec![("host", "u@a.test")], true),
+            ("GET", "/", Version::HTTP_11, vec![("host", "a.test, b.test")], true),
+            ("GET", "http://a.test/", Version::HTTP_11, vec![host], false),
+            ("GET", "http://A.test:80/", Version::HTTP_11, vec![host], false),
+            ("GET", "http://b.test/", Version::HTTP_11, vec![host], true),
+            ("GET", "ftp://a.test/", Version::HTTP_11, vec![host], true),
+            ("GET", "a.test:80", Version::HTTP_11, vec![host], true),
+            ("CONNECT", "a.test:80", Version::HTTP_11, vec![("host", "a.test:80")], false),
+            ("OPTIONS", "*", Version::HTTP_11, vec![host], false),
+            ("GET", "*", Version::HTTP_11, vec![host], true),
+            ("GET", "http://a.test/", Version::HTTP_2, vec![], false),
+            ("GET", "http://a.test/", Version::HTTP_2, vec![("host", "b.test")], true),
+            ("GET", "http://u@a.test/", Version::HTTP_2, vec![], true),
+            ("POST", "/", Version::HTTP_11, vec![host, ("transfer-encoding", "chunked")], false),
+            ("POST", "/", Version::HTTP_11, vec![host, ("transfer-encoding", "gzip, chunked")], true),
+            ("POST", "http://a.test/", Version::HTTP_2, vec![("transfer-encoding", "chunked")], true),
+        ] {
+            let head = head(method, target, version, &fields);
+            assert_eq!(is_ambiguous(&head), ambiguous, "{method} {target} {version:?} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_good_id_is_kept_and_a_bad_one_replaced() {
+        let mut headers = HeaderMap::new();
+        headers.insert(&X_REQUEST_ID, HeaderValue::from_static("abc-1"));
+        assert_eq!(settle_ids(&mut headers), "abc-1");
+        assert!(headers.contains_key(&TRACEPARENT));
+        headers.insert(&X_REQUEST_ID, HeaderValue::from_static("a b"));
+        let made = settle_ids(&mut headers);
+        assert!(made.len() == 32 && headers[&X_REQUEST_ID] == made);
+        headers.append(&X_REQUEST_ID, HeaderValue::from_static("second"));
+        settle_ids(&mut headers);
+        assert_eq!(headers.get_all(&X_REQUEST_ID).iter().count(), 1);
+    }
+}

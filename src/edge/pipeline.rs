@@ -1,0 +1,197 @@
+//! The order of the layers: **the** place where it is written down.
+//!
+//! A request goes through the list from top to bottom, its answer from bottom to top. Every layer is always ready, so a stack may be
+//! called without asking; the test at the foot holds that and the order.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::{HeaderName, HeaderValue, Method};
+use http_body::Body as _;
+use tower::{Layer, Service};
+
+use super::cache_control::CacheControlLayer;
+use super::gzip::{GzipBody, GzipLayer, GzipSettings};
+use super::identify::{IdentifyLayer, IdentifySettings};
+use super::local::{LocalBody, LocalLayer, LocalSettings};
+use super::observe::{ObserveBody, ObserveLayer, ObserveSettings};
+use super::pulls::{PullsBody, PullsLayer};
+use super::request::class::Classes;
+use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
+use super::verify::VerifyLayer;
+use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
+use crate::fault::Fault;
+use crate::metrics::Ledger;
+use crate::origin::{self, OriginBody, forward};
+
+/// The body of an answer when it leaves the last layer.
+pub type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<OriginBody>>>>>;
+
+/// The layers of one configuration, made once and shared by its workers.
+#[derive(Clone)]
+pub struct Layers {
+    observe: ObserveLayer,
+    identify: IdentifyLayer,
+    local: LocalLayer,
+    pulls: PullsLayer,
+    whoopsie: WhoopsieLayer,
+    gzip: GzipLayer,
+    cache_control: CacheControlLayer,
+    forward: Arc<ForwardSettings>,
+}
+
+/// What the layers are made of.
+pub struct Parts {
+    /// `observe`'s.
+    pub observe: ObserveSettings,
+    /// `identify`'s.
+    pub identify: IdentifySettings,
+    /// `local`'s.
+    pub local: LocalSettings,
+    /// `whoopsie`'s.
+    pub whoopsie: WhoopsieSettings,
+    /// `gzip`'s.
+    pub gzip: GzipSettings,
+    /// The classes and their rules.
+    pub classes: Classes,
+    /// `origin.host`; none: the visitor's.
+    pub host: Option<HeaderValue>,
+    /// Where everything is counted.
+    pub ledger: Ledger,
+}
+
+struct ForwardSettings {
+    identity: HeaderName,
+    /// The names that the origin is told, by position.
+    providers: Vec<HeaderValue>,
+    host: Option<HeaderValue>,
+    loop_id: HeaderValue,
+}
+
+impl Layers {
+    /// Prepares every layer.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let ledger = Arc::new(parts.ledger);
+        let classes = Arc::new(parts.classes);
+        let forward = ForwardSettings {
+            identity: parts.identify.header.clone(),
+            providers: parts.identify.providers.iter().filter_map(|name| HeaderValue::from_str(name).ok()).collect(),
+            host: parts.host,
+            loop_id: HeaderValue::from_static(super::observe::PSEUDONYM),
+        };
+        Self {
+            observe: ObserveLayer::new(parts.observe, Arc::clone(&classes), Arc::clone(&ledger)),
+            identify: IdentifyLayer::new(parts.identify),
+            local: LocalLayer::new(parts.local, Arc::clone(&ledger)),
+            pulls: PullsLayer::new(Arc::clone(&ledger)),
+            whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
+            gzip: GzipLayer::new(parts.gzip, Arc::clone(&classes), Arc::clone(&ledger)),
+            cache_control: CacheControlLayer::new(&classes, Arc::clone(&ledger)),
+            forward: Arc::new(forward),
+        }
+    }
+
+    /// The stack over one worker's way to the origin, outermost layer first.
+    #[must_use]
+    pub fn over(
+        &self,
+        origin: Arc<origin::Client>,
+    ) -> impl Service<EdgeRequest, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + use<> {
+        let forward = Arc::clone(&self.forward);
+        let leaf = Leaf { call: move |request| to_origin(Arc::clone(&origin), Arc::clone(&forward), request) };
+        // The order is important.
+        // observe: a head that can be read in two ways goes no further; everything below has one id.
+        let observe = &self.observe;
+        // identify: who pulls decides how all that follows is counted and answered.
+        let identify = &self.identify;
+        // local: beacons come from browsers, so before anything that is asked of a CDN.
+        let local = &self.local;
+        // verify: a claim is held against its proofs before it is counted.
+        let verify = &VerifyLayer;
+        // pulls: counts what is sent, pages and refusals too.
+        let pulls = &self.pulls;
+        // whoopsie: from here outwards nothing fails; its pages pass neither gzip nor the cache policy.
+        let whoopsie = &self.whoopsie;
+        // gzip: works on what the policy has let through, so that Vary and ETag come last.
+        let gzip = &self.gzip;
+        // cache_control: sees the origin's own fields.
+        let cache_control = &self.cache_control;
+        observe.layer(
+            identify
+                .layer(local.layer(verify.layer(pulls.layer(whoopsie.layer(gzip.layer(cache_control.layer(leaf))))))),
+        )
+    }
+}
+
+/// The innermost service: the origin itself.
+#[derive(Clone)]
+struct Leaf<C> {
+    call: C,
+}
+
+impl<C, F> Service<EdgeRequest> for Leaf<C>
+where
+    C: Fn(EdgeRequest) -> F,
+    F: Future<Output = Result<EdgeResponse<OriginBody>, Fault>>,
+{
+    type Response = EdgeResponse<OriginBody>;
+    type Error = Fault;
+    type Future = F;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: EdgeRequest) -> F {
+        (self.call)(request)
+    }
+}
+
+async fn to_origin(
+    origin: Arc<origin::Client>,
+    settings: Arc<ForwardSettings>,
+    request: EdgeRequest,
+) -> Result<EdgeResponse<OriginBody>, Fault> {
+    let EdgeRequest { ctx, peer, mut head, body, .. } = request;
+    let provider = ctx.provider.position().and_then(|position| settings.providers.get(position));
+    forward::outbound(
+        &mut head,
+        &forward::Outward {
+            peer: &peer,
+            trail: ctx.trail,
+            identity: &settings.identity,
+            provider,
+            host: settings.host.as_ref(),
+            loop_id: &settings.loop_id,
+        },
+    );
+    let bodiless = head.method == Method::GET && body.is_end_stream();
+    if bodiless {
+        // `Content-Length: 0` on a GET says nothing, and some origins wonder about it.
+        head.headers.remove(crate::wire::names::CONTENT_LENGTH);
+    }
+    let sent = Instant::now();
+    let (head, body) = origin.call(head, body).await?.into_parts();
+    let facts = Facts {
+        origin_status: Some(head.status.as_u16()),
+        origin_us: Some(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX)),
+        ..Facts::new(ctx.class)
+    };
+    Ok(EdgeResponse { head, body, facts })
+}
+
+impl EdgeBody for OriginBody {
+    fn tally(&self) -> Tally {
+        Tally { origin_bytes: self.bytes(), fault: self.fault() }
+    }
+
+    fn discard(self) -> Tally {
+        Tally { origin_bytes: OriginBody::discard(self), fault: None }
+    }
+}

@@ -1,0 +1,282 @@
+//! Counts every pull once, and answers the ones that were refused.
+//!
+//! **Place:** outside of everything that makes an answer, so that pages, shed requests and refusals count like the origin's own
+//! answers; inside `local`, whose requests are no pulls. `identify` and `observe` only *mark* a refusal, so that it is counted and
+//! answered here and nowhere else.
+//! **Reads:** `Ctx::{provider, class, refusal}`, the answer's `Facts`, If-None-Match and If-Modified-Since.
+//! **Metrics:** edgeshim_pulls_total, _pull_bytes_total, _pull_seconds, _revalidations_total, _in_flight, _origin_seconds,
+//! _origin_bytes_total, _refused_total.
+//! **Cost:** eight atomic adds. **Can fail:** no; below it every fault has become an answer.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::request::log::Line;
+use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::fault::{Cause, Fault};
+use crate::ids::{ClassId, ProviderId};
+use crate::metrics::{Ledger, Reason};
+use crate::wire::names::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
+
+/// Puts [`Pulls`] around a service.
+#[derive(Debug, Clone)]
+pub struct PullsLayer {
+    ledger: Arc<Ledger>,
+}
+
+impl PullsLayer {
+    /// Counts in `ledger`.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>) -> Self {
+        Self { ledger }
+    }
+}
+
+impl<S> Layer<S> for PullsLayer {
+    type Service = Pulls<S>;
+
+    fn layer(&self, inner: S) -> Pulls<S> {
+        Pulls { inner, ledger: Arc::clone(&self.ledger) }
+    }
+}
+
+/// See the head of this file.
+#[derive(Debug, Clone)]
+pub struct Pulls<S> {
+    inner: S,
+    ledger: Arc<Ledger>,
+}
+
+impl<S, B> Service<EdgeRequest> for Pulls<S>
+where
+    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Infallible>,
+    B: EdgeBody,
+{
+    type Response = EdgeResponse<PullsBody<B>>;
+    type Error = Infallible;
+    type Future = PullsFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: EdgeRequest) -> Self::Future {
+        let pull = Pull::start(Arc::clone(&self.ledger), &mut request);
+        match request.ctx.refusal {
+            Some(reason) => PullsFuture::Refused { reason, pull: Some(pull) },
+            None => PullsFuture::Inner { inner: self.inner.call(request), pull: Some(pull) },
+        }
+    }
+}
+
+pin_project! {
+    /// Waits for the answer; dropped before it comes, the visitor has left.
+    #[project = Projected]
+    pub enum PullsFuture<F> {
+        /// On its way.
+        Inner {
+            #[pin]
+            inner: F,
+            pull: Option<Pull>,
+        },
+        /// Not to go further.
+        Refused {
+            reason: Reason,
+            pull: Option<Pull>,
+        },
+    }
+}
+
+impl<F, B> Future for PullsFuture<F>
+where
+    F: Future<Output = Result<EdgeResponse<B>, Infallible>>,
+    B: EdgeBody,
+{
+    type Output = Result<EdgeResponse<PullsBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Projected::Inner { inner, pull } => {
+                let Ok(answer) = ready!(inner.poll(cx));
+                let mut pull = pull.take().expect("a future is not polled after it was ready");
+                pull.answered(&answer);
+                Poll::Ready(Ok(answer.map(|inner| PullsBody { inner: Some(inner), pull })))
+            }
+            Projected::Refused { reason, pull } => {
+                let mut pull = pull.take().expect("a future is not polled after it was ready");
+                let head = refusal(*reason);
+                pull.ledger.refused(pull.provider, *reason);
+                pull.code = head.status.as_u16();
+                pull.expected = Some(0);
+                let facts = Facts::new(pull.class);
+                Poll::Ready(Ok(EdgeResponse { head, body: PullsBody { inner: None, pull }, facts }))
+            }
+        }
+    }
+}
+
+/// One pull from its head to its last byte; counts itself when dropped.
+#[derive(Debug)]
+pub struct Pull {
+    ledger: Arc<Ledger>,
+    provider: ProviderId,
+    class: ClassId,
+    arrived: Instant,
+    conditional: bool,
+    is_head: bool,
+    /// 499 until an answer's head is there.
+    code: u16,
+    /// The body's length where it is known, so that a transport that stops asking after the last byte is no abort.
+    expected: Option<u64>,
+    sent: u64,
+    whole: bool,
+    tally: Tally,
+    facts: Facts,
+    line: Option<Line>,
+}
+
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl Pull {
+    fn start(ledger: Arc<Ledger>, request: &mut EdgeRequest) -> Self {
+        let ctx = &request.ctx;
+        let headers = &request.head.headers;
+        let mut line = request.line.take();
+        if let Some(line) = &mut line {
+            line.record.proof = ctx.proof.as_str();
+        }
+        ledger.in_flight(ctx.provider).increment(1.0);
+        Self {
+            ledger,
+            provider: ctx.provider,
+            class: ctx.class,
+            arrived: ctx.arrived,
+            conditional: headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE),
+            is_head: request.head.method == Method::HEAD,
+            code: CLIENT_CLOSED_REQUEST,
+            expected: None,
+            sent: 0,
+            whole: false,
+            tally: Tally::default(),
+            facts: Facts::new(ctx.class),
+            line,
+        }
+    }
+
+    /// The status to count: 499 where the visitor has left. A body that the origin broke off keeps its status; its fault has been
+    /// counted at the origin.
+    fn counted(&self) -> u16 {
+        let whole = self.whole || self.expected == Some(self.sent);
+        if whole || self.tally.fault.is_some() { self.code } else { CLIENT_CLOSED_REQUEST }
+    }
+
+    fn answered<B: EdgeBody>(&mut self, answer: &EdgeResponse<B>) {
+        self.class = answer.facts.class;
+        self.facts = answer.facts;
+        self.tally = answer.body.tally();
+        let status = answer.head.status;
+        self.code = status.as_u16();
+        let bodiless = self.is_head
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || status == StatusCode::SWITCHING_PROTOCOLS
+            || answer.body.is_end_stream();
+        self.expected = if bodiless { Some(0) } else { answer.body.size_hint().exact() };
+        if let Some(micros) = answer.facts.origin_us {
+            self.ledger.origin_seconds(self.class, Duration::from_micros(micros.into()));
+        }
+        if self.conditional {
+            let row = self.ledger.row(self.provider, self.class);
+            match answer.facts.origin_status {
+                Some(304) => row.not_modified.increment(1),
+                Some(200..=299) => row.modified.increment(1),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        self.ledger.in_flight(self.provider).decrement(1.0);
+        let code = self.counted();
+        self.ledger.pull(self.provider, self.class, code);
+        let row = self.ledger.row(self.provider, self.class);
+        row.bytes.increment(self.sent);
+        row.seconds.record(self.arrived.elapsed().as_secs_f64());
+        self.ledger.origin_bytes(self.class, self.tally.origin_bytes);
+        if let Some(mut line) = self.line.take() {
+            let record = &mut line.record;
+            record.provider = self.ledger.provider(self.provider);
+            record.class = Some(self.ledger.class(self.class));
+            record.status = code;
+            record.bytes = self.sent;
+            record.origin_bytes = self.tally.origin_bytes;
+            record.origin_status = self.facts.origin_status;
+            record.origin_us = self.facts.origin_us;
+            record.encoding = if self.facts.gzip { "gzip" } else { "identity" };
+            record.guard = self.facts.guard;
+            record.cause = self.tally.fault.or(self.facts.cause).map_or("", Cause::as_str);
+            record.locale = self.facts.locale.map_or("", |locale| self.ledger.locale(locale));
+            line.write(self.arrived);
+        }
+    }
+}
+
+pin_project! {
+    /// Counts what is sent.
+    pub struct PullsBody<B> {
+        #[pin]
+        inner: Option<B>,
+        pull: Pull,
+    }
+}
+
+impl<B: EdgeBody> Body for PullsBody<B> {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let mut this = self.project();
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
+            this.pull.whole = true;
+            return Poll::Ready(None);
+        };
+        let frame = ready!(inner.as_mut().poll_frame(cx));
+        this.pull.tally = inner.tally();
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.pull.sent += data.len() as u64;
+                }
+                this.pull.whole = inner.is_end_stream() || frame.is_trailers();
+            }
+            Some(Err(_)) => {}
+            None => this.pull.whole = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B: EdgeBody> EdgeBody for PullsBody<B> {
+    fn tally(&self) -> Tally {
+        self.pull.tally
+    }
+}

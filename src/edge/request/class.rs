@@ -1,0 +1,322 @@
+//! The partition of the site: which class a request or its answer belongs to.
+//!
+//! Place: knowledge that several layers share, so it stands beside the request type and in no layer. Matching happens twice: by
+//! path when the request arrives, and once more by the answer's type for classes that ask for one.
+
+use std::borrow::Cow;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::ids::ClassId;
+
+/// What a class does with the lifetime that the origin gave (spec: `mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheMode {
+    /// Only tidy what the origin said.
+    Keep,
+    /// Give a lifetime where the origin gave none.
+    Default,
+    /// Replace whatever the origin said.
+    Override,
+    /// No shared or private cache keeps it.
+    Never,
+}
+
+/// The cache keys of one class. All times are whole seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// What to do with the origin's own words.
+    pub mode: CacheMode,
+    /// `max-age`.
+    pub ttl: Option<u64>,
+    /// The lifetime in shared caches; none: the same as `ttl`.
+    pub edge_ttl: Option<u64>,
+    /// RFC 5861 §3.
+    pub stale_while_revalidate: Option<u64>,
+    /// RFC 5861 §4.
+    pub stale_if_error: Option<u64>,
+    /// RFC 8246 §2.
+    pub immutable: bool,
+    /// Take Set-Cookie off shared answers instead of making them private.
+    pub strip_cookies: bool,
+    /// Reduce Vary to these field names; none: leave it.
+    pub vary: Option<Vec<String>>,
+    /// Lifetime of 404 and 410.
+    pub error_ttl: u64,
+    /// Let answers to requests with Authorization be shared (RFC 9111 §3.5).
+    pub allow_authorization: bool,
+}
+
+impl CachePolicy {
+    /// What applies where no class matches: tidy and guard, nothing else.
+    #[must_use]
+    pub fn keep() -> Self {
+        Self {
+            mode: CacheMode::Keep,
+            ttl: None,
+            edge_ttl: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            immutable: false,
+            strip_cookies: false,
+            vary: None,
+            error_ttl: 10,
+            allow_authorization: false,
+        }
+    }
+}
+
+/// Whether a class's failures become the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhoopsieMode {
+    /// A page, problem+json or nothing, by what the visitor accepts.
+    Auto,
+    /// The page whatever was asked for.
+    Always,
+    /// The origin's own 5xx passes; a fault gets an empty body.
+    Never,
+}
+
+/// One `[[class]]` block, valid and with nothing unset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    /// The metric label.
+    pub name: String,
+    /// Globs on the decoded path.
+    pub path: Vec<String>,
+    /// Globs on the answer's media type.
+    pub content_type: Vec<String>,
+    /// The cache keys.
+    pub cache: CachePolicy,
+    /// Whether answers may be compressed.
+    pub gzip: bool,
+    /// What becomes of failures.
+    pub whoopsie: WhoopsieMode,
+    /// Whether `origin.max_in_flight` counts it.
+    pub admission: bool,
+}
+
+/// A pattern on the path. Most patterns are endings (`*.jpg`), and an ending costs a tenth of a glob.
+#[derive(Debug, Clone)]
+enum PathPattern {
+    /// `*.x` without a slash: this ending in any folder, in lower case.
+    Ending(Box<str>),
+    /// Anything else.
+    Glob(GlobMatcher),
+}
+
+#[derive(Debug, Clone)]
+struct Matcher {
+    paths: Vec<PathPattern>,
+    types: Vec<GlobMatcher>,
+}
+
+/// All classes of one configuration, ready to match.
+#[derive(Debug, Clone)]
+pub struct Classes {
+    rules: Vec<ClassRule>,
+    matchers: Vec<Matcher>,
+    other: ClassRule,
+}
+
+impl Classes {
+    /// Compiles the globs of `rules`.
+    ///
+    /// # Errors
+    /// A pattern that is no glob; the configuration has refused it before.
+    pub fn new(rules: Vec<ClassRule>) -> Result<Self, globset::Error> {
+        let glob = |pattern: &String| {
+            let built = GlobBuilder::new(pattern).case_insensitive(true).literal_separator(false).build();
+            built.map(|glob| glob.compile_matcher())
+        };
+        let mut matchers = Vec::with_capacity(rules.len());
+        for rule in &rules {
+            let mut paths = Vec::with_capacity(rule.path.len());
+            for pattern in &rule.path {
+                paths.push(match plain_ending(pattern) {
+                    Some(ending) => PathPattern::Ending(ending.to_ascii_lowercase().into()),
+                    None => PathPattern::Glob(glob(pattern)?),
+                });
+            }
+            let types = rule.content_type.iter().map(glob).collect::<Result<_, _>>()?;
+            matchers.push(Matcher { paths, types });
+        }
+        let other = ClassRule {
+            name: "other".to_owned(),
+            path: Vec::new(),
+            content_type: Vec::new(),
+            cache: CachePolicy::keep(),
+            gzip: true,
+            whoopsie: WhoopsieMode::Auto,
+            admission: true,
+        };
+        Ok(Self { rules, matchers, other })
+    }
+
+    /// The class of a request before its answer is known: the first whose path rules match and that asks for no type.
+    ///
+    /// `path` is the path as sent, still percent-encoded.
+    #[must_use]
+    pub fn of_request(&self, path: &str) -> ClassId {
+        let path = decoded(path);
+        self.first(|matcher| matcher.types.is_empty() && matcher.matches_path(&path))
+    }
+
+    /// The class of an answer. Without a type (a 304), a class that has path rules goes by them alone.
+    #[must_use]
+    pub fn of_answer(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
+        let path = decoded(path);
+        let essence = content_type.map(media_type);
+        self.first(|matcher| {
+            let by_type = match &essence {
+                _ if matcher.types.is_empty() => true,
+                Some(essence) => matcher.types.iter().any(|glob| glob.is_match(essence.as_ref())),
+                None => !matcher.paths.is_empty(),
+            };
+            by_type && (matcher.paths.is_empty() || matcher.matches_path(&path))
+        })
+    }
+
+    /// Whether an answer's type can change the class that its path gave.
+    #[must_use]
+    pub fn ask_for_type(&self) -> bool {
+        self.matchers.iter().any(|matcher| !matcher.types.is_empty())
+    }
+
+    /// The rule of a class.
+    #[must_use]
+    pub fn rule(&self, class: ClassId) -> &ClassRule {
+        class.index().checked_sub(1).and_then(|position| self.rules.get(position)).unwrap_or(&self.other)
+    }
+
+    /// `other` first, then the configured ones, in the order of their ids.
+    pub fn all(&self) -> impl Iterator<Item = &ClassRule> {
+        std::iter::once(&self.other).chain(&self.rules)
+    }
+
+    fn first(&self, matches: impl Fn(&Matcher) -> bool) -> ClassId {
+        self.matchers.iter().position(matches).map_or(ClassId::OTHER, ClassId::configured)
+    }
+}
+
+impl Matcher {
+    fn matches_path(&self, path: &str) -> bool {
+        self.paths.iter().any(|pattern| match pattern {
+            PathPattern::Ending(ending) => ends_with(path, ending),
+            PathPattern::Glob(glob) => glob.is_match(path),
+        })
+    }
+}
+
+/// The ending that `*.x` stands for, if the pattern is nothing more than that.
+fn plain_ending(pattern: &str) -> Option<&str> {
+    let ending = pattern.strip_prefix('*')?;
+    let plain = ending.starts_with('.') && !ending.contains(['*', '?', '[', ']', '{', '}', '\\', '/', '!']);
+    plain.then_some(ending)
+}
+
+fn ends_with(path: &str, ending: &str) -> bool {
+    path.len()
+        .checked_sub(ending.len())
+        .and_then(|start| path.as_bytes().get(start..))
+        .is_some_and(|tail| tail.eq_ignore_ascii_case(ending.as_bytes()))
+}
+
+/// The path with its percent-encodings undone; borrowed where there are none. A `%` that starts none stays as it is.
+fn decoded(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let bytes = path.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let pair = (byte == b'%').then(|| {
+            let high = bytes.get(at + 1).and_then(|b| char::from(*b).to_digit(16))?;
+            let low = bytes.get(at + 2).and_then(|b| char::from(*b).to_digit(16))?;
+            u8::try_from(high * 16 + low).ok()
+        });
+        if let Some(Some(value)) = pair {
+            out.push(value);
+            at += 3;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// `type/subtype` of a Content-Type, without parameters.
+fn media_type(value: &[u8]) -> Cow<'_, str> {
+    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    String::from_utf8_lossy(essence.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(name: &str, path: &[&str], content_type: &[&str]) -> ClassRule {
+        ClassRule {
+            name: name.to_owned(),
+            path: path.iter().map(ToString::to_string).collect(),
+            content_type: content_type.iter().map(ToString::to_string).collect(),
+            cache: CachePolicy::keep(),
+            gzip: true,
+            whoopsie: WhoopsieMode::Auto,
+            admission: true,
+        }
+    }
+
+    fn classes() -> Classes {
+        Classes::new(vec![
+            rule("image", &["*.png", "*.jpg"], &[]),
+            rule("api", &["/api/*"], &["application/*json"]),
+            rule("download", &["/files/**/*.b?n"], &[]),
+            rule("html", &[], &["text/html"]),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_path_is_matched_decoded_and_without_regard_to_case() {
+        let classes = classes();
+        for (path, class) in [
+            ("/a.png", 1),
+            ("/deep/er/A.JPG", 1),
+            ("/a.%70ng", 1),
+            ("/a.png%00", 0),
+            ("/apng", 0),
+            ("/a.png/", 0),
+            ("/files/x/y/z.bin", 3),
+            ("/FILES/z.BAN", 3),
+            ("/%", 0),
+            ("/%zz.png", 1),
+            ("/é.png", 1),
+            ("*", 0),
+            ("", 0),
+        ] {
+            assert_eq!(classes.of_request(path).index(), class, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_matched_by_type_too() {
+        let classes = classes();
+        for (path, content_type, class) in [
+            ("/api/x", Some("application/json"), 2),
+            ("/api/x", Some("application/problem+json; charset=utf-8"), 2),
+            ("/api/x", Some("text/html"), 4),
+            ("/api/x", None, 2),
+            ("/x", Some("Text/HTML;charset=utf-8"), 4),
+            ("/x", None, 0),
+            ("/x.png", Some("text/html"), 1),
+        ] {
+            let found = classes.of_answer(path, content_type.map(str::as_bytes));
+            assert_eq!(found.index(), class, "{path} {content_type:?}");
+        }
+        assert_eq!(classes.of_request("/api/x"), ClassId::OTHER);
+        assert!(classes.ask_for_type());
+    }
+}

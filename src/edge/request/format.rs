@@ -1,0 +1,775 @@
+//! The three shapes of an access log line: json, combined and etsy.
+//!
+//! Place: beside `log`, whose writer thread is the only caller, so nothing here runs while a request waits. Reads one [`Record`],
+//! appends one line to a buffer. Cost: no allocation once the buffer has grown; the date is worked out once a second. It cannot
+//! fail, and whatever a client sent, one record is one line: every value from the network is cut, then escaped.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderValue, Method, Uri, Version};
+
+/// Values from the network are cut to this many bytes before they are escaped.
+const TEXT_BYTES: usize = 256;
+/// The same for the request target, which is of more use when whole.
+const TARGET_BYTES: usize = 2_048;
+/// 9999-12-31T23:59:59Z: RFC 3339 has four digits for the year.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// The shape of a line (spec: `access_log.format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object (RFC 8259) a line.
+    Json,
+    /// NCSA combined with the provider appended.
+    Combined,
+    /// The line that the model's logster pattern reads.
+    ///
+    /// That pattern knows IPv4 and HTTP/1 alone, and a line that it does not match is not counted at all. A count with a blurred
+    /// detail is worth more than none, so an IPv6 or unknown client is written as 0.0.0.0 (which no country file knows) and
+    /// HTTP/2 as HTTP/1.1. The other formats have the truth.
+    Etsy,
+}
+
+/// All that a line needs, as handles: clones of `HeaderValue` and `Uri` are reference counts, labels are interned for the
+/// process' life, so making one formats and copies no text.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// When the request's head was in.
+    pub time: SystemTime,
+    /// The request id, as the origin and the page show it.
+    pub id: HeaderValue,
+    /// The provider's label.
+    pub provider: &'static str,
+    /// The identity header as received.
+    pub claimed: Option<HeaderValue>,
+    /// Which proof held, or why none did; "" where none is asked for.
+    pub proof: &'static str,
+    /// The provider's point of presence.
+    pub pop: Option<HeaderValue>,
+    /// The visitor as far as it is trusted; none on a unix socket.
+    pub client: Option<IpAddr>,
+    /// X-Forwarded-For as received: hearsay, and only the etsy format writes it.
+    pub client_chain: Option<HeaderValue>,
+    /// The request's method.
+    pub method: Method,
+    /// The Host field as received; none: the target's authority stands in (HTTP/2).
+    pub host: Option<HeaderValue>,
+    /// The request's target; path and query are written.
+    pub target: Uri,
+    /// The version that the client spoke.
+    pub version: Version,
+    /// The class' label; none for a local endpoint, which is no pull.
+    pub class: Option<&'static str>,
+    /// The status sent, or 499.
+    pub status: u16,
+    /// Body bytes sent to the client.
+    pub bytes: u64,
+    /// The status that the origin gave; none where it gave none.
+    pub origin_status: Option<u16>,
+    /// Body bytes read from the origin.
+    pub origin_bytes: u64,
+    /// Microseconds until the origin's response head; none where there was none.
+    pub origin_us: Option<u32>,
+    /// Microseconds from the request's head to the last byte sent.
+    pub total_us: u64,
+    /// The content coding that this shim applied or passed; "" for none.
+    pub encoding: &'static str,
+    /// The guard that acted; "" for none.
+    pub guard: &'static str,
+    /// The cause of a fault or refusal; "" for none.
+    pub cause: &'static str,
+    /// The whoopsie's locale; "" where no page was sent.
+    pub locale: &'static str,
+    /// The Referer field as received.
+    pub referer: Option<HeaderValue>,
+    /// The User-Agent field as received.
+    pub user_agent: Option<HeaderValue>,
+}
+
+impl Record {
+    /// Replaces every handle by a copy of the part that will be written, so that this record keeps no connection's read buffer
+    /// alive. Costs an allocation a field: for a backlog, not for the usual case.
+    pub fn detach(&mut self) {
+        if self.host.is_none()
+            && let Some(authority) = self.target.authority()
+        {
+            self.host = HeaderValue::from_str(cut_str(authority.as_str(), TEXT_BYTES)).ok();
+        }
+        if let Ok(copy) = Uri::try_from(cut_str(target(&self.target), TARGET_BYTES)) {
+            self.target = copy;
+        }
+        let optional = [
+            &mut self.claimed,
+            &mut self.pop,
+            &mut self.client_chain,
+            &mut self.host,
+            &mut self.referer,
+            &mut self.user_agent,
+        ];
+        for value in optional.into_iter().flatten().chain([&mut self.id]) {
+            // One byte more than is written: the chain's reader must still see that its last address may be cut.
+            let bytes = value.as_bytes();
+            if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
+                *value = copy;
+            }
+        }
+    }
+
+    fn host(&self) -> &[u8] {
+        match (&self.host, self.target.authority()) {
+            (Some(host), _) => host.as_bytes(),
+            (None, Some(authority)) => authority.as_str().as_bytes(),
+            (None, None) => b"",
+        }
+    }
+}
+
+/// Turns records into lines.
+#[derive(Debug)]
+pub(super) struct Formatter {
+    format: LogFormat,
+    clock: Clock,
+}
+
+impl Formatter {
+    /// A formatter for one shape of line.
+    pub(super) fn new(format: LogFormat) -> Self {
+        Self { format, clock: Clock::default() }
+    }
+
+    /// Appends the record's line with its newline; exactly one newline, whatever the record holds.
+    pub(super) fn line(&mut self, record: &Record, out: &mut Vec<u8>) {
+        let millis = self.clock.set(record.time);
+        match self.format {
+            LogFormat::Json => self.json(record, millis, out),
+            LogFormat::Combined => {
+                match record.client {
+                    Some(client) => address(client, out),
+                    None => out.push(b'-'),
+                }
+                self.ncsa(record, version_ncsa(record.version), out);
+            }
+            LogFormat::Etsy => {
+                word(record.host(), out);
+                out.push(b' ');
+                chain(record, out);
+                self.ncsa(record, version_etsy(record.version), out);
+            }
+        }
+        out.push(b'\n');
+    }
+
+    fn json(&self, record: &Record, millis: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(&self.clock.rfc3339);
+        out.push(b'.');
+        thousandths(millis, out);
+        out.extend_from_slice(b"Z\"");
+        text("id", record.id.as_bytes(), out);
+        text("provider", record.provider.as_bytes(), out);
+        text("claimed", bytes(record.claimed.as_ref()), out);
+        text("proof", record.proof.as_bytes(), out);
+        text("pop", bytes(record.pop.as_ref()), out);
+        key("client", out);
+        out.push(b'"');
+        if let Some(client) = record.client {
+            address(client, out);
+        }
+        out.push(b'"');
+        text("method", record.method.as_str().as_bytes(), out);
+        text("host", record.host(), out);
+        key("path", out);
+        quoted_json(cut(target(&record.target).as_bytes(), TARGET_BYTES), out);
+        text("protocol", version_json(record.version).as_bytes(), out);
+        text("class", record.class.unwrap_or("").as_bytes(), out);
+        number("status", Some(u64::from(record.status)), out);
+        number("bytes", Some(record.bytes), out);
+        number("origin_status", record.origin_status.map(u64::from), out);
+        number("origin_bytes", Some(record.origin_bytes), out);
+        millis_of("origin_ms", record.origin_us.map(u64::from), out);
+        millis_of("total_ms", Some(record.total_us), out);
+        text("encoding", record.encoding.as_bytes(), out);
+        text("guard", record.guard.as_bytes(), out);
+        text("cause", record.cause.as_bytes(), out);
+        text("locale", record.locale.as_bytes(), out);
+        text("referer", bytes(record.referer.as_ref()), out);
+        text("user_agent", bytes(record.user_agent.as_ref()), out);
+        out.push(b'}');
+    }
+
+    /// What combined and etsy share: everything behind the addresses.
+    fn ncsa(&self, record: &Record, version: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(&self.clock.ncsa);
+        out.extend_from_slice(b"] \"");
+        escape_ncsa(cut(record.method.as_str().as_bytes(), TEXT_BYTES), b'"', out);
+        out.push(b' ');
+        escape_ncsa(cut(target(&record.target).as_bytes(), TARGET_BYTES), b' ', out);
+        out.push(b' ');
+        out.extend_from_slice(version.as_bytes());
+        out.extend_from_slice(b"\" ");
+        decimal(u64::from(record.status), out);
+        out.push(b' ');
+        decimal(record.bytes, out);
+        for value in [&record.referer, &record.user_agent] {
+            out.extend_from_slice(b" \"");
+            match bytes(value.as_ref()) {
+                b"" => out.push(b'-'),
+                value => escape_ncsa(cut(value, TEXT_BYTES), b'"', out),
+            }
+            out.push(b'"');
+        }
+        out.push(b' ');
+        word(record.provider.as_bytes(), out);
+    }
+}
+
+/// The two spellings of the current second: traffic comes in thousands of records to a second, mostly in its order.
+#[derive(Debug, Default)]
+struct Clock {
+    second: Option<u64>,
+    rfc3339: Vec<u8>,
+    ncsa: Vec<u8>,
+}
+
+impl Clock {
+    /// Moves to `time` (kept within 1970–9999) and gives its milliseconds.
+    fn set(&mut self, time: SystemTime) -> u32 {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = since.as_secs().min(LAST_SECOND);
+        if self.second != Some(second) {
+            self.second = Some(second);
+            let (year, month, day) = civil(second / 86_400);
+            let (hour, minute, rest) = (second / 3_600 % 24, second / 60 % 60, second % 60);
+            let name = usize::try_from(month - 1).ok().and_then(|at| MONTHS.get(at)).unwrap_or(&"Jan");
+            self.rfc3339.clear();
+            self.ncsa.clear();
+            // Writing to a Vec does not fail.
+            let _ = write!(self.rfc3339, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}");
+            let _ = write!(self.ncsa, "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{rest:02} +0000");
+        }
+        since.subsec_millis()
+    }
+}
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// Year, month and day in the Gregorian calendar of a day counted from 1970-01-01.
+///
+/// Years are counted from March, so that the leap day is the last one and a month's first day follows from one division; 400
+/// years are 146,097 days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // from 0000-03-01
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    if month < 10 { (era * 400 + year, month + 3, day) } else { (era * 400 + year + 1, month - 9, day) }
+}
+
+fn version_json(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn version_ncsa(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => version_json(version),
+    }
+}
+
+fn version_etsy(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Path and query; the authority where there is neither (CONNECT).
+fn target(uri: &Uri) -> &str {
+    match (uri.path_and_query(), uri.authority()) {
+        (Some(path), _) => path.as_str(),
+        (None, Some(authority)) => authority.as_str(),
+        (None, None) => "",
+    }
+}
+
+fn bytes(value: Option<&HeaderValue>) -> &[u8] {
+    value.map_or(b"", HeaderValue::as_bytes)
+}
+
+/// At most `most` bytes, and no half character at the end where the text is UTF-8.
+fn cut(text: &[u8], most: usize) -> &[u8] {
+    let Some(first_out) = text.get(most) else { return text };
+    let mut end = most;
+    let mut next = *first_out;
+    // A continuation byte behind the end means that a character lies across it; none is longer than four bytes.
+    while next & 0xC0 == 0x80 && end > 0 && most - end < 3 {
+        end -= 1;
+        next = text.get(end).copied().unwrap_or_default();
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+fn cut_str(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
+}
+
+/// The trusted client, then what X-Forwarded-For says besides, IPv4 only: digits, dots and commas are all that the pattern takes.
+/// The client stands first because the pattern takes the first address for the visitor's, and the list's own first is anybody's.
+fn chain(record: &Record, out: &mut Vec<u8>) {
+    let client = match record.client.map(|client| client.to_canonical()) {
+        Some(IpAddr::V4(client)) => client,
+        Some(IpAddr::V6(_)) | None => Ipv4Addr::UNSPECIFIED,
+    };
+    address(IpAddr::V4(client), out);
+    let list = bytes(record.client_chain.as_ref());
+    let kept = cut(list, TEXT_BYTES);
+    let mut entries = kept.split(|&byte| byte == b',');
+    if kept.len() < list.len() {
+        // An address that lost its last digits would be another's.
+        entries.next_back();
+    }
+    let forwarded = entries.filter_map(|entry| {
+        let entry = str::from_utf8(entry.trim_ascii()).ok()?;
+        let ip = entry.parse().or_else(|_| entry.parse().map(|with_port: SocketAddr| with_port.ip())).ok()?;
+        match IpAddr::to_canonical(&ip) {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        }
+    });
+    for ip in forwarded.filter(|&ip| ip != client) {
+        out.extend_from_slice(b", ");
+        address(IpAddr::V4(ip), out);
+    }
+}
+
+fn address(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            for (at, part) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                decimal(u64::from(part), out);
+            }
+        }
+        // Writing to a Vec does not fail.
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
+}
+
+/// Without the formatting machinery: a line holds a dozen numbers.
+fn decimal(mut value: u64, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; 20];
+    let mut from = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
+        value /= 10;
+        from = at;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(from..).unwrap_or_default());
+}
+
+fn thousandths(value: u32, out: &mut Vec<u8>) {
+    for unit in [100, 10, 1] {
+        out.push(b'0' + u8::try_from(value / unit % 10).unwrap_or_default());
+    }
+}
+
+fn key(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn text(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    key(name, out);
+    quoted_json(cut(value, TEXT_BYTES), out);
+}
+
+fn number(name: &str, value: Option<u64>, out: &mut Vec<u8>) {
+    key(name, out);
+    match value {
+        Some(value) => decimal(value, out),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Milliseconds with three decimals out of microseconds.
+fn millis_of(name: &str, micros: Option<u64>, out: &mut Vec<u8>) {
+    number(name, micros.map(|micros| micros / 1_000), out);
+    if let Some(micros) = micros {
+        out.push(b'.');
+        thousandths(u32::try_from(micros % 1_000).unwrap_or_default(), out);
+    }
+}
+
+/// Printable ASCII that means nothing to JSON or NCSA, which nearly all values are made of: those are copied as they stand.
+fn plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
+/// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 become U+FFFD. Besides what JSON demands, whatever a terminal or a viewer
+/// would act on is escaped too: DEL, C1 controls, line and paragraph separators, changes of the writing direction.
+fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    if plain(text) {
+        out.extend_from_slice(text);
+    } else {
+        for chunk in text.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '"' => out.extend_from_slice(b"\\\""),
+                    '\\' => out.extend_from_slice(b"\\\\"),
+                    '\n' => out.extend_from_slice(b"\\n"),
+                    '\r' => out.extend_from_slice(b"\\r"),
+                    '\t' => out.extend_from_slice(b"\\t"),
+                    '\0'..='\x1F'
+                    | '\x7F'..='\u{9F}'
+                    | '\u{200E}'
+                    | '\u{200F}'
+                    | '\u{2028}'..='\u{202E}'
+                    | '\u{2066}'..='\u{2069}' => {
+                        let _ = write!(out, "\\u{:04x}", u32::from(character));
+                    }
+                    other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+                }
+            }
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{FFFD}".as_bytes());
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+/// As nginx does: quotes, backslashes and all that is not printable ASCII as `\xHH` (httpd's `\"` would end a value for every
+/// pattern that reads `"[^"]*"`). `also` is one further byte that the place cannot bear.
+fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
+    const HEX: [u8; 16] = *b"0123456789ABCDEF";
+    if plain(text) && (also == b'"' || !text.contains(&also)) {
+        out.extend_from_slice(text);
+        return;
+    }
+    for &byte in text {
+        if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also {
+            out.push(byte);
+        } else {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'\\', b'x', high, low]);
+        }
+    }
+}
+
+/// A value outside quotes: one word, never empty.
+fn word(text: &[u8], out: &mut Vec<u8>) {
+    match text {
+        b"" => out.push(b'-'),
+        text => escape_ncsa(cut(text, TEXT_BYTES), b' ', out),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 2026-11-22T11:09:01.042Z.
+    const NOW: Duration = Duration::from_millis(1_795_345_741_042);
+
+    fn value(text: &str) -> Option<HeaderValue> {
+        HeaderValue::from_str(text).ok()
+    }
+
+    /// A pull that went well.
+    pub(in super::super) fn record() -> Record {
+        Record {
+            time: UNIX_EPOCH + NOW,
+            id: HeaderValue::from_static("r-1"),
+            provider: "fastly",
+            claimed: value("Fastly"),
+            proof: "secret",
+            pop: value("FRA"),
+            client: Some(IpAddr::from([203, 0, 113, 9])),
+            client_chain: value("203.0.113.9, 151.101.1.1"),
+            method: Method::GET,
+            host: value("img.example.com"),
+            target: Uri::from_static("/a.png?v=1"),
+            version: Version::HTTP_11,
+            class: Some("image"),
+            status: 200,
+            bytes: 1234,
+            origin_status: Some(200),
+            origin_bytes: 4321,
+            origin_us: Some(7_005),
+            total_us: 12_345,
+            encoding: "gzip",
+            guard: "",
+            cause: "",
+            locale: "",
+            referer: value("https://example.com/"),
+            user_agent: value("curl/8"),
+        }
+    }
+
+    fn beacon() -> Record {
+        Record {
+            target: Uri::from_static("/status/images/beacon.gif?source=fastly&id=r-1"),
+            class: None,
+            origin_status: None,
+            origin_bytes: 0,
+            origin_us: None,
+            ..record()
+        }
+    }
+
+    fn line(format: LogFormat, record: &Record) -> String {
+        let mut out = Vec::new();
+        Formatter::new(format).line(record, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// The model's pattern. As it was printed, `,- ` inside the brackets is a range that runs backwards, which no engine takes: the
+    /// hyphen goes last.
+    fn pattern() -> regex::Regex {
+        regex::Regex::new(concat!(
+            r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
+            r#"source=(?P<source>\S+) HTTP/1.\d" \d+ [\d-]+ "[^"]*" "[^"]*" .*"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn json_byte_for_byte() {
+        assert_eq!(
+            line(LogFormat::Json, &record()),
+            concat!(
+                r#"{"time":"2026-11-22T11:09:01.042Z","id":"r-1","provider":"fastly","claimed":"Fastly","proof":"secret","#,
+                r#""pop":"FRA","client":"203.0.113.9","method":"GET","host":"img.example.com","path":"/a.png?v=1","#,
+                r#""protocol":"HTTP/1.1","class":"image","status":200,"bytes":1234,"origin_status":200,"origin_bytes":4321,"#,
+                r#""origin_ms":7.005,"total_ms":12.345,"encoding":"gzip","guard":"","cause":"","locale":"","#,
+                r#""referer":"https://example.com/","user_agent":"curl/8"}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn json_unset_is_null_for_the_origin_and_empty_for_texts() {
+        let bare = Record {
+            claimed: None,
+            pop: None,
+            client: None,
+            host: None,
+            target: Uri::from_static("https://h2.example/x"),
+            version: Version::HTTP_2,
+            referer: None,
+            user_agent: None,
+            total_us: 1_000,
+            ..beacon()
+        };
+        let line: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &bare)).unwrap();
+        for name in ["claimed", "pop", "client", "class", "referer", "user_agent"] {
+            assert_eq!(line[name], "", "{name}");
+        }
+        assert!(line["origin_status"].is_null() && line["origin_ms"].is_null());
+        assert_eq!(
+            (&line["host"], &line["path"], &line["protocol"]),
+            (&"h2.example".into(), &"/x".into(), &"HTTP/2".into())
+        );
+        assert_eq!(line["total_ms"], 1.0);
+    }
+
+    #[test]
+    fn combined_byte_for_byte() {
+        assert_eq!(
+            line(LogFormat::Combined, &record()),
+            "203.0.113.9 - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/1.1\" 200 1234 \"https://example.com/\" \
+             \"curl/8\" fastly\n"
+        );
+        let bare = Record {
+            client: None,
+            version: Version::HTTP_2,
+            referer: None,
+            user_agent: value("a\"b\\c\td"),
+            ..record()
+        };
+        assert_eq!(
+            line(LogFormat::Combined, &bare),
+            "- - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/2.0\" 200 1234 \"-\" \"a\\x22b\\x5Cc\\x09d\" fastly\n"
+        );
+        let six = Record { client: "2001:db8::1".parse().ok(), ..record() };
+        assert!(line(LogFormat::Combined, &six).starts_with("2001:db8::1 - - ["));
+        let mapped = Record { client: "::ffff:192.0.2.1".parse().ok(), ..record() };
+        assert!(line(LogFormat::Combined, &mapped).starts_with("192.0.2.1 - - ["));
+    }
+
+    #[test]
+    fn etsy_byte_for_byte_and_by_the_models_pattern() {
+        let written = line(LogFormat::Etsy, &beacon());
+        assert_eq!(
+            written,
+            "img.example.com 203.0.113.9, 151.101.1.1 - - [22/Nov/2026:11:09:01 +0000] \
+             \"GET /status/images/beacon.gif?source=fastly&id=r-1 HTTP/1.1\" 200 1234 \"https://example.com/\" \"curl/8\" fastly\n"
+        );
+        let found = pattern().captures(&written).unwrap();
+        assert_eq!(&found["remote_addr"], "203.0.113.9");
+        assert!(found["source"].starts_with("fastly"));
+    }
+
+    #[test]
+    fn etsy_matches_whoever_asks() {
+        let chains =
+            [None, value(""), value("2001:db8::7"), value("evil \" [x], 10.0.0.1:99, , 1.2.3"), value("203.0.113.9")];
+        let clients = ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"].map(|client| client.parse().ok());
+        for client_chain in chains {
+            for client in clients.into_iter().chain([None]) {
+                for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+                    let asked = Record { client_chain: client_chain.clone(), client, version, host: None, ..beacon() };
+                    let written = line(LogFormat::Etsy, &asked);
+                    let found = pattern().captures(&written).unwrap_or_else(|| panic!("{written}"));
+                    let four = client.is_some_and(|client: IpAddr| client.to_canonical().is_ipv4());
+                    assert_eq!(&found["remote_addr"], if four { "203.0.113.9" } else { "0.0.0.0" });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn etsy_chain_when_cut_drops_the_address_at_the_cut() {
+        let long = value(&"203.0.113.123,".repeat(100));
+        let mut asked = Record { client_chain: long, ..beacon() };
+        let before = line(LogFormat::Etsy, &asked);
+        assert!(before.contains("203.0.113.123 - - ["), "{before}");
+        asked.detach();
+        assert_eq!(line(LogFormat::Etsy, &asked), before);
+    }
+
+    #[test]
+    fn forged_lines_stay_one_line() {
+        let agent = HeaderValue::from_bytes(b"x\" 200 1 \"-\" \"-\" fastly\t\xff\xc2\x9b31m\\").ok();
+        let forged = Record {
+            user_agent: agent,
+            host: value("a b\"c"),
+            target: Uri::from_static("/\"}{\"status\":200"),
+            method: Method::from_bytes(b"GE'T").unwrap(),
+            ..record()
+        };
+        for format in [LogFormat::Json, LogFormat::Combined, LogFormat::Etsy] {
+            let line = line(format, &forged);
+            assert_eq!(line.bytes().filter(|&byte| byte == b'\n').count(), 1);
+            assert!(line.ends_with('\n') && !line.trim_end().contains(char::is_control));
+            if format != LogFormat::Json {
+                assert_eq!(line.matches('"').count(), 6, "{line}");
+            }
+        }
+        assert!(line(LogFormat::Etsy, &forged).starts_with("a\\x20b\\x22c 203"));
+        let parsed: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &forged)).unwrap();
+        assert_eq!(parsed["path"], "/\"}{\"status\":200");
+        assert_eq!(parsed["status"], 200);
+    }
+
+    #[test]
+    fn newlines_escapes_and_bad_bytes_are_written_out() {
+        let mut json = Vec::new();
+        quoted_json(b"a\r\n\x1b[2J\0\x7f\xff\xe2\x80\xa8\"\\", &mut json);
+        assert_eq!(json, "\"a\\r\\n\\u001b[2J\\u0000\\u007f\u{FFFD}\\u2028\\\"\\\\\"".as_bytes());
+        let mut ncsa = Vec::new();
+        escape_ncsa(b"a\r\n\x1b[2J\0\x7f\xff\"\\", b'"', &mut ncsa);
+        assert_eq!(ncsa, b"a\\x0D\\x0A\\x1B[2J\\x00\\x7F\\xFF\\x22\\x5C");
+    }
+
+    #[test]
+    fn times_outside_the_calendar_are_kept_in_it() {
+        let before = Record { time: UNIX_EPOCH - Duration::from_secs(1), ..record() };
+        assert!(line(LogFormat::Json, &before).starts_with("{\"time\":\"1970-01-01T00:00:00.000Z\""));
+        let after = Record { time: UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 9), ..record() };
+        assert!(line(LogFormat::Json, &after).starts_with("{\"time\":\"9999-12-31T23:59:59.000Z\""));
+    }
+
+    #[test]
+    fn record_stays_small() {
+        assert!(size_of::<Record>() <= 600, "{}", size_of::<Record>());
+    }
+
+    proptest! {
+        #[test]
+        fn json_text_reads_back(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut out = Vec::new();
+            quoted_json(&text, &mut out);
+            let read: String = serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(read, String::from_utf8_lossy(&text));
+            let shown = str::from_utf8(&out).unwrap();
+            prop_assert!(!shown.contains(char::is_control));
+        }
+
+        #[test]
+        fn json_unicode_reads_back(text in ".*") {
+            let mut out = Vec::new();
+            quoted_json(text.as_bytes(), &mut out);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn json_line_holds_the_headers_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
+            let raw: Vec<u8> = raw.into_iter().filter(|&byte| byte != 0x7F).collect();
+            let mut sent = Record { user_agent: HeaderValue::from_bytes(&raw).ok(), ..record() };
+            let first = line(LogFormat::Json, &sent);
+            let read: serde_json::Value = serde_json::from_str(&first).unwrap();
+            prop_assert_eq!(&read["user_agent"], &String::from_utf8_lossy(cut(&raw, TEXT_BYTES)).into_owned());
+            sent.detach();
+            prop_assert_eq!(line(LogFormat::Json, &sent), first);
+        }
+
+        #[test]
+        fn cut_keeps_whole_characters(text in ".{0,400}", most in 0_usize..400) {
+            let kept = cut(text.as_bytes(), most);
+            prop_assert_eq!(kept, cut_str(&text, most).as_bytes());
+        }
+
+        #[test]
+        fn ncsa_text_is_one_quoted_value(text in proptest::collection::vec(any::<u8>(), 0..400), word in any::<bool>()) {
+            let mut out = Vec::new();
+            let also = if word { b' ' } else { b'"' };
+            escape_ncsa(&text, also, &mut out);
+            prop_assert!(out.iter().all(|&byte| (b' '..=b'~').contains(&byte) && byte != b'"' && !(word && byte == b' ')));
+        }
+
+        #[test]
+        fn dates_equal_httpdates(second in 0..=LAST_SECOND) {
+            let time = UNIX_EPOCH + Duration::from_secs(second);
+            let mut clock = Clock::default();
+            clock.set(time);
+            let ncsa = String::from_utf8(clock.ncsa).unwrap();
+            let known = httpdate::fmt_http_date(time); // Sun, 22 Nov 2026 11:09:01 GMT
+            prop_assert_eq!(&ncsa, &format!("{}/{}/{}:{} +0000", &known[5..7], &known[8..11], &known[12..16], &known[17..25]));
+            let month = MONTHS.iter().position(|name| *name == &known[8..11]).unwrap() + 1;
+            let rfc3339 = format!("{}-{month:02}-{}T{}", &known[12..16], &known[5..7], &known[17..25]);
+            prop_assert_eq!(String::from_utf8(clock.rfc3339).unwrap(), rfc3339);
+        }
+
+        #[test]
+        fn decimals_read_back(value in any::<u64>()) {
+            let mut out = Vec::new();
+            decimal(value, &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+    }
+}

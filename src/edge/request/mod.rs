@@ -1,0 +1,193 @@
+//! What travels through the layers: the request on its way in, the answer on its way out, and the small facts about both.
+//!
+//! [`Ctx`] and [`Facts`] are `Copy` and typed, so that a layer can keep its own and nothing is looked up by type in a map.
+
+pub mod class;
+mod format;
+pub mod log;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, request, response};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use crate::fault::{Cause, Fault};
+use crate::ids::{ClassId, LocaleId, ProviderId};
+use crate::metrics::Reason;
+use crate::wire::forwarded::{Peer, Trail};
+use crate::wire::names::{ALLOW, CACHE_CONTROL, CONNECTION};
+
+/// A request on its way to the origin.
+#[derive(Debug)]
+pub struct EdgeRequest {
+    /// What is known about it so far.
+    pub ctx: Ctx,
+    /// Who is at the other end of the connection.
+    pub peer: Arc<Peer>,
+    /// Its line in the access log, as far as it is known; none while the log is off.
+    pub line: Option<log::Line>,
+    /// Method, target, version and fields.
+    pub head: request::Parts,
+    /// The body, still in hyper's hands.
+    pub body: Incoming,
+}
+
+/// What the layers learn about a request on its way in.
+#[derive(Debug, Clone, Copy)]
+pub struct Ctx {
+    /// When its head was complete.
+    pub arrived: Instant,
+    /// Which CDN pulls.
+    pub provider: ProviderId,
+    /// How that is known.
+    pub proof: Proof,
+    /// Its class by path; the answer's type may still change it.
+    pub class: ClassId,
+    /// The CDN's machine, after the own balancers, and how far X-Forwarded-For is believed.
+    pub trail: Trail,
+    /// Set where it is not to reach the origin; `pulls` counts and answers it.
+    pub refusal: Option<Reason>,
+}
+
+impl Ctx {
+    /// A request that arrived now.
+    #[must_use]
+    pub fn new(trail: Trail) -> Self {
+        Self {
+            arrived: Instant::now(),
+            provider: ProviderId::NONE,
+            proof: Proof::None,
+            class: ClassId::OTHER,
+            trail,
+            refusal: None,
+        }
+    }
+}
+
+/// How a provider's name is known to be right: the log's `proof`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// No provider, so nothing to prove.
+    None,
+    /// A configured provider without proofs: believed by name.
+    Believed,
+}
+
+impl Proof {
+    /// The log's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Believed => "believed",
+        }
+    }
+}
+
+/// The head of a refusal's answer; it has no body.
+#[must_use]
+pub fn refusal(reason: Reason) -> response::Parts {
+    let status = match reason {
+        Reason::Malformed => StatusCode::BAD_REQUEST,
+        Reason::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
+        Reason::UnknownProvider => StatusCode::FORBIDDEN,
+        Reason::Host => StatusCode::MISDIRECTED_REQUEST,
+        Reason::Loop => StatusCode::LOOP_DETECTED,
+        Reason::Method => StatusCode::METHOD_NOT_ALLOWED,
+        Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+    };
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = status;
+    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if reason == Reason::Method {
+        head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if matches!(reason, Reason::Malformed | Reason::BodyTooLarge | Reason::Method) {
+        // What follows on the connection cannot be told from what was refused, or is a body that nobody wants.
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    head
+}
+
+/// An answer on its way out.
+#[derive(Debug)]
+pub struct EdgeResponse<B> {
+    /// Status and fields.
+    pub head: response::Parts,
+    /// The body.
+    pub body: B,
+    /// What the layers know about it.
+    pub facts: Facts,
+}
+
+impl<B> EdgeResponse<B> {
+    /// The same answer with another body.
+    pub fn map<C>(self, body: impl FnOnce(B) -> C) -> EdgeResponse<C> {
+        EdgeResponse { head: self.head, body: body(self.body), facts: self.facts }
+    }
+}
+
+/// What the layers learn about an answer on its way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Its class, by path and type.
+    pub class: ClassId,
+    /// The origin's status, where it answered.
+    pub origin_status: Option<u16>,
+    /// Microseconds to the origin's response head, where one came.
+    pub origin_us: Option<u32>,
+    /// The coding that was put on: `gzip` or `identity`.
+    pub gzip: bool,
+    /// The first guard that held.
+    pub guard: &'static str,
+    /// Why there is no answer of the origin's.
+    pub cause: Option<Cause>,
+    /// The page's language.
+    pub locale: Option<LocaleId>,
+    /// A local endpoint's answer, so no pull.
+    pub local: bool,
+}
+
+impl Facts {
+    /// Nothing known but the class.
+    #[must_use]
+    pub fn new(class: ClassId) -> Self {
+        Self {
+            class,
+            origin_status: None,
+            origin_us: None,
+            gzip: false,
+            guard: "",
+            cause: None,
+            locale: None,
+            local: false,
+        }
+    }
+}
+
+/// What a body has seen so far, asked from outside when it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Body bytes read from the origin.
+    pub origin_bytes: u64,
+    /// The fault that broke it off.
+    pub fault: Option<Cause>,
+}
+
+/// A response body between two layers.
+pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
+    /// What it has seen so far.
+    fn tally(&self) -> Tally;
+
+    /// Gives it up for a page: what has arrived already may be read so that the origin's connection is kept, but nothing is waited
+    /// for. Returns what was read all the same.
+    fn discard(self) -> Tally
+    where
+        Self: Sized,
+    {
+        self.tally()
+    }
+}

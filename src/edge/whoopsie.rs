@@ -1,0 +1,424 @@
+//! Speaks to people when the origin fails: a fault or a 5xx becomes the static page, with the same status.
+//!
+//! **Place:** outside of `gzip` (pages bring their own gzip twin) and of `cache_control` (no rule of a class makes an error
+//! cacheable); inside `pulls`, which counts pages like any other answer. From here outwards nothing fails.
+//! **Reads:** Accept, Accept-Encoding, Accept-Language, Host, X-Request-Id; the answer's status; the class's `whoopsie`.
+//! **Metrics:** edgeshim_whoopsies_total; edgeshim_refused_total for bodies that are too large.
+//! **Cost:** five reference counts a request; a page is one copy of some kilobytes. **Can fail:** no.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::request::class::{Classes, WhoopsieMode};
+use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
+use crate::fault::{Cause, Fault};
+use crate::metrics::{Ledger, ORIGIN_STATUS, Reason};
+use crate::pages::{Moment, Pages, problem_json};
+use crate::wire::names::{
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE,
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, GRPC_STATUS, HOST, PROXY_STATUS, RETRY_AFTER, SERVER,
+    STRICT_TRANSPORT_SECURITY, VARY, X_REQUEST_ID,
+};
+use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
+
+/// What `whoopsie` needs to know.
+pub struct WhoopsieSettings {
+    /// Whether one of the origin's answers is replaced, by its status less 500.
+    pub replaces: [bool; 100],
+    /// What visitors and CDNs are told to wait where the origin said nothing of the kind.
+    pub retry_after: Duration,
+    /// The pages, rendered as far as they can be.
+    pub pages: Arc<Pages>,
+}
+
+/// Puts [`Whoopsie`] around a service.
+#[derive(Clone)]
+pub struct WhoopsieLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: WhoopsieSettings,
+    retry_after: HeaderValue,
+    classes: Arc<Classes>,
+    ledger: Arc<Ledger>,
+}
+
+impl WhoopsieLayer {
+    /// Decides by `settings` and the classes, counts in `ledger`.
+    #[must_use]
+    pub fn new(settings: WhoopsieSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+        let retry_after = HeaderValue::from(settings.retry_after.as_secs().max(1));
+        Self { shared: Arc::new(Shared { settings, retry_after, classes, ledger }) }
+    }
+}
+
+impl<S> Layer<S> for WhoopsieLayer {
+    type Service = Whoopsie<S>;
+
+    fn layer(&self, inner: S) -> Whoopsie<S> {
+        Whoopsie { inner, shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// See the head of this file.
+#[derive(Clone)]
+pub struct Whoopsie<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<EdgeRequest> for Whoopsie<S>
+where
+    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Fault>,
+    B: EdgeBody,
+{
+    type Response = EdgeResponse<WhoopsieBody<B>>;
+    type Error = Infallible;
+    type Future = WhoopsieFuture<S::Future>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Every layer below is always ready (the pipeline's test holds that), so there is nothing to ask.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        let asked = Asked::of(&request);
+        WhoopsieFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
+    }
+}
+
+pin_project! {
+    /// Waits for the answer or the fault.
+    pub struct WhoopsieFuture<F> {
+        #[pin]
+        inner: F,
+        asked: Asked,
+        shared: Arc<Shared>,
+    }
+}
+
+impl<F, B> Future for WhoopsieFuture<F>
+where
+    F: Future<Output = Result<EdgeResponse<B>, Fault>>,
+    B: EdgeBody,
+{
+    type Output = Result<EdgeResponse<WhoopsieBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        Poll::Ready(Ok(match ready!(this.inner.poll(cx)) {
+            Ok(answer) if this.shared.keeps(answer.head.status, &answer.facts) => {
+                answer.map(|inner| WhoopsieBody::Inner { inner })
+            }
+            Ok(answer) => {
+                let Failure { head, page, locale } = this.shared.replace(this.asked, &answer.head, answer.facts.class);
+                let facts = Facts { locale, gzip: is_gzip(&head), guard: "", ..answer.facts };
+                EdgeResponse { head, body: WhoopsieBody::Page { page, tally: answer.body.discard() }, facts }
+            }
+            Err(fault) => {
+                tracing::debug!(%fault, "no answer from the origin");
+                let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause());
+                let facts = Facts {
+                    cause: Some(fault.cause()),
+                    locale,
+                    gzip: is_gzip(&head),
+                    ..Facts::new(this.asked.ctx.class)
+                };
+                EdgeResponse { head, body: WhoopsieBody::Page { page, tally: Tally::default() }, facts }
+            }
+        }))
+    }
+}
+
+/// What of a request is needed to speak to whoever sent it, once the request itself is with the origin.
+#[derive(Debug)]
+struct Asked {
+    ctx: Ctx,
+    is_head: bool,
+    grpc: bool,
+    accept: Option<HeaderValue>,
+    accept_encoding: Option<HeaderValue>,
+    accept_language: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+    id: Option<HeaderValue>,
+}
+
+impl Asked {
+    fn of(request: &EdgeRequest) -> Self {
+        let headers = &request.head.headers;
+        Self {
+            ctx: request.ctx,
+            is_head: request.head.method == Method::HEAD,
+            grpc: headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            accept: line(headers, &ACCEPT),
+            accept_encoding: line(headers, &ACCEPT_ENCODING),
+            accept_language: line(headers, &ACCEPT_LANGUAGE),
+            host: headers.get(HOST).cloned(),
+            id: headers.get(&X_REQUEST_ID).cloned(),
+        }
+    }
+
+    fn prefers(&self) -> Preference {
+        self.judge(&ACCEPT, self.accept.as_ref(), accept_prefers)
+    }
+
+    fn takes_gzip(&self) -> bool {
+        self.judge(&ACCEPT_ENCODING, self.accept_encoding.as_ref(), gzip_acceptance) == Coding::Gzip
+    }
+
+    fn judge<T>(&self, name: &HeaderName, value: Option<&HeaderValue>, judge: fn(&HeaderMap) -> T) -> T {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
+        judge(&headers)
+    }
+}
+
+/// A list field as one line; nearly always it is one, and then nothing is copied.
+fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?;
+    if lines.next().is_none() {
+        return Some(first.clone());
+    }
+    let all: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
+}
+
+struct Failure {
+    head: response::Parts,
+    page: Bytes,
+    locale: Option<crate::ids::LocaleId>,
+}
+
+impl Shared {
+    /// Whether the origin's answer goes on as it is.
+    fn keeps(&self, status: StatusCode, facts: &Facts) -> bool {
+        let listed = status
+            .as_u16()
+            .checked_sub(500)
+            .and_then(|above| self.settings.replaces.get(usize::from(above)))
+            .is_some_and(|replaces| *replaces);
+        !listed || self.classes.rule(facts.class).whoopsie == WhoopsieMode::Never
+    }
+
+    /// The page in the place of an answer of the origin's.
+    fn replace(&self, asked: &Asked, origin: &response::Parts, class: crate::ids::ClassId) -> Failure {
+        let mode = self.classes.rule(class).whoopsie;
+        let mut failure = self.speak(asked, origin.status, None, mode);
+        let headers = &mut failure.head.headers;
+        let proxy_status = format!("edgeshim; received-status={}", origin.status.as_u16());
+        if let Ok(value) = HeaderValue::try_from(proxy_status) {
+            headers.insert(&PROXY_STATUS, value);
+        }
+        // What concerns the connection between this site and its visitor stays; what describes the body that is gone does not.
+        for name in [&DATE, &SERVER, &STRICT_TRANSPORT_SECURITY] {
+            if let Some(value) = origin.headers.get(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        for (name, value) in &origin.headers {
+            // Without them a browser hides the failure's cause from the script that asked.
+            if name.as_str().starts_with("access-control-") {
+                headers.append(name, value.clone());
+            }
+        }
+        if let Some(value) = origin.headers.get(RETRY_AFTER).filter(|value| is_retry_after(value)) {
+            headers.insert(RETRY_AFTER, value.clone());
+        }
+        failure
+    }
+
+    /// The page, or less, for a request that has no answer: the one place where a fault becomes a status.
+    fn fail(&self, asked: &Asked, cause: Cause) -> Failure {
+        if cause.is_visitors() {
+            if cause == Cause::RequestTooLarge {
+                self.ledger.refused(asked.ctx.provider, Reason::BodyTooLarge);
+            }
+            let (mut head, ()) = http::Response::new(()).into_parts();
+            head.status = cause.status();
+            head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            // The rest of the body is still to come, or never will.
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            return Failure { head, page: Bytes::new(), locale: None };
+        }
+        let mode = self.classes.rule(asked.ctx.class).whoopsie;
+        let mut failure = self.speak(asked, cause.status(), Some(cause), mode);
+        let proxy_status = format!("edgeshim; error={}", cause.proxy_status());
+        if let Ok(value) = HeaderValue::try_from(proxy_status) {
+            failure.head.headers.insert(&PROXY_STATUS, value);
+        }
+        failure
+    }
+
+    fn speak(&self, asked: &Asked, status: StatusCode, cause: Option<Cause>, mode: WhoopsieMode) -> Failure {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = status;
+        let headers = &mut head.headers;
+        headers.reserve(12);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(RETRY_AFTER, self.retry_after.clone());
+        if let Some(id) = &asked.id {
+            headers.insert(&X_REQUEST_ID, id.clone());
+        }
+        let moment = Moment {
+            status: status.as_u16(),
+            id: asked.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+            provider: self.ledger.provider(asked.ctx.provider),
+            pop: "",
+            cause: cause.map_or(ORIGIN_STATUS, Cause::as_str),
+            unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        };
+        let mut locale = None;
+        let page = if asked.grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            // UNAVAILABLE: the one code that gRPC clients take for a reason to try again.
+            headers.insert(&GRPC_STATUS, HeaderValue::from_static("14"));
+            Bytes::new()
+        } else {
+            let form = match mode {
+                WhoopsieMode::Auto => asked.prefers(),
+                WhoopsieMode::Always => Preference::Html,
+                WhoopsieMode::Never => Preference::Nothing,
+            };
+            if mode == WhoopsieMode::Auto {
+                headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding, Accept-Language"));
+            }
+            match form {
+                Preference::Html => {
+                    if mode == WhoopsieMode::Always {
+                        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept-Language"));
+                    }
+                    let pages = &self.settings.pages;
+                    let languages = asked.accept_language.iter().map(HeaderValue::as_bytes);
+                    let host = asked.host.as_ref().and_then(|host| host.to_str().ok());
+                    let chosen = pages.locale(languages, host);
+                    let gzip = asked.takes_gzip();
+                    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+                    headers.insert(CONTENT_LANGUAGE, pages.content_language(chosen));
+                    if gzip {
+                        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                    }
+                    locale = Some(chosen);
+                    self.ledger.whoopsie(asked.ctx.provider, chosen, cause);
+                    pages.render(chosen, &moment, gzip)
+                }
+                Preference::Json => {
+                    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+                    problem_json(&moment, status.canonical_reason().unwrap_or("Error"))
+                }
+                Preference::Nothing => Bytes::new(),
+            }
+        };
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(page.len()));
+        let page = if asked.is_head { Bytes::new() } else { page };
+        Failure { head, page, locale }
+    }
+}
+
+fn is_gzip(head: &response::Parts) -> bool {
+    head.headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Seconds or a date (RFC 9110 §10.2.3).
+fn is_retry_after(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|text| {
+        let text = text.trim();
+        let seconds = (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        seconds || httpdate::parse_http_date(text).is_ok()
+    })
+}
+
+pin_project! {
+    /// The site's body, or a page.
+    #[project = Projected]
+    pub enum WhoopsieBody<B> {
+        /// The site's.
+        Inner {
+            #[pin]
+            inner: B,
+        },
+        /// From memory; empty when sent.
+        Page {
+            page: Bytes,
+            tally: Tally,
+        },
+    }
+}
+
+impl<B: EdgeBody> Body for WhoopsieBody<B> {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self.project() {
+            Projected::Inner { inner } => inner.poll_frame(cx),
+            Projected::Page { page, .. } if page.is_empty() => Poll::Ready(None),
+            Projected::Page { page, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(page))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Inner { inner } => inner.is_end_stream(),
+            Self::Page { page, .. } => page.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Inner { inner } => inner.size_hint(),
+            Self::Page { page, .. } => SizeHint::with_exact(page.len() as u64),
+        }
+    }
+}
+
+impl<B: EdgeBody> EdgeBody for WhoopsieBody<B> {
+    fn tally(&self) -> Tally {
+        match self {
+            Self::Inner { inner } => inner.tally(),
+            Self::Page { tally, .. } => *tally,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_seconds_or_a_date() {
+        for (value, valid) in [
+            ("120", true),
+            ("0", true),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", true),
+            ("-1", false),
+            ("1.5", false),
+            ("soon", false),
+            ("", false),
+            ("99999999999999999999", false),
+        ] {
+            assert_eq!(is_retry_after(&HeaderValue::from_static(value)), valid, "{value}");
+        }
+    }
+
+    #[test]
+    fn several_lines_of_a_list_become_one() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(line(&headers, &ACCEPT), None);
+        headers.append(ACCEPT, HeaderValue::from_static("text/html"));
+        headers.append(ACCEPT, HeaderValue::from_static("*/*;q=0.1"));
+        assert_eq!(line(&headers, &ACCEPT).unwrap(), "text/html, */*;q=0.1");
+    }
+}

@@ -1,0 +1,201 @@
+//! Why a request could not be answered as asked: one type from the origin up to the page, and the one match that gives its status.
+
+use std::error::Error;
+use std::fmt;
+
+use http::StatusCode;
+
+/// The kinds of fault. The names are the label `cause`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The origin's address refused the connection.
+    Refused,
+    /// No connection within `origin.connect_timeout`.
+    ConnectTimeout,
+    /// No connection for another reason: no route, no such name, no such socket file.
+    Unreachable,
+    /// The origin reset the connection before it answered.
+    Reset,
+    /// The origin closed the connection before it answered.
+    Closed,
+    /// No response head within `origin.response_timeout`.
+    Timeout,
+    /// What came is no HTTP response, or one that can be read in two ways.
+    BrokenHead,
+    /// The response's body broke off.
+    Cut,
+    /// The response's body made no progress for `server.body_timeout`.
+    Stalled,
+    /// The origin stopped taking the request's body for `server.body_timeout`.
+    UploadStalled,
+    /// More requests than the origin is allowed to see, and the line is full.
+    Overload,
+    /// The visitor's body made no progress for `server.body_timeout`.
+    RequestStalled,
+    /// The visitor's body is longer than `server.max_request_body`.
+    RequestTooLarge,
+    /// The visitor's body broke off or is not framed right.
+    RequestCut,
+}
+
+impl Cause {
+    /// Every cause, in the order of their ids.
+    pub const ALL: [Self; 14] = [
+        Self::Refused,
+        Self::ConnectTimeout,
+        Self::Unreachable,
+        Self::Reset,
+        Self::Closed,
+        Self::Timeout,
+        Self::BrokenHead,
+        Self::Cut,
+        Self::Stalled,
+        Self::UploadStalled,
+        Self::Overload,
+        Self::RequestStalled,
+        Self::RequestTooLarge,
+        Self::RequestCut,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Unreachable => "unreachable",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::BrokenHead => "broken_head",
+            Self::Cut => "cut",
+            Self::Stalled => "stalled",
+            Self::UploadStalled => "upload_stalled",
+            Self::Overload => "overload",
+            Self::RequestStalled => "request_stalled",
+            Self::RequestTooLarge => "request_too_large",
+            Self::RequestCut => "request_cut",
+        }
+    }
+
+    /// The one match from a fault to a status. Faults in a body come too late for one: theirs is only written in logs.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Refused | Self::Unreachable | Self::Reset | Self::Closed | Self::BrokenHead | Self::Cut => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout | Self::Timeout | Self::Stalled | Self::UploadStalled => StatusCode::GATEWAY_TIMEOUT,
+            Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RequestStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RequestCut => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Whether the visitor's side brought it about, so that it is no fault of the origin's.
+    #[must_use]
+    pub fn is_visitors(self) -> bool {
+        matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
+    }
+
+    /// The error type of Proxy-Status (RFC 9209 §2.3).
+    #[must_use]
+    pub fn proxy_status(self) -> &'static str {
+        match self {
+            Self::Refused => "connection_refused",
+            Self::ConnectTimeout => "connection_timeout",
+            Self::Unreachable => "destination_unavailable",
+            Self::Reset | Self::Closed => "connection_terminated",
+            Self::Timeout => "http_response_timeout",
+            Self::BrokenHead => "http_protocol_error",
+            Self::Cut => "http_response_incomplete",
+            Self::Stalled => "connection_read_timeout",
+            Self::UploadStalled => "connection_write_timeout",
+            Self::Overload => "connection_limit_reached",
+            Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut => "http_request_error",
+        }
+    }
+}
+
+/// A failure with its cause and, where there is one, the error below it.
+#[derive(Debug)]
+pub struct Fault {
+    cause: Cause,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Fault {
+    /// A fault by itself.
+    #[must_use]
+    pub fn new(cause: Cause) -> Self {
+        Self { cause, source: None }
+    }
+
+    /// A fault with the error that made it one.
+    pub fn from_error(cause: Cause, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { cause, source: Some(source.into()) }
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.cause.as_str())?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Fault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|s| &**s as &(dyn Error + 'static))
+    }
+}
+
+/// The first fault in an error's chain: hyper wraps what a body of ours returned.
+#[must_use]
+pub fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(fault) = error.downcast_ref::<Fault>() {
+            return Some(fault.cause);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_the_list() {
+        for (position, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, position);
+        }
+    }
+
+    #[test]
+    fn only_the_visitors_faults_are_client_errors() {
+        for cause in Cause::ALL {
+            assert_eq!(cause.status().is_client_error(), cause.is_visitors(), "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrapped_fault_is_found() {
+        let outer = Fault::from_error(Cause::Closed, Fault::new(Cause::RequestCut));
+        assert_eq!(cause_in(&outer), Some(Cause::Closed));
+        let io = std::io::Error::other(Fault::new(Cause::RequestCut));
+        assert_eq!(cause_in(&io), Some(Cause::RequestCut));
+    }
+}

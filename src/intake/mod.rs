@@ -1,0 +1,3 @@
+//! What comes in beside pulls.
+
+pub mod beacon;

@@ -1,0 +1,541 @@
+//! Every metric's name, labels and handle, in one place.
+//!
+//! Handles are made when a configuration is loaded and kept in arrays by id: recording is an atomic add, and no label is ever made
+//! from what a client wrote. The one exception is `code`: its series are made on first use, 500 of them at most for a class.
+
+mod protobuf;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::fault::Cause;
+use crate::ids::{ClassId, LocaleId, ProviderId, intern};
+
+/// Upper bounds of all histograms of seconds: from a memory answer to a timeout.
+const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Why a request was refused: the label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The head is ambiguous, broken or too large.
+    Malformed,
+    /// The head did not arrive within `server.header_timeout`.
+    HeaderTimeout,
+    /// No provider, or one that is not configured, and `identity.unknown = "reject"`.
+    UnknownProvider,
+    /// A Host that `server.hosts` does not hold.
+    Host,
+    /// More than `server.max_hops` passes through this shim.
+    Loop,
+    /// CONNECT, which no origin behind a CDN has a use for.
+    Method,
+    /// A body longer than `server.max_request_body`.
+    BodyTooLarge,
+}
+
+impl Reason {
+    /// Every reason, in the order of their ids.
+    pub const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::HeaderTimeout,
+        Self::UnknownProvider,
+        Self::Host,
+        Self::Loop,
+        Self::Method,
+        Self::BodyTooLarge,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::HeaderTimeout => "header_timeout",
+            Self::UnknownProvider => "unknown_provider",
+            Self::Host => "host",
+            Self::Loop => "loop",
+            Self::Method => "method",
+            Self::BodyTooLarge => "body_too_large",
+        }
+    }
+}
+
+/// The metrics of the process. They outlive every reload.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// edgeshim_connections
+    pub connections: Gauge,
+    /// edgeshim_origin_connections
+    pub origin_connections: Gauge,
+    /// edgeshim_waiting
+    pub waiting: Gauge,
+    /// edgeshim_access_log_dropped_total
+    pub access_log_dropped: Counter,
+    faults: Vec<Counter>,
+}
+
+impl Metrics {
+    /// A registry of its own, so that two shims in one process (a test, the demo) do not mix.
+    ///
+    /// # Errors
+    /// None in practice: the exporter only refuses an empty list of buckets.
+    pub fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+            .build_recorder();
+        let handle = recorder.handle();
+        let metrics = metrics::with_local_recorder(&recorder, || {
+            describe();
+            (
+                gauge!("edgeshim_connections"),
+                gauge!("edgeshim_origin_connections"),
+                gauge!("edgeshim_waiting"),
+                counter!("edgeshim_access_log_dropped_total"),
+                Cause::ALL
+                    .iter()
+                    .filter(|cause| !cause.is_visitors())
+                    .map(|cause| counter!("edgeshim_origin_faults_total", "cause" => cause.as_str()))
+                    .collect(),
+            )
+        });
+        let (connections, origin_connections, waiting, access_log_dropped, faults) = metrics;
+        for gauge in [&connections, &origin_connections, &waiting] {
+            gauge.set(0.0);
+        }
+        Ok(Self { recorder, handle, connections, origin_connections, waiting, access_log_dropped, faults })
+    }
+
+    /// Counts a fault of the origin's; the visitors' own are none.
+    pub fn fault(&self, cause: Cause) {
+        // The visitors' causes stand at the end of the list, so the ids of the others are their places.
+        if let Some(counter) = self.faults.get(cause as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Says which program and which configuration is running, since when.
+    pub fn loaded(&self, version: &'static str, commit: &'static str, config: &str) {
+        let config = intern(config);
+        metrics::with_local_recorder(&self.recorder, || {
+            gauge!("edgeshim_build_info", "version" => version, "commit" => commit, "config" => config).set(1.0);
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            gauge!("edgeshim_config_loaded_timestamp_seconds").set(now.as_secs_f64().floor());
+        });
+    }
+
+    /// The handles for one configuration's labels. Series of labels that were there before go on where they were.
+    #[must_use]
+    pub fn ledger(&'static self, labels: &Labels) -> Ledger {
+        metrics::with_local_recorder(&self.recorder, || Ledger::new(self, labels))
+    }
+
+    /// The text format that Prometheus scrapes.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// The protobuf format, length-delimited.
+    #[must_use]
+    pub fn render_protobuf(&self) -> Vec<u8> {
+        protobuf::from_text(&self.render())
+    }
+
+    /// Moves histogram samples into their buckets. Without it, and with nobody scraping, they would pile up: call it every few
+    /// seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The label values of one configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Labels {
+    /// Configured providers, in order.
+    pub providers: Vec<&'static str>,
+    /// Configured classes, in order.
+    pub classes: Vec<&'static str>,
+    /// Locales of the pages, in the order of their ids.
+    pub locales: Vec<&'static str>,
+    /// What cache_control can do to an answer, in the order of its ids.
+    pub cache_actions: Vec<&'static str>,
+    /// The guards of cache_control, in the order of their ids.
+    pub cache_guards: Vec<&'static str>,
+    /// Accepted `source` values of beacons, in order; `other` is added.
+    pub beacon_sources: Vec<&'static str>,
+}
+
+/// The handles that one configuration records through, in arrays by id.
+pub struct Ledger {
+    metrics: &'static Metrics,
+    providers: Vec<&'static str>,
+    classes: Vec<&'static str>,
+    locales: Vec<&'static str>,
+    rows: Vec<Row>,
+    in_flight: Vec<Gauge>,
+    refused: Vec<[Counter; Reason::ALL.len()]>,
+    per_class: Vec<ClassRow>,
+    guards: Vec<Counter>,
+    beacons: Vec<Counter>,
+    whoopsies: Vec<OnceLock<Counter>>,
+}
+
+/// What a request counts under: one provider and one class.
+pub struct Row {
+    /// edgeshim_pull_bytes_total
+    pub bytes: Counter,
+    /// edgeshim_pull_seconds
+    pub seconds: Histogram,
+    /// edgeshim_revalidations_total{result="not_modified"}
+    pub not_modified: Counter,
+    /// edgeshim_revalidations_total{result="modified"}
+    pub modified: Counter,
+    ok: Counter,
+    codes: Codes,
+}
+
+/// Counters by status, 1xx to 5xx, made when a status is first seen.
+type Codes = [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5];
+
+struct ClassRow {
+    origin_seconds: Histogram,
+    origin_bytes: Counter,
+    gzip_input: Counter,
+    gzip_output: Counter,
+    rewrites: Vec<Counter>,
+}
+
+impl Ledger {
+    fn new(metrics: &'static Metrics, labels: &Labels) -> Self {
+        let providers: Vec<_> = ProviderId::RESERVED.into_iter().chain(labels.providers.iter().copied()).collect();
+        let classes: Vec<_> = std::iter::once("other").chain(labels.classes.iter().copied()).collect();
+        let mut rows = Vec::with_capacity(providers.len() * classes.len());
+        for provider in &providers {
+            for class in &classes {
+                rows.push(Row::new(provider, class));
+            }
+        }
+        let gauge_at_zero = |provider: &&'static str| {
+            let gauge = gauge!("edgeshim_in_flight", "provider" => *provider);
+            gauge.increment(0.0);
+            gauge
+        };
+        let whoopsies = providers.len() * labels.locales.len() * WHOOPSIE_CAUSES;
+        Self {
+            metrics,
+            in_flight: providers.iter().map(gauge_at_zero).collect(),
+            refused: providers
+                .iter()
+                .map(|provider| {
+                    Reason::ALL.map(|reason| {
+                        counter!("edgeshim_refused_total", "provider" => *provider, "reason" => reason.as_str())
+                    })
+                })
+                .collect(),
+            per_class: classes.iter().map(|class| ClassRow::new(class, &labels.cache_actions)).collect(),
+            guards: labels
+                .cache_guards
+                .iter()
+                .map(|guard| counter!("edgeshim_cache_guards_total", "guard" => *guard))
+                .collect(),
+            beacons: labels
+                .beacon_sources
+                .iter()
+                .chain(std::iter::once(&"other"))
+                .map(|source| counter!("edgeshim_beacons_total", "source" => *source))
+                .collect(),
+            whoopsies: (0..whoopsies).map(|_| OnceLock::new()).collect(),
+            rows,
+            providers,
+            classes,
+            locales: labels.locales.clone(),
+        }
+    }
+
+    /// The process' own metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &'static Metrics {
+        self.metrics
+    }
+
+    /// The label of a provider.
+    #[must_use]
+    pub fn provider(&self, id: ProviderId) -> &'static str {
+        self.providers.get(id.index()).copied().unwrap_or("other")
+    }
+
+    /// The label of a class.
+    #[must_use]
+    pub fn class(&self, id: ClassId) -> &'static str {
+        self.classes.get(id.index()).copied().unwrap_or("other")
+    }
+
+    /// The label of a locale.
+    #[must_use]
+    pub fn locale(&self, id: LocaleId) -> &'static str {
+        self.locales.get(usize::from(id.0)).copied().unwrap_or("other")
+    }
+
+    /// The row of a provider and a class.
+    #[must_use]
+    pub fn row(&self, provider: ProviderId, class: ClassId) -> &Row {
+        let index = provider.index() * self.classes.len() + class.index();
+        // Ids are made from the same lists; one from elsewhere would count under `none`, `other`.
+        self.rows.get(index).unwrap_or(&self.rows[0])
+    }
+
+    /// Counts one pull under the exact status that was sent (or 499).
+    pub fn pull(&self, provider: ProviderId, class: ClassId, code: u16) {
+        let row = self.row(provider, class);
+        if code == 200 {
+            row.ok.increment(1);
+            return;
+        }
+        let (hundred, rest) = (usize::from(code / 100), usize::from(code % 100));
+        let Some(slot) = hundred.checked_sub(1).and_then(|hundred| row.codes.get(hundred)) else {
+            return;
+        };
+        let counters = slot.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
+        if let Some(counter) = counters.get(rest) {
+            counter
+                .get_or_init(|| {
+                    metrics::with_local_recorder(&self.metrics.recorder, || {
+                        counter!("edgeshim_pulls_total",
+                            "provider" => self.provider(provider),
+                            "class" => self.class(class),
+                            "code" => code.to_string())
+                    })
+                })
+                .increment(1);
+        }
+    }
+
+    /// edgeshim_in_flight of a provider.
+    #[must_use]
+    pub fn in_flight(&self, provider: ProviderId) -> &Gauge {
+        self.in_flight.get(provider.index()).unwrap_or(&self.in_flight[0])
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&self, provider: ProviderId, reason: Reason) {
+        if let Some(counters) = self.refused.get(provider.index()) {
+            counters[reason as usize].increment(1);
+        }
+    }
+
+    /// Records how long the origin took to its response head.
+    pub fn origin_seconds(&self, class: ClassId, took: Duration) {
+        self.class_row(class).origin_seconds.record(took.as_secs_f64());
+    }
+
+    /// Counts body bytes read from the origin.
+    pub fn origin_bytes(&self, class: ClassId, bytes: u64) {
+        self.class_row(class).origin_bytes.increment(bytes);
+    }
+
+    /// Counts what went into a compressor and what came out of it.
+    pub fn gzip(&self, class: ClassId, input: u64, output: u64) {
+        let row = self.class_row(class);
+        row.gzip_input.increment(input);
+        row.gzip_output.increment(output);
+    }
+
+    /// Counts a rewritten Cache-Control, by the id of what was done.
+    pub fn cache_rewrite(&self, class: ClassId, action: usize) {
+        if let Some(counter) = self.class_row(class).rewrites.get(action) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a guard that held, by its id.
+    pub fn cache_guard(&self, guard: usize) {
+        if let Some(counter) = self.guards.get(guard) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a beacon, by the place of its source; a place beyond the list is `other`.
+    pub fn beacon(&self, source: usize) {
+        if let Some(counter) = self.beacons.get(source).or(self.beacons.last()) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a page. `cause` is a fault's, or none for the origin's own 5xx.
+    pub fn whoopsie(&self, provider: ProviderId, locale: LocaleId, cause: Option<Cause>) {
+        let place = cause.map_or(Cause::ALL.len(), |cause| cause as usize);
+        let index = (provider.index() * self.locales.len() + usize::from(locale.0)) * WHOOPSIE_CAUSES + place;
+        if let Some(slot) = self.whoopsies.get(index) {
+            slot.get_or_init(|| {
+                metrics::with_local_recorder(&self.metrics.recorder, || {
+                    counter!("edgeshim_whoopsies_total",
+                        "provider" => self.provider(provider),
+                        "locale" => self.locale(locale),
+                        "cause" => cause.map_or(ORIGIN_STATUS, Cause::as_str))
+                })
+            })
+            .increment(1);
+        }
+    }
+
+    fn class_row(&self, class: ClassId) -> &ClassRow {
+        self.per_class.get(class.index()).unwrap_or(&self.per_class[0])
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("providers", &self.providers).finish_non_exhaustive()
+    }
+}
+
+/// The `cause` of a page that replaced the origin's own 5xx.
+pub const ORIGIN_STATUS: &str = "origin_5xx";
+const WHOOPSIE_CAUSES: usize = Cause::ALL.len() + 1;
+
+impl Row {
+    fn new(provider: &'static str, class: &'static str) -> Self {
+        let labels = || vec![Label::from_static_parts("provider", provider), Label::from_static_parts("class", class)];
+        let revalidations = |result: &'static str| {
+            counter!("edgeshim_revalidations_total",
+                "provider" => provider, "class" => class, "result" => result)
+        };
+        Self {
+            bytes: counter!("edgeshim_pull_bytes_total", labels()),
+            seconds: histogram!("edgeshim_pull_seconds", labels()),
+            not_modified: revalidations("not_modified"),
+            modified: revalidations("modified"),
+            ok: counter!("edgeshim_pulls_total", "provider" => provider, "class" => class, "code" => "200"),
+            codes: [const { OnceLock::new() }; 5],
+        }
+    }
+}
+
+impl ClassRow {
+    fn new(class: &'static str, actions: &[&'static str]) -> Self {
+        Self {
+            origin_seconds: histogram!("edgeshim_origin_seconds", "class" => class),
+            origin_bytes: counter!("edgeshim_origin_bytes_total", "class" => class),
+            gzip_input: counter!("edgeshim_gzip_input_bytes_total", "class" => class),
+            gzip_output: counter!("edgeshim_gzip_output_bytes_total", "class" => class),
+            rewrites: actions
+                .iter()
+                .map(|action| counter!("edgeshim_cache_rewrites_total", "class" => class, "action" => *action))
+                .collect(),
+        }
+    }
+}
+
+fn describe() {
+    let counters = [
+        ("edgeshim_pulls_total", Unit::Count, "Requests from CDNs, by the exact status sent."),
+        ("edgeshim_pull_bytes_total", Unit::Bytes, "Response body bytes sent to CDNs, after gzip."),
+        ("edgeshim_revalidations_total", Unit::Count, "Conditional pulls, by whether the origin said 304."),
+        ("edgeshim_origin_bytes_total", Unit::Bytes, "Response body bytes read from the origin."),
+        (
+            "edgeshim_origin_faults_total",
+            Unit::Count,
+            "Requests that the origin could not answer, or whose body it broke off.",
+        ),
+        ("edgeshim_gzip_input_bytes_total", Unit::Bytes, "Body bytes that went into the compressor."),
+        ("edgeshim_gzip_output_bytes_total", Unit::Bytes, "Body bytes that came out of the compressor."),
+        ("edgeshim_cache_rewrites_total", Unit::Count, "Answers whose Cache-Control was rewritten."),
+        ("edgeshim_cache_guards_total", Unit::Count, "Answers that a guard kept out of shared caches, or reports."),
+        ("edgeshim_refused_total", Unit::Count, "Requests refused, by reason."),
+        ("edgeshim_whoopsies_total", Unit::Count, "Whoopsie pages served."),
+        ("edgeshim_beacons_total", Unit::Count, "Failure beacons that browsers sent."),
+        (
+            "edgeshim_access_log_dropped_total",
+            Unit::Count,
+            "Access log lines dropped because the writer could not keep up.",
+        ),
+    ];
+    for (name, unit, text) in counters {
+        describe_counter!(name, unit, text);
+    }
+    let gauges = [
+        ("edgeshim_connections", Unit::Count, "Open connections from CDNs."),
+        ("edgeshim_origin_connections", Unit::Count, "Open connections to the origin, idle ones too."),
+        ("edgeshim_waiting", Unit::Count, "Requests that wait in line for the origin."),
+        ("edgeshim_in_flight", Unit::Count, "Pulls between their head and the last byte of their answer."),
+        ("edgeshim_build_info", Unit::Count, "Always 1; the labels say what is running."),
+        ("edgeshim_config_loaded_timestamp_seconds", Unit::Seconds, "When the running configuration was loaded."),
+    ];
+    for (name, unit, text) in gauges {
+        describe_gauge!(name, unit, text);
+    }
+    describe_histogram!("edgeshim_pull_seconds", Unit::Seconds, "From a pull's head to the last byte of its answer.");
+    describe_histogram!("edgeshim_origin_seconds", Unit::Seconds, "From sending to the origin to its response head.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        metrics.ledger(&Labels {
+            providers: vec!["fastly"],
+            classes: vec!["image"],
+            locales: vec!["en"],
+            cache_actions: vec!["tidied"],
+            cache_guards: vec!["set_cookie"],
+            beacon_sources: vec!["fastly"],
+        })
+    }
+
+    #[test]
+    fn every_series_is_there_from_the_start() {
+        let text = ledger().metrics().render();
+        for line in [
+            "edgeshim_pulls_total{provider=\"fastly\",class=\"image\",code=\"200\"} 0",
+            "edgeshim_pull_bytes_total{provider=\"none\",class=\"other\"} 0",
+            "edgeshim_pull_seconds_count{provider=\"fastly\",class=\"image\"} 0",
+            "edgeshim_in_flight{provider=\"unverified\"} 0",
+            "edgeshim_origin_faults_total{cause=\"cut\"} 0",
+            "edgeshim_refused_total{provider=\"other\",reason=\"malformed\"} 0",
+            "edgeshim_beacons_total{source=\"other\"} 0",
+            "edgeshim_connections 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_counted_under_its_own_number() {
+        let ledger = ledger();
+        for code in [200, 200, 404, 499, 599, 99, 600, 0] {
+            ledger.pull(ProviderId::configured(0), ClassId::OTHER, code);
+        }
+        let text = ledger.metrics().render();
+        for (code, count) in [(200, 2), (404, 1), (499, 1), (599, 1)] {
+            let line = format!("edgeshim_pulls_total{{provider=\"fastly\",class=\"other\",code=\"{code}\"}} {count}");
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+        assert!(!text.contains("code=\"600\"") && !text.contains("code=\"99\""));
+    }
+
+    #[test]
+    fn a_second_ledger_goes_on_where_the_first_was() {
+        let first = ledger();
+        first.pull(ProviderId::NONE, ClassId::OTHER, 200);
+        let labels = Labels { providers: vec!["akamai"], ..Labels::default() };
+        let second = first.metrics().ledger(&labels);
+        second.pull(ProviderId::NONE, ClassId::OTHER, 200);
+        let text = first.metrics().render();
+        assert!(text.contains("edgeshim_pulls_total{provider=\"none\",class=\"other\",code=\"200\"} 2"));
+    }
+}

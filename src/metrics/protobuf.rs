@@ -1,0 +1,220 @@
+//! The protobuf exposition format, made from the text one.
+//!
+//! The exporter's own protobuf feature needs `protoc` on every machine that builds; what a scrape holds is small, so our own text,
+//! whose form we know, is read once more and written as `io.prometheus.client.MetricFamily` messages, each behind its length.
+//! Field numbers: the client model's `metrics.proto`.
+
+use prost::Message;
+
+#[derive(Clone, PartialEq, Message)]
+struct LabelPair {
+    #[prost(string, optional, tag = "1")]
+    name: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    value: Option<String>,
+}
+
+/// A gauge or a counter: both hold their value in field 1.
+#[derive(Clone, PartialEq, Message)]
+struct Value {
+    #[prost(double, optional, tag = "1")]
+    value: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Bucket {
+    #[prost(uint64, optional, tag = "1")]
+    cumulative_count: Option<u64>,
+    #[prost(double, optional, tag = "2")]
+    upper_bound: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Histogram {
+    #[prost(uint64, optional, tag = "1")]
+    sample_count: Option<u64>,
+    #[prost(double, optional, tag = "2")]
+    sample_sum: Option<f64>,
+    #[prost(message, repeated, tag = "3")]
+    bucket: Vec<Bucket>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Metric {
+    #[prost(message, repeated, tag = "1")]
+    label: Vec<LabelPair>,
+    #[prost(message, optional, tag = "2")]
+    gauge: Option<Value>,
+    #[prost(message, optional, tag = "3")]
+    counter: Option<Value>,
+    #[prost(message, optional, tag = "5")]
+    untyped: Option<Value>,
+    #[prost(message, optional, tag = "7")]
+    histogram: Option<Histogram>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MetricFamily {
+    #[prost(string, optional, tag = "1")]
+    name: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    help: Option<String>,
+    #[prost(enumeration = "Kind", optional, tag = "3")]
+    r#type: Option<i32>,
+    #[prost(message, repeated, tag = "4")]
+    metric: Vec<Metric>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+enum Kind {
+    Counter = 0,
+    Gauge = 1,
+    Untyped = 3,
+    Histogram = 4,
+}
+
+/// Families of `text`, each behind its length as a varint.
+pub(super) fn from_text(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut family = MetricFamily::default();
+    let mut flush = |family: &mut MetricFamily| {
+        if !family.metric.is_empty() {
+            // A Vec grows as needed, so encoding into it cannot fail.
+            let _ = family.encode_length_delimited(&mut out);
+        }
+        *family = MetricFamily::default();
+    };
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
+            flush(&mut family);
+            family.name = Some(name.to_owned());
+            family.help = Some(help.to_owned());
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
+            if family.name.as_deref() != Some(name) {
+                flush(&mut family);
+                family.name = Some(name.to_owned());
+            }
+            family.set_type(match kind {
+                "counter" => Kind::Counter,
+                "gauge" => Kind::Gauge,
+                "histogram" => Kind::Histogram,
+                _ => Kind::Untyped,
+            });
+        } else if let Some(sample) = Sample::parse(line) {
+            add(&mut family, sample);
+        }
+    }
+    flush(&mut family);
+    out
+}
+
+struct Sample<'a> {
+    name: &'a str,
+    labels: Vec<(&'a str, String)>,
+    value: f64,
+}
+
+impl<'a> Sample<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let Some((name, rest)) = line.split_once('{') else {
+            let (name, value) = line.split_once(' ')?;
+            return Some(Self { name, labels: Vec::new(), value: value.parse().ok()? });
+        };
+        let mut labels = Vec::new();
+        let mut rest = rest;
+        while !rest.starts_with('}') {
+            let (label, after) = rest.split_once("=\"")?;
+            let mut value = String::new();
+            let mut chars = after.char_indices();
+            let end = loop {
+                match chars.next()? {
+                    (at, '"') => break at,
+                    (_, '\\') => value.push(match chars.next()?.1 {
+                        'n' => '\n',
+                        other => other,
+                    }),
+                    (_, other) => value.push(other),
+                }
+            };
+            labels.push((label, value));
+            rest = after.get(end + 1..)?;
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+        let value = rest.strip_prefix("} ")?.parse().ok()?;
+        Some(Self { name, labels, value })
+    }
+}
+
+fn add(family: &mut MetricFamily, sample: Sample<'_>) {
+    let kind = family.r#type();
+    let mut bound = None;
+    let label: Vec<LabelPair> = sample
+        .labels
+        .into_iter()
+        .filter_map(|(name, value)| {
+            if kind == Kind::Histogram && name == "le" {
+                bound = value.parse::<f64>().ok();
+                return None;
+            }
+            Some(LabelPair { name: Some(name.to_owned()), value: Some(value) })
+        })
+        .collect();
+    let value = Some(Value { value: Some(sample.value) });
+    let mut metric = Metric { label, ..Metric::default() };
+    match kind {
+        Kind::Counter => metric.counter = value,
+        Kind::Gauge => metric.gauge = value,
+        Kind::Untyped => metric.untyped = value,
+        Kind::Histogram => {
+            if family.metric.last().is_none_or(|last| last.label != metric.label) {
+                metric.histogram = Some(Histogram::default());
+                family.metric.push(metric);
+            }
+            let Some(histogram) = family.metric.last_mut().and_then(|m| m.histogram.as_mut()) else {
+                return;
+            };
+            // Counts are whole and far below 2^53 in any text that a counter can have written.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let count = sample.value as u64;
+            if sample.name.ends_with("_bucket") {
+                histogram.bucket.push(Bucket { cumulative_count: Some(count), upper_bound: bound });
+            } else if sample.name.ends_with("_count") {
+                histogram.sample_count = Some(count);
+            } else if sample.name.ends_with("_sum") {
+                histogram.sample_sum = Some(sample.value);
+            }
+            return;
+        }
+    }
+    family.metric.push(metric);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_becomes_the_same_families() {
+        let text = "# HELP a_total What it is.\n# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\"} 3\na_total{x=\"2\",y=\"\"} 4\n\n\
+            # HELP h_seconds H.\n# TYPE h_seconds histogram\nh_seconds_bucket{c=\"o\",le=\"0.5\"} 1\nh_seconds_bucket{c=\"o\",le=\"+Inf\"} 2\n\
+            h_seconds_sum{c=\"o\"} 1.5\nh_seconds_count{c=\"o\"} 2\n\n# TYPE g gauge\ng 7\n";
+        let bytes = from_text(text);
+        let mut rest = bytes.as_slice();
+        let mut families = Vec::new();
+        while !rest.is_empty() {
+            families.push(MetricFamily::decode_length_delimited(&mut rest).unwrap());
+        }
+        assert_eq!(families.len(), 3);
+        assert_eq!(families[0].metric.len(), 2);
+        assert_eq!(families[0].metric[0].label[1].value.as_deref(), Some("q\"\\"));
+        assert_eq!(families[0].metric[1].counter.as_ref().unwrap().value, Some(4.0));
+        let histogram = families[1].metric[0].histogram.as_ref().unwrap();
+        assert_eq!((histogram.sample_count, histogram.sample_sum), (Some(2), Some(1.5)));
+        assert_eq!(histogram.bucket.len(), 2);
+        assert_eq!(histogram.bucket[1].upper_bound, Some(f64::INFINITY));
+        assert_eq!(families[2].metric[0].gauge.as_ref().unwrap().value, Some(7.0));
+    }
+}

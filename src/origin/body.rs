@@ -1,0 +1,249 @@
+//! The two bodies at the origin: what the visitor sends, and what the origin answers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::Client;
+use super::pool::Connection;
+use crate::clock;
+use crate::fault::{Cause, Fault, cause_in};
+
+/// A request body on its way to the origin: bounded by `server.max_request_body`, and it tells who is waiting for whom.
+#[derive(Debug)]
+pub struct Upload {
+    /// None: empty.
+    incoming: Option<Incoming>,
+    left: Option<u64>,
+    progress: Option<Arc<Progress>>,
+}
+
+/// Whose turn it is in an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The visitor has to send more.
+    Visitor,
+    /// The origin has to take what was sent.
+    Origin,
+    /// All of it is on its way.
+    Sent,
+}
+
+/// An upload's stage and since when, shared with whoever waits for the answer.
+#[derive(Debug)]
+pub(super) struct Progress {
+    stage: AtomicU8,
+    since_ms: AtomicU64,
+}
+
+impl Progress {
+    fn set(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.since_ms.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// The stage, and for how long it has been that one.
+    pub(super) fn stage(&self) -> (Stage, Duration) {
+        let since = self.since_ms.load(Ordering::Relaxed);
+        let stage = match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Visitor,
+            1 => Stage::Origin,
+            _ => Stage::Sent,
+        };
+        (stage, Duration::from_millis(clock::now_ms().saturating_sub(since)))
+    }
+}
+
+impl Upload {
+    pub(super) fn new(incoming: Incoming, limit: Option<u64>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        let progress = Progress { stage: AtomicU8::new(0), since_ms: AtomicU64::new(clock::now_ms()) };
+        Self { incoming: Some(incoming), left: limit, progress: Some(Arc::new(progress)) }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self { incoming: None, left: None, progress: None }
+    }
+
+    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+        self.progress.clone()
+    }
+
+    fn turn(&self, stage: Stage) {
+        if let Some(progress) = &self.progress {
+            progress.set(stage);
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            // Not set again while nothing moves: the time since then is what counts.
+            if self.progress.as_ref().is_some_and(|p| p.stage().0 != Stage::Visitor) {
+                self.turn(Stage::Visitor);
+            }
+            return Poll::Pending;
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(left) = &mut self.left {
+                    match left.checked_sub(size) {
+                        Some(rest) => *left = rest,
+                        None => return Poll::Ready(Some(Err(Fault::new(Cause::RequestTooLarge)))),
+                    }
+                }
+                self.turn(Stage::Origin);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, error)))),
+            None => {
+                self.turn(Stage::Sent);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    /// hyper drops a body of known length when its last byte is written, without asking for the end.
+    fn drop(&mut self) {
+        self.turn(Stage::Sent);
+    }
+}
+
+/// The origin's body: counted, timed, and giving its connection back when it has ended well.
+pub struct OriginBody {
+    incoming: Incoming,
+    connection: Option<Connection>,
+    deadline: clock::Deadline,
+    client: Arc<Client>,
+    bytes: u64,
+    fault: Option<Cause>,
+}
+
+/// Frames that [`OriginBody::discard`] looks at before it gives the connection up.
+const DISCARD_FRAMES: usize = 8;
+
+impl OriginBody {
+    pub(super) fn new(incoming: Incoming, connection: Option<Connection>, client: Arc<Client>) -> Self {
+        let deadline = connection.as_ref().map_or_else(clock::Deadline::new, |c| c.deadline.clone());
+        let mut body = Self { incoming, connection, deadline, client, bytes: 0, fault: None };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    }
+
+    /// Body bytes read so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Why it broke off, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Cause> {
+        self.fault
+    }
+
+    /// Takes what has arrived already, so that a short body of no use does not cost its connection; never waits for more. Returns
+    /// the bytes read.
+    pub fn discard(mut self) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..DISCARD_FRAMES {
+            match Pin::new(&mut self).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                // Nobody gets this body, so its breaking off is no fault of an answer.
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
+            }
+        }
+        self.bytes
+    }
+
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.deadline.disarm();
+            self.client.pool().put(connection);
+        }
+    }
+
+    fn broken(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.connection = None;
+        self.fault = Some(fault.cause());
+        self.client.metrics.fault(fault.cause());
+        Poll::Ready(Some(Err(fault)))
+    }
+}
+
+impl Body for OriginBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.deadline.disarm();
+                if let Some(data) = frame.data_ref() {
+                    self.bytes += data.len() as u64;
+                }
+                if self.incoming.is_end_stream() {
+                    self.release();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let cause = cause_in(&error).unwrap_or(Cause::Cut);
+                self.broken(Fault::from_error(cause, error))
+            }
+            Poll::Ready(None) => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if !self.deadline.is_armed() {
+                    self.deadline.arm(self.client.settings.body_timeout);
+                } else if self.deadline.is_due() {
+                    return self.broken(Fault::new(Cause::Stalled));
+                }
+                self.deadline.watch(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl std::fmt::Debug for OriginBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OriginBody").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,346 @@
+//! The leaf: one origin, reached over kept connections, streaming both ways.
+//!
+//! Each worker has a [`Client`] of its own, so a kept connection never changes its core and the pool's lock is never waited for.
+//! The only error is a [`Fault`]. A request is sent a second time in two cases and no other: it never left this process (the kept
+//! connection was dead before a byte was written), or it is idempotent, has no body and the kept connection died before a byte of
+//! an answer came (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Both go to a fresh connection.
+//!
+//! Cost: no allocation of our own per request over a kept connection. Can fail: with every [`Cause`] but the overload.
+
+mod body;
+mod connect;
+pub mod forward;
+mod pool;
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, request};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http2;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+pub use body::{OriginBody, Upload};
+use body::{Progress, Stage};
+use pool::{Connection, Pool};
+
+use crate::clock;
+use crate::fault::{Cause, Fault, cause_in};
+use crate::metrics::Metrics;
+
+/// Where the origin listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A name or address, and a port.
+    Tcp {
+        /// Resolved anew for each connection.
+        host: String,
+        /// 1–65535.
+        port: u16,
+    },
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+/// What the client needs to know; spec.md `[origin]` and two keys of `[server]`.
+#[derive(Debug, Clone)]
+pub struct OriginSettings {
+    /// Where it is.
+    pub target: Target,
+    /// HTTP/2 by prior knowledge instead of HTTP/1.1.
+    pub http2: bool,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// From the last byte of the request to the response head.
+    pub response_timeout: Duration,
+    /// Without progress on a body.
+    pub body_timeout: Duration,
+    /// How long a kept connection waits for its next request.
+    pub idle_timeout: Duration,
+    /// Kept connections of this worker.
+    pub max_idle: usize,
+    /// Second tries of an idempotent request.
+    pub retries: u32,
+    /// Bytes of a request body; none: any.
+    pub max_request_body: Option<u64>,
+    /// Send the header names' case on as it came (HTTP/1.1).
+    pub preserve_header_case: bool,
+}
+
+/// One worker's way to the origin.
+pub struct Client {
+    settings: OriginSettings,
+    metrics: &'static Metrics,
+    pool: Mutex<Pool>,
+    multiplexed: Mutex<Option<http2::SendRequest<Upload>>>,
+}
+
+impl Client {
+    /// Nothing is connected before the first request.
+    #[must_use]
+    pub fn new(settings: OriginSettings, metrics: &'static Metrics) -> Self {
+        let pool = Mutex::new(Pool::new(settings.max_idle, settings.idle_timeout));
+        Self { settings, metrics, pool, multiplexed: Mutex::new(None) }
+    }
+
+    /// Closes connections that were kept for longer than `origin.idle_timeout`; called now and then by the worker.
+    pub fn prune(&self) {
+        self.pool().prune();
+    }
+
+    /// Sends a request whose head is ready for the origin (see [`forward`]).
+    ///
+    /// # Errors
+    /// A [`Fault`] whose cause says what the origin or the visitor did wrong; it has been counted.
+    pub async fn call(self: Arc<Self>, head: request::Parts, body: Incoming) -> Result<Response<OriginBody>, Fault> {
+        let metrics = self.metrics;
+        let answered = self.exchange(head, body).await;
+        if let Err(fault) = &answered {
+            metrics.fault(fault.cause());
+        }
+        answered
+    }
+
+    async fn exchange(
+        self: Arc<Self>,
+        mut head: request::Parts,
+        body: Incoming,
+    ) -> Result<Response<OriginBody>, Fault> {
+        let visitor = head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head));
+        let upload = Upload::new(body, self.settings.max_request_body);
+        let progress = upload.progress();
+        let replayable = head.method.is_idempotent() && upload.is_end_stream() && visitor.is_none();
+        let is_head = head.method == Method::HEAD;
+        let request = Request::from_parts(head, upload);
+        let (response, connection) = if self.settings.http2 {
+            (self.send_multiplexed(request, progress.as_deref()).await?, None)
+        } else {
+            let (response, connection) = self.send(request, progress.as_deref(), replayable).await?;
+            (response, Some(connection))
+        };
+        self.accept(response, connection, visitor, is_head)
+    }
+
+    /// Over one of the kept connections, or a new one.
+    async fn send(
+        &self,
+        mut request: Request<Upload>,
+        progress: Option<&Progress>,
+        replayable: bool,
+    ) -> Result<(Response<Incoming>, Connection), Fault> {
+        let mut retries = self.settings.retries;
+        let mut kept = self.pool().take();
+        loop {
+            let mut connection = if let Some(connection) = kept.take() {
+                connection
+            } else {
+                match connect::http1(&self.settings, self.metrics).await {
+                    Ok(connection) => connection,
+                    // A second wait for an address that does not answer would only double the visitor's.
+                    Err(fault) if replayable && retries > 0 && fault.cause() != Cause::ConnectTimeout => {
+                        retries -= 1;
+                        continue;
+                    }
+                    Err(fault) => return Err(fault),
+                }
+            };
+            let reused = connection.reused;
+            if reused && replayable && retries > 0 {
+                connection.remember(&request);
+            }
+            connection.deadline.arm(self.first_check(progress));
+            let sent = {
+                let mut sending = pin!(connection.sender.try_send_request(request));
+                poll_fn(|cx| match sending.as_mut().poll(cx) {
+                    Poll::Ready(sent) => Poll::Ready(Ok(sent)),
+                    Poll::Pending => {
+                        connection.deadline.watch(cx);
+                        if connection.deadline.is_due() {
+                            match self.overdue(progress) {
+                                Some(fault) => return Poll::Ready(Err(fault)),
+                                None => connection.deadline.arm(clock::TICK),
+                            }
+                        }
+                        Poll::Pending
+                    }
+                })
+                .await?
+            };
+            connection.deadline.disarm();
+            let mut error = match sent {
+                Ok(response) => {
+                    connection.forget();
+                    return Ok((response, connection));
+                }
+                Err(error) => error,
+            };
+            let unsent = error.take_message();
+            let fault = fault_of(error.into_error());
+            if reused && let Some(unsent) = unsent {
+                request = unsent;
+                kept = self.pool().take();
+                continue;
+            }
+            match connection.recall() {
+                Some(saved) if matches!(fault.cause(), Cause::Closed | Cause::Reset) => {
+                    retries -= 1;
+                    request = saved.map(|()| Upload::empty());
+                }
+                _ => return Err(fault),
+            }
+        }
+    }
+
+    /// Over the one HTTP/2 connection of this worker; made anew when it has ended.
+    async fn send_multiplexed(
+        &self,
+        mut request: Request<Upload>,
+        progress: Option<&Progress>,
+    ) -> Result<Response<Incoming>, Fault> {
+        forward::absolute(&mut request)?;
+        let deadline = clock::Deadline::new();
+        let mut fresh = false;
+        loop {
+            let ready = self.multiplexed_sender().filter(|sender| !fresh && !sender.is_closed());
+            let mut sender = match ready {
+                Some(sender) => sender,
+                None => {
+                    fresh = true;
+                    let sender = connect::http2(&self.settings, self.metrics).await?;
+                    *self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender.clone());
+                    sender
+                }
+            };
+            deadline.arm(self.first_check(progress));
+            let sent = {
+                let mut sending = pin!(sender.try_send_request(request));
+                poll_fn(|cx| match sending.as_mut().poll(cx) {
+                    Poll::Ready(sent) => Poll::Ready(Ok(sent)),
+                    Poll::Pending => {
+                        deadline.watch(cx);
+                        if deadline.is_due() {
+                            match self.overdue(progress) {
+                                Some(fault) => return Poll::Ready(Err(fault)),
+                                None => deadline.arm(clock::TICK),
+                            }
+                        }
+                        Poll::Pending
+                    }
+                })
+                .await?
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            match error.take_message() {
+                // GOAWAY or a closed connection that never took the request.
+                Some(unsent) if !fresh => {
+                    request = unsent;
+                    fresh = true;
+                }
+                _ => return Err(fault_of(error.into_error())),
+            }
+        }
+    }
+
+    /// What of the origin's answer may go on; puts the connection back where there is no body to wait for.
+    fn accept(
+        self: Arc<Self>,
+        mut response: Response<Incoming>,
+        connection: Option<Connection>,
+        visitor: Option<OnUpgrade>,
+        is_head: bool,
+    ) -> Result<Response<OriginBody>, Fault> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(visitor) = visitor else {
+                return Err(Fault::from_error(Cause::BrokenHead, "101 without having been asked to upgrade"));
+            };
+            tokio::spawn(tunnel(visitor, hyper::upgrade::on(&mut response)));
+            let (head, incoming) = response.into_parts();
+            return Ok(Response::from_parts(head, OriginBody::new(incoming, None, self)));
+        }
+        forward::check_answer(&mut response)?;
+        let (mut head, incoming) = response.into_parts();
+        forward::tidy_answer(&mut head, is_head);
+        Ok(Response::from_parts(head, OriginBody::new(incoming, connection, self)))
+    }
+
+    fn multiplexed_sender(&self) -> Option<http2::SendRequest<Upload>> {
+        self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// When to look at a request's progress for the first time.
+    fn first_check(&self, progress: Option<&Progress>) -> Duration {
+        match progress {
+            None => self.settings.response_timeout,
+            Some(_) => self.settings.response_timeout.min(self.settings.body_timeout),
+        }
+    }
+
+    /// The fault of a request that has waited too long, if it has: with an upload under way it depends on who keeps whom waiting.
+    fn overdue(&self, progress: Option<&Progress>) -> Option<Fault> {
+        let Some(progress) = progress else { return Some(Fault::new(Cause::Timeout)) };
+        let (stage, for_) = progress.stage();
+        let (cause, limit) = match stage {
+            Stage::Visitor => (Cause::RequestStalled, self.settings.body_timeout),
+            Stage::Origin => (Cause::UploadStalled, self.settings.body_timeout),
+            Stage::Sent => (Cause::Timeout, self.settings.response_timeout),
+        };
+        (for_ >= limit).then(|| Fault::new(cause))
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("target", &self.settings.target).finish_non_exhaustive()
+    }
+}
+
+/// Carries an upgraded connection's bytes until either side ends.
+async fn tunnel(visitor: OnUpgrade, origin: OnUpgrade) {
+    let (Ok(visitor), Ok(origin)) = (visitor.await, origin.await) else { return };
+    let (mut visitor, mut origin) = (TokioIo::new(visitor), TokioIo::new(origin));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut visitor, &mut origin).await {
+        tracing::debug!(%error, "an upgraded connection broke off");
+    }
+}
+
+/// What an error of hyper's client means for the visitor.
+fn fault_of(error: hyper::Error) -> Fault {
+    let cause = if let Some(cause) = cause_in(&error) {
+        cause
+    } else if error.is_parse() {
+        Cause::BrokenHead
+    } else if let Some(cause) = io_cause(&error) {
+        cause
+    } else {
+        Cause::Closed
+    };
+    Fault::from_error(cause, error)
+}
+
+fn io_cause(error: &hyper::Error) -> Option<Cause> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(match error.kind() {
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Cause::Reset,
+                _ => Cause::Closed,
+            });
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,440 @@
+//! Which language a reader gets: RFC 4647 §3.4 (lookup) on Accept-Language (RFC 9110 §12.5.4).
+//!
+//! The field is read as bytes and never copied. What is looked at is bounded, whatever a client sends: 8 KiB over all lines and 32
+//! ranges; what comes after is as if it were not there. A range that breaks the grammar matches nothing.
+
+use std::cmp::Ordering;
+
+use crate::ids::LocaleId;
+
+/// How much of the field is looked at, all lines together.
+const MOST_BYTES: usize = 8 * 1024;
+
+/// How many list members are looked at, broken ones included.
+const MOST_RANGES: usize = 32;
+
+/// The tags there are, and who gets which when the reader did not say.
+#[derive(Debug)]
+pub(super) struct Locales {
+    /// BCP 47 tags in the order of their ids; at most 256.
+    tags: Vec<String>,
+    /// Lowercase names without a port, sorted.
+    hosts: Vec<(String, LocaleId)>,
+    default: LocaleId,
+}
+
+/// Why a table of hosts cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HostTwice(pub(super) String);
+
+impl Locales {
+    /// `tags` in the order of their ids.
+    pub(super) fn new(tags: Vec<String>, hosts: &[(String, LocaleId)], default: LocaleId) -> Result<Self, HostTwice> {
+        let mut hosts: Vec<_> =
+            hosts.iter().map(|(host, locale)| (name_of(host).to_ascii_lowercase(), *locale)).collect();
+        hosts.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some([(twice, _), _]) = hosts.array_windows().find(|[a, b]| a.0 == b.0) {
+            return Err(HostTwice(twice.clone()));
+        }
+        Ok(Self { tags, hosts, default })
+    }
+
+    pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().map(String::as_str)
+    }
+
+    /// The reader's wish, else the host's language, else the default. The default is given even to a reader who excludes it: there
+    /// has to be a page.
+    pub(super) fn choose<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
+        let wishes = self.wishes(accept_language);
+        wishes
+            .best()
+            .or_else(|| host.and_then(|host| self.of_host(host)).filter(|&locale| !wishes.exclude(locale)))
+            .unwrap_or(self.default)
+    }
+
+    fn wishes<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> Wishes {
+        let mut wishes = Wishes { count: 0, all: [(LocaleId(0), 0); MOST_RANGES] };
+        let mut bytes_left = MOST_BYTES;
+        let mut ranges_left = MOST_RANGES;
+        for line in lines {
+            let seen = line.get(..bytes_left).unwrap_or(line);
+            let cut = seen.len() < line.len();
+            let mut members = seen.split(|&byte| byte == b',').peekable();
+            while let Some(member) = members.next() {
+                // A member that was cut short may have lost its weight or half of its range.
+                if ranges_left == 0 || (cut && members.peek().is_none()) {
+                    return wishes;
+                }
+                let member = member.trim_ascii();
+                if member.is_empty() {
+                    continue;
+                }
+                ranges_left -= 1;
+                if let Some((range, weight)) = parse(member) {
+                    let locale = if weight == 0 { self.exactly(range) } else { self.lookup(range) };
+                    if let Some(locale) = locale {
+                        wishes.push(locale, weight);
+                    }
+                }
+            }
+            bytes_left -= seen.len();
+        }
+        wishes
+    }
+
+    /// RFC 4647 §3.4: the range loses its last subtag until it is a tag that is there. That is the longest tag that the range begins
+    /// with, found in one pass instead of one for each subtag of a range of any length.
+    fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
+        self.position(|tag| starts_with(range, tag))
+    }
+
+    /// The tag that a range with `q=0` takes away: this one, and not those that it would fall back to.
+    fn exactly(&self, range: &[u8]) -> Option<LocaleId> {
+        self.position(|tag| tag.len() == range.len() && starts_with(range, tag))
+    }
+
+    fn position(&self, fits: impl Fn(&str) -> bool) -> Option<LocaleId> {
+        let (position, _) =
+            self.tags.iter().enumerate().filter(|(_, tag)| fits(tag)).max_by_key(|(_, tag)| tag.len())?;
+        u8::try_from(position).ok().map(LocaleId)
+    }
+
+    fn of_host(&self, host: &str) -> Option<LocaleId> {
+        let wanted = name_of(host);
+        let position = self.hosts.binary_search_by(|(name, _)| compare_lowercase(name, wanted)).ok()?;
+        self.hosts.get(position).map(|&(_, locale)| locale)
+    }
+}
+
+/// What the reader said of the tags there are, in the order in which it was said.
+struct Wishes {
+    count: usize,
+    /// With the weight in thousandths; 0 excludes.
+    all: [(LocaleId, u16); MOST_RANGES],
+}
+
+impl Wishes {
+    fn push(&mut self, locale: LocaleId, weight: u16) {
+        if let Some(place) = self.all.get_mut(self.count) {
+            *place = (locale, weight);
+            self.count += 1;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (LocaleId, u16)> {
+        self.all.iter().take(self.count).copied()
+    }
+
+    /// The greatest weight; of equals the first.
+    fn best(&self) -> Option<LocaleId> {
+        let wanted = self.iter().filter(|&(locale, _)| !self.exclude(locale));
+        wanted.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(locale, _)| locale)
+    }
+
+    fn exclude(&self, locale: LocaleId) -> bool {
+        self.iter().any(|wish| wish == (locale, 0))
+    }
+}
+
+/// A basic language range (RFC 4647 §2.1) and its weight in thousandths. None for what breaks the grammar, and for `*`, which by
+/// RFC 4647 §3.4 says no more than the default does.
+fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
+    let mut parts = member.split(|&byte| byte == b';');
+    let range = parts.next()?.trim_ascii_end();
+    let mut subtags = range.split(|&byte| byte == b'-');
+    let primary = subtags.next()?;
+    let well_formed = primary.iter().all(u8::is_ascii_alphabetic)
+        && (1..=8).contains(&primary.len())
+        && subtags.all(|subtag| (1..=8).contains(&subtag.len()) && subtag.iter().all(u8::is_ascii_alphanumeric));
+    if !well_formed {
+        return None;
+    }
+    match (parts.next(), parts.next()) {
+        (None, _) => Some((range, 1000)),
+        (Some(weight), None) => match weight.trim_ascii() {
+            [b'q' | b'Q', b'=', value @ ..] => Some((range, thousandths(value)?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// RFC 9110 §12.4.2: `0` or `1` with up to three decimals, and nothing above 1.
+fn thousandths(value: &[u8]) -> Option<u16> {
+    let (&whole, rest) = value.split_first()?;
+    let decimals = match rest {
+        [] => &[][..],
+        [b'.', decimals @ ..] if decimals.len() <= 3 && decimals.iter().all(u8::is_ascii_digit) => decimals,
+        _ => return None,
+    };
+    let mut sum = 0;
+    for place in 0..3 {
+        sum = sum * 10 + decimals.get(place).map_or(0, |digit| u16::from(digit - b'0'));
+    }
+    match (whole, sum) {
+        (b'0', _) => Some(sum),
+        (b'1', 0) => Some(1000),
+        _ => None,
+    }
+}
+
+/// Whether the subtags of `range` begin with all those of `tag`, in any case.
+fn starts_with(range: &[u8], tag: &str) -> bool {
+    let mut subtags = range.split(|&byte| byte == b'-');
+    tag.as_bytes().split(|&byte| byte == b'-').enumerate().all(|(place, wanted)| {
+        subtags.next().is_some_and(|subtag| {
+            let subtag = if place == 0 { today(subtag) } else { subtag };
+            subtag.eq_ignore_ascii_case(wanted)
+        })
+    })
+}
+
+/// The present code of a language that has had another: old Java and Android systems still ask for Hebrew as `iw`.
+fn today(primary: &[u8]) -> &[u8] {
+    if primary.eq_ignore_ascii_case(b"iw") { b"he" } else { primary }
+}
+
+/// The name in a Host value: no port, no root's dot.
+fn name_of(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Orders `name`, which is lowercase, against `other`, which need not be.
+fn compare_lowercase(name: &str, other: &str) -> Ordering {
+    name.bytes().cmp(other.bytes().map(|byte| byte.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TAGS: [&str; 7] = ["en", "de", "fr", "he", "zh", "pt", "pt-BR"];
+
+    fn locales() -> Locales {
+        let id = |tag: &str| LocaleId(u8::try_from(TAGS.iter().position(|known| *known == tag).unwrap()).unwrap());
+        let hosts = [
+            ("www.example.de", "de"),
+            ("Example.FR:8443", "fr"),
+            ("[2001:db8::1]", "he"),
+            ("brasil.example.", "pt-BR"),
+        ];
+        let hosts = hosts.map(|(host, tag)| (host.to_owned(), id(tag)));
+        Locales::new(TAGS.map(str::to_owned).to_vec(), &hosts, id("en")).unwrap()
+    }
+
+    fn chosen(lines: &[&[u8]], host: Option<&str>) -> &'static str {
+        TAGS[usize::from(locales().choose(lines.iter().copied(), host).0)]
+    }
+
+    /// Accept-Language, and what comes of it where the default is `en`.
+    const TABLE: [(&str, &str); 80] = [
+        // One range.
+        ("", "en"),
+        ("de", "de"),
+        ("DE", "de"),
+        ("fr", "fr"),
+        ("ja", "en"),
+        ("*", "en"),
+        (" de ", "de"),
+        ("\tde\t", "de"),
+        // Fallback to fewer subtags.
+        ("de-AT", "de"),
+        ("de-at", "de"),
+        ("de-Latn-CH-1996", "de"),
+        ("zh-Hant", "zh"),
+        ("zh-Hant-TW", "zh"),
+        ("zh-Hans-CN", "zh"),
+        ("zh-a-bbb-x-c", "zh"),
+        ("pt", "pt"),
+        ("pt-PT", "pt"),
+        ("pt-BR", "pt-BR"),
+        ("PT-br-abnt2", "pt-BR"),
+        ("pt-BRA", "pt"),
+        ("dex", "en"),
+        ("d", "en"),
+        ("deutsch", "en"),
+        ("x-de", "en"),
+        // Old codes.
+        ("iw", "he"),
+        ("IW-IL", "he"),
+        ("he-IL", "he"),
+        ("iwx", "en"),
+        ("de-iw", "de"),
+        // Weights.
+        ("de,fr", "de"),
+        ("fr,de", "fr"),
+        ("de;q=0.5,fr", "fr"),
+        ("de;q=0.5,fr;q=0.6", "fr"),
+        ("de;q=0.5,fr;q=0.5", "de"),
+        ("de;q=0.001,ja", "de"),
+        ("de;q=0.999,fr;q=1.000", "fr"),
+        ("de;q=0.9,fr;q=0.91", "fr"),
+        ("de;q=0.09,fr;q=0.1", "fr"),
+        ("de;Q=0.1,fr;q=0.2", "fr"),
+        ("de ; q=0.1 , fr\t;\tq=0.2", "fr"),
+        ("de;q=1.,fr;q=0.", "de"),
+        ("ja,ko;q=0.9,fr;q=0.1", "fr"),
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
+        ("en-GB,de", "en"),
+        ("en-GB;q=0.3,de;q=0.4", "de"),
+        ("*,de;q=0.1", "de"),
+        ("*;q=0.5,fr;q=0.1", "fr"),
+        ("*;q=0", "en"),
+        ("de,*;q=0", "de"),
+        // What is excluded.
+        ("de;q=0", "en"),
+        ("de;q=0,fr;q=0.1", "fr"),
+        ("de-AT,de;q=0", "en"),
+        ("de;q=0,de", "en"),
+        ("de,de;q=0.000,fr;q=0.2", "fr"),
+        ("de-AT;q=0,de", "de"),
+        ("de-AT;q=0", "en"),
+        ("en;q=0", "en"),
+        ("en;q=0,de;q=0.1", "de"),
+        ("iw;q=0,he,fr;q=0.5", "fr"),
+        ("pt-BR;q=0,pt", "pt"),
+        ("pt;q=0,pt-BR;q=0.5", "pt-BR"),
+        // Broken members match nothing and harm no other.
+        (",,, de", "de"),
+        (",", "en"),
+        (";q=1,fr", "fr"),
+        ("de;q=1.1,fr;q=0.1", "fr"),
+        ("de;q=2,fr;q=0.1", "fr"),
+        ("de;q=-1,fr;q=0.1", "fr"),
+        ("de;q=0.1234,fr;q=0.1", "fr"),
+        ("de;q=,fr;q=0.1", "fr"),
+        ("de;q,fr;q=0.1", "fr"),
+        ("de;,fr;q=0.1", "fr"),
+        ("de;q = 1,fr;q=0.1", "fr"),
+        ("de;level=1,fr;q=0.1", "fr"),
+        ("de;q=1;q=1,fr;q=0.1", "fr"),
+        ("de_AT,fr;q=0.1", "fr"),
+        ("de-,fr;q=0.1", "fr"),
+        ("-de,fr;q=0.1", "fr"),
+        ("de-*,fr;q=0.1", "fr"),
+        ("de-123456789,fr;q=0.1", "fr"),
+        ("de fr,fr;q=0.1", "fr"),
+    ];
+
+    #[test]
+    fn a_reader_gets_the_language_that_the_table_says() {
+        for (field, expected) in TABLE {
+            assert_eq!(chosen(&[field.as_bytes()], None), expected, "Accept-Language: {field}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        assert_eq!(chosen(&[b"de;q=0.5", b"fr"], None), "fr");
+        assert_eq!(chosen(&[b"de", b"de;q=0"], None), "en");
+        assert_eq!(chosen(&[], None), "en");
+    }
+
+    #[test]
+    fn the_host_counts_where_the_reader_said_nothing_that_fits() {
+        for (host, expected) in [
+            ("www.example.de", "de"),
+            ("WWW.Example.De:8080", "de"),
+            ("www.example.de:", "de"),
+            ("www.example.de.:80", "de"),
+            ("example.fr", "fr"),
+            ("[2001:DB8::1]:443", "he"),
+            ("[2001:db8::1]", "he"),
+            ("brasil.example", "pt-BR"),
+            ("example.de", "en"),
+            ("www.example.de:8x", "en"),
+            ("", "en"),
+            (":", "en"),
+        ] {
+            assert_eq!(chosen(&[], Some(host)), expected, "Host: {host}");
+        }
+        assert_eq!(chosen(&[b"fr"], Some("www.example.de")), "fr");
+        assert_eq!(chosen(&[b"ja, *"], Some("www.example.de")), "de");
+        assert_eq!(chosen(&[b"de;q=0"], Some("www.example.de")), "en");
+    }
+
+    #[test]
+    fn a_host_named_twice_is_told() {
+        let hosts = ["a.example", "b.example", "A.example:80"].map(|host| (host.to_owned(), LocaleId(0)));
+        assert_eq!(
+            Locales::new(vec!["en".to_owned()], &hosts, LocaleId(0)).unwrap_err(),
+            HostTwice("a.example".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_lies_beyond_the_bounds_is_not_looked_at() {
+        let many = |count: usize| format!("{}de", "ja,".repeat(count));
+        assert_eq!(chosen(&[many(31).as_bytes()], None), "de");
+        assert_eq!(chosen(&[many(32).as_bytes()], None), "en");
+        // Empty members are no ranges.
+        assert_eq!(chosen(&[format!("{}de", ",".repeat(100)).as_bytes()], None), "de");
+        // The last member ends on the last byte, one after it, and is cut where it would read as something else.
+        let ending = |member: &str, bytes: usize| format!("{}{member}", ",".repeat(bytes - member.len()));
+        assert_eq!(chosen(&[ending("de", MOST_BYTES).as_bytes()], None), "de");
+        assert_eq!(chosen(&[ending("de-AT", MOST_BYTES + 3).as_bytes()], None), "en");
+        assert_eq!(chosen(&[ending("de;q=0", MOST_BYTES + 4).as_bytes()], Some("www.example.de")), "de");
+        // The bound holds over all lines.
+        assert_eq!(chosen(&[",".repeat(MOST_BYTES).as_bytes(), b"de"], None), "en");
+        assert_eq!(chosen(&[",".repeat(MOST_BYTES - 2).as_bytes(), b"de", b"fr"], None), "de");
+    }
+
+    /// RFC 4647 §3.4 and the rules of this file written down in the plainest way, for lists within the bounds.
+    fn by_the_book(members: &[(String, u16)]) -> &'static str {
+        let excluded: Vec<_> =
+            members.iter().filter(|(_, weight)| *weight == 0).map(|(range, _)| range.to_lowercase()).collect();
+        let mut wanted: Vec<_> = members.iter().filter(|(_, weight)| *weight > 0).collect();
+        wanted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+        for (range, _) in wanted {
+            let mut subtags: Vec<_> = range.split('-').collect();
+            while !subtags.is_empty() {
+                let tried = subtags.join("-");
+                if let Some(tag) = TAGS.iter().find(|tag| tag.eq_ignore_ascii_case(&tried)) {
+                    if excluded.contains(&tag.to_lowercase()) {
+                        break;
+                    }
+                    return tag;
+                }
+                subtags.pop();
+                if subtags.last().is_some_and(|last| last.len() == 1) {
+                    subtags.pop();
+                }
+            }
+        }
+        "en"
+    }
+
+    proptest! {
+        #[test]
+        fn lookup_agrees_with_the_book(
+            members in proptest::collection::vec(("(en|de|fr|he|zh|pt|ja)(-(BR|br|Hant|x|a))?(-[a-z0-9]{1,8})?", 0..=1000_u16), 0..12)
+        ) {
+            let field: Vec<_> = members.iter().map(|(range, weight)| {
+                format!("{range};q={}.{:03}", weight / 1000, weight % 1000)
+            }).collect();
+            prop_assert_eq!(chosen(&[field.join(", ").as_bytes()], None), by_the_book(&members));
+        }
+
+        #[test]
+        fn any_bytes_give_a_locale(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5), host in ".{0,40}") {
+            let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+            prop_assert!(TAGS.contains(&chosen(&lines, Some(&host))));
+        }
+
+        #[test]
+        fn bytes_near_the_grammar_give_a_locale(field in "[a-zA-Z0-9;,=.*q -]{0,300}") {
+            prop_assert!(TAGS.contains(&chosen(&[field.as_bytes()], None)));
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The pages that people see when the origin fails, ready before anybody asks for one.
+//!
+//! Place: below the layers. `whoopsie` decides that a page goes out and with which header fields; this room knows languages, words
+//! and bytes, and nothing of requests. [`Pages`] is built with a configuration and then only read.
+//!
+//! `locale.rs` picks the language, `whoopsie.rs` turns a template and words into a page, `deflate.rs` makes gzip of it without
+//! compressing per request. Another page (the wait page) is another template beside this one, with slots of its own.
+//!
+//! Cost: a choice of locale reads Accept-Language once and allocates nothing; a page is one allocation and some twenty copies.
+
+mod deflate;
+mod locale;
+mod whoopsie;
+
+use std::error::Error;
+use std::fmt::{self, Write};
+use std::io;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use self::locale::{HostTwice, Locales};
+use self::whoopsie::{Page, Template, Words};
+use crate::ids::LocaleId;
+
+/// The built-in locale files, in the order of their ids.
+const LOCALES: [(&str, &str); 16] = [
+    ("en", include_str!("../../config/locales/en.toml")),
+    ("de", include_str!("../../config/locales/de.toml")),
+    ("fr", include_str!("../../config/locales/fr.toml")),
+    ("es", include_str!("../../config/locales/es.toml")),
+    ("it", include_str!("../../config/locales/it.toml")),
+    ("nl", include_str!("../../config/locales/nl.toml")),
+    ("pt", include_str!("../../config/locales/pt.toml")),
+    ("pl", include_str!("../../config/locales/pl.toml")),
+    ("ru", include_str!("../../config/locales/ru.toml")),
+    ("ja", include_str!("../../config/locales/ja.toml")),
+    ("zh", include_str!("../../config/locales/zh.toml")),
+    ("ko", include_str!("../../config/locales/ko.toml")),
+    ("tr", include_str!("../../config/locales/tr.toml")),
+    ("sv", include_str!("../../config/locales/sv.toml")),
+    ("ar", include_str!("../../config/locales/ar.toml")),
+    ("he", include_str!("../../config/locales/he.toml")),
+];
+
+const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
+
+/// What the configuration says about the pages: `[whoopsie]`, and the beacon's path from `[beacon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageSettings {
+    /// The locale for readers who get no other; the tag of one there is, in any case.
+    pub default_locale: String,
+    /// Host names, and the locale where Accept-Language gives none.
+    pub hosts: Vec<(String, String)>,
+    /// Stands over the page. Empty or `This site`: those words in the page's own language.
+    pub site_name: String,
+    /// Where the service's status is told; empty: no link. The scheme is not looked at.
+    pub status_url: String,
+    /// Where support is; empty: no link. The scheme is not looked at.
+    pub support_url: String,
+    /// What the beacon's path is appended to, such as `//beacon.example.com`; empty: the page's own host.
+    pub beacon_base: String,
+    /// The beacon's path, from its first slash.
+    pub beacon_path: String,
+}
+
+impl Default for PageSettings {
+    fn default() -> Self {
+        Self {
+            default_locale: "en".to_owned(),
+            hosts: Vec::new(),
+            site_name: whoopsie::NO_SITE_NAME.to_owned(),
+            status_url: String::new(),
+            support_url: String::new(),
+            beacon_base: String::new(),
+            beacon_path: "/status/images/beacon.gif".to_owned(),
+        }
+    }
+}
+
+/// What a page says of one request. All of it is escaped, and cut after 256 bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// The status that goes out; one that is no HTTP status is shown as 500.
+    pub status: u16,
+    /// The request id.
+    pub id: &'a str,
+    /// The provider's label.
+    pub provider: &'a str,
+    /// The provider's point of presence; empty where it is not known.
+    pub pop: &'a str,
+    /// The fault's label.
+    pub cause: &'a str,
+    /// Seconds since 1970, UTC.
+    pub unix_seconds: u64,
+}
+
+/// Why pages could not be built.
+#[derive(Debug)]
+pub enum PagesError {
+    /// A template names something that there is not.
+    UnknownPlaceholder {
+        /// What stands between the braces.
+        name: String,
+        /// From 1.
+        line: usize,
+    },
+    /// Braces or sections of a template do not pair.
+    BrokenTemplate {
+        /// From 1.
+        line: usize,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// A locale file cannot be used.
+    BrokenLocale {
+        /// The file's name without `.toml`.
+        locale: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A setting asks for a locale that there is not.
+    UnknownLocale {
+        /// The setting, as a path of keys.
+        key: String,
+        /// What it says.
+        value: String,
+        /// What it could say.
+        known: String,
+    },
+    /// Two entries of `whoopsie.hosts` are one host, but for case or port.
+    HostTwice {
+        /// In lowercase, without a port.
+        host: String,
+    },
+    /// More locales than a [`LocaleId`] can tell apart.
+    TooManyLocales,
+    /// The compressor failed.
+    Deflate(io::Error),
+}
+
+impl fmt::Display for PagesError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPlaceholder { name, line } => {
+                write!(
+                    out,
+                    "page template, line {line}: unknown placeholder `{{{{{name}}}}}`; the built-in template shows what there is"
+                )
+            }
+            Self::BrokenTemplate { line, problem } => write!(out, "page template, line {line}: {problem}"),
+            Self::BrokenLocale { locale, problem } => write!(out, "locale file `{locale}.toml`: {problem}"),
+            Self::UnknownLocale { key, value, known } => {
+                write!(out, "{key} = \"{value}\": there is no such locale; write one of {known}")
+            }
+            Self::HostTwice { host } => {
+                write!(out, "whoopsie.hosts: \"{host}\" is there more than once, case and port aside; keep one entry")
+            }
+            Self::TooManyLocales => out.write_str("more than 256 locale files; take some away"),
+            Self::Deflate(_) => out.write_str("a page could not be compressed"),
+        }
+    }
+}
+
+impl Error for PagesError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Deflate(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Every page in every language, and who gets which.
+#[derive(Debug)]
+pub struct Pages {
+    locales: Locales,
+    /// In the order of the locales' ids.
+    whoopsies: Vec<Whoopsie>,
+}
+
+#[derive(Debug)]
+struct Whoopsie {
+    page: Page,
+    content_language: HeaderValue,
+}
+
+impl Pages {
+    /// Prepares the built-in pages.
+    ///
+    /// # Errors
+    /// A setting that names no locale or a host twice; the built-in files themselves are sound, which a test holds.
+    pub fn build(settings: &PageSettings) -> Result<Self, PagesError> {
+        Self::build_from(settings, WHOOPSIE, &LOCALES)
+    }
+
+    fn build_from(settings: &PageSettings, template: &str, files: &[(&str, &str)]) -> Result<Self, PagesError> {
+        if files.len() > usize::from(u8::MAX) + 1 {
+            return Err(PagesError::TooManyLocales);
+        }
+        let template = Template::parse(template)?;
+        let mut tags: Vec<String> = Vec::with_capacity(files.len());
+        let mut whoopsies = Vec::with_capacity(files.len());
+        for (name, file) in files {
+            let broken = |problem| PagesError::BrokenLocale { locale: (*name).to_owned(), problem };
+            let words = Words::parse(file).map_err(broken)?;
+            if words.language != *name {
+                return Err(broken(format!("`language` is `{}`; it must be the file's name", words.language)));
+            }
+            if tags.iter().any(|tag| tag.eq_ignore_ascii_case(name)) {
+                return Err(broken("another file has the same language".to_owned()));
+            }
+            let page = template.fill(&words, settings).map_err(PagesError::Deflate)?;
+            let content_language = HeaderValue::try_from(&words.language).map_err(|error| broken(error.to_string()))?;
+            whoopsies.push(Whoopsie { page, content_language });
+            tags.push(words.language);
+        }
+        let named = |key: &str, value: &str| {
+            let position = tags.iter().position(|tag| tag.eq_ignore_ascii_case(value));
+            position.and_then(|position| u8::try_from(position).ok()).map(LocaleId).ok_or_else(|| {
+                PagesError::UnknownLocale { key: key.to_owned(), value: value.to_owned(), known: tags.join(", ") }
+            })
+        };
+        let default = named("whoopsie.default_locale", &settings.default_locale)?;
+        let hosts = settings.hosts.iter().map(|(host, locale)| {
+            let locale = named(&format!("whoopsie.hosts.\"{host}\""), locale)?;
+            Ok((host.clone(), locale))
+        });
+        let hosts = hosts.collect::<Result<Vec<_>, PagesError>>()?;
+        let locales = Locales::new(tags, &hosts, default).map_err(|HostTwice(host)| PagesError::HostTwice { host })?;
+        Ok(Self { locales, whoopsies })
+    }
+
+    /// The label values in the order of their ids.
+    pub fn locales(&self) -> impl Iterator<Item = &str> {
+        self.locales.tags()
+    }
+
+    /// The reader's language: RFC 4647 §3.4 on the lines of Accept-Language, else what `hosts` says for the Host value (any case,
+    /// with or without a port), else the default.
+    ///
+    /// `iw` is Hebrew, `*` matches nothing, `q=0` takes away the very tag that it names. 8 KiB and 32 ranges are looked at.
+    #[must_use]
+    pub fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
+        self.locales.choose(accept_language, host)
+    }
+
+    /// Content-Language (RFC 9110 §8.5) of a page. Empty for an id that is not of these pages.
+    #[must_use]
+    pub fn content_language(&self, locale: LocaleId) -> HeaderValue {
+        self.whoopsie(locale).map_or(HeaderValue::from_static(""), |whoopsie| whoopsie.content_language.clone())
+    }
+
+    /// The page, as one gzip member (RFC 1952) or plain; one allocation of the exact size. Empty for an id that is not of these pages.
+    #[must_use]
+    pub fn render(&self, locale: LocaleId, moment: &Moment<'_>, gzip: bool) -> Bytes {
+        self.whoopsie(locale).map_or_else(Bytes::new, |whoopsie| whoopsie.page.render(moment, gzip))
+    }
+
+    fn whoopsie(&self, locale: LocaleId) -> Option<&Whoopsie> {
+        self.whoopsies.get(usize::from(locale.0))
+    }
+}
+
+/// The same for programs: `application/problem+json` (RFC 9457) of type `about:blank`, whose `title` is the status' reason phrase.
+/// The request id goes as `reference`: it is no URI, so it cannot be `instance`. Texts are cut after 256 bytes.
+#[must_use]
+pub fn problem_json(moment: &Moment<'_>, title: &str) -> Bytes {
+    let status = StatusCode::from_u16(moment.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut out = String::with_capacity(96 + title.len().min(256) + moment.id.len().min(256));
+    out.push_str(r#"{"type":"about:blank","title":""#);
+    push_json(&mut out, title);
+    out.push_str(r#"","status":"#);
+    out.push_str(status.as_str());
+    out.push_str(r#","reference":""#);
+    push_json(&mut out, moment.id);
+    out.push_str("\"}");
+    Bytes::from(out)
+}
+
+/// RFC 8259 §7.
+fn push_json(out: &mut String, text: &str) {
+    for char in text.get(..text.floor_char_boundary(256)).unwrap_or_default().chars() {
+        match char {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\0'..='\x1f' => {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(char));
+            }
+            _ => out.push(char),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Read;
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOMENT: Moment<'static> = Moment {
+        status: 503,
+        id: "0193-a.b_c",
+        provider: "fastly",
+        pop: "LHR",
+        cause: "overload",
+        unix_seconds: 1_795_345_741,
+    };
+
+    /// Built once: the property tests render thousands of pages.
+    static PAGES: LazyLock<Pages> = LazyLock::new(|| Pages::build(&settings()).unwrap());
+
+    fn settings() -> PageSettings {
+        PageSettings {
+            hosts: vec![("www.example.de".to_owned(), "de".to_owned())],
+            site_name: "Shop & Söhne".to_owned(),
+            status_url: "https://status.example/?a=1&b=2".to_owned(),
+            support_url: "mailto:help@example.com".to_owned(),
+            beacon_base: "//beacon.example.com/".to_owned(),
+            ..PageSettings::default()
+        }
+    }
+
+    fn all_ids(pages: &Pages) -> impl Iterator<Item = LocaleId> {
+        (0..u8::try_from(pages.locales().count()).unwrap()).map(LocaleId)
+    }
+
+    fn gunzip(member: &[u8]) -> Vec<u8> {
+        let mut decoder = flate2::read::GzDecoder::new(member);
+        let mut plain = Vec::new();
+        decoder.read_to_end(&mut plain).unwrap();
+        assert!(decoder.into_inner().is_empty(), "bytes after the member");
+        plain
+    }
+
+    fn english(settings: &PageSettings, moment: &Moment<'_>) -> String {
+        let page = Pages::build(settings).unwrap().render(LocaleId(0), moment, false);
+        String::from_utf8(page.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn every_locale_has_the_keys_of_english_and_words_of_its_own() {
+        let keys = |file: &str| file.parse::<toml::Table>().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let mut explanations = BTreeSet::new();
+        for (name, file) in LOCALES {
+            assert_eq!(keys(file), keys(LOCALES[0].1), "{name}.toml");
+            let table = file.parse::<toml::Table>().unwrap();
+            assert_eq!(table["language"].as_str(), Some(name));
+            assert_eq!(
+                table["direction"].as_str(),
+                Some(if matches!(name, "ar" | "he") { "rtl" } else { "ltr" }),
+                "{name}.toml"
+            );
+            assert!(explanations.insert(table["explanation"].to_string()), "{name}.toml");
+        }
+    }
+
+    #[test]
+    fn locales_keep_the_order_of_their_ids() {
+        let pages = Pages::build(&settings()).unwrap();
+        assert!(pages.locales().eq(LOCALES.map(|(name, _)| name)));
+        for (id, name) in all_ids(&pages).zip(LOCALES.map(|(name, _)| name)) {
+            assert_eq!(pages.content_language(id), name);
+            assert_eq!(pages.locale([name.as_bytes()].into_iter(), None), id);
+            let page = String::from_utf8(pages.render(id, &MOMENT, false).to_vec()).unwrap();
+            assert!(page.contains(&format!("<html lang=\"{name}\" dir=")), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_other_pages_gives_nothing_and_does_not_panic() {
+        let pages = Pages::build(&settings()).unwrap();
+        assert!(pages.render(LocaleId(16), &MOMENT, true).is_empty());
+        assert_eq!(pages.content_language(LocaleId(255)), "");
+    }
+
+    #[test]
+    fn the_page_says_what_support_needs_and_fetches_only_the_beacon() {
+        let page = english(&settings(), &MOMENT);
+        for part in [
+            "<!doctype html>\n<html lang=\"en\" dir=\"ltr\">",
+            "<meta name=\"robots\" content=\"noindex\">",
+            "<title>Temporarily unavailable – Shop &amp; Söhne</title>",
+            "Reference: <bdi>0193-a.b_c</bdi>",
+            "<time datetime=\"2026-11-22T11:09:01Z\"><bdi>2026-11-22 11:09:01 UTC</bdi></time>",
+            "<bdi>fastly LHR</bdi>",
+            "<bdi>503</bdi>",
+            "<a href=\"https://status.example/?a=1&amp;b=2\">Service status</a>",
+            "<a href=\"mailto:help@example.com\">Contact support</a>",
+            "src=\"//beacon.example.com/status/images/beacon.gif?source=fastly&amp;reason=overload&amp;id=0193-a.b_c\" width=\"1\" height=\"1\" alt=\"\"",
+        ] {
+            assert!(page.contains(part), "no {part} in\n{page}");
+        }
+        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+        assert_eq!(page.matches(" src=").count(), 1);
+        for fetching in ["<script", "<link", "<iframe", "@import", "url(", "{{", "}}\n"] {
+            assert!(!page.contains(fetching), "{fetching}");
+        }
+    }
+
+    #[test]
+    fn links_and_site_name_are_there_only_when_configured() {
+        let page = english(&PageSettings::default(), &MOMENT);
+        assert_eq!(page.matches("<a ").count(), 1, "only the retry link");
+        assert!(page.contains("src=\"/status/images/beacon.gif?source="));
+        let pages = Pages::build(&PageSettings::default()).unwrap();
+        let german = String::from_utf8(pages.render(LocaleId(1), &MOMENT, false).to_vec()).unwrap();
+        assert!(german.contains("Diese Website") && !german.contains("This site"));
+    }
+
+    #[test]
+    fn hostile_values_stay_text() {
+        let hostile = "\"><script>alert('1')</script>&";
+        let moment = Moment { id: hostile, provider: hostile, pop: hostile, cause: hostile, ..MOMENT };
+        let page = english(&settings(), &moment);
+        assert!(!page.contains("<script") && !page.contains("alert('"));
+        assert!(page.contains("?source=%22%3E%3Cscript%3E") && page.contains("<bdi>&quot;&gt;&lt;script&gt;"));
+    }
+
+    #[test]
+    fn a_page_is_one_allocation_of_the_exact_size() {
+        let pages = Pages::build(&settings()).unwrap();
+        let hostile = Moment { id: "<&>\"é", ..MOMENT };
+        for gzip in [false, true] {
+            for moment in [&MOMENT, &hostile] {
+                // Bytes tells its room only when turned back.
+                let page = bytes::BytesMut::from(pages.render(LocaleId(0), moment, gzip));
+                assert_eq!(page.capacity(), page.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_gzip_twin_is_smaller_by_a_quarter() {
+        let pages = Pages::build(&settings()).unwrap();
+        for id in all_ids(&pages) {
+            let (plain, twin) = (pages.render(id, &MOMENT, false).len(), pages.render(id, &MOMENT, true).len());
+            assert!(twin < plain * 3 / 4, "{id:?}: {plain} and {twin}");
+        }
+    }
+
+    #[test]
+    fn wrong_settings_are_told() {
+        let told = |change: fn(&mut PageSettings)| {
+            let mut settings = settings();
+            change(&mut settings);
+            Pages::build(&settings).unwrap_err().to_string()
+        };
+        let text = told(|settings| settings.default_locale = "xx".to_owned());
+        assert!(
+            text.starts_with("whoopsie.default_locale = \"xx\": there is no such locale; write one of en, de, fr"),
+            "{text}"
+        );
+        let text = told(|settings| settings.hosts[0].1 = "de-AT".to_owned());
+        assert!(text.starts_with("whoopsie.hosts.\"www.example.de\" = \"de-AT\""), "{text}");
+        let text = told(|settings| settings.hosts.push(("WWW.example.de:80".to_owned(), "en".to_owned())));
+        assert!(text.contains("\"www.example.de\" is there more than once"), "{text}");
+        let told = |template: &str, files: &[(&str, &str)]| {
+            Pages::build_from(&settings(), template, files).unwrap_err().to_string()
+        };
+        assert!(told("\n{{nonsense}}", &LOCALES).contains("line 2: unknown placeholder `{{nonsense}}`"));
+        assert!(told("", &[("en", LOCALES[1].1)]).contains("`language` is `de`"));
+        assert!(told("", &[LOCALES[0], LOCALES[0]]).contains("another file has the same language"));
+        assert!(told("", &[LOCALES[0]; 257]).contains("more than 256"));
+    }
+
+    #[test]
+    fn problem_json_is_what_rfc_9457_asks_for() {
+        assert_eq!(
+            problem_json(&MOMENT, "Service Unavailable"),
+            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"reference":"0193-a.b_c"}"#
+        );
+        let moment = Moment { status: 7, id: "a\"\\\n\u{1f}é", ..MOMENT };
+        assert_eq!(
+            problem_json(&moment, ""),
+            r#"{"type":"about:blank","title":"","status":500,"reference":"a\"\\\u000a\u001fé"}"#
+        );
+    }
+
+    /// Prints what a page costs: `cargo test -- --ignored --nocapture page_cost`, optimised for numbers that mean something.
+    #[test]
+    #[ignore = "a measurement"]
+    fn page_cost() {
+        let pages = Pages::build(&settings()).unwrap();
+        let rounds = 200_000_u32;
+        for gzip in [false, true] {
+            let start = std::time::Instant::now();
+            for _ in 0..rounds {
+                std::hint::black_box(pages.render(LocaleId(1), std::hint::black_box(&MOMENT), gzip));
+            }
+            let bytes = pages.render(LocaleId(1), &MOMENT, gzip).len();
+            println!("gzip {gzip}: {bytes} bytes, {} ns", start.elapsed().as_nanos() / u128::from(rounds));
+        }
+        let line = "de-CH;q=0.9,fr;q=0.8,en-GB;q=0.7,*;q=0.1";
+        let start = std::time::Instant::now();
+        for _ in 0..rounds {
+            std::hint::black_box(pages.locale([std::hint::black_box(line.as_bytes())].into_iter(), None));
+        }
+        println!("locale: {} ns", start.elapsed().as_nanos() / u128::from(rounds));
+    }
+
+    proptest! {
+        // Each case inflates a page in every locale.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn the_gzip_twin_inflates_to_the_page(
+            id in "[A-Za-z0-9._-]{1,128}", provider in "[a-z]{1,12}", pop in "[A-Z]{0,5}", unix_seconds in any::<u64>(), status in 500..600_u16
+        ) {
+            let pages = &*PAGES;
+            let moment = Moment { status, id: &id, provider: &provider, pop: &pop, cause: "timeout", unix_seconds };
+            for locale in all_ids(pages) {
+                prop_assert_eq!(gunzip(&pages.render(locale, &moment, true)), pages.render(locale, &moment, false));
+            }
+        }
+
+        #[test]
+        fn the_gzip_twin_inflates_to_the_page_whatever_the_values(id in any::<String>(), provider in "[<>&\"' é]{0,400}", cause in ".{0,300}", status: u16) {
+            let moment = Moment { status, id: &id, provider: &provider, pop: "", cause: &cause, unix_seconds: 0 };
+            prop_assert_eq!(gunzip(&PAGES.render(LocaleId(0), &moment, true)), PAGES.render(LocaleId(0), &moment, false));
+        }
+
+        #[test]
+        fn any_template_is_split_or_refused(source in "([a-z<>\"?\n]|\\{\\{|\\}\\}|#|/|!|id|site_name|text\\.retry|é){0,40}") {
+            if let Ok(pages) = Pages::build_from(&PageSettings::default(), &source, &LOCALES[..1]) {
+                prop_assert_eq!(gunzip(&pages.render(LocaleId(0), &MOMENT, true)), pages.render(LocaleId(0), &MOMENT, false));
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Settings -> Runtime: everything that can be prepared for a configuration, built once and swapped whole.
+//!
+//! What survives a swap: the metrics, the listeners, the drain's state. What is built anew: labels' handles, classes, pages, the
+//! layers, and each worker's way to the origin.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use globset::{GlobBuilder, GlobSetBuilder};
+use http::HeaderValue;
+use tower::Service;
+
+use crate::config::{LogFormat, LogOutput, OnDoubt, Settings, Target};
+use crate::edge::cache_control::policy::{Action, Guard};
+use crate::edge::gzip::GzipSettings;
+use crate::edge::identify::IdentifySettings;
+use crate::edge::local::LocalSettings;
+use crate::edge::observe::ObserveSettings;
+use crate::edge::pipeline::{AnswerBody, Layers, Parts};
+use crate::edge::request::class::Classes;
+use crate::edge::request::log::{self, AccessLog};
+use crate::edge::request::{EdgeRequest, EdgeResponse};
+use crate::edge::whoopsie::WhoopsieSettings;
+use crate::ids::intern;
+use crate::metrics::{Labels, Ledger, Metrics};
+use crate::origin::{self, OriginSettings};
+use crate::pages::{PageSettings, Pages};
+
+/// The whole stack of layers, as `serve` sees it.
+pub trait EdgeService:
+    Service<EdgeRequest, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static> + Send + 'static
+{
+}
+
+impl<S> EdgeService for S where
+    S: Service<EdgeRequest, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
+        + Send
+        + 'static
+{
+}
+
+/// One configuration, ready to serve.
+pub struct Runtime {
+    settings: Settings,
+    metrics: &'static Metrics,
+    labels: Labels,
+    ledger: Ledger,
+    classes: Classes,
+    types: globset::GlobSet,
+    pages: Arc<Pages>,
+    log: Option<AccessLog>,
+    host: Option<HeaderValue>,
+}
+
+/// Why a configuration that is valid by itself cannot be served.
+#[derive(Debug)]
+pub enum BuildError {
+    /// The pages cannot be rendered with these settings.
+    Pages(crate::pages::PagesError),
+    /// A glob or a value that its check let through.
+    Value(String),
+    /// The access log's file cannot be opened.
+    Log(io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pages(error) => error.fmt(f),
+            Self::Value(error) => f.write_str(error),
+            Self::Log(error) => write!(
+                f,
+                "access_log.output: the file cannot be opened ({error}); name one in a folder that exists and that this user may write to"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl Runtime {
+    /// Prepares everything.
+    ///
+    /// # Errors
+    /// See [`BuildError`]; nothing is left behind.
+    pub fn build(settings: Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
+        let prepared = Prepared::new(&settings)?;
+        let log = open_log(&settings, metrics).map_err(BuildError::Log)?;
+        let labels = Labels {
+            providers: settings.providers.iter().map(|provider| intern(&provider.name)).collect(),
+            classes: settings.classes.iter().map(|class| intern(&class.name)).collect(),
+            locales: prepared.pages.locales().map(intern).collect(),
+            cache_actions: Action::ALL.iter().map(|action| action.as_str()).collect(),
+            cache_guards: Guard::ALL.iter().map(|guard| guard.as_str()).collect(),
+            beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
+        };
+        let ledger = metrics.ledger(&labels);
+        let Prepared { pages, classes, types, host } = prepared;
+        Ok(Self { settings, metrics, labels, ledger, classes, types, pages: Arc::new(pages), log, host })
+    }
+
+    /// What `build` would refuse, without opening anything: for `check`.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn check(settings: &Settings) -> Result<(), BuildError> {
+        Prepared::new(settings).map(drop)
+    }
+
+    /// The layers over a way to the origin of their own: one worker's. Reference counts are then touched by one core only.
+    #[must_use]
+    pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
+        let settings = &self.settings;
+        let client = Arc::new(origin::Client::new(self.origin_settings(), self.metrics));
+        let mut replaces = [false; 100];
+        for (above, replaced) in (500_u16..).zip(&mut replaces) {
+            *replaced = settings.whoopsie.statuses.contains(above);
+        }
+        let server = &settings.server;
+        let layers = Layers::new(Parts {
+            observe: ObserveSettings {
+                hosts: server.hosts.clone(),
+                trusted_proxies: server.trusted_proxies.clone(),
+                max_hops: server.max_hops,
+                max_headers: server.max_headers,
+                max_request_body: server.max_request_body,
+                log: self.log.clone(),
+            },
+            identify: IdentifySettings {
+                header: settings.identity.header.clone(),
+                providers: settings.providers.iter().map(|provider| provider.name.clone()).collect(),
+                reject_unknown: settings.identity.unknown == OnDoubt::Reject,
+            },
+            local: LocalSettings {
+                beacon_path: settings.beacon.path.clone(),
+                beacon_sources: beacon_sources(settings),
+            },
+            whoopsie: WhoopsieSettings {
+                replaces,
+                retry_after: settings.whoopsie.retry_after,
+                pages: Arc::clone(&self.pages),
+            },
+            gzip: GzipSettings {
+                enabled: settings.gzip.enabled,
+                level: settings.gzip.level,
+                min_bytes: settings.gzip.min_bytes,
+                types: self.types.clone(),
+            },
+            classes: self.classes.clone(),
+            host: self.host.clone(),
+            ledger: self.metrics.ledger(&self.labels),
+        });
+        (layers.over(Arc::clone(&client)), client)
+    }
+
+    /// The configuration this was built from.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The process' metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &'static Metrics {
+        self.metrics
+    }
+
+    /// Handles for what is counted outside of the layers.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The access log, while it is on.
+    #[must_use]
+    pub fn log(&self) -> Option<&AccessLog> {
+        self.log.as_ref()
+    }
+
+    /// Worker threads: as configured, or one for each CPU that the process may use, the cgroup's quota counted in.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        match self.settings.server.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
+    /// A short name for the configuration's content: the label `config` of edgeshim_build_info.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.settings.effective_json().to_string().hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+
+    fn origin_settings(&self) -> OriginSettings {
+        let origin = &self.settings.origin;
+        OriginSettings {
+            target: match &origin.target {
+                Target::Tcp { host, port } => origin::Target::Tcp { host: host.clone(), port: *port },
+                Target::Unix(path) => origin::Target::Unix(path.clone()),
+            },
+            http2: origin.http2,
+            connect_timeout: origin.connect_timeout,
+            response_timeout: origin.response_timeout,
+            body_timeout: self.settings.server.body_timeout,
+            idle_timeout: origin.idle_timeout,
+            max_idle: origin.max_idle.div_ceil(self.workers()),
+            retries: origin.retries,
+            max_request_body: self.settings.server.max_request_body,
+            preserve_header_case: origin.preserve_header_case,
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What can be made of settings without touching the world.
+struct Prepared {
+    pages: Pages,
+    classes: Classes,
+    types: globset::GlobSet,
+    host: Option<HeaderValue>,
+}
+
+impl Prepared {
+    fn new(settings: &Settings) -> Result<Self, BuildError> {
+        let value = |error: &dyn fmt::Display| BuildError::Value(error.to_string());
+        let mut types = GlobSetBuilder::new();
+        for glob in &settings.gzip.types {
+            let glob = GlobBuilder::new(glob).case_insensitive(true).build().map_err(|error| value(&error))?;
+            types.add(glob);
+        }
+        let whoopsie = &settings.whoopsie;
+        let pages = Pages::build(&PageSettings {
+            default_locale: whoopsie.default_locale.clone(),
+            hosts: whoopsie.hosts.iter().map(|(host, locale)| (host.clone(), locale.clone())).collect(),
+            site_name: whoopsie.site_name.clone(),
+            status_url: whoopsie.status_url.clone(),
+            support_url: whoopsie.support_url.clone(),
+            beacon_base: whoopsie.beacon_base.clone(),
+            beacon_path: settings.beacon.path.clone(),
+        });
+        let host = settings.origin.host.as_deref().map(HeaderValue::from_str);
+        Ok(Self {
+            pages: pages.map_err(BuildError::Pages)?,
+            classes: Classes::new(settings.classes.clone()).map_err(|error| value(&error))?,
+            types: types.build().map_err(|error| value(&error))?,
+            host: host.transpose().map_err(|error| value(&error))?,
+        })
+    }
+}
+
+/// The providers' names, then the further ones that are configured.
+fn beacon_sources(settings: &Settings) -> Vec<String> {
+    let mut sources: Vec<String> = Vec::new();
+    let names = settings.providers.iter().map(|provider| &provider.name);
+    for source in names.chain(&settings.beacon.sources) {
+        if !sources.contains(source) {
+            sources.push(source.clone());
+        }
+    }
+    sources
+}
+
+fn open_log(settings: &Settings, metrics: &'static Metrics) -> io::Result<Option<AccessLog>> {
+    let output = match &settings.access_log.output {
+        LogOutput::Off => return Ok(None),
+        LogOutput::Stdout => log::LogOutput::Stdout,
+        LogOutput::File(path) => log::LogOutput::File(path.clone()),
+    };
+    let format = match settings.access_log.format {
+        LogFormat::Json => log::LogFormat::Json,
+        LogFormat::Combined => log::LogFormat::Combined,
+        LogFormat::Etsy => log::LogFormat::Etsy,
+    };
+    AccessLog::open(output, format, metrics.access_log_dropped.clone()).map(Some)
+}
+
+/// Where the configuration in force is kept. It lives as long as the process.
+#[derive(Debug)]
+pub struct Slot {
+    runtime: ArcSwap<Runtime>,
+}
+
+impl Slot {
+    /// A slot that holds `runtime`.
+    #[must_use]
+    pub fn new(runtime: Runtime) -> Self {
+        Self { runtime: ArcSwap::from_pointee(runtime) }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn load(&self) -> Arc<Runtime> {
+        self.runtime.load_full()
+    }
+
+    /// Whether `runtime` is still in force; cheaper than [`load`](Self::load).
+    #[must_use]
+    pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
+        Arc::ptr_eq(&self.runtime.load(), runtime)
+    }
+
+    /// Puts another configuration in force; requests under way end under theirs.
+    pub fn swap(&self, runtime: Runtime) {
+        self.runtime.store(Arc::new(runtime));
+    }
+}

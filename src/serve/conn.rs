@@ -1,0 +1,311 @@
+//! One connection: hyper's, with this configuration's limits, under a watch for time and for the drain.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::sniff::sniff;
+use super::watched::{Busy, Purpose, State, Timeouts, Watched};
+use super::workers::Worker;
+use crate::clock::{self, Deadline};
+use crate::edge::pipeline::AnswerBody;
+use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
+use crate::fault::Fault;
+use crate::ids::ProviderId;
+use crate::metrics::Reason;
+use crate::runtime::EdgeService;
+use crate::wire::forwarded::{Peer, Scheme, Trail};
+
+/// What hyper holds at most for a visitor who does not read, and reads ahead of an upload. Never below the largest head.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Streams at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The least that hyper takes.
+const LEAST_BUFFER_BYTES: usize = 8192;
+
+/// The limits of `[server]` that hyper enforces, made once for a worker and configuration.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    http1: http1::Builder,
+    http2: http2::Builder<StreamExecutor>,
+    timeouts: Timeouts,
+    proxy_protocol: bool,
+}
+
+impl Limits {
+    pub(super) fn new(server: &crate::config::Server, response_timeout: std::time::Duration) -> Self {
+        let timeouts = Timeouts { header: server.header_timeout, body: server.body_timeout, idle: server.idle_timeout };
+        let mut http1 = http1::Builder::new();
+        http1
+            .max_buf_size(BUFFER_BYTES.max(server.max_header_bytes).max(LEAST_BUFFER_BYTES))
+            .max_header_size(server.max_header_bytes)
+            .max_headers(server.max_headers);
+        // A stream that is not asked for anything for so long waits for a visitor who does not read.
+        let stalled = server.body_timeout.max(response_timeout) + clock::TICK * 2;
+        let mut http2 = http2::Builder::new(StreamExecutor { stalled });
+        http2
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(BUFFER_BYTES)
+            .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX));
+        Self { http1, http2, timeouts, proxy_protocol: server.proxy_protocol }
+    }
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S, E>(mut stream: S, address: IpAddr, worker: Arc<Worker<E>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    E: EdgeService,
+{
+    let limits = worker.limits();
+    let deadline = Deadline::new();
+    deadline.arm(limits.timeouts.header);
+    let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol).await {
+        Ok(sniffed) => sniffed,
+        Err(error) => {
+            if error.kind() == io::ErrorKind::TimedOut {
+                worker.refused(Reason::HeaderTimeout);
+            } else if error.kind() == io::ErrorKind::InvalidData {
+                worker.refused(Reason::Malformed);
+            }
+            return;
+        }
+    };
+    let peer = Arc::new(Peer::new(sniffed.source.unwrap_or(address), Scheme::Http));
+    let state = Arc::new(State::new(deadline, sniffed.is_h2));
+    if sniffed.is_h2 {
+        // The preface is here; no head of HTTP/1.1 is to come.
+        state.disarm();
+    }
+    let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state), limits.timeouts));
+    let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
+    if sniffed.is_h2 {
+        drive_h2(limits.http2.serve_connection(io, service), &state, &worker).await;
+    } else {
+        drive_h1(limits.http1.serve_connection(io, service).with_upgrades(), &state, &worker).await;
+    }
+}
+
+async fn drive_h1<S, E>(
+    mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
+    state: &State,
+    worker: &Worker<E>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    E: EdgeService,
+{
+    let mut closing = false;
+    let ended = poll_fn(|cx| {
+        state.deadline.watch(cx);
+        if !closing && worker.is_closing() {
+            closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        if !state.deadline.is_due() {
+            return Poll::Pending;
+        }
+        if state.purpose() == Purpose::Head && state.is_busy() {
+            // A pipelined head came in part while an answer is under way, and hyper reads on only after that.
+            state.arm(Purpose::Head, clock::TICK * 10);
+            return Poll::Pending;
+        }
+        Poll::Ready(None)
+    })
+    .await;
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            if error.is_parse() {
+                worker.refused(Reason::Malformed);
+            }
+            tracing::debug!(%error, "connection ended");
+        }
+        None if state.purpose() == Purpose::Head => {
+            worker.refused(Reason::HeaderTimeout);
+            if let Some(parts) = connection.into_parts() {
+                let mut stream = parts.io.into_inner().into_stream();
+                // RFC 9110 §15.5.9. Into an empty socket buffer it goes at once or, where there is none, not at all.
+                let farewell = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+                let _ = tokio::time::timeout(clock::TICK, stream.write_all(farewell)).await;
+                let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+            }
+        }
+        // Nothing was asked, or nobody reads: there is nobody to tell.
+        None => {}
+    }
+}
+
+async fn drive_h2<S, E>(
+    mut connection: http2::Connection<TokioIo<Watched<S>>, Requests<E>, StreamExecutor>,
+    state: &State,
+    worker: &Worker<E>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    E: EdgeService,
+{
+    let mut closing = false;
+    poll_fn(|cx| {
+        state.deadline.watch(cx);
+        if !closing && worker.is_closing() {
+            closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            }
+            return Poll::Ready(());
+        }
+        if !state.deadline.is_due() {
+            return Poll::Pending;
+        }
+        match state.purpose() {
+            Purpose::Idle if state.is_busy() => state.disarm(),
+            // GOAWAY first; who does not leave after that is left.
+            Purpose::Idle if !closing => {
+                closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                state.arm(Purpose::Idle, clock::TICK * 10);
+                cx.waker().wake_by_ref();
+            }
+            _ => return Poll::Ready(()),
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Runs HTTP/2 streams as tasks of their own, and ends those whose visitor has stopped reading: dropping one resets it.
+#[derive(Debug, Clone, Copy)]
+struct StreamExecutor {
+    stalled: std::time::Duration,
+}
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        let deadline = Deadline::new();
+        let stalled = self.stalled;
+        tokio::spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            poll_fn(|cx| {
+                if stream.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if deadline.is_due() {
+                    return Poll::Ready(());
+                }
+                // hyper polls a stream only when something has happened to it, so being polled is progress.
+                deadline.arm(stalled);
+                deadline.watch(cx);
+                Poll::Pending
+            })
+            .await;
+        });
+    }
+}
+
+/// A connection's requests, handed to the layers of the configuration that is in force when they come.
+struct Requests<E> {
+    worker: Arc<Worker<E>>,
+    peer: Arc<Peer>,
+    state: Arc<State>,
+}
+
+impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> {
+    type Response = Response<ServedBody>;
+    type Error = Fault;
+    type Future = Answer<E::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let busy = self.state.begin();
+        let (head, body) = request.into_parts();
+        let trail = Trail { client: self.peer.address(), kept: 0, peer_trusted: false };
+        let mut ctx = Ctx::new(trail);
+        if !self.state.is_sound() {
+            ctx.refusal = Some(Reason::Malformed);
+        }
+        let request = EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body };
+        Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy) }
+    }
+}
+
+pin_project! {
+    struct Answer<F> {
+        #[pin]
+        inner: F,
+        state: Arc<State>,
+        busy: Option<Busy>,
+    }
+}
+
+impl<F> Future for Answer<F>
+where
+    F: Future<Output = Result<EdgeResponse<AnswerBody>, std::convert::Infallible>>,
+{
+    type Output = Result<Response<ServedBody>, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(EdgeResponse { head, body, .. }) = ready!(this.inner.poll(cx));
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            this.state.upgraded();
+        }
+        let body = ServedBody { inner: body, busy: this.busy.take() };
+        Poll::Ready(Ok(Response::from_parts(head, body)))
+    }
+}
+
+pin_project! {
+    /// The answer's body; its connection is busy until it is gone.
+    struct ServedBody {
+        #[pin]
+        inner: AnswerBody,
+        busy: Option<Busy>,
+    }
+}
+
+impl Body for ServedBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<E> Worker<E> {
+    fn refused(&self, reason: Reason) {
+        self.runtime().ledger().refused(ProviderId::NONE, reason);
+    }
+}

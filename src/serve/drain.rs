@@ -1,0 +1,98 @@
+//! The end of the process, step by step: not ready, no new connections, no new requests, gone.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// How far the end has come; shared by everybody.
+#[derive(Debug, Default)]
+pub struct Drain {
+    not_ready: AtomicBool,
+    closing: AtomicBool,
+    stopped: AtomicBool,
+    /// Connections of all workers.
+    connections: AtomicUsize,
+    changed: Notify,
+    empty: Condvar,
+    lock: Mutex<()>,
+}
+
+impl Drain {
+    /// Says 503 on /readyz; service goes on.
+    pub fn announce(&self) {
+        self.not_ready.store(true, Ordering::Release);
+    }
+
+    /// Whether balancers may send new connections.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.not_ready.load(Ordering::Acquire)
+    }
+
+    pub(super) fn close(&self) {
+        self.announce();
+        self.closing.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Until [`close`](Self::close).
+    pub(super) async fn closing(&self) {
+        self.until(&self.closing).await;
+    }
+
+    /// Until [`stop`](Self::stop).
+    pub(super) async fn stopped(&self) {
+        self.until(&self.stopped).await;
+    }
+
+    async fn until(&self, flag: &AtomicBool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the flag is read, so that no change is missed in between.
+            changed.as_mut().enable();
+            if flag.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) fn opened(&self) {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn closed(&self) {
+        if self.connections.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.empty.notify_all();
+        }
+    }
+
+    /// Waits until no connection is left, `limit` at most.
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.connections.load(Ordering::Acquire) == 0 {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard = self.empty.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

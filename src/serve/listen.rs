@@ -1,0 +1,161 @@
+//! Listening sockets, TCP and unix.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::Listen;
+
+/// Connections that wait to be accepted; the kernel's own limit (`somaxconn`) may be lower.
+const BACKLOG: i32 = 4096;
+
+/// Where a listener really is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// With the port that was free.
+    Tcp(SocketAddr),
+    /// The socket's file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound socket, not yet in any runtime's hands.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Std,
+    bound: Bound,
+}
+
+#[derive(Debug)]
+enum Std {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// An accepted connection and the address at its other end; unix sockets have none, and count as this machine.
+pub(super) enum Accepted {
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    pub(super) fn address(&self) -> IpAddr {
+        match self {
+            Self::Tcp(_, address) => *address,
+            Self::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    /// Takes the connection out of this thread's runtime, so that another's can have it.
+    pub(super) fn detach(self) -> io::Result<Detached> {
+        Ok(match self {
+            Self::Tcp(stream, address) => Detached::Tcp(stream.into_std()?, address),
+            Self::Unix(stream) => Detached::Unix(stream.into_std()?),
+        })
+    }
+}
+
+/// A connection between two workers.
+pub(super) enum Detached {
+    Tcp(std::net::TcpStream, IpAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Detached {
+    /// Puts the connection into this thread's runtime.
+    pub(super) fn attach(self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(stream, address) => Accepted::Tcp(TcpStream::from_std(stream)?, address),
+            Self::Unix(stream) => Accepted::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+/// A listener in a runtime's hands.
+pub(super) enum Incoming {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Incoming {
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Without it a small answer can wait for the acknowledgement of the one before.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, address.ip()))
+            }
+            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Listener {
+    pub(super) fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Puts the listener into this thread's runtime.
+    pub(super) fn attach(self) -> io::Result<Incoming> {
+        Ok(match self.socket {
+            Std::Tcp(listener) => Incoming::Tcp(TcpListener::from_std(listener)?),
+            Std::Unix(listener) => Incoming::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+}
+
+/// Binds all of them, or none.
+pub(super) fn bind(listen: &[Listen]) -> io::Result<Vec<Listener>> {
+    listen
+        .iter()
+        .map(|listen| {
+            let bound = match listen {
+                Listen::Tcp(address) => tcp(*address),
+                Listen::Unix(path) => unix(path),
+            };
+            bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))
+        })
+        .collect()
+}
+
+fn tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` beside `0.0.0.0` is two listeners, as typed.
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit it: a peer that vanished is noticed even on a connection without timeouts, such as a WebSocket.
+    socket.set_keepalive(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener: std::net::TcpListener = socket.into();
+    let bound = Bound::Tcp(listener.local_addr()?);
+    Ok(Listener { socket: Std::Tcp(listener), bound })
+}
+
+fn unix(path: &Path) -> io::Result<Listener> {
+    // A socket file that nobody listens on is left from a process that was killed; anything else is not ours to remove.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener { socket: Std::Unix(listener), bound: Bound::Unix(path.to_path_buf()) })
+}

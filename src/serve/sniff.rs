@@ -1,0 +1,122 @@
+//! The first bytes of a connection: a PROXY header where one must be, then HTTP/1.1 or HTTP/2 by its preface (RFC 9113 §3.4).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::{Buf, Bytes, BytesMut};
+use ppp::{HeaderResult, PartialResult, v1, v2};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::clock::Deadline;
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room for the first read; most heads are shorter.
+const FIRST_READ: usize = 2048;
+/// A PROXY header's longest form: version 2's fixed part and a length of 16 bits would be 64 KiB, of which nobody needs more than this.
+const MAX_PROXY_BYTES: usize = 4096;
+
+/// What a connection turned out to be.
+#[derive(Debug)]
+pub(super) struct Sniffed {
+    /// Bytes that were read and belong to the HTTP connection.
+    pub(super) prefix: Bytes,
+    pub(super) is_h2: bool,
+    /// The address that the PROXY header gave.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// Reads until it is clear what the connection is. An error also where the time is up or the peer has left.
+pub(super) async fn sniff<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    deadline: &Deadline,
+    proxy_protocol: bool,
+) -> io::Result<Sniffed> {
+    let mut buffer = BytesMut::with_capacity(FIRST_READ);
+    let mut source = None;
+    if proxy_protocol {
+        source = loop {
+            read_more(stream, &mut buffer, deadline).await?;
+            if let Some((length, source)) = proxy_header(&buffer)? {
+                buffer.advance(length);
+                break source;
+            }
+        };
+    }
+    loop {
+        let seen = buffer.len().min(H2_PREFACE.len());
+        let is_h2 = seen > 0 && buffer.get(..seen) == H2_PREFACE.get(..seen);
+        if seen == H2_PREFACE.len() || (seen > 0 && !is_h2) {
+            return Ok(Sniffed { prefix: buffer.freeze(), is_h2, source });
+        }
+        read_more(stream, &mut buffer, deadline).await?;
+    }
+}
+
+async fn read_more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, deadline: &Deadline) -> io::Result<()> {
+    let mut reading = pin!(stream.read_buf(buffer));
+    let read = poll_fn(|cx| {
+        if let Poll::Ready(read) = reading.as_mut().poll(cx) {
+            return Poll::Ready(read);
+        }
+        deadline.watch(cx);
+        if deadline.is_due() { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+    })
+    .await?;
+    if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+}
+
+/// The header's length and source address, once it is complete. A `LOCAL` or `UNKNOWN` header gives none: a health check.
+fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
+    let parsed = HeaderResult::parse(bytes);
+    if parsed.is_incomplete() {
+        return if bytes.len() < MAX_PROXY_BYTES { Ok(None) } else { Err(io::ErrorKind::InvalidData.into()) };
+    }
+    let found = match parsed {
+        HeaderResult::V1(Ok(header)) => {
+            let source = match header.addresses {
+                v1::Addresses::Tcp4(pair) => Some(IpAddr::V4(pair.source_address)),
+                v1::Addresses::Tcp6(pair) => Some(IpAddr::V6(pair.source_address)),
+                v1::Addresses::Unknown => None,
+            };
+            (header.header.len(), source)
+        }
+        HeaderResult::V2(Ok(header)) => {
+            let source = match header.addresses {
+                v2::Addresses::IPv4(pair) => Some(IpAddr::V4(pair.source_address)),
+                v2::Addresses::IPv6(pair) => Some(IpAddr::V6(pair.source_address)),
+                v2::Addresses::Unix(_) | v2::Addresses::Unspecified => None,
+            };
+            let source = source.filter(|_| header.command == v2::Command::Proxy);
+            (header.len(), source)
+        }
+        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_headers_of_both_versions_give_the_source() {
+        let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\nGET /";
+        assert_eq!(proxy_header(line).unwrap(), Some((line.len() - 5, Some("192.0.2.7".parse().unwrap()))));
+        assert_eq!(proxy_header(b"PROXY UNKNOWN\r\n").unwrap(), Some((15, None)));
+        let mut binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+        binary.extend_from_slice(&[192, 0, 2, 8, 198, 51, 100, 1, 0, 1, 0, 2]);
+        assert_eq!(proxy_header(&binary).unwrap(), Some((28, Some("192.0.2.8".parse().unwrap()))));
+        assert_eq!(proxy_header(&binary[..20]).unwrap(), None);
+        assert_eq!(proxy_header(b"PROX").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_proxy_header_is_an_error() {
+        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROXY TCP4 x y 1 2\r\n", b"PROXY TCP9 1.2.3.4 1.2.3.4 1 2\r\n"] {
+            assert!(proxy_header(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Entity tags (RFC 9110 §8.8.3) and lists of them (If-Match, If-None-Match).
+//!
+//! Compression makes another representation, and two representations never share a strong tag: so the gzip layer
+//! weakens tags on the way out and takes the weakness off again where a CDN echoes them. Reading allocates nothing;
+//! writing allocates once.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
+
+/// A well-formed entity tag, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntityTag<'a> {
+    /// Whether it began with `W/`.
+    pub weak: bool,
+    /// What stands between the quotes.
+    pub opaque: &'a [u8],
+}
+
+impl<'a> EntityTag<'a> {
+    /// Reads a whole field value, `"abc"` or `W/"abc"`; `None` when it is malformed (the `W` is case-sensitive).
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        match take_tag(value.trim_ascii()) {
+            Some((tag, [])) => Some(tag),
+            _ => None,
+        }
+    }
+
+    /// Strong comparison (RFC 9110 §8.8.3.2), for If-Match and ranges: both strong, both alike.
+    pub fn strong_eq(self, other: EntityTag<'_>) -> bool {
+        !self.weak && !other.weak && self.opaque == other.opaque
+    }
+
+    /// Weak comparison (RFC 9110 §8.8.3.2), for If-None-Match: alike, weak or not.
+    pub fn weak_eq(self, other: EntityTag<'_>) -> bool {
+        self.opaque == other.opaque
+    }
+}
+
+/// The weak form of a strong tag; `None` when it is weak already or malformed.
+pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
+    let parsed = EntityTag::parse(tag.as_bytes())?;
+    if parsed.weak {
+        return None;
+    }
+    let mut weak = Vec::with_capacity(parsed.opaque.len() + 4);
+    weak.extend_from_slice(b"W/\"");
+    weak.extend_from_slice(parsed.opaque);
+    weak.push(b'"');
+    HeaderValue::from_maybe_shared(Bytes::from(weak)).ok()
+}
+
+/// One line of If-Match or If-None-Match with all its tags made strong.
+///
+/// `None` when there is nothing to do: no weak tag, a `*`, or a malformed member (which only its writer can explain).
+pub fn strengthen(line: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = line.as_bytes();
+    memchr::memmem::find(bytes, b"W/\"")?;
+    let mut strong = Vec::with_capacity(bytes.len());
+    let mut changed = false;
+    let mut rest = bytes;
+    while let Some((listed, after)) = take_listed(rest) {
+        let Listed::Tag(tag) = listed else { return None };
+        changed |= tag.weak;
+        if !strong.is_empty() {
+            strong.extend_from_slice(b", ");
+        }
+        strong.push(b'"');
+        strong.extend_from_slice(tag.opaque);
+        strong.push(b'"');
+        rest = after;
+    }
+    if changed { HeaderValue::from_maybe_shared(Bytes::from(strong)).ok() } else { None }
+}
+
+/// A member of a list of tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed<'a> {
+    /// `*`: whatever there is.
+    Any,
+    /// A tag.
+    Tag(EntityTag<'a>),
+    /// Something else, up to the next comma.
+    Malformed,
+}
+
+/// The members of all lines of `name` (If-Match or If-None-Match), in order. A comma inside a tag separates nothing.
+pub fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> ListedTags<'a> {
+    ListedTags { lines: headers.get_all(name).iter(), rest: &[] }
+}
+
+/// Iterator of [`listed`].
+#[derive(Debug)]
+pub struct ListedTags<'a> {
+    lines: ValueIter<'a, HeaderValue>,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for ListedTags<'a> {
+    type Item = Listed<'a>;
+
+    fn next(&mut self) -> Option<Listed<'a>> {
+        loop {
+            if let Some((listed, rest)) = take_listed(self.rest) {
+                self.rest = rest;
+                return Some(listed);
+            }
+            self.rest = self.lines.next()?.as_bytes();
+        }
+    }
+}
+
+/// Whether If-None-Match names `tag` (weak comparison, `*` included): then the answer to GET is 304.
+pub fn none_match_names(headers: &HeaderMap, tag: EntityTag<'_>) -> bool {
+    listed(headers, &super::names::IF_NONE_MATCH).any(|listed| match listed {
+        Listed::Any => true,
+        Listed::Tag(known) => known.weak_eq(tag),
+        Listed::Malformed => false,
+    })
+}
+
+/// The next member of a list and what follows it; `None` at the end.
+///
+/// Each byte is passed over at most twice: a search for a closing quote stops at the next quote, and a member that
+/// begins with a quote cannot begin before it.
+fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
+    let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
+    let line = line.get(start..)?;
+    let (listed, after) = match take_tag(line) {
+        Some((tag, after)) => (Listed::Tag(tag), after),
+        None => match line {
+            [b'*', after @ ..] => (Listed::Any, after),
+            _ => (Listed::Malformed, line),
+        },
+    };
+    let comma = memchr::memchr(b',', after).unwrap_or(after.len());
+    let (between, rest) = after.split_at_checked(comma)?;
+    let alone = between.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+    Some((if alone { listed } else { Listed::Malformed }, rest))
+}
+
+/// A tag at the start of `bytes`, and what follows it.
+fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+    let (weak, quoted) = match bytes {
+        [b'W', b'/', b'"', rest @ ..] => (true, rest),
+        [b'"', rest @ ..] => (false, rest),
+        _ => return None,
+    };
+    let (opaque, rest) = quoted.split_at_checked(memchr::memchr(b'"', quoted)?)?;
+    // etagc: visible ASCII but the quote, and obs-text.
+    if !opaque.iter().all(|&byte| byte == 0x21 || (0x23..=0x7e).contains(&byte) || byte >= 0x80) {
+        return None;
+    }
+    Some((EntityTag { weak, opaque }, rest.get(1..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{IF_MATCH, IF_NONE_MATCH};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn strong(opaque: &str) -> EntityTag<'_> {
+        EntityTag { weak: false, opaque: opaque.as_bytes() }
+    }
+
+    fn weak(opaque: &str) -> EntityTag<'_> {
+        EntityTag { weak: true, opaque: opaque.as_bytes() }
+    }
+
+    #[test]
+    fn tags_are_strong_weak_or_malformed() {
+        assert_eq!(EntityTag::parse(b"\"xyzzy\""), Some(strong("xyzzy")));
+        assert_eq!(EntityTag::parse(b" W/\"a,b\" "), Some(weak("a,b")));
+        assert_eq!(EntityTag::parse(b"\"\""), Some(strong("")));
+        for bad in
+            ["", "abc", "\"", "\"a", "a\"", "w/\"a\"", "W/a", "W/ \"a\"", "\"a b\"", "\"a\"b\"", "\"a\", \"b\"", "*"]
+        {
+            assert_eq!(EntityTag::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn comparison_follows_the_table_of_the_rfc() {
+        assert!(!weak("1").strong_eq(weak("1")) && weak("1").weak_eq(weak("1")));
+        assert!(!weak("1").strong_eq(weak("2")) && !weak("1").weak_eq(weak("2")));
+        assert!(!weak("1").strong_eq(strong("1")) && weak("1").weak_eq(strong("1")));
+        assert!(strong("1").strong_eq(strong("1")) && strong("1").weak_eq(strong("1")));
+    }
+
+    #[test]
+    fn weaken_touches_strong_tags_only() {
+        assert_eq!(weaken(&HeaderValue::from_static("\"a\"")).unwrap(), "W/\"a\"");
+        assert_eq!(weaken(&HeaderValue::from_bytes(b"\"\xe4\"").unwrap()).unwrap().as_bytes(), b"W/\"\xe4\"");
+        assert_eq!(weaken(&HeaderValue::from_static("W/\"a\"")), None);
+        assert_eq!(weaken(&HeaderValue::from_static("a")), None);
+        assert_eq!(weaken(&HeaderValue::from_static("\"a\"b")), None);
+    }
+
+    #[test]
+    fn strengthen_rewrites_a_whole_line() {
+        let line = |text: &'static str| strengthen(&HeaderValue::from_static(text));
+        assert_eq!(line("W/\"a\"").unwrap(), "\"a\"");
+        assert_eq!(line("W/\"a,W\" ,, \"b\",W/\"c\"").unwrap(), "\"a,W\", \"b\", \"c\"");
+        for same in ["", "*", "\"a\"", "\"aW/\", \"b\"", "W/\"a\", junk", "W/\"a\", *", "W/\"a"] {
+            assert_eq!(line(same), None, "{same}");
+        }
+    }
+
+    #[test]
+    fn lists_span_lines() {
+        let mut headers = HeaderMap::new();
+        headers.append(IF_NONE_MATCH, HeaderValue::from_static(" ,\"a\" , W/\"b,c\","));
+        headers.append(IF_NONE_MATCH, HeaderValue::from_static(""));
+        headers.append(IF_NONE_MATCH, HeaderValue::from_static("junk, \"d\"e, * , *x, \"open, \"f\""));
+        let all: Vec<_> = listed(&headers, &IF_NONE_MATCH).collect();
+        assert_eq!(
+            all,
+            [
+                Listed::Tag(strong("a")),
+                Listed::Tag(weak("b,c")),
+                Listed::Malformed,
+                Listed::Malformed,
+                Listed::Any,
+                Listed::Malformed,
+                Listed::Malformed,
+                Listed::Tag(strong("f")),
+            ]
+        );
+        assert_eq!(listed(&headers, &IF_MATCH).count(), 0);
+    }
+
+    #[test]
+    fn none_match_compares_weakly() {
+        let mut headers = HeaderMap::new();
+        assert!(!none_match_names(&headers, strong("a")));
+        headers.append(IF_NONE_MATCH, HeaderValue::from_static("\"x\", W/\"a\""));
+        assert!(none_match_names(&headers, strong("a")));
+        assert!(!none_match_names(&headers, strong("b")));
+        headers.append(IF_NONE_MATCH, HeaderValue::from_static("*"));
+        assert!(none_match_names(&headers, strong("b")));
+    }
+
+    proptest! {
+        #[test]
+        fn written_lists_are_read_back(tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 0..8)) {
+            let text: Vec<_> = tags.iter().map(|(weak, opaque)| format!("{}\"{opaque}\"", if *weak { "W/" } else { "" })).collect();
+            let mut headers = HeaderMap::new();
+            headers.append(IF_NONE_MATCH, HeaderValue::from_str(&text.join(" ,")).unwrap());
+            let wanted: Vec<_> =
+                tags.iter().map(|(weak, opaque)| Listed::Tag(EntityTag { weak: *weak, opaque: opaque.as_bytes() })).collect();
+            prop_assert_eq!(listed(&headers, &IF_NONE_MATCH).collect::<Vec<_>>(), wanted);
+        }
+
+        #[test]
+        fn a_weakened_tag_matches_its_origin_weakly(opaque in "[!#-~]{0,20}") {
+            let value = HeaderValue::from_str(&format!("\"{opaque}\"")).unwrap();
+            let weakened = weaken(&value).unwrap();
+            let (a, b) = (EntityTag::parse(value.as_bytes()).unwrap(), EntityTag::parse(weakened.as_bytes()).unwrap());
+            prop_assert!(a.weak_eq(b) && !a.strong_eq(b));
+            prop_assert_eq!(strengthen(&weakened), Some(value));
+        }
+
+        #[test]
+        fn any_line_ends(line in prop::collection::vec(prop::sample::select(b"\"W/*, ax".to_vec()), 0..60)) {
+            let mut rest = &line[..];
+            while let Some((_, after)) = take_listed(rest) {
+                prop_assert!(after.len() < rest.len());
+                rest = after;
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Host and authority: what is a valid one, when two are the same, which are allowed (RFC 9110 §7.2, RFC 3986 §3.2).
+//!
+//! Stricter than the grammar on purpose: sub-delims, percent-encoding and user information are legal in a URI's
+//! authority, but no real site uses them in Host, and each has carried an attack past a cache that read it another way.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// The longest host name DNS can hold, in bytes; the port is not counted.
+const LONGEST_NAME: usize = 255;
+
+/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
+///
+/// Names hold ASCII letters, digits and `-._~` alone. A port has one to five digits and is at most 65535; a colon with
+/// nothing behind it is accepted, for `port` may be empty (RFC 3986 §3.2.3) and means the default one. An empty host is
+/// refused, although HTTP knows it for targets without an authority: an origin's site always has a name. IPv6 zones and
+/// future forms are refused.
+pub fn valid_host(host: &[u8]) -> bool {
+    let Some((name, port)) = split(host) else { return false };
+    let name_fits = match name {
+        [b'[', address @ .., b']'] => ipv6(address).is_some(),
+        _ => {
+            (1..=LONGEST_NAME).contains(&name.len())
+                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+        }
+    };
+    name_fits && port.is_none_or(|port| port.is_empty() || port_number(port).is_some())
+}
+
+/// Whether two authorities mean the same place: names compared without case, IPv6 addresses by value, a missing or
+/// empty port read as `default_port`. What cannot be read is the same as nothing.
+pub fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
+    let (Some((name_a, port_a)), Some((name_b, port_b))) = (split(a), split(b)) else { return false };
+    let number = |port: Option<&[u8]>| match port {
+        None | Some([]) => Some(default_port),
+        Some(digits) => port_number(digits),
+    };
+    let ports_alike = number(port_a).is_some_and(|port| Some(port) == number(port_b));
+    ports_alike
+        && (name_a.eq_ignore_ascii_case(name_b)
+            || match (name_a, name_b) {
+                ([b'[', a @ .., b']'], [b'[', b @ .., b']']) => ipv6(a).is_some_and(|a| Some(a) == ipv6(b)),
+                _ => false,
+            })
+}
+
+/// The host without its port; an IPv6 address keeps its brackets.
+pub fn host_without_port(host: &str) -> &str {
+    // Only ASCII bytes are cut off, so the text stays whole.
+    split(host.as_bytes()).and_then(|(name, _)| host.get(..name.len())).unwrap_or(host)
+}
+
+/// Whether `host` is one of `allowed`; an empty list allows every host.
+///
+/// An entry is a host, compared without case; `*.example.com` stands for every name below example.com, at any depth,
+/// but not for itself. An entry with a port matches that port alone, one without any. A dot at the end of `host` (the
+/// root of DNS) is ignored.
+pub fn host_allowed(host: &str, allowed: &[String]) -> bool {
+    if allowed.is_empty() {
+        return true;
+    }
+    let Some((name, port)) = split(host.as_bytes()) else { return false };
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let port = port.and_then(port_number);
+    allowed.iter().any(|entry| {
+        let Some((entry_name, entry_port)) = split(entry.as_bytes()) else { return false };
+        let name_fits = match entry_name {
+            [b'*', suffix @ ..] if suffix.first() == Some(&b'.') => {
+                name.len() > suffix.len()
+                    && name
+                        .split_at_checked(name.len() - suffix.len())
+                        .is_some_and(|(_, end)| end.eq_ignore_ascii_case(suffix))
+            }
+            _ => entry_name.eq_ignore_ascii_case(name),
+        };
+        name_fits && entry_port.is_none_or(|entry_port| port.is_some() && port == port_number(entry_port))
+    })
+}
+
+/// Name (brackets kept) and what follows the colon. `None` when brackets or colons stand where they cannot.
+fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let name_length = if host.first() == Some(&b'[') {
+        memchr::memchr(b']', host)? + 1
+    } else {
+        memchr::memchr(b':', host).unwrap_or(host.len())
+    };
+    match host.split_at_checked(name_length)? {
+        (name, []) => Some((name, None)),
+        (name, [b':', port @ ..]) if !port.contains(&b':') => Some((name, Some(port))),
+        _ => None,
+    }
+}
+
+fn ipv6(address: &[u8]) -> Option<Ipv6Addr> {
+    // No textual IPv6 address is longer than 45 bytes; the check spares the parser junk.
+    if address.len() > 45 {
+        return None;
+    }
+    match IpAddr::from_str(std::str::from_utf8(address).ok()?) {
+        Ok(IpAddr::V6(address)) => Some(address),
+        _ => None,
+    }
+}
+
+fn port_number(digits: &[u8]) -> Option<u16> {
+    if !(1..=5).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    u16::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hosts_that_are_valid() {
+        for host in [
+            "example.com",
+            "EXAMPLE.com:8080",
+            "a_b-c~d.example",
+            "example.com.",
+            "localhost:0",
+            "10.0.0.1:65535",
+            "[::1]",
+            "[2001:DB8::1]:443",
+            "[::ffff:1.2.3.4]:80",
+            "example.com:",
+            "[::1]:",
+        ] {
+            assert!(valid_host(host.as_bytes()), "{host}");
+        }
+        assert!(valid_host("a".repeat(255).as_bytes()));
+    }
+
+    #[test]
+    fn hosts_that_are_not() {
+        for host in [
+            "",
+            ":80",
+            "user@example.com",
+            "a,b",
+            "a b",
+            " a",
+            "a/",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "a%41",
+            "a:65536",
+            "a:123456",
+            "a:8x",
+            "a:+80",
+            "a:80:80",
+            "::1",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "[::1]80",
+            "[fe80::1%25eth0]",
+            "[v1.a]",
+            "[1.2.3.4]",
+            "a[::1]",
+            "a\u{e4}",
+            "a!b",
+            "a\0b",
+        ] {
+            assert!(!valid_host(host.as_bytes()), "{host}");
+        }
+        assert!(!valid_host("a".repeat(256).as_bytes()));
+    }
+
+    #[test]
+    fn authorities_are_the_same_with_the_default_port_left_out() {
+        for (a, b) in [
+            ("Example.com", "example.COM"),
+            ("example.com:80", "example.com"),
+            ("example.com:", "example.com:80"),
+            ("example.com:080", "example.com"),
+            ("[::1]:80", "[0:0:0:0:0:0:0:1]"),
+        ] {
+            assert!(same_authority(a.as_bytes(), b.as_bytes(), 80), "{a} {b}");
+        }
+        for (a, b) in [
+            ("a", "b"),
+            ("a:81", "a"),
+            ("a:80", "a:443"),
+            ("a:x", "a:x"),
+            ("a:1:2", "a:1:2"),
+            ("[::1]", "[::2]"),
+            ("a.", "a"),
+        ] {
+            assert!(!same_authority(a.as_bytes(), b.as_bytes(), 80), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn ports_come_off() {
+        for (host, name) in [
+            ("a:80", "a"),
+            ("a", "a"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("a:", "a"),
+            ("", ""),
+            ("[", "["),
+        ] {
+            assert_eq!(host_without_port(host), name);
+        }
+    }
+
+    #[test]
+    fn allowed_hosts_are_exact_or_below_a_wildcard() {
+        let list = ["www.example.com", "*.img.example.com", "admin.example.com:8443", "[::1]"].map(String::from);
+        for host in [
+            "www.example.com",
+            "WWW.example.com:8080",
+            "www.example.com.",
+            "a.img.example.com:1",
+            "a.b.IMG.example.com",
+            "admin.example.com:8443",
+            "[::1]:9",
+        ] {
+            assert!(host_allowed(host, &list), "{host}");
+        }
+        for host in [
+            "example.com",
+            "img.example.com",
+            ".img.example.com.evil",
+            "ximg.example.com",
+            "admin.example.com",
+            "admin.example.com:443",
+            "",
+            "[::2]",
+            "www.example.com:80:80",
+        ] {
+            assert!(!host_allowed(host, &list), "{host}");
+        }
+        assert!(host_allowed("anything", &[]));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_valid_is_itself(name in "[a-z0-9-]{1,20}(\\.[a-z0-9_~-]{1,9}){0,3}", port in prop::option::of(any::<u16>())) {
+            let host = port.map_or(name.clone(), |port| format!("{name}:{port}"));
+            prop_assert!(valid_host(host.as_bytes()));
+            prop_assert_eq!(host_without_port(&host), name);
+            prop_assert!(same_authority(host.as_bytes(), host.to_ascii_uppercase().as_bytes(), 443));
+            prop_assert!(host_allowed(&host, std::slice::from_ref(&host)));
+        }
+
+        #[test]
+        fn no_bytes_panic(host in prop::collection::vec(prop::sample::select(b"a[]:1.%*@\xc3\xa4".to_vec()), 0..20), text in "[\\[\\]:a\u{e4}.*]{0,12}") {
+            let _ = (valid_host(&host), same_authority(&host, &host, 80));
+            let _ = (host_without_port(&text), host_allowed(&text, std::slice::from_ref(&text)));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Request ids and traceparent (W3C Trace Context, level 1): what is valid, and making both at once.
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+/// `00-`, 32 hex digits, `-`, 16 hex digits, `-`, 2 hex digits.
+const TRACEPARENT_LENGTH: usize = 55;
+/// The flags of a trace that we begin: sampled. An origin's tracer that follows its parent would record nothing at all
+/// otherwise.
+const FLAGS: &[u8; 2] = b"01";
+
+/// Whether a request id from outside may be taken over: 1 to 128 of `[A-Za-z0-9._-]`.
+pub fn valid_request_id(id: &[u8]) -> bool {
+    (1..=128).contains(&id.len())
+        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// Whether a traceparent may be passed on.
+///
+/// Version 00 is exactly `00-trace-parent-flags` in lower-case hex, neither id all zeros. A later version may go on
+/// after that, behind a dash; version ff does not exist.
+pub fn valid_traceparent(value: &[u8]) -> bool {
+    let Some((head, rest)) = value.split_at_checked(TRACEPARENT_LENGTH) else { return false };
+    let mut parts = head.split(|&byte| byte == b'-');
+    let (Some(version), Some(trace), Some(parent), Some(flags), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let hex = |part: &[u8], length: usize| {
+        part.len() == length && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let nonzero = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
+    hex(version, 2)
+        && hex(trace, 32)
+        && hex(parent, 16)
+        && hex(flags, 2)
+        && nonzero(trace)
+        && nonzero(parent)
+        && match version {
+            b"00" => rest.is_empty(),
+            b"ff" => false,
+            _ => matches!(rest, [] | [b'-', ..]),
+        }
+}
+
+/// A request id of 32 hex digits and a traceparent whose trace id it is, from 24 random bytes.
+///
+/// Both are views of one block: a single allocation a request.
+pub fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
+    let mut text = [b'0'; TRACEPARENT_LENGTH];
+    let (trace, parent) = random.split_at(16);
+    write_hex(&mut text, 3, trace);
+    write_hex(&mut text, 36, parent);
+    for (at, byte) in [(2, b'-'), (35, b'-'), (52, b'-'), (53, FLAGS[0]), (54, FLAGS[1])] {
+        if let Some(slot) = text.get_mut(at) {
+            *slot = byte;
+        }
+    }
+    // An owner keeps text and count in the same block; `Bytes` from a Vec would add another one when it is first
+    // shared.
+    let block = Bytes::from_owner(text);
+    let id = HeaderValue::from_maybe_shared(block.slice(3..35));
+    let traceparent = HeaderValue::from_maybe_shared(block);
+    // Hex digits and dashes are always a valid value, so the other branch is never taken.
+    match (id, traceparent) {
+        (Ok(id), Ok(traceparent)) => (id, traceparent),
+        _ => (HeaderValue::from_static("0"), HeaderValue::from_static("0")),
+    }
+}
+
+/// Writes `bytes` in lower-case hex from `at` on; the last digit becomes 1 if all are 0, for an id of zeros is invalid.
+fn write_hex(text: &mut [u8; TRACEPARENT_LENGTH], at: usize, bytes: &[u8]) {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let all_zero = bytes.iter().all(|&byte| byte == 0);
+    let mut slots = text.iter_mut().skip(at);
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 0x0f] {
+            if let Some(slot) = slots.next() {
+                *slot = digit(nibble);
+            }
+        }
+    }
+    if all_zero && let Some(last) = text.get_mut(at + 2 * bytes.len() - 1) {
+        *last = b'1';
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn request_ids_are_short_and_plain() {
+        for id in ["a", "A-b_c.9", "4bf92f3577b34da6a3ce929d0e0e4736"] {
+            assert!(valid_request_id(id.as_bytes()), "{id}");
+        }
+        assert!(valid_request_id(&[b'x'; 128]));
+        assert!(!valid_request_id(&[b'x'; 129]));
+        for id in ["", "a b", "a\"", "\u{e4}", "a/b", "a,b", "a\n"] {
+            assert!(!valid_request_id(id.as_bytes()), "{id}");
+        }
+    }
+
+    #[test]
+    fn traceparents_are_read_as_the_standard_says() {
+        for good in [
+            GOOD.to_owned(),
+            GOOD.replacen("00", "01", 1),
+            GOOD.replacen("00", "cc", 1) + "-what-ever",
+            GOOD.replace("-01", "-ff"),
+        ] {
+            assert!(valid_traceparent(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            String::new(),
+            GOOD.to_ascii_uppercase(),
+            GOOD.to_owned() + "-x",
+            GOOD.to_owned() + "0",
+            GOOD[..54].to_owned(),
+            GOOD.replacen("00", "ff", 1),
+            GOOD.replacen("00", "01", 1) + "x",
+            GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            GOOD.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            GOOD.replace("4bf9", "4bg9"),
+            GOOD.replace('-', "_"),
+            GOOD.replace("4736-00f0", "473-600f0"),
+        ] {
+            assert!(!valid_traceparent(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_of_zeros_are_never_made() {
+        let (id, traceparent) = make_ids([0; 24]);
+        assert_eq!(id, format!("{}1", "0".repeat(31)));
+        assert_eq!(traceparent, format!("00-{}1-{}1-01", "0".repeat(31), "0".repeat(15)));
+    }
+
+    proptest! {
+        #[test]
+        fn made_ids_are_valid_and_agree(random in any::<[u8; 24]>()) {
+            let (id, traceparent) = make_ids(random);
+            prop_assert!(valid_request_id(id.as_bytes()) && id.len() == 32);
+            prop_assert!(valid_traceparent(traceparent.as_bytes()));
+            prop_assert_eq!(id.as_bytes(), &traceparent.as_bytes()[3..35]);
+            let wanted = random.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+            if random[..16].iter().any(|&byte| byte != 0) {
+                prop_assert_eq!(id.to_str().unwrap(), &wanted[..32]);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(value in prop::collection::vec(any::<u8>(), 0..70)) {
+            let _ = (valid_request_id(&value), valid_traceparent(&value));
+        }
+    }
+}

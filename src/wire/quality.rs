@@ -1,0 +1,487 @@
+//! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, §12.5).
+//!
+//! A weight has at most three decimals and lies between 0 and 1. A member whose weight is anything else is ignored as a
+//! whole: guessing what was meant could turn a refusal into a wish. Weights are kept in thousandths. Everything is one
+//! pass over the field without allocation.
+
+use http::header::HeaderMap;
+
+use super::names::{ACCEPT, ACCEPT_ENCODING};
+use super::tokens;
+
+/// How the body may travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// As it is.
+    Identity,
+    /// Compressed by gzip.
+    Gzip,
+}
+
+/// What to put into the body of an error page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preference {
+    /// A page for a person.
+    Html,
+    /// `application/problem+json` for a program.
+    Json,
+    /// Nothing: what asks is an image, a style sheet, a font, a player.
+    Nothing,
+}
+
+/// Whether Accept-Encoding makes gzip or identity the better choice (RFC 9110 §12.5.3).
+///
+/// gzip wins when its weight is above 0 and not below identity's. Identity that is not named counts as `*`, or else as
+/// the last resort. No field at all is identity: a CDN that wants gzip says so. When one coding is named twice, the
+/// lower weight counts, for identity is never wrong.
+pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
+    for member in tokens::members(headers, &ACCEPT_ENCODING) {
+        let (coding, weight) = weighed(member);
+        let slot = if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
+            &mut gzip
+        } else if coding.eq_ignore_ascii_case(b"identity") {
+            &mut identity
+        } else if coding == b"*" {
+            &mut any
+        } else {
+            continue;
+        };
+        if let Some(weight) = weight {
+            *slot = Some(slot.map_or(weight, |known: u16| known.min(weight)));
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0);
+    let identity = identity.or(any).unwrap_or(0);
+    if gzip > 0 && gzip >= identity { Coding::Gzip } else { Coding::Identity }
+}
+
+/// How many language ranges are kept.
+const LANGUAGES: usize = 32;
+/// How many bytes of Accept-Language are looked at, over all lines.
+const LANGUAGE_BYTES: usize = 8 * 1024;
+
+/// The language ranges of Accept-Language, best first, each with its weight in thousandths.
+///
+/// Ranges of equal weight keep their order; those of weight 0 ("not this one") come last. The best 32 are kept, from
+/// the first 8 KiB of all lines; a member cut by that bound is dropped. Members that are no language range (RFC 4647
+/// §2.1) are ignored.
+pub fn language_ranges<'a>(lines: impl Iterator<Item = &'a [u8]>) -> LanguageRanges<'a> {
+    let mut ranges = LanguageRanges { ranges: [("", 0); LANGUAGES], next: 0, end: 0 };
+    let mut budget = LANGUAGE_BYTES;
+    for line in lines {
+        let seen = match line.get(..budget) {
+            Some(start) if start.len() < line.len() => {
+                start.get(..memchr::memrchr(b',', start).unwrap_or(0)).unwrap_or(&[])
+            }
+            _ => line,
+        };
+        for member in tokens::of_line(seen) {
+            if let (range, Some(weight)) = weighed(member)
+                && let Some(range) = language_range(range)
+            {
+                ranges.insert(range, weight);
+            }
+        }
+        budget = budget.saturating_sub(line.len());
+        if budget == 0 {
+            break;
+        }
+    }
+    ranges
+}
+
+/// Iterator of [`language_ranges`].
+#[derive(Clone, Debug)]
+pub struct LanguageRanges<'a> {
+    ranges: [(&'a str, u16); LANGUAGES],
+    next: usize,
+    end: usize,
+}
+
+impl<'a> LanguageRanges<'a> {
+    fn insert(&mut self, range: &'a str, weight: u16) {
+        let kept = self.ranges.get(..self.end).unwrap_or(&[]);
+        let at = kept.partition_point(|&(_, known)| known >= weight);
+        if at == LANGUAGES {
+            return;
+        }
+        self.end = LANGUAGES.min(self.end + 1);
+        if let Some(tail) = self.ranges.get_mut(at..self.end) {
+            tail.rotate_right(1);
+            if let Some(slot) = tail.first_mut() {
+                *slot = (range, weight);
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for LanguageRanges<'a> {
+    type Item = (&'a str, u16);
+
+    fn next(&mut self) -> Option<(&'a str, u16)> {
+        if self.next == self.end {
+            return None;
+        }
+        let found = self.ranges.get(self.next).copied();
+        self.next += 1;
+        found
+    }
+}
+
+/// Which error body the asker can use, by Accept.
+///
+/// Browsers end nearly every Accept with `*/*`, so the wildcard alone says little; what is *named* tells a page load
+/// from an image: a type named before a wildcard of no higher weight is what the asker is after. HTML when it is named
+/// and JSON is not weighed higher, when there are only wildcards, and when there is nothing to go by. JSON
+/// (`application/json` or any `+json`) when it outweighs HTML, or equals what HTML gets only by a wildcard (axios sends
+/// `application/json, text/plain, */*`).
+pub fn accept_prefers(headers: &HeaderMap) -> Preference {
+    let mut named = Named::default();
+    for member in tokens::members(headers, &ACCEPT) {
+        if let (range, Some(weight)) = weighed(member) {
+            named.note(range, weight);
+        }
+    }
+    named.decide()
+}
+
+/// The highest weight of each kind of media range.
+#[derive(Default)]
+struct Named {
+    html: Option<u16>,
+    json: Option<u16>,
+    other: Option<u16>,
+    any_text: Option<u16>,
+    any_application: Option<u16>,
+    any: Option<u16>,
+}
+
+impl Named {
+    fn note(&mut self, range: &[u8], weight: u16) {
+        let is = |name: &str| range.eq_ignore_ascii_case(name.as_bytes());
+        let slot = if is("*/*") {
+            &mut self.any
+        } else if is("text/*") {
+            &mut self.any_text
+        } else if is("application/*") {
+            &mut self.any_application
+        } else if is("text/html") || is("application/xhtml+xml") {
+            &mut self.html
+        } else if is("application/json")
+            || range.last_chunk::<5>().is_some_and(|end| end.eq_ignore_ascii_case(b"+json"))
+        {
+            &mut self.json
+        } else if range.contains(&b'/') {
+            &mut self.other
+        } else {
+            return;
+        };
+        *slot = Some(slot.map_or(weight, |known| known.max(weight)));
+    }
+
+    fn decide(&self) -> Preference {
+        let html = self.html.or(self.any_text).or(self.any);
+        let json = self.json.or(self.any_application).or(self.any);
+        let Some(best) = html.max(json).max(self.other) else {
+            // Missing, empty or junk.
+            return Preference::Html;
+        };
+        let html_weight = html.unwrap_or(0);
+        if let Some(json) = self.json.filter(|&json| json > 0)
+            && (json > html_weight || (self.html.is_none() && json == html_weight))
+        {
+            return Preference::Json;
+        }
+        if self.html.is_some_and(|html| html > 0) {
+            return Preference::Html;
+        }
+        if best == 0 || self.other.is_some_and(|other| other > 0 && other >= html_weight) {
+            return Preference::Nothing;
+        }
+        if html_weight > 0 && html_weight >= json.unwrap_or(0) { Preference::Html } else { Preference::Json }
+    }
+}
+
+/// A member without its parameters, and its weight in thousandths: 1000 without one, `None` when it is no weight.
+fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
+    let (value, parameters) = tokens::with_parameters(member);
+    let mut weight = Some(1000);
+    for parameter in parameters {
+        if let [b'q' | b'Q', rest @ ..] = parameter
+            && let [b'=', digits @ ..] = rest
+        {
+            weight = thousandths(digits);
+            break;
+        }
+        if parameter.eq_ignore_ascii_case(b"q")
+            || parameter.first_chunk::<2>().is_some_and(|start| start.eq_ignore_ascii_case(b"q "))
+        {
+            weight = None;
+            break;
+        }
+    }
+    (value, weight)
+}
+
+/// `qvalue` of RFC 9110 §12.4.2: "0" or "1", then at most a point and three digits, which after a 1 are zeros.
+fn thousandths(digits: &[u8]) -> Option<u16> {
+    let (whole, decimals) = match digits {
+        [whole] | [whole, b'.'] => (whole, &[][..]),
+        [whole, b'.', decimals @ ..] if decimals.len() <= 3 => (whole, decimals),
+        _ => return None,
+    };
+    let mut sum = match whole {
+        b'0' => 0,
+        b'1' => 1000,
+        _ => return None,
+    };
+    let mut unit = 100;
+    for digit in decimals {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        sum += u16::from(digit - b'0') * unit;
+        unit /= 10;
+    }
+    (sum <= 1000).then_some(sum)
+}
+
+/// A basic language range (RFC 4647 §2.1): `*`, or subtags of 1 to 8 letters and digits, the first of letters only.
+fn language_range(range: &[u8]) -> Option<&str> {
+    if range != b"*" {
+        let mut subtags = range.split(|&byte| byte == b'-');
+        let fits = |subtag: &[u8]| (1..=8).contains(&subtag.len());
+        let primary = subtags.next()?;
+        if !fits(primary) || !primary.iter().all(u8::is_ascii_alphabetic) {
+            return None;
+        }
+        if !subtags.all(|subtag| fits(subtag) && subtag.iter().all(u8::is_ascii_alphanumeric)) {
+            return None;
+        }
+    }
+    std::str::from_utf8(range).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn coding(lines: &[&str]) -> Coding {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ACCEPT_ENCODING, HeaderValue::from_str(line).unwrap());
+        }
+        gzip_acceptance(&headers)
+    }
+
+    #[test]
+    fn gzip_when_wished_for() {
+        for lines in [
+            &["gzip"][..],
+            &["GZIP"],
+            &["x-gzip"],
+            &["*"],
+            &["gzip, deflate, br"],
+            &["br", "gzip"],
+            &["br;q=1.0, gzip;q=0.8, *;q=0.1"],
+            &["gzip;q=0.001"],
+            &["gzip;q=0.5,identity;q=0.5"],
+            &["identity;q=0, gzip;q=0.2"],
+            &["identity;q=0, *"],
+            &["gzip;q=1.000 , *;q=0"],
+            &["gzip ; q=0.5"],
+            &["deflate;q=\",\", gzip"],
+        ] {
+            assert_eq!(coding(lines), Coding::Gzip, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn identity_in_all_other_cases() {
+        for lines in [
+            &[][..],
+            &[""],
+            &["identity"],
+            &["br"],
+            &["gzip;q=0"],
+            &["gzip;q=0.000"],
+            &["gzip;q=0, *"],
+            &["*;q=0"],
+            &["identity;q=0"],
+            &["identity;q=0.6, gzip;q=0.5"],
+            &["gzip;q=0.3, *;q=0.5"],
+            &["gzip;q=2"],
+            &["gzip;q=0.1234"],
+            &["gzip;q=-1"],
+            &["gzip;q=1.001"],
+            &["gzip;q="],
+            &["gzip;q =1"],
+            &["gzip", "gzip;q=0"],
+            &["gzipped"],
+        ] {
+            assert_eq!(coding(lines), Coding::Identity, "{lines:?}");
+        }
+    }
+
+    fn languages(lines: &[&'static str]) -> Vec<(&'static str, u16)> {
+        language_ranges(lines.iter().map(|line| line.as_bytes())).collect()
+    }
+
+    #[test]
+    fn languages_come_best_first_and_in_order() {
+        assert_eq!(
+            languages(&["da, en-gb;q=0.8, en;q=0.7", "*;q=0, zh-Hant;q=0.8, de;q=0.85"]),
+            [("da", 1000), ("de", 850), ("en-gb", 800), ("zh-Hant", 800), ("en", 700), ("*", 0)]
+        );
+    }
+
+    #[test]
+    fn languages_that_are_none_are_ignored() {
+        assert_eq!(languages(&["en_US, 1a, toolongtag, de-, -de, fr;q=9, x-y-*, \"it\", , nl;foo=1"]), [("nl", 1000)]);
+    }
+
+    #[test]
+    fn languages_are_bounded_in_number_and_bytes() {
+        let many: Vec<_> = (0..100).map(|n| format!("aa-x{n};q=0.{n:03}")).collect();
+        let many = many.join(",");
+        let kept: Vec<_> = language_ranges([many.as_bytes()].into_iter()).collect();
+        assert_eq!(kept.len(), 32);
+        assert_eq!(kept[0], ("aa-x99", 99));
+        assert_eq!(kept[31], ("aa-x68", 68));
+
+        let long = format!("de;q=0.5,{},fr", " ".repeat(LANGUAGE_BYTES));
+        assert_eq!(language_ranges([long.as_bytes(), b"it"].into_iter()).collect::<Vec<_>>(), [("de", 500)]);
+        let cut = format!("{}en-aaaaaa", ",".repeat(LANGUAGE_BYTES - 2));
+        assert_eq!(language_ranges([cut.as_bytes()].into_iter()).count(), 0);
+    }
+
+    fn preference(accept: &str) -> Preference {
+        let mut headers = HeaderMap::new();
+        headers.append(ACCEPT, HeaderValue::from_str(accept).unwrap());
+        accept_prefers(&headers)
+    }
+
+    #[test]
+    fn accept_of_people_wants_html() {
+        assert_eq!(accept_prefers(&HeaderMap::new()), Preference::Html);
+        for accept in [
+            // Chrome, Firefox and Safari loading a page
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,image/svg+xml,*/*;q=0.8",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            // curl, fetch(), a script
+            "*/*",
+            // old Internet Explorer, lynx, Java
+            "text/html, application/xhtml+xml, */*",
+            "text/html, text/plain, text/sgml, text/css, application/xhtml+xml, */*;q=0.01",
+            "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",
+            // jQuery for HTML, Turbo
+            "text/html, */*; q=0.01",
+            "text/vnd.turbo-stream.html, text/html, application/xhtml+xml",
+            "text/*",
+            "TEXT/HTML",
+            "text/html, application/json",
+            "application/json;q=0.5, text/html",
+            "application/json;q=0.5, */*",
+            "image/webp, text/html;q=0.1",
+            "",
+            "junk",
+            "text/html;q=7",
+        ] {
+            assert_eq!(preference(accept), Preference::Html, "{accept}");
+        }
+    }
+
+    #[test]
+    fn accept_of_programs_wants_json() {
+        for accept in [
+            "application/json",
+            "application/problem+json",
+            "application/vnd.github+json",
+            "application/json, text/plain, */*",
+            "application/json, text/javascript, */*; q=0.01",
+            "text/html;q=0.5, application/json",
+            "application/problem+json, text/html;q=0.9",
+            "application/*",
+            "text/html;q=0, */*",
+        ] {
+            assert_eq!(preference(accept), Preference::Json, "{accept}");
+        }
+    }
+
+    #[test]
+    fn accept_of_parts_of_a_page_wants_nothing() {
+        for accept in [
+            // images: Chrome, Firefox, Safari new and old
+            "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",
+            "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
+            "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
+            "image/png,image/svg+xml,image/*;q=0.8,video/*;q=0.8,*/*;q=0.5",
+            "image/avif,image/webp,*/*;q=0.8",
+            "image/webp,*/*",
+            "image/*",
+            // style sheets, video, audio, fonts, event streams
+            "text/css,*/*;q=0.1",
+            "video/webm,video/ogg,video/*;q=0.9,application/ogg;q=0.7,audio/*;q=0.6,*/*;q=0.5",
+            "audio/webm,audio/ogg,audio/wav,audio/*;q=0.9,application/ogg;q=0.7,video/*;q=0.6,*/*;q=0.5",
+            "application/font-woff2;q=1.0,application/font-woff;q=0.9,*/*;q=0.8",
+            "font/*",
+            "text/event-stream",
+            "*/*;q=0",
+        ] {
+            assert_eq!(preference(accept), Preference::Nothing, "{accept}");
+        }
+    }
+
+    #[test]
+    fn weights_are_read_to_the_letter() {
+        for (text, wanted) in [
+            ("0", 0),
+            ("1", 1000),
+            ("0.", 0),
+            ("1.", 1000),
+            ("0.5", 500),
+            ("0.05", 50),
+            ("0.123", 123),
+            ("1.000", 1000),
+        ] {
+            assert_eq!(thousandths(text.as_bytes()), Some(wanted), "{text}");
+        }
+        for text in ["", ".5", "2", "1.1", "0.1234", "0,5", "+1", "1e0", "00", "0.x", "0..1"] {
+            assert_eq!(thousandths(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_weight_of_three_decimals_is_read(weight in 0_u16..=1000) {
+            let text = format!("{}.{:03}", weight / 1000, weight % 1000);
+            prop_assert_eq!(thousandths(text.as_bytes()), Some(weight));
+        }
+
+        #[test]
+        fn languages_are_the_stable_sort(weights in prop::collection::vec(0_u16..=1000, 0..=32)) {
+            let members: Vec<_> =
+                weights.iter().enumerate().map(|(n, w)| (format!("aa-{n}"), *w, format!("{}.{:03}", w / 1000, w % 1000))).collect();
+            let line: Vec<_> = members.iter().map(|(range, _, text)| format!("{range};q={text}")).collect();
+            let mut wanted: Vec<_> = members.iter().map(|(range, weight, _)| (range.as_str(), *weight)).collect();
+            wanted.sort_by_key(|&(_, weight)| std::cmp::Reverse(weight));
+            let line = line.join(", ");
+            prop_assert_eq!(language_ranges([line.as_bytes()].into_iter()).collect::<Vec<_>>(), wanted);
+        }
+
+        #[test]
+        fn nothing_a_client_writes_panics(text in "[ -~]{0,80}") {
+            let value = HeaderValue::from_str(&text).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.append(ACCEPT, value.clone());
+            headers.append(ACCEPT_ENCODING, value.clone());
+            let _ = (accept_prefers(&headers), gzip_acceptance(&headers));
+            prop_assert!(language_ranges([value.as_bytes()].into_iter()).count() <= 32);
+        }
+    }
+}

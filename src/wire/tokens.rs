@@ -1,0 +1,207 @@
+//! Comma-separated lists (RFC 9110 §5.6.1) spread over any number of lines of one field.
+//!
+//! Two readers: [`tokens`] for fields whose members are plain tokens (Connection, Vary, TE, Upgrade), where a quote has
+//! no meaning, and [`members`] for fields whose members may hold quoted strings (Accept, CDN-Loop, Forwarded), where a
+//! comma between quotes separates nothing. Both trim white space and skip empty members. Cost: one pass over the bytes,
+//! no allocation.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
+
+/// The members of all lines of `name`, cut at every comma.
+pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Tokens<'a> {
+    Tokens { lines: headers.get_all(name).iter(), rest: None }
+}
+
+/// The members of all lines of `name`, cut at commas outside quoted strings.
+pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
+    Members { lines: headers.get_all(name).iter(), rest: None }
+}
+
+/// Whether one of the members of `name` is `token`, in any case.
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The members of one line, cut at every comma.
+pub fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    line.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// A member's value and its parameters: `text/html;level=1;q=0.5` is `text/html` and `level=1`, `q=0.5`.
+///
+/// Semicolons inside quoted strings belong to their parameter; empty parameters are skipped.
+pub fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
+    let (value, rest) = cut(member, b';');
+    (value.trim_ascii(), Parameters { rest })
+}
+
+/// Iterator of [`tokens`].
+#[derive(Debug)]
+pub struct Tokens<'a> {
+    lines: ValueIter<'a, HeaderValue>,
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let line = match self.rest.take() {
+                Some(rest) => rest,
+                None => self.lines.next()?.as_bytes(),
+            };
+            let member = match memchr::memchr(b',', line).and_then(|at| line.split_at_checked(at)) {
+                Some((member, rest)) => {
+                    self.rest = rest.get(1..);
+                    member
+                }
+                None => line,
+            };
+            let member = member.trim_ascii();
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+    }
+}
+
+/// Iterator of [`members`].
+#[derive(Debug)]
+pub struct Members<'a> {
+    lines: ValueIter<'a, HeaderValue>,
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let line = match self.rest.take() {
+                Some(rest) => rest,
+                None => self.lines.next()?.as_bytes(),
+            };
+            let (member, rest) = cut(line, b',');
+            self.rest = rest;
+            let member = member.trim_ascii();
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+    }
+}
+
+/// Iterator of [`with_parameters`]: each parameter as written, `name=value`, white space around it removed.
+#[derive(Clone, Debug)]
+pub struct Parameters<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let (parameter, rest) = cut(self.rest.take()?, b';');
+            self.rest = rest;
+            let parameter = parameter.trim_ascii();
+            if !parameter.is_empty() {
+                return Some(parameter);
+            }
+        }
+    }
+}
+
+/// What stands before the first `separator` outside a quoted string, and what stands after it, if there is one.
+///
+/// A quote that is never closed runs to the end: what follows it cannot be told apart, so it stays one piece.
+fn cut(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    let mut quoted = false;
+    let mut at = 0;
+    while let Some(rest) = input.get(at..) {
+        let hit = if quoted { memchr::memchr2(b'"', b'\\', rest) } else { memchr::memchr2(b'"', separator, rest) };
+        let Some(hit) = hit else { break };
+        match rest.get(hit) {
+            Some(b'"') => quoted = !quoted,
+            // A quoted pair: the next byte stands for itself.
+            Some(b'\\') if quoted => at += 1,
+            _ => return (input.get(..at + hit).unwrap_or(input), rest.get(hit + 1..)),
+        }
+        at += hit + 1;
+    }
+    (input, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{ACCEPT, CONNECTION};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(name: &HeaderName, lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(name.clone(), HeaderValue::from_str(line).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn tokens_span_lines_and_skip_empty_members() {
+        let headers = map(&CONNECTION, &["a, ,b\t,", "", ",", " c"]);
+        let all: Vec<_> = tokens(&headers, &CONNECTION).collect();
+        assert_eq!(all, [b"a", b"b", b"c"]);
+        assert!(has_token(&headers, &CONNECTION, "B"));
+        assert!(!has_token(&headers, &CONNECTION, "d"));
+        assert_eq!(of_line(b"a,,b , ").count(), 2);
+    }
+
+    #[test]
+    fn members_keep_commas_between_quotes() {
+        let headers = map(&ACCEPT, &[r#"a;x="1,2\",3", b"#, r#"c"unclosed, d"#]);
+        let all: Vec<_> = members(&headers, &ACCEPT).collect();
+        assert_eq!(all, [&br#"a;x="1,2\",3""#[..], b"b", br#"c"unclosed, d"#]);
+    }
+
+    #[test]
+    fn parameters_are_cut_at_semicolons_outside_quotes() {
+        let (value, parameters) = with_parameters(br#"text/html ; a="x;y";; q=1 "#);
+        assert_eq!(value, b"text/html");
+        assert_eq!(parameters.collect::<Vec<_>>(), [&br#"a="x;y""#[..], b"q=1"]);
+        assert_eq!(with_parameters(b"x").1.count(), 0);
+        assert_eq!(with_parameters(b"").0, b"");
+    }
+
+    #[test]
+    fn a_backslash_at_the_end_is_no_trap() {
+        assert_eq!(cut(b"\"\\", b','), (&b"\"\\"[..], None));
+        assert_eq!(cut(b"\\,a", b','), (&b"\\"[..], Some(&b"a"[..])));
+    }
+
+    proptest! {
+        #[test]
+        fn plain_lists_come_back_whole(lists in prop::collection::vec(prop::collection::vec("[a-zA-Z0-9-]{1,9}", 0..6), 0..4)) {
+            let mut headers = HeaderMap::new();
+            for list in &lists {
+                headers.append(CONNECTION, HeaderValue::from_str(&list.join(" ,\t")).unwrap());
+            }
+            let wanted: Vec<_> = lists.iter().flatten().map(String::as_bytes).collect();
+            prop_assert_eq!(tokens(&headers, &CONNECTION).collect::<Vec<_>>(), wanted.clone());
+            prop_assert_eq!(members(&headers, &CONNECTION).collect::<Vec<_>>(), wanted);
+        }
+
+        #[test]
+        fn any_bytes_are_cut_without_loss(input in prop::collection::vec(prop::sample::select(b"a,;\"\\ ".to_vec()), 0..40)) {
+            let mut length = 0;
+            let mut rest = Some(&input[..]);
+            while let Some(piece) = rest {
+                let (first, after) = cut(piece, b',');
+                length += first.len() + usize::from(after.is_some());
+                rest = after;
+            }
+            prop_assert_eq!(length, input.len());
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The configuration from outside: the sample files, and what an operator reads when one is wrong.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edgeshim::config::{self, LogFormat, Settings, Target};
+use edgeshim::edge::request::class::CacheMode;
+use proptest::prelude::*;
+
+const REFERENCE: &str = include_str!("../config/edgeshim.toml");
+const ETSY: &str = include_str!("../config/etsy.toml");
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+fn told(text: &str) -> Vec<String> {
+    match config::parse(text, "edgeshim.toml", &folder()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+/// The reference with every line that bears the mark made live.
+fn uncommented(mark: &str) -> String {
+    REFERENCE
+        .lines()
+        .map(|line| line.strip_prefix(mark).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn reference_file_equals_the_defaults() {
+    let path = folder().join("edgeshim.toml");
+    assert_eq!(config::load(&path).map_err(|problems| problems.to_string()), Ok(Settings::default()));
+}
+
+#[test]
+fn reference_file_names_every_key_that_is_in_effect() {
+    let reference: toml::Table = REFERENCE.parse().expect("TOML");
+    let effective = Settings::default().effective_json();
+    for (block, keys) in effective.as_object().expect("an object") {
+        // Those two have no default.
+        if block == "provider" || block == "class" {
+            assert_eq!(keys.as_array().map(Vec::len), Some(0));
+            continue;
+        }
+        for key in keys.as_object().expect("a block").keys() {
+            assert!(reference[block].get(key).is_some(), "{block}.{key}");
+        }
+    }
+}
+
+#[test]
+fn commented_examples_are_valid_when_uncommented() {
+    let text = uncommented("#: ");
+    let settings =
+        config::parse(&text, "edgeshim.toml", &folder()).map_err(|problems| problems.to_string()).expect("valid");
+    assert_eq!(
+        settings.providers.iter().map(|p| (&*p.name, &*p.preset)).collect::<Vec<_>>(),
+        [("fastly", "fastly"), ("video-cdn", "rfc9213")]
+    );
+    assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
+    // But for the blocks that have no default the examples change nothing.
+    assert_eq!(Settings { providers: Vec::new(), classes: Vec::new(), ..settings }, Settings::default());
+}
+
+#[test]
+fn examples_of_later_releases_are_refused_by_name() {
+    let told = told(&uncommented("#~ "));
+    for key in ["server.tls", "provider[0].tag_header", "provider[0].verify"] {
+        let start = format!(" {key}: ");
+        assert!(told.iter().any(|line| line.contains(&start) && line.contains("later release")), "{key}: {told:#?}");
+    }
+    assert_eq!(told.len(), 3, "{told:#?}");
+}
+
+#[test]
+fn keys_of_later_releases_are_refused_but_at_their_defaults() {
+    for text in [
+        "[origin]\nurl = \"https://origin.example\"",
+        "[origin]\nmax_in_flight = 1",
+        "[origin]\nmax_waiting = 1",
+        "[origin.tls]\nserver_name = \"origin.example\"",
+        "[gzip]\ninflate = true",
+        "[whoopsie]\npages = \"pages\"",
+        "[beacon]\ncountry_database = \"geo.mmdb\"",
+        "[edge_logs]\ntoken = \"env:TOKEN\"",
+        "[rum]\npath = \"/rum\"",
+    ] {
+        let told = told(text);
+        assert_eq!(told.len(), 1, "{text}: {told:#?}");
+        assert!(told[0].contains("later release; write "), "{told:#?}");
+    }
+    assert_eq!(told("[gzip]\ntwins = \"1GiB\""), [""; 0]);
+}
+
+#[test]
+fn models_file_has_its_classes_providers_and_log() {
+    let settings = config::load(&folder().join("etsy.toml")).map_err(|problems| problems.to_string()).expect("valid");
+    assert_eq!(
+        settings.providers.iter().map(|p| (&*p.name, &*p.preset)).collect::<Vec<_>>(),
+        [("akamai", "akamai"), ("edgecast", "edgecast"), ("fastly", "fastly")]
+    );
+    let mut names: Vec<&str> = settings.classes.iter().map(|class| &*class.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["html", "image", "static"]);
+    let long_lived: HashSet<&str> = settings
+        .classes
+        .iter()
+        .filter(|class| class.cache.mode == CacheMode::Override && class.cache.ttl == Some(94_670_800))
+        .flat_map(|class| class.path.iter().map(|glob| &**glob))
+        .collect();
+    for glob in ["*.gif", "*.jpg", "*.jpeg", "*.png", "*.css", "*.js"] {
+        assert!(long_lived.contains(glob), "{glob}");
+    }
+    assert_eq!(settings.origin.target, Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000 });
+    assert_eq!(settings.beacon.path, "/status/images/beacon.gif");
+    assert_eq!(settings.access_log.format, LogFormat::Etsy);
+}
+
+#[test]
+fn names_are_kept_as_the_rest_compares_them() {
+    let text = "[[provider]]\nname = \"Fastly\"\n[[provider]]\nname = \"mine\"\n[server]\n\
+                hosts = [\"WWW.Example.COM\"]\n\
+                trusted_proxies = [\"10.0.0.1\"]\n[whoopsie]\nhosts = { \"WWW.Example.DE\" = \"de\" }\n\
+                [gzip]\ntypes = [\"Text/HTML\"]\n\
+                [access_log]\noutput = \"file:access.log\"\n";
+    let settings = config::parse(text, "edgeshim.toml", Path::new("/etc/edgeshim")).expect("valid");
+    assert_eq!((&*settings.providers[0].name, &*settings.providers[0].preset), ("fastly", "fastly"));
+    assert_eq!((&*settings.providers[1].name, &*settings.providers[1].preset), ("mine", "generic"));
+    assert_eq!(settings.server.hosts, ["www.example.com"]);
+    assert_eq!(settings.server.trusted_proxies[0].to_string(), "10.0.0.1/32");
+    assert_eq!(settings.whoopsie.hosts.get("www.example.de").map(String::as_str), Some("de"));
+    assert_eq!(settings.gzip.types, ["text/html"]);
+    assert_eq!(settings.access_log.output, config::LogOutput::File("/etc/edgeshim/access.log".into()));
+}
+
+#[test]
+fn effective_configuration_reads_back_as_itself() {
+    let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
+               max_request_body = \"1000B\"\n\
+               [origin]\nurl = \"http://[::1]:81\"\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
+    for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned()] {
+        let settings = config::parse(&text, "edgeshim.toml", &folder()).expect("valid");
+        let again = toml::to_string(&settings.effective_json()).expect("TOML");
+        let again = config::parse(&again, "effective", &folder()).map_err(|problems| problems.to_string());
+        assert_eq!(again, Ok(settings));
+    }
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let text = "[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"hunter2\"\n";
+    let settings = config::parse(text, "edgeshim.toml", &folder()).expect("valid");
+    assert!(settings.admin.token.as_ref().is_some_and(|token| token.matches(b"hunter2")));
+    assert_eq!(settings.effective_json()["admin"]["token"], "***");
+    for shown in [format!("{settings:?}"), settings.effective_json().to_string()] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    for wrong in [
+        "[admin]\ntoken = \"hunter 2\"",
+        "[admin]\ntoken = [\"hunter2\"]",
+        "[admin]\ntokens = \"hunter2\"",
+        "[admin]\ntoken = \"hunter2",
+    ] {
+        let told = told(wrong);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(!told[0].contains("hunter"), "{told:?}");
+    }
+}
+
+#[test]
+fn admin_beyond_loopback_wants_a_token() {
+    assert_eq!(told("[admin]\nlisten = \"[::1]:9900\""), [""; 0]);
+    assert_eq!(told("[admin]\nlisten = \"unix:/run/admin.sock\""), [""; 0]);
+    for listen in ["0.0.0.0:9900", "[::]:9900", "192.0.2.1:0"] {
+        let told = told(&format!("[admin]\nlisten = \"{listen}\""));
+        assert!(told.len() == 1 && told[0].contains("token = \"env:ADMIN_TOKEN\""), "{told:?}");
+    }
+    // A token that cannot be read is one problem, not two.
+    assert_eq!(told("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"env:EDGESHIM_UNSET\"").len(), 1);
+}
+
+#[test]
+fn admin_and_server_cannot_share_an_address() {
+    for text in [
+        "[server]\nlisten = [\"127.0.0.1:9900\"]",
+        "[admin]\nlisten = \"127.0.0.1:8080\"",
+        "[server]\nlisten = [\"0.0.0.0:9900\"]",
+    ] {
+        assert_eq!(told(text).len(), 1, "{text}: {:?}", told(text));
+    }
+}
+
+#[test]
+fn file_that_is_no_utf8_is_one_problem_with_its_place() {
+    // The name holds the process, so that runs side by side do not meet.
+    let path = std::env::temp_dir().join(format!("edgeshim-config-test-{}.toml", std::process::id()));
+    std::fs::write(&path, b"[server]\nworkers = \"\xff\"\n").expect("a temporary file");
+    let told = config::load(&path);
+    std::fs::remove_file(&path).expect("removed");
+    let told = told.expect_err("no UTF-8");
+    assert_eq!(told.len(), 1);
+    assert!(told.to_string().contains(":2:12: byte 0xff is no UTF-8"), "{told}");
+}
+
+/// One mistake a line: what stands in the file, and what its message has to name.
+#[rustfmt::skip] // a table reads by its rows
+const MISTAKES: [(&str, &str, &str, &str); 30] = [
+    // block, what is typed, the value as it is shown, a part of the remedy
+    ("server", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8080\"]", "\"127.0.0.1:8080\"", "another address"),
+    ("server", "workers = 513", "513", "from 0 to 512"),
+    ("server", "hosts = [\"*.example.com\"]", "\"*.example.com\"", "write each name"),
+    ("server", "trusted_proxies = [\"10.0.0.0/33\"]", "\"10.0.0.0/33\"", "\"10.0.0.0/8\""),
+    ("server", "proxy_protocol = \"v2\"", "\"v2\"", "write true or false"),
+    ("server", "max_connections = 0", "0", "from 1 to"),
+    ("server", "max_header_bytes = \"1KiB\"", "\"1KiB\"", "from \"4KiB\" to \"1MiB\""),
+    ("server", "max_request_body = \"10MB\"", "\"10MB\"", "write \"10MiB\""),
+    ("server", "header_timeout = \"10 parsecs\"", "\"10 parsecs\"", "write a whole number and a unit"),
+    ("server", "body_timeout = \"0s\"", "\"0s\"", "write a duration above 0"),
+    ("server", "idle_timeot = \"75s\"", "\"75s\"", "did you mean \"idle_timeout\"?"),
+    ("admin", "listen = \"localhost:9900\"", "\"localhost:9900\"", "write \"127.0.0.1:9900\""),
+    ("admin", "token = \"env:EDGESHIM_UNSET\"", "\"env:EDGESHIM_UNSET\"", "set \"EDGESHIM_UNSET\""),
+    ("origin", "url = \"ftp://origin.example\"", "\"ftp://origin.example\"", "write http://HOST:PORT"),
+    ("origin", "connect_timeout = 2", "2", "write for example \"2s\""),
+    ("origin", "max_in_flight = 100", "100", "write 0"),
+    ("identity", "header = \"X CDN\"", "\"X CDN\"", "\"X-CDN-Provider\""),
+    ("identity", "unknown = \"refuse\"", "\"refuse\"", "write one of \"count\", \"reject\""),
+    ("gzip", "level = 10", "10", "from 1 to 9"),
+    ("gzip", "types = [\"text/html; charset=utf-8\"]", "\"text/html; charset=utf-8\"", "write the type alone"),
+    ("whoopsie", "statuses = [\"404\"]", "\"404\"", "write \"5xx\""),
+    ("whoopsie", "default_locale = \"en_GB\"", "\"en_GB\"", "write one like \"en\""),
+    ("whoopsie", "status_url = \"javascript:alert(1)\"", "\"javascript:alert(1)\"", "\"https://status.example.com/\""),
+    ("beacon", "path = \"beacon.gif\"", "\"beacon.gif\"", "starts with one \"/\""),
+    ("access_log", "output = \"stderr\"", "\"stderr\"", "write \"off\", \"stdout\" or file:PATH"),
+    ("provider", "name = \"other\"", "\"other\"", "write another"),
+    ("provider", "preset = \"fastley\"", "\"fastley\"", "did you mean \"fastly\"?"),
+    ("class", "path = [\"images/*.png\"]", "\"images/*.png\"", "write \"/images/*.png\""),
+    ("class", "cache = { mode = \"keep\", ttl = \"7d\" }", "\"7d\"", "write mode = \"override\" or \"default\""),
+    ("class", "whoopsie = \"sometimes\"", "\"sometimes\"", "write one of \"auto\", \"always\", \"never\""),
+];
+
+#[test]
+fn thirty_mistakes_give_thirty_messages_with_key_value_and_remedy() {
+    let mut text = String::new();
+    let mut expected = Vec::new();
+    let mut before = "";
+    for (block, typed, value, remedy) in MISTAKES {
+        if block != before {
+            let header = match block {
+                "class" => "[[class]]\nname = \"c\"\n".to_owned(),
+                "provider" => "[[provider]]\n".to_owned(),
+                other => format!("[{other}]\n"),
+            };
+            text += &header;
+            before = block;
+        }
+        text += typed;
+        text += "\n";
+        let key = typed.split(" = ").next().expect("a key");
+        expected.push((text.lines().count(), key, value, remedy));
+    }
+    let told = told(&text);
+    assert_eq!(told.len(), 30, "{told:#?}");
+    for ((line, key, value, remedy), told) in expected.into_iter().zip(&told) {
+        assert!(told.starts_with(&format!("edgeshim.toml:{line}: ")), "{line} {key}: {told}");
+        let (_, rest) = told.split_once(key).unwrap_or_else(|| panic!("{key}: {told}"));
+        let (_, rest) = rest.split_once(&format!(": {value} ")).unwrap_or_else(|| panic!("{value}: {told}"));
+        assert!(rest.contains(remedy), "{remedy}: {told}");
+    }
+}
+
+#[test]
+fn lists_of_wrong_things_tell_each() {
+    assert_eq!(told("[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", 3]\n").len(), 3);
+    assert_eq!(told("provider = 3\n[[class]]\nname = \"a\"\n[[class]]\nname = \"A\"\npath = [\"*\"]\n").len(), 3);
+    assert_eq!(told("[provider]\nname = \"fastly\"\n").len(), 1);
+    assert_eq!(told("nonsense = 1\n[sever]\nworkers = 1\n").len(), 2);
+}
+
+#[test]
+fn timeouts_read_as_typed() {
+    let settings = config::parse("[server]\ndrain_delay = \"250ms\"\n", "edgeshim.toml", &folder()).expect("valid");
+    assert_eq!(settings.server.drain_delay, Duration::from_millis(250));
+}
+
+/// Pieces that belong into a file, so that the mutated one gets past the TOML.
+fn piece() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        prop::sample::select(vec![
+            "=",
+            "[",
+            "]",
+            "[[class]]",
+            "{",
+            "}",
+            "\"",
+            "\n",
+            "#",
+            "'",
+            "1",
+            "-9",
+            "true",
+            "\"env:PATH\"",
+            "cache.ttl = \"1s\"",
+            "\"\"\"",
+            "[server]",
+            "mode = \"never\"",
+            "\"unix:/x\"",
+            "1979-05-27",
+            "0xff",
+            "1e9",
+            "nan",
+            "\"5xx\"",
+            "é",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_told_or_taken(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder()) {
+            prop_assert!(problems.len() > 0 && !problems.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn mutated_reference_is_told_or_taken(
+        example in any::<bool>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, piece()), 1..4),
+    ) {
+        let mut text: Vec<char> = if example { uncommented("#: ") } else { uncommented("#~ ") }.chars().collect();
+        for (at, length, piece) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + length).min(text.len());
+            text.splice(at..end, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder()) {
+            for problem in &problems {
+                prop_assert!(!problem.to_string().contains(char::is_control));
+            }
+        }
+    }
+
+    #[test]
+    fn any_value_under_any_key_is_told_or_taken(key in 0..200_usize, value in piece()) {
+        // One assignment of the reference at a time gets another value.
+        let mut lines: Vec<String> = uncommented("#: ").lines().map(str::to_owned).collect();
+        let live = |at: &usize| lines[*at].contains(" = ") && !lines[*at].starts_with('#');
+        let assignments: Vec<usize> = (0..lines.len()).filter(live).collect();
+        let at = assignments[key % assignments.len()];
+        let name = lines[at].split(" = ").next().unwrap_or_default().to_owned();
+        lines[at] = format!("{name} = {value}");
+        _ = config::parse(&lines.join("\n"), "edgeshim.toml", &folder());
+        lines[at] = format!("{name} = {value:?}");
+        _ = config::parse(&lines.join("\n"), "edgeshim.toml", &folder());
+    }
+}

@@ -1,0 +1,91 @@
+//! Cache-Control from hostile origins: reading, merging, writing and the class's decision.
+//!
+//! The first two bytes choose class, status and request; the rest is split into field lines at line feeds. A line that starts with
+//! a byte below 8 goes to another field than Cache-Control.
+
+#![no_main]
+
+use std::time::SystemTime;
+
+use edgeshim::cdn::dialect::Dialect;
+use edgeshim::edge::cache_control::policy::{Facts, Prepared};
+use edgeshim::edge::request::class::{CacheMode, CachePolicy};
+use edgeshim::wire::cache_control::CacheControl;
+use edgeshim::wire::names;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&[class, request], rest)) = data.split_first_chunk::<2>() else { return };
+    let lines: Vec<&[u8]> = rest.split(|&b| b == b'\n').collect();
+    reads_what_it_wrote(&lines);
+    decides(class, request, &lines);
+});
+
+fn reads_what_it_wrote(lines: &[&[u8]]) {
+    let mut parsed = CacheControl::parse(lines.iter().copied());
+    let backwards = CacheControl::parse(lines.iter().rev().copied());
+    assert_eq!(parsed, backwards);
+    let (left, right) = lines.split_at(lines.len() / 2);
+    assert_eq!(parsed, CacheControl::parse(right.iter().copied()).merge(CacheControl::parse(left.iter().copied())));
+
+    let value = parsed.to_header_value();
+    parsed.settle();
+    assert_eq!(parsed, CacheControl::parse(value.as_ref().map(HeaderValue::as_bytes)));
+    assert!(value.is_none_or(|value| parsed.is_written_as(value.as_bytes())));
+}
+
+fn decides(class: u8, request: u8, lines: &[&[u8]]) {
+    let mut answer = HeaderMap::new();
+    for line in lines {
+        let (name, text) = match line {
+            [0, text @ ..] => (&names::EXPIRES, text),
+            [1, text @ ..] => (&names::DATE, text),
+            [2, text @ ..] => (&names::PRAGMA, text),
+            [3, text @ ..] => (&names::VARY, text),
+            [4, text @ ..] => (&names::SET_COOKIE, text),
+            [5, text @ ..] => (&names::SURROGATE_CONTROL, text),
+            [6, text @ ..] => (&names::CDN_CACHE_CONTROL, text),
+            [7, text @ ..] => (&names::AGE, text),
+            text => (&names::CACHE_CONTROL, *text),
+        };
+        if let Ok(value) = HeaderValue::from_bytes(text) {
+            answer.append(name, value);
+        }
+    }
+    let bit = |byte: u8, index: u32| byte >> index & 1 == 1;
+    let policy = CachePolicy {
+        mode: [CacheMode::Keep, CacheMode::Default, CacheMode::Override, CacheMode::Never][usize::from(class & 3)],
+        ttl: bit(class, 2).then_some(60),
+        edge_ttl: bit(class, 3).then_some(u64::MAX),
+        stale_while_revalidate: bit(class, 4).then_some(5),
+        immutable: bit(class, 4),
+        strip_cookies: bit(class, 5),
+        vary: bit(class, 6).then(|| vec!["Accept-Encoding".to_owned()]),
+        allow_authorization: bit(class, 7),
+        ..CachePolicy::keep()
+    };
+    let status = [200, 206, 304, 404, 302, 201, 503, 101][usize::from(request & 7)];
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let method = if bit(request, 3) { Method::POST } else { Method::GET };
+    let facts = Facts { method: &method, authorization: bit(request, 4), fault: bit(request, 5), now: SystemTime::now };
+
+    let prepared = Prepared::new(&policy, Dialect::Generic);
+    prepared.apply(&mut answer, status, &facts);
+    let once = answer.clone();
+    let again = prepared.apply(&mut answer, status, &facts);
+    assert_eq!(once, answer);
+    assert!(again.action.is_none());
+    if status.is_informational() {
+        return;
+    }
+
+    assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
+    let words = CacheControl::parse(answer.get(&names::CACHE_CONTROL).map(HeaderValue::as_bytes));
+    assert!(!(words.is_restricted() && words.has_lifetime()));
+    if facts.fault || status.is_server_error() {
+        assert!(words.no_store);
+    }
+    let lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
+    assert!(!(method == Method::GET && lasting && answer.contains_key(&names::SET_COOKIE)));
+}

@@ -1,0 +1,350 @@
+//! Licences, sources and duplicate versions of everything that is built into the product, held against `deploy/ci/deny.toml`:
+//! the file that cargo-deny reads too, so that both judge alike. Only what ships counts: normal and build dependencies of the
+//! Linux target, no dev-dependencies.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// A crate that ships.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Package {
+    name: String,
+    version: String,
+    licence: Option<String>,
+    /// `None`: a path, which is this repository.
+    source: Option<String>,
+}
+
+/// What `deny.toml` says.
+#[derive(Debug, Default)]
+struct Policy {
+    allowed: BTreeSet<String>,
+    /// Crate name (or `name@version`) to the licences that are allowed for it alone.
+    exceptions: BTreeMap<String, BTreeSet<String>>,
+    /// `name@version` that may stand beside another version of itself.
+    skipped: BTreeSet<String>,
+    /// Sources besides crates.io.
+    sources: BTreeSet<String>,
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// The crates that ship, from the output of `cargo metadata`: what the root reaches by normal and build dependencies.
+fn shipped(metadata: &Value) -> Vec<Package> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
+        .into_iter()
+        .filter_map(|node| Some((text_of(&node["id"])?, node)))
+        .collect();
+    let mut reached = BTreeSet::new();
+    let mut waiting: Vec<String> = list(&metadata["workspace_members"]).iter().filter_map(text_of).collect();
+    while let Some(id) = waiting.pop() {
+        if !reached.insert(id.clone()) {
+            continue;
+        }
+        let Some(node) = nodes.get(&id) else { continue };
+        for dependency in list(&node["deps"]) {
+            let ships = list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev");
+            waiting.extend(text_of(&dependency["pkg"]).filter(|_| ships));
+        }
+    }
+    let package = |value: &Value| Package {
+        name: text_of(&value["name"]).unwrap_or_default(),
+        version: text_of(&value["version"]).unwrap_or_default(),
+        licence: text_of(&value["license"]),
+        source: text_of(&value["source"]),
+    };
+    let ships = |value: &&Value| text_of(&value["id"]).is_some_and(|id| reached.contains(&id));
+    list(&metadata["packages"]).iter().filter(ships).map(package).collect()
+}
+
+/// Reads the parts of cargo-deny's file that are judged here; what has the wrong shape is a message.
+fn policy(text: &str) -> Result<Policy, String> {
+    let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+    let strings = |value: Option<&toml::Value>| -> BTreeSet<String> {
+        value
+            .and_then(toml::Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
+    };
+    let block = |name: &str, key: &str| table.get(name).and_then(|block| block.get(key));
+    let tables = |value: Option<&toml::Value>| value.and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let mut policy = Policy {
+        allowed: strings(block("licenses", "allow")),
+        sources: strings(block("sources", "allow-registry")),
+        ..Policy::default()
+    };
+    if policy.allowed.is_empty() {
+        return Err("[licenses] allow is empty: list the licences that may ship".into());
+    }
+    for exception in tables(block("licenses", "exceptions")) {
+        let name = exception
+            .get("crate")
+            .and_then(toml::Value::as_str)
+            .ok_or("[licenses] exceptions: an entry without `crate`")?;
+        policy.exceptions.insert(name.to_owned(), strings(exception.get("allow")));
+    }
+    for skip in tables(block("bans", "skip")) {
+        let name = skip.get("crate").and_then(toml::Value::as_str).ok_or("[bans] skip: an entry without `crate`")?;
+        let reason = skip.get("reason").and_then(toml::Value::as_str).unwrap_or_default();
+        if reason.trim().is_empty() || !name.contains('@') {
+            return Err(format!("[bans] skip: {name} needs `crate = \"name@version\"` and a `reason`"));
+        }
+        policy.skipped.insert(name.to_owned());
+    }
+    Ok(policy)
+}
+
+/// Evaluates an SPDX expression (AND binds closer than OR, WITH closest; `/` is the old way to write OR).
+fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let words: Vec<&str> = spaced.split_ascii_whitespace().collect();
+    let mut at = 0;
+    let value = either(&words, &mut at, allowed)?;
+    if at == words.len() { Ok(value) } else { Err(format!("`{}` where AND, OR or the end should be", words[at])) }
+}
+
+fn either(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let mut value = both(words, at, allowed)?;
+    while words.get(*at) == Some(&"OR") {
+        *at += 1;
+        value |= both(words, at, allowed)?;
+    }
+    Ok(value)
+}
+
+fn both(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let mut value = one(words, at, allowed)?;
+    while words.get(*at) == Some(&"AND") {
+        *at += 1;
+        value &= one(words, at, allowed)?;
+    }
+    Ok(value)
+}
+
+fn one(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let word = *words.get(*at).ok_or("the expression ends too early")?;
+    *at += 1;
+    match word {
+        "(" => {
+            let value = either(words, at, allowed)?;
+            if words.get(*at) != Some(&")") {
+                return Err("a bracket is not closed".into());
+            }
+            *at += 1;
+            Ok(value)
+        }
+        "AND" | "OR" | "WITH" | ")" => Err(format!("`{word}` where a licence should be")),
+        licence if words.get(*at) == Some(&"WITH") => {
+            let exception = words.get(*at + 1).ok_or("WITH without an exception")?;
+            *at += 2;
+            Ok(allowed(&format!("{licence} WITH {exception}")))
+        }
+        licence => Ok(allowed(licence)),
+    }
+}
+
+/// Everything that the policy objects to, one line each.
+fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut exceptions_used = BTreeSet::new();
+    for package in packages {
+        let id = format!("{}@{}", package.name, package.version);
+        versions.entry(&package.name).or_default().insert(&package.version);
+        if let Some(source) = &package.source
+            && source != CRATES_IO
+            && !policy.sources.iter().any(|allowed| source.ends_with(allowed.as_str()))
+        {
+            found.push(format!("{id} comes from {source}; take a release from crates.io"));
+        }
+        let exception =
+            [package.name.as_str(), id.as_str()].into_iter().find_map(|key| policy.exceptions.get_key_value(key));
+        exceptions_used.extend(exception.map(|(key, _)| key));
+        let allowed = |licence: &str| {
+            policy.allowed.contains(licence) || exception.is_some_and(|(_, licences)| licences.contains(licence))
+        };
+        match &package.licence {
+            None => found.push(format!("{id} names no licence; replace it, or clear it in person")),
+            Some(licence) => match satisfied(licence, &allowed) {
+                Ok(true) => {}
+                Ok(false) => found.push(format!(
+                    "{id} is under `{licence}`, which [licenses] in deploy/ci/deny.toml does not allow; replace the crate, or allow the licence there"
+                )),
+                Err(why) => found.push(format!("{id} is under `{licence}`, which cannot be read: {why}")),
+            },
+        }
+    }
+    for (name, versions) in &versions {
+        let loose: Vec<&&str> =
+            versions.iter().filter(|version| !policy.skipped.contains(&format!("{name}@{version}"))).collect();
+        if loose.len() > 1 {
+            found.push(format!(
+                "{name} ships in versions {}; bring them together, or name the older one with its reason under [bans] skip in deploy/ci/deny.toml",
+                versions.iter().copied().collect::<Vec<_>>().join(" and ")
+            ));
+        }
+    }
+    for skip in &policy.skipped {
+        let needed = skip
+            .split_once('@')
+            .and_then(|(name, version)| Some(versions.get(name)?.contains(version) && versions.get(name)?.len() > 1));
+        if needed != Some(true) {
+            found.push(format!("[bans] skip names {skip}, which is no duplicate any more; take the line out"));
+        }
+    }
+    for exception in policy.exceptions.keys().filter(|key| !exceptions_used.contains(key)) {
+        found.push(format!("[licenses] exceptions names {exception}, which does not ship any more; take the line out"));
+    }
+    found
+}
+
+/// `cargo metadata`, without the network where everything is there already.
+fn metadata() -> Value {
+    let run = |offline: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", TARGET]).args(offline);
+        command.output().expect("cargo starts")
+    };
+    let mut output = run(&["--offline"]);
+    if !output.status.success() {
+        output = run(&[]);
+    }
+    assert!(output.status.success(), "cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON from cargo metadata")
+}
+
+fn deny_toml() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/ci/deny.toml");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("deploy/ci/deny.toml: {error}"))
+}
+
+#[test]
+fn dependencies_when_shipped_then_licences_sources_and_versions_are_allowed() {
+    let packages = shipped(&metadata());
+    assert!(packages.len() > 1, "cargo metadata shows no dependencies: {packages:?}");
+    let policy = policy(&deny_toml()).unwrap_or_else(|why| panic!("deploy/ci/deny.toml: {why}"));
+    let objections = objections(&packages, &policy);
+    assert!(objections.is_empty(), "{} objections:\n{}", objections.len(), objections.join("\n"));
+}
+
+// ---- the judgement can fail --------------------------------------------------------------------------------------------
+
+fn package(name: &str, version: &str, licence: &str) -> Package {
+    Package {
+        name: name.into(),
+        version: version.into(),
+        licence: Some(licence.into()),
+        source: Some(CRATES_IO.into()),
+    }
+}
+
+fn sample() -> Policy {
+    policy(
+        r#"
+        [licenses]
+        allow = ["MIT", "Apache-2.0 WITH LLVM-exception", "Unicode-3.0"]
+        exceptions = [{ crate = "odd", allow = ["MPL-2.0"] }]
+        [bans]
+        skip = [{ crate = "twice@1.0.0", reason = "asked for by something" }]
+        "#,
+    )
+    .expect("a sound policy")
+}
+
+#[test]
+fn expression_when_evaluated_then_and_or_with_and_brackets_hold() {
+    let allowed = |licence: &str| ["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].contains(&licence);
+    for (expression, expected) in [
+        ("MIT", true),
+        ("GPL-3.0", false),
+        ("GPL-3.0 OR MIT", true),
+        ("GPL-3.0/MIT", true),
+        ("GPL-3.0 AND MIT", false),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("MIT OR Apache-2.0 AND GPL-3.0", true),
+        ("(MIT OR Apache-2.0) AND GPL-3.0", false),
+        ("Apache-2.0 WITH LLVM-exception OR GPL-3.0", true),
+        ("Apache-2.0", false),
+    ] {
+        assert_eq!(satisfied(expression, &allowed), Ok(expected), "{expression}");
+    }
+    for expression in ["", "MIT OR", "(MIT", "MIT MIT", "AND MIT", "MIT WITH"] {
+        assert!(satisfied(expression, &allowed).is_err(), "{expression}");
+    }
+}
+
+#[test]
+fn objections_when_all_is_well_then_none() {
+    let fine = [
+        package("a", "1.0.0", "MIT"),
+        package("odd", "1.0.0", "MPL-2.0"),
+        package("twice", "1.0.0", "MIT"),
+        package("twice", "2.0.0", "MIT"),
+    ];
+    assert_eq!(objections(&fine, &sample()), Vec::<String>::new());
+}
+
+#[test]
+fn objections_when_something_is_wrong_then_each_is_named() {
+    let base = [package("odd", "1.0.0", "MPL-2.0"), package("twice", "1.0.0", "MIT"), package("twice", "2.0.0", "MIT")];
+    let unlicensed = Package { licence: None, ..package("a", "1.0.0", "") };
+    let elsewhere = Package { source: Some("git+https://example.com/a".into()), ..package("a", "1.0.0", "MIT") };
+    for (extra, word) in [
+        (package("a", "1.0.0", "GPL-3.0"), "GPL-3.0"),
+        (package("a", "1.0.0", "MPL-2.0"), "MPL-2.0"),
+        (package("twice", "3.0.0", "MIT"), "twice ships in versions"),
+        (unlicensed, "names no licence"),
+        (elsewhere, "comes from git+"),
+    ] {
+        let packages = [&base[..], &[extra]].concat();
+        let found = objections(&packages, &sample());
+        assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
+    }
+    let stale = objections(&[package("twice", "2.0.0", "MIT")], &sample());
+    assert_eq!(stale.len(), 2, "a stale skip and a stale exception: {stale:?}");
+}
+
+#[test]
+fn policy_when_a_skip_has_no_reason_or_version_then_refused() {
+    for skip in [r#"{ crate = "a@1.0.0" }"#, r#"{ crate = "a", reason = "b" }"#, r#"{ name = "a", reason = "b" }"#] {
+        assert!(policy(&format!("[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = [{skip}]")).is_err(), "{skip}");
+    }
+    assert!(policy("[licenses]\nallow = []").is_err());
+}
+
+#[test]
+fn shipped_when_a_dependency_is_for_development_alone_then_left_out() {
+    let metadata = serde_json::json!({
+        "workspace_members": ["root"],
+        "packages": [
+            {"id": "root", "name": "root", "version": "1.0.0", "license": "MIT"},
+            {"id": "n", "name": "n", "version": "1.0.0", "license": "MIT"},
+            {"id": "b", "name": "b", "version": "1.0.0", "license": "MIT"},
+            {"id": "d", "name": "d", "version": "1.0.0", "license": "MIT"},
+        ],
+        "resolve": {"nodes": [
+            {"id": "root", "deps": [
+                {"pkg": "n", "dep_kinds": [{"kind": null}]},
+                {"pkg": "d", "dep_kinds": [{"kind": "dev"}]},
+            ]},
+            {"id": "n", "deps": [{"pkg": "b", "dep_kinds": [{"kind": "build"}, {"kind": "dev"}]}]},
+            {"id": "b", "deps": []},
+            {"id": "d", "deps": []},
+        ]},
+    });
+    let names: Vec<String> = shipped(&metadata).into_iter().map(|package| package.name).collect();
+    assert_eq!(names, ["root", "n", "b"]);
+}

@@ -1,0 +1,629 @@
+//! Ambiguous and hostile requests as raw bytes (spec §4): after each the origin has received nothing, or exactly one
+//! well-formed request, and an innocent request on another connection gets its own answer.
+//!
+//! One table, one row a request. All rows are sent to one shim, so that a poisoned connection to the origin would show at the
+//! next row's innocent; the origin's record is judged at the very end, when the shim is gone and nothing can arrive any more.
+//! All rows that fail are named, not only the first.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+use support::raw::End;
+use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, raw, wait_until};
+
+/// What the origin may have seen of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Not a byte.
+    Nothing,
+    /// Exactly one whole, well-formed request.
+    Whole,
+    /// One of the two above.
+    NothingOrWhole,
+    /// Nothing, or a request that never became whole: bodies are streamed, and the breach is in the body.
+    NeverWhole,
+}
+
+type Check = fn(&Request) -> Result<(), String>;
+
+struct Row {
+    name: String,
+    /// `{T}` is the row's own target, `{S}` a smuggled request that nobody may serve.
+    send: Vec<u8>,
+    seen: Seen,
+    /// The statuses allowed for each answer, in order.
+    answers: Vec<&'static [u16]>,
+    /// No answer but a closed connection will do as well.
+    silence: bool,
+    /// The connection may stay open after a refusal: the request was clear, only unwanted.
+    stays: bool,
+    /// The client closes its side after sending.
+    cut: bool,
+    body: Option<&'static [u8]>,
+    check: Option<Check>,
+}
+
+impl Row {
+    fn new(name: &str, send: impl AsRef<[u8]>) -> Self {
+        let send = send.as_ref().to_vec();
+        let (seen, answers) = (Seen::Nothing, vec![REFUSED]);
+        Self {
+            name: name.into(),
+            send,
+            seen,
+            answers,
+            silence: false,
+            stays: false,
+            cut: false,
+            body: None,
+            check: None,
+        }
+    }
+
+    /// 200, and the origin has one whole request.
+    fn served(mut self) -> Self {
+        (self.seen, self.answers) = (Seen::Whole, vec![SERVED]);
+        self
+    }
+
+    /// Served in strict form or refused: both are sound.
+    fn either(mut self) -> Self {
+        (self.seen, self.answers) = (Seen::NothingOrWhole, vec![EITHER]);
+        self
+    }
+
+    /// The breach is in the body.
+    fn in_body(mut self) -> Self {
+        (self.seen, self.answers, self.silence) = (Seen::NeverWhole, vec![IN_BODY], true);
+        self
+    }
+
+    fn answers(mut self, answers: &[&'static [u16]]) -> Self {
+        self.answers = answers.to_vec();
+        self
+    }
+
+    /// So much is left unread that the close may become a reset and take the answer with it.
+    fn or_silence(mut self) -> Self {
+        self.silence = true;
+        self
+    }
+
+    fn stays(mut self) -> Self {
+        self.stays = true;
+        self
+    }
+
+    fn cut(mut self) -> Self {
+        self.cut = true;
+        self
+    }
+
+    fn body(mut self, body: &'static [u8]) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    fn check(mut self, check: Check) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let smuggled = format!("GET /smuggled/{} HTTP/1.1\r\nHost: shim.test\r\n\r\n", self.name);
+        let target = format!("/r/{}", self.name);
+        replace(&replace(&self.send, b"{S}", smuggled.as_bytes()), b"{T}", target.as_bytes())
+    }
+}
+
+const REFUSED: &[u16] = &[400];
+const SERVED: &[u16] = &[200];
+const EITHER: &[u16] = &[200, 400, 501, 505];
+const IN_BODY: &[u16] = &[400, 408];
+
+fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(text.len() + with.len());
+    let mut rest = text;
+    while let Some(at) = rest.windows(what.len()).position(|window| window == what) {
+        result.extend_from_slice(&rest[..at]);
+        result.extend_from_slice(with);
+        rest = &rest[at + what.len()..];
+    }
+    result.extend_from_slice(rest);
+    result
+}
+
+/// A request with this request line and a Host, nothing else.
+fn line(name: &str, line: impl AsRef<[u8]>) -> Row {
+    Row::new(name, [line.as_ref(), b"\r\nHost: shim.test\r\n\r\n"].concat())
+}
+
+/// A GET with these field lines after Host.
+fn get(name: &str, fields: impl AsRef<[u8]>) -> Row {
+    Row::new(name, [b"GET {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
+}
+
+/// A GET whose field lines are these alone.
+fn host(name: &str, fields: impl AsRef<[u8]>) -> Row {
+    Row::new(name, [b"GET {T} HTTP/1.1\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
+}
+
+/// A POST with these field lines and this after the head.
+fn post(name: &str, fields: impl AsRef<[u8]>, rest: &str) -> Row {
+    let head = [b"POST {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat();
+    Row::new(name, [&head, rest.as_bytes()].concat())
+}
+
+/// A POST with a Content-Length of this value, five bytes and then a request that nobody may see.
+fn length(name: &str, value: impl AsRef<[u8]>) -> Row {
+    post(name, [b"Content-Length: ", value.as_ref()].concat(), "hello{S}")
+}
+
+/// A POST with a Transfer-Encoding of this value and a chunked body.
+fn coding(name: &str, value: impl AsRef<[u8]>) -> Row {
+    post(name, [b"Transfer-Encoding: ", value.as_ref()].concat(), "5\r\nhello\r\n0\r\n\r\n{S}")
+}
+
+/// A chunked POST with these bytes as its body.
+fn chunked(name: &str, body: &str) -> Row {
+    post(name, "Transfer-Encoding: chunked", body)
+}
+
+/// So many field lines, joined, the last without its end.
+fn numbered(count: usize) -> String {
+    let lines: Vec<String> = (0..count).map(|number| format!("X-{number}: {number}")).collect();
+    lines.join("\r\n")
+}
+
+/// What a proxy has to let through: without these rows one that refuses everything would pass.
+fn controls() -> Vec<Row> {
+    let many = numbered(126);
+    vec![
+        get("control-get", "Accept: */*").served(),
+        post("control-length", "Content-Length: 5", "hello").served().body(b"hello"),
+        post("control-length-zero", "Content-Length: 0", "").served().body(b""),
+        chunked("control-chunked", "5\r\nhello\r\n0\r\n\r\n").served().body(b"hello"),
+        chunked("control-chunk-upper-hex", "A\r\nhellohello\r\n0\r\n\r\n").served().body(b"hellohello"),
+        chunked("control-chunk-extension", "5;a=b\r\nhello\r\n0;z\r\n\r\n").served().body(b"hello"),
+        chunked("control-trailer", "5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n").served().body(b"hello"),
+        post("control-coding-case", "TRANSFER-encoding: Chunked", "5\r\nhello\r\n0\r\n\r\n").served().body(b"hello"),
+        get("control-126-more-lines", &many).served(),
+        get("control-60-KiB-head", format!("X-Big: {}", "a".repeat(60 << 10))).served(),
+        Row::new("control-leading-crlf", "\r\nGET {T} HTTP/1.1\r\nHost: shim.test\r\n\r\n").served(),
+        line("control-absolute-form", "GET http://shim.test{T} HTTP/1.1").served().check(host_is_ours),
+        Row::new(
+            "control-pipelined",
+            "POST {T} HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 5\r\n\r\nhello\
+             GET /innocent/control-pipelined HTTP/1.1\r\nHost: shim.test\r\n\r\n",
+        )
+        .served()
+        .answers(&[SERVED, SERVED])
+        .body(b"hello"),
+    ]
+}
+
+/// How long is the body?
+fn framing() -> Vec<Row> {
+    let both = "0\r\n\r\n{S}";
+    vec![
+        post("length-and-coding", "Content-Length: 5\r\nTransfer-Encoding: chunked", both),
+        post("coding-and-length", "Transfer-Encoding: chunked\r\nContent-Length: 5", both),
+        post("length-and-coding-any-case", "cOnTeNt-LeNgTh: 5\r\ntRaNsFeR-eNcOdInG: cHuNkEd", both),
+        post("length-zero-and-coding", "Content-Length: 0\r\nTransfer-Encoding: chunked", both),
+        post("coding-between-lengths", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nContent-Length: 5", both),
+        get("get-length-and-coding", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
+        post("lengths-differ", "Content-Length: 5\r\nContent-Length: 6", "hello{S}"),
+        post("lengths-differ-zero", "Content-Length: 0\r\nContent-Length: 5", "hello{S}"),
+        post("lengths-equal", "Content-Length: 5\r\nContent-Length: 5", "hello").either().body(b"hello"),
+        post("lengths-equal-as-numbers", "Content-Length: 5\r\nContent-Length: 05", "hello").either().body(b"hello"),
+        post("length-list-equal", "Content-Length: 5, 5", "hello").either().body(b"hello"),
+        post("length-leading-zeros", "Content-Length: 0005", "hello").either().body(b"hello"),
+        length("length-list", "5, 6"),
+        length("length-list-no-space", "5,6"),
+        length("length-comma-first", ",5"),
+        length("length-comma-last", "5,"),
+        length("length-plus", "+5"),
+        length("length-minus", "-5"),
+        length("length-hex", "0x5"),
+        length("length-decimals", "5.0"),
+        length("length-exponent", "5e0"),
+        length("length-empty", ""),
+        length("length-spaces", "5 5"),
+        length("length-quoted", "\"5\""),
+        length("length-underscore", "5_0"),
+        length("length-nul", b"5\0"),
+        length("length-vertical-tab", b"\x0b5"),
+        length("length-arabic-digit", "\u{665}"),
+        length("length-above-64-bits", "18446744073709551621"),
+        length("length-40-digits", "9".repeat(40)),
+        coding("coding-gzip", "gzip"),
+        coding("coding-identity", "identity"),
+        coding("coding-chunked-gzip", "chunked, gzip"),
+        coding("coding-gzip-chunked", "gzip, chunked"),
+        coding("coding-identity-chunked", "identity, chunked"),
+        coding("coding-xchunked", "xchunked"),
+        coding("coding-chunkedx", "chunkedx"),
+        coding("coding-quoted", "\"chunked\""),
+        coding("coding-parameter", "chunked;q=1"),
+        coding("coding-twice-in-a-list", "chunked, chunked"),
+        coding("coding-twice", "chunked\r\nTransfer-Encoding: chunked"),
+        coding("coding-identity-then-chunked", "identity\r\nTransfer-Encoding: chunked"),
+        coding("coding-chunked-then-identity", "chunked\r\nTransfer-Encoding: identity"),
+        coding("coding-empty", ""),
+        coding("coding-vertical-tab", b"\x0bchunked"),
+        coding("coding-no-break-space", b"\xa0chunked"),
+        coding("coding-ff", b"\xffchunked"),
+        post("coding-comma-last", "Transfer-Encoding: chunked,", "5\r\nhello\r\n0\r\n\r\n").either().body(b"hello"),
+        Row::new(
+            "coding-in-1.0",
+            "POST {T} HTTP/1.0\r\nHost: shim.test\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n\
+             0\r\n\r\n{S}",
+        ),
+        post("connection-names-length", "Connection: close, content-length\r\nContent-Length: 5", "hello")
+            .either()
+            .body(b"hello"),
+        post(
+            "connection-names-coding",
+            "Connection: close, Transfer-Encoding\r\nTransfer-Encoding: chunked",
+            "5\r\nhello\r\n0\r\n\r\n",
+        )
+        .either()
+        .body(b"hello"),
+    ]
+}
+
+/// Chunks that are none.
+fn chunks() -> Vec<Row> {
+    vec![
+        chunked("chunk-size-junk", "5zz\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-word", "INVALID\r\n{S}").in_body(),
+        chunked("chunk-size-empty", "\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-minus", "-5\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-plus", "+5\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-0x", "0x5\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-underscore", "0_5\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-above-64-bits", "10000000000000005\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-32-digits", "ffffffffffffffffffffffffffffffff\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-leading-space", " 5\r\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-ends-in-lf", "5\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-size-ends-in-cr", "5\rhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-extension-ends-in-lf", "5;a\nhello\r\n0\r\n\r\n{S}").in_body(),
+        chunked("chunk-data-without-crlf", "5\r\nhello0\r\n\r\n{S}").in_body(),
+        chunked("chunk-data-too-long", "5\r\nhelloXX0\r\n\r\n{S}").in_body(),
+        chunked("chunk-data-ends-in-lf", "5\r\nhello\n0\r\n\r\n{S}").in_body(),
+        chunked("trailer-without-colon", "5\r\nhello\r\n0\r\nbad trailer\r\n\r\n{S}").in_body(),
+        chunked("trailer-space-before-colon", "5\r\nhello\r\n0\r\nX-T : 1\r\n\r\n{S}").in_body(),
+        chunked("trailer-is-a-request", "5\r\nhello\r\n0\r\n{S}").in_body(),
+        chunked("chunk-cut-in-size", "5\r\nhello\r\n5").cut().in_body(),
+        chunked("chunk-cut-in-data", "5\r\nhel").cut().in_body(),
+        chunked("chunk-cut-before-last", "5\r\nhello\r\n").cut().in_body(),
+        chunked("chunk-cut-before-trailer-end", "5\r\nhello\r\n0\r\n").cut().in_body(),
+        post("length-cut", "Content-Length: 50", "hello").cut().in_body(),
+    ]
+}
+
+/// Where does a line, a name, a value end?
+fn lines() -> Vec<Row> {
+    vec![
+        get("fold", "X-A: a\r\n b"),
+        get("fold-tab", "X-A: a\r\n\tb"),
+        post("fold-hides-length", "X-A: a\r\n Content-Length: 5", "hello{S}"),
+        post("fold-coding", "Transfer-Encoding:\r\n chunked", "0\r\n\r\n{S}"),
+        Row::new("fold-first", "GET {T} HTTP/1.1\r\n Host: evil.test\r\nHost: shim.test\r\n\r\n"),
+        get("cr-in-value", b"X-A: a\rb"),
+        get("cr-in-value-then-field", b"X-A: a\rX-Injected: 1"),
+        get("cr-in-name", b"X-\rA: a"),
+        line("cr-in-request-line", b"GET {T}\rX HTTP/1.1"),
+        line("cr-before-version", b"GET {T} \rHTTP/1.1"),
+        get("cr-cr-lf", b"X-A: a\r"),
+        get("nul-in-value", b"X-A: a\0b"),
+        get("nul-in-name", b"X\0A: a"),
+        line("nul-in-target", b"GET {T}\0 HTTP/1.1"),
+        get("control-character-in-value", b"X-A: a\x01b"),
+        get("delete-in-value", b"X-A: a\x7fb"),
+        get("space-before-colon", "X-A : a"),
+        get("tab-before-colon", "X-A\t: a"),
+        post("space-before-colon-of-length", "Content-Length : 5", "hello{S}"),
+        post("space-before-colon-of-coding", "Transfer-Encoding : chunked\r\nContent-Length: 5", "0\r\n\r\n{S}"),
+        host("space-before-colon-of-host", "Host : shim.test"),
+        get("no-colon", "XABC"),
+        get("name-empty", ": a"),
+        get("name-with-space", "X A: a"),
+        get("name-in-parentheses", "(X): a"),
+        get("name-above-ascii", b"X-\xe9: a"),
+        Row::new("lf-line-ends", "GET {T} HTTP/1.1\nHost: shim.test\n\n").either(),
+        get("lf-in-head", "X-A: a\nX-B: b").either(),
+        Row::new("pipelined-after-bad", "GET {T} HTTP/1.1\r\nHost: shim.test\r\nX A: a\r\n\r\n{S}"),
+        Row::new("pipelined-after-two-hosts", "GET {T} HTTP/1.1\r\nHost: shim.test\r\nHost: shim.test\r\n\r\n{S}"),
+        Row::new(
+            "bad-after-good",
+            "GET {T} HTTP/1.1\r\nHost: shim.test\r\n\r\nGET /smuggled/x HTTP/1.1\r\nX A: a\r\n\r\n{S}",
+        )
+        .served()
+        .answers(&[SERVED, REFUSED]),
+    ]
+}
+
+/// For whom is it?
+fn hosts() -> Vec<Row> {
+    vec![
+        host("hosts-same", "Host: shim.test\r\nHost: shim.test"),
+        host("hosts-differ", "Host: shim.test\r\nHost: evil.test"),
+        host("hosts-differ-in-case", "Host: shim.test\r\nhOST: evil.test"),
+        host("hosts-apart", "Host: shim.test\r\nX-A: a\r\nHost: evil.test"),
+        host("host-missing", "X-A: a"),
+        Row::new("host-missing-1.0", "GET {T} HTTP/1.0\r\n\r\n").either(),
+        host("host-userinfo", "Host: a@shim.test"),
+        host("host-userinfo-password", "Host: a:b@shim.test"),
+        host("host-port-junk", "Host: shim.test:80x"),
+        host("host-port-above-16-bits", "Host: shim.test:99999"),
+        host("host-port-minus", "Host: shim.test:-1"),
+        host("host-two-ports", "Host: shim.test:80:80"),
+        host("host-list", "Host: shim.test, evil.test"),
+        host("host-space", "Host: shim.test evil.test"),
+        host("host-tab", "Host: shim.test\tevil.test"),
+        host("host-slash", "Host: shim.test/evil"),
+        host("host-backslash", "Host: shim.test\\evil"),
+        host("host-question-mark", "Host: shim.test?a"),
+        host("host-number-sign", "Host: shim.test#a"),
+        host("host-bracket-open", "Host: [::1"),
+        host("host-nul", b"Host: shim.test\0.evil.test"),
+        host("host-above-ascii", b"Host: shim\xe9.test"),
+        get("connection-names-host", "Connection: Host").either().check(host_is_ours),
+        get("connection-names-identity", "X-CDN-Provider: fastly\r\nConnection: X-CDN-Provider").served().check(
+            |request| match request.fields_named("x-cdn-provider").as_slice() {
+                ["fastly"] => Ok(()),
+                other => Err(format!("X-CDN-Provider at the origin is {other:?}")),
+            },
+        ),
+    ]
+}
+
+/// What is asked for?
+fn request_lines() -> Vec<Row> {
+    const VERSION: &[u16] = &[400, 505];
+    const METHOD: &[u16] = &[400, 403, 405, 501];
+    vec![
+        line("absolute-form-disagrees", "GET http://evil.test{T} HTTP/1.1"),
+        line("absolute-form-other-port", "GET http://shim.test:81{T} HTTP/1.1"),
+        line("absolute-form-userinfo", "GET http://a@shim.test{T} HTTP/1.1"),
+        line("absolute-form-case", "GET HTTP://SHIM.test{T} HTTP/1.1").either(),
+        line("absolute-form-ftp", "GET ftp://shim.test{T} HTTP/1.1"),
+        line("absolute-form-no-host", "GET http://{T} HTTP/1.1"),
+        line("authority-form-get", "GET shim.test:80 HTTP/1.1"),
+        line("target-relative", "GET r/target-relative HTTP/1.1"),
+        line("target-asterisk-get", "GET * HTTP/1.1"),
+        line("target-missing", "GET HTTP/1.1").answers(&[VERSION]),
+        line("target-space", "GET {T} x HTTP/1.1").answers(&[VERSION]),
+        line("target-two-spaces", "GET  {T} HTTP/1.1").either(),
+        line("target-control-character", b"GET {T}\x01 HTTP/1.1"),
+        line("target-fragment", "GET {T}#a HTTP/1.1").either(),
+        line("connect", "CONNECT shim.test:443 HTTP/1.1").answers(&[METHOD]).stays(),
+        Row::new("version-0.9", "GET {T}\r\n\r\n").answers(&[VERSION]).or_silence(),
+        line("version-1.10", "GET {T} HTTP/1.10").answers(&[VERSION]),
+        line("version-2.0", "GET {T} HTTP/2.0").answers(&[VERSION]),
+        line("version-3.0", "GET {T} HTTP/3.0").answers(&[VERSION]),
+        line("version-1.1x", "GET {T} HTTP/1.1x").answers(&[VERSION]),
+        line("version-above-32-bits", "GET {T} HTTP/4294967297.1").answers(&[VERSION]),
+        line("version-lower-case", "GET {T} http/1.1").answers(&[VERSION]),
+        line("version-other-protocol", "GET {T} ICAP/1.1").answers(&[VERSION]),
+        line("method-quote", "G\"T {T} HTTP/1.1"),
+        line("method-parenthesis", "GET( {T} HTTP/1.1"),
+        line("method-colon", "GET: {T} HTTP/1.1"),
+        line("method-above-ascii", b"G\xc9T {T} HTTP/1.1"),
+        line("method-tab-after", "GET\t{T} HTTP/1.1"),
+        line("method-empty", " {T} HTTP/1.1"),
+        Row::new("tls-to-plain-port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n").or_silence(),
+    ]
+}
+
+/// How much is too much?
+fn sizes() -> Vec<Row> {
+    const FIELDS: &[u16] = &[431];
+    const TARGET: &[u16] = &[414, 431];
+    let many = numbered(128);
+    let crowd = numbered(5000);
+    vec![
+        get("head-129-lines", &many).answers(&[FIELDS]),
+        get("head-5001-lines", &crowd).answers(&[FIELDS]).or_silence(),
+        get("head-66-KiB-field", format!("X-Big: {}", "a".repeat(66 << 10))).answers(&[FIELDS]).or_silence(),
+        get("head-1-MB-field", format!("X-Big: {}", "a".repeat(1_000_000))).answers(&[FIELDS]).or_silence(),
+        get("head-1-MB-name", format!("X-{}: a", "a".repeat(1_000_000))).answers(&[FIELDS]).or_silence(),
+        line("target-1-MB", format!("GET {{T}}?{} HTTP/1.1", "a".repeat(1_000_000))).answers(&[TARGET]).or_silence(),
+        line("method-1-MB", format!("{} {{T}} HTTP/1.1", "A".repeat(1_000_000))).answers(&[&[400, 431]]).or_silence(),
+    ]
+}
+
+fn host_is_ours(request: &Request) -> Result<(), String> {
+    match request.field("host") {
+        Some("shim.test") => Ok(()),
+        other => Err(format!("Host at the origin is {other:?}")),
+    }
+}
+
+fn table() -> Vec<Row> {
+    [controls(), framing(), chunks(), lines(), hosts(), request_lines(), sizes()].into_iter().flatten().collect()
+}
+
+/// Says whose request it was, so that a foreign answer shows.
+fn named(request: &Request, conn: &mut Conn) -> After {
+    origin::answer(
+        request,
+        conn,
+        200,
+        &[("X-Target", &request.target), ("Cache-Control", "no-store")],
+        b"here you are\n",
+    )
+}
+
+fn start(origin: &Origin) -> Shim {
+    Shim::start(Shim::config(origin.addr).with(
+        r#"
+        [server]
+        header_timeout = "3s"
+        body_timeout = "3s"
+        [[provider]]
+        name = "fastly"
+        "#,
+    ))
+}
+
+/// The bodies of all rows go out in writes of this size.
+fn run(piece: usize, rows: &[Row]) {
+    let origin = Origin::start(named);
+    let shim = start(&origin);
+    let mut failures = Vec::new();
+    let mut statuses = Vec::new();
+    for row in rows {
+        let (got, wrong) = exchange(&shim, row, piece);
+        failures.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
+        statuses.push(got);
+        if let Err(wrong) = innocent(&shim, &row.name) {
+            failures.push(format!("{}: the innocent request after it: {wrong}", row.name));
+        }
+    }
+    // Once the shim is gone and every connection at its end, nothing more can arrive.
+    drop(shim);
+    let quiet = wait_until(PATIENCE, || origin.open_connections() == 0);
+    assert!(quiet, "connections to the origin outlive the shim");
+    let requests = origin.requests();
+    for (row, statuses) in rows.iter().zip(&statuses) {
+        let target = format!("/r/{}", row.name);
+        let mine: Vec<&Request> = requests.iter().filter(|request| request.target == target).collect();
+        failures.extend(judge(row, statuses, &mine).into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
+    }
+    let known = |request: &Request| {
+        let name = request.target.strip_prefix("/r/").or_else(|| request.target.strip_prefix("/innocent/"));
+        name.is_some_and(|name| rows.iter().any(|row| row.name == name))
+    };
+    for request in requests.iter().filter(|request| !known(request)) {
+        failures.push(format!(
+            "the origin got a request that nobody may have sent it: {} {}",
+            request.method, request.target
+        ));
+    }
+    failures
+        .extend(origin.problems().into_iter().map(|problem| format!("the origin got what is no request: {problem}")));
+    let mut report = String::new();
+    for failure in &failures {
+        let _ = writeln!(report, "  {failure}");
+    }
+    assert!(failures.is_empty(), "{} failures in {} rows:\n{report}", failures.len(), rows.len());
+}
+
+/// Sends the row and reads what comes: the statuses, and what is wrong with them.
+fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
+    let mut wrong = Vec::new();
+    let mut statuses = Vec::new();
+    let mut client = Raw::connect(shim.addr);
+    client.send_pieces(row.bytes(), piece);
+    if row.cut {
+        client.finish();
+    }
+    loop {
+        match client.end() {
+            End::Closed => break,
+            End::Open => {
+                wrong.push(format!("neither an answer nor a close after {statuses:?}"));
+                break;
+            }
+            End::More if statuses.len() > 3 => {
+                wrong.push(format!("answers without end: {statuses:?}"));
+                break;
+            }
+            End::More => match client.response() {
+                Ok(response) => {
+                    if !response.complete || !response.problems.is_empty() {
+                        wrong.push(format!("a broken answer ({}): {:?}", response.line, response.problems));
+                    }
+                    let own = format!("/r/{}", row.name);
+                    let target = response.field("x-target");
+                    if target.is_some_and(|target| target != own && !target.starts_with("/innocent/")) {
+                        wrong.push(format!("a foreign answer: {target:?}"));
+                    }
+                    statuses.push(response.status);
+                    if statuses.len() == row.answers.len() && (response.status < 400 || row.stays) {
+                        client.finish();
+                    }
+                }
+                Err(why) => {
+                    wrong.push(format!("no readable answer after {statuses:?}: {why:?}"));
+                    break;
+                }
+            },
+        }
+    }
+    let silent = statuses.is_empty() && (row.silence || (piece < row.send.len() && row.seen != Seen::Whole));
+    let expected = statuses.len() == row.answers.len()
+        && statuses.iter().zip(&row.answers).all(|(status, allowed)| allowed.contains(status));
+    if !silent && !expected {
+        wrong.push(format!("answered {statuses:?}, expected {:?}", row.answers));
+    }
+    (statuses, wrong)
+}
+
+/// An innocent request on a connection of its own gets its own answer.
+fn innocent(shim: &Shim, name: &str) -> Result<(), String> {
+    let target = format!("/innocent/{name}");
+    let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(5));
+    client.send(raw::request("GET", &target, &[], b""));
+    let response = client.response().map_err(|why| format!("{why:?}"))?;
+    match (response.status, response.field("x-target")) {
+        (200, Some(own)) if own == target => Ok(()),
+        (status, other) => Err(format!("{status} for {other:?}")),
+    }
+}
+
+/// Holds what the origin saw of a row against what it may have seen.
+fn judge(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let whole = mine.iter().filter(|request| request.complete).count();
+    let allowed = match row.seen {
+        Seen::Nothing => mine.is_empty(),
+        Seen::Whole => mine.len() == 1 && whole == 1,
+        Seen::NothingOrWhole => mine.len() == whole && whole <= 1,
+        Seen::NeverWhole => mine.len() <= 1 && whole == 0,
+    };
+    if !allowed {
+        wrong.push(format!("the origin saw {} requests, {whole} of them whole; expected {:?}", mine.len(), row.seen));
+    }
+    if row.seen == Seen::NothingOrWhole && (whole == 1) != statuses.contains(&200) {
+        wrong.push(format!("the origin saw {whole} whole requests, the client {statuses:?}"));
+    }
+    for request in mine.iter().filter(|request| request.complete) {
+        if !request.problems.is_empty() {
+            wrong.push(format!("forwarded in a form that is wrong itself: {}", request.problems.join("; ")));
+        }
+        if row.body.is_some_and(|body| body != request.body) {
+            wrong.push(format!("the origin read the body {:?}", String::from_utf8_lossy(&request.body)));
+        }
+        if let Some(Err(why)) = row.check.map(|check| check(request)) {
+            wrong.push(why);
+        }
+    }
+    wrong
+}
+
+#[test]
+fn origin_when_a_request_is_ambiguous_then_sees_nothing_or_one_strict_request() {
+    let rows = table();
+    assert!(rows.len() >= 150, "the table shrank to {} rows", rows.len());
+    run(usize::MAX, &rows);
+}
+
+#[test]
+fn origin_when_an_ambiguous_request_comes_byte_by_byte_then_sees_the_same() {
+    let mut rows = table();
+    // A megabyte byte by byte proves nothing more and takes its time.
+    rows.retain(|row| row.send.len() < 4096);
+    run(1, &rows);
+}
+
+#[test]
+fn rows_when_named_then_each_once() {
+    let rows = table();
+    for (index, row) in rows.iter().enumerate() {
+        assert!(rows[..index].iter().all(|other| other.name != row.name), "two rows are called {}", row.name);
+    }
+}

@@ -1,0 +1,121 @@
+//! A reader of Prometheus' text format, for comparing counters with what really happened.
+
+use std::fmt::Write as _;
+
+/// One line of a scrape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The name, with `_bucket`, `_sum` or `_count` where the line has it.
+    pub name: String,
+    /// The labels in the line's order, unescaped.
+    pub labels: Vec<(String, String)>,
+    /// The value.
+    pub value: f64,
+}
+
+/// One scrape.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Every series, in the order of the text.
+    pub series: Vec<Series>,
+    /// The text itself.
+    pub text: String,
+}
+
+impl Metrics {
+    /// Parses a scrape; panics on a line that is not of the format, for that is a bug of its own.
+    pub fn parse(text: &str) -> Self {
+        let series = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| series(line).unwrap_or_else(|| panic!("not a line of the Prometheus text format: {line:?}")))
+            .collect();
+        Self { series, text: text.to_owned() }
+    }
+
+    /// Every series of that name which carries all of these labels (it may carry more).
+    pub fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = &'a Series> {
+        self.series.iter().filter(move |series| {
+            series.name == name
+                && labels.iter().all(|(label, value)| series.labels.iter().any(|(l, v)| l == label && v == value))
+        })
+    }
+
+    /// The value of the one series that matches; panics, with what there is under that name, when none or several do.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let mut found = self.matching(name, labels);
+        match (found.next(), found.next()) {
+            (Some(series), None) => series.value,
+            (none, _) => {
+                let mut near = String::new();
+                for series in self.series.iter().filter(|series| series.name == name) {
+                    let _ = writeln!(near, "  {:?} = {}", series.labels, series.value);
+                }
+                let what = if none.is_none() { "no series" } else { "several series" };
+                panic!("{what} of {name} with {labels:?}; there are:\n{near}")
+            }
+        }
+    }
+
+    /// The sum over every series that matches; 0 where none does.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.matching(name, labels).map(|series| series.value).sum()
+    }
+
+    /// True when at least one series matches.
+    pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.matching(name, labels).next().is_some()
+    }
+
+    /// How many series the scrape holds.
+    pub fn series_count(&self) -> usize {
+        self.series.len()
+    }
+}
+
+fn series(line: &str) -> Option<Series> {
+    let name_end = line.find(['{', ' '])?;
+    let (name, mut rest) = line.split_at(name_end);
+    let mut labels = Vec::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        loop {
+            rest = rest.trim_start_matches([',', ' ']);
+            if let Some(after) = rest.strip_prefix('}') {
+                rest = after;
+                break;
+            }
+            let (label, after) = rest.split_once("=\"")?;
+            let (value, after) = quoted(after)?;
+            labels.push((label.to_owned(), value));
+            rest = after;
+        }
+    }
+    let number = rest.split_ascii_whitespace().next()?;
+    let value = match number {
+        "+Inf" => f64::INFINITY,
+        "-Inf" => f64::NEG_INFINITY,
+        "NaN" => f64::NAN,
+        other => other.parse().ok()?,
+    };
+    let named =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':');
+    named.then(|| Series { name: name.to_owned(), labels, value })
+}
+
+/// The text up to the closing quote, unescaped, and what follows it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match characters.next()?.1 {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            other => value.push(other),
+        }
+    }
+    None
+}

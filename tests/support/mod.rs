@@ -1,0 +1,91 @@
+//! The harness of the integration tests: the real binary on port 0 ([`Shim`]), an origin that does what a test tells it to
+//! ([`Origin`]), a client that sends raw bytes and reads strictly ([`Raw`]), and polling instead of sleeping.
+//!
+//! Plain threads and blocking sockets on purpose: a test then reads from top to bottom, and nothing here shares code (or a
+//! bug) with what is under test. Every wait has a limit, so that no test hangs.
+
+// Each test file compiles this module for itself and uses a part of it; nothing outside sees its items; a broken expectation
+// is a failed test, which is what a panic says.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc
+)]
+
+pub mod http1;
+pub mod metrics;
+pub mod origin;
+pub mod raw;
+pub mod shim;
+
+pub use metrics::Metrics;
+pub use origin::{After, Conn, Origin, Request};
+pub use raw::{Raw, Response};
+pub use shim::{Config, Shim};
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The limit of every wait that names none.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A fresh folder that goes when the value does.
+pub struct TempDir(PathBuf);
+
+/// Makes a fresh folder; its path is short enough for a Unix socket in it.
+pub fn temp_dir() -> TempDir {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("edgeshim-{}-{number}", std::process::id()));
+    // A process id may come round again: what an earlier run left there is not ours to trust.
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a temporary folder");
+    TempDir(path)
+}
+
+impl TempDir {
+    /// Writes a file into the folder and returns its path.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).expect("a folder inside the temporary one");
+        }
+        std::fs::write(&path, content).expect("a file in the temporary folder");
+        path
+    }
+}
+
+impl Deref for TempDir {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Polls until `done` says so; false when `timeout` passed first. `done` is asked at least once, and once more at the end.
+pub fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + timeout;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        // The pace of the polling, not a wait for something to have happened by then.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

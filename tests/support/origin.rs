@@ -1,0 +1,582 @@
+//! A scripted origin: a thread a connection, a closure that writes what the test wants onto the raw stream, and a strict
+//! record of everything that arrived.
+
+use super::http1::{self, Fields, Framing, Head, NoHead, Reader};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How much of a request body is kept; a longer one is recorded as incomplete.
+const MOST_BODY_BYTES: usize = 256 << 20;
+
+/// One request as it arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Which connection it came on, from 0.
+    pub connection: usize,
+    /// The head's bytes, the empty line included.
+    pub raw: Vec<u8>,
+    /// First word of the request line.
+    pub method: String,
+    /// Second word.
+    pub target: String,
+    /// Third word.
+    pub version: String,
+    /// The fields as they came.
+    pub fields: Fields,
+    /// The body without framing.
+    pub body: Vec<u8>,
+    /// Trailers.
+    pub trailers: Fields,
+    /// True once the framing said that the body is whole.
+    pub complete: bool,
+    /// What a strict server would object to; empty for a well-formed request.
+    pub problems: Vec<String>,
+}
+
+impl Request {
+    /// The first field of that name (any case).
+    pub fn field(&self, name: &str) -> Option<&str> {
+        http1::find(&self.fields, name)
+    }
+
+    /// Every value of that name, in order.
+    pub fn fields_named(&self, name: &str) -> Vec<&str> {
+        http1::find_all(&self.fields, name)
+    }
+}
+
+/// What happens to the connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It is kept for the next request.
+    Keep,
+    /// It is closed in good order (FIN).
+    Close,
+    /// It is reset (RST; on a Unix socket it is closed).
+    Reset,
+}
+
+/// A connection of either family, with the bytes written to it counted.
+#[derive(Debug)]
+pub struct Conn {
+    socket: Socket,
+    /// When reading and writing give up.
+    deadline: Option<Instant>,
+    written: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Conn {
+    /// Connects by TCP.
+    pub fn tcp(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Ok(Self::of_tcp(TcpStream::connect_timeout(&address, timeout)?))
+    }
+
+    /// Connects to a Unix socket.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        Ok(Self::of_unix(UnixStream::connect(path)?))
+    }
+
+    fn of_tcp(stream: TcpStream) -> Self {
+        let _ = stream.set_nodelay(true);
+        Self { socket: Socket::Tcp(stream), deadline: None, written: Arc::default() }
+    }
+
+    fn of_unix(stream: UnixStream) -> Self {
+        Self { socket: Socket::Unix(stream), deadline: None, written: Arc::default() }
+    }
+
+    /// A second handle on the same socket and the same count.
+    pub fn again(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
+            Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
+        };
+        Ok(Self { socket, deadline: self.deadline, written: Arc::clone(&self.written) })
+    }
+
+    /// From now on reading and writing together may take so long.
+    pub fn limit(&mut self, timeout: Duration) {
+        self.deadline = Some(Instant::now() + timeout);
+    }
+
+    /// Closes one direction or both.
+    pub fn shutdown(&self, how: Shutdown) {
+        let _ = match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(how),
+            Socket::Unix(stream) => stream.shutdown(how),
+        };
+    }
+
+    /// Makes the close to come a reset.
+    pub fn reset_at_close(&self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => Err(io::Error::new(io::ErrorKind::TimedOut, "the test's patience is over")),
+            left => Ok(left),
+        }
+    }
+}
+
+impl Read for Conn {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left()?;
+        match &mut self.socket {
+            Socket::Tcp(stream) => {
+                stream.set_read_timeout(left)?;
+                stream.read(buffer)
+            }
+            Socket::Unix(stream) => {
+                stream.set_read_timeout(left)?;
+                stream.read(buffer)
+            }
+        }
+    }
+}
+
+impl Write for Conn {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let left = self.left()?;
+        let written = match &mut self.socket {
+            Socket::Tcp(stream) => {
+                stream.set_write_timeout(left)?;
+                stream.write(buffer)
+            }
+            Socket::Unix(stream) => {
+                stream.set_write_timeout(left)?;
+                stream.write(buffer)
+            }
+        }?;
+        self.written.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A port of the loopback on which nobody listens, held so that nobody else gets it: connecting is refused.
+pub struct ClosedPort {
+    _socket: socket2::Socket,
+    /// The address that refuses.
+    pub addr: SocketAddr,
+}
+
+impl ClosedPort {
+    /// Reserves a port.
+    pub fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+        let addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("an IPv4 address");
+        Self { _socket: socket, addr }
+    }
+}
+
+type Handler = Box<dyn Fn(&Request, &mut Conn) -> After + Send + Sync>;
+
+struct Shared {
+    handler: Handler,
+    /// True: the handler runs before the body is read.
+    at_head: bool,
+    requests: Mutex<Vec<Request>>,
+    /// Whatever arrived and was no request.
+    problems: Mutex<Vec<String>>,
+    open: Mutex<BTreeMap<usize, Conn>>,
+    connections: AtomicUsize,
+    written: Arc<AtomicU64>,
+    stopping: AtomicBool,
+}
+
+/// The origin; it stops when dropped.
+pub struct Origin {
+    /// Where it listens; for the Unix variant 0.0.0.0:0.
+    pub addr: SocketAddr,
+    /// The socket's path, for the Unix variant.
+    pub path: Option<PathBuf>,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Origin {
+    /// Starts on a free port. `handler` runs once a request is whole (an incomplete one is recorded and not answered);
+    /// `Expect: 100-continue` is granted before the body is read.
+    pub fn start(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
+        Self::tcp(Box::new(handler), false)
+    }
+
+    /// Like [`Origin::start`], but `handler` runs as soon as the head is there, the body unread; the body is read and
+    /// recorded after it when it says [`After::Keep`]. Nothing grants an `Expect: 100-continue` but the handler.
+    pub fn start_at_head(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
+        Self::tcp(Box::new(handler), true)
+    }
+
+    /// Like [`Origin::start`], on a Unix socket at `path`.
+    pub fn start_unix(path: &Path, handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
+        let listener = UnixListener::bind(path).expect("a Unix socket");
+        let shared = Shared::new(Box::new(handler), false);
+        let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let accept = move || Ok(Conn::of_unix(listener.accept()?.0));
+        Self { addr, path: Some(path.to_owned()), accepting: Some(accepting(&shared, accept)), shared }
+    }
+
+    fn tcp(handler: Handler, at_head: bool) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let addr = listener.local_addr().expect("the port's number");
+        let shared = Shared::new(handler, at_head);
+        let accept = move || Ok(Conn::of_tcp(listener.accept()?.0));
+        Self { addr, path: None, accepting: Some(accepting(&shared, accept)), shared }
+    }
+
+    /// What `origin.url` is for this origin.
+    pub fn url(&self) -> String {
+        match &self.path {
+            Some(path) => format!("unix:{}", path.display()),
+            None => format!("http://{}", self.addr),
+        }
+    }
+
+    /// Every request so far, in the order in which their heads arrived.
+    pub fn requests(&self) -> Vec<Request> {
+        lock(&self.shared.requests).clone()
+    }
+
+    /// How many request heads arrived.
+    pub fn count(&self) -> usize {
+        lock(&self.shared.requests).len()
+    }
+
+    /// The last request; panics when there was none.
+    pub fn last(&self) -> Request {
+        lock(&self.shared.requests).last().cloned().expect("a request at the origin")
+    }
+
+    /// Bytes that arrived and were no request.
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.shared.problems).clone()
+    }
+
+    /// Forgets requests and problems, not the connections.
+    pub fn forget(&self) {
+        lock(&self.shared.requests).clear();
+        lock(&self.shared.problems).clear();
+    }
+
+    /// How many connections were accepted.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many are open now.
+    pub fn open_connections(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
+    /// Bytes written to all connections, heads and framing included.
+    pub fn bytes_written(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// Closes every connection that is open, and goes on accepting: kept connections are dead then.
+    pub fn hang_up_all(&self) {
+        for conn in lock(&self.shared.open).values() {
+            conn.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // The accepting thread sleeps in accept(): one more connection wakes it, and it sees that it is to stop.
+        match &self.path {
+            Some(path) => drop(UnixStream::connect(path)),
+            None => drop(TcpStream::connect(self.addr)),
+        }
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        self.hang_up_all();
+    }
+}
+
+impl Shared {
+    fn new(handler: Handler, at_head: bool) -> Arc<Self> {
+        Arc::new(Self {
+            handler,
+            at_head,
+            requests: Mutex::default(),
+            problems: Mutex::default(),
+            open: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            written: Arc::default(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    fn record(&self, request: &Request) -> usize {
+        let mut requests = lock(&self.requests);
+        requests.push(request.clone());
+        requests.len() - 1
+    }
+
+    /// Puts the body of a recorded request in its place, unless the test said `forget` meanwhile.
+    fn complete(&self, index: usize, request: &Request) {
+        if let Some(slot) = lock(&self.requests).get_mut(index).filter(|slot| slot.raw == request.raw) {
+            slot.clone_from(request);
+        }
+    }
+}
+
+fn accepting(shared: &Arc<Shared>, mut accept: impl FnMut() -> io::Result<Conn> + Send + 'static) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        while let Ok(mut conn) = accept() {
+            if shared.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+            conn.written = Arc::clone(&shared.written);
+            let (Ok(kept), Ok(reading)) = (conn.again(), conn.again()) else { continue };
+            lock(&shared.open).insert(number, kept);
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                let mut reader = Reader::new(reading);
+                if serve(&shared, number, &mut reader, &mut conn) == After::Reset {
+                    conn.reset_at_close();
+                }
+                // The last handle closes the socket, so that the entry has to go first.
+                lock(&shared.open).remove(&number);
+            });
+        }
+    })
+}
+
+fn serve(shared: &Shared, number: usize, reader: &mut Reader<Conn>, conn: &mut Conn) -> After {
+    loop {
+        let head = match reader.head() {
+            Ok(head) => head,
+            Err(NoHead::Closed | NoHead::Nothing(_)) => return After::Close,
+            Err(NoHead::Broken(why)) => {
+                lock(&shared.problems).push(format!("connection {number}: {why}"));
+                return After::Close;
+            }
+        };
+        let (mut request, framing) = request(number, head);
+        let index = shared.record(&request);
+        if shared.at_head {
+            let after = (shared.handler)(&request, conn);
+            if after != After::Keep {
+                return after;
+            }
+            body(reader, framing, &mut request);
+            shared.complete(index, &request);
+        } else {
+            let waits = request.field("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+            if waits && framing.is_some() && conn.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_err() {
+                return After::Close;
+            }
+            body(reader, framing, &mut request);
+            shared.complete(index, &request);
+            if !request.complete {
+                return After::Close;
+            }
+            let after = (shared.handler)(&request, conn);
+            if after != After::Keep {
+                return after;
+            }
+        }
+        if !request.complete {
+            return After::Close;
+        }
+    }
+}
+
+fn body(reader: &mut Reader<Conn>, framing: Option<Framing>, request: &mut Request) {
+    let Some(framing) = framing else {
+        request.complete = true;
+        return;
+    };
+    let body = reader.body(framing, MOST_BODY_BYTES);
+    request.complete = body.complete;
+    request.body = body.data;
+    request.trailers = body.trailers;
+    request.problems.extend(body.problems);
+}
+
+fn request(connection: usize, head: Head) -> (Request, Option<Framing>) {
+    let mut problems = head.problems;
+    let framing = http1::framing(&head.fields, &mut problems);
+    let mut words = head.start.split(' ').map(str::to_owned);
+    let method = words.next().unwrap_or_default();
+    let target = words.next().unwrap_or_default();
+    let version = words.next().unwrap_or_default();
+    if words.next().is_some() || !http1::is_token(&method) || version != "HTTP/1.1" {
+        problems.push(format!("request line {:?}", head.start));
+    }
+    let visible = target.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    if !visible || !(target.starts_with('/') || (target == "*" && method == "OPTIONS")) {
+        problems.push(format!("request target {target:?}"));
+    }
+    let hosts = http1::find_all(&head.fields, "host").len();
+    if hosts != 1 {
+        problems.push(format!("{hosts} Host lines"));
+    }
+    let request = Request {
+        connection,
+        raw: head.raw,
+        method,
+        target,
+        version,
+        fields: head.fields,
+        problems,
+        ..Request::default()
+    };
+    (request, framing)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// ---- behaviours -------------------------------------------------------------------------------------------------------
+
+/// Writes a whole answer with Content-Length (none for 204 and 304; no body to HEAD). The reason phrase is empty.
+pub fn answer(request: &Request, conn: &mut Conn, status: u16, fields: &[(&str, &str)], body: &[u8]) -> After {
+    let bodiless = status == 204 || status == 304;
+    let mut text = format!("HTTP/1.1 {status} \r\n");
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    if !bodiless && http1::find(&owned(fields), "content-length").is_none() {
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    if !bodiless && request.method != "HEAD" {
+        bytes.extend_from_slice(body);
+    }
+    if conn.write_all(&bytes).is_ok() { After::Keep } else { After::Close }
+}
+
+fn owned(fields: &[(&str, &str)]) -> Fields {
+    fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// A behaviour: the same answer to everything.
+pub fn fixed(
+    status: u16,
+    fields: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    let (fields, body) = (owned(fields), body.into());
+    move |request, conn| {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        answer(request, conn, status, &fields, &body)
+    }
+}
+
+/// A behaviour: 200 with the request as JSON: method, target, fields (pairs), body, trailers (pairs).
+pub fn echo() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    |request, conn| {
+        let json = serde_json::json!({
+            "method": request.method,
+            "target": request.target,
+            "fields": request.fields,
+            "body": String::from_utf8_lossy(&request.body),
+            "trailers": request.trailers,
+        });
+        answer(request, conn, 200, &[("Content-Type", "application/json")], json.to_string().as_bytes())
+    }
+}
+
+/// A behaviour: the connection is closed without a word.
+pub fn hang_up() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    |_, _| After::Close
+}
+
+/// A behaviour: the connection is reset without a word.
+pub fn reset() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    |_, _| After::Reset
+}
+
+/// A behaviour: 200 that promises `promised` bytes and closes after `sent` of them.
+pub fn cut(promised: usize, sent: usize) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    move |_, conn| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {promised}\r\n\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.resize(bytes.len() + sent, b'x');
+        let _ = conn.write_all(&bytes);
+        After::Close
+    }
+}
+
+/// A behaviour: nothing is answered until the peer goes away or the origin stops.
+pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    |_, conn| {
+        let mut sink = [0; 1024];
+        while matches!(conn.read(&mut sink), Ok(1..)) {}
+        After::Close
+    }
+}
+
+/// A behaviour: 200 in these chunks, with these trailers.
+pub fn chunked(
+    fields: &[(&str, &str)],
+    chunks: &[&[u8]],
+    trailers: &[(&str, &str)],
+) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n".to_vec();
+    for (name, value) in fields {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    let head_length = bytes.len();
+    for chunk in chunks {
+        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        bytes.extend_from_slice(chunk);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    move |request, conn| {
+        let part = if request.method == "HEAD" { &bytes[..head_length] } else { &bytes };
+        if conn.write_all(part).is_ok() { After::Keep } else { After::Close }
+    }
+}
+
+/// A behaviour: 200, chunked, `piece` again and again until the peer goes away or the origin stops.
+pub fn endless(piece: &[u8]) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
+    chunk.extend_from_slice(piece);
+    chunk.extend_from_slice(b"\r\n");
+    move |_, conn| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut going = conn.write_all(head.as_bytes()).is_ok();
+        while going {
+            going = conn.write_all(&chunk).is_ok();
+        }
+        After::Close
+    }
+}

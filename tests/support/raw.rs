@@ -1,0 +1,262 @@
+//! A client that sends the bytes it is given and reads strictly what comes back.
+
+use super::PATIENCE;
+use super::http1::{self, Fields, Framing, NoHead, Reader};
+use super::origin::Conn;
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+/// How much of a response body is kept.
+const MOST_BODY_BYTES: usize = 256 << 20;
+
+/// One response.
+#[derive(Debug, Clone, Default)]
+pub struct Response {
+    /// The status line as it came.
+    pub line: String,
+    /// Its status.
+    pub status: u16,
+    /// The fields: order and case of the wire.
+    pub fields: Fields,
+    /// The body without framing.
+    pub body: Vec<u8>,
+    /// How the body was framed; `None` where there is none.
+    pub framing: Option<Framing>,
+    /// Trailers.
+    pub trailers: Fields,
+    /// True when the body came whole.
+    pub complete: bool,
+    /// What a strict client would object to; empty for a well-formed response.
+    pub problems: Vec<String>,
+    /// The 1xx responses before it: status and fields.
+    pub interim: Vec<(u16, Fields)>,
+}
+
+impl Response {
+    /// The first field of that name (any case).
+    pub fn field(&self, name: &str) -> Option<&str> {
+        http1::find(&self.fields, name)
+    }
+
+    /// Every value of that name, in order.
+    pub fn fields_named(&self, name: &str) -> Vec<&str> {
+        http1::find_all(&self.fields, name)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; panics with the body when it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+}
+
+/// What [`Raw::end`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The peer closed or reset.
+    Closed,
+    /// There are bytes to read.
+    More,
+    /// Neither came in time.
+    Open,
+}
+
+/// The client: one connection.
+pub struct Raw {
+    reader: Reader<Conn>,
+    timeout: Duration,
+}
+
+impl Raw {
+    /// Connects by TCP.
+    pub fn connect(addr: SocketAddr) -> Self {
+        let conn = Conn::tcp(addr, PATIENCE).unwrap_or_else(|error| panic!("connecting to {addr}: {error}"));
+        Self { reader: Reader::new(conn), timeout: PATIENCE }
+    }
+
+    /// Connects to a Unix socket.
+    pub fn connect_unix(path: &Path) -> Self {
+        let conn = Conn::unix(path).unwrap_or_else(|error| panic!("connecting to {}: {error}", path.display()));
+        Self { reader: Reader::new(conn), timeout: PATIENCE }
+    }
+
+    /// Another limit for each operation than [`PATIENCE`].
+    pub fn patient(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends bytes. That the peer has closed already is no failure: its answer is still to be read.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let timeout = self.timeout;
+        let conn = self.reader.inner();
+        conn.limit(timeout);
+        match conn.write_all(bytes.as_ref()) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            Err(error) => panic!("sending: {error}"),
+        }
+        self
+    }
+
+    /// Sends bytes in writes of `size`, each a segment of its own as far as the kernel goes along.
+    pub fn send_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> &mut Self {
+        for piece in bytes.as_ref().chunks(size.max(1)) {
+            self.send(piece);
+        }
+        self
+    }
+
+    /// Says that nothing more will be sent; answers can still be read.
+    pub fn finish(&mut self) -> &mut Self {
+        self.reader.inner().shutdown(Shutdown::Write);
+        self
+    }
+
+    /// Closes by reset.
+    pub fn reset(mut self) {
+        self.reader.inner().reset_at_close();
+    }
+
+    /// Reads one response; 1xx before it are in `interim` (101 is a response).
+    pub fn response(&mut self) -> Result<Response, NoHead> {
+        self.read(false)
+    }
+
+    /// Reads the response to a HEAD request: the fields declare a body that does not come.
+    pub fn response_to_head(&mut self) -> Result<Response, NoHead> {
+        self.read(true)
+    }
+
+    /// Reads a response's head and leaves its body on the wire, for [`Raw::more`].
+    pub fn response_head(&mut self) -> Result<Response, NoHead> {
+        self.reader.inner().limit(self.timeout);
+        self.head(true)
+    }
+
+    /// Some bytes as they come, framing included; empty at the end of the stream.
+    pub fn more(&mut self) -> std::io::Result<Vec<u8>> {
+        self.reader.inner().limit(self.timeout);
+        if self.reader.pending().is_empty() {
+            self.reader.fill()?;
+        }
+        let there = self.reader.pending().len();
+        Ok(self.reader.rest(there).0)
+    }
+
+    /// Everything until the peer closes, resets or the time is up.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        self.reader.inner().limit(self.timeout);
+        self.reader.rest(MOST_BODY_BYTES).0
+    }
+
+    /// What comes next: the end of the connection, more bytes, or neither in the time there is.
+    pub fn end(&mut self) -> End {
+        self.reader.inner().limit(self.timeout);
+        if !self.reader.pending().is_empty() {
+            return End::More;
+        }
+        match self.reader.fill() {
+            Ok(true) => End::More,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => End::Open,
+            Ok(false) | Err(_) => End::Closed,
+        }
+    }
+
+    /// True when the peer closes in good order or resets, and says nothing more before.
+    pub fn closed(&mut self) -> bool {
+        self.end() == End::Closed
+    }
+
+    fn read(&mut self, to_head: bool) -> Result<Response, NoHead> {
+        self.reader.inner().limit(self.timeout);
+        let mut response = self.head(to_head)?;
+        let Some(framing) = response.framing else {
+            response.complete = true;
+            return Ok(response);
+        };
+        let body = self.reader.body(framing, MOST_BODY_BYTES);
+        response.body = body.data;
+        response.trailers = body.trailers;
+        response.complete = body.complete;
+        response.problems.extend(body.problems);
+        Ok(response)
+    }
+
+    fn head(&mut self, to_head: bool) -> Result<Response, NoHead> {
+        let mut response = Response::default();
+        loop {
+            let head = self.reader.head()?;
+            response.problems.extend(head.problems);
+            let status = status(&head.start).unwrap_or_else(|| {
+                response.problems.push(format!("status line {:?}", head.start));
+                0
+            });
+            if (100..200).contains(&status) && status != 101 {
+                response.interim.push((status, head.fields));
+                continue;
+            }
+            let declared = http1::framing(&head.fields, &mut response.problems);
+            let bodiless = to_head || status == 204 || status == 304 || status == 101;
+            if (status == 204 || status == 101) && declared.is_some() {
+                response.problems.push(format!("a body is declared on {status}"));
+            }
+            response.framing = (!bodiless).then(|| declared.unwrap_or(Framing::Close));
+            response.line = head.start;
+            response.status = status;
+            response.fields = head.fields;
+            return Ok(response);
+        }
+    }
+}
+
+/// One request on a connection of its own, as bytes; panics when no response comes.
+pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
+    let to_head = request.as_ref().starts_with(b"HEAD ");
+    let mut raw = Raw::connect(addr);
+    raw.send(request);
+    let response = if to_head { raw.response_to_head() } else { raw.response() };
+    response.unwrap_or_else(|why| panic!("no response: {why:?}"))
+}
+
+/// A GET on a connection of its own, with `Host: shim.test` (unless given) and these fields.
+pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Response {
+    exchange(addr, request("GET", target, fields, b""))
+}
+
+/// The bytes of a request: `Host: shim.test` (unless given), these fields, Content-Length where there is a body, and
+/// `Connection: close`.
+pub fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let given = |name: &str| fields.iter().any(|(have, _)| have.eq_ignore_ascii_case(name));
+    let mut text = format!("{method} {target} HTTP/1.1\r\n");
+    if !given("host") {
+        text.push_str("Host: shim.test\r\n");
+    }
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    if !body.is_empty() && !given("content-length") && !given("transfer-encoding") {
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
+    }
+    if !given("connection") {
+        text.push_str("Connection: close\r\n");
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn status(line: &str) -> Option<u16> {
+    let code = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "))?;
+    let (digits, rest) = code.split_at_checked(3)?;
+    let whole = (rest.is_empty() || rest.starts_with(' ')) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|status| whole && (100..600).contains(status))
+}

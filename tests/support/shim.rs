@@ -1,0 +1,318 @@
+//! The real binary, started on free ports with a config of the test's own.
+
+use super::metrics::Metrics;
+use super::{PATIENCE, TempDir, raw, temp_dir, wait_until};
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the binary may take to listen: it shares two cores with the other tests.
+const START: Duration = Duration::from_secs(20);
+
+/// A configuration as text, put together from pieces of TOML.
+#[derive(Debug, Clone, Default)]
+pub struct Config(toml::Table);
+
+impl Config {
+    /// Merges a piece of TOML: keys replace what was there, arrays of tables (`[[provider]]`) are appended.
+    pub fn with(mut self, piece: &str) -> Self {
+        let piece: toml::Table = piece.parse().unwrap_or_else(|error| panic!("{error}\nin:\n{piece}"));
+        merge(&mut self.0, piece);
+        self
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&toml::to_string(&self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn merge(base: &mut toml::Table, piece: toml::Table) {
+    for (key, value) in piece {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (Some(toml::Value::Array(old)), toml::Value::Array(new)) if new.iter().any(toml::Value::is_table) => {
+                old.extend(new);
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Lines of a stream, filled by a thread of their own so that the pipe never stops the binary.
+#[derive(Default)]
+struct Lines {
+    state: Mutex<(Vec<String>, bool)>,
+    changed: Condvar,
+}
+
+impl Lines {
+    fn drain(stream: impl std::io::Read + Send + 'static) -> Arc<Self> {
+        let lines = Arc::new(Self::default());
+        let filled = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stream);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                filled.state.lock().unwrap_or_else(PoisonError::into_inner).0.push(text);
+                filled.changed.notify_all();
+                line.clear();
+            }
+            filled.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+            filled.changed.notify_all();
+        });
+        lines
+    }
+
+    /// Waits until `done` of the lines so far, or until the stream or the time is over; says which.
+    fn wait(&self, timeout: Duration, mut done: impl FnMut(&[String]) -> bool) -> bool {
+        let end = Instant::now() + timeout;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if done(&state.0) {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if state.1 || left.is_zero() {
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn text(&self) -> String {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.join("\n")
+    }
+}
+
+/// A running edgeshim; killed when dropped.
+pub struct Shim {
+    /// The first plain TCP listener; port 0 when there is none.
+    pub addr: SocketAddr,
+    /// Every listener as printed: `http://…`, `https://…`, `unix:…`.
+    pub listeners: Vec<String>,
+    /// The admin listener; port 0 when it is a Unix socket.
+    pub admin: SocketAddr,
+    /// The process id.
+    pub pid: u32,
+    /// The folder that holds the config.
+    pub dir: TempDir,
+    child: Child,
+    stderr: Arc<Lines>,
+    stdout: Arc<Lines>,
+}
+
+impl Shim {
+    /// The smallest config for that origin: free ports, everything else by default. `origin` is an address or a URL.
+    pub fn config(origin: impl fmt::Display) -> Config {
+        let origin = origin.to_string();
+        let url =
+            if origin.contains("://") || origin.starts_with("unix:") { origin } else { format!("http://{origin}") };
+        let mut table = toml::Table::new();
+        let mut block = toml::Table::new();
+        block.insert("url".into(), url.into());
+        table.insert("origin".into(), block.into());
+        Config(table)
+    }
+
+    /// Starts with that config; listeners that it leaves out are put on free ports. Panics, with what the binary said,
+    /// when it does not listen.
+    pub fn start(config: impl fmt::Display) -> Self {
+        Self::start_in(temp_dir(), config)
+    }
+
+    /// Like [`Shim::start`], with the config in a folder that holds further files already.
+    pub fn start_in(dir: TempDir, config: impl fmt::Display) -> Self {
+        Self::try_start_in(dir, config)
+            .unwrap_or_else(|(status, stderr)| panic!("edgeshim does not listen ({status:?}); its stderr:\n{stderr}"))
+    }
+
+    /// Starts; `Err` holds the exit status (none when it ran but never listened) and the stderr.
+    pub fn try_start_in(dir: TempDir, config: impl fmt::Display) -> Result<Self, (Option<ExitStatus>, String)> {
+        let (text, expected) = completed(&config.to_string());
+        let file = dir.write("edgeshim.toml", text);
+        let mut command = binary();
+        command.arg("run").arg("--config").arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the edgeshim binary starts");
+        let stderr = Lines::drain(child.stderr.take().expect("a pipe"));
+        let stdout = Lines::drain(child.stdout.take().expect("a pipe"));
+        let mut listeners = Vec::new();
+        let mut admin = None;
+        let ready = stderr.wait(START, |lines| {
+            listeners = lines.iter().filter_map(|line| after(line, "listening on ")).collect();
+            admin = lines.iter().find_map(|line| after(line, "admin on "));
+            listeners.len() >= expected && admin.is_some()
+        });
+        let Some(admin) = admin.filter(|_| ready) else {
+            // Its stderr is at an end, or the time is up: an exit under way gets a moment to be one.
+            let mut status = None;
+            wait_until(Duration::from_secs(1), || {
+                status = child.try_wait().ok().flatten();
+                status.is_some()
+            });
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err((status, stderr.text()));
+        };
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Ok(Self {
+            addr: listeners.iter().find_map(|line| address(line, "http://")).unwrap_or(nowhere),
+            admin: address(&admin, "http://").unwrap_or(nowhere),
+            listeners,
+            pid: child.id(),
+            dir,
+            child,
+            stderr,
+            stdout,
+        })
+    }
+
+    /// The first TLS listener; panics when there is none.
+    pub fn tls_addr(&self) -> SocketAddr {
+        self.listeners.iter().find_map(|line| address(line, "https://")).expect("an https:// listener")
+    }
+
+    /// Scrapes `/metrics`.
+    pub fn metrics(&self) -> Metrics {
+        let response = raw::fetch(self.admin, "/metrics", &[]);
+        assert_eq!(response.status, 200, "GET /metrics: {}", response.text());
+        Metrics::parse(&response.text())
+    }
+
+    /// Polls the metrics until `done`; panics with the last scrape when it never is.
+    pub fn wait_metrics(&self, mut done: impl FnMut(&Metrics) -> bool) -> Metrics {
+        let mut last = Metrics::default();
+        let reached = wait_until(PATIENCE, || {
+            last = self.metrics();
+            done(&last)
+        });
+        assert!(reached, "the metrics never got there; the last scrape:\n{}", last.text);
+        last
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+    }
+
+    /// Sends a signal by name without SIG: "TERM", "HUP", "USR1".
+    pub fn signal(&self, signal: &str) {
+        // The shell's own `kill`, since a slim image may lack the program.
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.pid)).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{signal} {} failed", self.pid);
+    }
+
+    /// Writes another config and has it loaded; returns once the reload is counted, whether it succeeded or not.
+    pub fn reload(&self, config: impl fmt::Display) {
+        let name = "edgeshim_config_reloads_total";
+        let before = self.metrics().sum(name, &[]);
+        self.dir.write("edgeshim.toml", completed(&config.to_string()).0);
+        self.signal("HUP");
+        self.wait_metrics(|metrics| metrics.sum(name, &[]) > before);
+    }
+
+    /// Waits for the exit; panics with the stderr when it does not come.
+    pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
+        let mut status = None;
+        wait_until(timeout, || {
+            status = self.child.try_wait().expect("a child process");
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("no exit within {timeout:?}; stderr:\n{}", self.stderr()))
+    }
+
+    /// True while the process lives.
+    pub fn running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// What it wrote to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Waits for a line of stderr that contains `part`; panics with the stderr when none comes.
+    pub fn wait_stderr(&self, part: &str) {
+        let found = self.stderr.wait(PATIENCE, |lines| lines.iter().any(|line| line.contains(part)));
+        assert!(found, "no {part:?} in the stderr:\n{}", self.stderr());
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- stderr of edgeshim ---\n{}\n---", self.stderr());
+        }
+    }
+}
+
+/// The binary under test, without arguments; a fresh environment but for the path, so that no variable of the developer's
+/// changes a test.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgeshim"));
+    command.env_clear().stdin(Stdio::null());
+    for kept in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
+        if let Some(value) = std::env::var_os(kept) {
+            command.env(kept, value);
+        }
+    }
+    command
+}
+
+/// Runs the binary to its end: exit code, stdout, stderr.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = binary().args(arguments).output().expect("the edgeshim binary starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// The config with free ports where it names none, and how many `listening on` lines it makes. Text that is no TOML stays:
+/// it is the test's subject then.
+fn completed(config: &str) -> (String, usize) {
+    let Ok(mut table) = config.parse::<toml::Table>() else { return (config.to_owned(), 1) };
+    default(&mut table, "server", "listen", toml::Value::Array(vec!["127.0.0.1:0".into()]));
+    default(&mut table, "admin", "listen", "127.0.0.1:0".into());
+    let count = |value: Option<&toml::Value>| value.and_then(toml::Value::as_array).map_or(0, Vec::len);
+    let server = table.get("server");
+    let plain = count(server.and_then(|server| server.get("listen")));
+    let secure = count(server.and_then(|server| server.get("tls")).and_then(|tls| tls.get("listen")));
+    (toml::to_string(&table).unwrap_or_else(|_| config.to_owned()), plain + secure)
+}
+
+fn default(table: &mut toml::Table, block: &str, key: &str, value: toml::Value) {
+    let entry = table.entry(block).or_insert_with(|| toml::Table::new().into());
+    if let Some(block) = entry.as_table_mut() {
+        block.entry(key).or_insert(value);
+    }
+}
+
+/// What follows `words` in a line, up to the next space.
+fn after(line: &str, words: &str) -> Option<String> {
+    line.split_once(words)?.1.split_ascii_whitespace().next().map(str::to_owned)
+}
+
+fn address(url: &str, scheme: &str) -> Option<SocketAddr> {
+    url.strip_prefix(scheme)?.trim_end_matches('/').parse().ok()
+}
+
+/// The path of a file in the repository.
+pub fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
