@@ -54,6 +54,7 @@ pub struct Runtime {
     pages: Arc<Pages>,
     log: Option<AccessLog>,
     host: Option<HeaderValue>,
+    fallback_host: HeaderValue,
 }
 
 /// Why a configuration that is valid by itself cannot be served.
@@ -99,8 +100,8 @@ impl Runtime {
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
         };
         let ledger = metrics.ledger(&labels);
-        let Prepared { pages, classes, types, host } = prepared;
-        Ok(Self { settings, metrics, labels, ledger, classes, types, pages: Arc::new(pages), log, host })
+        let Prepared { pages, classes, types, host, fallback_host } = prepared;
+        Ok(Self { settings, metrics, labels, ledger, classes, types, pages: Arc::new(pages), log, host, fallback_host })
     }
 
     /// What `build` would refuse, without opening anything: for `check`.
@@ -152,6 +153,7 @@ impl Runtime {
             },
             classes: self.classes.clone(),
             host: self.host.clone(),
+            fallback_host: self.fallback_host.clone(),
             ledger: self.metrics.ledger(&self.labels),
         });
         (layers.over(Arc::clone(&client)), client)
@@ -230,6 +232,7 @@ struct Prepared {
     classes: Classes,
     types: globset::GlobSet,
     host: Option<HeaderValue>,
+    fallback_host: HeaderValue,
 }
 
 impl Prepared {
@@ -251,7 +254,12 @@ impl Prepared {
             beacon_path: settings.beacon.path.clone(),
         });
         let host = settings.origin.host.as_deref().map(HeaderValue::from_str);
+        let authority = match &settings.origin.target {
+            Target::Tcp { .. } => settings.origin.target.to_string().replace("http://", ""),
+            Target::Unix(_) => "localhost".to_owned(),
+        };
         Ok(Self {
+            fallback_host: HeaderValue::try_from(authority).map_err(|error| value(&error))?,
             pages: pages.map_err(BuildError::Pages)?,
             classes: Classes::new(settings.classes.clone()).map_err(|error| value(&error))?,
             types: types.build().map_err(|error| value(&error))?,

@@ -58,6 +58,8 @@ pub struct Parts {
     pub classes: Classes,
     /// `origin.host`; none: the visitor's.
     pub host: Option<HeaderValue>,
+    /// The origin's own authority, for a request without a Host.
+    pub fallback_host: HeaderValue,
     /// Where everything is counted.
     pub ledger: Ledger,
 }
@@ -67,6 +69,7 @@ struct ForwardSettings {
     /// The names that the origin is told, by position.
     providers: Vec<HeaderValue>,
     host: Option<HeaderValue>,
+    fallback_host: HeaderValue,
     loop_id: HeaderValue,
 }
 
@@ -80,6 +83,7 @@ impl Layers {
             identity: parts.identify.header.clone(),
             providers: parts.identify.providers.iter().filter_map(|name| HeaderValue::from_str(name).ok()).collect(),
             host: parts.host,
+            fallback_host: parts.fallback_host,
             loop_id: HeaderValue::from_static(super::observe::PSEUDONYM),
         };
         Self {
@@ -168,6 +172,7 @@ async fn to_origin(
             identity: &settings.identity,
             provider,
             host: settings.host.as_ref(),
+            fallback_host: &settings.fallback_host,
             loop_id: &settings.loop_id,
         },
     );

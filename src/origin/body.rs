@@ -99,6 +99,11 @@ impl Body for Upload {
         };
         match frame {
             Some(Ok(frame)) => {
+                if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
+                    // Only HTTP/2 hands over an empty trailer section: h2 has dropped what was in it, which is how a request that
+                    // RFC 9113 §8.1 calls malformed for pseudo-fields in its trailers comes through to here.
+                    return Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, "pseudo-fields in trailers"))));
+                }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if let Some(left) = &mut self.left {
                     match left.checked_sub(size) {

@@ -23,6 +23,8 @@ pub struct Outward<'a> {
     pub provider: Option<&'a HeaderValue>,
     /// The Host to send, where it is not the visitor's.
     pub host: Option<&'a HeaderValue>,
+    /// The Host for a request without one: HTTP/1.0 needed none, HTTP/1.1 does (RFC 9112 §3.2).
+    pub fallback_host: &'a HeaderValue,
     /// Our own id for CDN-Loop.
     pub loop_id: &'a HeaderValue,
 }
@@ -48,6 +50,8 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     }
     if let Some(host) = outward.host {
         headers.insert(HOST, host.clone());
+    } else if !headers.contains_key(HOST) {
+        headers.insert(HOST, outward.fallback_host.clone());
     }
     canonical_length(headers);
     head.version = Version::HTTP_11;
@@ -71,8 +75,8 @@ pub(super) fn absolute(request: &mut Request<Upload>) -> Result<(), Fault> {
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = match host.as_ref().map(|host| host.as_bytes().try_into()) {
         Some(Ok(authority)) => Some(authority),
-        // An HTTP/1.0 request without Host: the origin gets some name all the same.
-        _ => Some(http::uri::Authority::from_static("localhost")),
+        // `observe` has let through nothing but a valid Host, and `outbound` has seen to it that there is one.
+        _ => return Err(Fault::from_error(Cause::BrokenHead, "no authority for the target")),
     };
     let uri = Uri::from_parts(parts).map_err(|error| Fault::from_error(Cause::BrokenHead, error))?;
     *request.uri_mut() = uri;

@@ -136,7 +136,7 @@ impl Client {
         replayable: bool,
     ) -> Result<(Response<Incoming>, Connection), Fault> {
         let mut retries = self.settings.retries;
-        let mut kept = self.pool().take();
+        let mut kept = self.kept(replayable).await;
         loop {
             let mut connection = if let Some(connection) = kept.take() {
                 connection
@@ -185,7 +185,7 @@ impl Client {
             let fault = fault_of(error.into_error());
             if reused && let Some(unsent) = unsent {
                 request = unsent;
-                kept = self.pool().take();
+                kept = self.kept(replayable).await;
                 continue;
             }
             match connection.recall() {
@@ -196,6 +196,20 @@ impl Client {
                 _ => return Err(fault),
             }
         }
+    }
+
+    /// A kept connection. What cannot be sent twice goes over none that the origin has closed a moment ago: the runtime looks at
+    /// its sockets once more first, so that a connection whose end has arrived knows of it.
+    async fn kept(&self, replayable: bool) -> Option<Connection> {
+        let mut connection = self.pool().take()?;
+        while !replayable {
+            tokio::task::yield_now().await;
+            if connection.sender.is_ready() {
+                break;
+            }
+            connection = self.pool().take()?;
+        }
+        Some(connection)
     }
 
     /// Over the one HTTP/2 connection of this worker; made anew when it has ended.
