@@ -132,7 +132,7 @@ mod tests {
         sweep();
         let deadline = Deadline::new();
         assert!(!deadline.is_armed() && !deadline.is_due());
-        deadline.arm(Duration::from_secs(3600));
+        deadline.arm(Duration::from_hours(1));
         assert!(deadline.is_armed() && !deadline.is_due());
         deadline.arm(Duration::ZERO);
         assert!(deadline.is_due());

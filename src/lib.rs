@@ -2,8 +2,9 @@
 
 pub mod cli;
 
-pub mod admin;
 pub mod serve;
+
+pub mod admin;
 
 pub mod runtime;
 
@@ -11,15 +12,20 @@ pub mod config;
 
 pub mod edge;
 
-pub mod intake;
 pub mod origin;
 
+pub mod intake;
+
 pub mod cdn;
+
 pub mod pages;
 
 pub mod metrics;
 
-pub mod clock;
 pub mod fault;
+
 pub mod ids;
+
 pub mod wire;
+
+pub mod clock;

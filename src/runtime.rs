@@ -192,7 +192,7 @@ impl Runtime {
         }
     }
 
-    /// A short name for the configuration's content: the label `config` of edgeshim_build_info.
+    /// A short name for the configuration's content: the label `config` of `edgeshim_build_info`.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();

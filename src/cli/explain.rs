@@ -1,5 +1,6 @@
 //! `edgeshim explain`: what becomes of one request and its answer, and why, by the same functions that serve.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -104,7 +105,7 @@ fn lines(arguments: &ExplainArguments, settings: &Settings) -> Result<Lines, Box
         now: SystemTime::now,
     };
     let outcome = Prepared::new(&rule.cache, Dialect::Generic).apply(&mut response.headers, response.status, &facts);
-    let guards: Vec<_> = outcome.guards.iter().map(|guard| guard.as_str()).collect();
+    let guards: Vec<_> = outcome.guards.iter().map(super::super::edge::cache_control::policy::Guard::as_str).collect();
     lines.push(("guards", if guards.is_empty() { "none".to_owned() } else { guards.join(", ") }));
     let action = outcome.action.map_or("nothing to change", |action| action.as_str());
     lines.push(("caching", action.to_owned()));
@@ -156,7 +157,7 @@ fn describe(cache: &CachePolicy) -> String {
         ("stale_if_error", cache.stale_if_error),
     ] {
         if let Some(seconds) = seconds {
-            text.push_str(&format!(", {name} {seconds} s"));
+            let _ = write!(text, ", {name} {seconds} s");
         }
     }
     text

@@ -2,7 +2,7 @@
 //!
 //! **Place:** outside of everything that speaks for the site: a beacon comes from a browser, so it is no pull and is never refused
 //! for identity or Host, and it is answered while the origin is dead.
-//! **Reads:** path and query. **Metrics:** edgeshim_beacons_total. **Cost:** one comparison of paths. **Can fail:** no.
+//! **Reads:** path and query. **Metrics:** `edgeshim_beacons_total`. **Cost:** one comparison of paths. **Can fail:** no.
 
 use std::pin::Pin;
 use std::sync::Arc;

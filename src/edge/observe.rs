@@ -2,7 +2,7 @@
 //!
 //! **Place:** outermost, so that everything further in sees a request that can be read in one way only, with one id on it.
 //! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
-//! **Metrics:** edgeshim_refused_total{reason="malformed"}. What else is refused is only marked: `pulls` answers and counts it.
+//! **Metrics:** `edgeshim_refused_total{reason="malformed`"}. What else is refused is only marked: `pulls` answers and counts it.
 //! **Cost:** one allocation for both ids where the CDN sent none; another for the log line while the log is on.
 //! **Can fail:** no; an ambiguous head is answered with 400, a head with too many fields with 431, and the connection is closed.
 
@@ -187,12 +187,11 @@ fn is_ambiguous(head: &request::Parts) -> bool {
         return true;
     }
     match (host, authority) {
-        (None, None) => {
+        (None, None)
             // HTTP/1.0 had no Host yet.
-            if head.version != Version::HTTP_10 {
+            if head.version != Version::HTTP_10 => {
                 return true;
             }
-        }
         (Some(host), Some(authority)) if !same_authority(host, authority, HTTP_PORT) => return true,
         _ => {}
     }
@@ -234,11 +233,11 @@ fn settle_ids(headers: &mut HeaderMap) -> HeaderValue {
         // The state belongs to the parent that was not there.
         headers.remove(&TRACESTATE);
     }
-    let id = id.unwrap_or_else(|| {
+
+    id.unwrap_or_else(|| {
         headers.insert(&X_REQUEST_ID, new_id.clone());
         new_id
-    });
-    id
+    })
 }
 
 fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue, client_chain: Option<HeaderValue>) -> Record {

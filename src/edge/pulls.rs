@@ -4,8 +4,8 @@
 //! answers; inside `local`, whose requests are no pulls. `identify` and `observe` only *mark* a refusal, so that it is counted and
 //! answered here and nowhere else.
 //! **Reads:** `Ctx::{provider, class, refusal}`, the answer's `Facts`, If-None-Match and If-Modified-Since.
-//! **Metrics:** edgeshim_pulls_total, _pull_bytes_total, _pull_seconds, _revalidations_total, _in_flight, _origin_seconds,
-//! _origin_bytes_total, _refused_total.
+//! **Metrics:** `edgeshim_pulls_total`, _`pull_bytes_total`, _`pull_seconds`, _`revalidations_total`, _`in_flight`, _`origin_seconds`,
+//! _`origin_bytes_total`, _`refused_total`.
 //! **Cost:** eight atomic adds. **Can fail:** no; below it every fault has become an answer.
 
 use std::convert::Infallible;

@@ -3,7 +3,7 @@
 //! **Place:** outside of `gzip` (pages bring their own gzip twin) and of `cache_control` (no rule of a class makes an error
 //! cacheable); inside `pulls`, which counts pages like any other answer. From here outwards nothing fails.
 //! **Reads:** Accept, Accept-Encoding, Accept-Language, Host, X-Request-Id; the answer's status; the class's `whoopsie`.
-//! **Metrics:** edgeshim_whoopsies_total; edgeshim_refused_total for bodies that are too large.
+//! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for bodies that are too large.
 //! **Cost:** five reference counts a request; a page is one copy of some kilobytes. **Can fail:** no.
 
 use std::convert::Infallible;
@@ -169,20 +169,21 @@ impl Asked {
     }
 
     fn prefers(&self) -> Preference {
-        self.judge(&ACCEPT, self.accept.as_ref(), accept_prefers)
+        judge(&ACCEPT, self.accept.as_ref(), accept_prefers)
     }
 
     fn takes_gzip(&self) -> bool {
-        self.judge(&ACCEPT_ENCODING, self.accept_encoding.as_ref(), gzip_acceptance) == Coding::Gzip
+        judge(&ACCEPT_ENCODING, self.accept_encoding.as_ref(), gzip_acceptance) == Coding::Gzip
     }
+}
 
-    fn judge<T>(&self, name: &HeaderName, value: Option<&HeaderValue>, judge: fn(&HeaderMap) -> T) -> T {
-        let mut headers = HeaderMap::new();
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
-        }
-        judge(&headers)
+/// What a function of a head's fields says of one field that was kept.
+fn judge<T>(name: &HeaderName, value: Option<&HeaderValue>, judge: fn(&HeaderMap) -> T) -> T {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = value {
+        headers.insert(name, value.clone());
     }
+    judge(&headers)
 }
 
 /// A list field as one line; nearly always it is one, and then nothing is copied.

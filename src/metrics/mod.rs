@@ -70,13 +70,13 @@ impl Reason {
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// edgeshim_connections
+    /// `edgeshim_connections`
     pub connections: Gauge,
-    /// edgeshim_origin_connections
+    /// `edgeshim_origin_connections`
     pub origin_connections: Gauge,
-    /// edgeshim_waiting
+    /// `edgeshim_waiting`
     pub waiting: Gauge,
-    /// edgeshim_access_log_dropped_total
+    /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
     faults: Vec<Counter>,
 }
@@ -170,9 +170,9 @@ pub struct Labels {
     pub classes: Vec<&'static str>,
     /// Locales of the pages, in the order of their ids.
     pub locales: Vec<&'static str>,
-    /// What cache_control can do to an answer, in the order of its ids.
+    /// What `cache_control` can do to an answer, in the order of its ids.
     pub cache_actions: Vec<&'static str>,
-    /// The guards of cache_control, in the order of their ids.
+    /// The guards of `cache_control`, in the order of their ids.
     pub cache_guards: Vec<&'static str>,
     /// Accepted `source` values of beacons, in order; `other` is added.
     pub beacon_sources: Vec<&'static str>,
@@ -195,13 +195,13 @@ pub struct Ledger {
 
 /// What a request counts under: one provider and one class.
 pub struct Row {
-    /// edgeshim_pull_bytes_total
+    /// `edgeshim_pull_bytes_total`
     pub bytes: Counter,
-    /// edgeshim_pull_seconds
+    /// `edgeshim_pull_seconds`
     pub seconds: Histogram,
-    /// edgeshim_revalidations_total{result="not_modified"}
+    /// `edgeshim_revalidations_total{result="not_modified`"}
     pub not_modified: Counter,
-    /// edgeshim_revalidations_total{result="modified"}
+    /// `edgeshim_revalidations_total{result="modified`"}
     pub modified: Counter,
     ok: Counter,
     codes: Codes,
@@ -323,8 +323,7 @@ impl Ledger {
         }
     }
 
-    /// edgeshim_in_flight of a provider.
-    #[must_use]
+    /// `edgeshim_in_flight` of a provider.
     pub fn in_flight(&self, provider: ProviderId) -> &Gauge {
         self.in_flight.get(provider.index()).unwrap_or(&self.in_flight[0])
     }

@@ -201,15 +201,16 @@ impl Client {
     /// A kept connection. What cannot be sent twice goes over none that the origin has closed a moment ago: the runtime looks at
     /// its sockets once more first, so that a connection whose end has arrived knows of it.
     async fn kept(&self, replayable: bool) -> Option<Connection> {
-        let mut connection = self.pool().take()?;
-        while !replayable {
+        loop {
+            let connection = self.pool().take()?;
+            if replayable {
+                return Some(connection);
+            }
             tokio::task::yield_now().await;
             if connection.sender.is_ready() {
-                break;
+                return Some(connection);
             }
-            connection = self.pool().take()?;
         }
-        Some(connection)
     }
 
     /// Over the one HTTP/2 connection of this worker; made anew when it has ended.
@@ -223,14 +224,13 @@ impl Client {
         let mut fresh = false;
         loop {
             let ready = self.multiplexed_sender().filter(|sender| !fresh && !sender.is_closed());
-            let mut sender = match ready {
-                Some(sender) => sender,
-                None => {
-                    fresh = true;
-                    let sender = connect::http2(&self.settings, self.metrics).await?;
-                    *self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender.clone());
-                    sender
-                }
+            let mut sender = if let Some(sender) = ready {
+                sender
+            } else {
+                fresh = true;
+                let sender = connect::http2(&self.settings, self.metrics).await?;
+                *self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender.clone());
+                sender
             };
             deadline.arm(self.first_check(progress));
             let sent = {

@@ -132,7 +132,6 @@ async fn drive_h1<S, E>(
     })
     .await;
     match ended {
-        Some(Ok(())) => {}
         Some(Err(error)) => {
             if error.is_parse() {
                 worker.refused(Reason::Malformed);
@@ -149,8 +148,8 @@ async fn drive_h1<S, E>(
                 let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             }
         }
-        // Nothing was asked, or nobody reads: there is nobody to tell.
-        None => {}
+        // It is over, or nothing was asked, or nobody reads: there is nobody to tell.
+        Some(Ok(())) | None => {}
     }
 }
 

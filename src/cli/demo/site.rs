@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
 
-pub use self::socket::Socket;
+pub(super) use self::socket::Socket;
 use crate::wire::names;
 
 /// Connections served at once; more wait in the listener's queue.
@@ -51,13 +51,13 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The body of every answer: whole, or the events of `/stream`.
-pub type SiteBody = Either<Full<Bytes>, Events>;
+pub(super) type SiteBody = Either<Full<Bytes>, Events>;
 
 /// Serves the site on this listener for as long as it is polled; dropping it ends every connection.
 ///
 /// HTTP/1.1 with keep-alive. A connection that fails is forgotten, and a listener that cannot accept (no descriptors
 /// left) is asked again a little later.
-pub async fn serve(listener: TcpListener) {
+pub(super) async fn serve(listener: TcpListener) {
     let site = Arc::new(Site::new());
     let mut connections = JoinSet::new();
     loop {
@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener) {
 
 /// The paths of everything that can be read again and again, those that visitors want most first.
 #[must_use]
-pub fn paths() -> Vec<String> {
+pub(super) fn paths() -> Vec<String> {
     let mut paths: Vec<String> =
         ["/", "/assets/site.css", "/assets/site.js", "/images/logo.svg"].map(String::from).into();
     paths.extend(content::PICTURES.iter().take(4).map(|picture| picture.path.to_owned()));
@@ -211,7 +211,7 @@ impl Resource {
 
 /// Everything that the site can answer.
 #[derive(Debug)]
-pub struct Site {
+pub(super) struct Site {
     resources: HashMap<String, Resource>,
     missing: Bytes,
 }
@@ -225,7 +225,7 @@ impl Default for Site {
 impl Site {
     /// Writes the pages and paints the pictures.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut resources = HashMap::new();
         let mut add = |path: &str, resource| {
             resources.insert(path.to_owned(), resource);
@@ -290,7 +290,7 @@ impl Site {
     }
 
     /// Answers one request; never fails, whatever it holds.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<SiteBody> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<SiteBody> {
         let head = request.method() == Method::HEAD;
         let mut response = self.route(request).await;
         if head {
@@ -438,7 +438,7 @@ fn private(request: &HeaderMap) -> Response<SiteBody> {
 
 /// The body of `/stream`: server-sent events, one at each tick.
 #[derive(Debug)]
-pub struct Events {
+pub(super) struct Events {
     ticks: Interval,
     sent: u32,
 }

@@ -23,7 +23,7 @@ use self::edge::{Cdn, Delivered, Visit};
 use super::site;
 
 /// The Host that every visitor asks for.
-pub const HOST: &str = "demo.edgeshim.test";
+pub(super) const HOST: &str = "demo.edgeshim.test";
 /// Visitors under way at once; beyond that they turn away unserved and uncounted.
 const MAX_VISITORS: usize = 256;
 /// The most visitors a second that are believed.
@@ -73,7 +73,7 @@ const FAILURES: [&str; 4] = ["/fail?status=500", "/fail?status=502", "/fail?stat
 
 /// What to simulate.
 #[derive(Debug, Clone)]
-pub struct TrafficSettings {
+pub(super) struct TrafficSettings {
     /// Where the shim listens.
     pub shim: SocketAddr,
     /// New visitors a second, all CDNs together, at most 10,000; each makes one request.
@@ -89,7 +89,7 @@ pub struct TrafficSettings {
 impl TrafficSettings {
     /// Forty visitors a second, without end.
     #[must_use]
-    pub fn new(shim: SocketAddr) -> Self {
+    pub(super) fn new(shim: SocketAddr) -> Self {
         Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default() }
     }
 }
@@ -109,7 +109,7 @@ struct Tally {
 
 /// The counts of a run under way; shared, and read by [`Live::report`].
 #[derive(Debug, Default)]
-pub struct Live {
+pub(super) struct Live {
     providers: [Tally; PROVIDERS.len()],
     beacons: AtomicU64,
     beacon_errors: AtomicU64,
@@ -117,7 +117,7 @@ pub struct Live {
 
 impl Live {
     /// The counts at this moment.
-    pub fn report(&self) -> Report {
+    pub(super) fn report(&self) -> Report {
         let providers = PROVIDERS.iter().zip(&self.providers).map(|(&(name, ..), tally)| ProviderReport {
             name,
             edge_requests: tally.edge_requests.load(Relaxed),
@@ -139,7 +139,7 @@ impl Live {
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub(super) struct Report {
     /// One for each simulated CDN: fastly, cloudflare, akamai.
     pub providers: Vec<ProviderReport>,
     /// Beacons that the shim took.
@@ -150,7 +150,7 @@ pub struct Report {
 
 /// One CDN's counts. `edge_requests` is the sum of `hits`, `misses`, `revalidated` and `errors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderReport {
+pub(super) struct ProviderReport {
     /// The provider's name.
     pub name: &'static str,
     /// Visitors' requests that were answered.
@@ -174,7 +174,7 @@ pub struct ProviderReport {
 impl ProviderReport {
     /// Offload of requests in tenths of a percent, rounded down, as the spec has it; `None` while there was no edge
     /// request. Below zero where pulls outnumber edge requests, as they may while some are under way.
-    pub fn offload_permille(&self) -> Option<i64> {
+    pub(super) fn offload_permille(&self) -> Option<i64> {
         let (edge, pulls) = (i128::from(self.edge_requests), i128::from(self.pulls));
         let permille = (edge - pulls).checked_mul(1000)?.checked_div_euclid(edge)?;
         i64::try_from(permille).ok()
@@ -199,7 +199,7 @@ impl fmt::Display for ProviderReport {
 ///
 /// Needs a tokio runtime with time and net; a current-thread one will do. Dropping the future ends everything at
 /// once.
-pub async fn run(settings: TrafficSettings) -> Report {
+pub(super) async fn run(settings: TrafficSettings) -> Report {
     let TrafficSettings { shim, visitors_per_second, until, seed, live } = settings;
     let cdns = PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST)));
     let rate = u128::from(visitors_per_second.min(MAX_RATE));

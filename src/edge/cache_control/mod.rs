@@ -3,7 +3,7 @@
 //! **Place:** innermost of the layers that touch an answer, so that it sees the origin's own fields; inside `gzip`, which has to
 //! read the `no-transform` that is left, and inside `whoopsie`, whose pages say no-store themselves.
 //! **Reads:** method, path, Authorization; the answer's status, type and caching fields.
-//! **Metrics:** edgeshim_cache_rewrites_total, edgeshim_cache_guards_total.
+//! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`.
 //! **Cost:** one pass over the answer's field names; one allocation where a line is written that was not prepared.
 //! **Can fail:** no; faults pass through.
 

@@ -2,7 +2,7 @@
 //!
 //! **Place:** outside of `cache_control`, which must see the origin's own fields; inside `whoopsie`, whose pages bring their own twin.
 //! **Reads:** method, Accept-Encoding; the answer's status, type, length and the fields that forbid compression (see [`policy`]).
-//! **Metrics:** edgeshim_gzip_input_bytes_total, edgeshim_gzip_output_bytes_total.
+//! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`.
 //! **Cost:** one look at Accept-Encoding; for an answer that is compressed the compressor's, whose state is kept for the next one.
 //! **Can fail:** only as the body below it does; a compressor on memory has no errors of its own.
 

@@ -16,12 +16,12 @@ const CHUNK_BYTES: usize = 8 * 1024;
 
 /// A TCP stream that hyper's connections can drive.
 #[derive(Debug)]
-pub struct Socket(TcpStream);
+pub(crate) struct Socket(TcpStream);
 
 impl Socket {
     /// Takes over a connected stream and turns Nagle's delay off.
     #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         // Without it small answers may come 40 ms late; nothing else depends on it.
         let _ = stream.set_nodelay(true);
         Self(stream)
