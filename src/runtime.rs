@@ -10,13 +10,13 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderValue;
 use tower::Service;
 
 use crate::config::{LogFormat, LogOutput, OnDoubt, Settings, Target};
 use crate::edge::cache_control::policy::{Action, Guard};
 use crate::edge::gzip::GzipSettings;
+use crate::edge::gzip::policy::TypePatterns;
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::LocalSettings;
 use crate::edge::observe::ObserveSettings;
@@ -50,7 +50,7 @@ pub struct Runtime {
     labels: Labels,
     ledger: Ledger,
     classes: Classes,
-    types: globset::GlobSet,
+    types: TypePatterns,
     pages: Arc<Pages>,
     log: Option<AccessLog>,
     host: Option<HeaderValue>,
@@ -230,7 +230,7 @@ impl fmt::Debug for Runtime {
 struct Prepared {
     pages: Pages,
     classes: Classes,
-    types: globset::GlobSet,
+    types: TypePatterns,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
 }
@@ -238,11 +238,6 @@ struct Prepared {
 impl Prepared {
     fn new(settings: &Settings) -> Result<Self, BuildError> {
         let value = |error: &dyn fmt::Display| BuildError::Value(error.to_string());
-        let mut types = GlobSetBuilder::new();
-        for glob in &settings.gzip.types {
-            let glob = GlobBuilder::new(glob).case_insensitive(true).build().map_err(|error| value(&error))?;
-            types.add(glob);
-        }
         let whoopsie = &settings.whoopsie;
         let pages = Pages::build(&PageSettings {
             default_locale: whoopsie.default_locale.clone(),
@@ -262,7 +257,7 @@ impl Prepared {
             fallback_host: HeaderValue::try_from(authority).map_err(|error| value(&error))?,
             pages: pages.map_err(BuildError::Pages)?,
             classes: Classes::new(settings.classes.clone()).map_err(|error| value(&error))?,
-            types: types.build().map_err(|error| value(&error))?,
+            types: TypePatterns::new(settings.gzip.types.iter().map(String::as_str)),
             host: host.transpose().map_err(|error| value(&error))?,
         })
     }

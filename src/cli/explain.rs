@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use globset::{GlobBuilder, GlobSetBuilder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 
 use super::{ConfigArgument, USAGE, load};
@@ -12,7 +11,7 @@ use crate::cdn::dialect::Dialect;
 use crate::config::{OnDoubt, Settings};
 use crate::edge::cache_control::policy::{Facts, Prepared};
 use crate::edge::gzip::GzipSettings;
-use crate::edge::gzip::policy::{Asked, Verdict, apply, decide};
+use crate::edge::gzip::policy::{Asked, TypePatterns, Verdict, apply, decide};
 use crate::edge::request::class::{CacheMode, CachePolicy, Classes};
 use crate::ids::{ClassId, ProviderId};
 use crate::wire::names::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -109,7 +108,7 @@ fn lines(arguments: &ExplainArguments, settings: &Settings) -> Result<Lines, Box
     lines.push(("guards", if guards.is_empty() { "none".to_owned() } else { guards.join(", ") }));
     let action = outcome.action.map_or("nothing to change", |action| action.as_str());
     lines.push(("caching", action.to_owned()));
-    lines.push(("gzip", gzip(settings, rule.gzip, &request, &mut response)?));
+    lines.push(("gzip", gzip(settings, rule.gzip, &request, &mut response)));
     if settings.whoopsie.statuses.contains(arguments.status.as_u16()) {
         lines.push(("page", "the whoopsie page takes this answer's place; its fields are the page's own".to_owned()));
     }
@@ -168,27 +167,23 @@ fn gzip(
     class_allows: bool,
     request: &request::Parts,
     response: &mut http::response::Parts,
-) -> Result<String, globset::Error> {
+) -> String {
     if !settings.gzip.enabled {
-        return Ok("off (gzip.enabled)".to_owned());
+        return "off (gzip.enabled)".to_owned();
     }
     if !class_allows {
-        return Ok("off for this class".to_owned());
-    }
-    let mut types = GlobSetBuilder::new();
-    for glob in &settings.gzip.types {
-        types.add(GlobBuilder::new(glob).case_insensitive(true).build()?);
+        return "off for this class".to_owned();
     }
     let gzip = GzipSettings {
         enabled: true,
         level: settings.gzip.level,
         min_bytes: settings.gzip.min_bytes,
-        types: types.build()?,
+        types: TypePatterns::new(settings.gzip.types.iter().map(String::as_str)),
     };
     let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let verdict = decide(&gzip, Asked::of(request), response, length);
     apply(verdict, response);
-    Ok(match verdict {
+    match verdict {
         Verdict::Leave => "left alone: status, type, length or a field of the answer's forbids it",
         Verdict::Vary => {
             "plain, because this request does not ask for gzip; Vary says that another may get it compressed"
@@ -196,7 +191,7 @@ fn gzip(
         Verdict::Revalidated => "a 304 for what went out compressed",
         Verdict::Compress => "compressed",
     }
-    .to_owned())
+    .to_owned()
 }
 
 /// The fields that go out, and what became of the origin's.

@@ -130,7 +130,6 @@ impl Shared {
 
     fn look(&self, request: &mut EdgeRequest) {
         let settings = &self.settings;
-        let received_chain = request.head.headers.get(&X_FORWARDED_FOR).cloned();
         if !settings.trusted_proxies.is_empty() {
             let trusted = |address: IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(&address));
             request.ctx.trail = client_from_xff(&request.head.headers, request.peer.address(), trusted);
@@ -146,7 +145,7 @@ impl Shared {
         request.ctx.class = self.classes.of_request(request.head.uri.path());
         request.ctx.refusal = self.refusal(&request.head);
         if let Some(log) = &settings.log {
-            request.line = Some(Line::new(log, record(&request.head, &request.ctx, id, received_chain)));
+            request.line = Some(Line::new(log, record(&request.head, &request.ctx, id)));
         }
     }
 
@@ -216,9 +215,8 @@ fn is_ambiguous(head: &request::Parts) -> bool {
 /// Keeps or makes X-Request-Id and traceparent; both are then single and valid. Returns the id.
 fn settle_ids(headers: &mut HeaderMap) -> HeaderValue {
     let single = |name: &http::HeaderName, valid: fn(&[u8]) -> bool| {
-        let mut lines = headers.get_all(name).iter();
-        let first = lines.next().filter(|value| valid(value.as_bytes()))?;
-        lines.next().is_none().then(|| first.clone())
+        let first = headers.get(name).filter(|value| valid(value.as_bytes()))?;
+        headers.get_all(name).iter().nth(1).is_none().then(|| first.clone())
     };
     let id = single(&X_REQUEST_ID, valid_request_id);
     let has_parent = single(&TRACEPARENT, valid_traceparent).is_some();
@@ -240,7 +238,7 @@ fn settle_ids(headers: &mut HeaderMap) -> HeaderValue {
     })
 }
 
-fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue, client_chain: Option<HeaderValue>) -> Record {
+fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue) -> Record {
     let field = |name: &http::HeaderName| head.headers.get(name).cloned();
     Record {
         time: SystemTime::now(),
@@ -250,7 +248,7 @@ fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue, client_chain: Optio
         proof: "",
         pop: None,
         client: Some(ctx.trail.client),
-        client_chain,
+        client_chain: field(&X_FORWARDED_FOR),
         method: head.method.clone(),
         host: field(&HOST),
         target: head.uri.clone(),

@@ -188,9 +188,8 @@ fn judge<T>(name: &HeaderName, value: Option<&HeaderValue>, judge: fn(&HeaderMap
 
 /// A list field as one line; nearly always it is one, and then nothing is copied.
 fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
-    if lines.next().is_none() {
+    let first = headers.get(name)?;
+    if headers.get_all(name).iter().nth(1).is_none() {
         return Some(first.clone());
     }
     let all: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();

@@ -1,0 +1,679 @@
+//! The table of faults (`src/fault.rs`): every way in which an origin or a visitor can fail, made by a script, and what the
+//! visitor is told of it on HTTP/1.1 and on HTTP/2: status, Proxy-Status (RFC 9209), no-store. Each counts once as a pull under
+//! its code and once under its cause; the visitors' own count under none. A body that breaks off arrives broken off.
+//!
+//! `overload` is missing here: requests that wait in line have a test of their own.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use support::http1::{self, Fields, Framing, Reader};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
+
+/// The limit of what waits for one of the shim's own timeouts first.
+const LONG: Duration = Duration::from_secs(20);
+
+// ---- asking on both protocols -----------------------------------------------------------------------------------------
+
+/// An answer, however it came.
+#[derive(Debug, Default)]
+struct Answer {
+    status: u16,
+    fields: Fields,
+    body: Vec<u8>,
+    /// The framing said that this was all.
+    whole: bool,
+    /// Why it ended, where it ended badly.
+    broken: String,
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> Option<&str> {
+        http1::find(&self.fields, name)
+    }
+}
+
+/// One connection of HTTP/2, driven while something is asked of it.
+struct H2 {
+    tokio: tokio::runtime::Runtime,
+    sender: http2::SendRequest<Pieces>,
+}
+
+/// A request body in frames; one that hangs never ends.
+#[derive(Default)]
+struct Pieces {
+    frames: VecDeque<Bytes>,
+    hangs: bool,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.frames.pop_front() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None if self.hangs => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && !self.hangs
+    }
+}
+
+impl H2 {
+    fn connect(addr: SocketAddr) -> Self {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let sender = tokio.block_on(async {
+            let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+            let (sender, connection) = shaken.expect("an HTTP/2 connection");
+            tokio::spawn(connection);
+            sender
+        });
+        Self { tokio, sender }
+    }
+
+    fn head(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> hyper::Response<Incoming> {
+        let mut request = hyper::Request::builder().method(method).uri(format!("http://shim.test{target}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).expect("a request");
+        let sending = self.sender.send_request(request);
+        let waiting = async { tokio::time::timeout(LONG, sending).await };
+        self.tokio.block_on(waiting).expect("an answer in time").expect("an answer")
+    }
+
+    fn rest(&mut self, response: hyper::Response<Incoming>) -> Answer {
+        let (head, mut body) = response.into_parts();
+        let mut answer = Answer { status: head.status.as_u16(), ..Answer::default() };
+        for (name, value) in &head.headers {
+            answer.fields.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        }
+        self.tokio.block_on(async {
+            loop {
+                match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
+                    Some(Ok(frame)) => answer.body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+                    Some(Err(error)) => {
+                        let mut why: Option<&dyn std::error::Error> = Some(&error);
+                        while let Some(error) = why {
+                            let _ = write!(answer.broken, "{error}; ");
+                            why = error.source();
+                        }
+                        return;
+                    }
+                    None => {
+                        answer.whole = true;
+                        return;
+                    }
+                }
+            }
+        });
+        answer
+    }
+
+    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Answer {
+        let response = self.head(method, target, fields, body);
+        self.rest(response)
+    }
+}
+
+fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Answer {
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(bytes);
+    let response = client.response().unwrap_or_else(|why| panic!("no answer: {why:?}"));
+    assert_eq!(response.problems, Vec::<String>::new());
+    assert!(!matches!(response.framing, Some(Framing::Close)), "an answer without Content-Length or chunks");
+    Answer {
+        status: response.status,
+        fields: response.fields,
+        body: response.body,
+        whole: response.complete,
+        broken: String::new(),
+    }
+}
+
+// ---- judging ----------------------------------------------------------------------------------------------------------
+
+/// What a fault has to look like.
+#[derive(Debug, Clone, Copy)]
+struct Want {
+    cause: &'static str,
+    status: u16,
+    error: &'static str,
+}
+
+const fn want(cause: &'static str, status: u16, error: &'static str) -> Want {
+    Want { cause, status, error }
+}
+
+const REFUSED: Want = want("refused", 502, "connection_refused");
+const CONNECT_TIMEOUT: Want = want("connect_timeout", 504, "connection_timeout");
+const UNREACHABLE: Want = want("unreachable", 502, "destination_unavailable");
+const RESET: Want = want("reset", 502, "connection_terminated");
+const CLOSED: Want = want("closed", 502, "connection_terminated");
+const TIMEOUT: Want = want("timeout", 504, "http_response_timeout");
+const BROKEN_HEAD: Want = want("broken_head", 502, "http_protocol_error");
+const UPLOAD_STALLED: Want = want("upload_stalled", 504, "connection_write_timeout");
+const REQUEST_STALLED: Want = want("request_stalled", 408, "http_request_error");
+const REQUEST_TOO_LARGE: Want = want("request_too_large", 413, "http_request_error");
+const REQUEST_CUT: Want = want("request_cut", 400, "http_request_error");
+
+const FAULTS: &str = "edgeshim_origin_faults_total";
+const PULLS: &str = "edgeshim_pulls_total";
+
+impl Want {
+    fn is_visitors(self) -> bool {
+        self.cause.starts_with("request_")
+    }
+
+    /// Asks once, and holds the answer and every counter against what is wanted.
+    fn judge(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Answer) {
+        let before = shim.metrics();
+        let answer = ask(shim);
+        let said = format!("{name}: {} {:?}", answer.status, answer.fields);
+        assert_eq!(answer.status, self.status, "{said}");
+        assert!(answer.whole, "{said}: the page is not whole");
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{said}");
+        let proxy_status = format!("edgeshim; error={}", self.error);
+        assert_eq!(answer.field("proxy-status"), Some(proxy_status.as_str()), "{said}");
+        if !self.is_visitors() {
+            assert!(answer.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{said}");
+            assert!(answer.body.starts_with(b"<!"), "{said}: no page");
+            assert!(answer.field("retry-after").is_some(), "{said}");
+        }
+        self.counted(name, shim, &before, self.status);
+    }
+
+    /// Since `before` there was one pull with this code, and one fault of this cause (none of the origin's, if the visitor failed).
+    fn counted(self, name: &str, shim: &Shim, before: &Metrics, code: u16) {
+        let code = code.to_string();
+        let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]));
+        let more = |metric, labels: &[(&str, &str)]| after.sum(metric, labels) - before.sum(metric, labels);
+        let close = |a: f64, b: f64| (a - b).abs() < 0.5;
+        assert!(close(more(PULLS, &[]), 1.0), "{name}: {} pulls", more(PULLS, &[]));
+        let labels = [("provider", "none"), ("class", "other"), ("code", code.as_str())];
+        assert!(close(more(PULLS, &labels), 1.0), "{name}: not counted as {code}");
+        let wanted = if self.is_visitors() { 0.0 } else { 1.0 };
+        assert!(close(more(FAULTS, &[]), wanted), "{name}: {} faults", more(FAULTS, &[]));
+        assert!(
+            close(more(FAULTS, &[("cause", self.cause)]), wanted),
+            "{name}: not counted as {}:\n{}",
+            self.cause,
+            after.text.lines().filter(|line| line.starts_with(FAULTS)).collect::<Vec<_>>().join("\n")
+        );
+    }
+
+    /// A GET that fails so, on both protocols.
+    fn judge_get(self, name: &str, shim: &Shim, target: &str) {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n");
+        self.judge(&format!("{name}, HTTP/1.1"), shim, |shim| ask_h1(shim, &request));
+        let mut client = H2::connect(shim.addr);
+        self.judge(&format!("{name}, HTTP/2"), shim, |_| client.ask("GET", target, &[], Pieces::default()));
+    }
+
+    fn judge_origin(self, name: &str, url: &str, config: &str) {
+        let shim = Shim::start(Shim::config(url).with(config));
+        self.judge_get(name, &shim, "/");
+    }
+}
+
+// ---- no connection ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn causes_when_started_then_each_is_a_series_at_zero() {
+    let closed = origin::ClosedPort::new();
+    let metrics = Shim::start(Shim::config(closed.addr)).metrics();
+    let mut named: Vec<_> =
+        metrics.matching(FAULTS, &[]).flat_map(|series| series.labels.iter().map(|(_, value)| value.clone())).collect();
+    named.sort();
+    let wanted =
+        "broken_head closed connect_timeout cut overload refused reset stalled timeout unreachable upload_stalled";
+    assert_eq!(named.join(" "), wanted);
+    assert!(metrics.sum(FAULTS, &[]) < 0.5);
+}
+
+#[test]
+fn refused_when_nobody_listens_then_502() {
+    let closed = origin::ClosedPort::new();
+    REFUSED.judge_origin("a port without a listener", &format!("http://{}", closed.addr), "");
+    let dir = temp_dir();
+    let path = dir.join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket file"));
+    REFUSED.judge_origin("a socket file without a listener", &format!("unix:{}", path.display()), "");
+}
+
+#[test]
+fn unreachable_when_the_socket_file_is_missing_then_502() {
+    let dir = temp_dir();
+    UNREACHABLE.judge_origin("no such file", &format!("unix:{}", dir.join("none.sock").display()), "");
+}
+
+/// A listener whose queue is full, so that the kernel leaves further connections unanswered.
+struct FullQueue {
+    listener: socket2::Socket,
+    waiting: Vec<TcpStream>,
+}
+
+impl FullQueue {
+    fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+        listener.listen(0).expect("a listener");
+        let mut full = Self { listener, waiting: Vec::new() };
+        while let Ok(stream) = TcpStream::connect_timeout(&full.addr(), Duration::from_millis(300)) {
+            full.waiting.push(stream);
+            assert!(full.waiting.len() < 100, "the queue has no end");
+        }
+        full
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.listener.local_addr().ok().and_then(|addr| addr.as_socket()).expect("an IPv4 address")
+    }
+}
+
+#[test]
+fn connect_timeout_when_the_handshake_hangs_then_504() {
+    let full = FullQueue::new();
+    let url = format!("http://{}", full.addr());
+    CONNECT_TIMEOUT.judge_origin("a full queue", &url, "[origin]\nconnect_timeout = \"300ms\"");
+}
+
+// ---- no answer --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn closed_and_reset_when_no_byte_came_then_502() {
+    let origin = Origin::start(origin::hang_up());
+    CLOSED.judge_origin("closed", &origin.url(), "");
+    let origin = Origin::start(origin::reset());
+    RESET.judge_origin("reset", &origin.url(), "");
+}
+
+#[test]
+fn closed_when_the_head_broke_off_then_502() {
+    let origin = Origin::start(|_, conn: &mut Conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
+        After::Close
+    });
+    CLOSED.judge_origin("half a head", &origin.url(), "");
+}
+
+#[test]
+fn timeout_when_no_head_comes_then_504() {
+    let origin = Origin::start(origin::silent());
+    TIMEOUT.judge_origin("silence", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
+    let origin = Origin::start(|_, conn: &mut Conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n");
+        origin::silent()(&Request::default(), conn)
+    });
+    TIMEOUT.judge_origin("half a head", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
+}
+
+/// Heads that are none, or that can be read in two ways.
+fn broken_heads() -> Vec<(&'static str, String)> {
+    let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+    let chunked = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+    let ok = |fields: &str| chunked("HTTP/1.1 200 OK", fields);
+    let many = (0..300).map(|number| format!("X-{number}: 1")).collect::<Vec<_>>().join("\r\n");
+    vec![
+        ("garbage", "\u{1}\u{2}\u{3} what is this\r\n\r\n".into()),
+        ("a page without a head", "<html>hello</html>\r\n\r\n".into()),
+        ("another protocol", "SSH-2.0-OpenSSH_9.0\r\n".into()),
+        ("another version", "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n".into()),
+        ("no status", "HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n".into()),
+        ("status 99", "HTTP/1.1 99 Low\r\nContent-Length: 0\r\n\r\n".into()),
+        ("status 099", "HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n".into()),
+        ("status 000", "HTTP/1.1 000 None\r\nContent-Length: 0\r\n\r\n".into()),
+        ("status 600", "HTTP/1.1 600 High\r\nContent-Length: 0\r\n\r\n".into()),
+        ("status 999", "HTTP/1.1 999 High\r\nContent-Length: 0\r\n\r\n".into()),
+        ("status 1000", "HTTP/1.1 1000 High\r\nContent-Length: 0\r\n\r\n".into()),
+        ("101 that nobody asked for", "HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".into()),
+        ("unlike lengths", head("Content-Length: 5\r\nContent-Length: 6") + "hello!"),
+        ("unlike lengths in a list", head("Content-Length: 5, 6") + "hello!"),
+        ("a length in words", head("Content-Length: five") + "hello"),
+        ("a length with a sign", head("Content-Length: +5") + "hello"),
+        ("a length below zero", head("Content-Length: -5") + "hello"),
+        ("a length without a value", head("Content-Length:") + "hello"),
+        ("a length above 64 bits", head("Content-Length: 18446744073709551621") + "hello"),
+        ("length and coding", ok("Content-Length: 5\r\nTransfer-Encoding: chunked")),
+        ("coding and length", ok("Transfer-Encoding: chunked\r\nContent-Length: 5")),
+        ("an unknown coding", ok("Transfer-Encoding: gzip")),
+        ("an unknown coding before chunked", ok("Transfer-Encoding: gzip, chunked")),
+        ("chunked before another coding", ok("Transfer-Encoding: chunked, gzip")),
+        ("chunked twice", ok("Transfer-Encoding: chunked, chunked")),
+        ("a coding in two lines", ok("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked")),
+        ("no coding at all", ok("Transfer-Encoding:")),
+        ("a coding on HTTP/1.0", chunked("HTTP/1.0 200 OK", "Transfer-Encoding: chunked")),
+        ("a folded line", head("X-A: a\r\n b\r\nContent-Length: 0")),
+        ("a space before the colon", head("Content-Length : 0")),
+        ("no colon", head("Content-Length 0")),
+        ("NUL in a value", head("X-A: a\0b\r\nContent-Length: 0")),
+        ("300 fields", head(&format!("{many}\r\nContent-Length: 0"))),
+        ("a head of 160 KiB", head(&format!("X-Big: {}\r\nContent-Length: 0", "a".repeat(160 << 10)))),
+        ("a head of 160 KiB in short lines", head(&format!("{}Content-Length: 0", "X: a\r\n".repeat(28_000)))),
+    ]
+}
+
+#[test]
+fn broken_head_when_the_answer_cannot_be_read_then_502() {
+    let heads: Vec<String> = broken_heads().into_iter().map(|(_, head)| head).collect();
+    let origin = Origin::start(move |request, conn| {
+        let number: usize = request.target.trim_start_matches('/').parse().expect("a row's number");
+        let _ = conn.write_all(heads[number].as_bytes());
+        // Open until the shim closes it: that there is an end must not be what makes the fault.
+        origin::silent()(request, conn)
+    });
+    // The origin says nothing more; who waits for more than the head gets a timeout instead of the fault.
+    let shim = Shim::start(Shim::config(origin.url()).with("[origin]\nresponse_timeout = \"5s\""));
+    let mut failed = Vec::new();
+    for (number, (name, _)) in broken_heads().iter().enumerate() {
+        let judged = std::panic::catch_unwind(|| BROKEN_HEAD.judge_get(name, &shim, &format!("/{number}")));
+        if judged.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "these are no broken heads: {failed:?}");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "a connection is kept after a broken head");
+}
+
+// ---- uploads ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn upload_stalled_when_the_origin_takes_no_more_then_504() {
+    const LENGTH: usize = 64 << 20;
+    // Not a byte of the body is read until the test is over.
+    let (over, waiting) = channel::<()>();
+    let waiting = Mutex::new(waiting);
+    let origin = Origin::start_at_head(move |_, _| {
+        let _ = waiting.lock().map(|waiting| waiting.recv_timeout(LONG * 3));
+        After::Close
+    });
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
+    UPLOAD_STALLED.judge("upload, HTTP/1.1", &shim, |shim| {
+        let stream = TcpStream::connect(shim.addr).expect("a connection");
+        let mut writing = stream.try_clone().expect("a second handle");
+        stream.set_read_timeout(Some(LONG)).expect("a limit");
+        let writer = std::thread::spawn(move || {
+            let head = format!("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: {LENGTH}\r\n\r\n");
+            let piece = vec![b'x'; 1 << 20];
+            let mut left = LENGTH;
+            let mut going = writing.write_all(head.as_bytes()).is_ok();
+            while going && left > 0 {
+                going = writing.write_all(&piece).is_ok();
+                left -= piece.len();
+            }
+            left
+        });
+        let mut reader = Reader::new(&stream);
+        let head = reader.head().expect("an answer before the upload has ended");
+        let framing = http1::framing(&head.fields, &mut Vec::new()).expect("a framing");
+        let body = reader.body(framing, 1 << 20);
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        assert!(writer.join().expect("the writer") > 0, "the whole upload was taken in though nobody read it");
+        let status = head.start.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        Answer { status, fields: head.fields, body: body.data, whole: body.complete, broken: String::new() }
+    });
+    let mut client = H2::connect(shim.addr);
+    UPLOAD_STALLED.judge("upload, HTTP/2", &shim, |_| {
+        let frames = vec![Bytes::from(vec![b'x'; 1 << 20]); LENGTH >> 20].into();
+        client.ask("POST", "/", &[], Pieces { frames, hangs: false })
+    });
+    drop(over);
+}
+
+#[test]
+fn request_stalled_when_the_visitor_sends_no_more_then_408() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"400ms\""));
+    for (name, framing) in [
+        ("stalled length", "Content-Length: 50\r\n\r\nhello"),
+        ("stalled chunk", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"),
+        ("stalled between chunks", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        ("stalled before the first byte", "Content-Length: 50\r\n\r\n"),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: shim.test\r\n{framing}");
+        REQUEST_STALLED.judge(name, &shim, |shim| ask_h1(shim, &request));
+    }
+    let mut client = H2::connect(shim.addr);
+    REQUEST_STALLED.judge("stalled, HTTP/2", &shim, |_| {
+        client.ask("POST", "/", &[], Pieces { frames: [Bytes::from_static(b"hello")].into(), hangs: true })
+    });
+    assert!(
+        wait_until(PATIENCE, || origin.open_connections() == 0),
+        "the origin still waits for a request that is given up"
+    );
+    assert!(
+        origin.requests().iter().all(|request| !request.complete),
+        "a stalled request was ended as if it were whole"
+    );
+}
+
+#[test]
+fn request_too_large_when_it_shows_on_the_way_then_413() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nmax_request_body = \"1KiB\""));
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    let chunked =
+        |body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n\r\n");
+    assert_eq!(ask_h1(&shim, chunked(&chunk)).status, 200, "just as much as allowed");
+    shim.wait_metrics(|metrics| metrics.sum(PULLS, &[]) > 0.5);
+    origin.forget();
+    let one_more = chunked(&format!("{chunk}1\r\nx\r\n"));
+    REQUEST_TOO_LARGE.judge("too large, HTTP/1.1", &shim, |shim| ask_h1(shim, &one_more));
+    let mut client = H2::connect(shim.addr);
+    REQUEST_TOO_LARGE.judge("too large, HTTP/2", &shim, |_| {
+        let frames = [Bytes::from(vec![b'x'; 1024]), Bytes::from_static(b"x")].into();
+        client.ask("POST", "/", &[], Pieces { frames, hangs: false })
+    });
+    assert!(
+        wait_until(PATIENCE, || origin.open_connections() == 0),
+        "the origin still waits for a request that is given up"
+    );
+    assert!(origin.requests().iter().all(|request| !request.complete), "a cut request was ended as if it were whole");
+}
+
+#[test]
+fn request_cut_when_the_body_breaks_off_or_is_malformed_then_400() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()));
+    for (name, framing) in [
+        ("cut length", "Content-Length: 50\r\n\r\nhello"),
+        ("cut chunk", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"),
+        ("cut before the last chunk", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        ("no chunk size", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: shim.test\r\n{framing}");
+        REQUEST_CUT.judge(name, &shim, |shim| {
+            let mut client = Raw::connect(shim.addr);
+            client.send(&request).finish();
+            let response = client.response().unwrap_or_else(|why| panic!("{name}: no answer: {why:?}"));
+            Answer {
+                status: response.status,
+                fields: response.fields,
+                body: response.body,
+                whole: response.complete,
+                broken: String::new(),
+            }
+        });
+    }
+    assert!(
+        wait_until(PATIENCE, || origin.open_connections() == 0),
+        "the origin still waits for a request that is given up"
+    );
+    assert!(origin.requests().iter().all(|request| !request.complete), "a cut request was ended as if it were whole");
+}
+
+// ---- bodies that break off --------------------------------------------------------------------------------------------
+
+/// An origin that sends the beginning of a body, and on a word from the test ends it in the way that the target asks for:
+/// `/FRAMING/END`.
+fn breaking() -> (Origin, Sender<()>) {
+    let (go, gone) = channel();
+    let gone = Mutex::new(gone);
+    let origin = Origin::start(move |request, conn| part(request, conn, &gone));
+    (origin, go)
+}
+
+fn part(request: &Request, conn: &mut Conn, gone: &Mutex<Receiver<()>>) -> After {
+    let Some((framing, end)) = request.target.trim_start_matches('/').split_once('/') else {
+        return origin::answer(request, conn, 200, &[], b"whole");
+    };
+    let text = "It was a dark and stormy night. ".repeat(64);
+    let (field, body) = match framing {
+        "length" => ("Content-Length: 9999", text.clone()),
+        "chunked" => ("Transfer-Encoding: chunked", format!("{:x}\r\n{text}\r\n", text.len())),
+        "in-chunk" => ("Transfer-Encoding: chunked", format!("{:x}\r\n{text}", text.len() + 1)),
+        "bad-chunk" => ("Transfer-Encoding: chunked", format!("{:x}\r\n{text}\r\n", text.len())),
+        "in-trailer" => ("Transfer-Encoding: chunked", format!("{:x}\r\n{text}\r\n0\r\nX-T: 1\r\n", text.len())),
+        "close" => ("X-Until: close", text.clone()),
+        other => panic!("no such framing: {other}"),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{field}\r\n\r\n");
+    let _ = conn.write_all(head.as_bytes());
+    let _ = conn.write_all(body.as_bytes());
+    if end == "at-once" {
+        return After::Close;
+    }
+    if end == "stall" {
+        return origin::silent()(request, conn);
+    }
+    let _ = gone.lock().expect("one request at a time").recv_timeout(LONG);
+    if framing == "bad-chunk" {
+        let _ = conn.write_all(b"what?\r\n");
+        return origin::silent()(request, conn);
+    }
+    if end == "reset" { After::Reset } else { After::Close }
+}
+
+const CUT: Want = want("cut", 200, "");
+const STALLED: Want = want("stalled", 200, "");
+
+fn judge_breaks(wanted: Want, shim: &Shim, go: &Sender<()>, target: &str, coding: &str) {
+    let zipped = coding == "gzip";
+    let name = format!("{target}, {coding}, HTTP/1.1");
+    let before = shim.metrics();
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
+    let head = client.response_head().unwrap_or_else(|why| panic!("{name}: {why:?}"));
+    assert_eq!((head.status, head.field("content-encoding").is_some()), (200, zipped), "{name}");
+    let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
+    assert_eq!(framing == Framing::Length(9999), target.starts_with("/length") && !zipped, "{name}: {framing:?}");
+    assert_ne!(framing, Framing::Close, "{name}");
+    // What is zipped may be held back until there is more of it.
+    let mut bytes = if zipped { Vec::new() } else { client.more().expect("the beginning of the body") };
+    let _ = go.send(());
+    bytes.extend(client.read_to_end());
+    assert!(client.closed(), "{name}: the connection is still open");
+    let body = Reader::new(&bytes[..]).body(framing, 1 << 20);
+    assert!(!body.complete, "{name}: the cut body came as if it were whole");
+    prefix(&name, &body.data, zipped);
+    wanted.counted(&name, shim, &before, 200);
+
+    let name = format!("{target}, {coding}, HTTP/2");
+    let before = shim.metrics();
+    let mut client = H2::connect(shim.addr);
+    let response = client.head("GET", target, &[("accept-encoding", coding)], Pieces::default());
+    assert_eq!(response.status(), 200, "{name}");
+    let _ = go.send(());
+    let answer = client.rest(response);
+    assert!(!answer.whole, "{name}: the cut body came as if it were whole");
+    assert!(answer.broken.contains("stream error"), "{name}: no RST_STREAM but {:?}", answer.broken);
+    prefix(&name, &answer.body, zipped);
+    wanted.counted(&name, shim, &before, 200);
+    let next = client.ask("GET", "/", &[], Pieces::default());
+    assert_eq!((next.status, &next.body[..]), (200, &b"whole"[..]), "{name}: the connection went with the stream");
+    let pulls = before.sum(PULLS, &[]);
+    shim.wait_metrics(|now| now.sum(PULLS, &[]) > pulls + 1.5);
+}
+
+/// What came is the beginning of the text, and not more than that.
+fn prefix(name: &str, body: &[u8], zipped: bool) {
+    let text = "It was a dark and stormy night. ".repeat(64);
+    let mut plain = Vec::new();
+    if zipped {
+        let unzipped = flate2::read::GzDecoder::new(body).read_to_end(&mut plain);
+        assert!(unzipped.is_err(), "{name}: the gzip stream has an end");
+    } else {
+        plain.extend_from_slice(body);
+    }
+    assert!(text.as_bytes().starts_with(&plain), "{name}: {:?}", String::from_utf8_lossy(&plain));
+    assert!(zipped || !plain.is_empty(), "{name}: nothing of the body came");
+}
+
+#[test]
+fn cut_when_the_body_breaks_off_then_the_answer_does_too() {
+    let (origin, go) = breaking();
+    let shim = Shim::start(Shim::config(origin.url()));
+    for target in
+        ["/length/close", "/length/reset", "/chunked/close", "/chunked/reset", "/in-chunk/close", "/bad-chunk/open"]
+    {
+        judge_breaks(CUT, &shim, &go, target, "identity");
+    }
+    judge_breaks(CUT, &shim, &go, "/in-trailer/close", "identity");
+    judge_breaks(CUT, &shim, &go, "/close/reset", "identity");
+    for target in ["/length/close", "/chunked/close", "/in-chunk/reset", "/bad-chunk/open", "/close/reset"] {
+        judge_breaks(CUT, &shim, &go, target, "gzip");
+    }
+}
+
+#[test]
+fn cut_when_it_comes_with_the_head_then_nothing_whole_arrives() {
+    let (origin, _go) = breaking();
+    let shim = Shim::start(Shim::config(origin.url()));
+    for (target, coding) in [
+        ("/length/at-once", "identity"),
+        ("/chunked/at-once", "identity"),
+        ("/in-chunk/at-once", "identity"),
+        ("/length/at-once", "gzip"),
+        ("/chunked/at-once", "gzip"),
+    ] {
+        let before = shim.metrics();
+        let mut client = Raw::connect(shim.addr);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
+        if let Ok(response) = client.response() {
+            assert!(!response.complete, "{target}, {coding}: {response:?}");
+        }
+        assert!(client.closed(), "{target}, {coding}: still open");
+        CUT.counted(target, &shim, &before, 200);
+    }
+}
+
+#[test]
+fn stalled_when_the_body_makes_no_progress_then_it_is_cut() {
+    let (origin, go) = breaking();
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
+    judge_breaks(STALLED, &shim, &go, "/length/stall", "identity");
+    judge_breaks(STALLED, &shim, &go, "/chunked/stall", "identity");
+    judge_breaks(STALLED, &shim, &go, "/chunked/stall", "gzip");
+    assert!(wait_until(PATIENCE, || origin.open_connections() <= 2), "stalled connections to the origin stay open");
+}
+
+#[test]
+fn visitors_reset_when_answers_are_under_way_then_no_fault() {
+    let origin = Origin::start(origin::endless(&[b'x'; 4096]));
+    let shim = Shim::start(Shim::config(origin.url()));
+    let before = shim.metrics();
+    let mut client = Raw::connect(shim.addr);
+    client.send("GET / HTTP/1.1\r\nHost: shim.test\r\n\r\n");
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    client.reset();
+    let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "499")]) > 0.5);
+    assert!(after.sum(FAULTS, &[]) - before.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+}

@@ -1,0 +1,659 @@
+//! What the documents say is so: the README's commands are run against the demo and their output compared, and every path, metric,
+//! configuration key, cause and layer that a document names is held against the repository and the binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use edgeshim::config::Settings;
+use edgeshim::edge::cache_control::policy::Guard;
+use edgeshim::fault::Cause;
+use edgeshim::metrics::Reason;
+use regex::Regex;
+use support::shim::{binary, repository, run};
+use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};
+
+/// How long the demo may take to say something: it shares two cores with the other tests.
+const START: Duration = Duration::from_secs(30);
+/// A line that stands for one that is another one each time.
+const VARIES: &str = "…";
+/// What stands before a block that holds to the last byte.
+const EXACT: &str = "<!-- byte for byte -->";
+
+const README: &str = "README.md";
+const ARCHITECTURE: &str = "src/ARCHITECTURE.md";
+const RUNBOOK: &str = "deploy/RUNBOOK.md";
+const CHANGELOG: &str = "deploy/CHANGELOG.md";
+const DOCUMENTS: [&str; 4] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG];
+
+// ---- reading documents -------------------------------------------------------------------------------------------------
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A fenced block.
+struct Block {
+    language: String,
+    exact: bool,
+    lines: Vec<String>,
+}
+
+fn blocks(markdown: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    let mut before = "";
+    for line in markdown.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                open = Some(Block { language: language.into(), exact: before == EXACT, lines: Vec::new() });
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(block), None) => block.lines.push(line.to_owned()),
+            (None, None) => {}
+        }
+        before = line;
+    }
+    assert!(open.is_none(), "a block that never ends");
+    blocks
+}
+
+/// The text outside of fenced blocks.
+fn prose(markdown: &str) -> String {
+    let mut inside = false;
+    let mut prose = String::new();
+    for line in markdown.lines() {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// What stands between backticks in the prose.
+fn spans(markdown: &str) -> Vec<String> {
+    let spans = Regex::new("`([^`\n]+)`").unwrap();
+    spans.captures_iter(&prose(markdown)).map(|found| found[1].to_owned()).collect()
+}
+
+/// The rows of the table under a head that begins with these cells.
+fn table(markdown: &str, head: &[&str]) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+    };
+    let mut lines =
+        markdown.lines().skip_while(|line| !line.starts_with('|') || !cells(line).starts_with(&owned(head)));
+    assert!(lines.next().is_some(), "no table with the head {head:?}");
+    lines.skip(1).take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+// ---- the demo ----------------------------------------------------------------------------------------------------------
+
+/// A running demo; killed when dropped.
+struct Demo {
+    child: Child,
+    shim: SocketAddr,
+    admin: SocketAddr,
+    stdout: Receiver<String>,
+}
+
+impl Demo {
+    fn start(more: &[&str]) -> Self {
+        let mut command = binary();
+        command.args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(more);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the demo starts");
+        let stdout = lines(child.stdout.take().unwrap());
+        let stderr = lines(child.stderr.take().unwrap());
+        let mut demo = Self { child, shim: nowhere(), admin: nowhere(), stdout };
+        demo.shim = address(&stderr, "listening on http://");
+        demo.admin = address(&stderr, "admin on http://");
+        demo
+    }
+
+    /// A command of the README with this demo's ports in it.
+    fn here(&self, command: &str) -> String {
+        command.replace("127.0.0.1:8080", &self.shim.to_string()).replace("127.0.0.1:9900", &self.admin.to_string())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// The stream's lines, read by a thread of its own so that the pipe never stops the demo.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            // A test that has read enough may be gone; the pipe is emptied all the same.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// The first line that holds `part`.
+fn wait_line(lines: &Receiver<String>, part: &str) -> String {
+    let end = Instant::now() + START;
+    let mut seen = Vec::new();
+    while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        if line.contains(part) {
+            return line;
+        }
+        seen.push(line);
+    }
+    panic!("no line with {part:?} in\n{}", seen.join("\n"));
+}
+
+fn address(lines: &Receiver<String>, words: &str) -> SocketAddr {
+    let line = wait_line(lines, words);
+    line.split_once(words).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+// ---- commands and their output -----------------------------------------------------------------------------------------
+
+/// A command that the README shows, and what it shows below it.
+struct Shown {
+    command: String,
+    output: Vec<String>,
+    exact: bool,
+}
+
+fn shown() -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    for block in blocks(&text(README)).into_iter().filter(|block| block.language == "console") {
+        let from = all.len();
+        for line in block.lines {
+            if let Some(command) = line.strip_prefix("$ ") {
+                all.push(Shown { command: command.into(), output: Vec::new(), exact: block.exact });
+            } else {
+                assert!(all.len() > from, "a block begins with output: {line}");
+                all.last_mut().unwrap().output.push(line);
+            }
+        }
+        assert!(all.len() > from, "a console block without a command");
+    }
+    all
+}
+
+impl Shown {
+    /// Whether that is the output; otherwise what is wrong.
+    fn compare(&self, output: &str) -> Result<(), String> {
+        let shown = self.output.join("\n");
+        let same = if self.exact {
+            // Markdown has a line end after the last line whether the output has one or not.
+            output.strip_suffix('\n').unwrap_or(output) == shown
+        } else {
+            let lines: Vec<&str> = output.trim_end().lines().map(str::trim_end).collect();
+            let mut pairs = lines.iter().zip(&self.output);
+            lines.len() == self.output.len() && pairs.all(|(line, shown)| shown == VARIES || line == shown)
+        };
+        if same { Ok(()) } else { Err(format!("$ {}\nthe README:\n{shown}\n\nnow:\n{output}\n", self.command)) }
+    }
+}
+
+/// Runs a line by the shell, with the binary under test on the path, in that folder; standard output and the exit code's success.
+fn by_shell(line: &str, folder: &Path) -> (String, bool) {
+    let program = Path::new(env!("CARGO_BIN_EXE_edgeshim")).parent().unwrap().to_path_buf();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(program).chain(std::env::split_paths(&path))).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .expect("sh runs");
+    (String::from_utf8(output.stdout).expect("output in UTF-8"), output.status.success())
+}
+
+fn has_program(name: &str) -> bool {
+    Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+#[test]
+fn readme_when_its_curl_lines_are_run_then_the_demo_answers_as_shown() {
+    if !has_program("curl") {
+        eprintln!("curl is not here: the README's curl lines were not run");
+        return;
+    }
+    let shown: Vec<Shown> = shown().into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
+    assert!(shown.len() >= 5, "only {} curl lines found", shown.len());
+    let demo = Demo::start(&[]);
+    let folder = temp_dir();
+    for shown in shown {
+        let command = demo.here(&shown.command);
+        assert!(command != shown.command, "it asks neither the shim nor the admin listener: {command}");
+        let mut result = Ok(());
+        if shown.command.contains("/metrics") {
+            // A pull is counted when its answer has left, which may be a moment after curl has it.
+            wait_until(PATIENCE, || {
+                result = shown.compare(&by_shell(&command, &folder).0);
+                result.is_ok()
+            });
+        } else {
+            result = shown.compare(&by_shell(&command, &folder).0);
+        }
+        result.unwrap_or_else(|difference| panic!("{difference}"));
+    }
+}
+
+#[test]
+fn readme_when_its_first_configuration_is_used_then_check_and_explain_say_what_it_shows() {
+    let configuration: Vec<Block> =
+        blocks(&text(README)).into_iter().filter(|block| block.language == "toml").collect();
+    assert_eq!(configuration.len(), 1);
+    assert_eq!(configuration[0].lines.len(), 10, "a configuration in ten lines");
+    let folder = temp_dir();
+    folder.write("edgeshim.toml", configuration[0].lines.join("\n"));
+    let shown: Vec<Shown> = shown().into_iter().filter(|shown| !shown.command.starts_with("curl ")).collect();
+    assert!(shown.iter().any(|shown| shown.command.starts_with("edgeshim check ")));
+    for shown in shown {
+        assert!(shown.command.starts_with("edgeshim "), "nobody runs it: {}", shown.command);
+        let (output, success) = by_shell(&shown.command, &folder);
+        assert!(success, "{}", shown.command);
+        shown.compare(&output).unwrap_or_else(|difference| panic!("{difference}"));
+    }
+}
+
+#[test]
+fn readme_when_a_block_is_exact_then_nothing_in_it_is_left_out() {
+    let all = blocks(&text(README));
+    assert!(all.iter().any(|block| block.exact));
+    for block in all {
+        assert!(!block.exact || (block.language == "console" && !block.lines.iter().any(|line| line.contains(VARIES))));
+    }
+    let marks = text(README).lines().filter(|line| *line == EXACT).count();
+    assert_eq!(marks, blocks(&text(README)).iter().filter(|block| block.exact).count(), "a mark without a block");
+}
+
+#[test]
+fn comparison_when_the_output_differs_then_says_so() {
+    let shown = |output: &[&str], exact| Shown { command: "x".into(), output: owned(output), exact };
+    assert!(shown(&["a", VARIES], false).compare("a\r\nb\r\n\r\n").is_ok());
+    assert!(shown(&["a", VARIES], false).compare("a\n").is_err());
+    assert!(shown(&["a", VARIES], false).compare("a\nb\nc\n").is_err());
+    assert!(shown(&["a", "b"], false).compare("a\nc\n").is_err());
+    assert!(shown(&["a", "b"], true).compare("a\nb\n").is_ok());
+    assert!(shown(&["a", "b"], true).compare("a\nb").is_ok());
+    assert!(shown(&["a", "b"], true).compare("a\nb \n").is_err());
+    assert!(shown(&["a", "b"], true).compare("a\r\nb\n").is_err());
+    assert!(shown(&[VARIES], true).compare("a\n").is_err());
+}
+
+#[test]
+fn demo_when_its_hints_are_followed_then_every_one_finds_something() {
+    let demo = Demo::start(&[]);
+    let url = Regex::new(r"curl .*http://([0-9.:]+)(/[^ ']*)").unwrap();
+    let mut followed = 0;
+    let mut lost = Vec::new();
+    loop {
+        let line = demo.stdout.recv_timeout(START).expect("the hints, up to how to end the demo");
+        if line.contains("Ctrl-C") {
+            break;
+        }
+        let Some(found) = url.captures(&line) else { continue };
+        followed += 1;
+        let answer = raw::fetch(found[1].parse().unwrap(), &found[2], &[]);
+        if answer.status == 404 || answer.status == 421 {
+            lost.push(format!("{} for {line}", answer.status));
+        }
+    }
+    assert!(followed >= 4, "only {followed} hints");
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+#[test]
+fn demo_when_it_has_traffic_then_it_prints_the_offload_of_each_cdn() {
+    let demo = Demo::start(&["--traffic"]);
+    for provider in ["fastly", "cloudflare", "akamai"] {
+        let line = wait_line(&demo.stdout, "offload");
+        assert!(line.starts_with(provider), "{line}");
+    }
+}
+
+// ---- what documents name -----------------------------------------------------------------------------------------------
+
+/// Whether a path is there, from the folder of the document or from the repository's root.
+fn exists(document: &str, path: &str) -> bool {
+    let folder = repository(document).parent().unwrap().to_path_buf();
+    folder.join(path).exists() || repository(path).exists()
+}
+
+#[test]
+fn documents_when_they_link_then_the_target_is_there() {
+    let link = Regex::new(r"\]\(([^)]+)\)").unwrap();
+    for document in DOCUMENTS {
+        let markdown = text(document);
+        let anchors: Vec<String> = prose(&markdown)
+            .lines()
+            .filter(|line| line.starts_with('#'))
+            .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
+            .collect();
+        for found in link.captures_iter(&prose(&markdown)) {
+            let target = &found[1];
+            if let Some(anchor) = target.strip_prefix('#') {
+                assert!(anchors.iter().any(|known| known == anchor), "{document}: {target}");
+            } else {
+                assert!(!target.contains("://"), "{document} links to the outside: {target}");
+                let folder = repository(document).parent().unwrap().to_path_buf();
+                assert!(folder.join(target).exists(), "{document} links to what is not there: {target}");
+            }
+        }
+    }
+}
+
+#[test]
+fn documents_when_they_name_a_path_then_it_is_there() {
+    let folders = Regex::new(r"^(\.ci|benches|config|deploy|src|tests)/[\w./-]*$").unwrap();
+    let files = Regex::new(r"^[\w-]+(/[\w-]+)*\.(rs|md|html|service)$").unwrap();
+    for document in DOCUMENTS {
+        let markdown = text(document);
+        let mut named = 0;
+        for span in spans(&markdown) {
+            let path = span.split(' ').next().unwrap();
+            if folders.is_match(path) || files.is_match(path) {
+                assert!(exists(document, path), "{document} names what is not there: {path}");
+                named += 1;
+            }
+        }
+        assert!(
+            named > 0 || document == CHANGELOG || document == RUNBOOK,
+            "{document} names no path: is it read right?"
+        );
+    }
+}
+
+#[test]
+fn documents_when_they_name_a_metric_then_it_is_on_the_page() {
+    let demo = Demo::start(&[]);
+    // Pages are counted by language, and come with use.
+    assert_eq!(raw::fetch(demo.shim, "/fail?status=503", &[]).status, 503);
+    let kind = Regex::new(r"(?m)^# TYPE (\S+) (\w+)$").unwrap();
+    let mut real: BTreeSet<(String, String)> = BTreeSet::new();
+    wait_until(PATIENCE, || {
+        let page = raw::fetch(demo.admin, "/metrics", &[]).text();
+        real = kind.captures_iter(&page).map(|found| (found[1].to_owned(), found[2].to_owned())).collect();
+        real.iter().any(|(name, _)| name == "edgeshim_whoopsies_total")
+    });
+    let is_real = |name: &str| {
+        real.iter().any(|(known, kind)| {
+            let rest = name.strip_prefix(known.as_str());
+            rest == Some("") || (kind == "histogram" && matches!(rest, Some("_bucket" | "_sum" | "_count")))
+        })
+    };
+    let metric = Regex::new(r"\bedgeshim_[a-z_]+").unwrap();
+    for document in DOCUMENTS {
+        for found in metric.find_iter(&text(document)) {
+            assert!(is_real(found.as_str()), "{document} names a metric that is not there: {}", found.as_str());
+        }
+    }
+    let runbook = text(RUNBOOK);
+    for (name, _) in &real {
+        assert!(metric.find_iter(&runbook).any(|found| found.as_str().starts_with(name)), "{RUNBOOK} lacks {name}");
+    }
+}
+
+#[test]
+fn documents_when_they_name_a_key_then_the_reference_has_it() {
+    let reference: String = text("config/edgeshim.toml")
+        .lines()
+        .map(|line| line.strip_prefix("#: ").or_else(|| line.strip_prefix("#~ ")).unwrap_or(line))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let reference: toml::Table = reference.parse().expect("the reference with its examples live");
+    let blocks: Vec<&str> = reference.keys().map(String::as_str).collect();
+    let key = Regex::new(&format!(r"^\[?((?:{})(?:\.[a-z0-9_]+)*)\]?(?: = .*)?$", blocks.join("|"))).unwrap();
+    let mut named = 0;
+    for document in DOCUMENTS {
+        for span in spans(&text(document)) {
+            let Some(found) = key.captures(&span) else { continue };
+            // A bare word is a layer's or a room's name too; a file's name is no key.
+            let is_file = Path::new(&span).extension().is_some_and(|extension| extension == "rs");
+            if (!span.contains('.') && !span.starts_with('[')) || is_file {
+                continue;
+            }
+            assert!(has_key(&toml::Value::Table(reference.clone()), &found[1]), "{document} names no key: {span}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "only {named} keys found: are the documents read right?");
+    assert!(!has_key(&toml::Value::Table(reference), "server.max_connection"));
+}
+
+fn has_key(value: &toml::Value, path: &str) -> bool {
+    if let Some(entries) = value.as_array() {
+        return entries.iter().any(|entry| has_key(entry, path));
+    }
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    match (value.get(first), rest) {
+        (Some(inner), Some(rest)) => has_key(inner, rest),
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
+
+// ---- lists that have to be whole ---------------------------------------------------------------------------------------
+
+#[test]
+fn runbook_when_read_then_every_cause_reason_and_guard_has_its_row() {
+    let runbook = text(RUNBOOK);
+    let causes: Vec<Vec<String>> = Cause::ALL
+        .into_iter()
+        .filter(|cause| !cause.is_visitors())
+        .map(|cause| owned(&[cause.as_str(), &cause.status().as_u16().to_string(), cause.proxy_status()]))
+        .collect();
+    let rows = table(&runbook, &["cause", "status", "Proxy-Status"]);
+    assert_eq!(rows.iter().map(|row| row[..3].to_vec()).collect::<Vec<_>>(), causes);
+    let reasons = table(&runbook, &["reason", "status", "key"]);
+    let names: Vec<&str> = reasons.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, Reason::ALL.map(Reason::as_str));
+    let guards = table(&runbook, &["guard", "what it did"]);
+    let names: Vec<&str> = guards.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, Guard::ALL.map(Guard::as_str));
+    // Each status of a fault or a refusal is explained.
+    let statuses = table(&runbook, &["status", "what it says"]);
+    let explained: BTreeSet<&str> = statuses.iter().map(|row| row[0].as_str()).collect();
+    for row in rows.iter().chain(&reasons) {
+        for status in row[1].split(", ") {
+            assert!(explained.contains(status), "{status} is not explained");
+        }
+    }
+}
+
+#[test]
+fn architecture_when_read_then_its_layers_and_rooms_are_the_sources() {
+    let architecture = text(ARCHITECTURE);
+    let list = Regex::new(r"(?m)^        // ([a-z_]+): ").unwrap();
+    let pipeline = text("src/edge/pipeline.rs");
+    let layers: Vec<&str> = list.captures_iter(&pipeline).map(|found| found.get(1).unwrap().as_str()).collect();
+    let rows = table(&architecture, &["layer", "on the way in"]);
+    assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), layers);
+    let stairs = blocks(&architecture).into_iter().next().expect("the stairs");
+    let mut rooms: BTreeSet<String> = BTreeSet::new();
+    for line in stairs.lines {
+        // Two spaces at least stand between the rooms of a stair and what they hold; single rooms are single words.
+        let names = line.get(..26).unwrap_or(&line).to_owned();
+        rooms.extend(names.split_ascii_whitespace().map(str::to_owned));
+    }
+    let module = Regex::new(r"(?m)^pub mod ([a-z_]+);").unwrap();
+    let library = text("src/lib.rs");
+    let mut expected: BTreeSet<String> = module.captures_iter(&library).map(|found| found[1].to_owned()).collect();
+    expected.insert("main".to_owned());
+    assert_eq!(rooms, expected);
+    for block in blocks(&architecture) {
+        assert_eq!(block.language, "text", "rustdoc would compile it");
+    }
+}
+
+#[test]
+fn readme_when_it_lists_commands_then_they_are_there_and_the_later_ones_are_not() {
+    let readme = text(README);
+    let row = prose(&readme).lines().find(|line| line.starts_with("| Operation")).expect("the row").to_owned();
+    let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+    let (today, later) = (spans(cells[1]), spans(cells[2]));
+    assert!(today.len() >= 6 && later.len() >= 4, "{today:?} {later:?}");
+    for command in today {
+        assert_eq!(run(&[&command, "--help"]).0, 0, "{command}");
+    }
+    for command in later {
+        let words: Vec<&str> = command.split(' ').collect();
+        assert_eq!(run(&words).0, 2, "{command} is there: move it to today's column");
+    }
+    let help = run(&["demo", "--help"]).1;
+    for option in ["--traffic", "--listen", "--admin", "127.0.0.1:8080", "127.0.0.1:9900"] {
+        assert!(help.contains(option) && readme.contains(option), "{option}");
+    }
+    assert!(readme.lines().count() <= 200, "a README of more than 200 lines is not read");
+}
+
+#[test]
+fn versions_when_named_then_they_are_the_packages() {
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
+    let package = |key: &str| manifest["package"][key].as_str().unwrap().to_owned();
+    let changelog = text(CHANGELOG);
+    let newest = changelog.lines().find_map(|line| line.strip_prefix("## ")).expect("a release");
+    let (version, date) = newest.split_once(", ").expect("version, date");
+    assert_eq!(version, package("version"));
+    assert!(Regex::new(r"^20\d\d-\d\d-\d\d$").unwrap().is_match(date), "{date}");
+    assert!(text(README).contains(&format!("in {version} |")), "the README's table is of another release");
+    assert!(text(README).contains(&format!("Rust {} or newer", package("rust-version"))));
+    assert!(text("deploy/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
+}
+
+// ---- deploy ------------------------------------------------------------------------------------------------------------
+
+/// The words of a Dockerfile's instruction, each time that it stands there.
+fn instructions<'t>(dockerfile: &'t str, name: &'t str) -> impl Iterator<Item = Vec<&'t str>> {
+    dockerfile
+        .lines()
+        .filter_map(move |line| line.strip_prefix(name)?.strip_prefix(' '))
+        .map(|rest| rest.split_ascii_whitespace().collect())
+}
+
+#[test]
+fn dockerfile_when_read_then_all_that_it_copies_is_there_and_all_that_the_build_reads_is_copied() {
+    let dockerfile = text("deploy/Dockerfile");
+    let mut copied = Vec::new();
+    let mut targets = Vec::new();
+    for words in instructions(&dockerfile, "COPY") {
+        let (target, sources) = words.split_last().expect("words");
+        targets.push((*target).to_owned());
+        if let Some((_, rest)) = sources.split_first().filter(|(first, _)| first.starts_with("--from=")) {
+            assert_eq!(rest, ["/build/target/release/edgeshim"], "the binary that cargo leaves there");
+            continue;
+        }
+        for source in sources {
+            assert!(repository(source).exists(), "{source}");
+            copied.push((*source).to_owned());
+        }
+    }
+    // The sources and every file that they take in are part of the build's copy.
+    assert!(copied.iter().any(|path| path == "src"), "{copied:?}");
+    let include = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)""#).unwrap();
+    let mut included = 0;
+    for file in sources(&repository("src")) {
+        let source = std::fs::read_to_string(&file).unwrap();
+        for found in include.captures_iter(&source) {
+            let path = file.parent().unwrap().join(&found[1]).canonicalize().expect(&found[1]);
+            let inside = copied.iter().any(|copy| path.starts_with(repository(copy).canonicalize().unwrap()));
+            assert!(inside, "{} is not copied", path.display());
+            included += 1;
+        }
+    }
+    assert!(included > 10, "only {included} files are taken in: is that read right?");
+    let command = instructions(&dockerfile, "CMD").next().expect("a CMD").concat();
+    let command: Vec<String> = serde_json::from_str(&command).expect("the form with brackets");
+    assert_eq!(command[..2], ["run", "--config"]);
+    assert!(targets.contains(&command[2]), "{} is not in the image", command[2]);
+    let entry: Vec<String> =
+        serde_json::from_str(&instructions(&dockerfile, "ENTRYPOINT").next().unwrap().concat()).unwrap();
+    assert!(targets.contains(&entry[0]), "{} is not in the image", entry[0]);
+    let user = instructions(&dockerfile, "USER").last().expect("a USER").concat();
+    assert!(user != "root" && !user.starts_with('0'), "{user}");
+}
+
+fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The unit with the binary under test and the reference configuration in the places of those it names.
+fn unit_here(folder: &TempDir) -> String {
+    let configuration = folder.write("edgeshim.toml", text("config/edgeshim.toml"));
+    text("deploy/edgeshim.service")
+        .replace("/usr/local/bin/edgeshim", env!("CARGO_BIN_EXE_edgeshim"))
+        .replace("/etc/edgeshim/edgeshim.toml", &configuration.display().to_string())
+}
+
+#[test]
+fn unit_when_read_then_its_commands_run_and_it_waits_for_the_drain() {
+    let folder = temp_dir();
+    let unit = unit_here(&folder);
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let (output, success) = by_shell(&value("ExecStartPre"), &folder);
+    assert!(success, "ExecStartPre: {output}");
+    let start = value("ExecStart");
+    let words: Vec<&str> = start.split(' ').collect();
+    assert_eq!(words[..3], [env!("CARGO_BIN_EXE_edgeshim"), "run", "--config"]);
+    assert_eq!(words.len(), 4, "{start}");
+    assert_eq!(run(&["run", "--help"]).0, 0);
+    let seconds: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().expect("seconds");
+    let server = Settings::default().server;
+    assert!(
+        Duration::from_secs(seconds) > server.drain_delay + server.drain_timeout,
+        "systemd would cut the drain short"
+    );
+    let install = Regex::new(r"(?m)^#\s+install .*\b(deploy/\S+) ").unwrap();
+    for found in install.captures_iter(&unit) {
+        assert!(repository(&found[1]).exists(), "{}", &found[1]);
+    }
+}
+
+#[test]
+fn unit_when_systemd_reads_it_then_it_has_nothing_to_say() {
+    if !has_program("systemd-analyze") {
+        eprintln!("systemd-analyze is not here: the unit was not verified");
+        return;
+    }
+    let folder = temp_dir();
+    let file = folder.write("edgeshim.service", unit_here(&folder));
+    let output = Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("systemd-analyze runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("edgeshim")).collect();
+    assert!(ours.is_empty(), "{said}");
+}
