@@ -32,12 +32,14 @@ use crate::pages::{PageSettings, Pages};
 
 /// The whole stack of layers, as `serve` sees it.
 pub trait EdgeService:
-    Service<EdgeRequest, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static> + Send + 'static
+    Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
+    + Send
+    + 'static
 {
 }
 
 impl<S> EdgeService for S where
-    S: Service<EdgeRequest, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
         + Send
         + 'static
 {

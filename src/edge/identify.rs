@@ -71,7 +71,7 @@ pub struct Identify<S> {
     settings: Arc<IdentifySettings>,
 }
 
-impl<S: Service<EdgeRequest>> Service<EdgeRequest> for Identify<S> {
+impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -80,7 +80,7 @@ impl<S: Service<EdgeRequest>> Service<EdgeRequest> for Identify<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: EdgeRequest) -> S::Future {
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
         let settings = &*self.settings;
         let provider = settings.provider(&request.head.headers.get_all(&settings.header));
         let claimed = request.head.headers.remove(&settings.header);

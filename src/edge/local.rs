@@ -61,9 +61,9 @@ pub struct Local<S> {
     ledger: Arc<Ledger>,
 }
 
-impl<S, B> Service<EdgeRequest> for Local<S>
+impl<S, B> Service<Box<EdgeRequest>> for Local<S>
 where
-    S: Service<EdgeRequest, Response = EdgeResponse<B>>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>>,
 {
     type Response = EdgeResponse<LocalBody<B>>;
     type Error = S::Error;
@@ -73,7 +73,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: EdgeRequest) -> Self::Future {
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         if request.head.uri.path() != self.settings.beacon_path {
             return LocalFuture::Inner { inner: self.inner.call(request) };
         }

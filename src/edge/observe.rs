@@ -93,9 +93,9 @@ pub struct Observe<S> {
     shared: Arc<Shared>,
 }
 
-impl<S, B> Service<EdgeRequest> for Observe<S>
+impl<S, B> Service<Box<EdgeRequest>> for Observe<S>
 where
-    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Infallible>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Infallible>,
 {
     type Response = EdgeResponse<ObserveBody<B>>;
     type Error = Infallible;
@@ -105,7 +105,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: EdgeRequest) -> Self::Future {
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let shared = &*self.shared;
         if let Some(status) = shared.flaw(&request) {
             shared.ledger.refused(ProviderId::NONE, Reason::Malformed);

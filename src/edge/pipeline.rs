@@ -103,7 +103,7 @@ impl Layers {
     pub fn over(
         &self,
         origin: Arc<origin::Client>,
-    ) -> impl Service<EdgeRequest, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send>
+    ) -> impl Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send>
     + Clone
     + Send
     + use<> {
@@ -139,9 +139,9 @@ struct Leaf<C> {
     call: C,
 }
 
-impl<C, F> Service<EdgeRequest> for Leaf<C>
+impl<C, F> Service<Box<EdgeRequest>> for Leaf<C>
 where
-    C: Fn(EdgeRequest) -> F,
+    C: Fn(Box<EdgeRequest>) -> F,
     F: Future<Output = Result<EdgeResponse<OriginBody>, Fault>>,
 {
     type Response = EdgeResponse<OriginBody>;
@@ -152,7 +152,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: EdgeRequest) -> F {
+    fn call(&mut self, request: Box<EdgeRequest>) -> F {
         (self.call)(request)
     }
 }
@@ -160,9 +160,9 @@ where
 async fn to_origin(
     origin: Arc<origin::Client>,
     settings: Arc<ForwardSettings>,
-    request: EdgeRequest,
+    request: Box<EdgeRequest>,
 ) -> Result<EdgeResponse<OriginBody>, Fault> {
-    let EdgeRequest { ctx, peer, mut head, body, .. } = request;
+    let EdgeRequest { ctx, peer, mut head, body, .. } = *request;
     let provider = ctx.provider.position().and_then(|position| settings.providers.get(position));
     forward::outbound(
         &mut head,

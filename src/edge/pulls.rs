@@ -56,9 +56,9 @@ pub struct Pulls<S> {
     ledger: Arc<Ledger>,
 }
 
-impl<S, B> Service<EdgeRequest> for Pulls<S>
+impl<S, B> Service<Box<EdgeRequest>> for Pulls<S>
 where
-    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Infallible>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Infallible>,
     B: EdgeBody,
 {
     type Response = EdgeResponse<PullsBody<B>>;
@@ -69,7 +69,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: EdgeRequest) -> Self::Future {
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let pull = Pull::start(Arc::clone(&self.ledger), &mut request);
         match request.ctx.refusal {
             Some(reason) => PullsFuture::Refused { reason, pull: Some(pull) },

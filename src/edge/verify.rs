@@ -29,7 +29,7 @@ pub struct Verify<S> {
     inner: S,
 }
 
-impl<S: Service<EdgeRequest>> Service<EdgeRequest> for Verify<S> {
+impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Verify<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -38,7 +38,7 @@ impl<S: Service<EdgeRequest>> Service<EdgeRequest> for Verify<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: EdgeRequest) -> S::Future {
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
         if request.ctx.provider.position().is_some() {
             request.ctx.proof = Proof::Believed;
         }

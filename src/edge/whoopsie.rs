@@ -77,9 +77,9 @@ pub struct Whoopsie<S> {
     shared: Arc<Shared>,
 }
 
-impl<S, B> Service<EdgeRequest> for Whoopsie<S>
+impl<S, B> Service<Box<EdgeRequest>> for Whoopsie<S>
 where
-    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Fault>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Fault>,
     B: EdgeBody,
 {
     type Response = EdgeResponse<WhoopsieBody<B>>;
@@ -91,7 +91,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+    fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked::of(&request);
         WhoopsieFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
     }

@@ -1,6 +1,7 @@
 //! New connections to the origin.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -82,13 +83,14 @@ where
 {
     let (sender, connection) =
         builder.handshake(TokioIo::new(stream)).await.map_err(|error| Fault::from_error(Cause::Closed, error))?;
-    let counted = Counted::new(&metrics.origin_connections);
+    let counted = Arc::new(Counted::new(&metrics.origin_connections));
+    let driven = Arc::clone(&counted);
     tokio::spawn(async move {
-        let _counted = counted;
+        let _driven = driven;
         // Its error reaches the request that was on it; an idle connection that the origin closes is nobody's.
         let _ = connection.with_upgrades().await;
     });
-    Ok(Connection::new(sender))
+    Ok(Connection::new(sender, counted))
 }
 
 async fn shake2<S>(
@@ -118,7 +120,8 @@ where
 }
 
 /// One more in a gauge for as long as it lives.
-struct Counted(Gauge);
+#[derive(Debug)]
+pub(super) struct Counted(Gauge);
 
 impl Counted {
     fn new(gauge: &Gauge) -> Self {

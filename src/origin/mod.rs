@@ -12,6 +12,7 @@ mod connect;
 pub mod forward;
 mod pool;
 
+use std::any::Any;
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
@@ -74,6 +75,11 @@ pub struct OriginSettings {
     pub preserve_header_case: bool,
 }
 
+/// What has to live as long as an upgraded connection does: its place among the visitors' connections. Put into a request's
+/// extensions by whoever accepted it, where it asks for an upgrade.
+#[derive(Clone)]
+pub struct Hold(pub Arc<dyn Any + Send + Sync>);
+
 /// One worker's way to the origin.
 pub struct Client {
     settings: OriginSettings,
@@ -113,7 +119,9 @@ impl Client {
         mut head: request::Parts,
         body: Incoming,
     ) -> Result<Response<OriginBody>, Fault> {
-        let visitor = head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head));
+        let hold = head.extensions.remove::<Hold>();
+        let visitor =
+            head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
         let upload = Upload::new(body, self.settings.max_request_body);
         let progress = upload.progress();
         let replayable = head.method.is_idempotent() && upload.is_end_stream() && visitor.is_none();
@@ -270,14 +278,19 @@ impl Client {
         self: Arc<Self>,
         mut response: Response<Incoming>,
         connection: Option<Connection>,
-        visitor: Option<OnUpgrade>,
+        visitor: Option<(OnUpgrade, Option<Hold>)>,
         is_head: bool,
     ) -> Result<Response<OriginBody>, Fault> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(visitor) = visitor else {
+            let Some((visitor, hold)) = visitor else {
                 return Err(Fault::from_error(Cause::BrokenHead, "101 without having been asked to upgrade"));
             };
-            tokio::spawn(tunnel(visitor, hyper::upgrade::on(&mut response)));
+            let origin = hyper::upgrade::on(&mut response);
+            tokio::spawn(async move {
+                // Both ends stay counted, and the drain waits for the visitor's, until the tunnel is gone.
+                let _held = (hold, connection);
+                tunnel(visitor, origin).await;
+            });
             let (head, incoming) = response.into_parts();
             return Ok(Response::from_parts(head, OriginBody::new(incoming, None, self)));
         }

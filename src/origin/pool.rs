@@ -1,11 +1,13 @@
 //! Kept connections, last in first out: the warmest serves next, and the rest grow old and are closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper::client::conn::http1;
 
 use super::Upload;
+use super::connect::Counted;
 use crate::clock::{self, Deadline};
 
 /// A connection to the origin and what it needs from request to request.
@@ -17,6 +19,8 @@ pub(super) struct Connection {
     pub(super) reused: bool,
     idle_since_ms: u64,
     memory: Memory,
+    /// Counts it while it is open, here and in the task that drives it.
+    _counted: Arc<Counted>,
 }
 
 /// The head of a request that may have to be sent once more. Fields go into a list that keeps its room, so remembering allocates
@@ -28,8 +32,15 @@ struct Memory {
 }
 
 impl Connection {
-    pub(super) fn new(sender: http1::SendRequest<Upload>) -> Self {
-        Self { sender, deadline: Deadline::new(), reused: false, idle_since_ms: 0, memory: Memory::default() }
+    pub(super) fn new(sender: http1::SendRequest<Upload>, counted: Arc<Counted>) -> Self {
+        Self {
+            sender,
+            deadline: Deadline::new(),
+            reused: false,
+            idle_since_ms: 0,
+            memory: Memory::default(),
+            _counted: counted,
+        }
     }
 
     pub(super) fn remember(&mut self, request: &Request<Upload>) {

@@ -1,5 +1,6 @@
 //! One connection: hyper's, with this configuration's limits, under a watch for time and for the drain.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -18,15 +19,17 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::sniff::sniff;
 use super::watched::{Busy, Purpose, State, Timeouts, Watched};
-use super::workers::Worker;
+use super::workers::{Place, Worker};
 use crate::clock::{self, Deadline};
 use crate::edge::pipeline::AnswerBody;
 use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
 use crate::ids::ProviderId;
 use crate::metrics::Reason;
+use crate::origin::Hold;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme, Trail};
+use crate::wire::names::UPGRADE;
 
 /// What hyper holds at most for a visitor who does not read, and reads ahead of an upload. Never below the largest head.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -68,7 +71,7 @@ impl Limits {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S, E>(mut stream: S, address: IpAddr, worker: Arc<Worker<E>>)
+pub(super) async fn serve<S, E>(mut stream: S, address: IpAddr, worker: Arc<Worker<E>>, place: Arc<Place>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     E: EdgeService,
@@ -94,7 +97,7 @@ where
         state.disarm();
     }
     let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state), limits.timeouts));
-    let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
+    let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state), place };
     if sniffed.is_h2 {
         drive_h2(limits.http2.serve_connection(io, service), &state, &worker).await;
     } else {
@@ -231,6 +234,7 @@ struct Requests<E> {
     worker: Arc<Worker<E>>,
     peer: Arc<Peer>,
     state: Arc<State>,
+    place: Arc<Place>,
 }
 
 impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> {
@@ -240,13 +244,17 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.state.begin();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if head.headers.contains_key(UPGRADE) {
+            let place: Arc<dyn Any + Send + Sync> = Arc::<Place>::clone(&self.place);
+            head.extensions.insert(Hold(place));
+        }
         let trail = Trail { client: self.peer.address(), kept: 0, peer_trusted: false };
         let mut ctx = Ctx::new(trail);
         if !self.state.is_sound() {
             ctx.refusal = Some(Reason::Malformed);
         }
-        let request = EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body };
+        let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
         Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy) }
     }
 }

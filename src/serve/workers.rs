@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -52,16 +52,21 @@ impl<E> Current<E> {
 
 impl<E: EdgeService> Worker<E> {
     /// The layers' call, under the configuration that is in force now: the one load of the slot in a request's life.
-    pub(super) fn call(&self, request: EdgeRequest) -> E::Future {
+    pub(super) fn call(&self, request: Box<EdgeRequest>) -> E::Future {
+        self.current().stack.call(request)
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.current().limits.clone()
+    }
+
+    /// What is in force, made anew after a swap.
+    fn current(&self) -> MutexGuard<'_, Current<E>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.slot.holds(&current.runtime) {
             *current = Current::new(self.slot.load(), current.make);
         }
-        current.stack.call(request)
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).limits.clone()
+        current
     }
 }
 
@@ -87,7 +92,7 @@ struct Job {
 }
 
 /// Counts a connection wherever it is counted, for as long as it lives.
-struct Place {
+pub(super) struct Place {
     load: Arc<AtomicUsize>,
     drain: Arc<Drain>,
     metrics: &'static Metrics,
@@ -201,19 +206,10 @@ async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::Unbounded
 
 fn spawn<E: EdgeService>(accepted: Accepted, place: Place, worker: Arc<Worker<E>>) {
     let address = accepted.address();
+    let place = Arc::new(place);
     match accepted {
-        Accepted::Tcp(stream, _) => {
-            tokio::spawn(async move {
-                conn::serve(stream, address, worker).await;
-                drop(place);
-            });
-        }
-        Accepted::Unix(stream) => {
-            tokio::spawn(async move {
-                conn::serve(stream, address, worker).await;
-                drop(place);
-            });
-        }
+        Accepted::Tcp(stream, _) => drop(tokio::spawn(conn::serve(stream, address, worker, place))),
+        Accepted::Unix(stream) => drop(tokio::spawn(conn::serve(stream, address, worker, place))),
     }
 }
 

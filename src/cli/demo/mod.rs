@@ -104,7 +104,7 @@ fn print_hints(shim: SocketAddr, admin: &str) {
     println!(
         "\nThe demo's site is behind the shim. In another shell:\n\n  \
          curl -i http://{shim}/ -H 'X-CDN-Provider: fastly'\n  \
-         curl -sI http://{shim}/images/hero.jpg -H 'X-CDN-Provider: akamai'\n  \
+         curl -sI http://{shim}/images/harbour.jpg -H 'X-CDN-Provider: akamai'\n  \
          curl -sI http://{shim}/assets/site.css -H 'X-CDN-Provider: cloudflare' -H 'Accept-Encoding: gzip'\n  \
          curl -si 'http://{shim}/fail?status=503' -H 'Accept: text/html' -H 'Accept-Language: fr'\n  \
          curl -s {admin}/metrics | grep edgeshim_pulls_total\n\n\

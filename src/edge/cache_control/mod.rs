@@ -66,9 +66,9 @@ pub struct CacheControl<S> {
     shared: Arc<Shared>,
 }
 
-impl<S, B> Service<EdgeRequest> for CacheControl<S>
+impl<S, B> Service<Box<EdgeRequest>> for CacheControl<S>
 where
-    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Fault>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Fault>,
 {
     type Response = EdgeResponse<B>;
     type Error = Fault;
@@ -78,7 +78,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+    fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked {
             method: request.head.method.clone(),
             authorization: request.head.headers.contains_key(AUTHORIZATION),

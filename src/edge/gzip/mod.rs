@@ -61,9 +61,9 @@ pub struct Gzip<S> {
     shared: Arc<Shared>,
 }
 
-impl<S, B> Service<EdgeRequest> for Gzip<S>
+impl<S, B> Service<Box<EdgeRequest>> for Gzip<S>
 where
-    S: Service<EdgeRequest, Response = EdgeResponse<B>, Error = Fault>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Fault>,
     B: EdgeBody,
 {
     type Response = EdgeResponse<GzipBody<B>>;
@@ -74,7 +74,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+    fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked::of(&request.head);
         GzipFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
     }

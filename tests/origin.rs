@@ -1,0 +1,1409 @@
+//! The way to the origin: kept connections and what happens when they die, visitors that leave, streaming with back-pressure,
+//! upgrades, and every form in which an origin may answer, over TCP, a Unix socket and HTTP/2.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use support::http1::Framing;
+use support::raw::{exchange, fetch, request};
+use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
+
+/// The limit of what takes long on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+const PULLS: &str = "edgeshim_pulls_total";
+const FAULTS: &str = "edgeshim_origin_faults_total";
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn one_worker(origin: &Origin) -> support::Config {
+    Shim::config(origin.url()).with("[server]\nworkers = 1")
+}
+
+// ---- kept connections that die ----------------------------------------------------------------------------------------
+
+/// An origin that answers the first request of a connection and closes without a byte when it has read the second.
+fn dying() -> Origin {
+    let served = Mutex::new(BTreeMap::<usize, usize>::new());
+    Origin::start(move |request, conn| {
+        let mut served = lock(&served);
+        let count = served.entry(request.connection).or_default();
+        *count += 1;
+        if *count > 1 {
+            return After::Close;
+        }
+        drop(served);
+        origin::answer(request, conn, 200, &[], b"hi")
+    })
+}
+
+/// Sends so many requests over eight connections; the statuses by target.
+fn storm(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            let (addr, method) = (shim.addr, method.to_owned());
+            std::thread::spawn(move || {
+                let mut client = Raw::connect(addr).patient(LONG);
+                let mut statuses = Vec::new();
+                for number in (thread..total).step_by(8) {
+                    let target = format!("/{method}/{number}");
+                    let length = if method == "POST" { "Content-Length: 5\r\n\r\nhello" } else { "\r\n" };
+                    client.send(format!("{method} {target} HTTP/1.1\r\nHost: shim.test\r\n{length}"));
+                    let response = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
+                    assert!(response.complete && response.problems.is_empty(), "{target}: {response:?}");
+                    statuses.push((target, response.status));
+                }
+                statuses
+            })
+        })
+        .collect();
+    threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
+}
+
+fn count_of(statuses: &BTreeMap<String, u16>, status: u16) -> usize {
+    statuses.values().filter(|&&have| have == status).count()
+}
+
+#[test]
+fn gets_when_kept_connections_die_on_reuse_then_each_is_answered() {
+    let origin = dying();
+    let shim = Shim::start(Shim::config(origin.url()));
+    let statuses = storm(&shim, "GET", 4000);
+    assert_eq!(count_of(&statuses, 200), 4000, "some were not answered");
+    assert!(origin.count() > 5000, "the connections never died on reuse: {} requests", origin.count());
+    assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "a retried request counts as a fault");
+}
+
+#[test]
+fn gets_when_connections_close_right_after_answers_then_each_is_answered() {
+    for (late, total) in [(false, 3000), (true, 3000)] {
+        let origin = Origin::start(move |request, conn| {
+            origin::answer(request, conn, 200, &[], b"hi");
+            if late {
+                // The end arrives when the next request may just be on its way: the delays sweep over that moment.
+                std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
+            }
+            After::Close
+        });
+        let shim = Shim::start(Shim::config(origin.url()));
+        let statuses = storm(&shim, "GET", total);
+        assert_eq!(count_of(&statuses, 200), total, "late: {late}: some were not answered");
+    }
+}
+
+#[test]
+fn posts_when_kept_connections_die_then_none_is_sent_twice() {
+    let closing = Origin::start(|request, conn| {
+        origin::answer(request, conn, 200, &[], b"hi");
+        std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
+        After::Close
+    });
+    for (origin, name) in [(dying(), "dies on reuse"), (closing, "closes after answers")] {
+        let shim = Shim::start(Shim::config(origin.url()));
+        let statuses = storm(&shim, "POST", 500);
+        let mut arrived = BTreeMap::<String, usize>::new();
+        for request in origin.requests() {
+            *arrived.entry(request.target).or_default() += 1;
+        }
+        for (target, status) in &statuses {
+            let times = arrived.get(target).copied().unwrap_or(0);
+            assert!(times <= 1, "{name}: {target} was sent {times} times");
+            assert!(*status == 502 || (*status == 200 && times == 1), "{name}: {target}: {status}, sent {times} times");
+        }
+        if name == "dies on reuse" {
+            assert!(count_of(&statuses, 502) > 0, "{name}: the connections never died under a POST");
+        }
+    }
+}
+
+#[test]
+fn puts_with_a_body_when_the_connection_dies_then_502_and_not_again() {
+    let origin = dying();
+    let shim = Shim::start(one_worker(&origin));
+    let put = "PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert_eq!(exchange(shim.addr, put).status, 502, "a streamed body is gone once it was sent");
+    assert_eq!(origin.requests().iter().filter(|request| request.target == "/put").count(), 1);
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    let delete = "DELETE /delete HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(exchange(shim.addr, delete).status, 200, "idempotent and without a body");
+    assert_eq!(origin.requests().iter().filter(|request| request.target == "/delete").count(), 2);
+}
+
+#[test]
+fn retries_when_zero_then_nothing_is_sent_twice() {
+    let origin = dying();
+    let shim = Shim::start(one_worker(&origin).with("[origin]\nretries = 0"));
+    let statuses: Vec<u16> = (0..6).map(|number| fetch(shim.addr, &format!("/{number}"), &[]).status).collect();
+    assert_eq!(statuses, [200, 502, 200, 502, 200, 502]);
+    assert_eq!(origin.count(), 6);
+}
+
+#[test]
+fn fresh_connections_when_they_die_then_502_at_once() {
+    let origin = Origin::start(origin::hang_up());
+    let shim = Shim::start(one_worker(&origin).with("[origin]\nretries = 3"));
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 502);
+    assert_eq!(origin.count(), 1, "retries are for kept connections");
+}
+
+#[test]
+fn answers_when_more_follows_them_then_it_serves_nobody() {
+    let origin = Origin::start(|_, conn: &mut Conn| {
+        let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        let second = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+        if conn.write_all(&[&first[..], second].concat()).is_ok() { After::Keep } else { After::Close }
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    for number in 0..20 {
+        client.send(get(&format!("/{number}")));
+        let response = client.response().expect("an answer");
+        assert_eq!((response.status, response.text().as_str()), (200, "hi"), "request {number}");
+    }
+}
+
+// ---- the pool ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn connections_when_answers_are_whole_then_reused() {
+    let origin = Origin::start(|request, conn| match request.target.rsplit('/').next() {
+        Some("chunked") => origin::chunked(&[], &[b"a", b"bc"], &[])(request, conn),
+        Some("trailers") => origin::chunked(&[("Trailer", "X-T")], &[b"abc"], &[("X-T", "1")])(request, conn),
+        Some("204") => origin::answer(request, conn, 204, &[], b""),
+        Some("304") => origin::answer(request, conn, 304, &[("ETag", "\"a\"")], b""),
+        Some("500") => origin::answer(request, conn, 500, &[], b"broken"),
+        _ => origin::answer(request, conn, 200, &[], b"abc"),
+    });
+    let shim = Shim::start(one_worker(&origin));
+    for kind in ["length", "chunked", "204", "304", "500", "head", "post", "trailers"] {
+        let before = origin.connections();
+        let mut client = Raw::connect(shim.addr);
+        for number in 0..50 {
+            let response = match kind {
+                "head" => {
+                    client.send(format!("HEAD /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                    client.response_to_head()
+                }
+                "post" => {
+                    client.send(format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
+                    client.response()
+                }
+                "trailers" => {
+                    client.send(format!(
+                        "GET /{number}/trailers HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\n\r\n"
+                    ));
+                    client.response()
+                }
+                _ => {
+                    client.send(get(&format!("/{number}/{kind}")));
+                    client.response()
+                }
+            };
+            let response = response.unwrap_or_else(|why| panic!("{kind} {number}: {why:?}"));
+            assert!(response.complete && response.problems.is_empty(), "{kind} {number}: {response:?}");
+            if kind == "trailers" {
+                assert_eq!(response.trailers.len(), 1, "{response:?}");
+            }
+        }
+        let more = origin.connections() - before;
+        let allowed = usize::from(before == 0);
+        assert!(more <= allowed, "50 requests ({kind}) took {more} further connections");
+    }
+    let gauge = shim.metrics().value("edgeshim_origin_connections", &[]);
+    assert!((gauge - 1.0).abs() < 0.1, "edgeshim_origin_connections {gauge}");
+}
+
+#[test]
+fn max_idle_when_more_come_back_then_the_rest_is_closed() {
+    for (most, gauge) in [(0, 0.0), (2, 2.0)] {
+        let gate = Arc::new(std::sync::Barrier::new(6));
+        let waiting = Arc::clone(&gate);
+        let origin = Origin::start(move |request, conn| {
+            waiting.wait();
+            origin::answer(request, conn, 200, &[], b"")
+        });
+        let shim = Shim::start(one_worker(&origin).with(&format!("[origin]\nmax_idle = {most}")));
+        let clients: Vec<_> = (0..6)
+            .map(|_| {
+                let addr = shim.addr;
+                std::thread::spawn(move || fetch(addr, "/", &[]).status)
+            })
+            .collect();
+        for client in clients {
+            assert_eq!(client.join().expect("a client"), 200);
+        }
+        assert_eq!(origin.connections(), 6, "the barrier lets six through at once");
+        assert!(wait_until(PATIENCE, || origin.open_connections() == most), "{} are kept", origin.open_connections());
+        shim.wait_metrics(|metrics| (metrics.value("edgeshim_origin_connections", &[]) - gauge).abs() < 0.1);
+    }
+}
+
+#[test]
+fn idle_timeout_when_nothing_is_asked_then_connections_close() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = Shim::start(one_worker(&origin).with("[origin]\nidle_timeout = \"200ms\""));
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "an idle connection stays");
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert_eq!(origin.connections(), 2);
+}
+
+// ---- visitors that leave ----------------------------------------------------------------------------------------------
+
+fn counted_499(shim: &Shim, times: f64) {
+    let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "499")]) > times - 0.5);
+    assert!((after.sum(PULLS, &[]) - times).abs() < 0.1, "counted more than once");
+    assert!(after.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+    let in_flight = after.sum("edgeshim_in_flight", &[]);
+    assert!(in_flight.abs() < 0.1, "edgeshim_in_flight {in_flight}");
+}
+
+#[test]
+fn abort_when_no_head_has_come_then_the_origin_is_let_go() {
+    let origin = Origin::start(origin::silent());
+    let shim = Shim::start(Shim::config(origin.url()));
+    for (number, times, by_reset) in [(1, 1.0, false), (2, 2.0, true)] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(get("/"));
+        assert!(wait_until(PATIENCE, || origin.open_connections() == 1 && origin.count() == number), "no request");
+        if by_reset {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still works for nobody");
+        counted_499(&shim, times);
+    }
+    let mut client = H2::connect(shim.addr);
+    client.leave("/", || origin.count() == 3);
+    assert!(wait_until(PATIENCE, || client.turn() && origin.open_connections() == 0), "HTTP/2: the origin still works");
+    counted_499(&shim, 3.0);
+}
+
+#[test]
+fn abort_when_in_the_body_then_the_origin_is_let_go() {
+    let origin = Origin::start(|request, conn| match request.target.as_str() {
+        "/fine" => origin::answer(request, conn, 200, &[], b"fine"),
+        _ => origin::endless(&[b'x'; 4096])(request, conn),
+    });
+    let shim = Shim::start(Shim::config(origin.url()));
+    let mut client = Raw::connect(shim.addr);
+    client.send(get("/"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    drop(client);
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends to nobody");
+    counted_499(&shim, 1.0);
+    let mut client = H2::connect(shim.addr);
+    let response = client.head("GET", "/", &[], Pieces::default()).expect("a head");
+    assert_eq!(response.status(), 200);
+    drop(response);
+    assert!(wait_until(PATIENCE, || client.turn() && origin.open_connections() == 0), "HTTP/2: the origin still sends");
+    counted_499(&shim, 2.0);
+    let next = client.ask("GET", "/fine", &[], Pieces::default());
+    assert_eq!((next.status, &next.body[..]), (200, &b"fine"[..]), "the connection went with the stream");
+}
+
+#[test]
+fn abort_when_in_the_upload_then_the_origin_is_let_go() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()));
+    let mut client = Raw::connect(shim.addr);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "no request at the origin");
+    client.reset();
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the upload");
+    assert!(!origin.last().complete, "a cut request was ended as if it were whole");
+    let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > 0.5);
+    assert!(after.sum(PULLS, &[("code", "499")]) + after.sum(PULLS, &[("code", "400")]) > 0.5, "{}", after.text);
+    assert!(after.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+}
+
+// ---- streaming --------------------------------------------------------------------------------------------------------
+
+/// Waits until a counter has stopped growing, and says where.
+fn settled(mut read: impl FnMut() -> u64) -> u64 {
+    let (mut last, mut since) = (0, Instant::now());
+    wait_until(LONG, || {
+        let now = read();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        last > 0 && since.elapsed() > Duration::from_millis(300)
+    });
+    last
+}
+
+#[test]
+fn download_when_nobody_reads_then_the_origin_cannot_send() {
+    let origin = Origin::start(origin::endless(&[b'x'; 16 * 1024]));
+    let shim = Shim::start(one_worker(&origin));
+    let before = shim.rss_kib();
+    let mut client = Raw::connect(shim.addr);
+    client.send(get("/"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    let sent = settled(|| origin.bytes_written());
+    // Four socket buffers and ours; the kernel's may grow to some MiB each.
+    assert!(sent < 32 << 20, "{sent} bytes went nowhere");
+    assert!(shim.rss_kib() < before + (8 << 10), "the unread answer is in memory: {} KiB", shim.rss_kib());
+    let mut read = 0;
+    while read < sent + (1 << 20) {
+        read += client.more().expect("more of the body").len() as u64;
+    }
+    assert!(origin.bytes_written() > sent, "it does not go on");
+
+    let mut client = H2::connect(shim.addr);
+    let start = origin.bytes_written();
+    let response = client.head("GET", "/", &[], Pieces::default()).expect("a head");
+    let sent = settled(|| {
+        client.turn();
+        origin.bytes_written()
+    });
+    assert!(sent - start < 64 << 20, "HTTP/2: {} bytes went nowhere", sent - start);
+    drop(response);
+}
+
+#[test]
+fn upload_when_the_origin_does_not_read_then_the_visitor_cannot_send() {
+    const LENGTH: u64 = 64 << 20;
+    let (go, gone) = channel();
+    let gone = Mutex::new(gone);
+    let origin = Origin::start_at_head(move |_, conn| {
+        let _ = lock(&gone).recv_timeout(LONG);
+        let mut sink = vec![0; 1 << 20];
+        let mut left = LENGTH;
+        while left > 0 {
+            match conn.read(&mut sink) {
+                Ok(length @ 1..) => left -= length as u64,
+                _ => return After::Close,
+            }
+        }
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        After::Close
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let before = shim.rss_kib();
+    let mut stream = TcpStream::connect(shim.addr).expect("a connection");
+    stream.set_read_timeout(Some(LONG)).expect("a limit");
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {LENGTH}\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("the head goes out");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "the head does not go ahead of the body");
+    let sent = Arc::new(AtomicU64::new(0));
+    let (mut writing, count) = (stream.try_clone().expect("a second handle"), Arc::clone(&sent));
+    let writer = std::thread::spawn(move || {
+        let piece = vec![b'x'; 64 << 10];
+        while count.load(Ordering::Relaxed) < LENGTH {
+            if writing.write_all(&piece).is_err() {
+                return;
+            }
+            count.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+    });
+    let stopped = settled(|| sent.load(Ordering::Relaxed));
+    assert!(stopped < 32 << 20, "{stopped} bytes went nowhere");
+    assert!(shim.rss_kib() < before + (8 << 10), "the unread upload is in memory: {} KiB", shim.rss_kib());
+    go.send(()).expect("the origin waits");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    writer.join().expect("the writer");
+    assert_eq!(sent.load(Ordering::Relaxed), LENGTH);
+}
+
+#[test]
+fn answer_when_its_end_is_not_made_yet_then_its_beginning_arrives() {
+    let (go, gone) = channel();
+    let gone = Mutex::new(gone);
+    let origin = Origin::start(move |_, conn: &mut Conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        let told = lock(&gone).recv_timeout(LONG).is_ok();
+        let _ = conn.write_all(if told { b"4\r\nlast\r\n0\r\n\r\n" } else { b"broken!\r\n" });
+        After::Close
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    client.send(get("/"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert_eq!(client.more().expect("the first chunk"), b"5\r\nfirst\r\n");
+    go.send(()).expect("the origin waits");
+    let mut rest = client.more().expect("the last chunk");
+    while !rest.ends_with(b"0\r\n\r\n") {
+        let more = client.more().expect("the end");
+        assert!(!more.is_empty(), "it breaks off after {:?}", String::from_utf8_lossy(&rest));
+        rest.extend(more);
+    }
+    assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
+
+    let mut client = H2::connect(shim.addr);
+    let mut body = client.head("GET", "/", &[], Pieces::default()).expect("a head").into_body();
+    assert_eq!(client.frame(&mut body).expect("a frame").into_data().expect("data"), "first");
+    go.send(()).expect("the origin waits");
+    assert_eq!(client.frame(&mut body).expect("a frame").into_data().expect("data"), "last");
+}
+
+#[test]
+fn upload_when_its_end_is_not_made_yet_then_both_sides_talk() {
+    let origin = Origin::start_at_head(|_, conn: &mut Conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        // Every chunk is answered before the next one is sent; the framing of both directions is the same.
+        let mut piece = [0; 1024];
+        while let Ok(length @ 1..) = conn.read(&mut piece) {
+            if conn.write_all(&piece[..length]).is_err() || piece[..length].ends_with(b"0\r\n\r\n") {
+                break;
+            }
+        }
+        After::Close
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.response_head().expect("a head before the upload begins").status, 200);
+    for number in 0..10 {
+        let chunk = format!("6\r\nround{number}\r\n");
+        client.send(&chunk);
+        assert_eq!(client.more().expect("the chunk's echo"), chunk.as_bytes());
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.more().expect("the end"), b"0\r\n\r\n");
+}
+
+#[test]
+fn early_answers_when_the_upload_goes_on_then_they_arrive() {
+    for polite in [true, false] {
+        let origin = Origin::start_at_head(move |request, conn| {
+            origin::answer(request, conn, 413, &[("Connection", "close")], b"too much");
+            if polite {
+                // As RFC 9112 §9.6 has it: no more to say, but what is on its way is still taken.
+                conn.shutdown(std::net::Shutdown::Write);
+                origin::silent()(request, conn);
+            }
+            // Else the close finds the body unread, and the kernel makes it a reset.
+            After::Close
+        });
+        let shim = Shim::start(one_worker(&origin));
+        for number in 0..20 {
+            let mut client = Raw::connect(shim.addr);
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").send(vec![b'x'; 100_000]);
+            let response = client.response().unwrap_or_else(|why| panic!("{number}, polite: {polite}: {why:?}"));
+            let text: String = response.text().chars().take(80).collect();
+            assert_eq!((response.status, text.as_str()), (413, "too much"), "{number}, polite: {polite}");
+        }
+        let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > 19.5);
+        assert!((after.sum(PULLS, &[("code", "413")]) - 20.0).abs() < 0.1, "polite: {polite}: {}", after.text);
+    }
+
+    // Answers at once and takes the body all the same.
+    let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    for number in 0..5 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n").send(vec![b'x'; 100_000]);
+        assert_eq!(client.response().unwrap_or_else(|why| panic!("{number}: {why:?}")).text(), "thanks");
+        client.send(vec![b'y'; 100_000]);
+    }
+    let whole = || origin.requests().iter().filter(|request| request.complete && request.body.len() == 200_000).count();
+    assert!(wait_until(PATIENCE, || whole() == 5), "{} of 5 uploads became whole after their answers", whole());
+}
+
+// ---- framing ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn bodies_when_chunked_or_of_known_length_then_they_stay_so() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(one_worker(&origin));
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n3;x=y\r\n ho\r\n0\r\n\r\n";
+    assert_eq!(exchange(shim.addr, chunked).json()["body"], "hi ho");
+    let seen = origin.last();
+    assert_eq!(seen.field("transfer-encoding"), Some("chunked"));
+    assert_eq!(exchange(shim.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").json()["body"], "hi");
+    assert_eq!(origin.last().field("content-length"), Some("2"));
+    assert_eq!(exchange(shim.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").status, 200);
+    assert_eq!(origin.last().field("content-length"), Some("0"), "a POST without a body says so");
+    fetch(shim.addr, "/", &[]);
+    assert_eq!((origin.last().field("content-length"), origin.last().field("transfer-encoding")), (None, None));
+    let mut client = H2::connect(shim.addr);
+    let frames = [Bytes::from_static(b"one"), Bytes::from_static(b"two")].into();
+    let answer = client.ask("POST", "/", &[], Pieces { frames, ..Pieces::default() });
+    assert!(String::from_utf8_lossy(&answer.body).contains("onetwo"), "{answer:?}");
+    for request in origin.requests() {
+        assert!(request.complete && request.problems.is_empty(), "{request:?}");
+    }
+
+    let origin = Origin::start(origin::chunked(&[], &[b"one", b"two"], &[]));
+    let shim = Shim::start(one_worker(&origin));
+    let response = fetch(shim.addr, "/", &[]);
+    assert_eq!((response.framing, response.text().as_str()), (Some(Framing::Chunked), "onetwo"));
+    assert!(response.complete);
+}
+
+#[test]
+fn trailers_when_announced_then_they_pass_both_ways() {
+    let origin = Origin::start(|request, conn| {
+        let had = request.trailers.iter().any(|(name, value)| name.eq_ignore_ascii_case("x-sum") && value == "up");
+        let status: &[u8] = if had { b"had trailers" } else { b"had none" };
+        origin::chunked(&[("Trailer", "X-Sum")], &[status], &[("X-Sum", "down")])(request, conn)
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let with = |te: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{te}Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: up\r\n\r\n"
+        )
+    };
+    let response = exchange(shim.addr, with("TE: trailers\r\nConnection: te\r\n"));
+    assert_eq!(response.text(), "had trailers");
+    assert_eq!(response.trailers.len(), 1, "{response:?}");
+    assert!(response.trailers[0].0.eq_ignore_ascii_case("x-sum") && response.trailers[0].1 == "down", "{response:?}");
+    assert!(response.complete && response.problems.is_empty(), "{response:?}");
+    assert_eq!(origin.last().field("te"), Some("trailers"), "the origin is told that trailers are welcome");
+    let response = exchange(shim.addr, with(""));
+    assert_eq!(response.text(), "had trailers");
+    assert!(response.complete && response.trailers.is_empty(), "trailers for one who did not ask: {response:?}");
+
+    let mut client = H2::connect(shim.addr);
+    let mut trailers = hyper::HeaderMap::new();
+    trailers.insert("x-sum", "up".parse().expect("a value"));
+    let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
+    let answer = client.ask("POST", "/", &[("te", "trailers"), ("trailer", "x-sum")], body);
+    assert_eq!(String::from_utf8_lossy(&answer.body), "had trailers");
+    let sum = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
+    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{answer:?}");
+}
+
+#[test]
+fn expectation_when_continue_then_the_body_is_asked_for() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    for _ in 0..2 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(client.more().expect("an interim answer"), b"HTTP/1.1 100 Continue\r\n\r\n");
+        client.send("hello");
+        let response = client.response().expect("an answer");
+        assert_eq!((response.status, response.interim.len()), (200, 0), "{response:?}");
+        assert_eq!(response.json()["body"], "hello");
+    }
+}
+
+#[test]
+fn interim_answers_when_the_origin_sends_them_then_the_last_one_counts() {
+    let origin = Origin::start(|request, conn| {
+        let interim: &[u8] = match request.target.as_str() {
+            "/100" => b"HTTP/1.1 100 Continue\r\n\r\n",
+            "/102" => b"HTTP/1.1 102 Processing\r\n\r\n",
+            "/103" => b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n",
+            _ => b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+        };
+        let _ = conn.write_all(interim);
+        origin::answer(request, conn, 200, &[("X-Final", "yes")], b"final")
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    for target in ["/100", "/102", "/103", "/all", "/103"] {
+        client.send(get(target));
+        let response = client.response().expect("an answer");
+        assert_eq!((response.status, response.text().as_str()), (200, "final"), "{target}");
+        assert_eq!((response.field("x-final"), response.field("link")), (Some("yes"), None), "{target}: {response:?}");
+        assert!(response.interim.iter().all(|(status, _)| *status == 103), "{target}: {:?}", response.interim);
+    }
+    assert_eq!(origin.connections(), 1);
+    let mut client = H2::connect(shim.addr);
+    assert_eq!(client.ask("GET", "/all", &[], Pieces::default()).body, b"final");
+}
+
+#[test]
+fn answers_without_a_body_when_they_pass_then_nothing_is_added() {
+    let origin = Origin::start(|request, conn| {
+        let etag = [("ETag", "\"a\"")];
+        match request.target.as_str() {
+            "/204" => origin::answer(request, conn, 204, &etag, b""),
+            "/204-length" => {
+                let _ = conn.write_all(b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n");
+                After::Keep
+            }
+            "/205" => origin::answer(request, conn, 205, &[], b""),
+            "/304" => origin::answer(request, conn, 304, &etag, b""),
+            "/304-length" => origin::answer(request, conn, 304, &[("ETag", "\"a\""), ("Content-Length", "99")], b""),
+            "/206" => origin::answer(request, conn, 206, &[("Content-Range", "bytes 2-4/9")], b"cde"),
+            "/chunked" => origin::chunked(&etag, &[b"abc"], &[])(request, conn),
+            _ => origin::answer(request, conn, 200, &etag, b"abcdefghi"),
+        }
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    let mut ask = |method: &str, target: &str| {
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: identity\r\n\r\n"));
+        let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
+        let response = response.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
+        assert!(response.complete && response.problems.is_empty(), "{method} {target}: {response:?}");
+        response
+    };
+    for (method, target, status, length, body) in [
+        ("GET", "/", 200, Some("9"), "abcdefghi"),
+        ("HEAD", "/", 200, Some("9"), ""),
+        ("HEAD", "/chunked", 200, None, ""),
+        ("GET", "/204", 204, None, ""),
+        ("GET", "/204-length", 204, None, ""),
+        ("HEAD", "/204", 204, None, ""),
+        ("GET", "/205", 205, Some("0"), ""),
+        ("GET", "/304", 304, None, ""),
+        ("GET", "/206", 206, Some("3"), "cde"),
+        ("HEAD", "/206", 206, Some("3"), ""),
+        ("POST", "/204", 204, None, ""),
+        ("GET", "/", 200, Some("9"), "abcdefghi"),
+    ] {
+        let response = ask(method, target);
+        assert_eq!((response.status, response.text().as_str()), (status, body), "{method} {target}");
+        assert_eq!(response.field("content-length"), length, "{method} {target}: {response:?}");
+        if target == "/206" {
+            assert_eq!(response.field("content-range"), Some("bytes 2-4/9"));
+        }
+    }
+    let response = ask("GET", "/304-length");
+    assert!(matches!(response.field("content-length"), None | Some("99")), "{response:?}");
+    assert_eq!(ask("GET", "/").text(), "abcdefghi", "the connection is in step");
+    assert_eq!(origin.connections(), 1);
+
+    let mut client = H2::connect(shim.addr);
+    for (method, target, status, body) in
+        [("HEAD", "/", 200, ""), ("GET", "/204", 204, ""), ("GET", "/304", 304, ""), ("GET", "/206", 206, "cde")]
+    {
+        let answer = client.ask(method, target, &[("accept-encoding", "identity")], Pieces::default());
+        assert_eq!(
+            (answer.status, String::from_utf8_lossy(&answer.body).as_ref()),
+            (status, body),
+            "{method} {target}"
+        );
+    }
+}
+
+#[test]
+fn answers_when_old_or_ended_by_a_close_then_they_are_framed() {
+    let origin = Origin::start(|request, conn| {
+        let head = match request.target.as_str() {
+            "/1.0" => "HTTP/1.0 200 OK\r\n\r\n",
+            "/1.0-length" => "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        };
+        let _ = conn.write_all(head.as_bytes());
+        let _ = conn.write_all(b"hello");
+        After::Close
+    });
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    for (target, framing) in [
+        ("/1.0", Framing::Chunked),
+        ("/1.0-length", Framing::Length(5)),
+        ("/1.1", Framing::Chunked),
+        ("/1.0", Framing::Chunked),
+    ] {
+        client.send(get(target));
+        let response = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
+        assert_eq!((response.framing, response.text().as_str()), (Some(framing), "hello"), "{target}");
+        assert!(response.complete && response.problems.is_empty(), "{target}: {response:?}");
+        assert!(response.line.starts_with("HTTP/1.1 "), "{target}: {}", response.line);
+        assert_eq!(response.field("connection"), None, "{target}: the origin's connection is none of the visitor's");
+    }
+}
+
+// ---- upgrades ---------------------------------------------------------------------------------------------------------
+
+/// Agrees to every upgrade but those to `no`, says hello in the same breath, then sends back what comes.
+fn upgrading(request: &Request, conn: &mut Conn) -> After {
+    match request.field("upgrade") {
+        None | Some("no") => origin::answer(request, conn, 200, &[], b"stay"),
+        Some("never") => {
+            origin::answer(request, conn, 426, &[("Upgrade", "other"), ("Connection", "upgrade")], b"other")
+        }
+        Some(protocol) => {
+            let head = format!("HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\nX-A: b\r\n\r\nhello");
+            let mut going = conn.write_all(head.as_bytes()).is_ok();
+            let mut piece = [0; 4096];
+            while going {
+                going = match conn.read(&mut piece) {
+                    Ok(length @ 1..) => conn.write_all(&piece[..length]).is_ok() && piece[..length] != *b"close",
+                    _ => false,
+                };
+            }
+            After::Close
+        }
+    }
+}
+
+fn upgrade(protocol: &str) -> String {
+    format!(
+        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+#[test]
+fn upgrade_when_granted_then_bytes_pass_both_ways() {
+    let origin = Origin::start(upgrading);
+    // The shim's own timeouts are for HTTP: what was upgraded may be silent for longer.
+    let quick = "[server]\nidle_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n[origin]\nidle_timeout = \"300ms\"";
+    let shim = Shim::start(one_worker(&origin).with(quick));
+    for protocol in ["websocket", "echo/1.0"] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(upgrade(protocol));
+        let response = client.response().expect("an answer");
+        assert_eq!((response.status, response.field("upgrade")), (101, Some(protocol)), "{response:?}");
+        assert!(
+            response.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")),
+            "{response:?}"
+        );
+        assert_eq!(response.field("x-a"), Some("b"));
+        assert!(response.problems.is_empty(), "{response:?}");
+        let mut said = client.more().expect("what came with the 101");
+        while said.len() < 5 {
+            said.extend(client.more().expect("the rest of it"));
+        }
+        assert_eq!(said, b"hello");
+        let mut quiet = client.patient(Duration::from_millis(900));
+        assert_eq!(quiet.end(), support::raw::End::Open, "an upgraded connection was cut for its silence");
+        let mut client = quiet.patient(PATIENCE);
+        for text in ["GET / HTTP/1.1\r\n\r\n", "\0\u{1}\u{2}", "x"] {
+            client.send(text);
+            let mut back = client.more().expect("the echo");
+            while back.len() < text.len() {
+                back.extend(client.more().expect("the rest of the echo"));
+            }
+            assert_eq!(back, text.as_bytes());
+        }
+        client.send("close");
+        assert_eq!(client.read_to_end(), b"close");
+        assert!(client.closed(), "the origin's close does not arrive");
+        let seen = origin.last();
+        assert_eq!((seen.field("upgrade"), seen.field("connection")), (Some(protocol), Some("upgrade")));
+        assert_eq!(seen.field("sec-websocket-version"), Some("13"));
+    }
+    let mut client = Raw::connect(shim.addr);
+    client.send(upgrade("websocket"));
+    assert_eq!(client.response().expect("an answer").status, 101);
+    drop(client);
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the visitor's close does not arrive");
+    let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "101")]) > 2.5);
+    assert!((after.sum(PULLS, &[]) - 3.0).abs() < 0.1, "{}", after.text);
+}
+
+#[test]
+fn upgrade_when_refused_then_the_answer_is_a_common_one() {
+    let origin = Origin::start(upgrading);
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    client.send(upgrade("no"));
+    let response = client.response().expect("an answer");
+    assert_eq!((response.status, response.text().as_str()), (200, "stay"));
+    client.send(upgrade("never"));
+    let response = client.response().expect("an answer");
+    assert_eq!((response.status, response.text().as_str()), (426, "other"));
+    client.send(get("/"));
+    assert_eq!(client.response().expect("an answer").text(), "stay", "the connection goes on");
+    // What hands the rest of the connection past every check is not asked for in the visitor's name.
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
+    assert_eq!(client.response().expect("an answer").text(), "stay");
+    let seen = origin.last();
+    assert_eq!((seen.field("upgrade"), seen.field("http2-settings"), seen.field("connection")), (None, None, None));
+    assert_eq!(origin.connections(), 1);
+}
+
+// ---- heads ------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn host_when_configured_missing_or_given_then_the_origin_gets_one() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(one_worker(&origin));
+    fetch(shim.addr, "/", &[]);
+    assert_eq!(origin.last().fields_named("host"), ["shim.test"]);
+    let response = exchange(shim.addr, "GET /old HTTP/1.0\r\n\r\n");
+    assert_eq!(response.status, 200, "HTTP/1.0 needs no Host");
+    let seen = origin.last();
+    assert_eq!(seen.fields_named("host"), [origin.addr.to_string()], "the origin's own name stands in");
+    assert_eq!((seen.target.as_str(), seen.version.as_str()), ("/old", "HTTP/1.1"));
+    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\nHost: named.test\r\n\r\n").status, 200);
+    assert_eq!(origin.last().fields_named("host"), ["named.test"]);
+    H2::connect(shim.addr).ask("GET", "/", &[], Pieces::default());
+    assert_eq!(origin.last().fields_named("host"), ["shim.test"]);
+
+    let shim = Shim::start(one_worker(&origin).with("[origin]\nhost = \"inside.test\""));
+    for request in [request("GET", "/", &[], b""), b"GET / HTTP/1.0\r\n\r\n".to_vec()] {
+        assert_eq!(exchange(shim.addr, request).status, 200);
+        assert_eq!(origin.last().fields_named("host"), ["inside.test"]);
+    }
+    fetch(shim.addr, "/", &[]);
+    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "the visitor's own Host is not lost");
+    for request in origin.requests() {
+        assert!(request.problems.is_empty(), "{request:?}");
+    }
+}
+
+#[test]
+fn header_case_when_it_is_to_be_kept_then_it_is() {
+    let origin = Origin::start(origin::fixed(200, &[("X-oRiGiN", "b")], "hi"));
+    let sent = [("X-sHoP-iD", "a"), ("SOAPAction", "c")];
+    let names = |shim: &Shim| -> (Vec<String>, Vec<String>) {
+        let response = fetch(shim.addr, "/", &sent);
+        let own = |fields: &[(String, String)]| {
+            let mut names: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
+            names.retain(|name| ["x-shop-id", "soapaction", "x-origin"].contains(&name.to_ascii_lowercase().as_str()));
+            names
+        };
+        (own(&origin.last().fields), own(&response.fields))
+    };
+    let shim = Shim::start(one_worker(&origin).with("[origin]\npreserve_header_case = true"));
+    let (up, down) = names(&shim);
+    assert_eq!(up, ["X-sHoP-iD", "SOAPAction"], "towards the origin");
+    assert_eq!(down, ["X-oRiGiN"], "towards the visitor");
+
+    let origin = dying();
+    let shim = Shim::start(one_worker(&origin).with("[origin]\npreserve_header_case = true"));
+    for _ in 0..2 {
+        assert_eq!(fetch(shim.addr, "/", &sent).status, 200);
+    }
+    let requests = origin.requests();
+    assert_eq!(requests.len(), 3, "the second one was sent again");
+    for request in requests {
+        assert!(request.fields.iter().any(|(name, _)| name == "X-sHoP-iD"), "sent again: {:?}", request.fields);
+    }
+}
+
+#[test]
+fn unix_origin_when_named_then_it_serves() {
+    let dir = temp_dir();
+    let path = dir.join("origin.sock");
+    let origin = Origin::start_unix(&path, origin::echo());
+    let shim = Shim::start(one_worker(&origin));
+    let mut client = Raw::connect(shim.addr);
+    for number in 0..10 {
+        client.send(format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
+        let response = client.response().expect("an answer");
+        assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")));
+    }
+    assert_eq!(origin.connections(), 1, "its connections are kept too");
+    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 200);
+    assert_eq!(origin.last().fields_named("host"), ["localhost"]);
+    origin.hang_up_all();
+    assert_eq!(fetch(shim.addr, "/again", &[]).status, 200);
+}
+
+// ---- an origin on HTTP/2 ----------------------------------------------------------------------------------------------
+
+type Reply = hyper::Response<Pieces>;
+
+/// An origin that speaks HTTP/2 by prior knowledge; what it does depends on the path.
+struct H2Origin {
+    addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    /// Requests under way whose stream is open.
+    open: Arc<AtomicUsize>,
+    go: Sender<()>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl H2Origin {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a non-blocking listener");
+        let addr = listener.local_addr().expect("the port's number");
+        let (connections, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (go, gone) = channel();
+        let gone = Arc::new(Mutex::new(gone));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (counting, opening) = (Arc::clone(&connections), Arc::clone(&open));
+        std::thread::spawn(move || {
+            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let accepting = async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                while let Ok((stream, _)) = listener.accept().await {
+                    counting.fetch_add(1, Ordering::SeqCst);
+                    let leaving = Arc::new(AtomicBool::new(false));
+                    let (told, gone, opening) = (Arc::clone(&leaving), Arc::clone(&gone), Arc::clone(&opening));
+                    let service = hyper::service::service_fn(move |request| {
+                        let (told, gone, opening) = (Arc::clone(&told), Arc::clone(&gone), Arc::clone(&opening));
+                        async move { reply(request, &told, gone, opening).await }
+                    });
+                    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service);
+                    tokio::spawn(async move {
+                        let mut serving = std::pin::pin!(serving);
+                        std::future::poll_fn(|cx| {
+                            if leaving.swap(false, Ordering::SeqCst) {
+                                serving.as_mut().graceful_shutdown();
+                            }
+                            serving.as_mut().poll(cx)
+                        })
+                        .await
+                    });
+                }
+            };
+            tokio.block_on(async {
+                tokio::select! { () = accepting => {}, _ = stopped => {} }
+            });
+        });
+        Self { addr, connections, open, go, stop: Some(stop) }
+    }
+
+    fn shim(&self) -> Shim {
+        Shim::start(Shim::config(self.addr).with("[server]\nworkers = 1\n[origin]\nhttp2 = true"))
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for H2Origin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
+
+/// Counts a request while it is under way.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn reply(
+    request: hyper::Request<Incoming>,
+    leaving: &AtomicBool,
+    gone: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+    open: Arc<AtomicUsize>,
+) -> Result<Reply, std::io::Error> {
+    open.fetch_add(1, Ordering::SeqCst);
+    let open = Open(open);
+    let (head, body) = request.into_parts();
+    let mut pieces = Pieces::default();
+    match head.uri.path() {
+        "/reset" => return Err(std::io::Error::other("reset")),
+        "/hang" => std::future::pending::<()>().await,
+        "/cut" => {
+            pieces.frames.push_back(Bytes::from_static(b"first"));
+            pieces.later = Some(gone);
+            pieces.breaks = true;
+        }
+        "/stream" => {
+            pieces.frames.push_back(Bytes::from_static(b"first"));
+            pieces.later = Some(gone);
+        }
+        "/endless" => {
+            pieces.endless = true;
+            pieces.open = Some(open);
+        }
+        "/leave" => leaving.store(true, Ordering::SeqCst),
+        _ => {
+            let fields: Vec<(String, String)> = head
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+                .collect();
+            let body = body.collect().await.map_err(std::io::Error::other)?;
+            let trailers = body.trailers().is_some_and(|trailers| trailers.contains_key("x-sum"));
+            let json = serde_json::json!({
+                "method": head.method.as_str(),
+                "target": head.uri.to_string(),
+                "version": format!("{:?}", head.version),
+                "fields": fields,
+                "trailers": trailers,
+                "body": String::from_utf8_lossy(&body.to_bytes()),
+            });
+            pieces.frames.push_back(Bytes::from(json.to_string()));
+            if trailers {
+                let mut back = hyper::HeaderMap::new();
+                back.insert("x-sum", "down".parse().expect("a value"));
+                pieces.trailers = Some(back);
+            }
+        }
+    }
+    Ok(hyper::Response::new(pieces))
+}
+
+#[test]
+fn h2_origin_when_asked_then_one_connection_carries_all() {
+    let origin = H2Origin::start();
+    let shim = origin.shim();
+    let response = fetch(shim.addr, "/a?b=c", &[("X-A", "b"), ("Connection", "close, X-Hop"), ("X-Hop", "1")]);
+    assert_eq!(response.status, 200, "{response:?}");
+    let seen = response.json();
+    assert_eq!((seen["method"].as_str(), seen["version"].as_str()), (Some("GET"), Some("HTTP/2.0")));
+    assert_eq!(seen["target"], "http://shim.test/a?b=c");
+    let names: Vec<_> =
+        seen["fields"].as_array().expect("fields").iter().filter_map(|field| field[0].as_str()).collect();
+    assert!(names.contains(&"x-a") && names.contains(&"via"), "{names:?}");
+    for hop in ["connection", "host", "x-hop", "te", "transfer-encoding", "upgrade"] {
+        assert!(!names.contains(&hop), "{hop} has no place in HTTP/2: {names:?}");
+    }
+    let mut client = Raw::connect(shim.addr);
+    for (framing, body) in [
+        ("Content-Length: 5\r\n\r\nhello", "hello"),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n ho\r\n0\r\n\r\n", "hello ho"),
+        ("Content-Length: 0\r\n\r\n", ""),
+    ] {
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}"));
+        let response = client.response().expect("an answer");
+        assert_eq!((response.status, response.json()["body"].as_str()), (200, Some(body)), "{framing}");
+        assert!(response.complete && response.problems.is_empty(), "{response:?}");
+    }
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_to_head().expect("an answer").status, 200);
+    client.send(upgrade("websocket"));
+    assert_eq!(client.response().expect("an answer").status, 200, "HTTP/2 knows no Upgrade");
+    let mut client = H2::connect(shim.addr);
+    assert_eq!(client.ask("GET", "/", &[], Pieces::default()).status, 200);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn h2_origin_when_streaming_then_beginnings_and_trailers_pass() {
+    let origin = H2Origin::start();
+    let shim = origin.shim();
+    let mut client = Raw::connect(shim.addr);
+    client.send(get("/stream"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert_eq!(client.more().expect("the first chunk"), b"5\r\nfirst\r\n");
+    origin.go.send(()).expect("the origin waits");
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"0\r\n\r\n") {
+        let more = client.more().expect("the rest");
+        assert!(!more.is_empty(), "it breaks off");
+        rest.extend(more);
+    }
+    assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
+
+    // As gRPC has it: trailers that nobody announced.
+    let mut client = H2::connect(shim.addr);
+    let mut trailers = hyper::HeaderMap::new();
+    trailers.insert("x-sum", "up".parse().expect("a value"));
+    let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
+    let answer = client.ask("POST", "/", &[("te", "trailers")], body);
+    let seen: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!((seen["body"].as_str(), seen["trailers"].as_bool()), (Some("hi"), Some(true)), "{seen}");
+    let te = seen["fields"].as_array().expect("fields").iter().find(|field| field[0] == "te");
+    assert_eq!(te.and_then(|field| field[1].as_str()), Some("trailers"), "{seen}");
+    let sum = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
+    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{answer:?}");
+}
+
+#[test]
+fn h2_origin_when_it_resets_or_cuts_then_so_it_arrives() {
+    let origin = H2Origin::start();
+    let shim = origin.shim();
+    let response = fetch(shim.addr, "/reset", &[]);
+    assert_eq!(response.status, 502);
+    assert!(response.field("proxy-status").is_some_and(|value| value.starts_with("edgeshim; error=")), "{response:?}");
+    let faults = shim.metrics();
+    assert!((faults.sum(FAULTS, &[]) - 1.0).abs() < 0.1, "{}", faults.text);
+    let mut client = Raw::connect(shim.addr);
+    client.send(get("/cut"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert_eq!(client.more().expect("the first chunk"), b"5\r\nfirst\r\n");
+    origin.go.send(()).expect("the origin waits");
+    let rest = client.read_to_end();
+    assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "a cut body came as if it were whole: {rest:?}");
+    assert!(client.closed(), "still open");
+    shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 1.0).abs() < 0.1);
+    let mut client = H2::connect(shim.addr);
+    let response = client.head("GET", "/cut", &[], Pieces::default()).expect("a head");
+    origin.go.send(()).expect("the origin waits");
+    let answer = client.rest(response);
+    assert!(!answer.whole, "a cut body came as if it were whole: {answer:?}");
+    shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 2.0).abs() < 0.1);
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert_eq!(origin.connections(), 1, "a stream's end is not the connection's");
+}
+
+#[test]
+fn h2_origin_when_the_visitor_leaves_then_the_stream_is_reset() {
+    let origin = H2Origin::start();
+    let shim = origin.shim();
+    for target in ["/hang", "/endless"] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(get(target));
+        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 1), "{target}: no request");
+        if target == "/endless" {
+            assert_eq!(client.response_head().expect("a head").status, 200);
+        }
+        drop(client);
+        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 0), "{target}: it works for nobody");
+    }
+    counted_499(&shim, 2.0);
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn h2_origin_when_it_says_goaway_then_a_new_connection_serves() {
+    let origin = H2Origin::start();
+    let shim = origin.shim();
+    for round in 1..=5 {
+        assert_eq!(fetch(shim.addr, "/leave", &[]).status, 200, "round {round}");
+        let post = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+        let response = exchange(shim.addr, post);
+        assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")), "round {round}");
+    }
+    assert!(origin.connections() > 1, "the origin was asked to leave and did not");
+    shim.wait_metrics(|now| (now.value("edgeshim_origin_connections", &[]) - 1.0).abs() < 0.1);
+}
+
+#[test]
+fn h2_origin_when_it_speaks_http1_then_502() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = Shim::start(one_worker(&origin).with("[origin]\nhttp2 = true\nconnect_timeout = \"500ms\""));
+    let response = fetch(shim.addr, "/", &[]);
+    assert_eq!(response.status, 502);
+    assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_protocol_error"), "{response:?}");
+}
+
+/// A server that writes HTTP/2 frames by hand. The first connections do what their entry says: "stream" and "goaway" turn their
+/// first request away unprocessed (RFC 9113 §8.7), "die" closes without a byte when the second request is there. Every other request
+/// gets 200. Returns the address and the count of request heads.
+fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("the port's number");
+    let heads = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&heads);
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().take(connections.len() + 1).flatten().enumerate() {
+            let how = connections.get(number).copied().unwrap_or_default();
+            let counting = Arc::clone(&counting);
+            std::thread::spawn(move || frames(stream, how, &counting));
+        }
+    });
+    (addr, heads)
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// None when the peer leaves.
+fn frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    const NO_ERROR: [u8; 4] = [0; 4];
+    stream.set_read_timeout(Some(LONG)).ok()?;
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).ok()?;
+    stream.write_all(&frame(4, 0, 0, &[])).ok()?;
+    let mut first = true;
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).ok()?;
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let id = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).ok()?;
+        match (header[3], header[4] & 1) {
+            (1, _) => {
+                heads.fetch_add(1, Ordering::SeqCst);
+                let answer = match how {
+                    "die" if !first => return None,
+                    "stream" if first => frame(3, 0, id, &REFUSED_STREAM),
+                    "goaway" if first => frame(7, 0, 0, &[NO_ERROR, NO_ERROR].concat()),
+                    // `:status: 200` is number 8 of HPACK's static table.
+                    _ => frame(1, 5, id, &[0x88]),
+                };
+                stream.write_all(&answer).ok()?;
+                first = false;
+            }
+            (4, 0) => stream.write_all(&frame(4, 1, 0, &[])).ok()?,
+            (6, 0) => stream.write_all(&frame(6, 1, 0, &payload)).ok()?,
+            _ => {}
+        }
+    }
+}
+
+fn by_hand_shim(addr: SocketAddr, retries: u32) -> Shim {
+    let config = format!("[server]\nworkers = 1\n[origin]\nhttp2 = true\nretries = {retries}");
+    Shim::start(Shim::config(addr).with(&config))
+}
+
+#[test]
+fn h2_origin_when_it_turns_a_request_away_unseen_then_it_is_asked_again() {
+    for how in [&["stream"][..], &["goaway"]] {
+        for method in ["GET", "POST"] {
+            let (addr, heads) = by_hand(how);
+            let shim = by_hand_shim(addr, 1);
+            let response = exchange(shim.addr, request(method, "/", &[], b""));
+            assert_eq!(response.status, 200, "{method}, {how:?}: the origin has not looked at it, and says so");
+            assert_eq!(heads.load(Ordering::SeqCst), 2, "{method}, {how:?}");
+            assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "{method}, {how:?}: a retried request counts as a fault");
+        }
+    }
+    let (addr, heads) = by_hand(&["stream"]);
+    assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "retries = 0");
+    assert_eq!(heads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn h2_origin_when_its_kept_connection_dies_then_gets_are_asked_again_and_posts_not() {
+    for (method, body, status, times) in [("GET", "", 200, 3), ("POST", "hi", 502, 2), ("POST", "", 502, 2)] {
+        let (addr, heads) = by_hand(&["die"]);
+        let shim = by_hand_shim(addr, 1);
+        assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+        let response = exchange(shim.addr, request(method, "/", &[], body.as_bytes()));
+        assert_eq!(response.status, status, "{method} {body:?}");
+        assert_eq!(heads.load(Ordering::SeqCst), times, "{method} {body:?}");
+    }
+}
+
+// ---- HTTP/2 on the visitor's side -------------------------------------------------------------------------------------
+
+/// A body in frames, for both sides of HTTP/2.
+#[derive(Default)]
+struct Pieces {
+    frames: VecDeque<Bytes>,
+    trailers: Option<hyper::HeaderMap>,
+    /// After a word from the test there is one more frame.
+    later: Option<Arc<Mutex<std::sync::mpsc::Receiver<()>>>>,
+    endless: bool,
+    breaks: bool,
+    open: Option<Open>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(piece) = self.frames.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if self.endless {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))));
+        }
+        if let Some(later) = &self.later {
+            if lock(later).try_recv().is_err() {
+                // Asked again at once: the runtime's other tasks have their turn in between.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.later = None;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"last")))));
+        }
+        if self.breaks {
+            return Poll::Ready(Some(Err(std::io::Error::other("cut"))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.trailers.is_none() && self.later.is_none() && !self.endless && !self.breaks
+    }
+}
+
+/// An answer over HTTP/2.
+#[derive(Debug, Default)]
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+    trailers: Option<hyper::HeaderMap>,
+    whole: bool,
+}
+
+/// One connection, driven while something is asked of it.
+struct H2 {
+    tokio: tokio::runtime::Runtime,
+    sender: http2::SendRequest<Pieces>,
+}
+
+impl H2 {
+    fn connect(addr: SocketAddr) -> Self {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let sender = tokio.block_on(async {
+            let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+            let (sender, connection) = shaken.expect("an HTTP/2 connection");
+            tokio::spawn(connection);
+            sender
+        });
+        Self { tokio, sender }
+    }
+
+    fn head(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: Pieces,
+    ) -> Result<hyper::Response<Incoming>, hyper::Error> {
+        let mut request = hyper::Request::builder().method(method).uri(format!("http://shim.test{target}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let sending = self.sender.send_request(request.body(body).expect("a request"));
+        let waiting = async { tokio::time::timeout(LONG, sending).await };
+        self.tokio.block_on(waiting).expect("an answer in time")
+    }
+
+    /// Sends a GET and takes it back once `until`.
+    fn leave(&mut self, target: &str, mut until: impl FnMut() -> bool) {
+        let request = hyper::Request::get(format!("http://shim.test{target}")).body(Pieces::default());
+        let sending = self.sender.send_request(request.expect("a request"));
+        self.tokio.block_on(async {
+            let mut sending = std::pin::pin!(sending);
+            let end = Instant::now() + LONG;
+            while !until() {
+                assert!(Instant::now() < end, "the request never arrived");
+                let waited = tokio::time::timeout(Duration::from_millis(2), sending.as_mut()).await;
+                assert!(waited.is_err(), "there is an answer: {waited:?}");
+            }
+        });
+    }
+
+    /// Lets the connection do what it has to do; true, so that it fits into a condition.
+    fn turn(&self) -> bool {
+        self.tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        true
+    }
+
+    fn frame(&self, body: &mut Incoming) -> Option<Frame<Bytes>> {
+        let waiting = async { tokio::time::timeout(LONG, body.frame()).await };
+        self.tokio.block_on(waiting).expect("the next frame in time").and_then(Result::ok)
+    }
+
+    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Answer {
+        let response = self.head(method, target, fields, body).expect("an answer");
+        self.rest(response)
+    }
+
+    fn rest(&self, response: hyper::Response<Incoming>) -> Answer {
+        let mut answer = Answer { status: response.status().as_u16(), ..Answer::default() };
+        let mut body = response.into_body();
+        let waiting = async {
+            loop {
+                match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => answer.body.extend_from_slice(&data),
+                        Err(frame) => answer.trailers = frame.into_trailers().ok(),
+                    },
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
+            }
+        };
+        let whole = self.tokio.block_on(waiting);
+        Answer { whole, ..answer }
+    }
+}
