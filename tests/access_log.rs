@@ -208,6 +208,9 @@ fn json_when_pulled_then_keys_stand_in_order_with_true_values() {
     assert!(late <= unix_seconds() - started, "{time} is {late} s after the start");
 }
 
+/// id, provider, class, status, bytes, the origin's status, its bytes, cause, locale, encoding
+type Row<'a> = (&'a str, &'a str, &'a str, u64, usize, Option<u64>, u64, &'a str, &'a str, &'a str);
+
 #[test]
 fn json_when_of_every_kind_then_the_values_are_true() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
@@ -263,9 +266,7 @@ fn json_when_of_every_kind_then_the_values_are_true() {
     // The 405 at the beacon's path is neither a pull nor a beacon; it has a line all the same.
     assert_eq!(parsed.len(), 12 + 1 + 1, "{lines:#?}");
     let line = |id: &str| parsed.iter().find(|line| line.text("id") == id).unwrap_or_else(|| panic!("no line {id}"));
-    // id, provider, class, status, bytes, the origin's status, its bytes, cause, locale, encoding
-    type Row<'a> = (&'a str, &'a str, &'a str, u64, usize, Option<u64>, u64, &'a str, &'a str, &'a str);
-    let rows: [Row; 14] = [
+    let rows: [Row<'_>; 14] = [
         ("refused", "other", "image", 403, 0, None, 0, "unknown_provider", "", ""),
         ("misdirected", "fastly", "other", 421, 0, None, 0, "host", "", ""),
         ("looping", "fastly", "other", 508, 0, None, 0, "loop", "", ""),

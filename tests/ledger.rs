@@ -298,9 +298,9 @@ fn visitor_when_leaving_before_the_head_or_in_the_body_then_counts_499() {
         client.send(get("/silent.png"));
         assert!(wait_until(PATIENCE, || origin.count() > before), "the origin never had it");
         if reset {
-            client.reset()
+            client.reset();
         } else {
-            drop(client)
+            drop(client);
         }
         for target in ["/endless", "/large"] {
             let mut client = Raw::connect(shim.addr);
@@ -633,7 +633,7 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
         "nonsense\r\n\r\n".to_owned(),
         format!("GET / HTTP/1.1\r\nHost: shim.test\r\n{many}\r\n"),
     ];
-    for (sent, head) in (1..).zip(&malformed) {
+    for (sent, head) in (1_u32..).zip(&malformed) {
         let mut client = Raw::connect(shim.addr);
         let answer = client.send(head).response();
         if let Ok(answer) = answer {
@@ -643,7 +643,11 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
         let metrics = shim.wait_metrics(|metrics| {
             metrics.sum("edgeshim_refused_total", &[("reason", "malformed")]) >= f64::from(sent)
         });
-        assert_eq!(whole(metrics.sum("edgeshim_refused_total", &[("reason", "malformed")])), sent as u64, "{head:?}");
+        assert_eq!(
+            whole(metrics.sum("edgeshim_refused_total", &[("reason", "malformed")])),
+            u64::from(sent),
+            "{head:?}"
+        );
     }
     // A head that never ends.
     let mut slow = Raw::connect(shim.addr);

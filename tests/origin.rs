@@ -30,6 +30,13 @@ fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
+/// What comes next, and at least one byte of it.
+fn more(client: &mut Raw, what: &str) -> Vec<u8> {
+    let bytes = client.more().unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(!bytes.is_empty(), "{what}: the connection was closed");
+    bytes
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -366,7 +373,7 @@ fn download_when_nobody_reads_then_the_origin_cannot_send() {
     assert!(shim.rss_kib() < before + (8 << 10), "the unread answer is in memory: {} KiB", shim.rss_kib());
     let mut read = 0;
     while read < sent + (1 << 20) {
-        read += client.more().expect("more of the body").len() as u64;
+        read += more(&mut client, "more of the body").len() as u64;
     }
     assert!(origin.bytes_written() > sent, "it does not go on");
 
@@ -442,13 +449,11 @@ fn answer_when_its_end_is_not_made_yet_then_its_beginning_arrives() {
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(client.more().expect("the first chunk"), b"5\r\nfirst\r\n");
+    assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
     go.send(()).expect("the origin waits");
-    let mut rest = client.more().expect("the last chunk");
+    let mut rest = more(&mut client, "the last chunk");
     while !rest.ends_with(b"0\r\n\r\n") {
-        let more = client.more().expect("the end");
-        assert!(!more.is_empty(), "it breaks off after {:?}", String::from_utf8_lossy(&rest));
-        rest.extend(more);
+        rest.extend(more(&mut client, "the end"));
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
@@ -479,10 +484,10 @@ fn upload_when_its_end_is_not_made_yet_then_both_sides_talk() {
     for number in 0..10 {
         let chunk = format!("6\r\nround{number}\r\n");
         client.send(&chunk);
-        assert_eq!(client.more().expect("the chunk's echo"), chunk.as_bytes());
+        assert_eq!(more(&mut client, "the chunk's echo"), chunk.as_bytes());
     }
     client.send("0\r\n\r\n");
-    assert_eq!(client.more().expect("the end"), b"0\r\n\r\n");
+    assert_eq!(more(&mut client, "the end"), b"0\r\n\r\n");
 }
 
 #[test]
@@ -595,7 +600,7 @@ fn expectation_when_continue_then_the_body_is_asked_for() {
     let mut client = Raw::connect(shim.addr);
     for _ in 0..2 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-        assert_eq!(client.more().expect("an interim answer"), b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(more(&mut client, "an interim answer"), b"HTTP/1.1 100 Continue\r\n\r\n");
         client.send("hello");
         let response = client.response().expect("an answer");
         assert_eq!((response.status, response.interim.len()), (200, 0), "{response:?}");
@@ -772,9 +777,9 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
         );
         assert_eq!(response.field("x-a"), Some("b"));
         assert!(response.problems.is_empty(), "{response:?}");
-        let mut said = client.more().expect("what came with the 101");
+        let mut said = more(&mut client, "what came with the 101");
         while said.len() < 5 {
-            said.extend(client.more().expect("the rest of it"));
+            said.extend(more(&mut client, "the rest of it"));
         }
         assert_eq!(said, b"hello");
         let mut quiet = client.patient(Duration::from_millis(900));
@@ -782,9 +787,9 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
         let mut client = quiet.patient(PATIENCE);
         for text in ["GET / HTTP/1.1\r\n\r\n", "\0\u{1}\u{2}", "x"] {
             client.send(text);
-            let mut back = client.more().expect("the echo");
+            let mut back = more(&mut client, "the echo");
             while back.len() < text.len() {
-                back.extend(client.more().expect("the rest of the echo"));
+                back.extend(more(&mut client, "the rest of the echo"));
             }
             assert_eq!(back, text.as_bytes());
         }
@@ -1081,13 +1086,11 @@ fn h2_origin_when_streaming_then_beginnings_and_trailers_pass() {
     let mut client = Raw::connect(shim.addr);
     client.send(get("/stream"));
     assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(client.more().expect("the first chunk"), b"5\r\nfirst\r\n");
+    assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
     origin.go.send(()).expect("the origin waits");
     let mut rest = Vec::new();
     while !rest.ends_with(b"0\r\n\r\n") {
-        let more = client.more().expect("the rest");
-        assert!(!more.is_empty(), "it breaks off");
-        rest.extend(more);
+        rest.extend(more(&mut client, "the rest"));
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
@@ -1117,7 +1120,7 @@ fn h2_origin_when_it_resets_or_cuts_then_so_it_arrives() {
     let mut client = Raw::connect(shim.addr);
     client.send(get("/cut"));
     assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(client.more().expect("the first chunk"), b"5\r\nfirst\r\n");
+    assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
     origin.go.send(()).expect("the origin waits");
     let rest = client.read_to_end();
     assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "a cut body came as if it were whole: {rest:?}");

@@ -200,3 +200,90 @@ impl EdgeBody for OriginBody {
         Tally { origin_bytes: OriginBody::discard(self), fault: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file's own text above this module: what is written there is what is built.
+    fn source() -> &'static str {
+        include_str!("pipeline.rs").split("#[cfg(test)]").next().unwrap()
+    }
+
+    #[test]
+    fn layers_when_stacked_then_in_the_order_that_the_contract_gives() {
+        let order = ["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control"];
+        let stacked = source().split("// The order is important.").nth(1).unwrap();
+        let reasons: Vec<_> = order.iter().map(|layer| stacked.find(&format!("// {layer}: ")).unwrap()).collect();
+        assert!(reasons.is_sorted(), "each layer's reason, in the order of the layers");
+        let bare: String = stacked.split_whitespace().collect();
+        let calls: Vec<_> = order.iter().map(|layer| bare.find(&format!("{layer}.layer(")).unwrap()).collect();
+        assert!(calls.is_sorted(), "each layer around the next");
+    }
+
+    #[test]
+    fn body_when_it_leaves_then_wrapped_in_the_same_order() {
+        // The alias would not compile in another order; this holds its size, which every answer's task carries.
+        let size = size_of::<AnswerBody>();
+        assert!(size <= 640, "{size} bytes");
+        assert!(size_of::<Facts>() <= 64, "{} bytes", size_of::<Facts>());
+        assert!(size_of::<crate::edge::request::Ctx>() <= 80, "{} bytes", size_of::<crate::edge::request::Ctx>());
+    }
+
+    #[test]
+    fn layer_when_asked_whether_it_is_ready_then_always() {
+        struct Never;
+        impl Service<Box<EdgeRequest>> for Never {
+            type Response = EdgeResponse<OriginBody>;
+            type Error = Fault;
+            type Future = std::future::Pending<Result<Self::Response, Fault>>;
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+                Poll::Ready(Ok(()))
+            }
+            fn call(&mut self, _: Box<EdgeRequest>) -> Self::Future {
+                std::future::pending()
+            }
+        }
+        fn ready<S: Service<Box<EdgeRequest>>>(mut service: S) -> bool {
+            service.poll_ready(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+        }
+        let layers = layers();
+        let inner = || layers.gzip.layer(layers.cache_control.layer(Never));
+        assert!(ready(layers.cache_control.layer(Never)));
+        assert!(ready(inner()));
+        let page = || layers.whoopsie.layer(inner());
+        assert!(ready(page()));
+        assert!(ready(VerifyLayer.layer(layers.pulls.layer(page()))));
+        assert!(ready(layers.observe.layer(layers.identify.layer(layers.local.layer(layers.pulls.layer(page()))))));
+    }
+
+    fn layers() -> Layers {
+        let metrics: &'static crate::metrics::Metrics = Box::leak(Box::new(crate::metrics::Metrics::new().unwrap()));
+        Layers::new(Parts {
+            observe: ObserveSettings {
+                hosts: Vec::new(),
+                trusted_proxies: Vec::new(),
+                max_hops: 4,
+                max_headers: 128,
+                max_request_body: None,
+                log: None,
+            },
+            identify: IdentifySettings {
+                header: crate::wire::names::X_CDN_PROVIDER.clone(),
+                providers: Vec::new(),
+                reject_unknown: false,
+            },
+            local: LocalSettings { beacon_path: "/b".to_owned(), beacon_sources: Vec::new() },
+            whoopsie: WhoopsieSettings {
+                replaces: [true; 100],
+                retry_after: std::time::Duration::from_secs(30),
+                pages: Arc::new(crate::pages::Pages::build(&crate::pages::PageSettings::default()).unwrap()),
+            },
+            gzip: GzipSettings { enabled: true, level: 4, min_bytes: 256, types: Default::default() },
+            classes: Classes::new(Vec::new()).unwrap(),
+            host: None,
+            fallback_host: HeaderValue::from_static("localhost"),
+            ledger: metrics.ledger(&crate::metrics::Labels::default()),
+        })
+    }
+}

@@ -251,6 +251,7 @@ impl Shared {
             head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             // The rest of the body is still to come, or never will.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            head.headers.insert(&PROXY_STATUS, HeaderValue::from_static("edgeshim; error=http_request_error"));
             return Failure { head, page: Bytes::new(), locale: None };
         }
         let mode = self.classes.rule(asked.ctx.class).whoopsie;

@@ -213,7 +213,8 @@ impl Body for OriginBody {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                 }
-                if self.incoming.is_end_stream() {
+                // Nothing follows trailers, and hyper's server does not ask for the end after them.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.release();
                 }
                 Poll::Ready(Some(Ok(frame)))

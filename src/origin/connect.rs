@@ -1,13 +1,15 @@
 //! New connections to the origin.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use metrics::Gauge;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::pool::Connection;
@@ -32,8 +34,8 @@ pub(super) async fn http1(settings: &OriginSettings, metrics: &'static Metrics) 
         .max_header_size(MAX_HEAD_BYTES)
         .preserve_header_case(settings.preserve_header_case);
     match within(settings.connect_timeout, dial(&settings.target)).await? {
-        Socket::Tcp(stream) => shake(&builder, stream, metrics).await,
-        Socket::Unix(stream) => shake(&builder, stream, metrics).await,
+        Socket::Tcp(stream) => shake(&builder, Heard::new(stream), metrics).await,
+        Socket::Unix(stream) => shake(&builder, Heard::new(stream), metrics).await,
     }
 }
 
@@ -117,6 +119,74 @@ where
         let _ = connection.await;
     });
     Ok(sender)
+}
+
+/// A stream that is heard out: once nothing more can be written, writes go nowhere, and reading tells how it ends.
+///
+/// An origin may refuse an upload and close without reading the rest (413, 401). Its answer has arrived then, but hyper gives up at
+/// the first write that fails, before it has read on.
+struct Heard<S> {
+    stream: S,
+    deaf: bool,
+}
+
+impl<S> Heard<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, deaf: false }
+    }
+
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Err(error))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            polled => polled,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(polled, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(polled, length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// One more in a gauge for as long as it lives.

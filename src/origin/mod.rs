@@ -228,6 +228,11 @@ impl Client {
         progress: Option<&Progress>,
     ) -> Result<Response<Incoming>, Fault> {
         forward::absolute(&mut request)?;
+        let mut retries = self.settings.retries;
+        // What has no body can be sent again where the origin says that it has not looked at it, or, when it is idempotent, where a
+        // kept connection dies.
+        let idempotent = request.method().is_idempotent();
+        let mut saved = (retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
         let deadline = clock::Deadline::new();
         let mut fresh = false;
         loop {
@@ -262,13 +267,24 @@ impl Client {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            match error.take_message() {
+            let unsent = error.take_message();
+            let error = error.into_error();
+            let again = is_refused(&error) || (idempotent && !fresh && is_dead(&error));
+            match (unsent, saved.take().filter(|_| again)) {
                 // GOAWAY or a closed connection that never took the request.
-                Some(unsent) if !fresh => {
+                (Some(unsent), _) if !fresh => {
+                    saved = (retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
                     request = unsent;
                     fresh = true;
                 }
-                _ => return Err(fault_of(error.into_error())),
+                (_, Some(copy)) => {
+                    retries -= 1;
+                    saved = (retries > 0).then(|| copy_of(&copy));
+                    request = copy;
+                    // A stream that was refused says nothing against its connection.
+                    fresh = is_dead(&error);
+                }
+                _ => return Err(fault_of(error)),
             }
         }
     }
@@ -344,12 +360,43 @@ async fn tunnel(visitor: OnUpgrade, origin: OnUpgrade) {
     }
 }
 
+/// A request without a body once more.
+fn copy_of(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// HTTP/2's own error below hyper's.
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// Whether the origin says that it has not looked at the request (RFC 9113 §8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let left = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || left)
+    })
+}
+
+/// Whether the connection is at its end, and not only a stream of it.
+fn is_dead(error: &hyper::Error) -> bool {
+    h2_error(error).is_none_or(|error| error.is_io() || error.is_go_away())
+}
+
 /// What an error of hyper's client means for the visitor.
 fn fault_of(error: hyper::Error) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause
     } else if error.is_parse() {
         Cause::BrokenHead
+    } else if let Some(cause) = h2_error(&error).and_then(h2_cause) {
+        cause
     } else if let Some(cause) = io_cause(&error) {
         cause
     } else {
@@ -358,14 +405,29 @@ fn fault_of(error: hyper::Error) -> Fault {
     Fault::from_error(cause, error)
 }
 
+/// A stream's reset is the origin's; an error that was found on this side says that its frames were none.
+fn h2_cause(error: &h2::Error) -> Option<Cause> {
+    if error.is_io() {
+        return error.get_io().map(cause_of_io);
+    }
+    if !error.is_remote() && error.reason().is_some() {
+        return Some(Cause::BrokenHead);
+    }
+    error.is_reset().then_some(Cause::Reset)
+}
+
+fn cause_of_io(error: &io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Cause::Reset,
+        _ => Cause::Closed,
+    }
+}
+
 fn io_cause(error: &hyper::Error) -> Option<Cause> {
     let mut next = error.source();
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(match error.kind() {
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Cause::Reset,
-                _ => Cause::Closed,
-            });
+            return Some(cause_of_io(error));
         }
         next = error.source();
     }

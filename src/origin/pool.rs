@@ -29,6 +29,8 @@ pub(super) struct Connection {
 struct Memory {
     line: Option<(Method, Uri)>,
     fields: Vec<(HeaderName, HeaderValue)>,
+    /// The names as they came, where their case is kept; else empty.
+    extensions: http::Extensions,
 }
 
 impl Connection {
@@ -48,10 +50,12 @@ impl Connection {
         self.memory.fields.clear();
         let fields = request.headers().iter().map(|(name, value)| (name.clone(), value.clone()));
         self.memory.fields.extend(fields);
+        self.memory.extensions = request.extensions().clone();
     }
 
     pub(super) fn forget(&mut self) {
         self.memory.line = None;
+        self.memory.extensions.clear();
         self.memory.fields.clear();
     }
 
@@ -60,6 +64,7 @@ impl Connection {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
+        *request.extensions_mut() = std::mem::take(&mut self.memory.extensions);
         request.headers_mut().reserve(self.memory.fields.len());
         for (name, value) in self.memory.fields.drain(..) {
             request.headers_mut().append(name, value);

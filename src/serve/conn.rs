@@ -50,15 +50,17 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(server: &crate::config::Server, response_timeout: std::time::Duration) -> Self {
+    pub(super) fn new(server: &crate::config::Server, origin: &crate::config::Origin) -> Self {
         let timeouts = Timeouts { header: server.header_timeout, body: server.body_timeout, idle: server.idle_timeout };
         let mut http1 = http1::Builder::new();
         http1
             .max_buf_size(BUFFER_BYTES.max(server.max_header_bytes).max(LEAST_BUFFER_BYTES))
             .max_header_size(server.max_header_bytes)
-            .max_headers(server.max_headers);
+            .max_headers(server.max_headers)
+            // Both sides have to keep it: hyper carries the names as they came from one to the other.
+            .preserve_header_case(origin.preserve_header_case);
         // A stream that is not asked for anything for so long waits for a visitor who does not read.
-        let stalled = server.body_timeout.max(response_timeout) + clock::TICK * 2;
+        let stalled = server.body_timeout.max(origin.response_timeout) + clock::TICK * 2;
         let mut http2 = http2::Builder::new(StreamExecutor { stalled });
         http2
             .max_concurrent_streams(MAX_STREAMS)

@@ -45,7 +45,7 @@ struct Current<E> {
 impl<E> Current<E> {
     fn new(runtime: Arc<Runtime>, make: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
         let (stack, origin) = make(&runtime);
-        let limits = Limits::new(&runtime.settings().server, runtime.settings().origin.response_timeout);
+        let limits = Limits::new(&runtime.settings().server, &runtime.settings().origin);
         Self { runtime, stack, origin, limits, make }
     }
 }

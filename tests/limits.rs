@@ -1,0 +1,1003 @@
+//! Every limit of `[server]`: a request that crosses it and one just below that passes. On HTTP/1.1 by raw bytes; on HTTP/2
+//! by hyper's client, and by frames written by hand where a client would have to misbehave.
+//!
+//! Timeouts are around a second, so that a slow machine does not cross one by accident; where something must not happen
+//! before its time, half of the time is what is asked for.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use support::raw::{End, exchange, fetch, request};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, origin, wait_until};
+
+/// For what waits for one of the shim's timeouts first.
+const LONG: Duration = Duration::from_secs(15);
+/// The pace of slow visitors; far below every timeout here.
+const PACE: Duration = Duration::from_millis(100);
+
+// ---- asking -------------------------------------------------------------------------------------------------------------
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
+}
+
+/// A GET whose head is `fields` (whole lines, CRLF included) after Host.
+fn get_with(fields: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: shim.test\r\n{fields}\r\n")
+}
+
+fn start(origin: &Origin, server: &str) -> Shim {
+    Shim::start(Shim::config(origin.addr).with(&format!("[server]\nworkers = 2\n{server}")))
+}
+
+/// A stream of HTTP/2 is given up after the longer of `body_timeout` and this.
+const HASTY: &str = "[origin]\nresponse_timeout = \"1s\"";
+
+fn start_hasty(origin: &Origin, server: &str) -> Shim {
+    Shim::start(Shim::config(origin.addr).with(HASTY).with(&format!("[server]\nworkers = 2\n{server}")))
+}
+
+fn refused(metrics: &Metrics, reason: &str) -> f64 {
+    metrics.sum("edgeshim_refused_total", &[("reason", reason)])
+}
+
+/// Waits until so many were refused for that reason.
+fn wait_refused(shim: &Shim, reason: &str, count: u32) {
+    shim.wait_metrics(|metrics| refused(metrics, reason) >= f64::from(count));
+    let exact = (refused(&shim.metrics(), reason) - f64::from(count)).abs() < f64::EPSILON;
+    assert!(exact, "refused for {reason} other than {count} times");
+}
+
+fn pulls(metrics: &Metrics, code: &str) -> f64 {
+    metrics.sum("edgeshim_pulls_total", &[("code", code)])
+}
+
+fn once(pulls: f64) -> bool {
+    (pulls - 1.0).abs() < f64::EPSILON
+}
+
+/// One request over a connection of HTTP/2 of its own; an error is a stream or connection that broke off.
+fn h2<B>(addr: SocketAddr, request: http::Request<B>) -> Result<(http::response::Parts, Bytes), hyper::Error>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let asking = async {
+        let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok((head, body.collect().await?.to_bytes()))
+    };
+    let answered = tokio.block_on(async { tokio::time::timeout(LONG, asking).await });
+    answered.expect("an answer in time")
+}
+
+/// A request for HTTP/2, without a body.
+fn h2_get(target: &str) -> http::request::Builder {
+    http::Request::builder().uri(format!("http://shim.test{target}"))
+}
+
+fn nothing() -> Full<Bytes> {
+    Full::new(Bytes::new())
+}
+
+/// A body in these frames, [`PACE`] before each; one that hangs never ends.
+struct Paced {
+    frames: tokio::sync::mpsc::UnboundedReceiver<Bytes>,
+    hangs: bool,
+}
+
+fn paced(frames: Vec<&'static [u8]>, hangs: bool) -> Paced {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for frame in frames {
+            std::thread::sleep(PACE);
+            if sender.send(Bytes::from_static(frame)).is_err() {
+                return;
+            }
+        }
+    });
+    Paced { frames: receiver, hangs }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.frames.poll_recv(cx) {
+            Poll::Ready(Some(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Poll::Ready(None) if !self.hangs => Poll::Ready(None),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A connection of HTTP/2 whose frames the test writes and reads itself (RFC 9113 §4.1).
+struct Frames {
+    raw: Raw,
+    buffer: Vec<u8>,
+}
+
+struct Got {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    length: usize,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl Frames {
+    /// Preface and settings; a stream may bring so many bytes before it is given more.
+    fn connect(addr: SocketAddr, window: u32) -> Self {
+        let mut raw = Raw::connect(addr).patient(LONG);
+        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut frames = Self { raw, buffer: Vec::new() };
+        frames.send(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat());
+        frames
+    }
+
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.raw.send(frame(kind, flags, stream, payload));
+    }
+
+    /// A GET without a body.
+    fn get(&mut self, stream: u32, target: &str) {
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &get_block(target));
+    }
+
+    /// Room for so many more bytes, on a stream or (0) on the connection.
+    fn grant(&mut self, stream: u32, bytes: u32) {
+        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    }
+
+    /// The next frame, pings and settings acknowledged on the way; none when the connection has ended.
+    fn next(&mut self) -> Option<Got> {
+        loop {
+            let whole = self.buffer.get(..9).map(|head| 9 + length(head)).filter(|&whole| self.buffer.len() >= whole);
+            let Some(whole) = whole else {
+                match self.raw.more() {
+                    Ok(bytes) if !bytes.is_empty() => self.buffer.extend_from_slice(&bytes),
+                    Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("no frame: {error}"),
+                    Ok(_) | Err(_) => return None,
+                }
+                continue;
+            };
+            let bytes: Vec<u8> = self.buffer.drain(..whole).collect();
+            let (kind, flags) = (bytes[3], bytes[4]);
+            let stream = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
+            match kind {
+                PING | SETTINGS if flags & 1 == 0 => {
+                    self.send(kind, 1, 0, if kind == PING { &bytes[9..] } else { &[] });
+                }
+                _ => return Some(Got { kind, flags, stream, length: whole - 9 }),
+            }
+        }
+    }
+
+    /// Skips to a frame of this kind; none when the connection ends before.
+    fn until(&mut self, kind: u8) -> Option<Got> {
+        std::iter::from_fn(|| self.next()).find(|got| got.kind == kind)
+    }
+
+    /// Skips to the end of a stream and says how it ended: with END_STREAM (true) or in another way.
+    fn ended_well(&mut self, stream: u32) -> bool {
+        std::iter::from_fn(|| self.next())
+            .filter(|got| got.stream == stream)
+            .find(|got| got.kind == RST_STREAM || (got.kind <= HEADERS && got.flags & END_STREAM != 0))
+            .is_some_and(|got| got.kind != RST_STREAM)
+    }
+}
+
+fn length(head: &[u8]) -> usize {
+    usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    let mut bytes = vec![size[1], size[2], size[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The field block of a GET: names from HPACK's static table, values as they are (RFC 7541 §6.2.2).
+fn get_block(target: &str) -> Vec<u8> {
+    // :method GET and :scheme http stand in the table whole.
+    let mut block = vec![0x82, 0x86];
+    for (name, value) in [(4, target), (1, "shim.test")] {
+        block.push(name);
+        block.push(u8::try_from(value.len()).ok().filter(|&length| length < 127).expect("a short value"));
+        block.extend_from_slice(value.as_bytes());
+    }
+    block
+}
+
+// ---- connections --------------------------------------------------------------------------------------------------------
+
+/// Asks over a connection and keeps it.
+fn served(client: &mut Raw, target: &str) -> Response {
+    client.send(get(target));
+    let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
+    assert_eq!(response.status, 200, "{}", response.line);
+    response
+}
+
+#[test]
+fn max_connections_when_reached_then_the_next_waits_until_one_closes() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_connections = 2");
+    let mut first = Raw::connect(shim.addr);
+    let mut second = Raw::connect(shim.addr);
+    served(&mut first, "/first");
+    served(&mut second, "/second");
+    let mut third = Raw::connect(shim.addr).patient(Duration::from_millis(400));
+    third.send(get("/third"));
+    assert_eq!(third.end(), End::Open, "neither served nor refused");
+    assert_eq!(origin.count(), 2);
+    let open = shim.metrics().value("edgeshim_connections", &[]);
+    assert!((open - 2.0).abs() < f64::EPSILON, "{open} connections");
+    served(&mut second, "/second-again");
+    drop(first);
+    third = third.patient(LONG);
+    assert_eq!(third.response().expect("its turn").status, 200);
+    served(&mut second, "/second-to-the-end");
+}
+
+#[test]
+fn max_connections_when_there_are_several_listeners_then_each_can_use_all_of_them() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_connections = 3\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"unix:shim.sock\"]");
+    let mut clients: Vec<Raw> = (0..3).map(|_| Raw::connect(shim.addr)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        served(client, &format!("/{number}"));
+    }
+}
+
+// ---- heads --------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn max_header_bytes_when_crossed_then_431_and_below_it_not() {
+    const LIMIT: usize = 16 << 10;
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_header_bytes = \"16KiB\"");
+    let sized = |bytes: usize| {
+        let bare = get_with("X-Big: \r\nConnection: close\r\n").len();
+        get_with(&format!("X-Big: {}\r\nConnection: close\r\n", "a".repeat(bytes - bare)))
+    };
+    for (bytes, status) in [(LIMIT, 200), (LIMIT + 1, 431), (LIMIT + 4096, 431)] {
+        assert_eq!(sized(bytes).len(), bytes);
+        let response = exchange(shim.addr, sized(bytes));
+        assert_eq!(response.status, status, "{bytes} bytes");
+        assert_eq!(response.field("connection"), Some("close"));
+    }
+    let mut pieces = Raw::connect(shim.addr);
+    pieces.send_pieces(sized(LIMIT + 1), 1000);
+    assert_eq!(pieces.response().expect("an answer").status, 431, "in pieces");
+    assert!(pieces.closed());
+    let of =
+        |bytes: usize| h2(shim.addr, h2_get("/").header("x-big", "a".repeat(bytes)).body(nothing()).expect("sound"));
+    assert_eq!(of(15 << 10).expect("an answer").0.status, 200);
+    assert_eq!(of(16 << 10).expect("an answer").0.status, 431);
+    assert_eq!(origin.count(), 2, "one of each protocol");
+    assert!(refused(&shim.metrics(), "malformed") >= 3.0);
+}
+
+#[test]
+fn max_headers_when_one_line_more_then_431_on_both_protocols() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "");
+    for (lines, status) in [(128, 200), (129, 431)] {
+        // Host and Connection are two of them.
+        let mut fields = String::new();
+        for number in 2..lines {
+            let _ = write!(fields, "X-{number}: {number}\r\n");
+        }
+        let response = exchange(shim.addr, get_with(&format!("{fields}Connection: close\r\n")));
+        assert_eq!(response.status, status, "{lines} lines on HTTP/1.1");
+        let mut builder = h2_get("/");
+        for number in 0..lines {
+            builder = builder.header(format!("x-{number}"), "1");
+        }
+        let (head, _) = h2(shim.addr, builder.body(nothing()).expect("sound")).expect("an answer");
+        assert_eq!(head.status, status, "{lines} lines on HTTP/2");
+        let repeated = (0..lines).fold(h2_get("/"), |builder, _| builder.header("x-same", "1"));
+        let (head, _) = h2(shim.addr, repeated.body(nothing()).expect("sound")).expect("an answer");
+        assert_eq!(head.status, status, "{lines} lines of one name on HTTP/2");
+    }
+    assert_eq!(origin.count(), 3);
+    wait_refused(&shim, "malformed", 3);
+}
+
+#[test]
+fn max_headers_when_configured_lower_then_that_counts() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_headers = 3");
+    assert_eq!(fetch(shim.addr, "/", &[("A", "1")]).status, 200);
+    assert_eq!(fetch(shim.addr, "/", &[("A", "1"), ("B", "2")]).status, 431);
+}
+
+// ---- request bodies -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn max_request_body_when_the_length_says_more_then_413_before_a_byte_of_it() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_request_body = \"1KiB\"");
+    let whole = exchange(shim.addr, request("POST", "/just-below", &[], &[b'x'; 1024]));
+    assert_eq!(whole.status, 200);
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(format!("POST / HTTP/1.1\r\nHost: shim.test\r\n{expect}Content-Length: 1025\r\n\r\n"));
+        let response = client.response().expect("an answer without the body");
+        assert_eq!((response.status, response.interim.len()), (413, 0));
+        assert!(client.closed());
+    }
+    let of = |length: usize| {
+        let body = Full::new(Bytes::from(vec![b'x'; length]));
+        h2(shim.addr, h2_get("/").method("POST").header("content-length", length).body(body).expect("sound"))
+    };
+    assert_eq!(of(1024).expect("an answer").0.status, 200);
+    assert_eq!(of(1025).expect("an answer").0.status, 413);
+    assert_eq!(origin.count(), 2, "the origin saw only what is allowed");
+    wait_refused(&shim, "body_too_large", 3);
+    assert!((pulls(&shim.metrics(), "413") - 3.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn max_request_body_when_a_stream_grows_above_it_then_413_and_the_origin_never_has_it_whole() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_request_body = \"1KiB\"");
+    let chunked = |target: &str, chunks: &[usize]| {
+        let mut text = format!("POST {target} HTTP/1.1\r\nHost: shim.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for &size in chunks {
+            let _ = write!(text, "{size:x}\r\n{}\r\n", "x".repeat(size));
+        }
+        text + "0\r\n\r\n"
+    };
+    let mut client = Raw::connect(shim.addr);
+    client.send(chunked("/below", &[1000, 24]));
+    assert_eq!(client.response().expect("an answer").status, 200);
+    for chunks in [&[1025][..], &[1000, 25], &[1024, 1], &[65_536; 16]] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(chunked("/above", chunks));
+        match client.response() {
+            Ok(response) => assert_eq!(response.status, 413, "{chunks:?}"),
+            // What the visitor went on sending into a connection that is closed may cost the answer.
+            Err(_) => assert!(client.closed()),
+        }
+    }
+    let frames = |target: &str, count: usize| {
+        let body = paced(vec![&[b'x'; 512]; count], false);
+        h2(shim.addr, h2_get(target).method("POST").body(body).expect("sound"))
+    };
+    assert_eq!(frames("/below", 2).expect("an answer").0.status, 200);
+    if let Ok((head, _)) = frames("/above", 3) {
+        assert_eq!(head.status, 413);
+    }
+    shim.wait_metrics(|metrics| refused(metrics, "body_too_large") >= 5.0);
+    assert!(wait_until(PATIENCE, || origin.open_connections() <= 2), "what was broken off is closed");
+    let requests = origin.requests();
+    let whole = |target: &str| requests.iter().filter(|seen| seen.target == target && seen.complete).count();
+    assert_eq!((whole("/below"), whole("/above")), (2, 0));
+    assert!(requests.iter().all(|seen| seen.body.len() <= 1024));
+}
+
+// ---- header_timeout -----------------------------------------------------------------------------------------------------
+
+/// 408, told to close, closed.
+fn times_out(client: &mut Raw) {
+    let response = client.response().unwrap_or_else(|why| panic!("no 408: {why:?}"));
+    assert_eq!(response.status, 408);
+    assert_eq!(response.field("connection"), Some("close"));
+    assert!(client.closed());
+}
+
+#[test]
+fn header_timeout_when_a_head_does_not_end_then_408_and_close() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "header_timeout = \"1s\"");
+    let since = Instant::now();
+    let mut first = Raw::connect(shim.addr).patient(LONG);
+    first.send("GET / HTTP/1.1\r\nHost: shim.test\r\nX-A");
+    let mut kept = Raw::connect(shim.addr).patient(LONG);
+    served(&mut kept, "/kept");
+    kept.send("G");
+    let mut body = Raw::connect(shim.addr).patient(LONG);
+    body.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 2\r\n\r\nhiGET /");
+    assert_eq!(body.response().expect("an answer").status, 200);
+    times_out(&mut first);
+    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    times_out(&mut kept);
+    times_out(&mut body);
+    wait_refused(&shim, "header_timeout", 3);
+    assert_eq!(origin.count(), 2, "the requests that were whole");
+    assert!((pulls(&shim.metrics(), "408")).abs() < f64::EPSILON, "a head that is none is no pull");
+}
+
+#[test]
+fn header_timeout_when_bytes_trickle_then_they_do_not_prolong_it() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "header_timeout = \"1s\"");
+    let head = get_with(&format!("X-Slow: {}\r\n", "a".repeat(200)));
+    std::thread::scope(|scope| {
+        for kept in [false, true] {
+            let (addr, head) = (shim.addr, head.as_bytes());
+            scope.spawn(move || {
+                let mut client = Raw::connect(addr);
+                if kept {
+                    served(&mut client, "/kept");
+                }
+                client = client.patient(PACE);
+                let ended = head.iter().any(|byte| {
+                    client.send([*byte]);
+                    client.end() != End::Open
+                });
+                assert!(ended, "a head of {} bytes was waited for to its end", head.len());
+                client = client.patient(PATIENCE);
+                assert_eq!(client.response().expect("an answer").status, 408, "kept: {kept}");
+            });
+        }
+    });
+    wait_refused(&shim, "header_timeout", 2);
+    assert_eq!(origin.count(), 1);
+}
+
+#[test]
+fn header_timeout_when_a_head_ends_in_time_then_it_is_served() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "header_timeout = \"3s\"");
+    let mut client = Raw::connect(shim.addr).patient(PACE);
+    let text = get("/slow");
+    let (most, rest) = text.split_at(text.len() - 6);
+    for piece in most.as_bytes().chunks(8) {
+        client.send(piece);
+        assert_eq!(client.end(), End::Open);
+    }
+    client = client.patient(LONG);
+    client.send(rest);
+    assert_eq!(client.response().expect("an answer").status, 200);
+}
+
+#[test]
+fn header_timeout_when_nothing_at_all_comes_then_closed_and_counted() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "header_timeout = \"500ms\"");
+    let starts = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM"];
+    let clients = starts.map(|start| {
+        let mut client = Raw::connect(shim.addr).patient(LONG);
+        client.send(start);
+        client
+    });
+    for (start, mut client) in starts.into_iter().zip(clients) {
+        let said = client.read_to_end();
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 408 "), "{start:?}: {}", String::from_utf8_lossy(&said));
+        assert!(client.closed(), "{start:?}");
+    }
+    wait_refused(&shim, "header_timeout", 3);
+}
+
+#[test]
+fn header_timeout_when_the_next_head_begins_during_an_answer_then_that_answer_is_whole() {
+    let origin = Origin::start(|request, conn| {
+        std::thread::sleep(Duration::from_millis(1200));
+        origin::answer(request, conn, 200, &[], b"slow but whole")
+    });
+    let shim = start(&origin, "header_timeout = \"500ms\"");
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(get("/first") + "GET /second HTTP/1.1\r\nHost: ");
+    let response = client.response().expect("the first answer");
+    assert_eq!((response.status, response.text().as_str()), (200, "slow but whole"));
+    times_out(&mut client);
+    wait_refused(&shim, "header_timeout", 1);
+}
+
+#[test]
+fn header_timeout_when_a_head_trickles_on_http2_then_it_is_not_waited_for() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "header_timeout = \"1s\"\nidle_timeout = \"1s\"");
+    let mut slow = Frames::connect(shim.addr, 65_535);
+    slow.get(1, "/");
+    assert!(slow.ended_well(1));
+    // Longer than what is sent of it; every byte is sound so far (:method GET, again and again).
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 3, &[0x82; 10_000]);
+    slow.raw = slow.raw.patient(PACE);
+    let ended = head.iter().take(60).any(|byte| {
+        slow.raw.send([*byte]);
+        // What it says before it closes (GOAWAY) does not matter.
+        while slow.raw.end() == End::More && slow.raw.more().is_ok_and(|bytes| !bytes.is_empty()) {}
+        slow.raw.end() == End::Closed
+    });
+    assert!(ended, "HEADERS byte by byte hold the connection for longer than header_timeout");
+}
+
+// ---- body_timeout -------------------------------------------------------------------------------------------------------
+
+/// The end of a head that promises more than the five bytes behind it.
+const FRAMINGS: [&str; 2] = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
+
+#[test]
+fn body_timeout_when_the_visitor_stops_sending_then_408_and_the_origin_is_let_go() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "body_timeout = \"1s\"");
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        for framing in FRAMINGS {
+            let addr = shim.addr;
+            scope.spawn(move || {
+                let mut client = Raw::connect(addr).patient(LONG);
+                client.send(format!("POST /stops HTTP/1.1\r\nHost: shim.test\r\n{framing}"));
+                times_out(&mut client);
+                assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+            });
+        }
+        let stops = h2_get("/stops").method("POST").body(paced(vec![b"hello"], true)).expect("sound");
+        assert_eq!(h2(shim.addr, stops).expect("an answer").0.status, 408);
+    });
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
+    assert!(origin.requests().iter().all(|request| !request.complete));
+    let metrics = shim.wait_metrics(|metrics| pulls(metrics, "408") >= 3.0);
+    assert!(metrics.sum("edgeshim_origin_faults_total", &[]).abs() < f64::EPSILON, "no fault of the origin's");
+}
+
+#[test]
+fn body_timeout_when_an_upload_is_slow_but_moves_then_it_may_last_longer() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    // On a stream of HTTP/2 the origin's timeout is looked at as well.
+    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Raw::connect(shim.addr).patient(PACE);
+            client.send("POST /slow HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 25\r\n\r\n");
+            for _ in 0..25 {
+                assert_eq!(client.end(), End::Open);
+                client.send("x");
+            }
+            client = client.patient(LONG);
+            assert_eq!(client.response().expect("an answer").status, 200);
+        });
+        let slow = h2_get("/slow").method("POST").body(paced(vec![b"x"; 25], false)).expect("sound");
+        assert_eq!(h2(shim.addr, slow).expect("an answer").0.status, 200);
+    });
+    assert!(origin.requests().iter().all(|request| request.body == [b'x'; 25]));
+}
+
+#[test]
+fn body_timeout_when_the_visitor_stops_reading_then_its_connection_and_the_origins_are_dropped() {
+    let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
+    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(get("/endless"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still sends");
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+    assert!(once(pulls(&shim.metrics(), "499")));
+    client.read_to_end();
+    assert!(client.closed());
+}
+
+#[test]
+fn body_timeout_when_a_stream_of_http2_is_not_read_then_that_stream_alone_is_reset() {
+    let origin = Origin::start(|request, conn| match request.target.as_str() {
+        "/endless" => origin::endless(&[b'x'; 16 << 10])(request, conn),
+        _ => origin::answer(request, conn, 200, &[], b"hi"),
+    });
+    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+    let mut client = Frames::connect(shim.addr, 1000);
+    client.get(1, "/endless");
+    let since = Instant::now();
+    assert!(!client.ended_well(1));
+    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends");
+    client.get(3, "/");
+    assert!(client.ended_well(3), "another stream of the same connection");
+    shim.wait_metrics(|metrics| once(pulls(metrics, "499")) && once(pulls(metrics, "200")));
+}
+
+#[test]
+fn body_timeout_when_a_whole_connection_of_http2_is_not_read_then_it_is_dropped() {
+    let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
+    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+    let mut client = Frames::connect(shim.addr, i32::MAX.unsigned_abs());
+    client.grant(0, 1 << 30);
+    client.get(1, "/endless");
+    assert!(wait_until(LONG, || origin.connections() == 1 && origin.open_connections() == 0), "the origin still sends");
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+    shim.wait_metrics(|metrics| once(pulls(metrics, "499")));
+}
+
+/// Progress is what leaves the send buffer (64 KiB a stream), so the visitor takes more than that within the timeout.
+#[test]
+fn body_timeout_when_a_download_is_slow_but_moves_then_it_may_last_longer() {
+    const BYTES: usize = 1 << 20;
+    let origin = Origin::start(origin::fixed(200, &[], vec![b'x'; BYTES]));
+    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+    let mut client = Frames::connect(shim.addr, 32 << 10);
+    client.get(1, "/");
+    let (mut bytes, mut owed) = (0, 0);
+    while bytes < BYTES {
+        let got = client.next().expect("the connection stays");
+        assert_ne!(got.kind, RST_STREAM, "after {bytes} bytes");
+        if got.kind != DATA {
+            continue;
+        }
+        bytes += got.length;
+        owed += u32::try_from(got.length).expect("a frame's length");
+        if owed >= 32 << 10 {
+            std::thread::sleep(PACE);
+            client.grant(1, owed);
+            client.grant(0, owed);
+            owed = 0;
+        }
+    }
+    assert_eq!(bytes, BYTES);
+}
+
+#[test]
+fn body_timeout_when_the_origin_stops_sending_then_the_answer_is_cut() {
+    let origin = Origin::start(|request, conn| {
+        let framing = if request.target == "/length" { FRAMINGS[0] } else { FRAMINGS[1] };
+        let _ = conn.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{framing}").as_bytes());
+        origin::silent()(request, conn)
+    });
+    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        for target in ["/length", "/chunked"] {
+            let addr = shim.addr;
+            scope.spawn(move || {
+                let mut client = Raw::connect(addr).patient(LONG);
+                client.send(get(target));
+                let response = client.response().expect("a head");
+                assert_eq!((response.status, response.body.as_slice(), response.complete), (200, &b"hello"[..], false));
+                assert!(client.closed());
+                assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+            });
+            scope.spawn(move || {
+                let answer = h2(addr, h2_get(target).body(nothing()).expect("sound"));
+                assert!(answer.is_err(), "HTTP/2 ended {target} as if it were whole");
+            });
+        }
+    });
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin is still waited for");
+    shim.wait_metrics(|metrics| {
+        let stalled = metrics.sum("edgeshim_origin_faults_total", &[("cause", "stalled")]);
+        (stalled - 4.0).abs() < f64::EPSILON && (pulls(metrics, "200") - 4.0).abs() < f64::EPSILON
+    });
+}
+
+// ---- idle_timeout -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_before() {
+    let origin = Origin::start(|request, conn| {
+        if request.target == "/slow" {
+            std::thread::sleep(Duration::from_millis(1700));
+        }
+        origin::answer(request, conn, 200, &[], b"hi")
+    });
+    let shim = start(&origin, "idle_timeout = \"1s\"");
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    for number in 0..3 {
+        served(&mut client, &format!("/{number}"));
+        client = client.patient(Duration::from_millis(400));
+        assert_eq!(client.end(), End::Open, "closed before its time");
+        client = client.patient(LONG);
+    }
+    // An answer that is long in coming is no rest.
+    served(&mut client, "/slow");
+    let since = Instant::now();
+    assert!(client.closed());
+    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+    assert!(refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON, "resting is no refusal");
+}
+
+#[test]
+fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
+    let origin = Origin::start(|request, conn| {
+        if request.target == "/slow" {
+            std::thread::sleep(Duration::from_millis(1700));
+        }
+        origin::answer(request, conn, 200, &[], b"hi")
+    });
+    let shim = start(&origin, "idle_timeout = \"1s\"");
+    let mut client = Frames::connect(shim.addr, 65_535);
+    client.get(1, "/slow");
+    assert!(client.ended_well(1), "an answer that is long in coming is no rest");
+    let since = Instant::now();
+    assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end").stream, 0);
+    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    while client.next().is_some() {}
+    // One that does not answer the GOAWAY's ping is not waited for.
+    let mut deaf = Frames::connect(shim.addr, 65_535);
+    deaf.get(1, "/");
+    deaf.raw.read_to_end();
+    assert!(deaf.raw.closed());
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+}
+
+// ---- loops, hosts, CONNECT ----------------------------------------------------------------------------------------------
+
+#[test]
+fn max_hops_when_reached_then_508_and_below_it_the_origin_sees_one_more() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "");
+    let loops = |lines: &[&str]| {
+        let fields: Vec<_> = lines.iter().map(|line| ("CDN-Loop", *line)).collect();
+        fetch(shim.addr, "/", &fields).status
+    };
+    assert_eq!(loops(&[]), 200);
+    assert_eq!(origin.last().fields_named("cdn-loop"), ["edgeshim"]);
+    assert_eq!(
+        loops(&["fastly", "edgeshim, edgeshim;a=\"x, edgeshim\", Edgeshim, notedgeshim, cloudflare; edgeshim"]),
+        200
+    );
+    let sent = origin.last();
+    let passes = sent.fields_named("cdn-loop").join(", ");
+    assert!(passes.starts_with("fastly, edgeshim, ") && passes.ends_with("cloudflare; edgeshim, edgeshim"), "{passes}");
+    assert_eq!(origin.count(), 2);
+    assert_eq!(loops(&["edgeshim, edgeshim, edgeshim, edgeshim"]), 508);
+    assert_eq!(loops(&["edgeshim", "edgeshim;v=1", "EDGESHIM, fastly", "edgeshim"]), 508);
+    let (head, _) = h2(
+        shim.addr,
+        h2_get("/").header("cdn-loop", "edgeshim,edgeshim,edgeshim,edgeshim,edgeshim").body(nothing()).expect("sound"),
+    )
+    .expect("an answer");
+    assert_eq!(head.status, 508);
+    assert_eq!(origin.count(), 2, "the origin saw none of these");
+    wait_refused(&shim, "loop", 3);
+    assert!((pulls(&shim.metrics(), "508") - 3.0).abs() < f64::EPSILON);
+    let strict = start(&origin, "max_hops = 1");
+    assert_eq!(fetch(strict.addr, "/", &[("CDN-Loop", "fastly")]).status, 200);
+    assert_eq!(fetch(strict.addr, "/", &[("CDN-Loop", "edgeshim")]).status, 508);
+}
+
+#[test]
+fn max_hops_when_the_shim_is_its_own_origin_then_the_circle_ends() {
+    let dir = support::temp_dir();
+    let own = dir.join("own.sock");
+    let url = format!("unix:{}", own.display());
+    let shim = Shim::start_in(dir, Shim::config(&url).with(&format!("[server]\nlisten = [\"{url}\"]")));
+    let mut client = Raw::connect_unix(&own);
+    client.send(get("/"));
+    // What the innermost pass was told is what the visitor is told, or the page for it.
+    assert_eq!(client.response().expect("an answer").status, 508);
+    shim.wait_metrics(|metrics| (pulls(metrics, "508") - 5.0).abs() < f64::EPSILON);
+    wait_refused(&shim, "loop", 1);
+}
+
+#[test]
+fn hosts_when_a_name_is_not_on_the_list_then_421() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "hosts = [\"www.example.com\", \"api.example.com:8443\", \"[2001:db8::1]\"]");
+    let allowed = [
+        "www.example.com",
+        "WWW.Example.COM",
+        "www.example.com:8080",
+        "www.example.com.",
+        "api.example.com:8443",
+        "API.example.com:8443",
+        "[2001:db8::1]:443",
+    ];
+    for host in allowed {
+        assert_eq!(fetch(shim.addr, "/", &[("Host", host)]).status, 200, "{host}");
+        assert_eq!(origin.last().field("host"), Some(host), "passed on as it came");
+    }
+    let others = [
+        "example.com",
+        "www.example.com.evil.test",
+        "xwww.example.com",
+        "api.example.com",
+        "api.example.com:443",
+        "127.0.0.1",
+        "[2001:db8::2]",
+    ];
+    for host in others {
+        assert_eq!(fetch(shim.addr, "/", &[("Host", host)]).status, 421, "{host}");
+    }
+    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 421, "no Host is none of them");
+    let of = |uri: &str| {
+        h2(shim.addr, http::Request::builder().uri(uri).body(nothing()).expect("sound")).expect("an answer").0.status
+    };
+    assert_eq!(of("http://www.example.com/"), 200);
+    assert_eq!(of("http://shim.test/"), 421);
+    assert_eq!(origin.count(), allowed.len() + 1);
+    wait_refused(&shim, "host", u32::try_from(others.len()).expect("few") + 2);
+    // The request was clear, only unwanted: its connection stays.
+    let mut client = Raw::connect(shim.addr);
+    client.send(get("/"));
+    assert_eq!(client.response().expect("an answer").status, 421);
+    client.send("GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n");
+    assert_eq!(client.response().expect("an answer").status, 200);
+}
+
+#[test]
+fn connect_when_asked_for_then_refused() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "");
+    let mut client = Raw::connect(shim.addr);
+    client.send("CONNECT shim.test:443 HTTP/1.1\r\nHost: shim.test:443\r\n\r\n");
+    let response = client.response().expect("an answer");
+    assert_eq!((response.status, response.complete), (405, true));
+    assert!(response.field("allow").is_some_and(|allow| !allow.contains("CONNECT")));
+    assert!(client.closed());
+    let connect = http::Request::builder().method("CONNECT").uri("shim.test:443").body(nothing()).expect("sound");
+    assert_eq!(h2(shim.addr, connect).expect("an answer").0.status, 405);
+    assert_eq!((origin.count(), origin.connections()), (0, 0));
+    wait_refused(&shim, "method", 2);
+}
+
+// ---- who is it? ---------------------------------------------------------------------------------------------------------
+
+/// What the origin is told of the visitor: X-Forwarded-For, -Proto, -Host.
+fn told(origin: &Origin) -> [String; 3] {
+    let request = origin.last();
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].map(|name| request.fields_named(name).join(" & "))
+}
+
+#[test]
+fn trusted_proxies_when_a_peer_is_not_one_then_its_words_are_replaced() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let lies = [
+        ("X-Forwarded-For", "203.0.113.9"),
+        ("X-Forwarded-For", "10.0.0.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "evil.test"),
+        ("Forwarded", "for=203.0.113.9;host=evil.test;proto=https"),
+    ];
+    for server in ["", "trusted_proxies = [\"10.0.0.0/8\", \"127.0.0.2\"]"] {
+        let shim = start(&origin, server);
+        assert_eq!(fetch(shim.addr, "/", &lies).status, 200);
+        assert_eq!(told(&origin), ["127.0.0.1", "http", "shim.test"], "{server}");
+        assert_eq!(origin.last().fields_named("forwarded"), ["for=127.0.0.1;proto=http"]);
+    }
+}
+
+#[test]
+fn trusted_proxies_when_the_peer_is_one_then_the_list_is_walked_from_the_right() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"2001:db8:1::/48\"]");
+    for (lines, expected) in [
+        (&[][..], "127.0.0.1"),
+        (&["203.0.113.7"][..], "203.0.113.7, 127.0.0.1"),
+        (&["198.51.100.9, 203.0.113.7, 10.0.0.2"], "203.0.113.7, 10.0.0.2, 127.0.0.1"),
+        (&["198.51.100.9", "203.0.113.7", "10.0.0.2,10.0.0.3"], "203.0.113.7, 10.0.0.2, 10.0.0.3, 127.0.0.1"),
+        (&["203.0.113.7, evil, 10.0.0.2"], "10.0.0.2, 127.0.0.1"),
+        (&["203.0.113.7, unknown"], "127.0.0.1"),
+        (&["10.0.0.4, 10.0.0.2"], "10.0.0.4, 10.0.0.2, 127.0.0.1"),
+        (&["203.0.113.7:4711, 10.0.0.2:80"], "203.0.113.7, 10.0.0.2, 127.0.0.1"),
+        (&["\"[2001:db8::7]:443\", 2001:db8:1::2"], "2001:db8::7, 2001:db8:1::2, 127.0.0.1"),
+        (&["10.0.0.5, ::ffff:10.0.0.2"], "10.0.0.5, 10.0.0.2, 127.0.0.1"),
+    ] {
+        let fields: Vec<_> = lines.iter().map(|line| ("X-Forwarded-For", *line)).collect();
+        assert_eq!(fetch(shim.addr, "/", &fields).status, 200);
+        assert_eq!(told(&origin)[0], expected, "{lines:?}");
+    }
+    let words =
+        [("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "HTTPS"), ("X-Forwarded-Host", "www.test:81")];
+    fetch(shim.addr, "/", &words);
+    assert_eq!(told(&origin), ["203.0.113.7, 127.0.0.1", "https", "www.test:81"]);
+    fetch(shim.addr, "/", &[("X-Forwarded-Proto", "gopher"), ("X-Forwarded-Host", "a, b")]);
+    assert_eq!(told(&origin), ["127.0.0.1", "http", "shim.test"]);
+}
+
+/// A PROXY header of version 2: command and family as bytes, then what follows the length.
+fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    bytes.extend_from_slice(&[0x20 | command, family]);
+    bytes.extend_from_slice(&u16::try_from(rest.len()).expect("a short header").to_be_bytes());
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+/// Four addresses' worth of bytes: 192.0.2.8 from port 1 to 198.51.100.1, port 2.
+const PAIR4: [u8; 12] = [192, 0, 2, 8, 198, 51, 100, 1, 0, 1, 0, 2];
+
+fn pair6() -> Vec<u8> {
+    let mut bytes = [[0; 16], [0; 16]].concat();
+    bytes[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+    bytes[15] = 8;
+    bytes[31] = 1;
+    bytes.extend_from_slice(&[0, 1, 0, 2]);
+    bytes
+}
+
+#[test]
+fn proxy_protocol_when_a_header_comes_then_its_address_is_the_visitors() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "proxy_protocol = true");
+    // A type-length-value triple behind the addresses is legal, and nobody's business here.
+    let extended = [&PAIR4[..], &[0xee, 0, 3, 1, 2, 3]].concat();
+    let rows: Vec<(Vec<u8>, &str)> = vec![
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_vec(), "192.0.2.7"),
+        (b"PROXY TCP6 2001:db8::7 2001:db8::1 5000 80\r\n".to_vec(), "2001:db8::7"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), "127.0.0.1"),
+        (binary(1, 0x11, &PAIR4), "192.0.2.8"),
+        (binary(1, 0x11, &extended), "192.0.2.8"),
+        (binary(1, 0x21, &pair6()), "2001:db8::8"),
+        (binary(0, 0x00, &[]), "127.0.0.1"),
+        (binary(0, 0x11, &PAIR4), "127.0.0.1"),
+        (binary(1, 0x00, &[]), "127.0.0.1"),
+    ];
+    for (header, expected) in &rows {
+        for piece in [usize::MAX, 1] {
+            let mut client = Raw::connect(shim.addr);
+            client.send_pieces([header.as_slice(), get("/").as_bytes()].concat(), piece);
+            let shown = String::from_utf8_lossy(header);
+            assert_eq!(client.response().unwrap_or_else(|why| panic!("{shown:?}: {why:?}")).status, 200);
+            assert_eq!(told(&origin)[0], *expected, "{shown:?} in pieces of {piece}");
+            client.send(get_with("X-Forwarded-For: 203.0.113.1\r\n"));
+            assert_eq!(client.response().expect("the next of the same connection").status, 200);
+            assert_eq!(told(&origin)[0], *expected, "{shown:?}, second request");
+        }
+    }
+    let mut client = Raw::connect(shim.addr);
+    client.send([&rows[4].0[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat());
+    let mut client = Frames { raw: client.patient(LONG), buffer: Vec::new() };
+    client.send(SETTINGS, 0, 0, &[]);
+    client.get(1, "/");
+    assert!(client.ended_well(1), "HTTP/2 behind a PROXY header");
+    assert_eq!(told(&origin)[0], "192.0.2.8");
+}
+
+#[test]
+fn proxy_protocol_when_the_header_is_missing_or_garbage_then_nothing_is_served() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "proxy_protocol = true\nheader_timeout = \"1s\"");
+    let rows: [(&str, Vec<u8>); 9] = [
+        ("none", Vec::new()),
+        ("no addresses", b"PROXY TCP4 x y 1 2\r\n".to_vec()),
+        ("unknown family", b"PROXY TCP9 192.0.2.7 198.51.100.1 1 2\r\n".to_vec()),
+        ("wrong family", b"PROXY TCP4 2001:db8::7 2001:db8::1 1 2\r\n".to_vec()),
+        ("port", b"PROXY TCP4 192.0.2.7 198.51.100.1 70000 80\r\n".to_vec()),
+        ("lower case", b"proxy TCP4 192.0.2.7 198.51.100.1 1 2\r\n".to_vec()),
+        ("no end of line", format!("PROXY UNKNOWN {}", "a".repeat(5000)).into_bytes()),
+        ("version", {
+            let mut bytes = binary(1, 0x11, &PAIR4);
+            bytes[12] = 0x31;
+            bytes
+        }),
+        ("too short for its family", binary(1, 0x11, &PAIR4[..8])),
+    ];
+    for (name, header) in &rows {
+        let mut client = Raw::connect(shim.addr).patient(LONG);
+        client.send([header.as_slice(), get("/").as_bytes()].concat());
+        let said = client.read_to_end();
+        assert!(said.is_empty(), "{name}: {}", String::from_utf8_lossy(&said));
+        assert!(client.closed(), "{name}");
+    }
+    wait_refused(&shim, "malformed", 9);
+    // One that begins and does not end.
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send("PROXY TCP4 192.0.2.7 ");
+    assert!(client.closed());
+    wait_refused(&shim, "header_timeout", 1);
+    assert_eq!(origin.connections(), 0);
+    let plain = start(&origin, "");
+    let mut client = Raw::connect(plain.addr);
+    client.send("PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_owned() + &get("/"));
+    assert_eq!(client.response().expect("an answer").status, 400, "not asked for, not taken");
+    assert_eq!(origin.count(), 0);
+}

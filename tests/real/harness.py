@@ -1,0 +1,204 @@
+"""What the scripts beside this file share: a folder and processes that go when the script does, the shim, its metrics.
+
+Not executable, so that tests/run does not take it for a test.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+class Failed(Exception):
+    """A check that did not hold; the text says what was expected and what was found."""
+
+
+def expect(holds, words):
+    if not holds:
+        raise Failed(words)
+
+
+def seconds_from(name, default):
+    """A number from the environment: how long, or how large, by hand."""
+    text = os.environ.get(name, "")
+    try:
+        value = int(text or default)
+    except ValueError:
+        raise Failed(f"{name}={text!r} is no whole number") from None
+    expect(value > 0, f"{name}={value}: it has to be at least 1")
+    return value
+
+
+def edgeshim():
+    """The release binary: $EDGESHIM, else where cargo puts it."""
+    given = os.environ.get("EDGESHIM")
+    target = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target")
+    path = pathlib.Path(given) if given else target / "release" / "edgeshim"
+    expect(os.access(path, os.X_OK), f"{path} is missing: run cargo build --release, or set EDGESHIM")
+    return str(path.resolve())
+
+
+def program(name):
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+    expect(found, f"{name} is missing: tests/run installs it")
+    return found
+
+
+def free_port():
+    """A port that was free a moment ago, for programs that cannot take port 0 and say which they got."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def wait_until(what, done, limit=30.0, alive=None):
+    """Polls until done() gives something true, and returns that."""
+    end = time.monotonic() + limit
+    while True:
+        found = done()
+        if found:
+            return found
+        expect(alive is None or alive.poll() is None, f"{what}: the process has ended with {alive and alive.returncode}")
+        expect(time.monotonic() < end, f"{what}: not within {limit:.0f} s")
+        time.sleep(0.02)
+
+
+def main(run):
+    """Runs a script: exit 0, or one clear line and exit 1. A signal ends it in good order."""
+
+    def stop(number, _frame):
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    name = f"tests/real/{pathlib.Path(sys.argv[0]).name}"
+    started = time.monotonic()
+    try:
+        with Workshop() as shop:
+            run(shop)
+    except Failed as why:
+        print(f"{name}: FAILED: {why}", flush=True)
+        sys.exit(1)
+    print(f"{name}: passed in {time.monotonic() - started:.0f} s", flush=True)
+
+
+class Workshop:
+    """A folder and child processes; both are gone when it is left, whatever happened."""
+
+    def __enter__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="edgeshim-real-"))
+        # nginx' workers run as another user when root starts it.
+        self.folder.chmod(0o755)
+        self.children = []
+        return self
+
+    def __exit__(self, kind, _value, _trace):
+        for child in reversed(self.children):
+            if child.poll() is None:
+                child.terminate()
+        for child in reversed(self.children):
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if kind is not None and kind is not SystemExit:
+            for log in sorted(self.folder.glob("*.err")):
+                text = log.read_text(errors="replace")[-2000:]
+                if text:
+                    print(f"--- the end of {log.name} ---\n{text}\n---")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, name, *command):
+        """Starts a program; its output goes to NAME.out and NAME.err in the folder."""
+        with open(self.folder / f"{name}.out", "wb") as out, open(self.folder / f"{name}.err", "wb") as err:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.folder)
+        self.children.append(child)
+        return child
+
+    def text(self, name):
+        return (self.folder / name).read_text(errors="replace")
+
+    def shim(self, config):
+        return Shim(self, config)
+
+
+class Shim:
+    """edgeshim on free ports."""
+
+    count = 0
+
+    def __init__(self, shop, config):
+        Shim.count += 1
+        self.name = f"edgeshim-{Shim.count}"
+        path = shop.folder / f"{self.name}.toml"
+        path.write_text('[server]\nlisten = ["127.0.0.1:0"]\n[admin]\nlisten = "127.0.0.1:0"\n' + config)
+        self.process = shop.start(self.name, edgeshim(), "run", "--config", str(path))
+        self.pid = self.process.pid
+
+        def listening():
+            text = shop.text(f"{self.name}.err")
+            front = re.search(r"listening on http://127\.0\.0\.1:(\d+)", text)
+            admin = re.search(r"admin on http://127\.0\.0\.1:(\d+)", text)
+            return front and admin and (int(front[1]), int(admin[1]))
+
+        self.port, self.admin = wait_until("edgeshim listens", listening, alive=self.process)
+
+    def metrics_text(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=20) as answer:
+            return answer.read().decode()
+
+    def metrics(self):
+        return Metrics(self.metrics_text())
+
+    def rss_kib(self):
+        text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s*(\d+) kB", text)[1])
+
+    def stop(self):
+        """Drains it; that it exits 0 is part of every test."""
+        self.process.terminate()
+        code = self.process.wait(60)
+        expect(code == 0, f"edgeshim ended with {code} after SIGTERM")
+
+
+class Metrics:
+    """One scrape in the text format."""
+
+    LINE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
+    LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+    def __init__(self, text):
+        self.series = []
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                found = self.LINE.fullmatch(line)
+                expect(found, f"no line of the text format: {line!r}")
+                self.series.append((found[1], dict(self.LABEL.findall(found[2] or "")), float(found[3])))
+
+    def sum(self, name, **labels):
+        values = [
+            value
+            for have, series, value in self.series
+            if have == name and all(series.get(label) == wanted for label, wanted in labels.items())
+        ]
+        expect(values or name == "edgeshim_whoopsies_total", f"there is no {name} with {labels}")
+        return round(sum(values))
+
+    def by(self, name, *labels):
+        """The sums of all that is not 0, by the values of these labels."""
+        found = {}
+        for have, series, value in self.series:
+            if have == name and value:
+                key = tuple(series[label] for label in labels)
+                found[key] = found.get(key, 0) + round(value)
+        return found
