@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use support::raw::{End, exchange, fetch, request};
-use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, origin, wait_until};
+use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
 
 /// For what waits for one of the shim's timeouts first.
 const LONG: Duration = Duration::from_secs(15);

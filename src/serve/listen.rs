@@ -96,8 +96,6 @@ impl Incoming {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Without it a small answer can wait for the acknowledgement of the one before.
-                stream.set_nodelay(true)?;
                 Ok(Accepted::Tcp(stream, address.ip()))
             }
             Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
@@ -140,8 +138,10 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
         // `[::]` beside `0.0.0.0` is two listeners, as typed.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit it: a peer that vanished is noticed even on a connection without timeouts, such as a WebSocket.
+    // Accepted sockets inherit both, at no system call of their own. A peer that vanished is noticed even on a connection without
+    // timeouts, such as a WebSocket; and no small answer waits for the acknowledgement of the one before.
     socket.set_keepalive(true)?;
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let listener: std::net::TcpListener = socket.into();

@@ -10,19 +10,19 @@ mod workers;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use drain::Drain;
 pub use listen::Bound;
 
+use self::workers::Workers;
 use crate::runtime::Slot;
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     drain: Arc<Drain>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
     addresses: Vec<Bound>,
 }
 
@@ -55,21 +55,62 @@ impl Server {
         })
     }
 
+    /// Connections of each worker.
+    #[must_use]
+    pub fn loads(&self) -> Vec<usize> {
+        self.workers.loads()
+    }
+
     /// Takes no new connection, lets requests in flight finish, and returns when all is done or `limit` has passed. True when
     /// nothing was cut off.
     pub fn finish(self, limit: Duration) -> bool {
         self.drain.close();
         let whole = self.drain.wait(limit);
         self.drain.stop();
-        for worker in self.workers {
-            // A worker that panicked has said so on its own; the others are stopped all the same.
-            let _ = worker.join();
-        }
+        self.workers.join();
         for bound in &self.addresses {
             if let Bound::Unix(path) = bound {
                 let _ = std::fs::remove_file(path);
             }
         }
         whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Listen, Settings};
+    use crate::metrics::Metrics;
+    use crate::runtime::Runtime;
+
+    fn wait_for_loads(server: &Server, loads: &[usize]) {
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while server.loads() != loads {
+            assert!(std::time::Instant::now() < end, "{:?} instead of {loads:?}", server.loads());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn connections_when_kept_then_spread_over_the_workers() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let mut settings = Settings::default();
+        settings.server.workers = 2;
+        settings.server.listen = vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        let slot: &'static Slot = Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics).unwrap())));
+        let server = Server::start(slot, &Arc::new(Drain::default())).unwrap();
+        let address = server.tcp_address().unwrap();
+        let mut kept: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        wait_for_loads(&server, &[4, 4]);
+        // Two go, and the next two fill the gaps, wherever those are.
+        kept.drain(..2);
+        while server.loads().iter().sum::<usize>() != 6 {
+            std::thread::yield_now();
+        }
+        kept.extend((0..2).map(|_| std::net::TcpStream::connect(address).unwrap()));
+        wait_for_loads(&server, &[4, 4]);
+        drop(kept);
+        assert!(server.finish(Duration::from_secs(10)));
     }
 }

@@ -127,12 +127,35 @@ struct Handle {
     load: Arc<AtomicUsize>,
 }
 
+/// The running workers.
+pub(super) struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    handles: Arc<[Handle]>,
+}
+
+impl Workers {
+    /// Connections of each.
+    pub(super) fn loads(&self) -> Vec<usize> {
+        self.handles.iter().map(|handle| handle.load.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Waits for their end.
+    pub(super) fn join(self) {
+        for thread in self.threads {
+            // A worker that panicked has said so on its own; the others are stopped all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("loads", &self.loads()).finish_non_exhaustive()
+    }
+}
+
 /// Starts the workers; the first of them accepts.
-pub(super) fn start(
-    slot: &'static Slot,
-    drain: &Arc<Drain>,
-    listeners: Vec<Listener>,
-) -> io::Result<Vec<JoinHandle<()>>> {
+pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<Listener>) -> io::Result<Workers> {
     let count = slot.load().workers();
     let mut listeners = Some(listeners);
     let mut handles = Vec::with_capacity(count);
@@ -155,7 +178,7 @@ pub(super) fn start(
         })?;
         threads.push(thread);
     }
-    Ok(threads)
+    Ok(Workers { threads, handles })
 }
 
 fn run(

@@ -1,0 +1,95 @@
+//! The allocation guard: how many allocations one small pull costs in steady state, counted in the process that serves it.
+//!
+//! Client, origin and load are threads of this test that allocate nothing themselves, so what the allocator counts is the shim's:
+//! hyper's share (read buffers, channels, parsed heads) and ours. A change that adds one is seen here before it is seen in a profile.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use edgeshim::config;
+use edgeshim::metrics::Metrics;
+use edgeshim::runtime::{Runtime, Slot};
+use edgeshim::serve::{Drain, Server};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/html\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\nhello";
+const PULL: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\n\r\n";
+/// A pull as a CDN sends it: with ids of its own, validators and what it accepts.
+const RICH_PULL: &[u8] =
+    b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nAccept: text/html\r\n\
+Accept-Language: de\r\nX-Request-Id: abc\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n\
+User-Agent: test\r\nX-Forwarded-For: 192.0.2.1\r\nVia: 1.1 varnish\r\nCDN-Loop: Fastly\r\n\r\n";
+const ROUNDS: u32 = 2_000;
+
+/// Answers every head it reads, on each connection, without allocating.
+fn origin() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(read) = stream.read(&mut buffer) {
+                    if read == 0 || stream.write_all(ANSWER).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn shim(origin: std::net::SocketAddr) -> Server {
+    let text = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[origin]\nurl = \"http://{origin}\"\n[[provider]]\nname = \"fastly\"\n\
+         [[class]]\nname = \"html\"\npath = [\"*.html\"]\ncache = {{ mode = \"default\", ttl = \"5s\" }}\n"
+    );
+    let settings = config::parse(&text, "test.toml", Path::new(".")).unwrap();
+    let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+    let slot: &'static Slot = Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics).unwrap())));
+    Server::start(slot, &Arc::new(Drain::default())).unwrap()
+}
+
+/// Sends `pull` so often and reads each answer; the buffers are on the stack.
+fn drive(stream: &mut TcpStream, pull: &[u8], rounds: u32) {
+    let mut buffer = [0; 4096];
+    for _ in 0..rounds {
+        stream.write_all(pull).unwrap();
+        let mut filled = 0;
+        while !buffer[..filled].ends_with(b"\r\n\r\nhello") {
+            let read = stream.read(&mut buffer[filled..]).unwrap();
+            assert!(read > 0, "the shim closed the connection");
+            filled += read;
+        }
+    }
+}
+
+#[test]
+fn pull_when_in_steady_state_then_costs_a_fixed_number_of_allocations() {
+    let server = shim(origin());
+    let mut stream = TcpStream::connect(server.tcp_address().unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for (name, pull, limit) in [("small", PULL, LIMIT_SMALL), ("rich", RICH_PULL, LIMIT_RICH)] {
+        drive(&mut stream, pull, 200);
+        let region = Region::new(ALLOCATOR);
+        drive(&mut stream, pull, ROUNDS);
+        let change = region.change();
+        let count = f64::from(u32::try_from(change.allocations + change.reallocations).unwrap()) / f64::from(ROUNDS);
+        println!("{name}: {count:.2} allocations and {} bytes a pull", change.bytes_allocated / ROUNDS as usize);
+        assert!(count <= limit, "{name}: {count:.2} allocations a pull, where {limit} were enough");
+    }
+}
+
+/// hyper's and ours; see the test's head. Histogram samples are kept in blocks, which is the fraction.
+const LIMIT_SMALL: f64 = 11.1;
+const LIMIT_RICH: f64 = 18.1;

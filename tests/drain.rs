@@ -1,0 +1,516 @@
+//! The end of the process and the other signals: what is in flight ends whole, what is kept is closed, nothing new comes in,
+//! and nothing is lost on the way; SIGUSR1 reopens the log and SIGHUP ends nothing.
+//!
+//! Slow answers wait at a gate that the test opens, so that no test depends on who is faster.
+
+mod support;
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use support::http1::{self, Reader};
+use support::raw::fetch;
+use support::{After, Config, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
+
+/// The limit of what waits for one of the shim's own timeouts or for a slow machine.
+const LONG: Duration = Duration::from_secs(20);
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
+}
+
+/// Holds the origin's answers until the test opens it; it opens by itself after [`LONG`], so that no thread stays.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn wait(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_timeout_while(open, LONG, |open| !*open));
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Answers `/quick` at once; `/late` after the gate; `/half` with one half before it and the other behind.
+fn gated(gate: &Arc<Gate>) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    let gate = Arc::clone(gate);
+    move |request, conn| match request.target.as_str() {
+        "/late" => {
+            gate.wait();
+            origin::answer(request, conn, 200, &[("Content-Type", "text/plain")], b"late but whole")
+        }
+        "/half" => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nfirst ";
+            let _ = conn.write_all(head.as_bytes());
+            gate.wait();
+            if conn.write_all(b"second").is_ok() { After::Keep } else { After::Close }
+        }
+        _ => origin::answer(request, conn, 200, &[("Content-Type", "text/plain")], b"quick"),
+    }
+}
+
+fn config(origin: &Origin) -> Config {
+    Shim::config(origin.addr).with("[server]\nworkers = 2")
+}
+
+/// Connected, a request answered, kept.
+fn kept(shim: &Shim) -> Raw {
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(get("/quick"));
+    let response = client.response().expect("an answer");
+    assert_eq!((response.status, response.field("connection")), (200, None));
+    client
+}
+
+/// A request that is at the origin now.
+fn in_flight(shim: &Shim, origin: &Origin, request: &str) -> Raw {
+    let before = origin.count();
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(request);
+    assert!(wait_until(LONG, || origin.count() > before), "{request:?} did not reach the origin");
+    client
+}
+
+fn refuses(addr: SocketAddr) -> bool {
+    TcpStream::connect(addr).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+fn readyz(shim: &Shim) -> u16 {
+    fetch(shim.admin, "/readyz", &[]).status
+}
+
+// ---- SIGTERM, SIGINT ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn drain_when_asked_by_either_signal_then_nothing_new_and_what_runs_ends_whole() {
+    for signal in ["TERM", "INT"] {
+        let gate = Arc::new(Gate::default());
+        let origin = Origin::start(gated(&gate));
+        let mut shim = Shim::start(config(&origin));
+        let mut resting = [kept(&shim), kept(&shim), kept(&shim)];
+        let mut late = in_flight(&shim, &origin, &get("/late"));
+        let mut half = in_flight(&shim, &origin, &get("/half"));
+        let head = half.response_head().expect("a head");
+        assert_eq!(head.status, 200);
+        let mut upload = Raw::connect(shim.addr).patient(LONG);
+        upload.send("POST /quick HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 10\r\n\r\nfirst");
+        assert!(wait_until(LONG, || origin.requests().iter().any(|request| request.method == "POST")));
+        assert_eq!(readyz(&shim), 200);
+
+        shim.signal(signal);
+        assert!(wait_until(LONG, || refuses(shim.addr)), "SIG{signal}: it still listens");
+        assert_eq!(readyz(&shim), 503);
+        for client in &mut resting {
+            assert!(client.closed(), "SIG{signal}: a kept connection stays open");
+        }
+        assert!(shim.running(), "three requests are in flight");
+        upload.send("after");
+        let response = upload.response().expect("an answer to the upload");
+        assert_eq!((response.status, response.text().as_str()), (200, "quick"));
+        gate.open();
+        let response = late.response().expect("an answer that was waited for");
+        assert_eq!((response.status, response.text().as_str()), (200, "late but whole"));
+        assert_eq!(response.field("connection"), Some("close"), "an answer from now on says that it is the last");
+        let mut rest = Vec::new();
+        while rest.len() < 12 {
+            rest.extend(half.more().ok().filter(|bytes| !bytes.is_empty()).expect("the other half"));
+        }
+        assert_eq!(rest, b"first second");
+        for client in [&mut upload, &mut late, &mut half] {
+            assert!(client.closed());
+        }
+        assert_eq!(shim.wait_exit(LONG).code(), Some(0), "SIG{signal}: {}", shim.stderr());
+        assert!(!shim.stderr().contains("drain_timeout"), "nothing was cut: {}", shim.stderr());
+        assert_eq!(origin.requests().iter().find(|request| request.method == "POST").expect("it").body, b"firstafter");
+    }
+}
+
+#[test]
+fn drain_when_nothing_is_in_flight_then_it_ends_at_once_and_leaves_no_socket_file() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let mut shim = Shim::start(
+        config(&origin).with("[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]\ndrain_timeout = \"60s\""),
+    );
+    let path = shim.dir.join("shim.sock");
+    let mut local = Raw::connect_unix(&path).patient(LONG);
+    local.send(get("/"));
+    assert_eq!(local.response().expect("an answer").status, 200);
+    let mut tcp = kept(&shim);
+    // One that has not said a word yet is nobody's request either.
+    let mut silent = Raw::connect(shim.addr).patient(LONG);
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) > 2.5);
+    shim.signal("TERM");
+    assert!(local.closed() && tcp.closed() && silent.closed());
+    assert_eq!(shim.wait_exit(Duration::from_secs(8)).code(), Some(0));
+    assert!(!path.exists(), "the socket's file is left behind");
+    assert!(UnixStream::connect(&path).is_err());
+}
+
+#[test]
+fn drain_when_a_delay_is_set_then_readyz_says_503_and_service_goes_on_until_it_is_over() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let mut shim = Shim::start(config(&origin).with("[server]\ndrain_delay = \"2s\""));
+    let mut kept = kept(&shim);
+    assert_eq!(readyz(&shim), 200);
+    shim.signal("TERM");
+    let since = Instant::now();
+    assert!(wait_until(Duration::from_secs(1), || readyz(&shim) == 503), "not at once");
+    let mut asked = 0;
+    while since.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(readyz(&shim), 503);
+        assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "a new connection during the delay");
+        kept.send(get("/kept"));
+        let response = kept.response().expect("an answer on a kept connection");
+        // A machine so slow that the delay ends in here has shown enough.
+        assert!(response.status == 200, "{}", response.line);
+        asked += 1;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(asked > 0);
+    assert_eq!(fetch(shim.admin, "/livez", &[]).status, 200);
+    assert!(kept.closed());
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    assert!(since.elapsed() >= Duration::from_secs(2), "the delay was cut short: {:?}", since.elapsed());
+}
+
+#[test]
+fn drain_when_a_request_hangs_then_it_is_cut_at_the_timeout_and_the_exit_code_is_0() {
+    let origin = Origin::start(origin::silent());
+    let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"1s\""));
+    let mut hangs = in_flight(&shim, &origin, &get("/hangs"));
+    let since = Instant::now();
+    shim.signal("TERM");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    let took = since.elapsed();
+    assert!(took >= Duration::from_secs(1), "not waited for: {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(hangs.closed(), "cut, and not answered as if all were well");
+    assert!(shim.stderr().contains("drain_timeout"), "it says so: {}", shim.stderr());
+}
+
+#[test]
+fn drain_when_an_answer_is_cut_by_the_timeout_then_it_does_not_look_whole() {
+    let origin = Origin::start(origin::endless(b"more and more"));
+    let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"500ms\""));
+    let mut client = in_flight(&shim, &origin, &get("/endless"));
+    let reading = std::thread::spawn(move || client.response());
+    shim.signal("TERM");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    let response = reading.join().expect("a reader").expect("a head");
+    assert!(!response.complete && !response.body.is_empty(), "ended as if it were whole");
+}
+
+#[test]
+fn drain_when_a_second_signal_comes_then_it_ends_at_once() {
+    for (delay, second) in [("0s", "TERM"), ("60s", "INT")] {
+        let origin = Origin::start(origin::silent());
+        let mut shim =
+            Shim::start(config(&origin).with(&format!("[server]\ndrain_delay = \"{delay}\"\ndrain_timeout = \"60s\"")));
+        let mut hangs = in_flight(&shim, &origin, &get("/hangs"));
+        shim.signal("TERM");
+        assert!(wait_until(LONG, || readyz(&shim) == 503));
+        assert!(shim.running());
+        shim.signal(second);
+        assert_eq!(shim.wait_exit(Duration::from_secs(8)).code(), Some(0), "drain_delay = {delay}");
+        assert!(hangs.closed());
+    }
+}
+
+/// HTTP/2 in frames, as little of it as the drain needs.
+struct Frames {
+    raw: Raw,
+    buffer: Vec<u8>,
+}
+
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+impl Frames {
+    fn connect(addr: SocketAddr) -> Self {
+        let mut raw = Raw::connect(addr).patient(LONG);
+        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
+        Self { raw, buffer: Vec::new() }
+    }
+
+    /// A GET of `/late` or another target of five bytes.
+    fn get(&mut self, stream: u8, target: &str) {
+        // :method GET and :scheme http whole, :path and :authority by their names in HPACK's static table.
+        let block = [&[0x82, 0x86, 4, 5][..], target.as_bytes(), &[1, 9], b"shim.test"].concat();
+        let length = u8::try_from(block.len()).expect("a short block");
+        self.raw.send([&[0, 0, length, 1, 5, 0, 0, 0, stream][..], &block].concat());
+    }
+
+    /// The next frame but pings and settings, which are acknowledged: kind, flags, stream, payload. None at the end.
+    fn next(&mut self) -> Option<(u8, u8, u8, Vec<u8>)> {
+        loop {
+            let whole = self.buffer.get(..3).map(|size| 9 + usize::from(size[1]) * 256 + usize::from(size[2]));
+            let Some(whole) = whole.filter(|&whole| self.buffer.len() >= whole) else {
+                match self.raw.more() {
+                    Ok(bytes) if !bytes.is_empty() => self.buffer.extend_from_slice(&bytes),
+                    Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("no frame: {error}"),
+                    Ok(_) | Err(_) => return None,
+                }
+                continue;
+            };
+            let mut bytes: Vec<u8> = self.buffer.drain(..whole).collect();
+            if matches!(bytes[3], PING | SETTINGS) {
+                if bytes[4] == 0 {
+                    bytes[4] = 1;
+                    let echoed = if bytes[3] == PING { bytes.len() } else { 9 };
+                    bytes[2] = if bytes[3] == PING { bytes[2] } else { 0 };
+                    self.raw.send(&bytes[..echoed]);
+                }
+                continue;
+            }
+            return Some((bytes[3], bytes[4], bytes[8], bytes.split_off(9)));
+        }
+    }
+}
+
+#[test]
+fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
+    let gate = Arc::new(Gate::default());
+    let origin = Origin::start(gated(&gate));
+    let mut shim = Shim::start(config(&origin));
+    let mut resting = Frames::connect(shim.addr);
+    resting.get(1, "/rest");
+    while resting.next().is_some_and(|(kind, flags, ..)| kind > 1 || flags & 1 == 0) {}
+    let mut busy = Frames::connect(shim.addr);
+    busy.get(1, "/late");
+    busy.get(3, "/half");
+    assert!(wait_until(LONG, || origin.count() == 3));
+    shim.signal("TERM");
+    assert_eq!(
+        std::iter::from_fn(|| resting.next()).find(|frame| frame.0 == GOAWAY).expect("a GOAWAY").3[4..8],
+        [0; 4]
+    );
+    assert!(resting.next().is_none_or(|frame| frame.0 == GOAWAY), "nothing but the end follows");
+    let mut bodies = [String::new(), String::new()];
+    let (mut goaway, mut ended) = (false, 0);
+    while let Some((kind, flags, stream, payload)) = busy.next() {
+        match kind {
+            GOAWAY => {
+                assert_eq!(payload[4..8], [0; 4], "NO_ERROR");
+                if !goaway {
+                    gate.open();
+                }
+                goaway = true;
+            }
+            0 | 1 => {
+                if kind == 0 {
+                    bodies[usize::from(stream / 2)].push_str(&String::from_utf8_lossy(&payload));
+                }
+                ended += usize::from(flags & 1 != 0);
+            }
+            other => assert_ne!(other, 3, "stream {stream} is reset"),
+        }
+    }
+    assert!(goaway && ended == 2, "{ended} of 2 streams ended");
+    assert_eq!(bodies, ["late but whole", "first second"]);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
+}
+
+// ---- under load ---------------------------------------------------------------------------------------------------------
+
+/// A request that came to nothing, and since when its head was out.
+#[derive(Debug)]
+struct Failed {
+    sent: Instant,
+    what: String,
+}
+
+#[test]
+fn drain_when_under_load_then_no_request_is_lost_that_was_sent_before_the_listener_closed() {
+    let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/plain")], "here you are"));
+    let served = Arc::new(AtomicUsize::new(0));
+    for _ in 0..5 {
+        let mut shim = Shim::start(config(&origin));
+        let goal = served.load(Ordering::SeqCst) + 400;
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (addr, served) = (shim.addr, Arc::clone(&served));
+                std::thread::spawn(move || visitor(addr, &served))
+            })
+            .collect();
+        // Whatever was out before a connection that succeeded was begun, was out while somebody listened.
+        let stop = Arc::new(AtomicBool::new(false));
+        let probe = std::thread::spawn({
+            let (addr, stop) = (shim.addr, Arc::clone(&stop));
+            move || {
+                let mut open_at = Instant::now();
+                while !stop.load(Ordering::SeqCst) {
+                    let begun = Instant::now();
+                    if TcpStream::connect(addr).is_err() {
+                        break;
+                    }
+                    open_at = begun;
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+                open_at
+            }
+        });
+        let busy = wait_until(LONG, || served.load(Ordering::SeqCst) >= goal);
+        shim.signal("TERM");
+        let status = shim.wait_exit(LONG);
+        stop.store(true, Ordering::SeqCst);
+        let open_at = probe.join().expect("the probe");
+        let failed: Vec<Failed> = threads.into_iter().flat_map(|thread| thread.join().expect("a visitor")).collect();
+        assert!(busy, "the load never came up");
+        assert_eq!(status.code(), Some(0));
+        let lost: Vec<_> = failed
+            .iter()
+            .filter(|failed| failed.sent <= open_at)
+            .map(|failed| format!("{:?} before: {}", open_at - failed.sent, failed.what))
+            .collect();
+        assert!(lost.is_empty(), "lost: {lost:#?}");
+        assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
+    }
+}
+
+/// GETs over kept connections, fifty on each, until nobody listens any more; what came to nothing.
+fn visitor(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
+    let mut failed = Vec::new();
+    while let Ok(mut conn) = Conn::tcp(addr, PATIENCE) {
+        conn.limit(LONG);
+        let mut reader = Reader::new(conn.again().expect("a second handle"));
+        for _ in 0..50 {
+            if conn.write_all(get("/load").as_bytes()).is_err() {
+                // Closed before the head was out: a visitor comes again then.
+                break;
+            }
+            let sent = Instant::now();
+            match answered(&mut reader) {
+                Ok(last) => {
+                    served.fetch_add(1, Ordering::SeqCst);
+                    if last {
+                        break;
+                    }
+                }
+                Err(what) => {
+                    failed.push(Failed { sent, what });
+                    break;
+                }
+            }
+        }
+    }
+    failed
+}
+
+/// Reads a whole answer; says whether it is the connection's last.
+fn answered(reader: &mut Reader<Conn>) -> Result<bool, String> {
+    let head = reader.head().map_err(|why| format!("no head: {why:?}"))?;
+    let framing = http1::framing(&head.fields, &mut Vec::new()).ok_or("no framing")?;
+    let body = reader.body(framing, 1000);
+    if !head.start.starts_with("HTTP/1.1 200") || !body.complete || body.data != b"here you are" {
+        return Err(format!("{} {:?}", head.start, body.problems));
+    }
+    Ok(head.field("connection") == Some("close"))
+}
+
+// ---- SIGUSR1, SIGHUP ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_lost() {
+    const VISITORS: usize = 3;
+    let origin = Origin::start(origin::fixed(200, &[], "here you are"));
+    let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
+    let path = shim.dir.join("access.log");
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (0..VISITORS)
+        .map(|visitor| {
+            let (addr, stop) = (shim.addr, Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut client = Raw::connect(addr).patient(LONG);
+                let mut sent = Vec::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let id = format!("visitor-{visitor}-{}", sent.len());
+                    client.send(format!("GET / HTTP/1.1\r\nHost: shim.test\r\nX-Request-Id: {id}\r\n\r\n"));
+                    assert_eq!(client.response().expect("an answer").status, 200);
+                    sent.push(id);
+                }
+                sent
+            })
+        })
+        .collect();
+    let written = || std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
+    let mut files = Vec::new();
+    for rotation in 0..4 {
+        assert!(wait_until(LONG, written), "rotation {rotation}: no new file, or nothing in it");
+        let old = shim.dir.join(format!("access.log.{rotation}"));
+        std::fs::rename(&path, &old).expect("renamed");
+        files.push(old);
+        shim.signal("USR1");
+    }
+    assert!(wait_until(LONG, written));
+    files.push(path.clone());
+    stop.store(true, Ordering::SeqCst);
+    let sent: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().expect("a visitor")).collect();
+    let dropped = shim.metrics().value("edgeshim_access_log_dropped_total", &[]);
+    assert!(dropped.abs() < f64::EPSILON, "{dropped} lines dropped");
+    shim.signal("TERM");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    let mut logged = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).expect("a log file");
+        assert!(text.ends_with('\n'), "{} ends within a line", file.display());
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+            logged.push(line["id"].as_str().expect("an id").to_owned());
+        }
+    }
+    let unique: HashSet<&String> = logged.iter().collect();
+    assert_eq!(unique.len(), logged.len(), "a line twice");
+    assert_eq!(unique, sent.iter().collect(), "a line for every request");
+}
+
+#[test]
+fn drain_when_requests_end_during_it_then_their_lines_are_in_the_log() {
+    let gate = Arc::new(Gate::default());
+    let origin = Origin::start(gated(&gate));
+    let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
+    drop(kept(&shim));
+    let mut late = in_flight(&shim, &origin, &get("/late"));
+    shim.signal("TERM");
+    assert!(wait_until(LONG, || refuses(shim.addr)));
+    gate.open();
+    assert_eq!(late.response().expect("an answer").status, 200);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    let log = std::fs::read_to_string(shim.dir.join("access.log")).expect("a log file");
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert_eq!((&lines[1]["status"], &lines[1]["bytes"]), (&200.into(), &14.into()), "{log}");
+}
+
+#[test]
+fn hup_when_it_comes_then_nothing_ends() {
+    let gate = Arc::new(Gate::default());
+    let origin = Origin::start(gated(&gate));
+    let mut shim = Shim::start(config(&origin));
+    let mut resting = kept(&shim);
+    let mut late = in_flight(&shim, &origin, &get("/late"));
+    shim.signal("HUP");
+    // A signal to the same process that comes after it: when that has worked, this one has been taken.
+    shim.wait_stderr("HUP");
+    assert!(shim.running());
+    assert_eq!(readyz(&shim), 200);
+    resting.send(get("/quick"));
+    assert_eq!(resting.response().expect("an answer on the kept connection").status, 200);
+    assert_eq!(fetch(shim.addr, "/quick", &[]).status, 200);
+    gate.open();
+    assert_eq!(late.response().expect("an answer").text(), "late but whole");
+    shim.signal("TERM");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+}
