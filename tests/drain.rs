@@ -150,9 +150,12 @@ fn drain_when_nothing_is_in_flight_then_it_ends_at_once_and_leaves_no_socket_fil
     // One that has not said a word yet is nobody's request either.
     let mut silent = Raw::connect(shim.addr).patient(LONG);
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) > 2.5);
+    let since = Instant::now();
     shim.signal("TERM");
     assert!(local.closed() && tcp.closed() && silent.closed());
     assert_eq!(shim.wait_exit(Duration::from_secs(8)).code(), Some(0));
+    // Far below header_timeout, idle_timeout and drain_timeout.
+    assert!(since.elapsed() < Duration::from_secs(5), "waited for {:?}", since.elapsed());
     assert!(!path.exists(), "the socket's file is left behind");
     assert!(UnixStream::connect(&path).is_err());
 }

@@ -101,9 +101,10 @@ where
     let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state), limits.timeouts));
     let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state), place };
     if sniffed.is_h2 {
-        drive_h2(limits.http2.serve_connection(io, service), &state, &worker).await;
+        Box::pin(drive_h2(limits.http2.serve_connection(io, service), &state, &worker)).await;
     } else {
-        drive_h1(limits.http1.serve_connection(io, service).with_upgrades(), &state, &worker).await;
+        // Boxed where it is made: a connection's task is moved some times before it runs, and is better small then.
+        Box::pin(drive_h1(limits.http1.serve_connection(io, service).with_upgrades(), &state, &worker)).await;
     }
 }
 

@@ -37,7 +37,7 @@ struct Current<E> {
     runtime: Arc<Runtime>,
     stack: E,
     origin: Arc<origin::Client>,
-    limits: Limits,
+    limits: Arc<Limits>,
     /// Makes all of the above for a configuration.
     make: fn(&Runtime) -> (E, Arc<origin::Client>),
 }
@@ -45,7 +45,7 @@ struct Current<E> {
 impl<E> Current<E> {
     fn new(runtime: Arc<Runtime>, make: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
         let (stack, origin) = make(&runtime);
-        let limits = Limits::new(&runtime.settings().server, &runtime.settings().origin);
+        let limits = Arc::new(Limits::new(&runtime.settings().server, &runtime.settings().origin));
         Self { runtime, stack, origin, limits, make }
     }
 }
@@ -56,8 +56,8 @@ impl<E: EdgeService> Worker<E> {
         self.current().stack.call(request)
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        self.current().limits.clone()
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.current().limits)
     }
 
     /// What is in force, made anew after a swap.

@@ -27,7 +27,7 @@ def expect(holds, words):
         raise Failed(words)
 
 
-def seconds_from(name, default):
+def number_from(name, default):
     """A number from the environment: how long, or how large, by hand."""
     text = os.environ.get(name, "")
     try:

@@ -1,0 +1,412 @@
+//! Cache-Control from end to end (spec §6): modes and statuses, one line with one meaning, the guards, classes by path and by type,
+//! and the model's own configuration. Every case of the decision itself is a unit test beside it; here it is wired up.
+//!
+//! The origin says what the request asks it to: `X-Status` is the status, each `X-Say` is a field of the answer.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use support::{After, Config, Origin, Raw, Response, Shim, origin, raw, shim};
+
+/// See the head of this file. The body is `hello`, where there is one.
+fn obedient() -> Origin {
+    Origin::start(|request, conn| {
+        let status: u16 = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
+        let mut head = format!("HTTP/1.1 {status} X\r\n");
+        for field in request.fields_named("x-say") {
+            let _ = write!(head, "{field}\r\n");
+        }
+        let bodiless = status == 204 || status == 304;
+        head.push_str(if bodiless { "\r\n" } else { "Content-Length: 5\r\n\r\n" });
+        if !bodiless && request.method != "HEAD" {
+            head.push_str("hello");
+        }
+        if conn.write_all(head.as_bytes()).is_ok() { After::Keep } else { After::Close }
+    })
+}
+
+/// One class a mode, and what the other tests need.
+const CLASSES: &str = r#"
+[[class]]
+name = "keep"
+path = ["/keep/*"]
+[[class]]
+name = "default"
+path = ["/default/*"]
+cache = { mode = "default", ttl = "100s", error_ttl = "7s" }
+[[class]]
+name = "override"
+path = ["/override/*"]
+cache = { mode = "override", ttl = "100s", error_ttl = "7s" }
+[[class]]
+name = "never"
+path = ["/never/*"]
+cache = { mode = "never" }
+[[class]]
+name = "edge"
+path = ["/edge/*"]
+cache = { mode = "override", ttl = "10s", edge_ttl = "1h", stale_while_revalidate = "30s", stale_if_error = "1d" }
+[[class]]
+name = "stripped"
+path = ["/stripped/*"]
+cache = { mode = "override", ttl = "100s", strip_cookies = true, vary = ["Accept-Encoding"] }
+[[class]]
+name = "authorized"
+path = ["/authorized/*"]
+cache = { mode = "override", ttl = "100s", allow_authorization = true }
+[[class]]
+name = "own-errors"
+path = ["/own-errors/*"]
+cache = { mode = "override", ttl = "100s" }
+whoopsie = "never"
+[[class]]
+name = "forever"
+path = ["*.woff2"]
+cache = { mode = "override", ttl = "365d", immutable = true }
+[[class]]
+name = "report"
+path = ["/reports/*"]
+content_type = ["text/csv"]
+cache = { mode = "override", ttl = "300s" }
+[[class]]
+name = "html"
+content_type = ["text/html", "application/xhtml+xml"]
+cache = { mode = "override", ttl = "200s" }
+"#;
+
+fn classes(origin: &Origin) -> Config {
+    Shim::config(origin.addr).with(CLASSES)
+}
+
+/// One connection, many requests.
+struct Asker(Raw);
+
+impl Asker {
+    fn new(shim: &Shim) -> Self {
+        Self(Raw::connect(shim.addr))
+    }
+
+    fn ask(&mut self, method: &str, path: &str, status: u16, say: &[&str], fields: &[(&str, &str)]) -> Response {
+        let status = status.to_string();
+        let mut all = vec![("Connection", "keep-alive"), ("X-Status", status.as_str())];
+        all.extend(say.iter().map(|field| ("X-Say", *field)));
+        all.extend_from_slice(fields);
+        self.0.send(raw::request(method, path, &all, b""));
+        let answer = if method == "HEAD" { self.0.response_to_head() } else { self.0.response() };
+        let answer = answer.unwrap_or_else(|why| panic!("{method} {path} {status} {say:?}: {why:?}"));
+        assert_eq!(
+            (answer.status.to_string(), answer.problems.len()),
+            (status, 0),
+            "{method} {path} {say:?}: {answer:?}"
+        );
+        answer
+    }
+
+    fn get(&mut self, path: &str, status: u16, say: &[&str]) -> Response {
+        self.ask("GET", path, status, say, &[])
+    }
+}
+
+/// The directives of an answer's one Cache-Control line; empty where there is none. Panics at a second line, at a directive that
+/// stands there twice, and at a lifetime beside a refusal to be kept.
+fn words(answer: &Response) -> BTreeSet<String> {
+    let lines = answer.fields_named("cache-control");
+    assert!(lines.len() <= 1, "several lines: {lines:?}");
+    let listed: Vec<_> =
+        lines.iter().flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
+    let words: BTreeSet<_> = listed.iter().cloned().collect();
+    assert_eq!(words.len(), listed.len(), "{lines:?}");
+    let has = |start: &str| words.iter().any(|word| word.starts_with(start));
+    let refused = has("no-store") || has("no-cache") || has("private");
+    assert!(!(refused && (has("max-age") || has("s-maxage") || has("public"))), "two meanings: {lines:?}");
+    for gone in [
+        "pragma",
+        "cdn-cache-control",
+        "cloudflare-cdn-cache-control",
+        "edge-control",
+        "akamai-cache-control",
+        "x-accel-expires",
+    ] {
+        assert!(answer.field(gone).is_none(), "{gone} went out: {:?}", answer.fields);
+    }
+    words
+}
+
+fn set(line: &str) -> BTreeSet<String> {
+    line.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
+}
+
+#[test]
+fn modes_when_each_status_comes_then_the_table_holds() {
+    let origin = obedient();
+    let shim = Shim::start(classes(&origin));
+    let mut asker = Asker::new(&shim);
+    // What the origin says, and what remains of it when it is only tidied.
+    let said = [
+        (&[][..], ""),
+        (&["Cache-Control: max-age=60"][..], "max-age=60"),
+        (&["Cache-Control: private, max-age=60"][..], "private"),
+        (&["Cache-Control: no-store"][..], "no-store"),
+        (&["Cache-Control: no-cache"][..], "no-cache"),
+    ];
+    for status in [200, 203, 206, 301, 304, 308, 404, 410, 204, 302, 307, 400, 403, 500, 503, 511] {
+        let given = match status {
+            200 | 203 | 206 | 301 | 304 | 308 => Some("max-age=100"),
+            404 | 410 => Some("max-age=7"),
+            _ => None,
+        };
+        for (fields, tidied) in said {
+            for mode in ["keep", "default", "override", "never"] {
+                let wanted = match mode {
+                    _ if status >= 500 => "no-store",
+                    "never" => "no-store",
+                    "default" if tidied.is_empty() => given.unwrap_or(tidied),
+                    "override" => given.unwrap_or(tidied),
+                    _ => tidied,
+                };
+                let answer = asker.get(&format!("/{mode}/x"), status, fields);
+                assert_eq!(words(&answer), set(wanted), "{mode}, {status}, {fields:?}: {:?}", answer.fields);
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_when_there_are_several_then_become_one_with_the_strictest_reading() {
+    let origin = obedient();
+    let shim = Shim::start(classes(&origin));
+    let mut asker = Asker::new(&shim);
+    for (said, wanted) in [
+        (&["Cache-Control: public", "Cache-Control: max-age=60"][..], "public, max-age=60"),
+        (&["Cache-Control: max-age=60, max-age=10"], "max-age=10"),
+        (&["Cache-Control: max-age=60", "Cache-Control: max-age=10"], "max-age=10"),
+        (&["Cache-Control: public, max-age=60", "Cache-Control: no-store"], "no-store"),
+        (&["Cache-Control: PUBLIC,Max-Age=60,,"], "public, max-age=60"),
+        (&["Cache-Control: private, s-maxage=60"], "private"),
+        (&["Pragma: no-cache"], "no-cache"),
+        (&["Pragma: no-cache", "Cache-Control: max-age=60"], "max-age=60"),
+        (&["Cache-Control: max-age=60", "Surrogate-Control: max-age=9", "CDN-Cache-Control: max-age=8"], "max-age=60"),
+        (
+            &["Cache-Control: max-age=60", "Cloudflare-CDN-Cache-Control: no-store", "Edge-Control: !no-store"],
+            "max-age=60",
+        ),
+        (&["Cache-Control: max-age=60, no-transform"], "max-age=60, no-transform"),
+        (&["Cache-Control: max-age=60, must-revalidate, x-own=1"], "max-age=60, must-revalidate, x-own=1"),
+        (&["Date: Tue, 01 Jul 2025 00:00:00 GMT", "Expires: Tue, 01 Jul 2025 00:02:00 GMT"], "max-age=120"),
+        (&["Expires: 0"], "max-age=0"),
+    ] {
+        let answer = asker.get("/keep/x", 200, said);
+        let mut wanted = set(wanted);
+        let mut have = words(&answer);
+        // Whether an extension of the origin's own is kept is not ours to hold here.
+        wanted.remove("x-own=1");
+        have.remove("x-own=1");
+        assert_eq!(have, wanted, "{said:?}");
+        assert!(answer.field("surrogate-control").is_none(), "{:?}", answer.fields);
+        if let Some(expires) = answer.field("expires") {
+            let allowed = said.iter().any(|field| field.contains(expires));
+            assert!(
+                allowed,
+                "an Expires of our own must agree with max-age, which this test would have to check: {expires}"
+            );
+        }
+    }
+    let answer = asker.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
+    assert_eq!(words(&answer), set("max-age=100"));
+    assert!(answer.field("expires").is_none(), "it would disagree: {:?}", answer.fields);
+}
+
+#[test]
+fn lifetimes_when_a_class_has_more_keys_then_all_are_written() {
+    let origin = obedient();
+    let shim = Shim::start(classes(&origin));
+    let mut asker = Asker::new(&shim);
+    let edge = "max-age=10, s-maxage=3600, stale-while-revalidate=30, stale-if-error=86400";
+    assert_eq!(words(&asker.get("/edge/x", 200, &[])), set(edge));
+    assert_eq!(words(&asker.get("/edge/x", 200, &["Cache-Control: max-age=5, stale-if-error=1"])), set(edge));
+    assert_eq!(words(&asker.get("/fonts/a.WOFF2", 200, &[])), set("max-age=31536000, immutable"));
+    // no-transform is about the bytes, and stays under any rule.
+    let kept = asker.get("/override/x", 200, &["Cache-Control: no-transform, private"]);
+    assert_eq!(words(&kept), set("max-age=100, no-transform"));
+}
+
+#[test]
+fn guards_when_something_unsafe_would_be_shared_then_beat_every_rule_and_are_counted() {
+    let origin = obedient();
+    let shim = Shim::start(classes(&origin));
+    let mut asker = Asker::new(&shim);
+    let count = |guard: &str| shim.metrics().value("edgeshim_cache_guards_total", &[("guard", guard)]).to_string();
+    let cookie = "Set-Cookie: session=1; HttpOnly";
+
+    for path in ["/override/x", "/default/x"] {
+        let answer = asker.get(path, 200, &[cookie]);
+        assert_eq!(
+            (words(&answer), answer.field("set-cookie")),
+            (set("private"), Some("session=1; HttpOnly")),
+            "{path}"
+        );
+    }
+    assert_eq!(words(&asker.get("/keep/x", 200, &[cookie, "Cache-Control: public, max-age=60"])), set("private"));
+    assert_eq!(count("set_cookie"), "3");
+    let answer = asker.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
+    assert_eq!((words(&answer), answer.fields_named("set-cookie").len()), (set("no-store"), 1), "nothing to guard");
+    assert_eq!(count("set_cookie"), "3");
+
+    let answer = asker.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
+    assert_eq!((words(&answer), answer.fields_named("set-cookie").len()), (set("max-age=100"), 0));
+    assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"]);
+    assert_eq!(count("cookie_stripped"), "1");
+
+    let authorization = [("Authorization", "Basic YTpi")];
+    let answer = asker.ask("GET", "/override/x", 200, &["Cache-Control: max-age=60"], &authorization);
+    assert_eq!(words(&answer), set("private"));
+    assert_eq!(count("authorization"), "1");
+    let allowed = words(&asker.ask("GET", "/authorized/x", 200, &[], &authorization));
+    assert!(allowed.contains("max-age=100") && !allowed.contains("private"), "{allowed:?}");
+    assert_eq!(count("authorization"), "1");
+
+    for path in ["/override/x", "/keep/x", "/stripped/x"] {
+        let answer = asker.get(path, 200, &["Vary: *", "Cache-Control: max-age=60"]);
+        assert_eq!((words(&answer), answer.field("vary")), (set("private"), Some("*")), "{path}");
+    }
+    assert_eq!(count("vary_star"), "3");
+
+    // These two are only reported.
+    let answer = asker.get("/override/x", 200, &["Vary: User-Agent"]);
+    assert_eq!((words(&answer), answer.field("vary")), (set("max-age=100"), Some("User-Agent")));
+    let answer = asker.get("/override/x", 200, &["Vary: Accept, cookie"]);
+    assert_eq!((words(&answer), answer.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
+    // The answer that had its cookie stripped varied by Cookie too.
+    assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
+
+    // The origin's own 5xx passes here, with nothing in it that a cache could go by.
+    let said = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
+    let answer = asker.get("/own-errors/x", 500, &said);
+    assert_eq!((words(&answer), answer.text().as_str()), (set("no-store"), "hello"));
+    assert!(answer.field("age").is_none() && answer.field("expires").is_none(), "{:?}", answer.fields);
+    assert_eq!(count("error"), "1");
+}
+
+#[test]
+fn methods_when_nothing_is_fetched_then_no_rule_gives_a_lifetime() {
+    let origin = obedient();
+    let shim = Shim::start(classes(&origin));
+    let mut asker = Asker::new(&shim);
+    for method in ["POST", "DELETE", "OPTIONS"] {
+        let fields = [("Content-Length", "0")];
+        assert_eq!(words(&asker.ask(method, "/override/x", 200, &[], &fields)), set(""), "{method}");
+        assert_eq!(words(&asker.ask(method, "/never/x", 200, &[], &fields)), set("no-store"), "{method}");
+        let answer = asker.ask(method, "/override/x", 200, &["Cache-Control: private"], &fields);
+        assert_eq!(words(&answer), set("private"), "{method}");
+    }
+}
+
+#[test]
+fn class_when_by_path_or_by_type_then_the_first_match_decides() {
+    let origin = obedient();
+    let shim = Shim::start(classes(&origin));
+    let mut asker = Asker::new(&shim);
+    for (path, content_type, wanted) in [
+        ("/x", Some("text/html; charset=utf-8"), "max-age=200"),
+        ("/x", Some("TEXT/HTML"), "max-age=200"),
+        ("/x", Some("application/xhtml+xml"), "max-age=200"),
+        ("/x", Some("text/htmlx"), ""),
+        ("/x", Some("image/png"), ""),
+        ("/x", None, ""),
+        // An earlier class by path wins over a later one by type.
+        ("/override/x", Some("text/html"), "max-age=100"),
+        ("/a/b.woff2", Some("text/html"), "max-age=31536000, immutable"),
+        // Both given: both have to match.
+        ("/reports/x", Some("text/csv"), "max-age=300"),
+        ("/reports/x", Some("text/html"), "max-age=200"),
+        ("/other/x", Some("text/csv"), ""),
+        // Case and percent-encoding are no way around a rule; a query is no part of the path.
+        ("/OVERRIDE/x", None, "max-age=100"),
+        ("/%6fverride/x", None, "max-age=100"),
+        ("/a/b%2Ewoff2?c=d.png", None, "max-age=31536000, immutable"),
+        ("/a?x=/override/x", None, ""),
+        ("/a?b.woff2", None, ""),
+    ] {
+        let field = content_type.map(|value| format!("Content-Type: {value}"));
+        let said: Vec<_> = field.iter().map(String::as_str).collect();
+        let answer = asker.get(path, 200, &said);
+        assert_eq!(words(&answer), set(wanted), "{path} {content_type:?}");
+        // What the 200 says is what HEAD, a part and a revalidation say.
+        assert_eq!(words(&asker.ask("HEAD", path, 200, &said, &[])), set(wanted), "HEAD {path} {content_type:?}");
+        let mut part = said.clone();
+        part.push("Content-Range: bytes 0-4/10");
+        assert_eq!(words(&asker.get(path, 206, &part)), set(wanted), "206 of {path} {content_type:?}");
+        assert_eq!(words(&asker.get(path, 304, &said)), set(wanted), "304 of {path} {content_type:?}");
+    }
+    // A 304 without a type goes by the path rules alone, where a class has any.
+    assert_eq!(words(&asker.get("/reports/x", 304, &[])), set("max-age=300"));
+    assert_eq!(words(&asker.get("/x", 304, &[])), set(""));
+}
+
+#[test]
+fn page_when_the_origin_is_dead_then_is_no_store_under_every_rule() {
+    let closed = origin::ClosedPort::new();
+    let shim = Shim::start(Shim::config(closed.addr).with(CLASSES));
+    for path in ["/keep/x", "/default/x", "/override/x", "/never/x", "/edge/x", "/a.woff2", "/own-errors/x", "/x"] {
+        let answer = raw::fetch(shim.addr, path, &[]);
+        assert_eq!((answer.status, words(&answer)), (502, set("no-store")), "{path}");
+        for name in ["age", "expires", "etag", "last-modified", "surrogate-control"] {
+            assert!(answer.field(name).is_none(), "{name} on {path}: {:?}", answer.fields);
+        }
+    }
+}
+
+#[test]
+fn models_configuration_when_served_then_its_lifetime_is_on_its_endings_alone() {
+    let origin = obedient();
+    let file = std::fs::read_to_string(shim::repository("config/etsy.toml")).expect("the model's file");
+    let own = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[origin]\nurl = \"http://{}\"",
+        origin.addr
+    );
+    let shim = Shim::start(Config::default().with(&file).with(&own));
+    let mut asker = Asker::new(&shim);
+    let three_years = set("max-age=94670800");
+    for path in [
+        "/a.gif",
+        "/a.jpg",
+        "/a.jpeg",
+        "/a.png",
+        "/a.css",
+        "/a.js",
+        "/il/deep/er/a.b.JPG",
+        "/a.png?version=2",
+        "/a%2Epng",
+        "/.css",
+    ] {
+        for said in
+            [&[][..], &["Cache-Control: private"], &["Cache-Control: no-store", "Pragma: no-cache"], &["Expires: 0"]]
+        {
+            for status in [200, 206, 304, 301] {
+                let answer = asker.get(path, status, said);
+                assert_eq!(words(&answer), three_years, "{path} {status} {said:?}: {:?}", answer.fields);
+                assert!(answer.field("expires").is_none(), "{path} {status} {said:?}");
+            }
+        }
+        for status in [404, 500, 302, 403] {
+            let answer = asker.get(path, status, &[]);
+            assert!(!words(&answer).contains("max-age=94670800"), "{path} {status}: {:?}", answer.fields);
+        }
+        assert_eq!(words(&asker.get(path, 500, &["Cache-Control: max-age=9"])), set("no-store"), "{path}");
+    }
+    for path in ["/", "/xpng", "/png", "/a.pngx", "/a.png/", "/a.js/b", "/a.jp", "/a?b.png", "/a.html", "/a.json"] {
+        assert_eq!(words(&asker.get(path, 200, &[])), set(""), "{path}");
+        let answer = asker.get(path, 200, &["Cache-Control: max-age=60"]);
+        assert_eq!(words(&answer), set("max-age=60"), "{path}");
+    }
+    // Pages keep what the origin says; three CDNs are counted by the header's name.
+    let html = "Content-Type: text/html; charset=utf-8";
+    let answer =
+        asker.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);
+    assert_eq!(words(&answer), set("private"));
+    let pulls = [("provider", "edgecast"), ("class", "html"), ("code", "200")];
+    shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
+    assert_eq!(shim.metrics().value("edgeshim_pulls_total", &pulls).to_string(), "1");
+}

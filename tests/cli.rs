@@ -1,0 +1,592 @@
+//! The command line (spec §2): exit codes and words, every command's help, what `explain` says against what is really sent, and the
+//! demo from its first line to SIGTERM.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use support::shim::{binary, repository, run};
+use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
+
+const COMMANDS: [&str; 6] = ["run", "check", "demo", "explain", "providers", "completions"];
+
+/// Runs the binary in a folder: exit code, stdout, stderr.
+fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
+    let output = binary().args(arguments).current_dir(&**dir).output().expect("the edgeshim binary starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+// ---- check and run -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn check_when_the_file_is_right_then_0() {
+    let reference = repository("config/edgeshim.toml");
+    let (code, out, err) = run(&["check", "--config", reference.to_str().expect("a path in UTF-8")]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.trim_end().ends_with("edgeshim.toml: fine"), "{out}");
+    let model = repository("config/etsy.toml");
+    assert_eq!(run(&["check", "--config", model.to_str().expect("a path in UTF-8")]).0, 0);
+
+    let dir = temp_dir();
+    let (code, out, _) = run_in(&dir, &["check"]);
+    assert_eq!((code, out.trim_end()), (0, "the defaults: fine"), "no file is no problem");
+    dir.write("edgeshim.toml", "[server]\nidle_timeout = \"never\"\n");
+    let (code, out, _) = run_in(&dir, &["check"]);
+    assert_eq!(code, 1, "./edgeshim.toml is read when it is there: {out}");
+    assert!(out.contains("edgeshim.toml:2: server.idle_timeout: \"never\""), "{out}");
+}
+
+/// A mistake a block, each with the line it stands in, its key, its value, and a part of what to write instead.
+const WRONG: &str = r#"[server]
+listen = ["127.0.0.1"]
+idle_timeout = "75"
+max_headers = 0
+colour = "blue"
+[origin]
+url = "ftp://x"
+retries = "many"
+[identity]
+unknown = "ignore"
+[[provider]]
+name = "none"
+[[provider]]
+name = "fastly"
+preset = "fastlee"
+[[class]]
+name = "a"
+path = ["["]
+cache = { mode = "sometimes", ttl = "3 years" }
+[gzip]
+level = 12
+[whoopsie]
+default_locale = "xx"
+retry_after = 30
+[access_log]
+format = "xml"
+[colours]
+"#;
+
+const WRONG_LINES: [(usize, &str, &str, &str); 16] = [
+    (2, "server.listen[0]", "\"127.0.0.1\"", "write \"127.0.0.1:8080\""),
+    (3, "server.idle_timeout", "\"75\"", "\"75s\""),
+    (4, "server.max_headers", "0", "1"),
+    (5, "server.colour", "\"blue\"", "listen"),
+    (7, "origin.url", "\"ftp://x\"", "http://"),
+    (8, "origin.retries", "\"many\"", "write"),
+    (10, "identity.unknown", "\"ignore\"", "\"reject\""),
+    (12, "provider[0].name", "\"none\"", "write another"),
+    (15, "provider[1].preset", "\"fastlee\"", "\"fastly\""),
+    (18, "class[0].path[0]", "\"[\"", "write"),
+    (19, "class[0].cache.mode", "\"sometimes\"", "\"override\""),
+    (19, "class[0].cache.ttl", "\"3 years\"", "write"),
+    (21, "gzip.level", "12", "9"),
+    (23, "whoopsie.default_locale", "\"xx\"", "en"),
+    (24, "whoopsie.retry_after", "30", "\"30s\""),
+    (26, "access_log.format", "\"xml\"", "\"json\""),
+];
+
+#[test]
+fn check_when_there_are_many_problems_then_1_and_all_of_them_at_once() {
+    let dir = temp_dir();
+    dir.write("bad.toml", WRONG);
+    let (code, out, err) = run_in(&dir, &["check", "--config", "bad.toml"]);
+    assert_eq!((code, err.as_str()), (1, ""), "{out}");
+    for (line, key, value, instead) in WRONG_LINES {
+        let start = format!("bad.toml:{line}: {key}: {value} ");
+        let told = out.lines().find(|told| told.starts_with(&start));
+        let told = told.unwrap_or_else(|| panic!("nothing begins with {start:?} in:\n{out}"));
+        assert!(told[start.len()..].contains(instead), "{told}");
+    }
+    assert!(out.contains("colours"), "an unknown block is one of them:\n{out}");
+    let problems = out.lines().count() - 1;
+    assert_eq!(problems, WRONG_LINES.len() + 1, "{out}");
+    assert_eq!(out.lines().last(), Some(&*format!("bad.toml: {problems} problems")));
+
+    let (code, out, err) = run_in(&dir, &["run", "--config", "bad.toml"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    for (line, key, ..) in WRONG_LINES {
+        assert!(err.contains(&format!("bad.toml:{line}: {key}: ")), "run does not tell {key}:\n{err}");
+    }
+}
+
+#[test]
+fn check_when_the_file_cannot_be_read_then_1_and_run_2() {
+    let dir = temp_dir();
+    dir.write("broken.toml", "[server]\nlisten = [\n");
+    dir.write("latin.toml", b"# caf\xe9\n");
+    for (file, part) in [("absent.toml", "absent.toml"), ("broken.toml", "broken.toml:"), ("latin.toml", "latin.toml")]
+    {
+        let (code, out, _) = run_in(&dir, &["check", "--config", file]);
+        assert!(code == 1 && out.contains(part), "{file}: {code} {out}");
+        assert!(out.trim_end().ends_with(&format!("{file}: 1 problem")), "{out}");
+        for command in [&["run"][..], &["explain", "--path", "/"]] {
+            let mut arguments = command.to_vec();
+            arguments.extend(["--config", file]);
+            let (code, out, err) = run_in(&dir, &arguments);
+            assert!(code == 2 && out.is_empty() && err.contains(part), "{arguments:?}: {code} {err}");
+        }
+    }
+}
+
+#[test]
+fn run_when_a_port_is_taken_then_2_and_says_which() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("its address").to_string();
+    let other = Origin::start(support::origin::echo());
+    let serving = Shim::start(Shim::config(other.addr));
+    for taken in [taken, serving.addr.to_string(), serving.admin.to_string()] {
+        for (key, free) in [("server", "admin"), ("admin", "server")] {
+            let list = |address: &str, key: &str| {
+                if key == "server" { format!("[\"{address}\"]") } else { format!("\"{address}\"") }
+            };
+            let dir = temp_dir();
+            let config =
+                format!("[{key}]\nlisten = {}\n[{free}]\nlisten = {}\n", list(&taken, key), list("127.0.0.1:0", free));
+            // Not by `run_in`: were the port shared after all, this would serve and never end.
+            match Shim::try_start_in(dir, config) {
+                Ok(_) => panic!("{key}.listen = {taken} is shared with somebody else"),
+                Err((status, err)) => {
+                    assert_eq!(status.and_then(|status| status.code()), Some(2), "{err}");
+                    assert!(err.contains(&taken), "{err}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn usage_when_wrong_then_2_and_nothing_on_stdout() {
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["check", "--colour"],
+        &["check", "edgeshim.toml"],
+        &["run", "--config"],
+        &["explain"],
+        &["explain", "--path", "/", "--status", "99"],
+        &["explain", "--path", "/", "--response-header", "no colon"],
+        &["explain", "--path", "/", "--response-header", "b d: x"],
+        &["explain", "--path", "with space"],
+        &["explain", "--path", "no-slash.png"],
+        &["completions"],
+        &["completions", "tcsh"],
+        &["demo", "--listen", "nowhere"],
+        &["demo", "--visitors", "0"],
+    ] {
+        let (code, out, err) = run(arguments);
+        assert!(code == 2 && out.is_empty() && !err.is_empty(), "{arguments:?}: {code}\n{out}\n{err}");
+    }
+}
+
+// ---- help, version, lists ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn help_when_asked_for_then_every_command_has_an_example() {
+    let (code, out, err) = run(&["--help"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let listed: Vec<_> = out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    for command in COMMANDS {
+        assert!(listed.contains(&command), "{command} is not in the list: {listed:?}");
+    }
+    assert!(out.contains("Examples:\n  edgeshim "), "{out}");
+    for command in listed {
+        let (code, out, err) = run(&[command, "--help"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{command}");
+        assert!(out.contains(&format!("Usage: edgeshim {command}")), "{out}");
+        assert!(out.contains("Example") && out.contains(&format!("\n  edgeshim {command}")), "no example:\n{out}");
+    }
+}
+
+#[test]
+fn examples_in_help_when_copied_then_are_whole_lines_and_run() {
+    // A line that help has wrapped is two commands to a shell, and both are wrong.
+    let dir = temp_dir();
+    dir.write("edgeshim.toml", "");
+    let mut tried = 0;
+    for command in COMMANDS {
+        let (_, out, _) = run(&[command, "--help"]);
+        let (_, examples) = out.rsplit_once("Example").expect("an example");
+        for example in examples.lines().skip(1).filter(|line| !line.trim().is_empty()) {
+            let words = example.trim().strip_prefix("edgeshim ");
+            let words = words.unwrap_or_else(|| panic!("{command}: an example is cut in two before {example:?}"));
+            if command == "run" || command == "demo" {
+                // These two go on until a signal; others run them.
+                continue;
+            }
+            let words = words.split(" > ").next().unwrap_or_default();
+            let line = format!("{} {words}", env!("CARGO_BIN_EXE_edgeshim"));
+            let output = Command::new("sh").arg("-c").arg(&line).current_dir(&*dir).output().expect("a shell");
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            tried += 1;
+        }
+    }
+    assert!(tried >= 4, "{tried} examples");
+}
+
+#[test]
+fn version_when_asked_for_then_is_the_crates() {
+    for flag in ["--version", "-V"] {
+        let (code, out, err) = run(&[flag]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert_eq!(out.trim_end(), concat!("edgeshim ", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn providers_when_listed_then_all_14_presets_are_there() {
+    let (code, out, err) = run(&["providers"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let first: Vec<_> = out.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
+    let presets = [
+        "fastly",
+        "cloudflare",
+        "cloudfront",
+        "akamai",
+        "google",
+        "azure",
+        "bunny",
+        "keycdn",
+        "cdn77",
+        "gcore",
+        "imperva",
+        "edgecast",
+        "rfc9213",
+        "generic",
+    ];
+    let mut blocks = String::new();
+    for preset in presets {
+        assert_eq!(first.iter().filter(|word| **word == preset).count(), 1, "{preset}:\n{out}");
+        let _ = writeln!(blocks, "[[provider]]\nname = \"my-{preset}\"\npreset = \"{preset}\"");
+    }
+    // Each can really be configured by that name.
+    let dir = temp_dir();
+    dir.write("edgeshim.toml", &blocks);
+    let (code, out, _) = run_in(&dir, &["check"]);
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
+fn completions_when_written_then_name_every_command_and_parse() {
+    let dir = temp_dir();
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, err) = run(&["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        for word in COMMANDS.into_iter().chain(["config", "traffic", "response-header"]) {
+            assert!(out.contains(word), "{word} is not in the completions for {shell}");
+        }
+        let file = dir.write(shell, &out);
+        // Where the shell is installed, it has the last word.
+        let parsed = Command::new(shell).arg("-n").arg(file).stdin(Stdio::null()).output();
+        if let Ok(output) = parsed {
+            assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+// ---- explain ---------------------------------------------------------------------------------------------------------------
+
+const CLASSES: &str = r#"
+[[provider]]
+name = "fastly"
+[[class]]
+name = "image"
+path = ["*.gif", "*.png"]
+cache = { mode = "override", ttl = "94670800s" }
+gzip = false
+[[class]]
+name = "api"
+path = ["/api/*"]
+cache = { mode = "default", ttl = "2s", edge_ttl = "5s", stale_if_error = "1m" }
+[[class]]
+name = "secret"
+path = ["/account/*"]
+cache = { mode = "never" }
+[[class]]
+name = "html"
+content_type = ["text/html"]
+cache = { mode = "override", ttl = "10s", strip_cookies = true, vary = ["Accept-Encoding"] }
+"#;
+
+/// What `explain` says: the lines under one heading.
+fn said<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
+    out.lines().filter_map(|line| line.strip_prefix(what)).filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
+}
+
+#[test]
+fn explain_when_asked_then_names_class_rule_guards_and_fields() {
+    let dir = temp_dir();
+    dir.write("edgeshim.toml", CLASSES);
+    let explain = |arguments: &[&str]| {
+        let mut all = vec!["explain"];
+        all.extend_from_slice(arguments);
+        let (code, out, err) = run_in(&dir, &all);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}: {out}");
+        out
+    };
+    let out = explain(&["--path", "/a/logo.PNG", "--provider", "Fastly"]);
+    assert_eq!(said(&out, "request"), ["GET /a/logo.PNG"]);
+    assert!(said(&out, "provider")[0].starts_with("fastly "), "{out}");
+    assert!(said(&out, "class")[0].starts_with("image "), "{out}");
+    assert!(said(&out, "rule")[0].starts_with("override") && said(&out, "rule")[0].contains("94670800"), "{out}");
+    assert_eq!((said(&out, "guards"), said(&out, "caching")), (vec!["none"], vec!["overridden"]), "{out}");
+    assert!(said(&out, "out").iter().any(|line| line.starts_with("cache-control: max-age=94670800")), "{out}");
+
+    let out = explain(&["--path", "/a.png", "--response-header", "Set-Cookie: a=1"]);
+    assert!(said(&out, "provider")[0].starts_with("none "), "{out}");
+    assert_eq!(said(&out, "guards"), ["set_cookie"], "{out}");
+    assert!(said(&out, "out").iter().any(|line| line.starts_with("cache-control: private")), "{out}");
+
+    let out = explain(&["--path", "/x", "--provider", "bunny", "--response-header", "Cache-Control: max-age=60"]);
+    assert!(said(&out, "provider")[0].starts_with("other "), "{out}");
+    assert!(said(&out, "class")[0].starts_with("other "), "{out}");
+    assert!(said(&out, "out").contains(&"cache-control: max-age=60"), "the origin's own, not ours: {out}");
+
+    let out = explain(&["--path", "/account/x", "--method", "POST"]);
+    assert_eq!(said(&out, "request"), ["POST /account/x"]);
+    assert!(said(&out, "out").iter().any(|line| line.starts_with("cache-control: no-store")), "{out}");
+
+    let out = explain(&["--path", "/x", "--status", "503", "--response-header", "Content-Type: text/html"]);
+    assert!(said(&out, "page")[0].contains("page"), "{out}");
+    assert!(said(&out, "class")[0].starts_with("html "), "{out}");
+
+    // A file of its own by --config; strangers refused; another identity header by its name.
+    let other = "[identity]\nheader = \"X-Pulled-By\"\nunknown = \"reject\"\n[[provider]]\nname = \"akamai\"\n";
+    dir.write("other.toml", other);
+    let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "fastly"]);
+    assert!(said(&out, "answer")[0].starts_with("403"), "{out}");
+    let out = explain(&["--config", "other.toml", "--path", "/x"]);
+    assert!(said(&out, "answer")[0].starts_with("403"), "{out}");
+    assert!(out.to_ascii_lowercase().contains("x-pulled-by"), "the header has another name here: {out}");
+    let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "akamai"]);
+    assert!(said(&out, "answer").is_empty() && said(&out, "provider")[0].starts_with("akamai "), "{out}");
+}
+
+#[test]
+fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
+    let origin = Origin::start(|request, conn| {
+        let status = request.field("x-status").unwrap_or("200");
+        let said: Vec<_> = request.fields_named("x-say").iter().map(|field| format!("{field}\r\n")).collect();
+        let body = if status == "304" || request.method == "HEAD" { String::new() } else { "a".repeat(1000) };
+        let head = format!("HTTP/1.1 {status} X\r\n{}\r\n{body}", said.concat());
+        if conn.write_all(head.as_bytes()).is_ok() { After::Keep } else { After::Close }
+    });
+    let shim = Shim::start(Shim::config(origin.addr).with(CLASSES));
+    let dir = temp_dir();
+    dir.write("edgeshim.toml", CLASSES);
+    let length = "Content-Length: 1000";
+    for (method, path, status, asked, answered) in [
+        ("GET", "/a.png", "200", &[][..], &["Content-Type: image/png", "Cache-Control: private", "Expires: 0"][..]),
+        ("GET", "/a.png", "404", &[], &["Content-Type: text/html"]),
+        ("GET", "/api/x", "200", &["Accept-Encoding: gzip"], &["Content-Type: application/json", "ETag: \"a\""]),
+        ("GET", "/api/x", "200", &["Authorization: Basic YTpi"], &["Content-Type: application/json"]),
+        ("HEAD", "/api/x", "200", &["Accept-Encoding: gzip"], &["Content-Type: application/json", "ETag: \"a\""]),
+        (
+            "GET",
+            "/x",
+            "200",
+            &["Accept-Encoding: gzip;q=0"],
+            &["Content-Type: text/html", "Vary: Cookie", "Set-Cookie: a=1"],
+        ),
+        ("GET", "/x", "200", &["Accept-Encoding: gzip"], &["Content-Type: text/html", "Accept-Ranges: bytes"]),
+        ("GET", "/x", "200", &[], &["Content-Type: text/plain", "Vary: *", "Cache-Control: max-age=9"]),
+        (
+            "GET",
+            "/account/x",
+            "200",
+            &[],
+            &["Cache-Control: public, max-age=60", "Pragma: x", "Surrogate-Control: max-age=1"],
+        ),
+        (
+            "GET",
+            "/x",
+            "304",
+            &["If-None-Match: W/\"a\"", "Accept-Encoding: gzip"],
+            &["ETag: \"a\"", "Cache-Control: max-age=5"],
+        ),
+    ] {
+        let mut arguments = vec!["explain", "--method", method, "--path", path, "--status", status];
+        let mut fields = vec![("X-Status", status)];
+        for field in asked {
+            arguments.extend(["--request-header", field]);
+            fields.push(field.split_once(": ").expect("a field"));
+        }
+        for field in answered.iter().copied().chain((status != "304").then_some(length)) {
+            arguments.extend(["--response-header", field]);
+            fields.push(("X-Say", field));
+        }
+        let (code, out, err) = run_in(&dir, &arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+        let mut explained: Vec<_> =
+            said(&out, "out").iter().map(|line| line.split("   <- ").next().unwrap_or_default().to_owned()).collect();
+        explained.sort();
+        let answer = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
+        let mut sent: Vec<_> =
+            answer.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
+        // These belong to the connection and to the moment.
+        sent.retain(|line| !["date:", "connection:", "transfer-encoding:"].iter().any(|own| line.starts_with(own)));
+        sent.sort();
+        assert_eq!(explained, sent, "{arguments:?}\n{out}");
+    }
+}
+
+// ---- demo ------------------------------------------------------------------------------------------------------------------
+
+/// A demo under way; killed when dropped.
+struct Demo {
+    child: Child,
+    out: Arc<Mutex<String>>,
+    err: Arc<Mutex<String>>,
+}
+
+fn collect(stream: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let filled = Arc::clone(&text);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = filled.lock().unwrap_or_else(PoisonError::into_inner);
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+    text
+}
+
+impl Demo {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = binary();
+        command.arg("demo").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the edgeshim binary starts");
+        let out = collect(child.stdout.take().expect("a pipe"));
+        let err = collect(child.stderr.take().expect("a pipe"));
+        Self { child, out, err }
+    }
+
+    fn out(&self) -> String {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn err(&self) -> String {
+        self.err.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The address behind `words` on stderr, once it is there.
+    fn address(&self, words: &str) -> SocketAddr {
+        let mut found = None;
+        wait_until(Duration::from_secs(20), || {
+            let text = self.err();
+            // Whole lines alone: the newline is added with the line.
+            let after = text.lines().find_map(|line| line.split_once(words).map(|(_, rest)| rest.to_owned()));
+            found = after.and_then(|rest| rest.trim().trim_start_matches("http://").trim_end_matches('/').parse().ok());
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("no {words:?} in:\n{}", self.err()))
+    }
+
+    /// SIGTERM, and the exit code.
+    fn end(&mut self) -> Option<i32> {
+        let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status();
+        assert!(kill.is_ok_and(|status| status.success()));
+        let mut status = None;
+        wait_until(Duration::from_secs(20), || {
+            status = self.child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("no exit after SIGTERM:\n{}", self.err())).code()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn demo_when_there_is_traffic_then_every_cdn_is_counted_and_sigterm_ends_it() {
+    let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--traffic"]);
+    let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
+    assert!(wait_until(Duration::from_secs(10), || demo.out().contains("Ctrl-C")), "no hints:\n{}", demo.out());
+
+    // Everything that it says to try works as printed, on the ports that were free.
+    let hints = demo.out();
+    let line = regex::Regex::new(r"curl .*?'?http://([^/\s']+)(/[^\s']*)'?(.*)").expect("a pattern");
+    let field = regex::Regex::new("-H '([^:']+): ([^']+)'").expect("a pattern");
+    let mut tried = 0;
+    for hint in line.captures_iter(&hints) {
+        let addr: SocketAddr = hint[1].parse().unwrap_or_else(|_| panic!("{:?} is no address", &hint[1]));
+        assert!(addr == site || addr == admin, "{} is neither {site} nor {admin}", &hint[0]);
+        let pairs: Vec<_> =
+            field.captures_iter(&hint[3]).map(|pair| (pair[1].to_owned(), pair[2].to_owned())).collect();
+        let fields: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let answer = raw::fetch(addr, &hint[2], &fields);
+        let wanted = if hint[2].contains("status=503") { 503 } else { 200 };
+        assert_eq!(answer.status, wanted, "{}", &hint[0]);
+        if wanted == 503 {
+            assert_eq!(answer.field("content-language"), Some("fr"), "{}", &hint[0]);
+        }
+        tried += 1;
+    }
+    assert!(tried >= 4, "{tried} hints in:\n{hints}");
+    assert!(hints.contains(&site.to_string()) && hints.contains(&admin.to_string()), "{hints}");
+
+    let mut last = Metrics::default();
+    let mut first = None;
+    let moving = wait_until(Duration::from_secs(10), || {
+        last = Metrics::parse(&raw::fetch(admin, "/metrics", &[]).text());
+        let pulls =
+            ["fastly", "cloudflare", "akamai"].map(|cdn| last.sum("edgeshim_pulls_total", &[("provider", cdn)]));
+        let first = first.get_or_insert(pulls);
+        pulls.iter().zip(first.iter()).all(|(now, then)| now > then)
+    });
+    assert!(moving, "not every CDN pulls; the last scrape:\n{}", last.text);
+    assert!(!demo.err().contains("panicked"), "{}", demo.err());
+    assert_eq!(demo.end(), Some(0), "{}", demo.err());
+}
+
+#[test]
+fn demo_when_nobody_visits_then_nothing_is_counted_and_sigterm_ends_it() {
+    let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
+    let pulls =
+        || Metrics::parse(&raw::fetch(admin, "/metrics", &[]).text()).sum("edgeshim_pulls_total", &[]).to_string();
+    assert_eq!(pulls(), "0");
+    let answer = raw::fetch(site, "/", &[("X-CDN-Provider", "fastly"), ("Accept-Encoding", "gzip")]);
+    assert_eq!((answer.status, answer.field("content-encoding")), (200, Some("gzip")));
+    assert!(wait_until(Duration::from_secs(5), || pulls() == "1"), "{}", pulls());
+    assert_eq!(demo.end(), Some(0), "{}", demo.err());
+}
+
+#[test]
+fn demo_when_it_cannot_listen_then_2_and_says_what_to_do() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("its address").to_string();
+    for (listen, admin, part) in [
+        (taken.as_str(), "127.0.0.1:0", taken.as_str()),
+        ("127.0.0.1:0", taken.as_str(), taken.as_str()),
+        ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.1"),
+    ] {
+        let mut demo = Demo::start(&["--listen", listen, "--admin", admin]);
+        let mut status = None;
+        wait_until(Duration::from_secs(20), || {
+            status = demo.child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        let code = status.unwrap_or_else(|| panic!("it serves on {listen} and {admin}")).code();
+        assert!(wait_until(Duration::from_secs(5), || demo.err().contains(part)), "{}", demo.err());
+        assert_eq!(code, Some(2), "{}", demo.err());
+    }
+}

@@ -1,0 +1,683 @@
+//! gzip from end to end (spec §7): what is decoded is what the origin sent, whatever its length, framing and the request; what must
+//! not be touched is not; streams flow; a cut body stays cut.
+//!
+//! The origin says what the request asks it to: `X-Size` bytes of text, framed as `X-Framing` says (`length`, `chunked`, `close`),
+//! with `X-Status` and each `X-Say` as a field of the answer.
+
+mod support;
+
+use flate2::bufread::GzDecoder;
+use flate2::{Decompress, FlushDecompress};
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use support::http1::Framing;
+use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
+
+/// Text that compresses about as well as HTML does, and is nowhere the same: a byte that is lost or moved shows.
+fn text(size: usize) -> Vec<u8> {
+    static LONGEST: OnceLock<Vec<u8>> = OnceLock::new();
+    let longest = LONGEST.get_or_init(|| {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut text = String::new();
+        while text.len() < (3 << 20) + 16 {
+            let _ = writeln!(text, "<p class=\"row-{}\">{:x}</p>", text.len(), random.u32(..));
+        }
+        text.into_bytes()
+    });
+    longest[..size].to_vec()
+}
+
+fn obey(request: &Request, conn: &mut Conn) -> After {
+    let number =
+        |name: &str, default: usize| request.field(name).and_then(|value| value.parse().ok()).unwrap_or(default);
+    let body = text(number("x-size", 1000));
+    let mut head = format!("HTTP/1.1 {} X\r\n", number("x-status", 200));
+    for field in request.fields_named("x-say") {
+        let _ = write!(head, "{field}\r\n");
+    }
+    if request.field("x-status") == Some("304") {
+        head.push_str("\r\n");
+        return if conn.write_all(head.as_bytes()).is_ok() { After::Keep } else { After::Close };
+    }
+    let framing = request.field("x-framing").unwrap_or("length");
+    let mut message = head.into_bytes();
+    let mut after = After::Keep;
+    let framed = match framing {
+        "length" => {
+            message.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+            body
+        }
+        "chunked" => {
+            message.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            let mut framed = Vec::with_capacity(body.len() + 1024);
+            for chunk in body.chunks(number("x-chunk", 5000).max(1)) {
+                framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                framed.extend_from_slice(chunk);
+                framed.extend_from_slice(b"\r\n");
+            }
+            framed.extend_from_slice(b"0\r\n\r\n");
+            framed
+        }
+        _ => {
+            message.extend_from_slice(b"Connection: close\r\n\r\n");
+            after = After::Close;
+            body
+        }
+    };
+    if request.method != "HEAD" {
+        message.extend_from_slice(&framed);
+    }
+    if conn.write_all(&message).is_ok() { after } else { After::Close }
+}
+
+const HTML: &str = "Content-Type: text/html; charset=utf-8";
+
+/// A request of the scripted origin, through the shim.
+struct Ask<'a> {
+    method: &'a str,
+    size: usize,
+    status: u16,
+    framing: &'a str,
+    chunk: usize,
+    say: Vec<&'a str>,
+    fields: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Ask<'a> {
+    /// HTML of that size, asked for with gzip.
+    fn html(size: usize) -> Self {
+        let fields = vec![("Accept-Encoding", "gzip")];
+        Self { method: "GET", size, status: 200, framing: "length", chunk: 5000, say: vec![HTML], fields }
+    }
+
+    fn method(mut self, method: &'a str) -> Self {
+        self.method = method;
+        self
+    }
+
+    fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    fn framing(mut self, framing: &'a str) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    fn say(mut self, fields: &[&'a str]) -> Self {
+        self.say.extend_from_slice(fields);
+        self
+    }
+
+    /// In place of the type and whatever else was said.
+    fn say_only(mut self, fields: &[&'a str]) -> Self {
+        self.say = fields.to_vec();
+        self
+    }
+
+    /// In place of `Accept-Encoding: gzip`.
+    fn fields(mut self, fields: &[(&'a str, &'a str)]) -> Self {
+        self.fields = fields.to_vec();
+        self
+    }
+
+    fn send(&self, client: &mut Raw) -> Response {
+        let (size, status, chunk) = (self.size.to_string(), self.status.to_string(), self.chunk.to_string());
+        let mut fields = vec![
+            ("Connection", "keep-alive"),
+            ("X-Size", &*size),
+            ("X-Status", &*status),
+            ("X-Framing", self.framing),
+            ("X-Chunk", &*chunk),
+        ];
+        fields.extend(self.say.iter().map(|field| ("X-Say", *field)));
+        fields.extend_from_slice(&self.fields);
+        client.send(raw::request(self.method, "/", &fields, b""));
+        let answer = if self.method == "HEAD" { client.response_to_head() } else { client.response() };
+        let answer = answer.unwrap_or_else(|why| panic!("{why:?} to {fields:?}"));
+        assert_eq!((answer.status, answer.problems.len()), (self.status, 0), "{fields:?}: {:?}", answer.problems);
+        answer
+    }
+}
+
+fn is_gzip(answer: &Response) -> bool {
+    match answer.fields_named("content-encoding")[..] {
+        [] => false,
+        ["gzip"] => true,
+        ref other => panic!("Content-Encoding {other:?}"),
+    }
+}
+
+/// The content; panics unless it is one whole gzip member, its CRC and length right, with nothing behind it.
+fn decoded(answer: &Response) -> Vec<u8> {
+    assert!(answer.complete, "the body is cut: {:?}", answer.fields);
+    if !is_gzip(answer) {
+        return answer.body.clone();
+    }
+    let mut content = Vec::new();
+    let mut rest = &answer.body[..];
+    GzDecoder::new(&mut rest).read_to_end(&mut content).unwrap_or_else(|error| panic!("no whole gzip member: {error}"));
+    assert!(rest.is_empty(), "{} bytes behind the gzip member", rest.len());
+    content
+}
+
+/// Whether Vary, which is one line at most, names Accept-Encoding; once.
+fn varies(answer: &Response) -> bool {
+    let lines = answer.fields_named("vary");
+    assert!(lines.len() <= 1, "{lines:?}");
+    let members = lines.iter().flat_map(|line| line.split(','));
+    match members.filter(|member| member.trim().eq_ignore_ascii_case("accept-encoding")).count() {
+        0 => false,
+        1 => true,
+        _ => panic!("{lines:?}"),
+    }
+}
+
+fn start() -> (Origin, Shim, Raw) {
+    let origin = Origin::start(obey);
+    let shim = Shim::start(Shim::config(origin.addr));
+    let client = Raw::connect(shim.addr);
+    (origin, shim, client)
+}
+
+#[test]
+fn body_when_compressed_then_decodes_to_what_the_origin_sent() {
+    let (_origin, _shim, mut client) = start();
+    for size in [0, 1, 255, 256, 1000, (16 << 10) - 1, 16 << 10, (16 << 10) + 1, 100 << 10, 3 << 20] {
+        for framing in ["length", "chunked", "close"] {
+            for (encoding, wanted) in [("gzip", true), ("identity", false)] {
+                let case = format!("{size} bytes, {framing}, {encoding}");
+                let answer =
+                    Ask::html(size).framing(framing).fields(&[("Accept-Encoding", encoding)]).send(&mut client);
+                assert!(decoded(&answer) == text(size), "{case}: other bytes");
+                let short = framing == "length" && size < 256;
+                assert_eq!(is_gzip(&answer), wanted && !short, "{case}: {:?}", answer.fields);
+                assert!(varies(&answer) || short, "{case}: {:?}", answer.fields);
+                match answer.framing {
+                    // The length of what is compressed is not known before its end.
+                    Some(Framing::Chunked) => assert!(is_gzip(&answer) || framing != "length", "{case}"),
+                    Some(Framing::Length(length)) => assert_eq!(length, answer.body.len() as u64, "{case}"),
+                    other => panic!("{case}: {other:?}"),
+                }
+                if is_gzip(&answer) && size >= 1000 {
+                    assert!(answer.body.len() < size * 3 / 4, "{case}: {} bytes are not small", answer.body.len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn accept_encoding_when_weighed_then_gzip_only_where_it_is_wanted() {
+    let (_origin, _shim, mut client) = start();
+    for (lines, wanted) in [
+        (&["gzip"][..], true),
+        (&["GZip"], true),
+        (&["x-gzip"], true),
+        (&["*"], true),
+        (&["gzip, deflate, br, zstd"], true),
+        (&["br", "gzip;q=0.1"], true),
+        (&["gzip;q=1.000"], true),
+        (&["gzip;q=0.001"], true),
+        (&["identity;q=0, gzip;q=0.5"], true),
+        (&["identity;q=0.5, gzip;q=0.5"], true),
+        (&[], false),
+        (&[""], false),
+        (&["identity"], false),
+        (&["br, zstd"], false),
+        (&["gzip;q=0"], false),
+        (&["gzip;q=0.000, *"], false),
+        (&["*;q=0"], false),
+        (&["identity, gzip;q=0.5"], false),
+        (&["identity;q=0"], false),
+        (&["gzip;q=0.0000"], false),
+        (&["gzip;q=2"], false),
+        (&["gzipx"], false),
+    ] {
+        let fields: Vec<_> = lines.iter().map(|line| ("Accept-Encoding", *line)).collect();
+        let answer = Ask::html(1000).fields(&fields).send(&mut client);
+        assert_eq!(is_gzip(&answer), wanted, "{lines:?}");
+        assert!(varies(&answer), "{lines:?}: who asks otherwise gets it otherwise");
+        assert!(decoded(&answer) == text(1000), "{lines:?}");
+        // A proxy in between is no reason to refuse it, and none to give it.
+        let via: Vec<_> = fields.iter().copied().chain([("Via", "1.1 some-cdn")]).collect();
+        assert_eq!(is_gzip(&Ask::html(1000).fields(&via).send(&mut client)), wanted, "{lines:?} with Via");
+    }
+}
+
+#[test]
+fn answer_when_it_must_not_be_compressed_then_is_left_as_it_is() {
+    let (_origin, _shim, mut client) = start();
+    for (case, ask) in [
+        ("an image", Ask::html(1000).say_only(&["Content-Type: image/png"])),
+        ("a JPEG", Ask::html(1000).say_only(&["Content-Type: image/jpeg"])),
+        ("a packed font", Ask::html(1000).say_only(&["Content-Type: font/woff2"])),
+        ("no type", Ask::html(1000).say_only(&[])),
+        ("br already", Ask::html(1000).say(&["Content-Encoding: br", "ETag: \"b\""])),
+        ("no-transform", Ask::html(1000).say(&["Cache-Control: max-age=60, No-Transform"])),
+        (
+            "no-transform on a line of its own",
+            Ask::html(1000).say(&["Cache-Control: public", "Cache-Control: no-transform"]),
+        ),
+        ("a part", Ask::html(1000).status(206).say(&["Content-Range: bytes 0-999/5000"])),
+        ("Content-Range on a 200", Ask::html(1000).say(&["Content-Range: bytes 0-999/1000"])),
+        ("201", Ask::html(1000).status(201)),
+        ("301", Ask::html(1000).status(301)),
+        ("403", Ask::html(1000).status(403)),
+        ("255 bytes", Ask::html(255)),
+        ("a tag that cannot become weak", Ask::html(1000).say(&["ETag: plain"])),
+    ] {
+        let answer = ask.say(&["X-Case: 1"]).send(&mut client);
+        assert!(answer.complete && answer.body == text(answer.body.len()), "{case}: other bytes");
+        assert_eq!(answer.framing, Some(Framing::Length(answer.body.len() as u64)), "{case}: {:?}", answer.fields);
+        let coding = answer.field("content-encoding");
+        assert_eq!(coding, (case == "br already").then_some("br"), "{case}");
+        if case == "br already" {
+            assert_eq!(answer.field("etag"), Some("\"b\""));
+        }
+    }
+    for status in [203, 404, 410] {
+        let answer = Ask::html(1000).status(status).send(&mut client);
+        assert!(is_gzip(&answer) && decoded(&answer) == text(1000), "{status} is compressed");
+    }
+    for kind in ["application/json", "image/svg+xml", "text/css", "application/ld+json", "TEXT/PLAIN"] {
+        let field = format!("Content-Type: {kind}");
+        let answer = Ask::html(1000).say_only(&[&field]).send(&mut client);
+        assert!(is_gzip(&answer) && decoded(&answer) == text(1000), "{kind} is compressed");
+    }
+}
+
+#[test]
+fn part_when_of_something_compressible_then_is_plain_and_varies_like_the_whole() {
+    // A 206 carries the Vary that the 200 would have (RFC 9110 §15.3.7): a cache joins it with the rest by that.
+    let (_origin, _shim, mut client) = start();
+    for encoding in ["gzip", "identity"] {
+        let fields = [("Accept-Encoding", encoding), ("Range", "bytes=0-999")];
+        let part = Ask::html(1000).status(206).say(&["Content-Range: bytes 0-999/5000", "ETag: \"s\""]).fields(&fields);
+        let answer = part.send(&mut client);
+        assert!(!is_gzip(&answer) && answer.body == text(1000), "{encoding}");
+        assert_eq!((answer.field("etag"), answer.field("content-range")), (Some("\"s\""), Some("bytes 0-999/5000")));
+        assert!(varies(&answer), "{encoding}: {:?}", answer.fields);
+    }
+}
+
+#[test]
+fn range_when_the_origin_ignores_it_then_the_whole_is_plain() {
+    let (origin, _shim, mut client) = start();
+    let fields = [("Accept-Encoding", "gzip"), ("Range", "bytes=0-99")];
+    let answer = Ask::html(1000).say(&["Accept-Ranges: bytes"]).fields(&fields).send(&mut client);
+    assert!(!is_gzip(&answer) && varies(&answer) && answer.body == text(1000));
+    assert_eq!(answer.field("accept-ranges"), Some("bytes"));
+    assert_eq!(origin.last().field("range"), Some("bytes=0-99"), "the range reaches the origin");
+}
+
+#[test]
+fn head_of_a_compressed_answer_when_asked_then_says_nothing_of_the_plain_bytes() {
+    let (_origin, _shim, mut client) = start();
+    let said = [
+        "ETag: \"strong\"",
+        "Accept-Ranges: bytes",
+        "Content-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==",
+        "Digest: sha-256=4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo=",
+        "Repr-Digest: sha-256=:4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo=:",
+        "Content-Digest: sha-256=:4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo=:",
+        "Last-Modified: Tue, 01 Jul 2025 00:00:00 GMT",
+        "Vary: Origin",
+        "Vary: accept-encoding, X-Own",
+    ];
+    let answer = Ask::html(1000).say(&said).send(&mut client);
+    assert!(is_gzip(&answer) && varies(&answer));
+    for gone in ["accept-ranges", "content-md5", "digest", "repr-digest", "content-digest", "content-length"] {
+        assert!(answer.field(gone).is_none(), "{gone}: {:?}", answer.fields);
+    }
+    assert_eq!(answer.fields_named("etag"), ["W/\"strong\""]);
+    assert_eq!(answer.field("last-modified"), Some("Tue, 01 Jul 2025 00:00:00 GMT"));
+    let vary = answer.field("vary").unwrap_or_default().to_ascii_lowercase();
+    assert!(vary.contains("origin") && vary.contains("x-own"), "{vary}");
+
+    let plain = Ask::html(1000).say(&said).fields(&[]).send(&mut client);
+    assert!(!is_gzip(&plain) && varies(&plain));
+    assert_eq!((plain.field("etag"), plain.field("accept-ranges")), (Some("\"strong\""), Some("bytes")));
+    assert!(plain.field("content-md5").is_some() && plain.field("repr-digest").is_some());
+    let weak = Ask::html(1000).say(&["ETag: W/\"w\""]).send(&mut client);
+    assert_eq!(weak.fields_named("etag"), ["W/\"w\""]);
+    let star = Ask::html(1000).say(&["Vary: *"]).send(&mut client);
+    assert_eq!(star.fields_named("vary"), ["*"], "nothing is added to a star");
+}
+
+#[test]
+fn head_request_when_get_would_be_compressed_then_has_the_same_fields() {
+    let (_origin, _shim, mut client) = start();
+    // Framing and Date may differ: a HEAD has nothing to frame (RFC 9110 §9.3.2).
+    let comparable = |answer: &Response| {
+        let mut fields: Vec<_> =
+            answer.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+        fields.retain(|(name, _)| name != "date" && name != "transfer-encoding");
+        fields.sort();
+        fields
+    };
+    for encoding in ["gzip", "identity", "br", ""] {
+        for (size, framing) in [(0, "length"), (255, "length"), (256, "length"), (5000, "length"), (5000, "chunked")] {
+            for say in [&[HTML, "ETag: \"a\"", "Accept-Ranges: bytes"][..], &["Content-Type: image/png", "ETag: \"a\""]]
+            {
+                let fields = [("Accept-Encoding", encoding)];
+                let get = Ask::html(size).framing(framing).say_only(say).fields(&fields).send(&mut client);
+                let head =
+                    Ask::html(size).method("HEAD").framing(framing).say_only(say).fields(&fields).send(&mut client);
+                assert!(head.body.is_empty() && head.complete);
+                assert_eq!(comparable(&head), comparable(&get), "{encoding:?}, {size} bytes, {framing}, {say:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn validators_when_they_come_back_then_match_at_the_origin() {
+    // What left as W/"a" is "a" at the origin: If-Match compares strongly there (RFC 9110 §13.1.1), and some origins compare texts.
+    let (origin, _shim, mut client) = start();
+    for (name, sent, wanted) in [
+        ("If-None-Match", "W/\"a\"", "\"a\""),
+        ("If-None-Match", "\"a\"", "\"a\""),
+        ("If-None-Match", "*", "*"),
+        ("If-Match", "W/\"a\"", "\"a\""),
+    ] {
+        let ask =
+            Ask::html(1000).status(304).say(&["ETag: \"a\""]).fields(&[("Accept-Encoding", "gzip"), (name, sent)]);
+        ask.send(&mut client);
+        let seen = origin.last();
+        let lines = seen.fields_named(name);
+        let tags: Vec<_> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
+        assert!(
+            tags.contains(&wanted),
+            "{name}: {sent} reached the origin as {tags:?}, and {wanted} does not match it"
+        );
+    }
+}
+
+#[test]
+fn not_modified_when_it_was_compressed_then_says_what_the_200_would() {
+    let (_origin, _shim, mut client) = start();
+    let revalidated = |client: &mut Raw, encoding, tag, say: &[&str]| {
+        let fields = [("Accept-Encoding", encoding), ("If-None-Match", tag)];
+        let answer = Ask::html(1000).status(304).say_only(say).fields(&fields).send(client);
+        assert!(!is_gzip(&answer) && answer.body.is_empty());
+        (varies(&answer), answer.field("etag").unwrap_or_default().to_owned())
+    };
+    let tag = "ETag: \"a\"";
+    assert_eq!(revalidated(&mut client, "gzip", "W/\"a\"", &[tag, HTML]), (true, "W/\"a\"".to_owned()));
+    assert_eq!(revalidated(&mut client, "gzip", "W/\"a\"", &[tag]), (true, "W/\"a\"".to_owned()), "no type in a 304");
+    assert_eq!(revalidated(&mut client, "identity", "\"a\"", &[tag, HTML]), (true, "\"a\"".to_owned()));
+    let image = "Content-Type: image/png";
+    assert_eq!(revalidated(&mut client, "gzip", "\"a\"", &[tag, image]), (false, "\"a\"".to_owned()));
+}
+
+#[test]
+fn settings_when_they_forbid_it_then_nothing_is_compressed() {
+    let origin = Origin::start(obey);
+    let class = "[[class]]\nname = \"all\"\npath = [\"/*\"]\ngzip = false";
+    for (piece, size, wanted) in [
+        ("[gzip]\nenabled = false", 1000, false),
+        (class, 1000, false),
+        ("[gzip]\nmin_bytes = 1001", 1000, false),
+        ("[gzip]\nmin_bytes = 1000\nlevel = 9", 1000, true),
+        ("[gzip]\ntypes = [\"application/json\"]", 1000, false),
+    ] {
+        let shim = Shim::start(Shim::config(origin.addr).with(piece));
+        let answer = Ask::html(size).send(&mut Raw::connect(shim.addr));
+        assert_eq!((is_gzip(&answer), varies(&answer)), (wanted, wanted), "{piece}");
+        assert!(decoded(&answer) == text(size), "{piece}");
+    }
+}
+
+// ---- streams -------------------------------------------------------------------------------------------------------------
+
+/// Takes chunked framing off bytes as they come, and inflates them.
+struct Inflating {
+    framed: Vec<u8>,
+    packed: Vec<u8>,
+    inflate: Decompress,
+    header: bool,
+    content: Vec<u8>,
+}
+
+impl Inflating {
+    fn new() -> Self {
+        let inflate = Decompress::new(false);
+        Self { framed: Vec::new(), packed: Vec::new(), inflate, header: false, content: Vec::new() }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.framed.extend_from_slice(bytes);
+        while let Some(end) = self.framed.windows(2).position(|pair| pair == b"\r\n") {
+            let digits = std::str::from_utf8(&self.framed[..end]).expect("a chunk's size");
+            let size = usize::from_str_radix(digits, 16).expect("a chunk's size");
+            if self.framed.len() < end + 4 + size {
+                break;
+            }
+            self.packed.extend_from_slice(&self.framed[end + 2..end + 2 + size]);
+            self.framed.drain(..end + 4 + size);
+        }
+        if !self.header && self.packed.len() >= 10 {
+            // RFC 1952 §2.3: no flags, so that the header is these ten bytes.
+            assert_eq!(self.packed[..4], [0x1f, 0x8b, 8, 0]);
+            self.packed.drain(..10);
+            self.header = true;
+        }
+        if self.header {
+            self.content.reserve(64 * 1024);
+            let before = self.inflate.total_in();
+            self.inflate.decompress_vec(&self.packed, &mut self.content, FlushDecompress::None).expect("deflate");
+            let used = usize::try_from(self.inflate.total_in() - before).expect("a count");
+            self.packed.drain(..used);
+        }
+    }
+}
+
+/// Sends pieces through a stream of that type when told to, and measures how long each takes to be readable at the other end.
+fn delays(content_type: &str, more: &str) -> Vec<Duration> {
+    let (go, wait) = mpsc::channel::<String>();
+    let wait = std::sync::Mutex::new(wait);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{more}Transfer-Encoding: chunked\r\n\r\n");
+    let origin = Origin::start(move |_, conn| {
+        let mut alive = conn.write_all(head.as_bytes()).is_ok();
+        let wait = wait.lock().expect("one stream");
+        while let (true, Ok(piece)) = (alive, wait.recv()) {
+            alive = conn.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).is_ok();
+        }
+        After::Close
+    });
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    client.send(raw::request("GET", "/", &[("Accept-Encoding", "gzip")], b""));
+    let answer = client.response_head().expect("the head, before any piece of the body");
+    assert!(is_gzip(&answer), "{:?}", answer.fields);
+    let mut reading = Inflating::new();
+    let mut sent = String::new();
+    let mut measured = Vec::new();
+    for number in 0..6 {
+        let piece = format!("data: {{\"event\": {number}, \"filler\": \"{}\"}}\n\n", "x".repeat(number * 300));
+        sent.push_str(&piece);
+        let from = Instant::now();
+        go.send(piece).expect("the origin listens");
+        while reading.content != sent.as_bytes() {
+            assert!(sent.as_bytes().starts_with(&reading.content), "other bytes");
+            let bytes = client.more().unwrap_or_else(|error| panic!("piece {number} does not come: {error}"));
+            assert!(!bytes.is_empty(), "the stream ended");
+            reading.take(&bytes);
+        }
+        measured.push(from.elapsed());
+    }
+    measured
+}
+
+/// The median: one late piece on a busy machine is the machine's, most of them late are ours.
+fn median(mut delays: Vec<Duration>) -> Duration {
+    delays.sort();
+    delays[delays.len() / 2]
+}
+
+#[test]
+fn event_stream_when_an_event_comes_then_it_is_through_within_200_ms() {
+    for more in ["", "Cache-Control: no-cache\r\n"] {
+        let delays = delays("text/event-stream", more);
+        assert!(median(delays.clone()) <= Duration::from_millis(200), "{delays:?}");
+    }
+}
+
+#[test]
+fn page_when_it_trickles_then_each_piece_is_through_within_400_ms() {
+    let delays = delays("text/html", "");
+    assert!(median(delays.clone()) <= Duration::from_millis(400), "{delays:?}");
+}
+
+#[test]
+fn trailers_when_the_body_is_compressed_then_stay() {
+    let body = text(5000);
+    let fields = [("Content-Type", "text/html"), ("Trailer", "X-Sum")];
+    let origin = Origin::start(origin::chunked(&fields, &[&body[..2000], &body[2000..]], &[("X-Sum", "9")]));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let asked = [("Accept-Encoding", "gzip"), ("TE", "trailers"), ("Connection", "TE, close")];
+    let answer = raw::fetch(shim.addr, "/", &asked);
+    assert!(is_gzip(&answer) && decoded(&answer) == body && answer.problems.is_empty());
+    let trailers: Vec<_> =
+        answer.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
+    assert_eq!(trailers, [("x-sum".to_owned(), "9")]);
+}
+
+#[test]
+fn body_when_the_origin_breaks_it_off_then_is_never_ended_as_if_it_were_whole() {
+    let origin = Origin::start(|request, conn| {
+        let body = text(300_000);
+        let length = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 300000\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let sent = match request.target.as_str() {
+            "/length/0" => (length, vec![]),
+            "/length/1" => (length, body[..1].to_vec()),
+            "/length/most" => (length, body[..299_999].to_vec()),
+            "/chunked/0" => (chunked, vec![]),
+            "/chunked/within" => (chunked, [b"493e0\r\n", &body[..1000]].concat()),
+            _ => (chunked, [b"3e8\r\n", &body[..1000], b"\r\n"].concat()),
+        };
+        let _ = conn.write_all(sent.0.as_bytes()).and_then(|()| conn.write_all(&sent.1));
+        if request.target.ends_with("most") { After::Reset } else { After::Close }
+    });
+    let shim = Shim::start(Shim::config(origin.addr));
+    for target in ["/length/0", "/length/1", "/length/most", "/chunked/0", "/chunked/within", "/chunked/between"] {
+        for encoding in ["gzip", "identity"] {
+            let mut client = Raw::connect(shim.addr);
+            client.send(raw::request("GET", target, &[("Accept-Encoding", encoding)], b""));
+            // A page in its place is as honest, as long as nothing of the answer has gone out.
+            let Ok(answer) = client.response() else { continue };
+            if answer.status == 502 {
+                continue;
+            }
+            assert!(
+                !answer.complete,
+                "{target}, {encoding}: cut at the origin, whole for the CDN: {:?}",
+                answer.fields
+            );
+            assert_eq!(is_gzip(&answer), encoding == "gzip", "{target}");
+            let mut content = Vec::new();
+            if encoding == "gzip" {
+                let ended = GzDecoder::new(&answer.body[..]).read_to_end(&mut content);
+                assert!(ended.is_err(), "{target}: the gzip member has its end all the same");
+            } else {
+                content.clone_from(&answer.body);
+            }
+            assert!(text(300_000).starts_with(&content), "{target}, {encoding}: other bytes");
+        }
+    }
+}
+
+#[test]
+fn large_bodies_when_interleaved_then_do_not_mix() {
+    let origin = Origin::start(obey);
+    // One worker, so that both compressors take turns on one thread.
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
+    let sizes = [3 << 20, (3 << 20) - 12_345];
+    let mut clients: Vec<_> = sizes
+        .iter()
+        .map(|size| {
+            let mut client = Raw::connect(shim.addr);
+            let size = size.to_string();
+            let fields = [("X-Size", &*size), ("X-Framing", "chunked"), ("X-Say", HTML), ("Accept-Encoding", "gzip")];
+            client.send(raw::request("GET", "/", &fields, b""));
+            let head = client.response_head().expect("a head");
+            assert!(is_gzip(&head), "{:?}", head.fields);
+            (client, Inflating::new())
+        })
+        .collect();
+    let mut open = [true; 2];
+    while open.contains(&true) {
+        for (at, (client, reading)) in clients.iter_mut().enumerate().filter(|(at, _)| open[*at]).collect::<Vec<_>>() {
+            let bytes = client.more().expect("bytes");
+            open[at] = !bytes.is_empty();
+            reading.take(&bytes);
+            // Whoever has it all reads no further: the end of the stream is another test's.
+            if reading.content.len() == sizes[at] {
+                open[at] = false;
+            }
+        }
+    }
+    for (at, (_, reading)) in clients.iter().enumerate() {
+        assert!(reading.content == text(sizes[at]), "body {at} has other bytes");
+    }
+}
+
+// ---- everything at once ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn combinations_when_drawn_at_random_then_every_body_is_right() {
+    let (_origin, shim, mut client) = start();
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..500 {
+        let size = match random.u8(..10) {
+            0 => random.usize(..4),
+            1..=3 => random.usize(200..300),
+            4..=8 => random.usize(..40_000),
+            _ => random.usize(..200_000),
+        };
+        let encoding = ["gzip", "identity", "gzip;q=0", "br, gzip", "*", "deflate", ""][random.usize(..7)];
+        let wants = matches!(encoding, "gzip" | "br, gzip" | "*");
+        let framing = ["length", "chunked", "close"][random.usize(..3)];
+        let status = [200, 200, 200, 203, 404, 410, 201, 403][random.usize(..8)];
+        let kind = [HTML, "Content-Type: application/json", "Content-Type: image/gif"][random.usize(..3)];
+        let mut say = vec![kind];
+        let (tag, locked) = (random.bool(), random.u8(..8) == 0);
+        if tag {
+            say.push("ETag: \"t\"");
+        }
+        if locked {
+            say.push("Cache-Control: no-transform");
+        }
+        let method = if random.u8(..6) == 0 { "HEAD" } else { "GET" };
+        let mut ask = Ask::html(size).method(method).status(status).framing(framing).say_only(&say);
+        ask.fields = vec![("Accept-Encoding", encoding)];
+        ask.chunk = [1 + random.usize(..50), 1000, 8192, 100_000][random.usize(..4)];
+        if ask.chunk < 51 && size > 5000 {
+            ask.chunk = 500;
+        }
+        let case =
+            format!("seed {seed}, round {round}: {method} {size} bytes by {framing}, {status}, {say:?}, {encoding:?}");
+        if random.u8(..20) == 0 {
+            client = Raw::connect(shim.addr);
+        }
+        let answer = ask.send(&mut client);
+        let could = matches!(status, 200 | 203 | 404 | 410) && kind != "Content-Type: image/gif" && !locked;
+        let could = could && (framing != "length" || size >= 256);
+        assert_eq!(is_gzip(&answer), could && wants, "{case}: {:?}", answer.fields);
+        assert_eq!(varies(&answer), could, "{case}: {:?}", answer.fields);
+        if tag {
+            let wanted = if could && wants { "W/\"t\"" } else { "\"t\"" };
+            assert_eq!(answer.fields_named("etag"), [wanted], "{case}");
+        }
+        if method == "GET" {
+            assert!(decoded(&answer) == text(size), "{case}: other bytes");
+        }
+    }
+}

@@ -1,0 +1,775 @@
+//! What a proxy owes both sides (spec §4): fields of one hop stay on it, the trail of a message is written down, framing is never
+//! ambiguous, and targets and end-to-end fields arrive byte for byte.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use support::http1::Framing;
+use support::{After, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, wait_until};
+
+/// A request in HTTP/2 by prior knowledge; the answer's head, body and trailers.
+fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts, Bytes, Option<http::HeaderMap>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let exchange = async move {
+        let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let answer = sender.send_request(request.map(Full::new)).await.expect("an answer");
+        let (head, body) = answer.into_parts();
+        let collected = body.collect().await.expect("a whole body");
+        let trailers = collected.trailers().cloned();
+        (head, collected.to_bytes(), trailers)
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time") })
+}
+
+/// What an `http::Request` for [`h2`] begins with.
+fn h2_request(method: &str, target: &str) -> http::request::Builder {
+    http::Request::builder().method(method).version(http::Version::HTTP_2).uri(format!("http://shim.test{target}"))
+}
+
+/// The one value of a field at the origin; panics when there is none or more than one line.
+fn single<'a>(request: &'a Request, name: &str) -> &'a str {
+    let values = request.fields_named(name);
+    assert_eq!(values.len(), 1, "{name}: {values:?} in {:?}", request.fields);
+    values[0]
+}
+
+/// Every request that reached the origin was one that a strict server takes.
+fn assert_clean(origin: &Origin) {
+    assert!(origin.problems().is_empty(), "{:?}", origin.problems());
+    for request in origin.requests() {
+        assert!(request.complete && request.problems.is_empty(), "{:?}: {:?}", request.target, request.problems);
+    }
+}
+
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+// ---- fields of one hop ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn hop_by_hop_fields_when_a_cdn_sends_them_then_the_origin_sees_none() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
+    let answer = raw::fetch(
+        shim.addr,
+        "/",
+        &[
+            ("Connection", "X-One, keep-alive,, x-absent"),
+            ("Connection", "X-TWO , X-CDN-Provider, Proxy-Authorization"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "keep-alive"),
+            ("Proxy-Authorization", "Basic Zm9vOmJhcg=="),
+            ("Proxy-Authenticate", "Basic"),
+            ("TE", "gzip;q=0.5"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA"),
+            ("X-One", "1"),
+            ("X-Two", "2"),
+            ("X-Two", "2"),
+            ("X-Three", "3"),
+            ("X-CDN-Provider", "Fastly"),
+        ],
+    );
+    assert_eq!(answer.status, 200);
+    let seen = origin.last();
+    for name in HOP_BY_HOP.into_iter().chain(["x-one", "x-two"]) {
+        assert!(seen.field(name).is_none(), "{name} went on: {:?}", seen.fields);
+    }
+    assert_eq!(single(&seen, "x-three"), "3");
+    assert_eq!(single(&seen, "x-cdn-provider"), "fastly");
+    let pulls = [("provider", "fastly"), ("code", "200")];
+    shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
+    assert_clean(&origin);
+}
+
+#[test]
+fn identity_header_of_another_name_when_connection_names_it_then_it_counts_and_goes_no_further() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let config =
+        Shim::config(origin.addr).with("[identity]\nheader = \"X-Pulled-By\"\n[[provider]]\nname = \"akamai\"");
+    let shim = Shim::start(config);
+    let fields = [("Connection", "X-Pulled-By"), ("X-Pulled-By", "akamai"), ("X-CDN-Provider", "fastly")];
+    assert_eq!(raw::fetch(shim.addr, "/", &fields).status, 200);
+    let pulls = [("provider", "akamai"), ("code", "200")];
+    shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
+    let seen = origin.last();
+    assert_eq!(single(&seen, "x-cdn-provider"), "akamai");
+    // One that is not configured is told to the origin under no name at all.
+    raw::fetch(shim.addr, "/", &[("X-Pulled-By", "nobody"), ("X-CDN-Provider", "akamai")]);
+    assert!(origin.last().field("x-cdn-provider").is_none(), "{:?}", origin.last().fields);
+}
+
+#[test]
+fn trail_fields_when_connection_names_them_then_the_origin_has_them_all_the_same() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let named = "X-Forwarded-For, Forwarded, X-Forwarded-Proto, X-Forwarded-Host, Via, CDN-Loop, X-Request-Id, \
+                 traceparent, Host, Cookie, Authorization";
+    let fields = [("Connection", named), ("Cookie", "a=1"), ("Authorization", "Basic YTpi"), ("CDN-Loop", "Fastly")];
+    assert_eq!(raw::fetch(shim.addr, "/", &fields).status, 200);
+    let seen = origin.last();
+    for name in named.split(", ") {
+        assert!(seen.field(name).is_some(), "{name} is gone: {:?}", seen.fields);
+    }
+    assert_eq!(seen.fields_named("cdn-loop").join(", "), "Fastly, edgeshim");
+}
+
+#[test]
+fn hop_by_hop_fields_when_the_origin_sends_them_then_no_client_sees_them() {
+    let origin = Origin::start(origin::fixed(
+        200,
+        &[
+            ("Connection", "X-Hop, keep-alive"),
+            ("Keep-Alive", "timeout=7, max=77"),
+            ("Proxy-Connection", "keep-alive"),
+            ("Proxy-Authenticate", "Basic"),
+            ("Proxy-Authorization", "Basic"),
+            ("Upgrade", "h2c"),
+            ("TE", "trailers"),
+            ("X-Hop", "1"),
+            ("X-End", "2"),
+            ("Content-Type", "application/octet-stream"),
+        ],
+        "body",
+    ));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = client.response().expect("an answer");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+    for name in HOP_BY_HOP.into_iter().chain(["x-hop"]) {
+        assert!(answer.field(name).is_none(), "{name} went on: {:?}", answer.fields);
+    }
+    assert_eq!(answer.field("x-end"), Some("2"));
+
+    let (head, body, _) = h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
+    assert_eq!((head.status.as_u16(), &body[..]), (200, &b"body"[..]));
+    for name in HOP_BY_HOP.into_iter().chain(["x-hop"]) {
+        assert!(!head.headers.contains_key(name), "{name} went on in HTTP/2: {:?}", head.headers);
+    }
+    assert_eq!(head.headers["x-end"], "2");
+}
+
+// ---- the trail -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn via_when_a_request_passes_then_names_the_version_it_came_in() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let via = |answer: Response| {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        origin.last().fields_named("via").join(", ")
+    };
+    assert_eq!(
+        via(raw::fetch(shim.addr, "/", &[("Via", "1.1 varnish, HTTP/2 edge")])),
+        "1.1 varnish, HTTP/2 edge, 1.1 edgeshim"
+    );
+    assert_eq!(
+        via(raw::exchange(shim.addr, "GET / HTTP/1.0\r\nHost: a.test\r\nVia: 1.0 old\r\n\r\n")),
+        "1.0 old, 1.0 edgeshim"
+    );
+    assert_eq!(single(&origin.last(), "host"), "a.test");
+    // HTTP/1.0 needs no Host, HTTP/1.1 does: the origin gets one all the same.
+    assert_eq!(via(raw::exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n")), "1.0 edgeshim");
+    assert_eq!(single(&origin.last(), "host"), origin.addr.to_string());
+    h2(shim.addr, h2_request("GET", "/").header("via", "2 edge").body(Bytes::new()).expect("a request"));
+    assert_eq!(origin.last().fields_named("via").join(", "), "2 edge, 2.0 edgeshim");
+    assert_clean(&origin);
+}
+
+#[test]
+fn cdn_loop_when_others_are_in_it_then_they_stay_and_we_come_last() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let seen = |fields: &[(&str, &str)]| {
+        let status = raw::fetch(shim.addr, "/", fields).status;
+        (status, origin.requests().last().map(|seen| seen.fields_named("cdn-loop").join(", ")).unwrap_or_default())
+    };
+    assert_eq!(seen(&[]), (200, "edgeshim".to_owned()));
+    let others = "Fastly, cloudflare; subreqs=1";
+    assert_eq!(
+        seen(&[("CDN-Loop", others), ("CDN-Loop", "x; a=\"b, edgeshim\"")]).1,
+        format!("{others}, x; a=\"b, edgeshim\", edgeshim")
+    );
+    // The fifth pass is one too many (max_hops = 4), the fourth is not.
+    assert_eq!(seen(&[("CDN-Loop", "edgeshim, EdgeShim"), ("CDN-Loop", "edgeshim;v=1")]).0, 200);
+    let before = origin.count();
+    let refused = raw::fetch(shim.addr, "/", &[("CDN-Loop", "edgeshim, edgeshim, edgeshim, edgeshim")]);
+    assert_eq!((refused.status, refused.field("cache-control")), (508, Some("no-store")));
+    assert_eq!(origin.count(), before, "the origin has not seen it");
+}
+
+#[test]
+fn forwarded_fields_when_the_peer_is_a_stranger_then_only_what_we_saw_is_told() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    // Nobody is trusted, or somebody else is.
+    for trusted in ["[]", "[\"10.0.0.0/8\", \"6.6.6.6\", \"7.7.7.7\"]"] {
+        let shim = Shim::start(Shim::config(origin.addr).with(&format!("[server]\ntrusted_proxies = {trusted}")));
+        let lies = [
+            ("X-Forwarded-For", "6.6.6.6"),
+            ("X-Forwarded-For", "7.7.7.7"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "evil.test"),
+            ("Forwarded", "for=6.6.6.6;proto=https;host=evil.test"),
+            ("Host", "www.shop.test:8080"),
+        ];
+        assert_eq!(raw::fetch(shim.addr, "/", &lies).status, 200);
+        let seen = origin.last();
+        assert_eq!(single(&seen, "x-forwarded-for"), "127.0.0.1");
+        assert_eq!(single(&seen, "x-forwarded-proto"), "http");
+        assert_eq!(single(&seen, "x-forwarded-host"), "www.shop.test:8080");
+        assert_eq!(single(&seen, "host"), "www.shop.test:8080");
+        assert_eq!(single(&seen, "forwarded"), "for=127.0.0.1;proto=http");
+        h2(
+            shim.addr,
+            h2_request("GET", "/").header("x-forwarded-for", "6.6.6.6").body(Bytes::new()).expect("a request"),
+        );
+        let seen = origin.last();
+        assert_eq!(single(&seen, "x-forwarded-for"), "127.0.0.1");
+        assert_eq!(single(&seen, "x-forwarded-host"), "shim.test");
+        assert_eq!(single(&seen, "x-forwarded-proto"), "http");
+    }
+}
+
+#[test]
+fn forwarded_fields_when_the_peer_is_a_trusted_proxy_then_the_walk_ends_at_the_first_stranger() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let config = Shim::config(origin.addr).with("[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]");
+    let shim = Shim::start(config);
+    let told = [
+        ("X-Forwarded-For", "6.6.6.6, 203.0.113.9"),
+        ("X-Forwarded-For", "10.0.0.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "www.shop.test"),
+    ];
+    assert_eq!(raw::fetch(shim.addr, "/", &told).status, 200);
+    let seen = origin.last();
+    assert_eq!(single(&seen, "x-forwarded-for"), "203.0.113.9, 10.0.0.1, 127.0.0.1");
+    assert_eq!(single(&seen, "x-forwarded-proto"), "https");
+    assert_eq!(single(&seen, "x-forwarded-host"), "www.shop.test");
+    let forwarded = single(&seen, "forwarded").to_owned();
+    let hops: Vec<_> = forwarded.split(", ").map(|element| element.split(';').next().unwrap_or_default()).collect();
+    assert_eq!(hops, ["for=203.0.113.9", "for=10.0.0.1", "for=127.0.0.1"], "{forwarded}");
+    assert!(forwarded.starts_with("for=203.0.113.9;proto=https"), "{forwarded}");
+    // Junk ends the walk as well; IPv6 is bracketed and quoted in Forwarded (RFC 7239 §6).
+    raw::fetch(shim.addr, "/", &[("X-Forwarded-For", "unknown, \"[2001:db8::1]:443\""), ("X-Forwarded-Host", "a b")]);
+    let seen = origin.last();
+    assert_eq!(single(&seen, "x-forwarded-for"), "2001:db8::1, 127.0.0.1");
+    assert!(single(&seen, "forwarded").starts_with("for=\"[2001:db8::1]\""), "{:?}", seen.fields);
+    assert_eq!(single(&seen, "x-forwarded-host"), "shim.test");
+}
+
+// ---- ids -----------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn traceparent_when_valid_then_kept_else_made() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let seen = |fields: &[(&str, &str)]| {
+        assert_eq!(raw::fetch(shim.addr, "/", fields).status, 200);
+        let seen = origin.last();
+        (single(&seen, "traceparent").to_owned(), seen.field("tracestate").map(str::to_owned))
+    };
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(seen(&[("traceparent", good), ("tracestate", "a=1")]), (good.to_owned(), Some("a=1".to_owned())));
+    let made = regex::Regex::new("^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$").expect("a pattern");
+    let mut all = std::collections::HashSet::new();
+    for bad in [
+        None,
+        Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
+        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"),
+        Some("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        Some("00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01"),
+        Some("junk"),
+    ] {
+        let fields: Vec<_> =
+            bad.map(|value| ("traceparent", value)).into_iter().chain([("tracestate", "a=1")]).collect();
+        let (parent, state) = seen(&fields);
+        let ids = made.captures(&parent).unwrap_or_else(|| panic!("{bad:?} became {parent:?}"));
+        assert!(ids[1].bytes().any(|byte| byte != b'0') && ids[2].bytes().any(|byte| byte != b'0'), "{parent}");
+        assert!(
+            Some(parent.as_str()) != bad && all.insert(ids[1].to_owned()),
+            "{bad:?} became {parent:?}, not a new one"
+        );
+        assert_eq!(state, None, "the state belongs to a parent that is gone ({bad:?})");
+    }
+    let (parent, _) = seen(&[("traceparent", good), ("traceparent", good)]);
+    assert_ne!(parent, good, "two parents are none");
+}
+
+#[test]
+fn request_id_when_well_formed_then_kept_else_made_and_it_is_one_id_everywhere() {
+    let origin = Origin::start(origin::fixed(503, &[], "down"));
+    let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"file:access.log\""));
+    let longest = "a".repeat(128);
+    let too_long = "a".repeat(129);
+    let mut expected = Vec::new();
+    for (given, kept) in [
+        (vec!["a"], true),
+        (vec!["AZaz09._-"], true),
+        (vec![longest.as_str()], true),
+        (vec![], false),
+        (vec![""], false),
+        (vec![too_long.as_str()], false),
+        (vec!["a b"], false),
+        (vec!["a/b"], false),
+        (vec!["a:b"], false),
+        (vec!["<script>"], false),
+        (vec!["caf\u{e9}"], false),
+        (vec!["a,b"], false),
+        (vec!["one", "two"], false),
+    ] {
+        let mut fields: Vec<_> = given.iter().map(|id| ("X-Request-Id", *id)).collect();
+        fields.push(("Accept", "text/html"));
+        let answer = raw::fetch(shim.addr, "/", &fields);
+        assert_eq!(answer.status, 503);
+        let seen = origin.last();
+        let id = single(&seen, "x-request-id").to_owned();
+        assert_eq!(given == [id.as_str()], kept, "{given:?} became {id:?}");
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        assert!((1..=128).contains(&id.len()) && id.bytes().all(valid), "{id:?}");
+        assert_eq!(answer.fields_named("x-request-id"), [id.as_str()], "the page's field");
+        let page = answer.text();
+        assert!(page.contains(&format!("<bdi>{id}</bdi>")), "no {id} to read on the page:\n{page}");
+        assert!(page.contains(&format!("id={id}")), "no {id} in the page's beacon:\n{page}");
+        expected.push(id);
+    }
+    let mut unique = expected.clone();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), expected.len(), "ids that were made are unique");
+    let mut logged = Vec::new();
+    let complete = wait_until(PATIENCE, || {
+        let text = std::fs::read_to_string(shim.dir.join("access.log")).unwrap_or_default();
+        logged = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["id"].as_str().map(str::to_owned))
+            .collect();
+        logged.len() >= expected.len()
+    });
+    assert!(complete && logged == expected, "the log has {logged:?}\nthe origin had {expected:?}");
+}
+
+// ---- framing -------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn request_framing_when_forwarded_then_is_one_and_the_body_is_whole() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let head = |method: &str, rest: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\n{rest}");
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
+    let declared = || {
+        let seen = origin.last();
+        let codings = seen.fields_named("transfer-encoding").join(",");
+        (seen.fields_named("content-length").join(","), codings, String::from_utf8_lossy(&seen.body).into_owned())
+    };
+    let own = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    let mut client = Raw::connect(shim.addr);
+    for (request, wanted) in [
+        (head("GET", "\r\n"), own("", "", "")),
+        (head("DELETE", "\r\n"), own("", "", "")),
+        (head("POST", "Content-Length: 0\r\n\r\n"), own("0", "", "")),
+        (head("POST", "Content-Length: 5\r\n\r\nabcde"), own("5", "", "abcde")),
+        (head("PUT", "Content-Length: 0005\r\n\r\nabcde"), own("5", "", "abcde")),
+        (head("GET", "Content-Length: 5\r\n\r\nabcde"), own("5", "", "abcde")),
+        (head("POST", chunked), own("", "chunked", "abcde")),
+        (head("PATCH", &chunked.replace("chunked", "Chunked")), own("", "chunked", "abcde")),
+    ] {
+        client.send(&request);
+        let answer = client.response().unwrap_or_else(|why| panic!("{why:?} to {request:?}"));
+        assert_eq!(answer.status, 200, "{request:?}");
+        assert_eq!(declared(), wanted, "{request:?}");
+    }
+    // In HTTP/2 the frames say where a body ends; towards HTTP/1.1 somebody has to.
+    let body = Bytes::from_static(b"abcde");
+    h2(shim.addr, h2_request("POST", "/").body(body.clone()).expect("a request"));
+    let seen = declared();
+    assert!(seen.2 == "abcde" && (seen.0 == "5") != (seen.1 == "chunked"), "{seen:?}");
+    h2(shim.addr, h2_request("POST", "/").header("content-length", "5").body(body).expect("a request"));
+    assert_eq!(declared().2, "abcde");
+    h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
+    assert_eq!(declared(), own("", "", ""));
+    assert_clean(&origin);
+}
+
+#[test]
+fn request_trailers_when_sent_then_reach_the_origin() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n";
+    assert_eq!(raw::exchange(shim.addr, request).status, 200);
+    let seen = origin.last();
+    assert_eq!(seen.body, b"abc");
+    assert_eq!(support::http1::find_all(&seen.trailers, "x-sum"), ["9"], "{:?}", seen.trailers);
+    assert_eq!(seen.trailers.len(), 1, "{:?}", seen.trailers);
+    assert_eq!(single(&seen, "te"), "trailers", "that trailers are welcome is passed on");
+    assert_clean(&origin);
+}
+
+/// An origin that writes what the target asks for: `/length`, `/chunked`, `/close`, `/old` (HTTP/1.0), `/both`.
+fn framings() -> Origin {
+    Origin::start(|request, conn| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n";
+        let (bytes, after) = match request.target.as_str() {
+            "/length" => (format!("{head}Content-Length: 5\r\n\r\nhello"), After::Keep),
+            "/empty" => (format!("{head}Content-Length: 0\r\n\r\n"), After::Keep),
+            "/chunked" => {
+                (format!("{head}Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"), After::Keep)
+            }
+            "/close" => (format!("{head}Connection: close\r\n\r\nhello"), After::Close),
+            "/old" => {
+                ("HTTP/1.0 200 OK\r\nContent-Type: application/octet-stream\r\n\r\nhello".to_owned(), After::Close)
+            }
+            "/twice" => (format!("{head}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), After::Keep),
+            "/both" => {
+                (format!("{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), After::Close)
+            }
+            "/differ" => (format!("{head}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"), After::Close),
+            _ => (format!("{head}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), After::Close),
+        };
+        if conn.write_all(bytes.as_bytes()).is_ok() { after } else { After::Close }
+    })
+}
+
+#[test]
+fn answer_framing_when_the_origin_uses_any_then_is_one_and_never_the_close() {
+    let origin = framings();
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    for target in ["/length", "/chunked", "/close", "/old", "/twice", "/empty", "/length"] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let answer = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
+        assert!(answer.complete && answer.problems.is_empty(), "{target}: {:?}", answer.problems);
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, if target == "/empty" { "" } else { "hello" }),
+            "{target}"
+        );
+        let framed = matches!(answer.framing, Some(Framing::Length(_) | Framing::Chunked));
+        assert!(framed, "{target}: {:?} {:?}", answer.framing, answer.fields);
+        if target == "/length" || target == "/twice" {
+            assert_eq!(answer.framing, Some(Framing::Length(5)), "{target}: a known length stays known");
+        }
+        let (head, body, _) = h2(shim.addr, h2_request("GET", target).body(Bytes::new()).expect("a request"));
+        assert_eq!((head.status.as_u16(), body.len()), (200, answer.body.len()), "{target}");
+        assert!(!head.headers.contains_key("transfer-encoding"), "{target}: {:?}", head.headers);
+    }
+    for target in ["/length", "/chunked", "/close", "/old"] {
+        // HTTP/1.0 knows no chunks: a length, or the close.
+        let answer = raw::exchange(shim.addr, format!("GET {target} HTTP/1.0\r\n\r\n"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{target}");
+        assert!(answer.problems.is_empty() && answer.field("transfer-encoding").is_none(), "{target}: {answer:?}");
+    }
+    for target in ["/both", "/differ", "/coded"] {
+        let answer = raw::fetch(shim.addr, target, &[("Accept", "image/png")]);
+        assert_eq!((answer.status, answer.problems.len()), (502, 0), "{target}: {answer:?}");
+    }
+}
+
+/// An origin that answers a target such as `/304/Content-Length: 10` with that status and that field, and with no body at all.
+fn bodiless() -> Origin {
+    Origin::start(|request, conn| {
+        let mut words = request.target.trim_start_matches('/').splitn(2, '/');
+        let status = words.next().unwrap_or_default().to_owned();
+        let field = match words.next() {
+            Some("length") => "Content-Length: 1234\r\n",
+            Some("zero") => "Content-Length: 0\r\n",
+            Some("chunked") => "Transfer-Encoding: chunked\r\n",
+            _ => "",
+        };
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: image/png\r\nETag: \"e\"\r\n{field}\r\n");
+        if conn.write_all(head.as_bytes()).is_ok() { After::Keep } else { After::Close }
+    })
+}
+
+#[test]
+fn answer_without_a_body_when_a_length_is_declared_then_the_connection_stays_in_step() {
+    let origin = bodiless();
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    let mut asked = 0;
+    for (method, target, length) in [
+        ("GET", "/204/-", None),
+        ("GET", "/304/-", None),
+        ("GET", "/304/length", Some("1234")),
+        ("HEAD", "/200/length", Some("1234")),
+        ("HEAD", "/200/zero", Some("0")),
+        // What the origin did not say is not ours to say: this is no empty file.
+        ("HEAD", "/200/-", None),
+        ("HEAD", "/200/chunked", None),
+        ("HEAD", "/404/length", Some("1234")),
+        ("HEAD", "/206/length", Some("1234")),
+        ("HEAD", "/304/length", Some("1234")),
+        ("HEAD", "/204/-", None),
+        ("HEAD", "/301/length", Some("1234")),
+        ("GET", "/304/-", None),
+    ] {
+        asked += 1;
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let answer = if method == "HEAD" { client.response_to_head() } else { client.response() };
+        let answer = answer.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
+        assert_eq!(answer.status.to_string(), target[1..4], "{method} {target}");
+        assert!(answer.problems.is_empty() && answer.body.is_empty(), "{method} {target}: {answer:?}");
+        assert_eq!(answer.field("etag"), Some("\"e\""), "{method} {target}");
+        let said = answer.field("content-length");
+        if target.starts_with("/304") {
+            // May be left out, but never say anything else (RFC 9110 §8.6).
+            assert!(said.is_none() || said == length, "{method} {target}: {said:?}");
+        } else {
+            assert_eq!(said, length, "{method} {target}: {:?}", answer.fields);
+        }
+        assert!(
+            answer.field("transfer-encoding").is_none() || method == "HEAD",
+            "{method} {target}: {:?}",
+            answer.fields
+        );
+        let request = h2_request(method, target).body(Bytes::new()).expect("a request");
+        let (head, body, _) = h2(shim.addr, request);
+        assert_eq!((head.status.as_u16(), body.len()), (answer.status, 0), "{method} {target} in HTTP/2");
+    }
+    assert_eq!(origin.count(), asked * 2);
+    assert_clean(&origin);
+}
+
+#[test]
+fn no_content_when_the_origin_declares_a_length_then_it_goes() {
+    // RFC 9110 §8.6: no Content-Length in a 204. An origin that sends one all the same must not get the next answer swallowed.
+    let origin = bodiless();
+    let shim = Shim::start(Shim::config(origin.addr));
+    for target in ["/204/zero", "/204/length"] {
+        let answer = raw::fetch(shim.addr, target, &[]);
+        assert_eq!((answer.status, answer.problems.len()), (204, 0), "{target}: {answer:?}");
+        assert!(answer.field("content-length").is_none(), "{target}: {:?}", answer.fields);
+        assert_eq!(raw::fetch(shim.addr, "/204/-", &[]).status, 204, "after {target}");
+    }
+}
+
+#[test]
+fn answer_trailers_when_the_origin_sends_them_then_arrive() {
+    let origin = Origin::start(origin::chunked(
+        &[("Content-Type", "application/octet-stream"), ("Trailer", "X-Sum")],
+        &[b"abc"],
+        &[("X-Sum", "9")],
+    ));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let answer = raw::fetch(shim.addr, "/", &[("TE", "trailers"), ("Connection", "TE, close")]);
+    assert!(answer.complete && answer.problems.is_empty() && answer.body == b"abc", "{answer:?}");
+    let trailers: Vec<_> =
+        answer.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
+    assert_eq!(trailers, [("x-sum".to_owned(), "9")]);
+    let (_, body, trailers) = h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
+    assert_eq!(&body[..], b"abc");
+    assert_eq!(trailers.expect("trailers in HTTP/2")["x-sum"], "9");
+}
+
+// ---- targets and fields, byte for byte -------------------------------------------------------------------------------------
+
+/// Targets that mean something only as long as nobody touches them.
+const TARGETS: [&str; 27] = [
+    "/",
+    "//",
+    "//a//b/",
+    "/a/../b/./c",
+    "/..",
+    "/a;v=1/b;c",
+    "/%41%2f%2F%2e%2E/%7e",
+    "/%00%0a%0d%20",
+    "/%e2%82%ac/%E2%82%AC",
+    "/%zz%",
+    "/-._~!$&'()*+,;=:@",
+    "/a?",
+    "/a??",
+    "/a?b=c&b=d&&e",
+    "/a?q=%20+%2B%26",
+    "/a?/?/;:@-._~!$'()*,",
+    "/a?u=http://b.test/c?d=e",
+    "/a?b[]=1&b[x]=2",
+    "/a?x=%5B%5D%7B%7D",
+    "/:80/",
+    "/@a:b",
+    "/*",
+    "/http://b.test/",
+    "/a%23b?c%23d",
+    "/a%3Fb",
+    "/+a+b",
+    "/index.html.gz?",
+];
+
+#[test]
+fn target_when_forwarded_then_is_the_same_byte_for_byte() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    let long = format!("/{}?{}", "a%2F".repeat(2000), "b=c&".repeat(2000));
+    for target in TARGETS.into_iter().chain([long.as_str()]) {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let answer = client.response().unwrap_or_else(|why| panic!("{why:?} to {target}"));
+        assert_eq!(answer.status, 200, "{target}");
+        assert_eq!(origin.last().target, target);
+    }
+    for target in TARGETS {
+        let before = origin.count();
+        let (head, ..) = h2(shim.addr, h2_request("GET", target).body(Bytes::new()).expect("a request"));
+        assert_eq!(head.status.as_u16(), 200, "{target} in HTTP/2");
+        assert_eq!((origin.count(), origin.last().target.as_str()), (before + 1, target), "in HTTP/2");
+    }
+    assert_clean(&origin);
+}
+
+#[test]
+fn target_when_in_absolute_form_then_becomes_origin_form() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    for (target, host, seen) in [
+        ("http://shim.test/a%2Fb?c=d", "shim.test", "/a%2Fb?c=d"),
+        ("http://SHIM.test:80/", "shim.test", "/"),
+        ("http://shim.test", "shim.test", "/"),
+        ("http://shim.test?x=1", "shim.test", "/?x=1"),
+        ("http://shim.test:8080//a", "shim.test:8080", "//a"),
+        ("HTTP://shim.test/a", "shim.test", "/a"),
+    ] {
+        let answer = raw::fetch(shim.addr, target, &[("Host", host)]);
+        assert_eq!(answer.status, 200, "{target}");
+        let last = origin.last();
+        assert_eq!(last.target, seen, "{target}");
+        assert!(single(&last, "host").eq_ignore_ascii_case(host), "{target}: {:?}", last.fields);
+    }
+    assert_clean(&origin);
+}
+
+#[test]
+fn options_when_for_the_whole_server_then_keeps_its_asterisk() {
+    let origin = Origin::start(origin::fixed(204, &[("Allow", "GET")], ""));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let answer = raw::exchange(shim.addr, raw::request("OPTIONS", "*", &[], b""));
+    assert_eq!((answer.status, answer.field("allow")), (204, Some("GET")));
+    assert_eq!((origin.last().method.as_str(), origin.last().target.as_str()), ("OPTIONS", "*"));
+    assert_eq!(raw::exchange(shim.addr, raw::request("OPTIONS", "/a", &[], b"")).status, 204);
+    assert_eq!(origin.last().target, "/a");
+    assert_clean(&origin);
+}
+
+#[test]
+fn methods_when_unusual_then_pass_and_connect_does_not() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    for method in ["PURGE", "PROPFIND", "M-SEARCH", "TRACE", "X!#$%&'*+-.^_`|~9", "get", "QUERY"] {
+        assert_eq!(raw::exchange(shim.addr, raw::request(method, "/", &[], b"")).status, 200, "{method}");
+        assert_eq!(origin.last().method, method);
+    }
+    let before = origin.count();
+    let refused = raw::exchange(shim.addr, "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n");
+    assert_eq!((refused.status, origin.count()), (405, before));
+    assert_clean(&origin);
+}
+
+#[test]
+fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
+    let odd: &[(&str, &str)] = &[
+        ("X-Empty", ""),
+        ("X-Tab", "a\tb"),
+        ("X-Latin", "caf\u{e9} \u{ff}"),
+        ("X-Quoted", "\"a, b\"; c=\"\\\"d\""),
+        ("X-Twice", "1"),
+        ("X-Between", "-"),
+        ("X-Twice", "2"),
+        ("!#$%&'*+-.^_`|~9aZ", "token"),
+        ("X_Under_Score", "1"),
+        ("Cookie", "a=1; b=\"2\""),
+        ("Accept", "text/html;q=0.5, */*;q=0.1"),
+        ("Range", "bytes=0-0,-1"),
+        ("If-Modified-Since", "junk"),
+        ("Cache-Control", "no-cache"),
+        ("User-Agent", "(a(b)c) d/1.0"),
+    ];
+    let origin = Origin::start(|request, conn| {
+        // Everything that came in X- goes back, so that both directions are held in one.
+        let back: Vec<_> = request
+            .fields
+            .iter()
+            .filter(|(name, _)| {
+                name.to_ascii_lowercase().starts_with("x-") && !name.to_ascii_lowercase().starts_with("x-f")
+            })
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let text = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", back.concat());
+        let latin: Vec<u8> = text.chars().map(|character| u8::try_from(u32::from(character)).unwrap_or(b'?')).collect();
+        if conn.write_all(&latin).is_ok() { After::Keep } else { After::Close }
+    });
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".to_vec();
+    for (name, value) in odd {
+        let line = format!("{name}: {value}\r\n");
+        request.extend(line.chars().map(|character| u8::try_from(u32::from(character)).expect("Latin-1")));
+    }
+    request.extend_from_slice(b"\r\n");
+    let answer = raw::exchange(shim.addr, request);
+    assert_eq!(answer.status, 200);
+    let seen = origin.last();
+    for (name, _) in odd {
+        let sent: Vec<_> = odd.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect();
+        assert_eq!(seen.fields_named(name), sent, "{name}");
+        if name.starts_with("X-") {
+            assert_eq!(answer.fields_named(name), sent, "{name} on its way back");
+        }
+    }
+    assert_clean(&origin);
+}
+
+// ---- HTTP/2 in front -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn host_when_the_request_is_http2_then_comes_from_the_authority() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    for authority in ["www.shop.test", "www.shop.test:8443", "[::1]:80"] {
+        let request = http::Request::builder().uri(format!("http://{authority}/a")).version(http::Version::HTTP_2);
+        let (head, ..) = h2(shim.addr, request.body(Bytes::new()).expect("a request"));
+        assert_eq!(head.status.as_u16(), 200);
+        let seen = origin.last();
+        assert_eq!(single(&seen, "host"), authority);
+        assert_eq!((seen.version.as_str(), seen.target.as_str()), ("HTTP/1.1", "/a"));
+        assert!(seen.fields.iter().all(|(name, _)| !name.starts_with(':')), "{:?}", seen.fields);
+    }
+    assert_clean(&origin);
+}
+
+#[test]
+fn cookie_crumbs_when_the_request_is_http2_then_reach_the_origin_as_one_line() {
+    // RFC 9113 §8.2.3: "these MUST be concatenated into a single octet string using the two-octet delimiter of 0x3b, 0x20".
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr));
+    let request = h2_request("GET", "/").header("cookie", "a=1").header("cookie", "b=2; c=3").header("cookie", "d=4");
+    h2(shim.addr, request.body(Bytes::new()).expect("a request"));
+    assert_eq!(single(&origin.last(), "cookie"), "a=1; b=2; c=3; d=4");
+}
+
+#[test]
+fn answer_when_a_refusal_closes_in_http1_then_http2_has_no_connection_field() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_request_body = \"4B\""));
+    let request = h2_request("POST", "/").header("content-length", "5").body(Bytes::from_static(b"abcde"));
+    let (head, ..) = h2(shim.addr, request.expect("a request"));
+    assert_eq!(head.status.as_u16(), 413);
+    for name in HOP_BY_HOP {
+        assert!(!head.headers.contains_key(name), "{name}: {:?}", head.headers);
+    }
+    assert_eq!(origin.count(), 0);
+}

@@ -1,0 +1,510 @@
+//! How the shim is reached: TCP and Unix sockets side by side, HTTP/1.0, HTTP/1.1 and HTTP/2 on the same port, pipelining, HEAD,
+//! connections shared out evenly; and the admin side, which nobody reaches through `[server]`.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+use support::http1::Framing;
+use support::raw::{exchange, fetch, request};
+use support::{Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
+
+/// The limit of what a slow machine may take.
+const LONG: Duration = Duration::from_secs(15);
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
+}
+
+/// Answers with the target as text, so that a foreign answer shows.
+fn named(request: &support::Request, conn: &mut support::Conn) -> support::After {
+    origin::answer(request, conn, 200, &[("Content-Type", "text/x-target")], request.target.as_bytes())
+}
+
+/// Asks over a connection and keeps it; returns the answer's body.
+fn asked(client: &mut Raw, target: &str) -> String {
+    client.send(get(target));
+    let response = client.response().unwrap_or_else(|why| panic!("no answer to {target}: {why:?}"));
+    assert_eq!((response.status, response.problems.len()), (200, 0), "{response:?}");
+    response.text()
+}
+
+/// Several GETs at once over one connection of HTTP/2 by prior knowledge; their statuses and bodies.
+fn h2<S>(connect: impl Future<Output = std::io::Result<S>>, targets: &[&str]) -> Vec<(u16, String)>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let asking = async {
+        let stream = TokioIo::new(connect.await.expect("a connection"));
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
+        tokio::spawn(connection);
+        let mut tasks = Vec::new();
+        for target in targets {
+            let uri = format!("http://shim.test{target}");
+            let request = http::Request::builder().uri(uri).body(Empty::<Bytes>::new()).expect("a sound request");
+            let mut sender = sender.clone();
+            tasks.push(tokio::spawn(async move {
+                let (head, body) = sender.send_request(request).await?.into_parts();
+                assert_eq!(head.version, http::Version::HTTP_2);
+                let body = body.collect().await?.to_bytes();
+                Ok::<_, hyper::Error>((head.status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
+            }));
+        }
+        let mut answers = Vec::new();
+        for task in tasks {
+            answers.push(task.await.expect("a task").expect("an answer"));
+        }
+        answers
+    };
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio.block_on(async { tokio::time::timeout(LONG, asking).await }).expect("answers in time")
+}
+
+fn ok(targets: &[&str]) -> Vec<(u16, String)> {
+    targets.iter().map(|target| (200, (*target).to_owned())).collect()
+}
+
+fn listener(shim: &Shim, number: usize) -> SocketAddr {
+    let url = &shim.listeners[number];
+    url.strip_prefix("http://")
+        .and_then(|address| address.parse().ok())
+        .unwrap_or_else(|| panic!("{url} is no address"))
+}
+
+// ---- listeners and protocols --------------------------------------------------------------------------------------------
+
+#[test]
+fn listeners_when_there_are_several_then_each_serves_both_protocols() {
+    let origin = Origin::start(named);
+    let six = TcpListener::bind("[::1]:0").is_ok();
+    let tcp = if six { "\"127.0.0.1:0\", \"127.0.0.2:0\", \"[::1]:0\"" } else { "\"127.0.0.1:0\", \"127.0.0.2:0\"" };
+    let shim = Shim::start(
+        Shim::config(origin.addr)
+            .with(&format!("[server]\nworkers = 2\nlisten = [{tcp}, \"unix:a.sock\", \"unix:b.sock\"]")),
+    );
+    let count = if six { 5 } else { 4 };
+    assert_eq!(shim.listeners.len(), count, "{:?}", shim.listeners);
+    for number in 0..count - 2 {
+        let addr = listener(&shim, number);
+        assert_ne!(addr.port(), 0);
+        assert_eq!(asked(&mut Raw::connect(addr), "/one"), "/one", "{addr}");
+        assert_eq!(h2(tokio::net::TcpStream::connect(addr), &["/two", "/three"]), ok(&["/two", "/three"]), "{addr}");
+        let peer = origin.last().field("x-forwarded-for").map(str::to_owned);
+        let expected = if addr.is_ipv6() { "::1" } else { "127.0.0.1" };
+        assert_eq!(peer.as_deref(), Some(expected), "{addr}");
+    }
+    for name in ["a.sock", "b.sock"] {
+        let path = shim.dir.join(name);
+        assert!(shim.listeners.contains(&format!("unix:{}", path.display())), "{:?}", shim.listeners);
+        assert_eq!(asked(&mut Raw::connect_unix(&path), "/one"), "/one");
+        assert_eq!(h2(tokio::net::UnixStream::connect(&path), &["/two", "/three"]), ok(&["/two", "/three"]));
+        assert_eq!(origin.last().field("x-forwarded-for"), Some("127.0.0.1"), "a local visitor");
+    }
+    assert!(origin.requests().iter().all(|request| request.problems.is_empty()));
+}
+
+#[test]
+fn listener_when_its_socket_file_is_left_over_then_replaced_and_when_in_use_then_not() {
+    let origin = Origin::start(named);
+    let dir = support::temp_dir();
+    let path = dir.join("own.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+    assert!(path.exists(), "the file of a dead listener");
+    let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", path.display()));
+    let first = Shim::start_in(dir, &config);
+    assert_eq!(asked(&mut Raw::connect_unix(&path), "/"), "/");
+    let (status, stderr) = Shim::try_start_in(support::temp_dir(), &config).err().expect("the socket is in use");
+    assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
+    assert!(stderr.contains("own.sock"), "it names the address: {stderr}");
+    assert_eq!(asked(&mut Raw::connect_unix(&path), "/still"), "/still");
+    drop(first);
+    // What is no socket is not ours to remove.
+    let dir = support::temp_dir();
+    let file = dir.write("precious", "data");
+    let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", file.display()));
+    assert!(Shim::try_start_in(support::temp_dir(), config).is_err());
+    assert_eq!(std::fs::read(&file).expect("the file"), b"data");
+}
+
+#[test]
+fn protocol_when_the_preface_comes_in_pieces_or_is_almost_one_then_told_apart() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    client.send_pieces("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 1).send([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let first = client.more().expect("frames");
+    assert_eq!(first.get(3), Some(&4), "SETTINGS come first: {first:?}");
+    for start in [
+        "PRI /a HTTP/1.1\r\nHost: shim.test\r\n\r\n",
+        "PUT /a HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let mut client = Raw::connect(shim.addr);
+        client.send_pieces(start, 1);
+        assert_eq!(client.response().expect("an answer").status, 200, "{start:?}");
+    }
+}
+
+#[test]
+fn http10_when_a_visitor_speaks_it_then_answered_so_that_it_understands() {
+    let chunked = origin::chunked(&[("Content-Type", "text/plain")], &[b"in two ", b"pieces"], &[]);
+    let origin = Origin::start(move |request, conn| match request.target.as_str() {
+        "/chunked" => chunked(request, conn),
+        _ => named(request, conn),
+    });
+    let shim = Shim::start(Shim::config(origin.addr));
+    let ask = |text: &str| {
+        let mut client = Raw::connect(shim.addr);
+        client.send(text);
+        let response = client.response().expect("an answer");
+        assert!(response.status == 200 && response.complete && response.problems.is_empty(), "{response:?}");
+        assert_eq!(response.field("transfer-encoding"), None, "HTTP/1.0 knows no chunks");
+        (response, client)
+    };
+    let (response, mut client) = ask("GET /old HTTP/1.0\r\n\r\n");
+    assert_eq!((response.text().as_str(), response.framing), ("/old", Some(Framing::Length(4))));
+    assert!(client.closed(), "a connection of HTTP/1.0 ends after its answer");
+    let seen = origin.last();
+    assert_eq!((seen.version.as_str(), seen.fields_named("host").len()), ("HTTP/1.1", 1));
+    assert!(seen.field("via").is_some_and(|via| via.starts_with("1.0 ")), "{:?}", seen.field("via"));
+    let (response, mut client) = ask("GET /chunked HTTP/1.0\r\nHost: shim.test\r\n\r\n");
+    assert_eq!((response.text().as_str(), response.framing), ("in two pieces", Some(Framing::Close)));
+    assert!(client.closed());
+    let (response, mut client) = ask("GET /keep HTTP/1.0\r\nHost: shim.test\r\nConnection: keep-alive\r\n\r\n");
+    assert!(response.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive")), "{response:?}");
+    client.send("GET /kept HTTP/1.0\r\nHost: shim.test\r\n\r\n");
+    assert_eq!(client.response().expect("the second answer").text(), "/kept");
+    assert!(client.closed());
+}
+
+#[test]
+fn pipelined_requests_when_sent_in_one_go_then_answered_in_their_order() {
+    let origin = Origin::start(|request, conn| {
+        // The first takes longest: who answers as the origin does gets the order wrong.
+        if request.target == "/0" {
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        let text = format!("{} {}", request.target, String::from_utf8_lossy(&request.body));
+        origin::answer(request, conn, 200, &[("Content-Type", "text/x-target")], text.as_bytes())
+    });
+    let shim = Shim::start(Shim::config(origin.addr));
+    let post = |target: &str, framing: &str| format!("POST {target} HTTP/1.1\r\nHost: shim.test\r\n{framing}");
+    let text = [
+        get("/0"),
+        post("/1", "Content-Length: 5\r\n\r\nhello"),
+        get("/2"),
+        post("/3", "Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),
+        "HEAD /4 HTTP/1.1\r\nHost: shim.test\r\n\r\n".to_owned(),
+        get("/5"),
+    ]
+    .concat();
+    for piece in [usize::MAX, 7] {
+        origin.forget();
+        let mut client = Raw::connect(shim.addr).patient(LONG);
+        client.send_pieces(&text, piece);
+        for (number, body) in ["/0 ", "/1 hello", "/2 ", "/3 hello", "", "/5 "].into_iter().enumerate() {
+            let response = if number == 4 { client.response_to_head() } else { client.response() };
+            let response = response.unwrap_or_else(|why| panic!("no answer {number}: {why:?}"));
+            assert_eq!((response.status, response.text().as_str()), (200, body), "answer {number}, pieces of {piece}");
+        }
+        let targets: Vec<String> = origin.requests().iter().map(|request| request.target.clone()).collect();
+        assert_eq!(targets, ["/0", "/1", "/2", "/3", "/4", "/5"]);
+    }
+}
+
+#[test]
+fn pipelined_requests_when_an_idle_time_passes_meanwhile_then_still_answered() {
+    let origin = Origin::start(|request, conn| {
+        std::thread::sleep(Duration::from_millis(700));
+        named(request, conn)
+    });
+    let shim =
+        Shim::start(Shim::config(origin.addr).with("[server]\nidle_timeout = \"400ms\"\nheader_timeout = \"400ms\""));
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send([get("/0"), get("/1"), get("/2")].concat());
+    for target in ["/0", "/1", "/2"] {
+        assert_eq!(client.response().unwrap_or_else(|why| panic!("{target}: {why:?}")).text(), target);
+    }
+}
+
+#[test]
+fn head_when_asked_then_the_fields_of_a_get_and_no_body() {
+    let chunked = origin::chunked(&[("Content-Type", "image/x-test")], &[b"pieces"], &[]);
+    let origin = Origin::start(move |request, conn| match request.target.as_str() {
+        "/chunked" => chunked(request, conn),
+        "/missing" => origin::answer(request, conn, 404, &[("Content-Type", "text/x-target")], b"none"),
+        _ => named(request, conn),
+    });
+    let shim = Shim::start(Shim::config(origin.addr));
+    let mut client = Raw::connect(shim.addr);
+    for (target, status, length) in [("/four", 200, Some("5")), ("/missing", 404, Some("4")), ("/chunked", 200, None)] {
+        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
+        let head = client.response_to_head().expect("an answer to HEAD");
+        assert_eq!((head.status, head.field("content-length")), (status, length), "{target}");
+        assert!(head.problems.is_empty(), "{:?}", head.problems);
+        // The next answer is where a body would have shown.
+        client.send(get(target));
+        let whole = client.response().expect("an answer to GET on the same connection");
+        assert_eq!((whole.status, whole.complete), (status, true), "{target}");
+        assert_eq!(whole.field("content-type"), head.field("content-type"), "{target}");
+    }
+    assert!(origin.requests().iter().any(|request| request.method == "HEAD"), "HEAD goes to the origin as HEAD");
+}
+
+// ---- workers ------------------------------------------------------------------------------------------------------------
+
+/// Sorts kept connections by the worker that serves them. Each worker has connections to the origin of its own, so two visitors
+/// whose requests arrived over the same one share a worker. Asked one after the other, a worker's visitors come to share its
+/// connections; asks until no more than `workers` groups are left. Returns the groups, as numbers of the visitors.
+fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<usize>> {
+    // Which connections to the origin each group has been seen on.
+    let mut groups: Vec<(Vec<usize>, Vec<usize>)> =
+        (0..clients.len()).map(|number| (vec![number], Vec::new())).collect();
+    for round in 0..20 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            asked(client, &format!("/{round}/{number}"));
+            let used = origin.last().connection;
+            let (mut same, others): (Vec<_>, Vec<_>) = groups
+                .into_iter()
+                .partition(|(members, connections)| members.contains(&number) || connections.contains(&used));
+            let mut merged = same.pop().expect("the visitor's own group");
+            for (members, connections) in same {
+                merged.0.extend(members);
+                merged.1.extend(connections);
+            }
+            merged.1.push(used);
+            groups = others;
+            groups.push(merged);
+        }
+        if groups.len() <= workers {
+            break;
+        }
+    }
+    groups.into_iter().map(|(members, _)| members).collect()
+}
+
+fn sizes(groups: &[Vec<usize>]) -> Vec<usize> {
+    let mut sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+fn wait_connections(shim: &Shim, count: u32) {
+    shim.wait_metrics(|metrics| (metrics.value("edgeshim_connections", &[]) - f64::from(count)).abs() < f64::EPSILON);
+}
+
+#[test]
+fn workers_when_eight_connections_are_kept_then_each_of_two_has_four() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
+    let threads = std::fs::read_dir(format!("/proc/{}/task", shim.pid)).expect("the process' threads");
+    let mut names: Vec<String> = threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name.starts_with("worker-"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["worker-0", "worker-1"]);
+    let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(shim.addr)).collect();
+    wait_connections(&shim, 8);
+    let groups = by_worker(&origin, &mut clients, 2);
+    assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
+    // All of one worker's go; as many new ones fill the gap, for the other worker has enough.
+    let mut left = Vec::new();
+    for (number, client) in clients.into_iter().enumerate() {
+        if groups[0].contains(&number) {
+            left.push(client);
+        }
+    }
+    wait_connections(&shim, 4);
+    left.extend((0..4).map(|_| Raw::connect(shim.addr)));
+    wait_connections(&shim, 8);
+    let groups = by_worker(&origin, &mut left, 2);
+    assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
+    assert!(groups.iter().any(|group| (0..4).all(|number| group.contains(&number))), "those that stayed: {groups:?}");
+}
+
+#[test]
+fn workers_when_one_is_configured_then_it_serves_all() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
+    let mut clients: Vec<Raw> = (0..6).map(|_| Raw::connect(shim.addr)).collect();
+    assert_eq!(sizes(&by_worker(&origin, &mut clients, 1)), [6]);
+}
+
+// ---- the admin side -----------------------------------------------------------------------------------------------------
+
+const TOKEN: &str = "correct-horse-battery";
+
+fn post(addr: SocketAddr, target: &str) -> Response {
+    exchange(addr, request("POST", target, &[], b"x=1"))
+}
+
+/// The names of a length-delimited stream of `MetricFamily` messages: field 1 of each.
+fn protobuf_names(mut bytes: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    while !bytes.is_empty() {
+        let message = delimited(&mut bytes);
+        assert_eq!(message[0], 0x0a, "a family begins with its name");
+        let name = delimited(&mut &message[1..]);
+        names.push(String::from_utf8(name.to_vec()).expect("a name"));
+    }
+    names
+}
+
+/// A length as varint and so many bytes.
+fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let mut length = 0;
+    for shift in (0..35).step_by(7) {
+        let (&byte, rest) = bytes.split_first().expect("a length");
+        *bytes = rest;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    let (message, rest) = bytes.split_at_checked(length).expect("as many bytes as the length says");
+    *bytes = rest;
+    message
+}
+
+#[test]
+fn metrics_when_scraped_then_text_and_on_request_protobuf_with_the_same_families() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
+    fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
+    let text = fetch(shim.admin, "/metrics", &[]);
+    assert_eq!(text.status, 200);
+    assert_eq!(text.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let families = |text: &str| -> Vec<String> {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let mut names: Vec<String> = types.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
+        names.sort();
+        names
+    };
+    let expected = families(&text.text());
+    assert!(expected.len() > 10 && expected.contains(&"edgeshim_pulls_total".to_owned()), "{expected:?}");
+    // What Prometheus sends since native histograms.
+    let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+                  application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
+    let binary = fetch(shim.admin, "/metrics", &[("Accept", accept)]);
+    assert_eq!(
+        binary.field("content-type"),
+        Some("application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited")
+    );
+    let mut names = protobuf_names(&binary.body);
+    names.sort();
+    assert_eq!(names, expected);
+    for accept in ["text/plain", "*/*", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"] {
+        let answer = fetch(shim.admin, "/metrics", &[("Accept", accept)]);
+        assert!(answer.field("content-type").is_some_and(|is| is.starts_with("text/plain")), "{accept}: {answer:?}");
+    }
+}
+
+#[test]
+fn admin_when_asked_then_probes_config_404_and_405() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_hops = 7"));
+    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/", 200), ("/nothing", 404), ("/metrics/", 404)] {
+        let answer = fetch(shim.admin, path, &[]);
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.complete && answer.problems.is_empty(), "{answer:?}");
+    }
+    let config = fetch(shim.admin, "/config", &[]);
+    assert_eq!((config.status, config.field("content-type")), (200, Some("application/json")));
+    assert_eq!(config.field("cache-control"), Some("no-store"));
+    assert_eq!(config.json()["server"]["max_hops"], 7);
+    assert_eq!(config.json()["server"]["max_headers"], 128, "defaults too");
+    assert_eq!(config.json()["origin"]["url"], origin.url());
+    for path in ["/metrics", "/livez", "/config"] {
+        let answer = post(shim.admin, path);
+        assert_eq!(answer.status, 405, "POST {path}");
+        assert_eq!(answer.field("allow"), Some("GET, HEAD"), "POST {path}");
+    }
+    let head = exchange(shim.admin, request("HEAD", "/metrics", &[], b""));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert!(head.field("content-length").is_some_and(|length| length != "0"), "{head:?}");
+    assert_eq!(origin.count(), 0, "nothing of the admin side reaches the origin");
+    assert!(shim.metrics().sum("edgeshim_pulls_total", &[]).abs() < f64::EPSILON, "nor counts as a pull");
+}
+
+#[test]
+fn admin_when_a_token_is_set_then_all_but_probes_and_metrics_want_it_and_nobody_sees_it() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with(&format!("[admin]\ntoken = \"{TOKEN}\"")));
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(fetch(shim.admin, path, &[]).status, 200, "{path}");
+    }
+    for path in ["/config", "/", "/nothing", "/api/summary"] {
+        let answer = fetch(shim.admin, path, &[]);
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(
+            answer.field("www-authenticate").is_some_and(|value| value.starts_with("Bearer")),
+            "{path}: {answer:?}"
+        );
+        assert!(!answer.text().contains("max_hops"), "{path}");
+    }
+    let with = |value: &str| fetch(shim.admin, "/config", &[("Authorization", value)]);
+    let right = format!("Bearer {TOKEN}");
+    for wrong in [
+        String::new(),
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+        TOKEN.to_owned(),
+        right[..right.len() - 1].to_owned(),
+        format!("{right}x"),
+        format!("Bearer {}", TOKEN.to_uppercase()),
+        format!("Basic {TOKEN}"),
+    ] {
+        assert_eq!(with(&wrong).status, 401, "{wrong:?}");
+    }
+    assert_eq!(fetch(shim.admin, &format!("/config?token={TOKEN}"), &[]).status, 401, "not in the address");
+    for scheme in ["Bearer", "bearer"] {
+        let config = with(&format!("{scheme} {TOKEN}"));
+        assert_eq!(config.status, 200, "{scheme}");
+        assert_eq!(config.json()["admin"]["token"], "***");
+        assert!(!config.text().contains(TOKEN), "the token itself is shown");
+    }
+    assert_eq!(fetch(shim.admin, "/nothing", &[("Authorization", &right)]).status, 404);
+    assert!(!shim.stderr().contains(TOKEN) && !shim.metrics().text.contains(TOKEN));
+}
+
+fn admin_over(path: &Path, target: &str) -> Response {
+    let mut client = Raw::connect_unix(path);
+    client.send(get(target));
+    client.response().unwrap_or_else(|why| panic!("no answer to {target}: {why:?}"))
+}
+
+#[test]
+fn admin_when_on_a_unix_socket_then_served_there() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with("[admin]\nlisten = \"unix:admin.sock\""));
+    let path = shim.dir.join("admin.sock");
+    assert_eq!(fetch(shim.addr, "/served", &[]).status, 200);
+    assert_eq!((admin_over(&path, "/livez").status, admin_over(&path, "/readyz").status), (200, 200));
+    assert!(wait_until(PATIENCE, || {
+        let metrics = support::Metrics::parse(&admin_over(&path, "/metrics").text());
+        (metrics.sum("edgeshim_pulls_total", &[("code", "200")]) - 1.0).abs() < f64::EPSILON
+    }));
+    assert_eq!(admin_over(&path, "/config").json()["admin"]["listen"], format!("unix:{}", path.display()));
+}
+
+#[test]
+fn admin_paths_when_asked_for_through_the_server_then_they_are_the_origins() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr));
+    let paths = ["/metrics", "/livez", "/readyz", "/config", "/api/summary", "/api/series", "/api/top", "/annotations"];
+    for path in paths {
+        assert_eq!(asked(&mut Raw::connect(shim.addr), path), path);
+        // Not by naming the admin listener either.
+        let absolute = format!("GET http://{0}{path} HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", shim.admin);
+        assert_eq!(exchange(shim.addr, absolute).text(), path);
+    }
+    assert_eq!(origin.count(), 2 * paths.len());
+    assert_eq!(fetch(shim.admin, "/served-by-the-origin", &[]).status, 404, "nor the other way round");
+    assert_eq!(origin.count(), 2 * paths.len());
+}

@@ -1,0 +1,518 @@
+//! The page for when the origin fails (spec §8), through the binary: status, language, form, fields, its gzip twin and its beacon.
+//!
+//! The origin says what the request asks it to: `X-Status` is the status, each `X-Say` a field of the answer, `X-Size` its length.
+
+mod support;
+
+use flate2::read::GzDecoder;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+use support::{After, Origin, Raw, Response, Shim, origin, raw};
+
+/// What the origin says in its own body, and nobody is to read.
+const SECRET: &str = "panicked at secret.rs";
+
+/// See the head of this file. With `X-Chunked` the body is chunked; with `X-Split` it goes out in a write of its own.
+fn obedient() -> Origin {
+    Origin::start(|request, conn| {
+        let number = |name: &str| request.field(name).and_then(|value| value.parse::<usize>().ok());
+        let mut message = format!("HTTP/1.1 {} X\r\n", number("x-status").unwrap_or(500));
+        for field in request.fields_named("x-say") {
+            let _ = write!(message, "{field}\r\n");
+        }
+        let body = SECRET.repeat(1 + number("x-size").unwrap_or(1) / SECRET.len());
+        let body = if request.field("x-chunked").is_some() {
+            message.push_str("Transfer-Encoding: chunked\r\n\r\n");
+            format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+        } else {
+            let _ = write!(message, "Content-Length: {}\r\n\r\n", body.len());
+            if request.method == "HEAD" { String::new() } else { body }
+        };
+        let split = request.field("x-split").is_some() && conn.write_all(message.as_bytes()).is_ok();
+        let rest = if split { body } else { message + &body };
+        if conn.write_all(rest.as_bytes()).is_ok() { After::Keep } else { After::Close }
+    })
+}
+
+/// A shim before that origin, with one CDN by name.
+fn shim(origin: &Origin, piece: &str) -> Shim {
+    Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\"").with(piece))
+}
+
+const BROWSER: (&str, &str) = ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8");
+
+/// The page as a reader gets it; panics unless the answer is one.
+fn page(answer: &Response) -> String {
+    assert_eq!(answer.field("content-type"), Some("text/html; charset=utf-8"), "{answer:?}");
+    assert!(answer.complete && answer.problems.is_empty(), "{:?}", answer.problems);
+    let text = match answer.field("content-encoding") {
+        None => answer.text(),
+        Some("gzip") => {
+            let mut text = String::new();
+            GzDecoder::new(&answer.body[..]).read_to_string(&mut text).expect("a whole gzip member");
+            text
+        }
+        other => panic!("Content-Encoding {other:?}"),
+    };
+    assert!(text.starts_with("<!doctype html>") && text.trim_end().ends_with("</html>"), "{text}");
+    assert!(!text.contains(SECRET), "the origin's own words are on the page");
+    text
+}
+
+/// The members of Vary, which is one line.
+fn vary(answer: &Response) -> BTreeSet<String> {
+    let lines = answer.fields_named("vary");
+    assert!(lines.len() <= 1, "{lines:?}");
+    lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+/// What the `lang` of the page's root says; the field has to agree.
+fn language(answer: &Response) -> String {
+    let page = page(answer);
+    let language = page.split_once("<html lang=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a language").0;
+    assert_eq!(answer.fields_named("content-language"), [language]);
+    let direction = if language == "ar" || language == "he" { "rtl" } else { "ltr" };
+    assert!(page.contains(&format!("dir=\"{direction}\"")), "{language}: {page}");
+    language.to_owned()
+}
+
+#[test]
+fn status_when_the_origin_answers_5xx_then_stays_and_the_page_tells_it() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    for status in [500, 501, 502, 503, 504, 505, 507, 511, 520, 599] {
+        let status = status.to_string();
+        for method in ["GET", "POST", "DELETE"] {
+            let fields = [BROWSER, ("X-Status", &*status)];
+            let answer = raw::exchange(shim.addr, raw::request(method, "/", &fields, b""));
+            assert_eq!(answer.status.to_string(), status, "{method}");
+            assert!(page(&answer).contains(&format!("<bdi>{status}</bdi>")), "{status} is not on the page");
+            assert_eq!(answer.fields_named("cache-control"), ["no-store"], "{method} {status}");
+            assert_eq!(answer.fields_named("retry-after"), ["30"], "{method} {status}");
+            assert_eq!(answer.fields_named("proxy-status"), [format!("edgeshim; received-status={status}")]);
+            let all = ["accept", "accept-encoding", "accept-language"].map(str::to_owned);
+            assert_eq!(vary(&answer), BTreeSet::from(all), "{method} {status}");
+            assert_eq!(language(&answer), "en");
+            assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
+        }
+    }
+    // Any other status is the origin's own affair.
+    for status in ["200", "301", "404", "429"] {
+        let answer = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Status", status)]);
+        assert_eq!((answer.status.to_string().as_str(), answer.text().starts_with(SECRET)), (status, true));
+        assert!(answer.field("proxy-status").is_none() && answer.field("retry-after").is_none());
+    }
+}
+
+#[test]
+fn fields_of_the_origin_when_the_page_takes_its_place_then_go() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    let said = [
+        "ETag: \"origin\"",
+        "Last-Modified: Tue, 01 Jul 2025 00:00:00 GMT",
+        "Set-Cookie: session=1",
+        "Set-Cookie: b=2",
+        "Age: 7",
+        "Expires: Tue, 01 Jul 2031 00:00:00 GMT",
+        "Cache-Control: public, max-age=600",
+        "Cache-Control: s-maxage=600",
+        "Pragma: cache",
+        "Surrogate-Control: max-age=600",
+        "CDN-Cache-Control: max-age=600",
+        "Cloudflare-CDN-Cache-Control: max-age=600",
+        "Surrogate-Key: a b",
+        "Cache-Tag: a,b",
+        "Content-Type: application/vnd.origin",
+        "Content-Disposition: attachment",
+        "Content-Range: bytes 0-1/2",
+        "Accept-Ranges: bytes",
+        "Content-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==",
+        "Digest: sha-256=x",
+        "Repr-Digest: sha-256=:eA==:",
+        "Content-Security-Policy: default-src 'none'",
+        "Content-Language: tlh",
+        "Content-Location: /elsewhere",
+        "Vary: X-Own",
+        "Proxy-Status: other; error=dns_error",
+    ];
+    for accept in ["text/html", "application/json", "image/png"] {
+        for encoding in ["gzip", "identity"] {
+            let mut fields = vec![("Accept", accept), ("Accept-Encoding", encoding), ("X-Status", "503")];
+            fields.extend(said.iter().map(|field| ("X-Say", *field)));
+            let answer = raw::fetch(shim.addr, "/", &fields);
+            assert_eq!((answer.status, answer.fields_named("cache-control")), (503, vec!["no-store"]), "{accept}");
+            for gone in [
+                "etag",
+                "last-modified",
+                "set-cookie",
+                "age",
+                "expires",
+                "pragma",
+                "surrogate-control",
+                "cdn-cache-control",
+                "cloudflare-cdn-cache-control",
+                "surrogate-key",
+                "cache-tag",
+                "content-disposition",
+                "content-range",
+                "accept-ranges",
+                "content-md5",
+                "digest",
+                "repr-digest",
+                "content-location",
+            ] {
+                assert!(answer.field(gone).is_none(), "{gone} with {accept}: {:?}", answer.fields);
+            }
+            assert!(answer.fields.iter().all(|(_, value)| !value.contains("origin") && value != "tlh"), "{answer:?}");
+            assert!(!vary(&answer).contains("x-own"), "{:?}", answer.fields);
+            assert!(!answer.text().contains(SECRET));
+        }
+    }
+}
+
+#[test]
+fn language_when_asked_for_then_is_looked_up_else_the_hosts_else_the_default() {
+    let origin = obedient();
+    let hosts =
+        "[whoopsie]\ndefault_locale = \"nl\"\nhosts = { \"www.example.de\" = \"de\", \"WWW.Example.SE\" = \"sv\" }";
+    let shim = shim(&origin, hosts);
+    let all = ["en", "de", "fr", "es", "it", "nl", "pt", "pl", "ru", "ja", "zh", "ko", "tr", "sv", "ar", "he"];
+    for (host, lines, wanted) in [
+        ("a.test", &["de-AT, en;q=0.5"][..], "de"),
+        ("a.test", &["fr-CA"], "fr"),
+        ("a.test", &["FR-ca"], "fr"),
+        ("a.test", &["pt-BR,pt;q=0.9,en;q=0.8"], "pt"),
+        ("a.test", &["zh-Hant-TW"], "zh"),
+        ("a.test", &["iw-IL"], "he"),
+        ("a.test", &["en;q=0.1, fr;q=0.9"], "fr"),
+        ("a.test", &["en;q=0.1", "fr;q=0.9"], "fr"),
+        ("a.test", &["xx, de;q=0.1"], "de"),
+        ("a.test", &["de;q=0, fr;q=0.1"], "fr"),
+        ("a.test", &["de-CH;q=0.7, de;q=0, it;q=0.5"], "it"),
+        ("a.test", &["fr;q=0"], "nl"),
+        ("a.test", &["*"], "nl"),
+        ("a.test", &["xx"], "nl"),
+        ("a.test", &["deu"], "nl"),
+        ("a.test", &["de;q=junk"], "nl"),
+        ("a.test", &["; ,, -de-"], "nl"),
+        ("a.test", &[""], "nl"),
+        ("a.test", &[], "nl"),
+        ("www.example.de", &[], "de"),
+        ("WWW.EXAMPLE.DE:8080", &[], "de"),
+        ("www.example.se", &[], "sv"),
+        ("www.example.de", &["fr"], "fr"),
+        ("www.example.de", &["xx, *"], "de"),
+        ("example.de", &[], "nl"),
+    ] {
+        let mut fields = vec![BROWSER, ("Host", host)];
+        fields.extend(lines.iter().map(|line| ("Accept-Language", *line)));
+        let answer = raw::fetch(shim.addr, "/", &fields);
+        assert_eq!(language(&answer), wanted, "{host} {lines:?}");
+    }
+    let mut pages = BTreeSet::new();
+    for tag in all {
+        let answer = raw::fetch(shim.addr, "/", &[BROWSER, ("Accept-Language", tag)]);
+        assert_eq!(language(&answer), tag);
+        let page = page(&answer);
+        let title = page.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).expect("a title").0;
+        pages.insert(title.to_owned());
+        let counted = [("provider", "none"), ("locale", tag)];
+        shim.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &counted) >= 1.0);
+    }
+    assert_eq!(pages.len(), all.len(), "each language has words of its own: {pages:?}");
+}
+
+#[test]
+fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
+    let origin = obedient();
+    let shim = shim(&origin, "[whoopsie]\nretry_after = \"7s\"");
+    for (said, wanted) in [
+        ("Retry-After: 120", "120"),
+        ("Retry-After: 0", "0"),
+        ("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:59 GMT"),
+        ("Retry-After: soon", "7"),
+        ("Retry-After: -5", "7"),
+        ("Retry-After: 1.5", "7"),
+        ("Retry-After:", "7"),
+        ("X-Other: 1", "7"),
+    ] {
+        for accept in ["text/html", "application/json", "image/png"] {
+            let answer = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", said)]);
+            assert_eq!(answer.fields_named("retry-after"), [wanted], "{said}, {accept}");
+        }
+    }
+}
+
+#[test]
+fn form_when_the_visitor_prefers_one_then_is_that_one() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    for (lines, form) in [
+        (&[][..], "html"),
+        (&[""], "html"),
+        (&["*/*"], "html"),
+        (&["text/html"], "html"),
+        (&[BROWSER.1], "html"),
+        (&["text/*"], "html"),
+        (&["text/html;q=0.9, application/json;q=0.8"], "html"),
+        (&["application/json"], "json"),
+        (&["application/problem+json"], "json"),
+        (&["application/vnd.api+json"], "json"),
+        (&["application/json, text/plain, */*"], "json"),
+        (&["text/html;q=0.5", "application/json"], "json"),
+        (&["image/avif,image/webp,image/*,*/*;q=0.8"], ""),
+        (&["image/png"], ""),
+        (&["text/css,*/*;q=0.1"], ""),
+        (&["font/woff2"], ""),
+        (&["video/mp4"], ""),
+    ] {
+        let mut fields = vec![("X-Status", "503"), ("X-Request-Id", "the-id"), ("Accept-Encoding", "identity")];
+        fields.extend(lines.iter().map(|line| ("Accept", *line)));
+        let answer = raw::fetch(shim.addr, "/", &fields);
+        assert_eq!((answer.status, answer.field("cache-control")), (503, Some("no-store")), "{lines:?}");
+        assert_eq!(answer.field("proxy-status"), Some("edgeshim; received-status=503"), "{lines:?}");
+        assert_eq!(answer.field("retry-after"), Some("30"), "{lines:?}");
+        assert!(vary(&answer).contains("accept"), "{lines:?}: {:?}", answer.fields);
+        match form {
+            "html" => drop(page(&answer)),
+            "json" => {
+                assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{lines:?}");
+                let problem = answer.json();
+                assert_eq!((&problem["status"], &problem["title"]), (&503.into(), &"Service Unavailable".into()));
+                assert_eq!(problem["reference"], "the-id", "{problem}");
+                assert!(answer.field("content-language").is_none() && answer.field("content-encoding").is_none());
+            }
+            _ => {
+                assert!(answer.body.is_empty() && answer.problems.is_empty(), "{lines:?}: {answer:?}");
+                assert!(answer.field("content-type").is_none(), "nothing has no type: {:?}", answer.fields);
+            }
+        }
+    }
+}
+
+#[test]
+fn grpc_when_the_origin_fails_then_gets_a_grpc_status() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    for kind in ["application/grpc", "application/grpc+proto"] {
+        let request =
+            raw::request("POST", "/pkg.Service/Method", &[("Content-Type", kind), ("TE", "trailers")], b"\0\0\0\0\0");
+        let answer = raw::exchange(shim.addr, request);
+        assert_eq!(answer.field("grpc-status"), Some("14"), "{kind}: {:?}", answer.fields);
+        assert!(answer.field("content-type").is_some_and(|kind| kind.starts_with("application/grpc")));
+        assert!(answer.body.is_empty() && answer.field("cache-control") == Some("no-store"), "{answer:?}");
+    }
+}
+
+#[test]
+fn class_when_it_says_always_or_never_then_so_it_is() {
+    let origin = obedient();
+    let classes = "[[class]]\nname = \"always\"\npath = [\"/always/*\"]\nwhoopsie = \"always\"\n\
+                   [[class]]\nname = \"never\"\npath = [\"/never/*\"]\nwhoopsie = \"never\"";
+    let shim = shim(&origin, classes);
+    for accept in ["image/png", "application/json", "text/html", "*/*"] {
+        let always = raw::fetch(shim.addr, "/always/x", &[("Accept", accept)]);
+        assert_eq!((always.status, language(&always).as_str()), (500, "en"), "{accept}");
+        assert!(!vary(&always).contains("accept") && vary(&always).contains("accept-language"), "{accept}");
+        let say = ("X-Say", "Content-Type: text/x-own");
+        let never = raw::fetch(shim.addr, "/never/x", &[("Accept", accept), say, ("X-Say", "Retry-After: 9")]);
+        assert_eq!((never.status, never.text().starts_with(SECRET)), (500, true), "{accept}");
+        assert_eq!((never.field("content-type"), never.field("retry-after")), (Some("text/x-own"), Some("9")));
+        assert_eq!(never.fields_named("cache-control"), ["no-store"], "{accept}");
+        assert!(never.field("proxy-status").is_none(), "{accept}");
+    }
+    // A fault has no answer that could pass: the same fields, and nothing to read.
+    let closed = origin::ClosedPort::new();
+    let shim = Shim::start(Shim::config(closed.addr).with(classes));
+    let never = raw::fetch(shim.addr, "/never/x", &[BROWSER]);
+    assert_eq!((never.status, never.body.len(), never.field("content-type")), (502, 0, None), "{never:?}");
+    assert_eq!(never.field("proxy-status"), Some("edgeshim; error=connection_refused"));
+    assert_eq!((never.field("cache-control"), never.field("retry-after")), (Some("no-store"), Some("30")));
+    let always = raw::fetch(shim.addr, "/always/x", &[("Accept", "image/png")]);
+    assert_eq!((always.status, language(&always).as_str()), (502, "en"));
+}
+
+#[test]
+fn statuses_when_configured_then_only_those_are_replaced() {
+    let origin = obedient();
+    let some = shim(&origin, "[whoopsie]\nstatuses = [\"502\", \"504-506\"]");
+    let none = shim(&origin, "[whoopsie]\nstatuses = []");
+    for (status, replaced) in
+        [("500", false), ("502", true), ("503", false), ("504", true), ("506", true), ("507", false)]
+    {
+        let answer = raw::fetch(some.addr, "/", &[BROWSER, ("X-Status", status)]);
+        assert_eq!(answer.status.to_string(), status);
+        assert_eq!(!answer.text().contains(SECRET), replaced, "{status}");
+        assert_eq!(answer.fields_named("cache-control"), ["no-store"], "{status}");
+        let answer = raw::fetch(none.addr, "/", &[BROWSER, ("X-Status", status)]);
+        assert!(answer.text().contains(SECRET), "{status}");
+    }
+    // What cannot be answered gets the page whatever is listed.
+    let closed = origin::ClosedPort::new();
+    let dead = Shim::start(Shim::config(closed.addr).with("[whoopsie]\nstatuses = []"));
+    let answer = raw::fetch(dead.addr, "/", &[BROWSER]);
+    assert_eq!((answer.status, language(&answer).as_str()), (502, "en"));
+}
+
+#[test]
+fn head_when_the_origin_fails_then_has_the_fields_of_get_and_no_body() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    let mut client = Raw::connect(shim.addr);
+    for accept in ["text/html", "application/json", "image/png"] {
+        for encoding in ["gzip", "identity"] {
+            let fields = [
+                ("Accept", accept),
+                ("Accept-Encoding", encoding),
+                ("X-Request-Id", "one"),
+                ("Connection", "keep-alive"),
+            ];
+            let mut both = Vec::new();
+            for method in ["GET", "HEAD"] {
+                client.send(raw::request(method, "/", &fields, b""));
+                let answer = if method == "HEAD" { client.response_to_head() } else { client.response() };
+                let answer = answer.expect("an answer");
+                assert_eq!((answer.status, answer.problems.len()), (500, 0), "{answer:?}");
+                both.push(answer);
+            }
+            assert!(both[1].body.is_empty());
+            let comparable = |answer: &Response| {
+                let mut fields = answer.fields.clone();
+                fields.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
+                fields.sort();
+                fields
+            };
+            assert_eq!(comparable(&both[0]), comparable(&both[1]), "{accept}, {encoding}");
+        }
+    }
+}
+
+#[test]
+fn gzip_twin_when_unpacked_then_is_the_plain_page() {
+    let origin = obedient();
+    let shim = shim(&origin, "[whoopsie]\nsite_name = \"A & B\"\nstatus_url = \"https://status.example.com/?a=b&c\"");
+    let time = regex::Regex::new("<time.*?</time>").expect("a pattern");
+    for tag in ["en", "ja", "ar"] {
+        for (status, id) in
+            [("500", "a"), ("503", "b.b_b-b"), ("599", "c-that-is-a-good-deal-longer-than-the-others-are")]
+        {
+            let fetch = |encoding: &str| {
+                let fields = [
+                    BROWSER,
+                    ("Accept-Language", tag),
+                    ("Accept-Encoding", encoding),
+                    ("X-Status", status),
+                    ("X-Request-Id", id),
+                    ("X-CDN-Provider", "fastly"),
+                ];
+                raw::fetch(shim.addr, "/", &fields)
+            };
+            let (plain, packed) = (fetch("identity"), fetch("gzip"));
+            assert_eq!((plain.field("content-encoding"), packed.field("content-encoding")), (None, Some("gzip")));
+            assert!(packed.body.len() < plain.body.len(), "{} against {}", packed.body.len(), plain.body.len());
+            let untimed = |answer: &Response| time.replace_all(&page(answer), "").into_owned();
+            assert_ne!(untimed(&plain), page(&plain), "the page tells the time");
+            assert_eq!(untimed(&plain), untimed(&packed), "{tag} {status} {id}");
+            for encoding in ["gzip;q=0", "br", "", "identity, gzip;q=0.5"] {
+                assert_eq!(fetch(encoding).field("content-encoding"), None, "{encoding}");
+            }
+        }
+    }
+}
+
+#[test]
+fn beacon_when_the_page_is_opened_then_names_provider_cause_and_request() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    let image = |page: &str| {
+        let tag = page.split("<img").nth(1).and_then(|rest| rest.split_once('>')).expect("an image").0.to_owned();
+        let source = tag.split_once("src=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a source").0;
+        source.replace("&amp;", "&")
+    };
+    let fields = [BROWSER, ("X-CDN-Provider", "Fastly"), ("X-Request-Id", "req-1"), ("X-Status", "503")];
+    let source = image(&page(&raw::fetch(shim.addr, "/", &fields)));
+    let (path, query) = source.split_once('?').expect("a query");
+    assert_eq!(path, "/status/images/beacon.gif");
+    let pairs: BTreeSet<_> = query.split('&').collect();
+    assert!(pairs.contains("source=fastly") && pairs.contains("id=req-1"), "{query}");
+    assert!(pairs.iter().any(|pair| pair.strip_prefix("reason=").is_some_and(|cause| !cause.is_empty())), "{query}");
+
+    let seen = origin.count();
+    let pixel = raw::fetch(shim.addr, &source, &[]);
+    assert_eq!(
+        (pixel.status, pixel.field("content-type"), pixel.field("cache-control")),
+        (200, Some("image/gif"), Some("no-store"))
+    );
+    assert!(pixel.body.starts_with(b"GIF89a"));
+    shim.wait_metrics(|metrics| metrics.sum("edgeshim_beacons_total", &[("source", "fastly")]) >= 1.0);
+    assert_eq!(origin.count(), seen, "the origin is not asked for it");
+
+    // Elsewhere when so configured; the fault's own cause while the origin is dead.
+    let closed = origin::ClosedPort::new();
+    let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n[[provider]]\nname = \"akamai\"";
+    let dead = Shim::start(Shim::config(closed.addr).with(piece));
+    let answer = raw::fetch(dead.addr, "/", &[BROWSER, ("X-CDN-Provider", "akamai"), ("X-Request-Id", "req-2")]);
+    let source = image(&page(&answer));
+    let query = source.strip_prefix("//beacon.example.com/b.gif?").unwrap_or_else(|| panic!("{source}"));
+    let pairs: BTreeSet<_> = query.split('&').collect();
+    for pair in ["source=akamai", "reason=refused", "id=req-2"] {
+        assert!(pairs.contains(pair), "{pair} in {query}");
+    }
+    let counted = [("provider", "akamai"), ("locale", "en"), ("cause", "refused")];
+    dead.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &counted) >= 1.0);
+    assert_eq!(raw::fetch(dead.addr, "/b.gif?source=akamai", &[]).status, 200, "the pixel needs no origin");
+}
+
+#[test]
+fn page_when_the_origin_is_dead_or_silent_then_is_there_all_the_same() {
+    let timeouts = "[origin]\nresponse_timeout = \"300ms\"\nretries = 0";
+    let closed = origin::ClosedPort::new();
+    let refused = Shim::start(Shim::config(closed.addr));
+    let silent_origin = Origin::start(origin::silent());
+    let silent = Shim::start(Shim::config(silent_origin.addr).with(timeouts));
+    let gone_origin = Origin::start(origin::hang_up());
+    let gone = Shim::start(Shim::config(gone_origin.addr).with(timeouts));
+    for (shim, status, error) in [
+        (&refused, 502, "connection_refused"),
+        (&silent, 504, "http_response_timeout"),
+        (&gone, 502, "connection_terminated"),
+    ] {
+        for encoding in ["gzip", "identity"] {
+            let fields =
+                [BROWSER, ("Accept-Language", "fr"), ("Accept-Encoding", encoding), ("X-Request-Id", "the-id")];
+            let answer = raw::fetch(shim.addr, "/", &fields);
+            assert_eq!((answer.status, language(&answer).as_str()), (status, "fr"), "{error}");
+            assert_eq!(answer.fields_named("proxy-status"), [format!("edgeshim; error={error}")]);
+            assert_eq!((answer.field("cache-control"), answer.field("retry-after")), (Some("no-store"), Some("30")));
+            assert!(page(&answer).contains("<bdi>the-id</bdi>"), "{error}");
+            for name in ["etag", "last-modified", "age", "expires", "set-cookie"] {
+                assert!(answer.field(name).is_none(), "{name}: {:?}", answer.fields);
+            }
+        }
+    }
+}
+
+#[test]
+fn origin_connection_when_a_small_503_is_replaced_then_is_kept() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(10));
+    for (size, how) in [("1", ""), ("200", ""), ("4096", ""), ("4096", "X-Split"), ("4096", "X-Chunked")] {
+        let before = origin.connections();
+        for number in 0..100 {
+            let mut fields = vec![BROWSER, ("X-Status", "503"), ("X-Size", size), ("Connection", "keep-alive")];
+            fields.extend((!how.is_empty()).then_some((how, "1")));
+            client.send(raw::request("GET", "/", &fields, b""));
+            let answer = client.response().unwrap_or_else(|why| panic!("{why:?} to request {number}"));
+            assert_eq!(answer.status, 503);
+            page(&answer);
+        }
+        // A body that is still under way when the page goes out may cost one more now and then, not one each.
+        let used = origin.connections() - before;
+        assert!(used <= 20, "{used} connections for 100 answers of {size} bytes {how}");
+    }
+    assert_eq!(origin.count(), 500);
+}
