@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -25,7 +25,7 @@ use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal}
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Reason};
-use crate::wire::names::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 /// Puts [`Pulls`] around a service.
 #[derive(Debug, Clone)]
@@ -114,6 +114,7 @@ where
             Projected::Refused { reason, pull } => {
                 let mut pull = pull.take().expect("a future is not polled after it was ready");
                 let head = refusal(*reason);
+                pull.refusal = Some(*reason);
                 pull.ledger.refused(pull.provider, *reason);
                 pull.code = head.status.as_u16();
                 pull.expected = Some(0);
@@ -141,10 +142,21 @@ pub struct Pull {
     whole: bool,
     tally: Tally,
     facts: Facts,
+    refusal: Option<Reason>,
+    encoding: &'static str,
     line: Option<Line>,
 }
 
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+const IDENTITY: &str = "identity";
+
+/// The log's word for an answer's coding, whoever put it on.
+fn encoding(headers: &HeaderMap) -> &'static str {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else { return IDENTITY };
+    let coding = coding.as_bytes().trim_ascii();
+    let known = ["gzip", "br", "zstd", "deflate", IDENTITY];
+    known.into_iter().find(|known| coding.eq_ignore_ascii_case(known.as_bytes())).unwrap_or("other")
+}
 
 impl Pull {
     fn start(ledger: Arc<Ledger>, request: &mut EdgeRequest) -> Self {
@@ -168,6 +180,8 @@ impl Pull {
             whole: false,
             tally: Tally::default(),
             facts: Facts::new(ctx.class),
+            refusal: None,
+            encoding: IDENTITY,
             line,
         }
     }
@@ -182,6 +196,9 @@ impl Pull {
     fn answered<B: EdgeBody>(&mut self, answer: &EdgeResponse<B>) {
         self.class = answer.facts.class;
         self.facts = answer.facts;
+        if self.line.is_some() {
+            self.encoding = encoding(&answer.head.headers);
+        }
         self.tally = answer.body.tally();
         let status = answer.head.status;
         self.code = status.as_u16();
@@ -223,9 +240,10 @@ impl Drop for Pull {
             record.origin_bytes = self.tally.origin_bytes;
             record.origin_status = self.facts.origin_status;
             record.origin_us = self.facts.origin_us;
-            record.encoding = if self.facts.gzip { "gzip" } else { "identity" };
+            record.encoding = self.encoding;
             record.guard = self.facts.guard;
-            record.cause = self.tally.fault.or(self.facts.cause).map_or("", Cause::as_str);
+            let fault = self.tally.fault.or(self.facts.cause).map(Cause::as_str);
+            record.cause = fault.or(self.refusal.map(Reason::as_str)).unwrap_or("");
             record.locale = self.facts.locale.map_or("", |locale| self.ledger.locale(locale));
             line.write(self.arrived);
         }

@@ -17,12 +17,12 @@ use super::{OriginSettings, Target, Upload};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// Bytes that hyper reads from the origin at once, and holds for a visitor who does not read. hyper grows its buffer up to this;
-/// 64 KiB keeps 200 stalled readers under 64 MiB and costs no measurable CPU against its default of 400 KiB.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// The largest response head: twice what any CDN takes. Its lines are hyper's 100, which it parses on the stack; setting any number of
-/// our own would cost two allocations an answer, and no CDN takes more (Fastly: 96).
-const MAX_HEAD_BYTES: usize = 128 * 1024;
+/// The largest response head. Its lines are hyper's 100, which it parses on the stack; setting any number of our own would cost two
+/// allocations an answer, and no CDN takes more (Fastly: 96).
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Bytes that hyper reads from the origin at once, and holds for a visitor who does not read; a head has to fit in. hyper grows its
+/// buffer up to this: 200 stalled readers stay under 64 MiB, at no measurable CPU against its default of 400 KiB.
+const READ_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 2 * 1024;
 /// HTTP/2 receive windows: one busy stream fills a fast link, and a stalled one holds this much at most.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -30,7 +30,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub(super) async fn http1(settings: &OriginSettings, metrics: &'static Metrics) -> Result<Connection, Fault> {
     let mut builder = http1::Builder::new();
     builder
-        .max_buf_size(READ_BUFFER_BYTES.max(MAX_HEAD_BYTES))
+        .max_buf_size(READ_BUFFER_BYTES)
         .max_header_size(MAX_HEAD_BYTES)
         .preserve_header_case(settings.preserve_header_case);
     match within(settings.connect_timeout, dial(&settings.target)).await? {

@@ -5,7 +5,7 @@
 //! **Reads:** method, path, Authorization; the answer's status, type and caching fields.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`.
 //! **Cost:** one pass over the answer's field names; one allocation where a line is written that was not prepared.
-//! **Can fail:** no; faults pass through.
+//! **Can fail:** no; faults pass through, counted as the `error` guard.
 
 pub mod policy;
 
@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, Uri};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use self::policy::Prepared;
+use self::policy::{Guard, Prepared};
 use super::request::class::Classes;
 use super::request::{EdgeRequest, EdgeResponse};
 use crate::cdn::dialect::Dialect;
@@ -113,8 +113,17 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.inner.poll(cx))?;
         let Shared { classes, rules, ledger, .. } = &**this.shared;
+        let mut answer = match ready!(this.inner.poll(cx)) {
+            Ok(answer) => answer,
+            Err(fault) => {
+                // What is sent in its place says no-store, as with the origin's own 5xx.
+                if !fault.cause().is_visitors() {
+                    ledger.cache_guard(Guard::Error as usize);
+                }
+                return Poll::Ready(Err(fault));
+            }
+        };
         if let Some(target) = &this.asked.target {
             let content_type = answer.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
             answer.facts.class = classes.of_answer(target.path(), content_type);
