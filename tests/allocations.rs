@@ -3,6 +3,8 @@
 //! Client, origin and load are threads of this test that allocate nothing themselves, so what the allocator counts is the shim's:
 //! hyper's share (read buffers, channels, parsed heads) and ours. A change that adds one is seen here before it is seen in a profile.
 
+#![allow(clippy::unwrap_used, reason = "a test's threads may stop it")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

@@ -73,7 +73,9 @@ pub(super) fn explain(arguments: &ExplainArguments) -> ExitCode {
 type Lines = Vec<(&'static str, String)>;
 
 fn lines(arguments: &ExplainArguments, settings: &Settings) -> Result<Lines, Box<dyn std::error::Error>> {
-    let uri: http::Uri = arguments.path.parse().map_err(|_| "--path: write a path such as /images/logo.png")?;
+    let path = Some(arguments.path.as_str()).filter(|path| path.starts_with('/') || *path == "*");
+    let uri = path.and_then(|path| path.parse::<http::Uri>().ok());
+    let uri = uri.ok_or("--path: write a path such as /images/logo.png")?;
     let mut request = http::Request::builder().method(&arguments.method).uri(uri);
     for (name, value) in &arguments.request_header {
         request = request.header(name, value);
@@ -119,7 +121,7 @@ fn lines(arguments: &ExplainArguments, settings: &Settings) -> Result<Lines, Box
 fn provider(arguments: &ExplainArguments, settings: &Settings) -> (String, bool) {
     let reject = settings.identity.unknown == OnDoubt::Reject;
     let Some(name) = &arguments.provider else {
-        return (format!("{} (no {} header)", ProviderId::RESERVED[0], super::run::identity_header()), reject);
+        return (format!("{} (no {} header)", ProviderId::RESERVED[0], settings.identity.header), reject);
     };
     match settings.providers.iter().find(|known| known.name.eq_ignore_ascii_case(name)) {
         Some(known) => (format!("{} (configured, believed by name)", known.name), false),

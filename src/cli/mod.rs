@@ -47,7 +47,7 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Say which class and rule a request gets, which header fields go out, and why.
     #[command(
-        after_help = "Examples:\n  edgeshim explain --path /logo.png --provider fastly\n  edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1' --response-header 'Cache-Control: max-age=60'"
+        after_help = "Examples:\n  edgeshim explain --path /logo.png --provider fastly\n  edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'"
     )]
     Explain(explain::ExplainArguments),
     /// List the CDNs that a configuration can name.

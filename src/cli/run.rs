@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgument, USAGE, load};
+use crate::admin;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Slot};
 use crate::serve::{Drain, Server};
-use crate::{admin, wire};
 
 pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     log_to_stderr();
@@ -152,9 +152,4 @@ impl Signals {
             }
         }
     }
-}
-
-/// The identity header's default name, for what is printed.
-pub(super) fn identity_header() -> &'static str {
-    wire::names::X_CDN_PROVIDER.as_str()
 }

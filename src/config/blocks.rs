@@ -15,6 +15,7 @@ use super::settings::{
 };
 use super::statuses::StatusSet;
 use super::words::{closest, header_name, label, locale, media_type, one_of, quote};
+use crate::pages;
 use crate::wire::names;
 
 /// The longest site name, in bytes; it stands in a heading.
@@ -260,8 +261,8 @@ fn whoopsie(mut block: Section<'_>) -> Whoopsie {
             Read::Good(sets) => sets.into_iter().fold(StatusSet::default(), StatusSet::union),
             Read::Absent | Read::Bad => default.statuses,
         },
-        default_locale: block.text("default_locale", "\"en\"", default.default_locale, locale),
-        hosts: block.map("hosts", "\"www.example.de\" = \"de\"", net::host, locale),
+        default_locale: block.text("default_locale", "\"en\"", default.default_locale, known_locale),
+        hosts: block.map("hosts", "\"www.example.de\" = \"de\"", net::host, known_locale),
         site_name: block.text("site_name", "\"This site\"", default.site_name, |text| {
             if text.trim().is_empty() || text.len() > MAX_SITE_NAME_BYTES || text.contains(char::is_control) {
                 return Err(format!(
@@ -282,6 +283,16 @@ fn whoopsie(mut block: Section<'_>) -> Whoopsie {
     later::whoopsie(&mut block);
     block.finish();
     whoopsie
+}
+
+/// A language that there are pages in; the pages would refuse another too, but only after everything else is right.
+fn known_locale(text: &str) -> Checked<String> {
+    let tag = locale(text)?;
+    if pages::built_in().any(|known| known.eq_ignore_ascii_case(&tag)) {
+        return Ok(tag);
+    }
+    let all = pages::built_in().map(quote).collect::<Vec<_>>().join(", ");
+    Err(format!("is no language that there are pages in; write one of {all}"))
 }
 
 fn beacon(mut block: Section<'_>) -> Beacon {

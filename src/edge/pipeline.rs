@@ -196,14 +196,15 @@ impl EdgeBody for OriginBody {
         Tally { origin_bytes: self.bytes(), fault: self.fault() }
     }
 
-    fn discard(self) -> Tally {
-        Tally { origin_bytes: OriginBody::discard(self), fault: None }
+    fn drain(&mut self) -> bool {
+        OriginBody::drain(self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::gzip::policy::TypePatterns;
 
     /// The file's own text above this module: what is written there is what is built.
     fn source() -> &'static str {
@@ -279,7 +280,7 @@ mod tests {
                 retry_after: std::time::Duration::from_secs(30),
                 pages: Arc::new(crate::pages::Pages::build(&crate::pages::PageSettings::default()).unwrap()),
             },
-            gzip: GzipSettings { enabled: true, level: 4, min_bytes: 256, types: Default::default() },
+            gzip: GzipSettings { enabled: true, level: 4, min_bytes: 256, types: TypePatterns::default() },
             classes: Classes::new(Vec::new()).unwrap(),
             host: None,
             fallback_host: HeaderValue::from_static("localhost"),

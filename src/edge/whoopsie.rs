@@ -40,6 +40,9 @@ pub struct WhoopsieSettings {
     pub pages: Arc<Pages>,
 }
 
+/// How often the origin's connection gets another turn to bring the rest of a body that nobody will see.
+const DRAIN_TURNS: u8 = 2;
+
 /// Puts [`Whoopsie`] around a service.
 #[derive(Clone)]
 pub struct WhoopsieLayer {
@@ -84,7 +87,7 @@ where
 {
     type Response = EdgeResponse<WhoopsieBody<B>>;
     type Error = Infallible;
-    type Future = WhoopsieFuture<S::Future>;
+    type Future = WhoopsieFuture<S::Future, B>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // Every layer below is always ready (the pipeline's test holds that), so there is nothing to ask.
@@ -93,21 +96,30 @@ where
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked::of(&request);
-        WhoopsieFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
+        WhoopsieFuture {
+            inner: self.inner.call(request),
+            asked,
+            shared: Arc::clone(&self.shared),
+            leaving: None,
+            turns: DRAIN_TURNS,
+        }
     }
 }
 
 pin_project! {
     /// Waits for the answer or the fault.
-    pub struct WhoopsieFuture<F> {
+    pub struct WhoopsieFuture<F, B> {
         #[pin]
         inner: F,
         asked: Asked,
         shared: Arc<Shared>,
+        // The answer that a page takes the place of, while its body is read out.
+        leaving: Option<EdgeResponse<B>>,
+        turns: u8,
     }
 }
 
-impl<F, B> Future for WhoopsieFuture<F>
+impl<F, B> Future for WhoopsieFuture<F, B>
 where
     F: Future<Output = Result<EdgeResponse<B>, Fault>>,
     B: EdgeBody,
@@ -116,14 +128,29 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        Poll::Ready(Ok(match ready!(this.inner.poll(cx)) {
+        let answer = match this.leaving.take() {
+            Some(answer) => Ok(answer),
+            None => ready!(this.inner.poll(cx)),
+        };
+        Poll::Ready(Ok(match answer {
             Ok(answer) if this.shared.keeps(answer.head.status, &answer.facts) => {
                 answer.map(|inner| WhoopsieBody::Inner { inner })
             }
-            Ok(answer) => {
+            Ok(mut answer) => {
+                if !answer.body.drain() && *this.turns > 0 {
+                    // The end of a chunked body is read by the connection's own task, which comes after this one.
+                    *this.turns -= 1;
+                    *this.leaving = Some(answer);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let Failure { head, page, locale } = this.shared.replace(this.asked, &answer.head, answer.facts.class);
                 let facts = Facts { locale, gzip: is_gzip(&head), guard: "", ..answer.facts };
-                EdgeResponse { head, body: WhoopsieBody::Page { page, tally: answer.body.discard() }, facts }
+                EdgeResponse {
+                    head,
+                    body: WhoopsieBody::Page { page, tally: Tally { fault: None, ..answer.body.tally() } },
+                    facts,
+                }
             }
             Err(fault) => {
                 tracing::debug!(%fault, "no answer from the origin");

@@ -173,18 +173,22 @@ impl OriginBody {
         self.fault
     }
 
-    /// Takes what has arrived already, so that a short body of no use does not cost its connection; never waits for more. Returns
-    /// the bytes read.
-    pub fn discard(mut self) -> u64 {
+    /// Takes what has arrived already, so that a short body of no use does not cost its connection; never waits for more. False where
+    /// the connection may have more once it has had its turn.
+    pub fn drain(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..DISCARD_FRAMES {
-            match Pin::new(&mut self).poll_frame(&mut cx) {
+            if self.connection.is_none() {
+                return true;
+            }
+            match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 // Nobody gets this body, so its breaking off is no fault of an answer.
-                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
+                Poll::Ready(Some(Err(_)) | None) => return true,
+                Poll::Pending => return false,
             }
         }
-        self.bytes
+        true
     }
 
     fn release(&mut self) {

@@ -35,6 +35,9 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     let trailers = hops::wants_trailers(&head.headers);
     hops::strip_hop_by_hop(&mut head.headers, outward.identity);
     let headers = &mut head.headers;
+    if head.version == Version::HTTP_2 {
+        hops::join_cookies(headers);
+    }
     if let Some(protocol) = upgrade {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -47,6 +50,9 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     hops::append_cdn_loop(headers, outward.loop_id);
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
+    } else {
+        // Where the identity header has another name, this one is nobody's word but the visitor's.
+        headers.remove(&X_CDN_PROVIDER);
     }
     if let Some(host) = outward.host {
         headers.insert(HOST, host.clone());

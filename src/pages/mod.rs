@@ -43,6 +43,11 @@ const LOCALES: [(&str, &str); 16] = [
     ("he", include_str!("../../config/locales/he.toml")),
 ];
 
+/// The tags of the built-in locales, in the order of their ids.
+pub fn built_in() -> impl Iterator<Item = &'static str> {
+    LOCALES.iter().map(|(tag, _)| *tag)
+}
+
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 
 /// What the configuration says about the pages: `[whoopsie]`, and the beacon's path from `[beacon]`.

@@ -197,6 +197,17 @@ pub fn append_via(headers: &mut HeaderMap, version: Version) {
     let _ = headers.try_append(VIA, HeaderValue::from_static(entry));
 }
 
+/// Makes one line of the Cookie lines into which HTTP/2 may split the field (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter();
+    if let (Some(_), Some(_)) = (lines.next(), lines.next()) {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(line) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(COOKIE, line);
+        }
+    }
+}
+
 /// The protocol the client wants to change to: Upgrade, if Connection names it.
 ///
 /// Not h2c, not even beside others: who passes that on hands the connection's further requests past every check (RFC

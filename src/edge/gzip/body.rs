@@ -273,7 +273,7 @@ impl<B: EdgeBody> EdgeBody for GzipBody<B> {
         self.inner.tally()
     }
 
-    fn discard(self) -> Tally {
-        self.inner.discard()
+    fn drain(&mut self) -> bool {
+        self.inner.drain()
     }
 }

@@ -74,8 +74,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked::of(&request.head);
+        if self.shared.settings.enabled {
+            policy::restore_validators(&mut request.head.headers);
+        }
         GzipFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
     }
 }

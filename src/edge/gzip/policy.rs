@@ -1,10 +1,11 @@
 //! Which answers are compressed, and what becomes of their header fields: plain functions on a head.
 
+use http::header::Entry;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 
 use crate::wire::names::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5, CONTENT_RANGE,
-    CONTENT_TYPE, DIGEST, ETAG, IF_NONE_MATCH, RANGE, REPR_DIGEST, X_ACCEL_BUFFERING,
+    CONTENT_TYPE, DIGEST, ETAG, IF_MATCH, IF_NONE_MATCH, RANGE, REPR_DIGEST, X_ACCEL_BUFFERING,
 };
 use crate::wire::quality::{Coding, gzip_acceptance};
 use crate::wire::{etag, vary};
@@ -120,13 +121,19 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
     if head.status == StatusCode::NOT_MODIFIED {
         return revalidated(settings, asked, headers);
     }
+    // A part is never compressed, but says what the 200 would about who gets it how (RFC 9110 §15.3.7).
+    let part = head.status == StatusCode::PARTIAL_CONTENT;
     let status = matches!(
         head.status,
-        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::NOT_FOUND | StatusCode::GONE
+        StatusCode::OK
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::NON_AUTHORITATIVE_INFORMATION
+            | StatusCode::NOT_FOUND
+            | StatusCode::GONE
     );
     if !status
         || headers.contains_key(CONTENT_ENCODING)
-        || headers.contains_key(CONTENT_RANGE)
+        || (headers.contains_key(CONTENT_RANGE) && !part)
         || !has_type(settings, headers)
         || headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation)
     {
@@ -134,7 +141,7 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
     }
     // A HEAD's body is empty, but its Content-Length says how long the GET's would be.
     let length = if asked.is_head { content_length(headers) } else { length };
-    let too_short = length.is_some_and(|length| length < settings.min_bytes);
+    let too_short = !part && length.is_some_and(|length| length < settings.min_bytes);
     // A tag that is no tag cannot be made weak, and two codings must not share it.
     let bad_tag = headers.get(ETAG).is_some_and(|tag| {
         etag::EntityTag::parse(tag.as_bytes()).is_none() || headers.get_all(ETAG).iter().nth(1).is_some()
@@ -142,7 +149,7 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
     if too_short || bad_tag {
         return Verdict::Leave;
     }
-    if asked.gzip { Verdict::Compress } else { Verdict::Vary }
+    if asked.gzip && !part { Verdict::Compress } else { Verdict::Vary }
 }
 
 /// A 304 carries what the 200 would (RFC 9110 §15.4.5); without a type, the visitor's validator tells whether that was ours.
@@ -187,6 +194,19 @@ pub fn apply(verdict: Verdict, head: &mut response::Parts) -> Option<Flush> {
             }
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             Some(flush)
+        }
+    }
+}
+
+/// Makes the tags that come back strong again: what left as `W/"a"` is `"a"` at the origin, and If-Match compares strongly there.
+pub(super) fn restore_validators(headers: &mut HeaderMap) {
+    for name in [IF_MATCH, IF_NONE_MATCH] {
+        if let Entry::Occupied(mut lines) = headers.entry(name) {
+            for line in lines.iter_mut() {
+                if let Some(strong) = etag::strengthen(line) {
+                    *line = strong;
+                }
+            }
         }
     }
 }
@@ -310,7 +330,7 @@ mod tests {
             ("too short", gzip, 200, html.to_vec(), Some(255), Verdict::Leave),
             ("404", gzip, 404, html.to_vec(), Some(1000), Verdict::Compress),
             ("500", gzip, 500, html.to_vec(), Some(1000), Verdict::Leave),
-            ("206", gzip, 206, with(("content-range", "bytes 0-9/100")), Some(1000), Verdict::Leave),
+            ("206", gzip, 206, with(("content-range", "bytes 0-9/100")), Some(10), Verdict::Vary),
             ("encoded", gzip, 200, with(("content-encoding", "br")), Some(1000), Verdict::Leave),
             ("said to be identity", gzip, 200, with(("content-encoding", "identity")), Some(1000), Verdict::Leave),
             ("no-transform", gzip, 200, with(("cache-control", "max-age=1, No-Transform")), Some(1000), Verdict::Leave),

@@ -182,12 +182,9 @@ pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     /// What it has seen so far.
     fn tally(&self) -> Tally;
 
-    /// Gives it up for a page: what has arrived already may be read so that the origin's connection is kept, but nothing is waited
-    /// for. Returns what was read all the same.
-    fn discard(self) -> Tally
-    where
-        Self: Sized,
-    {
-        self.tally()
+    /// Reads what has arrived of a body that a page takes the place of, so that the origin's connection is kept. False: more may be
+    /// there when the connection has had its turn.
+    fn drain(&mut self) -> bool {
+        true
     }
 }
