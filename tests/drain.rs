@@ -290,10 +290,14 @@ fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
     let mut resting = Frames::connect(shim.addr);
     resting.get(1, "/rest");
     while resting.next().is_some_and(|(kind, flags, ..)| kind > 1 || flags & 1 == 0) {}
+    // One that does not even answer the GOAWAY's ping: not waited for until drain_timeout.
+    let mut deaf = Frames::connect(shim.addr);
+    deaf.get(1, "/rest");
+    assert!(wait_until(LONG, || origin.count() == 2));
     let mut busy = Frames::connect(shim.addr);
     busy.get(1, "/late");
     busy.get(3, "/half");
-    assert!(wait_until(LONG, || origin.count() == 3));
+    assert!(wait_until(LONG, || origin.count() == 4));
     shim.signal("TERM");
     assert_eq!(
         std::iter::from_fn(|| resting.next()).find(|frame| frame.0 == GOAWAY).expect("a GOAWAY").3[4..8],
@@ -322,6 +326,8 @@ fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
     }
     assert!(goaway && ended == 2, "{ended} of 2 streams ended");
     assert_eq!(bodies, ["late but whole", "first second"]);
+    deaf.raw.read_to_end();
+    assert!(deaf.raw.closed());
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
 }

@@ -529,6 +529,7 @@ fn header_timeout_when_a_head_trickles_on_http2_then_it_is_not_waited_for() {
         slow.raw.end() == End::Closed
     });
     assert!(ended, "HEADERS byte by byte hold the connection for longer than header_timeout");
+    wait_refused(&shim, "header_timeout", 1);
 }
 
 // ---- body_timeout -------------------------------------------------------------------------------------------------------
@@ -951,6 +952,23 @@ fn proxy_protocol_when_a_header_comes_then_its_address_is_the_visitors() {
             client.send(get_with("X-Forwarded-For: 203.0.113.1\r\n"));
             assert_eq!(client.response().expect("the next of the same connection").status, 200);
             assert_eq!(told(&origin)[0], *expected, "{shown:?}, second request");
+        }
+    }
+    // Cut at every place: the first part has been looked at before the second comes.
+    for (header, expected) in [&rows[0], &rows[3], &rows[4]] {
+        let text = [header.as_slice(), get("/").as_bytes()].concat();
+        let mut clients: Vec<Raw> = (1..=header.len()).map(|_| Raw::connect(shim.addr)).collect();
+        for (cut, client) in (1..).zip(&mut clients) {
+            client.send(&text[..cut]);
+        }
+        shim.wait_metrics(|metrics| {
+            metrics.value("edgeshim_connections", &[]) >= f64::from(u32::try_from(clients.len()).expect("few"))
+        });
+        std::thread::sleep(PACE);
+        for (cut, client) in (1..).zip(&mut clients) {
+            client.send(&text[cut..]);
+            let response = client.response().unwrap_or_else(|why| panic!("cut after {cut} bytes: {why:?}"));
+            assert_eq!((response.status, told(&origin)[0].as_str()), (200, *expected), "cut after {cut} bytes");
         }
     }
     let mut client = Raw::connect(shim.addr);

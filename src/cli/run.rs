@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -102,36 +103,33 @@ impl Running {
         eprintln!("admin on {}", self.admin);
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the wait.
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends all waiting.
     pub(super) fn until_signal(self) {
         let Self { slot, drain, server, tokio, mut signals, .. } = self;
         tokio.block_on(signals.end(slot));
         let settings = slot.load().settings().server.clone();
         drain.announce();
-        if !settings.drain_delay.is_zero() {
-            tokio.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(settings.drain_delay) => {}
-                    () = signals.end(slot) => {}
-                }
-            });
-        }
-        let draining = std::thread::spawn(move || server.finish(settings.drain_timeout));
-        tokio.block_on(async {
-            while !draining.is_finished() {
-                tokio::select! {
-                    () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
-                    () = signals.end(slot) => break,
-                }
+        let whole = tokio.block_on(async {
+            tokio::select! {
+                () = signals.end(slot) => true,
+                whole = finish(server, settings.drain_delay, settings.drain_timeout) => whole,
             }
         });
-        if draining.is_finished() && !draining.join().unwrap_or(false) {
+        if !whole {
             tracing::warn!("server.drain_timeout was over before every request had ended; the rest were cut off");
         }
         if let Some(log) = slot.load().log() {
             log.close();
         }
+        // A drain that is still waiting on its thread ends with the process.
+        tokio.shutdown_background();
     }
+}
+
+/// The drain; its waiting is done on a thread of its own, so that signals are heard meanwhile.
+async fn finish(server: Server, delay: Duration, timeout: Duration) -> bool {
+    tokio::time::sleep(delay).await;
+    tokio::task::spawn_blocking(move || server.finish(timeout)).await.unwrap_or(false)
 }
 
 impl Signals {

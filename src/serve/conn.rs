@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -29,7 +29,7 @@ use crate::metrics::Reason;
 use crate::origin::Hold;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme, Trail};
-use crate::wire::names::UPGRADE;
+use crate::wire::names::{CONNECTION, UPGRADE};
 
 /// What hyper holds at most for a visitor who does not read, and reads ahead of an upload. Never below the largest head.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -37,6 +37,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// How long an HTTP/2 peer without streams has to answer the GOAWAY's ping.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 /// The least that hyper takes.
 const LEAST_BUFFER_BYTES: usize = 8192;
 
@@ -81,7 +83,7 @@ where
     let limits = worker.limits();
     let deadline = Deadline::new();
     deadline.arm(limits.timeouts.header);
-    let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol).await {
+    let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || worker.is_closing()).await {
         Ok(sniffed) => sniffed,
         Err(error) => {
             if error.kind() == io::ErrorKind::TimedOut {
@@ -119,12 +121,19 @@ async fn drive_h1<S, E>(
     let mut closing = false;
     let ended = poll_fn(|cx| {
         state.deadline.watch(cx);
-        if !closing && worker.is_closing() {
-            closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Some(ended));
+        }
+        if !closing && worker.is_closing() {
+            closing = true;
+            // What comes from now on is answered with `Connection: close`. A request may be in the socket already, so an idle connection
+            // gets one more look at it; one with an answer under way ends after that answer.
+            if state.is_busy() {
+                Pin::new(&mut connection).graceful_shutdown();
+                cx.waker().wake_by_ref();
+            } else if state.purpose() != Purpose::Head {
+                state.arm(Purpose::Idle, clock::TICK);
+            }
         }
         if !state.deadline.is_due() {
             return Poll::Pending;
@@ -172,6 +181,7 @@ async fn drive_h2<S, E>(
         state.deadline.watch(cx);
         if !closing && worker.is_closing() {
             closing = true;
+            state.arm(Purpose::Idle, FAREWELL);
             Pin::new(&mut connection).graceful_shutdown();
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
@@ -179,6 +189,9 @@ async fn drive_h2<S, E>(
                 tracing::debug!(%error, "connection ended");
             }
             return Poll::Ready(());
+        }
+        if closing && state.purpose() == Purpose::None && !state.is_busy() {
+            state.arm(Purpose::Idle, FAREWELL);
         }
         if !state.deadline.is_due() {
             return Poll::Pending;
@@ -189,7 +202,7 @@ async fn drive_h2<S, E>(
             Purpose::Idle if !closing => {
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
-                state.arm(Purpose::Idle, clock::TICK * 10);
+                state.arm(Purpose::Idle, FAREWELL);
                 cx.waker().wake_by_ref();
             }
             _ => return Poll::Ready(()),
@@ -258,7 +271,8 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
             ctx.refusal = Some(Reason::Malformed);
         }
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
-        Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy) }
+        let closing = self.worker.is_closing();
+        Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy), closing }
     }
 }
 
@@ -268,6 +282,7 @@ pin_project! {
         inner: F,
         state: Arc<State>,
         busy: Option<Busy>,
+        closing: bool,
     }
 }
 
@@ -279,9 +294,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(EdgeResponse { head, body, .. }) = ready!(this.inner.poll(cx));
+        let Ok(EdgeResponse { mut head, body, .. }) = ready!(this.inner.poll(cx));
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             this.state.upgraded();
+        } else if *this.closing {
+            // HTTP/2 says it by GOAWAY, and hyper leaves the field out there.
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let body = ServedBody { inner: body, busy: this.busy.take() };
         Poll::Ready(Ok(Response::from_parts(head, body)))

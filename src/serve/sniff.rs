@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ppp::{HeaderResult, PartialResult, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Room for the first read; most heads are shorter.
@@ -28,17 +28,19 @@ pub(super) struct Sniffed {
     pub(super) source: Option<IpAddr>,
 }
 
-/// Reads until it is clear what the connection is. An error also where the time is up or the peer has left.
+/// Reads until it is clear what the connection is. An error also where the time is up, the peer has left, or it has said nothing when
+/// the drain begins.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     deadline: &Deadline,
     proxy_protocol: bool,
+    is_closing: impl Fn() -> bool,
 ) -> io::Result<Sniffed> {
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     let mut source = None;
     if proxy_protocol {
         source = loop {
-            read_more(stream, &mut buffer, deadline).await?;
+            read_more(stream, &mut buffer, deadline, &is_closing).await?;
             if let Some((length, source)) = proxy_header(&buffer)? {
                 buffer.advance(length);
                 break source;
@@ -51,17 +53,35 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
         if seen == H2_PREFACE.len() || (seen > 0 && !is_h2) {
             return Ok(Sniffed { prefix: buffer.freeze(), is_h2, source });
         }
-        read_more(stream, &mut buffer, deadline).await?;
+        read_more(stream, &mut buffer, deadline, &is_closing).await?;
     }
 }
 
-async fn read_more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, deadline: &Deadline) -> io::Result<()> {
+async fn read_more<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    deadline: &Deadline,
+    is_closing: impl Fn() -> bool,
+) -> io::Result<()> {
+    let is_silent = buffer.is_empty();
+    let mut hurried = false;
     let mut reading = pin!(stream.read_buf(buffer));
     let read = poll_fn(|cx| {
         if let Poll::Ready(read) = reading.as_mut().poll(cx) {
             return Poll::Ready(read);
         }
         deadline.watch(cx);
+        if is_silent && is_closing() {
+            // Nothing was asked yet, so nothing is cut off; but a head may be in the socket already.
+            if hurried && deadline.is_due() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            if !hurried {
+                hurried = true;
+                deadline.arm(clock::TICK);
+            }
+            return Poll::Pending;
+        }
         if deadline.is_due() { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     })
     .await?;

@@ -3,9 +3,12 @@
 //! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker accepts, and
 //! hands each connection to the worker that has the fewest; there it stays.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -255,9 +258,9 @@ fn accept_all<E: EdgeService>(
             let drain = Arc::clone(&acceptor.worker.drain);
             tokio::select! {
                 () = acceptor.run(&incoming) => {}
-                // Dropping the listener closes it: the kernel refuses further connections.
-                () = drain.closing() => {}
+                () = drain.closing() => acceptor.take_waiting(&incoming).await,
             }
+            // Dropping the listener closes it: the kernel refuses further connections.
         });
     }
     Ok(())
@@ -287,6 +290,20 @@ impl<E: EdgeService> Acceptor<E> {
                         tokio::time::sleep(ACCEPT_REST).await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Takes the connections that the kernel has accepted already: their visitors may have sent a request, and would be reset.
+    async fn take_waiting(&self, incoming: &Incoming) {
+        // So that the runtime has looked at the listener once more.
+        tokio::task::yield_now().await;
+        while let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
+            let mut accepting = pin!(incoming.accept());
+            let accepted = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
+            match accepted {
+                Poll::Ready(Ok(accepted)) => self.place(accepted, permit),
+                Poll::Ready(Err(_)) | Poll::Pending => return,
             }
         }
     }
