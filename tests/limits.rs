@@ -201,7 +201,7 @@ impl Frames {
         std::iter::from_fn(|| self.next()).find(|got| got.kind == kind)
     }
 
-    /// Skips to the end of a stream and says how it ended: with END_STREAM (true) or in another way.
+    /// Skips to the end of a stream and says how it ended: with `END_STREAM` (true) or in another way.
     fn ended_well(&mut self, stream: u32) -> bool {
         std::iter::from_fn(|| self.next())
             .filter(|got| got.stream == stream)

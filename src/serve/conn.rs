@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -29,7 +29,7 @@ use crate::metrics::Reason;
 use crate::origin::Hold;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme, Trail};
-use crate::wire::names::{CONNECTION, UPGRADE};
+use crate::wire::names::UPGRADE;
 
 /// What hyper holds at most for a visitor who does not read, and reads ahead of an upload. Never below the largest head.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -37,8 +37,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// How long an HTTP/2 peer without streams has to answer the GOAWAY's ping.
-const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 /// The least that hyper takes.
 const LEAST_BUFFER_BYTES: usize = 8192;
 
@@ -95,12 +93,12 @@ where
         }
     };
     let peer = Arc::new(Peer::new(sniffed.source.unwrap_or(address), Scheme::Http));
-    let state = Arc::new(State::new(deadline, sniffed.is_h2));
+    let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts));
     if sniffed.is_h2 {
-        // The preface is here; no head of HTTP/1.1 is to come.
+        // The preface is here, and no head has begun.
         state.disarm();
     }
-    let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state), limits.timeouts));
+    let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
     let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state), place };
     if sniffed.is_h2 {
         Box::pin(drive_h2(limits.http2.serve_connection(io, service), &state, &worker)).await;
@@ -121,19 +119,20 @@ async fn drive_h1<S, E>(
     let mut closing = false;
     let ended = poll_fn(|cx| {
         state.deadline.watch(cx);
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(Some(ended));
+        if worker.is_closing() {
+            state.leave();
         }
-        if !closing && worker.is_closing() {
-            closing = true;
-            // What comes from now on is answered with `Connection: close`. A request may be in the socket already, so an idle connection
-            // gets one more look at it; one with an answer under way ends after that answer.
-            if state.is_busy() {
-                Pin::new(&mut connection).graceful_shutdown();
-                cx.waker().wake_by_ref();
-            } else if state.purpose() != Purpose::Head {
-                state.arm(Purpose::Idle, clock::TICK);
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Some(ended));
             }
+            if closing || !state.is_leaving() || !state.is_busy() {
+                break;
+            }
+            // The answer under way says that it is the last one. A connection that waits for a request stays a moment longer: the
+            // head may be on its way, and hyper would close without looking.
+            closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
         }
         if !state.deadline.is_due() {
             return Poll::Pending;
@@ -179,19 +178,19 @@ async fn drive_h2<S, E>(
     let mut closing = false;
     poll_fn(|cx| {
         state.deadline.watch(cx);
-        if !closing && worker.is_closing() {
-            closing = true;
-            state.arm(Purpose::Idle, FAREWELL);
-            Pin::new(&mut connection).graceful_shutdown();
+        if worker.is_closing() {
+            if !closing {
+                closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            // Who neither uses nor leaves the connection after GOAWAY is left.
+            state.leave();
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
             return Poll::Ready(());
-        }
-        if closing && state.purpose() == Purpose::None && !state.is_busy() {
-            state.arm(Purpose::Idle, FAREWELL);
         }
         if !state.deadline.is_due() {
             return Poll::Pending;
@@ -202,10 +201,15 @@ async fn drive_h2<S, E>(
             Purpose::Idle if !closing => {
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
-                state.arm(Purpose::Idle, FAREWELL);
+                state.arm(Purpose::Idle, clock::TICK * 10);
                 cx.waker().wake_by_ref();
             }
-            _ => return Poll::Ready(()),
+            purpose => {
+                if purpose == Purpose::Head {
+                    worker.refused(Reason::HeaderTimeout);
+                }
+                return Poll::Ready(());
+            }
         }
         Poll::Pending
     })
@@ -271,8 +275,7 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
             ctx.refusal = Some(Reason::Malformed);
         }
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
-        let closing = self.worker.is_closing();
-        Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy), closing }
+        Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy) }
     }
 }
 
@@ -282,7 +285,6 @@ pin_project! {
         inner: F,
         state: Arc<State>,
         busy: Option<Busy>,
-        closing: bool,
     }
 }
 
@@ -294,12 +296,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(EdgeResponse { mut head, body, .. }) = ready!(this.inner.poll(cx));
+        let Ok(EdgeResponse { head, body, .. }) = ready!(this.inner.poll(cx));
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             this.state.upgraded();
-        } else if *this.closing {
-            // HTTP/2 says it by GOAWAY, and hyper leaves the field out there.
-            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let body = ServedBody { inner: body, busy: this.busy.take() };
         Poll::Ready(Ok(Response::from_parts(head, body)))

@@ -10,11 +10,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use ppp::{HeaderResult, PartialResult, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::clock::{self, Deadline};
+use super::watched::LEAVE;
+use crate::clock::Deadline;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Room for the first read; most heads are shorter.
 const FIRST_READ: usize = 2048;
+const V1_START: &[u8] = b"PROXY ";
+/// The longest line of version 1, its end included.
+const MAX_V1_BYTES: usize = 107;
 /// A PROXY header's longest form: version 2's fixed part and a length of 16 bits would be 64 KiB, of which nobody needs more than this.
 const MAX_PROXY_BYTES: usize = 4096;
 
@@ -28,19 +32,18 @@ pub(super) struct Sniffed {
     pub(super) source: Option<IpAddr>,
 }
 
-/// Reads until it is clear what the connection is. An error also where the time is up, the peer has left, or it has said nothing when
-/// the drain begins.
+/// Reads until it is clear what the connection is. An error also where the time is up or the peer has left.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     deadline: &Deadline,
     proxy_protocol: bool,
-    is_closing: impl Fn() -> bool,
+    is_leaving: impl Fn() -> bool,
 ) -> io::Result<Sniffed> {
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     let mut source = None;
     if proxy_protocol {
         source = loop {
-            read_more(stream, &mut buffer, deadline, &is_closing).await?;
+            read_more(stream, &mut buffer, deadline, &is_leaving).await?;
             if let Some((length, source)) = proxy_header(&buffer)? {
                 buffer.advance(length);
                 break source;
@@ -53,7 +56,7 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
         if seen == H2_PREFACE.len() || (seen > 0 && !is_h2) {
             return Ok(Sniffed { prefix: buffer.freeze(), is_h2, source });
         }
-        read_more(stream, &mut buffer, deadline, &is_closing).await?;
+        read_more(stream, &mut buffer, deadline, &is_leaving).await?;
     }
 }
 
@@ -61,28 +64,26 @@ async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
     deadline: &Deadline,
-    is_closing: impl Fn() -> bool,
+    is_leaving: &impl Fn() -> bool,
 ) -> io::Result<()> {
-    let is_silent = buffer.is_empty();
-    let mut hurried = false;
+    let silent = buffer.is_empty();
+    let mut left_at = None;
     let mut reading = pin!(stream.read_buf(buffer));
     let read = poll_fn(|cx| {
         if let Poll::Ready(read) = reading.as_mut().poll(cx) {
             return Poll::Ready(read);
         }
         deadline.watch(cx);
-        if is_silent && is_closing() {
-            // Nothing was asked yet, so nothing is cut off; but a head may be in the socket already.
-            if hurried && deadline.is_due() {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-            }
-            if !hurried {
-                hurried = true;
-                deadline.arm(clock::TICK);
-            }
-            return Poll::Pending;
+        if silent && left_at.is_none() && is_leaving() {
+            // Who has said nothing so far is not waited for, but for what is on its way.
+            left_at = Some(());
+            deadline.arm(LEAVE);
         }
-        if deadline.is_due() { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+        match (deadline.is_due(), left_at) {
+            (false, _) => Poll::Pending,
+            (true, None) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            (true, Some(())) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+        }
     })
     .await?;
     if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
@@ -90,6 +91,12 @@ async fn read_more<S: AsyncRead + Unpin>(
 
 /// The header's length and source address, once it is complete. A `LOCAL` or `UNKNOWN` header gives none: a health check.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
+    let seen = bytes.len().min(V1_START.len());
+    let is_v1 = bytes.get(..seen) == V1_START.get(..seen);
+    if is_v1 && bytes.len() < MAX_V1_BYTES && memchr::memchr(b'\n', bytes).is_none() {
+        // A line that is cut before its last port looks like a wrong one.
+        return Ok(None);
+    }
     let parsed = HeaderResult::parse(bytes);
     if parsed.is_incomplete() {
         return if bytes.len() < MAX_PROXY_BYTES { Ok(None) } else { Err(io::ErrorKind::InvalidData.into()) };
@@ -130,12 +137,17 @@ mod tests {
         binary.extend_from_slice(&[192, 0, 2, 8, 198, 51, 100, 1, 0, 1, 0, 2]);
         assert_eq!(proxy_header(&binary).unwrap(), Some((28, Some("192.0.2.8".parse().unwrap()))));
         assert_eq!(proxy_header(&binary[..20]).unwrap(), None);
-        assert_eq!(proxy_header(b"PROX").unwrap(), None);
+        for cut in 1..line.len() - 5 {
+            assert_eq!(proxy_header(&line[..cut]).unwrap(), None, "{cut} bytes");
+        }
     }
 
     #[test]
     fn what_is_no_proxy_header_is_an_error() {
-        for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROXY TCP4 x y 1 2\r\n", b"PROXY TCP9 1.2.3.4 1.2.3.4 1 2\r\n"] {
+        let endless = [&b"PROXY UNKNOWN "[..], &[b'a'; 100]].concat();
+        for bytes in
+            [&b"GET / HTTP/1.1\r\n"[..], &endless, b"PROXY TCP4 x y 1 2\r\n", b"PROXY TCP9 1.2.3.4 1.2.3.4 1 2\r\n"]
+        {
             assert!(proxy_header(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,8 +14,12 @@ use bytes::{Buf, Bytes};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
+use crate::wire::frames::FrameGuard;
 use crate::wire::guard::{HeadGuard, Phase, Verdict};
+
+/// How long a connection that waits for a request is kept once the drain has begun: what a visitor sent before it can have known.
+pub(super) const LEAVE: Duration = clock::TICK.saturating_mul(5);
 
 /// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -40,15 +44,30 @@ pub(super) struct State {
     pub(super) deadline: Deadline,
     purpose: AtomicU8,
     in_flight: AtomicU32,
-    /// None on HTTP/2, whose framing cannot be read in two ways.
-    guard: Option<Mutex<HeadGuard>>,
+    guard: Mutex<Guard>,
+    timeouts: Timeouts,
+    leaving: AtomicBool,
 }
 
 impl State {
     /// For a connection of which nothing has been handed to hyper yet; its deadline for the first head goes on.
-    pub(super) fn new(deadline: Deadline, is_h2: bool) -> Self {
-        let guard = (!is_h2).then(|| Mutex::new(HeadGuard::new()));
-        Self { deadline, purpose: AtomicU8::new(Purpose::Head as u8), in_flight: AtomicU32::new(0), guard }
+    pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts) -> Self {
+        let guard = if is_h2 { Guard::Frames(FrameGuard::new()) } else { Guard::Heads(HeadGuard::new()) };
+        let guard = Mutex::new(guard);
+        let purpose = AtomicU8::new(Purpose::Head as u8);
+        Self { deadline, purpose, in_flight: AtomicU32::new(0), guard, timeouts, leaving: AtomicBool::new(false) }
+    }
+
+    /// The drain has begun: no long wait for a next request any more.
+    pub(super) fn leave(&self) {
+        if !self.leaving.swap(true, Ordering::Relaxed) && self.purpose() == Purpose::Idle {
+            self.disarm();
+            self.starved();
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     pub(super) fn purpose(&self) -> Purpose {
@@ -67,23 +86,31 @@ impl State {
     /// One more request until the guard that is returned goes.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        if self.purpose() == Purpose::Idle {
+            // A pipelined request was read long ago: no read has ended the wait.
+            self.disarm();
+        }
         Busy { state: Arc::clone(self) }
     }
 
-    /// Whether the head that hyper has just given us is sound.
+    /// Whether the head that hyper has just given us is sound. HTTP/2's framing cannot be read in two ways.
     pub(super) fn is_sound(&self) -> bool {
-        self.guard.as_ref().is_none_or(|guard| {
-            let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.take_verdict() == Verdict::Clear
-        })
+        match &mut *self.guard() {
+            Guard::Heads(guard) => guard.take_verdict() == Verdict::Clear,
+            Guard::Frames(_) => true,
+        }
     }
 
     /// What follows is another protocol: no heads, no waiting between requests.
     pub(super) fn upgraded(&self) {
-        if let Some(guard) = &self.guard {
-            guard.lock().unwrap_or_else(PoisonError::into_inner).set_opaque();
+        if let Guard::Heads(guard) = &mut *self.guard() {
+            guard.set_opaque();
         }
         self.disarm();
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn arm(&self, purpose: Purpose, after: Duration) {
@@ -96,34 +123,55 @@ impl State {
         self.deadline.disarm();
     }
 
-    fn read(&self, bytes: &[u8], timeouts: Timeouts) {
-        let phase = match &self.guard {
-            Some(guard) => {
-                let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-                guard.feed(bytes);
-                guard.phase()
-            }
-            None => Phase::Opaque,
+    fn read(&self, bytes: &[u8]) {
+        let phase = {
+            let mut guard = self.guard();
+            guard.feed(bytes);
+            guard.phase()
         };
         match (phase, self.purpose()) {
             // The clock of a head runs from its first byte to its last, however often something comes.
             (Phase::Head, Purpose::Head) => {}
-            (Phase::Head, _) => self.arm(Purpose::Head, timeouts.header),
+            (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
             (_, Purpose::Head | Purpose::Idle) => self.disarm(),
             _ => {}
         }
     }
 
-    fn starved(&self, timeouts: Timeouts) {
-        if self.purpose() != Purpose::None || self.is_busy() {
+    /// Nothing to read, nothing to write: what is there to wait for?
+    fn starved(&self) {
+        if self.purpose() != Purpose::None {
             return;
         }
-        let between = self
-            .guard
-            .as_ref()
-            .is_none_or(|guard| guard.lock().unwrap_or_else(PoisonError::into_inner).phase() == Phase::Boundary);
-        if between {
-            self.arm(Purpose::Idle, timeouts.idle);
+        match self.guard().phase() {
+            Phase::Head => self.arm(Purpose::Head, self.timeouts.header),
+            Phase::Boundary if !self.is_busy() => {
+                self.arm(Purpose::Idle, if self.is_leaving() { LEAVE } else { self.timeouts.idle });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Follows what is read, as far as the clock has to know it.
+#[derive(Debug)]
+enum Guard {
+    Heads(HeadGuard),
+    Frames(FrameGuard),
+}
+
+impl Guard {
+    fn feed(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Heads(guard) => guard.feed(bytes),
+            Self::Frames(guard) => guard.feed(bytes),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Heads(guard) => guard.phase(),
+            Self::Frames(guard) => guard.phase(),
         }
     }
 }
@@ -136,7 +184,10 @@ pub(super) struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // hyper looks for the next request while it waits for this one's answer; where it found nothing it does not look again.
+        if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.state.starved();
+        }
     }
 }
 
@@ -147,14 +198,13 @@ pin_project! {
         stream: S,
         prefix: Bytes,
         state: Arc<State>,
-        timeouts: Timeouts,
     }
 }
 
 impl<S> Watched<S> {
     /// `prefix` was read from `stream` before.
-    pub(super) fn new(stream: S, prefix: Bytes, state: Arc<State>, timeouts: Timeouts) -> Self {
-        Self { stream, prefix, state, timeouts }
+    pub(super) fn new(stream: S, prefix: Bytes, state: Arc<State>) -> Self {
+        Self { stream, prefix, state }
     }
 
     pub(super) fn into_stream(self) -> S {
@@ -178,23 +228,26 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    this.state.starved(*this.timeouts);
+                    this.state.starved();
                     return Poll::Pending;
                 }
             }
         }
-        this.state.read(buf.filled().get(before..).unwrap_or_default(), *this.timeouts);
+        this.state.read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncWrite> Watched<S> {
     /// Watches a write's outcome: a peer that takes nothing for `body_timeout` is given up.
-    fn wrote<T>(state: &State, timeouts: Timeouts, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn wrote<T>(state: &State, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&polled, state.purpose()) {
             (Poll::Pending, Purpose::Write) | (Poll::Ready(_), Purpose::None | Purpose::Head | Purpose::Idle) => {}
-            (Poll::Pending, _) => state.arm(Purpose::Write, timeouts.body),
-            (Poll::Ready(_), Purpose::Write) => state.disarm(),
+            (Poll::Pending, _) => state.arm(Purpose::Write, state.timeouts.body),
+            (Poll::Ready(_), Purpose::Write) => {
+                state.disarm();
+                state.starved();
+            }
         }
         polled
     }
@@ -203,7 +256,7 @@ impl<S: AsyncWrite> Watched<S> {
 impl<S: AsyncWrite> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
-        Self::wrote(this.state, *this.timeouts, this.stream.poll_write(cx, buf))
+        Self::wrote(this.state, this.stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -212,7 +265,7 @@ impl<S: AsyncWrite> AsyncWrite for Watched<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
-        Self::wrote(this.state, *this.timeouts, this.stream.poll_write_vectored(cx, bufs))
+        Self::wrote(this.state, this.stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

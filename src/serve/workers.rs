@@ -3,12 +3,9 @@
 //! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker accepts, and
 //! hands each connection to the worker that has the fewest; there it stays.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -254,13 +251,17 @@ fn accept_all<E: EdgeService>(
             places: Arc::clone(&places),
             metrics: runtime.metrics(),
         };
+        // It counts like a connection: the drain is not over before the listener is closed.
+        let drain = Arc::clone(&worker.drain);
+        drain.opened();
         tokio::spawn(async move {
-            let drain = Arc::clone(&acceptor.worker.drain);
             tokio::select! {
                 () = acceptor.run(&incoming) => {}
-                () = drain.closing() => acceptor.take_waiting(&incoming).await,
+                () = drain.closing() => acceptor.finish(&incoming).await,
             }
             // Dropping the listener closes it: the kernel refuses further connections.
+            drop(incoming);
+            drain.closed();
         });
     }
     Ok(())
@@ -276,10 +277,13 @@ struct Acceptor<E> {
 impl<E: EdgeService> Acceptor<E> {
     async fn run(&self, incoming: &Incoming) {
         loop {
-            // Above max_connections new ones wait in the kernel's queue, as they would at a slow server.
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { return };
             match incoming.accept().await {
-                Ok(accepted) => self.place(accepted, permit),
+                Ok(accepted) => {
+                    // Above max_connections this one waits here, unread, and those behind it in the kernel's queue. A place taken
+                    // before the connection is there would be one that no other listener can give away.
+                    let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { return };
+                    self.place(accepted, permit);
+                }
                 Err(error) => {
                     let transient = matches!(
                         error.kind(),
@@ -294,16 +298,19 @@ impl<E: EdgeService> Acceptor<E> {
         }
     }
 
-    /// Takes the connections that the kernel has accepted already: their visitors may have sent a request, and would be reset.
-    async fn take_waiting(&self, incoming: &Incoming) {
-        // So that the runtime has looked at the listener once more.
+    /// Takes what the kernel has accepted already: their visitors may have sent a request, and closing the listener would reset them.
+    async fn finish(&self, incoming: &Incoming) {
+        // The runtime looks at its sockets once, so that what has come in is known.
         tokio::task::yield_now().await;
-        while let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            let mut accepting = pin!(incoming.accept());
-            let accepted = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
-            match accepted {
-                Poll::Ready(Ok(accepted)) => self.place(accepted, permit),
-                Poll::Ready(Err(_)) | Poll::Pending => return,
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = incoming.accept() => accepted,
+                () = std::future::ready(()) => return,
+            };
+            match (accepted, Arc::clone(&self.places).try_acquire_owned()) {
+                (Ok(accepted), Ok(permit)) => self.place(accepted, permit),
+                _ => return,
             }
         }
     }

@@ -8,6 +8,7 @@
 pub mod cache_control;
 pub mod etag;
 pub mod forwarded;
+pub mod frames;
 pub mod guard;
 pub mod hops;
 pub mod host;

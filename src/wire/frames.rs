@@ -1,0 +1,122 @@
+//! Whether a connection of HTTP/2 is inside a request's head (RFC 9113 §4.1, §6.2, §6.10): all that a clock for heads has to know.
+//!
+//! Nothing is judged here; that is the codec's work, which sees a frame only when it is whole.
+
+use super::guard::Phase;
+
+const PREFACE_BYTES: usize = 24;
+const HEAD_BYTES: usize = 9;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// Follows the bytes of one connection, frame by frame.
+#[derive(Clone, Debug)]
+pub struct FrameGuard {
+    /// Bytes of the preface or of a payload that are still to come.
+    left: usize,
+    /// A frame's head as far as it is there.
+    head: [u8; HEAD_BYTES],
+    have: usize,
+    /// Between HEADERS and the end of the last CONTINUATION.
+    in_head: bool,
+    /// The payload at hand is the head's last.
+    is_last: bool,
+}
+
+impl Default for FrameGuard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameGuard {
+    /// A guard for a connection whose preface is still to be fed.
+    pub const fn new() -> Self {
+        Self { left: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0, in_head: false, is_last: false }
+    }
+
+    /// Takes the next bytes of the connection, cut in any way.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let (_, rest) = bytes.split_at(self.left.min(bytes.len()));
+                self.left -= bytes.len() - rest.len();
+                bytes = rest;
+                self.payload_ended();
+                continue;
+            }
+            let (part, rest) = bytes.split_at((HEAD_BYTES - self.have).min(bytes.len()));
+            if let Some(room) = self.head.get_mut(self.have..self.have + part.len()) {
+                room.copy_from_slice(part);
+            }
+            self.have += part.len();
+            bytes = rest;
+            if self.have == HEAD_BYTES {
+                let [high, middle, low, kind, flags, ..] = self.head;
+                self.have = 0;
+                self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+                if matches!(kind, HEADERS | CONTINUATION) {
+                    self.in_head = true;
+                    self.is_last = flags & END_HEADERS != 0;
+                }
+                self.payload_ended();
+            }
+        }
+    }
+
+    fn payload_ended(&mut self) {
+        if self.left == 0 && self.is_last {
+            (self.in_head, self.is_last) = (false, false);
+        }
+    }
+
+    /// Where the connection is after all bytes fed. The first bytes of a frame may be a head's.
+    pub const fn phase(&self) -> Phase {
+        if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let mut bytes = vec![0, 0, u8::try_from(payload).unwrap(), kind, flags, 0, 0, 0, 1];
+        bytes.resize(HEAD_BYTES + payload, 0xff);
+        bytes
+    }
+
+    #[test]
+    fn a_head_lasts_from_its_first_byte_to_the_last_continuation() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut expected = vec![Phase::Boundary; PREFACE_BYTES];
+        for (kind, flags, payload, head_ends) in [
+            (4, 0, 0, true),
+            (HEADERS, END_HEADERS, 5, true),
+            (0, 1, 30, true),
+            (HEADERS, 1, 3, false),
+            (CONTINUATION, 0, 0, false),
+            (CONTINUATION, END_HEADERS, 2, true),
+            (HEADERS, END_HEADERS, 0, true),
+            // A PING has the bit of END_HEADERS for nothing.
+            (6, END_HEADERS, 8, true),
+        ] {
+            let is_head = matches!(kind, HEADERS | CONTINUATION);
+            bytes.extend(frame(kind, flags, payload));
+            expected.extend([Phase::Head; HEAD_BYTES - 1]);
+            expected.extend(vec![if is_head { Phase::Head } else { Phase::Boundary }; payload + 1]);
+            if head_ends {
+                *expected.last_mut().unwrap() = Phase::Boundary;
+            }
+        }
+        let mut one_by_one = FrameGuard::new();
+        for (position, (byte, phase)) in bytes.iter().zip(&expected).enumerate() {
+            one_by_one.feed(&[*byte]);
+            assert_eq!(one_by_one.phase(), *phase, "byte {position} of {bytes:?}");
+            let mut at_once = FrameGuard::new();
+            at_once.feed(&bytes[..=position]);
+            assert_eq!(at_once.phase(), *phase, "{} bytes at once", position + 1);
+        }
+    }
+}
