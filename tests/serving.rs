@@ -297,10 +297,7 @@ fn wait_connections(shim: &Shim, count: u32) {
     shim.wait_metrics(|metrics| (metrics.value("edgeshim_connections", &[]) - f64::from(count)).abs() < f64::EPSILON);
 }
 
-#[test]
-fn workers_when_eight_connections_are_kept_then_each_of_two_has_four() {
-    let origin = Origin::start(named);
-    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
+fn worker_threads(shim: &Shim) -> Vec<String> {
     let threads = std::fs::read_dir(format!("/proc/{}/task", shim.pid)).expect("the process' threads");
     let mut names: Vec<String> = threads
         .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
@@ -308,7 +305,15 @@ fn workers_when_eight_connections_are_kept_then_each_of_two_has_four() {
         .filter(|name| name.starts_with("worker-"))
         .collect();
     names.sort();
-    assert_eq!(names, ["worker-0", "worker-1"]);
+    names
+}
+
+#[test]
+fn workers_when_eight_connections_are_kept_then_each_of_two_has_four() {
+    let origin = Origin::start(named);
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
+    // A thread gives itself its name, perhaps after the shim has said where it listens.
+    assert!(wait_until(PATIENCE, || worker_threads(&shim) == ["worker-0", "worker-1"]), "{:?}", worker_threads(&shim));
     let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(shim.addr)).collect();
     wait_connections(&shim, 8);
     let groups = by_worker(&origin, &mut clients, 2);
@@ -507,4 +512,33 @@ fn admin_paths_when_asked_for_through_the_server_then_they_are_the_origins() {
     assert_eq!(origin.count(), 2 * paths.len());
     assert_eq!(fetch(shim.admin, "/served-by-the-origin", &[]).status, 404, "nor the other way round");
     assert_eq!(origin.count(), 2 * paths.len());
+}
+
+#[test]
+fn connection_when_it_rests_between_requests_then_it_is_parked_and_served_on() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nheader_timeout = \"2s\"\nidle_timeout = \"30s\""));
+    let mut client = Raw::connect(shim.addr);
+    let pull = get("/");
+    for round in 0..4 {
+        match round {
+            // Two at once, then byte by byte: the head guard goes on where it was.
+            1 => {
+                client.send(format!("{pull}{pull}"));
+                assert_eq!(client.response().expect("the first of two").status, 200);
+                &mut client
+            }
+            2 => client.send_pieces(&pull, 1),
+            _ => client.send(&pull),
+        };
+        assert_eq!(client.response().expect("an answer").status, 200, "round {round}");
+        // Time is the subject here: after a fifth of a second hyper's side of the connection is given up.
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    // What was refused before is refused after a rest too.
+    client
+        .send("POST / HTTP/1.1\r\nHost: shim.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n");
+    assert_eq!(client.response().expect("a refusal").status, 400);
+    assert_eq!(origin.count(), 5);
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) < 0.5);
 }

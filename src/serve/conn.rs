@@ -15,10 +15,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::sniff::sniff;
-use super::watched::{Busy, Purpose, State, Timeouts, Watched};
+use super::watched::{Busy, PARK_AFTER, Purpose, Socket, State, Timeouts, Watched};
 use super::workers::{Place, Worker};
 use crate::clock::{self, Deadline};
 use crate::edge::pipeline::AnswerBody;
@@ -75,7 +75,7 @@ impl Limits {
 /// Serves a connection until it ends.
 pub(super) async fn serve<S, E>(mut stream: S, address: IpAddr, worker: Arc<Worker<E>>, place: Arc<Place>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
     E: EdgeService,
 {
     let limits = worker.limits();
@@ -98,22 +98,52 @@ where
         // The preface is here, and no head has begun.
         state.disarm();
     }
-    let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
     let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state), place };
     if sniffed.is_h2 {
+        let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
         Box::pin(drive_h2(limits.http2.serve_connection(io, service), &state, &worker)).await;
-    } else {
-        // Boxed where it is made: a connection's task is moved some times before it runs, and is better small then.
-        Box::pin(drive_h1(limits.http1.serve_connection(io, service).with_upgrades(), &state, &worker)).await;
+        return;
+    }
+    let mut prefix = sniffed.prefix;
+    loop {
+        let limits = worker.limits();
+        let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&state)));
+        let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
+        // Boxed where it is made: a connection's task is moved some times before it runs, and stays small while it is parked.
+        let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
+        state.arm(Purpose::Idle, limits.timeouts.idle.saturating_sub(PARK_AFTER));
+        if !is_wanted(&parked, &state, &worker).await {
+            return;
+        }
+        state.disarm();
+        (stream, prefix) = (parked, Bytes::new());
     }
 }
 
+/// Waits beside a parked connection. True when there is something to read; false when `idle_timeout` is over or the drain has begun.
+async fn is_wanted<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
+    poll_fn(|cx| {
+        state.deadline.watch(cx);
+        if worker.is_closing() {
+            state.leave();
+        }
+        match stream.poll_readable(cx) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if state.deadline.is_due() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Drives a connection to its end, or to where it can be parked: then its stream comes back.
 async fn drive_h1<S, E>(
     mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
     state: &State,
     worker: &Worker<E>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Option<S>
+where
+    S: Socket,
     E: EdgeService,
 {
     let mut closing = false;
@@ -152,6 +182,10 @@ async fn drive_h1<S, E>(
             }
             tracing::debug!(%error, "connection ended");
         }
+        None if state.purpose() == Purpose::Idle && !state.is_leaving() => {
+            // Between two requests hyper's buffer holds nothing, or empty lines that mean nothing.
+            return connection.into_parts().map(|parts| parts.io.into_inner().into_stream());
+        }
         None if state.purpose() == Purpose::Head => {
             worker.refused(Reason::HeaderTimeout);
             if let Some(parts) = connection.into_parts() {
@@ -165,6 +199,7 @@ async fn drive_h1<S, E>(
         // It is over, or nothing was asked, or nobody reads: there is nobody to tell.
         Some(Ok(())) | None => {}
     }
+    None
 }
 
 async fn drive_h2<S, E>(
@@ -172,7 +207,7 @@ async fn drive_h2<S, E>(
     state: &State,
     worker: &Worker<E>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
     E: EdgeService,
 {
     let mut closing = false;
@@ -255,6 +290,17 @@ struct Requests<E> {
     peer: Arc<Peer>,
     state: Arc<State>,
     place: Arc<Place>,
+}
+
+impl<E> Clone for Requests<E> {
+    fn clone(&self) -> Self {
+        Self {
+            worker: Arc::clone(&self.worker),
+            peer: Arc::clone(&self.peer),
+            state: Arc::clone(&self.state),
+            place: Arc::clone(&self.place),
+        }
+    }
 }
 
 impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> {

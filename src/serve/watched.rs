@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::clock::{self, Deadline};
 use crate::wire::frames::FrameGuard;
@@ -20,6 +21,10 @@ use crate::wire::guard::{HeadGuard, Phase, Verdict};
 
 /// How long a connection that waits for a request is kept once the drain has begun: what a visitor sent before it can have known.
 pub(super) const LEAVE: Duration = clock::TICK.saturating_mul(5);
+
+/// After so long without a request a connection of HTTP/1.1 is parked: hyper's state and buffers, some 9 KiB, are given up until
+/// something comes. CDNs keep hundreds of connections for the next rush.
+pub(super) const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -138,15 +143,28 @@ impl State {
         }
     }
 
+    /// How long a connection that waits for a request stays with hyper.
+    fn patience(&self) -> Duration {
+        if self.is_leaving() {
+            return LEAVE;
+        }
+        match &*self.guard() {
+            Guard::Heads(_) => self.timeouts.idle.min(PARK_AFTER),
+            // HTTP/2 has streams, windows and a table of fields to keep: nothing to park.
+            Guard::Frames(_) => self.timeouts.idle,
+        }
+    }
+
     /// Nothing to read, nothing to write: what is there to wait for?
     fn starved(&self) {
         if self.purpose() != Purpose::None {
             return;
         }
-        match self.guard().phase() {
+        let phase = self.guard().phase();
+        match phase {
             Phase::Head => self.arm(Purpose::Head, self.timeouts.header),
             Phase::Boundary if !self.is_busy() => {
-                self.arm(Purpose::Idle, if self.is_leaving() { LEAVE } else { self.timeouts.idle });
+                self.arm(Purpose::Idle, self.patience());
             }
             _ => {}
         }
@@ -188,6 +206,24 @@ impl Drop for Busy {
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.starved();
         }
+    }
+}
+
+/// A stream that can be waited for without a buffer to read into.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Ready when there is something to read, the end included.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Socket for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+}
+
+impl Socket for UnixStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
     }
 }
 
