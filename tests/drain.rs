@@ -395,7 +395,7 @@ fn visitor(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     while let Ok(mut conn) = Conn::tcp(addr, PATIENCE) {
         conn.limit(LONG);
         let mut reader = Reader::new(conn.again().expect("a second handle"));
-        for _ in 0..50 {
+        for number in 0..50 {
             if conn.write_all(get("/load").as_bytes()).is_err() {
                 // Closed before the head was out: a visitor comes again then.
                 break;
@@ -409,7 +409,7 @@ fn visitor(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
                     }
                 }
                 Err(what) => {
-                    failed.push(Failed { sent, what });
+                    failed.push(Failed { sent, what: format!("request {number} of its connection: {what}") });
                     break;
                 }
             }

@@ -78,8 +78,14 @@ impl Detached {
     /// Puts the connection into this thread's runtime.
     pub(super) fn attach(self) -> io::Result<Accepted> {
         Ok(match self {
-            Self::Tcp(stream, address) => Accepted::Tcp(TcpStream::from_std(stream)?, address),
-            Self::Unix(stream) => Accepted::Unix(UnixStream::from_std(stream)?),
+            Self::Tcp(stream, address) => {
+                stream.set_nonblocking(true)?;
+                Accepted::Tcp(TcpStream::from_std(stream)?, address)
+            }
+            Self::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                Accepted::Unix(UnixStream::from_std(stream)?)
+            }
         })
     }
 }
@@ -100,6 +106,27 @@ impl Incoming {
             }
             Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
+    }
+
+    /// Closes the listener and returns what the kernel had accepted for it. It leaves the runtime first: the runtime knows of a
+    /// connection only after its next look at all sockets, and closing the listener resets whoever is not taken by then.
+    pub(super) fn close(self) -> Vec<Detached> {
+        let mut taken = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return taken };
+                while let Ok((stream, address)) = listener.accept() {
+                    taken.push(Detached::Tcp(stream, address.ip()));
+                }
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return taken };
+                while let Ok((stream, _)) = listener.accept() {
+                    taken.push(Detached::Unix(stream));
+                }
+            }
+        }
+        taken
     }
 }
 

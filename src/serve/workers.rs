@@ -257,10 +257,9 @@ fn accept_all<E: EdgeService>(
         tokio::spawn(async move {
             tokio::select! {
                 () = acceptor.run(&incoming) => {}
-                () = drain.closing() => acceptor.finish(&incoming).await,
+                () = drain.closing() => {}
             }
-            // Dropping the listener closes it: the kernel refuses further connections.
-            drop(incoming);
+            acceptor.finish(incoming);
             drain.closed();
         });
     }
@@ -298,19 +297,15 @@ impl<E: EdgeService> Acceptor<E> {
         }
     }
 
-    /// Takes what the kernel has accepted already: their visitors may have sent a request, and closing the listener would reset them.
-    async fn finish(&self, incoming: &Incoming) {
-        // The runtime looks at its sockets once, so that what has come in is known.
-        tokio::task::yield_now().await;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                accepted = incoming.accept() => accepted,
-                () = std::future::ready(()) => return,
-            };
-            match (accepted, Arc::clone(&self.places).try_acquire_owned()) {
+    /// Closes the listener; the kernel refuses further connections. Those that it has accepted already are served: their visitors may
+    /// have sent a request.
+    fn finish(&self, incoming: Incoming) {
+        for detached in incoming.close() {
+            match (detached.attach(), Arc::clone(&self.places).try_acquire_owned()) {
                 (Ok(accepted), Ok(permit)) => self.place(accepted, permit),
-                _ => return,
+                (Err(error), _) => tracing::warn!(%error, "a connection was lost while the listener closed"),
+                // Above max_connections there is nobody to serve it.
+                (_, Err(_)) => return,
             }
         }
     }
