@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -562,6 +562,41 @@ fn body_timeout_when_the_visitor_stops_sending_then_408_and_the_origin_is_let_go
 }
 
 #[test]
+fn body_timeout_when_the_visitor_stops_sending_after_an_early_answer_then_both_sides_are_let_go() {
+    let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
+    let shim = start(&origin, "body_timeout = \"1s\"");
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
+    assert_eq!(client.response().expect("an early answer").text(), "thanks");
+    // As long as something comes it is waited for.
+    for _ in 0..20 {
+        std::thread::sleep(PACE);
+        client.send("x");
+    }
+    let since = Instant::now();
+    assert!(client.closed());
+    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+}
+
+#[test]
+fn body_timeout_when_a_stream_of_http2_stops_sending_after_an_early_answer_then_the_origin_is_let_go() {
+    let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
+    let shim = start(&origin, "body_timeout = \"1s\"");
+    let mut client = Frames::connect(shim.addr, 65_535);
+    // POST, and no end of the stream.
+    let post = [&[0x83, 0x86, 0x84, 0x41, 9][..], b"shim.test"].concat();
+    client.send(HEADERS, END_HEADERS, 1, &post);
+    client.send(DATA, 0, 1, b"hel");
+    assert!(client.ended_well(1), "an early answer");
+    assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still waits for the rest");
+    // The connection itself is none the worse.
+    client.get(3, "/");
+    assert!(client.ended_well(3));
+}
+
+#[test]
 fn body_timeout_when_an_upload_is_slow_but_moves_then_it_may_last_longer() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     // On a stream of HTTP/2 the origin's timeout is looked at as well.
@@ -735,6 +770,45 @@ fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
     deaf.get(1, "/");
     deaf.raw.read_to_end();
     assert!(deaf.raw.closed());
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+}
+
+#[test]
+fn idle_timeout_when_empty_lines_or_pings_come_then_they_do_not_prolong_it() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "idle_timeout = \"1s\"");
+    // The bytes that say nothing, whole and cut in two.
+    let pings = [frame(PING, 0, 0, b"pingpong"), frame(PING, 0, 0, b"pingpong")].concat();
+    let (half, rest) = pings.split_at(20);
+    let plain = || {
+        let mut client = Raw::connect(shim.addr);
+        served(&mut client, "/");
+        client
+    };
+    let framed = || {
+        let mut client = Frames::connect(shim.addr, 65_535);
+        client.get(1, "/");
+        assert!(client.ended_well(1));
+        client.raw
+    };
+    let cases: [(&dyn Fn() -> Raw, _); 2] = [(&plain, [&b"\r\n\r"[..], b"\n"]), (&framed, [half, rest])];
+    for (connect, pieces) in cases {
+        let since = Instant::now();
+        let mut client = connect().patient(PACE);
+        let mut open = true;
+        while open && since.elapsed() < LONG {
+            for piece in pieces {
+                client.send(piece);
+                // Neither an answer to a ping nor silence is the end.
+                open = open
+                    && client
+                        .more()
+                        .map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |bytes| !bytes.is_empty());
+            }
+        }
+        assert!(!open, "still there");
+        assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    }
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
 

@@ -561,6 +561,25 @@ fn bodies_when_chunked_or_of_known_length_then_they_stay_so() {
 }
 
 #[test]
+fn bodies_of_gets_when_their_length_is_unknown_then_they_arrive() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = Shim::start(one_worker(&origin));
+    for method in ["GET", "HEAD", "DELETE"] {
+        for body in ["hello", ""] {
+            let chunk = if body.is_empty() { String::new() } else { format!("{:x}\r\n{body}\r\n", body.len()) };
+            let mut client = Raw::connect(shim.addr);
+            client
+                .send(format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n"));
+            let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
+            assert_eq!(response.expect("an answer").status, 200, "{method} {body:?}");
+            let seen = origin.last();
+            assert_eq!((seen.method.as_str(), seen.body.as_slice()), (method, body.as_bytes()));
+        }
+    }
+    assert_eq!(origin.problems(), [""; 0]);
+}
+
+#[test]
 fn trailers_when_announced_then_they_pass_both_ways() {
     let origin = Origin::start(|request, conn| {
         let had = request.trailers.iter().any(|(name, value)| name.eq_ignore_ascii_case("x-sum") && value == "up");
@@ -807,6 +826,19 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the visitor's close does not arrive");
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "101")]) > 2.5);
     assert!((after.sum(PULLS, &[]) - 3.0).abs() < 0.1, "{}", after.text);
+}
+
+#[test]
+fn upgrade_when_the_method_is_not_get_then_it_is_not_asked_for() {
+    let origin = Origin::start(upgrading);
+    let shim = Shim::start(one_worker(&origin));
+    for method in ["POST", "HEAD", "OPTIONS"] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(request(method, "/chat", &[("Connection", "Upgrade"), ("Upgrade", "websocket")], b""));
+        let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
+        assert_eq!(response.expect("an answer").status, 200, "{method}");
+        assert_eq!((origin.last().field("upgrade"), origin.last().field("connection")), (None, None), "{method}");
+    }
 }
 
 #[test]
@@ -1220,6 +1252,9 @@ fn frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
         match (header[3], header[4] & 1) {
             (1, _) => {
                 heads.fetch_add(1, Ordering::SeqCst);
+                if how == "mute" {
+                    continue;
+                }
                 let answer = match how {
                     "die" if !first => return None,
                     "stream" if first => frame(3, 0, id, &REFUSED_STREAM),
@@ -1257,6 +1292,16 @@ fn h2_origin_when_it_turns_a_request_away_unseen_then_it_is_asked_again() {
     let (addr, heads) = by_hand(&["stream"]);
     assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "retries = 0");
     assert_eq!(heads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn h2_origin_when_a_connection_is_mute_then_the_next_request_takes_another() {
+    let (addr, heads) = by_hand(&["mute"]);
+    let config = "[server]\nworkers = 1\n[origin]\nhttp2 = true\nresponse_timeout = \"300ms\"";
+    let shim = Shim::start(Shim::config(addr).with(config));
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 504);
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert_eq!(heads.load(Ordering::SeqCst), 2);
 }
 
 #[test]

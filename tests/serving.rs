@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 use support::http1::Framing;
 use support::raw::{exchange, fetch, request};
-use support::{Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
+use support::{Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
 /// The limit of what a slow machine may take.
 const LONG: Duration = Duration::from_secs(15);
@@ -541,4 +541,18 @@ fn connection_when_it_rests_between_requests_then_it_is_parked_and_served_on() {
     assert_eq!(client.response().expect("a refusal").status, 400);
     assert_eq!(origin.count(), 5);
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) < 0.5);
+}
+
+#[test]
+fn admin_when_something_else_stands_in_its_sockets_place_then_it_stays_there() {
+    let elsewhere = temp_dir();
+    let path = elsewhere.write("admin.sock", "precious");
+    let origin = Origin::start(named);
+    let admin = format!("[admin]\nlisten = \"unix:{}\"", path.display());
+    let Err((status, told)) = Shim::try_start_in(temp_dir(), Shim::config(origin.addr).with(&admin)) else {
+        panic!("it listens in the place of a file");
+    };
+    assert_eq!(status.and_then(|status| status.code()), Some(2), "{told}");
+    assert!(told.contains("cannot listen on unix:"), "{told}");
+    assert_eq!(std::fs::read(&path).expect("the file"), b"precious");
 }

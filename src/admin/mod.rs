@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -79,7 +80,9 @@ fn bind(listen: &Listen) -> io::Result<(Std, String)> {
             Ok((Std::Tcp(listener), format!("http://{bound}")))
         }
         Listen::Unix(path) => {
-            if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
+            // A socket file that nobody listens on is left from a process that was killed; anything else is not ours to remove.
+            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+            if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                 std::fs::remove_file(path)?;
             }
             let listener = std::os::unix::net::UnixListener::bind(path)?;

@@ -114,7 +114,7 @@ pin_project! {
         asked: Asked,
         shared: Arc<Shared>,
         // The answer that a page takes the place of, while its body is read out.
-        leaving: Option<EdgeResponse<B>>,
+        leaving: Option<Box<EdgeResponse<B>>>,
         turns: u8,
     }
 }
@@ -129,7 +129,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = match this.leaving.take() {
-            Some(answer) => Ok(answer),
+            Some(answer) => Ok(*answer),
             None => ready!(this.inner.poll(cx)),
         };
         Poll::Ready(Ok(match answer {
@@ -140,7 +140,7 @@ where
                 if !answer.body.drain() && *this.turns > 0 {
                     // The end of a chunked body is read by the connection's own task, which comes after this one.
                     *this.turns -= 1;
-                    *this.leaving = Some(answer);
+                    *this.leaving = Some(Box::new(answer));
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

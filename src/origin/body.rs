@@ -22,6 +22,8 @@ pub struct Upload {
     incoming: Option<Incoming>,
     left: Option<u64>,
     progress: Option<Arc<Progress>>,
+    /// For a visitor who stops sending; it holds after an early answer too, when nobody waits for one any more.
+    stalled: Option<(clock::Deadline, Duration)>,
 }
 
 /// Whose turn it is in an upload.
@@ -61,16 +63,17 @@ impl Progress {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, limit: Option<u64>) -> Self {
+    pub(super) fn new(incoming: Incoming, limit: Option<u64>, timeout: Duration) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let progress = Progress { stage: AtomicU8::new(0), since_ms: AtomicU64::new(clock::now_ms()) };
-        Self { incoming: Some(incoming), left: limit, progress: Some(Arc::new(progress)) }
+        let stalled = Some((clock::Deadline::new(), timeout));
+        Self { incoming: Some(incoming), left: limit, progress: Some(Arc::new(progress)), stalled }
     }
 
     pub(super) fn empty() -> Self {
-        Self { incoming: None, left: None, progress: None }
+        Self { incoming: None, left: None, progress: None, stalled: None }
     }
 
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
@@ -95,8 +98,19 @@ impl Body for Upload {
             if self.progress.as_ref().is_some_and(|p| p.stage().0 != Stage::Visitor) {
                 self.turn(Stage::Visitor);
             }
+            if let Some((deadline, timeout)) = &self.stalled {
+                if !deadline.is_armed() {
+                    deadline.arm(*timeout);
+                } else if deadline.is_due() {
+                    return Poll::Ready(Some(Err(Fault::new(Cause::RequestStalled))));
+                }
+                deadline.watch(cx);
+            }
             return Poll::Pending;
         };
+        if let Some((deadline, _)) = &self.stalled {
+            deadline.disarm();
+        }
         match frame {
             Some(Ok(frame)) => {
                 if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {

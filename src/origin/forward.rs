@@ -31,7 +31,9 @@ pub struct Outward<'a> {
 
 /// Makes a request's head ready for an HTTP/1.1 origin (RFC 9110 §7.6).
 pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
-    let upgrade = if head.version == Version::HTTP_11 { hops::wants_upgrade(&head.headers).cloned() } else { None };
+    // What is not asked for cannot be granted: a 101 to anything but a GET would be a broken answer.
+    let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
+    let upgrade = if may_upgrade { hops::wants_upgrade(&head.headers).cloned() } else { None };
     let trailers = hops::wants_trailers(&head.headers);
     hops::strip_hop_by_hop(&mut head.headers, outward.identity);
     let headers = &mut head.headers;
@@ -69,14 +71,23 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
 
 /// Whether a head made by [`outbound`] asks for an upgrade.
 pub(super) fn asks_upgrade(head: &request::Parts) -> bool {
-    head.headers.contains_key(UPGRADE) && head.method == Method::GET
+    head.headers.contains_key(UPGRADE)
+}
+
+/// Says that a body of unknown length follows: of a GET or a HEAD hyper believes that it has none, and drops it without a word.
+pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
+    let doubted = matches!(head.method, Method::GET | Method::HEAD);
+    if doubted && !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Gives a request the scheme and authority that HTTP/2 wants in its target (RFC 9113 §8.3.1), and takes the fields that it forbids.
 pub(super) fn absolute(request: &mut Request<Upload>) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST);
-    request.headers_mut().remove(CONNECTION);
-    request.headers_mut().remove(UPGRADE);
+    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
+        request.headers_mut().remove(name);
+    }
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = match host.as_ref().map(|host| host.as_bytes().try_into()) {

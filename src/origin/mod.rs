@@ -85,7 +85,14 @@ pub struct Client {
     settings: OriginSettings,
     metrics: &'static Metrics,
     pool: Mutex<Pool>,
-    multiplexed: Mutex<Option<http2::SendRequest<Upload>>>,
+    multiplexed: Mutex<Multiplexed>,
+}
+
+/// The HTTP/2 connection that new requests take. Its number tells it from the one after it.
+#[derive(Default)]
+struct Multiplexed {
+    number: u64,
+    sender: Option<http2::SendRequest<Upload>>,
 }
 
 impl Client {
@@ -93,7 +100,7 @@ impl Client {
     #[must_use]
     pub fn new(settings: OriginSettings, metrics: &'static Metrics) -> Self {
         let pool = Mutex::new(Pool::new(settings.max_idle, settings.idle_timeout));
-        Self { settings, metrics, pool, multiplexed: Mutex::new(None) }
+        Self { settings, metrics, pool, multiplexed: Mutex::default() }
     }
 
     /// Closes connections that were kept for longer than `origin.idle_timeout`; called now and then by the worker.
@@ -122,10 +129,11 @@ impl Client {
         let hold = head.extensions.remove::<Hold>();
         let visitor =
             head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
-        let upload = Upload::new(body, self.settings.max_request_body);
+        let upload = Upload::new(body, self.settings.max_request_body, self.settings.body_timeout);
         let progress = upload.progress();
         let replayable = head.method.is_idempotent() && upload.is_end_stream() && visitor.is_none();
         let is_head = head.method == Method::HEAD;
+        forward::frame(&mut head, upload.is_end_stream());
         let request = Request::from_parts(head, upload);
         let (response, connection) = if self.settings.http2 {
             (self.send_multiplexed(request, progress.as_deref()).await?, None)
@@ -236,13 +244,19 @@ impl Client {
         let deadline = clock::Deadline::new();
         let mut fresh = false;
         loop {
-            let ready = self.multiplexed_sender().filter(|sender| !fresh && !sender.is_closed());
-            let mut sender = if let Some(sender) = ready {
+            let (mut number, ready) = {
+                let multiplexed = self.multiplexed();
+                (multiplexed.number, multiplexed.sender.clone())
+            };
+            let mut sender = if let Some(sender) = ready.filter(|sender| !fresh && !sender.is_closed()) {
                 sender
             } else {
                 fresh = true;
                 let sender = connect::http2(&self.settings, self.metrics).await?;
-                *self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender.clone());
+                let mut multiplexed = self.multiplexed();
+                multiplexed.number += 1;
+                multiplexed.sender = Some(sender.clone());
+                number = multiplexed.number;
                 sender
             };
             deadline.arm(self.first_check(progress));
@@ -261,7 +275,8 @@ impl Client {
                         Poll::Pending
                     }
                 })
-                .await?
+                .await
+                .inspect_err(|fault| self.doubt(number, fault.cause()))?
             };
             let mut error = match sent {
                 Ok(response) => return Ok(response),
@@ -316,8 +331,16 @@ impl Client {
         Ok(Response::from_parts(head, OriginBody::new(incoming, connection, self)))
     }
 
-    fn multiplexed_sender(&self) -> Option<http2::SendRequest<Upload>> {
-        self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    fn multiplexed(&self) -> std::sync::MutexGuard<'_, Multiplexed> {
+        self.multiplexed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A connection on which an answer did not come in time may be dead: it keeps what is on it, and gets nothing new.
+    fn doubt(&self, number: u64, cause: Cause) {
+        let mut multiplexed = self.multiplexed();
+        if cause == Cause::Timeout && multiplexed.number == number {
+            multiplexed.sender = None;
+        }
     }
 
     fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use tokio::io::AsyncWriteExt;
 
 use super::sniff::sniff;
-use super::watched::{Busy, PARK_AFTER, Purpose, Socket, State, Timeouts, Watched};
+use super::watched::{Busy, Purpose, Socket, State, Timeouts, Watched};
 use super::workers::{Place, Worker};
 use crate::clock::{self, Deadline};
 use crate::edge::pipeline::AnswerBody;
@@ -111,7 +111,7 @@ where
         let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
         // Boxed where it is made: a connection's task is moved some times before it runs, and stays small while it is parked.
         let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
-        state.arm(Purpose::Idle, limits.timeouts.idle.saturating_sub(PARK_AFTER));
+        state.arm(Purpose::Idle, state.idle_left());
         if !is_wanted(&parked, &state, &worker).await {
             return;
         }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(super) enum Purpose {
     Head,
     Idle,
     Write,
+    /// The rest of a body whose request has been answered.
+    Rest,
 }
 
 /// What the driver of a connection, its bytes and its requests share. All three run in one task, so nothing here is ever waited for.
@@ -49,6 +51,8 @@ pub(super) struct State {
     pub(super) deadline: Deadline,
     purpose: AtomicU8,
     in_flight: AtomicU32,
+    /// When the wait for a request began, by the worker's clock; 0: none is waited for.
+    idle_since_ms: AtomicU64,
     guard: Mutex<Guard>,
     timeouts: Timeouts,
     leaving: AtomicBool,
@@ -60,12 +64,21 @@ impl State {
         let guard = if is_h2 { Guard::Frames(FrameGuard::new()) } else { Guard::Heads(HeadGuard::new()) };
         let guard = Mutex::new(guard);
         let purpose = AtomicU8::new(Purpose::Head as u8);
-        Self { deadline, purpose, in_flight: AtomicU32::new(0), guard, timeouts, leaving: AtomicBool::new(false) }
+        Self {
+            deadline,
+            purpose,
+            in_flight: AtomicU32::new(0),
+            idle_since_ms: AtomicU64::new(0),
+            guard,
+            timeouts,
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// The drain has begun: no long wait for a next request any more.
     pub(super) fn leave(&self) {
-        if !self.leaving.swap(true, Ordering::Relaxed) && self.purpose() == Purpose::Idle {
+        if !self.leaving.swap(true, Ordering::Relaxed) && matches!(self.purpose(), Purpose::Idle | Purpose::Rest) {
+            self.idle_since_ms.store(0, Ordering::Relaxed);
             self.disarm();
             self.starved();
         }
@@ -80,6 +93,7 @@ impl State {
             1 => Purpose::Head,
             2 => Purpose::Idle,
             3 => Purpose::Write,
+            4 => Purpose::Rest,
             _ => Purpose::None,
         }
     }
@@ -91,6 +105,7 @@ impl State {
     /// One more request until the guard that is returned goes.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.idle_since_ms.store(0, Ordering::Relaxed);
         if self.purpose() == Purpose::Idle {
             // A pipelined request was read long ago: no read has ended the wait.
             self.disarm();
@@ -136,9 +151,10 @@ impl State {
         };
         match (phase, self.purpose()) {
             // The clock of a head runs from its first byte to its last, however often something comes.
-            (Phase::Head, Purpose::Head) => {}
+            // Empty lines and pings are no requests: the wait for one goes on, and its beginning ends it.
+            (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
-            (_, Purpose::Head | Purpose::Idle) => self.disarm(),
+            (_, Purpose::Head | Purpose::Idle | Purpose::Rest) => self.disarm(),
             _ => {}
         }
     }
@@ -148,11 +164,19 @@ impl State {
         if self.is_leaving() {
             return LEAVE;
         }
+        let left = self.idle_left();
         match &*self.guard() {
-            Guard::Heads(_) => self.timeouts.idle.min(PARK_AFTER),
+            Guard::Heads(_) => left.min(PARK_AFTER),
             // HTTP/2 has streams, windows and a table of fields to keep: nothing to park.
-            Guard::Frames(_) => self.timeouts.idle,
+            Guard::Frames(_) => left,
         }
+    }
+
+    /// What is left of the wait for a request, which begins here unless it has begun.
+    pub(super) fn idle_left(&self) -> Duration {
+        let now = clock::now_ms();
+        let begun = self.idle_since_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        self.timeouts.idle.saturating_sub(Duration::from_millis(now.saturating_sub(begun.err().unwrap_or(now))))
     }
 
     /// Nothing to read, nothing to write: what is there to wait for?
@@ -165,6 +189,10 @@ impl State {
             Phase::Head => self.arm(Purpose::Head, self.timeouts.header),
             Phase::Boundary if !self.is_busy() => {
                 self.arm(Purpose::Idle, self.patience());
+            }
+            // The answer has come before all of the body, and nobody else waits for what is missing.
+            Phase::Body if !self.is_busy() => {
+                self.arm(Purpose::Rest, if self.is_leaving() { LEAVE } else { self.timeouts.body });
             }
             _ => {}
         }
@@ -278,7 +306,8 @@ impl<S: AsyncWrite> Watched<S> {
     /// Watches a write's outcome: a peer that takes nothing for `body_timeout` is given up.
     fn wrote<T>(state: &State, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&polled, state.purpose()) {
-            (Poll::Pending, Purpose::Write) | (Poll::Ready(_), Purpose::None | Purpose::Head | Purpose::Idle) => {}
+            (Poll::Pending, Purpose::Write)
+            | (Poll::Ready(_), Purpose::None | Purpose::Head | Purpose::Idle | Purpose::Rest) => {}
             (Poll::Pending, _) => state.arm(Purpose::Write, state.timeouts.body),
             (Poll::Ready(_), Purpose::Write) => {
                 state.disarm();

@@ -163,6 +163,12 @@ impl Encoder {
         self.state = State::Finished;
     }
 
+    /// Whether what has been made goes out now: events at once, all else when it is worth a write.
+    fn is_ready(&self) -> bool {
+        let enough = if self.flush == Flush::Always { 1 } else { OUTPUT_BYTES / 2 };
+        self.output.len() >= enough
+    }
+
     fn emit(&mut self) -> Frame<Bytes> {
         self.output_bytes += self.output.len() as u64;
         Frame::data(self.output.split().freeze())
@@ -196,7 +202,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
         if encoder.pending.has_remaining() {
             let pending = std::mem::take(&mut encoder.pending);
             encoder.take(pending);
-            if encoder.output.len() >= OUTPUT_BYTES / 2 {
+            if encoder.is_ready() {
                 return Poll::Ready(Some(Ok(encoder.emit())));
             }
         }
@@ -215,8 +221,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                         Ok(data) => {
                             budget = budget.saturating_sub(data.len());
                             let all = encoder.take(data);
-                            let emit = encoder.flush == Flush::Always || encoder.output.len() >= OUTPUT_BYTES / 2;
-                            if emit && !encoder.output.is_empty() {
+                            if encoder.is_ready() {
                                 return Poll::Ready(Some(Ok(encoder.emit())));
                             }
                             if !all || budget == 0 {
