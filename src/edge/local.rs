@@ -130,7 +130,7 @@ where
             Projected::Inner { inner } => ready!(inner.poll(cx))?.map(|inner| LocalBody::Inner { inner }),
             Projected::Answered { answer } => {
                 let (head, pixel) = answer.take().expect("a future is not polled after it was ready");
-                let facts = Facts { local: true, ..Facts::new(ClassId::OTHER) };
+                let facts = Facts::new(ClassId::OTHER);
                 EdgeResponse { head, body: LocalBody::Pixel { pixel }, facts }
             }
         }))

@@ -145,7 +145,7 @@ where
                     return Poll::Pending;
                 }
                 let Failure { head, page, locale } = this.shared.replace(this.asked, &answer.head, answer.facts.class);
-                let facts = Facts { locale, gzip: is_gzip(&head), guard: "", ..answer.facts };
+                let facts = Facts { locale, guard: "", ..answer.facts };
                 EdgeResponse {
                     head,
                     body: WhoopsieBody::Page { page, tally: Tally { fault: None, ..answer.body.tally() } },
@@ -155,12 +155,7 @@ where
             Err(fault) => {
                 tracing::debug!(%fault, "no answer from the origin");
                 let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause());
-                let facts = Facts {
-                    cause: Some(fault.cause()),
-                    locale,
-                    gzip: is_gzip(&head),
-                    ..Facts::new(this.asked.ctx.class)
-                };
+                let facts = Facts { cause: Some(fault.cause()), locale, ..Facts::new(this.asked.ctx.class) };
                 EdgeResponse { head, body: WhoopsieBody::Page { page, tally: Tally::default() }, facts }
             }
         }))
@@ -353,10 +348,6 @@ impl Shared {
         let page = if asked.is_head { Bytes::new() } else { page };
         Failure { head, page, locale }
     }
-}
-
-fn is_gzip(head: &response::Parts) -> bool {
-    head.headers.contains_key(CONTENT_ENCODING)
 }
 
 /// Seconds or a date (RFC 9110 §10.2.3).

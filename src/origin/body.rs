@@ -197,7 +197,7 @@ impl OriginBody {
             }
             match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                // Nobody gets this body, so its breaking off is no fault of an answer.
+                // Nobody gets this body; that it broke off has been counted all the same.
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => return false,
             }

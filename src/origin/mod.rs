@@ -171,24 +171,7 @@ impl Client {
             if reused && replayable && retries > 0 {
                 connection.remember(&request);
             }
-            connection.deadline.arm(self.first_check(progress));
-            let sent = {
-                let mut sending = pin!(connection.sender.try_send_request(request));
-                poll_fn(|cx| match sending.as_mut().poll(cx) {
-                    Poll::Ready(sent) => Poll::Ready(Ok(sent)),
-                    Poll::Pending => {
-                        connection.deadline.watch(cx);
-                        if connection.deadline.is_due() {
-                            match self.overdue(progress) {
-                                Some(fault) => return Poll::Ready(Err(fault)),
-                                None => connection.deadline.arm(clock::TICK),
-                            }
-                        }
-                        Poll::Pending
-                    }
-                })
-                .await?
-            };
+            let sent = self.timely(connection.sender.try_send_request(request), &connection.deadline, progress).await?;
             connection.deadline.disarm();
             let mut error = match sent {
                 Ok(response) => {
@@ -259,25 +242,10 @@ impl Client {
                 number = multiplexed.number;
                 sender
             };
-            deadline.arm(self.first_check(progress));
-            let sent = {
-                let mut sending = pin!(sender.try_send_request(request));
-                poll_fn(|cx| match sending.as_mut().poll(cx) {
-                    Poll::Ready(sent) => Poll::Ready(Ok(sent)),
-                    Poll::Pending => {
-                        deadline.watch(cx);
-                        if deadline.is_due() {
-                            match self.overdue(progress) {
-                                Some(fault) => return Poll::Ready(Err(fault)),
-                                None => deadline.arm(clock::TICK),
-                            }
-                        }
-                        Poll::Pending
-                    }
-                })
+            let sent = self
+                .timely(sender.try_send_request(request), &deadline, progress)
                 .await
-                .inspect_err(|fault| self.doubt(number, fault.cause()))?
-            };
+                .inspect_err(|fault| self.doubt(number, fault.cause()))?;
             let mut error = match sent {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
@@ -345,6 +313,31 @@ impl Client {
 
     fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What `sending` comes to, or the fault of a request that has waited too long for it.
+    async fn timely<T>(
+        &self,
+        sending: impl Future<Output = T>,
+        deadline: &clock::Deadline,
+        progress: Option<&Progress>,
+    ) -> Result<T, Fault> {
+        deadline.arm(self.first_check(progress));
+        let mut sending = pin!(sending);
+        poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(Ok(sent)),
+            Poll::Pending => {
+                deadline.watch(cx);
+                if deadline.is_due() {
+                    match self.overdue(progress) {
+                        Some(fault) => return Poll::Ready(Err(fault)),
+                        None => deadline.arm(clock::TICK),
+                    }
+                }
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     /// When to look at a request's progress for the first time.

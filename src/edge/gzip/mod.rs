@@ -21,7 +21,7 @@ pub use policy::GzipSettings;
 use policy::{Asked, Verdict};
 
 use super::request::class::Classes;
-use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts};
+use super::request::{EdgeBody, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
 
@@ -110,14 +110,12 @@ where
         } else {
             Verdict::Leave
         };
-        let facts = Facts { gzip: verdict == Verdict::Compress, ..answer.facts };
         Poll::Ready(Ok(match policy::apply(verdict, &mut answer.head) {
             Some(flush) if !this.asked.is_head => {
                 let ledger = Arc::clone(&shared.ledger);
                 let level = shared.settings.level;
-                let mut answer = answer.map(|inner| GzipBody::compressed(inner, level, flush, facts.class, ledger));
-                answer.facts = facts;
-                answer
+                let class = answer.facts.class;
+                answer.map(|inner| GzipBody::compressed(inner, level, flush, class, ledger))
             }
             // A HEAD's head says what the GET's would; there is no body to compress.
             _ => answer.map(GzipBody::plain),

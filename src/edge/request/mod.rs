@@ -139,32 +139,19 @@ pub struct Facts {
     pub origin_status: Option<u16>,
     /// Microseconds to the origin's response head, where one came.
     pub origin_us: Option<u32>,
-    /// The coding that was put on: `gzip` or `identity`.
-    pub gzip: bool,
     /// The first guard that held.
     pub guard: &'static str,
     /// Why there is no answer of the origin's.
     pub cause: Option<Cause>,
     /// The page's language.
     pub locale: Option<LocaleId>,
-    /// A local endpoint's answer, so no pull.
-    pub local: bool,
 }
 
 impl Facts {
     /// Nothing known but the class.
     #[must_use]
     pub fn new(class: ClassId) -> Self {
-        Self {
-            class,
-            origin_status: None,
-            origin_us: None,
-            gzip: false,
-            guard: "",
-            cause: None,
-            locale: None,
-            local: false,
-        }
+        Self { class, origin_status: None, origin_us: None, guard: "", cause: None, locale: None }
     }
 }
 
