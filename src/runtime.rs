@@ -15,8 +15,8 @@ use tower::Service;
 
 use crate::config::{LogFormat, LogOutput, OnDoubt, Settings, Target};
 use crate::edge::cache_control::policy::{Action, Guard};
-use crate::edge::gzip::GzipSettings;
-use crate::edge::gzip::policy::TypePatterns;
+use crate::edge::gzip::policy::{Skip, TypePatterns};
+use crate::edge::gzip::{GzipMemory, GzipSettings};
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::LocalSettings;
 use crate::edge::observe::ObserveSettings;
@@ -52,7 +52,8 @@ pub struct Runtime {
     labels: Labels,
     ledger: Ledger,
     classes: Classes,
-    types: TypePatterns,
+    gzip: GzipSettings,
+    gzip_memory: GzipMemory,
     pages: Arc<Pages>,
     log: Option<AccessLog>,
     host: Option<HeaderValue>,
@@ -99,11 +100,14 @@ impl Runtime {
             locales: prepared.pages.locales().map(intern).collect(),
             cache_actions: Action::ALL.iter().map(|action| action.as_str()).collect(),
             cache_guards: Guard::ALL.iter().map(|guard| guard.as_str()).collect(),
+            gzip_skips: Skip::LABELS.to_vec(),
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
         };
         let ledger = metrics.ledger(&labels);
-        let Prepared { pages, classes, types, host, fallback_host } = prepared;
-        Ok(Self { settings, metrics, labels, ledger, classes, types, pages: Arc::new(pages), log, host, fallback_host })
+        let Prepared { pages, classes, gzip, host, fallback_host } = prepared;
+        let pages = Arc::new(pages);
+        let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
+        Ok(Self { settings, metrics, labels, ledger, classes, gzip, gzip_memory, pages, log, host, fallback_host })
     }
 
     /// What `build` would refuse, without opening anything: for `check`.
@@ -147,12 +151,8 @@ impl Runtime {
                 retry_after: settings.whoopsie.retry_after,
                 pages: Arc::clone(&self.pages),
             },
-            gzip: GzipSettings {
-                enabled: settings.gzip.enabled,
-                level: settings.gzip.level,
-                min_bytes: settings.gzip.min_bytes,
-                types: self.types.clone(),
-            },
+            gzip: self.gzip.clone(),
+            gzip_memory: self.gzip_memory.clone(),
             classes: self.classes.clone(),
             host: self.host.clone(),
             fallback_host: self.fallback_host.clone(),
@@ -232,7 +232,7 @@ impl fmt::Debug for Runtime {
 struct Prepared {
     pages: Pages,
     classes: Classes,
-    types: TypePatterns,
+    gzip: GzipSettings,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
 }
@@ -259,7 +259,13 @@ impl Prepared {
             fallback_host: HeaderValue::try_from(authority).map_err(|error| value(&error))?,
             pages: pages.map_err(BuildError::Pages)?,
             classes: Classes::new(settings.classes.clone()).map_err(|error| value(&error))?,
-            types: TypePatterns::new(settings.gzip.types.iter().map(String::as_str)),
+            gzip: GzipSettings {
+                enabled: settings.gzip.enabled,
+                level: settings.gzip.level,
+                min_bytes: settings.gzip.min_bytes,
+                inflate: settings.gzip.inflate,
+                types: TypePatterns::new(settings.gzip.types.iter().map(String::as_str)),
+            },
             host: host.transpose().map_err(|error| value(&error))?,
         })
     }

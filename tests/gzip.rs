@@ -194,12 +194,12 @@ fn body_when_compressed_then_decodes_to_what_the_origin_sent() {
                 let answer =
                     Ask::html(size).framing(framing).fields(&[("Accept-Encoding", encoding)]).send(&mut client);
                 assert!(decoded(&answer) == text(size), "{case}: other bytes");
-                let short = framing == "length" && size < 256;
+                let short = size < 256;
                 assert_eq!(is_gzip(&answer), wanted && !short, "{case}: {:?}", answer.fields);
-                assert!(varies(&answer) || short, "{case}: {:?}", answer.fields);
+                assert!(varies(&answer) || (short && framing == "length"), "{case}: {:?}", answer.fields);
                 match answer.framing {
                     // The length of what is compressed is not known before its end.
-                    Some(Framing::Chunked) => assert!(is_gzip(&answer) || framing != "length", "{case}"),
+                    Some(Framing::Chunked) => assert!(is_gzip(&answer) || !wanted && framing != "length", "{case}"),
                     Some(Framing::Length(length)) => assert_eq!(length, answer.body.len() as u64, "{case}"),
                     other => panic!("{case}: {other:?}"),
                 }
@@ -269,7 +269,7 @@ fn answer_when_it_must_not_be_compressed_then_is_left_as_it_is() {
         ("301", Ask::html(1000).status(301)),
         ("403", Ask::html(1000).status(403)),
         ("255 bytes", Ask::html(255)),
-        ("a tag that cannot become weak", Ask::html(1000).say(&["ETag: plain"])),
+        ("255 bytes in chunks", Ask::html(255).framing("chunked")),
     ] {
         let answer = ask.say(&["X-Case: 1"]).send(&mut client);
         assert!(answer.complete && answer.body == text(answer.body.len()), "{case}: other bytes");
@@ -468,11 +468,16 @@ impl Inflating {
             self.header = true;
         }
         if self.header {
-            self.content.reserve(64 * 1024);
-            let before = self.inflate.total_in();
-            self.inflate.decompress_vec(&self.packed, &mut self.content, FlushDecompress::None).expect("deflate");
-            let used = usize::try_from(self.inflate.total_in() - before).expect("a count");
-            self.packed.drain(..used);
+            loop {
+                self.content.reserve(64 * 1024);
+                let before = (self.inflate.total_in(), self.content.len());
+                self.inflate.decompress_vec(&self.packed, &mut self.content, FlushDecompress::None).expect("deflate");
+                let used = usize::try_from(self.inflate.total_in() - before.0).expect("a count");
+                self.packed.drain(..used);
+                if used == 0 && self.content.len() == before.1 {
+                    break;
+                }
+            }
         }
     }
 }
@@ -678,11 +683,13 @@ fn combinations_when_drawn_at_random_then_every_body_is_right() {
         }
         let answer = ask.send(&mut client);
         let could = matches!(status, 200 | 203 | 404 | 410) && kind != "Content-Type: image/gif" && !locked;
-        let could = could && (framing != "length" || size >= 256);
+        let varied = could && (framing != "length" || size >= 256);
+        // Of an answer to HEAD it is not known how long the body would be.
+        let could = could && (size >= 256 || (method == "HEAD" && framing != "length"));
         assert_eq!(is_gzip(&answer), could && wants, "{case}: {:?}", answer.fields);
-        assert_eq!(varies(&answer), could, "{case}: {:?}", answer.fields);
+        assert_eq!(varies(&answer), varied, "{case}: {:?}", answer.fields);
         if tag {
-            let wanted = if could && wants { "W/\"t\"" } else { "\"t\"" };
+            let wanted = if is_gzip(&answer) { "W/\"t\"" } else { "\"t\"" };
             assert_eq!(answer.fields_named("etag"), [wanted], "{case}");
         }
         if method == "GET" {

@@ -180,20 +180,22 @@ fn gzip(
         enabled: true,
         level: settings.gzip.level,
         min_bytes: settings.gzip.min_bytes,
+        inflate: settings.gzip.inflate,
         types: TypePatterns::new(settings.gzip.types.iter().map(String::as_str)),
     };
     let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let verdict = decide(&gzip, Asked::of(request), response, length);
+    let verdict = decide(&gzip, Asked::of(&gzip, request), response, length);
     apply(verdict, response);
     match verdict {
-        Verdict::Leave => "left alone: status, type, length or a field of the answer's forbids it",
-        Verdict::Vary => {
-            "plain, because this request does not ask for gzip; Vary says that another may get it compressed"
+        Verdict::Leave(why) => format!("left alone: {}", why.explanation()),
+        Verdict::Vary(why) => {
+            format!("left alone: {}; Vary says that another request may get another coding", why.explanation())
         }
-        Verdict::Revalidated => "a 304 for what went out compressed",
-        Verdict::Compress => "compressed",
+        Verdict::NotModified { weak: true } => "a 304 for what went out compressed".to_owned(),
+        Verdict::NotModified { weak: false } => "a 304; Vary as the 200 would have it".to_owned(),
+        Verdict::Compress => "compressed".to_owned(),
+        Verdict::Inflate => "the origin's gzip is undone".to_owned(),
     }
-    .to_owned()
 }
 
 /// The fields that go out, and what became of the origin's.

@@ -243,9 +243,10 @@ fn gzip(mut block: Section<'_>) -> Gzip {
         enabled: block.flag("enabled", default.enabled),
         level: block.integer("level", 1..=9, default.level),
         min_bytes: block.integer("min_bytes", 0..=1024 * 1024 * 1024, default.min_bytes),
+        twins_bytes: block.text("twins", "\"64MiB\"", default.twins_bytes, size),
+        inflate: block.flag("inflate", default.inflate),
         types: block.list("types", "\"text/*\"", default.types, media_type),
     };
-    later::gzip(&mut block);
     block.finish();
     gzip
 }

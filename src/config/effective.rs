@@ -29,7 +29,8 @@ impl Settings {
                 "enabled": self.gzip.enabled,
                 "level": self.gzip.level,
                 "min_bytes": self.gzip.min_bytes,
-                "inflate": false,
+                "twins": size_text(self.gzip.twins_bytes),
+                "inflate": self.gzip.inflate,
                 "types": self.gzip.types,
             },
             "whoopsie": {

@@ -94,14 +94,6 @@ pub(super) fn provider(provider: &mut Section<'_>) {
     verify.finish();
 }
 
-/// `gzip.twins`, of which every size is fine, and `gzip.inflate`.
-pub(super) fn gzip(gzip: &mut Section<'_>) {
-    gzip.text("twins", "\"64MiB\"", 0, size);
-    if gzip.flag("inflate", false) {
-        gzip.reject("inflate", "asks for undoing the origin's gzip, which comes with a later release; write false");
-    }
-}
-
 /// `whoopsie.pages`.
 pub(super) fn whoopsie(whoopsie: &mut Section<'_>) {
     empty(whoopsie, "pages", "pages of your own");

@@ -266,6 +266,10 @@ pub struct Gzip {
     pub level: u32,
     /// The shortest body worth it, in bytes.
     pub min_bytes: u64,
+    /// The most that the store of ready gzip twins holds, in bytes; 0: none is kept.
+    pub twins_bytes: u64,
+    /// Whether the origin's gzip is undone for a CDN that does not take it.
+    pub inflate: bool,
     /// Media types worth it, in lower case; `*` stands for any run of characters.
     pub types: Vec<String>,
 }
@@ -299,7 +303,14 @@ const GZIP_TYPES: [&str; 23] = [
 
 impl Default for Gzip {
     fn default() -> Self {
-        Self { enabled: true, level: 4, min_bytes: 256, types: GZIP_TYPES.map(str::to_owned).to_vec() }
+        Self {
+            enabled: true,
+            level: 4,
+            min_bytes: 256,
+            twins_bytes: 64 * 1024 * 1024,
+            inflate: false,
+            types: GZIP_TYPES.map(str::to_owned).to_vec(),
+        }
     }
 }
 

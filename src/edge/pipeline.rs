@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tower::{Layer, Service};
 
 use super::cache_control::CacheControlLayer;
-use super::gzip::{GzipBody, GzipLayer, GzipSettings};
+use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{IdentifyLayer, IdentifySettings};
 use super::local::{LocalBody, LocalLayer, LocalSettings};
 use super::observe::{ObserveBody, ObserveLayer, ObserveSettings};
@@ -54,6 +54,8 @@ pub struct Parts {
     pub whoopsie: WhoopsieSettings,
     /// `gzip`'s.
     pub gzip: GzipSettings,
+    /// What `gzip` remembers, shared by all workers.
+    pub gzip_memory: GzipMemory,
     /// The classes and their rules.
     pub classes: Classes,
     /// `origin.host`; none: the visitor's.
@@ -92,7 +94,7 @@ impl Layers {
             local: LocalLayer::new(parts.local, Arc::clone(&ledger)),
             pulls: PullsLayer::new(Arc::clone(&ledger)),
             whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
-            gzip: GzipLayer::new(parts.gzip, Arc::clone(&classes), Arc::clone(&ledger)),
+            gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
             cache_control: CacheControlLayer::new(&classes, Arc::clone(&ledger)),
             forward: Arc::new(forward),
         }
@@ -280,7 +282,14 @@ mod tests {
                 retry_after: std::time::Duration::from_secs(30),
                 pages: Arc::new(crate::pages::Pages::build(&crate::pages::PageSettings::default()).unwrap()),
             },
-            gzip: GzipSettings { enabled: true, level: 4, min_bytes: 256, types: TypePatterns::default() },
+            gzip: GzipSettings {
+                enabled: true,
+                level: 4,
+                min_bytes: 256,
+                inflate: false,
+                types: TypePatterns::default(),
+            },
+            gzip_memory: GzipMemory::new(0),
             classes: Classes::new(Vec::new()).unwrap(),
             host: None,
             fallback_host: HeaderValue::from_static("localhost"),

@@ -174,6 +174,8 @@ pub struct Labels {
     pub cache_actions: Vec<&'static str>,
     /// The guards of `cache_control`, in the order of their ids.
     pub cache_guards: Vec<&'static str>,
+    /// Why `gzip` left a body alone, in the order of the ids.
+    pub gzip_skips: Vec<&'static str>,
     /// Accepted `source` values of beacons, in order; `other` is added.
     pub beacon_sources: Vec<&'static str>,
 }
@@ -188,6 +190,7 @@ pub struct Ledger {
     in_flight: Vec<Gauge>,
     refused: Vec<[Counter; Reason::ALL.len()]>,
     per_class: Vec<ClassRow>,
+    gzip_skipped: Vec<Counter>,
     guards: Vec<Counter>,
     beacons: Vec<Counter>,
     whoopsies: Vec<OnceLock<Counter>>,
@@ -246,6 +249,11 @@ impl Ledger {
                 })
                 .collect(),
             per_class: classes.iter().map(|class| ClassRow::new(class, &labels.cache_actions)).collect(),
+            gzip_skipped: labels
+                .gzip_skips
+                .iter()
+                .map(|reason| counter!("edgeshim_gzip_skipped_total", "reason" => *reason))
+                .collect(),
             guards: labels
                 .cache_guards
                 .iter()
@@ -352,6 +360,13 @@ impl Ledger {
         row.gzip_output.increment(output);
     }
 
+    /// Counts a body that was not compressed, by the id of why.
+    pub fn gzip_skipped(&self, reason: usize) {
+        if let Some(counter) = self.gzip_skipped.get(reason) {
+            counter.increment(1);
+        }
+    }
+
     /// Counts a rewritten Cache-Control, by the id of what was done.
     pub fn cache_rewrite(&self, class: ClassId, action: usize) {
         if let Some(counter) = self.class_row(class).rewrites.get(action) {
@@ -451,6 +466,7 @@ fn describe() {
         ),
         ("edgeshim_gzip_input_bytes_total", Unit::Bytes, "Body bytes that went into the compressor."),
         ("edgeshim_gzip_output_bytes_total", Unit::Bytes, "Body bytes that came out of the compressor."),
+        ("edgeshim_gzip_skipped_total", Unit::Count, "Bodies that went out as they came, by why."),
         ("edgeshim_cache_rewrites_total", Unit::Count, "Answers whose Cache-Control was rewritten."),
         ("edgeshim_cache_guards_total", Unit::Count, "Answers that a guard kept out of shared caches, or reports."),
         ("edgeshim_refused_total", Unit::Count, "Requests refused, by reason."),
@@ -492,6 +508,7 @@ mod tests {
             locales: vec!["en"],
             cache_actions: vec!["tidied"],
             cache_guards: vec!["set_cookie"],
+            gzip_skips: vec!["off", "type"],
             beacon_sources: vec!["fastly"],
         })
     }
@@ -507,6 +524,7 @@ mod tests {
             "edgeshim_origin_faults_total{cause=\"cut\"} 0",
             "edgeshim_refused_total{provider=\"other\",reason=\"malformed\"} 0",
             "edgeshim_beacons_total{source=\"other\"} 0",
+            "edgeshim_gzip_skipped_total{reason=\"type\"} 0",
             "edgeshim_connections 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

@@ -49,10 +49,10 @@ pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(weak)).ok()
 }
 
-/// One line of If-Match or If-None-Match with all its tags made strong.
+/// One line of If-Match or If-None-Match with its tags made strong, but for those whose opaque part `stays_weak`.
 ///
-/// `None` when there is nothing to do: no weak tag, a `*`, or a malformed member (which only its writer can explain).
-pub fn strengthen(line: &HeaderValue) -> Option<HeaderValue> {
+/// `None` when there is nothing to do: no such tag, a `*`, or a malformed member (which only its writer can explain).
+pub fn strengthen(line: &HeaderValue, stays_weak: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let bytes = line.as_bytes();
     memchr::memmem::find(bytes, b"W/\"")?;
     let mut strong = Vec::with_capacity(bytes.len());
@@ -60,11 +60,12 @@ pub fn strengthen(line: &HeaderValue) -> Option<HeaderValue> {
     let mut rest = bytes;
     while let Some((listed, after)) = take_listed(rest) {
         let Listed::Tag(tag) = listed else { return None };
-        changed |= tag.weak;
+        let stays_weak = tag.weak && stays_weak(tag.opaque);
+        changed |= tag.weak && !stays_weak;
         if !strong.is_empty() {
             strong.extend_from_slice(b", ");
         }
-        strong.push(b'"');
+        strong.extend_from_slice(if stays_weak { b"W/\"" } else { b"\"" });
         strong.extend_from_slice(tag.opaque);
         strong.push(b'"');
         rest = after;
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn strengthen_rewrites_a_whole_line() {
-        let line = |text: &'static str| strengthen(&HeaderValue::from_static(text));
+        let line = |text: &'static str| strengthen(&HeaderValue::from_static(text), |opaque| opaque == b"known");
         assert_eq!(line("W/\"a\"").unwrap(), "\"a\"");
         assert_eq!(line("W/\"a,W\" ,, \"b\",W/\"c\"").unwrap(), "\"a,W\", \"b\", \"c\"");
         for same in ["", "*", "\"a\"", "\"aW/\", \"b\"", "W/\"a\", junk", "W/\"a\", *", "W/\"a"] {
@@ -258,7 +259,7 @@ mod tests {
             let weakened = weaken(&value).unwrap();
             let (a, b) = (EntityTag::parse(value.as_bytes()).unwrap(), EntityTag::parse(weakened.as_bytes()).unwrap());
             prop_assert!(a.weak_eq(b) && !a.strong_eq(b));
-            prop_assert_eq!(strengthen(&weakened), Some(value));
+            prop_assert_eq!(strengthen(&weakened, |_| false), Some(value));
         }
 
         #[test]

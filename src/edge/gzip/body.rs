@@ -1,192 +1,224 @@
-//! The compressing body.
+//! The body on its way through this layer: as it is, compressed, inflated, or its twin.
 
-use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use flate2::{Compress, Compression, FlushCompress, Status};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::policy::Flush;
+use super::deflate::Deflater;
+use super::inflate::Inflater;
+use super::policy::remove_digests;
+use super::twins::{Loan, Twin};
 use crate::clock::Deadline;
 use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
 use crate::ids::ClassId;
 use crate::metrics::Ledger;
 
-/// RFC 1952 §2.3.1: deflate, no name, no time, unknown system.
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-/// Input that one poll compresses before it lets others have their turn: about half a millisecond at level 4.
-const INPUT_PER_POLL: usize = 64 * 1024;
-/// Room for output: a socket buffer's worth, so that hyper writes it at once.
-const OUTPUT_BYTES: usize = 16 * 1024;
-/// Compressors that a worker keeps for its next answers; each holds some 270 KiB.
-const SPARES: usize = 4;
-
-thread_local! {
-    static SPARE: RefCell<Vec<(u32, Compress)>> = const { RefCell::new(Vec::new()) };
-}
+/// Input that is compressed before others have their turn: a quarter of a millisecond at level 4.
+const BYTES_PER_TURN: usize = 32 * 1024;
+/// What a step costs beside its bytes, in bytes: so many tiny frames are a turn's work as well.
+const STEP_BYTES: usize = 256;
 
 pin_project! {
-    /// A body, plain or compressed on its way.
+    /// See the head of this file.
     pub struct GzipBody<B> {
         #[pin]
         inner: B,
-        // Boxed: most answers have none, and a compressor's state would make every body large.
-        encoder: Option<Box<Encoder>>,
+        // Boxed: most answers have none, and it would make every body large.
+        work: Option<Box<Work>>,
+    }
+}
+
+struct Work {
+    ahead: Ahead,
+    job: Job,
+    /// What of a frame waits for its turn.
+    input: Bytes,
+    trailers: Option<HeaderMap>,
+    /// Work since the last turn ended.
+    spent: usize,
+    idle: Idle,
+    finished: bool,
+}
+
+enum Job {
+    /// Nothing: what was read ahead goes first.
+    Pass,
+    Deflate(Deflater),
+    Inflate(Inflater),
+    /// The rest of the twin's bytes.
+    Twin(Bytes),
+}
+
+/// What was read before it was known what becomes of it.
+#[derive(Default)]
+struct Ahead {
+    frames: VecDeque<Bytes>,
+    bytes: u64,
+    trailers: Option<HeaderMap>,
+    /// There is no more.
+    ended: bool,
+    fault: Option<Fault>,
+    /// What it holds, where that may be much.
+    _loan: Option<Loan>,
+}
+
+/// A moment without a frame.
+#[derive(Default)]
+struct Idle {
+    deadline: Option<Deadline>,
+}
+
+impl Idle {
+    /// Whether nothing came for a moment; else wakes the task when it is over: at the worker's next look at its deadlines.
+    fn poll(&mut self, cx: &Context<'_>) -> bool {
+        let deadline = self.deadline.get_or_insert_with(Deadline::new);
+        if deadline.is_due() {
+            deadline.disarm();
+            return true;
+        }
+        if !deadline.is_armed() {
+            deadline.arm(Duration::ZERO);
+        }
+        deadline.watch(cx);
+        false
+    }
+
+    fn end(&self) {
+        if let Some(deadline) = &self.deadline {
+            deadline.disarm();
+        }
+    }
+}
+
+impl Work {
+    fn new(job: Job) -> Self {
+        let ahead = Ahead::default();
+        Self { ahead, job, input: Bytes::new(), trailers: None, spent: 0, idle: Idle::default(), finished: false }
     }
 }
 
 impl<B> GzipBody<B> {
     pub(super) fn plain(inner: B) -> Self {
-        Self { inner, encoder: None }
+        Self { inner, work: None }
     }
 
-    pub(super) fn compressed(inner: B, level: u32, flush: Flush, class: ClassId, ledger: Arc<Ledger>) -> Self {
-        Self { inner, encoder: Some(Box::new(Encoder::new(level, flush, class, ledger))) }
+    /// To be read ahead, and decided upon then.
+    pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
+        let ahead = Ahead { _loan: loan, ..Ahead::default() };
+        Self { inner, work: Some(Box::new(Work { ahead, ..Work::new(Job::Pass) })) }
     }
-}
 
-struct Encoder {
-    deflate: Option<Compress>,
-    level: u32,
-    crc: crc32fast::Hasher,
-    flush: Flush,
-    output: BytesMut,
-    /// Input that was not compressed yet, after a poll's share was used up.
-    pending: Bytes,
-    trailers: Option<HeaderMap>,
-    /// Input since the last flush.
-    unflushed: bool,
-    idle: Option<Deadline>,
-    state: State,
-    input_bytes: u64,
-    output_bytes: u64,
-    class: ClassId,
-    ledger: Arc<Ledger>,
-}
-
-#[derive(PartialEq, Eq)]
-enum State {
-    Running,
-    Finished,
-}
-
-impl Encoder {
-    fn new(level: u32, flush: Flush, class: ClassId, ledger: Arc<Ledger>) -> Self {
-        let spare = SPARE.with_borrow_mut(|spares| {
-            let position = spares.iter().position(|(spare_level, _)| *spare_level == level)?;
-            Some(spares.swap_remove(position).1)
-        });
-        let mut output = BytesMut::with_capacity(OUTPUT_BYTES);
-        output.extend_from_slice(&HEADER);
-        Self {
-            deflate: Some(spare.unwrap_or_else(|| Compress::new(Compression::new(level), false))),
-            level,
-            crc: crc32fast::Hasher::new(),
-            flush,
-            output,
-            pending: Bytes::new(),
-            trailers: None,
-            unflushed: false,
-            idle: None,
-            state: State::Running,
-            input_bytes: 0,
-            output_bytes: 0,
-            class,
-            ledger,
+    fn set(&mut self, job: Job) {
+        match &mut self.work {
+            Some(work) => work.job = job,
+            None => self.work = Some(Box::new(Work::new(job))),
         }
     }
 
-    /// Runs the compressor over `input`, growing the output as needed.
-    fn deflate(&mut self, mut input: &[u8], flush: FlushCompress) {
-        let Some(deflate) = &mut self.deflate else { return };
-        loop {
-            if self.output.capacity() - self.output.len() < 1024 {
-                self.output.reserve(OUTPUT_BYTES);
-            }
-            let start = self.output.len();
-            // The compressor writes into initialised memory; zeroing 16 KiB is a hundredth of compressing it.
-            self.output.resize(self.output.capacity(), 0);
-            let (before_in, before_out) = (deflate.total_in(), deflate.total_out());
-            let room = self.output.get_mut(start..).unwrap_or_default();
-            let status = deflate.compress(input, room, flush);
-            let taken = usize::try_from(deflate.total_in() - before_in).unwrap_or(usize::MAX);
-            let made = usize::try_from(deflate.total_out() - before_out).unwrap_or(usize::MAX);
-            let full = made == self.output.len() - start;
-            self.output.truncate(start + made);
-            input = input.get(taken..).unwrap_or_default();
-            let done = match status {
-                Ok(Status::StreamEnd) | Err(_) => true,
-                Ok(Status::BufError) => !full,
-                // A flush is over when it leaves room; plain compression when the input is used up.
-                Ok(Status::Ok) => input.is_empty() && !full && flush != FlushCompress::Finish,
-            };
-            if done {
-                return;
-            }
+    pub(super) fn deflate(mut self, deflater: Deflater) -> Self {
+        self.set(Job::Deflate(deflater));
+        self
+    }
+
+    pub(super) fn inflate(mut self, inflater: Inflater) -> Self {
+        self.set(Job::Inflate(inflater));
+        self
+    }
+
+    /// The twin goes out in the place of what was read ahead.
+    pub(super) fn twin(mut self, twin: Twin, class: ClassId, ledger: &Ledger) -> Self {
+        // Counted with the head: these bytes are there, whoever stays to read them.
+        ledger.gzip(class, self.bytes_ahead(), twin.gzip.len() as u64);
+        let mut work = Work::new(Job::Twin(twin.gzip));
+        work.trailers = self.work.take().and_then(|work| work.ahead.trailers);
+        if let Some(trailers) = &mut work.trailers {
+            remove_digests(trailers);
         }
+        self.work = Some(Box::new(work));
+        self
     }
 
-    fn take(&mut self, mut data: Bytes) -> bool {
-        let share = data.split_to(data.len().min(INPUT_PER_POLL));
-        self.input_bytes += share.len() as u64;
-        self.crc.update(&share);
-        self.unflushed = true;
-        let flush = if self.flush == Flush::Always { FlushCompress::Sync } else { FlushCompress::None };
-        self.deflate(&share, flush);
-        if flush == FlushCompress::Sync {
-            self.unflushed = false;
+    fn ahead(&self) -> Option<&Ahead> {
+        self.work.as_ref().map(|work| &work.ahead)
+    }
+
+    /// Bytes read ahead.
+    pub(super) fn bytes_ahead(&self) -> u64 {
+        self.ahead().map_or(0, |ahead| ahead.bytes)
+    }
+
+    /// Whether all of the body was read ahead.
+    pub(super) fn is_whole_ahead(&self) -> bool {
+        self.ahead().is_some_and(|ahead| ahead.ended)
+    }
+
+    /// What broke it off while it was read ahead.
+    pub(super) fn fault_ahead(&mut self) -> Option<Fault> {
+        self.work.as_mut().and_then(|work| work.ahead.fault.take())
+    }
+
+    /// CRC-32 of what was read ahead.
+    pub(super) fn crc_ahead(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        for frame in self.ahead().into_iter().flat_map(|ahead| &ahead.frames) {
+            crc.update(frame);
         }
-        self.pending = data;
-        !self.pending.has_remaining()
-    }
-
-    fn sync(&mut self) {
-        self.deflate(&[], FlushCompress::Sync);
-        self.unflushed = false;
-    }
-
-    fn finish(&mut self) {
-        self.deflate(&[], FlushCompress::Finish);
-        let crc = std::mem::take(&mut self.crc).finalize();
-        self.output.extend_from_slice(&crc.to_le_bytes());
-        // ISIZE is the length modulo 2^32 (RFC 1952 §2.3.1).
-        #[allow(clippy::cast_possible_truncation)]
-        let isize = self.input_bytes as u32;
-        self.output.extend_from_slice(&isize.to_le_bytes());
-        self.state = State::Finished;
-    }
-
-    /// Whether what has been made goes out now: events at once, all else when it is worth a write.
-    fn is_ready(&self) -> bool {
-        let enough = if self.flush == Flush::Always { 1 } else { OUTPUT_BYTES / 2 };
-        self.output.len() >= enough
-    }
-
-    fn emit(&mut self) -> Frame<Bytes> {
-        self.output_bytes += self.output.len() as u64;
-        Frame::data(self.output.split().freeze())
+        crc.finalize()
     }
 }
 
-impl Drop for Encoder {
-    fn drop(&mut self) {
-        self.ledger.gzip(self.class, self.input_bytes, self.output_bytes);
-        if let Some(mut deflate) = self.deflate.take() {
-            SPARE.with_borrow_mut(|spares| {
-                if spares.len() < SPARES {
-                    deflate.reset();
-                    spares.push((self.level, deflate));
+impl<B: EdgeBody + Unpin> GzipBody<B> {
+    /// Reads ahead until `goal` bytes have come, the body has ended, or nothing has come for a moment.
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64) -> Poll<()> {
+        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        let ahead = &mut work.ahead;
+        while ahead.bytes < goal && !ahead.ended {
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    work.idle.end();
+                    match frame.into_data() {
+                        Ok(data) => {
+                            ahead.bytes += data.len() as u64;
+                            ahead.frames.push_back(data);
+                        }
+                        Err(frame) => ahead.trailers = frame.into_trailers().ok(),
+                    }
                 }
-            });
+                Poll::Ready(Some(Err(fault))) => {
+                    ahead.fault = Some(fault);
+                    ahead.ended = true;
+                }
+                Poll::Ready(None) => ahead.ended = true,
+                Poll::Pending if work.idle.poll(cx) => break,
+                Poll::Pending => return Poll::Pending,
+            }
         }
+        work.idle.end();
+        Poll::Ready(())
     }
+}
+
+/// The next frame: of what was read ahead first.
+fn poll_source<B: EdgeBody>(
+    ahead: &mut Ahead,
+    inner: Pin<&mut B>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    if let Some(data) = ahead.frames.pop_front() {
+        ahead.bytes -= data.len() as u64;
+        return Poll::Ready(Some(Ok(Frame::data(data))));
+    }
+    if !ahead.ended {
+        return inner.poll_frame(cx);
+    }
+    Poll::Ready(ahead.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
 }
 
 impl<B: EdgeBody> Body for GzipBody<B> {
@@ -195,62 +227,80 @@ impl<B: EdgeBody> Body for GzipBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
-        let Some(encoder) = this.encoder else { return this.inner.poll_frame(cx) };
-        if encoder.state == State::Finished {
-            return Poll::Ready(encoder.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        let Some(work) = this.work else { return this.inner.poll_frame(cx) };
+        let Work { ahead, job, input, trailers, spent, idle, finished } = &mut **work;
+        if let Job::Pass = job {
+            return poll_source(ahead, this.inner, cx);
         }
-        if encoder.pending.has_remaining() {
-            let pending = std::mem::take(&mut encoder.pending);
-            encoder.take(pending);
-            if encoder.is_ready() {
-                return Poll::Ready(Some(Ok(encoder.emit())));
-            }
-        }
-        if encoder.pending.has_remaining() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let mut budget = INPUT_PER_POLL;
         loop {
-            match this.inner.as_mut().poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Some(idle) = &encoder.idle {
-                        idle.disarm();
+            if *finished {
+                return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            if *spent >= BYTES_PER_TURN {
+                *spent = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !input.is_empty() {
+                *spent += STEP_BYTES;
+                let made = match job {
+                    Job::Deflate(deflater) => {
+                        let share = input.split_to(input.len().min(BYTES_PER_TURN));
+                        *spent += share.len();
+                        deflater.take(&share, input.is_empty());
+                        if deflater.is_ready() { deflater.emit() } else { Bytes::new() }
                     }
+                    Job::Inflate(inflater) => {
+                        let made = inflater.step(input)?;
+                        // Four times as fast as compressing.
+                        *spent += made.len() / 4;
+                        made
+                    }
+                    Job::Pass | Job::Twin(_) => std::mem::take(input),
+                };
+                if !made.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(made))));
+                }
+                continue;
+            }
+            if let Job::Twin(twin) = job {
+                *finished = true;
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(twin)))));
+            }
+            match poll_source(ahead, this.inner.as_mut(), cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    idle.end();
                     match frame.into_data() {
-                        Ok(data) => {
-                            budget = budget.saturating_sub(data.len());
-                            let all = encoder.take(data);
-                            if encoder.is_ready() {
-                                return Poll::Ready(Some(Ok(encoder.emit())));
-                            }
-                            if !all || budget == 0 {
-                                cx.waker().wake_by_ref();
-                                return Poll::Pending;
+                        Ok(data) => *input = data,
+                        Err(frame) => {
+                            *trailers = frame.into_trailers().ok();
+                            if let Some(trailers) = trailers {
+                                remove_digests(trailers);
                             }
                         }
-                        Err(frame) => encoder.trailers = frame.into_trailers().ok(),
                     }
                 }
                 // The error goes on and the gzip stream stays without its end, so that nobody takes it for whole.
                 Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
                 Poll::Ready(None) => {
-                    encoder.finish();
-                    return Poll::Ready(Some(Ok(encoder.emit())));
+                    *finished = true;
+                    match job {
+                        Job::Deflate(deflater) => {
+                            deflater.finish();
+                            return Poll::Ready(Some(Ok(Frame::data(deflater.emit()))));
+                        }
+                        Job::Inflate(inflater) => inflater.finish()?,
+                        Job::Pass | Job::Twin(_) => {}
+                    }
                 }
                 Poll::Pending => {
-                    if encoder.flush == Flush::Idle && encoder.unflushed {
-                        let idle = encoder.idle.get_or_insert_with(Deadline::new);
-                        if idle.is_due() {
-                            idle.disarm();
-                            encoder.sync();
-                            return Poll::Ready(Some(Ok(encoder.emit())));
-                        }
-                        if !idle.is_armed() {
-                            // Due at the worker's next look at its deadlines.
-                            idle.arm(Duration::ZERO);
-                        }
-                        idle.watch(cx);
+                    *spent = 0;
+                    if let Job::Deflate(deflater) = job
+                        && deflater.holds_back()
+                        && idle.poll(cx)
+                        && deflater.flush()
+                    {
+                        return Poll::Ready(Some(Ok(Frame::data(deflater.emit()))));
                     }
                     return Poll::Pending;
                 }
@@ -259,15 +309,24 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.encoder {
+        match self.work.as_deref() {
             None => self.inner.is_end_stream(),
-            Some(encoder) => encoder.state == State::Finished && encoder.trailers.is_none(),
+            Some(Work { job: Job::Pass, ahead, .. }) if !ahead.ended => {
+                ahead.frames.is_empty() && self.inner.is_end_stream()
+            }
+            Some(Work { job: Job::Pass, ahead, .. }) => ahead.frames.is_empty() && ahead.trailers.is_none(),
+            Some(work) => work.finished && work.trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.encoder {
+        match self.work.as_deref() {
             None => self.inner.size_hint(),
+            // With trailers the length must not be told: HTTP/1.1 has room for them in chunked framing alone.
+            Some(Work { job: Job::Pass, ahead, .. }) if self.is_whole_ahead() && ahead.trailers.is_none() => {
+                SizeHint::with_exact(ahead.bytes)
+            }
+            Some(Work { job: Job::Twin(twin), trailers: None, .. }) => SizeHint::with_exact(twin.len() as u64),
             Some(_) => SizeHint::default(),
         }
     }
@@ -275,7 +334,13 @@ impl<B: EdgeBody> Body for GzipBody<B> {
 
 impl<B: EdgeBody> EdgeBody for GzipBody<B> {
     fn tally(&self) -> Tally {
-        self.inner.tally()
+        let tally = self.inner.tally();
+        match self.work.as_deref() {
+            Some(Work { job: Job::Inflate(inflater), .. }) => {
+                Tally { fault: tally.fault.or(inflater.fault()), ..tally }
+            }
+            _ => tally,
+        }
     }
 
     fn drain(&mut self) -> bool {

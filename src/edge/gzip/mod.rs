@@ -1,29 +1,55 @@
-//! Compresses what the origin sent plain, for CDNs that ask for gzip.
+//! Compresses what the origin sent plain, for CDNs that ask for gzip; undoes its gzip, where wished, for those that do not.
 //!
 //! **Place:** outside of `cache_control`, which must see the origin's own fields; inside `whoopsie`, whose pages bring their own twin.
-//! **Reads:** method, Accept-Encoding; the answer's status, type, length and the fields that forbid compression (see [`policy`]).
-//! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`.
-//! **Cost:** one look at Accept-Encoding; for an answer that is compressed the compressor's, whose state is kept for the next one.
-//! **Can fail:** only as the body below it does; a compressor on memory has no errors of its own.
+//! **Reads:** method, Accept-Encoding, Range, If-Range, If-Match, If-None-Match, host and target; the answer's status, type, length,
+//! tag and the fields that forbid compression (see [`policy`]).
+//! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`.
+//! **Cost:** one look at Accept-Encoding; for an answer that is compressed the compressor's, whose state is kept for the next one, or,
+//! where its twin is kept (`twins.rs`), a checksum.
+//! **Can fail:** as the body below it does, and where the origin's gzip is broken; a compressor on memory has no errors of its own.
 
 mod body;
+mod deflate;
+mod inflate;
 pub mod policy;
+mod twins;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::{HeaderValue, Method, StatusCode, request};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 pub use body::GzipBody;
+use deflate::Deflater;
+use inflate::Inflater;
 pub use policy::GzipSettings;
-use policy::{Asked, Verdict};
+use policy::{Asked, Skip, Verdict};
+use twins::{Draft, Key, Loan, Twin, Twins, WeakTags};
 
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
+use crate::wire::names::HOST;
+
+/// What outlives one answer, shared by the workers of one configuration.
+#[derive(Debug, Clone)]
+pub struct GzipMemory {
+    twins: Option<Arc<Twins>>,
+    weak_tags: Arc<WeakTags>,
+}
+
+impl GzipMemory {
+    /// Keeps at most `twins_bytes` of ready gzip twins; 0: none.
+    #[must_use]
+    pub fn new(twins_bytes: u64) -> Self {
+        let twins = (twins_bytes > 0).then(|| Arc::new(Twins::new(twins_bytes)));
+        Self { twins, weak_tags: Arc::new(WeakTags::new()) }
+    }
+}
 
 /// Puts [`Gzip`] around a service.
 #[derive(Debug, Clone)]
@@ -34,15 +60,16 @@ pub struct GzipLayer {
 #[derive(Debug)]
 struct Shared {
     settings: GzipSettings,
+    memory: GzipMemory,
     classes: Arc<Classes>,
     ledger: Arc<Ledger>,
 }
 
 impl GzipLayer {
-    /// Decides by `settings` and the classes, counts in `ledger`.
+    /// Decides by `settings` and the classes, remembers in `memory`, counts in `ledger`.
     #[must_use]
-    pub fn new(settings: GzipSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
-        Self { shared: Arc::new(Shared { settings, classes, ledger }) }
+    pub fn new(settings: GzipSettings, memory: GzipMemory, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+        Self { shared: Arc::new(Shared { settings, memory, classes, ledger }) }
     }
 }
 
@@ -64,61 +91,204 @@ pub struct Gzip<S> {
 impl<S, B> Service<Box<EdgeRequest>> for Gzip<S>
 where
     S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Fault>,
-    B: EdgeBody,
+    B: EdgeBody + Unpin,
 {
     type Response = EdgeResponse<GzipBody<B>>;
     type Error = Fault;
-    type Future = GzipFuture<S::Future>;
+    type Future = GzipFuture<S::Future, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
-        let asked = Asked::of(&request.head);
-        if self.shared.settings.enabled {
-            policy::restore_validators(&mut request.head.headers);
+        let Shared { settings, memory, .. } = &*self.shared;
+        let asked = Asked::of(settings, &request.head);
+        let mut target = None;
+        if settings.enabled {
+            target = memory.twins.as_ref().and_then(|twins| target_of(twins, asked, &request.head));
+            policy::prepare(&mut request.head.headers, |opaque| memory.weak_tags.knows(opaque));
         }
-        GzipFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
+        let state = State::Waiting { inner: self.inner.call(request) };
+        GzipFuture { state, asked, target, shared: Arc::clone(&self.shared) }
     }
 }
 
+/// The first half of a twin's key, for a request that may get one.
+fn target_of(twins: &Twins, asked: Asked, head: &request::Parts) -> Option<u64> {
+    if !asked.gzip() || head.method != Method::GET {
+        return None;
+    }
+    // HTTP/2 has the authority in the target.
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let host = host.or(head.uri.authority().map(|authority| authority.as_str().as_bytes()));
+    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    Some(twins.target(host.unwrap_or_default(), path.as_bytes()))
+}
+
 pin_project! {
-    /// Waits for the answer.
-    pub struct GzipFuture<F> {
+    /// Waits for the answer, and where that decides, for the beginning of its body.
+    pub struct GzipFuture<F, B> {
         #[pin]
-        inner: F,
+        state: State<F, B>,
         asked: Asked,
+        target: Option<u64>,
         shared: Arc<Shared>,
     }
 }
 
-impl<F, B> Future for GzipFuture<F>
+pin_project! {
+    #[project = Projected]
+    enum State<F, B> {
+        Waiting {
+            #[pin]
+            inner: F,
+        },
+        Undecided {
+            undecided: Option<Box<Undecided<B>>>,
+        },
+    }
+}
+
+/// An answer that is read ahead.
+struct Undecided<B> {
+    answer: EdgeResponse<GzipBody<B>>,
+    question: Question,
+}
+
+/// What the body's beginning has to tell.
+enum Question {
+    /// Whether there are `gzip.min_bytes` of it.
+    Length,
+    /// Whether it is the body that this twin was made from.
+    Twin { twin: Twin, key: Key },
+}
+
+impl<F, B> Future for GzipFuture<F, B>
 where
     F: Future<Output = Result<EdgeResponse<B>, Fault>>,
-    B: EdgeBody,
+    B: EdgeBody + Unpin,
 {
     type Output = Result<EdgeResponse<GzipBody<B>>, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut answer = ready!(this.inner.poll(cx))?;
+        let mut this = self.project();
         let shared = &**this.shared;
-        let rule = shared.classes.rule(answer.facts.class);
-        let verdict = if rule.gzip && shared.settings.enabled {
-            policy::decide(&shared.settings, *this.asked, &answer.head, answer.body.size_hint().exact())
-        } else {
-            Verdict::Leave
-        };
-        Poll::Ready(Ok(match policy::apply(verdict, &mut answer.head) {
-            Some(flush) if !this.asked.is_head => {
-                let ledger = Arc::clone(&shared.ledger);
-                let level = shared.settings.level;
-                let class = answer.facts.class;
-                answer.map(|inner| GzipBody::compressed(inner, level, flush, class, ledger))
+        if let Projected::Waiting { inner } = this.state.as_mut().project() {
+            let answer = ready!(inner.poll(cx))?;
+            match shared.answer(*this.asked, *this.target, answer) {
+                Ok(answer) => return Poll::Ready(Ok(answer)),
+                Err(undecided) => this.state.set(State::Undecided { undecided: Some(undecided) }),
             }
-            // A HEAD's head says what the GET's would; there is no body to compress.
-            _ => answer.map(GzipBody::plain),
-        }))
+        }
+        let Projected::Undecided { undecided: slot } = this.state.as_mut().project() else { return Poll::Pending };
+        let Some(undecided) = slot else { return Poll::Pending };
+        let goal = match &undecided.question {
+            Question::Length => shared.settings.min_bytes,
+            Question::Twin { .. } => u64::MAX,
+        };
+        ready!(undecided.answer.body.poll_ahead(cx, goal));
+        match slot.take() {
+            Some(mut undecided) => Poll::Ready(match undecided.answer.body.fault_ahead() {
+                // Nothing has gone out yet, so it need not be cut.
+                Some(fault) => Err(fault),
+                None => Ok(shared.resolve(*undecided)),
+            }),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Shared {
+    /// The answer as it goes out, or as far as it can be said now.
+    fn answer<B: EdgeBody>(
+        &self,
+        asked: Asked,
+        target: Option<u64>,
+        mut answer: EdgeResponse<B>,
+    ) -> Result<EdgeResponse<GzipBody<B>>, Box<Undecided<B>>> {
+        let length = answer.body.size_hint().exact();
+        let verdict = if self.classes.rule(answer.facts.class).gzip {
+            if let Some(opaque) = policy::weak_tag(&answer.head.headers) {
+                self.memory.weak_tags.note(opaque);
+            }
+            policy::decide(&self.settings, asked, &answer.head, length)
+        } else {
+            Verdict::Leave(Skip::Off)
+        };
+        // A HEAD's head says what the GET's would; there is no body to change.
+        match verdict {
+            Verdict::Compress if !asked.is_head => {}
+            Verdict::Inflate if !asked.is_head => {
+                policy::apply(verdict, &mut answer.head);
+                let inflater = Inflater::new(Arc::clone(&self.ledger));
+                return Ok(answer.map(|inner| GzipBody::plain(inner).inflate(inflater)));
+            }
+            _ => {
+                let bodiless = asked.is_head || answer.body.is_end_stream();
+                if let Verdict::Leave(skip) | Verdict::Vary(skip) = verdict
+                    && !bodiless
+                {
+                    self.ledger.gzip_skipped(skip as usize);
+                }
+                policy::apply(verdict, &mut answer.head);
+                return Ok(answer.map(GzipBody::plain));
+            }
+        }
+        let Some(length) = length else {
+            if policy::is_unbuffered(&answer.head.headers) || self.settings.min_bytes == 0 {
+                return Ok(self.compress(answer.map(GzipBody::plain), None));
+            }
+            let answer = answer.map(|inner| GzipBody::undecided(inner, None));
+            return Err(Box::new(Undecided { answer, question: Question::Length }));
+        };
+        let key = self.key(target, length, &answer);
+        if let Some((twins, key)) = key
+            && let Some(twin) = twins.find(&key)
+            && let Some(loan) = Loan::take(twins, length)
+        {
+            let answer = answer.map(|inner| GzipBody::undecided(inner, Some(loan)));
+            return Err(Box::new(Undecided { answer, question: Question::Twin { twin, key } }));
+        }
+        Ok(self.compress(answer.map(GzipBody::plain), key.map(|(_, key)| key)))
+    }
+
+    /// The key of an answer's twin, where it may have one.
+    fn key<B>(&self, target: Option<u64>, length: u64, answer: &EdgeResponse<B>) -> Option<(&Arc<Twins>, Key)> {
+        let twins = self.memory.twins.as_ref()?;
+        let headers = &answer.head.headers;
+        if length > twins::LONGEST || answer.head.status != StatusCode::OK || policy::is_private(headers) {
+            return None;
+        }
+        Some((twins, twins.key(target?, policy::strong_tag(headers)?, length)))
+    }
+
+    /// The answer compressed; under `key` its twin is made on the way.
+    fn compress<B>(&self, mut answer: EdgeResponse<GzipBody<B>>, key: Option<Key>) -> EdgeResponse<GzipBody<B>> {
+        let draft = key.zip(self.memory.twins.as_ref()).and_then(|(key, twins)| Draft::new(twins, key));
+        let unbuffered = policy::is_unbuffered(&answer.head.headers);
+        let (class, ledger) = (answer.facts.class, Arc::clone(&self.ledger));
+        let deflater = Deflater::new(self.settings.level, unbuffered, draft, class, ledger);
+        policy::apply(Verdict::Compress, &mut answer.head);
+        answer.map(|body| body.deflate(deflater))
+    }
+
+    /// The answer, now that enough of it has been read.
+    fn resolve<B: EdgeBody>(&self, undecided: Undecided<B>) -> EdgeResponse<GzipBody<B>> {
+        let Undecided { mut answer, question } = undecided;
+        match question {
+            Question::Length if answer.body.is_whole_ahead() && answer.body.bytes_ahead() < self.settings.min_bytes => {
+                self.ledger.gzip_skipped(Skip::TooShort as usize);
+                policy::apply(Verdict::Vary(Skip::TooShort), &mut answer.head);
+                answer
+            }
+            Question::Length => self.compress(answer, None),
+            Question::Twin { twin, .. } if answer.body.is_whole_ahead() && answer.body.crc_ahead() == twin.crc => {
+                policy::apply(Verdict::Compress, &mut answer.head);
+                let class = answer.facts.class;
+                answer.map(|body| body.twin(twin, class, &self.ledger))
+            }
+            Question::Twin { key, .. } => self.compress(answer, Some(key)),
+        }
     }
 }

@@ -1,0 +1,166 @@
+//! `gzip.inflate`: the origin's gzip is undone for a CDN that does not take it, bomb or not, and left alone for all others.
+
+mod support;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use support::http1::Framing;
+use support::{After, Conn, Origin, Raw, Request, Response, Shim, raw};
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
+    encoder.write_all(plain).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn text(size: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(size as u64);
+    (0..size).map(|_| b"<p>etaoin shrdlu</p>\n"[random.usize(..21)]).collect()
+}
+
+/// What the origin has at each path, gzip coded or meant to look like it.
+fn stored(target: &str) -> Vec<u8> {
+    match target {
+        "/small" => gzip(&text(10)),
+        "/empty" => gzip(b""),
+        "/page" => gzip(&text(100_000)),
+        "/large" => gzip(&text(5_000_000)),
+        "/members" => [gzip(&text(70_000)), gzip(b""), gzip(&text(9))].concat(),
+        "/padded" => [gzip(&text(70_000)), vec![0; 512]].concat(),
+        "/zeros" => gzip(&vec![b'0'; 1 << 20]),
+        "/bomb" => gzip(&vec![b'0'; 64 << 20]),
+        "/cut" => gzip(&text(100_000))[..5000].to_vec(),
+        "/crc" => {
+            let mut bytes = gzip(&text(100_000));
+            let at = bytes.len() - 6;
+            bytes[at] ^= 1;
+            bytes
+        }
+        "/junk" => text(5000),
+        other => panic!("{other} is not there"),
+    }
+}
+
+fn obey(request: &Request, conn: &mut Conn) -> After {
+    let body = stored(&request.target);
+    let mut head = format!(
+        "HTTP/1.1 {} X\r\nContent-Type: text/html\r\nETag: \"g\"\r\nAccept-Ranges: bytes\r\nDigest: x=y\r\nContent-Encoding: {}\r\n",
+        request.field("x-status").unwrap_or("200"),
+        request.field("x-coding").unwrap_or("gzip"),
+    );
+    let chunked = request.field("x-chunked").is_some();
+    let message = if chunked {
+        head.push_str("Transfer-Encoding: chunked\r\n\r\n");
+        let mut framed = Vec::new();
+        for chunk in body.chunks(777) {
+            framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            framed.extend_from_slice(chunk);
+            framed.extend_from_slice(b"\r\n");
+        }
+        framed.extend_from_slice(b"0\r\n\r\n");
+        framed
+    } else {
+        let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
+        body
+    };
+    let body: &[u8] = if request.method == "HEAD" { b"" } else { &message };
+    if conn.write_all(head.as_bytes()).and_then(|()| conn.write_all(body)).is_ok() { After::Keep } else { After::Close }
+}
+
+fn start() -> (Origin, Shim) {
+    let origin = Origin::start(obey);
+    let shim = Shim::start(Shim::config(origin.addr).with("[gzip]\ninflate = true"));
+    (origin, shim)
+}
+
+fn get(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> Response {
+    raw::fetch(shim.addr, target, &[&[("Connection", "close")], fields].concat())
+}
+
+#[test]
+fn origins_gzip_when_it_is_not_taken_then_is_undone() {
+    let (_origin, shim) = start();
+    for (target, plain) in [
+        ("/small", text(10)),
+        ("/empty", vec![]),
+        ("/page", text(100_000)),
+        ("/large", text(5_000_000)),
+        ("/members", [text(70_000), text(9)].concat()),
+        ("/padded", text(70_000)),
+        ("/zeros", vec![b'0'; 1 << 20]),
+    ] {
+        for accept in [&[][..], &[("Accept-Encoding", "identity")], &[("Accept-Encoding", "br, gzip;q=0")]] {
+            for framing in [&[][..], &[("X-Chunked", "1")]] {
+                let answer = get(&shim, target, &[accept, framing].concat());
+                assert!(answer.complete && answer.body == plain, "{target}, {accept:?}: {} bytes", answer.body.len());
+                assert_eq!(answer.field("content-encoding"), None, "{target}");
+                assert_eq!(answer.field("etag"), Some("W/\"g\""), "two codings do not share a strong tag");
+                assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"]);
+                assert_eq!((answer.field("accept-ranges"), answer.field("digest")), (None, None));
+                assert_eq!(answer.framing, Some(Framing::Chunked), "the length is not known before the end");
+            }
+        }
+    }
+}
+
+#[test]
+fn origins_gzip_when_it_is_taken_then_is_left_alone_but_varies() {
+    let (origin, shim) = start();
+    let answer = get(&shim, "/page", &[("Accept-Encoding", "gzip")]);
+    assert_eq!(answer.body, stored("/page"));
+    assert_eq!((answer.field("etag"), answer.field("content-encoding")), (Some("\"g\""), Some("gzip")));
+    assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"]);
+    for (coding, status) in [("br", "200"), ("gzip, gzip", "200"), ("gzip", "500"), ("gzip", "206"), ("gzip", "403")] {
+        let answer = get(&shim, "/page", &[("X-Coding", coding), ("X-Status", status), ("X-Chunked", "1")]);
+        if status != "500" {
+            assert!(
+                answer.body == stored("/page") && answer.field("content-encoding") == Some(coding),
+                "{coding} {status}"
+            );
+        }
+    }
+    let off = Shim::start(Shim::config(origin.addr));
+    let answer = get(&off, "/page", &[]);
+    assert!(answer.body == stored("/page") && answer.field("vary").is_none() && answer.field("etag") == Some("\"g\""));
+}
+
+#[test]
+fn head_when_the_body_would_be_inflated_then_says_so() {
+    let (_origin, shim) = start();
+    let mut client = Raw::connect(shim.addr);
+    client.send(raw::request("HEAD", "/page", &[], b""));
+    let head = client.response_to_head().expect("an answer");
+    for name in ["content-encoding", "content-length", "accept-ranges", "digest"] {
+        assert_eq!(head.field(name), None, "{name}");
+    }
+    assert_eq!((head.field("etag"), head.field("vary")), (Some("W/\"g\""), Some("Accept-Encoding")));
+}
+
+#[test]
+fn gzip_when_it_is_broken_or_a_bomb_then_the_answer_is_cut_and_the_fault_counted() {
+    let (_origin, shim) = start();
+    let mut faults = 0.0;
+    for target in ["/bomb", "/cut", "/crc", "/junk"] {
+        let mut client = Raw::connect(shim.addr);
+        client.send(raw::request("GET", target, &[], b""));
+        // A connection that closes without a word is a cut as well.
+        let answer = client.response();
+        let whole = answer.as_ref().is_ok_and(|answer| answer.complete);
+        assert!(!whole, "{target}: as if it were whole");
+        if target == "/bomb" {
+            let answer = answer.expect("the bomb's harmless beginning");
+            assert!(answer.body.len() < 4 << 20, "{} bytes of a bomb", answer.body.len());
+            assert!(answer.body.iter().all(|byte| *byte == b'0'));
+        }
+        faults += 1.0;
+        let counted = shim.metrics().value("edgeshim_origin_faults_total", &[("cause", "cut")]);
+        assert!((counted - faults).abs() < 0.5, "{target}: {counted} faults");
+    }
+    // The status stays what was sent, and the shim is well.
+    assert!(get(&shim, "/page", &[]).complete);
+    let pulls =
+        shim.metrics().value("edgeshim_pulls_total", &[("code", "200"), ("class", "other"), ("provider", "none")]);
+    assert!((pulls - 5.0).abs() < 0.5, "{pulls}");
+}
