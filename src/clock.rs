@@ -1,4 +1,4 @@
-//! Coarse time: deadlines that cost a store to arm and nothing to keep.
+//! Coarse time: deadlines that cost a store to arm and nothing to keep; and turns, for work that takes long.
 //!
 //! A timer of the runtime's own costs some 1,600 instructions a request where a head is read with a timeout; a proxy needs its
 //! timeouts to a tenth of a second. So each worker keeps a list of the deadlines made on it and looks through it ten times a
@@ -20,6 +20,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 thread_local! {
     static EPOCH: Instant = Instant::now();
     static NOW_MS: Cell<u64> = const { Cell::new(1) };
+    static GIVE_WAY: Cell<fn(&mut Context<'_>)> = const { Cell::new(wake_at_once) };
     static DEADLINES: RefCell<Vec<Arc<Entry>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -117,6 +118,21 @@ pub fn wake_all() {
             entry.waker.wake();
         }
     });
+}
+
+/// Ends the turn of the task of `cx`, which has to return `Pending` now: it is polled again when others have had theirs.
+pub fn give_way(cx: &mut Context<'_>) {
+    GIVE_WAY.get()(cx);
+}
+
+/// Says how tasks of this worker give way. A waker alone would not do: its task may run again many times before anybody looks at the
+/// sockets, and only the runtime knows when that has been done.
+pub fn on_give_way(how: fn(&mut Context<'_>)) {
+    GIVE_WAY.set(how);
+}
+
+fn wake_at_once(cx: &mut Context<'_>) {
+    cx.waker().wake_by_ref();
 }
 
 fn millis(duration: Duration) -> u64 {

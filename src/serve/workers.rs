@@ -4,6 +4,7 @@
 //! hands each connection to the worker that has the fewest; there it stays.
 
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -189,6 +190,10 @@ fn run(
     listeners: Option<Vec<Listener>>,
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    clock::on_give_way(|cx| {
+        // Wakes the task after the runtime's next look at the sockets.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
+    });
     tokio.block_on(async {
         let current = Mutex::new(Current::new(slot.load(), Runtime::stack));
         let worker = Arc::new(Worker { slot, drain: Arc::clone(drain), current });

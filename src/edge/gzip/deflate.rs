@@ -62,6 +62,16 @@ impl Deflater {
         }
     }
 
+    /// How many times longer than level 4 it takes at most.
+    pub(super) fn weight(&self) -> usize {
+        match self.level {
+            0..=5 => 1,
+            6 => 2,
+            7 => 3,
+            _ => 5,
+        }
+    }
+
     /// Compresses `input`; `last` says that no more has come so far.
     pub(super) fn take(&mut self, input: &[u8], last: bool) {
         self.input_bytes += input.len() as u64;
