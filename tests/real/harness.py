@@ -128,20 +128,20 @@ class Workshop:
     def text(self, name):
         return (self.folder / name).read_text(errors="replace")
 
-    def shim(self, config):
-        return Shim(self, config)
+    def shim(self, config, server=""):
+        return Shim(self, config, server)
 
 
 class Shim:
-    """edgeshim on free ports."""
+    """edgeshim on free ports; `server` are further lines of that block."""
 
     count = 0
 
-    def __init__(self, shop, config):
+    def __init__(self, shop, config, server):
         Shim.count += 1
         self.name = f"edgeshim-{Shim.count}"
         path = shop.folder / f"{self.name}.toml"
-        path.write_text('[server]\nlisten = ["127.0.0.1:0"]\n[admin]\nlisten = "127.0.0.1:0"\n' + config)
+        path.write_text(f'[server]\nlisten = ["127.0.0.1:0"]\n{server}\n[admin]\nlisten = "127.0.0.1:0"\n{config}')
         self.process = shop.start(self.name, edgeshim(), "run", "--config", str(path))
         self.pid = self.process.pid
 
