@@ -208,18 +208,12 @@ fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     let (value, parameters) = tokens::with_parameters(member);
     let mut weight = Some(1000);
     for parameter in parameters {
-        if let [b'q' | b'Q', rest @ ..] = parameter
-            && let [b'=', digits @ ..] = rest
-        {
-            weight = thousandths(digits);
-            break;
-        }
-        if parameter.eq_ignore_ascii_case(b"q")
-            || parameter.first_chunk::<2>().is_some_and(|start| start.eq_ignore_ascii_case(b"q "))
-        {
-            weight = None;
-            break;
-        }
+        weight = match parameter {
+            [b'q' | b'Q', b'=', digits @ ..] => thousandths(digits),
+            [b'q' | b'Q'] | [b'q' | b'Q', b' ' | b'\t', ..] => None,
+            _ => continue,
+        };
+        break;
     }
     (value, weight)
 }
@@ -320,6 +314,7 @@ mod tests {
             &["gzip;q=1.001"],
             &["gzip;q="],
             &["gzip;q =1"],
+            &["gzip;q\t=1"],
             &["gzip", "gzip;q=0"],
             &["gzipped"],
         ] {
@@ -482,6 +477,36 @@ mod tests {
             headers.append(ACCEPT_ENCODING, value.clone());
             let _ = (accept_prefers(&headers), gzip_acceptance(&headers));
             prop_assert!(language_ranges([value.as_bytes()].into_iter()).count() <= 32);
+        }
+
+        #[test]
+        fn gzip_goes_by_the_lowest_weights_named(
+            members in prop::collection::vec(
+                ("gzip|GZip|x-gzip|identity|\\*|br", prop::option::of(0_u16..=1000), "[ \t]{0,2}"),
+                0..6,
+            ),
+            cut in 0_usize..6,
+        ) {
+            let text: Vec<_> = members
+                .iter()
+                .map(|(coding, weight, space)| match weight {
+                    Some(weight) => format!("{space}{coding}{space};{space}q={}.{:03}", weight / 1000, weight % 1000),
+                    None => format!("{coding}{space}"),
+                })
+                .collect();
+            let lowest = |names: &[&str]| {
+                let named = members.iter().filter(|(coding, _, _)| names.contains(&coding.to_ascii_lowercase().as_str()));
+                named.map(|(_, weight, _)| weight.unwrap_or(1000)).min()
+            };
+            let any = lowest(&["*"]).unwrap_or(0);
+            let gzip = lowest(&["gzip", "x-gzip"]).unwrap_or(any);
+            let wanted = gzip > 0 && gzip >= lowest(&["identity"]).unwrap_or(any);
+            // In one line or in two, in this order or the other, it is the same wish.
+            let (first, second) = text.split_at(cut.min(text.len()));
+            for lines in [vec![text.join(",")], vec![first.join(","), second.join(",")], vec![second.join(" , "), first.join(",")]] {
+                let headers = HeaderMap::from_iter(lines.iter().map(|line| (ACCEPT_ENCODING, HeaderValue::from_str(line).unwrap())));
+                prop_assert_eq!(gzip_acceptance(&headers) == Coding::Gzip, wanted, "{:?}", lines);
+            }
         }
     }
 }

@@ -211,5 +211,28 @@ mod tests {
             wanted.dedup();
             prop_assert_eq!(after, wanted);
         }
+
+        #[test]
+        fn merged_lines_keep_every_name_or_say_any(
+            before in prop::collection::vec("[aAbB*,\t ]{0,12}", 0..4),
+            extra in prop::sample::subsequence(vec!["Accept-Encoding", "A", "Origin"], 0..=3),
+        ) {
+            let mut headers = map(&before.iter().map(String::as_str).collect::<Vec<_>>());
+            let small = |headers: &HeaderMap| names(headers).map(<[u8]>::to_ascii_lowercase).collect::<Vec<_>>();
+            let mut wanted: Vec<_> = small(&headers).into_iter().chain(extra.iter().map(|name| name.to_ascii_lowercase().into())).collect();
+            wanted.sort();
+            wanted.dedup();
+            if is_any(&headers) {
+                wanted = vec![b"*".to_vec()];
+            }
+            merge(&mut headers, &extra);
+            prop_assert_eq!(headers.get_all(VARY).iter().count(), usize::from(!wanted.is_empty()));
+            let once = headers.clone();
+            merge(&mut headers, &extra);
+            prop_assert_eq!(&once, &headers, "twice is once");
+            let mut after = small(&headers);
+            after.sort();
+            prop_assert_eq!(after, wanted);
+        }
     }
 }

@@ -1,0 +1,101 @@
+//! Entity tags and lists of them, from hostile origins and visitors: reading, weakening, strengthening.
+//!
+//! The input is split at line feeds: each line is a tag, a line of If-None-Match, and all together are one field.
+
+#![no_main]
+
+use edgeshim::wire::etag::{EntityTag, Listed, listed, none_match_names, strengthen, weaken};
+use edgeshim::wire::names::IF_NONE_MATCH;
+use http::{HeaderMap, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut headers = HeaderMap::new();
+    let mut plain = Some(Vec::new());
+    for line in data.split(|&b| b == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+        is_a_tag(&line);
+        is_a_list(&line);
+        plain = plain.zip(members(line.as_bytes())).map(|(before, these)| [before, these].concat());
+        headers.append(IF_NONE_MATCH, line);
+    }
+    let found: Vec<Listed> = listed(&headers, &IF_NONE_MATCH).collect();
+    let sound = !found.contains(&Listed::Malformed);
+    assert_eq!(sound, plain.is_some(), "{headers:?}");
+    for member in &found {
+        if let Listed::Tag(tag) = member {
+            assert!(none_match_names(&headers, EntityTag { weak: !tag.weak, ..*tag }));
+        }
+    }
+    if let Some(plain) = plain {
+        let found: Vec<Option<(bool, Vec<u8>)>> = found.into_iter().map(pair).collect();
+        assert_eq!(found, plain);
+    }
+});
+
+fn is_a_tag(value: &HeaderValue) {
+    let tag = EntityTag::parse(value.as_bytes());
+    assert_eq!(tag.map(|tag| (tag.weak, tag.opaque.to_vec())), plain_tag(value.as_bytes().trim_ascii()));
+    let weakened = weaken(value);
+    let Some(tag) = tag else {
+        assert_eq!(weakened, None);
+        return;
+    };
+    assert!(tag.weak_eq(tag) && tag.strong_eq(tag) != tag.weak);
+    assert_eq!(weakened.is_some(), !tag.weak);
+    if let Some(weakened) = weakened {
+        let weak = EntityTag::parse(weakened.as_bytes());
+        assert_eq!(weak, Some(EntityTag { weak: true, ..tag }));
+        assert!(weak.is_some_and(|weak| weak.weak_eq(tag) && !weak.strong_eq(tag)));
+        assert_eq!(weaken(&weakened), None, "twice is once");
+        let strong = strengthen(&weakened);
+        assert_eq!(strong.as_ref().map(HeaderValue::as_bytes), Some(value.as_bytes().trim_ascii()));
+    }
+}
+
+fn is_a_list(line: &HeaderValue) {
+    let members = |line: &HeaderValue| {
+        let headers = HeaderMap::from_iter([(IF_NONE_MATCH, line.clone())]);
+        listed(&headers, &IF_NONE_MATCH).map(pair).collect::<Vec<_>>()
+    };
+    let before = members(line);
+    match strengthen(line) {
+        Some(strong) => {
+            let wanted: Vec<_> = before.into_iter().map(|member| member.map(|(_, opaque)| (false, opaque))).collect();
+            assert!(wanted.iter().all(Option::is_some));
+            assert_eq!(members(&strong), wanted);
+            assert_eq!(strengthen(&strong), None, "twice is once");
+        }
+        None => {
+            let weak = before.iter().flatten().any(|(weak, _)| *weak);
+            assert!(!weak || before.contains(&None), "{line:?}");
+        }
+    }
+}
+
+/// A tag as owned data; none for `*` and for what is malformed.
+fn pair(member: Listed) -> Option<(bool, Vec<u8>)> {
+    match member {
+        Listed::Tag(tag) => Some((tag.weak, tag.opaque.to_vec())),
+        Listed::Any | Listed::Malformed => None,
+    }
+}
+
+/// A second reader: cuts at commas outside quotes; none where a member is neither a tag nor `*`.
+fn members(line: &[u8]) -> Option<Vec<Option<(bool, Vec<u8>)>>> {
+    let mut quoted = false;
+    let cut = |&byte: &u8| {
+        quoted ^= byte == b'"';
+        byte == b',' && !quoted
+    };
+    line.split(cut)
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+        .map(|member| if member == b"*" { Some(None) } else { plain_tag(member).map(Some) })
+        .collect()
+}
+
+fn plain_tag(text: &[u8]) -> Option<(bool, Vec<u8>)> {
+    let (weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |quoted| (true, quoted));
+    let opaque = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    opaque.iter().all(|&byte| byte > b' ' && byte != b'"' && byte != 0x7f).then(|| (weak, opaque.to_vec()))
+}
