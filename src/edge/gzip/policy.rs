@@ -70,7 +70,6 @@ impl TypePatterns {
 }
 
 /// What of a request matters here.
-#[allow(clippy::struct_excessive_bools, reason = "five facts that have nothing to do with each other")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
     /// gzip is at least as welcome as the bytes as they are.
@@ -78,9 +77,9 @@ pub struct Asked {
     /// A range is counted in identity bytes, so a request for one gets those (complaints about sliced gzip are many).
     range: bool,
     pub(super) is_head: bool,
-    /// Which forms of tags the visitor's If-None-Match names.
-    names_weak: bool,
-    names_strong: bool,
+    /// A bit for each tag that the visitor's If-None-Match names, by form: a cache names every copy that it holds.
+    names_weak: u64,
+    names_strong: u64,
     /// The path has the extension of a type that is packed already; asked for a 304 that does not give its type.
     packed: bool,
 }
@@ -94,15 +93,15 @@ impl Asked {
             takes_gzip: gzip_acceptance(headers) == Coding::Gzip,
             range: headers.contains_key(RANGE),
             is_head: head.method == Method::HEAD,
-            names_weak: false,
-            names_strong: false,
+            names_weak: 0,
+            names_strong: 0,
             packed: false,
         };
         if headers.contains_key(IF_NONE_MATCH) {
             for listed in etag::listed(headers, &IF_NONE_MATCH) {
                 if let Listed::Tag(tag) = listed {
-                    asked.names_weak |= tag.weak;
-                    asked.names_strong |= !tag.weak;
+                    let names = if tag.weak { &mut asked.names_weak } else { &mut asked.names_strong };
+                    *names |= bit(tag.opaque);
                 }
             }
         } else if !headers.contains_key(IF_MODIFIED_SINCE) {
@@ -117,6 +116,11 @@ impl Asked {
     pub(super) fn gzip(self) -> bool {
         self.takes_gzip && !self.range
     }
+}
+
+/// Where a tag stands in [`Asked::names_weak`]. Two may share a bit: then the 304 has the form that was asked for.
+fn bit(opaque: &[u8]) -> u64 {
+    1 << (crc32fast::hash(opaque) % 64)
 }
 
 /// Brings a request's head in line with what this layer does to answers.
@@ -230,8 +234,8 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
     }
     let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
     if headers.contains_key(CONTENT_ENCODING) {
-        return match settings.inflate && kept && !fixed && is_gzip(headers) {
-            true if asked.takes_gzip => Verdict::Vary(Skip::Encoded),
+        return match settings.inflate && !fixed && is_gzip(headers) {
+            true if part || asked.takes_gzip => Verdict::Vary(Skip::Encoded),
             true => Verdict::Inflate,
             false => Verdict::Leave(Skip::Encoded),
         };
@@ -256,11 +260,14 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
 /// A 304 carries what the 200 would (RFC 9110 §15.4.5). Many origins leave the type out of it; then the path's extension stands in.
 fn not_modified(settings: &GzipSettings, asked: Asked, headers: &HeaderMap) -> Verdict {
     let compressible = if headers.contains_key(CONTENT_TYPE) { has_type(settings, headers) } else { !asked.packed };
-    if headers.contains_key(CONTENT_ENCODING) || !compressible {
+    let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
+    if headers.contains_key(CONTENT_ENCODING) || fixed || !compressible {
         return Verdict::Leave(Skip::Status);
     }
     // The cache finds the copy to renew by its tag (RFC 9111 §4.3.4), so it is told the one that it named.
-    let weak = if asked.names_weak == asked.names_strong { asked.gzip() } else { asked.names_weak };
+    let named = |names: u64| strong_tag(headers).is_some_and(|tag| names & bit(tag) != 0);
+    let (weak, strong) = (named(asked.names_weak), named(asked.names_strong));
+    let weak = if weak == strong { asked.gzip() } else { weak };
     Verdict::NotModified { weak }
 }
 
@@ -518,7 +525,7 @@ mod tests {
                 &[HTML, ("content-encoding", "gzip")],
                 Verdict::Vary(Skip::Encoded),
             ),
-            ("a part", none, 206, &[HTML, ("content-encoding", "gzip")], Verdict::Leave(Skip::Encoded)),
+            ("a part", none, 206, &[HTML, ("content-encoding", "gzip")], Verdict::Vary(Skip::Encoded)),
             ("two codings", none, 200, &[HTML, ("content-encoding", "gzip, gzip")], Verdict::Leave(Skip::Encoded)),
             ("another", none, 200, &[HTML, ("content-encoding", "br")], Verdict::Leave(Skip::Encoded)),
             (
@@ -553,6 +560,8 @@ mod tests {
             ),
             ("both", "/", &[("accept-encoding", "gzip"), ("if-none-match", "\"a\", W/\"a\"")], &[], weak),
             ("both, asked for without gzip", "/", &[("if-none-match", "\"a\", W/\"a\"")], &[], strong),
+            ("one of several", "/", &[("if-none-match", "\"b\", W/\"a\"")], &[], weak),
+            ("fixed", "/", &[("if-none-match", "W/\"a\"")], &[HTML, ("cache-control", "no-transform")], none),
             ("a date", "/", &[("accept-encoding", "gzip"), ("if-modified-since", "x")], &[], weak),
             ("a style sheet by its name", "/a.css", &[("if-none-match", "\"a\"")], &[], strong),
             ("a name that says nothing", "/a.zzzz", &[("if-none-match", "\"a\"")], &[], strong),
@@ -561,7 +570,8 @@ mod tests {
             ("a page that is called an image", "/a.png", &[("if-none-match", "\"a\"")], &[HTML], strong),
         ] {
             let asked = Asked::of(&settings(), &request(path, fields));
-            assert_eq!(decide(&settings(), asked, &answer(304, said), Some(0)), verdict, "{case}");
+            let said: Vec<_> = said.iter().copied().chain([("etag", "\"a\"")]).collect();
+            assert_eq!(decide(&settings(), asked, &answer(304, &said), Some(0)), verdict, "{case}");
         }
     }
 
