@@ -1,0 +1,976 @@
+//! gzip at the origin as one table (spec §7): type, size, framing, status, method, Accept-Encoding, the origin's own coding, tag,
+//! Cache-Control, Vary, Range, If-Range and If-None-Match in full products, each answer held against an oracle.
+//!
+//! The origin keeps RFC 9110 to the letter: it obeys Range and If-Range, leaves a HEAD's body off, answers 304, and compares tags
+//! as texts, so that a tag that comes back in another form than it left in is a miss. What it holds at a target is a [`Resource`];
+//! [`Expected`] says what a CDN has to see of one, from the specification alone.
+//!
+//! `EDGESHIM_ANSWERS` names a file that gets every exchange as a line of JSON, for `tests/real/httplint`.
+
+mod support;
+
+use flate2::Compression;
+use flate2::bufread::GzDecoder;
+use flate2::write::GzEncoder;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use support::http1::{Fields, Framing, find, find_all, lossy};
+use support::{After, Conn, Origin, Raw, Request, Response, Shim, raw};
+
+/// What is asked for at least, so that a product that shrinks does not go unnoticed.
+const AT_LEAST: usize = 2_000;
+/// spec §3: the default of `gzip.min_bytes`.
+const MIN_BYTES: usize = 256;
+/// Of every resource.
+const LAST_MODIFIED: &str = "Tue, 01 Jul 2025 00:00:00 GMT";
+/// Before that.
+const LONG_AGO: &str = "Sun, 01 Jun 2025 00:00:00 GMT";
+/// What says something about the bytes as they left the origin.
+const DIGESTS: [(&str, &str); 4] = [
+    ("Content-MD5", "Q2hlY2sgSW50ZWdyaXR5IQ=="),
+    ("Digest", "sha-256=4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo="),
+    ("Content-Digest", "sha-256=:4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo=:"),
+    ("Repr-Digest", "sha-256=:4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo=:"),
+];
+
+// ---- what the origin holds -------------------------------------------------------------------------------------------------
+
+#[derive(Debug)]
+struct Kind {
+    content_type: Option<&'static str>,
+    file: &'static str,
+    shrinks: bool,
+    /// What a 304 without a type has to pass for: the name tells the type, or nothing does.
+    may_shrink: bool,
+}
+
+const fn kind(content_type: Option<&'static str>, file: &'static str, shrinks: bool, may_shrink: bool) -> Kind {
+    Kind { content_type, file, shrinks, may_shrink }
+}
+
+static HTML: Kind = kind(Some("text/html; charset=utf-8"), "page.html", true, true);
+static JSON: Kind = kind(Some("application/json"), "data.json", true, true);
+static SVG: Kind = kind(Some("IMAGE/SVG+XML"), "drawing.svg", true, true);
+static PNG: Kind = kind(Some("image/png"), "photo.png", false, false);
+static UNTYPED: Kind = kind(None, "thing", false, true);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framed {
+    Length,
+    Chunked,
+    Close,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    Absent,
+    Strong,
+    Weak,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Resource {
+    kind: &'static Kind,
+    size: usize,
+    status: u16,
+    framed: Framed,
+    /// Content-Encoding; "" = none.
+    coding: &'static str,
+    tag: Tag,
+    /// Cache-Control; "" = none.
+    cache: &'static str,
+    vary: &'static [&'static str],
+    /// With every field that tells something about the bytes.
+    digests: bool,
+    /// With digests behind the body as well; chunked only.
+    trailers: bool,
+    /// Whether a 304 names the type (RFC 9110 §15.4.5 leaves it open).
+    typed_304: bool,
+    /// Other bytes of the same size, under whatever tag.
+    edition: usize,
+}
+
+const PAGE: Resource = Resource {
+    kind: &HTML,
+    size: 5000,
+    status: 200,
+    framed: Framed::Length,
+    coding: "",
+    tag: Tag::Strong,
+    cache: "",
+    vary: &[],
+    digests: false,
+    trailers: false,
+    typed_304: false,
+    edition: 0,
+};
+
+impl Resource {
+    /// The bytes before any coding: text of about HTML's redundancy, no two resources alike.
+    fn plain(&self, number: usize) -> &'static [u8] {
+        static TEXT: OnceLock<Vec<u8>> = OnceLock::new();
+        let text = TEXT.get_or_init(|| {
+            let mut random = fastrand::Rng::with_seed(11);
+            let mut text = String::new();
+            while text.len() < 64 << 10 {
+                let _ = writeln!(text, "<p class=\"row-{}\">{:x}</p>", text.len(), random.u32(..));
+            }
+            text.into_bytes()
+        });
+        let from = (number * 7 + self.edition) % (32 << 10);
+        &text[from..from + self.size]
+    }
+
+    /// The bytes as they leave the origin.
+    fn coded(&self, number: usize) -> Vec<u8> {
+        let plain = self.plain(number);
+        match self.coding {
+            "gzip" | "x-gzip" => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+                encoder.write_all(plain).and_then(|()| encoder.finish()).expect("memory takes it all")
+            }
+            "br" => {
+                // RFC 7932 §9.2: one meta-block of four nibbles' length, stored; then an empty last one.
+                let length = u32::try_from(plain.len() - 1).expect("at most 64 KiB");
+                let head = ((length << 4) | (1 << 20)).to_le_bytes();
+                [&head[..3], plain, b"\x03"].concat()
+            }
+            _ => plain.to_vec(),
+        }
+    }
+
+    /// The tag without its form.
+    fn opaque(number: usize) -> String {
+        format!("\"r{number}\"")
+    }
+
+    fn etag(&self, number: usize) -> Option<String> {
+        match self.tag {
+            Tag::Absent => None,
+            Tag::Strong => Some(Self::opaque(number)),
+            Tag::Weak => Some(format!("W/{}", Self::opaque(number))),
+        }
+    }
+
+    fn target(&self, number: usize) -> String {
+        format!("/{number}/{}", self.kind.file)
+    }
+
+    fn forbids_transformation(&self) -> bool {
+        self.cache.contains("no-transform")
+    }
+
+    /// Its length is known by its end alone, and that comes before it is worth compressing.
+    fn ends_early(&self) -> bool {
+        self.framed != Framed::Length && self.size < MIN_BYTES
+    }
+}
+
+type Resources = Arc<Mutex<Vec<Resource>>>;
+
+/// Answers from what is held, as RFC 9110 has it.
+fn obey(resources: &Resources, request: &Request, conn: &mut Conn) -> After {
+    let number = request.target.split('/').nth(1).and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
+    let Some(resource) = resources.lock().unwrap_or_else(PoisonError::into_inner).get(number).copied() else {
+        return After::Close;
+    };
+    let (etag, body) = (resource.etag(number), resource.coded(number));
+    let fetches = matches!(&*request.method, "GET" | "HEAD") && resource.status == 200;
+    let mut status = resource.status;
+    let mut part = 0..body.len();
+    let mut fields: Vec<(&str, &str)> = Vec::new();
+    let content_range;
+    let known = request.fields_named("if-none-match");
+    let since = request.field("if-modified-since").filter(|_| known.is_empty());
+    if fetches && (known.iter().any(|line| names(line, etag.as_deref())) || since == Some(LAST_MODIFIED)) {
+        status = 304;
+    } else if let Some(range) = request.field("range").filter(|_| fetches && request.method == "GET") {
+        let holds = |validator| etag.as_deref() == Some(validator) && validator.starts_with('"');
+        let unchanged =
+            request.field("if-range").is_none_or(|validator| holds(validator) || validator == LAST_MODIFIED);
+        match unchanged.then(|| bytes(range, body.len())).flatten() {
+            None => {}
+            Some(asked) if asked.is_empty() => {
+                status = 416;
+                part = 0..0;
+                content_range = format!("bytes */{}", body.len());
+                fields.push(("Content-Range", &content_range));
+            }
+            Some(asked) => {
+                status = 206;
+                part = asked;
+                content_range = format!("bytes {}-{}/{}", part.start, part.end - 1, body.len());
+                fields.push(("Content-Range", &content_range));
+            }
+        }
+    }
+    fields.extend(resource.vary.iter().map(|line| ("Vary", *line)));
+    fields.extend(etag.as_deref().map(|etag| ("ETag", etag)));
+    if !resource.cache.is_empty() {
+        fields.push(("Cache-Control", resource.cache));
+    }
+    if status != 304 || resource.typed_304 {
+        fields.extend(resource.kind.content_type.map(|content_type| ("Content-Type", content_type)));
+    }
+    if status != 304 {
+        fields.push(("Last-Modified", LAST_MODIFIED));
+        if resource.trailers {
+            fields.push(("Trailer", "Content-MD5, Digest, Content-Digest, Repr-Digest, X-Sum"));
+        }
+        if !resource.coding.is_empty() {
+            fields.push(("Content-Encoding", resource.coding));
+        }
+        if matches!(status, 201 | 301) {
+            fields.push(("Location", "/elsewhere"));
+        }
+        if resource.digests && status != 206 {
+            fields.push(("Accept-Ranges", "bytes"));
+            fields.extend(DIGESTS);
+        }
+    }
+    write(&resource, status, &fields, &body[part], request.method == "HEAD", conn)
+}
+
+/// Whether a line of If-None-Match names the tag, text for text.
+fn names(line: &str, etag: Option<&str>) -> bool {
+    line == "*" || line.split(',').any(|named| Some(named.trim()) == etag)
+}
+
+/// The one range of bytes that `Range` asks for, empty where it lies beyond; none where the field is to be ignored.
+fn bytes(range: &str, length: usize) -> Option<std::ops::Range<usize>> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Err(_), Ok(suffix)) if first.is_empty() => Some(length.saturating_sub(suffix)..length),
+        (Ok(first), Ok(last)) => Some(first.min(length)..(last + 1).min(length)),
+        (Ok(first), Err(_)) if last.is_empty() => Some(first.min(length)..length),
+        _ => None,
+    }
+}
+
+fn write(
+    resource: &Resource,
+    status: u16,
+    fields: &[(&str, &str)],
+    body: &[u8],
+    to_head: bool,
+    conn: &mut Conn,
+) -> After {
+    let mut message = format!("HTTP/1.1 {status} \r\n");
+    for (name, value) in fields {
+        let _ = write!(message, "{name}: {value}\r\n");
+    }
+    let framed = if matches!(status, 206 | 416) { Framed::Length } else { resource.framed };
+    match framed {
+        _ if status == 304 => {}
+        Framed::Length => {
+            let _ = write!(message, "Content-Length: {}\r\n", body.len());
+        }
+        Framed::Chunked => message.push_str("Transfer-Encoding: chunked\r\n"),
+        Framed::Close => message.push_str("Connection: close\r\n"),
+    }
+    message.push_str("\r\n");
+    let mut message = message.into_bytes();
+    if !to_head && status != 304 {
+        if framed == Framed::Chunked {
+            for chunk in body.chunks(2000) {
+                message.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                message.extend_from_slice(chunk);
+                message.extend_from_slice(b"\r\n");
+            }
+            message.extend_from_slice(b"0\r\n");
+            if resource.trailers {
+                for (name, value) in DIGESTS.into_iter().chain([("X-Sum", "9")]) {
+                    message.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+                }
+            }
+            message.extend_from_slice(b"\r\n");
+        } else {
+            message.extend_from_slice(body);
+        }
+    }
+    if conn.write_all(&message).is_err() {
+        return After::Close;
+    }
+    if framed == Framed::Close && status != 304 {
+        // At once: an end that comes late is a pause, and what goes out then is another case.
+        conn.shutdown(Shutdown::Write);
+        return After::Close;
+    }
+    After::Keep
+}
+
+// ---- what is asked ---------------------------------------------------------------------------------------------------------
+
+/// Range, and what RFC 9110 §14 makes of it where If-Range allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ranged {
+    Absent,
+    /// From, and how many bytes, of 5000 or more.
+    Part(&'static str, usize, usize),
+    Tail(&'static str, usize),
+    Beyond,
+    Ignored(&'static str),
+}
+
+impl Ranged {
+    fn text(self) -> Option<&'static str> {
+        match self {
+            Self::Absent => None,
+            Self::Part(text, ..) | Self::Tail(text, _) | Self::Ignored(text) => Some(text),
+            Self::Beyond => Some("bytes=900000-"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfRange {
+    Absent,
+    Strong,
+    Weak,
+    OtherTag,
+    Date,
+    OldDate,
+}
+
+/// What the visitor knows: in which forms If-None-Match names the tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Absent,
+    Strong,
+    Weak,
+    Both,
+    Other,
+    OtherAndWeak,
+    Any,
+    /// No tag but the date.
+    Since,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    method: &'static str,
+    /// Accept-Encoding, and whether it asks for gzip.
+    accept: (Option<&'static str>, bool),
+    range: Ranged,
+    if_range: IfRange,
+    named: Named,
+}
+
+const GZIP: (Option<&str>, bool) = (Some("gzip"), true);
+const IDENTITY: (Option<&str>, bool) = (Some("identity"), false);
+const GET: Ask =
+    Ask { method: "GET", accept: GZIP, range: Ranged::Absent, if_range: IfRange::Absent, named: Named::Absent };
+
+impl Ask {
+    fn fields(&self, number: usize) -> Vec<(&'static str, String)> {
+        let (strong, weak) = (Resource::opaque(number), format!("W/{}", Resource::opaque(number)));
+        let mut fields = vec![("User-Agent", "matrix".to_owned()), ("Connection", "keep-alive, TE".to_owned())];
+        fields.push(("TE", "trailers".to_owned()));
+        fields.extend(self.accept.0.map(|accept| ("Accept-Encoding", accept.to_owned())));
+        fields.extend(self.range.text().map(|range| ("Range", range.to_owned())));
+        let if_range = match self.if_range {
+            IfRange::Absent => None,
+            IfRange::Strong => Some(strong.clone()),
+            IfRange::Weak => Some(weak.clone()),
+            IfRange::OtherTag => Some("\"other\"".to_owned()),
+            IfRange::Date => Some(LAST_MODIFIED.to_owned()),
+            IfRange::OldDate => Some(LONG_AGO.to_owned()),
+        };
+        fields.extend(if_range.map(|validator| ("If-Range", validator)));
+        let named = match self.named {
+            Named::Absent | Named::Since => None,
+            Named::Strong => Some(strong),
+            Named::Weak => Some(weak),
+            Named::Both => Some(format!("{strong}, {weak}")),
+            Named::Other => Some("\"other\"".to_owned()),
+            Named::OtherAndWeak => Some(format!("\"other\", W/\"another\", {weak}")),
+            Named::Any => Some("*".to_owned()),
+        };
+        fields.extend(named.map(|tags| ("If-None-Match", tags)));
+        if self.named == Named::Since {
+            fields.push(("If-Modified-Since", LAST_MODIFIED.to_owned()));
+        }
+        fields
+    }
+}
+
+// ---- the oracle --------------------------------------------------------------------------------------------------------------
+
+/// What has become of the origin's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    AsTheyCame,
+    Compressed,
+    Inflated,
+}
+
+/// What a CDN has to see.
+#[derive(Debug)]
+struct Expected {
+    status: u16,
+    made: Made,
+    /// Accept-Encoding in Vary on our account.
+    varies: bool,
+    /// The tags that are right; two where nothing decides.
+    tags: Vec<Option<String>>,
+    /// The length that the head has to tell; none: it is not known before the end.
+    length: Option<usize>,
+    /// The bytes before our coding.
+    content: Content,
+}
+
+/// Bytes, which a report leaves out.
+struct Content(Vec<u8>);
+
+impl fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes", self.0.len())
+    }
+}
+
+impl Expected {
+    /// `inflate` as in the configuration.
+    fn of(resource: &Resource, number: usize, ask: &Ask, inflate: bool) -> Self {
+        let body = resource.coded(number);
+        let own = resource.etag(number);
+        let weak = own.as_ref().map(|_| format!("W/{}", Resource::opaque(number)));
+        let free = !resource.forbids_transformation();
+        let packed = matches!(resource.coding, "gzip" | "x-gzip");
+        let made = Made::AsTheyCame;
+        if resource.status == 200 && ask.method != "POST" && ask.hits(resource) {
+            // 304 too: its type, or else the name's, tells whether the 200 could be compressed; the coding it leaves out.
+            let shrinks = if resource.typed_304 && resource.kind.content_type.is_some() {
+                resource.kind.shrinks
+            } else {
+                resource.kind.may_shrink
+            };
+            let varies = shrinks && free;
+            let tags = match ask.named {
+                _ if resource.tag != Tag::Strong => vec![own],
+                // It never left here as weak: a visitor who names it so may have either.
+                _ if !varies => vec![own, weak],
+                Named::Strong => vec![own],
+                Named::Weak | Named::OtherAndWeak => vec![weak],
+                // Which of both forms is whose cannot be seen from a 304.
+                _ if packed && inflate => vec![own, weak],
+                _ if ask.accept.1 => vec![weak],
+                _ => vec![own],
+            };
+            return Self { status: 304, made, varies, tags, length: None, content: Content(Vec::new()) };
+        }
+        let inflatable = inflate && packed && free;
+        let compressible = resource.coding.is_empty() && free && resource.kind.shrinks;
+        if let Some((status, part)) = ask.part(resource, &body) {
+            let varies = status == 206 && (compressible || inflatable);
+            let length = Some(part.len());
+            return Self { status, made, varies, tags: vec![own], length, content: Content(part) };
+        }
+        let known = resource.framed == Framed::Length;
+        let kept = matches!(resource.status, 200 | 203 | 404 | 410);
+        let worth_it = !known || resource.size >= MIN_BYTES;
+        let varies = kept && (inflatable || (compressible && worth_it));
+        // A stream that ends early goes out plain, and its length is known by then; a HEAD is told of the usual, long one.
+        let held = varies && compressible && ask.takes_gzip() && resource.ends_early() && ask.method != "HEAD";
+        let made = match (inflatable, ask.accept.1) {
+            _ if !varies || held => Made::AsTheyCame,
+            (true, false) => Made::Inflated,
+            (false, _) if ask.takes_gzip() => Made::Compressed,
+            _ => Made::AsTheyCame,
+        };
+        let as_it_came = made == Made::AsTheyCame;
+        let tags = vec![if as_it_came { own } else { weak }];
+        let length = (as_it_came && (known || (held && !resource.trailers))).then_some(body.len());
+        let content = Content(if made == Made::Inflated { resource.plain(number).to_vec() } else { body });
+        Self { status: resource.status, made, varies, tags, length, content }
+    }
+}
+
+impl Ask {
+    /// A range is counted in bytes as they came (spec §7).
+    fn takes_gzip(&self) -> bool {
+        self.accept.1 && self.range == Ranged::Absent
+    }
+
+    /// Whether If-None-Match names the resource's tag, weakly compared (RFC 9110 §13.1.2).
+    fn hits(&self, resource: &Resource) -> bool {
+        match self.named {
+            Named::Absent | Named::Other => false,
+            Named::Any | Named::Since => true,
+            Named::Strong | Named::Weak | Named::Both | Named::OtherAndWeak => resource.tag != Tag::Absent,
+        }
+    }
+
+    /// Status and bytes where Range is obeyed.
+    fn part(&self, resource: &Resource, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+        let unchanged = match self.if_range {
+            IfRange::Absent | IfRange::Date => true,
+            IfRange::Strong => resource.tag == Tag::Strong,
+            IfRange::Weak | IfRange::OtherTag | IfRange::OldDate => false,
+        };
+        if self.method != "GET" || resource.status != 200 || !unchanged {
+            return None;
+        }
+        match self.range {
+            Ranged::Absent | Ranged::Ignored(_) => None,
+            Ranged::Part(_, from, count) => Some((206, body[from..body.len().min(from + count)].to_vec())),
+            Ranged::Tail(_, count) => Some((206, body[body.len() - count..].to_vec())),
+            Ranged::Beyond => Some((416, Vec::new())),
+        }
+    }
+}
+
+// ---- asking and comparing ----------------------------------------------------------------------------------------------------
+
+struct Matrix {
+    origin: Origin,
+    resources: Resources,
+    inflate: bool,
+    _shim: Shim,
+    client: Raw,
+    asked: usize,
+    compressed: usize,
+    /// By what was wrong: how often, and the first case.
+    faults: BTreeMap<String, (usize, String)>,
+    /// By resource and strong tag: the bytes that left under it.
+    strong: HashMap<(usize, String), Vec<u8>>,
+    record: Option<File>,
+}
+
+impl Matrix {
+    fn start(inflate: bool) -> Self {
+        let resources = Resources::default();
+        let held = Arc::clone(&resources);
+        let origin = Origin::start(move |request, conn| obey(&held, request, conn));
+        let shim = Shim::start(Shim::config(origin.addr).with(&format!("[gzip]\ninflate = {inflate}")));
+        let client = Raw::connect(shim.addr);
+        let record = std::env::var_os("EDGESHIM_ANSWERS").map(|path| {
+            let file = File::options().create(true).append(true).open(&path);
+            file.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        });
+        let (faults, strong) = (BTreeMap::new(), HashMap::new());
+        Self { origin, resources, inflate, _shim: shim, client, asked: 0, compressed: 0, faults, strong, record }
+    }
+
+    /// Puts something at a target of its own.
+    fn hold(&self, resource: Resource) -> (usize, Resource) {
+        let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        resources.push(resource);
+        (resources.len() - 1, resource)
+    }
+
+    /// Puts something else at the target that is held already.
+    fn replace(&self, (number, resource): (usize, Resource)) {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner)[number] = resource;
+    }
+
+    /// Passes, or tells every kind of fault with its first case.
+    fn judge(&self) {
+        println!("{} answers, {} of them compressed here", self.asked, self.compressed);
+        let mut report = String::new();
+        for (fault, (count, case)) in &self.faults {
+            let _ = write!(report, "\n{count} times: {fault}; first at\n  {case}");
+        }
+        assert!(report.is_empty(), "in {} answers{report}", self.asked);
+    }
+
+    /// GET and HEAD, and the GET's tag once more.
+    fn ask(&mut self, held: &(usize, Resource), ask: Ask) {
+        let (_, resource) = held;
+        let to_get = self.exchange(held, &ask);
+        let to_head = self.exchange(held, &Ask { method: "HEAD", ..ask });
+        let may_differ = ask.range != Ranged::Absent || (resource.ends_early() && ask.accept.1);
+        if !may_differ && described(&to_get.fields) != described(&to_head.fields) {
+            self.fault("HEAD and GET differ", held, &ask, &[&to_get, &to_head]);
+        }
+        if ask.named == Named::Absent && matches!(to_get.status, 200 | 206) && resource.tag != Tag::Absent {
+            self.revalidate(held, &ask, &to_get);
+        }
+    }
+
+    /// Every tag that went out comes back and finds nothing changed.
+    fn revalidate(&mut self, held: &(usize, Resource), ask: &Ask, full: &Response) {
+        let Some(tag) = full.field("etag") else { return };
+        let named = if tag.starts_with("W/") { Named::Weak } else { Named::Strong };
+        let again = Ask { range: Ranged::Absent, if_range: IfRange::Absent, named, ..*ask };
+        let answer = self.exchange(held, &again);
+        for name in ["etag", "cache-control"] {
+            if answer.field(name) != full.field(name) {
+                self.fault(&format!("{name} of the 304"), held, &again, &[full, &answer]);
+            }
+        }
+        let (whole, said) = (members(full.fields_named("vary")), members(answer.fields_named("vary")));
+        if !whole.iter().all(|name| said.contains(name)) {
+            self.fault("Vary of the 304 lacks a name", held, &again, &[full, &answer]);
+        }
+    }
+
+    fn exchange(&mut self, held: &(usize, Resource), ask: &Ask) -> Response {
+        let (number, resource) = held;
+        let (target, fields) = (resource.target(*number), ask.fields(*number));
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.client.send(raw::request(ask.method, &target, &fields, b""));
+        let answer = if ask.method == "HEAD" { self.client.response_to_head() } else { self.client.response() };
+        let answer = answer.unwrap_or_else(|why| panic!("{why:?} to {ask:?} of {resource:?}"));
+        let expected = Expected::of(resource, *number, ask, self.inflate);
+        self.asked += 1;
+        self.compressed += usize::from(expected.made == Made::Compressed && ask.method == "GET");
+        for fault in faults(resource, ask, &expected, &answer) {
+            self.fault(fault, held, ask, &[&answer]);
+        }
+        let whole = ask.method == "GET" && answer.status == resource.status;
+        let strong = answer.field("etag").filter(|tag| whole && tag.starts_with('"'));
+        if let Some(tag) = strong.map(str::to_owned) {
+            let known = self.strong.entry((*number, tag)).or_insert_with(|| answer.body.clone());
+            if *known != answer.body {
+                self.fault("two bodies under one strong tag", held, ask, &[&answer]);
+            }
+        }
+        if ask.range != Ranged::Absent {
+            let seen = self.origin.last();
+            let passed = (seen.field("range").is_some(), seen.field("if-range").is_some());
+            // A weak tag never allows a part (RFC 9110 §13.1.5).
+            let wanted =
+                if ask.if_range == IfRange::Weak { (false, false) } else { (true, ask.if_range != IfRange::Absent) };
+            if passed != wanted {
+                self.fault("Range and If-Range at the origin", held, ask, &[&answer]);
+            }
+        }
+        self.record(ask, &target, &fields, &answer);
+        answer
+    }
+
+    fn fault(&mut self, what: &str, (number, resource): &(usize, Resource), ask: &Ask, answers: &[&Response]) {
+        let case = || {
+            let expected = Expected::of(resource, *number, ask, self.inflate);
+            let mut case = format!("{ask:?}\n  {number}: {resource:?}\n  {expected:?}");
+            for answer in answers {
+                let _ = write!(case, "\n  {} {:?}, {} bytes", answer.status, answer.fields, answer.body.len());
+            }
+            case
+        };
+        self.faults.entry(what.to_owned()).or_insert_with(|| (0, case())).0 += 1;
+    }
+
+    fn record(&mut self, ask: &Ask, target: &str, fields: &[(&str, &str)], answer: &Response) {
+        let Some(record) = &mut self.record else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let line = serde_json::json!({
+            "time": now,
+            "method": ask.method,
+            "target": target,
+            "request": fields,
+            "line": answer.line,
+            "fields": answer.fields,
+            "body": lossy(&answer.body),
+            "complete": answer.complete,
+            "trailers": answer.trailers,
+        });
+        // One write a line: the tests beside this one write into the same file.
+        record.write_all(format!("{line}\n").as_bytes()).expect("the file of answers takes a line");
+    }
+}
+
+/// The names in lines of Vary, in small letters.
+fn members(lines: Vec<&str>) -> Vec<String> {
+    let members = lines.into_iter().flat_map(|line| line.split(',')).map(|member| member.trim().to_ascii_lowercase());
+    members.filter(|member| !member.is_empty()).collect()
+}
+
+/// All that a head says, but for when it was sent and how the bytes behind it are framed.
+fn described(fields: &Fields) -> Fields {
+    let mut fields: Fields = fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+    fields.retain(|(name, _)| !matches!(&**name, "date" | "transfer-encoding" | "content-length"));
+    fields.sort();
+    fields
+}
+
+/// What of the answer is not as expected.
+fn faults(resource: &Resource, ask: &Ask, expected: &Expected, answer: &Response) -> Vec<&'static str> {
+    let mut faults = Vec::new();
+    let mut check = |what, holds: bool| {
+        if !holds {
+            faults.push(what);
+        }
+    };
+    let fields = &answer.fields;
+    let has_body = ask.method != "HEAD" && answer.status != 304;
+    check("framing", answer.problems.is_empty() && answer.complete);
+    check("status", answer.status == expected.status);
+
+    let coding = match (expected.status, expected.made, resource.coding) {
+        (304, ..) | (_, Made::Inflated, _) | (_, Made::AsTheyCame, "") => vec![],
+        (_, Made::Compressed, _) => vec!["gzip"],
+        (_, Made::AsTheyCame, own) => vec![own],
+    };
+    check("Content-Encoding", find_all(fields, "content-encoding") == coding);
+    if has_body {
+        let content =
+            if expected.made == Made::Compressed { inflated(&answer.body) } else { Some(answer.body.clone()) };
+        check("content", content.as_ref() == Some(&expected.content.0));
+    }
+
+    let (mut said, mut wanted) = (members(find_all(fields, "vary")), members(resource.vary.to_vec()));
+    if expected.varies {
+        wanted.push("accept-encoding".to_owned());
+        check("lines of Vary", find_all(fields, "vary").len() == 1);
+        let named = said.len();
+        said.sort();
+        said.dedup();
+        check("names in Vary", said.len() == named);
+    }
+    for names in [&mut said, &mut wanted] {
+        names.sort();
+        names.dedup();
+    }
+    check("Vary", said == wanted);
+
+    let tags = find_all(fields, "etag");
+    check("ETag", tags.len() <= 1 && expected.tags.contains(&tags.first().map(|tag| (*tag).to_owned())));
+
+    let length = answer.field("content-length").and_then(|length| length.parse::<usize>().ok());
+    check(
+        "Content-Length",
+        match expected.length {
+            _ if answer.status == 304 => true,
+            // A ready twin's length is known, and that it is true has shown as it was read.
+            None => length.is_none() || (expected.made == Made::Compressed && has_body),
+            known => length == known,
+        },
+    );
+
+    if answer.status != 304 {
+        let told = resource.digests && answer.status != 206 && expected.made == Made::AsTheyCame;
+        for name in DIGESTS.map(|(name, _)| name).into_iter().chain(["Accept-Ranges"]) {
+            check(name, find(fields, name).is_some() == told);
+        }
+    }
+    if resource.trailers && has_body {
+        for (name, _) in DIGESTS {
+            check("digests in trailers", find(&answer.trailers, name).is_some() == (expected.made == Made::AsTheyCame));
+        }
+        check("other trailers", find(&answer.trailers, "x-sum") == Some("9"));
+    }
+    let stays = answer.field("cache-control").is_some_and(|line| line.contains("no-transform"));
+    check("no-transform", stays == resource.forbids_transformation());
+    faults
+}
+
+/// What is in one whole gzip member, nothing behind it.
+fn inflated(body: &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut rest = body;
+    GzDecoder::new(&mut rest).read_to_end(&mut content).ok()?;
+    rest.is_empty().then_some(content)
+}
+
+// ---- the products --------------------------------------------------------------------------------------------------------------
+
+/// type × size × framing × status × coding asked for.
+fn what_it_is(matrix: &mut Matrix) {
+    for kind in [&HTML, &JSON, &SVG, &PNG, &UNTYPED] {
+        for size in [0, MIN_BYTES - 1, MIN_BYTES, 20_000] {
+            for framed in [Framed::Length, Framed::Chunked, Framed::Close] {
+                for status in [200, 203, 404, 410, 201, 301, 403] {
+                    let held = matrix.hold(Resource { kind, size, status, framed, ..PAGE });
+                    for accept in [GZIP, IDENTITY] {
+                        matrix.ask(&held, Ask { accept, ..GET });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Accept-Encoding × the origin's coding × tag × framing × method, with every field that may become false.
+fn who_asks(matrix: &mut Matrix) {
+    for coding in ["", "gzip", "x-gzip", "br"] {
+        for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
+            for framed in [Framed::Length, Framed::Chunked] {
+                let digests = true;
+                let held = matrix.hold(Resource { coding, tag, framed, digests, vary: &["Origin"], ..PAGE });
+                for accept in [
+                    GZIP,
+                    IDENTITY,
+                    (None, false),
+                    (Some(""), false),
+                    (Some("br, gzip;q=0.5"), true),
+                    (Some("*"), true),
+                    (Some("gzip;q=0"), false),
+                    (Some("gzip;q=0, *"), false),
+                    (Some("identity;q=0, gzip;q=0.1"), true),
+                    (Some("identity;q=0"), false),
+                    (Some("identity, gzip;q=0.5"), false),
+                    (Some("deflate, zstd"), false),
+                ] {
+                    matrix.ask(&held, Ask { accept, ..GET });
+                    matrix.exchange(&held, &Ask { method: "POST", accept, ..GET });
+                }
+            }
+        }
+    }
+}
+
+/// Range × If-Range × type × tag × the origin's coding × coding asked for.
+fn parts(matrix: &mut Matrix) {
+    for kind in [&HTML, &PNG] {
+        for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
+            for coding in ["", "gzip"] {
+                let held = matrix.hold(Resource { kind, tag, coding, digests: true, ..PAGE });
+                for range in [
+                    Ranged::Part("bytes=0-99", 0, 100),
+                    Ranged::Part("bytes=100-", 100, usize::MAX - 100),
+                    Ranged::Tail("bytes=-50", 50),
+                    Ranged::Beyond,
+                    Ranged::Ignored("bytes=0-9,20-29"),
+                    Ranged::Ignored("lines=0-9"),
+                ] {
+                    for if_range in [
+                        IfRange::Absent,
+                        IfRange::Strong,
+                        IfRange::Weak,
+                        IfRange::OtherTag,
+                        IfRange::Date,
+                        IfRange::OldDate,
+                    ] {
+                        for accept in [GZIP, IDENTITY] {
+                            matrix.ask(&held, Ask { accept, range, if_range, ..GET });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// If-None-Match × tag × type × what the 304 tells × the origin's coding × coding asked for.
+fn conditions(matrix: &mut Matrix) {
+    for kind in [&HTML, &PNG, &UNTYPED] {
+        for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
+            for typed_304 in [false, true] {
+                for coding in ["", "gzip"] {
+                    let held = matrix.hold(Resource { kind, tag, typed_304, coding, vary: &["Origin"], ..PAGE });
+                    // A CDN has seen a tag before it names it.
+                    matrix.ask(&held, GET);
+                    for accept in [GZIP, IDENTITY, (None, false)] {
+                        // What was weak from the start has never been a strong tag.
+                        let forms: &[_] = match tag {
+                            Tag::Absent => &[],
+                            Tag::Strong => &[Named::Strong, Named::Weak, Named::Both, Named::OtherAndWeak],
+                            Tag::Weak => &[Named::Weak, Named::Both, Named::OtherAndWeak],
+                        };
+                        for &named in forms.iter().chain(&[Named::Any, Named::Other, Named::Since]) {
+                            matrix.ask(&held, Ask { accept, named, ..GET });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Cache-Control × Vary × size × type × coding asked for.
+fn what_caches_read(matrix: &mut Matrix) {
+    for cache in ["", "max-age=60", "private", "no-store", "no-transform", "max-age=60, no-transform", "no-cache"] {
+        for vary in [
+            &[][..],
+            &["Origin"],
+            &["accept-encoding"],
+            &["Accept-Encoding, Origin"],
+            &["Origin", "Accept-Encoding"],
+            &["Origin", "X-Own", "Origin"],
+        ] {
+            for (kind, size) in [(&HTML, 5000), (&HTML, 100), (&PNG, 5000)] {
+                let held = matrix.hold(Resource { kind, size, cache, vary, typed_304: true, ..PAGE });
+                for accept in [GZIP, IDENTITY] {
+                    matrix.ask(&held, Ask { accept, ..GET });
+                }
+            }
+        }
+    }
+}
+
+/// Trailers × size × coding asked for.
+fn what_follows(matrix: &mut Matrix) {
+    for size in [MIN_BYTES - 1, 5000] {
+        let held = matrix.hold(Resource { size, framed: Framed::Chunked, trailers: true, ..PAGE });
+        for accept in [GZIP, IDENTITY] {
+            matrix.exchange(&held, &Ask { accept, ..GET });
+        }
+    }
+}
+
+/// Pull after pull × tag × Cache-Control × framing × method; then the origin changes the bytes and nothing else.
+fn pulled_again(matrix: &mut Matrix) {
+    for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
+        for cache in ["", "max-age=60", "private", "no-store"] {
+            for framed in [Framed::Length, Framed::Chunked] {
+                let (number, resource) = matrix.hold(Resource { framed, tag, cache, ..PAGE });
+                let kept = tag == Tag::Strong && framed == Framed::Length && !matches!(cache, "private" | "no-store");
+                for edition in 0..3 {
+                    let held = (number, Resource { edition, ..resource });
+                    matrix.replace(held);
+                    for pull in 0..3 {
+                        let answer = matrix.exchange(&held, &GET);
+                        // Only what lies ready has a length before its first byte.
+                        if (answer.framing != Some(Framing::Chunked)) != (kept && pull > 0) {
+                            matrix.fault("twin", &held, &GET, &[&answer]);
+                        }
+                        matrix.exchange(&held, &Ask { method: "HEAD", ..GET });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The origin's coding × tag × status × framing, or a Cache-Control or a type of its own × who asks, and how.
+fn packed_by_the_origin(matrix: &mut Matrix) {
+    let mut held = Vec::new();
+    for coding in ["gzip", "x-gzip", "br"] {
+        for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
+            for (status, size) in [(200, 5000), (200, 100), (410, 5000), (403, 5000)] {
+                for framed in [Framed::Length, Framed::Chunked] {
+                    held.push(Resource { coding, tag, status, framed, size, digests: true, ..PAGE });
+                }
+            }
+            held.push(Resource { coding, tag, framed: Framed::Close, kind: &UNTYPED, vary: &["Origin"], ..PAGE });
+            held.push(Resource { coding, tag, cache: "no-transform", ..PAGE });
+        }
+    }
+    for resource in held {
+        let held = matrix.hold(resource);
+        for accept in [GZIP, (None, false)] {
+            matrix.ask(&held, Ask { accept, ..GET });
+            for range in [Ranged::Part("bytes=0-99", 0, 100), Ranged::Beyond, Ranged::Ignored("lines=0-9")] {
+                matrix.ask(&held, Ask { accept, range, ..GET });
+            }
+            for named in [Named::Any, Named::Other, Named::Since] {
+                matrix.ask(&held, Ask { accept, named, ..GET });
+            }
+        }
+    }
+}
+
+#[test]
+fn answer_when_any_axis_turns_then_is_what_the_specification_says() {
+    let mut matrix = Matrix::start(false);
+    for product in [what_it_is, who_asks, parts, conditions, what_caches_read, what_follows, pulled_again] {
+        product(&mut matrix);
+    }
+    matrix.judge();
+    assert!(matrix.asked >= AT_LEAST && matrix.compressed >= 200, "{} compressed", matrix.compressed);
+}
+
+#[test]
+fn answer_when_the_origins_gzip_may_be_undone_then_is_what_the_specification_says() {
+    let mut matrix = Matrix::start(true);
+    for product in [packed_by_the_origin, what_follows] {
+        product(&mut matrix);
+    }
+    matrix.judge();
+}
