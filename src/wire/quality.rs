@@ -504,7 +504,8 @@ mod tests {
             // In one line or in two, in this order or the other, it is the same wish.
             let (first, second) = text.split_at(cut.min(text.len()));
             for lines in [vec![text.join(",")], vec![first.join(","), second.join(",")], vec![second.join(" , "), first.join(",")]] {
-                let headers = HeaderMap::from_iter(lines.iter().map(|line| (ACCEPT_ENCODING, HeaderValue::from_str(line).unwrap())));
+                let headers: HeaderMap =
+                    lines.iter().map(|line| (ACCEPT_ENCODING, HeaderValue::from_str(line).unwrap())).collect();
                 prop_assert_eq!(gzip_acceptance(&headers) == Coding::Gzip, wanted, "{:?}", lines);
             }
         }

@@ -70,6 +70,7 @@ impl TypePatterns {
 }
 
 /// What of a request matters here.
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
     /// gzip is at least as welcome as the bytes as they are.
