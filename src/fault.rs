@@ -28,7 +28,7 @@ pub enum Cause {
     Stalled,
     /// The origin stopped taking the request's body for `server.body_timeout`.
     UploadStalled,
-    /// More requests than the origin is allowed to see, and the line is full.
+    /// More requests than the origin is allowed to see, and the line is full or did not move in time.
     Overload,
     /// The visitor's body made no progress for `server.body_timeout`.
     RequestStalled,
@@ -123,24 +123,37 @@ impl Cause {
 pub struct Fault {
     cause: Cause,
     source: Option<Box<dyn Error + Send + Sync>>,
+    waiting: Option<u32>,
 }
 
 impl Fault {
     /// A fault by itself.
     #[must_use]
     pub fn new(cause: Cause) -> Self {
-        Self { cause, source: None }
+        Self { cause, source: None, waiting: None }
     }
 
     /// A fault with the error that made it one.
     pub fn from_error(cause: Cause, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { cause, source: Some(source.into()) }
+        Self { cause, source: Some(source.into()), waiting: None }
+    }
+
+    /// An overload, with so many requests in line.
+    #[must_use]
+    pub fn overload(waiting: usize) -> Self {
+        Self { waiting: Some(u32::try_from(waiting).unwrap_or(u32::MAX)), ..Self::new(Cause::Overload) }
     }
 
     /// Why.
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// How many requests stand in line, where that is why.
+    #[must_use]
+    pub fn waiting(&self) -> Option<u32> {
+        self.waiting
     }
 }
 
@@ -149,6 +162,9 @@ impl fmt::Display for Fault {
         f.write_str(self.cause.as_str())?;
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;
+        }
+        if let Some(waiting) = self.waiting {
+            write!(f, ": {waiting} in line")?;
         }
         Ok(())
     }
@@ -195,5 +211,14 @@ mod tests {
     fn a_wrapped_fault_is_found() {
         let outer = Fault::from_error(Cause::Closed, Fault::new(Cause::RequestCut));
         assert_eq!(cause_in(&outer), Some(Cause::Closed));
+    }
+
+    #[test]
+    fn an_overload_says_how_many_wait() {
+        let fault = Fault::overload(200);
+        assert_eq!((fault.cause(), fault.waiting()), (Cause::Overload, Some(200)));
+        assert_eq!(fault.to_string(), "overload: 200 in line");
+        assert_eq!(Fault::overload(usize::MAX).waiting(), Some(u32::MAX));
+        assert_eq!(Fault::new(Cause::Reset).waiting(), None);
     }
 }
