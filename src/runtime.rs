@@ -1,6 +1,7 @@
 //! Settings -> Runtime: everything that can be prepared for a configuration, built once and swapped whole.
 //!
-//! What survives a swap: the metrics, the listeners, the drain's state. What is built anew: labels' handles, classes, pages, the
+//! What survives a swap: the metrics, the listeners, the drain's state, the gate before the origin (only its limits change, so that
+//! what is in flight stays counted). What is built anew: labels' handles, classes, pages, the
 //! layers, and each worker's way to the origin.
 
 use std::convert::Infallible;
@@ -14,6 +15,8 @@ use http::HeaderValue;
 use tower::Service;
 
 use crate::config::{LogFormat, LogOutput, OnDoubt, Settings, Target};
+use crate::edge::admission::AdmissionSettings;
+use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::policy::{Action, Guard};
 use crate::edge::gzip::policy::{Skip, TypePatterns};
 use crate::edge::gzip::{GzipMemory, GzipSettings};
@@ -56,6 +59,7 @@ pub struct Runtime {
     gzip_memory: GzipMemory,
     pages: Arc<Pages>,
     log: Option<AccessLog>,
+    gate: Arc<Gate>,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
 }
@@ -104,10 +108,11 @@ impl Runtime {
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
         };
         let ledger = metrics.ledger(&labels);
+        let gate = Arc::new(Gate::new(gate_limits(&settings), metrics));
         let Prepared { pages, classes, gzip, host, fallback_host } = prepared;
         let pages = Arc::new(pages);
         let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
-        Ok(Self { settings, metrics, labels, ledger, classes, gzip, gzip_memory, pages, log, host, fallback_host })
+        Ok(Self { settings, metrics, labels, ledger, classes, gzip, gzip_memory, pages, log, gate, host, fallback_host })
     }
 
     /// What `build` would refuse, without opening anything: for `check`.
@@ -153,6 +158,10 @@ impl Runtime {
             },
             gzip: self.gzip.clone(),
             gzip_memory: self.gzip_memory.clone(),
+            admission: AdmissionSettings {
+                gate: (settings.origin.max_in_flight > 0).then(|| Arc::clone(&self.gate)),
+                patience: settings.origin.response_timeout,
+            },
             classes: self.classes.clone(),
             host: self.host.clone(),
             fallback_host: self.fallback_host.clone(),
@@ -271,6 +280,11 @@ impl Prepared {
     }
 }
 
+fn gate_limits(settings: &Settings) -> GateLimits {
+    let origin = &settings.origin;
+    GateLimits { max_in_flight: origin.max_in_flight, max_waiting: origin.max_waiting }
+}
+
 /// The providers' names, then the further ones that are configured.
 fn beacon_sources(settings: &Settings) -> Vec<String> {
     let mut sources: Vec<String> = Vec::new();
@@ -322,8 +336,34 @@ impl Slot {
         Arc::ptr_eq(&self.runtime.load(), runtime)
     }
 
-    /// Puts another configuration in force; requests under way end under theirs.
-    pub fn swap(&self, runtime: Runtime) {
+    /// Puts another configuration in force; requests under way end under theirs, and the line before the origin goes on.
+    pub fn swap(&self, mut runtime: Runtime) {
+        runtime.gate = Arc::clone(&self.load().gate);
+        runtime.gate.limit(gate_limits(&runtime.settings));
         self.runtime.store(Arc::new(runtime));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::admission::gate::Entered;
+
+    fn runtime(max_in_flight: usize, metrics: &'static Metrics) -> Runtime {
+        let mut settings = Settings::default();
+        settings.origin.max_in_flight = max_in_flight;
+        Runtime::build(settings, metrics).unwrap()
+    }
+
+    #[test]
+    fn gate_when_the_configuration_is_swapped_then_what_is_in_flight_stays_counted() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let slot = Slot::new(runtime(1, metrics));
+        let Entered::Inside(first) = slot.load().gate.enter() else { panic!("no place") };
+        slot.swap(runtime(2, metrics));
+        let Entered::Inside(_second) = slot.load().gate.enter() else { panic!("no second place") };
+        assert!(matches!(slot.load().gate.enter(), Entered::Full(0)), "the first is forgotten");
+        drop(first);
+        assert!(matches!(slot.load().gate.enter(), Entered::Inside(_)));
     }
 }

@@ -80,8 +80,6 @@ fn examples_of_later_releases_are_refused_by_name() {
 fn keys_of_later_releases_are_refused_but_at_their_defaults() {
     for text in [
         "[origin]\nurl = \"https://origin.example\"",
-        "[origin]\nmax_in_flight = 1",
-        "[origin]\nmax_waiting = 1",
         "[origin.tls]\nserver_name = \"origin.example\"",
         "[whoopsie]\npages = \"pages\"",
         "[beacon]\ncountry_database = \"geo.mmdb\"",
@@ -93,6 +91,19 @@ fn keys_of_later_releases_are_refused_but_at_their_defaults() {
         assert!(told[0].contains("later release; write "), "{told:#?}");
     }
     assert_eq!(told("[gzip]\ntwins = \"1GiB\"\ninflate = true"), [""; 0]);
+}
+
+#[test]
+fn line_without_a_limit_is_told_and_a_limit_without_a_line_is_fine() {
+    for text in ["max_waiting = 5", "max_in_flight = 0\nmax_waiting = 5"] {
+        let told = told(&format!("[origin]\n{text}"));
+        assert!(told.len() == 1 && told[0].contains("origin.max_waiting: 5 has requests wait"), "{told:?}");
+    }
+    for text in ["max_in_flight = 16", "max_in_flight = 16\nmax_waiting = 200"] {
+        assert_eq!(told(&format!("[origin]\n{text}")), [""; 0]);
+    }
+    // A limit that cannot be read is one problem, not two.
+    assert_eq!(told("[origin]\nmax_in_flight = \"16\"\nmax_waiting = 200").len(), 1);
 }
 
 #[test]
@@ -140,7 +151,7 @@ fn names_are_kept_as_the_rest_compares_them() {
 fn effective_configuration_reads_back_as_itself() {
     let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
                max_request_body = \"1000B\"\n\
-               [origin]\nurl = \"http://[::1]:81\"\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
+               [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
     for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned()] {
         let settings = config::parse(&text, "edgeshim.toml", &folder()).expect("valid");
         let again = toml::to_string(&settings.effective_json()).expect("TOML");
@@ -224,7 +235,7 @@ const MISTAKES: [(&str, &str, &str, &str); 30] = [
     ("admin", "token = \"env:EDGESHIM_UNSET\"", "\"env:EDGESHIM_UNSET\"", "set \"EDGESHIM_UNSET\""),
     ("origin", "url = \"ftp://origin.example\"", "\"ftp://origin.example\"", "write http://HOST:PORT"),
     ("origin", "connect_timeout = 2", "2", "write for example \"2s\""),
-    ("origin", "max_in_flight = 100", "100", "write 0"),
+    ("origin", "max_waiting = 200", "200", "write max_in_flight = 100 beside it"),
     ("identity", "header = \"X CDN\"", "\"X CDN\"", "\"X-CDN-Provider\""),
     ("identity", "unknown = \"refuse\"", "\"refuse\"", "write one of \"count\", \"reject\""),
     ("gzip", "level = 10", "10", "from 1 to 9"),

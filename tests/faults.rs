@@ -2,7 +2,7 @@
 //! visitor is told of it on HTTP/1.1 and on HTTP/2: status, Proxy-Status (RFC 9209), no-store. Each counts once as a pull under
 //! its code and once under its cause; the visitors' own count under none. A body that breaks off arrives broken off.
 //!
-//! `overload` is missing here: requests that wait in line have a test of their own.
+//! `overload` is missing here: requests that wait in line have a test of their own, `tests/admission.rs`.
 
 mod support;
 

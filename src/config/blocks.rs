@@ -22,6 +22,7 @@ use crate::wire::names;
 const MAX_SITE_NAME_BYTES: usize = 200;
 /// The most providers or classes; each costs metric series and a look per request.
 const MAX_BLOCKS: usize = 500;
+const TEN_MILLION: i64 = 10_000_000;
 
 /// Reads the whole file.
 pub(super) fn settings(mut root: Section<'_>) -> Settings {
@@ -53,7 +54,6 @@ fn bounded<'f>(root: &mut Section<'f>, name: &'static str) -> Vec<Section<'f>> {
 }
 
 fn server(mut block: Section<'_>, claimed: &mut Claimed) -> Server {
-    const TEN_MILLION: i64 = 10_000_000;
     let default = Server::default();
     let folder = block.folder();
     let listen = block.read_list("listen", "\"127.0.0.1:8080\"", |text| {
@@ -140,6 +140,13 @@ fn admin(mut block: Section<'_>, claimed: &mut Claimed) -> Admin {
 fn origin(mut block: Section<'_>) -> Origin {
     let default = Origin::default();
     let folder = block.folder();
+    let max_in_flight = block.read_integer("max_in_flight", 0..=TEN_MILLION);
+    let max_waiting = block.integer("max_waiting", 0..=TEN_MILLION, default.max_waiting);
+    if max_waiting > 0 && matches!(max_in_flight, Read::Absent | Read::Good(0)) {
+        let message = "has requests wait for a place where there is no end of places; \
+                       write max_in_flight = 100 beside it, as many as the origin bears at once, or max_waiting = 0";
+        block.reject("max_waiting", message);
+    }
     let origin = Origin {
         target: block.text("url", "\"http://127.0.0.1:3000\"", default.target, |text| {
             later::origin_url(text)?;
@@ -151,6 +158,8 @@ fn origin(mut block: Section<'_>) -> Origin {
         idle_timeout: block.text("idle_timeout", "\"30s\"", default.idle_timeout, timeout),
         max_idle: block.integer("max_idle", 0..=1_000_000, default.max_idle),
         retries: block.integer("retries", 0..=10, default.retries),
+        max_in_flight: max_in_flight.or(default.max_in_flight),
+        max_waiting,
         host: block.text("host", "\"www.example.com\"", default.host, |text| {
             if text.is_empty() { Ok(None) } else { net::host(text).map(Some) }
         }),

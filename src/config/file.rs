@@ -136,8 +136,13 @@ impl<'f> Section<'f> {
 
     /// A whole number within `range`.
     pub(super) fn integer<T: TryFrom<i64>>(&mut self, name: &'static str, range: RangeInclusive<i64>, default: T) -> T {
-        let Some(item) = self.take(name) else { return default };
-        self.check_integer(&item, &range).and_then(|value| T::try_from(value).ok()).unwrap_or(default)
+        self.read_integer(name, range).or(default)
+    }
+
+    /// As [`Section::integer`], where it matters whether the key is there.
+    pub(super) fn read_integer<T: TryFrom<i64>>(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Read<T> {
+        let Some(item) = self.take(name) else { return Read::Absent };
+        self.check_integer(&item, &range).and_then(|value| T::try_from(value).ok()).map_or(Read::Bad, Read::Good)
     }
 
     /// A list of texts, each checked by itself.

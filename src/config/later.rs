@@ -53,13 +53,8 @@ pub(super) fn origin_url(text: &str) -> Checked<()> {
     Ok(())
 }
 
-/// `[origin.tls]`, `origin.max_in_flight`, `origin.max_waiting`.
+/// `[origin.tls]`.
 pub(super) fn origin(origin: &mut Section<'_>) {
-    for name in ["max_in_flight", "max_waiting"] {
-        if origin.integer(name, 0..=i64::from(u32::MAX), 0_u32) != 0 {
-            origin.reject(name, "asks for the waiting line, which comes with a later release; write 0");
-        }
-    }
     let mut tls = origin.block("tls");
     for name in ["ca", "server_name", "certificate", "key"] {
         empty(&mut tls, name, "TLS to the origin");

@@ -148,6 +148,10 @@ pub struct Origin {
     pub max_idle: usize,
     /// Further tries of an idempotent request.
     pub retries: u32,
+    /// Requests that it gets at once, all workers together; 0 = no limit.
+    pub max_in_flight: usize,
+    /// Requests above that which wait in line; above 0 only where there is a limit.
+    pub max_waiting: usize,
     /// The Host it gets, in lower case; none = the request's own.
     pub host: Option<String>,
     /// Whether field names keep the case they came in.
@@ -164,6 +168,8 @@ impl Default for Origin {
             idle_timeout: Duration::from_secs(30),
             max_idle: 256,
             retries: 1,
+            max_in_flight: 0,
+            max_waiting: 0,
             host: None,
             preserve_header_case: false,
         }

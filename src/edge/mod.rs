@@ -1,5 +1,6 @@
 //! The layers a request goes through, one file each; `pipeline` alone knows their order.
 
+pub mod admission;
 pub mod cache_control;
 pub mod gzip;
 pub mod identify;

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
+use super::admission::{AdmissionBody, AdmissionLayer, AdmissionSettings};
 use super::cache_control::CacheControlLayer;
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{IdentifyLayer, IdentifySettings};
@@ -27,7 +28,7 @@ use crate::metrics::Ledger;
 use crate::origin::{self, OriginBody, forward};
 
 /// The body of an answer when it leaves the last layer.
-pub type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<OriginBody>>>>>;
+pub type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<OriginBody>>>>>>;
 
 /// The layers of one configuration, made once and shared by its workers.
 #[derive(Clone)]
@@ -39,6 +40,7 @@ pub struct Layers {
     whoopsie: WhoopsieLayer,
     gzip: GzipLayer,
     cache_control: CacheControlLayer,
+    admission: AdmissionLayer,
     forward: Arc<ForwardSettings>,
 }
 
@@ -56,6 +58,8 @@ pub struct Parts {
     pub gzip: GzipSettings,
     /// What `gzip` remembers, shared by all workers.
     pub gzip_memory: GzipMemory,
+    /// `admission`'s.
+    pub admission: AdmissionSettings,
     /// The classes and their rules.
     pub classes: Classes,
     /// `origin.host`; none: the visitor's.
@@ -96,6 +100,7 @@ impl Layers {
             whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
             cache_control: CacheControlLayer::new(&classes, Arc::clone(&ledger)),
+            admission: AdmissionLayer::new(parts.admission, &classes, &ledger),
             forward: Arc::new(forward),
         }
     }
@@ -128,10 +133,13 @@ impl Layers {
         let gzip = &self.gzip;
         // cache_control: sees the origin's own fields.
         let cache_control = &self.cache_control;
-        observe.layer(
-            identify
-                .layer(local.layer(verify.layer(pulls.layer(whoopsie.layer(gzip.layer(cache_control.layer(leaf))))))),
-        )
+        // admission: what it lets through is at the origin, and nothing else is.
+        let admission = &self.admission;
+        observe.layer(identify.layer(
+            local.layer(
+                verify.layer(pulls.layer(whoopsie.layer(gzip.layer(cache_control.layer(admission.layer(leaf)))))),
+            ),
+        ))
     }
 }
 
@@ -215,7 +223,8 @@ mod tests {
 
     #[test]
     fn layers_when_stacked_then_in_the_order_that_the_contract_gives() {
-        let order = ["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control"];
+        let order =
+            ["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control", "admission"];
         let stacked = source().split("// The order is important.").nth(1).unwrap();
         let reasons: Vec<_> = order.iter().map(|layer| stacked.find(&format!("// {layer}: ")).unwrap()).collect();
         assert!(reasons.is_sorted(), "each layer's reason, in the order of the layers");
@@ -235,6 +244,7 @@ mod tests {
 
     #[test]
     fn layer_when_asked_whether_it_is_ready_then_always() {
+        #[derive(Clone)]
         struct Never;
         impl Service<Box<EdgeRequest>> for Never {
             type Response = EdgeResponse<OriginBody>;
@@ -251,7 +261,8 @@ mod tests {
             service.poll_ready(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
         }
         let layers = layers();
-        let inner = || layers.gzip.layer(layers.cache_control.layer(Never));
+        let inner = || layers.gzip.layer(layers.cache_control.layer(layers.admission.layer(Never)));
+        assert!(ready(layers.admission.layer(Never)));
         assert!(ready(layers.cache_control.layer(Never)));
         assert!(ready(inner()));
         let page = || layers.whoopsie.layer(inner());
@@ -290,6 +301,7 @@ mod tests {
                 types: TypePatterns::default(),
             },
             gzip_memory: GzipMemory::new(0),
+            admission: AdmissionSettings { gate: None, patience: std::time::Duration::from_secs(30) },
             classes: Classes::new(Vec::new()).unwrap(),
             host: None,
             fallback_host: HeaderValue::from_static("localhost"),
