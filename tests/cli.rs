@@ -362,6 +362,16 @@ fn explain_when_asked_then_names_class_rule_guards_and_fields() {
     assert!(said(&out, "page")[0].contains("page"), "{out}");
     assert!(said(&out, "class")[0].starts_with("html "), "{out}");
 
+    // The line before the origin, for a class by its path; nothing is said of it where there is none.
+    assert!(said(&out, "admission").is_empty(), "{out}");
+    let limited = "[origin]\nmax_in_flight = 16\nmax_waiting = 200\n\
+        [[class]]\nname = \"health\"\npath = [\"/health\"]\nadmission = false\n";
+    dir.write("limited.toml", limited);
+    let out = explain(&["--config", "limited.toml", "--path", "/x"]);
+    assert!(said(&out, "admission")[0].starts_with("at most 16 ") && out.contains("200 more in line"), "{out}");
+    let out = explain(&["--config", "limited.toml", "--path", "/health"]);
+    assert!(said(&out, "admission")[0].starts_with("exempt"), "{out}");
+
     // A file of its own by --config; strangers refused; another identity header by its name.
     let other = "[identity]\nheader = \"X-Pulled-By\"\nunknown = \"reject\"\n[[provider]]\nname = \"akamai\"\n";
     dir.write("other.toml", other);

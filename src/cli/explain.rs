@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 
 use super::{ConfigArgument, USAGE, load};
 use crate::cdn::dialect::Dialect;
-use crate::config::{OnDoubt, Settings};
+use crate::config::{OnDoubt, Origin, Settings};
 use crate::edge::cache_control::policy::{Facts, Prepared};
 use crate::edge::gzip::GzipSettings;
 use crate::edge::gzip::policy::{Asked, TypePatterns, Verdict, apply, decide};
@@ -98,6 +98,11 @@ fn lines(arguments: &ExplainArguments, settings: &Settings) -> Result<Lines, Box
     let class = class(&classes, &request, &response.headers, &mut lines);
     let rule = classes.rule(class);
     lines.push(("rule", describe(&rule.cache)));
+    if settings.origin.max_in_flight > 0 {
+        // The answer's type is not known yet when a request comes to the line.
+        let admission = classes.rule(classes.of_request(request.uri.path())).admission;
+        lines.push(("admission", self::admission(&settings.origin, admission)));
+    }
     let origin = response.headers.clone();
     let facts = Facts {
         method: &arguments.method,
@@ -162,6 +167,14 @@ fn describe(cache: &CachePolicy) -> String {
         }
     }
     text
+}
+
+fn admission(origin: &Origin, holds: bool) -> String {
+    if !holds {
+        return "exempt: it neither counts nor waits (class.admission)".to_owned();
+    }
+    let Origin { max_in_flight, max_waiting, .. } = origin;
+    format!("at most {max_in_flight} at the origin at once, {max_waiting} more in line, then 503")
 }
 
 fn gzip(
