@@ -1,26 +1,52 @@
 //! The failure beacon: a pixel in the whoopsie page that tells us that a person saw it.
 
+use http::Uri;
+
+use super::form;
+
 /// A transparent GIF of 1×1 pixel, 43 bytes.
 pub const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
+
+/// The longest name or value of a parameter that is logged, in bytes.
+const MAX_LOGGED_BYTES: usize = 256;
 
 /// The place of the beacon's source among `sources`: of `source=`, or else of `beacon_source=`, in any case of letters. None where it is
 /// missing or unknown, which counts as `other`.
 #[must_use]
 pub fn source(query: &str, sources: &[String]) -> Option<usize> {
-    let value = |name: &str| {
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-    };
+    let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"))?;
-    sources.iter().position(|known| known.eq_ignore_ascii_case(source))
+    sources.iter().position(|known| source.is(known))
+}
+
+/// A target's path and query for the log, each name and value cut; none where it is short enough as it is.
+#[must_use]
+pub fn cut(target: &Uri) -> Option<String> {
+    let query = target.query().filter(|query| query.len() > MAX_LOGGED_BYTES)?;
+    let mut kept = target.path().to_owned();
+    for (place, piece) in query.split('&').enumerate() {
+        kept.push(if place == 0 { '?' } else { '&' });
+        match piece.split_once('=') {
+            Some((name, value)) => {
+                kept.push_str(head(name));
+                kept.push('=');
+                kept.push_str(head(value));
+            }
+            None => kept.push_str(head(piece)),
+        }
+    }
+    Some(kept)
+}
+
+fn head(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_LOGGED_BYTES)).unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -31,9 +57,11 @@ mod tests {
             ("beacon_source=AKAMAI&x=1", Some(1)),
             ("id=7&source=fastly&server_identity=cache-ny57", Some(0)),
             ("SOURCE=fastly", Some(0)),
+            ("source=f%61stly", Some(0)),
             ("source=fastly&beacon_source=akamai", Some(0)),
             ("source=", None),
             ("source=fastlyx", None),
+            ("source=fastly%00", None),
             ("source", None),
             ("", None),
             ("&&&=&=fastly", None),
@@ -43,8 +71,37 @@ mod tests {
     }
 
     #[test]
+    fn logged_targets_keep_every_parameter_and_no_long_value() {
+        let cut = |target: &str| cut(&target.parse().unwrap());
+        let long = "x".repeat(1000);
+        let kept = "x".repeat(256);
+        for host in ["", "http://h.test"] {
+            assert_eq!(
+                cut(&format!("{host}/b?source=a&server_identity={long}&{long}&{long}=1&id=7")),
+                Some(format!("/b?source=a&server_identity={kept}&{kept}&{kept}=1&id=7"))
+            );
+        }
+        assert_eq!(cut(&format!("/b?a={kept}")), Some(format!("/b?a={kept}")));
+        assert_eq!((cut("/b"), cut("/b?a=1")), (None, None));
+        assert_eq!(cut(&format!("/b?a={}é", "x".repeat(255))), Some(format!("/b?a={}", "x".repeat(255))));
+    }
+
+    #[test]
     fn the_pixel_is_a_gif_of_43_bytes() {
         assert_eq!(PIXEL.len(), 43);
         assert!(PIXEL.starts_with(b"GIF89a\x01\x00\x01\x00") && PIXEL.ends_with(b";"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_target_is_cut_to_short_values(target in "/b\\?[a-zé&=%]{0,2000}") {
+            let cut = cut(&target.parse().unwrap()).unwrap_or_else(|| target.clone());
+            let long = |text: &str| text.len() > MAX_LOGGED_BYTES;
+            let (_, query) = cut.split_once('?').unwrap();
+            let whole = |piece: &str| piece.split_once('=').map_or(!long(piece), |(name, value)| !long(name) && !long(value));
+            let short = query.len() <= MAX_LOGGED_BYTES || query.split('&').all(whole);
+            prop_assert!(short, "{}", cut);
+            prop_assert_eq!(target.matches('&').count(), cut.matches('&').count());
+        }
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod http1;
 pub mod metrics;
+pub mod mmdb;
 pub mod origin;
 pub mod raw;
 pub mod shim;

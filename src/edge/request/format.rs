@@ -635,6 +635,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn etsy_line_of_2013_and_ours_say_the_same_to_the_models_pattern() {
+        // As Etsy's edges wrote it in October 2013: the host, a colon by itself, the chain with the visitor on its left. The names are
+        // those of documentation.
+        let theirs = concat!(
+            r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
+            r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "http://www.example.com/" "Mozilla/5.0 (X11)" -"#
+        );
+        let sent = Record {
+            time: UNIX_EPOCH + Duration::from_secs(1_383_228_446),
+            target: Uri::from_static("/status/images/beacon.gif?beacon_source=fastly"),
+            host: value("img0.example.com"),
+            bytes: 43,
+            ..beacon()
+        };
+        let ours = line(LogFormat::Etsy, &sent);
+        assert!(ours.contains(" [31/Oct/2013:14:07:26 +0000] "), "{ours}");
+        let pattern = pattern();
+        let [theirs, ours] = [theirs, &ours].map(|line| pattern.captures(line).unwrap_or_else(|| panic!("{line}")));
+        for name in ["remote_addr", "source"] {
+            assert_eq!(theirs[name], ours[name], "{name}");
+        }
+        assert_eq!((&ours["remote_addr"], &ours["source"]), ("203.0.113.9", "fastly"));
+    }
+
+    #[test]
     fn etsy_matches_whoever_asks() {
         let chains =
             [None, value(""), value("2001:db8::7"), value("evil \" [x], 10.0.0.1:99, , 1.2.3"), value("203.0.113.9")];

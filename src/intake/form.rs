@@ -1,0 +1,125 @@
+//! Form fields as browsers write them into a query or a body (application/x-www-form-urlencoded), read where they stand: nothing is
+//! copied, each look-up passes over the text once, and any bytes are a form of some kind.
+
+/// The first value of `name`, in any case of letters. A piece without `=` has none.
+#[must_use]
+pub fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
+    pieces(text).find(|(key, _)| key.is(name)).map(|(_, value)| value)
+}
+
+fn pieces(text: &[u8]) -> impl Iterator<Item = (Value<'_>, Value<'_>)> {
+    text.split(|&byte| byte == b'&').filter_map(|piece| {
+        let equals = piece.iter().position(|&byte| byte == b'=')?;
+        Some((Value(piece.get(..equals)?), Value(piece.get(equals + 1..)?)))
+    })
+}
+
+/// A name or a value as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Value<'t>(&'t [u8]);
+
+impl<'t> Value<'t> {
+    /// Whether it says `word`, in any case of letters.
+    #[must_use]
+    pub fn is(self, word: &str) -> bool {
+        // Decoding makes a text at most three times shorter, so that a long one is not even read.
+        self.0.len() <= word.len() * 3
+            && self.bytes().map(|byte| byte.to_ascii_lowercase()).eq(word.bytes().map(|byte| byte.to_ascii_lowercase()))
+    }
+
+    /// What it says: `+` is a space, `%` and two hexadecimal digits are a byte, and a `%` without them is itself.
+    pub fn bytes(self) -> impl Iterator<Item = u8> + use<'t> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (byte, left) = match rest {
+                [b'%', high, low, left @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    (digit(*high) << 4 | digit(*low), left)
+                }
+                [b'+', left @ ..] => (b' ', left),
+                [byte, left @ ..] => (*byte, left),
+                [] => return None,
+            };
+            rest = left;
+            Some(byte)
+        })
+    }
+}
+
+/// The value of a hexadecimal digit.
+fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        _ => (byte | 0x20).wrapping_sub(b'a' - 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn said(text: &str, name: &str) -> Option<Vec<u8>> {
+        value(text.as_bytes(), name).map(|value| value.bytes().collect())
+    }
+
+    #[test]
+    fn values_are_found_and_decoded() {
+        for (text, found) in [
+            ("a=1", Some(&b"1"[..])),
+            ("b=2&a=1&a=3", Some(b"1")),
+            ("A=1", Some(b"1")),
+            ("%61=1", Some(b"1")),
+            ("a=1+2%2B3%3d", Some(b"1 2+3=")),
+            ("a=%", Some(b"%")),
+            ("a=%4", Some(b"%4")),
+            ("a=%4g%", Some(b"%4g%")),
+            ("a=%FF%00", Some(b"\xff\0")),
+            ("a==b", Some(b"=b")),
+            ("a=", Some(b"")),
+            ("a&a=1", Some(b"1")),
+            ("a", None),
+            ("", None),
+            ("aa=1&=a&&", None),
+        ] {
+            assert_eq!(said(text, "a").as_deref(), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn junk_of_any_length_is_passed_over_once() {
+        let junk = ["%", "&", "=", "a=", "%61%61=", "+"].map(|piece| piece.repeat(8192));
+        for junk in junk {
+            assert_eq!(said(&format!("{junk}&x=1"), "x").as_deref(), Some(&b"1"[..]));
+        }
+    }
+
+    fn encode(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"))
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(text in proptest::collection::vec(any::<u8>(), 0..600)) {
+            for (key, value) in pieces(&text) {
+                prop_assert!(value.bytes().count() <= value.0.len() && key.bytes().count() <= key.0.len());
+            }
+        }
+
+        #[test]
+        fn what_was_encoded_reads_back(bytes in proptest::collection::vec(any::<u8>(), 0..200), before in "[a-z&=%+]{0,20}") {
+            prop_assume!(said(&before, "name").is_none());
+            let text = format!("{before}&name={}&name=x", encode(&bytes));
+            prop_assert_eq!(said(&text, "name"), Some(bytes));
+        }
+
+        #[test]
+        fn word_is_known_however_it_is_written(word in "[a-z0-9_-]{1,64}", upper in any::<bool>(), encoded in any::<bool>()) {
+            let written = if upper { word.to_uppercase() } else { word.clone() };
+            let written = if encoded { encode(written.as_bytes()) } else { written };
+            prop_assert!(Value(written.as_bytes()).is(&word));
+            let longer = format!("{written}x");
+            prop_assert!(!Value(longer.as_bytes()).is(&word));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A small request body, read into memory: bounded in bytes and in time.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body;
+
+use crate::clock::Deadline;
+
+/// Why a body was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It is longer than allowed.
+    TooLarge,
+    /// It did not come in time.
+    Late,
+    /// It broke off or is not framed right.
+    Cut,
+}
+
+/// What has come of a body so far.
+#[derive(Debug)]
+pub struct Posted {
+    read: Vec<u8>,
+    left: usize,
+    timeout: Duration,
+    /// For the whole body: it is small, and a byte now and then must not hold a connection for hours.
+    deadline: Option<Deadline>,
+}
+
+impl Posted {
+    /// Nothing yet; at most `limit` bytes, within `timeout` of the first wait.
+    #[must_use]
+    pub fn new(limit: usize, timeout: Duration) -> Self {
+        Self { read: Vec::new(), left: limit, timeout, deadline: None }
+    }
+
+    /// Reads on. Ready with the whole body, or with why there is none; not to be polled after that.
+    pub fn poll<B: Body<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Vec<u8>, Unread>> {
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                let deadline = self.deadline.get_or_insert_with(|| {
+                    let deadline = Deadline::new();
+                    deadline.arm(self.timeout);
+                    deadline
+                });
+                if deadline.is_due() {
+                    return Poll::Ready(Err(Unread::Late));
+                }
+                deadline.watch(cx);
+                return Poll::Pending;
+            };
+            match frame {
+                None => return Poll::Ready(Ok(std::mem::take(&mut self.read))),
+                Some(Err(_)) => return Poll::Ready(Err(Unread::Cut)),
+                Some(Ok(frame)) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    // An empty frame counts as a byte: HTTP/2 has them for nothing, and no window bounds them.
+                    let Some(left) = self.left.checked_sub(data.len().max(1)) else {
+                        return Poll::Ready(Err(Unread::TooLarge));
+                    };
+                    self.left = left;
+                    self.read.extend_from_slice(data);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use http_body::Frame;
+
+    use super::*;
+    use crate::clock;
+
+    type Polled = Poll<Option<Result<Frame<Bytes>, &'static str>>>;
+
+    /// Frames that are there; then the end, a failure or silence.
+    struct Script(VecDeque<Polled>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Polled {
+            self.0.pop_front().unwrap_or(Poll::Pending)
+        }
+    }
+
+    fn data(bytes: &'static [u8]) -> Polled {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(bytes)))))
+    }
+
+    fn read(limit: usize, frames: impl IntoIterator<Item = Polled>) -> Poll<Result<Vec<u8>, Unread>> {
+        let mut body = Script(frames.into_iter().collect());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut posted = Posted::new(limit, Duration::from_hours(1));
+        loop {
+            let polled = posted.poll(&mut body, &mut cx);
+            if polled.is_ready() || body.0.is_empty() {
+                return polled;
+            }
+        }
+    }
+
+    #[test]
+    fn body_is_whole_cut_or_too_large() {
+        let end = Poll::Ready(None);
+        assert_eq!(read(4, [data(b"ab"), Poll::Pending, data(b"cd"), end]), Poll::Ready(Ok(b"abcd".to_vec())));
+        assert_eq!(read(4, [Poll::Ready(None)]), Poll::Ready(Ok(Vec::new())));
+        assert_eq!(read(3, [data(b"ab"), data(b"cd")]), Poll::Ready(Err(Unread::TooLarge)));
+        assert_eq!(read(4, [data(b"ab"), Poll::Ready(Some(Err("reset")))]), Poll::Ready(Err(Unread::Cut)));
+        assert_eq!(read(4, [data(b"ab")]), Poll::Pending);
+        assert_eq!(read(9, (0..10).map(|_| data(b""))), Poll::Ready(Err(Unread::TooLarge)), "empty frames without end");
+    }
+
+    #[test]
+    fn body_that_does_not_come_is_late() {
+        clock::sweep();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut posted = Posted::new(4, Duration::ZERO);
+        let mut silent = Script(VecDeque::from([data(b"a")]));
+        assert_eq!(posted.poll(&mut silent, &mut cx), Poll::Ready(Err(Unread::Late)));
+    }
+}
