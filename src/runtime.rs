@@ -29,6 +29,7 @@ use crate::edge::request::log::{self, AccessLog};
 use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::edge::whoopsie::WhoopsieSettings;
 use crate::ids::intern;
+use crate::intake::country::{Countries, CountryError};
 use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, OriginSettings};
 use crate::pages::{PageSettings, Pages};
@@ -62,6 +63,7 @@ pub struct Runtime {
     gate: Arc<Gate>,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
+    countries: Option<Arc<Countries>>,
 }
 
 /// Why a configuration that is valid by itself cannot be served.
@@ -73,6 +75,8 @@ pub enum BuildError {
     Value(String),
     /// The access log's file cannot be opened.
     Log(io::Error),
+    /// The country file can no longer be used.
+    Countries(CountryError),
 }
 
 impl fmt::Display for BuildError {
@@ -80,6 +84,7 @@ impl fmt::Display for BuildError {
         match self {
             Self::Pages(error) => error.fmt(f),
             Self::Value(error) => f.write_str(error),
+            Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
             Self::Log(error) => write!(
                 f,
                 "access_log.output: the file cannot be opened ({error}); name one in a folder that exists and that this user may write to"
@@ -97,6 +102,7 @@ impl Runtime {
     /// See [`BuildError`]; nothing is left behind.
     pub fn build(settings: Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
+        let countries = open_countries(&settings).map_err(BuildError::Countries)?;
         let log = open_log(&settings, metrics).map_err(BuildError::Log)?;
         let labels = Labels {
             providers: settings.providers.iter().map(|provider| intern(&provider.name)).collect(),
@@ -106,13 +112,29 @@ impl Runtime {
             cache_guards: Guard::ALL.iter().map(|guard| guard.as_str()).collect(),
             gzip_skips: Skip::LABELS.to_vec(),
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
+            countries: settings.beacon.country_database.is_some(),
+            rum_pages: settings.rum.path.as_ref().map(|_| settings.rum.pages.iter().map(|page| intern(page)).collect()),
         };
         let ledger = metrics.ledger(&labels);
         let gate = Arc::new(Gate::new(gate_limits(&settings), metrics));
         let Prepared { pages, classes, gzip, host, fallback_host } = prepared;
         let pages = Arc::new(pages);
         let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
-        Ok(Self { settings, metrics, labels, ledger, classes, gzip, gzip_memory, pages, log, gate, host, fallback_host })
+        Ok(Self {
+            settings,
+            metrics,
+            labels,
+            ledger,
+            classes,
+            gzip,
+            gzip_memory,
+            pages,
+            log,
+            gate,
+            host,
+            fallback_host,
+            countries,
+        })
     }
 
     /// What `build` would refuse, without opening anything: for `check`.
@@ -150,6 +172,10 @@ impl Runtime {
             local: LocalSettings {
                 beacon_path: settings.beacon.path.clone(),
                 beacon_sources: beacon_sources(settings),
+                countries: self.countries.clone(),
+                rum_path: settings.rum.path.clone(),
+                rum_pages: settings.rum.pages.clone(),
+                body_timeout: server.body_timeout,
             },
             whoopsie: WhoopsieSettings {
                 replaces,
@@ -295,6 +321,14 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
         }
     }
     sources
+}
+
+/// The country file, followed from here on.
+fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
+    let Some(path) = &settings.beacon.country_database else { return Ok(None) };
+    let countries = Arc::new(Countries::open(path)?);
+    countries.watch().map_err(CountryError::Read)?;
+    Ok(Some(countries))
 }
 
 fn open_log(settings: &Settings, metrics: &'static Metrics) -> io::Result<Option<AccessLog>> {

@@ -1,5 +1,7 @@
 //! The configuration from outside: the sample files, and what an operator reads when one is wrong.
 
+mod support;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,9 +84,7 @@ fn keys_of_later_releases_are_refused_but_at_their_defaults() {
         "[origin]\nurl = \"https://origin.example\"",
         "[origin.tls]\nserver_name = \"origin.example\"",
         "[whoopsie]\npages = \"pages\"",
-        "[beacon]\ncountry_database = \"geo.mmdb\"",
         "[edge_logs]\ntoken = \"env:TOKEN\"",
-        "[rum]\npath = \"/rum\"",
     ] {
         let told = told(text);
         assert_eq!(told.len(), 1, "{text}: {told:#?}");
@@ -149,10 +149,15 @@ fn names_are_kept_as_the_rest_compares_them() {
 
 #[test]
 fn effective_configuration_reads_back_as_itself() {
+    let countries = support::temp_dir();
+    let file = countries.write("geo.mmdb", support::mmdb::countries(&[("192.0.2.0/24", "DE")]));
+    let intake = format!(
+        "[beacon]\nsources = [\"dyn\"]\ncountry_database = {file:?}\n[rum]\npath = \"/rum\"\npages = [\"home\", \"cart\"]\n"
+    );
     let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
                max_request_body = \"1000B\"\n\
                [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
-    for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned()] {
+    for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned(), intake] {
         let settings = config::parse(&text, "edgeshim.toml", &folder()).expect("valid");
         let again = toml::to_string(&settings.effective_json()).expect("TOML");
         let again = config::parse(&again, "effective", &folder()).map_err(|problems| problems.to_string());

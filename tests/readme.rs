@@ -18,7 +18,7 @@ use edgeshim::edge::cache_control::policy::Guard;
 use edgeshim::fault::Cause;
 use edgeshim::metrics::Reason;
 use regex::Regex;
-use support::shim::{binary, repository, run};
+use support::shim::{Shim, binary, repository, run};
 use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};
 
 /// How long the demo may take to say something: it shares two cores with the other tests.
@@ -393,10 +393,12 @@ fn documents_when_they_name_a_metric_then_it_is_on_the_page() {
     let demo = Demo::start(&[]);
     // Pages are counted by language, and come with use.
     assert_eq!(raw::fetch(demo.shim, "/fail?status=503", &[]).status, 503);
+    // RUM is off in the demo.
+    let intake = Shim::start(Shim::config(demo.shim).with("[rum]\npath = \"/rum\""));
     let kind = Regex::new(r"(?m)^# TYPE (\S+) (\w+)$").unwrap();
     let mut real: BTreeSet<(String, String)> = BTreeSet::new();
     wait_until(PATIENCE, || {
-        let page = raw::fetch(demo.admin, "/metrics", &[]).text();
+        let page = raw::fetch(demo.admin, "/metrics", &[]).text() + &intake.metrics().text;
         real = kind.captures_iter(&page).map(|found| (found[1].to_owned(), found[2].to_owned())).collect();
         real.iter().any(|(name, _)| name == "edgeshim_whoopsies_total")
     });

@@ -10,23 +10,25 @@ use super::later;
 use super::net::{self, Claimed};
 use super::scalar::{duration, seconds, secret, size, size_text, timeout};
 use super::settings::{
-    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Server,
+    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Rum, Server,
     Settings, Whoopsie,
 };
 use super::statuses::StatusSet;
 use super::words::{closest, header_name, label, locale, media_type, one_of, quote};
+use crate::intake::country::Countries;
 use crate::pages;
 use crate::wire::names;
 
 /// The longest site name, in bytes; it stands in a heading.
 const MAX_SITE_NAME_BYTES: usize = 200;
-/// The most providers or classes; each costs metric series and a look per request.
+/// The most providers, classes or pages; each costs metric series and a look per request.
 const MAX_BLOCKS: usize = 500;
 const TEN_MILLION: i64 = 10_000_000;
 
 /// Reads the whole file.
 pub(super) fn settings(mut root: Section<'_>) -> Settings {
     let mut claimed = Claimed::default();
+    let beacon = beacon(root.block("beacon"));
     let settings = Settings {
         server: server(root.block("server"), &mut claimed),
         admin: admin(root.block("admin"), &mut claimed),
@@ -36,7 +38,8 @@ pub(super) fn settings(mut root: Section<'_>) -> Settings {
         classes: classes::classes(bounded(&mut root, "class")),
         gzip: gzip(root.block("gzip")),
         whoopsie: whoopsie(root.block("whoopsie")),
-        beacon: beacon(root.block("beacon")),
+        rum: rum(root.block("rum"), &beacon),
+        beacon,
         access_log: access_log(root.block("access_log")),
     };
     later::intake(&mut root);
@@ -308,14 +311,45 @@ fn known_locale(text: &str) -> Checked<String> {
 fn beacon(mut block: Section<'_>) -> Beacon {
     let default = Beacon::default();
     let example = default.path.clone();
+    let folder = block.folder();
     let beacon = Beacon {
         path: block.text("path", &quote(&example), default.path, |text| net::local_path(text, &example)),
         sources: block
             .list("sources", "\"my-other-page\"", default.sources, |text| label(text, &["other"], "\"my-other-page\"")),
+        country_database: block.text("country_database", "\"GeoLite2-Country.mmdb\"", None, |text| {
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let path = folder.join(text);
+            // Read here and again when the runtime is built, so that its problems stand among the others.
+            Countries::open(&path).map(|_| Some(path)).map_err(|error| error.to_string())
+        }),
     };
-    later::beacon(&mut block);
     block.finish();
     beacon
+}
+
+fn rum(mut block: Section<'_>, beacon: &Beacon) -> Rum {
+    const EXAMPLE: &str = "/status/rum";
+    let default = Rum::default();
+    let rum = Rum {
+        path: block.text("path", "\"/status/rum\"", default.path, |text| {
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let path = net::local_path(text, EXAMPLE)?;
+            if path == beacon.path {
+                return Err(format!("is the beacon's own path; write another, for example {}", quote(EXAMPLE)));
+            }
+            Ok(Some(path))
+        }),
+        pages: block.list("pages", "\"home\"", default.pages, |text| label(text, &["other"], "\"home\"")),
+    };
+    if rum.pages.len() > MAX_BLOCKS {
+        block.reject("pages", format!("has too many entries; write at most {MAX_BLOCKS}, of your key pages"));
+    }
+    block.finish();
+    rum
 }
 
 fn access_log(mut block: Section<'_>) -> AccessLog {

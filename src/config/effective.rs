@@ -44,9 +44,13 @@ impl Settings {
                 "beacon_base": self.whoopsie.beacon_base,
                 "retry_after": duration_text(self.whoopsie.retry_after),
             },
-            "beacon": { "path": self.beacon.path, "sources": self.beacon.sources, "country_database": "" },
+            "beacon": {
+                "path": self.beacon.path,
+                "sources": self.beacon.sources,
+                "country_database": self.beacon.country_database.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+            },
             "edge_logs": { "token": "" },
-            "rum": { "path": "" },
+            "rum": { "path": self.rum.path.as_deref().unwrap_or_default(), "pages": self.rum.pages },
             "access_log": {
                 "output": match &self.access_log.output {
                     LogOutput::Off => "off".to_owned(),

@@ -7,7 +7,7 @@
 use super::file::{Checked, Section};
 use super::net::{listen, local_path, network, strip_scheme};
 use super::scalar::size;
-use super::words::{header_name, label, one_of};
+use super::words::{header_name, one_of};
 
 /// Any text; a check like the others, though nothing fails it.
 #[expect(clippy::unnecessary_wraps, reason = "it stands where a check is asked for")]
@@ -94,21 +94,11 @@ pub(super) fn whoopsie(whoopsie: &mut Section<'_>) {
     empty(whoopsie, "pages", "pages of your own");
 }
 
-/// `beacon.country_database`.
-pub(super) fn beacon(beacon: &mut Section<'_>) {
-    empty(beacon, "country_database", "beacons by country");
-}
-
-/// `[edge_logs]` and `[rum]`.
+/// `[edge_logs]`.
 pub(super) fn intake(root: &mut Section<'_>) {
     let mut edge_logs = root.block("edge_logs");
     edge_logs.text("path", "\"/.edgeshim/edge-logs\"", (), |text| local_path(text, "/.edgeshim/edge-logs").map(|_| ()));
     edge_logs.text("max_body", "\"100MiB\"", 0, size);
     empty(&mut edge_logs, "token", "the CDNs' own logs");
     edge_logs.finish();
-
-    let mut rum = root.block("rum");
-    empty(&mut rum, "path", "real user monitoring");
-    rum.list("pages", "\"home\"", Vec::new(), |text| label(text, &["other"], "\"home\"").map(|_| ()));
-    rum.finish();
 }

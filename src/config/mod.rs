@@ -25,7 +25,7 @@ mod words;
 pub use problems::{Problem, Problems};
 pub use scalar::Secret;
 pub use settings::{
-    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Server,
+    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Rum, Server,
     Settings, Target, Whoopsie,
 };
 pub use statuses::StatusSet;

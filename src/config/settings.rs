@@ -36,6 +36,8 @@ pub struct Settings {
     pub whoopsie: Whoopsie,
     /// `[beacon]`: the pixel in that page.
     pub beacon: Beacon,
+    /// `[rum]`: load times that browsers tell.
+    pub rum: Rum,
     /// `[access_log]`.
     pub access_log: AccessLog,
 }
@@ -363,12 +365,24 @@ pub struct Beacon {
     pub path: String,
     /// Accepted `source` values beside the providers' names, in lower case.
     pub sources: Vec<String>,
+    /// The country file, which was read when this was checked; none = no countries. A relative path has been joined to the file's
+    /// folder.
+    pub country_database: Option<PathBuf>,
 }
 
 impl Default for Beacon {
     fn default() -> Self {
-        Self { path: "/status/images/beacon.gif".to_owned(), sources: Vec::new() }
+        Self { path: "/status/images/beacon.gif".to_owned(), sources: Vec::new(), country_database: None }
     }
+}
+
+/// `[rum]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rum {
+    /// Where load times are sent; starts with `/`, and is not the beacon's. None = off.
+    pub path: Option<String>,
+    /// Accepted page names, in lower case.
+    pub pages: Vec<String>,
 }
 
 /// `[access_log]`.

@@ -1,12 +1,18 @@
-//! Answers the beacon itself, from memory.
+//! Answers what comes in beside pulls, from memory: the beacon and, where it is on, RUM.
 //!
-//! **Place:** outside of everything that speaks for the site: a beacon comes from a browser, so it is no pull and is never refused
-//! for identity or Host, and it is answered while the origin is dead.
-//! **Reads:** path and query. **Metrics:** `edgeshim_beacons_total`. **Cost:** one comparison of paths. **Can fail:** no.
+//! **Place:** outside of everything that speaks for the site: both come from browsers, so they are no pulls and are never refused for
+//! identity or Host, and they are answered while the origin is dead.
+//! **Reads:** path, query and method; of RUM a form of at most 16 KiB, within `server.body_timeout`.
+//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`.
+//! **Cost:** a comparison of paths, two where RUM is on. **Can fail:** no.
+//!
+//! Neither answer has a CORS field: an image, and a form that is sent with `mode: "no-cors"` as `navigator.sendBeacon` does, need none,
+//! since nobody reads what comes back.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, response};
@@ -16,10 +22,12 @@ use tower::{Layer, Service};
 
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::Fault;
-use crate::ids::ClassId;
-use crate::intake::beacon;
-use crate::metrics::Ledger;
-use crate::wire::names::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use crate::ids::{ClassId, Country};
+use crate::intake::country::Countries;
+use crate::intake::posted::Posted;
+use crate::intake::{beacon, rum};
+use crate::metrics::{Ledger, RumReason};
+use crate::wire::names::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 
 /// What `local` needs to know.
 #[derive(Debug, Clone)]
@@ -28,12 +36,25 @@ pub struct LocalSettings {
     pub beacon_path: String,
     /// Accepted `source` values, in the order of the ledger's.
     pub beacon_sources: Vec<String>,
+    /// Where beacons come from; none: they are not counted by country.
+    pub countries: Option<Arc<Countries>>,
+    /// RUM's path; none: it is off.
+    pub rum_path: Option<String>,
+    /// Accepted pages, in the order of the ledger's.
+    pub rum_pages: Vec<String>,
+    /// For a body to come in.
+    pub body_timeout: Duration,
 }
 
 /// Puts [`Local`] around a service.
 #[derive(Debug, Clone)]
 pub struct LocalLayer {
-    settings: Arc<LocalSettings>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: LocalSettings,
     ledger: Arc<Ledger>,
 }
 
@@ -41,7 +62,7 @@ impl LocalLayer {
     /// Answers by `settings`, counts in `ledger`.
     #[must_use]
     pub fn new(settings: LocalSettings, ledger: Arc<Ledger>) -> Self {
-        Self { settings: Arc::new(settings), ledger }
+        Self { shared: Arc::new(Shared { settings, ledger }) }
     }
 }
 
@@ -49,7 +70,7 @@ impl<S> Layer<S> for LocalLayer {
     type Service = Local<S>;
 
     fn layer(&self, inner: S) -> Local<S> {
-        Local { inner, settings: Arc::clone(&self.settings), ledger: Arc::clone(&self.ledger) }
+        Local { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -57,8 +78,7 @@ impl<S> Layer<S> for LocalLayer {
 #[derive(Debug, Clone)]
 pub struct Local<S> {
     inner: S,
-    settings: Arc<LocalSettings>,
-    ledger: Arc<Ledger>,
+    shared: Arc<Shared>,
 }
 
 impl<S, B> Service<Box<EdgeRequest>> for Local<S>
@@ -73,38 +93,143 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
-        if request.head.uri.path() != self.settings.beacon_path {
+    fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
+        let settings = &self.shared.settings;
+        let path = request.head.uri.path();
+        if path == settings.beacon_path {
+            return LocalFuture::Answered { answer: Some(self.shared.beacon(request)) };
+        }
+        if settings.rum_path.as_deref() != Some(path) {
             return LocalFuture::Inner { inner: self.inner.call(request) };
         }
-        let (mut head, ()) = http::Response::new(()).into_parts();
-        head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match expected(&request) {
+            Ok(true) => {
+                let posted = Posted::new(rum::MAX_BODY_BYTES, settings.body_timeout);
+                let form = Form { shared: Arc::clone(&self.shared), request, posted };
+                LocalFuture::Reading { form: Some(Box::new(form)) }
+            }
+            Ok(false) => LocalFuture::Answered { answer: Some(self.shared.rum(request, Ok(&[]))) },
+            Err(reason) => LocalFuture::Answered { answer: Some(self.shared.rum(request, Err(reason))) },
+        }
+    }
+}
+
+/// Whether a RUM beacon has a body that is to be read.
+fn expected(request: &EdgeRequest) -> Result<bool, RumReason> {
+    let headers = &request.head.headers;
+    match request.head.method {
+        Method::GET => Ok(false),
+        Method::POST => {
+            if !rum::is_form(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+                return Err(RumReason::MediaType);
+            }
+            let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+            if length.is_some_and(|length| length > rum::MAX_BODY_BYTES as u64) {
+                return Err(RumReason::TooLarge);
+            }
+            Ok(true)
+        }
+        _ => Err(RumReason::Method),
+    }
+}
+
+type Answer = (response::Parts, Bytes);
+
+impl Shared {
+    fn beacon(&self, request: Box<EdgeRequest>) -> Answer {
+        let mut head = answer_head();
         let pixel = match request.head.method {
             Method::GET | Method::HEAD => {
                 let query = request.head.uri.query().unwrap_or_default();
                 let source = beacon::source(query, &self.settings.beacon_sources);
-                self.ledger.beacon(source.unwrap_or(usize::MAX));
+                let countries = self.settings.countries.as_ref();
+                let country = countries.map_or(Country::OTHER, |countries| countries.of(request.ctx.trail.client));
+                self.ledger.beacon(source.unwrap_or(usize::MAX), country);
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
-                Bytes::from_static(beacon::PIXEL)
+                beacon::PIXEL
             }
             _ => {
                 head.status = StatusCode::METHOD_NOT_ALLOWED;
                 head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                Bytes::new()
+                b""
             }
         };
+        self.answer(request, head, pixel, "")
+    }
+
+    fn rum(&self, request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Answer {
+        let mut head = answer_head();
+        let query = request.head.uri.query().unwrap_or_default();
+        let is_read = body.is_ok();
+        let sample = body.and_then(|body| rum::sample(body, query, &self.settings.rum_pages));
+        let (text, cause) = match sample {
+            Ok(sample) => {
+                self.ledger.rum(request.ctx.provider, sample.page.unwrap_or(usize::MAX), sample.seconds);
+                head.status = StatusCode::NO_CONTENT;
+                ("", "")
+            }
+            Err(reason) => {
+                self.ledger.rum_rejected(reason);
+                let (status, text) = rum::rejection(reason);
+                head.status = status;
+                head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                if reason == RumReason::Method {
+                    head.headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
+                }
+                if !is_read && !request.body.is_end_stream() {
+                    // What is left of the body is wanted by nobody.
+                    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                (text, reason.as_str())
+            }
+        };
+        self.answer(request, head, text.as_bytes(), cause)
+    }
+
+    /// Puts head and body together, and writes the log's line.
+    fn answer(
+        &self,
+        mut request: Box<EdgeRequest>,
+        mut head: response::Parts,
+        mut body: &'static [u8],
+        cause: &'static str,
+    ) -> Answer {
+        if request.head.method == Method::HEAD {
+            // hyper leaves a body out on HTTP/1.1 alone.
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            body = b"";
+        }
         if let Some(mut line) = request.line.take() {
-            line.record.status = head.status.as_u16();
-            line.record.bytes = if request.head.method == Method::HEAD { 0 } else { pixel.len() as u64 };
-            line.record.provider = self.ledger.provider(request.ctx.provider);
+            let record = &mut line.record;
+            record.status = head.status.as_u16();
+            record.bytes = body.len() as u64;
+            record.provider = self.ledger.provider(request.ctx.provider);
+            record.cause = cause;
+            if let Some(cut) = beacon::cut(&record.target).and_then(|target| target.parse().ok()) {
+                record.target = cut;
+            }
             line.write(request.ctx.arrived);
         }
-        LocalFuture::Answered { answer: Some((head, pixel)) }
+        (head, Bytes::from_static(body))
     }
 }
 
+fn answer_head() -> response::Parts {
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    head
+}
+
+/// A RUM beacon whose body is being read.
+#[derive(Debug)]
+pub struct Form {
+    shared: Arc<Shared>,
+    request: Box<EdgeRequest>,
+    posted: Posted,
+}
+
 pin_project! {
-    /// Waits for the site's answer, or has the local one.
+    /// Waits for the site's answer or for a form, or has the local answer.
     #[project = Projected]
     pub enum LocalFuture<F> {
         /// Not for us.
@@ -112,9 +237,13 @@ pin_project! {
             #[pin]
             inner: F,
         },
-        /// The beacon's answer.
+        /// A form for RUM.
+        Reading {
+            form: Option<Box<Form>>,
+        },
+        /// The local answer.
         Answered {
-            answer: Option<(response::Parts, Bytes)>,
+            answer: Option<Answer>,
         },
     }
 }
@@ -126,19 +255,29 @@ where
     type Output = Result<EdgeResponse<LocalBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Ok(match self.project() {
-            Projected::Inner { inner } => ready!(inner.poll(cx))?.map(|inner| LocalBody::Inner { inner }),
-            Projected::Answered { answer } => {
-                let (head, pixel) = answer.take().expect("a future is not polled after it was ready");
-                let facts = Facts::new(ClassId::OTHER);
-                EdgeResponse { head, body: LocalBody::Pixel { pixel }, facts }
+        const ONCE: &str = "a future is not polled after it was ready";
+        let (head, text) = match self.project() {
+            Projected::Inner { inner } => {
+                return Poll::Ready(Ok(ready!(inner.poll(cx))?.map(|inner| LocalBody::Inner { inner })));
             }
-        }))
+            Projected::Reading { form } => {
+                let reading = form.as_mut().expect(ONCE);
+                let body = ready!(reading.posted.poll(&mut reading.request.body, cx));
+                let Form { shared, request, .. } = *form.take().expect(ONCE);
+                match &body {
+                    Ok(body) => shared.rum(request, Ok(body)),
+                    Err(unread) => shared.rum(request, Err((*unread).into())),
+                }
+            }
+            Projected::Answered { answer } => answer.take().expect(ONCE),
+        };
+        let facts = Facts::new(ClassId::OTHER);
+        Poll::Ready(Ok(EdgeResponse { head, body: LocalBody::Text { text }, facts }))
     }
 }
 
 pin_project! {
-    /// The site's body or the pixel.
+    /// The site's body or a local one.
     #[project = ProjectedBody]
     pub enum LocalBody<B> {
         /// The site's.
@@ -147,8 +286,8 @@ pin_project! {
             inner: B,
         },
         /// From memory; empty when sent.
-        Pixel {
-            pixel: Bytes,
+        Text {
+            text: Bytes,
         },
     }
 }
@@ -160,22 +299,22 @@ impl<B: EdgeBody> Body for LocalBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match self.project() {
             ProjectedBody::Inner { inner } => inner.poll_frame(cx),
-            ProjectedBody::Pixel { pixel } if pixel.is_empty() => Poll::Ready(None),
-            ProjectedBody::Pixel { pixel } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(pixel))))),
+            ProjectedBody::Text { text } if text.is_empty() => Poll::Ready(None),
+            ProjectedBody::Text { text } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Inner { inner } => inner.is_end_stream(),
-            Self::Pixel { pixel } => pixel.is_empty(),
+            Self::Text { text } => text.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Inner { inner } => inner.size_hint(),
-            Self::Pixel { pixel } => SizeHint::with_exact(pixel.len() as u64),
+            Self::Text { text } => SizeHint::with_exact(text.len() as u64),
         }
     }
 }
@@ -184,7 +323,7 @@ impl<B: EdgeBody> EdgeBody for LocalBody<B> {
     fn tally(&self) -> Tally {
         match self {
             Self::Inner { inner } => inner.tally(),
-            Self::Pixel { .. } => Tally::default(),
+            Self::Text { .. } => Tally::default(),
         }
     }
 }

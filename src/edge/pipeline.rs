@@ -26,6 +26,7 @@ use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
 use crate::origin::{self, OriginBody, forward};
+use crate::wire::names::CONTENT_LENGTH;
 
 /// The body of an answer when it leaves the last layer.
 pub type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<OriginBody>>>>>>;
@@ -189,15 +190,12 @@ async fn to_origin(
     let bodiless = head.method == Method::GET && body.is_end_stream();
     if bodiless {
         // `Content-Length: 0` on a GET says nothing, and some origins wonder about it.
-        head.headers.remove(crate::wire::names::CONTENT_LENGTH);
+        head.headers.remove(CONTENT_LENGTH);
     }
     let sent = Instant::now();
     let (head, body) = origin.call(head, body).await?.into_parts();
-    let facts = Facts {
-        origin_status: Some(head.status.as_u16()),
-        origin_us: Some(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX)),
-        ..Facts::new(ctx.class)
-    };
+    let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
+    let facts = Facts { origin_status: Some(head.status.as_u16()), origin_us: Some(micros), ..Facts::new(ctx.class) };
     Ok(EdgeResponse { head, body, facts })
 }
 
@@ -287,7 +285,14 @@ mod tests {
                 providers: Vec::new(),
                 reject_unknown: false,
             },
-            local: LocalSettings { beacon_path: "/b".to_owned(), beacon_sources: Vec::new() },
+            local: LocalSettings {
+                beacon_path: "/b".to_owned(),
+                beacon_sources: Vec::new(),
+                countries: None,
+                rum_path: None,
+                rum_pages: Vec::new(),
+                body_timeout: std::time::Duration::from_mins(1),
+            },
             whoopsie: WhoopsieSettings {
                 replaces: [true; 100],
                 retry_after: std::time::Duration::from_secs(30),

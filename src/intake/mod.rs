@@ -4,3 +4,4 @@ pub mod beacon;
 pub mod country;
 pub mod form;
 pub mod posted;
+pub mod rum;

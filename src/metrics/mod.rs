@@ -1,7 +1,8 @@
 //! Every metric's name, labels and handle, in one place.
 //!
 //! Handles are made when a configuration is loaded and kept in arrays by id: recording is an atomic add, and no label is ever made
-//! from what a client wrote. The one exception is `code`: its series are made on first use, 500 of them at most for a class.
+//! from what a client wrote. Series are made on first use where most of them would stay at 0 for ever: of `code` (500 at most for a
+//! class), of pages by locale and cause, and of `country` (251 at most for a source).
 
 mod protobuf;
 
@@ -15,10 +16,13 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::fault::Cause;
-use crate::ids::{ClassId, LocaleId, ProviderId, intern};
+use crate::ids::{ClassId, Country, LocaleId, ProviderId, intern};
 
 /// Upper bounds of all histograms of seconds: from a memory answer to a timeout.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Upper bounds of the histogram of load times in browsers: from a page out of the cache to one that nobody waits for.
+const LOAD_SECONDS: [f64; 16] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0];
 
 /// Why a request was refused: the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,45 @@ impl Reason {
     }
 }
 
+/// Why a RUM beacon was rejected: the label `reason` of `edgeshim_rum_rejected_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RumReason {
+    /// There is no load time in it.
+    Missing,
+    /// The load time is no number, or out of range.
+    Number,
+    /// The body is no form.
+    MediaType,
+    /// The body is too long.
+    TooLarge,
+    /// The body did not come in time.
+    Late,
+    /// The body broke off.
+    Cut,
+    /// Neither GET nor POST.
+    Method,
+}
+
+impl RumReason {
+    /// Every reason, in the order of their ids.
+    pub const ALL: [Self; 7] =
+        [Self::Missing, Self::Number, Self::MediaType, Self::TooLarge, Self::Late, Self::Cut, Self::Method];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Number => "number",
+            Self::MediaType => "media_type",
+            Self::TooLarge => "too_large",
+            Self::Late => "late",
+            Self::Cut => "cut",
+            Self::Method => "method",
+        }
+    }
+}
+
 /// The metrics of the process. They outlive every reload.
 pub struct Metrics {
     recorder: PrometheusRecorder,
@@ -89,6 +132,7 @@ impl Metrics {
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+            .set_buckets_for_metric(Matcher::Full("edgeshim_rum_seconds".to_owned()), &LOAD_SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
         let metrics = metrics::with_local_recorder(&recorder, || {
@@ -178,6 +222,10 @@ pub struct Labels {
     pub gzip_skips: Vec<&'static str>,
     /// Accepted `source` values of beacons, in order; `other` is added.
     pub beacon_sources: Vec<&'static str>,
+    /// Whether beacons are counted by country too.
+    pub countries: bool,
+    /// Accepted pages of RUM beacons, in order; `other` is added. None while RUM is off.
+    pub rum_pages: Option<Vec<&'static str>>,
 }
 
 /// The handles that one configuration records through, in arrays by id.
@@ -192,7 +240,8 @@ pub struct Ledger {
     per_class: Vec<ClassRow>,
     gzip_skipped: Vec<Counter>,
     guards: Vec<Counter>,
-    beacons: Vec<Counter>,
+    beacons: Beacons,
+    rum: Option<Rum>,
     whoopsies: Vec<OnceLock<Counter>>,
 }
 
@@ -212,6 +261,20 @@ pub struct Row {
 
 /// Counters by status, 1xx to 5xx, made when a status is first seen.
 type Codes = [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5];
+
+/// Beacons by source: one counter each, or one for each country, made when a beacon first comes from there.
+enum Beacons {
+    BySource(Vec<Counter>),
+    ByCountry(Vec<(&'static str, Box<[OnceLock<Counter>; Country::COUNT]>)>),
+}
+
+/// What RUM beacons count under.
+struct Rum {
+    /// Pages, `other` among them: the columns of `seconds`.
+    pages: usize,
+    seconds: Vec<Histogram>,
+    rejected: [Counter; RumReason::ALL.len()],
+}
 
 struct ClassRow {
     origin_seconds: Histogram,
@@ -259,12 +322,8 @@ impl Ledger {
                 .iter()
                 .map(|guard| counter!("edgeshim_cache_guards_total", "guard" => *guard))
                 .collect(),
-            beacons: labels
-                .beacon_sources
-                .iter()
-                .chain(std::iter::once(&"other"))
-                .map(|source| counter!("edgeshim_beacons_total", "source" => *source))
-                .collect(),
+            beacons: Beacons::new(labels),
+            rum: labels.rum_pages.as_ref().map(|pages| Rum::new(&providers, pages)),
             whoopsies: (0..whoopsies).map(|_| OnceLock::new()).collect(),
             rows,
             providers,
@@ -381,10 +440,40 @@ impl Ledger {
         }
     }
 
-    /// Counts a beacon, by the place of its source; a place beyond the list is `other`.
-    pub fn beacon(&self, source: usize) {
-        if let Some(counter) = self.beacons.get(source).or(self.beacons.last()) {
-            counter.increment(1);
+    /// Counts a beacon by its source and, where countries are known, its country. A place beyond the list of sources is `other`.
+    pub fn beacon(&self, source: usize, country: Country) {
+        match &self.beacons {
+            Beacons::BySource(counters) => {
+                if let Some(counter) = counters.get(source).or(counters.last()) {
+                    counter.increment(1);
+                }
+            }
+            Beacons::ByCountry(rows) => {
+                let row = rows.get(source).or(rows.last());
+                if let Some((source, counters)) = row
+                    && let Some(slot) = counters.get(country.index())
+                {
+                    let made = || beacons_from(source, country);
+                    slot.get_or_init(|| metrics::with_local_recorder(&self.metrics.recorder, made)).increment(1);
+                }
+            }
+        }
+    }
+
+    /// Records a load time, by the place of its page; a place beyond the list is `other`.
+    pub fn rum(&self, provider: ProviderId, page: usize, seconds: f64) {
+        if let Some(rum) = &self.rum {
+            let place = provider.index() * rum.pages + page.min(rum.pages - 1);
+            if let Some(histogram) = rum.seconds.get(place) {
+                histogram.record(seconds);
+            }
+        }
+    }
+
+    /// Counts a rejected RUM beacon.
+    pub fn rum_rejected(&self, reason: RumReason) {
+        if let Some(rum) = &self.rum {
+            rum.rejected[reason as usize].increment(1);
         }
     }
 
@@ -438,6 +527,42 @@ impl Row {
     }
 }
 
+impl Beacons {
+    fn new(labels: &Labels) -> Self {
+        let sources = labels.beacon_sources.iter().copied().chain(std::iter::once("other"));
+        if !labels.countries {
+            return Self::BySource(
+                sources.map(|source| counter!("edgeshim_beacons_total", "source" => source)).collect(),
+            );
+        }
+        let row = |source| {
+            let counters = Box::new([const { OnceLock::new() }; Country::COUNT]);
+            // So that each source is there from the start.
+            let _ = counters[Country::OTHER.index()].set(beacons_from(source, Country::OTHER));
+            (source, counters)
+        };
+        Self::ByCountry(sources.map(row).collect())
+    }
+}
+
+fn beacons_from(source: &'static str, country: Country) -> Counter {
+    counter!("edgeshim_beacons_total", "source" => source, "country" => country.as_str())
+}
+
+impl Rum {
+    fn new(providers: &[&'static str], pages: &[&'static str]) -> Self {
+        let pages: Vec<_> = pages.iter().copied().chain(std::iter::once("other")).collect();
+        let row = |provider: &'static str| {
+            pages.iter().map(move |page| histogram!("edgeshim_rum_seconds", "provider" => provider, "page" => *page))
+        };
+        Self {
+            pages: pages.len(),
+            seconds: providers.iter().copied().flat_map(row).collect(),
+            rejected: RumReason::ALL.map(|reason| counter!("edgeshim_rum_rejected_total", "reason" => reason.as_str())),
+        }
+    }
+}
+
 impl ClassRow {
     fn new(class: &'static str, actions: &[&'static str]) -> Self {
         Self {
@@ -472,6 +597,7 @@ fn describe() {
         ("edgeshim_refused_total", Unit::Count, "Requests refused, by reason."),
         ("edgeshim_whoopsies_total", Unit::Count, "Whoopsie pages served."),
         ("edgeshim_beacons_total", Unit::Count, "Failure beacons that browsers sent."),
+        ("edgeshim_rum_rejected_total", Unit::Count, "RUM beacons that were no load time, by what was wrong."),
         (
             "edgeshim_access_log_dropped_total",
             Unit::Count,
@@ -494,6 +620,7 @@ fn describe() {
     }
     describe_histogram!("edgeshim_pull_seconds", Unit::Seconds, "From a pull's head to the last byte of its answer.");
     describe_histogram!("edgeshim_origin_seconds", Unit::Seconds, "From sending to the origin to its response head.");
+    describe_histogram!("edgeshim_rum_seconds", Unit::Seconds, "Load times of pages, as browsers tell them.");
 }
 
 #[cfg(test)]
@@ -510,6 +637,7 @@ mod tests {
             cache_guards: vec!["set_cookie"],
             gzip_skips: vec!["off", "type"],
             beacon_sources: vec!["fastly"],
+            ..Labels::default()
         })
     }
 
@@ -526,6 +654,50 @@ mod tests {
             "edgeshim_beacons_total{source=\"other\"} 0",
             "edgeshim_gzip_skipped_total{reason=\"type\"} 0",
             "edgeshim_connections 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn countries_are_made_when_seen_and_sources_are_there() {
+        let first = ledger();
+        let labels = Labels { beacon_sources: vec!["akamai"], countries: true, ..Labels::default() };
+        let ledger = first.metrics().ledger(&labels);
+        for (source, code) in [(0, "DE"), (0, "DE"), (7, "US"), (0, "ZZ")] {
+            ledger.beacon(source, Country::from_code(code));
+        }
+        let text = ledger.metrics().render();
+        for line in [
+            "edgeshim_beacons_total{source=\"akamai\",country=\"DE\"} 2",
+            "edgeshim_beacons_total{source=\"akamai\",country=\"other\"} 1",
+            "edgeshim_beacons_total{source=\"other\",country=\"US\"} 1",
+            "edgeshim_beacons_total{source=\"other\",country=\"other\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert_eq!(text.matches("country=").count(), 4, "{text}");
+    }
+
+    #[test]
+    fn load_times_have_buckets_of_their_own_and_pages_bounds() {
+        let first = ledger();
+        first.rum(ProviderId::NONE, 0, 1.0);
+        let off = first.metrics().render();
+        assert!(!off.contains("edgeshim_rum_"), "{off}");
+        let labels = Labels { providers: vec!["fastly"], rum_pages: Some(vec!["home"]), ..Labels::default() };
+        let ledger = first.metrics().ledger(&labels);
+        ledger.rum(ProviderId::configured(0), 0, 1.2);
+        ledger.rum(ProviderId::configured(0), usize::MAX, 45.0);
+        ledger.rum_rejected(RumReason::Method);
+        let text = ledger.metrics().render();
+        for line in [
+            "edgeshim_rum_seconds_bucket{provider=\"fastly\",page=\"home\",le=\"1\"} 0",
+            "edgeshim_rum_seconds_bucket{provider=\"fastly\",page=\"home\",le=\"1.5\"} 1",
+            "edgeshim_rum_seconds_sum{provider=\"fastly\",page=\"other\"} 45",
+            "edgeshim_rum_seconds_count{provider=\"none\",page=\"home\"} 0",
+            "edgeshim_rum_rejected_total{reason=\"method\"} 1",
+            "edgeshim_rum_rejected_total{reason=\"missing\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }

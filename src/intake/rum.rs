@@ -1,0 +1,190 @@
+//! Real user monitoring: how long a page took in a browser, as boomerang and its kin tell it.
+//!
+//! One parameter counts, `t_done`, and one says for which page, `h.pg` or `page`; the dozens that boomerang sends beside them are passed
+//! over. Nothing is echoed, so that nothing a stranger wrote comes back from our host.
+
+use http::StatusCode;
+
+use super::form;
+use super::posted::Unread;
+use crate::metrics::RumReason;
+
+/// The longest body, in bytes: twice what boomerang sends at most.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+/// The longest load time that is believed, in milliseconds. A page that takes longer belongs to a computer that slept.
+const MAX_MILLIS: f64 = 600_000.0;
+/// The longest number that is read, in bytes; browsers write up to 17 digits and a point.
+const MAX_NUMBER_BYTES: usize = 24;
+
+/// One page load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// The page's place among those configured; none: another one.
+    pub page: Option<usize>,
+}
+
+/// The sample in a body or, for what it does not say, in a query. `pages` are those configured.
+///
+/// # Errors
+/// [`RumReason::Missing`] or [`RumReason::Number`]: there is no `t_done`, or it is no load time.
+pub fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
+    let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
+    let millis = millis(value("t_done").ok_or(RumReason::Missing)?).ok_or(RumReason::Number)?;
+    let page = value("h.pg").or_else(|| value("page"));
+    let page = page.and_then(|page| pages.iter().position(|known| page.is(known)));
+    Ok(Sample { seconds: millis / 1000.0, page })
+}
+
+/// Digits, and further ones behind a point: no sign, no exponent, no word.
+fn millis(value: form::Value<'_>) -> Option<f64> {
+    let mut text = [0; MAX_NUMBER_BYTES];
+    let mut length = 0;
+    for byte in value.bytes() {
+        *text.get_mut(length)? = byte;
+        length += 1;
+    }
+    let text = str::from_utf8(text.get(..length)?).ok()?;
+    let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(rest) {
+        return None;
+    }
+    text.parse().ok().filter(|millis| *millis <= MAX_MILLIS)
+}
+
+/// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string, or no word of it.
+#[must_use]
+pub fn is_form(content_type: Option<&[u8]>) -> bool {
+    let Some(content_type) = content_type else { return true };
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"application/x-www-form-urlencoded"[..], b"text/plain"].iter().any(|form| essence.eq_ignore_ascii_case(form))
+}
+
+/// The status of a rejection, and a line that says what was wrong.
+#[must_use]
+pub fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
+    match reason {
+        RumReason::Missing => {
+            (StatusCode::BAD_REQUEST, "t_done is missing: send the load time in milliseconds, such as t_done=1234\n")
+        }
+        RumReason::Number => (
+            StatusCode::BAD_REQUEST,
+            "t_done is no load time: send milliseconds from 0 to 600000, such as t_done=1234 or t_done=1234.5\n",
+        ),
+        RumReason::MediaType => (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "this body is no form: send application/x-www-form-urlencoded, or the same as text/plain\n",
+        ),
+        RumReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "this body is longer than 16 KiB\n"),
+        RumReason::Late => (StatusCode::REQUEST_TIMEOUT, "this body did not come in time\n"),
+        RumReason::Cut => (StatusCode::BAD_REQUEST, "this body broke off\n"),
+        RumReason::Method => (StatusCode::METHOD_NOT_ALLOWED, "send GET or POST\n"),
+    }
+}
+
+impl From<Unread> for RumReason {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::TooLarge => Self::TooLarge,
+            Unread::Late => Self::Late,
+            Unread::Cut => Self::Cut,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pages() -> [String; 2] {
+        ["home".to_owned(), "listing".to_owned()]
+    }
+
+    #[test]
+    fn samples_are_read_from_body_and_query() {
+        for (body, query, seconds, page) in [
+            ("t_done=1234", "", 1.234, None),
+            ("", "t_done=1234.5&h.pg=home", 1.2345, Some(0)),
+            ("t_done=0&page=Listing", "", 0.0, Some(1)),
+            ("v=1.737.60&t_done=300&h.pg=listing&page=home&u=https%3A%2F%2Fa.test%2F", "", 0.3, Some(1)),
+            ("t_done=300", "page=home&t_done=1", 0.3, Some(0)),
+            ("t_done=600000&h.pg=unheard-of&page=home", "", 600.0, None),
+            ("T_DONE=%33%30%30", "", 0.3, None),
+            ("t_done=300&t_done=x", "", 0.3, None),
+        ] {
+            assert_eq!(sample(body.as_bytes(), query, &pages()), Ok(Sample { seconds, page }), "{body} {query}");
+        }
+    }
+
+    #[test]
+    fn bad_numbers_are_no_load_time() {
+        for query in ["", "t_done", "x=1", "t_don=1", "t_done1"] {
+            assert_eq!(sample(b"", query, &pages()), Err(RumReason::Missing), "{query}");
+        }
+        for number in [
+            "",
+            "-1",
+            "+1",
+            "%2B1",
+            "1e3",
+            "NaN",
+            "inf",
+            "infinity",
+            "1.",
+            ".5",
+            "1.2.3",
+            "1,5",
+            "0x10",
+            "12 ",
+            " 12",
+            "600000.1",
+            "600001",
+            "99999999999999999999999999",
+            "1%00",
+            "%ff",
+            "١٢",
+            "a",
+        ] {
+            assert_eq!(sample(b"", &format!("t_done={number}"), &pages()), Err(RumReason::Number), "{number}");
+        }
+    }
+
+    #[test]
+    fn forms_are_what_browsers_post() {
+        for form in
+            ["application/x-www-form-urlencoded", "Text/Plain;charset=UTF-8", "application/x-www-form-urlencoded ; a=b"]
+        {
+            assert!(is_form(Some(form.as_bytes())), "{form}");
+        }
+        assert!(is_form(None));
+        for other in ["application/json", "multipart/form-data; boundary=x", "text/plainx", "", ";", "text/html"] {
+            assert!(!is_form(Some(other.as_bytes())), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_judged_without_panic(body in proptest::collection::vec(any::<u8>(), 0..8192), query in "[ -~]{0,200}") {
+            let _ = sample(&body, &query, &pages());
+        }
+
+        #[test]
+        fn any_text_behind_t_done_is_a_sane_time_or_none(text in ".{0,40}") {
+            if let Ok(sample) = sample(format!("t_done={text}").as_bytes(), "", &pages()) {
+                prop_assert!((0.0..=600.0).contains(&sample.seconds), "{} s", sample.seconds);
+            }
+        }
+
+        #[test]
+        fn load_times_read_back(millis in 0_u32..=600_000, part in 0_u32..1000) {
+            prop_assume!(millis < 600_000 || part == 0);
+            let read = sample(format!("t_done={millis}.{part:03}").as_bytes(), "", &pages());
+            let seconds = (f64::from(millis) + f64::from(part) / 1000.0) / 1000.0;
+            prop_assert!(read.is_ok_and(|sample| (sample.seconds - seconds).abs() < 1e-9));
+        }
+    }
+}

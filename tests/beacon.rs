@@ -1,0 +1,265 @@
+//! The beacon by country (spec §8): whose country, from which file, what becomes of the count when the file changes or breaks, and what
+//! the log keeps of what a browser wrote. That it is counted by source and answered with the origin dead is held by `ledger`.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use edgeshim::ids::Country;
+use edgeshim::intake::country::{Countries, CountryError};
+use proptest::prelude::*;
+use support::origin::ClosedPort;
+use support::raw::fetch;
+use support::shim::{Config, run};
+use support::{Metrics, Shim, TempDir, mmdb, temp_dir};
+
+const GIF: &str = "/status/images/beacon.gif";
+const NETWORKS: [(&str, &str); 5] = [
+    ("192.0.2.0/24", "DE"),
+    ("198.51.100.0/24", "US"),
+    ("198.51.100.128/25", "CA"),
+    ("2001:db8::/32", "JP"),
+    ("203.0.113.0/24", "ZZ"),
+];
+
+/// A shim whose balancer, this test, says where a browser is, with a country file of these networks in its folder.
+fn config() -> Config {
+    Shim::config(ClosedPort::new().addr).with(
+        "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[beacon]\ncountry_database = \"geo.mmdb\"\n\
+         [[provider]]\nname = \"fastly\"\n[[provider]]\nname = \"akamai\"",
+    )
+}
+
+fn folder(file: impl AsRef<[u8]>) -> TempDir {
+    let folder = temp_dir();
+    folder.write("geo.mmdb", file);
+    folder
+}
+
+fn send(shim: &Shim, source: &str, client: &str) {
+    let answer = fetch(shim.addr, &format!("{GIF}?source={source}"), &[("X-Forwarded-For", client)]);
+    assert_eq!((answer.status, answer.field("cache-control")), (200, Some("no-store")));
+}
+
+fn beacons(metrics: &Metrics, source: &str, country: &str) -> f64 {
+    metrics.sum("edgeshim_beacons_total", &[("source", source), ("country", country)])
+}
+
+/// Puts a file in the place of another, as tools that fetch them do.
+fn replace(shim: &Shim, file: &[u8]) {
+    let new = shim.dir.write("geo.new", file);
+    fs::rename(new, shim.dir.join("geo.mmdb")).expect("the same folder");
+}
+
+#[test]
+fn beacons_when_a_country_file_is_set_then_counted_by_the_clients_country() {
+    let shim = Shim::start_in(folder(mmdb::countries(&NETWORKS)), config());
+    let start = shim.metrics();
+    for source in ["fastly", "akamai", "other"] {
+        assert!(start.has("edgeshim_beacons_total", &[("source", source), ("country", "other")]), "{}", start.text);
+    }
+    for (source, client, country) in [
+        ("fastly", "192.0.2.7", "DE"),
+        ("fastly", "198.51.100.127", "US"),
+        ("fastly", "198.51.100.128", "CA"),
+        ("akamai", "2001:db8::1", "JP"),
+        ("akamai", "[2001:db8:ffff::1]:443", "JP"),
+        ("akamai", "::ffff:192.0.2.9", "DE"),
+        // Who stands further left is hearsay.
+        ("akamai", "192.0.2.7, 198.51.100.1", "US"),
+        // A code that ISO does not know, an address that the file does not know, and none at all.
+        ("fastly", "203.0.113.9", "other"),
+        ("fastly", "10.0.0.1", "other"),
+        ("fastly", "2001:db9::1", "other"),
+        ("fastly", "unknown", "other"),
+        ("unheard-of", "192.0.2.7", "DE"),
+    ] {
+        let counted = if source == "unheard-of" { "other" } else { source };
+        let before = beacons(&shim.metrics(), counted, country);
+        send(&shim, source, client);
+        let metrics = shim.metrics();
+        assert!(
+            (beacons(&metrics, counted, country) - before - 1.0).abs() < 0.1,
+            "{source} {client}: {}",
+            metrics.text
+        );
+    }
+    let metrics = shim.metrics();
+    assert!((metrics.sum("edgeshim_beacons_total", &[]) - 12.0).abs() < 0.1, "{}", metrics.text);
+    assert!(!metrics.text.contains("ZZ"), "{}", metrics.text);
+}
+
+#[test]
+fn country_when_the_peer_is_not_trusted_then_the_peers_own() {
+    let networks = [("127.0.0.0/8", "FR"), ("192.0.2.0/24", "DE")];
+    let untrusted = config().with("[server]\ntrusted_proxies = []");
+    let shim = Shim::start_in(folder(mmdb::countries(&networks)), untrusted);
+    send(&shim, "fastly", "192.0.2.7");
+    assert!((beacons(&shim.metrics(), "fastly", "FR") - 1.0).abs() < 0.1);
+}
+
+#[test]
+fn file_when_replaced_then_read_and_when_broken_then_the_last_good_one_stays() {
+    let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
+    let from = |country: &'static str| {
+        let mut sent = 0;
+        let metrics = shim.wait_metrics(|metrics| {
+            if beacons(metrics, "fastly", country) > 0.0 {
+                return true;
+            }
+            sent += 1;
+            send(&shim, "fastly", "192.0.2.7");
+            false
+        });
+        assert!(sent > 0 && metrics.has("edgeshim_beacons_total", &[("country", country)]));
+    };
+    from("DE");
+    replace(&shim, &mmdb::countries(&[("192.0.2.0/24", "AT")]));
+    from("AT");
+    let good = mmdb::countries(&[("192.0.2.0/24", "CH")]);
+    for (broken, said) in [
+        (&good[..good.len() / 2], "is no file in MaxMind's format"),
+        (b"", "is no file in MaxMind's format"),
+        (&mmdb::systems(&["192.0.2.0/24"]), "has no countries in it"),
+    ] {
+        let before = beacons(&shim.metrics(), "fastly", "AT");
+        replace(&shim, broken);
+        shim.wait_stderr(said);
+        send(&shim, "fastly", "192.0.2.7");
+        assert!((beacons(&shim.metrics(), "fastly", "AT") - before - 1.0).abs() < 0.1, "{said}");
+    }
+    fs::remove_file(shim.dir.join("geo.mmdb")).expect("the file");
+    shim.wait_stderr("cannot be read");
+    replace(&shim, &good);
+    from("CH");
+    assert!(shim.stderr().contains("the one read before stays in use"), "{}", shim.stderr());
+}
+
+#[test]
+fn file_when_it_cannot_be_used_then_check_says_what_to_write() {
+    let folder = temp_dir();
+    fs::create_dir(folder.join("folder.mmdb")).expect("a folder");
+    folder.write("text.mmdb", "no such thing");
+    folder.write("systems.mmdb", mmdb::systems(&["192.0.2.0/24"]));
+    folder.write("good.mmdb", mmdb::countries(&NETWORKS));
+    for (file, said) in [
+        ("missing.mmdb", "cannot be read"),
+        ("folder.mmdb", "it is no plain file"),
+        ("text.mmdb", "is no file in MaxMind's format"),
+        ("systems.mmdb", "has no countries in it"),
+    ] {
+        // A second mistake is told beside it.
+        let text = format!("[beacon]\ncountry_database = \"{file}\"\npath = \"beacon.gif\"\n");
+        let config = folder.write("edgeshim.toml", text);
+        let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
+        assert_eq!(code, 1, "{stdout}");
+        let line = stdout
+            .lines()
+            .find(|line| line.contains("beacon.country_database: "))
+            .unwrap_or_else(|| panic!("{stdout}"));
+        assert!(line.contains(file) && line.contains(said) && line.contains("; name "), "{line}");
+        assert!(stdout.contains("beacon.path: ") && stdout.contains("2 problems"), "{stdout}");
+        assert_eq!(run(&["run", "--config", config.to_str().expect("UTF-8")]).0, 2);
+    }
+    let config = folder.write("edgeshim.toml", "[beacon]\ncountry_database = \"good.mmdb\"\n");
+    let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
+    assert_eq!(code, 0, "{stdout}");
+}
+
+#[test]
+fn beacons_when_ten_thousand_strangers_send_them_then_series_and_memory_stay() {
+    let shim = Shim::start_in(folder(mmdb::countries(&NETWORKS)), config());
+    let flood = |from: u32| {
+        let mut client = support::Raw::connect(shim.addr);
+        for chunk in 0..100 {
+            let mut sent = String::new();
+            for n in (0..100).map(|place| from + chunk * 100 + place) {
+                let client = std::net::Ipv4Addr::from(n.wrapping_mul(429_497));
+                let _ = write!(
+                    sent,
+                    "GET {GIF}?source=s{n}&server_identity=p{n}&country=C{n}&id={n} HTTP/1.1\r\nHost: h{n}.test\r\n\
+                     X-Forwarded-For: {client}\r\nX-CDN-Provider: c{n}\r\n\r\n"
+                );
+            }
+            client.send(&sent);
+            for _ in 0..100 {
+                assert_eq!(client.response().expect("an answer").status, 200);
+            }
+        }
+    };
+    // So that what the countries of this file make is made.
+    for (network, _) in NETWORKS {
+        send(&shim, "x", network.split_once('/').expect("a network").0);
+    }
+    flood(0);
+    let (before, rss) = (shim.metrics(), shim.rss_kib());
+    flood(10_000);
+    let after = shim.metrics();
+    assert_eq!(after.series_count(), before.series_count(), "{}", after.text);
+    assert!((after.sum("edgeshim_beacons_total", &[("source", "other")]) - 20_005.0).abs() < 0.1);
+    let grown = shim.rss_kib().saturating_sub(rss);
+    assert!(grown < 4 << 10, "grown by {grown} KiB from {rss} KiB");
+}
+
+#[test]
+fn log_when_a_browser_writes_long_values_then_each_is_cut_and_escaped() {
+    let shim = Shim::start(Shim::config(ClosedPort::new().addr).with("[access_log]\noutput = \"file:access.log\""));
+    let long = "x".repeat(5000);
+    let target = format!("{GIF}?source=fastly&server_identity={long}&reason=%22%0a&id=r-7");
+    fetch(shim.addr, &target, &[("Referer", &long), ("User-Agent", "a\"\tb")]);
+    shim.wait_metrics(|metrics| metrics.sum("edgeshim_beacons_total", &[]) > 0.0);
+    let file = shim.dir.join("access.log");
+    assert!(support::wait_until(support::PATIENCE, || fs::read_to_string(&file).is_ok_and(|log| log.ends_with('\n'))));
+    let text = fs::read_to_string(&file).expect("a log");
+    let line: serde_json::Value = serde_json::from_str(&text).expect("one line of JSON");
+    let kept = "x".repeat(256);
+    assert_eq!(line["path"], format!("{GIF}?source=fastly&server_identity={kept}&reason=%22%0a&id=r-7"));
+    assert_eq!((&line["referer"], &line["user_agent"]), (&kept.into(), &"a\"\tb".into()));
+}
+
+fn open(file: &[u8]) -> Result<Countries, CountryError> {
+    let folder = temp_dir();
+    Countries::open(&folder.write("geo.mmdb", file))
+}
+
+#[test]
+fn countries_when_asked_by_mapped_addresses_then_as_the_bare_ones() {
+    let countries = open(&mmdb::countries(&NETWORKS)).expect("a country file");
+    for (address, country) in [("192.0.2.1", "DE"), ("::ffff:192.0.2.1", "DE"), ("::", "other"), ("2001:db8::", "JP")] {
+        assert_eq!(countries.of(address.parse().expect("an address")).as_str(), country, "{address}");
+    }
+}
+
+#[test]
+fn countries_when_the_file_is_a_device_or_a_folder_then_refused_at_once() {
+    for path in ["/dev/zero", "/dev/null", "/proc/self"] {
+        assert!(matches!(Countries::open(Path::new(path)), Err(CountryError::Read(_))), "{path}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_file_when_opened_then_refused_or_asked_without_panic(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+        address in any::<u128>(),
+    ) {
+        let mut file = mmdb::countries(&NETWORKS);
+        for (place, byte) in flips {
+            let place = place.index(file.len());
+            file[place] = byte;
+        }
+        if !whole {
+            file.truncate(cut.index(file.len()));
+        }
+        if let Ok(countries) = open(&file) {
+            for address in [IpAddr::from(address.to_be_bytes()), IpAddr::from([192, 0, 2, 1]), IpAddr::from([198, 51, 100, 200])] {
+                prop_assert!(countries.of(address).index() < Country::COUNT);
+            }
+        }
+    }
+}
