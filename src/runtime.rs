@@ -191,6 +191,7 @@ impl Runtime {
             classes: self.classes.clone(),
             host: self.host.clone(),
             fallback_host: self.fallback_host.clone(),
+            server_timing: settings.rum.path.is_some(),
             ledger: self.metrics.ledger(&self.labels),
         });
         (layers.over(Arc::clone(&client)), client)

@@ -51,10 +51,10 @@ fn origin() -> std::net::SocketAddr {
     address
 }
 
-fn shim(origin: std::net::SocketAddr) -> Server {
+fn shim(origin: std::net::SocketAddr, further: &str) -> Server {
     let text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[origin]\nurl = \"http://{origin}\"\n[[provider]]\nname = \"fastly\"\n\
-         [[class]]\nname = \"html\"\npath = [\"*.html\"]\ncache = {{ mode = \"default\", ttl = \"5s\" }}\n"
+         [[class]]\nname = \"html\"\npath = [\"*.html\"]\ncache = {{ mode = \"default\", ttl = \"5s\" }}\n{further}"
     );
     let settings = config::parse(&text, "test.toml", Path::new(".")).unwrap();
     let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
@@ -63,7 +63,7 @@ fn shim(origin: std::net::SocketAddr) -> Server {
 }
 
 /// Sends `pull` so often and reads each answer; the buffers are on the stack.
-fn drive(stream: &mut TcpStream, pull: &[u8], rounds: u32) {
+fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
     let mut buffer = [0; 4096];
     for _ in 0..rounds {
         stream.write_all(pull).unwrap();
@@ -78,13 +78,20 @@ fn drive(stream: &mut TcpStream, pull: &[u8], rounds: u32) {
 
 #[test]
 fn pull_when_in_steady_state_then_costs_a_fixed_number_of_allocations() {
-    let server = shim(origin());
-    let mut stream = TcpStream::connect(server.tcp_address().unwrap()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    for (name, pull, limit) in [("small", PULL, LIMIT_SMALL), ("rich", RICH_PULL, LIMIT_RICH)] {
-        drive(&mut stream, pull, 200);
+    let servers = ["", "[rum]\npath = \"/rum\"\n"].map(|further| shim(origin(), further));
+    let [plain, timing] = servers.each_ref().map(|server| {
+        let stream = TcpStream::connect(server.tcp_address().unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    });
+    for (name, stream, pull, limit) in [
+        ("small", &plain, PULL, LIMIT_SMALL),
+        ("rich", &plain, RICH_PULL, LIMIT_RICH),
+        ("small with Server-Timing", &timing, PULL, LIMIT_SMALL + 1.0),
+    ] {
+        drive(stream, pull, 200);
         let region = Region::new(ALLOCATOR);
-        drive(&mut stream, pull, ROUNDS);
+        drive(stream, pull, ROUNDS);
         let change = region.change();
         let count = f64::from(u32::try_from(change.allocations + change.reallocations).unwrap()) / f64::from(ROUNDS);
         println!("{name}: {count:.2} allocations and {} bytes a pull", change.bytes_allocated / ROUNDS as usize);

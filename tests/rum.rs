@@ -1,4 +1,5 @@
-//! RUM (spec §8): load times from browsers into a histogram for each CDN and page, garbage that is told and counted.
+//! RUM (spec §8): load times from browsers into a histogram for each CDN and page, garbage that is told and counted, and Server-Timing,
+//! by which a page learns which CDN served it.
 
 mod support;
 
@@ -320,6 +321,48 @@ fn path_when_it_is_the_beacons_then_check_refuses() {
         assert_eq!(code, 1, "{stdout}");
         assert!(stdout.contains(said), "{stdout}");
     }
+}
+
+/// Milliseconds in a value of ours for this provider.
+fn duration(value: &str, provider: &str) -> f64 {
+    let rest =
+        value.strip_prefix(&format!("cdn;desc=\"{provider}\", origin;dur=")).unwrap_or_else(|| panic!("{value}"));
+    let (whole, part) = rest.split_once('.').unwrap_or_else(|| panic!("{value}"));
+    assert!(part.len() == 3 && !whole.is_empty(), "{value}");
+    rest.parse().unwrap_or_else(|_| panic!("{value}"))
+}
+
+#[test]
+fn server_timing_when_rum_is_on_then_stands_beside_the_origins() {
+    const PAUSE: Duration = Duration::from_millis(30);
+    let origin = Origin::start(|request, conn| {
+        std::thread::sleep(PAUSE); // How long this origin takes; what is measured below.
+        let own = ("Server-Timing", "db;dur=53.2");
+        match request.target.as_str() {
+            "/304" => origin::answer(request, conn, 304, &[("ETag", "\"a\""), own], b""),
+            "/500" => origin::answer(request, conn, 500, &[own], b""),
+            "/plain" => origin::answer(request, conn, 200, &[("Content-Type", "text/html")], b"x"),
+            _ => origin::answer(request, conn, 200, &[own, ("Content-Type", "text/html")], &b"x".repeat(4000)),
+        }
+    });
+    let shim = Shim::start(config(origin.addr));
+    for (target, fields, provider, own) in [
+        ("/plain", vec![FASTLY], "fastly", false),
+        ("/", vec![FASTLY, ("Accept-Encoding", "gzip")], "fastly", true),
+        ("/", vec![], "none", true),
+        ("/", vec![("X-CDN-Provider", "unheard-of")], "other", true),
+        ("/304", vec![("X-CDN-Provider", "Akamai"), ("If-None-Match", "\"a\"")], "akamai", true),
+    ] {
+        let answer = fetch(shim.addr, target, &fields);
+        let mut values = answer.fields_named("server-timing");
+        let ours = values.pop().unwrap_or_else(|| panic!("{answer:?}"));
+        assert!(duration(ours, provider) >= 30.0, "{ours}");
+        assert_eq!(values, if own { vec!["db;dur=53.2"] } else { vec![] }, "{target}");
+    }
+    // A page of ours did not come from the origin, whatever it answered.
+    let page = fetch(shim.addr, "/500", &[FASTLY, ("Accept", "text/html")]);
+    assert_eq!((page.status, page.field("server-timing")), (500, None));
+    assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[FASTLY]).field("server-timing"), None);
 }
 
 #[test]

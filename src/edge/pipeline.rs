@@ -26,7 +26,8 @@ use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
 use crate::origin::{self, OriginBody, forward};
-use crate::wire::names::CONTENT_LENGTH;
+use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
+use crate::wire::server_timing::ServerTiming;
 
 /// The body of an answer when it leaves the last layer.
 pub type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<OriginBody>>>>>>;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub host: Option<HeaderValue>,
     /// The origin's own authority, for a request without a Host.
     pub fallback_host: HeaderValue,
+    /// Whether browsers are told which CDN served them (Server-Timing).
+    pub server_timing: bool,
     /// Where everything is counted.
     pub ledger: Ledger,
 }
@@ -78,6 +81,7 @@ struct ForwardSettings {
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
     loop_id: HeaderValue,
+    server_timing: Option<ServerTiming>,
 }
 
 impl Layers {
@@ -86,12 +90,14 @@ impl Layers {
     pub fn new(parts: Parts) -> Self {
         let ledger = Arc::new(parts.ledger);
         let classes = Arc::new(parts.classes);
+        let server_timing = parts.server_timing.then(|| ServerTiming::new(ledger.providers()));
         let forward = ForwardSettings {
             identity: parts.identify.header.clone(),
             providers: parts.identify.providers.iter().filter_map(|name| HeaderValue::from_str(name).ok()).collect(),
             host: parts.host,
             fallback_host: parts.fallback_host,
             loop_id: HeaderValue::from_static(super::observe::PSEUDONYM),
+            server_timing,
         };
         Self {
             observe: ObserveLayer::new(parts.observe, Arc::clone(&classes), Arc::clone(&ledger)),
@@ -193,8 +199,14 @@ async fn to_origin(
         head.headers.remove(CONTENT_LENGTH);
     }
     let sent = Instant::now();
-    let (head, body) = origin.call(head, body).await?.into_parts();
+    let (mut head, body) = origin.call(head, body).await?.into_parts();
     let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
+    // A 304 has it too: it renews what a browser has kept (RFC 9111 §4.3.4), and another CDN may have brought that.
+    if let Some(timing) = &settings.server_timing
+        && let Some(value) = timing.value(ctx.provider.index(), micros)
+    {
+        head.headers.append(&SERVER_TIMING, value);
+    }
     let facts = Facts { origin_status: Some(head.status.as_u16()), origin_us: Some(micros), ..Facts::new(ctx.class) };
     Ok(EdgeResponse { head, body, facts })
 }
@@ -310,6 +322,7 @@ mod tests {
             classes: Classes::new(Vec::new()).unwrap(),
             host: None,
             fallback_host: HeaderValue::from_static("localhost"),
+            server_timing: false,
             ledger: metrics.ledger(&crate::metrics::Labels::default()),
         })
     }

@@ -338,6 +338,11 @@ impl Ledger {
         self.metrics
     }
 
+    /// The labels of all providers, in the order of their ids.
+    pub fn providers(&self) -> impl Iterator<Item = &'static str> {
+        self.providers.iter().copied()
+    }
+
     /// The label of a provider.
     #[must_use]
     pub fn provider(&self, id: ProviderId) -> &'static str {

@@ -1,4 +1,4 @@
-//! What header fields say on the wire: names, lists, weights, tags, hosts, hops, addresses, ids and framing.
+//! What header fields say on the wire: names, lists, weights, tags, hosts, hops, addresses, ids, timings and framing.
 //!
 //! Pure functions on bytes and `http::HeaderMap`: no socket, no future, no clock, no configuration. A field's name is
 //! spelt here and nowhere else ([`names`]). All of it runs on what strangers sent, mostly once or twice a request, so
@@ -15,5 +15,6 @@ pub mod host;
 pub mod ids;
 pub mod names;
 pub mod quality;
+pub mod server_timing;
 pub mod tokens;
 pub mod vary;
