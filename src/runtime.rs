@@ -19,7 +19,7 @@ use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::policy::{Action, Guard};
 use crate::edge::gzip::policy::{Skip, TypePatterns};
-use crate::edge::gzip::{GzipMemory, GzipSettings};
+use crate::edge::gzip::{Found, GzipMemory, GzipSettings};
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::LocalSettings;
 use crate::edge::observe::ObserveSettings;
@@ -111,6 +111,7 @@ impl Runtime {
             cache_actions: Action::ALL.iter().map(|action| action.as_str()).collect(),
             cache_guards: Guard::ALL.iter().map(|guard| guard.as_str()).collect(),
             gzip_skips: Skip::LABELS.to_vec(),
+            gzip_found: Found::LABELS.to_vec(),
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
             countries: settings.beacon.country_database.is_some(),
             rum_pages: settings.rum.path.as_ref().map(|_| settings.rum.pages.iter().map(|page| intern(page)).collect()),

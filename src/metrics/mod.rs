@@ -220,6 +220,8 @@ pub struct Labels {
     pub cache_guards: Vec<&'static str>,
     /// Why `gzip` left a body alone, in the order of the ids.
     pub gzip_skips: Vec<&'static str>,
+    /// What `gzip` found in its store of twins, in the order of the ids.
+    pub gzip_found: Vec<&'static str>,
     /// Accepted `source` values of beacons, in order; `other` is added.
     pub beacon_sources: Vec<&'static str>,
     /// Whether beacons are counted by country too.
@@ -239,6 +241,7 @@ pub struct Ledger {
     refused: Vec<[Counter; Reason::ALL.len()]>,
     per_class: Vec<ClassRow>,
     gzip_skipped: Vec<Counter>,
+    gzip_twins: Vec<Counter>,
     guards: Vec<Counter>,
     beacons: Beacons,
     rum: Option<Rum>,
@@ -316,6 +319,11 @@ impl Ledger {
                 .gzip_skips
                 .iter()
                 .map(|reason| counter!("edgeshim_gzip_skipped_total", "reason" => *reason))
+                .collect(),
+            gzip_twins: labels
+                .gzip_found
+                .iter()
+                .map(|result| counter!("edgeshim_gzip_twins_total", "result" => *result))
                 .collect(),
             guards: labels
                 .cache_guards
@@ -427,6 +435,13 @@ impl Ledger {
     /// Counts a body that was not compressed, by the id of why.
     pub fn gzip_skipped(&self, reason: usize) {
         if let Some(counter) = self.gzip_skipped.get(reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a pull that a twin could answer, by the id of what came of it.
+    pub fn gzip_twin(&self, found: usize) {
+        if let Some(counter) = self.gzip_twins.get(found) {
             counter.increment(1);
         }
     }
@@ -597,6 +612,7 @@ fn describe() {
         ("edgeshim_gzip_input_bytes_total", Unit::Bytes, "Body bytes that went into the compressor."),
         ("edgeshim_gzip_output_bytes_total", Unit::Bytes, "Body bytes that came out of the compressor."),
         ("edgeshim_gzip_skipped_total", Unit::Count, "Bodies that went out as they came, by why."),
+        ("edgeshim_gzip_twins_total", Unit::Count, "Pulls that a kept gzip twin could answer, by what came of it."),
         ("edgeshim_cache_rewrites_total", Unit::Count, "Answers whose Cache-Control was rewritten."),
         ("edgeshim_cache_guards_total", Unit::Count, "Answers that a guard kept out of shared caches, or reports."),
         ("edgeshim_refused_total", Unit::Count, "Requests refused, by reason."),
@@ -641,6 +657,7 @@ mod tests {
             cache_actions: vec!["tidied"],
             cache_guards: vec!["set_cookie"],
             gzip_skips: vec!["off", "type"],
+            gzip_found: vec!["hit"],
             beacon_sources: vec!["fastly"],
             ..Labels::default()
         })

@@ -22,7 +22,7 @@ use crate::metrics::Ledger;
 
 /// Input that is compressed before others have their turn, if level 4 does it: some 1.3 ms. A page has its turn as a whole then, and its
 /// compressor's quarter of a megabyte is fetched into the processor's cache once.
-const BYTES_PER_TURN: usize = 128 * 1024;
+pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 /// Input that is compressed in one go.
 const BYTES_PER_STEP: usize = 32 * 1024;
 /// What a step costs beside its bytes, in bytes: so many tiny frames are a turn's work as well.
@@ -55,8 +55,8 @@ enum Job {
     Pass,
     Deflate(Deflater),
     Inflate(Inflater),
-    /// The rest of the twin's bytes.
-    Twin(Bytes),
+    /// The bytes are there, compressed.
+    Ready(Bytes),
 }
 
 /// What was read before it was known what becomes of it.
@@ -136,10 +136,24 @@ impl<B> GzipBody<B> {
     }
 
     /// The twin goes out in the place of what was read ahead.
-    pub(super) fn twin(mut self, twin: Twin, class: ClassId, ledger: &Ledger) -> Self {
+    pub(super) fn twin(self, twin: Twin, class: ClassId, ledger: &Ledger) -> Self {
         // Counted with the head: these bytes are there, whoever stays to read them.
         ledger.gzip(class, self.bytes_ahead(), twin.gzip.len() as u64);
-        let mut work = Work::new(Job::Twin(twin.gzip));
+        self.ready(twin.gzip)
+    }
+
+    /// All of it was read ahead, and is compressed in one go.
+    pub(super) fn whole(self, mut deflater: Deflater) -> Self {
+        for frame in self.ahead().into_iter().flat_map(|ahead| &ahead.frames) {
+            deflater.take(frame, false);
+        }
+        deflater.finish();
+        let gzip = deflater.emit();
+        self.ready(gzip)
+    }
+
+    fn ready(mut self, gzip: Bytes) -> Self {
+        let mut work = Work::new(Job::Ready(gzip));
         work.trailers = self.work.take().and_then(|work| work.ahead.trailers);
         if let Some(trailers) = &mut work.trailers {
             remove_digests(trailers);
@@ -259,16 +273,16 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                         *spent += made.len() / 4;
                         made
                     }
-                    Job::Pass | Job::Twin(_) => std::mem::take(input),
+                    Job::Pass | Job::Ready(_) => std::mem::take(input),
                 };
                 if !made.is_empty() {
                     return Poll::Ready(Some(Ok(Frame::data(made))));
                 }
                 continue;
             }
-            if let Job::Twin(twin) = job {
+            if let Job::Ready(gzip) = job {
                 *finished = true;
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(twin)))));
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(gzip)))));
             }
             match poll_source(ahead, this.inner.as_mut(), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -293,7 +307,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                             return Poll::Ready(Some(Ok(Frame::data(deflater.emit()))));
                         }
                         Job::Inflate(inflater) => inflater.finish()?,
-                        Job::Pass | Job::Twin(_) => {}
+                        Job::Pass | Job::Ready(_) => {}
                     }
                 }
                 Poll::Pending => {
@@ -329,7 +343,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
             Some(Work { job: Job::Pass, ahead, .. }) if self.is_whole_ahead() && ahead.trailers.is_none() => {
                 SizeHint::with_exact(ahead.bytes)
             }
-            Some(Work { job: Job::Twin(twin), trailers: None, .. }) => SizeHint::with_exact(twin.len() as u64),
+            Some(Work { job: Job::Ready(gzip), trailers: None, .. }) => SizeHint::with_exact(gzip.len() as u64),
             Some(_) => SizeHint::default(),
         }
     }

@@ -13,12 +13,22 @@ use crate::metrics::Ledger;
 /// RFC 1952 §2.3.1: deflate, no name, no time, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// Room for output: a socket buffer's worth, so that hyper writes it at once.
-const OUTPUT_BYTES: usize = 16 * 1024;
+pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
 /// Compressors that a worker keeps for its next answers; each holds some 270 KiB.
 const SPARES: usize = 4;
 
 thread_local! {
     static SPARE: RefCell<Vec<(u32, Compress)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many times as long as level 4 a level takes, at most.
+pub(super) fn weight(level: u32) -> usize {
+    match level {
+        0..=5 => 1,
+        6 => 2,
+        7 => 3,
+        _ => 5,
+    }
 }
 
 /// A compressor with its member's head, checksum and end; counts itself when dropped.
@@ -39,13 +49,21 @@ pub(super) struct Deflater {
 }
 
 impl Deflater {
-    /// `draft` becomes the body's twin.
-    pub(super) fn new(level: u32, unbuffered: bool, draft: Option<Draft>, class: ClassId, ledger: Arc<Ledger>) -> Self {
+    /// With room for `expected` bytes at first; `draft` becomes the body's twin.
+    pub(super) fn new(
+        level: u32,
+        expected: usize,
+        unbuffered: bool,
+        draft: Option<Draft>,
+        class: ClassId,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        // The last one given back is the likeliest to be in the processor's cache still.
         let spare = SPARE.with_borrow_mut(|spares| {
-            let position = spares.iter().position(|(spare_level, _)| *spare_level == level)?;
+            let position = spares.iter().rposition(|(spare_level, _)| *spare_level == level)?;
             Some(spares.swap_remove(position).1)
         });
-        let mut output = BytesMut::with_capacity(OUTPUT_BYTES);
+        let mut output = BytesMut::with_capacity(expected.max(1024));
         output.extend_from_slice(&HEADER);
         Self {
             deflate: Some(spare.unwrap_or_else(|| Compress::new(Compression::new(level), false))),
@@ -62,14 +80,9 @@ impl Deflater {
         }
     }
 
-    /// How many times longer than level 4 it takes at most.
+    /// See [`weight`].
     pub(super) fn weight(&self) -> usize {
-        match self.level {
-            0..=5 => 1,
-            6 => 2,
-            7 => 3,
-            _ => 5,
-        }
+        weight(self.level)
     }
 
     /// Compresses `input`; `last` says that no more has come so far.

@@ -3,7 +3,8 @@
 //! **Place:** outside of `cache_control`, which must see the origin's own fields; inside `whoopsie`, whose pages bring their own twin.
 //! **Reads:** method, Accept-Encoding, Range, If-Range, If-Match, If-None-Match, host and target; the answer's status, type, length,
 //! tag and the fields that forbid compression (see [`policy`]).
-//! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`.
+//! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
+//! `edgeshim_gzip_twins_total`.
 //! **Cost:** one look at Accept-Encoding; for an answer that is compressed the compressor's, whose state is kept for the next one, or,
 //! where its twin is kept (`twins.rs`), a checksum.
 //! **Can fail:** as the body below it does, and where the origin's gzip is broken; a compressor on memory has no errors of its own.
@@ -22,11 +23,13 @@ use http::{HeaderValue, Method, StatusCode, request};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use body::BYTES_PER_TURN;
 pub use body::GzipBody;
-use deflate::Deflater;
+use deflate::{Deflater, OUTPUT_BYTES};
 use inflate::Inflater;
 pub use policy::GzipSettings;
 use policy::{Asked, Skip, Verdict};
+pub use twins::Found;
 use twins::{Draft, Key, Loan, Twin, Twins, WeakTags};
 
 use super::request::class::Classes;
@@ -160,6 +163,9 @@ struct Undecided<B> {
 enum Question {
     /// Whether there are `gzip.min_bytes` of it.
     Length,
+    /// Whether all of it comes at once: then it is compressed in one go, while the compressor is in the processor's cache, and its length
+    /// is known.
+    Whole { key: Option<Key> },
     /// Whether it is the body that this twin was made from.
     Twin { twin: Twin, key: Key },
 }
@@ -185,7 +191,7 @@ where
         let Some(undecided) = slot else { return Poll::Pending };
         let goal = match &undecided.question {
             Question::Length => shared.settings.min_bytes,
-            Question::Twin { .. } => u64::MAX,
+            Question::Whole { .. } | Question::Twin { .. } => u64::MAX,
         };
         ready!(undecided.answer.body.poll_ahead(cx, goal));
         match slot.take() {
@@ -250,7 +256,20 @@ impl Shared {
             let answer = answer.map(|inner| GzipBody::undecided(inner, Some(loan)));
             return Err(Box::new(Undecided { answer, question: Question::Twin { twin, key } }));
         }
-        Ok(self.compress(answer.map(GzipBody::plain), key.map(|(_, key)| key)))
+        let key = key.map(|(_, key)| key);
+        if key.is_some() {
+            self.ledger.gzip_twin(Found::Miss as usize);
+        }
+        if length > self.turn() || policy::is_unbuffered(&answer.head.headers) {
+            return Ok(self.compress(answer.map(GzipBody::plain), key));
+        }
+        let answer = answer.map(|inner| GzipBody::undecided(inner, None));
+        Err(Box::new(Undecided { answer, question: Question::Whole { key } }))
+    }
+
+    /// Bytes that may be compressed in one go.
+    fn turn(&self) -> u64 {
+        (BYTES_PER_TURN / deflate::weight(self.settings.level)) as u64
     }
 
     /// The key of an answer's twin, where it may have one.
@@ -267,10 +286,14 @@ impl Shared {
     fn compress<B>(&self, mut answer: EdgeResponse<GzipBody<B>>, key: Option<Key>) -> EdgeResponse<GzipBody<B>> {
         let draft = key.zip(self.memory.twins.as_ref()).and_then(|(key, twins)| Draft::new(twins, key));
         let unbuffered = policy::is_unbuffered(&answer.head.headers);
+        let ahead = answer.body.bytes_ahead();
+        let whole = answer.body.is_whole_ahead() && ahead <= self.turn();
+        // Markup shrinks to a quarter; what does not asks for more room.
+        let room = if whole { usize::try_from(ahead / 4 + 512).unwrap_or(OUTPUT_BYTES) } else { OUTPUT_BYTES };
         let (class, ledger) = (answer.facts.class, Arc::clone(&self.ledger));
-        let deflater = Deflater::new(self.settings.level, unbuffered, draft, class, ledger);
+        let deflater = Deflater::new(self.settings.level, room, unbuffered, draft, class, ledger);
         policy::apply(Verdict::Compress, &mut answer.head);
-        answer.map(|body| body.deflate(deflater))
+        answer.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
 
     /// The answer, now that enough of it has been read.
@@ -283,12 +306,25 @@ impl Shared {
                 answer
             }
             Question::Length => self.compress(answer, None),
-            Question::Twin { twin, .. } if answer.body.is_whole_ahead() && answer.body.crc_ahead() == twin.crc => {
+            Question::Whole { key } => self.compress(answer, key),
+            Question::Twin { twin, key } => {
+                let whole = answer.body.is_whole_ahead();
+                let same = whole && answer.body.crc_ahead() == twin.crc;
+                let found = if same {
+                    Found::Hit
+                } else if whole {
+                    Found::Changed
+                } else {
+                    Found::Miss
+                };
+                self.ledger.gzip_twin(found as usize);
+                if !same {
+                    return self.compress(answer, Some(key));
+                }
                 policy::apply(Verdict::Compress, &mut answer.head);
                 let class = answer.facts.class;
                 answer.map(|body| body.twin(twin, class, &self.ledger))
             }
-            Question::Twin { key, .. } => self.compress(answer, Some(key)),
         }
     }
 }

@@ -18,6 +18,22 @@ const OVERHEAD_BYTES: u64 = 128;
 /// Tags that are remembered as weak.
 const WEAK_TAGS: usize = 4096;
 
+/// What came of a pull that a twin could answer: the label `result` of `edgeshim_gzip_twins_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Its twin.
+    Hit,
+    /// No twin; or none that could be compared, since the body came too slowly or too much is on loan.
+    Miss,
+    /// A twin of other bytes than the origin's.
+    Changed,
+}
+
+impl Found {
+    /// The labels, in the order of the ids.
+    pub const LABELS: [&'static str; 3] = ["hit", "miss", "changed"];
+}
+
 /// Which body: a hash of host and target, of the tag, and the length. Another body with the same key has another checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
