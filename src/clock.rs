@@ -19,6 +19,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
     static EPOCH: Instant = Instant::now();
+    static TURN: Cell<u64> = const { Cell::new(1) };
     static NOW_MS: Cell<u64> = const { Cell::new(1) };
     static GIVE_WAY: Cell<fn(&mut Context<'_>)> = const { Cell::new(wake_at_once) };
     static DEADLINES: RefCell<Vec<Arc<Entry>>> = const { RefCell::new(Vec::new()) };
@@ -120,6 +121,18 @@ pub fn wake_all() {
     });
 }
 
+/// Begins a turn: called when the sockets have been looked at for whoever gave way.
+pub fn begin_turn() {
+    TURN.set(TURN.get().wrapping_add(1));
+}
+
+/// The turn that runs on this worker. Who gave way in it rests until there is another, however often it is polled: hyper polls a body 16
+/// times in a row whatever it answers, and then wakes its own task at once.
+#[must_use]
+pub fn turn() -> u64 {
+    TURN.get()
+}
+
 /// Ends the turn of the task of `cx`, which has to return `Pending` now: it is polled again when others have had theirs.
 pub fn give_way(cx: &mut Context<'_>) {
     GIVE_WAY.get()(cx);
@@ -132,6 +145,7 @@ pub fn on_give_way(how: fn(&mut Context<'_>)) {
 }
 
 fn wake_at_once(cx: &mut Context<'_>) {
+    begin_turn();
     cx.waker().wake_by_ref();
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -182,6 +183,16 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<List
     Ok(Workers { threads, handles })
 }
 
+/// Wakes a task that gave way.
+struct NextTurn(Waker);
+
+impl Wake for NextTurn {
+    fn wake(self: Arc<Self>) {
+        clock::begin_turn();
+        self.0.wake_by_ref();
+    }
+}
+
 fn run(
     slot: &'static Slot,
     drain: &Arc<Drain>,
@@ -191,8 +202,9 @@ fn run(
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     clock::on_give_way(|cx| {
-        // Wakes the task after the runtime's next look at the sockets.
-        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        // The runtime wakes it after its next look at the sockets.
+        let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
+        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
     });
     tokio.block_on(async {
         let current = Mutex::new(Current::new(slot.load(), Runtime::stack));

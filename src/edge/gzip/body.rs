@@ -46,6 +46,8 @@ struct Work {
     trailers: Option<HeaderMap>,
     /// Work since the last turn ended.
     spent: usize,
+    /// The turn in which it gave way.
+    rests: Option<u64>,
     idle: Idle,
     finished: bool,
 }
@@ -103,7 +105,16 @@ impl Idle {
 impl Work {
     fn new(job: Job) -> Self {
         let ahead = Ahead::default();
-        Self { ahead, job, input: Bytes::new(), trailers: None, spent: 0, idle: Idle::default(), finished: false }
+        Self {
+            ahead,
+            job,
+            input: Bytes::new(),
+            trailers: None,
+            spent: 0,
+            rests: None,
+            idle: Idle::default(),
+            finished: false,
+        }
     }
 }
 
@@ -245,7 +256,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
         let Some(work) = this.work else { return this.inner.poll_frame(cx) };
-        let Work { ahead, job, input, trailers, spent, idle, finished } = &mut **work;
+        let Work { ahead, job, input, trailers, spent, rests, idle, finished } = &mut **work;
         if let Job::Pass = job {
             return poll_source(ahead, this.inner, cx);
         }
@@ -253,8 +264,13 @@ impl<B: EdgeBody> Body for GzipBody<B> {
             if *finished {
                 return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
+            if *rests == Some(clock::turn()) {
+                return Poll::Pending;
+            }
+            *rests = None;
             if *spent >= BYTES_PER_TURN {
                 *spent = 0;
+                *rests = Some(clock::turn());
                 clock::give_way(cx);
                 return Poll::Pending;
             }
@@ -311,7 +327,6 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                     }
                 }
                 Poll::Pending => {
-                    *spent = 0;
                     if let Job::Deflate(deflater) = job
                         && deflater.holds_back()
                         && idle.poll(cx)
