@@ -243,6 +243,21 @@ fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
             let answer = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", said)]);
             assert_eq!(answer.fields_named("retry-after"), [wanted], "{said}, {accept}");
         }
+        // The page's own countdown starts from the same.
+        let page = page(&raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", said)]));
+        let seconds = wanted.parse().unwrap_or(0);
+        assert!(page.contains(&format!(" data-seconds=\"{seconds}\"")), "{said}: {page}");
+    }
+}
+
+#[test]
+fn countdown_when_the_page_answers_what_is_not_repeatable_then_is_left_out() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    for (method, counts) in [("GET", true), ("POST", false), ("PUT", false), ("DELETE", false), ("OPTIONS", false)] {
+        let page = page(&raw::exchange(shim.addr, raw::request(method, "/", &[BROWSER], b"")));
+        assert_eq!(page.contains("data-seconds="), counts, "{method}");
+        assert!(page.contains("id=\"again\" href=\"\""), "{method}: the link is there all the same");
     }
 }
 
@@ -438,6 +453,7 @@ fn beacon_when_the_page_is_opened_then_names_provider_cause_and_request() {
     assert_eq!(path, "/status/images/beacon.gif");
     let pairs: BTreeSet<_> = query.split('&').collect();
     assert!(pairs.contains("source=fastly") && pairs.contains("id=req-1"), "{query}");
+    assert!(pairs.contains("server_identity="), "{query}");
     assert!(pairs.iter().any(|pair| pair.strip_prefix("reason=").is_some_and(|cause| !cause.is_empty())), "{query}");
 
     let seen = origin.count();

@@ -51,7 +51,7 @@ pub struct WhoopsieLayer {
 
 struct Shared {
     settings: WhoopsieSettings,
-    retry_after: HeaderValue,
+    retry_after: RetryAfter,
     classes: Arc<Classes>,
     ledger: Arc<Ledger>,
 }
@@ -60,7 +60,9 @@ impl WhoopsieLayer {
     /// Decides by `settings` and the classes, counts in `ledger`.
     #[must_use]
     pub fn new(settings: WhoopsieSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
-        let retry_after = HeaderValue::from(settings.retry_after.as_secs().max(1));
+        let seconds = settings.retry_after.as_secs().max(1);
+        let retry_after =
+            RetryAfter { field: HeaderValue::from(seconds), seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
         Self { shared: Arc::new(Shared { settings, retry_after, classes, ledger }) }
     }
 }
@@ -154,7 +156,7 @@ where
             }
             Err(fault) => {
                 tracing::debug!(%fault, "no answer from the origin");
-                let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause());
+                let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause(), None);
                 let facts = Facts { cause: Some(fault.cause()), locale, ..Facts::new(this.asked.ctx.class) };
                 EdgeResponse { head, body: WhoopsieBody::Page { page, tally: Tally::default() }, facts }
             }
@@ -167,6 +169,8 @@ where
 struct Asked {
     ctx: Ctx,
     is_head: bool,
+    /// Whether asking again changes nothing, so that the page may do it by itself.
+    is_repeatable: bool,
     grpc: bool,
     accept: Option<HeaderValue>,
     accept_encoding: Option<HeaderValue>,
@@ -181,6 +185,7 @@ impl Asked {
         Self {
             ctx: request.ctx,
             is_head: request.head.method == Method::HEAD,
+            is_repeatable: matches!(request.head.method, Method::GET | Method::HEAD),
             grpc: headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
             accept: line(headers, &ACCEPT),
             accept_encoding: line(headers, &ACCEPT_ENCODING),
@@ -238,7 +243,9 @@ impl Shared {
     /// The page in the place of an answer of the origin's.
     fn replace(&self, asked: &Asked, origin: &response::Parts, class: crate::ids::ClassId) -> Failure {
         let mode = self.classes.rule(class).whoopsie;
-        let mut failure = self.speak(asked, origin.status, None, mode);
+        let said = origin.headers.get(RETRY_AFTER).and_then(RetryAfter::said);
+        let retry_after = said.unwrap_or_else(|| self.retry_after.clone());
+        let mut failure = self.speak(asked, origin.status, (None, None), mode, retry_after);
         let headers = &mut failure.head.headers;
         let proxy_status = format!("edgeshim; received-status={}", origin.status.as_u16());
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
@@ -256,14 +263,12 @@ impl Shared {
                 headers.append(name, value.clone());
             }
         }
-        if let Some(value) = origin.headers.get(RETRY_AFTER).filter(|value| is_retry_after(value)) {
-            headers.insert(RETRY_AFTER, value.clone());
-        }
         failure
     }
 
-    /// The page, or less, for a request that has no answer: the one place where a fault becomes a status.
-    fn fail(&self, asked: &Asked, cause: Cause) -> Failure {
+    /// The page, or less, for a request that has no answer: the one place where a fault becomes a status. `waiting` is how many requests
+    /// are in line, where that is why.
+    fn fail(&self, asked: &Asked, cause: Cause, waiting: Option<u32>) -> Failure {
         if cause.is_visitors() {
             if cause == Cause::RequestTooLarge {
                 self.ledger.refused(asked.ctx.provider, Reason::BodyTooLarge);
@@ -277,7 +282,7 @@ impl Shared {
             return Failure { head, page: Bytes::new(), locale: None };
         }
         let mode = self.classes.rule(asked.ctx.class).whoopsie;
-        let mut failure = self.speak(asked, cause.status(), Some(cause), mode);
+        let mut failure = self.speak(asked, cause.status(), (Some(cause), waiting), mode, self.retry_after.clone());
         let proxy_status = format!("edgeshim; error={}", cause.proxy_status());
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
             failure.head.headers.insert(&PROXY_STATUS, value);
@@ -285,13 +290,20 @@ impl Shared {
         failure
     }
 
-    fn speak(&self, asked: &Asked, status: StatusCode, cause: Option<Cause>, mode: WhoopsieMode) -> Failure {
+    fn speak(
+        &self,
+        asked: &Asked,
+        status: StatusCode,
+        (cause, waiting): (Option<Cause>, Option<u32>),
+        mode: WhoopsieMode,
+        retry_after: RetryAfter,
+    ) -> Failure {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = status;
         let headers = &mut head.headers;
         headers.reserve(12);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(RETRY_AFTER, self.retry_after.clone());
+        headers.insert(RETRY_AFTER, retry_after.field);
         if let Some(id) = &asked.id {
             headers.insert(&X_REQUEST_ID, id.clone());
         }
@@ -302,6 +314,9 @@ impl Shared {
             pop: "",
             cause: cause.map_or(ORIGIN_STATUS, Cause::as_str),
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            retry_after: asked.is_repeatable.then_some(retry_after.seconds),
+            is_wait: cause == Some(Cause::Overload),
+            waiting,
         };
         let mut locale = None;
         let page = if asked.grpc {
@@ -350,13 +365,27 @@ impl Shared {
     }
 }
 
-/// Seconds or a date (RFC 9110 §10.2.3).
-fn is_retry_after(value: &HeaderValue) -> bool {
-    value.to_str().is_ok_and(|text| {
-        let text = text.trim();
-        let seconds = (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-        seconds || httpdate::parse_http_date(text).is_ok()
-    })
+/// How long to wait before asking again: Retry-After, and what it comes to now.
+#[derive(Clone)]
+struct RetryAfter {
+    field: HeaderValue,
+    seconds: u32,
+}
+
+impl RetryAfter {
+    /// What the origin says, in seconds or as a date (RFC 9110 §10.2.3); none where it is neither.
+    fn said(field: &HeaderValue) -> Option<Self> {
+        let text = field.to_str().ok()?.trim();
+        let is_number = (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = if is_number {
+            text.parse().ok()?
+        } else {
+            let date = httpdate::parse_http_date(text).ok()?;
+            let left = date.duration_since(SystemTime::now()).unwrap_or_default();
+            u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
+        };
+        Some(Self { field: field.clone(), seconds })
+    }
 }
 
 pin_project! {
@@ -418,18 +447,24 @@ mod tests {
 
     #[test]
     fn a_retry_after_is_seconds_or_a_date() {
-        for (value, valid) in [
-            ("120", true),
-            ("0", true),
-            ("Fri, 31 Dec 1999 23:59:59 GMT", true),
-            ("-1", false),
-            ("1.5", false),
-            ("soon", false),
-            ("", false),
-            ("99999999999999999999", false),
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("0", Some(0)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(u32::MAX)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+            ("99999999999999999999", None),
         ] {
-            assert_eq!(is_retry_after(&HeaderValue::from_static(value)), valid, "{value}");
+            let said = RetryAfter::said(&HeaderValue::from_static(value)).map(|said| (said.field, said.seconds));
+            assert_eq!(said, seconds.map(|seconds| (HeaderValue::from_static(value), seconds)), "{value}");
         }
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_hours(1));
+        let seconds = RetryAfter::said(&HeaderValue::try_from(soon).unwrap()).unwrap().seconds;
+        assert!((3_000..=3_600).contains(&seconds), "{seconds}");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! Place: below the layers. `whoopsie` decides that a page goes out and with which header fields; this room knows languages, words
 //! and bytes, and nothing of requests. [`Pages`] is built with a configuration and then only read.
 //!
-//! `locale.rs` picks the language, `whoopsie.rs` turns a template and words into a page, `deflate.rs` makes gzip of it without
-//! compressing per request. Another page (the wait page) is another template beside this one, with slots of its own.
+//! `locale.rs` picks the language, `plural.rs` the form that goes with a number, `whoopsie.rs` turns a template and words into a page,
+//! `deflate.rs` makes gzip of it without compressing per request. The wait page is the same template with other sections.
 //!
-//! Cost: a choice of locale reads Accept-Language once and allocates nothing; a page is one allocation and some twenty copies.
+//! Cost: a choice of locale reads Accept-Language once and allocates nothing; a page is one allocation and some thirty copies.
 
 mod deflate;
 mod locale;
+mod plural;
 mod whoopsie;
 
 use std::error::Error;
@@ -47,6 +48,9 @@ const LOCALES: [(&str, &str); 16] = [
 pub fn built_in() -> impl Iterator<Item = &'static str> {
     LOCALES.iter().map(|(tag, _)| *tag)
 }
+
+/// How much of a value is shown. Escaped sixfold at most, it fits into one stored block.
+const MOST_VALUE_BYTES: usize = 256;
 
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 
@@ -98,6 +102,13 @@ pub struct Moment<'a> {
     pub cause: &'a str,
     /// Seconds since 1970, UTC.
     pub unix_seconds: u64,
+    /// After how many seconds the page asks for itself again. None: only at a click, because it answers a request that must not be sent
+    /// twice.
+    pub retry_after: Option<u32>,
+    /// Whether the request was shed: the wait page.
+    pub is_wait: bool,
+    /// How many requests were in line then, where that is known. Only the wait page says it, and nothing of none.
+    pub waiting: Option<u32>,
 }
 
 /// Why pages could not be built.
@@ -204,19 +215,26 @@ impl Pages {
             return Err(PagesError::TooManyLocales);
         }
         let template = Template::parse(template)?;
-        let mut tags: Vec<String> = Vec::with_capacity(files.len());
-        let mut whoopsies = Vec::with_capacity(files.len());
+        let mut locales: Vec<Words> = Vec::with_capacity(files.len());
         for (name, file) in files {
             let broken = |problem| PagesError::BrokenLocale { locale: (*name).to_owned(), problem };
             let words = Words::parse(file).map_err(broken)?;
             if words.language != *name {
                 return Err(broken(format!("`language` is `{}`; it must be the file's name", words.language)));
             }
-            if tags.iter().any(|tag| tag.eq_ignore_ascii_case(name)) {
+            if locales.iter().any(|other| other.language.eq_ignore_ascii_case(name)) {
                 return Err(broken("another file has the same language".to_owned()));
             }
-            let page = template.fill(&words, settings).map_err(PagesError::Deflate)?;
-            let content_language = HeaderValue::try_from(&words.language).map_err(|error| broken(error.to_string()))?;
+            locales.push(words);
+        }
+        let script_words = template.script_words(&locales, settings).map_err(PagesError::Deflate)?;
+        let mut tags: Vec<String> = Vec::with_capacity(files.len());
+        let mut whoopsies = Vec::with_capacity(files.len());
+        for words in locales {
+            let page = template.fill(&words, settings, &script_words).map_err(PagesError::Deflate)?;
+            let content_language = HeaderValue::try_from(&words.language).map_err(|error| {
+                PagesError::BrokenLocale { locale: words.language.clone(), problem: error.to_string() }
+            })?;
             whoopsies.push(Whoopsie { page, content_language });
             tags.push(words.language);
         }
@@ -274,22 +292,27 @@ pub fn problem_json(moment: &Moment<'_>, title: &str) -> Bytes {
     let status = StatusCode::from_u16(moment.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut out = String::with_capacity(96 + title.len().min(256) + moment.id.len().min(256));
     out.push_str(r#"{"type":"about:blank","title":""#);
-    push_json(&mut out, title);
+    push_json(&mut out, cut(title));
     out.push_str(r#"","status":"#);
     out.push_str(status.as_str());
     out.push_str(r#","reference":""#);
-    push_json(&mut out, moment.id);
+    push_json(&mut out, cut(moment.id));
     out.push_str("\"}");
     Bytes::from(out)
 }
 
-/// RFC 8259 §7.
+/// The beginning of a text, as long as it is shown.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MOST_VALUE_BYTES)).unwrap_or_default()
+}
+
+/// RFC 8259 §7. Inside of HTML, `<` could end the script that holds it.
 fn push_json(out: &mut String, text: &str) {
-    for char in text.get(..text.floor_char_boundary(256)).unwrap_or_default().chars() {
+    for char in text.chars() {
         match char {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            '\0'..='\x1f' => {
+            '\0'..='\x1f' | '<' => {
                 // Writing to a string does not fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(char));
             }
@@ -315,7 +338,12 @@ mod tests {
         pop: "LHR",
         cause: "overload",
         unix_seconds: 1_795_345_741,
+        retry_after: Some(30),
+        is_wait: false,
+        waiting: None,
     };
+
+    const WAIT: Moment<'static> = Moment { is_wait: true, waiting: Some(12_345), ..MOMENT };
 
     /// Built once: the property tests render thousands of pages.
     static PAGES: LazyLock<Pages> = LazyLock::new(|| Pages::build(&settings()).unwrap());
@@ -348,10 +376,22 @@ mod tests {
         String::from_utf8(page.to_vec()).unwrap()
     }
 
+    /// What each language needs for whole numbers, by CLDR 46.
+    fn categories(tag: &str) -> &'static [&'static str] {
+        match tag {
+            "ja" | "zh" | "ko" => &["other"],
+            "en" | "de" | "fr" | "es" | "it" | "nl" | "pt" | "tr" | "sv" => &["one", "other"],
+            "he" => &["one", "other", "two"],
+            "pl" | "ru" => &["few", "many", "one"],
+            "ar" => &["few", "many", "one", "other", "two", "zero"],
+            _ => panic!("{tag}: look up its plural categories"),
+        }
+    }
+
     #[test]
     fn every_locale_has_the_keys_of_english_and_words_of_its_own() {
         let keys = |file: &str| file.parse::<toml::Table>().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-        let mut explanations = BTreeSet::new();
+        let mut words = BTreeSet::new();
         for (name, file) in LOCALES {
             assert_eq!(keys(file), keys(LOCALES[0].1), "{name}.toml");
             let table = file.parse::<toml::Table>().unwrap();
@@ -361,8 +401,123 @@ mod tests {
                 Some(if matches!(name, "ar" | "he") { "rtl" } else { "ltr" }),
                 "{name}.toml"
             );
-            assert!(explanations.insert(table["explanation"].to_string()), "{name}.toml");
+            for key in ["heading", "explanation", "next_step", "wait_heading", "wait_explanation", "wait_next_step"] {
+                assert!(words.insert(table[key].to_string()), "{name}.toml: {key}");
+            }
+            for key in ["seconds", "minutes", "waiting"] {
+                let mut forms: Vec<_> = table[key].as_table().unwrap().keys().collect();
+                forms.sort();
+                assert_eq!(forms, categories(name), "{name}.toml: {key}");
+            }
         }
+    }
+
+    #[test]
+    fn every_page_goes_out_in_the_first_window_of_a_connection() {
+        let settings = PageSettings {
+            site_name: "A shop with a rather long name & Söhne".to_owned(),
+            beacon_base: "//beacon.shop.example.com".to_owned(),
+            ..settings()
+        };
+        let pages = Pages::build(&settings).unwrap();
+        let id = "0123456789abcdef0123456789abcdef0123";
+        for locale in all_ids(&pages) {
+            for moment in [MOMENT, WAIT] {
+                let bytes = pages.render(locale, &Moment { id, provider: "cloudfront", ..moment }, true).len();
+                assert!(bytes <= 14_336, "{locale:?}: {bytes} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn the_wait_page_has_words_of_its_own_and_the_number_waiting() {
+        let pages = Pages::build(&settings()).unwrap();
+        let page = |locale, moment: &Moment<'_>| {
+            String::from_utf8(pages.render(LocaleId(locale), moment, false).to_vec()).unwrap()
+        };
+        let english = page(0, &WAIT);
+        for part in [
+            "<title>Many people are here right now – Shop &amp; Söhne</title>",
+            ">Many people are here right now</h1>",
+            "<p id=\"waiting\" data-number=\"12345\">12,345 visitors are waiting at the moment.</p>",
+            "data-seconds=\"30\"",
+        ] {
+            assert!(english.contains(part), "no {part} in\n{english}");
+        }
+        assert_eq!(english.matches("<h1").count(), 1);
+        assert!(!english.contains("Something went wrong") && !english.contains("data-text=\"heading\""));
+        assert!(!page(0, &MOMENT).contains("Many people are here right now"), "not in its script either");
+        // The forms: one, few, many; a number of none and an unknown one are not told.
+        for (locale, waiting, words) in [
+            (0, Some(1), Some("1 visitor is waiting at the moment.")),
+            (1, Some(1_000_000), Some("Im Moment warten 1.000.000 Personen.")),
+            (2, Some(98_765), Some("98\u{202f}765 personnes attendent en ce moment.")),
+            (3, Some(1_234), Some("En este momento esperan 1234 personas.")),
+            (8, Some(21), Some("Сейчас ожидает 21 посетитель.")),
+            (8, Some(22), Some("Сейчас ожидают 22 посетителя.")),
+            (8, Some(u32::MAX), Some("Сейчас ожидают 4\u{a0}294\u{a0}967\u{a0}295 посетителей.")),
+            (14, Some(2), Some("ينتظر الآن زائران.")),
+            (0, Some(0), None),
+            (0, None, None),
+        ] {
+            let page = page(locale, &Moment { waiting, ..WAIT });
+            assert_eq!(page.matches("id=\"waiting\"").count(), usize::from(words.is_some()), "{locale} {waiting:?}");
+            if let Some(words) = words {
+                assert!(page.contains(&format!(">{words}</p>")), "{locale} {waiting:?}: {page}");
+            }
+        }
+        assert!(
+            !page(0, &Moment { is_wait: false, ..WAIT }).contains("id=\"waiting\""),
+            "a number without the wait page"
+        );
+    }
+
+    #[test]
+    fn the_page_asks_again_by_itself_only_where_it_may() {
+        let page = english(&settings(), &Moment { retry_after: None, ..MOMENT });
+        assert!(!page.contains("data-seconds") && !page.contains("id=\"stop\"") && page.contains("id=\"again\""));
+        assert!(english(&settings(), &Moment { retry_after: Some(0), ..MOMENT }).contains("data-seconds=\"0\""));
+    }
+
+    #[test]
+    fn the_script_gets_the_words_that_the_page_shows() {
+        let words = |settings: &PageSettings, moment: &Moment<'_>| {
+            let page = english(settings, moment);
+            let (_, rest) = page.split_once("<script type=\"application/json\" id=\"words\">").unwrap();
+            serde_json::from_str::<serde_json::Value>(rest.split_once("</script>").unwrap().0).unwrap()
+        };
+        let settings = PageSettings { site_name: "</script> \"A\" & B".to_owned(), ..PageSettings::default() };
+        let fault = words(&settings, &MOMENT);
+        let keys: Vec<_> = fault[0].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "direction",
+                "heading",
+                "site_name",
+                "explanation",
+                "next_step",
+                "retry",
+                "stop",
+                "reference",
+                "copy",
+                "retrying",
+                "stopped",
+                "copied",
+                "seconds",
+                "minutes"
+            ]
+        );
+        for (tag, file) in LOCALES {
+            let table = serde_json::to_value(file.parse::<toml::Table>().unwrap()).unwrap();
+            for (place, key) in keys.iter().enumerate() {
+                let wanted = if *key == "site_name" { settings.site_name.as_str().into() } else { table[key].clone() };
+                assert_eq!(fault[1][tag][place], wanted, "{tag} {key}");
+            }
+        }
+        let wait = words(&PageSettings { status_url: "/status".to_owned(), ..settings }, &WAIT);
+        let has = |key: &str| wait[0].as_array().unwrap().contains(&key.into());
+        assert!(has("wait_heading") && has("waiting") && has("status_link") && !has("support_link") && !has("heading"));
     }
 
     #[test]
@@ -390,22 +545,22 @@ mod tests {
         for part in [
             "<!doctype html>\n<html lang=\"en\" dir=\"ltr\">",
             "<meta name=\"robots\" content=\"noindex\">",
-            "<title>Temporarily unavailable – Shop &amp; Söhne</title>",
-            "Reference: <bdi>0193-a.b_c</bdi>",
-            "<time datetime=\"2026-11-22T11:09:01Z\"><bdi>2026-11-22 11:09:01 UTC</bdi></time>",
-            "<bdi>fastly LHR</bdi>",
-            "<bdi>503</bdi>",
-            "<a href=\"https://status.example/?a=1&amp;b=2\">Service status</a>",
-            "<a href=\"mailto:help@example.com\">Contact support</a>",
-            "src=\"//beacon.example.com/status/images/beacon.gif?source=fastly&amp;reason=overload&amp;id=0193-a.b_c\" width=\"1\" height=\"1\" alt=\"\"",
+            "<title>Something went wrong on our side – Shop &amp; Söhne</title>",
+            "<bdi>0193-a.b_c</bdi>&nbsp;· <time datetime=\"2026-11-22T11:09:01Z\">2026-11-22 11:09:01 UTC</time>&nbsp;· <bdi>fastly LHR</bdi>&nbsp;· <bdi>503</bdi></p>",
+            "<a href=\"https://status.example/?a=1&amp;b=2\" data-text=\"status_link\">Service status</a>",
+            "<a href=\"mailto:help@example.com\" data-text=\"support_link\">Contact support</a>",
+            "src=\"//beacon.example.com/status/images/beacon.gif?source=fastly&amp;server_identity=LHR&amp;reason=overload&amp;id=0193-a.b_c\" width=\"1\" height=\"1\" alt=\"\"",
+            " data-seconds=\"30\" hidden>",
         ] {
             assert!(page.contains(part), "no {part} in\n{page}");
         }
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert_eq!(page.matches(" src=").count(), 1);
-        for fetching in ["<script", "<link", "<iframe", "@import", "url(", "{{", "}}\n"] {
+        for fetching in ["<script src", "<link", "<iframe", "@import", "url(", "fetch(", "{{", "}}\n"] {
             assert!(!page.contains(fetching), "{fetching}");
         }
+        let (markup, _) = page.split_once("<script").unwrap();
+        assert!(!markup.contains("\" on"), "an inline handler");
     }
 
     #[test]
@@ -415,6 +570,7 @@ mod tests {
         assert!(page.contains("src=\"/status/images/beacon.gif?source="));
         let pages = Pages::build(&PageSettings::default()).unwrap();
         let german = String::from_utf8(pages.render(LocaleId(1), &MOMENT, false).to_vec()).unwrap();
+        let (german, _) = german.split_once("<script").unwrap();
         assert!(german.contains("Diese Website") && !german.contains("This site"));
     }
 
@@ -423,7 +579,8 @@ mod tests {
         let hostile = "\"><script>alert('1')</script>&";
         let moment = Moment { id: hostile, provider: hostile, pop: hostile, cause: hostile, ..MOMENT };
         let page = english(&settings(), &moment);
-        assert!(!page.contains("<script") && !page.contains("alert('"));
+        assert_eq!(page.matches("<script").count(), 2, "our own");
+        assert!(!page.contains("alert('"));
         assert!(page.contains("?source=%22%3E%3Cscript%3E") && page.contains("<bdi>&quot;&gt;&lt;script&gt;"));
     }
 
@@ -515,23 +672,25 @@ mod tests {
 
         #[test]
         fn the_gzip_twin_inflates_to_the_page(
-            id in "[A-Za-z0-9._-]{1,128}", provider in "[a-z]{1,12}", pop in "[A-Z]{0,5}", unix_seconds in any::<u64>(), status in 500..600_u16
+            id in "[A-Za-z0-9._-]{1,128}", provider in "[a-z]{1,12}", pop in "[A-Z]{0,5}", unix_seconds in any::<u64>(), status in 500..600_u16, waiting: Option<u32>
         ) {
             let pages = &*PAGES;
-            let moment = Moment { status, id: &id, provider: &provider, pop: &pop, cause: "timeout", unix_seconds };
+            let moment = Moment { status, id: &id, provider: &provider, pop: &pop, cause: "timeout", unix_seconds, ..MOMENT };
             for locale in all_ids(pages) {
-                prop_assert_eq!(gunzip(&pages.render(locale, &moment, true)), pages.render(locale, &moment, false));
+                for moment in [moment, Moment { retry_after: None, ..moment }, Moment { is_wait: true, waiting, ..moment }] {
+                    prop_assert_eq!(gunzip(&pages.render(locale, &moment, true)), pages.render(locale, &moment, false));
+                }
             }
         }
 
         #[test]
         fn the_gzip_twin_inflates_to_the_page_whatever_the_values(id in any::<String>(), provider in "[<>&\"' é]{0,400}", cause in ".{0,300}", status: u16) {
-            let moment = Moment { status, id: &id, provider: &provider, pop: "", cause: &cause, unix_seconds: 0 };
+            let moment = Moment { status, id: &id, provider: &provider, pop: "", cause: &cause, unix_seconds: 0, ..WAIT };
             prop_assert_eq!(gunzip(&PAGES.render(LocaleId(0), &moment, true)), PAGES.render(LocaleId(0), &moment, false));
         }
 
         #[test]
-        fn any_template_is_split_or_refused(source in "([a-z<>\"?\n]|\\{\\{|\\}\\}|#|/|!|id|site_name|text\\.retry|é){0,40}") {
+        fn any_template_is_split_or_refused(source in "([a-z<>\"?\n]|\\{\\{|\\}\\}|#|\\^|/|!|id|site_name|wait|words copied|text\\.retry|text\\.waiting|é){0,40}") {
             if let Ok(pages) = Pages::build_from(&PageSettings::default(), &source, &LOCALES[..1]) {
                 prop_assert_eq!(gunzip(&pages.render(LocaleId(0), &MOMENT, true)), pages.render(LocaleId(0), &MOMENT, false));
             }

@@ -1,47 +1,63 @@
-//! The whoopsie page: its template, its words, and putting one together.
+//! The page that people see: its template, its words, and putting one together.
 //!
-//! A template is split once. For each locale its words and the settings are filled in and what lies between two values of a request
+//! A template is split once. For each locale its words and the settings are filled in, and what lies between two values of a request
 //! becomes one fixed text with its gzip twin (`deflate.rs`). A request then costs a copy for each piece into one allocation.
 //!
 //! What may stand in double braces:
-//! - `{{text.NAME}}`: a word of the locale, any key of `locales/en.toml` but the first two;
+//! - `{{text.NAME}}`: a word of the locale, any of [`TEXTS`]; `{{text.waiting}}`: the form that goes with the number waiting;
 //! - a setting, filled in at start: `language`, `direction`, `site_name`, `status_url`, `support_url`, `beacon_base`, `beacon_path`;
-//! - a value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`;
-//! - `{{#SETTING}} … {{/SETTING}}`: left out where that setting is empty; not nested;
+//! - a value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`, `retry_after` (in seconds), `waiting`;
+//! - `{{#NAME}} … {{/NAME}}`: left out where that setting is empty, or by the request: `retry` is there where the page may be asked
+//!   for again without a click, `wait` on the wait page, `waiting` where the number waiting is known, `pop` where the point of presence
+//!   is; not nested;
+//! - `{{^NAME}} … {{/NAME}}`: there where the other would be left out;
+//! - `{{words NAME …}}`: for a script, as JSON, every locale's words: those that the template shows, and those that are named here;
 //! - `{{! … }}`: a comment.
 //!
 //! Values are escaped for where they stand: percent-encoded after the `?` of a quoted attribute (RFC 3986 §2.1), else as HTML text.
-//! Neither is enough inside a `<script>`, a `<style>` or an unquoted attribute: no value may stand there.
+//! Neither is enough inside a `<script>`, a `<style>` or an unquoted attribute: of all these only `words` may stand in a script.
 
+use std::fmt::{self, Write as _};
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use super::deflate::{self, Checksum};
-use super::{Moment, PageSettings, PagesError};
+use super::plural::{Category, Plural};
+use super::{Moment, PageSettings, PagesError, cut, push_json};
 
 /// The `site_name` that stands for none; pages then say `this_site` in their own language.
 pub(super) const NO_SITE_NAME: &str = "This site";
 
-/// How much of a value is shown. Escaped sixfold at most, it fits into one stored block.
-const MOST_VALUE_BYTES: usize = 256;
-
-/// The keys of a locale file beside `language` and `direction`.
-const WORDS: [&str; 12] = [
-    "title",
+/// The keys of a locale file that a template may show as they are.
+const TEXTS: [&str; 17] = [
     "this_site",
     "heading",
     "explanation",
     "next_step",
+    "wait_heading",
+    "wait_explanation",
+    "wait_next_step",
     "retry",
+    "retrying",
+    "stop",
+    "stopped",
     "status_link",
     "support_link",
     "reference",
-    "time",
-    "provider",
-    "status",
+    "copy",
+    "copied",
+    // Between groups of three digits.
+    "thousands",
 ];
+
+/// The tables of forms, one for each plural category of the language.
+const FORMS: [&str; 3] = ["seconds", "minutes", "waiting"];
+
+/// What stands for the number in a form.
+const NUMBER: &str = "{n}";
 
 /// The words of one locale.
 #[derive(Debug)]
@@ -49,8 +65,11 @@ pub(super) struct Words {
     /// BCP 47.
     pub(super) language: String,
     direction: String,
-    /// In the order of [`WORDS`].
+    plural: Plural,
+    /// In the order of [`TEXTS`].
     texts: Vec<String>,
+    /// In the order of [`FORMS`].
+    forms: Vec<Vec<(Category, String)>>,
 }
 
 impl Words {
@@ -58,7 +77,7 @@ impl Words {
     pub(super) fn parse(file: &str) -> Result<Self, String> {
         let mut table = file.parse::<toml::Table>().map_err(|error| error.to_string())?;
         let mut take = |key: &str| match table.remove(key) {
-            Some(toml::Value::String(text)) if !text.trim().is_empty() => Ok(text),
+            Some(toml::Value::String(text)) if !text.trim().is_empty() || key == "thousands" => Ok(text),
             Some(_) => Err(format!("`{key}` must be a text that is not empty")),
             None => Err(format!("`{key}` is missing; `en.toml` shows what it says")),
         };
@@ -72,19 +91,50 @@ impl Words {
         if direction != "ltr" && direction != "rtl" {
             return Err(format!("`direction` is `{direction}`; write `ltr` or `rtl`"));
         }
-        let texts = WORDS.into_iter().map(take).collect::<Result<_, _>>()?;
+        let texts = TEXTS.into_iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        let plural = Plural::of(&language);
+        let forms = FORMS.into_iter().map(|key| forms(table.remove(key), key, plural)).collect::<Result<_, _>>()?;
+        let words = Self { language, direction, plural, texts, forms };
+        if words.text("thousands").chars().count() > 1 {
+            return Err("`thousands` must be one character, or empty where the language has none".to_owned());
+        }
         match table.keys().next() {
             Some(key) => Err(format!("`{key}` is not a key of locale files; take it out")),
-            None => Ok(Self { language, direction, texts }),
+            None => Ok(words),
         }
     }
 
-    fn word(&self, position: usize) -> &str {
-        self.texts.get(position).map_or("", String::as_str)
+    fn text(&self, name: &str) -> &str {
+        let place = TEXTS.iter().position(|known| *known == name);
+        place.and_then(|place| self.texts.get(place)).map_or("", String::as_str)
     }
 
-    fn this_site(&self) -> &str {
-        WORDS.iter().position(|name| *name == "this_site").map_or("", |position| self.word(position))
+    fn forms(&self, name: &str) -> &[(Category, String)] {
+        let place = FORMS.iter().position(|known| *known == name);
+        place.and_then(|place| self.forms.get(place)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A table of forms: one for each category that the language needs, and no other.
+fn forms(table: Option<toml::Value>, key: &str, plural: Plural) -> Result<Vec<(Category, String)>, String> {
+    let Some(toml::Value::Table(mut table)) = table else {
+        return Err(format!("`[{key}]` is missing; `en.toml` shows what it says"));
+    };
+    let forms = plural.categories().iter().map(|&category| {
+        let name = category.name();
+        let Some(toml::Value::String(form)) = table.remove(name) else {
+            return Err(format!("`{key}.{name}` is missing: the language has that form"));
+        };
+        match form.matches(NUMBER).count() {
+            1 => Ok((category, form)),
+            0 if plural.is_one_number(category) && !form.trim().is_empty() => Ok((category, form)),
+            _ => Err(format!("`{key}.{name}` must hold `{NUMBER}`, the number, once")),
+        }
+    });
+    let forms = forms.collect::<Result<_, _>>()?;
+    match table.keys().next() {
+        Some(name) => Err(format!("`{key}.{name}` is not a form that the language has for whole numbers; take it out")),
+        None => Ok(forms),
     }
 }
 
@@ -117,7 +167,9 @@ impl Setting {
         match self {
             Self::Language => &words.language,
             Self::Direction => &words.direction,
-            Self::SiteName if settings.site_name.is_empty() || settings.site_name == NO_SITE_NAME => words.this_site(),
+            Self::SiteName if settings.site_name.is_empty() || settings.site_name == NO_SITE_NAME => {
+                words.text("this_site")
+            }
             Self::SiteName => &settings.site_name,
             Self::StatusUrl => &settings.status_url,
             Self::SupportUrl => &settings.support_url,
@@ -138,9 +190,13 @@ enum Slot {
     Cause,
     Time,
     TimeRfc3339,
+    RetryAfter,
+    Waiting,
+    /// With signs between the thousands.
+    WaitingSpoken,
 }
 
-const SLOTS: usize = 7;
+const SLOTS: usize = 10;
 
 impl Slot {
     fn named(name: &str) -> Option<Self> {
@@ -152,6 +208,8 @@ impl Slot {
             "cause" => Self::Cause,
             "time" => Self::Time,
             "time_rfc3339" => Self::TimeRfc3339,
+            "retry_after" => Self::RetryAfter,
+            "waiting" => Self::Waiting,
             _ => return None,
         })
     }
@@ -223,14 +281,76 @@ fn hex(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
 }
 
+/// What a request decides about a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// It may be asked for again without a click.
+    Retry,
+    /// It is the wait page.
+    Wait,
+    /// How many are waiting is known.
+    Waiting,
+    /// The provider's point of presence is known.
+    Pop,
+}
+
+impl Condition {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "retry" => Self::Retry,
+            "wait" => Self::Wait,
+            "waiting" => Self::Waiting,
+            "pop" => Self::Pop,
+            _ => return None,
+        })
+    }
+}
+
+/// What a section goes by.
+#[derive(Debug, Clone, Copy)]
+enum Test {
+    Setting(Setting),
+    Condition(Condition),
+}
+
+impl Test {
+    fn named(name: &str) -> Option<Self> {
+        Setting::named(name).map(Self::Setting).or_else(|| Condition::named(name).map(Self::Condition))
+    }
+}
+
+/// A word by its place in a locale file, as a script gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    SiteName,
+    Text(&'static str),
+    Forms(&'static str),
+}
+
+impl Word {
+    fn named(name: &str) -> Option<Self> {
+        let among = |all: &[&'static str]| all.iter().copied().find(|known| *known == name);
+        among(&TEXTS).map(Self::Text).or_else(|| among(&FORMS).map(Self::Forms))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SiteName => "site_name",
+            Self::Text(name) | Self::Forms(name) => name,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Piece<'t> {
     Fixed(&'t str),
-    /// By its place in [`WORDS`].
-    Word(usize, Escape),
+    Word(Word, Escape),
     Setting(Setting, Escape),
     Slot(Slot, Escape),
-    Open(Setting),
+    /// For a script, with these beside those that are shown.
+    Words(Vec<Word>),
+    /// Whether the test has to hold or must not.
+    Open(Test, bool),
     Close,
 }
 
@@ -260,24 +380,35 @@ impl<'t> Template<'t> {
             if name.starts_with('!') {
                 continue;
             }
-            if let Some(name) = name.strip_prefix('#') {
+            if let Some(test) = name.strip_prefix(['#', '^']) {
                 if section.is_some() {
                     return Err(broken("a section inside a section"));
                 }
-                pieces.push(Piece::Open(Setting::named(name).ok_or_else(|| unknown(name))?));
-                section = Some((name, line));
+                section = Some((test, line));
+                let test = Test::named(test).ok_or_else(|| unknown(test))?;
+                pieces.push(Piece::Open(test, name.starts_with('#')));
             } else if let Some(name) = name.strip_prefix('/') {
                 if section.take().is_none_or(|(open, _)| open != name) {
                     return Err(broken("the end of a section that is not open"));
                 }
                 pieces.push(Piece::Close);
             } else if let Some(word) = name.strip_prefix("text.") {
-                let position = WORDS.iter().position(|known| *known == word).ok_or_else(|| unknown(name))?;
-                pieces.push(Piece::Word(position, escape));
+                let shown = Word::named(word).filter(|word| matches!(word, Word::Text(_) | Word::Forms("waiting")));
+                pieces.push(Piece::Word(shown.ok_or_else(|| unknown(name))?, escape));
             } else if let Some(setting) = Setting::named(name) {
                 pieces.push(Piece::Setting(setting, escape));
+            } else if let Some(slot) = Slot::named(name) {
+                pieces.push(Piece::Slot(slot, escape));
             } else {
-                pieces.push(Piece::Slot(Slot::named(name).ok_or_else(|| unknown(name))?, escape));
+                let mut parts = name.split_ascii_whitespace();
+                if parts.next() != Some("words") {
+                    return Err(unknown(name));
+                }
+                if section.is_some() {
+                    return Err(broken("`words` inside a section"));
+                }
+                let words = parts.map(|word| Word::named(word).ok_or_else(|| unknown(name)));
+                pieces.push(Piece::Words(words.collect::<Result<_, _>>()?));
             }
         }
         pieces.push(Piece::Fixed(rest));
@@ -287,36 +418,161 @@ impl<'t> Template<'t> {
         }
     }
 
-    /// The page in one language.
-    pub(super) fn fill(&self, words: &Words, settings: &PageSettings) -> io::Result<Page> {
-        let mut stretches = Vec::new();
-        let mut fixed = Vec::new();
+    /// Every locale's words, as the script of the page and of the wait page gets them.
+    pub(super) fn script_words(&self, locales: &[Words], settings: &PageSettings) -> io::Result<ScriptWords> {
+        let of = |is_wait| {
+            let words = locales.first().map(|first| self.words_on(is_wait, first, settings)).unwrap_or_default();
+            let plain = words_json(&words, locales, settings).into_bytes();
+            let deflated = deflate::before_value(&plain)?;
+            Ok::<_, io::Error>(Arc::new(Fixed::new(plain, deflated)))
+        };
+        Ok(ScriptWords { page: of(false)?, wait_page: of(true)? })
+    }
+
+    /// The words that stand on one of the two pages, and those named for the script, each once.
+    fn words_on(&self, is_wait: bool, words: &Words, settings: &PageSettings) -> Vec<Word> {
+        let mut found = Vec::new();
         let mut skip = false;
         for piece in &self.pieces {
-            match *piece {
-                Piece::Open(setting) => skip = setting.text(settings, words).is_empty(),
-                Piece::Close => skip = false,
-                _ if skip => {}
-                Piece::Fixed(text) => fixed.extend_from_slice(text.as_bytes()),
-                Piece::Word(position, escape) => escape.push(&mut fixed, words.word(position).as_bytes()),
-                Piece::Setting(setting, escape) => escape.push(&mut fixed, setting.text(settings, words).as_bytes()),
-                Piece::Slot(slot, escape) => {
-                    let deflated = deflate::before_value(&fixed)?;
-                    stretches.push((Fixed::new(std::mem::take(&mut fixed), deflated), slot, escape));
+            let here: &[Word] = match piece {
+                Piece::Open(test, wanted) => {
+                    skip = match test {
+                        Test::Setting(setting) => setting.text(settings, words).is_empty() == *wanted,
+                        Test::Condition(Condition::Wait) => is_wait != *wanted,
+                        Test::Condition(Condition::Waiting) => !is_wait && *wanted,
+                        Test::Condition(Condition::Retry | Condition::Pop) => false,
+                    };
+                    &[]
+                }
+                Piece::Close => {
+                    skip = false;
+                    &[]
+                }
+                Piece::Word(word, _) if !skip => &[*word],
+                Piece::Setting(Setting::SiteName, _) if !skip => &[Word::SiteName],
+                Piece::Words(named) => named,
+                _ => &[],
+            };
+            for word in here {
+                if !found.contains(word) {
+                    found.push(*word);
                 }
             }
         }
-        let deflated = deflate::at_end(&fixed)?;
-        let end = Fixed::new(fixed, deflated);
-        let sum =
-            |bytes: fn(&Fixed) -> usize| stretches.iter().map(|(fixed, ..)| bytes(fixed)).sum::<usize>() + bytes(&end);
-        let plain_bytes = sum(|fixed| fixed.plain.len());
-        let gzip_bytes = sum(|fixed| fixed.deflated.len())
-            + deflate::HEADER.len()
-            + stretches.len() * deflate::LENGTH_BYTES
-            + deflate::TRAILER_BYTES;
-        Ok(Page { stretches, end, plain_bytes, gzip_bytes })
+        found
     }
+
+    /// The page in one language.
+    pub(super) fn fill(&self, words: &Words, settings: &PageSettings, script: &ScriptWords) -> io::Result<Page> {
+        let mut page = Unfinished::default();
+        let mut skip = false;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Open(Test::Setting(setting), wanted) => {
+                    skip = setting.text(settings, words).is_empty() == *wanted;
+                }
+                Piece::Open(Test::Condition(condition), wanted) => {
+                    page.cut(None)?;
+                    page.section = Some((*condition, *wanted));
+                }
+                Piece::Close => {
+                    if page.section.is_some() {
+                        page.cut(None)?;
+                        page.section = None;
+                    }
+                    skip = false;
+                }
+                _ if skip => {}
+                Piece::Fixed(text) => page.fixed.extend_from_slice(text.as_bytes()),
+                Piece::Word(Word::Forms(name), escape) => {
+                    page.cut(None)?;
+                    for (category, form) in words.forms(name) {
+                        page.form = Some(*category);
+                        let after = match form.split_once(NUMBER) {
+                            Some((before, after)) => {
+                                escape.push(&mut page.fixed, before.as_bytes());
+                                page.cut(Some((Slot::WaitingSpoken, *escape)))?;
+                                after
+                            }
+                            None => form,
+                        };
+                        escape.push(&mut page.fixed, after.as_bytes());
+                        page.cut(None)?;
+                    }
+                    page.form = None;
+                }
+                Piece::Word(word, escape) => escape.push(&mut page.fixed, words.text(word.name()).as_bytes()),
+                Piece::Setting(setting, escape) => {
+                    escape.push(&mut page.fixed, setting.text(settings, words).as_bytes());
+                }
+                Piece::Slot(slot, escape) => page.cut(Some((*slot, *escape)))?,
+                Piece::Words(_) => {
+                    page.cut(None)?;
+                    for (is_wait, fixed) in [(false, &script.page), (true, &script.wait_page)] {
+                        let section = Some((Condition::Wait, is_wait));
+                        page.parts.push(Part { section, form: None, fixed: Arc::clone(fixed), value: None });
+                    }
+                }
+            }
+        }
+        let deflated = deflate::at_end(&page.fixed)?;
+        Ok(Page {
+            parts: page.parts,
+            end: Fixed::new(page.fixed, deflated),
+            plural: words.plural,
+            thousands: words.text("thousands").to_owned(),
+        })
+    }
+}
+
+/// `[[NAME, …], {LANGUAGE: [WORD, …], …}]`: each locale has its words in the order of the names, its direction first. Arrays take less
+/// than half of what names in each locale would. Nothing in it ends a `<script>`.
+fn words_json(words: &[Word], locales: &[Words], settings: &PageSettings) -> String {
+    let mut out = String::from("[[");
+    push_string(&mut out, "direction");
+    for word in words {
+        out.push(',');
+        push_string(&mut out, word.name());
+    }
+    out.push_str("],{");
+    for (place, locale) in locales.iter().enumerate() {
+        out.push_str(if place > 0 { ",\n" } else { "\n" });
+        push_string(&mut out, &locale.language);
+        out.push_str(":[");
+        push_string(&mut out, &locale.direction);
+        for word in words {
+            out.push(',');
+            match word {
+                Word::SiteName => push_string(&mut out, Setting::SiteName.text(settings, locale)),
+                Word::Text(name) => push_string(&mut out, locale.text(name)),
+                Word::Forms(name) => {
+                    for (place, (category, form)) in locale.forms(name).iter().enumerate() {
+                        out.push(if place > 0 { ',' } else { '{' });
+                        push_string(&mut out, category.name());
+                        out.push(':');
+                        push_string(&mut out, form);
+                    }
+                    out.push('}');
+                }
+            }
+        }
+        out.push(']');
+    }
+    out.push_str("}]");
+    out
+}
+
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    push_json(out, text);
+    out.push('"');
+}
+
+/// What `{{words}}` becomes.
+#[derive(Debug)]
+pub(super) struct ScriptWords {
+    page: Arc<Fixed>,
+    wait_page: Arc<Fixed>,
 }
 
 /// A text that is the same for all requests.
@@ -334,57 +590,161 @@ impl Fixed {
     }
 }
 
+/// A fixed text, and the value that follows it.
+#[derive(Debug)]
+struct Part {
+    /// Where it stands in a section that goes by the request: the condition, and whether it has to hold.
+    section: Option<(Condition, bool)>,
+    /// Where it belongs to one form of the number waiting.
+    form: Option<Category>,
+    fixed: Arc<Fixed>,
+    value: Option<(Slot, Escape)>,
+}
+
+/// A page while it is filled.
+#[derive(Debug, Default)]
+struct Unfinished {
+    parts: Vec<Part>,
+    /// What the next part begins with.
+    fixed: Vec<u8>,
+    section: Option<(Condition, bool)>,
+    form: Option<Category>,
+}
+
+impl Unfinished {
+    /// Ends a part; nothing is none.
+    fn cut(&mut self, value: Option<(Slot, Escape)>) -> io::Result<()> {
+        if value.is_some() || !self.fixed.is_empty() {
+            let plain = std::mem::take(&mut self.fixed);
+            let deflated = deflate::before_value(&plain)?;
+            let fixed = Arc::new(Fixed::new(plain, deflated));
+            self.parts.push(Part { section: self.section, form: self.form, fixed, value });
+        }
+        Ok(())
+    }
+}
+
 /// A page in one language, all but the values of a request.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// A fixed text, and the value that follows it.
-    stretches: Vec<(Fixed, Slot, Escape)>,
+    parts: Vec<Part>,
     end: Fixed,
-    /// Of the fixed texts.
-    plain_bytes: usize,
-    /// Of the fixed texts deflated and all that gzip puts around them and the values.
-    gzip_bytes: usize,
+    plural: Plural,
+    thousands: String,
 }
 
 impl Page {
     pub(super) fn render(&self, moment: &Moment<'_>, gzip: bool) -> Bytes {
         let status = StatusCode::from_u16(moment.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let clock = Clock::at(moment.unix_seconds);
-        let values = Values::new(moment, status.as_str(), &clock);
-        let value_bytes: usize =
-            self.stretches.iter().map(|&(_, slot, escape)| usize::from(values.bytes(slot, escape))).sum();
-        let plain_bytes = self.plain_bytes + value_bytes;
-        let out = if gzip { self.gzip(&values, value_bytes, plain_bytes) } else { self.plain(&values, plain_bytes) };
+        let waiting = moment.waiting.filter(|&waiting| moment.is_wait && waiting > 0);
+        let numbers = Numbers {
+            retry_after: Digits::plain(moment.retry_after.unwrap_or_default()),
+            waiting: Digits::plain(waiting.unwrap_or_default()),
+            waiting_spoken: Digits::spoken(waiting.unwrap_or_default(), &self.thousands),
+        };
+        let values = Values::new(moment, status.as_str(), &clock, &numbers);
+        let form = waiting.map(|waiting| self.plural.category(waiting));
+        let is_shown = |part: &&Part| {
+            let holds = |condition| match condition {
+                Condition::Retry => moment.retry_after.is_some(),
+                Condition::Wait => moment.is_wait,
+                Condition::Waiting => form.is_some(),
+                Condition::Pop => !moment.pop.is_empty(),
+            };
+            part.section.is_none_or(|(condition, wanted)| holds(condition) == wanted)
+                && (part.form.is_none() || part.form == form)
+        };
+        let parts = self.parts.iter().filter(is_shown);
+        let out = if gzip { self.gzip(parts, &values) } else { self.plain(parts, &values) };
         // As long as its room, the vector becomes Bytes as it is.
         Bytes::from(out)
     }
 
-    fn plain(&self, values: &Values<'_>, plain_bytes: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(plain_bytes);
-        for (fixed, slot, escape) in &self.stretches {
-            out.extend_from_slice(&fixed.plain);
-            values.push(&mut out, *slot, *escape);
+    fn plain<'p>(&self, parts: impl Iterator<Item = &'p Part> + Clone, values: &Values<'_>) -> Vec<u8> {
+        let bytes = |part: &Part| part.fixed.plain.len() + usize::from(values.bytes(part.value));
+        let mut out = Vec::with_capacity(parts.clone().map(bytes).sum::<usize>() + self.end.plain.len());
+        for part in parts {
+            out.extend_from_slice(&part.fixed.plain);
+            values.push(&mut out, part.value);
         }
         out.extend_from_slice(&self.end.plain);
         out
     }
 
-    fn gzip(&self, values: &Values<'_>, value_bytes: usize, plain_bytes: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.gzip_bytes + value_bytes);
+    fn gzip<'p>(&self, parts: impl Iterator<Item = &'p Part> + Clone, values: &Values<'_>) -> Vec<u8> {
+        let bytes =
+            |part: &Part| part.fixed.deflated.len() + deflate::LENGTH_BYTES + usize::from(values.bytes(part.value));
+        let around = deflate::HEADER.len() + self.end.deflated.len() + deflate::TRAILER_BYTES;
+        let mut out = Vec::with_capacity(parts.clone().map(bytes).sum::<usize>() + around);
         out.extend_from_slice(&deflate::HEADER);
         let mut crc = 0;
-        for (fixed, slot, escape) in &self.stretches {
-            out.extend_from_slice(&fixed.deflated);
-            deflate::push_length(&mut out, values.bytes(*slot, *escape));
+        let mut plain_bytes = self.end.plain.len();
+        for part in parts {
+            out.extend_from_slice(&part.fixed.deflated);
+            let value_bytes = values.bytes(part.value);
+            deflate::push_length(&mut out, value_bytes);
             let start = out.len();
-            values.push(&mut out, *slot, *escape);
-            let mut hasher = crc32fast::Hasher::new_with_initial(fixed.checksum.after(crc));
+            values.push(&mut out, part.value);
+            let mut hasher = crc32fast::Hasher::new_with_initial(part.fixed.checksum.after(crc));
             hasher.update(out.get(start..).unwrap_or_default());
             crc = hasher.finalize();
+            plain_bytes += part.fixed.plain.len() + usize::from(value_bytes);
         }
         out.extend_from_slice(&self.end.deflated);
         deflate::push_trailer(&mut out, self.end.checksum.after(crc), plain_bytes);
         out
+    }
+}
+
+/// The numbers of one request, written out.
+struct Numbers {
+    retry_after: Digits,
+    waiting: Digits,
+    waiting_spoken: Digits,
+}
+
+/// A number, written out without an allocation.
+#[derive(Clone, Copy)]
+struct Digits {
+    /// Ten digits and three signs between them, of up to four bytes each, fit in.
+    bytes: [u8; 22],
+    count: usize,
+}
+
+impl Digits {
+    fn plain(number: u32) -> Self {
+        let mut digits = Self { bytes: [0; 22], count: 0 };
+        // There is room for every number.
+        let _ = write!(digits, "{number}");
+        digits
+    }
+
+    /// With `between` after each three digits. Numbers of four digits are read well without, and in some languages must be.
+    fn spoken(number: u32, between: &str) -> Self {
+        let plain = Self::plain(number);
+        if plain.count < 5 {
+            return plain;
+        }
+        let mut digits = Self { bytes: [0; 22], count: 0 };
+        for (place, digit) in plain.as_bytes().iter().enumerate() {
+            let sign = if place > 0 && (plain.count - place).is_multiple_of(3) { between } else { "" };
+            let _ = digits.write_str(sign).and_then(|()| digits.write_char(char::from(*digit)));
+        }
+        digits
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.count).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Digits {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.count + text.len();
+        self.bytes.get_mut(self.count..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.count = end;
+        Ok(())
     }
 }
 
@@ -394,33 +754,38 @@ struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    fn new(moment: &Moment<'a>, status: &'a str, clock: &'a Clock) -> Self {
-        let cut = |text: &'a str| text.get(..text.floor_char_boundary(MOST_VALUE_BYTES)).unwrap_or_default().as_bytes();
+    fn new(moment: &Moment<'a>, status: &'a str, clock: &'a Clock, numbers: &'a Numbers) -> Self {
         let measured = |text: &'a [u8]| (text, Escape::Html.bytes(text), Escape::Query.bytes(text));
         // In the order of `Slot`.
         let all = [
             status.as_bytes(),
-            cut(moment.id),
-            cut(moment.provider),
-            cut(moment.pop),
-            cut(moment.cause),
+            cut(moment.id).as_bytes(),
+            cut(moment.provider).as_bytes(),
+            cut(moment.pop).as_bytes(),
+            cut(moment.cause).as_bytes(),
             &clock.spoken,
             &clock.rfc3339,
+            numbers.retry_after.as_bytes(),
+            numbers.waiting.as_bytes(),
+            numbers.waiting_spoken.as_bytes(),
         ];
         Self { all: all.map(measured) }
     }
 
-    fn bytes(&self, slot: Slot, escape: Escape) -> u16 {
-        let (_, html, query) = self.all[slot as usize];
-        match escape {
-            Escape::Html => html,
-            Escape::Query => query,
-        }
+    fn bytes(&self, value: Option<(Slot, Escape)>) -> u16 {
+        value.map_or(0, |(slot, escape)| {
+            let (_, html, query) = self.all[slot as usize];
+            match escape {
+                Escape::Html => html,
+                Escape::Query => query,
+            }
+        })
     }
 
-    fn push(&self, out: &mut Vec<u8>, slot: Slot, escape: Escape) {
+    fn push(&self, out: &mut Vec<u8>, value: Option<(Slot, Escape)>) {
+        let Some((slot, escape)) = value else { return };
         let (text, ..) = self.all[slot as usize];
-        if text.len() == usize::from(self.bytes(slot, escape)) {
+        if text.len() == usize::from(self.bytes(value)) {
             out.extend_from_slice(text);
         } else {
             escape.push(out, text);
@@ -477,6 +842,7 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MOST_VALUE_BYTES;
     use super::*;
 
     fn words() -> Words {
@@ -484,11 +850,23 @@ mod tests {
     }
 
     fn moment<'a>(id: &'a str, provider: &'a str) -> Moment<'a> {
-        Moment { status: 503, id, provider, pop: "LHR", cause: "overload", unix_seconds: 1_795_345_741 }
+        Moment {
+            status: 503,
+            id,
+            provider,
+            pop: "LHR",
+            cause: "overload",
+            unix_seconds: 1_795_345_741,
+            retry_after: Some(30),
+            is_wait: false,
+            waiting: None,
+        }
     }
 
     fn rendered(source: &str, settings: &PageSettings, moment: &Moment<'_>) -> String {
-        let page = Template::parse(source).unwrap().fill(&words(), settings).unwrap();
+        let template = Template::parse(source).unwrap();
+        let script = template.script_words(&[words()], settings).unwrap();
+        let page = template.fill(&words(), settings, &script).unwrap();
         String::from_utf8(page.render(moment, false).to_vec()).unwrap()
     }
 
@@ -535,10 +913,58 @@ mod tests {
     }
 
     #[test]
+    fn sections_go_with_the_request() {
+        let source = "a{{#wait}}W{{id}}{{/wait}}{{^wait}}F{{/wait}}{{#retry}}R{{retry_after}}{{/retry}}{{^retry}}N{{/retry}}\
+                      {{#waiting}}{{waiting}}{{text.waiting}}{{/waiting}}{{^status_url}}S{{/status_url}}{{#pop}}{{pop}}{{/pop}}b";
+        let settings = PageSettings::default();
+        let fault = moment("7", "");
+        let wait = Moment { is_wait: true, waiting: Some(1), retry_after: None, ..fault };
+        for (moment, expected) in [
+            (&fault, "aFR30SLHRb"),
+            (&Moment { retry_after: None, ..fault }, "aFNSLHRb"),
+            (&Moment { waiting: Some(9), ..fault }, "aFR30SLHRb"),
+            (&wait, "aW7N11 visitor is waiting at the moment.SLHRb"),
+            (&Moment { waiting: Some(2_000), ..wait }, "aW7N20002000 visitors are waiting at the moment.SLHRb"),
+            (&Moment { waiting: None, ..wait }, "aW7NSLHRb"),
+            (&Moment { pop: "", ..fault }, "aFR30Sb"),
+        ] {
+            assert_eq!(rendered(source, &settings, moment), expected);
+        }
+    }
+
+    #[test]
+    fn words_for_a_script_cannot_end_it() {
+        let settings = PageSettings { site_name: "</script><!--".to_owned(), ..PageSettings::default() };
+        let source = "{{site_name}}|{{#wait}}{{text.stop}}{{/wait}}{{words copy minutes}}";
+        assert_eq!(
+            rendered(source, &settings, &moment("", "")),
+            "&lt;/script&gt;&lt;!--|[[\"direction\",\"site_name\",\"copy\",\"minutes\"],{\n\"en\":[\"ltr\",\"\\u003c/script>\\u003c!--\",\"Copy\",\
+             {\"one\":\"Trying again in {n} minute\",\"other\":\"Trying again in {n} minutes\"}]}]"
+        );
+    }
+
+    #[test]
+    fn numbers_are_grouped_from_five_digits_on() {
+        for (number, between, spoken) in [
+            (0, ",", "0"),
+            (9_999, ",", "9999"),
+            (10_000, ",", "10,000"),
+            (123_456, "", "123456"),
+            (u32::MAX, "\u{10ffff}", "4\u{10ffff}294\u{10ffff}967\u{10ffff}295"),
+        ] {
+            assert_eq!(Digits::spoken(number, between).as_bytes(), spoken.as_bytes());
+        }
+    }
+
+    #[test]
     fn a_wrong_template_is_told_with_its_line() {
         for (source, expected) in [
             ("a\nb {{nonsense}}", "line 2: unknown placeholder `{{nonsense}}`"),
             ("{{text.nonsense}}", "line 1: unknown placeholder `{{text.nonsense}}`"),
+            ("{{text.seconds}}", "line 1: unknown placeholder `{{text.seconds}}`"),
+            ("\n{{words copied nonsense}}", "line 2: unknown placeholder `{{words copied nonsense}}`"),
+            ("{{#wait}}\n{{words}}{{/wait}}", "line 2: `words` inside a section"),
+            ("{{^wait}}\n{{#wait}}{{/wait}}{{/wait}}", "line 2: a section inside a section"),
             ("\n\n{{#id}}{{/id}}", "line 3: unknown placeholder `{{id}}`"),
             ("{{ id }}", "line 1: unknown placeholder `{{ id }}`"),
             ("{{}}", "line 1: unknown placeholder `{{}}`"),
@@ -561,6 +987,12 @@ mod tests {
             ("retry = \"Try again\"", "retry = \" \"", "`retry` must be a text"),
             ("retry = \"Try again\"", "retry = 1", "`retry` must be a text"),
             ("retry = ", "extra = \"x\"\nretry = ", "`extra` is not a key"),
+            ("thousands = \",\"", "thousands = \"..\"", "`thousands` must be one character"),
+            ("[minutes]", "[hours]", "`[minutes]` is missing"),
+            ("one = \"Trying again in {n} minute\"\n", "", "`minutes.one` is missing"),
+            ("one = \"Trying again in {n} minute\"", "few = \"{n}\"\none = \"{n}\"", "`minutes.few` is not a form"),
+            ("in {n} minutes", "in minutes", "`minutes.other` must hold `{n}`"),
+            ("in {n} minute\"", "in {n} minute {n}\"", "`minutes.one` must hold `{n}`, the number, once"),
             ("\"ltr\"", "\"left\"", "`direction` is `left`"),
             ("\"en\"", "\"en_GB\"", "`language` is `en_GB`"),
             ("\"en\"", "\"en\"x", ""),
