@@ -19,7 +19,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::http1::{Fields, Framing, find, find_all, lossy};
+use support::http1::{Fields, find, find_all, lossy};
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, raw};
 
 /// What is asked for at least, so that a product that shrinks does not go unnoticed.

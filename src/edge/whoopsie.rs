@@ -156,7 +156,7 @@ where
             }
             Err(fault) => {
                 tracing::debug!(%fault, "no answer from the origin");
-                let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause(), None);
+                let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause(), fault.waiting());
                 let facts = Facts { cause: Some(fault.cause()), locale, ..Facts::new(this.asked.ctx.class) };
                 EdgeResponse { head, body: WhoopsieBody::Page { page, tally: Tally::default() }, facts }
             }
