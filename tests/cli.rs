@@ -445,8 +445,11 @@ fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
         let answer = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =
             answer.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
-        // These belong to the connection and to the moment.
+        // These belong to the connection and to the moment; and how long a body becomes is known when it is compressed.
         sent.retain(|line| !["date:", "connection:", "transfer-encoding:"].iter().any(|own| line.starts_with(own)));
+        if sent.iter().any(|line| line == "content-encoding: gzip") {
+            sent.retain(|line| !line.starts_with("content-length:"));
+        }
         sent.sort();
         assert_eq!(explained, sent, "{arguments:?}\n{out}");
     }

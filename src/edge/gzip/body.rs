@@ -67,7 +67,7 @@ struct Ahead {
     frames: VecDeque<Bytes>,
     bytes: u64,
     trailers: Option<HeaderMap>,
-    /// There is no more.
+    /// There is no more, but for the fault.
     ended: bool,
     fault: Option<Fault>,
     /// What it holds, where that may be much.
@@ -182,14 +182,10 @@ impl<B> GzipBody<B> {
         self.ahead().map_or(0, |ahead| ahead.bytes)
     }
 
-    /// Whether all of the body was read ahead.
+    /// Whether all of the body was read ahead. One that broke off meanwhile is none: it goes out as far as it came, and is cut then, as
+    /// it would have been without.
     pub(super) fn is_whole_ahead(&self) -> bool {
-        self.ahead().is_some_and(|ahead| ahead.ended)
-    }
-
-    /// What broke it off while it was read ahead.
-    pub(super) fn fault_ahead(&mut self) -> Option<Fault> {
-        self.work.as_mut().and_then(|work| work.ahead.fault.take())
+        self.ahead().is_some_and(|ahead| ahead.ended && ahead.fault.is_none())
     }
 
     /// CRC-32 of what was read ahead.
@@ -245,6 +241,9 @@ fn poll_source<B: EdgeBody>(
     }
     if !ahead.ended {
         return inner.poll_frame(cx);
+    }
+    if let Some(fault) = ahead.fault.take() {
+        return Poll::Ready(Some(Err(fault)));
     }
     Poll::Ready(ahead.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
 }
@@ -346,7 +345,9 @@ impl<B: EdgeBody> Body for GzipBody<B> {
             Some(Work { job: Job::Pass, ahead, .. }) if !ahead.ended => {
                 ahead.frames.is_empty() && self.inner.is_end_stream()
             }
-            Some(Work { job: Job::Pass, ahead, .. }) => ahead.frames.is_empty() && ahead.trailers.is_none(),
+            Some(Work { job: Job::Pass, ahead, .. }) => {
+                ahead.frames.is_empty() && ahead.trailers.is_none() && ahead.fault.is_none()
+            }
             Some(work) => work.finished && work.trailers.is_none(),
         }
     }

@@ -195,11 +195,7 @@ where
         };
         ready!(undecided.answer.body.poll_ahead(cx, goal));
         match slot.take() {
-            Some(mut undecided) => Poll::Ready(match undecided.answer.body.fault_ahead() {
-                // Nothing has gone out yet, so it need not be cut.
-                Some(fault) => Err(fault),
-                None => Ok(shared.resolve(*undecided)),
-            }),
+            Some(undecided) => Poll::Ready(Ok(shared.resolve(*undecided))),
             None => Poll::Pending,
         }
     }
