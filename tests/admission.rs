@@ -147,7 +147,8 @@ fn judge_shed<'a>(status: u16, field: impl Fn(&str) -> Option<&'a str>, body: &[
     assert!(field("retry-after").is_some_and(|value| value.parse::<u32>().is_ok_and(|seconds| seconds > 0)));
     assert_eq!(field("proxy-status"), Some("edgeshim; error=connection_limit_reached"));
     assert!(field("content-type").is_some_and(|kind| kind.starts_with("text/html")));
-    assert!(body.starts_with(b"<!"), "no page");
+    let page = String::from_utf8_lossy(body);
+    assert!(page.contains("<h1 data-text=\"wait_heading\">"), "no wait page: {page}");
 }
 
 fn assert_shed(response: &Response) {

@@ -156,7 +156,7 @@ where
             }
             Err(fault) => {
                 tracing::debug!(%fault, "no answer from the origin");
-                let Failure { head, page, locale } = this.shared.fail(this.asked, fault.cause(), fault.waiting());
+                let Failure { head, page, locale } = this.shared.fail(this.asked, &fault);
                 let facts = Facts { cause: Some(fault.cause()), locale, ..Facts::new(this.asked.ctx.class) };
                 EdgeResponse { head, body: WhoopsieBody::Page { page, tally: Tally::default() }, facts }
             }
@@ -245,7 +245,7 @@ impl Shared {
         let mode = self.classes.rule(class).whoopsie;
         let said = origin.headers.get(RETRY_AFTER).and_then(RetryAfter::said);
         let retry_after = said.unwrap_or_else(|| self.retry_after.clone());
-        let mut failure = self.speak(asked, origin.status, (None, None), mode, retry_after);
+        let mut failure = self.speak(asked, origin.status, None, mode, retry_after);
         let headers = &mut failure.head.headers;
         let proxy_status = format!("edgeshim; received-status={}", origin.status.as_u16());
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
@@ -266,9 +266,9 @@ impl Shared {
         failure
     }
 
-    /// The page, or less, for a request that has no answer: the one place where a fault becomes a status. `waiting` is how many requests
-    /// are in line, where that is why.
-    fn fail(&self, asked: &Asked, cause: Cause, waiting: Option<u32>) -> Failure {
+    /// The page, or less, for a request that has no answer: the one place where a fault becomes a status.
+    fn fail(&self, asked: &Asked, fault: &Fault) -> Failure {
+        let cause = fault.cause();
         if cause.is_visitors() {
             if cause == Cause::RequestTooLarge {
                 self.ledger.refused(asked.ctx.provider, Reason::BodyTooLarge);
@@ -282,7 +282,7 @@ impl Shared {
             return Failure { head, page: Bytes::new(), locale: None };
         }
         let mode = self.classes.rule(asked.ctx.class).whoopsie;
-        let mut failure = self.speak(asked, cause.status(), (Some(cause), waiting), mode, self.retry_after.clone());
+        let mut failure = self.speak(asked, cause.status(), Some(fault), mode, self.retry_after.clone());
         let proxy_status = format!("edgeshim; error={}", cause.proxy_status());
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
             failure.head.headers.insert(&PROXY_STATUS, value);
@@ -294,10 +294,11 @@ impl Shared {
         &self,
         asked: &Asked,
         status: StatusCode,
-        (cause, waiting): (Option<Cause>, Option<u32>),
+        fault: Option<&Fault>,
         mode: WhoopsieMode,
         retry_after: RetryAfter,
     ) -> Failure {
+        let cause = fault.map(Fault::cause);
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = status;
         let headers = &mut head.headers;
@@ -316,7 +317,7 @@ impl Shared {
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
             retry_after: asked.is_repeatable.then_some(retry_after.seconds),
             is_wait: cause == Some(Cause::Overload),
-            waiting,
+            waiting: fault.and_then(Fault::waiting),
         };
         let mut locale = None;
         let page = if asked.grpc {
