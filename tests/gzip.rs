@@ -10,8 +10,9 @@ use flate2::bufread::GzDecoder;
 use flate2::{Decompress, FlushDecompress};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use support::http1::Framing;
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
@@ -549,6 +550,56 @@ fn event_stream_when_events_are_larger_than_one_turn_compresses_then_none_leaves
 fn page_when_it_trickles_then_each_piece_is_through_within_400_ms() {
     let delays = delays("text/html", "", SMALL);
     assert!(median(delays.clone()) <= Duration::from_millis(400), "{delays:?}");
+}
+
+/// An origin that writes the pieces of a chunked page at that pace, and how many it has written.
+fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
+    let written = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&written);
+    let origin = Origin::start(move |_, conn| {
+        let head = format!("HTTP/1.1 200 OK\r\n{HTML}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut alive = conn.write_all(head.as_bytes()).is_ok();
+        for piece in &pieces {
+            let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+            alive = alive && conn.write_all(&chunk).is_ok();
+            counter.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(pace);
+        }
+        if alive && conn.write_all(b"0\r\n\r\n").is_ok() { After::Keep } else { After::Close }
+    });
+    (origin, written)
+}
+
+#[test]
+fn page_when_it_comes_in_pieces_then_is_not_flushed_at_each() {
+    let body = text(300_000);
+    let (origin, _) = paced(Duration::from_millis(2), body.chunks(3000).map(<[u8]>::to_vec).collect());
+    let shim = Shim::start(Shim::config(origin.addr));
+    let answer = raw::fetch(shim.addr, "/", &[("Accept-Encoding", "gzip"), ("Connection", "close")]);
+    assert!(is_gzip(&answer) && decoded(&answer) == body);
+    // What a flush leaves behind: an empty stored block.
+    let flushes = answer.body.windows(4).filter(|window| *window == [0, 0, 0xff, 0xff]).count();
+    assert!(flushes < 50, "{flushes} flushes for 100 pieces");
+}
+
+#[test]
+fn events_when_they_never_pause_then_are_not_held_back_for_the_next() {
+    // Nothing says that it is a stream, and no moment goes by without an event: neither the head nor the first of them waits for that.
+    for first in ["", "<p>"] {
+        let begin = vec![first.repeat(100).into_bytes()].into_iter().filter(|piece| !piece.is_empty());
+        let events = (0..100).map(|number| format!("{number}\n").into_bytes());
+        let (origin, written) = paced(Duration::from_millis(30), begin.chain(events).collect());
+        let shim = Shim::start(Shim::config(origin.addr));
+        let mut client = Raw::connect(shim.addr);
+        client.send(raw::request("GET", "/", &[("Accept-Encoding", "gzip")], b""));
+        assert!(is_gzip(&client.response_head().expect("a head")));
+        let mut reading = Inflating::new();
+        while !reading.content.ends_with(b"\n") {
+            reading.take(&client.more().expect("an event"));
+        }
+        let sent = written.load(Ordering::Relaxed);
+        assert!(sent < 30, "{first}: the first came when {sent} were written");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ struct Work {
     spent: usize,
     /// The turn in which it gave way.
     rests: Option<u64>,
-    idle: Idle,
+    held: Held,
     finished: bool,
 }
 
@@ -74,22 +74,22 @@ struct Ahead {
     _loan: Option<Loan>,
 }
 
-/// A moment without a frame.
+/// Since when something has been held back, for the next bytes or for a decision.
 #[derive(Default)]
-struct Idle {
+struct Held {
     deadline: Option<Deadline>,
 }
 
-impl Idle {
-    /// Whether nothing came for a moment; else wakes the task when it is over: at the worker's next look at its deadlines.
-    fn poll(&mut self, cx: &Context<'_>) -> bool {
+impl Held {
+    /// Whether that is longer than `patience`; else wakes the task when it is: at the worker's next look at its deadlines at the soonest,
+    /// and not when the task is polled again before for another reason.
+    fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
-            deadline.disarm();
             return true;
         }
         if !deadline.is_armed() {
-            deadline.arm(Duration::ZERO);
+            deadline.arm(patience.max(Duration::from_millis(1)));
         }
         deadline.watch(cx);
         false
@@ -112,7 +112,7 @@ impl Work {
             trailers: None,
             spent: 0,
             rests: None,
-            idle: Idle::default(),
+            held: Held::default(),
             finished: false,
         }
     }
@@ -199,32 +199,29 @@ impl<B> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Reads ahead until `goal` bytes have come, the body has ended, or nothing has come for a moment.
-    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64) -> Poll<()> {
+    /// Reads ahead until `goal` bytes have come, the body has ended, or `patience` is over. A frame does not put that off: the head waits.
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64, patience: Duration) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let ahead = &mut work.ahead;
         while ahead.bytes < goal && !ahead.ended {
             match Pin::new(&mut self.inner).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    work.idle.end();
-                    match frame.into_data() {
-                        Ok(data) => {
-                            ahead.bytes += data.len() as u64;
-                            ahead.frames.push_back(data);
-                        }
-                        Err(frame) => ahead.trailers = frame.into_trailers().ok(),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        ahead.bytes += data.len() as u64;
+                        ahead.frames.push_back(data);
                     }
-                }
+                    Err(frame) => ahead.trailers = frame.into_trailers().ok(),
+                },
                 Poll::Ready(Some(Err(fault))) => {
                     ahead.fault = Some(fault);
                     ahead.ended = true;
                 }
                 Poll::Ready(None) => ahead.ended = true,
-                Poll::Pending if work.idle.poll(cx) => break,
+                Poll::Pending if work.held.poll_long(cx, patience) => break,
                 Poll::Pending => return Poll::Pending,
             }
         }
-        work.idle.end();
+        // What was read goes on being held, by the compressor.
         Poll::Ready(())
     }
 }
@@ -255,7 +252,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
         let Some(work) = this.work else { return this.inner.poll_frame(cx) };
-        let Work { ahead, job, input, trailers, spent, rests, idle, finished } = &mut **work;
+        let Work { ahead, job, input, trailers, spent, rests, held, finished } = &mut **work;
         if let Job::Pass = job {
             return poll_source(ahead, this.inner, cx);
         }
@@ -291,6 +288,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                     Job::Pass | Job::Ready(_) => std::mem::take(input),
                 };
                 if !made.is_empty() {
+                    held.end();
                     return Poll::Ready(Some(Ok(Frame::data(made))));
                 }
                 continue;
@@ -300,18 +298,15 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                 return Poll::Ready(Some(Ok(Frame::data(std::mem::take(gzip)))));
             }
             match poll_source(ahead, this.inner.as_mut(), cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    idle.end();
-                    match frame.into_data() {
-                        Ok(data) => *input = data,
-                        Err(frame) => {
-                            *trailers = frame.into_trailers().ok();
-                            if let Some(trailers) = trailers {
-                                remove_digests(trailers);
-                            }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => *input = data,
+                    Err(frame) => {
+                        *trailers = frame.into_trailers().ok();
+                        if let Some(trailers) = trailers {
+                            remove_digests(trailers);
                         }
                     }
-                }
+                },
                 // The error goes on and the gzip stream stays without its end, so that nobody takes it for whole.
                 Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
                 Poll::Ready(None) => {
@@ -328,9 +323,10 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                 Poll::Pending => {
                     if let Job::Deflate(deflater) = job
                         && deflater.holds_back()
-                        && idle.poll(cx)
+                        && held.poll_long(cx, Duration::ZERO)
                         && deflater.flush()
                     {
+                        held.end();
                         return Poll::Ready(Some(Ok(Frame::data(deflater.emit()))));
                     }
                     return Poll::Pending;

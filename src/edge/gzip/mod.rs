@@ -18,6 +18,7 @@ mod twins;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, request};
 use pin_project_lite::pin_project;
@@ -37,6 +38,9 @@ use super::request::{EdgeBody, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
 use crate::wire::names::HOST;
+
+/// How long a head waits for the whole of a body that may have a twin: 4 MiB come in that time from any origin that is near.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What outlives one answer, shared by the workers of one configuration.
 #[derive(Debug, Clone)]
@@ -189,11 +193,12 @@ where
         }
         let Projected::Undecided { undecided: slot } = this.state.as_mut().project() else { return Poll::Pending };
         let Some(undecided) = slot else { return Poll::Pending };
-        let goal = match &undecided.question {
-            Question::Length => shared.settings.min_bytes,
-            Question::Whole { .. } | Question::Twin { .. } => u64::MAX,
+        let (goal, patience) = match &undecided.question {
+            Question::Length => (shared.settings.min_bytes, Duration::ZERO),
+            Question::Whole { .. } => (u64::MAX, Duration::ZERO),
+            Question::Twin { .. } => (u64::MAX, PATIENCE),
         };
-        ready!(undecided.answer.body.poll_ahead(cx, goal));
+        ready!(undecided.answer.body.poll_ahead(cx, goal, patience));
         match slot.take() {
             Some(undecided) => Poll::Ready(Ok(shared.resolve(*undecided))),
             None => Poll::Pending,
