@@ -8,8 +8,9 @@ mod support;
 use flate2::bufread::GzDecoder;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
+use std::time::Duration;
 use support::http1::Framing;
-use support::{After, Conn, Origin, Raw, Request, Response, Shim, raw};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, raw, wait_until};
 
 fn text(target: &str) -> Vec<u8> {
     let mut parts = target.split('/').skip(1).map(|part| part.parse::<u64>().expect("a number"));
@@ -37,6 +38,12 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
     head.push_str("\r\n");
     let cut = if request.field("x-cut").is_some() { body.len() / 2 } else { body.len() };
     let sent = conn.write_all(head.as_bytes()).and_then(|()| conn.write_all(&body[..cut]));
+    if request.field("x-cut") == Some("trickle") {
+        // Too slow to come to an end in time, and never silent for long.
+        while conn.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     if sent.is_ok() && cut == body.len() { After::Keep } else { After::Close }
 }
 
@@ -169,6 +176,31 @@ fn twin_when_the_origin_breaks_its_body_off_then_the_answer_is_cut() {
         assert!(!is_whole(), "{target}: the twin in its place");
         assert!(pull(&shim, target, &[TAG]).1, "{target}: the twin is still good");
     }
+}
+
+#[test]
+fn body_when_the_visitor_leaves_while_it_is_read_ahead_then_its_bytes_are_counted_and_logged() {
+    let origin = Origin::start(obey);
+    let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"stdout\""));
+    for _ in 0..2 {
+        let _ = pull(&shim, "/300000/1", &[TAG]);
+    }
+    let bytes = |metrics: &Metrics| metrics.value("edgeshim_origin_bytes_total", &[("class", "other")]);
+    let mut visitor = Raw::connect(shim.addr);
+    visitor.send(raw::request("GET", "/300000/1", &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "trickle")], b""));
+    assert!(wait_until(PATIENCE, || origin.bytes_written() > 750_245));
+    visitor.reset();
+    let metrics = shim.wait_metrics(|metrics| metrics.has("edgeshim_pulls_total", &[("code", "499")]));
+    assert!(bytes(&metrics) > 600_000.5, "{} after a visitor who left", bytes(&metrics));
+    assert!(metrics.value("edgeshim_origin_seconds_count", &[("class", "other")]) > 2.5, "three heads have come");
+    let logged = || -> f64 {
+        let lines = shim.stdout();
+        lines
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["origin_bytes"].as_f64())
+            .sum()
+    };
+    assert!(wait_until(PATIENCE, || (logged() - bytes(&metrics)).abs() < 0.5), "{} are logged", logged());
 }
 
 #[test]

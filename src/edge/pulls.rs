@@ -21,7 +21,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::log::Line;
-use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Reason};
@@ -58,7 +58,7 @@ pub struct Pulls<S> {
 
 impl<S, B> Service<Box<EdgeRequest>> for Pulls<S>
 where
-    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Infallible>,
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Infallible, Future: EdgeFuture>,
     B: EdgeBody,
 {
     type Response = EdgeResponse<PullsBody<B>>;
@@ -81,7 +81,7 @@ where
 pin_project! {
     /// Waits for the answer; dropped before it comes, the visitor has left.
     #[project = Projected]
-    pub enum PullsFuture<F> {
+    pub enum PullsFuture<F: EdgeFuture> {
         /// On its way.
         Inner {
             #[pin]
@@ -94,11 +94,21 @@ pin_project! {
             pull: Option<Pull>,
         },
     }
+
+    impl<F: EdgeFuture> PinnedDrop for PullsFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Projected::Inner { inner, pull: Some(pull) } = this.project()
+                && let Some((facts, tally)) = inner.begun()
+            {
+                pull.begun(facts, tally);
+            }
+        }
+    }
 }
 
 impl<F, B> Future for PullsFuture<F>
 where
-    F: Future<Output = Result<EdgeResponse<B>, Infallible>>,
+    F: Future<Output = Result<EdgeResponse<B>, Infallible>> + EdgeFuture,
     B: EdgeBody,
 {
     type Output = Result<EdgeResponse<PullsBody<B>>, Infallible>;
@@ -193,13 +203,21 @@ impl Pull {
         if whole || self.tally.fault.is_some() { self.code } else { CLIENT_CLOSED_REQUEST }
     }
 
+    /// The origin has begun to answer.
+    fn begun(&mut self, facts: Facts, tally: Tally) {
+        self.class = facts.class;
+        self.facts = facts;
+        self.tally = tally;
+        if let Some(micros) = facts.origin_us {
+            self.ledger.origin_seconds(self.class, Duration::from_micros(micros.into()));
+        }
+    }
+
     fn answered<B: EdgeBody>(&mut self, answer: &EdgeResponse<B>) {
-        self.class = answer.facts.class;
-        self.facts = answer.facts;
+        self.begun(answer.facts, answer.body.tally());
         if self.line.is_some() {
             self.encoding = encoding(&answer.head.headers);
         }
-        self.tally = answer.body.tally();
         let status = answer.head.status;
         self.code = status.as_u16();
         let bodiless = self.is_head
@@ -208,9 +226,6 @@ impl Pull {
             || status == StatusCode::SWITCHING_PROTOCOLS
             || answer.body.is_end_stream();
         self.expected = if bodiless { Some(0) } else { answer.body.size_hint().exact() };
-        if let Some(micros) = answer.facts.origin_us {
-            self.ledger.origin_seconds(self.class, Duration::from_micros(micros.into()));
-        }
         if self.conditional {
             let row = self.ledger.row(self.provider, self.class);
             match answer.facts.origin_status {

@@ -19,7 +19,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::class::{Classes, WhoopsieMode};
-use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
+use super::request::{Ctx, EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::{Cause, Fault};
 use crate::metrics::{Ledger, ORIGIN_STATUS, Reason};
 use crate::pages::{Moment, Pages, problem_json};
@@ -161,6 +161,15 @@ where
                 EdgeResponse { head, body: WhoopsieBody::Page { page, tally: Tally::default() }, facts }
             }
         }))
+    }
+}
+
+impl<F: EdgeFuture, B: EdgeBody> EdgeFuture for WhoopsieFuture<F, B> {
+    fn begun(&self) -> Option<(Facts, Tally)> {
+        match &self.leaving {
+            Some(answer) => Some((answer.facts, answer.body.tally())),
+            None => self.inner.begun(),
+        }
     }
 }
 

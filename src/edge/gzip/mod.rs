@@ -34,7 +34,7 @@ pub use twins::Found;
 use twins::{Draft, Key, Loan, Twin, Twins, WeakTags};
 
 use super::request::class::Classes;
-use super::request::{EdgeBody, EdgeRequest, EdgeResponse};
+use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
 use crate::wire::names::HOST;
@@ -203,6 +203,13 @@ where
             Some(undecided) => Poll::Ready(Ok(shared.resolve(*undecided))),
             None => Poll::Pending,
         }
+    }
+}
+
+impl<F, B: EdgeBody> EdgeFuture for GzipFuture<F, B> {
+    fn begun(&self) -> Option<(Facts, Tally)> {
+        let State::Undecided { undecided: Some(undecided) } = &self.state else { return None };
+        Some((undecided.answer.facts, undecided.answer.body.tally()))
     }
 }
 

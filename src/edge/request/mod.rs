@@ -164,6 +164,12 @@ pub struct Tally {
     pub fault: Option<Cause>,
 }
 
+/// An answer in the making, asked from outside when it comes to nothing.
+pub trait EdgeFuture {
+    /// What is known of an answer of the origin's that has begun, while it is still held back.
+    fn begun(&self) -> Option<(Facts, Tally)>;
+}
+
 /// A response body between two layers.
 pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     /// What it has seen so far.
