@@ -28,6 +28,9 @@ fn stored(target: &str) -> Vec<u8> {
         "/page" => gzip(&text(100_000)),
         "/large" => gzip(&text(5_000_000)),
         "/members" => [gzip(&text(70_000)), gzip(b""), gzip(&text(9))].concat(),
+        "/nothing" => vec![],
+        // In pieces of 777 bytes some begin with the first byte of a member, and none is one.
+        "/litter" => [gzip(&text(70_000)), vec![0; 7], vec![0x1f; 5000]].concat(),
         "/padded" => [gzip(&text(70_000)), vec![0; 512]].concat(),
         "/zeros" => gzip(&vec![b'0'; 1 << 20]),
         "/bomb" => gzip(&vec![b'0'; 64 << 20]),
@@ -88,6 +91,8 @@ fn origins_gzip_when_it_is_not_taken_then_is_undone() {
         ("/page", text(100_000)),
         ("/large", text(5_000_000)),
         ("/members", [text(70_000), text(9)].concat()),
+        ("/nothing", vec![]),
+        ("/litter", text(70_000)),
         ("/padded", text(70_000)),
         ("/zeros", vec![b'0'; 1 << 20]),
     ] {
