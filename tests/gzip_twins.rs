@@ -136,7 +136,7 @@ fn twin_when_the_origin_uses_its_tag_for_other_bytes_then_the_new_bytes_are_sent
 }
 
 #[test]
-fn twin_when_the_body_is_private_weakly_tagged_or_too_long_then_is_not_made() {
+fn twin_when_the_body_is_private_unbuffered_weakly_tagged_or_too_long_then_is_not_made() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     for (target, fields) in [
@@ -145,6 +145,7 @@ fn twin_when_the_body_is_private_weakly_tagged_or_too_long_then_is_not_made() {
         ("/5000/3", vec![TAG, ("X-Tag", "\"v2\"")]),
         ("/5000/4", vec![TAG, ("X-Say", "Cache-Control: private, max-age=60")]),
         ("/5000/5", vec![TAG, ("X-Say", "Cache-Control: no-store")]),
+        ("/5000/6", vec![TAG, ("X-Say", "X-Accel-Buffering: no")]),
         ("/4194305/1", vec![TAG]),
         ("/200/1", vec![TAG]),
     ] {

@@ -284,7 +284,8 @@ impl Shared {
     fn key<B>(&self, target: Option<u64>, length: u64, answer: &EdgeResponse<B>) -> Option<(&Arc<Twins>, Key)> {
         let twins = self.memory.twins.as_ref()?;
         let headers = &answer.head.headers;
-        if length > twins::LONGEST || answer.head.status != StatusCode::OK || policy::is_private(headers) {
+        let fleeting = policy::is_private(headers) || policy::is_unbuffered(headers);
+        if length > twins::LONGEST || answer.head.status != StatusCode::OK || fleeting {
             return None;
         }
         Some((twins, twins.key(target?, policy::strong_tag(headers)?, length)))
