@@ -176,11 +176,31 @@ impl Drop for Deflater {
         self.ledger.gzip(self.class, self.input_bytes, self.output_bytes);
         if let Some(mut deflate) = self.deflate.take() {
             SPARE.with_borrow_mut(|spares| {
+                // Those of a level that is no longer configured would be in the way for good.
+                spares.retain(|(level, _)| *level == self.level);
                 if spares.len() < SPARES {
                     deflate.reset();
                     spares.push((self.level, deflate));
                 }
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Labels, Metrics};
+
+    #[test]
+    fn compressors_of_a_level_that_is_gone_do_not_stay() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let ledger = Arc::new(metrics.ledger(&Labels::default()));
+        for level in [4, 6] {
+            let some = || Deflater::new(level, 0, false, None, ClassId::OTHER, Arc::clone(&ledger));
+            drop((0..=SPARES).map(|_| some()).collect::<Vec<_>>());
+            let kept: Vec<u32> = SPARE.with_borrow(|spares| spares.iter().map(|(level, _)| *level).collect());
+            assert_eq!(kept, [level; SPARES]);
         }
     }
 }
