@@ -260,14 +260,17 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
 
 /// A 304 carries what the 200 would (RFC 9110 §15.4.5). Many origins leave the type out of it; then the path's extension stands in.
 fn not_modified(settings: &GzipSettings, asked: Asked, headers: &HeaderMap) -> Verdict {
-    let compressible = if headers.contains_key(CONTENT_TYPE) { has_type(settings, headers) } else { !asked.packed };
-    let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
-    if headers.contains_key(CONTENT_ENCODING) || fixed || !compressible {
-        return Verdict::Leave(Skip::Status);
-    }
     // The cache finds the copy to renew by its tag (RFC 9111 §4.3.4), so it is told the one that it named.
     let named = |names: u64| strong_tag(headers).is_some_and(|tag| names & bit(tag) != 0);
     let (weak, strong) = (named(asked.names_weak), named(asked.names_strong));
+    let compressible = if headers.contains_key(CONTENT_TYPE) { has_type(settings, headers) } else { !asked.packed };
+    let compressible = compressible && !headers.contains_key(CONTENT_ENCODING);
+    let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
+    // What was inflated may have been of any type; that its weak tag is named shows that it was.
+    let inflated = settings.inflate && weak && !strong;
+    if fixed || !(compressible || inflated) {
+        return Verdict::Leave(Skip::Status);
+    }
     let weak = if weak == strong { asked.gzip() } else { weak };
     Verdict::NotModified { weak }
 }
@@ -573,6 +576,22 @@ mod tests {
             let asked = Asked::of(&settings(), &request(path, fields));
             let said: Vec<_> = said.iter().copied().chain([("etag", "\"a\"")]).collect();
             assert_eq!(decide(&settings(), asked, &answer(304, &said), Some(0)), verdict, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_304_of_what_was_inflated_says_what_the_200_said() {
+        let inflate = GzipSettings { inflate: true, ..settings() };
+        let of = |known, said: &[(&str, &str)]| {
+            let said: Vec<_> = said.iter().copied().chain([("etag", "\"a\"")]).collect();
+            decide(&inflate, asked(known), &answer(304, &said), Some(0))
+        };
+        let weak: Fields = &[("if-none-match", "W/\"a\"")];
+        let strong: Fields = &[("if-none-match", "\"a\"")];
+        for said in [("content-type", "font/ttf"), ("content-encoding", "gzip")] {
+            assert_eq!(of(weak, &[said]), Verdict::NotModified { weak: true }, "{said:?}");
+            assert_eq!(of(strong, &[said]), Verdict::Leave(Skip::Status), "{said:?}");
+            assert_eq!(of(weak, &[said, ("cache-control", "no-transform")]), Verdict::Leave(Skip::Status), "{said:?}");
         }
     }
 
