@@ -284,8 +284,10 @@ impl<B: EdgeBody> Body for PullsBody<B> {
             this.pull.whole = true;
             return Poll::Ready(None);
         };
-        let frame = ready!(inner.as_mut().poll_frame(cx));
+        let frame = inner.as_mut().poll_frame(cx);
+        // Before it is known whether anything comes of it: a compressor holds back what was read.
         this.pull.tally = inner.tally();
+        let frame = ready!(frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -311,5 +313,56 @@ impl<B: EdgeBody> Body for PullsBody<B> {
 impl<B: EdgeBody> EdgeBody for PullsBody<B> {
     fn tally(&self) -> Tally {
         self.pull.tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Labels, Metrics};
+
+    /// Has read five bytes and gives nothing away, as a compressor does.
+    struct HeldBack;
+
+    impl Body for HeldBack {
+        type Data = Bytes;
+        type Error = Fault;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+            Poll::Pending
+        }
+    }
+
+    impl EdgeBody for HeldBack {
+        fn tally(&self) -> Tally {
+            Tally { origin_bytes: 5, fault: None }
+        }
+    }
+
+    #[test]
+    fn bytes_that_were_read_and_held_back_when_the_visitor_left_are_counted() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let pull = Pull {
+            ledger: Arc::new(metrics.ledger(&Labels::default())),
+            provider: ProviderId::NONE,
+            class: ClassId::OTHER,
+            arrived: Instant::now(),
+            conditional: false,
+            is_head: false,
+            code: 200,
+            expected: None,
+            sent: 0,
+            whole: false,
+            tally: Tally::default(),
+            facts: Facts::new(ClassId::OTHER),
+            refusal: None,
+            encoding: IDENTITY,
+            line: None,
+        };
+        let mut body = PullsBody { inner: Some(HeldBack), pull };
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+        drop(body);
+        let counted = metrics.render();
+        assert!(counted.contains("edgeshim_origin_bytes_total{class=\"other\"} 5\n"), "{counted}");
     }
 }
