@@ -25,6 +25,8 @@ use crate::metrics::Ledger;
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 /// Input that is compressed in one go.
 const BYTES_PER_STEP: usize = 32 * 1024;
+/// How many times as fast as level 4 bytes are made by inflating.
+const INFLATE_SPEED: usize = 4;
 /// What a step costs beside its bytes, in bytes: so many tiny frames are a turn's work as well.
 const STEP_BYTES: usize = 256;
 
@@ -38,6 +40,7 @@ pin_project! {
     }
 }
 
+#[derive(Default)]
 struct Work {
     ahead: Ahead,
     job: Job,
@@ -52,13 +55,57 @@ struct Work {
     finished: bool,
 }
 
+#[derive(Default)]
+#[allow(clippy::large_enum_variant, reason = "boxed with all the work")]
 enum Job {
     /// Nothing: what was read ahead goes first.
+    #[default]
     Pass,
+    /// The bytes are there, compressed; empty when sent.
+    Ready(Bytes),
+    Code(Coder),
+}
+
+enum Coder {
     Deflate(Deflater),
     Inflate(Inflater),
-    /// The bytes are there, compressed.
-    Ready(Bytes),
+}
+
+impl Coder {
+    /// One step: takes some of `input` off, and gives what became of it and what that cost, in bytes of level 4's input.
+    fn step(&mut self, input: &mut Bytes) -> Result<(Bytes, usize), Fault> {
+        match self {
+            Self::Deflate(deflater) => {
+                let share = input.split_to(input.len().min(BYTES_PER_STEP));
+                deflater.take(&share, input.is_empty());
+                let made = if deflater.is_ready() { deflater.emit() } else { Bytes::new() };
+                Ok((made, share.len() * deflater.weight()))
+            }
+            Self::Inflate(inflater) => {
+                let made = inflater.step(input)?;
+                let cost = made.len() / INFLATE_SPEED;
+                Ok((made, cost))
+            }
+        }
+    }
+
+    /// What is left to send when the body has ended.
+    fn finish(&mut self) -> Result<Bytes, Fault> {
+        match self {
+            Self::Deflate(deflater) => {
+                deflater.finish();
+                Ok(deflater.emit())
+            }
+            Self::Inflate(inflater) => inflater.finish().map(|()| Bytes::new()),
+        }
+    }
+
+    /// What was held back for more to come, once it has been for long enough.
+    fn poll_flush(&mut self, held: &mut Held, cx: &Context<'_>) -> Option<Bytes> {
+        let Self::Deflate(deflater) = self else { return None };
+        let flushed = deflater.holds_back() && held.poll_long(cx, Duration::ZERO) && deflater.flush();
+        flushed.then(|| deflater.emit())
+    }
 }
 
 /// What was read before it was known what becomes of it.
@@ -102,22 +149,6 @@ impl Held {
     }
 }
 
-impl Work {
-    fn new(job: Job) -> Self {
-        let ahead = Ahead::default();
-        Self {
-            ahead,
-            job,
-            input: Bytes::new(),
-            trailers: None,
-            spent: 0,
-            rests: None,
-            held: Held::default(),
-            finished: false,
-        }
-    }
-}
-
 impl<B> GzipBody<B> {
     pub(super) fn plain(inner: B) -> Self {
         Self { inner, work: None }
@@ -126,23 +157,20 @@ impl<B> GzipBody<B> {
     /// To be read ahead, and decided upon then.
     pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
         let ahead = Ahead { _loan: loan, ..Ahead::default() };
-        Self { inner, work: Some(Box::new(Work { ahead, ..Work::new(Job::Pass) })) }
+        Self { inner, work: Some(Box::new(Work { ahead, ..Work::default() })) }
     }
 
     fn set(&mut self, job: Job) {
-        match &mut self.work {
-            Some(work) => work.job = job,
-            None => self.work = Some(Box::new(Work::new(job))),
-        }
+        self.work.get_or_insert_default().job = job;
     }
 
     pub(super) fn deflate(mut self, deflater: Deflater) -> Self {
-        self.set(Job::Deflate(deflater));
+        self.set(Job::Code(Coder::Deflate(deflater)));
         self
     }
 
     pub(super) fn inflate(mut self, inflater: Inflater) -> Self {
-        self.set(Job::Inflate(inflater));
+        self.set(Job::Code(Coder::Inflate(inflater)));
         self
     }
 
@@ -164,12 +192,8 @@ impl<B> GzipBody<B> {
     }
 
     fn ready(mut self, gzip: Bytes) -> Self {
-        let mut work = Work::new(Job::Ready(gzip));
-        work.trailers = self.work.take().and_then(|work| work.ahead.trailers);
-        if let Some(trailers) = &mut work.trailers {
-            remove_digests(trailers);
-        }
-        self.work = Some(Box::new(work));
+        let trailers = self.work.take().and_then(|work| work.ahead.trailers).map(without_digests);
+        self.work = Some(Box::new(Work { job: Job::Ready(gzip), trailers, ..Work::default() }));
         self
     }
 
@@ -206,6 +230,8 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
         while ahead.bytes < goal && !ahead.ended {
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    // An empty one (HTTP/2 has them) would add to the list and not to the sum.
+                    Ok(data) if data.is_empty() => {}
                     Ok(data) => {
                         ahead.bytes += data.len() as u64;
                         ahead.frames.push_back(data);
@@ -224,6 +250,11 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
         // What was read goes on being held, by the compressor.
         Poll::Ready(())
     }
+}
+
+fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
+    remove_digests(&mut trailers);
+    trailers
 }
 
 /// The next frame: of what was read ahead first.
@@ -253,9 +284,12 @@ impl<B: EdgeBody> Body for GzipBody<B> {
         let mut this = self.project();
         let Some(work) = this.work else { return this.inner.poll_frame(cx) };
         let Work { ahead, job, input, trailers, spent, rests, held, finished } = &mut **work;
-        if let Job::Pass = job {
-            return poll_source(ahead, this.inner, cx);
-        }
+        let coder = match job {
+            Job::Pass => return poll_source(ahead, this.inner, cx),
+            Job::Ready(gzip) if !gzip.is_empty() => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(gzip))))),
+            Job::Ready(_) => return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Job::Code(coder) => coder,
+        };
         loop {
             if *finished {
                 return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
@@ -270,67 +304,34 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                 clock::give_way(cx);
                 return Poll::Pending;
             }
-            if !input.is_empty() {
-                *spent += STEP_BYTES;
-                let made = match job {
-                    Job::Deflate(deflater) => {
-                        let share = input.split_to(input.len().min(BYTES_PER_STEP));
-                        *spent += share.len() * deflater.weight();
-                        deflater.take(&share, input.is_empty());
-                        if deflater.is_ready() { deflater.emit() } else { Bytes::new() }
-                    }
-                    Job::Inflate(inflater) => {
-                        let made = inflater.step(input)?;
-                        // Four times as fast as compressing.
-                        *spent += made.len() / 4;
-                        made
-                    }
-                    Job::Pass | Job::Ready(_) => std::mem::take(input),
-                };
-                if !made.is_empty() {
-                    held.end();
-                    return Poll::Ready(Some(Ok(Frame::data(made))));
-                }
-                continue;
-            }
-            if let Job::Ready(gzip) = job {
-                *finished = true;
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(gzip)))));
-            }
-            match poll_source(ahead, this.inner.as_mut(), cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => *input = data,
-                    Err(frame) => {
-                        *trailers = frame.into_trailers().ok();
-                        if let Some(trailers) = trailers {
-                            remove_digests(trailers);
+            let made = if input.is_empty() {
+                match poll_source(ahead, this.inner.as_mut(), cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        match frame.into_data() {
+                            Ok(data) => *input = data,
+                            Err(frame) => *trailers = frame.into_trailers().ok().map(without_digests),
                         }
+                        continue;
                     }
-                },
-                // The error goes on and the gzip stream stays without its end, so that nobody takes it for whole.
-                Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
-                Poll::Ready(None) => {
-                    *finished = true;
-                    match job {
-                        Job::Deflate(deflater) => {
-                            deflater.finish();
-                            return Poll::Ready(Some(Ok(Frame::data(deflater.emit()))));
-                        }
-                        Job::Inflate(inflater) => inflater.finish()?,
-                        Job::Pass | Job::Ready(_) => {}
+                    // The error goes on and the gzip stream stays without its end, so that nobody takes it for whole.
+                    Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
+                    Poll::Ready(None) => {
+                        *finished = true;
+                        coder.finish()?
                     }
+                    Poll::Pending => match coder.poll_flush(held, cx) {
+                        Some(made) => made,
+                        None => return Poll::Pending,
+                    },
                 }
-                Poll::Pending => {
-                    if let Job::Deflate(deflater) = job
-                        && deflater.holds_back()
-                        && held.poll_long(cx, Duration::ZERO)
-                        && deflater.flush()
-                    {
-                        held.end();
-                        return Poll::Ready(Some(Ok(Frame::data(deflater.emit()))));
-                    }
-                    return Poll::Pending;
-                }
+            } else {
+                let (made, cost) = coder.step(input)?;
+                *spent += STEP_BYTES + cost;
+                made
+            };
+            if !made.is_empty() {
+                held.end();
+                return Poll::Ready(Some(Ok(Frame::data(made))));
             }
         }
     }
@@ -344,6 +345,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
             Some(Work { job: Job::Pass, ahead, .. }) => {
                 ahead.frames.is_empty() && ahead.trailers.is_none() && ahead.fault.is_none()
             }
+            Some(Work { job: Job::Ready(gzip), trailers, .. }) => gzip.is_empty() && trailers.is_none(),
             Some(work) => work.finished && work.trailers.is_none(),
         }
     }
@@ -365,7 +367,7 @@ impl<B: EdgeBody> EdgeBody for GzipBody<B> {
     fn tally(&self) -> Tally {
         let tally = self.inner.tally();
         match self.work.as_deref() {
-            Some(Work { job: Job::Inflate(inflater), .. }) => {
+            Some(Work { job: Job::Code(Coder::Inflate(inflater)), .. }) => {
                 Tally { fault: tally.fault.or(inflater.fault()), ..tally }
             }
             _ => tally,

@@ -1,7 +1,8 @@
 //! What outlives one answer: ready gzip twins of the origin's bodies, and which tags the origin itself sends weak.
 //!
 //! Every POP of every CDN pulls the same object. A twin is found by host, target, strong entity tag and length, and is used only where the
-//! origin's bytes, all of them read, have the checksum of those that it was made from: a twin saves the compressor, never the truth.
+//! origin's bytes, all of them read, have the checksum of those that it was made from. Two bodies of one length under one strong tag are
+//! an origin's mistake, and CRC-32 finds it out but for one case in four thousand million, unless somebody made the bytes so.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
