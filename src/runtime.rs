@@ -236,6 +236,7 @@ impl Runtime {
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.settings.effective_json().to_string().hash(&mut hasher);
+        self.settings.whoopsie.pages.hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 
@@ -277,16 +278,7 @@ struct Prepared {
 impl Prepared {
     fn new(settings: &Settings) -> Result<Self, BuildError> {
         let value = |error: &dyn fmt::Display| BuildError::Value(error.to_string());
-        let whoopsie = &settings.whoopsie;
-        let pages = Pages::build(&PageSettings {
-            default_locale: whoopsie.default_locale.clone(),
-            hosts: whoopsie.hosts.iter().map(|(host, locale)| (host.clone(), locale.clone())).collect(),
-            site_name: whoopsie.site_name.clone(),
-            status_url: whoopsie.status_url.clone(),
-            support_url: whoopsie.support_url.clone(),
-            beacon_base: whoopsie.beacon_base.clone(),
-            beacon_path: settings.beacon.path.clone(),
-        });
+        let pages = Pages::build(&page_settings(settings));
         let host = settings.origin.host.as_deref().map(HeaderValue::from_str);
         let authority = match &settings.origin.target {
             Target::Tcp { .. } => settings.origin.target.to_string().replace("http://", ""),
@@ -305,6 +297,22 @@ impl Prepared {
             },
             host: host.transpose().map_err(|error| value(&error))?,
         })
+    }
+}
+
+/// What the configuration says about the pages.
+#[must_use]
+pub fn page_settings(settings: &Settings) -> PageSettings {
+    let whoopsie = &settings.whoopsie;
+    PageSettings {
+        files: Arc::clone(&whoopsie.pages),
+        default_locale: whoopsie.default_locale.clone(),
+        hosts: whoopsie.hosts.iter().map(|(host, locale)| (host.clone(), locale.clone())).collect(),
+        site_name: whoopsie.site_name.clone(),
+        status_url: whoopsie.status_url.clone(),
+        support_url: whoopsie.support_url.clone(),
+        beacon_base: whoopsie.beacon_base.clone(),
+        beacon_path: settings.beacon.path.clone(),
     }
 }
 

@@ -83,7 +83,6 @@ fn keys_of_later_releases_are_refused_but_at_their_defaults() {
     for text in [
         "[origin]\nurl = \"https://origin.example\"",
         "[origin.tls]\nserver_name = \"origin.example\"",
-        "[whoopsie]\npages = \"pages\"",
         "[edge_logs]\ntoken = \"env:TOKEN\"",
     ] {
         let told = told(text);
@@ -154,10 +153,11 @@ fn effective_configuration_reads_back_as_itself() {
     let intake = format!(
         "[beacon]\nsources = [\"dyn\"]\ncountry_database = {file:?}\n[rum]\npath = \"/rum\"\npages = [\"home\", \"cart\"]\n"
     );
+    let own_pages = "[whoopsie]\npages = \".\"\n".to_owned();
     let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
                max_request_body = \"1000B\"\n\
                [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
-    for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned(), intake] {
+    for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned(), intake, own_pages] {
         let settings = config::parse(&text, "edgeshim.toml", &folder()).expect("valid");
         let again = toml::to_string(&settings.effective_json()).expect("TOML");
         let again = config::parse(&again, "effective", &folder()).map_err(|problems| problems.to_string());

@@ -2,6 +2,7 @@
 //! stand together.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::classes;
@@ -16,7 +17,7 @@ use super::settings::{
 use super::statuses::StatusSet;
 use super::words::{closest, header_name, label, locale, media_type, one_of, quote};
 use crate::intake::country::Countries;
-use crate::pages;
+use crate::pages::{PageFiles, PageFilesError};
 use crate::wire::names;
 
 /// The longest site name, in bytes; it stands in a heading.
@@ -269,13 +270,17 @@ fn whoopsie(mut block: Section<'_>) -> Whoopsie {
         let mut set = StatusSet::default();
         set.add(text).map(|()| set)
     });
+    let pages = own_pages(&mut block).map(Arc::new);
     let whoopsie = Whoopsie {
         statuses: match statuses {
             Read::Good(sets) => sets.into_iter().fold(StatusSet::default(), StatusSet::union),
             Read::Absent | Read::Bad => default.statuses,
         },
-        default_locale: block.text("default_locale", "\"en\"", default.default_locale, known_locale),
-        hosts: block.map("hosts", "\"www.example.de\" = \"de\"", net::host, known_locale),
+        pages: pages.clone().unwrap_or_default(),
+        default_locale: block
+            .text("default_locale", "\"en\"", default.default_locale, |text| known_locale(text, pages.as_deref())),
+        hosts: block
+            .map("hosts", "\"www.example.de\" = \"de\"", net::host, |text| known_locale(text, pages.as_deref())),
         site_name: block.text("site_name", "\"This site\"", default.site_name, |text| {
             if text.trim().is_empty() || text.len() > MAX_SITE_NAME_BYTES || text.contains(char::is_control) {
                 return Err(format!(
@@ -293,18 +298,46 @@ fn whoopsie(mut block: Section<'_>) -> Whoopsie {
             seconds(text).map(Duration::from_secs)
         }),
     };
-    later::whoopsie(&mut block);
     block.finish();
     whoopsie
 }
 
-/// A language that there are pages in; the pages would refuse another too, but only after everything else is right.
-fn known_locale(text: &str) -> Checked<String> {
+/// The folder of pages, read, with all that is wrong in it; none where it cannot be used.
+fn own_pages(block: &mut Section<'_>) -> Option<PageFiles> {
+    let folder = block.folder();
+    let mut problems = Vec::new();
+    let pages = block.read("pages", "\"pages\"", |text| {
+        if text.is_empty() {
+            return Ok(Some(PageFiles::default()));
+        }
+        match PageFiles::read(&folder.join(text)) {
+            Ok(pages) => Ok(Some(pages)),
+            Err(PageFilesError::Folder(message)) => Err(message),
+            Err(PageFilesError::Files(found)) => {
+                problems = found;
+                Ok(None)
+            }
+        }
+    });
+    for problem in problems {
+        block.reject_file(problem.file, problem.line, problem.message);
+    }
+    match pages {
+        Read::Absent => Some(PageFiles::default()),
+        Read::Bad => None,
+        Read::Good(pages) => pages,
+    }
+}
+
+/// A language that there are pages in; the pages would refuse another too, but only after everything else is right. Where the pages
+/// cannot be read, any.
+fn known_locale(text: &str, pages: Option<&PageFiles>) -> Checked<String> {
     let tag = locale(text)?;
-    if pages::built_in().any(|known| known.eq_ignore_ascii_case(&tag)) {
+    let Some(pages) = pages else { return Ok(tag) };
+    if pages.tags().any(|known| known.eq_ignore_ascii_case(&tag)) {
         return Ok(tag);
     }
-    let all = pages::built_in().map(quote).collect::<Vec<_>>().join(", ");
+    let all = pages.tags().map(quote).collect::<Vec<_>>().join(", ");
     Err(format!("is no language that there are pages in; write one of {all}"))
 }
 

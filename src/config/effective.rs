@@ -35,7 +35,7 @@ impl Settings {
             },
             "whoopsie": {
                 "statuses": self.whoopsie.statuses.words(),
-                "pages": "",
+                "pages": self.whoopsie.pages.folder().display().to_string(),
                 "default_locale": self.whoopsie.default_locale,
                 "hosts": self.whoopsie.hosts,
                 "site_name": self.whoopsie.site_name,

@@ -48,7 +48,7 @@ impl<'t> TypedFile<'t> {
     }
 
     fn report(&self, key: String, line: Option<usize>, value: String, message: String) {
-        self.problems.borrow_mut().push(Problem { key, line, column: None, value, message });
+        self.problems.borrow_mut().push(Problem { file: None, key, line, column: None, value, message });
     }
 }
 
@@ -282,6 +282,12 @@ impl<'f> Section<'f> {
     /// Notes that a key is missing, at the block's own line.
     pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
         self.file.report(self.path(name), self.line, String::new(), message.into());
+    }
+
+    /// Notes what is wrong in another file that the configuration names.
+    pub(super) fn reject_file(&self, file: String, line: Option<usize>, message: String) {
+        let problem = Problem { file: Some(file), line, ..Problem::of_file("", message) };
+        self.file.problems.borrow_mut().push(problem);
     }
 
     /// Notes that the whole block is wrong.

@@ -89,11 +89,6 @@ pub(super) fn provider(provider: &mut Section<'_>) {
     verify.finish();
 }
 
-/// `whoopsie.pages`.
-pub(super) fn whoopsie(whoopsie: &mut Section<'_>) {
-    empty(whoopsie, "pages", "pages of your own");
-}
-
 /// `[edge_logs]`.
 pub(super) fn intake(root: &mut Section<'_>) {
     let mut edge_logs = root.block("edge_logs");

@@ -5,6 +5,8 @@ use std::fmt;
 /// One thing that is wrong. Shown as `key: value message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The file that is meant, safe to print, where it is another than the configuration.
+    pub file: Option<String>,
     /// The key's whole path, as in `class[0].cache.ttl`; empty where the file itself is meant.
     pub key: String,
     /// The line in the file, counted from 1.
@@ -21,7 +23,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with the file as a whole.
     pub(super) fn of_file(value: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: String::new(), line: None, column: None, value: value.into(), message: message.into() }
+        Self { file: None, key: String::new(), line: None, column: None, value: value.into(), message: message.into() }
     }
 }
 
@@ -37,7 +39,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of one configuration, in the file's order; never empty.
+/// Every problem of one configuration, in the file's order, then those of other files; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     file: String,
@@ -46,7 +48,11 @@ pub struct Problems {
 
 impl Problems {
     pub(super) fn new(file: &str, mut list: Vec<Problem>) -> Self {
-        list.sort_by_key(|problem| (problem.line.unwrap_or(usize::MAX), problem.column));
+        // Those of other files stay in the order in which they were found.
+        list.sort_by_key(|problem| match problem.file {
+            Some(_) => (true, usize::MAX, None),
+            None => (false, problem.line.unwrap_or(usize::MAX), problem.column),
+        });
         Self { file: file.to_owned(), list }
     }
 
@@ -87,7 +93,7 @@ impl fmt::Display for Problems {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            f.write_str(&self.file)?;
+            f.write_str(problem.file.as_ref().unwrap_or(&self.file))?;
             if let Some(line) = problem.line {
                 write!(f, ":{line}")?;
                 if let Some(column) = problem.column {
@@ -138,6 +144,7 @@ mod tests {
     #[test]
     fn problems_are_shown_in_the_files_order() {
         let problem = |line, key: &str| Problem {
+            file: None,
             key: key.to_owned(),
             line,
             column: None,

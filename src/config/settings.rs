@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use super::scalar::Secret;
 use super::statuses::StatusSet;
 use crate::edge::request::class::ClassRule;
+use crate::pages::PageFiles;
 use crate::wire::names;
 
 /// A whole configuration.
@@ -327,6 +329,8 @@ impl Default for Gzip {
 pub struct Whoopsie {
     /// Which of the origin's answers are replaced.
     pub statuses: StatusSet,
+    /// The template and the words, which were read when this was checked; a relative folder has been joined to the file's.
+    pub pages: Arc<PageFiles>,
     /// The locale where nothing else decides; a language tag.
     pub default_locale: String,
     /// Host in lower case to the locale where Accept-Language is missing.
@@ -347,6 +351,7 @@ impl Default for Whoopsie {
     fn default() -> Self {
         Self {
             statuses: StatusSet::all(),
+            pages: Arc::default(),
             default_locale: "en".to_owned(),
             hosts: BTreeMap::new(),
             site_name: "This site".to_owned(),

@@ -4,59 +4,40 @@
 //! and bytes, and nothing of requests. [`Pages`] is built with a configuration and then only read.
 //!
 //! `locale.rs` picks the language, `plural.rs` the form that goes with a number, `whoopsie.rs` turns a template and words into a page,
-//! `deflate.rs` makes gzip of it without compressing per request. The wait page is the same template with other sections.
+//! `deflate.rs` makes gzip of it without compressing per request. The wait page is the same template with other sections. `files.rs` holds
+//! the template and the words (`words.rs`), built in or an operator's own.
 //!
 //! Cost: a choice of locale reads Accept-Language once and allocates nothing; a page is one allocation and some thirty copies.
 
 mod deflate;
+mod files;
 mod locale;
 mod plural;
 mod whoopsie;
+mod words;
 
 use std::error::Error;
 use std::fmt::{self, Write};
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+pub use self::files::{FileProblem, PageFiles, PageFilesError};
 use self::locale::{HostTwice, Locales};
-use self::whoopsie::{Page, Template, Words};
+use self::whoopsie::{Page, Template};
+use self::words::Words;
 use crate::ids::LocaleId;
-
-/// The built-in locale files, in the order of their ids.
-const LOCALES: [(&str, &str); 16] = [
-    ("en", include_str!("../../config/locales/en.toml")),
-    ("de", include_str!("../../config/locales/de.toml")),
-    ("fr", include_str!("../../config/locales/fr.toml")),
-    ("es", include_str!("../../config/locales/es.toml")),
-    ("it", include_str!("../../config/locales/it.toml")),
-    ("nl", include_str!("../../config/locales/nl.toml")),
-    ("pt", include_str!("../../config/locales/pt.toml")),
-    ("pl", include_str!("../../config/locales/pl.toml")),
-    ("ru", include_str!("../../config/locales/ru.toml")),
-    ("ja", include_str!("../../config/locales/ja.toml")),
-    ("zh", include_str!("../../config/locales/zh.toml")),
-    ("ko", include_str!("../../config/locales/ko.toml")),
-    ("tr", include_str!("../../config/locales/tr.toml")),
-    ("sv", include_str!("../../config/locales/sv.toml")),
-    ("ar", include_str!("../../config/locales/ar.toml")),
-    ("he", include_str!("../../config/locales/he.toml")),
-];
-
-/// The tags of the built-in locales, in the order of their ids.
-pub fn built_in() -> impl Iterator<Item = &'static str> {
-    LOCALES.iter().map(|(tag, _)| *tag)
-}
 
 /// How much of a value is shown. Escaped sixfold at most, it fits into one stored block.
 const MOST_VALUE_BYTES: usize = 256;
 
-const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
-
 /// What the configuration says about the pages: `[whoopsie]`, and the beacon's path from `[beacon]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageSettings {
+    /// The template and the words.
+    pub files: Arc<PageFiles>,
     /// The locale for readers who get no other; the tag of one there is, in any case.
     pub default_locale: String,
     /// Host names, and the locale where Accept-Language gives none.
@@ -76,6 +57,7 @@ pub struct PageSettings {
 impl Default for PageSettings {
     fn default() -> Self {
         Self {
+            files: Arc::default(),
             default_locale: "en".to_owned(),
             hosts: Vec::new(),
             site_name: whoopsie::NO_SITE_NAME.to_owned(),
@@ -114,27 +96,8 @@ pub struct Moment<'a> {
 /// Why pages could not be built.
 #[derive(Debug)]
 pub enum PagesError {
-    /// A template names something that there is not.
-    UnknownPlaceholder {
-        /// What stands between the braces.
-        name: String,
-        /// From 1.
-        line: usize,
-    },
-    /// Braces or sections of a template do not pair.
-    BrokenTemplate {
-        /// From 1.
-        line: usize,
-        /// What is wrong there.
-        problem: &'static str,
-    },
-    /// A locale file cannot be used.
-    BrokenLocale {
-        /// The file's name without `.toml`.
-        locale: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// The template or a locale file cannot be used. [`PageFiles::read`] tells it before.
+    Files(Vec<FileProblem>),
     /// A setting asks for a locale that there is not.
     UnknownLocale {
         /// The setting, as a path of keys.
@@ -158,14 +121,10 @@ pub enum PagesError {
 impl fmt::Display for PagesError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownPlaceholder { name, line } => {
-                write!(
-                    out,
-                    "page template, line {line}: unknown placeholder `{{{{{name}}}}}`; the built-in template shows what there is"
-                )
+            Self::Files(problems) => {
+                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                out.write_str(&lines.join("\n"))
             }
-            Self::BrokenTemplate { line, problem } => write!(out, "page template, line {line}: {problem}"),
-            Self::BrokenLocale { locale, problem } => write!(out, "locale file `{locale}.toml`: {problem}"),
             Self::UnknownLocale { key, value, known } => {
                 write!(out, "{key} = \"{value}\": there is no such locale; write one of {known}")
             }
@@ -202,39 +161,27 @@ struct Whoopsie {
 }
 
 impl Pages {
-    /// Prepares the built-in pages.
+    /// Prepares the pages.
     ///
     /// # Errors
-    /// A setting that names no locale or a host twice; the built-in files themselves are sound, which a test holds.
+    /// A setting that names no locale or a host twice; files that [`PageFiles::read`] took and the built-in ones are sound.
     pub fn build(settings: &PageSettings) -> Result<Self, PagesError> {
-        Self::build_from(settings, WHOOPSIE, &LOCALES)
+        Self::build_from(settings, settings.files.template(), settings.files.all())
     }
 
-    fn build_from(settings: &PageSettings, template: &str, files: &[(&str, &str)]) -> Result<Self, PagesError> {
-        if files.len() > usize::from(u8::MAX) + 1 {
-            return Err(PagesError::TooManyLocales);
-        }
-        let template = Template::parse(template)?;
-        let mut locales: Vec<Words> = Vec::with_capacity(files.len());
-        for (name, file) in files {
-            let broken = |problem| PagesError::BrokenLocale { locale: (*name).to_owned(), problem };
-            let words = Words::parse(file).map_err(broken)?;
-            if words.language != *name {
-                return Err(broken(format!("`language` is `{}`; it must be the file's name", words.language)));
-            }
-            if locales.iter().any(|other| other.language.eq_ignore_ascii_case(name)) {
-                return Err(broken("another file has the same language".to_owned()));
-            }
-            locales.push(words);
-        }
+    fn build_from<'f>(
+        settings: &PageSettings,
+        template: &'f str,
+        files: impl Iterator<Item = (&'f str, &'f str)>,
+    ) -> Result<Self, PagesError> {
+        let (template, locales) = parsed(template, files)?;
         let script_words = template.script_words(&locales, settings).map_err(PagesError::Deflate)?;
-        let mut tags: Vec<String> = Vec::with_capacity(files.len());
-        let mut whoopsies = Vec::with_capacity(files.len());
+        let mut tags: Vec<String> = Vec::with_capacity(locales.len());
+        let mut whoopsies = Vec::with_capacity(locales.len());
         for words in locales {
             let page = template.fill(&words, settings, &script_words).map_err(PagesError::Deflate)?;
-            let content_language = HeaderValue::try_from(&words.language).map_err(|error| {
-                PagesError::BrokenLocale { locale: words.language.clone(), problem: error.to_string() }
-            })?;
+            let content_language = HeaderValue::try_from(&words.language)
+                .map_err(|error| broken(&words.language, vec![Mistake { line: 1, message: error.to_string() }]))?;
             whoopsies.push(Whoopsie { page, content_language });
             tags.push(words.language);
         }
@@ -285,6 +232,49 @@ impl Pages {
     }
 }
 
+/// The template and the words of every locale.
+fn parsed<'f>(
+    template: &'f str,
+    files: impl Iterator<Item = (&'f str, &'f str)>,
+) -> Result<(Template<'f>, Vec<Words>), PagesError> {
+    let template = Template::parse(template).map_err(|mistakes| broken("whoopsie.html", mistakes))?;
+    let words = files.map(|(tag, file)| Words::parse(tag, file).map_err(|mistakes| broken(tag, mistakes)));
+    let words = words.take(usize::from(u8::MAX) + 2).collect::<Result<Vec<_>, _>>()?;
+    if words.len() > usize::from(u8::MAX) + 1 { Err(PagesError::TooManyLocales) } else { Ok((template, words)) }
+}
+
+fn broken(file: &str, mistakes: Vec<Mistake>) -> PagesError {
+    let problem = |Mistake { line, message }| FileProblem { file: file.to_owned(), line: Some(line), message };
+    PagesError::Files(mistakes.into_iter().map(problem).collect())
+}
+
+/// Something wrong in a template or a locale file.
+#[derive(Debug, PartialEq, Eq)]
+struct Mistake {
+    /// From 1.
+    line: usize,
+    message: String,
+}
+
+impl Mistake {
+    fn at(text: &str, at: usize, message: String) -> Self {
+        Self { line: Self::line_at(text, at), message }
+    }
+
+    fn line_at(text: &str, at: usize) -> usize {
+        text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1
+    }
+}
+
+/// A piece of a file as messages show it: short, and without what could steer a terminal.
+fn shown(text: &str) -> String {
+    let mut shown = text.escape_debug().take(60).collect::<String>();
+    if text.len() > 60 {
+        shown.push('…');
+    }
+    shown
+}
+
 /// The same for programs: `application/problem+json` (RFC 9457) of type `about:blank`, whose `title` is the status' reason phrase.
 /// The request id goes as `reference`: it is no URI, so it cannot be `instance`. Texts are cut after 256 bytes.
 #[must_use]
@@ -329,6 +319,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::files::LOCALES;
     use super::*;
 
     const MOMENT: Moment<'static> = Moment {
@@ -623,11 +614,10 @@ mod tests {
         let text = told(|settings| settings.hosts.push(("WWW.example.de:80".to_owned(), "en".to_owned())));
         assert!(text.contains("\"www.example.de\" is there more than once"), "{text}");
         let told = |template: &str, files: &[(&str, &str)]| {
-            Pages::build_from(&settings(), template, files).unwrap_err().to_string()
+            Pages::build_from(&settings(), template, files.iter().copied()).unwrap_err().to_string()
         };
-        assert!(told("\n{{nonsense}}", &LOCALES).contains("line 2: unknown placeholder `{{nonsense}}`"));
+        assert!(told("\n{{nonsense}}", &LOCALES).contains("whoopsie.html:2: unknown placeholder `{{nonsense}}`"));
         assert!(told("", &[("en", LOCALES[1].1)]).contains("`language` is `de`"));
-        assert!(told("", &[LOCALES[0], LOCALES[0]]).contains("another file has the same language"));
         assert!(told("", &[LOCALES[0]; 257]).contains("more than 256"));
     }
 
@@ -691,7 +681,7 @@ mod tests {
 
         #[test]
         fn any_template_is_split_or_refused(source in "([a-z<>\"?\n]|\\{\\{|\\}\\}|#|\\^|/|!|id|site_name|wait|words copied|text\\.retry|text\\.waiting|é){0,40}") {
-            if let Ok(pages) = Pages::build_from(&PageSettings::default(), &source, &LOCALES[..1]) {
+            if let Ok(pages) = Pages::build_from(&PageSettings::default(), &source, LOCALES[..1].iter().copied()) {
                 prop_assert_eq!(gunzip(&pages.render(LocaleId(0), &MOMENT, true)), pages.render(LocaleId(0), &MOMENT, false));
             }
         }

@@ -15,7 +15,8 @@
 //! - `{{! … }}`: a comment.
 //!
 //! Values are escaped for where they stand: percent-encoded after the `?` of a quoted attribute (RFC 3986 §2.1), else as HTML text.
-//! Neither is enough inside a `<script>`, a `<style>` or an unquoted attribute: of all these only `words` may stand in a script.
+//! Neither is enough inside a `<script>`, a `<style>` or an attribute without double quotes: there no value may stand, and of all these
+//! only `words` in a script.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -26,116 +27,19 @@ use http::StatusCode;
 
 use super::deflate::{self, Checksum};
 use super::plural::{Category, Plural};
-use super::{Moment, PageSettings, PagesError, cut, push_json};
+use super::words::{FORMS, NUMBER, TEXTS, Words};
+use super::{Mistake, Moment, PageSettings, cut, push_json, shown};
 
 /// The `site_name` that stands for none; pages then say `this_site` in their own language.
 pub(super) const NO_SITE_NAME: &str = "This site";
 
-/// The keys of a locale file that a template may show as they are.
-const TEXTS: [&str; 17] = [
-    "this_site",
-    "heading",
-    "explanation",
-    "next_step",
-    "wait_heading",
-    "wait_explanation",
-    "wait_next_step",
-    "retry",
-    "retrying",
-    "stop",
-    "stopped",
-    "status_link",
-    "support_link",
-    "reference",
-    "copy",
-    "copied",
-    // Between groups of three digits.
-    "thousands",
-];
-
-/// The tables of forms, one for each plural category of the language.
-const FORMS: [&str; 3] = ["seconds", "minutes", "waiting"];
-
-/// What stands for the number in a form.
-const NUMBER: &str = "{n}";
-
-/// The words of one locale.
-#[derive(Debug)]
-pub(super) struct Words {
-    /// BCP 47.
-    pub(super) language: String,
-    direction: String,
-    plural: Plural,
-    /// In the order of [`TEXTS`].
-    texts: Vec<String>,
-    /// In the order of [`FORMS`].
-    forms: Vec<Vec<(Category, String)>>,
+/// What a name stands for.
+fn of_name<T: Copy>(all: &[(&str, T)], name: &str) -> Option<T> {
+    all.iter().find(|(known, _)| *known == name).map(|(_, meant)| *meant)
 }
 
-impl Words {
-    /// Reads a locale file: every key there is, once, and no other.
-    pub(super) fn parse(file: &str) -> Result<Self, String> {
-        let mut table = file.parse::<toml::Table>().map_err(|error| error.to_string())?;
-        let mut take = |key: &str| match table.remove(key) {
-            Some(toml::Value::String(text)) if !text.trim().is_empty() || key == "thousands" => Ok(text),
-            Some(_) => Err(format!("`{key}` must be a text that is not empty")),
-            None => Err(format!("`{key}` is missing; `en.toml` shows what it says")),
-        };
-        let language = take("language")?;
-        let well_formed =
-            |subtag: &str| (1..=8).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !language.split('-').all(well_formed) {
-            return Err(format!("`language` is `{language}`; write a BCP 47 tag such as `de` or `pt-BR`"));
-        }
-        let direction = take("direction")?;
-        if direction != "ltr" && direction != "rtl" {
-            return Err(format!("`direction` is `{direction}`; write `ltr` or `rtl`"));
-        }
-        let texts = TEXTS.into_iter().map(take).collect::<Result<Vec<_>, _>>()?;
-        let plural = Plural::of(&language);
-        let forms = FORMS.into_iter().map(|key| forms(table.remove(key), key, plural)).collect::<Result<_, _>>()?;
-        let words = Self { language, direction, plural, texts, forms };
-        if words.text("thousands").chars().count() > 1 {
-            return Err("`thousands` must be one character, or empty where the language has none".to_owned());
-        }
-        match table.keys().next() {
-            Some(key) => Err(format!("`{key}` is not a key of locale files; take it out")),
-            None => Ok(words),
-        }
-    }
-
-    fn text(&self, name: &str) -> &str {
-        let place = TEXTS.iter().position(|known| *known == name);
-        place.and_then(|place| self.texts.get(place)).map_or("", String::as_str)
-    }
-
-    fn forms(&self, name: &str) -> &[(Category, String)] {
-        let place = FORMS.iter().position(|known| *known == name);
-        place.and_then(|place| self.forms.get(place)).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// A table of forms: one for each category that the language needs, and no other.
-fn forms(table: Option<toml::Value>, key: &str, plural: Plural) -> Result<Vec<(Category, String)>, String> {
-    let Some(toml::Value::Table(mut table)) = table else {
-        return Err(format!("`[{key}]` is missing; `en.toml` shows what it says"));
-    };
-    let forms = plural.categories().iter().map(|&category| {
-        let name = category.name();
-        let Some(toml::Value::String(form)) = table.remove(name) else {
-            return Err(format!("`{key}.{name}` is missing: the language has that form"));
-        };
-        match form.matches(NUMBER).count() {
-            1 => Ok((category, form)),
-            0 if plural.is_one_number(category) && !form.trim().is_empty() => Ok((category, form)),
-            _ => Err(format!("`{key}.{name}` must hold `{NUMBER}`, the number, once")),
-        }
-    });
-    let forms = forms.collect::<Result<_, _>>()?;
-    match table.keys().next() {
-        Some(name) => Err(format!("`{key}.{name}` is not a form that the language has for whole numbers; take it out")),
-        None => Ok(forms),
-    }
+fn names<T>(all: &[(&'static str, T)]) -> impl Iterator<Item = &'static str> {
+    all.iter().map(|(name, _)| *name)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,18 +54,15 @@ enum Setting {
 }
 
 impl Setting {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "language" => Self::Language,
-            "direction" => Self::Direction,
-            "site_name" => Self::SiteName,
-            "status_url" => Self::StatusUrl,
-            "support_url" => Self::SupportUrl,
-            "beacon_base" => Self::BeaconBase,
-            "beacon_path" => Self::BeaconPath,
-            _ => return None,
-        })
-    }
+    const ALL: [(&str, Self); 7] = [
+        ("language", Self::Language),
+        ("direction", Self::Direction),
+        ("site_name", Self::SiteName),
+        ("status_url", Self::StatusUrl),
+        ("support_url", Self::SupportUrl),
+        ("beacon_base", Self::BeaconBase),
+        ("beacon_path", Self::BeaconPath),
+    ];
 
     fn text<'a>(self, settings: &'a PageSettings, words: &'a Words) -> &'a str {
         match self {
@@ -199,20 +100,17 @@ enum Slot {
 const SLOTS: usize = 10;
 
 impl Slot {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "status" => Self::Status,
-            "id" => Self::Id,
-            "provider" => Self::Provider,
-            "pop" => Self::Pop,
-            "cause" => Self::Cause,
-            "time" => Self::Time,
-            "time_rfc3339" => Self::TimeRfc3339,
-            "retry_after" => Self::RetryAfter,
-            "waiting" => Self::Waiting,
-            _ => return None,
-        })
-    }
+    const ALL: [(&str, Self); 9] = [
+        ("status", Self::Status),
+        ("id", Self::Id),
+        ("provider", Self::Provider),
+        ("pop", Self::Pop),
+        ("cause", Self::Cause),
+        ("time", Self::Time),
+        ("time_rfc3339", Self::TimeRfc3339),
+        ("retry_after", Self::RetryAfter),
+        ("waiting", Self::Waiting),
+    ];
 }
 
 /// How a text is written where it stands.
@@ -234,6 +132,12 @@ impl Escape {
         let attribute = quotes.next().unwrap_or_default();
         let is_quoted = quotes.count() % 2 == 1;
         if is_quoted && attribute.contains('?') { Self::Query } else { Self::Html }
+    }
+
+    /// Whether a place after `before` is inside of a tag, but not of double quotes.
+    fn is_bare(before: &str) -> bool {
+        let tag = before.rfind('<').and_then(|open| before.get(open..)).unwrap_or_default();
+        !tag.is_empty() && !tag.contains('>') && tag.matches('"').count().is_multiple_of(2)
     }
 
     /// How many bytes `text` becomes.
@@ -295,15 +199,8 @@ enum Condition {
 }
 
 impl Condition {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "retry" => Self::Retry,
-            "wait" => Self::Wait,
-            "waiting" => Self::Waiting,
-            "pop" => Self::Pop,
-            _ => return None,
-        })
-    }
+    const ALL: [(&str, Self); 4] =
+        [("retry", Self::Retry), ("wait", Self::Wait), ("waiting", Self::Waiting), ("pop", Self::Pop)];
 }
 
 /// What a section goes by.
@@ -315,7 +212,8 @@ enum Test {
 
 impl Test {
     fn named(name: &str) -> Option<Self> {
-        Setting::named(name).map(Self::Setting).or_else(|| Condition::named(name).map(Self::Condition))
+        let condition = || of_name(&Condition::ALL, name).map(Self::Condition);
+        of_name(&Setting::ALL, name).map(Self::Setting).or_else(condition)
     }
 }
 
@@ -354,6 +252,45 @@ enum Piece<'t> {
     Close,
 }
 
+impl Piece<'_> {
+    /// A word, a setting, a value or the script's words.
+    fn named(name: &str, escape: Escape) -> Option<Self> {
+        if let Some(word) = name.strip_prefix("text.") {
+            let shown = Word::named(word).filter(|word| matches!(word, Word::Text(_) | Word::Forms("waiting")));
+            return shown.map(|word| Self::Word(word, escape));
+        }
+        let mut parts = name.split_ascii_whitespace();
+        if parts.next() == Some("words") {
+            return parts.map(Word::named).collect::<Option<_>>().map(Self::Words);
+        }
+        let setting = of_name(&Setting::ALL, name).map(|setting| Self::Setting(setting, escape));
+        setting.or_else(|| of_name(&Slot::ALL, name).map(|slot| Self::Slot(slot, escape)))
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let known: Vec<_> = if name.starts_with(['#', '^']) {
+        names(&Setting::ALL).chain(names(&Condition::ALL)).collect()
+    } else {
+        ["text.KEY"].into_iter().chain(names(&Setting::ALL)).chain(names(&Slot::ALL)).collect()
+    };
+    format!("unknown placeholder `{{{{{}}}}}`; write one of {}", shown(name), known.join(", "))
+}
+
+/// Which of the elements whose text is no HTML is open after a text, when that one was before.
+fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase();
+    ["script", "style"]
+        .into_iter()
+        .flat_map(|name| [(text.rfind(&format!("<{name}")), Some(name)), (text.rfind(&format!("</{name}")), None)])
+        .filter_map(|(at, element)| at.map(|at| (at, element)))
+        .max()
+        .map_or(before, |(_, element)| element)
+}
+
+/// The most pieces of a template: each costs something in each language at start, and with each page.
+const MOST_PIECES: usize = 2_000;
+
 /// A template, split.
 #[derive(Debug)]
 pub(super) struct Template<'t> {
@@ -361,61 +298,96 @@ pub(super) struct Template<'t> {
 }
 
 impl<'t> Template<'t> {
-    /// Splits `source`. An error names the line that is wrong.
-    pub(super) fn parse(source: &'t str) -> Result<Self, PagesError> {
+    /// Splits `source`. Tells every mistake, in the order of the lines.
+    pub(super) fn parse(source: &'t str) -> Result<Self, Vec<Mistake>> {
         let mut pieces = Vec::new();
+        let mut mistakes = Vec::new();
         let mut rest = source;
-        let mut section: Option<(&str, usize)> = None;
+        let mut line = 1;
+        let mut open: Vec<(&str, usize)> = Vec::new();
+        let mut element = None;
         while let Some((fixed, after)) = rest.split_once("{{") {
             pieces.push(Piece::Fixed(fixed));
+            line += fixed.matches('\n').count();
+            element = raw_element(element, fixed);
+            let mut tell = |message: String| mistakes.push(Mistake { line, message });
+            if pieces.len() > MOST_PIECES {
+                tell(format!("more than {} placeholders; take some out", MOST_PIECES / 2));
+                break;
+            }
             let before = source.get(..source.len() - after.len() - "{{".len()).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            let broken = |problem| PagesError::BrokenTemplate { line, problem };
             let Some((name, after)) = after.split_once("}}") else {
-                return Err(broken("`{{` without `}}`"));
+                tell(
+                    "`{{` without `}}`; close it in the same place, or write `&#123;&#123;` for two braces".to_owned(),
+                );
+                break;
             };
             rest = after;
-            let unknown = |name: &str| PagesError::UnknownPlaceholder { name: name.to_owned(), line };
-            let escape = Escape::after(before);
-            if name.starts_with('!') {
-                continue;
+            if let Some(section) = name.strip_prefix(['#', '^']) {
+                if !open.is_empty() {
+                    tell(format!("`{{{{{}}}}}`: a section inside a section; end the other one first", shown(name)));
+                }
+                open.push((section, line));
+                match Test::named(section) {
+                    Some(test) => pieces.push(Piece::Open(test, name.starts_with('#'))),
+                    None => tell(unknown(name)),
+                }
+            } else if let Some(section) = name.strip_prefix('/') {
+                match open.pop() {
+                    Some((opened, _)) if opened == section => pieces.push(Piece::Close),
+                    Some((opened, at)) => tell(format!(
+                        "`{{{{{}}}}}`: the end of a section that is not open; write `{{{{/{}}}}}` for the one of line {at}",
+                        shown(name),
+                        shown(opened)
+                    )),
+                    None => {
+                        tell(format!("`{{{{{}}}}}`: the end of a section that is not open; take it out", shown(name)));
+                    }
+                }
+            } else if !name.starts_with('!') {
+                match Piece::named(name, Escape::after(before)) {
+                    None => tell(unknown(name)),
+                    Some(Piece::Words(_)) if !open.is_empty() => {
+                        tell(
+                            "`words` inside a section; put it outside, since a script needs it whatever is shown"
+                                .to_owned(),
+                        );
+                    }
+                    Some(piece @ Piece::Words(_)) => pieces.push(piece),
+                    Some(_) if let Some(element) = element => tell(format!(
+                        "`{{{{{name}}}}}` inside of <{element}>, where nothing can be escaped; put it into a data attribute of an element"
+                    )),
+                    Some(_) if Escape::is_bare(before) => {
+                        tell(format!(
+                            "`{{{{{name}}}}}` inside of a tag without double quotes; write NAME=\"{{{{{name}}}}}\""
+                        ));
+                    }
+                    Some(piece) => pieces.push(piece),
+                }
             }
-            if let Some(test) = name.strip_prefix(['#', '^']) {
-                if section.is_some() {
-                    return Err(broken("a section inside a section"));
-                }
-                section = Some((test, line));
-                let test = Test::named(test).ok_or_else(|| unknown(test))?;
-                pieces.push(Piece::Open(test, name.starts_with('#')));
-            } else if let Some(name) = name.strip_prefix('/') {
-                if section.take().is_none_or(|(open, _)| open != name) {
-                    return Err(broken("the end of a section that is not open"));
-                }
-                pieces.push(Piece::Close);
-            } else if let Some(word) = name.strip_prefix("text.") {
-                let shown = Word::named(word).filter(|word| matches!(word, Word::Text(_) | Word::Forms("waiting")));
-                pieces.push(Piece::Word(shown.ok_or_else(|| unknown(name))?, escape));
-            } else if let Some(setting) = Setting::named(name) {
-                pieces.push(Piece::Setting(setting, escape));
-            } else if let Some(slot) = Slot::named(name) {
-                pieces.push(Piece::Slot(slot, escape));
-            } else {
-                let mut parts = name.split_ascii_whitespace();
-                if parts.next() != Some("words") {
-                    return Err(unknown(name));
-                }
-                if section.is_some() {
-                    return Err(broken("`words` inside a section"));
-                }
-                let words = parts.map(|word| Word::named(word).ok_or_else(|| unknown(name)));
-                pieces.push(Piece::Words(words.collect::<Result<_, _>>()?));
-            }
+            line += name.matches('\n').count();
         }
         pieces.push(Piece::Fixed(rest));
-        match section {
-            Some((_, line)) => Err(PagesError::BrokenTemplate { line, problem: "a section that is not closed" }),
-            None => Ok(Self { pieces }),
-        }
+        mistakes.extend(open.into_iter().map(|(name, line)| Mistake {
+            line,
+            message: format!("`{0}`: a section that is not closed; write `{{{{/{0}}}}}` where it ends", shown(name)),
+        }));
+        mistakes.sort_by_key(|mistake| mistake.line);
+        if mistakes.is_empty() { Ok(Self { pieces }) } else { Err(mistakes) }
+    }
+
+    /// What a page of one's own may not lack, as it would be written.
+    pub(super) fn lacks(&self) -> impl Iterator<Item = &'static str> {
+        [
+            (Setting::Language, "<html lang=\"{{language}}\" …>"),
+            (Setting::Direction, "<html … dir=\"{{direction}}\">"),
+            (Setting::BeaconPath, "<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}&amp;…\" alt=\"\">"),
+        ]
+        .into_iter()
+        .filter(|(wanted, _)| {
+            !self.pieces.iter().any(|piece| matches!(piece, Piece::Setting(setting, _) if setting == wanted))
+        })
+        .map(|(_, example)| example)
     }
 
     /// Every locale's words, as the script of the page and of the wait page gets them.
@@ -846,7 +818,7 @@ mod tests {
     use super::*;
 
     fn words() -> Words {
-        Words::parse(include_str!("../../config/locales/en.toml")).unwrap()
+        Words::parse("en", include_str!("../../config/locales/en.toml")).unwrap()
     }
 
     fn moment<'a>(id: &'a str, provider: &'a str) -> Moment<'a> {
@@ -958,49 +930,36 @@ mod tests {
 
     #[test]
     fn a_wrong_template_is_told_with_its_line() {
-        for (source, expected) in [
-            ("a\nb {{nonsense}}", "line 2: unknown placeholder `{{nonsense}}`"),
-            ("{{text.nonsense}}", "line 1: unknown placeholder `{{text.nonsense}}`"),
-            ("{{text.seconds}}", "line 1: unknown placeholder `{{text.seconds}}`"),
-            ("\n{{words copied nonsense}}", "line 2: unknown placeholder `{{words copied nonsense}}`"),
-            ("{{#wait}}\n{{words}}{{/wait}}", "line 2: `words` inside a section"),
-            ("{{^wait}}\n{{#wait}}{{/wait}}{{/wait}}", "line 2: a section inside a section"),
-            ("\n\n{{#id}}{{/id}}", "line 3: unknown placeholder `{{id}}`"),
-            ("{{ id }}", "line 1: unknown placeholder `{{ id }}`"),
-            ("{{}}", "line 1: unknown placeholder `{{}}`"),
-            ("\n{{id", "line 2: `{{` without `}}`"),
-            ("{{#site_name}}\n{{#status_url}}{{/status_url}}{{/site_name}}", "line 2: a section inside a section"),
-            ("{{#site_name}}\n{{/status_url}}", "line 2: the end of a section that is not open"),
-            ("{{/site_name}}", "line 1: the end of a section that is not open"),
-            ("\n{{#site_name}}\n\n", "line 2: a section that is not closed"),
+        for (source, line, expected) in [
+            ("a\nb {{nonsense}}", 2, "unknown placeholder `{{nonsense}}`"),
+            ("{{text.nonsense}}", 1, "unknown placeholder `{{text.nonsense}}`"),
+            ("{{text.seconds}}", 1, "unknown placeholder `{{text.seconds}}`"),
+            ("\n{{words copied nonsense}}", 2, "unknown placeholder `{{words copied nonsense}}`"),
+            ("{{#wait}}\n{{words}}{{/wait}}", 2, "`words` inside a section"),
+            ("{{^wait}}\n{{#wait}}{{/wait}}{{/wait}}", 2, "a section inside a section"),
+            ("\n\n{{#cause}}{{/cause}}", 3, "unknown placeholder `{{#cause}}`"),
+            ("{{ id }}", 1, "unknown placeholder `{{ id }}`"),
+            ("{{}}", 1, "unknown placeholder `{{}}`"),
+            ("{{\u{1b}[2J}}", 1, "unknown placeholder `{{\\u{1b}[2J}}`"),
+            ("\n{{id", 2, "`{{` without `}}`"),
+            ("{{#site_name}}\n{{#status_url}}{{/status_url}}{{/site_name}}", 2, "a section inside a section"),
+            ("{{#site_name}}\n{{/status_url}}", 2, "write `{{/site_name}}` for the one of line 1"),
+            ("{{/site_name}}", 1, "the end of a section that is not open"),
+            ("\n{{#site_name}}\n\n", 2, "a section that is not closed"),
+            ("{{! a\nb }}{{nonsense}}", 2, "unknown placeholder"),
+            ("<script>\n'{{id}}'</script>", 2, "inside of <script>"),
+            ("<STYLE>a{{#wait}}b{{status}}", 1, "inside of <style>"),
+            ("<p title={{id}}>", 1, "inside of a tag without double quotes"),
+            ("<p title='{{id}}'>", 1, "inside of a tag without double quotes"),
         ] {
-            let told = Template::parse(source).unwrap_err().to_string();
-            assert!(told.contains(expected), "{source:?}: {told}");
+            let told = Template::parse(source).unwrap_err();
+            assert_eq!(told[0].line, line, "{source:?}: {told:?}");
+            assert!(told[0].message.contains(expected), "{source:?}: {told:?}");
+            assert!(told.len() == 1 || source.starts_with("<STYLE"), "{source:?}: {told:?}");
         }
-    }
-
-    #[test]
-    fn a_wrong_locale_file_is_told() {
-        let english = include_str!("../../config/locales/en.toml");
-        for (from, to, expected) in [
-            ("retry = \"Try again\"\n", "", "`retry` is missing"),
-            ("retry = \"Try again\"", "retry = \" \"", "`retry` must be a text"),
-            ("retry = \"Try again\"", "retry = 1", "`retry` must be a text"),
-            ("retry = ", "extra = \"x\"\nretry = ", "`extra` is not a key"),
-            ("thousands = \",\"", "thousands = \"..\"", "`thousands` must be one character"),
-            ("[minutes]", "[hours]", "`[minutes]` is missing"),
-            ("one = \"Trying again in {n} minute\"\n", "", "`minutes.one` is missing"),
-            ("one = \"Trying again in {n} minute\"", "few = \"{n}\"\none = \"{n}\"", "`minutes.few` is not a form"),
-            ("in {n} minutes", "in minutes", "`minutes.other` must hold `{n}`"),
-            ("in {n} minute\"", "in {n} minute {n}\"", "`minutes.one` must hold `{n}`, the number, once"),
-            ("\"ltr\"", "\"left\"", "`direction` is `left`"),
-            ("\"en\"", "\"en_GB\"", "`language` is `en_GB`"),
-            ("\"en\"", "\"en\"x", ""),
-        ] {
-            assert!(english.contains(from), "{from}");
-            let told = Words::parse(&english.replacen(from, to, 1)).unwrap_err();
-            assert!(told.contains(expected), "{told}");
-        }
+        let many = "{{id}}".repeat(1_001);
+        assert!(Template::parse(&many).unwrap_err()[0].message.contains("more than 1000 placeholders"));
+        assert!(Template::parse("<script>{{! <b }}{{^pop}}1{{/pop}}</script><p title=\"{{id}}\">{{id}}</p>").is_ok());
     }
 
     #[test]

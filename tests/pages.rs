@@ -1,0 +1,198 @@
+//! An operator's own pages (`whoopsie.pages`), through the binary: what takes the built-in files' place, when it is read, and what is
+//! said of mistakes.
+
+mod support;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use support::shim::{repository, run};
+use support::{Response, Shim, TempDir, raw, temp_dir};
+
+const TEMPLATE: &str = "<!doctype html>\n<html lang=\"{{language}}\" dir=\"{{direction}}\"><title>{{text.heading}}</title>\n\
+    <p>Ours: {{text.retry}} {{id}}</p>\n<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}\" alt=\"\">\n</html>\n";
+
+/// A built-in locale file, changed.
+fn locale(tag: &str, changes: &[(&str, &str)]) -> String {
+    let path = repository(&format!("config/locales/{tag}.toml"));
+    let mut text = std::fs::read_to_string(path).expect("a built-in file");
+    for (from, to) in changes {
+        assert!(text.contains(from), "{tag}: {from}");
+        text = text.replacen(from, to, 1);
+    }
+    text
+}
+
+/// A shim whose origin is down, with that folder's pages.
+fn shim(dir: TempDir) -> Shim {
+    // Held for the moment of the choice only: nobody listens there later.
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address");
+    Shim::start_in(dir, Shim::config(gone).with("[whoopsie]\npages = \"own\""))
+}
+
+fn page(shim: &Shim, language: &str) -> Response {
+    let answer = raw::fetch(shim.addr, "/", &[("Accept", "text/html"), ("Accept-Language", language)]);
+    assert_eq!(answer.status, 502);
+    answer
+}
+
+#[test]
+fn own_files_when_there_are_some_then_the_rest_stays_built_in() {
+    let dir = temp_dir();
+    // A word of German, a language that is not built in, and files that are nobody's business.
+    let czech = [
+        ("\"en\"", "\"cs\""),
+        ("heading = \"Something", "heading = \"Něco"),
+        ("one = \"Trying", "few = \"{n}\"\none = \"Trying"),
+    ];
+    let czech = locale("en", &czech)
+        .replace("[minutes]", "[minutes]\nfew = \"{n}\"")
+        .replace("[waiting]", "[waiting]\nfew = \"{n}\"");
+    dir.write("own/locales/cs.toml", czech);
+    dir.write("own/locales/DE.toml", locale("de", &[("\"de\"", "\"DE\""), ("retry = \"", "retry = \"Bitte ")]));
+    dir.write("own/locales/.hidden", "");
+    dir.write("own/README", "");
+    let shim = shim(dir);
+    // Read once: what becomes of the files later is nothing to the pages.
+    std::fs::remove_dir_all(shim.dir.join("own")).expect("removed");
+    for (asked, language, words) in [
+        ("cs-CZ", "cs", ">Něco went wrong"),
+        ("de", "DE", ">Bitte "),
+        ("fr", "fr", "data-text=\"heading\""),
+        ("xx", "en", ">Try again</a>"),
+    ] {
+        let answer = page(&shim, asked);
+        assert_eq!(answer.field("content-language"), Some(language));
+        let text = answer.text();
+        assert!(text.contains(words) && text.contains(&format!("<html lang=\"{language}\"")), "{asked}: {text}");
+        assert!(text.contains("\n\"cs\":[") && text.contains("\n\"DE\":[") && !text.contains("\n\"de\":["), "{text}");
+    }
+    shim.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &[("locale", "cs")]) > 0.5);
+}
+
+#[test]
+fn own_template_when_it_stands_alone_then_has_the_built_in_words() {
+    let dir = temp_dir();
+    dir.write("own/pages/whoopsie.html", TEMPLATE);
+    let shim = shim(dir);
+    let text = page(&shim, "de").text();
+    assert!(
+        text.contains("<html lang=\"de\" dir=\"ltr\"><title>") && text.contains("<p>Ours: Erneut versuchen "),
+        "{text}"
+    );
+    assert!(text.contains("?source=none\""), "{text}");
+}
+
+#[test]
+fn default_locale_when_only_the_folder_has_it_then_stands() {
+    let dir = temp_dir();
+    let own = locale("de", &[("\"de\"", "\"de-CH\"")]);
+    dir.write("own/locales/de-CH.toml", own);
+    let configuration = "[whoopsie]\ndefault_locale = \"de-CH\"\npages = \"own\"\n";
+    let file = dir.write("edgeshim.toml", configuration);
+    let file = file.to_str().expect("a path in UTF-8");
+    assert_eq!(run(&["check", "--config", file]).0, 0);
+    dir.write("edgeshim.toml", configuration.replace("de-CH", "de-AT"));
+    let (code, out, _) = run(&["check", "--config", file]);
+    assert!(code == 1 && out.contains("is no language that there are pages in") && out.contains("\"de-CH\""), "{out}");
+}
+
+#[test]
+fn ten_mistakes_and_more_when_checked_or_run_then_each_is_told_with_file_and_line() {
+    let dir = temp_dir();
+    let template = TEMPLATE
+        .replace("{{text.retry}}", "{{text.retri}}")
+        .replace("</html>", "{{#status_url}}\n<script>var id = '{{id}}'</script>\n</html>");
+    dir.write("own/pages/whoopsie.html", template);
+    dir.write("own/locales/de.toml", locale("de", &[("retry = ", "retyr = ")]));
+    dir.write("own/locales/pl.toml", locale("pl", &[("[minutes]\none = ", "[minutes]\ntwo = \"{n}\"\none = ")]));
+    dir.write("own/locales/sv.toml", locale("sv", &[("[minutes]\none = ", "[minutes]\n# one = ")]));
+    dir.write("own/locales/en_GB.toml", locale("en", &[("\"en\"", "\"en_GB\"")]));
+    dir.write("own/locales/he.toml", locale("he", &[("\"rtl\"", "\"right\"")]));
+    dir.write("own/locales/fr.toml", locale("fr", &[]));
+    dir.write("own/locales/FR.toml", locale("fr", &[("\"fr\"", "\"FR\"")]));
+    dir.write("own/locales/it.toml", b"# Italian\n# Citt\xe0\n");
+    dir.write("own/locales/es.toml", "language = \"es\"\ndirection = = \"ltr\"\n");
+    dir.write("own/locales/nl.toml", format!("# {}\n", "x".repeat(40_000)));
+    dir.write("own/locales/ja.toml/file", "");
+    dir.write("own/locales/de.tml", "");
+    let line = |name: &str, part: &str| {
+        let text = std::fs::read_to_string(dir.join("own").join(name)).expect(name);
+        text.lines().position(|line| line.contains(part)).map(|at| at + 1).expect(part)
+    };
+    let expected = [
+        ("pages/whoopsie.html", Some(3), "unknown placeholder `{{text.retri}}`"),
+        ("pages/whoopsie.html", Some(5), "write `{{/status_url}}`"),
+        ("pages/whoopsie.html", Some(6), "`{{id}}` inside of <script>"),
+        ("locales/de.tml", None, "such as de.toml"),
+        ("locales/de.toml", Some(1), "`retry` is missing; write retry = "),
+        ("locales/de.toml", Some(line("locales/de.toml", "retyr")), "`retyr` is not a key"),
+        ("locales/en_GB.toml", Some(line("locales/en_GB.toml", "language = ")), "write a BCP 47 tag"),
+        ("locales/es.toml", Some(2), "this is no TOML"),
+        ("locales/fr.toml", Some(1), "the same language as FR.toml"),
+        ("locales/he.toml", Some(line("locales/he.toml", "direction")), "write `ltr` or `rtl`"),
+        ("locales/it.toml", Some(2), "save the file as UTF-8 text"),
+        ("locales/ja.toml", None, "cannot be read (it is no file)"),
+        ("locales/nl.toml", Some(1), "is longer than 32768 bytes"),
+        ("locales/pl.toml", Some(line("locales/pl.toml", "two = ")), "it has `one`, `few`, `many`"),
+        ("locales/sv.toml", Some(line("locales/sv.toml", "[minutes]")), "`minutes.one` is missing"),
+    ];
+    let file = dir.write("edgeshim.toml", "[whoopsie]\npages = \"own\"\nretry_after = 30\n");
+    let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
+    assert_eq!(code, 1, "{out}");
+    let told: Vec<&str> = out.lines().collect();
+    assert_eq!(told.len(), expected.len() + 2, "{out}");
+    assert!(told[0].contains("edgeshim.toml:3: whoopsie.retry_after: "), "the configuration's own come first: {out}");
+    assert!(told[told.len() - 1].ends_with(&format!(": {} problems", expected.len() + 1)), "{out}");
+    for ((name, line, message), told) in expected.into_iter().zip(&told[1..]) {
+        let place = dir.join("own").join(name).display().to_string();
+        let place = line.map_or_else(|| format!("{place}: "), |line| format!("{place}:{line}: "));
+        assert!(told.starts_with(&place) && told.contains(message), "{place} {message}: {told}");
+    }
+    let (code, _, err) = run(&["run", "--config", file.to_str().expect("a path in UTF-8")]);
+    assert_eq!((code, err.trim_end()), (2, told[..told.len() - 1].join("\n").as_str()));
+}
+
+/// What `check` says of a configuration with that folder of pages.
+fn told(dir: &TempDir, folder: &str) -> String {
+    let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {folder:?}\n"));
+    let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.trim_end().ends_with(": 1 problem"), "{out}");
+    out
+}
+
+#[test]
+fn folder_when_it_is_none_of_pages_then_the_key_is_told() {
+    let dir = temp_dir();
+    dir.write("empty/locales/.keep", "");
+    dir.write("file", "");
+    for (folder, expected) in
+        [("nowhere", "cannot be read as a folder"), ("file", "cannot be read as a folder"), ("empty", "holds no pages")]
+    {
+        let out = told(&dir, folder);
+        let place = format!("edgeshim.toml:2: whoopsie.pages: {folder:?} {expected}");
+        assert!(out.contains(&place) && out.contains("pages/whoopsie.html"), "{out}");
+    }
+}
+
+#[test]
+fn template_when_it_lacks_what_every_page_has_then_is_told() {
+    for (part, example) in [
+        (" lang=\"{{language}}\"", "<html lang="),
+        (" dir=\"{{direction}}\"", "dir=\"{{direction}}\""),
+        ("{{beacon_path}}", "<img src=\"{{beacon_base}}{{beacon_path}}"),
+    ] {
+        let dir = temp_dir();
+        dir.write("own/pages/whoopsie.html", TEMPLATE.replace(part, ""));
+        let out = told(&dir, "own");
+        assert!(out.contains("whoopsie.html:1: lacks what every page has to have") && out.contains(example), "{out}");
+    }
+}
+
+#[test]
+fn configs_own_folder_when_it_is_named_then_is_as_good_as_the_built_in_files() {
+    let dir = temp_dir();
+    let folder = repository("config");
+    let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {:?}\n", Path::new(&folder)));
+    assert_eq!(run(&["check", "--config", file.to_str().expect("a path in UTF-8")]).0, 0);
+}
