@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::shim::{binary, repository, run};
 use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
-const COMMANDS: [&str; 6] = ["run", "check", "demo", "explain", "providers", "completions"];
+const COMMANDS: [&str; 7] = ["run", "check", "demo", "explain", "providers", "whoopsie", "completions"];
 
 /// Runs the binary in a folder: exit code, stdout, stderr.
 fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {

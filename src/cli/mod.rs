@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod providers;
 mod run;
+mod whoopsie;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ enum Command {
     /// List the CDNs that a configuration can name.
     #[command(after_help = "Example:\n  edgeshim providers")]
     Providers,
+    /// The pages for when the origin fails.
+    #[command(after_help = "Example:\n  edgeshim whoopsie export --out pages")]
+    Whoopsie(whoopsie::WhoopsieArguments),
     /// Write a shell's completions to standard output.
     #[command(after_help = "Example:\n  edgeshim completions bash > /etc/bash_completion.d/edgeshim")]
     Completions(completions::CompletionsArguments),
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Providers => providers::providers(),
+        Command::Whoopsie(arguments) => whoopsie::whoopsie(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
     }
 }

@@ -5,11 +5,12 @@
 //!
 //! `locale.rs` picks the language, `plural.rs` the form that goes with a number, `whoopsie.rs` turns a template and words into a page,
 //! `deflate.rs` makes gzip of it without compressing per request. The wait page is the same template with other sections. `files.rs` holds
-//! the template and the words (`words.rs`), built in or an operator's own.
+//! the template and the words (`words.rs`), built in or an operator's own; `export` writes pages for others to keep.
 //!
 //! Cost: a choice of locale reads Accept-Language once and allocates nothing; a page is one allocation and some thirty copies.
 
 mod deflate;
+mod export;
 mod files;
 mod locale;
 mod plural;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+pub use self::export::{Exported, export};
 pub use self::files::{FileProblem, PageFiles, PageFilesError};
 use self::locale::{HostTwice, Locales};
 use self::whoopsie::{Page, Template};

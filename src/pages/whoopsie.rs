@@ -9,7 +9,8 @@
 //! - a value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`, `retry_after` (in seconds), `waiting`;
 //! - `{{#NAME}} … {{/NAME}}`: left out where that setting is empty, or by the request: `retry` is there where the page may be asked
 //!   for again without a click, `wait` on the wait page, `waiting` where the number waiting is known, `pop` where the point of presence
-//!   is; not nested;
+//!   is; by where the page is kept: `status`, `id` and `time`, which every page that edgeshim serves has, and one that a CDN keeps may not
+//!   have (`export`); not nested;
 //! - `{{^NAME}} … {{/NAME}}`: there where the other would be left out;
 //! - `{{words NAME …}}`: for a script, as JSON, every locale's words: those that the template shows, and those that are named here;
 //! - `{{! … }}`: a comment.
@@ -208,12 +209,17 @@ impl Condition {
 enum Test {
     Setting(Setting),
     Condition(Condition),
+    /// The value is known: always, but to some of those who keep a page.
+    Known(Slot),
 }
 
 impl Test {
+    const KNOWN: [(&str, Slot); 3] = [("status", Slot::Status), ("id", Slot::Id), ("time", Slot::Time)];
+
     fn named(name: &str) -> Option<Self> {
+        let known = || of_name(&Self::KNOWN, name).map(Self::Known);
         let condition = || of_name(&Condition::ALL, name).map(Self::Condition);
-        of_name(&Setting::ALL, name).map(Self::Setting).or_else(condition)
+        of_name(&Setting::ALL, name).map(Self::Setting).or_else(condition).or_else(known)
     }
 }
 
@@ -270,7 +276,7 @@ impl Piece<'_> {
 
 fn unknown(name: &str) -> String {
     let known: Vec<_> = if name.starts_with(['#', '^']) {
-        names(&Setting::ALL).chain(names(&Condition::ALL)).collect()
+        names(&Setting::ALL).chain(names(&Condition::ALL)).chain(names(&Test::KNOWN)).collect()
     } else {
         ["text.KEY"].into_iter().chain(names(&Setting::ALL)).chain(names(&Slot::ALL)).collect()
     };
@@ -412,7 +418,7 @@ impl<'t> Template<'t> {
                         Test::Setting(setting) => setting.text(settings, words).is_empty() == *wanted,
                         Test::Condition(Condition::Wait) => is_wait != *wanted,
                         Test::Condition(Condition::Waiting) => !is_wait && *wanted,
-                        Test::Condition(Condition::Retry | Condition::Pop) => false,
+                        Test::Condition(Condition::Retry | Condition::Pop) | Test::Known(_) => false,
                     };
                     &[]
                 }
@@ -443,6 +449,7 @@ impl<'t> Template<'t> {
                 Piece::Open(Test::Setting(setting), wanted) => {
                     skip = setting.text(settings, words).is_empty() == *wanted;
                 }
+                Piece::Open(Test::Known(_), wanted) => skip = !wanted,
                 Piece::Open(Test::Condition(condition), wanted) => {
                     page.cut(None)?;
                     page.section = Some((*condition, *wanted));
@@ -494,6 +501,89 @@ impl<'t> Template<'t> {
             plural: words.plural,
             thousands: words.text("thousands").to_owned(),
         })
+    }
+}
+
+impl Template<'_> {
+    /// The page in the language of `words`, for somebody else to keep; its script gets those of `locales`.
+    pub(super) fn host(
+        &self,
+        words: &Words,
+        locales: &[Words],
+        settings: &PageSettings,
+        hosting: &Hosting<'_>,
+    ) -> String {
+        let script = words_json(&self.words_on(hosting.is_wait, words, settings), locales, settings);
+        let mut out = String::new();
+        let mut fixed = Vec::new();
+        let mut skip = false;
+        for piece in &self.pieces {
+            match piece {
+                Piece::Open(test, wanted) => {
+                    let holds = match test {
+                        Test::Setting(setting) => !setting.text(settings, words).is_empty(),
+                        Test::Condition(Condition::Retry) => true,
+                        Test::Condition(Condition::Wait) => hosting.is_wait,
+                        Test::Condition(Condition::Waiting) => false,
+                        Test::Condition(Condition::Pop) => !hosting.pop.is_empty(),
+                        Test::Known(slot) => !hosting.value(*slot).is_empty(),
+                    };
+                    skip = holds != *wanted;
+                }
+                Piece::Close => skip = false,
+                // How many are waiting nobody knows there.
+                Piece::Word(Word::Forms(_), _) => {}
+                _ if skip => {}
+                Piece::Fixed(text) => fixed.extend_from_slice(text.as_bytes()),
+                Piece::Word(word, escape) => escape.push(&mut fixed, words.text(word.name()).as_bytes()),
+                Piece::Setting(setting, escape) => escape.push(&mut fixed, setting.text(settings, words).as_bytes()),
+                Piece::Words(_) => fixed.extend_from_slice(script.as_bytes()),
+                Piece::Slot(slot @ (Slot::Provider | Slot::Cause | Slot::RetryAfter), escape) => {
+                    escape.push(&mut fixed, hosting.value(*slot).as_bytes());
+                }
+                Piece::Slot(slot, _) => {
+                    out.push_str(&(hosting.fixed)(&String::from_utf8_lossy(&fixed)));
+                    out.push_str(hosting.value(*slot));
+                    fixed.clear();
+                }
+            }
+        }
+        out.push_str(&(hosting.fixed)(&String::from_utf8_lossy(&fixed)));
+        out
+    }
+}
+
+/// What a page says where somebody else keeps it. Provider, cause and seconds are the same in every answer. The others stand for what
+/// that one fills in, in its own language, and go out as they are; what it does not know is empty, and the template's sections leave it
+/// out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hosting<'a> {
+    pub(super) provider: &'a str,
+    pub(super) cause: &'a str,
+    pub(super) retry_after: &'a str,
+    pub(super) is_wait: bool,
+    pub(super) status: &'a str,
+    pub(super) id: &'a str,
+    pub(super) pop: &'a str,
+    pub(super) time: &'a str,
+    pub(super) time_rfc3339: &'a str,
+    /// How the text between two values is written.
+    pub(super) fixed: fn(&str) -> String,
+}
+
+impl<'a> Hosting<'a> {
+    fn value(&self, slot: Slot) -> &'a str {
+        match slot {
+            Slot::Status => self.status,
+            Slot::Id => self.id,
+            Slot::Provider => self.provider,
+            Slot::Pop => self.pop,
+            Slot::Cause => self.cause,
+            Slot::Time => self.time,
+            Slot::TimeRfc3339 => self.time_rfc3339,
+            Slot::RetryAfter => self.retry_after,
+            Slot::Waiting | Slot::WaitingSpoken => "",
+        }
     }
 }
 
@@ -959,7 +1049,36 @@ mod tests {
         }
         let many = "{{id}}".repeat(1_001);
         assert!(Template::parse(&many).unwrap_err()[0].message.contains("more than 1000 placeholders"));
-        assert!(Template::parse("<script>{{! <b }}{{^pop}}1{{/pop}}</script><p title=\"{{id}}\">{{id}}</p>").is_ok());
+        assert!(Template::parse("<script>{{! <b }}{{^time}}1{{/time}}</script><p title=\"{{id}}\">{{id}}</p>").is_ok());
+    }
+
+    #[test]
+    fn a_hosted_page_has_only_what_its_host_can_fill_in() {
+        let source = "{{#id}}I{{id}}{{/id}}{{^id}}i{{/id}}{{#time}}T{{/time}}{{^time}}t{{/time}}{{#status}}S{{status}}{{/status}}\
+                      {{#pop}}P{{/pop}}{{#retry}}R{{retry_after}}{{/retry}}{{#waiting}}{{text.waiting}}{{/waiting}}{{#wait}}W{{/wait}}|{{text.retry}}";
+        let (words, settings) = (words(), PageSettings::default());
+        let hosting = Hosting {
+            provider: "akamai",
+            cause: "edge",
+            retry_after: "30",
+            is_wait: false,
+            status: "",
+            id: "<esi/>",
+            pop: "",
+            time: "",
+            time_rfc3339: "",
+            fixed: |text| format!("[{text}]"),
+        };
+        let hosted =
+            |hosting| Template::parse(source).unwrap().host(&words, std::slice::from_ref(&words), &settings, hosting);
+        assert_eq!(hosted(&hosting), "[I]<esi/>[tR30|Try again]");
+        let other = Hosting { id: "", status: "503", pop: "LHR", time: "now", is_wait: true, ..hosting };
+        assert_eq!(hosted(&other), "[iTS]503[PR30W|Try again]");
+        // What edgeshim serves has all of them.
+        assert_eq!(
+            rendered("{{#id}}I{{/id}}{{^time}}t{{/time}}{{#status}}S{{/status}}", &settings, &moment("", "")),
+            "IS"
+        );
     }
 
     #[test]

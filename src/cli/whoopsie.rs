@@ -1,0 +1,107 @@
+//! `edgeshim whoopsie export`: the pages as files, for CDNs and others to keep.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{ConfigArgument, USAGE, load};
+use crate::pages::{Exported, export};
+use crate::runtime::{Runtime, page_settings};
+
+#[derive(Debug, Args)]
+pub(super) struct WhoopsieArguments {
+    #[command(subcommand)]
+    command: WhoopsieCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum WhoopsieCommand {
+    /// Write the pages as files, one a language and one with all of them, for each CDN with a how-to.
+    #[command(
+        after_help = "Without --config: ./edgeshim.toml if it is there, else the defaults.\n\nExamples:\n  edgeshim whoopsie export --out pages\n  edgeshim whoopsie export --out pages --config edgeshim.toml --force"
+    )]
+    Export(ExportArguments),
+}
+
+#[derive(Debug, Args)]
+struct ExportArguments {
+    /// The folder to write: a new or an empty one.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Write into a folder that holds something, over files of the same names.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
+    let WhoopsieCommand::Export(arguments) = &arguments.command;
+    let settings = match load(arguments.config.file().as_deref()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    // A provider may go by another name than its preset; the first one of several is as good as any.
+    let source = |preset: &str| {
+        let provider = settings.providers.iter().find(|provider| provider.preset == preset);
+        provider.map_or(preset, |provider| provider.name.as_str()).to_owned()
+    };
+    let files = Runtime::check(&settings)
+        .map_err(|error| error.to_string())
+        .and_then(|()| {
+            let retry_after = settings.whoopsie.retry_after.as_secs();
+            export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
+        })
+        .and_then(|files| write(&arguments.out, &files, arguments.force).map(|()| files.len()));
+    let out = arguments.out.display();
+    match files {
+        Ok(count) => {
+            println!("{out}: {count} files; begin with {out}/README.md");
+            if settings.whoopsie.beacon_base.is_empty() {
+                eprintln!(
+                    "warning: whoopsie.beacon_base is \"\", so that the beacon goes to the page's own host, through the CDN that failed; write for example beacon_base = \"//beacon.example.com\", a host that leads here past the CDNs"
+                );
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("edgeshim whoopsie export: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Each file is there as a whole or not at all.
+fn write(folder: &Path, files: &[Exported], force: bool) -> Result<(), String> {
+    let failed = |path: &Path, error: &io::Error| {
+        format!("--out: {} cannot be written ({error}); name a folder that this user may write to", path.display())
+    };
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(true) if !force => {
+            return Err(format!(
+                "--out: {} is not empty; name a new folder, or write over what is there with --force",
+                folder.display()
+            ));
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(folder, &error)),
+        _ => {}
+    }
+    for file in files {
+        let path = folder.join(&file.path);
+        let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+        let written = fs::create_dir_all(path.parent().unwrap_or(folder))
+            .and_then(|()| fs::write(&unfinished, &file.text))
+            .and_then(|()| fs::rename(&unfinished, &path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&unfinished);
+            return Err(failed(&path, &error));
+        }
+    }
+    Ok(())
+}

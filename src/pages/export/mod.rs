@@ -1,0 +1,182 @@
+//! The pages as files for others to keep: for the case that a CDN cannot even reach the shim.
+//!
+//! Nobody fills in a request's values there, so each CDN's pages hold its own words for them (`Cdn`), and the template's sections leave
+//! out what it cannot know; the script takes the time from the visitor's clock. The how-tos beside this file go along.
+
+use super::whoopsie::Hosting;
+use super::words::Words;
+use super::{PageSettings, PagesError, parsed};
+
+/// A file of the export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// Below the export's folder, with `/`.
+    pub path: String,
+    /// What it holds.
+    pub text: String,
+}
+
+/// Who keeps pages, and what it can say of a request.
+struct Cdn {
+    /// The preset's name, and the folder's.
+    preset: &'static str,
+    how_to: &'static str,
+    extension: &'static str,
+    status: &'static str,
+    id: &'static str,
+    pop: &'static str,
+    time: &'static str,
+    time_rfc3339: &'static str,
+    /// How the text between two values is written.
+    fixed: fn(&str) -> String,
+    /// What is done to the page as a whole.
+    finish: fn(String) -> String,
+}
+
+/// Pages that hold nothing of a request.
+const STATIC: Cdn = Cdn {
+    preset: "static",
+    how_to: include_str!("README.md"),
+    extension: "html",
+    status: "",
+    id: "",
+    pop: "",
+    time: "",
+    time_rfc3339: "",
+    fixed: str::to_owned,
+    finish: std::convert::identity,
+};
+
+const CDNS: [Cdn; 4] = [
+    Cdn {
+        preset: "fastly",
+        how_to: include_str!("fastly.md"),
+        extension: "vcl",
+        status: " obj.status ",
+        // A client may have sent that field; what else it could hold would stand in the page as HTML.
+        id: r#" if(req.http.X-Request-Id ~ "^[A-Za-z0-9._-]{1,128}$", req.http.X-Request-Id, req.xid) "#,
+        pop: " server.identity ",
+        time: r#" strftime({"%Y-%m-%d %H:%M:%S UTC"}, now) "#,
+        time_rfc3339: r#" strftime({"%Y-%m-%dT%H:%M:%SZ"}, now) "#,
+        fixed: long_string,
+        finish: |page| format!("synthetic {page};\n"),
+    },
+    Cdn {
+        preset: "cloudflare",
+        how_to: include_str!("cloudflare.md"),
+        id: "::RAY_ID::",
+        // Its error pages for 5xx are refused without that token.
+        finish: |page| {
+            let at = page.rfind("</body>").unwrap_or(page.len());
+            let (before, after) = page.split_at_checked(at).unwrap_or((&page, ""));
+            format!("{before}<div hidden>::CLOUDFLARE_ERROR_500S_BOX::</div>\n{after}")
+        },
+        ..STATIC
+    },
+    Cdn { preset: "cloudfront", how_to: include_str!("cloudfront.md"), ..STATIC },
+    Cdn { preset: "akamai", how_to: include_str!("akamai.md"), ..STATIC },
+];
+
+/// A text as VCL's long strings, which end at the first `"}` and know no escapes.
+fn long_string(text: &str) -> String {
+    format!("{{\"{}\"}}", text.replace("\"}", "\"\"} {\"}"))
+}
+
+/// The pages for whom there are no CDN's own and for each CDN: both kinds, in one file with every language and in one for each, and a
+/// how-to. `source` gives the beacon's `source` for a preset; `retry_after` is the countdown's seconds.
+///
+/// # Errors
+/// As [`Pages::build`](super::Pages::build); the default locale has to be one that there is.
+pub fn export(
+    settings: &PageSettings,
+    retry_after: u64,
+    source: impl Fn(&str) -> String,
+) -> Result<Vec<Exported>, PagesError> {
+    let (template, locales) = parsed(settings.files.template(), settings.files.all())?;
+    let default = locales.iter().find(|words| words.language.eq_ignore_ascii_case(&settings.default_locale));
+    let default = default.ok_or_else(|| PagesError::UnknownLocale {
+        key: "whoopsie.default_locale".to_owned(),
+        value: settings.default_locale.clone(),
+        known: settings.files.tags().collect::<Vec<_>>().join(", "),
+    })?;
+    let retry_after = retry_after.to_string();
+    let mut files = Vec::new();
+    for cdn in std::iter::once(&STATIC).chain(&CDNS) {
+        let folder = if cdn.preset == STATIC.preset { String::new() } else { format!("{}/", cdn.preset) };
+        let provider = source(cdn.preset);
+        files.push(Exported { path: format!("{folder}README.md"), text: cdn.how_to.to_owned() });
+        for (name, cause, is_wait) in [("whoopsie", "edge", false), ("wait", "overload", true)] {
+            let hosting = Hosting {
+                provider: &provider,
+                cause,
+                retry_after: &retry_after,
+                is_wait,
+                status: cdn.status,
+                id: cdn.id,
+                pop: cdn.pop,
+                time: cdn.time,
+                time_rfc3339: cdn.time_rfc3339,
+                fixed: cdn.fixed,
+            };
+            let mut add = |folder: &str, words: &Words, all: &[Words]| {
+                let text = (cdn.finish)(template.host(words, all, settings, &hosting));
+                files.push(Exported { path: format!("{folder}{name}.{}", cdn.extension), text });
+            };
+            add(&folder, default, &locales);
+            for words in &locales {
+                add(&format!("{folder}{}/", words.language), words, std::slice::from_ref(words));
+            }
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a VCL compiler makes of a concatenation of long strings, with `[CODE]` for what stands between them.
+    fn compiled(vcl: &str) -> String {
+        let fastly = &CDNS[0];
+        let all = [fastly.time_rfc3339, fastly.time, fastly.status, fastly.id, fastly.pop];
+        let mut out = String::new();
+        let mut rest = vcl;
+        while !rest.is_empty() {
+            if let Some(code) = all.into_iter().find(|code| rest.starts_with(code)) {
+                out.extend(["[", code.trim(), "]"]);
+                rest = &rest[code.len()..];
+            } else {
+                let (text, after) = rest.trim_start().strip_prefix("{\"").expect(rest).split_once("\"}").unwrap();
+                out += text;
+                rest = after;
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn long_strings_say_what_the_text_says() {
+        for text in
+            ["", "plain", "a\"}b", "\"}", "{\"a\":{\"b\":\"c\"}}", "\"\"}}\"}\"", "ends in \"", "} begins", "\"}\"}\"}"]
+        {
+            assert_eq!(compiled(&long_string(text)), text, "{}", long_string(text));
+        }
+    }
+
+    #[test]
+    fn fastlys_page_is_the_static_one_with_its_variables() {
+        let settings = PageSettings { default_locale: "de".to_owned(), ..PageSettings::default() };
+        let files = export(&settings, 30, |preset| format!("my-{preset}")).unwrap();
+        let file = |path: &str| files.iter().find(|file| file.path == path).unwrap().text.as_str();
+        let vcl = file("fastly/whoopsie.vcl").strip_prefix("synthetic ").unwrap().strip_suffix(";\n").unwrap();
+        let page = compiled(vcl);
+        assert!(page.starts_with("<!doctype html>\n<html lang=\"de\" dir=\"ltr\">") && page.ends_with("</html>\n"));
+        assert!(
+            page.contains(
+                "?source=my-fastly&amp;server_identity=[server.identity]&amp;reason=edge&amp;id=[if(req.http"
+            )
+        );
+        assert!(page.contains("<bdi>[obj.status]</bdi>") && !page.contains("id=\"now\""));
+        assert!(file("whoopsie.html").contains("?source=my-static&amp;server_identity=&amp;reason=edge&amp;id=\""));
+    }
+}

@@ -1,0 +1,209 @@
+//! `edgeshim whoopsie export`: the pages as files, whole without a server, with each CDN's own words for what it can fill in.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use support::shim::{binary, run};
+use support::{TempDir, temp_dir};
+
+const LOCALES: [&str; 16] =
+    ["ar", "de", "en", "es", "fr", "he", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "zh"];
+const FOLDERS: [&str; 5] = ["", "akamai/", "cloudflare/", "cloudfront/", "fastly/"];
+
+const CONFIG: &str = "[[provider]]\nname = \"edge1\"\npreset = \"fastly\"\n[[provider]]\nname = \"akamai\"\n[whoopsie]\n\
+    default_locale = \"de\"\nsite_name = \"Shop & \\\"Söhne\\\"}\"\nstatus_url = \"https://status.example/?a=1&b=2\"\n\
+    beacon_base = \"//beacon.example.com\"\nretry_after = \"45s\"\n";
+
+/// Every file below a folder, by its path from there.
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below").to_str().expect("UTF-8").to_owned();
+                found.insert(name, fs::read_to_string(&path).expect("a file in UTF-8"));
+            }
+        }
+    }
+    found
+}
+
+fn kind(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or_default()
+}
+
+/// Exports with that configuration into `out`; the exit code and standard error.
+fn export(dir: &TempDir, config: &str, more: &[&str]) -> (i32, String) {
+    dir.write("edgeshim.toml", config);
+    let output = binary().args(["whoopsie", "export", "--out", "out"]).args(more).current_dir(&**dir).output();
+    let output = output.expect("the edgeshim binary starts");
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn exported(config: &str) -> BTreeMap<String, String> {
+    let dir = temp_dir();
+    assert_eq!(export(&dir, config, &[]).0, 0);
+    files(&dir.join("out"))
+}
+
+#[test]
+fn export_when_done_then_every_cdn_has_every_language_and_a_how_to() {
+    let files = exported(CONFIG);
+    for folder in FOLDERS {
+        assert!(files[&format!("{folder}README.md")].starts_with("# "), "{folder}");
+        let extension = if folder == "fastly/" { "vcl" } else { "html" };
+        for page in ["whoopsie", "wait"] {
+            for place in LOCALES.map(|locale| format!("{locale}/")).into_iter().chain([String::new()]) {
+                let name = format!("{folder}{place}{page}.{extension}");
+                let text = files.get(&name).unwrap_or_else(|| panic!("no {name}"));
+                let language = if place.is_empty() { "de" } else { place.trim_end_matches('/') };
+                assert!(text.contains(&format!("<html lang=\"{language}\" dir=")), "{name}");
+                // The words of one language, or of all.
+                let inside = LOCALES.into_iter().filter(|locale| text.contains(&format!("\n\"{locale}\":["))).count();
+                assert_eq!(inside, if place.is_empty() { 16 } else { 1 }, "{name}");
+            }
+        }
+    }
+    assert_eq!(files.len(), FOLDERS.len() * (1 + 2 * 17));
+}
+
+#[test]
+fn exported_pages_when_opened_then_need_no_server() {
+    for (name, text) in exported(CONFIG).iter().filter(|(name, _)| kind(name) == "html") {
+        assert!(text.starts_with("<!doctype html>") && text.ends_with("</html>\n"), "{name}");
+        assert!(!text.contains("{{") && !text.contains("}}\n"), "{name}: a placeholder is left");
+        assert_eq!(text.matches(" src=").count(), 1, "{name}: only the beacon is fetched");
+        let reason = if name.ends_with("wait.html") { "overload" } else { "edge" };
+        let source =
+            name.split('/').next().filter(|first| FOLDERS.contains(&format!("{first}/").as_str())).unwrap_or("static");
+        let id = if source == "cloudflare" { "::RAY_ID::" } else { "" };
+        let beacon = format!(
+            "src=\"//beacon.example.com/status/images/beacon.gif?source={source}&amp;server_identity=&amp;reason={reason}&amp;id={id}\""
+        );
+        assert!(text.contains(&beacon), "{name}: no {beacon}");
+        // The reference says what is known, and the script adds the visitor's time.
+        let id = if id.is_empty() { String::new() } else { format!("<bdi>{id}</bdi>&nbsp;· ") };
+        let line = format!("<p id=\"line\" dir=\"ltr\">{id}<span id=\"now\"></span><bdi>{source}</bdi></p>");
+        assert!(text.contains(&line) && text.contains("at('now').textContent = new Date()"), "{name}: no {line}");
+        assert!(
+            !text.contains("<time") && text.contains("data-seconds=\"45\"") && !text.contains("id=\"waiting\""),
+            "{name}"
+        );
+        assert!(text.contains("Shop &amp; &quot;Söhne&quot;}") && text.contains("?a=1&amp;b=2"), "{name}");
+        let (_, words) = text.split_once("id=\"words\">").expect(name);
+        let words: serde_json::Value = serde_json::from_str(words.split_once("</script>").expect(name).0).expect(name);
+        assert!(words[0].as_array().is_some_and(|keys| keys.len() > 10), "{name}");
+        assert_eq!(
+            name.starts_with("cloudflare/"),
+            text.contains("<div hidden>::CLOUDFLARE_ERROR_500S_BOX::</div>\n</body>")
+        );
+    }
+}
+
+#[test]
+fn fastlys_statement_when_read_as_vcl_then_is_strings_and_its_own_variables() {
+    let files = exported(CONFIG);
+    let mut read = 0;
+    for (name, text) in files.iter().filter(|(name, _)| kind(name) == "vcl") {
+        let mut rest = text.strip_prefix("synthetic ").and_then(|text| text.strip_suffix(";\n")).expect(name);
+        let mut page = String::new();
+        // Long strings end at the first `"}` and know no escapes; strftime and if() take strings of their own.
+        while !rest.is_empty() {
+            rest = rest.trim_start();
+            if let Some(string) = rest.strip_prefix("{\"") {
+                let (text, after) = string.split_once("\"}").expect(name);
+                page.push_str(text);
+                rest = after;
+                continue;
+            }
+            let known = [
+                "obj.status",
+                "server.identity",
+                "strftime({\"%Y-%m-%d %H:%M:%S UTC\"}, now)",
+                "strftime({\"%Y-%m-%dT%H:%M:%SZ\"}, now)",
+                "if(req.http.X-Request-Id ~ \"^[A-Za-z0-9._-]{1,128}$\", req.http.X-Request-Id, req.xid)",
+            ];
+            let variable = known.into_iter().find(|variable| rest.starts_with(variable));
+            let variable = variable.unwrap_or_else(|| panic!("{name}: no VCL: {}", rest.get(..80).unwrap_or(rest)));
+            page.push_str(variable.split('(').next().unwrap_or_default());
+            rest = &rest[variable.len()..];
+        }
+        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n") && !page.contains("{{"), "{name}");
+        assert!(page.contains("?source=edge1&amp;server_identity=server.identity&amp;reason="), "{name}");
+        assert!(page.contains("<bdi>if</bdi>&nbsp;· <time datetime=\"strftime\">strftime</time>&nbsp;· <bdi>edge1 server.identity</bdi>&nbsp;· <bdi>obj.status</bdi></p>"), "{name}");
+        assert!(!page.contains("id=\"now\"") && !page.contains("'now'"), "{name}");
+        read += 1;
+    }
+    assert_eq!(read, 34);
+}
+
+#[test]
+fn own_pages_when_exported_then_are_those() {
+    let dir = temp_dir();
+    let template = "<html lang=\"{{language}}\" dir=\"{{direction}}\">{{#time}}{{time}}{{/time}}Ours {{id}}<img src=\"{{beacon_path}}\">";
+    dir.write("own/pages/whoopsie.html", template);
+    assert_eq!(export(&dir, "[whoopsie]\npages = \"own\"\n", &[]).0, 0);
+    let files = files(&dir.join("out"));
+    assert_eq!(files["fr/wait.html"], "<html lang=\"fr\" dir=\"ltr\">Ours <img src=\"/status/images/beacon.gif\">");
+    // Cloudflare's token finds its place without a body's end too.
+    assert!(
+        files["cloudflare/whoopsie.html"].contains("Ours ::RAY_ID::<img src=")
+            && files["cloudflare/whoopsie.html"].contains("500S_BOX")
+    );
+}
+
+#[test]
+fn folder_when_it_holds_something_then_only_force_writes_into_it() {
+    let dir = temp_dir();
+    dir.write("out/whoopsie.html", "mine");
+    dir.write("out/other", "mine");
+    let (code, err) = export(&dir, CONFIG, &[]);
+    assert!(code == 2 && err.contains("out is not empty") && err.contains("--force"), "{code} {err}");
+    assert_eq!(files(&dir.join("out")).len(), 2);
+    assert_eq!(export(&dir, CONFIG, &["--force"]).0, 0);
+    let all = files(&dir.join("out"));
+    assert!(all["other"] == "mine" && all["whoopsie.html"].starts_with("<!doctype html>"));
+    assert_eq!(all.len(), 1 + FOLDERS.len() * (1 + 2 * 17), "nothing unfinished is left");
+
+    // An empty folder is as good as none.
+    let dir = temp_dir();
+    fs::create_dir(dir.join("out")).expect("a folder");
+    assert_eq!(export(&dir, CONFIG, &[]).0, 0);
+}
+
+#[test]
+fn folder_when_it_cannot_be_one_then_2() {
+    let dir = temp_dir();
+    dir.write("out", "a file");
+    let (code, err) = export(&dir, CONFIG, &[]);
+    assert!(code == 2 && err.contains("out cannot be written") && err.contains("name a folder"), "{code} {err}");
+    assert_eq!(fs::read_to_string(dir.join("out")).expect("still a file"), "a file");
+    assert_eq!(run(&["whoopsie", "export"]).0, 2, "--out is asked for");
+    assert_eq!(run(&["whoopsie"]).0, 2);
+}
+
+#[test]
+fn configuration_when_it_is_wrong_then_2_and_nothing_is_written() {
+    let dir = temp_dir();
+    let (code, err) = export(&dir, "[whoopsie]\npages = \"nowhere\"\n", &[]);
+    assert!(code == 2 && err.contains("edgeshim.toml:2: whoopsie.pages"), "{code} {err}");
+    assert!(!dir.join("out").exists());
+}
+
+#[test]
+fn beacon_when_it_has_no_host_then_a_warning_says_so() {
+    let dir = temp_dir();
+    let (code, err) = export(&dir, "", &[]);
+    assert!(
+        code == 0 && err.starts_with("warning: whoopsie.beacon_base is \"\"") && err.contains("beacon.example.com"),
+        "{err}"
+    );
+    let (_, err) = export(&dir, CONFIG, &["--force"]);
+    assert_eq!(err, "");
+}
