@@ -3,6 +3,7 @@
 Not executable, so that tests/run does not take it for a test.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -14,8 +15,25 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zlib
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+BROWSER_PACKAGES = ("playwright-core@1.65.1", "axe-core@4.14.1")
+
+NGINX = """
+daemon off;
+pid {folder}/{name}.pid;
+error_log {folder}/{name}.err warn;
+worker_processes 1;
+events {{ worker_connections 1024; }}
+http {{
+  client_body_temp_path {folder}/{name}-body; proxy_temp_path {folder}/{name}-proxy; fastcgi_temp_path {folder}/{name}-fastcgi;
+  uwsgi_temp_path {folder}/{name}-uwsgi; scgi_temp_path {folder}/{name}-scgi;
+  keepalive_requests 1000000;
+  {body}
+}}
+"""
 
 
 class Failed(Exception):
@@ -60,6 +78,11 @@ def free_port():
         return held.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(what, done, limit=30.0, alive=None):
     """Polls until done() gives something true, and returns that."""
     end = time.monotonic() + limit
@@ -70,6 +93,13 @@ def wait_until(what, done, limit=30.0, alive=None):
         expect(alive is None or alive.poll() is None, f"{what}: the process has ended with {alive and alive.returncode}")
         expect(time.monotonic() < end, f"{what}: not within {limit:.0f} s")
         time.sleep(0.02)
+
+
+def equal(what, **counts):
+    """All the same, or the test fails with each."""
+    words = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+    expect(len(set(map(str, counts.values()))) == 1, f"{what} differ: {words}")
+    print(f"{what}: {words}")
 
 
 def main(run):
@@ -202,3 +232,105 @@ class Metrics:
                 key = tuple(series[label] for label in labels)
                 found[key] = found.get(key, 0) + round(value)
         return found
+
+
+def start_nginx(shop, name, body, port=None, alone=False, **values):
+    """An nginx with `body` as its http block; `alone`: in one process, so that a SIGKILL ends all of it."""
+    port = port or free_port()
+    values |= {"folder": shop.folder, "port": port}
+    config = shop.folder / f"{name}.conf"
+    config.write_text(NGINX.format(folder=shop.folder, name=name, body=body.format(**values)))
+    one = ("-g", "master_process off;") if alone else ()
+    process = shop.start(name, program("nginx"), "-p", str(shop.folder), "-c", str(config), *one)
+    wait_until(f"{name} listens", lambda: listens(port), alive=process)
+    return process, port
+
+
+def browser_modules():
+    """The folder with the packages that drive and judge a browser: <target>/pages, filled from npm unless they are there."""
+    folder = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target") / "pages"
+    wanted = dict(package.rsplit("@", 1) for package in BROWSER_PACKAGES)
+
+    def there(name):
+        file = folder / "node_modules" / name / "package.json"
+        return file.exists() and json.loads(file.read_text())["version"] == wanted[name]
+
+    if not all(map(there, wanted)):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [program("npm"), "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *BROWSER_PACKAGES]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        expect(done.returncode == 0, f"npm: {done.stderr}")
+    return folder
+
+
+class Answer:
+    """One answer, read whole."""
+
+    def __init__(self, reader, is_head):
+        line = reader.readline()
+        found = re.match(rb"HTTP/1\.1 (\d{3}) ", line)
+        expect(found, f"no status line: {line!r}")
+        self.status = int(found[1])
+        self.fields = {}
+        while (line := reader.readline()) != b"\r\n":
+            expect(line, "a head is cut off")
+            name, _, value = line.decode("latin-1").partition(":")
+            self.fields.setdefault(name.lower(), []).append(value.strip())
+        self.body = b""
+        if is_head or self.status in (204, 304):
+            return
+        if self.field("transfer-encoding") == "chunked":
+            pieces = []
+            while size := int(reader.readline(), 16):
+                pieces.append(reader.read(size))
+                expect(len(pieces[-1]) == size and reader.read(2) == b"\r\n", "a chunk is cut off")
+            expect(reader.readline() == b"\r\n", "trailers after the last chunk")
+            self.body = b"".join(pieces)
+        else:
+            length = int(self.field("content-length") or -1)
+            expect(length >= 0, "an answer with neither length nor chunks")
+            self.body = reader.read(length)
+            expect(len(self.body) == length, f"{len(self.body)} of {length} bytes came")
+
+    def field(self, name):
+        return ", ".join(self.fields[name]) if name in self.fields else None
+
+
+class Connection:
+    """A kept connection; a peer that says close gets another one."""
+
+    def __init__(self, peer, port):
+        self.peer, self.port = peer, port
+        self.open()
+
+    def open(self):
+        self.socket = socket.create_connection(("127.0.0.1", self.port), 30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.reader = self.socket.makefile("rb", 1 << 18)
+
+    def send(self, request):
+        self.socket.sendall(request.head())
+
+    def answer(self, request):
+        answer = Answer(self.reader, request.method == "HEAD")
+        if answer.field("connection") == "close":
+            self.socket.close()
+            self.open()
+        return answer
+
+    def ask(self, request):
+        self.send(request)
+        return self.answer(request)
+
+
+def decoded(answer):
+    """Its body without the coding; the gzip format has to be whole."""
+    if answer.field("content-encoding") is None:
+        return answer.body
+    inflate = zlib.decompressobj(31)
+    try:
+        body = inflate.decompress(answer.body)
+    except zlib.error as why:
+        raise Failed(f"gzip is broken: {why}") from None
+    expect(inflate.eof and not inflate.unused_data, "gzip has no end, or something behind it")
+    return body
