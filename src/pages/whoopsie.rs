@@ -141,17 +141,6 @@ impl Escape {
         !tag.is_empty() && !tag.contains('>') && tag.matches('"').count().is_multiple_of(2)
     }
 
-    /// How many bytes `text` becomes.
-    fn bytes(self, text: &[u8]) -> u16 {
-        text.iter().fold(0_u16, |sum, &byte| {
-            sum.saturating_add(match self {
-                Self::Html => entity(byte).map_or(1, |entity| u16::try_from(entity.len()).unwrap_or(u16::MAX)),
-                Self::Query if is_unreserved(byte) => 1,
-                Self::Query => 3,
-            })
-        })
-    }
-
     fn push(self, out: &mut Vec<u8>, text: &[u8]) {
         for &byte in text {
             match self {
@@ -166,7 +155,35 @@ impl Escape {
     }
 }
 
-fn entity(byte: u8) -> Option<&'static [u8]> {
+/// How many bytes each byte becomes as HTML and in a query: every value is measured for both, so it is looked up.
+#[expect(clippy::cast_possible_truncation, reason = "no entity is longer than a few bytes")]
+static WIDTHS: [(u8, u8); 256] = {
+    let mut all = [(1, 1); 256];
+    let mut byte = u8::MAX;
+    loop {
+        let (html, query) = &mut all[byte as usize];
+        if let Some(entity) = entity(byte) {
+            *html = entity.len() as u8;
+        }
+        if !is_unreserved(byte) {
+            *query = 3;
+        }
+        if byte == 0 {
+            break all;
+        }
+        byte -= 1;
+    }
+};
+
+/// How many bytes `text` becomes as HTML and in a query.
+fn widths(text: &[u8]) -> (u16, u16) {
+    text.iter().fold((0, 0), |sum: (u16, u16), &byte| {
+        let (html, query) = WIDTHS[usize::from(byte)];
+        (sum.0.saturating_add(u16::from(html)), sum.1.saturating_add(u16::from(query)))
+    })
+}
+
+const fn entity(byte: u8) -> Option<&'static [u8]> {
     Some(match byte {
         b'&' => b"&amp;",
         b'<' => b"&lt;",
@@ -178,7 +195,7 @@ fn entity(byte: u8) -> Option<&'static [u8]> {
 }
 
 /// RFC 3986 §2.3.
-fn is_unreserved(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
@@ -817,7 +834,10 @@ struct Values<'a> {
 
 impl<'a> Values<'a> {
     fn new(moment: &Moment<'a>, status: &'a str, clock: &'a Clock, numbers: &'a Numbers) -> Self {
-        let measured = |text: &'a [u8]| (text, Escape::Html.bytes(text), Escape::Query.bytes(text));
+        let measured = |text: &'a [u8]| {
+            let (html, query) = widths(text);
+            (text, html, query)
+        };
         // In the order of `Slot`.
         let all = [
             status.as_bytes(),
