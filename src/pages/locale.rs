@@ -181,13 +181,11 @@ fn thousandths(value: &[u8]) -> Option<u16> {
 
 /// Whether the subtags of `range` begin with all those of `tag`, in any case.
 fn starts_with(range: &[u8], tag: &str) -> bool {
-    let mut subtags = range.split(|&byte| byte == b'-');
-    tag.as_bytes().split(|&byte| byte == b'-').enumerate().all(|(place, wanted)| {
-        subtags.next().is_some_and(|subtag| {
-            let subtag = if place == 0 { today(subtag) } else { subtag };
-            subtag.eq_ignore_ascii_case(wanted)
-        })
-    })
+    let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
+    let primary = today(primary);
+    let Some((start, more)) = tag.as_bytes().split_at_checked(primary.len()) else { return false };
+    let Some((begun, after)) = rest.split_at_checked(more.len()) else { return false };
+    start.eq_ignore_ascii_case(primary) && begun.eq_ignore_ascii_case(more) && matches!(after, [] | [b'-', ..])
 }
 
 /// The present code of a language that has had another: old Java and Android systems still ask for Hebrew as `iw`.
