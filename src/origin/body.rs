@@ -162,7 +162,7 @@ pub struct OriginBody {
     fault: Option<Cause>,
 }
 
-/// Frames that [`OriginBody::discard`] looks at before it gives the connection up.
+/// Frames that [`OriginBody::drain`] looks at before it gives the connection up.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
