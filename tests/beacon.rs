@@ -139,6 +139,20 @@ fn file_when_replaced_then_read_and_when_broken_then_the_last_good_one_stays() {
 }
 
 #[test]
+fn file_when_only_its_change_time_tells_then_read_all_the_same() {
+    let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
+    let path = shim.dir.join("geo.mmdb");
+    let written = fs::metadata(&path).and_then(|file| file.modified()).expect("a time");
+    // As `rsync --inplace --times` does it: the same file, as long as it was, with the time of the one that was copied.
+    fs::write(&path, mmdb::countries(&[("192.0.2.0/24", "AT")])).expect("the file");
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(written)).expect("its old time");
+    shim.wait_metrics(|metrics| {
+        send(&shim, "fastly", "192.0.2.7");
+        beacons(metrics, "fastly", "AT") > 0.0
+    });
+}
+
+#[test]
 fn file_when_it_cannot_be_used_then_check_says_what_to_write() {
     let folder = temp_dir();
     fs::create_dir(folder.join("folder.mmdb")).expect("a folder");

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use maxminddb::{MaxMindDbError, Reader, WithinOptions, path};
@@ -66,8 +66,9 @@ impl fmt::Display for CountryError {
 
 impl std::error::Error for CountryError {}
 
-/// What tells one state of a file from another: when it was written, its length, its inode.
-type Stamp = (Option<SystemTime>, u64, u64);
+/// What tells one state of a file from another: when it last changed, to the nanosecond, its length, its inode. Not when it was last
+/// written: copying tools set that back, and a file that somebody may read from now on has changed in nothing but its rights.
+type Stamp = (i64, i64, u64, u64);
 
 /// A country file in memory.
 pub struct Countries {
@@ -133,7 +134,7 @@ impl Countries {
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
-    fs::metadata(path).ok().map(|file| (file.modified().ok(), file.len(), file.ino()))
+    fs::metadata(path).ok().map(|file| (file.ctime(), file.ctime_nsec(), file.len(), file.ino()))
 }
 
 fn read(path: &Path) -> Result<Reader<Vec<u8>>, CountryError> {
