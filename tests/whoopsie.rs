@@ -251,6 +251,19 @@ fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
 }
 
 #[test]
+fn countdown_when_it_would_take_more_than_a_day_then_is_left_out() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    for (said, counts) in
+        [("86400", true), ("86401", false), ("999999999", false), ("Fri, 31 Dec 9999 23:59:59 GMT", false)]
+    {
+        let answer = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", &format!("Retry-After: {said}"))]);
+        assert_eq!(answer.field("retry-after"), Some(said));
+        assert_eq!(page(&answer).contains("data-seconds="), counts, "{said}");
+    }
+}
+
+#[test]
 fn countdown_when_the_page_answers_what_is_not_repeatable_then_is_left_out() {
     let origin = obedient();
     let shim = shim(&origin, "");

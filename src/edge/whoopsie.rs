@@ -40,6 +40,9 @@ pub struct WhoopsieSettings {
     pub pages: Arc<Pages>,
 }
 
+/// The longest wait that a page counts down. Who is told to come back next year has closed it by then.
+const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
+
 /// How often the origin's connection gets another turn to bring the rest of a body that nobody will see.
 const DRAIN_TURNS: u8 = 2;
 
@@ -324,7 +327,8 @@ impl Shared {
             pop: "",
             cause: cause.map_or(ORIGIN_STATUS, Cause::as_str),
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
-            retry_after: asked.is_repeatable.then_some(retry_after.seconds),
+            retry_after: Some(retry_after.seconds)
+                .filter(|&seconds| asked.is_repeatable && seconds <= LONGEST_COUNTDOWN_SECONDS),
             is_wait: cause == Some(Cause::Overload),
             waiting: fault.and_then(Fault::waiting),
         };
