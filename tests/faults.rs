@@ -646,8 +646,10 @@ fn cut_when_it_comes_with_the_head_then_nothing_whole_arrives() {
         let before = shim.metrics();
         let mut client = Raw::connect(shim.addr);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
-        if let Ok(response) = client.response() {
-            assert!(!response.complete, "{target}, {coding}: {response:?}");
+        match client.response() {
+            Ok(response) => assert!(!response.complete, "{target}, {coding}: {response:?}"),
+            // What gzip reads ahead costs the head nothing.
+            Err(none) => assert_ne!(coding, "gzip", "{target}: {none:?}"),
         }
         assert!(client.closed(), "{target}, {coding}: still open");
         CUT.counted(target, &shim, &before, 200);

@@ -55,7 +55,8 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let files = Runtime::check(&settings)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            let retry_after = settings.whoopsie.retry_after.as_secs();
+            // No longer than the page counts down where it is served.
+            let retry_after = settings.whoopsie.retry_after.as_secs().min(24 * 60 * 60);
             export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
         })
         .and_then(|files| write(&arguments.out, &files, arguments.force).map(|()| files.len()));

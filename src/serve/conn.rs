@@ -60,7 +60,7 @@ impl Limits {
             // Both sides have to keep it: hyper carries the names as they came from one to the other.
             .preserve_header_case(origin.preserve_header_case);
         // A stream that is not asked for anything for so long waits for a visitor who does not read.
-        let stalled = server.body_timeout.max(origin.response_timeout) + clock::TICK * 2;
+        let stalled = server.body_timeout.max(origin.response_timeout).max(origin.connect_timeout) + clock::TICK * 2;
         let mut http2 = http2::Builder::new(StreamExecutor { stalled });
         http2
             .max_concurrent_streams(MAX_STREAMS)

@@ -117,6 +117,8 @@ struct Ahead {
     /// There is no more, but for the fault.
     ended: bool,
     fault: Option<Fault>,
+    /// The fault waits for its turn: what goes before it, the head above all, has to be on its way first.
+    told: bool,
     /// What it holds, where that may be much.
     _loan: Option<Loan>,
 }
@@ -269,6 +271,11 @@ fn poll_source<B: EdgeBody>(
     }
     if !ahead.ended {
         return inner.poll_frame(cx);
+    }
+    if ahead.fault.is_some() && !std::mem::replace(&mut ahead.told, true) {
+        // hyper drops what it has not written when a body fails; while it waits it writes.
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
     }
     if let Some(fault) = ahead.fault.take() {
         return Poll::Ready(Some(Err(fault)));

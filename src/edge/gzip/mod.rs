@@ -126,9 +126,8 @@ fn target_of(twins: &Twins, asked: Asked, head: &request::Parts) -> Option<u64> 
     if !asked.gzip() || head.method != Method::GET {
         return None;
     }
-    // HTTP/2 has the authority in the target.
+    // `observe` has seen to it that there is one, on HTTP/2 too.
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    let host = host.or(head.uri.authority().map(|authority| authority.as_str().as_bytes()));
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Some(twins.target(host.unwrap_or_default(), path.as_bytes()))
 }
