@@ -9,13 +9,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::raw::{End, fetch, request};
-use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, origin, wait_until};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, h2, origin, wait_until};
 use tokio::task::JoinHandle;
 
 const FAULTS: &str = "edgeshim_origin_faults_total";
@@ -167,14 +166,8 @@ type H2Answer = (u16, HeaderMap, Vec<u8>);
 
 impl H2 {
     fn connect(addr: SocketAddr) -> Self {
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let sender = tokio.block_on(async {
-            let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
-            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-            let (sender, connection) = shaken.expect("an HTTP/2 connection");
-            tokio::spawn(connection);
-            sender
-        });
+        let tokio = h2::runtime();
+        let sender = tokio.block_on(h2::connect(addr));
         let mut h2 = Self { tokio, sender };
         h2.settle();
         h2

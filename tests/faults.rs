@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -21,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use support::http1::{self, Fields, Framing, Reader};
-use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, h2, origin, temp_dir, wait_until};
 
 /// The limit of what waits for one of the shim's own timeouts first.
 const LONG: Duration = Duration::from_secs(20);
@@ -78,14 +77,8 @@ impl Body for Pieces {
 
 impl H2 {
     fn connect(addr: SocketAddr) -> Self {
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let sender = tokio.block_on(async {
-            let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
-            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-            let (sender, connection) = shaken.expect("an HTTP/2 connection");
-            tokio::spawn(connection);
-            sender
-        });
+        let tokio = h2::runtime();
+        let sender = tokio.block_on(h2::connect(addr));
         Self { tokio, sender }
     }
 

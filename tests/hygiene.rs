@@ -5,7 +5,6 @@ mod support;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use support::http1::Framing;
@@ -13,19 +12,16 @@ use support::{After, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw
 
 /// A request in HTTP/2 by prior knowledge; the answer's head, body and trailers.
 fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts, Bytes, Option<http::HeaderMap>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let exchange = async move {
-        let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-        tokio::spawn(connection);
+        let mut sender = support::h2::connect(addr).await;
         let answer = sender.send_request(request.map(Full::new)).await.expect("an answer");
         let (head, body) = answer.into_parts();
         let collected = body.collect().await.expect("a whole body");
         let trailers = collected.trailers().cloned();
         (head, collected.to_bytes(), trailers)
     };
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time") })
+    support::h2::runtime()
+        .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time") })
 }
 
 /// What an `http::Request` for [`h2`] begins with.

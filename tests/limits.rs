@@ -9,7 +9,6 @@ mod support;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
@@ -71,16 +70,12 @@ fn h2<B>(addr: SocketAddr, request: http::Request<B>) -> Result<(http::response:
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let asking = async {
-        let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let mut sender = support::h2::connect(addr).await;
         let (head, body) = sender.send_request(request).await?.into_parts();
         Ok((head, body.collect().await?.to_bytes()))
     };
-    let answered = tokio.block_on(async { tokio::time::timeout(LONG, asking).await });
+    let answered = support::h2::runtime().block_on(async { tokio::time::timeout(LONG, asking).await });
     answered.expect("an answer in time")
 }
 

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use support::http1::Framing;
 use support::raw::{exchange, fetch, request};
-use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
+use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, h2, origin, temp_dir, wait_until};
 
 /// The limit of what takes long on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -966,7 +966,7 @@ impl H2Origin {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (counting, opening) = (Arc::clone(&connections), Arc::clone(&open));
         std::thread::spawn(move || {
-            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let tokio = h2::runtime();
             let accepting = async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 while let Ok((stream, _)) = listener.accept().await {
@@ -1378,14 +1378,8 @@ struct H2 {
 
 impl H2 {
     fn connect(addr: SocketAddr) -> Self {
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let sender = tokio.block_on(async {
-            let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
-            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-            let (sender, connection) = shaken.expect("an HTTP/2 connection");
-            tokio::spawn(connection);
-            sender
-        });
+        let tokio = h2::runtime();
+        let sender = tokio.block_on(h2::connect(addr));
         Self { tokio, sender }
     }
 

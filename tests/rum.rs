@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::origin::ClosedPort;
 use support::raw::{End, exchange, fetch, request};
 use support::shim::{Config, run};
@@ -213,12 +212,8 @@ fn connection_when_a_form_was_read_then_serves_on() {
 
 /// Requests on one connection in HTTP/2: method, target, body; status, Content-Length and body of each answer.
 fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<String>, Bytes)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let exchange = async {
-        let stream = tokio::net::TcpStream::connect(shim.addr).await.expect("a connection");
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-        tokio::spawn(connection);
+        let mut sender = support::h2::connect(shim.addr).await;
         let mut answers = Vec::new();
         for (method, target, body) in requests {
             let request = http::Request::builder().method(*method).uri(format!("http://a.test{target}"));
@@ -229,7 +224,7 @@ fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<Str
         }
         answers
     };
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("answers in time") })
+    support::h2::runtime().block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("answers in time") })
 }
 
 #[test]

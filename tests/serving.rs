@@ -5,8 +5,6 @@ mod support;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -40,9 +38,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let asking = async {
-        let stream = TokioIo::new(connect.await.expect("a connection"));
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
-        tokio::spawn(connection);
+        let sender = support::h2::handshake(connect.await.expect("a connection")).await;
         let mut tasks = Vec::new();
         for target in targets {
             let uri = format!("http://shim.test{target}");
@@ -61,7 +57,7 @@ where
         }
         answers
     };
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let tokio = support::h2::runtime();
     tokio.block_on(async { tokio::time::timeout(LONG, asking).await }).expect("answers in time")
 }
 
