@@ -178,6 +178,7 @@ fn drain_when_a_delay_is_set_then_readyz_says_503_and_service_goes_on_until_it_i
         // A machine so slow that the delay ends in here has shown enough.
         assert!(response.status == 200, "{}", response.line);
         asked += 1;
+        // Asked all through the delay, and not as fast as it goes.
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(asked > 0);

@@ -495,6 +495,7 @@ fn header_timeout_when_nothing_at_all_comes_then_closed_and_counted() {
 #[test]
 fn header_timeout_when_the_next_head_begins_during_an_answer_then_that_answer_is_whole() {
     let origin = Origin::start(|request, conn| {
+        // Longer than the timeout for a head: the subject is time, so it has to pass.
         std::thread::sleep(Duration::from_millis(1200));
         origin::answer(request, conn, 200, &[], b"slow but whole")
     });
@@ -723,6 +724,7 @@ fn body_timeout_when_the_origin_stops_sending_then_the_answer_is_cut() {
 fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_before() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
+            // Longer than a connection may rest: the subject is time, so it has to pass.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::answer(request, conn, 200, &[], b"hi")
@@ -748,6 +750,7 @@ fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_
 fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
+            // Longer than a connection may rest: the subject is time, so it has to pass.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::answer(request, conn, 200, &[], b"hi")

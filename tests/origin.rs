@@ -1414,7 +1414,8 @@ impl H2 {
         });
     }
 
-    /// Lets the connection do what it has to do; true, so that it fits into a condition.
+    /// Lets the connection do what it has to do, for its runtime runs only while it is waited on; true, so that it fits into a condition
+    /// that is asked again and again.
     fn turn(&self) -> bool {
         self.tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         true

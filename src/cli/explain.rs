@@ -10,10 +10,10 @@ use super::{ConfigArgument, USAGE, load};
 use crate::cdn::dialect::Dialect;
 use crate::config::{OnDoubt, Origin, Settings};
 use crate::edge::cache_control::policy::{Facts, Prepared};
-use crate::edge::gzip::GzipSettings;
-use crate::edge::gzip::policy::{Asked, TypePatterns, Verdict, apply, decide};
+use crate::edge::gzip::policy::{Asked, Verdict, apply, decide};
 use crate::edge::request::class::{CacheMode, CachePolicy, Classes};
 use crate::ids::{ClassId, ProviderId};
+use crate::runtime::gzip_settings;
 use crate::wire::names::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 
 #[derive(Debug, clap::Args)]
@@ -189,13 +189,7 @@ fn gzip(
     if !class_allows {
         return "off for this class".to_owned();
     }
-    let gzip = GzipSettings {
-        enabled: true,
-        level: settings.gzip.level,
-        min_bytes: settings.gzip.min_bytes,
-        inflate: settings.gzip.inflate,
-        types: TypePatterns::new(settings.gzip.types.iter().map(String::as_str)),
-    };
+    let gzip = gzip_settings(settings);
     let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let verdict = decide(&gzip, Asked::of(&gzip, request), response, length);
     apply(verdict, response);

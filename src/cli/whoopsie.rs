@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{ConfigArgument, USAGE, load};
-use crate::pages::{Exported, export};
+use crate::pages::{Exported, LONGEST_COUNTDOWN_SECONDS, export};
 use crate::runtime::{Runtime, page_settings};
 
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
         .map_err(|error| error.to_string())
         .and_then(|()| {
             // No longer than the page counts down where it is served.
-            let retry_after = settings.whoopsie.retry_after.as_secs().min(24 * 60 * 60);
+            let retry_after = settings.whoopsie.retry_after.as_secs().min(LONGEST_COUNTDOWN_SECONDS.into());
             export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
         })
         .and_then(|files| write(&arguments.out, &files, arguments.force).map(|()| files.len()));

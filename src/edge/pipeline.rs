@@ -107,7 +107,7 @@ impl Layers {
             whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
             cache_control: CacheControlLayer::new(&classes, Arc::clone(&ledger)),
-            admission: AdmissionLayer::new(parts.admission, &classes, &ledger),
+            admission: AdmissionLayer::new(parts.admission, &classes),
             forward: Arc::new(forward),
         }
     }

@@ -21,8 +21,9 @@ use tower::{Layer, Service};
 use super::request::class::{Classes, WhoopsieMode};
 use super::request::{Ctx, EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::{Cause, Fault};
+use crate::ids::{ClassId, LocaleId};
 use crate::metrics::{Ledger, ORIGIN_STATUS, Reason};
-use crate::pages::{Moment, Pages, problem_json};
+use crate::pages::{LONGEST_COUNTDOWN_SECONDS, Moment, Pages, problem_json};
 use crate::wire::names::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE,
     CONTENT_LENGTH, CONTENT_TYPE, DATE, GRPC_STATUS, HOST, PROXY_STATUS, RETRY_AFTER, SERVER,
@@ -39,9 +40,6 @@ pub struct WhoopsieSettings {
     /// The pages, rendered as far as they can be.
     pub pages: Arc<Pages>,
 }
-
-/// The longest wait that a page counts down. Who is told to come back next year has closed it by then.
-const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
 
 /// How often the origin's connection gets another turn to bring the rest of a body that nobody will see.
 const DRAIN_TURNS: u8 = 2;
@@ -238,7 +236,7 @@ fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
 struct Failure {
     head: response::Parts,
     page: Bytes,
-    locale: Option<crate::ids::LocaleId>,
+    locale: Option<LocaleId>,
 }
 
 impl Shared {
@@ -253,7 +251,7 @@ impl Shared {
     }
 
     /// The page in the place of an answer of the origin's.
-    fn replace(&self, asked: &Asked, origin: &response::Parts, class: crate::ids::ClassId) -> Failure {
+    fn replace(&self, asked: &Asked, origin: &response::Parts, class: ClassId) -> Failure {
         let mode = self.classes.rule(class).whoopsie;
         let said = origin.headers.get(RETRY_AFTER).and_then(RetryAfter::said);
         let retry_after = said.unwrap_or_else(|| self.retry_after.clone());

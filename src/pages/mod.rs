@@ -95,6 +95,9 @@ pub struct Moment<'a> {
     pub waiting: Option<u32>,
 }
 
+/// The longest wait that a page counts down, in seconds. Who is told to come back next year has closed it by then.
+pub const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
+
 /// Why pages could not be built.
 #[derive(Debug)]
 pub enum PagesError {
@@ -324,7 +327,7 @@ mod tests {
     use super::files::LOCALES;
     use super::*;
 
-    const MOMENT: Moment<'static> = Moment {
+    pub(super) const MOMENT: Moment<'static> = Moment {
         status: 503,
         id: "0193-a.b_c",
         provider: "fastly",
@@ -634,28 +637,6 @@ mod tests {
             problem_json(&moment, ""),
             r#"{"type":"about:blank","title":"","status":500,"reference":"a\"\\\u000a\u001fé"}"#
         );
-    }
-
-    /// Prints what a page costs: `cargo test -- --ignored --nocapture page_cost`, optimised for numbers that mean something.
-    #[test]
-    #[ignore = "a measurement"]
-    fn page_cost() {
-        let pages = Pages::build(&settings()).unwrap();
-        let rounds = 200_000_u32;
-        for gzip in [false, true] {
-            let start = std::time::Instant::now();
-            for _ in 0..rounds {
-                std::hint::black_box(pages.render(LocaleId(1), std::hint::black_box(&MOMENT), gzip));
-            }
-            let bytes = pages.render(LocaleId(1), &MOMENT, gzip).len();
-            println!("gzip {gzip}: {bytes} bytes, {} ns", start.elapsed().as_nanos() / u128::from(rounds));
-        }
-        let line = "de-CH;q=0.9,fr;q=0.8,en-GB;q=0.7,*;q=0.1";
-        let start = std::time::Instant::now();
-        for _ in 0..rounds {
-            std::hint::black_box(pages.locale([std::hint::black_box(line.as_bytes())].into_iter(), None));
-        }
-        println!("locale: {} ns", start.elapsed().as_nanos() / u128::from(rounds));
     }
 
     proptest! {

@@ -932,17 +932,7 @@ mod tests {
     }
 
     fn moment<'a>(id: &'a str, provider: &'a str) -> Moment<'a> {
-        Moment {
-            status: 503,
-            id,
-            provider,
-            pop: "LHR",
-            cause: "overload",
-            unix_seconds: 1_795_345_741,
-            retry_after: Some(30),
-            is_wait: false,
-            waiting: None,
-        }
+        Moment { id, provider, ..crate::pages::tests::MOMENT }
     }
 
     fn rendered(source: &str, settings: &PageSettings, moment: &Moment<'_>) -> String {

@@ -14,6 +14,7 @@ use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
 /// How many may be inside and how many may wait.
@@ -47,8 +48,8 @@ pub enum Entered {
     Inside(Ticket),
     /// It stands in line; its place comes to it.
     InLine(Ticket),
-    /// The line is full, and so long.
-    Full(usize),
+    /// The line is full.
+    Full(Fault),
 }
 
 impl Gate {
@@ -75,8 +76,10 @@ impl Gate {
     pub fn enter(self: &Arc<Self>) -> Entered {
         let mut line = self.line();
         let inside = line.has_place();
-        if !inside && line.waiting.len() >= line.limits.max_waiting {
-            return Entered::Full(line.waiting.len());
+        let waiting = line.waiting.len();
+        if !inside && waiting >= line.limits.max_waiting {
+            drop(line);
+            return Entered::Full(self.overload(waiting));
         }
         let number = line.next;
         line.next += 1;
@@ -90,10 +93,10 @@ impl Gate {
         Entered::InLine(ticket)
     }
 
-    /// How many stand in line.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.line().waiting.len()
+    /// Counts a request that is shed, and says how many are in line then.
+    fn overload(&self, waiting: usize) -> Fault {
+        self.metrics.fault(Cause::Overload);
+        Fault::overload(waiting)
     }
 
     /// Out of the line or out of a place, whichever it is by now.
@@ -169,10 +172,11 @@ impl Ticket {
         Poll::Pending
     }
 
-    /// The gate that it is for.
+    /// What a request is told that has waited for too long; its own place in line is counted along.
     #[must_use]
-    pub fn gate(&self) -> &Gate {
-        &self.gate
+    pub fn overload(&self) -> Fault {
+        let waiting = self.gate.line().waiting.len();
+        self.gate.overload(waiting)
     }
 }
 
@@ -231,6 +235,12 @@ mod tests {
         (ticket, bell)
     }
 
+    /// How many are in line, where there is no room for more.
+    fn full(gate: &Arc<Gate>) -> Option<u32> {
+        let Entered::Full(fault) = gate.enter() else { return None };
+        fault.waiting()
+    }
+
     fn inside(gate: &Arc<Gate>) -> Ticket {
         let Entered::Inside(ticket) = gate.enter() else { panic!("no place") };
         ticket
@@ -242,7 +252,7 @@ mod tests {
         let holder = inside(&gate);
         let (first, first_bell) = in_line(&gate);
         let (second, second_bell) = in_line(&gate);
-        assert!(matches!(gate.enter(), Entered::Full(2)));
+        assert_eq!(full(&gate), Some(2));
         assert_eq!(shown(&gate), "2");
         drop(holder);
         assert_eq!((first_bell.rung(), second_bell.rung()), (1, 0), "one place wakes one");
@@ -274,7 +284,7 @@ mod tests {
         let (one, two) = (inside(&gate), inside(&gate));
         let waits: Vec<_> = (0..4).map(|_| in_line(&gate)).collect();
         gate.limit(GateLimits { max_in_flight: 1, max_waiting: 1 });
-        assert!(matches!(gate.enter(), Entered::Full(4)));
+        assert_eq!(full(&gate), Some(4));
         drop(one);
         assert!(waits.iter().all(|(_, bell)| bell.rung() == 0), "one is still inside, and no more may be");
         drop(two);
@@ -282,7 +292,7 @@ mod tests {
         gate.limit(GateLimits { max_in_flight: 0, max_waiting: 0 });
         assert!(waits.iter().all(|(ticket, bell)| polled(ticket, bell)), "no limit: all of them");
         gate.limit(GateLimits { max_in_flight: 4, max_waiting: 0 });
-        assert!(matches!(gate.enter(), Entered::Full(0)), "the four are still counted");
+        assert_eq!(full(&gate), Some(0), "the four are still counted");
         drop(waits);
         drop(inside(&gate));
     }
@@ -330,7 +340,7 @@ mod tests {
                         }
                         Entered::Full(told) => {
                             prop_assert!(max_in_flight != 0 && inside >= max_in_flight && waiting >= max_waiting);
-                            prop_assert_eq!(told, waiting);
+                            prop_assert_eq!(told.waiting(), u32::try_from(waiting).ok());
                         }
                     },
                     Step::Drop(index) if !there.is_empty() => drop(there.remove(index.index(there.len()))),
@@ -352,7 +362,7 @@ mod tests {
                         inside += 1;
                     }
                 }
-                prop_assert_eq!(gate.waiting(), there.len() - inside);
+                prop_assert_eq!(gate.line().waiting.len(), there.len() - inside);
                 prop_assert_eq!(shown(&gate), (there.len() - inside).to_string());
             }
             for (ticket, bell, stood, inside) in &there {

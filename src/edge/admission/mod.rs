@@ -28,8 +28,7 @@ use self::gate::{Entered, Gate, Ticket};
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::clock::Deadline;
-use crate::fault::{Cause, Fault};
-use crate::metrics::{Ledger, Metrics};
+use crate::fault::Fault;
 
 /// What `admission` needs to know.
 #[derive(Debug)]
@@ -51,17 +50,14 @@ struct Shared {
     gate: Arc<Gate>,
     patience: Duration,
     classes: Arc<Classes>,
-    metrics: &'static Metrics,
 }
 
 impl AdmissionLayer {
-    /// Exempts by the classes, counts in `ledger`.
+    /// Exempts by the classes.
     #[must_use]
-    pub fn new(settings: AdmissionSettings, classes: &Arc<Classes>, ledger: &Ledger) -> Self {
-        let shared = settings.gate.map(|gate| {
-            let (patience, metrics) = (settings.patience, ledger.metrics());
-            Arc::new(Shared { gate, patience, classes: Arc::clone(classes), metrics })
-        });
+    pub fn new(settings: AdmissionSettings, classes: &Arc<Classes>) -> Self {
+        let AdmissionSettings { gate, patience } = settings;
+        let shared = gate.map(|gate| Arc::new(Shared { gate, patience, classes: Arc::clone(classes) }));
         Self { shared }
     }
 }
@@ -105,10 +101,10 @@ where
             Entered::InLine(ticket) => {
                 let deadline = Deadline::new();
                 deadline.arm(shared.patience);
-                let stay = Stay { ticket, deadline, request, service: self.inner.clone(), metrics: shared.metrics };
+                let stay = Stay { ticket, deadline, request, service: self.inner.clone() };
                 AdmissionFuture::InLine { stay: Some(stay) }
             }
-            Entered::Full(waiting) => AdmissionFuture::Full { waiting, metrics: shared.metrics },
+            Entered::Full(fault) => AdmissionFuture::Full { fault: Some(fault) },
         }
     }
 }
@@ -130,8 +126,7 @@ pin_project! {
         },
         /// To be shed.
         Full {
-            waiting: usize,
-            metrics: &'static Metrics,
+            fault: Option<Fault>,
         },
     }
 }
@@ -143,12 +138,6 @@ pub struct Stay<S> {
     deadline: Deadline,
     request: Box<EdgeRequest>,
     service: S,
-    metrics: &'static Metrics,
-}
-
-fn shed(waiting: usize, metrics: &Metrics) -> Fault {
-    metrics.fault(Cause::Overload);
-    Fault::overload(waiting)
 }
 
 impl<S, F, B> Future for AdmissionFuture<S, F>
@@ -160,6 +149,7 @@ where
     type Output = Result<EdgeResponse<AdmissionBody<B>>, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const ONCE: &str = "a future is not polled after it was ready";
         loop {
             let Stay { ticket, mut service, request, .. } = match self.as_mut().project() {
                 Projected::Inner { inner, ticket } => {
@@ -167,19 +157,19 @@ where
                     let ticket = ticket.take();
                     return Poll::Ready(answer.map(|answer| admitted(answer, ticket)));
                 }
-                Projected::Full { waiting, metrics } => return Poll::Ready(Err(shed(*waiting, metrics))),
+                Projected::Full { fault } => return Poll::Ready(Err(fault.take().expect(ONCE))),
                 Projected::InLine { stay } => {
-                    let waiting = stay.as_ref().expect("a future is not polled after it was ready");
+                    let waiting = stay.as_ref().expect(ONCE);
                     if waiting.ticket.poll_place(cx).is_pending() {
                         waiting.deadline.watch(cx);
                         if !waiting.deadline.is_due() {
                             return Poll::Pending;
                         }
-                        let fault = shed(waiting.ticket.gate().waiting(), waiting.metrics);
+                        let fault = waiting.ticket.overload();
                         *stay = None;
                         return Poll::Ready(Err(fault));
                     }
-                    stay.take().expect("it was there a moment ago")
+                    stay.take().expect(ONCE)
                 }
             };
             let inner = service.call(request);
@@ -247,7 +237,9 @@ mod tests {
     use super::gate::GateLimits;
     use super::*;
     use crate::edge::request::Facts;
+    use crate::fault::Cause;
     use crate::ids::ClassId;
+    use crate::metrics::Metrics;
 
     /// A body of frames that were made before.
     struct Frames(VecDeque<Result<Frame<Bytes>, Fault>>, bool);

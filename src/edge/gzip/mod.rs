@@ -114,7 +114,7 @@ where
         let mut target = None;
         if settings.enabled {
             target = memory.twins.as_ref().and_then(|twins| target_of(twins, asked, &request.head));
-            policy::prepare(&mut request.head.headers, |opaque| memory.weak_tags.knows(opaque));
+            policy::prepare(asked, &mut request.head.headers, |opaque| memory.weak_tags.knows(opaque));
         }
         let state = State::Waiting { inner: self.inner.call(request) };
         GzipFuture { state, asked, target, shared: Arc::clone(&self.shared) }

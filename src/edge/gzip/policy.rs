@@ -130,7 +130,7 @@ fn bit(opaque: &[u8]) -> u64 {
 /// and some compare texts; but not those that `stays_weak` knows to be weak there. A range that hangs on a weak tag is not asked for:
 /// the condition is false by definition (RFC 9110 §13.1.5), and an origin that compared carelessly would continue gzip with identity
 /// bytes. Any other range is asked for without gzip, so that all slices are cut from the same bytes.
-pub(super) fn prepare(headers: &mut HeaderMap, stays_weak: impl Fn(&[u8]) -> bool) {
+pub(super) fn prepare(asked: Asked, headers: &mut HeaderMap, stays_weak: impl Fn(&[u8]) -> bool) {
     for name in [IF_MATCH, IF_NONE_MATCH] {
         if let Entry::Occupied(mut lines) = headers.entry(name) {
             for line in lines.iter_mut() {
@@ -140,12 +140,12 @@ pub(super) fn prepare(headers: &mut HeaderMap, stays_weak: impl Fn(&[u8]) -> boo
             }
         }
     }
-    if headers.contains_key(RANGE) {
+    if asked.range {
         if headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes().starts_with(b"W/")) {
             headers.remove(RANGE);
             headers.remove(IF_RANGE);
         }
-        if gzip_acceptance(headers) == Coding::Gzip {
+        if asked.takes_gzip {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
     }
@@ -638,7 +638,7 @@ mod tests {
     fn a_request_when_prepared_then_asks_the_origin_for_what_it_has() {
         let prepared = |fields: Fields| {
             let mut head = request("/", fields);
-            prepare(&mut head.headers, |opaque| opaque == b"known");
+            prepare(Asked::of(&settings(), &head), &mut head.headers, |opaque| opaque == b"known");
             let field =
                 |(name, value): (&http::HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
             head.headers.iter().map(field).collect::<Vec<_>>()
