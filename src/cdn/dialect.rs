@@ -9,6 +9,14 @@ pub enum Dialect {
     /// Cache-Control alone, the lifetime of shared caches as `s-maxage` (RFC 9111 §5.2.2.10).
     #[default]
     Generic,
+    /// Surrogate-Control, by whose lifetimes alone it acts.
+    Fastly,
+    /// Cloudflare-CDN-Cache-Control.
+    Cloudflare,
+    /// Cache-Control as [`Generic`](Self::Generic), and a Vary that keeps nothing out but where the body is coded.
+    Akamai,
+    /// CDN-Cache-Control (RFC 9213).
+    Rfc9213,
 }
 
 /// The lifetimes that go into Cache-Control, in seconds.
@@ -26,11 +34,9 @@ impl Dialect {
     /// With `edge_ttl` alone browsers are told `max-age=0`. Who sets only the edge's lifetime relies on purges, and a bare
     /// `s-maxage` would let each browser invent a lifetime from Last-Modified (RFC 9111 §4.2.2) that no purge reaches.
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
-        match self {
-            Self::Generic => match (ttl, edge_ttl) {
-                (None, None) => None,
-                (ttl, s_maxage) => Some(Lifetimes { max_age: ttl.unwrap_or(0), s_maxage }),
-            },
+        match (ttl, edge_ttl) {
+            (None, None) => None,
+            (ttl, s_maxage) => Some(Lifetimes { max_age: ttl.unwrap_or(0), s_maxage }),
         }
     }
 }

@@ -232,7 +232,7 @@ fn providers(blocks: Vec<Section<'_>>) -> Vec<Provider> {
         let preset = preset.good().unwrap_or_else(|| preset_of(&name).unwrap_or("generic")).to_owned();
         later::provider(&mut block);
         block.finish();
-        providers.push(Provider { name, preset });
+        providers.push(Provider { name, preset, tag_header: None, verify: None });
     }
     providers
 }

@@ -23,10 +23,9 @@ mod statuses;
 mod words;
 
 pub use problems::{Problem, Problems};
-pub use scalar::Secret;
 pub use settings::{
-    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Rum, Server,
-    Settings, Target, Whoopsie,
+    AccessLog, AddressSource, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider,
+    Rum, Server, Settings, Target, Verify, Whoopsie,
 };
 pub use statuses::StatusSet;
 

@@ -11,11 +11,12 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::scalar::Secret;
 use super::statuses::StatusSet;
+use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::edge::request::class::ClassRule;
 use crate::pages::PageFiles;
 use crate::wire::names;
+use crate::wire::secret::Secret;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -245,6 +246,34 @@ pub struct Provider {
     pub name: String,
     /// The preset's name, one of [`Provider::PRESETS`].
     pub preset: String,
+    /// The field in which it reads cache tags, where the operator names it.
+    pub tag_header: Option<HeaderName>,
+    /// What proves a pull; none = its name is believed.
+    pub verify: Option<Verify>,
+}
+
+/// `[provider.verify]`; at least one proof.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verify {
+    /// How many of the proofs have to hold.
+    pub require: Require,
+    /// A secret in a field.
+    pub secret: Option<SecretField>,
+    /// Where it pulls from; empty = not asked.
+    pub addresses: Vec<AddressSource>,
+    /// A certificate that it shows.
+    pub client_cert: Option<CertificateRule>,
+    /// Akamai's signature.
+    pub g2o: Option<G2oKeys>,
+}
+
+/// One entry of `addresses`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressSource {
+    /// A network.
+    Network(IpNet),
+    /// A list in a file, which was read when this was checked; a relative path has been joined to the configuration's folder.
+    File(PathBuf),
 }
 
 impl Provider {

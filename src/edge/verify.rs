@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
-use super::request::{EdgeRequest, Proof};
+use super::request::EdgeRequest;
+use crate::cdn::proof::Proof;
 
 /// Puts [`Verify`] around a service.
 #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,7 @@ pub mod host;
 pub mod ids;
 pub mod names;
 pub mod quality;
+pub mod secret;
 pub mod server_timing;
 pub mod tokens;
 pub mod vary;

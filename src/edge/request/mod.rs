@@ -14,6 +14,8 @@ use http::{HeaderValue, StatusCode, request, response};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::cdn::dialect::Dialect;
+use crate::cdn::proof::Proof;
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId};
 use crate::metrics::Reason;
@@ -44,6 +46,8 @@ pub struct Ctx {
     pub provider: ProviderId,
     /// How that is known.
     pub proof: Proof,
+    /// In which words it is answered: those of the provider's preset.
+    pub dialect: Dialect,
     /// Its class by path; the answer's type may still change it.
     pub class: ClassId,
     /// The CDN's machine, after the own balancers, and how far X-Forwarded-For is believed.
@@ -60,29 +64,10 @@ impl Ctx {
             arrived: Instant::now(),
             provider: ProviderId::NONE,
             proof: Proof::None,
+            dialect: Dialect::Generic,
             class: ClassId::OTHER,
             trail,
             refusal: None,
-        }
-    }
-}
-
-/// How a provider's name is known to be right: the log's `proof`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// No provider, so nothing to prove.
-    None,
-    /// A configured provider without proofs: believed by name.
-    Believed,
-}
-
-impl Proof {
-    /// The log's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Believed => "believed",
         }
     }
 }
