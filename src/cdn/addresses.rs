@@ -1,0 +1,202 @@
+//! Which addresses are a CDN's: looked up for every pull, replaced as a whole while they are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use ipnet::{IpNet, Ipv4Net};
+
+/// Where the IPv4 addresses are within IPv6: `::ffff:0:0/96`.
+const MAPPED_PREFIX_BITS: u8 = 96;
+
+/// A set of addresses: a look-up costs a binary search in its ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressSet {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl AddressSet {
+    /// All addresses of these networks, which may overlap.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for network in networks {
+            match canonical(network) {
+                IpNet::V4(network) => v4.push((network.network().to_bits(), network.broadcast().to_bits())),
+                IpNet::V6(network) => v6.push((network.network().to_bits(), network.broadcast().to_bits())),
+            }
+        }
+        Self { v4: disjoint(v4, |bits| bits.checked_add(1)), v6: disjoint(v6, |bits| bits.checked_add(1)) }
+    }
+
+    /// Whether an address is in it. One of IPv4 is the same in either form.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => within(&self.v4, address.to_bits()),
+            IpAddr::V6(address) => within(&self.v6, address.to_bits()),
+        }
+    }
+}
+
+/// A network without bits below its mask, and as one of IPv4 where it is written in IPv6 form.
+pub fn canonical(network: IpNet) -> IpNet {
+    let network = network.trunc();
+    if let IpNet::V6(mapped) = network
+        && let Some(address) = mapped.network().to_ipv4_mapped()
+        && let Some(prefix) = mapped.prefix_len().checked_sub(MAPPED_PREFIX_BITS)
+        && let Ok(network) = Ipv4Net::new(address, prefix)
+    {
+        return IpNet::V4(network);
+    }
+    network
+}
+
+/// Sorts ranges and joins those that overlap or touch.
+fn disjoint<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|later, kept| {
+        // Nothing is beyond the last address of all.
+        let joins = next(kept.1).is_none_or(|next| later.0 <= next);
+        if joins {
+            kept.1 = kept.1.max(later.1);
+        }
+        joins
+    });
+    ranges.shrink_to_fit();
+    ranges
+}
+
+fn within<T: Copy + Ord>(ranges: &[(T, T)], bits: T) -> bool {
+    let begun = ranges.partition_point(|range| range.0 <= bits);
+    begun.checked_sub(1).and_then(|place| ranges.get(place)).is_some_and(|range| bits <= range.1)
+}
+
+/// The addresses of one provider, which may be replaced at any moment. A look-up takes no lock.
+#[derive(Debug)]
+pub struct AddressList {
+    in_force: ArcSwap<InForce>,
+}
+
+#[derive(Debug)]
+struct InForce {
+    set: AddressSet,
+    as_of: Option<SystemTime>,
+}
+
+impl AddressList {
+    /// A list to begin with, and how old what it was made from is; none where nothing in it can grow old.
+    pub fn new(set: AddressSet, as_of: Option<SystemTime>) -> Self {
+        Self { in_force: ArcSwap::from_pointee(InForce { set, as_of }) }
+    }
+
+    /// Whether an address is in the set that is in force.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.in_force.load().set.contains(address)
+    }
+
+    /// Puts another set in force: every look-up sees either the one or the other, whole.
+    pub fn replace(&self, set: AddressSet, as_of: Option<SystemTime>) {
+        self.in_force.store(Arc::new(InForce { set, as_of }));
+    }
+
+    /// When the oldest part of what is in force was written.
+    pub fn as_of(&self) -> Option<SystemTime> {
+        self.in_force.load().as_of
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(networks: &[&str]) -> AddressSet {
+        AddressSet::new(networks.iter().map(|network| network.parse().unwrap()))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn set_when_networks_overlap_or_touch_then_they_are_one_range() {
+        let set = set(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.128/25", "10.0.0.7/32", "10.0.4.0/24", "2001:db8::/32"]);
+        assert_eq!(set.v4.len(), 2);
+        assert_eq!(set.v6.len(), 1);
+        for inside in ["10.0.0.0", "10.0.0.255", "10.0.1.0", "10.0.1.255", "10.0.4.9", "2001:db8::", "2001:db8:ffff::1"]
+        {
+            assert!(set.contains(ip(inside)), "{inside}");
+        }
+        for outside in ["9.255.255.255", "10.0.2.0", "10.0.3.255", "10.0.5.0", "2001:db7:ffff::", "2001:db9::", "::"] {
+            assert!(!set.contains(ip(outside)), "{outside}");
+        }
+    }
+
+    #[test]
+    fn set_when_at_the_ends_of_all_addresses_then_nothing_overflows() {
+        let set = set(&["255.255.255.255/32", "255.0.0.0/8", "0.0.0.0/32", "ffff::/16", "ffff:ffff::/32", "::1/128"]);
+        for inside in ["255.255.255.255", "255.0.0.0", "0.0.0.0", "ffff::", "ffff:ffff::1", "::1"] {
+            assert!(set.contains(ip(inside)), "{inside}");
+        }
+        assert!(!set.contains(ip("254.255.255.255")) && !set.contains(ip("::2")) && !set.contains(ip("fffe::")));
+    }
+
+    #[test]
+    fn set_when_nothing_is_in_it_then_nothing_is_found() {
+        assert!(!AddressSet::default().contains(ip("0.0.0.0")));
+        assert!(!AddressSet::default().contains(ip("::")));
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_form_is_ipv4_on_both_sides() {
+        assert!(set(&["192.0.2.0/24"]).contains(ip("::ffff:192.0.2.9")));
+        let mapped = set(&["::ffff:192.0.2.0/120"]);
+        assert!(mapped.contains(ip("192.0.2.9")) && mapped.contains(ip("::ffff:192.0.2.9")));
+        assert!(!mapped.contains(ip("192.0.3.0")) && mapped.v6.is_empty());
+        assert_eq!(canonical("::ffff:0:0/96".parse().unwrap()), "0.0.0.0/0".parse::<IpNet>().unwrap());
+        // Wider than all of IPv4: a network of IPv6, in which no IPv4 address is.
+        assert!(!set(&["::/64"]).contains(ip("192.0.2.9")));
+        assert_eq!(canonical("10.1.2.3/8".parse().unwrap()), "10.0.0.0/8".parse::<IpNet>().unwrap());
+    }
+
+    #[test]
+    fn list_when_replaced_then_the_other_set_is_in_force() {
+        let list = AddressList::new(set(&["192.0.2.0/24"]), None);
+        assert!(list.contains(ip("192.0.2.1")) && list.as_of().is_none());
+        list.replace(set(&["198.51.100.0/24"]), Some(SystemTime::UNIX_EPOCH));
+        assert!(!list.contains(ip("192.0.2.1")) && list.contains(ip("198.51.100.1")));
+        assert_eq!(list.as_of(), Some(SystemTime::UNIX_EPOCH));
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_any_of_its_networks_holds(
+            v4 in prop::collection::vec((any::<u32>(), 0_u8..=32), 0..12),
+            v6 in prop::collection::vec((any::<u128>(), 0_u8..=128), 0..12),
+            near in prop::collection::vec((any::<prop::sample::Index>(), -2_i8..=2), 0..16),
+            far in any::<(u32, u128)>(),
+        ) {
+            let mut networks: Vec<IpNet> = Vec::new();
+            networks.extend(v4.iter().map(|&(bits, prefix)| IpNet::new(Ipv4Addr::from(bits).into(), prefix).unwrap()));
+            networks.extend(v6.iter().map(|&(bits, prefix)| IpNet::new(Ipv6Addr::from(bits).into(), prefix).unwrap()));
+            let set = AddressSet::new(networks.iter().copied());
+            let mut asked = vec![IpAddr::from(Ipv4Addr::from(far.0)), IpAddr::from(Ipv6Addr::from(far.1))];
+            for (index, step) in near {
+                let Some(network) = (!networks.is_empty()).then(|| networks[index.index(networks.len())]) else { break };
+                let edge = if step < 0 { network.network() } else { network.broadcast() };
+                asked.push(match edge {
+                    IpAddr::V4(edge) => Ipv4Addr::from(edge.to_bits().wrapping_add_signed(step.into())).into(),
+                    IpAddr::V6(edge) => Ipv6Addr::from(edge.to_bits().wrapping_add_signed(step.into())).into(),
+                });
+            }
+            for address in asked {
+                let expected = networks.iter().any(|&network| canonical(network).contains(&address.to_canonical()));
+                prop_assert_eq!(set.contains(address), expected, "{} in {:?}", address, networks);
+            }
+        }
+    }
+}
