@@ -8,10 +8,12 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 
+use super::certificate::Certificate;
 use super::host::valid_host;
 use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
@@ -44,6 +46,7 @@ impl Scheme {
 pub struct Peer {
     address: IpAddr,
     scheme: Scheme,
+    certificate: Option<Arc<Certificate>>,
     x_forwarded_for: HeaderValue,
     forwarded: HeaderValue,
 }
@@ -57,7 +60,13 @@ impl Peer {
         push_address(&mut list, address);
         let mut elements = String::with_capacity(MOST_ADDRESS_BYTES + 24);
         push_element(&mut elements, &list, address.is_ipv6(), Some(scheme));
-        Self { address, scheme, x_forwarded_for: value(list), forwarded: value(elements) }
+        Self { address, scheme, certificate: None, x_forwarded_for: value(list), forwarded: value(elements) }
+    }
+
+    /// The same, with the certificate that it showed.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Arc<Certificate>) -> Self {
+        Self { certificate: Some(certificate), ..self }
     }
 
     /// The address, never an IPv4 one in IPv6 form.
@@ -68,6 +77,11 @@ impl Peer {
     /// The scheme of the connection.
     pub const fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The client certificate that was shown and checked against the authorities that we trust, if any.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_deref()
     }
 }
 
@@ -363,6 +377,14 @@ mod tests {
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
         assert_eq!(field(&headers, &FORWARDED), "for=\"[fd00::1]\";proto=http");
+    }
+
+    #[test]
+    fn a_certificate_when_shown_is_known_of_the_peer() {
+        let peer = Peer::new(ip("151.101.0.1"), Scheme::Https);
+        assert_eq!(peer.certificate(), None);
+        let shown = Certificate { names: vec!["edge.example".to_owned()], sha256: [7; 32] };
+        assert_eq!(peer.with_certificate(Arc::new(shown.clone())).certificate(), Some(&shown));
     }
 
     #[test]

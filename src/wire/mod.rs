@@ -6,6 +6,7 @@
 //! value, never by a panic.
 
 pub mod cache_control;
+pub mod certificate;
 pub mod etag;
 pub mod forwarded;
 pub mod frames;

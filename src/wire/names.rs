@@ -76,3 +76,7 @@ pub static VERCEL_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("verce
 pub static AKAMAI_CACHE_CONTROL: HeaderName = HeaderName::from_static("akamai-cache-control");
 /// A lifetime that nginx and `KeyCDN` put before Cache-Control.
 pub static X_ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expires");
+/// Akamai's G2O: what the edge says of a request, by whom it is signed and when.
+pub static X_AKAMAI_G2O_AUTH_DATA: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-data");
+/// Akamai's G2O: the signature.
+pub static X_AKAMAI_G2O_AUTH_SIGN: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-sign");

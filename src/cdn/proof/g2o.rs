@@ -1,0 +1,558 @@
+//! Akamai's G2O ("ghost to origin"): the edge signs what it asks for, when, and for whom.
+//!
+//! One field holds six members (version, the edge's address, the client's, the time, an id, the nonce that names the key),
+//! the other the base64 of a keyed hash over that field as it stands and the path with its query. The versions differ in the hash
+//! alone. The construction is that of the verifiers that are public (ynohat/akamai-g2o, whose samples come from Akamai's own tool,
+//! an nginx module, Lua and C# ones; all agree), read in November 2026.
+//!
+//! What has been signed is good once: see [`Replays`].
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::HeaderMap;
+use md5::{Digest as _, Md5};
+use sha1::Sha1;
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use super::{Failure, G2oKeys, only_line};
+use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
+use crate::wire::secret::Secret;
+
+/// How far the edge's clock may be from ours, either way.
+const WINDOW_SECONDS: u64 = 30;
+/// The longest field of six members that is read; real ones have some 70 bytes.
+const MOST_DATA_BYTES: usize = 1024;
+/// The longest signature that is decoded; SHA-256 has 44 characters.
+const MOST_SIGN_BYTES: usize = 64;
+/// What [`MOST_SIGN_BYTES`] can decode to.
+const MOST_DECODED_BYTES: usize = MOST_SIGN_BYTES / 4 * 3;
+
+/// Whether there is anything of G2O in a request.
+pub fn is_there(headers: &HeaderMap) -> bool {
+    headers.contains_key(&X_AKAMAI_G2O_AUTH_DATA) || headers.contains_key(&X_AKAMAI_G2O_AUTH_SIGN)
+}
+
+/// What checks signatures: the keys, prepared, and what was there before.
+pub struct Verifier {
+    /// By nonce; of each key the versions that are accepted.
+    signers: BTreeMap<String, Vec<(u8, Signer)>>,
+    replays: Arc<Replays>,
+}
+
+impl Verifier {
+    /// Prepares keys.
+    pub fn new(keys: &G2oKeys, replays: Arc<Replays>) -> Self {
+        let signers = |key: &Secret| {
+            let accepted = keys.versions.iter();
+            accepted.filter_map(|&version| Some((version, Signer::new(version, key)?))).collect()
+        };
+        Self { signers: keys.keys.iter().map(|(nonce, key)| (nonce.clone(), signers(key))).collect(), replays }
+    }
+
+    /// Checks a request and gives the client's address that the edge has signed. `target` is the path with its query, as received.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in the order of [`Failure`].
+    pub fn check(&self, headers: &HeaderMap, target: &str, now: SystemTime) -> Result<IpAddr, Failure> {
+        let line = only_line(headers, &X_AKAMAI_G2O_AUTH_DATA).map_err(|_| Failure::NoG2o)?;
+        let sign = only_line(headers, &X_AKAMAI_G2O_AUTH_SIGN).map_err(|_| Failure::NoG2o)?;
+        let data = Data::parse(line).ok_or(Failure::NoG2o)?;
+        let mut buffer = [0; MOST_DECODED_BYTES];
+        let given = decoded(sign, &mut buffer).ok_or(Failure::NoG2o)?;
+
+        let accepted = self.signers.get(data.nonce).ok_or(Failure::G2oKey)?;
+        let signer = accepted.iter().find(|(version, _)| *version == data.version).ok_or(Failure::G2oKey)?;
+        let expected = signer.1.sign(line, target.as_bytes());
+        if !bool::from(expected.as_ref().ct_eq(given)) {
+            return Err(Failure::G2oSignature);
+        }
+        let now_seconds = now.duration_since(UNIX_EPOCH).map_err(|_| Failure::G2oTime)?.as_secs();
+        if now_seconds.abs_diff(data.signed_at_seconds) > WINDOW_SECONDS {
+            return Err(Failure::G2oTime);
+        }
+        self.replays.admit(expected.prefix(), data.signed_at_seconds)?;
+        Ok(data.client)
+    }
+}
+
+/// Only the nonces, which travel in every request.
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("nonces", &self.signers.keys()).finish_non_exhaustive()
+    }
+}
+
+/// The signed field's members that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// Which hash signs.
+    pub version: u8,
+    /// Whom the edge asks for.
+    pub client: IpAddr,
+    /// When it was signed, in seconds since 1970.
+    pub signed_at_seconds: u64,
+    /// Which key signs.
+    pub nonce: &'a str,
+}
+
+impl<'a> Data<'a> {
+    /// Reads the field; none where it is anything but six members, each of its kind.
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        if line.len() > MOST_DATA_BYTES {
+            return None;
+        }
+        let mut members = std::str::from_utf8(line).ok()?.split(',').map(str::trim_ascii);
+        let [version, edge, client, time, id, nonce] = std::array::from_fn(|_| members.next().unwrap_or_default());
+        if members.next().is_some() || edge.is_empty() || id.is_empty() || nonce.is_empty() {
+            return None;
+        }
+        Some(Self {
+            version: decimal(version)?.try_into().ok()?,
+            client: client.parse::<IpAddr>().ok()?.to_canonical(),
+            signed_at_seconds: decimal(time)?,
+            nonce,
+        })
+    }
+}
+
+/// A number in digits alone: a sign is none.
+fn decimal(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn decoded<'a>(sign: &[u8], buffer: &'a mut [u8; MOST_DECODED_BYTES]) -> Option<&'a [u8]> {
+    if sign.is_empty() || sign.len() > MOST_SIGN_BYTES {
+        return None;
+    }
+    let length = STANDARD.decode_slice(sign, buffer).ok()?;
+    buffer.get(..length)
+}
+
+/// One key, prepared for one version.
+enum Signer {
+    /// 1: MD5 of the key and what is signed.
+    Md5(Secret),
+    /// 2: MD5 of the key and of version 1's digest.
+    Md5Twice(Secret),
+    /// 3.
+    HmacMd5(Hmac<Md5>),
+    /// 4.
+    HmacSha1(Hmac<Sha1>),
+    /// 5.
+    HmacSha256(Hmac<Sha256>),
+}
+
+impl Signer {
+    fn new(version: u8, key: &Secret) -> Option<Self> {
+        // HMAC takes keys of any length.
+        let bytes = key.expose().as_bytes();
+        match version {
+            1 => Some(Self::Md5(key.clone())),
+            2 => Some(Self::Md5Twice(key.clone())),
+            3 => Hmac::new_from_slice(bytes).ok().map(Self::HmacMd5),
+            4 => Hmac::new_from_slice(bytes).ok().map(Self::HmacSha1),
+            5 => Hmac::new_from_slice(bytes).ok().map(Self::HmacSha256),
+            _ => None,
+        }
+    }
+
+    fn sign(&self, data: &[u8], target: &[u8]) -> Signature {
+        match self {
+            Self::Md5(key) => Signature::new(md5([key.expose().as_bytes(), data, target])),
+            Self::Md5Twice(key) => {
+                let key = key.expose().as_bytes();
+                Signature::new(md5([key, md5([key, data, target]).as_ref()]))
+            }
+            Self::HmacMd5(key) => {
+                Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
+            }
+            Self::HmacSha1(key) => {
+                Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
+            }
+            Self::HmacSha256(key) => {
+                Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
+            }
+        }
+    }
+}
+
+fn md5<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> impl AsRef<[u8]> {
+    parts.into_iter().fold(Md5::new(), Md5::chain_update).finalize()
+}
+
+/// A signature's bytes: 16 to 32 of them.
+struct Signature {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl Signature {
+    fn new(digest: impl AsRef<[u8]>) -> Self {
+        let digest = digest.as_ref();
+        let mut bytes = [0; 32];
+        let length = digest.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&digest[..length]);
+        Self { bytes, length }
+    }
+
+    /// What is kept of it: all of an MD5, and enough of the others.
+    fn prefix(&self) -> [u8; 16] {
+        std::array::from_fn(|place| self.bytes[place])
+    }
+}
+
+impl AsRef<[u8]> for Signature {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// The most signatures that are remembered for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
+const MOST_REMEMBERED: usize = 1 << 20;
+/// Of how many seconds of signing one generation remembers the signatures. More than can be accepted at one moment, so that what is
+/// accepted always lies in two generations that follow each other.
+const SPAN_SECONDS: u64 = 64;
+const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "no more than two generations at a time");
+
+/// The signatures that were accepted, as long as their time would let them be accepted again.
+///
+/// They are sorted by the time for which they were signed, not by when they came: two generations, and the older one is forgotten
+/// when something is accepted that was signed too late for it ever to be needed again. What belongs to a generation that is gone is
+/// refused, so that setting the clock back does not let old signatures in again. One store is for all workers and all
+/// configurations; its lock is held for a look-up.
+#[derive(Default)]
+pub struct Replays {
+    generations: Mutex<[Generation; 2]>,
+}
+
+#[derive(Default)]
+struct Generation {
+    /// Which span of time: its number since 1970. It only grows.
+    span: u64,
+    seen: HashSet<[u8; 16]>,
+}
+
+impl Replays {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Remembers a signature that is right; wrong where it was there before, or cannot be told from one that was.
+    fn admit(&self, signature: [u8; 16], signed_at_seconds: u64) -> Result<(), Failure> {
+        self.admit_of(MOST_REMEMBERED, signature, signed_at_seconds)
+    }
+
+    fn admit_of(&self, most: usize, signature: [u8; 16], signed_at_seconds: u64) -> Result<(), Failure> {
+        let span = signed_at_seconds / SPAN_SECONDS;
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = &mut generations[usize::from(span % 2 == 1)];
+        let mut forgotten = HashSet::new();
+        if generation.span < span {
+            // With room for as many as there were in the one before the last, so that a busy edge makes it grow but once.
+            let seen = HashSet::with_capacity(generation.seen.len());
+            forgotten = std::mem::replace(generation, Generation { span, seen }).seen;
+        }
+        let admitted = if generation.span > span {
+            Err(Failure::G2oTime)
+        } else if generation.seen.contains(&signature) {
+            Err(Failure::G2oReplay)
+        } else if generation.seen.len() >= most {
+            Err(Failure::G2oFull)
+        } else {
+            generation.seen.insert(signature);
+            Ok(())
+        };
+        // Megabytes are given back without the others waiting for it.
+        drop(generations);
+        drop(forgotten);
+        admitted
+    }
+}
+
+impl fmt::Debug for Replays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replays").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "the key of the edge";
+    const TARGET: &str = "/shop/caf%C3%A9?a=1&b=%2F";
+    const REST: &str = "192.0.2.1, 2001:db8::7, 1700000000, 13459971.1599924223, 117542";
+    const SIGNED_AT: u64 = 1_700_000_000;
+    const SIGNATURES: [&str; 5] = [
+        "V+ntLalY2uOT5OZbqzPQmQ==",
+        "bng73p2uIvlCg6hDQkbtSA==",
+        "f9qURHYgEbnodaJvFXAuow==",
+        "dXNnm9XHs3ilyK3U0/WpJoS8n3w=",
+        "oOUyR6K1hS9XxxbxHwAaFF8nblYT5e9t5IvsTkiqyv8=",
+    ];
+
+    fn keys(nonce: &str, key: &str) -> G2oKeys {
+        G2oKeys { keys: [(nonce.to_owned(), Secret::new(key))].into(), versions: vec![1, 2, 3, 4, 5] }
+    }
+
+    fn verifier() -> Verifier {
+        Verifier::new(&keys("117542", KEY), Arc::default())
+    }
+
+    fn headers(data: &str, sign: &str) -> HeaderMap {
+        [
+            (X_AKAMAI_G2O_AUTH_DATA.clone(), HeaderValue::from_str(data).unwrap()),
+            (X_AKAMAI_G2O_AUTH_SIGN.clone(), HeaderValue::from_str(sign).unwrap()),
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// Signs as the edge does, version 5.
+    fn signed(data: &str) -> HeaderMap {
+        let signer = Signer::new(5, &Secret::new(KEY)).unwrap();
+        headers(data, &STANDARD.encode(signer.sign(data.as_bytes(), TARGET.as_bytes())))
+    }
+
+    fn check(headers: &HeaderMap) -> Result<IpAddr, Failure> {
+        verifier().check(headers, TARGET, at(SIGNED_AT))
+    }
+
+    #[test]
+    fn signature_when_right_then_its_client_is_known_for_every_version() {
+        for (version, sign) in (1..).zip(SIGNATURES) {
+            let headers = headers(&format!("{version}, {REST}"), sign);
+            assert_eq!(check(&headers), Ok("2001:db8::7".parse().unwrap()), "version {version}");
+        }
+        let long = Verifier::new(&keys("n", &"k".repeat(100)), Arc::default());
+        let data = "5, 192.0.2.1, 198.51.100.7, 1700000000, 1.2, n";
+        let headers = headers(data, "PMmU+vCKzc4hOb7M27SI2qtBjd8zeocVjfL5gtv7x/A=");
+        assert_eq!(long.check(&headers, "/", at(SIGNED_AT)), Ok("198.51.100.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn signature_when_anything_signed_is_another_then_it_fails() {
+        for (version, sign) in (1..).zip(SIGNATURES) {
+            let data = format!("{version}, {REST}");
+            for other in [
+                data.replace("2001:db8::7", "2001:db8::8"),
+                data.replace("192.0.2.1", "192.0.2.2"),
+                data.replace("1700000000", "1700000001"),
+                data.replace("13459971", "13459972"),
+                data.replace(", ", ","),
+            ] {
+                assert_eq!(check(&headers(&other, sign)), Err(Failure::G2oSignature), "{other}");
+            }
+            for target in ["/shop/caf%c3%a9?a=1&b=%2F", "/shop/caf%C3%A9", "/shop/caf%C3%A9?a=1&b=%2F&c", ""] {
+                let found = verifier().check(&headers(&data, sign), target, at(SIGNED_AT));
+                assert_eq!(found, Err(Failure::G2oSignature), "{target}");
+            }
+            let others = Verifier::new(&keys("117542", "another key"), Arc::default());
+            assert_eq!(others.check(&headers(&data, sign), TARGET, at(SIGNED_AT)), Err(Failure::G2oSignature));
+            for other in SIGNATURES.into_iter().filter(|&other| other != sign) {
+                assert_eq!(check(&headers(&data, other)), Err(Failure::G2oSignature), "{other} for version {version}");
+            }
+            // Cut to a whole group of base64, and to a shorter prefix that is right as far as it goes.
+            assert_eq!(check(&headers(&data, &sign[..8])), Err(Failure::G2oSignature));
+        }
+    }
+
+    #[test]
+    fn key_when_the_nonce_or_the_version_is_not_ours_then_it_fails() {
+        for data in [
+            "5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117543".to_owned(),
+            format!("6, {REST}"),
+            format!("0, {REST}"),
+            format!("255, {REST}"),
+        ] {
+            assert_eq!(check(&signed(&data)), Err(Failure::G2oKey), "{data}");
+        }
+        let only_five = G2oKeys { versions: vec![5], ..keys("117542", KEY) };
+        let only_five = Verifier::new(&only_five, Arc::default());
+        for (version, sign) in (1..=4).zip(SIGNATURES) {
+            let headers = headers(&format!("{version}, {REST}"), sign);
+            assert_eq!(only_five.check(&headers, TARGET, at(SIGNED_AT)), Err(Failure::G2oKey), "version {version}");
+        }
+        assert!(only_five.check(&headers(&format!("5, {REST}"), SIGNATURES[4]), TARGET, at(SIGNED_AT)).is_ok());
+    }
+
+    #[test]
+    fn fields_when_they_cannot_be_read_then_there_is_no_g2o() {
+        let good = format!("5, {REST}");
+        assert!(check(&signed(&good)).is_ok());
+        for data in [
+            "",
+            ",,,,,",
+            "5",
+            "5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2",
+            "5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542, more",
+            "5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, ",
+            "5, 192.0.2.1, 2001:db8::7, 1700000000, , 117542",
+            "5, , 2001:db8::7, 1700000000, 1.2, 117542",
+            "five, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
+            "-5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
+            "+5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
+            "256, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
+            "5, 192.0.2.1, somebody, 1700000000, 1.2, 117542",
+            "5, 192.0.2.1, 192.0.2.7:80, 1700000000, 1.2, 117542",
+            "5, 192.0.2.1, 192.0.2.7/32, 1700000000, 1.2, 117542",
+            "5, 192.0.2.1, 2001:db8::7, +1700000000, 1.2, 117542",
+            "5, 192.0.2.1, 2001:db8::7, 1700000000.0, 1.2, 117542",
+            "5, 192.0.2.1, 2001:db8::7, 0x6553f100, 1.2, 117542",
+            "5, 192.0.2.1, 2001:db8::7, 99999999999999999999, 1.2, 117542",
+        ] {
+            assert_eq!(check(&signed(data)), Err(Failure::NoG2o), "{data}");
+        }
+        let long = format!("5, 192.0.2.1, 2001:db8::7, 1700000000, {}, 117542", "1".repeat(MOST_DATA_BYTES));
+        assert_eq!(check(&signed(&long)), Err(Failure::NoG2o));
+        for sign in ["", "=", "not base64!", "oOUyR6K1hS9XxxbxHwAaFF8nblYT5e9t5IvsTkiqyv8", &"A".repeat(68)] {
+            assert_eq!(check(&headers(&good, sign)), Err(Failure::NoG2o), "{sign}");
+        }
+        for name in [&X_AKAMAI_G2O_AUTH_DATA, &X_AKAMAI_G2O_AUTH_SIGN] {
+            let mut missing = signed(&good);
+            let value = missing.remove(name).unwrap();
+            assert_eq!(check(&missing), Err(Failure::NoG2o));
+            assert!(is_there(&missing));
+            missing.append(name, value.clone());
+            missing.append(name, value);
+            assert_eq!(check(&missing), Err(Failure::NoG2o));
+        }
+        assert!(!is_there(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn client_in_ipv6_form_is_an_ipv4_address() {
+        let data = "5, 192.0.2.1, ::ffff:192.0.2.7, 1700000000, 1.2, 117542";
+        assert_eq!(check(&signed(data)), Ok("192.0.2.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn time_when_at_the_window_s_edges_then_it_holds_and_beyond_not() {
+        let headers = signed(&format!("5, {REST}"));
+        for (now, holds) in [
+            (SIGNED_AT - 31, false),
+            (SIGNED_AT - 30, true),
+            (SIGNED_AT, true),
+            (SIGNED_AT + 30, true),
+            (SIGNED_AT + 31, false),
+            (0, false),
+        ] {
+            let found = verifier().check(&headers, TARGET, at(now));
+            assert_eq!(found.is_ok(), holds, "{now}");
+            assert!(holds || found == Err(Failure::G2oTime));
+        }
+        let almost = at(SIGNED_AT + 31) - Duration::from_nanos(1);
+        assert!(verifier().check(&headers, TARGET, almost).is_ok(), "whole seconds are compared");
+        let before_all = UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(verifier().check(&headers, TARGET, before_all), Err(Failure::G2oTime));
+        let end_of_time = format!("5, 192.0.2.1, 2001:db8::7, {}, 1.2, 117542", u64::MAX);
+        assert_eq!(check(&signed(&end_of_time)), Err(Failure::G2oTime));
+    }
+
+    #[test]
+    fn replay_when_the_same_comes_again_then_it_fails_wherever_the_clock_is() {
+        let verifier = verifier();
+        let headers = signed(&format!("5, {REST}"));
+        // What is not good yet does not use it up.
+        assert_eq!(verifier.check(&headers, TARGET, at(SIGNED_AT - 40)), Err(Failure::G2oTime));
+        assert_eq!(verifier.check(&headers, "/elsewhere", at(SIGNED_AT)), Err(Failure::G2oSignature));
+        assert!(verifier.check(&headers, TARGET, at(SIGNED_AT)).is_ok());
+        for now in [SIGNED_AT, SIGNED_AT + 30, SIGNED_AT - 30, SIGNED_AT + 1] {
+            assert_eq!(verifier.check(&headers, TARGET, at(now)), Err(Failure::G2oReplay), "{now}");
+        }
+        // Later ones push it out of the store; the clock is set back; it is not let in again.
+        for later in [60, 120, 180, 240] {
+            let time = SIGNED_AT + later;
+            let data = format!("5, 192.0.2.1, 2001:db8::7, {time}, 1.2, 117542");
+            assert!(verifier.check(&signed(&data), TARGET, at(time)).is_ok(), "{later}");
+        }
+        assert_eq!(verifier.check(&headers, TARGET, at(SIGNED_AT)), Err(Failure::G2oTime));
+        let another = signed("5, 192.0.2.1, 2001:db8::7, 1700000240, 1.3, 117542");
+        assert!(verifier.check(&another, TARGET, at(SIGNED_AT + 240)).is_ok());
+    }
+
+    #[test]
+    fn replays_are_shared_by_all_who_hold_the_store() {
+        let replays = Arc::new(Replays::new());
+        let before = Verifier::new(&keys("117542", KEY), Arc::clone(&replays));
+        let reloaded = Verifier::new(&keys("117542", KEY), replays);
+        let headers = signed(&format!("5, {REST}"));
+        assert!(before.check(&headers, TARGET, at(SIGNED_AT)).is_ok());
+        assert_eq!(reloaded.check(&headers, TARGET, at(SIGNED_AT)), Err(Failure::G2oReplay));
+    }
+
+    #[test]
+    fn store_when_full_then_it_refuses_until_the_next_but_one_span() {
+        let replays = Replays::new();
+        let signature = |number: u8| [number; 16];
+        let start = 10 * SPAN_SECONDS;
+        for number in 0..4 {
+            assert_eq!(replays.admit_of(4, signature(number), start), Ok(()));
+        }
+        assert_eq!(replays.admit_of(4, signature(4), start), Err(Failure::G2oFull));
+        assert_eq!(replays.admit_of(4, signature(0), start), Err(Failure::G2oReplay));
+        // The next span has room of its own, and forgets nothing of this one.
+        assert_eq!(replays.admit_of(4, signature(4), start + SPAN_SECONDS), Ok(()));
+        assert_eq!(replays.admit_of(4, signature(3), start + SPAN_SECONDS - 1), Err(Failure::G2oReplay));
+        assert_eq!(replays.admit_of(4, signature(4), start + 2 * SPAN_SECONDS), Ok(()));
+        assert_eq!(replays.admit_of(4, signature(9), start), Err(Failure::G2oTime));
+        assert_eq!(replays.admit_of(4, signature(4), start + SPAN_SECONDS), Err(Failure::G2oReplay));
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let shown = format!("{:?} {:?}", verifier(), keys("117542", KEY));
+        assert!(shown.contains("117542") && !shown.contains(KEY), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(data in prop::collection::vec(any::<u8>(), 0..200), sign in "[A-Za-z0-9+/=]{0,70}") {
+            let _ = Data::parse(&data);
+            if let (Ok(data), Ok(sign)) = (HeaderValue::from_bytes(&data), HeaderValue::from_str(&sign)) {
+                let headers = HeaderMap::from_iter([(X_AKAMAI_G2O_AUTH_DATA.clone(), data), (X_AKAMAI_G2O_AUTH_SIGN.clone(), sign)]);
+                prop_assert!(check(&headers).is_err());
+            }
+        }
+
+        #[test]
+        fn nobody_without_the_key_is_believed(sign in any::<[u8; 32]>(), length in 0_usize..=32, version in 1_u8..=5) {
+            let headers = headers(&format!("{version}, {REST}"), &STANDARD.encode(&sign[..length]));
+            prop_assert!(check(&headers).is_err());
+        }
+
+        #[test]
+        fn no_signature_is_admitted_twice_however_the_clock_jumps(
+            steps in prop::collection::vec((0_u8..6, 0_u64..400), 1..200),
+        ) {
+            let replays = Replays::new();
+            let mut admitted = HashSet::new();
+            for (number, time) in steps {
+                // The same number at another time is another signature.
+                let mut signature = [number; 16];
+                signature[..8].copy_from_slice(&time.to_be_bytes());
+                if replays.admit(signature, time).is_ok() {
+                    prop_assert!(admitted.insert(signature), "{} at {}", number, time);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! What proves that a pull comes from the CDN that it claims to be.
+//!
+//! Nothing here knows a clock, a socket or a file: what there is to judge comes as [`Evidence`].
+
+pub mod g2o;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName};
+
+use super::addresses::AddressList;
+use crate::wire::certificate::Certificate;
+use crate::wire::secret::Secret;
+
+/// How a provider's name is known to be right, or why it is not: the log's `proof`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// No provider, so nothing to prove.
+    None,
+    /// A configured provider without proofs: believed by name.
+    Believed,
+    /// The secret that only the CDN knows.
+    Secret,
+    /// It comes from the CDN's own addresses.
+    Addresses,
+    /// It holds the key of a client certificate.
+    ClientCert,
+    /// It is signed by Akamai's G2O.
+    G2o,
+    /// All that were asked for.
+    All,
+    /// It claims a provider and proves nothing.
+    Failed(Failure),
+}
+
+/// Why a proof did not hold. Where several were tried, the first that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The secret's field is missing.
+    NoSecret,
+    /// The secret's field is there more than once, or holds something else.
+    WrongSecret,
+    /// The address is in none of the lists.
+    WrongAddress,
+    /// No client certificate was shown.
+    NoCertificate,
+    /// The client certificate is somebody else's.
+    WrongCertificate,
+    /// One of G2O's fields is missing, there twice, or cannot be read.
+    NoG2o,
+    /// A version of G2O that the configuration does not accept, or a nonce that names no key.
+    G2oKey,
+    /// The signature does not fit what was asked.
+    G2oSignature,
+    /// Signed longer ago, or later, than clocks may differ.
+    G2oTime,
+    /// The same signature was there before.
+    G2oReplay,
+    /// More signatures within the window than are remembered, so that a replay could not be told.
+    G2oFull,
+}
+
+impl Proof {
+    /// The log's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Believed => "believed",
+            Self::Secret => "secret",
+            Self::Addresses => "addresses",
+            Self::ClientCert => "client_cert",
+            Self::G2o => "g2o",
+            Self::All => "all",
+            Self::Failed(failure) => failure.as_str(),
+        }
+    }
+}
+
+impl Failure {
+    /// The log's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSecret => "no_secret",
+            Self::WrongSecret => "wrong_secret",
+            Self::WrongAddress => "wrong_address",
+            Self::NoCertificate => "no_certificate",
+            Self::WrongCertificate => "wrong_certificate",
+            Self::NoG2o => "no_g2o",
+            Self::G2oKey => "g2o_key",
+            Self::G2oSignature => "g2o_signature",
+            Self::G2oTime => "g2o_time",
+            Self::G2oReplay => "g2o_replay",
+            Self::G2oFull => "g2o_full",
+        }
+    }
+}
+
+/// How many of a provider's proofs have to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Require {
+    /// One of them.
+    #[default]
+    Any,
+    /// Each of them.
+    All,
+}
+
+/// A secret in a field of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretField {
+    /// The field, which leaves every request.
+    pub field: HeaderName,
+    /// The secrets that are right at the moment, never none: several while one is being replaced.
+    pub values: Vec<Secret>,
+}
+
+/// Which client certificates are the CDN's. Never both empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CertificateRule {
+    /// Names in lower case, one of which has to stand in the certificate; `*.` before a name means one label more.
+    pub san: Vec<String>,
+    /// SHA-256 of whole certificates (DER), one of which it has to be.
+    pub sha256: Vec<[u8; 32]>,
+}
+
+/// Akamai's signature of what it forwards to the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct G2oKeys {
+    /// By the nonce that names them; never none.
+    pub keys: BTreeMap<String, Secret>,
+    /// Versions that are accepted, of 1 to 5; never none.
+    pub versions: Vec<u8>,
+}
+
+/// One provider's proofs, prepared. At least one is there.
+#[derive(Debug)]
+pub struct Proofs {
+    /// How many of them have to hold.
+    pub require: Require,
+    /// The secret that only the CDN knows.
+    pub secret: Option<SecretField>,
+    /// The CDN's own addresses.
+    pub addresses: Option<Arc<AddressList>>,
+    /// The CDN's client certificates.
+    pub client_cert: Option<CertificateRule>,
+    /// Akamai's signature.
+    pub g2o: Option<g2o::Verifier>,
+}
+
+/// What a request brings along to be judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// Its path with the query, byte for byte as received.
+    pub target: &'a str,
+    /// The CDN's machine: who talked to the outermost of our own balancers.
+    pub address: IpAddr,
+    /// The client certificate of its connection.
+    pub certificate: Option<&'a Certificate>,
+    /// When it came.
+    pub now: SystemTime,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// What held, or why nothing did.
+    pub proof: Proof,
+    /// The client's address, where G2O has signed it.
+    pub client: Option<IpAddr>,
+}
+
+/// A proof that needs nothing remembered: none where it is not configured.
+type Plain = fn(&Proofs, &Evidence<'_>) -> Option<Result<Proof, Failure>>;
+const PLAIN: [Plain; 3] = [Proofs::secret, Proofs::address, Proofs::certificate];
+
+impl Proofs {
+    /// Judges a request.
+    pub fn check(&self, evidence: &Evidence<'_>) -> Verdict {
+        match self.require {
+            Require::Any => self.any(evidence),
+            Require::All => self.all(evidence),
+        }
+    }
+
+    /// One after the other until one holds: G2O first where the request is signed, so that the client is known even if another
+    /// would have been enough.
+    fn any(&self, evidence: &Evidence<'_>) -> Verdict {
+        let signed = g2o::is_there(evidence.headers);
+        let mut failed = None;
+        if signed && let Some(g2o) = &self.g2o {
+            match g2o.check(evidence.headers, evidence.target, evidence.now) {
+                Ok(client) => return Verdict { proof: Proof::G2o, client: Some(client) },
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        for proof in PLAIN {
+            match proof(self, evidence) {
+                Some(Ok(proof)) => return Verdict { proof, client: None },
+                Some(Err(failure)) => failed = failed.or(Some(failure)),
+                None => {}
+            }
+        }
+        if !signed && self.g2o.is_some() {
+            failed = failed.or(Some(Failure::NoG2o));
+        }
+        Verdict { proof: failed.map_or(Proof::Believed, Proof::Failed), client: None }
+    }
+
+    /// One after the other until one fails: G2O last, so that what another proof would have refused uses no signature up.
+    fn all(&self, evidence: &Evidence<'_>) -> Verdict {
+        let mut proof = Proof::Believed;
+        for plain in PLAIN {
+            match plain(self, evidence) {
+                Some(Ok(_)) => proof = Proof::All,
+                Some(Err(failure)) => return Verdict { proof: Proof::Failed(failure), client: None },
+                None => {}
+            }
+        }
+        match self.g2o.as_ref().map(|g2o| g2o.check(evidence.headers, evidence.target, evidence.now)) {
+            Some(Ok(client)) => Verdict { proof: Proof::All, client: Some(client) },
+            Some(Err(failure)) => Verdict { proof: Proof::Failed(failure), client: None },
+            None => Verdict { proof, client: None },
+        }
+    }
+
+    fn secret(&self, evidence: &Evidence<'_>) -> Option<Result<Proof, Failure>> {
+        let secret = self.secret.as_ref()?;
+        Some(match only_line(evidence.headers, &secret.field) {
+            Err(Lines::None) => Err(Failure::NoSecret),
+            Err(Lines::Several) => Err(Failure::WrongSecret),
+            Ok(given) => {
+                // All of them, so that the time does not tell which one it was.
+                let right = secret.values.iter().fold(false, |right, value| value.matches(given) | right);
+                if right { Ok(Proof::Secret) } else { Err(Failure::WrongSecret) }
+            }
+        })
+    }
+
+    fn address(&self, evidence: &Evidence<'_>) -> Option<Result<Proof, Failure>> {
+        let listed = self.addresses.as_ref()?.contains(evidence.address);
+        Some(if listed { Ok(Proof::Addresses) } else { Err(Failure::WrongAddress) })
+    }
+
+    fn certificate(&self, evidence: &Evidence<'_>) -> Option<Result<Proof, Failure>> {
+        let rule = self.client_cert.as_ref()?;
+        Some(match evidence.certificate {
+            None => Err(Failure::NoCertificate),
+            Some(certificate) if rule.admits(certificate) => Ok(Proof::ClientCert),
+            Some(_) => Err(Failure::WrongCertificate),
+        })
+    }
+}
+
+impl CertificateRule {
+    /// Whether a certificate is the CDN's; where both kinds are given, by both.
+    fn admits(&self, certificate: &Certificate) -> bool {
+        let named = |san: &String| certificate.names.iter().any(|name| covers(san, name));
+        (!self.san.is_empty() || !self.sha256.is_empty())
+            && (self.san.is_empty() || self.san.iter().any(named))
+            && (self.sha256.is_empty() || self.sha256.contains(&certificate.sha256))
+    }
+}
+
+/// Whether a name is the one in the rule, or one label below it where the rule begins with `*.`.
+fn covers(san: &str, name: &str) -> bool {
+    match san.strip_prefix("*.") {
+        None => name.eq_ignore_ascii_case(san),
+        Some(parent) => {
+            name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
+        }
+    }
+}
+
+/// How many lines a field has that should have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    None,
+    Several,
+}
+
+/// The value of a field that stands there exactly once.
+fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Result<&'a [u8], Lines> {
+    let mut lines = headers.get_all(field).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Err(Lines::None),
+        (Some(line), None) => Ok(line.as_bytes()),
+        (Some(_), Some(_)) => Err(Lines::Several),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::super::addresses::AddressSet;
+    use super::*;
+    use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
+
+    const SIGNED: (&str, &str) =
+        ("5, 192.0.2.1, 198.51.100.7, 1700000000, 1.2, n", "PMmU+vCKzc4hOb7M27SI2qtBjd8zeocVjfL5gtv7x/A=");
+    const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)));
+
+    fn field() -> HeaderName {
+        HeaderName::from_static("x-the-secret")
+    }
+
+    fn secret() -> SecretField {
+        SecretField { field: field(), values: vec![Secret::new("new one"), Secret::new("old one")] }
+    }
+
+    fn addresses() -> Arc<AddressList> {
+        Arc::new(AddressList::new(AddressSet::new(["192.0.2.0/24".parse().unwrap()]), None))
+    }
+
+    fn rule(san: &[&str], sha256: &[u8]) -> CertificateRule {
+        CertificateRule {
+            san: san.iter().map(|&name| name.to_owned()).collect(),
+            sha256: sha256.iter().map(|&byte| [byte; 32]).collect(),
+        }
+    }
+
+    fn certificate(names: &[&str], sha256: u8) -> Certificate {
+        Certificate { names: names.iter().map(|&name| name.to_owned()).collect(), sha256: [sha256; 32] }
+    }
+
+    fn signatures() -> g2o::Verifier {
+        let keys = G2oKeys { keys: [("n".to_owned(), Secret::new("k".repeat(100)))].into(), versions: vec![5] };
+        g2o::Verifier::new(&keys, Arc::default())
+    }
+
+    /// All of them.
+    fn proofs(require: Require) -> Proofs {
+        Proofs {
+            require,
+            secret: Some(secret()),
+            addresses: Some(addresses()),
+            client_cert: Some(rule(&["edge.example"], &[])),
+            g2o: Some(signatures()),
+        }
+    }
+
+    /// A request with those of the proofs that are asked for: secret, address, certificate, G2O.
+    fn judged(proofs: &Proofs, [by_secret, by_address, by_certificate, by_g2o]: [bool; 4]) -> Verdict {
+        let mut headers = HeaderMap::new();
+        if by_secret {
+            headers.append(field(), HeaderValue::from_static("old one"));
+        }
+        if by_g2o {
+            headers.append(&X_AKAMAI_G2O_AUTH_DATA, HeaderValue::from_static(SIGNED.0));
+            headers.append(&X_AKAMAI_G2O_AUTH_SIGN, HeaderValue::from_static(SIGNED.1));
+        }
+        let shown = certificate(&["edge.example"], 0);
+        proofs.check(&Evidence {
+            headers: &headers,
+            target: "/",
+            address: if by_address { "192.0.2.1" } else { "203.0.113.1" }.parse().unwrap(),
+            certificate: by_certificate.then_some(&shown),
+            now: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        })
+    }
+
+    fn without_client(proof: Proof) -> Verdict {
+        Verdict { proof, client: None }
+    }
+
+    #[test]
+    fn any_when_one_holds_then_it_is_named_and_a_signed_client_known() {
+        let any = || proofs(Require::Any);
+        assert_eq!(judged(&any(), [true, false, false, false]), without_client(Proof::Secret));
+        assert_eq!(judged(&any(), [false, true, false, false]), without_client(Proof::Addresses));
+        assert_eq!(judged(&any(), [false, false, true, false]), without_client(Proof::ClientCert));
+        for others in [false, true] {
+            let verdict = judged(&any(), [others, others, others, true]);
+            assert_eq!(verdict, Verdict { proof: Proof::G2o, client: CLIENT });
+        }
+        assert_eq!(judged(&any(), [false; 4]), without_client(Proof::Failed(Failure::NoSecret)));
+    }
+
+    #[test]
+    fn any_when_the_signature_is_a_replay_then_another_proof_is_enough_but_not_for_the_client() {
+        let any = proofs(Require::Any);
+        assert_eq!(judged(&any, [false, false, false, true]).client, CLIENT);
+        assert_eq!(judged(&any, [false, false, false, true]), without_client(Proof::Failed(Failure::G2oReplay)));
+        assert_eq!(judged(&any, [false, true, false, true]), without_client(Proof::Addresses));
+    }
+
+    #[test]
+    fn all_when_one_is_missing_then_it_is_named_and_no_signature_used_up() {
+        let all = proofs(Require::All);
+        for (held, failure) in [
+            ([false, true, true, true], Failure::NoSecret),
+            ([true, false, true, true], Failure::WrongAddress),
+            ([true, true, false, true], Failure::NoCertificate),
+            ([true, true, true, false], Failure::NoG2o),
+        ] {
+            assert_eq!(judged(&all, held), without_client(Proof::Failed(failure)), "{held:?}");
+        }
+        assert_eq!(judged(&all, [true; 4]), Verdict { proof: Proof::All, client: CLIENT });
+        assert_eq!(judged(&all, [true; 4]), without_client(Proof::Failed(Failure::G2oReplay)));
+    }
+
+    #[test]
+    fn proof_when_it_is_the_only_one_then_the_others_are_not_asked() {
+        for require in [Require::Any, Require::All] {
+            let none = || Proofs { secret: None, addresses: None, client_cert: None, g2o: None, ..proofs(require) };
+            let cases = [
+                (Proofs { secret: Some(secret()), ..none() }, Proof::Secret, Failure::NoSecret),
+                (Proofs { addresses: Some(addresses()), ..none() }, Proof::Addresses, Failure::WrongAddress),
+                (
+                    Proofs { client_cert: Some(rule(&["edge.example"], &[])), ..none() },
+                    Proof::ClientCert,
+                    Failure::NoCertificate,
+                ),
+                (Proofs { g2o: Some(signatures()), ..none() }, Proof::G2o, Failure::NoG2o),
+            ];
+            for (place, (only, proof, failure)) in cases.into_iter().enumerate() {
+                let proof = if require == Require::All { Proof::All } else { proof };
+                let only_it: [bool; 4] = std::array::from_fn(|at| at == place);
+                assert_eq!(judged(&only, only_it.map(|held| !held)).proof, Proof::Failed(failure));
+                assert_eq!(judged(&only, only_it).proof, proof);
+            }
+        }
+    }
+
+    #[test]
+    fn secret_when_not_exactly_one_right_line_then_it_fails() {
+        let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::Any) };
+        let judged = |lines: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(field(), HeaderValue::from_bytes(line).unwrap());
+            }
+            let address = IpAddr::from([203, 0, 113, 1]);
+            only.check(&Evidence { headers: &headers, target: "/", address, certificate: None, now: UNIX_EPOCH }).proof
+        };
+        for right in ["new one", "old one"] {
+            assert_eq!(judged(&[right.as_bytes()]), Proof::Secret);
+        }
+        assert_eq!(judged(&[]), Proof::Failed(Failure::NoSecret));
+        for wrong in [
+            &[&b""[..]][..],
+            &[b"new on"],
+            &[b"new ones"],
+            &[b"New one"],
+            &[b"new one, old one"],
+            &[b"\xff\xfe"],
+            &[b"new one", b"new one"],
+            &[b"new one", b"old one"],
+            &[b"new one", b""],
+        ] {
+            assert_eq!(judged(wrong), Proof::Failed(Failure::WrongSecret), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn certificate_when_named_or_known_by_its_hash_then_it_holds() {
+        for (san, sha256, names, hash, admits) in [
+            (&["edge.example"][..], &[][..], &["edge.example"][..], 1, true),
+            (&["edge.example"], &[], &["other.example", "EDGE.Example"], 1, true),
+            (&["edge.example"], &[], &["a.edge.example", "edge.example.org", "xedge.example"], 1, false),
+            (&["a.example", "b.example"], &[], &["b.example"], 1, true),
+            (&["*.fastly.example"], &[], &["pop.fastly.example"], 1, true),
+            (&["*.fastly.example"], &[], &["POP.Fastly.EXAMPLE"], 1, true),
+            (&["*.fastly.example"], &[], &["fastly.example"], 1, false),
+            (&["*.fastly.example"], &[], &["a.b.fastly.example"], 1, false),
+            (&["*.fastly.example"], &[], &[".fastly.example", "xfastly.example"], 1, false),
+            (&["edge.example"], &[], &[], 1, false),
+            (&[], &[7, 8], &[], 8, true),
+            (&[], &[7, 8], &["edge.example"], 9, false),
+            (&["edge.example"], &[7], &["edge.example"], 7, true),
+            (&["edge.example"], &[7], &["edge.example"], 8, false),
+            (&["edge.example"], &[7], &["other.example"], 7, false),
+            (&[], &[], &["edge.example"], 1, false),
+        ] {
+            assert_eq!(
+                rule(san, sha256).admits(&certificate(names, hash)),
+                admits,
+                "{san:?} {sha256:?} {names:?} {hash}"
+            );
+        }
+        let only = Proofs { secret: None, addresses: None, g2o: None, ..proofs(Require::Any) };
+        let shown = certificate(&["other.example"], 1);
+        let headers = HeaderMap::new();
+        let address = IpAddr::from([203, 0, 113, 1]);
+        let evidence = Evidence { headers: &headers, target: "/", address, certificate: Some(&shown), now: UNIX_EPOCH };
+        assert_eq!(only.check(&evidence), without_client(Proof::Failed(Failure::WrongCertificate)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_the_secret_holds_only_as_it_is(given in "(new|old| |one|N|\\PC){0,4}") {
+            let Ok(value) = HeaderValue::from_str(&given) else { return Ok(()) };
+            let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::All) };
+            let headers = HeaderMap::from_iter([(field(), value)]);
+            let address = IpAddr::from([203, 0, 113, 1]);
+            let evidence = Evidence { headers: &headers, target: "/", address, certificate: None, now: UNIX_EPOCH };
+            prop_assert_eq!(only.check(&evidence).proof == Proof::All, given == "new one" || given == "old one");
+        }
+    }
+}
