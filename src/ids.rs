@@ -1,4 +1,4 @@
-//! Small `Copy` ids for what a request is counted under: provider, class, locale, country.
+//! Small `Copy` ids for what a request is counted under: provider, class, kind of pull, locale, country.
 //!
 //! Nothing that a client wrote becomes a label, so all of them index tables that the configuration or a standard filled.
 
@@ -56,6 +56,36 @@ impl ClassId {
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
+    }
+}
+
+/// What sort of pull it is, as its CDN says: the log's `pull`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PullKind {
+    /// Nobody's that is known.
+    #[default]
+    Unknown,
+    /// From the edge, for a visitor.
+    Edge,
+    /// Through a shield.
+    Shield,
+    /// A health check.
+    Probe,
+    /// Tried again.
+    Retry,
+}
+
+impl PullKind {
+    /// The log's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::Edge => "edge",
+            Self::Shield => "shield",
+            Self::Probe => "probe",
+            Self::Retry => "retry",
+        }
     }
 }
 

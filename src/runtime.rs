@@ -14,7 +14,11 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tower::Service;
 
-use crate::config::{LogFormat, LogOutput, OnDoubt, Settings, Target};
+use crate::cdn::known::Known;
+use crate::cdn::preset::Preset;
+use crate::cdn::proof::Proofs;
+use crate::cdn::proof::g2o::{Replays, Verifier};
+use crate::config::{LogFormat, LogOutput, OnDoubt, Provider, Settings, Target};
 use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::policy::{Action, Guard};
@@ -24,9 +28,12 @@ use crate::edge::identify::IdentifySettings;
 use crate::edge::local::LocalSettings;
 use crate::edge::observe::ObserveSettings;
 use crate::edge::pipeline::{AnswerBody, Layers, Parts};
+use crate::edge::pulls::PullsSettings;
+use crate::edge::request::attempts::Attempts;
 use crate::edge::request::class::Classes;
 use crate::edge::request::log::{self, AccessLog};
 use crate::edge::request::{EdgeRequest, EdgeResponse};
+use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
 use crate::ids::intern;
 use crate::intake::country::{Countries, CountryError};
@@ -64,6 +71,8 @@ pub struct Runtime {
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
     countries: Option<Arc<Countries>>,
+    providers: Arc<[Known]>,
+    attempts: Arc<Attempts>,
 }
 
 /// Why a configuration that is valid by itself cannot be served.
@@ -96,12 +105,13 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 impl Runtime {
-    /// Prepares everything.
+    /// Prepares everything. `replays`: the signatures that were accepted so far, which no configuration may forget.
     ///
     /// # Errors
     /// See [`BuildError`]; nothing is left behind.
-    pub fn build(settings: Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
+    pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
+        let providers = known_providers(&settings, replays)?;
         let countries = open_countries(&settings).map_err(BuildError::Countries)?;
         let log = open_log(&settings, metrics).map_err(BuildError::Log)?;
         let labels = Labels {
@@ -135,6 +145,8 @@ impl Runtime {
             host,
             fallback_host,
             countries,
+            providers,
+            attempts: Arc::default(),
         })
     }
 
@@ -167,10 +179,20 @@ impl Runtime {
             },
             identify: IdentifySettings {
                 header: settings.identity.header.clone(),
-                providers: settings.providers.iter().map(|provider| provider.name.clone()).collect(),
+                providers: Arc::clone(&self.providers),
+                recognise: settings.identity.recognise,
                 reject_unknown: settings.identity.unknown == OnDoubt::Reject,
             },
+            verify: VerifySettings {
+                providers: Arc::clone(&self.providers),
+                reject_unverified: settings.identity.unverified == OnDoubt::Reject,
+            },
+            pulls: PullsSettings {
+                request_ids: self.providers.iter().map(|known| known.preset.request_id.clone()).collect(),
+                attempts: Arc::clone(&self.attempts),
+            },
             local: LocalSettings {
+                providers: Arc::clone(&self.providers),
                 beacon_path: settings.beacon.path.clone(),
                 beacon_sources: beacon_sources(settings),
                 countries: self.countries.clone(),
@@ -339,6 +361,23 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
     sources
 }
 
+/// The configured providers with all that is known of them.
+fn known_providers(settings: &Settings, replays: &Arc<Replays>) -> Result<Arc<[Known]>, BuildError> {
+    let known = |provider: &Provider| {
+        let preset = Preset::named(&provider.preset)
+            .ok_or_else(|| BuildError::Value(format!("there is no preset {:?}", provider.preset)))?;
+        let proofs = provider.verify.as_ref().map(|verify| Proofs {
+            require: verify.require,
+            secret: verify.secret.clone(),
+            addresses: None,
+            client_cert: verify.client_cert.clone(),
+            g2o: verify.g2o.as_ref().map(|keys| Verifier::new(keys, Arc::clone(replays))),
+        });
+        Ok(Known { name: provider.name.clone(), preset, proofs })
+    };
+    settings.providers.iter().map(known).collect()
+}
+
 /// The country file, followed from here on.
 fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
     let Some(path) = &settings.beacon.country_database else { return Ok(None) };
@@ -402,7 +441,7 @@ mod tests {
     fn runtime(max_in_flight: usize, metrics: &'static Metrics) -> Runtime {
         let mut settings = Settings::default();
         settings.origin.max_in_flight = max_in_flight;
-        Runtime::build(settings, metrics).unwrap()
+        Runtime::build(settings, metrics, &Arc::default()).unwrap()
     }
 
     #[test]

@@ -58,7 +58,8 @@ fn shim(origin: std::net::SocketAddr, further: &str) -> Server {
     );
     let settings = config::parse(&text, "test.toml", Path::new(".")).unwrap();
     let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
-    let slot: &'static Slot = Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics).unwrap())));
+    let slot: &'static Slot =
+        Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics, &Arc::default()).unwrap())));
     Server::start(slot, &Arc::new(Drain::default())).unwrap()
 }
 

@@ -3,6 +3,10 @@
 //! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`. Which dialect a provider speaks is its preset's
 //! business, when a lifetime applies is the `cache_control` layer's.
 
+use http::HeaderName;
+
+use crate::wire::names::{CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
+
 /// The header fields in which one CDN wants its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
@@ -29,6 +33,16 @@ pub struct Lifetimes {
 }
 
 impl Dialect {
+    /// The field in which its own lifetime goes; none: Cache-Control's s-maxage.
+    pub fn field(self) -> Option<&'static HeaderName> {
+        match self {
+            Self::Generic | Self::Akamai => None,
+            Self::Fastly => Some(&SURROGATE_CONTROL),
+            Self::Cloudflare => Some(&CLOUDFLARE_CDN_CACHE_CONTROL),
+            Self::Rfc9213 => Some(&CDN_CACHE_CONTROL),
+        }
+    }
+
     /// What Cache-Control says for a class's `ttl` and `edge_ttl` (seconds); `None` where the class sets neither.
     ///
     /// With `edge_ttl` alone browsers are told `max-age=0`. Who sets only the edge's lifetime relies on purges, and a bare

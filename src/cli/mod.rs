@@ -52,8 +52,8 @@ enum Command {
     )]
     Explain(explain::ExplainArguments),
     /// List the CDNs that a configuration can name.
-    #[command(after_help = "Example:\n  edgeshim providers")]
-    Providers,
+    #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
+    Providers(providers::ProvidersArguments),
     /// The pages for when the origin fails.
     #[command(after_help = "Example:\n  edgeshim whoopsie export --out pages")]
     Whoopsie(whoopsie::WhoopsieArguments),
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
         Command::Check(argument) => check::check(&argument),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
-        Command::Providers => providers::providers(),
+        Command::Providers(arguments) => providers::providers(&arguments),
         Command::Whoopsie(arguments) => whoopsie::whoopsie(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
     }

@@ -62,7 +62,7 @@ struct Signals {
 impl Running {
     pub(super) fn start(settings: Settings) -> Result<Self, Box<dyn std::error::Error>> {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new()?));
-        let runtime = Runtime::build(settings, metrics)?;
+        let runtime = Runtime::build(settings, metrics, &Arc::default())?;
         metrics.loaded(
             env!("CARGO_PKG_VERSION"),
             option_env!("EDGESHIM_COMMIT").unwrap_or("unknown"),

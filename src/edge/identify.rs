@@ -1,17 +1,21 @@
-//! Says which CDN pulls, by the identity header.
+//! Says which CDN pulls: by the identity header, else by what else the request carries.
 //!
 //! **Place:** inside `observe`, which has judged the head; outside of all that is done per provider.
-//! **Reads:** the identity header (`identity.header`), which leaves the request here: the origin gets one of our own making.
-//! **Metrics:** none; `pulls` counts under what is decided here. **Cost:** one look-up in a short list. **Can fail:** no.
+//! **Reads:** the identity header (`identity.header`), which leaves the request here: the origin gets one of our own making; the
+//! presets' signals.
+//! **Metrics:** none; `pulls` counts under what is decided here. **Cost:** one pass over the fields' names, and a look-up for each
+//! sign of the provider's that tells a shield or a probe. **Can fail:** no.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::GetAll;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use tower::{Layer, Service};
 
 use super::request::EdgeRequest;
+use crate::cdn::known::Known;
+use crate::cdn::preset::{NAMES, Preset};
+use crate::cdn::recognise::Recogniser;
 use crate::ids::ProviderId;
 use crate::metrics::Reason;
 
@@ -21,38 +25,123 @@ pub struct IdentifySettings {
     /// The identity header's name.
     pub header: HeaderName,
     /// Configured providers, in the order of their ids.
-    pub providers: Vec<String>,
+    pub providers: Arc<[Known]>,
+    /// Ask the presets' signals too.
+    pub recognise: bool,
     /// Refuse pulls without a configured provider.
     pub reject_unknown: bool,
 }
 
-impl IdentifySettings {
-    /// The provider that the lines of the identity header name. Equal lines are one; two that differ are `other`.
-    fn provider(&self, lines: &GetAll<'_, HeaderValue>) -> ProviderId {
-        let mut lines = lines.iter();
-        let Some(first) = lines.next() else { return ProviderId::NONE };
+/// Why a pull is taken for whose it is. Presets are named by their place in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The header names a configured provider.
+    Named,
+    /// The header names nobody that is configured.
+    UnknownName,
+    /// Two lines of the header differ.
+    NamesDiffer,
+    /// The header names a provider of whom there is no sign, while there are signs of this one.
+    SignsDiffer(usize),
+    /// There is no header, and the signs are this one's, which one provider is.
+    Recognised(usize),
+    /// The signs are this one's, which no provider is.
+    NotConfigured(usize),
+    /// The signs are this one's, which several providers are.
+    Shared(usize),
+    /// There are signs of several, and nothing tells which is the nearest.
+    Unclear,
+    /// There is no sign of anybody.
+    NoSign,
+}
+
+/// Decides whose a pull is.
+#[derive(Debug)]
+pub struct Identifier {
+    settings: IdentifySettings,
+    recogniser: Option<Recogniser>,
+    /// Who is recognised by the signals of the preset at each place.
+    by_preset: [Recognised; NAMES.len()],
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Recognised {
+    Nobody,
+    One(ProviderId),
+    Several,
+}
+
+impl Identifier {
+    /// Prepares the decision.
+    #[must_use]
+    pub fn new(settings: IdentifySettings) -> Self {
+        let mut by_preset = [Recognised::Nobody; NAMES.len()];
+        for (position, known) in settings.providers.iter().enumerate() {
+            let place = NAMES.iter().position(|&name| name == known.preset.name);
+            if let Some(entry) = place.and_then(|place| by_preset.get_mut(place)) {
+                *entry = match entry {
+                    Recognised::Nobody => Recognised::One(ProviderId::configured(position)),
+                    Recognised::One(_) | Recognised::Several => Recognised::Several,
+                };
+            }
+        }
+        let recogniser = settings.recognise.then(|| Recogniser::new(Preset::all()));
+        Self { settings, recogniser, by_preset }
+    }
+
+    /// Whose pull it is. Equal lines of the header are one.
+    #[must_use]
+    pub fn identify(&self, headers: &HeaderMap) -> (ProviderId, Why) {
+        let mut lines = headers.get_all(&self.settings.header).iter();
+        let Some(first) = lines.next() else { return self.recognise(headers) };
         let name = first.as_bytes().trim_ascii();
         if lines.any(|other| !other.as_bytes().trim_ascii().eq_ignore_ascii_case(name)) {
-            return ProviderId::OTHER;
+            return (ProviderId::OTHER, Why::NamesDiffer);
         }
-        self.providers
-            .iter()
-            .position(|known| known.as_bytes().eq_ignore_ascii_case(name))
-            .map_or(ProviderId::OTHER, ProviderId::configured)
+        let named = self.settings.providers.iter().enumerate();
+        match named.into_iter().find(|(_, known)| known.name.as_bytes().eq_ignore_ascii_case(name)) {
+            Some((position, known)) => match self.contradicted(known.preset, headers) {
+                Some(place) => (ProviderId::OTHER, Why::SignsDiffer(place)),
+                None => (ProviderId::configured(position), Why::Named),
+            },
+            None => (ProviderId::OTHER, Why::UnknownName),
+        }
+    }
+
+    fn recognise(&self, headers: &HeaderMap) -> (ProviderId, Why) {
+        let Some(recogniser) = &self.recogniser else { return (ProviderId::NONE, Why::NoSign) };
+        let found = recogniser.signals(headers);
+        if found.is_empty() {
+            return (ProviderId::NONE, Why::NoSign);
+        }
+        let Some(place) = recogniser.nearest(found, headers) else { return (ProviderId::OTHER, Why::Unclear) };
+        match self.by_preset.get(place) {
+            Some(&Recognised::One(provider)) => (provider, Why::Recognised(place)),
+            Some(Recognised::Several) => (ProviderId::OTHER, Why::Shared(place)),
+            Some(Recognised::Nobody) | None => (ProviderId::OTHER, Why::NotConfigured(place)),
+        }
+    }
+
+    /// Whose signs are there, where all of `preset`'s are missing.
+    fn contradicted(&self, preset: &Preset, headers: &HeaderMap) -> Option<usize> {
+        let recogniser = self.recogniser.as_ref().filter(|_| preset.is_recognisable())?;
+        let found = recogniser.signals(headers);
+        let its_own = found.places().any(|place| NAMES.get(place) == Some(&preset.name));
+        if its_own { None } else { found.places().next() }
     }
 }
 
 /// Puts [`Identify`] around a service.
 #[derive(Debug, Clone)]
 pub struct IdentifyLayer {
-    settings: Arc<IdentifySettings>,
+    identifier: Arc<Identifier>,
 }
 
 impl IdentifyLayer {
     /// Decides by `settings`.
     #[must_use]
     pub fn new(settings: IdentifySettings) -> Self {
-        Self { settings: Arc::new(settings) }
+        Self { identifier: Arc::new(Identifier::new(settings)) }
     }
 }
 
@@ -60,7 +149,7 @@ impl<S> Layer<S> for IdentifyLayer {
     type Service = Identify<S>;
 
     fn layer(&self, inner: S) -> Identify<S> {
-        Identify { inner, settings: Arc::clone(&self.settings) }
+        Identify { inner, identifier: Arc::clone(&self.identifier) }
     }
 }
 
@@ -68,7 +157,7 @@ impl<S> Layer<S> for IdentifyLayer {
 #[derive(Debug, Clone)]
 pub struct Identify<S> {
     inner: S,
-    settings: Arc<IdentifySettings>,
+    identifier: Arc<Identifier>,
 }
 
 impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
@@ -81,15 +170,20 @@ impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
     }
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
-        let settings = &*self.settings;
-        let provider = settings.provider(&request.head.headers.get_all(&settings.header));
-        let claimed = request.head.headers.remove(&settings.header);
-        if let Some(line) = &mut request.line {
-            line.record.claimed = claimed;
+        let EdgeRequest { ctx, head, line, .. } = &mut *request;
+        let settings = &self.identifier.settings;
+        (ctx.provider, _) = self.identifier.identify(&head.headers);
+        match ctx.provider.position().and_then(|position| settings.providers.get(position)) {
+            Some(known) => {
+                ctx.dialect = known.preset.dialect;
+                ctx.kind = known.preset.kind(&head.headers);
+            }
+            None if settings.reject_unknown && ctx.refusal.is_none() => ctx.refusal = Some(Reason::UnknownProvider),
+            None => {}
         }
-        request.ctx.provider = provider;
-        if settings.reject_unknown && provider.position().is_none() && request.ctx.refusal.is_none() {
-            request.ctx.refusal = Some(Reason::UnknownProvider);
+        let claimed = head.headers.remove(&settings.header);
+        if let Some(line) = line {
+            line.record.claimed = claimed;
         }
         self.inner.call(request)
     }
@@ -97,30 +191,74 @@ impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use http::HeaderMap;
+    use http::HeaderValue;
 
-    fn provider(lines: &[&str]) -> ProviderId {
-        let settings = IdentifySettings {
-            header: crate::wire::names::X_CDN_PROVIDER.clone(),
-            providers: vec!["fastly".to_owned(), "akamai".to_owned()],
-            reject_unknown: false,
+    use super::*;
+
+    fn identify(providers: &[(&str, &str)], recognise: bool, lines: &[(&str, &str)]) -> (ProviderId, Why) {
+        let known = |&(name, preset): &(&str, &str)| Known {
+            name: name.to_owned(),
+            preset: Preset::named(preset).unwrap(),
+            proofs: None,
         };
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(&settings.header, HeaderValue::from_str(line).unwrap());
-        }
-        settings.provider(&headers.get_all(&settings.header))
+        let identifier = Identifier::new(IdentifySettings {
+            header: crate::wire::names::X_CDN_PROVIDER.clone(),
+            providers: providers.iter().map(known).collect(),
+            recognise,
+            reject_unknown: false,
+        });
+        let field = |&(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        identifier.identify(&lines.iter().map(field).collect())
+    }
+
+    const TWO: [(&str, &str); 2] = [("fastly", "fastly"), ("akamai", "akamai")];
+    const NAME: &str = "x-cdn-provider";
+    const FIRST: ProviderId = ProviderId(3);
+
+    fn place(name: &str) -> usize {
+        NAMES.iter().position(|&known| known == name).unwrap()
     }
 
     #[test]
     fn a_name_is_known_in_any_case_and_anything_else_is_other() {
-        assert_eq!(provider(&[]), ProviderId::NONE);
-        assert_eq!(provider(&["FastLY"]), ProviderId::configured(0));
-        assert_eq!(provider(&["akamai", "Akamai"]), ProviderId::configured(1));
-        assert_eq!(provider(&["akamai", "fastly"]), ProviderId::OTHER);
+        let who = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|&line| (NAME, line)).collect();
+            identify(&TWO, false, &lines).0
+        };
+        assert_eq!(who(&[]), ProviderId::NONE);
+        assert_eq!(who(&["FastLY"]), ProviderId::configured(0));
+        assert_eq!(who(&["akamai", "Akamai"]), ProviderId::configured(1));
+        assert_eq!(who(&["akamai", "fastly"]), ProviderId::OTHER);
         for forged in ["", "none", "other", "unverified", "fastly, akamai", "fastlyy", "x"] {
-            assert_eq!(provider(&[forged]), ProviderId::OTHER, "{forged}");
+            assert_eq!(who(&[forged]), ProviderId::OTHER, "{forged}");
         }
+    }
+
+    #[test]
+    fn signs_when_the_name_is_missing_say_who_it_is() {
+        let (fastly, cloudflare) = (("fastly-ff", "a!LHR!c"), ("cf-ray", "8a1-FRA"));
+        assert_eq!(identify(&TWO, true, &[fastly]), (FIRST, Why::Recognised(place("fastly"))));
+        assert_eq!(identify(&TWO, false, &[fastly]), (ProviderId::NONE, Why::NoSign));
+        assert_eq!(identify(&TWO, true, &[cloudflare]), (ProviderId::OTHER, Why::NotConfigured(place("cloudflare"))));
+        assert_eq!(identify(&TWO, true, &[cloudflare, fastly]), (ProviderId::OTHER, Why::Unclear));
+        let shared = [("images", "fastly"), ("fastly", "fastly")];
+        assert_eq!(identify(&shared, true, &[fastly]), (ProviderId::OTHER, Why::Shared(place("fastly"))));
+        assert_eq!(identify(&TWO, true, &[("via", "1.1 squid")]), (ProviderId::NONE, Why::NoSign));
+    }
+
+    #[test]
+    fn name_when_only_another_cdn_shows_itself_is_other() {
+        let named = |preset: &str, lines: &[(&str, &str)]| {
+            let lines: Vec<_> = [(NAME, "cdn")].iter().chain(lines).copied().collect();
+            identify(&[("cdn", preset)], true, &lines)
+        };
+        let (fastly, cloudflare) = (("fastly-ff", "a!LHR!c"), ("cf-ray", "8a1-FRA"));
+        assert_eq!(named("fastly", &[cloudflare]), (ProviderId::OTHER, Why::SignsDiffer(place("cloudflare"))));
+        for believed in [&[][..], &[fastly], &[cloudflare, fastly]] {
+            assert_eq!(named("fastly", believed), (FIRST, Why::Named), "{believed:?}");
+        }
+        assert_eq!(named("generic", &[cloudflare]), (FIRST, Why::Named), "a preset without signs has none to miss");
     }
 }

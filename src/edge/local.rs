@@ -2,17 +2,19 @@
 //!
 //! **Place:** outside of everything that speaks for the site: both come from browsers, so they are no pulls and are never refused for
 //! identity or Host, and they are answered while the origin is dead.
-//! **Reads:** path, query and method; of RUM a form of at most 16 KiB, within `server.body_timeout`.
+//! **Reads:** path, query and method; where beacons are counted by country, the proofs of the CDN that it came through, whose verdict
+//! only says whether its word on the visitor's address counts; of RUM a form of at most 16 KiB, within `server.body_timeout`.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`.
 //! **Cost:** a comparison of paths, two where RUM is on. **Can fail:** no.
 //!
 //! Neither answer has a CORS field: an image, and a form that is sent with `mode: "no-cors"` as `navigator.sendBeacon` does, need none,
 //! since nobody reads what comes back.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, response};
@@ -21,6 +23,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
+use crate::cdn::known::Known;
 use crate::fault::Fault;
 use crate::ids::{ClassId, Country};
 use crate::intake::country::Countries;
@@ -32,6 +35,8 @@ use crate::wire::names::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTE
 /// What `local` needs to know.
 #[derive(Debug, Clone)]
 pub struct LocalSettings {
+    /// Configured providers, in the order of their ids.
+    pub providers: Arc<[Known]>,
     /// The beacon's path.
     pub beacon_path: String,
     /// Accepted `source` values, in the order of the ledger's.
@@ -136,6 +141,14 @@ fn expected(request: &EdgeRequest) -> Result<bool, RumReason> {
 type Answer = (response::Parts, Bytes);
 
 impl Shared {
+    /// The browser's address: behind a CDN that proves who it is, what that says of it.
+    fn visitor(&self, request: &EdgeRequest) -> IpAddr {
+        let EdgeRequest { ctx, .. } = request;
+        let known = ctx.provider.position().and_then(|position| self.settings.providers.get(position));
+        let judged = known.map(|known| known.judge(&request.evidence(SystemTime::now()), ctx.trail));
+        judged.and_then(|judged| judged.client).unwrap_or(ctx.trail.client)
+    }
+
     fn beacon(&self, request: Box<EdgeRequest>) -> Answer {
         let mut head = answer_head();
         let pixel = match request.head.method {
@@ -143,7 +156,7 @@ impl Shared {
                 let query = request.head.uri.query().unwrap_or_default();
                 let source = beacon::source(query, &self.settings.beacon_sources);
                 let countries = self.settings.countries.as_ref();
-                let country = countries.map_or(Country::OTHER, |countries| countries.of(request.ctx.trail.client));
+                let country = countries.map_or(Country::OTHER, |countries| countries.of(self.visitor(&request)));
                 self.ledger.beacon(source.unwrap_or(usize::MAX), country);
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
                 beacon::PIXEL

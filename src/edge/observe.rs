@@ -23,8 +23,9 @@ use tower::{Layer, Service};
 use super::request::class::Classes;
 use super::request::log::{AccessLog, Line, Record};
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::cdn::preset::Pop;
 use crate::fault::Fault;
-use crate::ids::{ClassId, ProviderId};
+use crate::ids::{ClassId, ProviderId, PullKind};
 use crate::metrics::{Ledger, Reason};
 use crate::wire::forwarded::client_from_xff;
 use crate::wire::hops;
@@ -246,7 +247,8 @@ fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue) -> Record {
         provider: ProviderId::RESERVED[0],
         claimed: None,
         proof: "",
-        pop: None,
+        pop: Pop::default(),
+        kind: PullKind::Unknown,
         client: Some(ctx.trail.client),
         client_chain: field(&X_FORWARDED_FOR),
         method: head.method.clone(),

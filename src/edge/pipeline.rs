@@ -18,10 +18,10 @@ use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{IdentifyLayer, IdentifySettings};
 use super::local::{LocalBody, LocalLayer, LocalSettings};
 use super::observe::{ObserveBody, ObserveLayer, ObserveSettings};
-use super::pulls::{PullsBody, PullsLayer};
+use super::pulls::{PullsBody, PullsLayer, PullsSettings};
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
-use super::verify::VerifyLayer;
+use super::verify::{VerifyLayer, VerifySettings};
 use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
 use crate::fault::Fault;
 use crate::metrics::Ledger;
@@ -38,6 +38,7 @@ pub struct Layers {
     observe: ObserveLayer,
     identify: IdentifyLayer,
     local: LocalLayer,
+    verify: VerifyLayer,
     pulls: PullsLayer,
     whoopsie: WhoopsieLayer,
     gzip: GzipLayer,
@@ -54,6 +55,10 @@ pub struct Parts {
     pub identify: IdentifySettings,
     /// `local`'s.
     pub local: LocalSettings,
+    /// `verify`'s.
+    pub verify: VerifySettings,
+    /// `pulls`'.
+    pub pulls: PullsSettings,
     /// `whoopsie`'s.
     pub whoopsie: WhoopsieSettings,
     /// `gzip`'s.
@@ -93,7 +98,12 @@ impl Layers {
         let server_timing = parts.server_timing.then(|| ServerTiming::new(ledger.providers()));
         let forward = ForwardSettings {
             identity: parts.identify.header.clone(),
-            providers: parts.identify.providers.iter().filter_map(|name| HeaderValue::from_str(name).ok()).collect(),
+            providers: parts
+                .identify
+                .providers
+                .iter()
+                .filter_map(|known| HeaderValue::from_str(&known.name).ok())
+                .collect(),
             host: parts.host,
             fallback_host: parts.fallback_host,
             loop_id: HeaderValue::from_static(super::observe::PSEUDONYM),
@@ -103,7 +113,8 @@ impl Layers {
             observe: ObserveLayer::new(parts.observe, Arc::clone(&classes), Arc::clone(&ledger)),
             identify: IdentifyLayer::new(parts.identify),
             local: LocalLayer::new(parts.local, Arc::clone(&ledger)),
-            pulls: PullsLayer::new(Arc::clone(&ledger)),
+            verify: VerifyLayer::new(parts.verify),
+            pulls: PullsLayer::new(parts.pulls, Arc::clone(&ledger)),
             whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
             cache_control: CacheControlLayer::new(&classes, Arc::clone(&ledger)),
@@ -131,7 +142,7 @@ impl Layers {
         // local: beacons come from browsers, so before anything that is asked of a CDN.
         let local = &self.local;
         // verify: a claim is held against its proofs before it is counted.
-        let verify = &VerifyLayer;
+        let verify = &self.verify;
         // pulls: counts what is sent, pages and refusals too.
         let pulls = &self.pulls;
         // whoopsie: from here outwards nothing fails; its pages pass neither gzip nor the cache policy.
@@ -277,7 +288,7 @@ mod tests {
         assert!(ready(inner()));
         let page = || layers.whoopsie.layer(inner());
         assert!(ready(page()));
-        assert!(ready(VerifyLayer.layer(layers.pulls.layer(page()))));
+        assert!(ready(layers.verify.layer(layers.pulls.layer(page()))));
         assert!(ready(layers.observe.layer(layers.identify.layer(layers.local.layer(layers.pulls.layer(page()))))));
     }
 
@@ -294,10 +305,14 @@ mod tests {
             },
             identify: IdentifySettings {
                 header: crate::wire::names::X_CDN_PROVIDER.clone(),
-                providers: Vec::new(),
+                providers: Arc::default(),
+                recognise: true,
                 reject_unknown: false,
             },
+            verify: VerifySettings { providers: Arc::default(), reject_unverified: false },
+            pulls: PullsSettings { request_ids: Vec::new(), attempts: Arc::default() },
             local: LocalSettings {
+                providers: Arc::default(),
                 beacon_path: "/b".to_owned(),
                 beacon_sources: Vec::new(),
                 countries: None,

@@ -3,10 +3,11 @@
 //! **Place:** outside of everything that makes an answer, so that pages, shed requests and refusals count like the origin's own
 //! answers; inside `local`, whose requests are no pulls. `identify` and `observe` only *mark* a refusal, so that it is counted and
 //! answered here and nowhere else.
-//! **Reads:** `Ctx::{provider, class, refusal}`, the answer's `Facts`, If-None-Match and If-Modified-Since.
+//! **Reads:** `Ctx::{provider, kind, class, refusal}`, the answer's `Facts`, If-None-Match and If-Modified-Since, the field in which
+//! the CDN names its request.
 //! **Metrics:** `edgeshim_pulls_total`, _`pull_bytes_total`, _`pull_seconds`, _`revalidations_total`, _`in_flight`, _`origin_seconds`,
-//! _`origin_bytes_total`, _`refused_total`.
-//! **Cost:** eight atomic adds. **Can fail:** no; below it every fault has become an answer.
+//! _`origin_bytes_total`, _`refused_total`, _`shield_pulls_total`, _`probe_pulls_total`, _`retry_pulls_total`.
+//! **Cost:** eight atomic adds, and one hash where the CDN names its requests. **Can fail:** no; below it every fault has become an answer.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,29 +16,54 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::request::attempts::Attempts;
 use super::request::log::Line;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
 use crate::fault::{Cause, Fault};
-use crate::ids::{ClassId, ProviderId};
+use crate::ids::{ClassId, ProviderId, PullKind};
 use crate::metrics::{Ledger, Reason};
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+
+/// What `pulls` needs to know.
+#[derive(Debug, Clone)]
+pub struct PullsSettings {
+    /// The field of an id that is the same when a pull is tried again, by configured provider.
+    pub request_ids: Vec<Option<HeaderName>>,
+    /// The pulls of late, shared by all workers.
+    pub attempts: Arc<Attempts>,
+}
+
+impl PullsSettings {
+    /// What sort of pull it is: a second attempt is told by the id that its CDN gave the first.
+    fn kind(&self, request: &EdgeRequest) -> PullKind {
+        let EdgeRequest { ctx, head, .. } = request;
+        let field = ctx.provider.position().and_then(|position| self.request_ids.get(position)?.as_ref());
+        match (ctx.kind, field) {
+            (kind @ (PullKind::Edge | PullKind::Shield), Some(field)) => {
+                if self.attempts.is_again(field, &head.headers, &head.uri) { PullKind::Retry } else { kind }
+            }
+            (kind, _) => kind,
+        }
+    }
+}
 
 /// Puts [`Pulls`] around a service.
 #[derive(Debug, Clone)]
 pub struct PullsLayer {
+    settings: Arc<PullsSettings>,
     ledger: Arc<Ledger>,
 }
 
 impl PullsLayer {
     /// Counts in `ledger`.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger }
+    pub fn new(settings: PullsSettings, ledger: Arc<Ledger>) -> Self {
+        Self { settings: Arc::new(settings), ledger }
     }
 }
 
@@ -45,7 +71,7 @@ impl<S> Layer<S> for PullsLayer {
     type Service = Pulls<S>;
 
     fn layer(&self, inner: S) -> Pulls<S> {
-        Pulls { inner, ledger: Arc::clone(&self.ledger) }
+        Pulls { inner, settings: Arc::clone(&self.settings), ledger: Arc::clone(&self.ledger) }
     }
 }
 
@@ -53,6 +79,7 @@ impl<S> Layer<S> for PullsLayer {
 #[derive(Debug, Clone)]
 pub struct Pulls<S> {
     inner: S,
+    settings: Arc<PullsSettings>,
     ledger: Arc<Ledger>,
 }
 
@@ -70,6 +97,7 @@ where
     }
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
+        request.ctx.kind = self.settings.kind(&request);
         let pull = Pull::start(Arc::clone(&self.ledger), &mut request);
         match request.ctx.refusal {
             Some(reason) => PullsFuture::Refused { reason, pull: Some(pull) },
@@ -174,9 +202,14 @@ impl Pull {
         let headers = &request.head.headers;
         let mut line = request.line.take();
         if let Some(line) = &mut line {
-            line.record.proof = ctx.proof.as_str();
+            let record = &mut line.record;
+            record.proof = ctx.proof.as_str();
+            record.client = Some(ctx.trail.client);
+            record.pop = ctx.pop;
+            record.kind = ctx.kind;
         }
         ledger.in_flight(ctx.provider).increment(1.0);
+        ledger.metrics().pull_kind(ctx.kind);
         Self {
             ledger,
             provider: ctx.provider,

@@ -1,26 +1,67 @@
 //! Holds a claimed provider against its proofs.
 //!
 //! **Place:** after `local`, whose browsers and log shippers prove nothing, and before `pulls`, which counts under the verdict.
-//! **Reads:** `Ctx::provider`. A provider without a `verify` block is believed by name (spec.md §5), and the configuration refuses
-//! such a block as long as no proof is built in, so believing is all there is to decide.
-//! **Metrics:** none. **Cost:** a comparison. **Can fail:** no.
+//! **Reads:** `Ctx::{provider, trail}`, the fields and the address of the proofs. The fields of secrets and signatures leave every
+//! request here, right or wrong. A provider without a `verify` block is believed by name (spec.md §5).
+//! **Metrics:** none; what is not proved is only marked. **Cost:** by the proof: a comparison, a search in a sorted list, a MAC.
+//! **Can fail:** no.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
+use http::HeaderName;
 use tower::{Layer, Service};
 
 use super::request::EdgeRequest;
-use crate::cdn::proof::Proof;
+use crate::cdn::dialect::Dialect;
+use crate::cdn::known::Known;
+use crate::cdn::proof::{Proof, Proofs};
+use crate::ids::ProviderId;
+use crate::metrics::Reason;
+
+/// What `verify` needs to know.
+#[derive(Debug, Clone)]
+pub struct VerifySettings {
+    /// Configured providers, in the order of their ids.
+    pub providers: Arc<[Known]>,
+    /// Refuse pulls whose claim was not proved.
+    pub reject_unverified: bool,
+}
 
 /// Puts [`Verify`] around a service.
-#[derive(Debug, Clone, Copy)]
-pub struct VerifyLayer;
+#[derive(Debug, Clone)]
+pub struct VerifyLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: VerifySettings,
+    /// What holds a secret or a signature, of whichever provider.
+    confidential: Vec<HeaderName>,
+}
+
+impl VerifyLayer {
+    /// Decides by `settings`.
+    #[must_use]
+    pub fn new(settings: VerifySettings) -> Self {
+        let proofs = settings.providers.iter().filter_map(|known| known.proofs.as_ref());
+        let mut confidential: Vec<HeaderName> = Vec::new();
+        for field in proofs.flat_map(Proofs::fields) {
+            if !confidential.contains(field) {
+                confidential.push(field.clone());
+            }
+        }
+        Self { shared: Arc::new(Shared { settings, confidential }) }
+    }
+}
 
 impl<S> Layer<S> for VerifyLayer {
     type Service = Verify<S>;
 
     fn layer(&self, inner: S) -> Verify<S> {
-        Verify { inner }
+        Verify { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -28,6 +69,7 @@ impl<S> Layer<S> for VerifyLayer {
 #[derive(Debug, Clone)]
 pub struct Verify<S> {
     inner: S,
+    shared: Arc<Shared>,
 }
 
 impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Verify<S> {
@@ -40,8 +82,24 @@ impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Verify<S> {
     }
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
-        if request.ctx.provider.position().is_some() {
-            request.ctx.proof = Proof::Believed;
+        let Shared { settings, confidential } = &*self.shared;
+        let position = request.ctx.provider.position();
+        if let Some(known) = position.and_then(|position| settings.providers.get(position)) {
+            let judged = known.judge(&request.evidence(SystemTime::now()), request.ctx.trail);
+            let ctx = &mut request.ctx;
+            (ctx.proof, ctx.pop) = (judged.proof, judged.pop);
+            if let Some(client) = judged.client {
+                (ctx.trail.client, ctx.trail.proven) = (client, true);
+            }
+            if let Proof::Failed(_) = judged.proof {
+                (ctx.provider, ctx.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
+                if settings.reject_unverified && ctx.refusal.is_none() {
+                    ctx.refusal = Some(Reason::Unverified);
+                }
+            }
+        }
+        for field in confidential {
+            request.head.headers.remove(field);
         }
         self.inner.call(request)
     }

@@ -322,7 +322,7 @@ impl Shared {
             status: status.as_u16(),
             id: asked.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             provider: self.ledger.provider(asked.ctx.provider),
-            pop: "",
+            pop: asked.ctx.pop.as_str(),
             cause: cause.map_or(ORIGIN_STATUS, Cause::as_str),
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
             retry_after: Some(retry_after.seconds)

@@ -16,7 +16,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::fault::Cause;
-use crate::ids::{ClassId, Country, LocaleId, ProviderId, intern};
+use crate::ids::{ClassId, Country, LocaleId, ProviderId, PullKind, intern};
 
 /// Upper bounds of all histograms of seconds: from a memory answer to a timeout.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -33,6 +33,8 @@ pub enum Reason {
     HeaderTimeout,
     /// No provider, or one that is not configured, and `identity.unknown = "reject"`.
     UnknownProvider,
+    /// A claim that was not proved, and `identity.unverified = "reject"`.
+    Unverified,
     /// A Host that `server.hosts` does not hold.
     Host,
     /// More than `server.max_hops` passes through this shim.
@@ -45,10 +47,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their ids.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::HeaderTimeout,
         Self::UnknownProvider,
+        Self::Unverified,
         Self::Host,
         Self::Loop,
         Self::Method,
@@ -62,6 +65,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::HeaderTimeout => "header_timeout",
             Self::UnknownProvider => "unknown_provider",
+            Self::Unverified => "unverified",
             Self::Host => "host",
             Self::Loop => "loop",
             Self::Method => "method",
@@ -122,6 +126,9 @@ pub struct Metrics {
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
     faults: Vec<Counter>,
+    shield_pulls: Counter,
+    probe_pulls: Counter,
+    retry_pulls: Counter,
 }
 
 impl Metrics {
@@ -147,13 +154,36 @@ impl Metrics {
                     .filter(|cause| !cause.is_visitors())
                     .map(|cause| counter!("edgeshim_origin_faults_total", "cause" => cause.as_str()))
                     .collect(),
+                counter!("edgeshim_shield_pulls_total"),
+                counter!("edgeshim_probe_pulls_total"),
+                counter!("edgeshim_retry_pulls_total"),
             )
         });
-        let (connections, origin_connections, waiting, access_log_dropped, faults) = metrics;
+        let (
+            connections,
+            origin_connections,
+            waiting,
+            access_log_dropped,
+            faults,
+            shield_pulls,
+            probe_pulls,
+            retry_pulls,
+        ) = metrics;
         for gauge in [&connections, &origin_connections, &waiting] {
             gauge.set(0.0);
         }
-        Ok(Self { recorder, handle, connections, origin_connections, waiting, access_log_dropped, faults })
+        Ok(Self {
+            recorder,
+            handle,
+            connections,
+            origin_connections,
+            waiting,
+            access_log_dropped,
+            faults,
+            shield_pulls,
+            probe_pulls,
+            retry_pulls,
+        })
     }
 
     /// Counts a fault of the origin's; the visitors' own are none.
@@ -161,6 +191,16 @@ impl Metrics {
         // The visitors' causes stand at the end of the list, so the ids of the others are their places.
         if let Some(counter) = self.faults.get(cause as usize) {
             counter.increment(1);
+        }
+    }
+
+    /// Counts a pull that was made for no visitor's own request, or again.
+    pub fn pull_kind(&self, kind: PullKind) {
+        match kind {
+            PullKind::Unknown | PullKind::Edge => {}
+            PullKind::Shield => self.shield_pulls.increment(1),
+            PullKind::Probe => self.probe_pulls.increment(1),
+            PullKind::Retry => self.retry_pulls.increment(1),
         }
     }
 
@@ -601,6 +641,9 @@ impl ClassRow {
 fn describe() {
     let counters = [
         ("edgeshim_pulls_total", Unit::Count, "Requests from CDNs, by the exact status sent."),
+        ("edgeshim_shield_pulls_total", Unit::Count, "Pulls that came through a CDN's shield."),
+        ("edgeshim_probe_pulls_total", Unit::Count, "CDNs' health checks."),
+        ("edgeshim_retry_pulls_total", Unit::Count, "Pulls that a CDN tried again."),
         ("edgeshim_pull_bytes_total", Unit::Bytes, "Response body bytes sent to CDNs, after gzip."),
         ("edgeshim_revalidations_total", Unit::Count, "Conditional pulls, by whether the origin said 304."),
         ("edgeshim_origin_bytes_total", Unit::Bytes, "Response body bytes read from the origin."),

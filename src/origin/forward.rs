@@ -47,7 +47,7 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    forwarded::write(headers, outward.peer, outward.trail, None, None);
+    forwarded::write(headers, outward.peer, outward.trail, None);
     hops::append_via(headers, head.version);
     hops::append_cdn_loop(headers, outward.loop_id);
     if let Some(name) = outward.provider {

@@ -315,7 +315,7 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
             let place: Arc<dyn Any + Send + Sync> = Arc::<Place>::clone(&self.place);
             head.extensions.insert(Hold(place));
         }
-        let trail = Trail { client: self.peer.address(), kept: 0, peer_trusted: false };
+        let trail = Trail { client: self.peer.address(), proven: false, kept: 0, peer_trusted: false };
         let mut ctx = Ctx::new(trail);
         if !self.state.is_sound() {
             ctx.refusal = Some(Reason::Malformed);

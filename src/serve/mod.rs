@@ -98,7 +98,8 @@ mod tests {
         let mut settings = Settings::default();
         settings.server.workers = 2;
         settings.server.listen = vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
-        let slot: &'static Slot = Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics).unwrap())));
+        let slot: &'static Slot =
+            Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics, &Arc::default()).unwrap())));
         let server = Server::start(slot, &Arc::new(Drain::default())).unwrap();
         let address = server.tcp_address().unwrap();
         let mut kept: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();

@@ -90,6 +90,8 @@ impl Peer {
 pub struct Trail {
     /// Who talked to the outermost trusted machine; the peer itself when it is not trusted.
     pub client: IpAddr,
+    /// Whether that machine is a CDN's, which has proved it: then `client` is its visitor, and stands in none of the kept entries.
+    pub proven: bool,
     /// How many entries of X-Forwarded-For, counted from the right, stay.
     pub kept: u8,
     /// Whether the peer is a trusted proxy, so that its X-Forwarded-Proto and -Host count.
@@ -103,7 +105,7 @@ pub struct Trail {
 /// quoted.
 pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
     let peer = peer.to_canonical();
-    let mut trail = Trail { client: peer, kept: 0, peer_trusted: trusted(peer) };
+    let mut trail = Trail { client: peer, proven: false, kept: 0, peer_trusted: trusted(peer) };
     if !trail.peer_trusted {
         return trail;
     }
@@ -119,17 +121,17 @@ pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAdd
 
 /// Replaces X-Forwarded-For, -Proto, -Host and Forwarded by what is known.
 ///
-/// X-Forwarded-For is `proven` (the client's address as a provider proved it, if any), the kept entries, the peer.
+/// X-Forwarded-For is the CDN's visitor where that is proven, the kept entries, the peer.
 /// Proto is the connection's scheme, Host is the request's Host (`host`, where the target is not in the map); a trusted
 /// peer's own words for both win. Forwarded says the same, without the host: X-Forwarded-Host and Host have it, and so
 /// the value can be prepared.
-pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, proven: Option<IpAddr>, host: Option<&HeaderValue>) {
+pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
     let told = if trail.peer_trusted { told_by_proxy(headers) } else { Told::default() };
     let scheme = told.scheme.unwrap_or(peer.scheme);
-    let (list, elements) = if proven.is_none() && trail.kept == 0 && scheme == peer.scheme {
+    let (list, elements) = if !trail.proven && trail.kept == 0 && scheme == peer.scheme {
         (peer.x_forwarded_for.clone(), peer.forwarded.clone())
     } else {
-        chain(headers, peer, trail, proven, scheme)
+        chain(headers, peer, trail, scheme)
     };
     headers.insert(X_FORWARDED_FOR.clone(), list);
     headers.insert(FORWARDED, elements);
@@ -178,6 +180,18 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
         .take(MOST_HOPS)
 }
 
+/// The visitor's address in what a CDN wrote into X-Forwarded-For: left of the entries that our own proxies wrote (`trail`) and of `own`
+/// further ones that the CDN writes behind its visitor's, the rightmost that is no node of the CDN's. None where the list ends
+/// first, or holds something that is no address.
+pub fn client_of_cdn(
+    headers: &HeaderMap,
+    trail: Trail,
+    own: usize,
+    is_node: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    entries_from_the_right(headers).skip(usize::from(trail.kept) + own).find(|&address| !is_node(address))
+}
+
 /// What a trusted proxy says of the client's request.
 #[derive(Default)]
 struct Told {
@@ -202,21 +216,15 @@ fn told_by_proxy(headers: &HeaderMap) -> Told {
     Told { scheme, host }
 }
 
-/// Both lists, written anew: `proven`, the kept entries from left to right, the peer.
-fn chain(
-    headers: &HeaderMap,
-    peer: &Peer,
-    trail: Trail,
-    proven: Option<IpAddr>,
-    scheme: Scheme,
-) -> (HeaderValue, HeaderValue) {
+/// Both lists, written anew: the proven client, the kept entries from left to right, the peer.
+fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;
     for (slot, address) in kept.iter_mut().zip(entries_from_the_right(headers)).take(usize::from(trail.kept)) {
         *slot = address;
         count += 1;
     }
-    let before = proven.map(|address| address.to_canonical());
+    let before = trail.proven.then(|| trail.client.to_canonical());
     let mut list = String::with_capacity(48 * (count + 2));
     let mut elements = String::with_capacity(64 * (count + 2));
     // The scheme that a proxy told belongs to the request as it came to the outermost one: to the first element.
@@ -317,7 +325,11 @@ mod tests {
     #[test]
     fn walk_is_bounded() {
         let trail = client_from_xff(&map(&[&"10.0.0.9,".repeat(5000), "10.0.0.8"]), ip("10.0.0.1"), ours);
-        assert_eq!(trail, Trail { client: ip("10.0.0.8"), kept: 1, peer_trusted: true }, "an empty entry is junk");
+        assert_eq!(
+            trail,
+            Trail { client: ip("10.0.0.8"), proven: false, kept: 1, peer_trusted: true },
+            "an empty entry is junk"
+        );
         let long = vec!["10.0.0.9"; 5000].join(",");
         assert_eq!(usize::from(client_from_xff(&map(&[&long]), ip("10.0.0.1"), ours).kept), MOST_HOPS);
     }
@@ -332,7 +344,7 @@ mod tests {
         headers.append(FORWARDED, HeaderValue::from_static("for=2.2.2.2"));
         let peer = Peer::new(ip("::ffff:9.9.9.9"), Scheme::Http);
         let trail = client_from_xff(&headers, peer.address(), ours);
-        write(&mut headers, &peer, trail, None, None);
+        write(&mut headers, &peer, trail, None);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "9.9.9.9");
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
@@ -344,7 +356,7 @@ mod tests {
         let peer = Peer::new(ip("192.0.2.1"), Scheme::Https);
         let mut headers = map(&[]);
         let trail = client_from_xff(&headers, peer.address(), ours);
-        write(&mut headers, &peer, trail, None, None);
+        write(&mut headers, &peer, trail, None);
         assert_eq!(headers[&X_FORWARDED_FOR].as_bytes().as_ptr(), peer.x_forwarded_for.as_bytes().as_ptr());
         assert_eq!(headers[FORWARDED].as_bytes().as_ptr(), peer.forwarded.as_bytes().as_ptr());
         assert!(!headers.contains_key(&X_FORWARDED_HOST));
@@ -358,7 +370,7 @@ mod tests {
         headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("HTTPS"));
         let peer = Peer::new(ip("10.0.0.1"), Scheme::Http);
         let trail = client_from_xff(&headers, peer.address(), ours);
-        write(&mut headers, &peer, trail, None, None);
+        write(&mut headers, &peer, trail, None);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "2.2.2.2, fd00::2, 10.0.0.1");
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "https");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
@@ -373,7 +385,7 @@ mod tests {
         let peer = Peer::new(ip("fd00::1"), Scheme::Http);
         let host = HeaderValue::from_static("www.example.com");
         let trail = client_from_xff(&headers, peer.address(), ours);
-        write(&mut headers, &peer, trail, None, Some(&host));
+        write(&mut headers, &peer, trail, Some(&host));
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
         assert_eq!(field(&headers, &FORWARDED), "for=\"[fd00::1]\";proto=http");
@@ -389,10 +401,11 @@ mod tests {
 
     #[test]
     fn a_proven_client_stands_first() {
+        let proven = |trail| Trail { client: ip("2001:db8::7"), proven: true, ..trail };
         let peer = Peer::new(ip("151.101.0.1"), Scheme::Https);
         let mut headers = map(&["6.6.6.6"]);
-        let trail = client_from_xff(&headers, peer.address(), ours);
-        write(&mut headers, &peer, trail, Some(ip("2001:db8::7")), None);
+        let trail = proven(client_from_xff(&headers, peer.address(), ours));
+        write(&mut headers, &peer, trail, None);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "2001:db8::7, 151.101.0.1");
         assert_eq!(field(&headers, &FORWARDED), "for=\"[2001:db8::7]\";proto=https, for=151.101.0.1;proto=https");
 
@@ -400,8 +413,32 @@ mod tests {
         let mut headers = map(&["6.6.6.6, 151.101.0.1"]);
         let trail = client_from_xff(&headers, balancer.address(), ours);
         assert_eq!(trail.client, ip("151.101.0.1"));
-        write(&mut headers, &balancer, trail, Some(ip("2001:db8::7")), None);
+        write(&mut headers, &balancer, proven(trail), None);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "2001:db8::7, 151.101.0.1, 10.0.0.1");
+    }
+
+    #[test]
+    fn a_cdns_visitor_stands_left_of_all_that_is_known() {
+        let client = |lines: &[&str], kept, own| {
+            let trail = Trail { client: ip("10.0.0.1"), proven: false, kept, peer_trusted: kept > 0 };
+            client_of_cdn(&map(lines), trail, own, |address| address == ip("192.0.2.50"))
+        };
+        assert_eq!(client(&["6.6.6.6, 2001:db8::7"], 0, 0), Some(ip("2001:db8::7")));
+        assert_eq!(
+            client(&["6.6.6.6, [2001:db8::7]:99, 192.0.2.50"], 0, 0),
+            Some(ip("2001:db8::7")),
+            "a node of the CDN's"
+        );
+        assert_eq!(
+            client(&["6.6.6.6, 2.2.2.2", "192.0.2.50, 10.0.0.1"], 1, 0),
+            Some(ip("2.2.2.2")),
+            "behind a balancer"
+        );
+        assert_eq!(client(&["6.6.6.6, 2.2.2.2, 3.3.3.3"], 0, 1), Some(ip("2.2.2.2")), "before the CDN's own");
+        for junk in [&["2.2.2.2, unknown"][..], &["2.2.2.2, "], &["192.0.2.50"], &[]] {
+            assert_eq!(client(junk, 0, 0), None, "{junk:?}");
+        }
+        assert_eq!(client(&["2.2.2.2"], 0, 1), None);
     }
 
     proptest! {
@@ -424,7 +461,7 @@ mod tests {
             let mut headers = map(&[&text]);
             let peer = Peer::new(ip("10.0.0.1"), Scheme::Http);
             let trail = client_from_xff(&headers, peer.address(), ours);
-            write(&mut headers, &peer, trail, None, None);
+            write(&mut headers, &peer, trail, None);
             let sent: Vec<_> = field(&headers, &X_FORWARDED_FOR).split(", ").map(ip).collect();
             prop_assert_eq!(sent.last(), Some(&peer.address()));
             prop_assert_eq!(sent.first(), Some(&trail.client));

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::addresses::AddressList;
 use crate::wire::certificate::Certificate;
+use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 
 /// How a provider's name is known to be right, or why it is not: the log's `proof`.
@@ -181,6 +182,12 @@ type Plain = fn(&Proofs, &Evidence<'_>) -> Option<Result<Proof, Failure>>;
 const PLAIN: [Plain; 3] = [Proofs::secret, Proofs::address, Proofs::certificate];
 
 impl Proofs {
+    /// The fields that hold a secret or a signature.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let signed = self.g2o.as_ref().map(|_| [&X_AKAMAI_G2O_AUTH_DATA, &X_AKAMAI_G2O_AUTH_SIGN]);
+        self.secret.iter().map(|secret| &secret.field).chain(signed.into_iter().flatten())
+    }
+
     /// Judges a request.
     pub fn check(&self, evidence: &Evidence<'_>) -> Verdict {
         match self.require {

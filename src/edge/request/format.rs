@@ -10,6 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Method, Uri, Version};
 
+use crate::cdn::preset::Pop;
+use crate::ids::PullKind;
+
 /// Values from the network are cut to this many bytes before they are escaped.
 const TEXT_BYTES: usize = 256;
 /// The same for the request target, which is of more use when whole.
@@ -47,7 +50,9 @@ pub struct Record {
     /// Which proof held, or why none did; "" where none is asked for.
     pub proof: &'static str,
     /// The provider's point of presence.
-    pub pop: Option<HeaderValue>,
+    pub pop: Pop,
+    /// What sort of pull it is, as far as its CDN tells.
+    pub kind: PullKind,
     /// The visitor as far as it is trusted; none on a unix socket.
     pub client: Option<IpAddr>,
     /// X-Forwarded-For as received: hearsay, and only the etsy format writes it.
@@ -100,14 +105,8 @@ impl Record {
         if let Ok(copy) = Uri::try_from(cut_str(target(&self.target), TARGET_BYTES)) {
             self.target = copy;
         }
-        let optional = [
-            &mut self.claimed,
-            &mut self.pop,
-            &mut self.client_chain,
-            &mut self.host,
-            &mut self.referer,
-            &mut self.user_agent,
-        ];
+        let optional =
+            [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
         for value in optional.into_iter().flatten().chain([&mut self.id]) {
             // One byte more than is written: the chain's reader must still see that its last address may be cut.
             let bytes = value.as_bytes();
@@ -171,7 +170,7 @@ impl Formatter {
         text("provider", record.provider.as_bytes(), out);
         text("claimed", bytes(record.claimed.as_ref()), out);
         text("proof", record.proof.as_bytes(), out);
-        text("pop", bytes(record.pop.as_ref()), out);
+        text("pop", record.pop.as_str().as_bytes(), out);
         key("client", out);
         out.push(b'"');
         if let Some(client) = record.client {
@@ -196,6 +195,10 @@ impl Formatter {
         text("locale", record.locale.as_bytes(), out);
         text("referer", bytes(record.referer.as_ref()), out);
         text("user_agent", bytes(record.user_agent.as_ref()), out);
+        // For the few that are no first pull from the edge; all others keep the keys that readers know.
+        if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
+            text("pull", record.kind.as_str().as_bytes(), out);
+        }
         out.push(b'}');
     }
 
@@ -506,7 +509,8 @@ pub(super) mod tests {
             provider: "fastly",
             claimed: value("Fastly"),
             proof: "secret",
-            pop: value("FRA"),
+            pop: Pop::new(b"FRA"),
+            kind: PullKind::Edge,
             client: Some(IpAddr::from([203, 0, 113, 9])),
             client_chain: value("203.0.113.9, 151.101.1.1"),
             method: Method::GET,
@@ -572,10 +576,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn json_tells_a_pull_that_is_no_first_one_from_the_edge() {
+        for (kind, told) in [
+            (PullKind::Unknown, None),
+            (PullKind::Edge, None),
+            (PullKind::Shield, Some("shield")),
+            (PullKind::Probe, Some("probe")),
+            (PullKind::Retry, Some("retry")),
+        ] {
+            let line: serde_json::Value =
+                serde_json::from_str(&line(LogFormat::Json, &Record { kind, ..record() })).unwrap();
+            assert_eq!(line.get("pull").map(|told| told.as_str().unwrap()), told);
+        }
+    }
+
+    #[test]
     fn json_unset_is_null_for_the_origin_and_empty_for_texts() {
         let bare = Record {
             claimed: None,
-            pop: None,
+            pop: Pop::default(),
+            kind: PullKind::Unknown,
             client: None,
             host: None,
             target: Uri::from_static("https://h2.example/x"),

@@ -2,22 +2,25 @@
 //!
 //! [`Ctx`] and [`Facts`] are `Copy` and typed, so that a layer can keep its own and nothing is looked up by type in a map.
 
+pub mod attempts;
 pub mod class;
 mod format;
 pub mod log;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, request, response};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::cdn::dialect::Dialect;
-use crate::cdn::proof::Proof;
+use crate::cdn::preset::Pop;
+use crate::cdn::proof::{Evidence, Proof};
 use crate::fault::{Cause, Fault};
-use crate::ids::{ClassId, LocaleId, ProviderId};
+use crate::ids::{ClassId, LocaleId, ProviderId, PullKind};
 use crate::metrics::Reason;
 use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::names::{ALLOW, CACHE_CONTROL, CONNECTION};
@@ -37,6 +40,20 @@ pub struct EdgeRequest {
     pub body: Incoming,
 }
 
+impl EdgeRequest {
+    /// What a claim is judged by.
+    #[must_use]
+    pub fn evidence(&self, now: SystemTime) -> Evidence<'_> {
+        Evidence {
+            headers: &self.head.headers,
+            target: self.head.uri.path_and_query().map_or("", PathAndQuery::as_str),
+            address: self.ctx.trail.client,
+            certificate: self.peer.certificate(),
+            now,
+        }
+    }
+}
+
 /// What the layers learn about a request on its way in.
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx {
@@ -48,9 +65,13 @@ pub struct Ctx {
     pub proof: Proof,
     /// In which words it is answered: those of the provider's preset.
     pub dialect: Dialect,
+    /// What sort of pull it is, as far as its CDN tells.
+    pub kind: PullKind,
+    /// The provider's point of presence; empty where it is not known.
+    pub pop: Pop,
     /// Its class by path; the answer's type may still change it.
     pub class: ClassId,
-    /// The CDN's machine, after the own balancers, and how far X-Forwarded-For is believed.
+    /// The CDN's machine, after the own balancers, or its visitor where that is proven; and how far X-Forwarded-For is believed.
     pub trail: Trail,
     /// Set where it is not to reach the origin; `pulls` counts and answers it.
     pub refusal: Option<Reason>,
@@ -65,6 +86,8 @@ impl Ctx {
             provider: ProviderId::NONE,
             proof: Proof::None,
             dialect: Dialect::Generic,
+            kind: PullKind::Unknown,
+            pop: Pop::default(),
             class: ClassId::OTHER,
             trail,
             refusal: None,
@@ -78,7 +101,7 @@ pub fn refusal(reason: Reason) -> response::Parts {
     let status = match reason {
         Reason::Malformed => StatusCode::BAD_REQUEST,
         Reason::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
-        Reason::UnknownProvider => StatusCode::FORBIDDEN,
+        Reason::UnknownProvider | Reason::Unverified => StatusCode::FORBIDDEN,
         Reason::Host => StatusCode::MISDIRECTED_REQUEST,
         Reason::Loop => StatusCode::LOOP_DETECTED,
         Reason::Method => StatusCode::METHOD_NOT_ALLOWED,

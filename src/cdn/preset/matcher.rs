@@ -1,0 +1,174 @@
+//! What a preset looks for in a request: one field and what has to be in it.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::wire::names::VIA;
+use crate::wire::tokens;
+
+/// The most entries of Fastly-FF that are looked at; each is one hop inside Fastly.
+const MOST_FASTLY_HOPS: usize = 16;
+
+/// One field and what has to be in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matcher {
+    /// The field.
+    pub field: HeaderName,
+    /// What has to be in it; of several lines, in one.
+    pub test: Test,
+}
+
+/// What has to be in a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// Anything: the field is the sign.
+    Present,
+    /// A member of the list has this name, in any case (see [`is_named`] and [`is_via`]).
+    Member(String),
+    /// Just this.
+    Value(String),
+    /// It begins so.
+    Starts(String),
+    /// A whole number, this one or more.
+    AtLeast(u64),
+    /// Fastly-FF names as many different points of presence, or more.
+    Pops(usize),
+}
+
+impl Matcher {
+    /// Whether the request has it.
+    #[must_use]
+    pub fn holds(&self, headers: &HeaderMap) -> bool {
+        match &self.test {
+            Test::Member(name) if self.field == VIA => tokens::tokens(headers, &VIA).any(|member| is_via(member, name)),
+            Test::Member(name) => tokens::members(headers, &self.field).any(|member| is_named(member, name)),
+            test => headers.get_all(&self.field).iter().any(|line| test.holds_in(line)),
+        }
+    }
+}
+
+impl Test {
+    fn holds_in(&self, line: &HeaderValue) -> bool {
+        let line = line.as_bytes();
+        match self {
+            Self::Present => true,
+            // A list goes over all lines of a field.
+            Self::Member(_) => false,
+            Self::Value(value) => line.trim_ascii() == value.as_bytes(),
+            Self::Starts(start) => line.starts_with(start.as_bytes()),
+            Self::AtLeast(least) => std::str::from_utf8(line)
+                .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
+            Self::Pops(least) => {
+                let pops = || fastly_pops(line).take(MOST_FASTLY_HOPS);
+                pops().enumerate().filter(|&(at, pop)| !pops().take(at).any(|earlier| earlier == pop)).count() >= *least
+            }
+        }
+    }
+}
+
+/// What is there, as a sentence would go on after the field's name.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = &self.field;
+        match &self.test {
+            Test::Present => write!(f, "{field}"),
+            Test::Member(name) => write!(f, "{field} with {name}"),
+            Test::Value(value) => write!(f, "{field}: {value}"),
+            Test::Starts(start) => write!(f, "{field}: {start}…"),
+            Test::AtLeast(least) => write!(f, "{field} of {least} or more"),
+            Test::Pops(least) => write!(f, "{field} with {least} points of presence or more"),
+        }
+    }
+}
+
+/// Whether a member of CDN-Loop is `name`'s: it stands before any parameters (RFC 8586 §2).
+pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
+    tokens::with_parameters(member).0.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// Whether a member of Via is `name`'s: a word of it is, or is a host name below `name`.
+///
+/// CDNs leave out the version (`BunnyCDN`), write the protocol's name into it (`HTTP/1.1 ECS (x)`) or hide their own in a comment,
+/// against RFC 9110 §7.6.3, so any word counts.
+pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
+    let name = name.as_bytes();
+    let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    member.split(|byte| !is_in_word(byte)).any(|word| {
+        let start = word.len().checked_sub(name.len());
+        start.and_then(|at| word.split_at_checked(at)).is_some_and(|(before, end)| {
+            end.eq_ignore_ascii_case(name) && before.last().is_none_or(|&byte| byte == b'.')
+        })
+    })
+}
+
+/// The points of presence in Fastly-FF, the visitor's first. Its entries are `signature!POP!node`, each node appends its own, and the
+/// signature is the service's: those of another one are what a visitor wrote, or another service before this one.
+pub(in crate::cdn) fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let entries = || line.split(|&byte| byte == b',').filter_map(fastly_entry);
+    let ours = entries().next_back().map(|(signature, _)| signature);
+    entries().filter(move |&(signature, _)| Some(signature) == ours).map(|(_, pop)| pop)
+}
+
+/// An entry's signature and point of presence.
+fn fastly_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = entry.trim_ascii().split(|&byte| byte == b'!');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(signature), Some(pop), Some(_)) if !pop.is_empty() => Some((signature, pop)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::names::{CDN_LOOP, USER_AGENT};
+
+    fn holds(field: &HeaderName, test: Test, line: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.append(field.clone(), HeaderValue::from_static("something else"));
+        headers.append(field.clone(), HeaderValue::from_str(line).unwrap());
+        Matcher { field: field.clone(), test }.holds(&headers)
+    }
+
+    #[test]
+    fn via_when_written_against_the_grammar_is_understood() {
+        for (line, name, is) in [
+            ("1.1 google", "google", true),
+            ("BunnyCDN", "bunnycdn", true),
+            ("HTTP/1.1 ECS (ewr/15BD)", "ECS", true),
+            ("1.1 v1-akamaitech.net(ghost) (AkamaiGHost), 1.1 akamai.net(ghost) (AkamaiGHost)", "akamai.net", true),
+            ("2.0 a1b2.cloudfront.net (CloudFront)", "cloudfront.net", true),
+            ("2.0 a1b2.notcloudfront.net (x)", "cloudfront.net", false),
+            ("1.1 googleproxy", "google", false),
+            ("1.1 my-google", "google", false),
+            ("", "google", false),
+        ] {
+            assert_eq!(holds(&VIA, Test::Member(name.to_owned()), line), is, "{line}");
+        }
+    }
+
+    #[test]
+    fn each_test_when_asked_holds_for_its_own() {
+        let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
+        assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
+        assert!(!member("fastlyy, x-fastly"));
+        assert!(holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront"));
+        assert!(!holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront/2"));
+        assert!(holds(&USER_AGENT, Test::Starts("GoogleHC/".to_owned()), "GoogleHC/1.0"));
+        for (line, is) in
+            [("2", true), (" 3 ", true), ("1", false), ("-2", false), ("2x", false), ("99999999999999999999", false)]
+        {
+            assert_eq!(holds(&USER_AGENT, Test::AtLeast(2), line), is, "{line}");
+        }
+        for (line, is) in [
+            ("a!LHR!cache-1, a!FRA!cache-2", true),
+            ("forged!JFK!cache-9, a!LHR!cache-1, a!LHR!cache-2", false),
+            ("a!LHR!cache-1, a!LHR!cache-2", false),
+            ("LHR, FRA", false),
+            ("!!, a!!b", false),
+        ] {
+            assert_eq!(holds(&USER_AGENT, Test::Pops(2), line), is, "{line}");
+        }
+    }
+}

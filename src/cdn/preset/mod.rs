@@ -1,0 +1,311 @@
+//! What we know about each CDN: how its pulls look, what proves them, and in which words it wants its answers.
+//!
+//! The knowledge is data, `config/presets/*.toml`, each fact with its source and the date on which that was read; here are its types
+//! and the one list of presets. What a preset says is tried on real request heads in `tests/golden/heads/`.
+
+mod matcher;
+mod read;
+
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName};
+
+pub use self::matcher::{Matcher, Test};
+pub(in crate::cdn) use self::matcher::{is_named, is_via};
+use super::dialect::Dialect;
+use super::limits::HeadLimits;
+use super::tags::TagRule;
+use crate::ids::PullKind;
+use crate::wire::forwarded::{Trail, client_of_cdn, entry_address};
+
+/// The files, in the order in which presets are listed.
+const FILES: [(&str, &str); 14] = [
+    ("fastly", include_str!("../../../config/presets/fastly.toml")),
+    ("cloudflare", include_str!("../../../config/presets/cloudflare.toml")),
+    ("cloudfront", include_str!("../../../config/presets/cloudfront.toml")),
+    ("akamai", include_str!("../../../config/presets/akamai.toml")),
+    ("google", include_str!("../../../config/presets/google.toml")),
+    ("azure", include_str!("../../../config/presets/azure.toml")),
+    ("bunny", include_str!("../../../config/presets/bunny.toml")),
+    ("keycdn", include_str!("../../../config/presets/keycdn.toml")),
+    ("cdn77", include_str!("../../../config/presets/cdn77.toml")),
+    ("gcore", include_str!("../../../config/presets/gcore.toml")),
+    ("imperva", include_str!("../../../config/presets/imperva.toml")),
+    ("edgecast", include_str!("../../../config/presets/edgecast.toml")),
+    ("rfc9213", include_str!("../../../config/presets/rfc9213.toml")),
+    ("generic", include_str!("../../../config/presets/generic.toml")),
+];
+
+/// Their names, in the same order.
+pub const NAMES: [&str; FILES.len()] = {
+    let mut names = [""; FILES.len()];
+    let mut at = 0;
+    while at < FILES.len() {
+        names[at] = FILES[at].0;
+        at += 1;
+    }
+    names
+};
+
+static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
+    let presets = FILES.map(|(name, file)| read::preset(name, file));
+    presets
+        .into_iter()
+        .map(|preset| preset.expect("the files are part of the program, and a test reads them"))
+        .collect()
+});
+
+/// One CDN.
+#[derive(Debug)]
+pub struct Preset {
+    /// The name in `[[provider]] preset`.
+    pub name: &'static str,
+    /// Whose it is.
+    pub title: String,
+    /// The day on which its service ended, where it has.
+    pub ended: Option<String>,
+    /// What its pulls carry; any one that is not only for the order is enough.
+    pub signals: Vec<Signal>,
+    /// Where it says its visitor's address.
+    pub client: Option<ClientField>,
+    /// Where it says from which point of presence it pulls.
+    pub pop: Option<PopField>,
+    /// The field of an id that is the same when a pull is tried again.
+    pub request_id: Option<HeaderName>,
+    /// A health check has one of these.
+    pub probes: Vec<Matcher>,
+    /// A pull through a shield has one of these.
+    pub shields: Vec<Matcher>,
+    /// A pull that is tried again has one of these.
+    pub retries: Vec<Matcher>,
+    /// The proofs that it offers, the best first, by the names of the configuration's keys.
+    pub proofs: Vec<String>,
+    /// In which words it is told its lifetimes.
+    pub dialect: Dialect,
+    /// Where it reads cache tags.
+    tags: TagField,
+    /// What it takes of an answer's head.
+    pub limits: HeadLimits,
+    /// All that the file says, for people.
+    pub facts: Vec<Fact>,
+}
+
+/// What a pull carries.
+#[derive(Debug)]
+pub struct Signal {
+    /// What it is.
+    pub matcher: Matcher,
+    /// Too common to recognise anybody by; it says where this CDN stands in a row of several.
+    pub order_only: bool,
+}
+
+/// Where a CDN says its visitor's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientField {
+    field: HeaderName,
+    form: ClientForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientForm {
+    /// One address.
+    Address,
+    /// X-Forwarded-For's own form, with as many of the CDN's own addresses at its end.
+    List { own: usize },
+}
+
+/// Where a CDN says its point of presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PopField {
+    field: HeaderName,
+    form: PopForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PopForm {
+    Whole,
+    AfterDash,
+    FastlyFf,
+}
+
+/// Where a CDN reads cache tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TagField {
+    /// Nothing is known of it.
+    Unknown,
+    /// Nowhere.
+    None,
+    /// In this field and no other.
+    Own(HeaderName, TagForm),
+    /// In a field that its customer names.
+    Operators(TagForm),
+}
+
+/// How tags stand in their field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TagForm {
+    delimiter: u8,
+    max_tags: Option<usize>,
+    max_tag_bytes: Option<usize>,
+    max_bytes: Option<usize>,
+    case_sensitive: bool,
+}
+
+impl TagForm {
+    /// What is assumed of a field that only the operator knows.
+    const PLAIN: Self =
+        Self { delimiter: b',', max_tags: None, max_tag_bytes: None, max_bytes: None, case_sensitive: true };
+
+    fn in_field(self, name: HeaderName) -> TagRule {
+        let Self { delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive } = self;
+        TagRule::Field { name, delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive }
+    }
+}
+
+/// One line of a preset's file: a fact, and who says so.
+#[derive(Debug)]
+pub struct Fact {
+    /// The table that it stands in.
+    pub table: String,
+    /// `key value` for each of its keys.
+    pub text: String,
+    /// Where it is written, or why it is unproved, and when that was read.
+    pub source: String,
+    /// Whether it is written anywhere.
+    pub proved: bool,
+}
+
+/// A point of presence, as short as they are: a few letters or digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pop {
+    length: u8,
+    bytes: [u8; Pop::MOST_BYTES],
+}
+
+impl Pop {
+    /// The longest that is read, in bytes.
+    const MOST_BYTES: usize = 15;
+
+    /// Reads one. A longer one, or one of other characters than letters, digits, `-` and `_`, is none.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Self {
+        let text = text.trim_ascii();
+        let mut pop = Self::default();
+        if text.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && let Some(bytes) = pop.bytes.get_mut(..text.len())
+        {
+            bytes.copy_from_slice(text);
+            pop.length = u8::try_from(text.len()).unwrap_or(0);
+        }
+        pop
+    }
+
+    /// As it is shown; empty where it is not known.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl Preset {
+    /// Every preset, in the order of [`NAMES`].
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        &ALL
+    }
+
+    /// The preset of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        Self::all().iter().find(|preset| preset.name == name)
+    }
+
+    /// Whether its pulls can be told by what they carry.
+    #[must_use]
+    pub fn is_recognisable(&self) -> bool {
+        self.signals.iter().any(|signal| !signal.order_only)
+    }
+
+    /// Where it reads cache tags. `named` is the operator's `tag_header`, which counts where the CDN has no field of its own.
+    #[must_use]
+    pub fn tags(&self, named: Option<&HeaderName>) -> TagRule {
+        match (&self.tags, named) {
+            (TagField::None, _) => TagRule::Dropped,
+            (TagField::Own(name, form), _) | (TagField::Operators(form), Some(name)) => form.in_field(name.clone()),
+            (TagField::Unknown, Some(name)) => TagForm::PLAIN.in_field(name.clone()),
+            (TagField::Operators(_) | TagField::Unknown, None) => TagRule::Unchanged,
+        }
+    }
+
+    /// Where it reads cache tags, in words.
+    #[must_use]
+    pub fn tag_place(&self) -> &str {
+        match &self.tags {
+            TagField::Unknown => "not known",
+            TagField::None => "no field",
+            TagField::Own(name, _) => name.as_str(),
+            TagField::Operators(_) => "tag_header",
+        }
+    }
+
+    /// Why a `tag_header` makes no sense for it, as a sentence goes on; none where it does.
+    #[must_use]
+    pub fn refuses_tag_header(&self) -> Option<String> {
+        match &self.tags {
+            TagField::Own(name, _) => {
+                Some(format!("is not asked for: {} reads its tags from {name} alone", self.title))
+            }
+            TagField::None => Some(format!("is not asked for: {} has no cache tags", self.title)),
+            TagField::Operators(_) | TagField::Unknown => None,
+        }
+    }
+
+    /// What sort of pull this is.
+    #[must_use]
+    pub fn kind(&self, headers: &HeaderMap) -> PullKind {
+        let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(headers));
+        if has(&self.probes) {
+            PullKind::Probe
+        } else if has(&self.retries) {
+            PullKind::Retry
+        } else if has(&self.shields) {
+            PullKind::Shield
+        } else {
+            PullKind::Edge
+        }
+    }
+
+    /// The visitor's address as this CDN says it, to be asked after proof only. `is_node`: the CDN's own machines.
+    #[must_use]
+    pub fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let client = self.client.as_ref()?;
+        match client.form {
+            ClientForm::Address => {
+                let mut lines = headers.get_all(&client.field).iter();
+                match (lines.next(), lines.next()) {
+                    (Some(line), None) => entry_address(line.as_bytes()),
+                    _ => None,
+                }
+            }
+            ClientForm::List { own } => client_of_cdn(headers, trail, own, is_node),
+        }
+    }
+
+    /// The point of presence that it names; empty where it does not.
+    #[must_use]
+    pub fn pop(&self, headers: &HeaderMap) -> Pop {
+        let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
+        else {
+            return Pop::default();
+        };
+        Pop::new(match pop.form {
+            PopForm::Whole => line,
+            PopForm::AfterDash => {
+                line.rsplit(|&byte| byte == b'-').next().filter(|end| end.len() < line.len()).unwrap_or_default()
+            }
+            PopForm::FastlyFf => matcher::fastly_pops(line).next().unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,381 @@
+//! Reads a preset's file. Whatever is in it and not understood is an error: a fact that nobody reads is a fact that does nothing.
+
+use std::fmt::Write as _;
+
+use http::HeaderName;
+use toml::{Table, Value};
+
+use super::{ClientField, ClientForm, Fact, Matcher, PopField, PopForm, Preset, Signal, TagField, TagForm, Test};
+use crate::cdn::dialect::Dialect;
+use crate::cdn::limits::HeadLimits;
+use crate::wire::names::{CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR};
+
+/// What is wrong with a file.
+type Flaw = String;
+
+/// Tables that are facts for people and for what comes later; their keys are shown as they stand.
+const PROSE: [&str; 4] = ["addresses", "edge", "statistics", "logs"];
+
+/// Reads one file.
+pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
+    let mut root =
+        Reader { place: name.to_owned(), table: file.parse::<Table>().map_err(|error| format!("{name}: {error}"))? };
+    if root.text("name")? != name {
+        return Err(format!("{name}: its name is another one than its file's"));
+    }
+    let title = root.text("title")?;
+    let ended = root.optional_text("ended")?;
+    let mut facts =
+        Facts { sources: root.table("sources")?.map(|sources| sources.table).unwrap_or_default(), list: Vec::new() };
+
+    let mut signals = Vec::new();
+    for mut table in root.tables("signal")? {
+        facts.take("signal", &mut table)?;
+        let order_only = table.flag("order_only")?;
+        signals.push(Signal { matcher: table.matcher()?, order_only });
+    }
+    let client = root.table("client")?.map(|table| client(table, &mut facts)).transpose()?;
+    let pop = root.table("pop")?.map(|table| pop(table, &mut facts)).transpose()?;
+    let request_id = match root.table("request_id")? {
+        Some(mut table) => {
+            facts.take("request_id", &mut table)?;
+            let field = table.field("field")?;
+            table.end()?;
+            Some(field)
+        }
+        None => None,
+    };
+    let mut matchers = |kind: &str| -> Result<Vec<Matcher>, Flaw> {
+        let mut found = Vec::new();
+        for mut table in root.tables(kind)? {
+            facts.take(kind, &mut table)?;
+            found.push(table.matcher()?);
+        }
+        Ok(found)
+    };
+    let (probes, shields, retries) = (matchers("probe")?, matchers("shield")?, matchers("retry")?);
+    // A probe is as much the CDN's own as any other sign.
+    signals.extend(probes.iter().map(|matcher| Signal { matcher: matcher.clone(), order_only: false }));
+    let mut proofs = Vec::new();
+    for mut table in root.tables("proof")? {
+        facts.take("proof", &mut table)?;
+        let kind = table.text("kind")?;
+        if !["secret", "addresses", "client_cert", "g2o"].contains(&kind.as_str()) {
+            return Err(table.flaw(&format!("there is no proof called {kind}")));
+        }
+        table.end()?;
+        proofs.push(kind);
+    }
+    for kind in PROSE {
+        if let Some(mut table) = root.table(kind)? {
+            // Shown as it stands.
+            facts.take(kind, &mut table)?;
+        }
+    }
+    let coded_only = match root.table("vary")? {
+        Some(mut table) => {
+            facts.take("vary", &mut table)?;
+            let rule = table.text("rule")?;
+            table.end()?;
+            match rule.as_str() {
+                "any" | "accept_encoding_only" => false,
+                "coded_only" => true,
+                _ => return Err(format!("{name}: vary: there is no rule called {rule}")),
+            }
+        }
+        None => false,
+    };
+    let dialect = dialect(root.table("dialect")?, coded_only, &mut facts)?;
+    let tags = root.table("tags")?.map_or(Ok(TagField::Unknown), |table| tags(table, &mut facts))?;
+    let limits = root.table("limits")?.map_or(Ok(HeadLimits::default()), |table| limits(table, &mut facts))?;
+    root.end()?;
+    Ok(Preset {
+        name,
+        title,
+        ended,
+        signals,
+        client,
+        pop,
+        request_id,
+        probes,
+        shields,
+        retries,
+        proofs,
+        dialect,
+        tags,
+        limits,
+        facts: facts.list,
+    })
+}
+
+fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
+    facts.take("client", &mut table)?;
+    let field = table.field("field")?;
+    let form = match table.text("form")?.as_str() {
+        "address" => ClientForm::Address,
+        "list" if field == X_FORWARDED_FOR => ClientForm::List { own: 0 },
+        "list_but_last" if field == X_FORWARDED_FOR => ClientForm::List { own: 1 },
+        other => return Err(table.flaw(&format!("a client field has no form {other}"))),
+    };
+    // Told to people alone.
+    table.flag("anonymised")?;
+    table.end()?;
+    Ok(ClientField { field, form })
+}
+
+fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
+    facts.take("pop", &mut table)?;
+    let field = table.field("field")?;
+    let form = match table.text("form")?.as_str() {
+        "whole" => PopForm::Whole,
+        "after_dash" => PopForm::AfterDash,
+        "fastly_ff" => PopForm::FastlyFf,
+        other => return Err(table.flaw(&format!("a point of presence has no form {other}"))),
+    };
+    table.end()?;
+    Ok(PopField { field, form })
+}
+
+fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<Dialect, Flaw> {
+    let Some(mut table) = table else { return Ok(if coded_only { Dialect::Akamai } else { Dialect::Generic }) };
+    facts.take("dialect", &mut table)?;
+    let (field, lifetimes_alone) = (table.field("field")?, table.flag("lifetimes_alone")?);
+    let dialect = if field == SURROGATE_CONTROL && lifetimes_alone {
+        Dialect::Fastly
+    } else if field == CLOUDFLARE_CDN_CACHE_CONTROL && !lifetimes_alone {
+        Dialect::Cloudflare
+    } else if field == CDN_CACHE_CONTROL && !lifetimes_alone {
+        Dialect::Rfc9213
+    } else {
+        return Err(table.flaw("no dialect is spoken so"));
+    };
+    table.end()?;
+    if coded_only {
+        Err("a dialect of its own and Vary of coded bodies alone: no CDN does both".to_owned())
+    } else {
+        Ok(dialect)
+    }
+}
+
+fn tags(mut table: Reader, facts: &mut Facts) -> Result<TagField, Flaw> {
+    facts.take("tags", &mut table)?;
+    let (named_by_operator, dropped) = (table.flag("named_by_operator")?, table.flag("dropped")?);
+    if dropped {
+        table.end()?;
+        return Ok(TagField::None);
+    }
+    let name = if named_by_operator { None } else { Some(table.field("field")?) };
+    let &[delimiter @ (b' ' | b',')] = table.text("delimiter")?.as_bytes() else {
+        return Err(table.flaw("a delimiter is \" \" or \",\""));
+    };
+    let form = TagForm {
+        delimiter,
+        max_tags: table.number("max_tags")?,
+        max_tag_bytes: table.number("max_tag_bytes")?,
+        max_bytes: table.number("max_bytes")?,
+        case_sensitive: table.flag("case_sensitive")?,
+    };
+    table.end()?;
+    Ok(name.map_or(TagField::Operators(form), |name| TagField::Own(name, form)))
+}
+
+fn limits(mut table: Reader, facts: &mut Facts) -> Result<HeadLimits, Flaw> {
+    facts.take("limits", &mut table)?;
+    let limits = HeadLimits {
+        lines: table.number("lines")?,
+        bytes: table.number("bytes")?,
+        field_bytes: table.number("field_bytes")?,
+    };
+    table.end()?;
+    Ok(limits)
+}
+
+/// The facts read so far, and where they come from.
+struct Facts {
+    sources: Table,
+    list: Vec<Fact>,
+}
+
+impl Facts {
+    /// Takes a table's source off it and notes what else it says.
+    fn take(&mut self, kind: &str, table: &mut Reader) -> Result<(), Flaw> {
+        let key = table.text("source")?;
+        let note = table.optional_text("note")?;
+        let mut source = Reader {
+            place: format!("{} source {key}", table.place),
+            table: match self.sources.get(&key) {
+                Some(Value::Table(source)) => source.clone(),
+                _ => return Err(table.flaw(&format!("[sources] holds no {key}"))),
+            },
+        };
+        let (at, unproved, read) =
+            (source.optional_text("at")?, source.optional_text("unproved")?, source.text("read")?);
+        source.end()?;
+        let (said, proved) = match (at, unproved) {
+            (Some(at), None) => (at, true),
+            (None, Some(why)) => (format!("unproved: {why}"), false),
+            _ => return Err(source.flaw("write either at or unproved")),
+        };
+        let mut text = String::new();
+        for (key, value) in &table.table {
+            let value = value.as_str().map_or_else(
+                || value.to_string(),
+                |text| if text == " " { "space".to_owned() } else { text.to_owned() },
+            );
+            let _ = write!(text, "{}{key} {value}", if text.is_empty() { "" } else { ", " });
+        }
+        if let Some(note) = note {
+            let _ = write!(text, " ({note})");
+        }
+        self.list.push(Fact { table: kind.to_owned(), text, source: format!("{said}, {read}"), proved });
+        Ok(())
+    }
+}
+
+/// A table whose keys are taken one by one.
+struct Reader {
+    place: String,
+    table: Table,
+}
+
+impl Reader {
+    fn flaw(&self, what: &str) -> Flaw {
+        format!("{}: {what}", self.place)
+    }
+
+    fn optional_text(&mut self, key: &str) -> Result<Option<String>, Flaw> {
+        match self.table.remove(key) {
+            None => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+            Some(_) => Err(self.flaw(&format!("{key} is no text"))),
+        }
+    }
+
+    fn text(&mut self, key: &str) -> Result<String, Flaw> {
+        self.optional_text(key)?.ok_or_else(|| self.flaw(&format!("{key} is missing")))
+    }
+
+    fn flag(&mut self, key: &str) -> Result<bool, Flaw> {
+        match self.table.remove(key) {
+            None => Ok(false),
+            Some(Value::Boolean(flag)) => Ok(flag),
+            Some(_) => Err(self.flaw(&format!("{key} is neither true nor false"))),
+        }
+    }
+
+    fn number<T: TryFrom<i64>>(&mut self, key: &str) -> Result<Option<T>, Flaw> {
+        match self.table.remove(key) {
+            None => Ok(None),
+            Some(Value::Integer(number)) => match T::try_from(number) {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(self.flaw(&format!("{key} is out of range"))),
+            },
+            Some(_) => Err(self.flaw(&format!("{key} is no whole number"))),
+        }
+    }
+
+    fn field(&mut self, key: &str) -> Result<HeaderName, Flaw> {
+        self.text(key)?.parse().map_err(|_| self.flaw(&format!("{key} is no field name")))
+    }
+
+    /// A field and what has to be in it; nothing else may be left.
+    fn matcher(mut self) -> Result<Matcher, Flaw> {
+        let field = self.field("field")?;
+        let test = if let Some(name) = self.optional_text("member")? {
+            Test::Member(name)
+        } else if let Some(value) = self.optional_text("value")? {
+            Test::Value(value)
+        } else if let Some(start) = self.optional_text("starts")? {
+            Test::Starts(start)
+        } else if let Some(least) = self.number("at_least")? {
+            Test::AtLeast(least)
+        } else if let Some(least) = self.number("pops")? {
+            Test::Pops(least)
+        } else {
+            Test::Present
+        };
+        self.end()?;
+        Ok(Matcher { field, test })
+    }
+
+    fn table(&mut self, key: &str) -> Result<Option<Self>, Flaw> {
+        match self.table.remove(key) {
+            None => Ok(None),
+            Some(Value::Table(table)) => Ok(Some(Self { place: format!("{}: {key}", self.place), table })),
+            Some(_) => Err(self.flaw(&format!("{key} is no table"))),
+        }
+    }
+
+    fn tables(&mut self, key: &str) -> Result<Vec<Self>, Flaw> {
+        let list = match self.table.remove(key) {
+            None => Vec::new(),
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(self.flaw(&format!("{key} is no list of tables"))),
+        };
+        let place = |at| format!("{}: {key} {}", self.place, at + 1);
+        list.into_iter()
+            .enumerate()
+            .map(|(at, value)| match value {
+                Value::Table(table) => Ok(Self { place: place(at), table }),
+                _ => Err(format!("{}: no table", place(at))),
+            })
+            .collect()
+    }
+
+    fn end(&self) -> Result<(), Flaw> {
+        match self.table.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(self.flaw(&format!("nobody reads {key}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCES: &str = "[sources]\na = { at = \"https://cdn.example/docs\", read = \"2026-11-22\" }\n\
+                           b = { unproved = \"from memory\", read = \"2026-11-22\" }\n";
+
+    fn read(text: &str) -> Result<Preset, Flaw> {
+        preset("x", &format!("name = \"x\"\ntitle = \"X\"\n{text}\n{SOURCES}"))
+    }
+
+    #[test]
+    fn facts_when_read_keep_their_sources() {
+        let preset = read(
+            "[[signal]]\nfield = \"X-Sign\"\nsource = \"a\"\n\
+             [client]\nfield = \"X-Client\"\nform = \"address\"\nnote = \"as the visitor sent it\"\nsource = \"b\"\n",
+        )
+        .unwrap();
+        let lines: Vec<_> =
+            preset.facts.iter().map(|fact| format!("{} {} [{}]", fact.table, fact.text, fact.source)).collect();
+        assert_eq!(
+            lines,
+            [
+                "signal field X-Sign [https://cdn.example/docs, 2026-11-22]",
+                "client field X-Client, form address (as the visitor sent it) [unproved: from memory, 2026-11-22]",
+            ]
+        );
+        assert_eq!(preset.facts.iter().map(|fact| fact.proved).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn files_with_something_that_nobody_reads_are_refused() {
+        for (text, said) in [
+            ("[[signal]]\nfield = \"X\"\n", "source is missing"),
+            ("[[signal]]\nfield = \"X\"\nsource = \"c\"\n", "holds no c"),
+            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value is no text"),
+            ("[[signal]]\nfield = \"X Y\"\nsource = \"a\"\n", "no field name"),
+            ("[[signal]]\nfield = \"X\"\nmember = \"y\"\nvalue = \"y\"\nsource = \"a\"\n", "nobody reads value"),
+            ("[client]\nfield = \"X\"\nform = \"list\"\nsource = \"a\"\n", "no form list"),
+            ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no dialect"),
+            ("[limits]\nlines = 70000\nsource = \"a\"\n", "out of range"),
+            ("[[proof]]\nkind = \"word\"\nsource = \"a\"\n", "no proof called word"),
+            ("[[surprise]]\n", "nobody reads surprise"),
+        ] {
+            let flaw = read(text).err().unwrap_or_default();
+            assert!(flaw.contains(said), "{text}: {flaw}");
+        }
+    }
+}
