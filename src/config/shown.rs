@@ -20,10 +20,10 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 /// A value as messages show it; `key` is its whole path. Lists and blocks are not opened, and what may be a secret is
 /// hidden, under unknown keys too.
 pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
-    const TELLING: [&str; 5] = ["token", "secret", "passw", "key", "values"];
+    const TELLING: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
     // The whole path is looked at, since what stands below a block of keys is a key too.
     let key = key.to_ascii_lowercase();
-    let may_be_secret = TELLING.iter().any(|word| key.contains(word));
+    let may_be_secret = TELLING.iter().any(|word| key.contains(word)) && !is_plain_proof(&key);
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
             // A reference is no secret, and without it the message would not help.
@@ -39,6 +39,13 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
         DeValue::Array(_) => "[…]".to_owned(),
         DeValue::Table(_) => "{…}".to_owned(),
     }
+}
+
+/// Whether a key of `[provider.verify]` holds no secret. The rest of that block may, one that was typed in the wrong place too.
+fn is_plain_proof(key: &str) -> bool {
+    const PLAIN: [&str; 5] = ["require", "addresses", "client_cert.san", "client_cert.sha256", "g2o.versions"];
+    let Some((_, name)) = key.split_once("].verify.") else { return false };
+    PLAIN.contains(&name.split('[').next().unwrap_or(name))
 }
 
 /// A URL's user and password are nobody's business.
@@ -74,6 +81,30 @@ mod tests {
         assert_eq!(show("admin.token", "env:TOKEN"), "\"env:TOKEN\"");
         assert_eq!(show("origin.url", "http://me:hunter2@host/a@b"), "\"http://***@host/a@b\"");
         assert_eq!(show("origin.url", "no//url"), "\"no//url\"");
+    }
+
+    #[test]
+    fn proofs_hide_all_but_what_is_no_secret() {
+        for key in [
+            "verify",
+            "verify.secret",
+            "verify.secret.header",
+            "verify.secret.values[0]",
+            "verify.secret.value",
+            "verify.secret.addresses",
+            "verify.g2o",
+            "verify.g2o.keys",
+            "verify.g2o.keys.\"nonce1\"",
+            "verify.g2o.nonce1",
+            "verify.client_cert",
+            "verify.hunter",
+            "value",
+        ] {
+            assert_eq!(show(&format!("provider[0].{key}"), "hunter2"), "***", "{key}");
+        }
+        for key in ["require", "addresses[1]", "client_cert.san[0]", "client_cert.sha256[7]", "g2o.versions[0]"] {
+            assert_eq!(show(&format!("provider[0].verify.{key}"), "any"), "\"any\"", "{key}");
+        }
     }
 
     #[test]
