@@ -6,8 +6,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edgeshim::config::{self, LogFormat, Settings, Target};
+use edgeshim::cdn::proof::Require;
+use edgeshim::config::{self, AddressSource, LogFormat, Settings, Target};
 use edgeshim::edge::request::class::CacheMode;
+use edgeshim::wire::secret::Secret;
+use http::HeaderName;
 use proptest::prelude::*;
 
 const REFERENCE: &str = include_str!("../config/edgeshim.toml");
@@ -30,6 +33,44 @@ fn uncommented(mark: &str) -> String {
         .lines()
         .map(|line| line.strip_prefix(mark).unwrap_or(line))
         .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// The examples made live, and a folder with the address lists that they name. No test can set a variable for itself, so that the name of
+/// each stands here for what it would hold; `examples_when_their_variables_are_set_then_check_finds_them_fine` reads them as they are.
+fn examples() -> (support::TempDir, String) {
+    let folder = support::temp_dir();
+    for list in lists() {
+        folder.write(&list, RANGES);
+    }
+    (folder, uncommented("#: ").replace("\"env:", "\"SECRET-"))
+}
+
+/// What stands in the place of every CDN's list: the shape that Fastly publishes.
+const RANGES: &str = r#"{"addresses":["192.0.2.0/24"],"ipv6_addresses":["2001:db8::/32"]}"#;
+
+/// The files that the live examples name as lists of addresses.
+fn lists() -> Vec<String> {
+    quoted_after("\"file:")
+}
+
+/// What follows a prefix up to the closing quote, in the live examples.
+fn quoted_after(prefix: &str) -> Vec<String> {
+    let live = REFERENCE.lines().filter_map(|line| line.strip_prefix("#: "));
+    live.flat_map(|line| line.split(prefix).skip(1))
+        .filter_map(|rest| rest.split('"').next().map(str::to_owned))
+        .collect()
+}
+
+/// The same with each proof's secret as `/config` shows it.
+fn starred(mut settings: Settings) -> Settings {
+    for verify in settings.providers.iter_mut().filter_map(|provider| provider.verify.as_mut()) {
+        let field = verify.secret.iter_mut().flat_map(|secret| &mut secret.values);
+        let keys = verify.g2o.iter_mut().flat_map(|g2o| g2o.keys.values_mut());
+        for secret in field.chain(keys) {
+            *secret = Secret::new("***");
+        }
+    }
+    settings
 }
 
 #[test]
@@ -56,26 +97,78 @@ fn reference_file_names_every_key_that_is_in_effect() {
 
 #[test]
 fn commented_examples_are_valid_when_uncommented() {
-    let text = uncommented("#: ");
+    let (folder, text) = examples();
     let settings =
-        config::parse(&text, "edgeshim.toml", &folder()).map_err(|problems| problems.to_string()).expect("valid");
+        config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string()).expect("valid");
     assert_eq!(
         settings.providers.iter().map(|p| (&*p.name, &*p.preset)).collect::<Vec<_>>(),
-        [("fastly", "fastly"), ("video-cdn", "rfc9213")]
+        [
+            ("fastly", "fastly"),
+            ("akamai", "akamai"),
+            ("azure", "azure"),
+            ("keycdn", "keycdn"),
+            ("cloudfront", "cloudfront"),
+            ("video-cdn", "rfc9213")
+        ]
     );
+    // Each kind of proof is shown, and its values are what is typed there.
+    let proofs = |name: &str| {
+        let provider = settings.providers.iter().find(|provider| provider.name == name).expect("an example");
+        provider.verify.as_ref().expect("proofs")
+    };
+    let fastly = proofs("fastly");
+    assert_eq!(fastly.require, Require::All);
+    assert_eq!(
+        fastly.addresses,
+        [
+            AddressSource::Network("151.101.0.0/16".parse().expect("a network")),
+            AddressSource::File(folder.join("ranges/fastly.json"))
+        ]
+    );
+    let secret = fastly.secret.as_ref().expect("a secret");
+    assert_eq!((secret.field.as_str(), secret.values.len()), ("x-origin-secret", 2));
+    assert!(secret.values[0].matches(b"SECRET-FASTLY_SECRET"));
+    let g2o = proofs("akamai").g2o.as_ref().expect("keys");
+    assert!(g2o.keys["nonce1"].matches(b"SECRET-G2O_KEY") && g2o.versions == [5]);
+    assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
     // But for the blocks that have no default the examples change nothing.
     assert_eq!(Settings { providers: Vec::new(), classes: Vec::new(), ..settings }, Settings::default());
 }
 
 #[test]
+fn examples_when_their_variables_are_set_then_check_finds_them_fine() {
+    let folder = support::temp_dir();
+    let file = folder.write("edgeshim.toml", uncommented("#: "));
+    let mut command = support::shim::binary();
+    command.arg("check").arg("--config").arg(&file);
+    let variables = quoted_after("\"env:");
+    assert!(variables.len() > 4, "{variables:?}");
+    let output = command.output().expect("the edgeshim binary starts");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    for missing in variables.iter().chain(&lists()) {
+        assert!(told.contains(missing), "{missing}: {told}");
+    }
+
+    for list in lists() {
+        folder.write(&list, RANGES);
+    }
+    // Random as one would make it, and each its own.
+    command.envs(variables.iter().enumerate().map(|(index, name)| (name, format!("{index:032x}"))));
+    let output = command.output().expect("the edgeshim binary starts");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && told.trim_end().ends_with("edgeshim.toml: fine"), "{told}");
+    assert!(!told.contains("00000000"), "{told}");
+}
+
+#[test]
 fn examples_of_later_releases_are_refused_by_name() {
     let told = told(&uncommented("#~ "));
-    for key in ["server.tls", "provider[0].tag_header", "provider[0].verify"] {
+    for key in ["server.tls", "provider[0].verify.client_cert"] {
         let start = format!(" {key}: ");
         assert!(told.iter().any(|line| line.contains(&start) && line.contains("later release")), "{key}: {told:#?}");
     }
-    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(told.len(), 2, "{told:#?}");
 }
 
 #[test]
@@ -157,11 +250,24 @@ fn effective_configuration_reads_back_as_itself() {
     let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
                max_request_body = \"1000B\"\n\
                [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
-    for text in [String::new(), uncommented("#: "), ETSY.to_owned(), odd.to_owned(), intake, own_pages] {
-        let settings = config::parse(&text, "edgeshim.toml", &folder()).expect("valid");
+    let (lists, examples) = examples();
+    for (text, folder) in [
+        (String::new(), folder()),
+        (examples, lists.to_path_buf()),
+        (ETSY.to_owned(), folder()),
+        (odd.to_owned(), folder()),
+        (intake, folder()),
+        (own_pages, folder()),
+    ] {
+        let settings = config::parse(&text, "edgeshim.toml", &folder).expect("valid");
         let again = toml::to_string(&settings.effective_json()).expect("TOML");
-        let again = config::parse(&again, "effective", &folder()).map_err(|problems| problems.to_string());
-        assert_eq!(again, Ok(settings));
+        // Who takes it over types each secret anew.
+        let again = again.split("\"***\"").enumerate().fold(String::new(), |text, (index, part)| match index {
+            0 => part.to_owned(),
+            _ => format!("{text}\"secret-{index}\"{part}"),
+        });
+        let again = config::parse(&again, "effective", &folder).map_err(|problems| problems.to_string());
+        assert_eq!(again.map(starred), Ok(starred(settings)));
     }
 }
 
@@ -174,6 +280,16 @@ fn secrets_are_in_no_output() {
     for shown in [format!("{settings:?}"), settings.effective_json().to_string()] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+    let (folder, text) = examples();
+    let settings = config::parse(&text, "edgeshim.toml", &folder).expect("valid");
+    for shown in [format!("{settings:?}"), settings.effective_json().to_string()] {
+        assert!(!shown.contains("SECRET-"), "{shown}");
+    }
+    assert_eq!(
+        settings.effective_json()["provider"][0]["verify"]["secret"],
+        serde_json::json!({ "header": "x-origin-secret", "values": ["***", "***"] })
+    );
+    assert_eq!(settings.effective_json()["provider"][1]["verify"]["g2o"]["keys"]["nonce1"], "***");
     for wrong in [
         "[admin]\ntoken = \"hunter 2\"",
         "[admin]\ntoken = [\"hunter2\"]",
@@ -223,7 +339,7 @@ fn file_that_is_no_utf8_is_one_problem_with_its_place() {
 
 /// One mistake a line: what stands in the file, and what its message has to name.
 #[rustfmt::skip] // a table reads by its rows
-const MISTAKES: [(&str, &str, &str, &str); 30] = [
+const MISTAKES: [(&str, &str, &str, &str); 39] = [
     // block, what is typed, the value as it is shown, a part of the remedy
     ("server", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8080\"]", "\"127.0.0.1:8080\"", "another address"),
     ("server", "workers = 513", "513", "from 0 to 512"),
@@ -252,13 +368,22 @@ const MISTAKES: [(&str, &str, &str, &str); 30] = [
     ("access_log", "output = \"stderr\"", "\"stderr\"", "write \"off\", \"stdout\" or file:PATH"),
     ("provider", "name = \"other\"", "\"other\"", "write another"),
     ("provider", "preset = \"fastley\"", "\"fastley\"", "did you mean \"fastly\"?"),
+    ("provider", "tag_header = \"Cache Tag\"", "\"Cache Tag\"", "for example \"Cache-Tag\""),
+    ("provider", "verify.require = \"both\"", "\"both\"", "write one of \"any\", \"all\""),
+    ("provider", "verify.secret.header = \"Host\"", "***", "write one that only your CDNs set, as \"X-Origin-Secret\""),
+    ("provider", "verify.secret.values = [\"env:EDGESHIM_UNSET\"]", "\"env:EDGESHIM_UNSET\"", "set \"EDGESHIM_UNSET\""),
+    ("provider", "verify.addresses = [\"0.0.0.0/0\"]", "\"0.0.0.0/0\"", "write the networks that the CDN pulls from"),
+    ("provider", "verify.client_cert.san = [\"192.0.2.1\"]", "\"192.0.2.1\"", "for example \"*.cdn.example\""),
+    ("provider", "verify.client_cert.sha256 = [\"9f86\"]", "\"9f86\"", "write its 64 hexadecimal digits"),
+    ("provider", "verify.g2o.keys = { \"a b\" = \"hunter2\" }", "***", "for example nonce1 = \"env:G2O_KEY\""),
+    ("provider", "verify.g2o.versions = [6]", "6", "from 1 to 5"),
     ("class", "path = [\"images/*.png\"]", "\"images/*.png\"", "write \"/images/*.png\""),
     ("class", "cache = { mode = \"keep\", ttl = \"7d\" }", "\"7d\"", "write mode = \"override\" or \"default\""),
     ("class", "whoopsie = \"sometimes\"", "\"sometimes\"", "write one of \"auto\", \"always\", \"never\""),
 ];
 
 #[test]
-fn thirty_mistakes_give_thirty_messages_with_key_value_and_remedy() {
+fn mistakes_give_as_many_messages_with_key_value_and_remedy() {
     let mut text = String::new();
     let mut expected = Vec::new();
     let mut before = "";
@@ -278,7 +403,7 @@ fn thirty_mistakes_give_thirty_messages_with_key_value_and_remedy() {
         expected.push((text.lines().count(), key, value, remedy));
     }
     let told = told(&text);
-    assert_eq!(told.len(), 30, "{told:#?}");
+    assert_eq!(told.len(), MISTAKES.len(), "{told:#?}");
     for ((line, key, value, remedy), told) in expected.into_iter().zip(&told) {
         assert!(told.starts_with(&format!("edgeshim.toml:{line}: ")), "{line} {key}: {told}");
         let (_, rest) = told.split_once(key).unwrap_or_else(|| panic!("{key}: {told}"));
@@ -350,14 +475,15 @@ proptest! {
         example in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, piece()), 1..4),
     ) {
-        let mut text: Vec<char> = if example { uncommented("#: ") } else { uncommented("#~ ") }.chars().collect();
+        let (folder, live) = examples();
+        let mut text: Vec<char> = if example { live } else { uncommented("#~ ") }.chars().collect();
         for (at, length, piece) in edits {
             let at = at.index(text.len() + 1);
             let end = (at + length).min(text.len());
             text.splice(at..end, piece.chars());
         }
         let text: String = text.into_iter().collect();
-        if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder()) {
+        if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder) {
             for problem in &problems {
                 prop_assert!(!problem.to_string().contains(char::is_control));
             }
@@ -367,14 +493,15 @@ proptest! {
     #[test]
     fn any_value_under_any_key_is_told_or_taken(key in 0..200_usize, value in piece()) {
         // One assignment of the reference at a time gets another value.
-        let mut lines: Vec<String> = uncommented("#: ").lines().map(str::to_owned).collect();
+        let (folder, text) = examples();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let live = |at: &usize| lines[*at].contains(" = ") && !lines[*at].starts_with('#');
         let assignments: Vec<usize> = (0..lines.len()).filter(live).collect();
         let at = assignments[key % assignments.len()];
         let name = lines[at].split(" = ").next().unwrap_or_default().to_owned();
         lines[at] = format!("{name} = {value}");
-        _ = config::parse(&lines.join("\n"), "edgeshim.toml", &folder());
+        _ = config::parse(&lines.join("\n"), "edgeshim.toml", &folder);
         lines[at] = format!("{name} = {value:?}");
-        _ = config::parse(&lines.join("\n"), "edgeshim.toml", &folder());
+        _ = config::parse(&lines.join("\n"), "edgeshim.toml", &folder);
     }
 }

@@ -1,7 +1,6 @@
 //! The blocks of the file, one function each: which keys it has, of which kind, within which bounds, and what cannot
 //! stand together.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +8,16 @@ use super::classes;
 use super::file::{Checked, Read, Section};
 use super::later;
 use super::net::{self, Claimed};
+use super::providers;
 use super::scalar::{duration, seconds, secret, size, size_text, timeout};
 use super::settings::{
-    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider, Rum, Server,
-    Settings, Whoopsie,
+    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Rum, Server, Settings,
+    Whoopsie,
 };
 use super::statuses::StatusSet;
-use super::words::{closest, header_name, label, locale, media_type, one_of, quote};
+use super::words::{has_meaning, header_name, label, locale, media_type, one_of, quote};
 use crate::intake::country::Countries;
 use crate::pages::{PageFiles, PageFilesError};
-use crate::wire::names;
 
 /// The longest site name, in bytes; it stands in a heading.
 const MAX_SITE_NAME_BYTES: usize = 200;
@@ -30,12 +29,13 @@ const TEN_MILLION: i64 = 10_000_000;
 pub(super) fn settings(mut root: Section<'_>) -> Settings {
     let mut claimed = Claimed::default();
     let beacon = beacon(root.block("beacon"));
+    let identity = identity(root.block("identity"));
     let settings = Settings {
         server: server(root.block("server"), &mut claimed),
         admin: admin(root.block("admin"), &mut claimed),
         origin: origin(root.block("origin")),
-        identity: identity(root.block("identity")),
-        providers: providers(bounded(&mut root, "provider")),
+        providers: providers::providers(bounded(&mut root, "provider"), &identity.header),
+        identity,
         classes: classes::classes(bounded(&mut root, "class")),
         gzip: gzip(root.block("gzip")),
         whoopsie: whoopsie(root.block("whoopsie")),
@@ -181,20 +181,7 @@ fn identity(mut block: Section<'_>) -> Identity {
         header: block.text("header", "\"X-CDN-Provider\"", default.header, |text| {
             let name = header_name(text)?;
             // A provider's name in one of these would break the message or be dropped with it.
-            let taken = [
-                names::HOST,
-                names::CONNECTION,
-                names::CONTENT_LENGTH,
-                names::TRANSFER_ENCODING,
-                names::TE,
-                names::TRAILER,
-                names::UPGRADE,
-                names::AUTHORIZATION,
-                names::COOKIE,
-                names::VIA,
-                names::FORWARDED,
-            ];
-            if taken.contains(&name) {
+            if has_meaning(&name) {
                 return Err("is a field with a meaning of its own; write one that only the CDNs set, \
                      for example \"X-CDN-Provider\""
                     .to_owned());
@@ -207,47 +194,6 @@ fn identity(mut block: Section<'_>) -> Identity {
     };
     block.finish();
     identity
-}
-
-fn providers(blocks: Vec<Section<'_>>) -> Vec<Provider> {
-    const EXAMPLE: &str = "\"fastly\"";
-    let mut taken = HashSet::new();
-    let mut providers = Vec::with_capacity(blocks.len());
-    for mut block in blocks {
-        let name = block.read("name", EXAMPLE, |text| {
-            let name = label(text, &["none", "other", "unverified"], EXAMPLE)?;
-            if !taken.insert(name.clone()) {
-                return Err("is a name that an earlier provider has; write another, or merge the two blocks".to_owned());
-            }
-            Ok(name)
-        });
-        if let Read::Absent = name {
-            block.missing(
-                "name",
-                format!("is missing; write name = {EXAMPLE}, as the CDN says it in the identity field"),
-            );
-        }
-        let name = name.or(String::new());
-        let preset = block.read("preset", EXAMPLE, preset);
-        let preset = preset.good().unwrap_or_else(|| preset_of(&name).unwrap_or("generic")).to_owned();
-        later::provider(&mut block);
-        block.finish();
-        providers.push(Provider { name, preset, tag_header: None, verify: None });
-    }
-    providers
-}
-
-fn preset(text: &str) -> Checked<&'static str> {
-    preset_of(text).ok_or_else(|| {
-        let hint = closest(text, &Provider::PRESETS)
-            .map(|meant| format!(" (did you mean {}?)", quote(meant)))
-            .unwrap_or_default();
-        format!("is no preset{hint}; write one of {}", Provider::PRESETS.join(", "))
-    })
-}
-
-fn preset_of(name: &str) -> Option<&'static str> {
-    Provider::PRESETS.into_iter().find(|preset| *preset == name)
 }
 
 fn gzip(mut block: Section<'_>) -> Gzip {
@@ -408,4 +354,20 @@ fn access_log(mut block: Section<'_>) -> AccessLog {
     };
     block.finish();
     access_log
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    #[test]
+    fn identity_field_is_none_with_a_meaning() {
+        for taken in ["X-Akamai-G2O-Auth-Data", "X-Akamai-G2O-Auth-Sign", "If-Match", "Cookie"] {
+            let text = format!("[identity]\nheader = \"{taken}\"\n");
+            let told = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();
+            assert!(told.lines().count() == 1 && told.contains("write one that only the CDNs set"), "{taken}: {told}");
+        }
+    }
 }

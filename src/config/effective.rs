@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::classes::MODES;
 use super::scalar::{duration_text, size_text};
-use super::settings::{LogFormat, LogOutput, OnDoubt, Settings};
+use super::settings::{AddressSource, LogFormat, LogOutput, OnDoubt, Provider, Settings, Verify};
+use super::verify::REQUIRE;
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule, WhoopsieMode};
 
 impl Settings {
@@ -64,12 +65,8 @@ impl Settings {
                 },
             },
         });
-        let providers = self
-            .providers
-            .iter()
-            .map(|provider| json!({ "name": provider.name, "preset": provider.preset, "tag_header": "" }));
         if let Some(whole) = whole.as_object_mut() {
-            whole.insert("provider".to_owned(), providers.collect());
+            whole.insert("provider".to_owned(), self.providers.iter().map(provider).collect());
             whole.insert("class".to_owned(), self.classes.iter().map(class).collect());
         }
         whole
@@ -120,6 +117,44 @@ fn doubt(on_doubt: OnDoubt) -> &'static str {
         OnDoubt::Count => "count",
         OnDoubt::Reject => "reject",
     }
+}
+
+fn provider(provider: &Provider) -> Value {
+    let mut keys = Map::new();
+    keys.insert("name".to_owned(), json!(provider.name));
+    keys.insert("preset".to_owned(), json!(provider.preset));
+    keys.insert("tag_header".to_owned(), json!(provider.tag_header.as_ref().map_or("", |field| field.as_str())));
+    if let Some(proofs) = &provider.verify {
+        keys.insert("verify".to_owned(), verify(proofs));
+    }
+    Value::Object(keys)
+}
+
+/// The proofs; those that are not asked are left out, as they must be in the file.
+fn verify(proofs: &Verify) -> Value {
+    let mut keys = Map::new();
+    let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(word, _)| word);
+    keys.insert("require".to_owned(), json!(require));
+    if let Some(secret) = &proofs.secret {
+        // Secrets write themselves as stars.
+        keys.insert("secret".to_owned(), json!({ "header": secret.field.as_str(), "values": secret.values }));
+    }
+    if !proofs.addresses.is_empty() {
+        let typed = |source: &AddressSource| match source {
+            AddressSource::Network(network) => network.to_string(),
+            AddressSource::File(path) => format!("file:{}", path.display()),
+        };
+        keys.insert("addresses".to_owned(), proofs.addresses.iter().map(typed).collect());
+    }
+    if let Some(rule) = &proofs.client_cert {
+        let hex = |sha256: &[u8; 32]| sha256.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let sha256 = rule.sha256.iter().map(hex).collect::<Vec<_>>();
+        keys.insert("client_cert".to_owned(), json!({ "san": rule.san, "sha256": sha256 }));
+    }
+    if let Some(g2o) = &proofs.g2o {
+        keys.insert("g2o".to_owned(), json!({ "keys": g2o.keys, "versions": g2o.versions }));
+    }
+    Value::Object(keys)
 }
 
 fn class(rule: &ClassRule) -> Value {

@@ -102,6 +102,11 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
+    /// Whether something stands under its name, a block or not.
+    pub(super) fn is_typed(&self) -> bool {
+        self.line.is_some()
+    }
+
     /// A text that `check` turns into its type. `example` is what messages show, as it would be typed.
     pub(super) fn read<T>(
         &mut self,
@@ -183,20 +188,24 @@ impl<'f> Section<'f> {
         if values.len() == array.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// A list of whole numbers within `range`.
-    pub(super) fn integers(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Vec<i64> {
-        let Some(item) = self.take(name) else { return Vec::new() };
+    /// A list of whole numbers within `range`, where it matters whether the key is there.
+    pub(super) fn read_integers<T: TryFrom<i64>>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<i64>,
+    ) -> Read<Vec<T>> {
+        let Some(item) = self.take(name) else { return Read::Absent };
         let DeValue::Array(array) = item.value else {
             self.wrong_type(&item, "a list belongs", &format!("[{}]", range.end()));
-            return Vec::new();
+            return Read::Bad;
         };
         let mut values = Vec::with_capacity(array.len());
         for (index, entry) in array.iter().enumerate() {
             let line = Some(self.file.line(entry.span().start));
             let entry = Item { key: format!("{}[{index}]", item.key), line, value: entry.get_ref() };
-            values.extend(self.check_integer(&entry, &range));
+            values.extend(self.check_integer(&entry, &range).and_then(|value| T::try_from(value).ok()));
         }
-        values
+        if values.len() == array.len() { Read::Good(values) } else { Read::Bad }
     }
 
     /// A block of texts under names that the operator chose; both are checked.
@@ -207,34 +216,48 @@ impl<'f> Section<'f> {
         check_name: impl Fn(&str) -> Checked<String>,
         check: impl Fn(&str) -> Checked<T>,
     ) -> BTreeMap<String, T> {
-        let mut values = BTreeMap::new();
-        let Some(item) = self.take(name) else { return values };
+        self.read_map(name, example, check_name, check).or(BTreeMap::new())
+    }
+
+    /// As [`Section::map`], where it matters whether the key is there.
+    pub(super) fn read_map<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        check_name: impl Fn(&str) -> Checked<String>,
+        check: impl Fn(&str) -> Checked<T>,
+    ) -> Read<BTreeMap<String, T>> {
+        let Some(item) = self.take(name) else { return Read::Absent };
         let DeValue::Table(table) = item.value else {
             self.wrong_type(&item, "a block belongs", &format!("{{ {example} }}"));
-            return values;
+            return Read::Bad;
         };
         let value_example = example.rsplit(" = ").next().unwrap_or(example);
+        let mut values = BTreeMap::new();
         for (typed, value) in table {
             let line = Some(self.file.line(typed.span().start));
-            let entry = Item { key: format!("{}.{}", item.key, quote(typed.get_ref())), line, value: value.get_ref() };
             let name = check_name(typed.get_ref());
+            let key = match &name {
+                Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
+                // What is no name may be a secret that went astray, and is told with care.
+                Err(said) => {
+                    let typed = DeValue::String(typed.get_ref().as_ref().into());
+                    self.file.report(item.key.clone(), line, shown(&item.key, &typed), said.clone());
+                    item.key.clone()
+                }
+            };
+            let entry = Item { key, line, value: value.get_ref() };
             let value = self.check_text(&entry, value_example, &check);
-            match (name, value) {
-                (Err(said), _) => {
-                    self.file.report(item.key.clone(), line, quote(typed.get_ref()), said);
-                }
-                (Ok(name), Read::Good(value)) => {
-                    if values.insert(name, value).is_some() {
-                        self.complain(
-                            &entry,
-                            "stands under a name that is there twice but for its case; keep one of them".to_owned(),
-                        );
-                    }
-                }
-                (Ok(_), _) => {}
+            if let (Ok(name), Read::Good(value)) = (name, value)
+                && values.insert(name, value).is_some()
+            {
+                self.complain(
+                    &entry,
+                    "stands under a name that is there twice but for its case; keep one of them".to_owned(),
+                );
             }
         }
-        values
+        if values.len() == table.len() { Read::Good(values) } else { Read::Bad }
     }
 
     /// The block `[name]`.

@@ -1,13 +1,11 @@
 //! Keys whose feature a later release brings, all in one place so that they are easily lifted.
 //!
 //! They are read and type-checked as the contract has them, and may stand at their defaults. Anything else is
-//! refused: an operator who configured a proof or a certificate must not believe that it works because nobody
-//! complained.
+//! refused: an operator who configured a certificate must not believe that it works because nobody complained.
 
 use super::file::{Checked, Section};
-use super::net::{listen, local_path, network, strip_scheme};
+use super::net::{listen, local_path, strip_scheme};
 use super::scalar::size;
-use super::words::{header_name, one_of};
 
 /// Any text; a check like the others, though nothing fails it.
 #[expect(clippy::unnecessary_wraps, reason = "it stands where a check is asked for")]
@@ -62,31 +60,10 @@ pub(super) fn origin(origin: &mut Section<'_>) {
     tls.finish();
 }
 
-/// `tag_header` and `[provider.verify]`.
-pub(super) fn provider(provider: &mut Section<'_>) {
-    empty(provider, "tag_header", "the translation of cache tags");
-    let mut verify = provider.block("verify");
-    verify.text("require", "\"any\"", (), |text| one_of(text, &[("any", ()), ("all", ())]));
-    let mut secret = verify.block("secret");
-    secret.text("header", "\"X-Origin-Secret\"", (), |text| header_name(text).map(|_| ()));
-    secret.list("values", "\"env:FASTLY_SECRET\"", Vec::new(), any);
-    secret.finish();
-    verify.list("addresses", "\"151.101.0.0/16\"", Vec::new(), |text| {
-        if text.starts_with("file:") { Ok(()) } else { network(text).map(|_| ()) }
-    });
-    let mut client_cert = verify.block("client_cert");
-    client_cert.list("san", "\"*.fastly.example\"", Vec::new(), any);
-    client_cert.list("sha256", "\"9f86d081…\"", Vec::new(), any);
-    client_cert.finish();
-    let mut g2o = verify.block("g2o");
-    g2o.map("keys", "nonce1 = \"env:G2O_KEY\"", |name| Ok(name.to_owned()), any);
-    g2o.integers("versions", 1..=5);
-    g2o.finish();
-    if verify.is_present() {
-        let message = "asks for proofs, which come with a later release";
-        verify.reject_block(format!("{message}; take the block out, and let only this CDN's addresses reach the shim"));
-    }
-    verify.finish();
+/// A client certificate that is right in itself.
+pub(super) fn client_cert(client_cert: &Section<'_>) {
+    client_cert
+        .reject_block("needs server.tls.client_ca, and HTTPS comes with a later release; leave it out until then");
 }
 
 /// `[edge_logs]`.

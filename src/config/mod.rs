@@ -1,8 +1,8 @@
 //! From the operator's file to settings that cannot be wrong.
 //!
-//! The way of a file: `file` reads TOML and hands out keys one by one, `blocks` and `classes` turn each key into
-//! its type or into a [`Problem`], and `settings` is what comes out. Every problem of a file is reported at once,
-//! because an operator who mends one mistake a run is soon an angry one. `check`, start and reload all come through
+//! The way of a file: `file` reads TOML and hands out keys one by one, `blocks`, `classes`, `providers` and `verify` turn
+//! each key into its type or into a [`Problem`], and `settings` is what comes out. Every problem of a file is reported at
+//! once, because an operator who mends one mistake a run is soon an angry one. `check`, start and reload all come through
 //! [`load`].
 
 use std::fs::File;
@@ -16,10 +16,12 @@ mod file;
 mod later;
 mod net;
 mod problems;
+mod providers;
 mod scalar;
 mod settings;
 mod shown;
 mod statuses;
+mod verify;
 mod words;
 
 pub use problems::{Problem, Problems};

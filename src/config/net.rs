@@ -108,7 +108,7 @@ pub(super) fn network(text: &str) -> Checked<IpNet> {
 }
 
 /// A host name, an IPv4 address, or an IPv6 address in brackets; in lower case.
-fn host_name(text: &str) -> Option<String> {
+pub(super) fn host_name(text: &str) -> Option<String> {
     if let Some(inner) = text.strip_prefix('[') {
         return inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|ip| format!("[{ip}]"));
     }

@@ -43,7 +43,7 @@ pub(super) fn secret(text: &str, folder: &Path) -> Checked<Option<Secret>> {
         text.to_owned()
     };
     if found.is_empty() {
-        return Err("names something empty; put the secret there, or write \"\" for none".to_owned());
+        return Err("names something empty; put the secret there, or name another place".to_owned());
     }
     // It travels in a header field, where nothing else can stand.
     if !found.bytes().all(|b| b.is_ascii_graphic()) {

@@ -5,6 +5,7 @@ use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderName;
 
 use super::file::Checked;
+use crate::wire::names;
 
 /// Longest provider, class or beacon source name, in bytes: it becomes a metric label.
 const MAX_LABEL_BYTES: usize = 64;
@@ -85,6 +86,74 @@ pub(super) fn header_name(text: &str) -> Checked<HeaderName> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
         "is no header field name; write letters, digits and \"-\", for example \"X-CDN-Provider\"".to_owned()
     })
+}
+
+/// Whether a field means something to HTTP, to CDNs or to edgeshim itself, in a request or an answer: what an operator may name freely
+/// must be none of these, since it is taken out or written anew.
+pub(super) fn has_meaning(name: &HeaderName) -> bool {
+    const FAMILIES: [&str; 7] = ["accept-", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-"];
+    let single: [&HeaderName; 54] = [
+        // Framing, the target, and the connection.
+        &names::HOST,
+        &names::CONNECTION,
+        &names::KEEP_ALIVE,
+        &names::TE,
+        &names::TRAILER,
+        &names::TRANSFER_ENCODING,
+        &names::UPGRADE,
+        &names::HTTP2_SETTINGS,
+        &names::EXPECT,
+        &names::MAX_FORWARDS,
+        // Who asks, and by which way.
+        &names::AUTHORIZATION,
+        &names::COOKIE,
+        &names::FORWARDED,
+        &names::VIA,
+        &names::CDN_LOOP,
+        &names::X_REQUEST_ID,
+        &names::TRACEPARENT,
+        &names::TRACESTATE,
+        &names::USER_AGENT,
+        &names::REFERER,
+        &names::ORIGIN,
+        &names::X_AKAMAI_G2O_AUTH_DATA,
+        &names::X_AKAMAI_G2O_AUTH_SIGN,
+        // What is asked.
+        &names::ACCEPT,
+        &names::RANGE,
+        &names::CACHE_CONTROL,
+        &names::PRAGMA,
+        &names::PRIORITY,
+        // What is answered.
+        &names::AGE,
+        &names::ALLOW,
+        &names::DATE,
+        &names::DIGEST,
+        &names::REPR_DIGEST,
+        &names::ETAG,
+        &names::EXPIRES,
+        &names::GRPC_STATUS,
+        &names::LAST_MODIFIED,
+        &names::LINK,
+        &names::LOCATION,
+        &names::RETRY_AFTER,
+        &names::SERVER,
+        &names::SERVER_TIMING,
+        &names::SET_COOKIE,
+        &names::STRICT_TRANSPORT_SECURITY,
+        &names::VARY,
+        &names::WWW_AUTHENTICATE,
+        // Who may keep it, said to one kind of cache.
+        &names::CDN_CACHE_CONTROL,
+        &names::CLOUDFLARE_CDN_CACHE_CONTROL,
+        &names::SURROGATE_CONTROL,
+        &names::EDGE_CONTROL,
+        &names::AKAMAI_CACHE_CONTROL,
+        &names::NETLIFY_CDN_CACHE_CONTROL,
+        &names::VERCEL_CDN_CACHE_CONTROL,
+        &names::X_ACCEL_EXPIRES,
+    ];
+    FAMILIES.iter().any(|family| name.as_str().starts_with(family)) || single.contains(&name)
 }
 
 /// A language tag in BCP 47's outer form, as `pt-BR` or `zh-Hant`; whether there are pages for it is not known here.

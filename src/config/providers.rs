@@ -1,0 +1,162 @@
+//! The `[[provider]]` blocks: which CDNs pull, and where each reads cache tags. What proves them is `verify`'s.
+
+use std::collections::HashSet;
+
+use http::HeaderName;
+
+use super::file::{Checked, Read, Section};
+use super::settings::Provider;
+use super::verify::{Secrets, verify};
+use super::words::{closest, has_meaning, header_name, label, quote};
+
+/// Reads every provider. `identity` is the field in which they say their names.
+pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName) -> Vec<Provider> {
+    const EXAMPLE: &str = "\"fastly\"";
+    let mut taken = HashSet::new();
+    let mut secrets = Secrets::default();
+    let mut providers = Vec::with_capacity(blocks.len());
+    for mut block in blocks {
+        let name = block.read("name", EXAMPLE, |text| {
+            let name = label(text, &["none", "other", "unverified"], EXAMPLE)?;
+            if !taken.insert(name.clone()) {
+                return Err("is a name that an earlier provider has; write another, or merge the two blocks".to_owned());
+            }
+            Ok(name)
+        });
+        if let Read::Absent = name {
+            block.missing(
+                "name",
+                format!("is missing; write name = {EXAMPLE}, as the CDN says it in the identity field"),
+            );
+        }
+        let name = name.or(String::new());
+        let preset = match block.read("preset", EXAMPLE, preset) {
+            Read::Absent => Some(preset_of(&name).unwrap_or("generic")),
+            typed => typed.good(),
+        };
+        let tag_header = block.text("tag_header", "\"Cache-Tag\"", None, |text| tag_header(text, preset));
+        secrets.next_provider(&name);
+        let verify = verify(block.block("verify"), identity, &mut secrets);
+        block.finish();
+        providers.push(Provider { name, preset: preset.unwrap_or("generic").to_owned(), tag_header, verify });
+    }
+    providers
+}
+
+fn preset(text: &str) -> Checked<&'static str> {
+    preset_of(text).ok_or_else(|| {
+        let hint = closest(text, &Provider::PRESETS)
+            .map(|meant| format!(" (did you mean {}?)", quote(meant)))
+            .unwrap_or_default();
+        format!("is no preset{hint}; write one of {}", Provider::PRESETS.join(", "))
+    })
+}
+
+fn preset_of(name: &str) -> Option<&'static str> {
+    Provider::PRESETS.into_iter().find(|preset| *preset == name)
+}
+
+/// Where a preset's CDN reads cache tags.
+enum TagField {
+    /// In this field and no other.
+    Own(&'static str),
+    /// Nowhere.
+    Nowhere,
+    /// Where the operator says, at the CDN and here.
+    Named,
+}
+
+fn tag_field(preset: &str) -> TagField {
+    match preset {
+        "fastly" => TagField::Own("Surrogate-Key"),
+        "cloudflare" | "google" | "keycdn" => TagField::Own("Cache-Tag"),
+        "akamai" => TagField::Own("Edge-Cache-Tag"),
+        "bunny" => TagField::Own("CDN-Tag"),
+        "azure" => TagField::Nowhere,
+        _ => TagField::Named,
+    }
+}
+
+/// `preset` is none where it could not be read; then any field may be right.
+fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match preset.map(tag_field) {
+        Some(TagField::Own(field)) => {
+            return Err(format!(
+                "names a field for tags, but this CDN reads them in {field} alone, where they are put without being \
+                 told; take the key out"
+            ));
+        }
+        Some(TagField::Nowhere) => {
+            return Err("names a field for tags, but this CDN reads none; take the key out".to_owned());
+        }
+        Some(TagField::Named) | None => {}
+    }
+    let name = header_name(text)
+        .map_err(|_| "is no header field name; write the one that the CDN was told, for example \"Cache-Tag\"")?;
+    if has_meaning(&name) {
+        return Err("is a field with a meaning of its own; write the one that the CDN was told to read tags in, \
+             for example \"Cache-Tag\""
+            .to_owned());
+    }
+    Ok(Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Settings, parse};
+
+    fn read(text: &str) -> Result<Settings, String> {
+        parse(text, "e.toml", Path::new(".")).map_err(|problems| problems.to_string())
+    }
+
+    fn told(text: &str) -> Vec<String> {
+        read(text).map_or_else(|said| said.lines().map(str::to_owned).collect(), |_| Vec::new())
+    }
+
+    #[test]
+    fn tag_field_is_named_only_where_the_operator_names_it() {
+        for preset in ["cloudfront", "imperva", "cdn77", "gcore", "edgecast", "rfc9213", "generic"] {
+            let settings =
+                read(&format!("[[provider]]\nname = \"{preset}\"\ntag_header = \"X-Tags\"\n")).expect("valid");
+            assert_eq!(settings.providers[0].tag_header.as_ref().map(HeaderName::as_str), Some("x-tags"));
+        }
+        for (preset, remedy) in [
+            ("fastly", "in Surrogate-Key alone"),
+            ("cloudflare", "in Cache-Tag alone"),
+            ("google", "in Cache-Tag alone"),
+            ("keycdn", "in Cache-Tag alone"),
+            ("akamai", "in Edge-Cache-Tag alone"),
+            ("bunny", "in CDN-Tag alone"),
+            ("azure", "this CDN reads none"),
+        ] {
+            let block = format!("[[provider]]\nname = \"mine\"\npreset = \"{preset}\"\n");
+            let said = told(&format!("{block}tag_header = \"X-Tags\"\n"));
+            assert!(
+                said.len() == 1 && said[0].contains(remedy) && said[0].contains("take the key out"),
+                "{preset}: {said:?}"
+            );
+            assert_eq!(told(&format!("{block}tag_header = \"\"\n")), [""; 0]);
+        }
+        for bad in
+            ["X Tags", "Cache-Control", "Content-Length", "Set-Cookie", "Surrogate-Control", "X-Akamai-G2O-Auth-Data"]
+        {
+            let said = told(&format!("[[provider]]\nname = \"mine\"\ntag_header = \"{bad}\"\n"));
+            assert!(said.len() == 1 && said[0].contains("for example \"Cache-Tag\""), "{bad}: {said:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_panic(text in any::<String>()) {
+            let _ = (preset(&text), tag_header(&text, None), tag_header(&text, Some("imperva")));
+        }
+    }
+}

@@ -1,0 +1,650 @@
+//! The `[provider.verify]` blocks: what proves that a pull comes from the CDN that it names. Nothing here shows a secret.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use http::HeaderName;
+
+use super::file::{Checked, Read, Section};
+use super::later;
+use super::net;
+use super::scalar::secret;
+use super::settings::{AddressSource, Verify};
+use super::words::{has_meaning, header_name, one_of, quote};
+use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
+use crate::wire::names;
+use crate::wire::secret::Secret;
+
+/// The most secrets of one provider: each is compared for each of its pulls, and a rotation has two.
+const MAX_SECRETS: usize = 16;
+/// The longest nonce of G2O, in bytes.
+const MAX_NONCE_BYTES: usize = 64;
+/// The version of G2O where none is named: HMAC-SHA256. 1 to 4 are MD5 and SHA-1.
+const G2O_VERSION: u8 = 5;
+
+/// The words for `require`.
+pub(super) const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
+
+/// Where a secret is looked for.
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    Field(HeaderName),
+    Nonce(String),
+}
+
+/// The secrets of all providers so far. Two that share one could each be taken for the other.
+#[derive(Default)]
+pub(super) struct Secrets {
+    /// Whose each is, as a position among `names`.
+    taken: HashMap<(Place, String), usize>,
+    names: Vec<String>,
+}
+
+impl Secrets {
+    /// What is claimed from now on is this provider's.
+    pub(super) fn next_provider(&mut self, name: &str) {
+        self.names.push(name.to_owned());
+    }
+
+    /// Claims a secret for the latest provider, or names the one whose it is.
+    fn claim(&mut self, place: Place, secret: &Secret) -> Result<(), String> {
+        let latest = self.names.len();
+        let owner = *self.taken.entry((place, secret.expose().to_owned())).or_insert(latest);
+        if owner == latest {
+            return Ok(());
+        }
+        match self.names.get(owner - 1) {
+            Some(name) if !name.is_empty() => Err(quote(name)),
+            _ => Err("an earlier provider".to_owned()),
+        }
+    }
+}
+
+/// `[provider.verify]`; none where it is not there or wrong.
+pub(super) fn verify(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Secrets) -> Option<Verify> {
+    let require = block.text("require", "\"any\"", Require::default(), |text| one_of(text, &REQUIRE));
+    let secret = secret_field(block.block("secret"), identity, secrets);
+    let addresses = addresses(&mut block);
+    let client_cert = client_cert(block.block("client_cert"));
+    let g2o = g2o(block.block("g2o"), secrets);
+    if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
+        (block.is_present(), &secret, &addresses, &client_cert, &g2o)
+    {
+        let message = "asks for no proof; write one, for example \
+                       secret = { header = \"X-Origin-Secret\", values = [\"env:ORIGIN_SECRET\"] } or \
+                       addresses = [\"151.101.0.0/16\"], or take the block out, and the CDN is believed by name";
+        block.reject_block(message);
+    }
+    let verify = Verify {
+        require,
+        secret: secret.good(),
+        addresses: addresses.or(Vec::new()),
+        client_cert: client_cert.good(),
+        g2o: g2o.good(),
+    };
+    let present = block.is_present();
+    block.finish();
+    present.then_some(verify)
+}
+
+fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Secrets) -> Read<SecretField> {
+    const HEADER: &str = "\"X-Origin-Secret\"";
+    const VALUE: &str = "\"env:ORIGIN_SECRET\"";
+    if !block.is_typed() {
+        return Read::Absent;
+    }
+    let folder = block.folder();
+    let field = block.read("header", HEADER, |text| {
+        // The value itself is not shown: where a secret was typed in its place, this is where it would come out.
+        let Ok(name) = header_name(text) else {
+            return Err(format!("is no header field name; write the one that the CDN was told to add, as {HEADER}"));
+        };
+        let said = if name == *identity || name == names::X_CDN_PROVIDER {
+            "says who pulls, and everybody may know that"
+        } else if has_meaning(&name) {
+            "has a meaning of its own, and would be taken out of every request"
+        } else {
+            return Ok(name);
+        };
+        Err(format!("names a field ({}) that {said}; write one that only your CDNs set, as {HEADER}", quote(text)))
+    });
+    let values = block.read_list("values", VALUE, |text| {
+        let secret = some_secret(text, folder, VALUE)?;
+        if let Read::Good(field) = &field {
+            secrets
+                .claim(Place::Field(field.clone()), &secret)
+                .map_err(|owner| format!("is also {owner}'s secret; each CDN needs one of its own"))?;
+        }
+        Ok(secret)
+    });
+    if block.is_present() {
+        if let Read::Absent = field {
+            block.missing("header", format!("is missing; write header = {HEADER}, the field that holds the secret"));
+        }
+        match &values {
+            Read::Absent => block.missing("values", format!("is missing; write values = [{VALUE}]")),
+            Read::Good(values) if values.is_empty() => {
+                block.reject("values", format!("holds no secret; write values = [{VALUE}]"));
+            }
+            Read::Good(values) if values.len() > MAX_SECRETS => {
+                let message = format!("holds {} secrets; write at most {MAX_SECRETS}", values.len());
+                block.reject("values", format!("{message}, of which a rotation needs two"));
+            }
+            Read::Good(_) | Read::Bad => {}
+        }
+    }
+    block.finish();
+    match (field, values) {
+        (Read::Good(field), Read::Good(values)) => Read::Good(SecretField { field, values }),
+        _ => Read::Bad,
+    }
+}
+
+fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
+    secret(text, folder)?.ok_or_else(|| format!("is no secret; write one or where it is, for example {example}"))
+}
+
+fn addresses(block: &mut Section<'_>) -> Read<Vec<AddressSource>> {
+    const EXAMPLE: &str = "\"151.101.0.0/16\"";
+    let folder = block.folder();
+    let addresses = block.read_list("addresses", EXAMPLE, |text| {
+        if let Some(path) = text.strip_prefix("file:") {
+            return address_file(path, folder).map(AddressSource::File);
+        }
+        let network = net::network(text).map_err(|_| {
+            format!("is no network and no file; write an address, a CIDR such as {EXAMPLE}, or file:PATH")
+        })?;
+        if network.prefix_len() == 0 {
+            return Err(format!(
+                "is every address and proves nothing; write the networks that the CDN pulls from, for example {EXAMPLE}"
+            ));
+        }
+        Ok(AddressSource::Network(network))
+    });
+    if let Read::Good(list) = &addresses
+        && list.is_empty()
+    {
+        let message = "names no address, so that nobody could prove anything";
+        block.reject("addresses", format!("{message}; write networks, for example {EXAMPLE}, or take the key out"));
+    }
+    addresses
+}
+
+/// A list in a file, which has to be readable now.
+fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
+    const EXAMPLE: &str = "for example \"file:ranges/fastly.json\"";
+    if path.is_empty() || path.contains(char::is_control) {
+        return Err(format!("names no file; write file:PATH, {EXAMPLE}"));
+    }
+    let path = folder.join(path);
+    // THE CALL SITE of crate::intake::ranges::open: until it is there, only that there is a file to be opened. Asked first what it is,
+    // since opening a pipe would wait for somebody to write.
+    match std::fs::metadata(&path) {
+        Ok(found) if !found.is_file() => Err(format!("is no plain file; name the file that holds the list, {EXAMPLE}")),
+        found => match found.and_then(|_| File::open(&path)) {
+            Ok(_) => Ok(path),
+            Err(error) => {
+                let path = quote(&path.display().to_string());
+                Err(format!(
+                    "cannot be read from {path} ({error}); name a file that exists and that this user may read"
+                ))
+            }
+        },
+    }
+}
+
+fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
+    if !block.is_typed() {
+        return Read::Absent;
+    }
+    let san = block.read_list("san", "\"*.cdn.example\"", certificate_name);
+    let sha256 = block.read_list("sha256", "\"9f86d081…\"", fingerprint);
+    let rule = match (san, sha256) {
+        (Read::Bad, _) | (_, Read::Bad) => None,
+        (san, sha256) => Some(CertificateRule { san: san.or(Vec::new()), sha256: sha256.or(Vec::new()) }),
+    };
+    if block.is_present()
+        && let Some(rule) = &rule
+    {
+        if rule.san.is_empty() && rule.sha256.is_empty() {
+            block.reject_block(
+                "names no certificate; write san = [\"*.cdn.example\"], or sha256 = [\"…\"] with its fingerprint",
+            );
+        } else {
+            later::client_cert(&block);
+        }
+    }
+    let present = block.is_present();
+    block.finish();
+    rule.filter(|_| present).map_or(Read::Bad, Read::Good)
+}
+
+/// A name in a certificate: a host's, of which the first label may be `*`; given back in lower case.
+fn certificate_name(text: &str) -> Checked<String> {
+    let bare = text.strip_prefix("*.").unwrap_or(text);
+    net::host_name(bare)
+        // Neither an address nor the root's dot stands among a certificate's DNS names.
+        .filter(|host| !host.starts_with('[') && !host.ends_with('.') && host.parse::<Ipv4Addr>().is_err())
+        .map(|host| if bare.len() == text.len() { host } else { format!("*.{host}") })
+        .ok_or_else(|| {
+            "is no host name as certificates have it; write one without port or address, for example \"*.cdn.example\", \
+             where \"*\" is one label"
+                .to_owned()
+        })
+}
+
+/// A certificate's SHA-256: 64 hexadecimal digits, with colons between the bytes where openssl put them.
+fn fingerprint(text: &str) -> Checked<[u8; 32]> {
+    const MESSAGE: &str = "is no SHA-256 fingerprint; write its 64 hexadecimal digits, with or without colons, \
+                           as \"openssl x509 -noout -fingerprint -sha256\" prints them behind the \"=\"";
+    let mut digits = Vec::with_capacity(64);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b':' if text.len() == 95 && at % 3 == 2 => {}
+            _ => digits.push(byte),
+        }
+    }
+    let mut fingerprint = [0; 32];
+    if digits.len() != 64 {
+        return Err(MESSAGE.to_owned());
+    }
+    for (byte, pair) in fingerprint.iter_mut().zip(digits.chunks_exact(2)) {
+        for &digit in pair {
+            let value = char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+            *byte = (*byte << 4) | value.ok_or(MESSAGE)?;
+        }
+    }
+    Ok(fingerprint)
+}
+
+fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
+    const KEYS: &str = "nonce1 = \"env:G2O_KEY\"";
+    if !block.is_typed() {
+        return Read::Absent;
+    }
+    let folder = block.folder();
+    let keys = block.read_map("keys", KEYS, nonce, |text| some_secret(text, folder, "\"env:G2O_KEY\""));
+    let versions = match block.read_integers("versions", 1..=5) {
+        Read::Absent => Read::Good(vec![G2O_VERSION]),
+        Read::Good(mut versions) => {
+            if versions.is_empty() {
+                block.reject("versions", format!("accepts nothing; write versions = [{G2O_VERSION}]"));
+            }
+            versions.sort_unstable();
+            versions.dedup();
+            Read::Good(versions)
+        }
+        Read::Bad => Read::Bad,
+    };
+    match &keys {
+        Read::Absent if block.is_present() => {
+            block.missing(
+                "keys",
+                format!("is missing; write keys = {{ {KEYS} }}, each key under the nonce that names it"),
+            );
+        }
+        Read::Good(keys) if keys.is_empty() => block.reject("keys", format!("holds no key; write keys = {{ {KEYS} }}")),
+        Read::Good(keys) => {
+            for (nonce, key) in keys {
+                if let Err(owner) = secrets.claim(Place::Nonce(nonce.clone()), key) {
+                    let nonce = quote(nonce);
+                    let message =
+                        format!("holds under {nonce} what is also {owner}'s key; each CDN needs one of its own");
+                    block.reject("keys", message);
+                }
+            }
+        }
+        Read::Absent | Read::Bad => {}
+    }
+    block.finish();
+    match (keys, versions) {
+        (Read::Good(keys), Read::Good(versions)) => Read::Good(G2oKeys { keys, versions }),
+        _ => Read::Bad,
+    }
+}
+
+/// The name of a key, as it stands between the commas of G2O's data.
+fn nonce(text: &str) -> Checked<String> {
+    let fine = (1..=MAX_NONCE_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+    if fine {
+        return Ok(text.to_owned());
+    }
+    let allowed = format!("1 to {MAX_NONCE_BYTES} visible ASCII characters without comma and space");
+    Err(format!("is no nonce; write {allowed}, for example nonce1 = \"env:G2O_KEY\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Settings, parse};
+
+    fn read(text: &str) -> Result<Settings, String> {
+        parse(text, "e.toml", Path::new(env!("CARGO_MANIFEST_DIR"))).map_err(|problems| problems.to_string())
+    }
+
+    fn told(text: &str) -> Vec<String> {
+        read(text).map_or_else(|said| said.lines().map(str::to_owned).collect(), |_| Vec::new())
+    }
+
+    /// A provider's block with these lines in its `[provider.verify]`.
+    fn verified(name: &str, verify: &str) -> String {
+        format!("[[provider]]\nname = \"{name}\"\n[provider.verify]\n{verify}\n")
+    }
+
+    fn proofs(verify: &str) -> Verify {
+        let settings = read(&verified("fastly", verify)).unwrap_or_else(|said| panic!("{verify}: {said}"));
+        settings.providers[0].verify.clone().expect("proofs")
+    }
+
+    #[test]
+    fn block_without_a_proof_in_it_is_told_once_with_a_remedy() {
+        for (verify, key, remedy) in [
+            ("", "verify", "or take the block out"),
+            ("require = \"all\"", "verify", "or take the block out"),
+            ("addresses = []", "verify.addresses", "or take the key out"),
+            (
+                "secret = {}\naddresses = [\"192.0.2.0/24\"]",
+                "verify.secret.header",
+                "write header = \"X-Origin-Secret\"",
+            ),
+            ("secret = { values = [\"s\"] }", "verify.secret.header", "write header = \"X-Origin-Secret\""),
+            ("secret = { header = \"X-S\" }", "verify.secret.values", "write values = [\"env:ORIGIN_SECRET\"]"),
+            ("secret = { header = \"X-S\", values = [] }", "verify.secret.values", "write values = ["),
+            (
+                "secret = { header = \"X-S\", values = [\"\"] }",
+                "verify.secret.values[0]",
+                "for example \"env:ORIGIN_SECRET\"",
+            ),
+            ("client_cert = {}", "verify.client_cert", "write san = [\"*.cdn.example\"]"),
+            ("client_cert = { san = [], sha256 = [] }", "verify.client_cert", "write san = [\"*.cdn.example\"]"),
+            ("g2o = {}", "verify.g2o.keys", "write keys = { nonce1 = \"env:G2O_KEY\" }"),
+            ("g2o = { keys = {}, versions = [5] }", "verify.g2o.keys", "write keys = { nonce1 = \"env:G2O_KEY\" }"),
+            ("g2o = { keys = { n = \"\" } }", "verify.g2o.keys.\"n\"", "for example \"env:G2O_KEY\""),
+            ("g2o = { keys = { n = \"k\" }, versions = [] }", "verify.g2o.versions", "write versions = [5]"),
+        ] {
+            let told = told(&verified("fastly", verify));
+            let (told, more) = told.split_first().unwrap_or_else(|| panic!("{verify} was taken"));
+            assert!(told.contains(&format!(" provider[0].{key}: ")) && told.contains(remedy), "{verify}: {told}");
+            // An empty block lacks both of its keys.
+            assert_eq!(more.len(), usize::from(verify.starts_with("secret = {}")), "{verify}: {more:?}");
+        }
+    }
+
+    #[test]
+    fn whole_proofs_are_read_as_typed() {
+        let verify = proofs(
+            "require = \"all\"\n\
+             secret = { header = \"X-Pull\", values = [\"KeyCDN\", \"env:CARGO_PKG_NAME\"] }\n\
+             addresses = [\"192.0.2.7/24\", \"2001:db8::1\", \"file:Cargo.toml\"]\n\
+             g2o = { keys = { \"n-1\" = \"k1\", N2 = \"k2\" }, versions = [5, 3, 5] }",
+        );
+        assert_eq!(verify.require, Require::All);
+        assert_eq!(
+            verify.secret,
+            Some(SecretField {
+                field: HeaderName::try_from("x-pull").expect("a name"),
+                values: vec![Secret::new("KeyCDN"), Secret::new("edgeshim")],
+            })
+        );
+        assert_eq!(
+            verify.addresses,
+            [
+                AddressSource::Network("192.0.2.0/24".parse().expect("a network")),
+                AddressSource::Network("2001:db8::1/128".parse().expect("a network")),
+                AddressSource::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")),
+            ]
+        );
+        let g2o = verify.g2o.expect("keys");
+        assert_eq!(g2o.keys.keys().collect::<Vec<_>>(), ["N2", "n-1"]);
+        assert_eq!(g2o.versions, [3, 5]);
+
+        let verify = proofs("g2o = { keys = { n = \"k\" } }");
+        assert_eq!((verify.require, verify.secret, verify.addresses.len()), (Require::Any, None, 0));
+        assert_eq!(verify.g2o.map(|g2o| g2o.versions), Some(vec![5]), "weak versions only where they are named");
+        assert_eq!(
+            read("[[provider]]\nname = \"fastly\"\n").map(|settings| settings.providers[0].verify.clone()),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn secrets_field_is_one_that_no_request_needs() {
+        let with = |field: &str, before: &str| {
+            told(&format!(
+                "{before}{}",
+                verified("mine", &format!("secret = {{ header = \"{field}\", values = [\"s\"] }}"))
+            ))
+        };
+        for free in ["X-Origin-Secret", "X-Azure-FDID", "X-Pull", "x", "Pull-Key"] {
+            assert_eq!(with(free, ""), [""; 0], "{free}");
+        }
+        for taken in [
+            "Host",
+            "connection",
+            "Transfer-Encoding",
+            "Content-Length",
+            "Content-Type",
+            "Authorization",
+            "Proxy-Authorization",
+            "COOKIE",
+            "Via",
+            "CDN-Loop",
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Forwarded-Port",
+            "Accept",
+            "Accept-Encoding",
+            "Range",
+            "If-Range",
+            "If-None-Match",
+            "User-Agent",
+            "Sec-WebSocket-Key",
+            "X-Request-Id",
+            "X-CDN-Provider",
+            "X-Akamai-G2O-Auth-Data",
+            "X-Akamai-G2O-Auth-Sign",
+        ] {
+            let told = with(taken, "");
+            assert!(told.len() == 1 && told[0].contains(&format!("({taken:?})")), "{taken}: {told:?}");
+            assert!(told[0].contains("write one that only your CDNs set"), "{told:?}");
+        }
+        let told = with("X-Who", "[identity]\nheader = \"x-who\"\n");
+        assert!(told.len() == 1 && told[0].contains("says who pulls"), "{told:?}");
+        // The block that comes later in the file counts too.
+        let text = verified("mine", "secret = { header = \"X-Who\", values = [\"s\"] }");
+        assert_eq!(self::told(&format!("{text}[identity]\nheader = \"X-WHO\"\n")).len(), 1);
+    }
+
+    #[test]
+    fn two_providers_with_one_secret_are_told_without_it() {
+        let fields = |first: &str, second: &str| {
+            let of = |name, header: &str| {
+                verified(name, &format!("secret = {{ header = \"{header}\", values = [\"new\", \"hunter2\"] }}"))
+            };
+            told(&(of("one", first) + &of("two", second).replace("new", "newer")))
+        };
+        let said = fields("X-S", "x-s");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains(
+                "provider[1].verify.secret.values[1]: *** is also \"one\"'s secret; each CDN needs one of its own"
+            ),
+            "{said:?}"
+        );
+        assert_eq!(fields("X-S", "X-T"), [""; 0], "another field tells them apart");
+        // One provider may hold one secret under two names, while a rotation is under way.
+        assert_eq!(told(&verified("one", "secret = { header = \"X-S\", values = [\"a\", \"a\"] }")), [""; 0]);
+
+        let keys = |nonce: &str| {
+            told(
+                &(verified("one", "g2o = { keys = { n = \"hunter2\" } }")
+                    + &verified("two", &format!("g2o = {{ keys = {{ {nonce} = \"hunter2\" }} }}"))),
+            )
+        };
+        let said = keys("n");
+        assert!(said.len() == 1 && said[0].contains("what is also \"one\"'s key"), "{said:?}");
+        assert_eq!(keys("m"), [""; 0]);
+    }
+
+    #[test]
+    fn no_message_holds_a_secret_wherever_it_was_typed() {
+        for wrong in [
+            "secret = \"hunter2\"",
+            "secret = { header = \"X-S: hunter2\", values = [\"s\"] }",
+            "secret = { header = [\"hunter2\"], values = [\"s\"] }",
+            "secret = { header = \"X-S\", values = \"hunter2\" }",
+            "secret = { header = \"X-S\", values = [\"hunter 2\"] }",
+            "secret = { header = \"X-S\", values = [[\"hunter2\"]] }",
+            "secret = { header = \"X-S\", value = \"hunter2\", values = [\"s\"] }",
+            "secret = { header = \"X-S\", vals = [\"hunter2\"], values = [\"s\"] }",
+            "values = [\"s\"]\nvalue = \"hunter2\"",
+            "header = \"hunter2\"",
+            "g2o = \"hunter2\"",
+            "g2o = { nonce1 = \"hunter2\" }",
+            "g2o = { keys = \"hunter2\" }",
+            "g2o = { keys = [\"hunter2\"] }",
+            "g2o = { keys = { n = \"hunter 2\" } }",
+            "g2o = { keys = { n = [\"hunter2\"] } }",
+            "g2o = { keys = { \"hunter,2\" = \"n\" } }",
+            "g2o = { keys = { \"hunter 2\" = 1 } }",
+            "g2o = { keys = { n = \"k\" }, key = \"hunter2\" }",
+            "client_cert = \"hunter2\"",
+        ] {
+            let told = told(&verified("fastly", wrong));
+            assert!(!told.is_empty(), "{wrong}");
+            assert!(!told.concat().contains("hunter"), "{wrong}: {told:?}");
+        }
+        assert!(!told("[[provider]]\nname = \"a\"\nverify = \"hunter2\"").concat().contains("hunter"));
+    }
+
+    #[test]
+    fn addresses_are_networks_or_files_that_are_there() {
+        for (address, remedy) in [
+            ("0.0.0.0/0", "proves nothing; write the networks"),
+            ("::/0", "proves nothing; write the networks"),
+            ("ranges/fastly.json", "or file:PATH"),
+            ("10.0.0.0/33", "or file:PATH"),
+            ("file:", "for example \"file:ranges/fastly.json\""),
+            ("file:no/such/list", "name a file that exists"),
+            ("file:src", "is no plain file"),
+            ("file:/dev/zero", "is no plain file"),
+        ] {
+            let told = told(&verified("fastly", &format!("addresses = [\"192.0.2.0/24\", \"{address}\"]")));
+            assert!(told.len() == 1 && told[0].contains(remedy), "{address}: {told:?}");
+            assert!(told[0].contains(&format!("provider[0].verify.addresses[1]: \"{address}\" ")), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_names_and_fingerprints_and_wait_for_tls() {
+        for (typed, name) in [
+            ("CDN.Example", "cdn.example"),
+            ("*.Cdn.example", "*.cdn.example"),
+            ("*.internal", "*.internal"),
+            ("pop-1", "pop-1"),
+        ] {
+            assert_eq!(certificate_name(typed).as_deref(), Ok(name));
+        }
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "*.*.example",
+            "a.*.example",
+            "cdn.example:443",
+            "192.0.2.1",
+            "[::1]",
+            "cdn.example.",
+            "a b",
+        ] {
+            assert!(certificate_name(bad).is_err(), "{bad}");
+        }
+        let plain = "0123456789abcdef".repeat(4);
+        let colons = plain
+            .to_uppercase()
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| String::from_utf8_lossy(pair))
+            .collect::<Vec<_>>()
+            .join(":");
+        let read = fingerprint(&plain).expect("a fingerprint");
+        assert_eq!(read[..4], [0x01, 0x23, 0x45, 0x67]);
+        assert_eq!(fingerprint(&colons), Ok(read));
+        for bad in [
+            String::new(),
+            plain[1..].to_owned(),
+            format!("{plain}0"),
+            plain.replace('f', "g"),
+            colons.replacen(':', "", 1),
+            colons.replacen("01:2", "0:12", 1),
+            format!("sha256 Fingerprint={colons}"),
+            "é".repeat(32),
+        ] {
+            assert!(fingerprint(&bad).is_err(), "{bad}");
+        }
+
+        // What is right in itself is refused for what is not there yet; what is wrong is told as such, and alone.
+        let said = told(&verified(
+            "fastly",
+            &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),
+        ));
+        assert!(
+            said.len() == 1 && said[0].contains("server.tls.client_ca") && said[0].contains("leave it out"),
+            "{said:?}"
+        );
+        let said = told(&verified("fastly", "client_cert = { san = [\"*.cdn.example:1\"], sha256 = [\"0\"] }"));
+        assert!(said.len() == 2 && said.iter().all(|said| !said.contains("later release")), "{said:?}");
+    }
+
+    #[test]
+    fn nonces_are_what_stands_between_commas() {
+        for good in ["1", "nonce1", "~!a", &"n".repeat(64)] {
+            assert_eq!(nonce(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a b", "a,b", "é", "a\n", &"n".repeat(65)] {
+            assert!(nonce(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_beyond_a_rotation_are_too_many() {
+        let values = |count: usize| {
+            let values = (0..count).map(|n| format!("\"s{n}\"")).collect::<Vec<_>>().join(", ");
+            told(&verified("fastly", &format!("secret = {{ header = \"X-S\", values = [{values}] }}")))
+        };
+        assert_eq!(values(MAX_SECRETS), [""; 0]);
+        assert!(values(MAX_SECRETS + 1).first().is_some_and(|said| said.contains("write at most 16")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_panic(text in any::<String>()) {
+            let _ = (certificate_name(&text), fingerprint(&text), nonce(&text));
+            let quoted = toml::Value::String(text.clone()).to_string();
+            for verify in [
+                format!("require = {quoted}"),
+                format!("secret = {{ header = {quoted}, values = [{quoted}] }}"),
+                format!("addresses = [{quoted}]"),
+                format!("client_cert = {{ san = [{quoted}], sha256 = [{quoted}] }}"),
+                format!("g2o = {{ keys = {{ n = {quoted} }} }}"),
+            ] {
+                for said in told(&verified("fastly", &verify)) {
+                    prop_assert!(!said.contains(char::is_control), "{}", said);
+                }
+            }
+        }
+
+        #[test]
+        fn near_fingerprints_are_judged_without_panic(text in "[0-9a-fA-F:é]{60,100}") {
+            if fingerprint(&text).is_ok() {
+                prop_assert!(text.is_ascii() && (text.len() == 64 || text.len() == 95));
+            }
+        }
+    }
+}
