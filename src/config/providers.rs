@@ -8,6 +8,7 @@ use super::file::{Checked, Read, Section};
 use super::settings::Provider;
 use super::verify::{Secrets, verify};
 use super::words::{closest, has_meaning, header_name, label, quote};
+use crate::cdn::preset::{NAMES, Preset};
 
 /// Reads every provider. `identity` is the field in which they say their names.
 pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName) -> Vec<Provider> {
@@ -45,36 +46,13 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName) -> Vec<
 
 fn preset(text: &str) -> Checked<&'static str> {
     preset_of(text).ok_or_else(|| {
-        let hint = closest(text, &Provider::PRESETS)
-            .map(|meant| format!(" (did you mean {}?)", quote(meant)))
-            .unwrap_or_default();
-        format!("is no preset{hint}; write one of {}", Provider::PRESETS.join(", "))
+        let hint = closest(text, &NAMES).map(|meant| format!(" (did you mean {}?)", quote(meant))).unwrap_or_default();
+        format!("is no preset{hint}; write one of {}", NAMES.join(", "))
     })
 }
 
 fn preset_of(name: &str) -> Option<&'static str> {
-    Provider::PRESETS.into_iter().find(|preset| *preset == name)
-}
-
-/// Where a preset's CDN reads cache tags.
-enum TagField {
-    /// In this field and no other.
-    Own(&'static str),
-    /// Nowhere.
-    Nowhere,
-    /// Where the operator says, at the CDN and here.
-    Named,
-}
-
-fn tag_field(preset: &str) -> TagField {
-    match preset {
-        "fastly" => TagField::Own("Surrogate-Key"),
-        "cloudflare" | "google" | "keycdn" => TagField::Own("Cache-Tag"),
-        "akamai" => TagField::Own("Edge-Cache-Tag"),
-        "bunny" => TagField::Own("CDN-Tag"),
-        "azure" => TagField::Nowhere,
-        _ => TagField::Named,
-    }
+    NAMES.into_iter().find(|preset| *preset == name)
 }
 
 /// `preset` is none where it could not be read; then any field may be right.
@@ -82,17 +60,8 @@ fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
     if text.is_empty() {
         return Ok(None);
     }
-    match preset.map(tag_field) {
-        Some(TagField::Own(field)) => {
-            return Err(format!(
-                "names a field for tags, but this CDN reads them in {field} alone, where they are put without being \
-                 told; take the key out"
-            ));
-        }
-        Some(TagField::Nowhere) => {
-            return Err("names a field for tags, but this CDN reads none; take the key out".to_owned());
-        }
-        Some(TagField::Named) | None => {}
+    if let Some(refusal) = preset.and_then(Preset::named).and_then(Preset::refuses_tag_header) {
+        return Err(format!("{refusal}; take the key out"));
     }
     let name = header_name(text)
         .map_err(|_| "is no header field name; write the one that the CDN was told, for example \"Cache-Tag\"")?;
@@ -129,13 +98,13 @@ mod tests {
             assert_eq!(settings.providers[0].tag_header.as_ref().map(HeaderName::as_str), Some("x-tags"));
         }
         for (preset, remedy) in [
-            ("fastly", "in Surrogate-Key alone"),
-            ("cloudflare", "in Cache-Tag alone"),
-            ("google", "in Cache-Tag alone"),
-            ("keycdn", "in Cache-Tag alone"),
-            ("akamai", "in Edge-Cache-Tag alone"),
-            ("bunny", "in CDN-Tag alone"),
-            ("azure", "this CDN reads none"),
+            ("fastly", "from surrogate-key alone"),
+            ("cloudflare", "from cache-tag alone"),
+            ("google", "from cache-tag alone"),
+            ("keycdn", "from cache-tag alone"),
+            ("akamai", "from edge-cache-tag alone"),
+            ("bunny", "from cdn-tag alone"),
+            ("azure", "has no cache tags"),
         ] {
             let block = format!("[[provider]]\nname = \"mine\"\npreset = \"{preset}\"\n");
             let said = told(&format!("{block}tag_header = \"X-Tags\"\n"));

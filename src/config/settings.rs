@@ -244,7 +244,7 @@ pub enum OnDoubt {
 pub struct Provider {
     /// The name in the identity field and the metric label, in lower case.
     pub name: String,
-    /// The preset's name, one of [`Provider::PRESETS`].
+    /// The preset's name, one of [`NAMES`](crate::cdn::preset::NAMES).
     pub preset: String,
     /// The field in which it reads cache tags, where the operator names it.
     pub tag_header: Option<HeaderName>,
@@ -274,26 +274,6 @@ pub enum AddressSource {
     Network(IpNet),
     /// A list in a file, which was read when this was checked; a relative path has been joined to the configuration's folder.
     File(PathBuf),
-}
-
-impl Provider {
-    /// The presets that exist.
-    pub const PRESETS: [&'static str; 14] = [
-        "fastly",
-        "cloudflare",
-        "cloudfront",
-        "akamai",
-        "google",
-        "azure",
-        "bunny",
-        "keycdn",
-        "cdn77",
-        "gcore",
-        "imperva",
-        "edgecast",
-        "rfc9213",
-        "generic",
-    ];
 }
 
 /// `[gzip]`.

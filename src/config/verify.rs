@@ -13,6 +13,7 @@ use super::net;
 use super::scalar::secret;
 use super::settings::{AddressSource, Verify};
 use super::words::{has_meaning, header_name, one_of, quote};
+use crate::cdn::addresses::canonical;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::wire::names;
 use crate::wire::secret::Secret;
@@ -156,7 +157,7 @@ fn addresses(block: &mut Section<'_>) -> Read<Vec<AddressSource>> {
         let network = net::network(text).map_err(|_| {
             format!("is no network and no file; write an address, a CIDR such as {EXAMPLE}, or file:PATH")
         })?;
-        if network.prefix_len() == 0 {
+        if canonical(network).prefix_len() == 0 {
             return Err(format!(
                 "is every address and proves nothing; write the networks that the CDN pulls from, for example {EXAMPLE}"
             ));
@@ -528,6 +529,7 @@ mod tests {
         for (address, remedy) in [
             ("0.0.0.0/0", "proves nothing; write the networks"),
             ("::/0", "proves nothing; write the networks"),
+            ("::ffff:0:0/96", "proves nothing; write the networks"),
             ("ranges/fastly.json", "or file:PATH"),
             ("10.0.0.0/33", "or file:PATH"),
             ("file:", "for example \"file:ranges/fastly.json\""),
