@@ -1,11 +1,11 @@
 //! How one CDN wants its lifetimes told.
 //!
-//! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`. Which dialect a provider speaks is its preset's
-//! business, when a lifetime applies is the `cache_control` layer's.
+//! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`, and which of an origin's fields a CDN acts on.
+//! Which dialect a provider speaks is its preset's business, when a lifetime applies is the `cache_control` layer's.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::names::{CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
+use crate::wire::names::{CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 
 /// The header fields in which one CDN wants its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -23,18 +23,24 @@ pub enum Dialect {
     Rfc9213,
 }
 
-/// The lifetimes that go into Cache-Control, in seconds.
+/// A class's lifetimes as they are written, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// `max-age`.
+    /// Cache-Control's `max-age`.
     pub max_age: u64,
-    /// `s-maxage`, where shared caches get a lifetime of their own.
+    /// Cache-Control's `s-maxage`, where shared caches get a lifetime of their own there.
     pub s_maxage: Option<u64>,
+    /// The `max-age` of the CDN's own field, where it gets its lifetime there.
+    pub own: Option<u64>,
 }
 
 impl Dialect {
-    /// The field in which its own lifetime goes; none: Cache-Control's s-maxage.
-    pub fn field(self) -> Option<&'static HeaderName> {
+    /// Every dialect, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [Self::Generic, Self::Fastly, Self::Cloudflare, Self::Akamai, Self::Rfc9213];
+
+    /// The field that is written for this CDN alone.
+    #[must_use]
+    pub fn own_field(self) -> Option<&'static HeaderName> {
         match self {
             Self::Generic | Self::Akamai => None,
             Self::Fastly => Some(&SURROGATE_CONTROL),
@@ -43,28 +49,97 @@ impl Dialect {
         }
     }
 
-    /// What Cache-Control says for a class's `ttl` and `edge_ttl` (seconds); `None` where the class sets neither.
+    /// The fields that this CDN acts on before Cache-Control, first to last: the first that says anything speaks alone.
+    #[must_use]
+    pub fn reads(self) -> &'static [&'static HeaderName] {
+        static FASTLY: [&HeaderName; 1] = [&SURROGATE_CONTROL];
+        static CLOUDFLARE: [&HeaderName; 2] = [&CLOUDFLARE_CDN_CACHE_CONTROL, &CDN_CACHE_CONTROL];
+        static RFC_9213: [&HeaderName; 1] = [&CDN_CACHE_CONTROL];
+        match self {
+            Self::Generic | Self::Akamai => &[],
+            Self::Fastly => &FASTLY,
+            Self::Cloudflare => &CLOUDFLARE,
+            Self::Rfc9213 => &RFC_9213,
+        }
+    }
+
+    /// Whether it acts on lifetimes even beside no-cache, and keeps for an hour of its own choice what has none.
+    #[must_use]
+    pub fn acts_on_lifetimes_alone(self) -> bool {
+        self == Self::Fastly
+    }
+
+    /// Whether it may see Surrogate-Control at all. Cloudflare, on seeing it, ignores Cache-Control whatever stands in either.
+    #[must_use]
+    pub fn bears_surrogate_control(self) -> bool {
+        self != Self::Cloudflare
+    }
+
+    /// What is written for a class's `ttl` and `edge_ttl` (seconds); `None` where the class sets neither.
     ///
     /// With `edge_ttl` alone browsers are told `max-age=0`. Who sets only the edge's lifetime relies on purges, and a bare
     /// `s-maxage` would let each browser invent a lifetime from Last-Modified (RFC 9111 §4.2.2) that no purge reaches.
+    #[must_use]
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
-        match (ttl, edge_ttl) {
-            (None, None) => None,
-            (ttl, s_maxage) => Some(Lifetimes { max_age: ttl.unwrap_or(0), s_maxage }),
+        let max_age = match (ttl, edge_ttl) {
+            (None, None) => return None,
+            (ttl, _) => ttl.unwrap_or(0),
+        };
+        Some(match self.own_field() {
+            None => Lifetimes { max_age, s_maxage: edge_ttl, own: None },
+            Some(_) => Lifetimes { max_age, s_maxage: None, own: edge_ttl },
+        })
+    }
+
+    /// Says no-store to everybody, in an answer of our own making.
+    pub fn forbid_storing(self, headers: &mut HeaderMap) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(own) = self.own_field() {
+            headers.insert(own, HeaderValue::from_static("no-store"));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Dialect, Lifetimes};
+    use super::*;
+
+    fn told(dialect: Dialect, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<(u64, Option<u64>, Option<u64>)> {
+        dialect.lifetimes(ttl, edge_ttl).map(|told| (told.max_age, told.s_maxage, told.own))
+    }
 
     #[test]
-    fn lifetimes_of_generic_when_each_combination_is_set() {
+    fn lifetimes_when_each_combination_is_set_then_in_the_dialects_words() {
+        for dialect in Dialect::ALL {
+            let own = dialect.own_field().is_some();
+            let edge = |seconds: u64| if own { (None, Some(seconds)) } else { (Some(seconds), None) };
+            assert_eq!(told(dialect, None, None), None);
+            assert_eq!(told(dialect, Some(5), None), Some((5, None, None)), "{dialect:?}");
+            let (s_maxage, own) = edge(9);
+            assert_eq!(told(dialect, Some(5), Some(9)), Some((5, s_maxage, own)), "{dialect:?}");
+            assert_eq!(told(dialect, None, Some(9)), Some((0, s_maxage, own)), "{dialect:?}");
+        }
         let generic = Dialect::Generic;
-        assert_eq!(generic.lifetimes(None, None), None);
-        assert_eq!(generic.lifetimes(Some(5), None), Some(Lifetimes { max_age: 5, s_maxage: None }));
-        assert_eq!(generic.lifetimes(Some(5), Some(9)), Some(Lifetimes { max_age: 5, s_maxage: Some(9) }));
-        assert_eq!(generic.lifetimes(None, Some(9)), Some(Lifetimes { max_age: 0, s_maxage: Some(9) }));
+        assert_eq!(generic.lifetimes(None, Some(9)), Some(Lifetimes { max_age: 0, s_maxage: Some(9), own: None }));
+    }
+
+    #[test]
+    fn dialects_when_listed_are_in_the_order_of_the_tables() {
+        for (index, dialect) in Dialect::ALL.into_iter().enumerate() {
+            assert_eq!(dialect as usize, index);
+            assert_eq!(dialect.reads().first().copied(), dialect.own_field(), "what is written is what is read first");
+        }
+    }
+
+    #[test]
+    fn storing_when_forbidden_then_in_both_fields() {
+        for dialect in Dialect::ALL {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=9"));
+            dialect.forbid_storing(&mut headers);
+            let fields = std::iter::once(&CACHE_CONTROL).chain(dialect.own_field());
+            assert!(fields.clone().all(|name| headers[name] == "no-store"), "{dialect:?}: {headers:?}");
+            assert_eq!(headers.len(), fields.count(), "{dialect:?}");
+        }
     }
 }

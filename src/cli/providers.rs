@@ -29,7 +29,7 @@ pub(super) fn providers(arguments: &ProvidersArguments) -> ExitCode {
 fn table() {
     println!("{:<12}{:<36}{:<31}{:<26}proofs", "preset", "whose", "its own lifetimes in", "cache tags in");
     for preset in Preset::all() {
-        let own = preset.dialect.field().map_or("Cache-Control (s-maxage)", HeaderName::as_str);
+        let own = preset.dialect.own_field().map_or("Cache-Control (s-maxage)", HeaderName::as_str);
         println!(
             "{:<12}{:<36}{own:<31}{:<26}{}",
             preset.name,

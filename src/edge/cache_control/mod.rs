@@ -1,8 +1,8 @@
-//! Gives every answer one Cache-Control line with one meaning, by the class's rule and the guards.
+//! Gives every answer one Cache-Control line with one meaning, by the class's rule and the guards, in the words of the CDN that pulls.
 //!
 //! **Place:** innermost of the layers that touch an answer, so that it sees the origin's own fields; inside `gzip`, which has to
 //! read the `no-transform` that is left, and inside `whoopsie`, whose pages say no-store themselves.
-//! **Reads:** method, path, Authorization; the answer's status, type and caching fields.
+//! **Reads:** method, path, Authorization, `Ctx::dialect`; the answer's status, type and caching fields.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`.
 //! **Cost:** one pass over the answer's field names; one allocation where a line is written that was not prepared.
 //! **Can fail:** no; faults pass through, counted as the `error` guard.
@@ -35,8 +35,8 @@ pub struct CacheControlLayer {
 #[derive(Debug)]
 struct Shared {
     classes: Arc<Classes>,
-    /// By class id.
-    rules: Vec<Prepared>,
+    /// By class id, then in the order of the dialects.
+    rules: Vec<[Prepared; Dialect::ALL.len()]>,
     by_type: bool,
     ledger: Arc<Ledger>,
 }
@@ -45,7 +45,7 @@ impl CacheControlLayer {
     /// Prepares the rules of `classes`, counts in `ledger`.
     #[must_use]
     pub fn new(classes: &Arc<Classes>, ledger: Arc<Ledger>) -> Self {
-        let rules = classes.all().map(|rule| Prepared::new(&rule.cache, Dialect::Generic)).collect();
+        let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
         let by_type = classes.ask_for_type();
         Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, by_type, ledger }) }
     }
@@ -80,6 +80,7 @@ where
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked {
+            dialect: request.ctx.dialect,
             method: request.head.method.clone(),
             authorization: request.head.headers.contains_key(AUTHORIZATION),
             target: self.shared.by_type.then(|| request.head.uri.clone()),
@@ -89,6 +90,7 @@ where
 }
 
 struct Asked {
+    dialect: Dialect,
     method: Method,
     authorization: bool,
     /// Kept where a class goes by the answer's type too.
@@ -129,7 +131,7 @@ where
             answer.facts.class = classes.of_answer(target.path(), content_type);
         }
         let class = answer.facts.class;
-        if let Some(rule) = rules.get(class.index()) {
+        if let Some(rule) = rules.get(class.index()).map(|rules| &rules[this.asked.dialect as usize]) {
             let facts = policy::Facts {
                 method: &this.asked.method,
                 authorization: this.asked.authorization,

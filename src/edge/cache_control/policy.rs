@@ -1,17 +1,26 @@
 //! What caches may do with one answer: the class's rule applied to the origin's words, and the guards that beat every rule.
 //!
-//! A plain decision on borrowed headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`]
-//! and applied to each of its answers. Reads Cache-Control, Pragma, Expires, Date, Set-Cookie, Vary and the fields that single
-//! CDNs obey; cost: one pass over the names, and one allocation where a line has to be written that is not prepared. Applying it
-//! twice equals applying it once.
+//! A plain decision on borrowed headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`] and
+//! a CDN's [`Dialect`], and applied to each of the class's answers to that CDN. Reads Cache-Control, Pragma, Expires, Date,
+//! Set-Cookie, Vary and the fields that single CDNs obey; cost: one pass over the names, and one allocation where a line has to be
+//! written that is not prepared. Applying it twice equals applying it once.
+//!
+//! An answer speaks to two audiences: to everybody in Cache-Control, and to the CDN that pulls in that CDN's own field, where its
+//! dialect has one. The strictest reading is made within a field and never across the two: an origin that says `no-cache` to browsers
+//! and `max-age=60` in the CDN's own field means both, and no directive of the one takes anything from the other. What a guard looks
+//! at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field goes,
+//! since CDNs obey `private` only while nothing is said to them alone.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::cdn::dialect::Dialect;
 use crate::edge::request::class::{CacheMode, CachePolicy};
-use crate::wire::cache_control::{Argument, CacheControl, CacheField, Directives, TARGETED, expires_lifetime};
+use crate::wire::cache_control::{
+    Argument, CacheControl, CacheField, Directives, Extension, TARGETED, expires_lifetime,
+};
 use crate::wire::names;
 
 /// Longest ESI `content` kept, in bytes.
@@ -153,17 +162,83 @@ impl Line {
         let value = words.settled_value();
         Self { words, value }
     }
+
+    fn spoken(&self) -> Spoken<'_> {
+        Spoken { words: self.words.clone(), ready: self.value.as_ref() }
+    }
 }
 
-/// One class's cache keys, ready to be applied.
+/// What is written in place of the origin's words.
+#[derive(Debug, Clone)]
+struct Rule {
+    cache_control: Line,
+    /// Into the CDN's own field.
+    own: Option<Line>,
+}
+
+impl Rule {
+    /// The same in Cache-Control as in any own field: nothing about lifetimes is said to the CDN alone.
+    fn to_all(words: CacheControl<'static>) -> Self {
+        Self { cache_control: Line::new(words), own: None }
+    }
+
+    fn told(&self) -> Told<'_> {
+        Told { all: self.cache_control.spoken(), own: self.own.as_ref().map(Line::spoken) }
+    }
+
+    /// How long this CDN is to keep it.
+    fn lifetime(&self) -> Option<u64> {
+        let all = &self.cache_control.words;
+        self.own.as_ref().and_then(|own| own.words.max_age).or(all.s_maxage).or(all.max_age)
+    }
+}
+
+/// Words to one audience, and their line where it is prepared.
+struct Spoken<'a> {
+    words: CacheControl<'a>,
+    ready: Option<&'a HeaderValue>,
+}
+
+impl<'a> Spoken<'a> {
+    /// Words that are no prepared line, or no longer one.
+    fn new(mut words: CacheControl<'a>) -> Self {
+        words.settle();
+        Self { words, ready: None }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut CacheControl<'a>)) {
+        change(&mut self.words);
+        self.words.settle();
+        self.ready = None;
+    }
+}
+
+/// Words to both audiences.
+struct Told<'a> {
+    /// To everybody, in Cache-Control.
+    all: Spoken<'a>,
+    /// To the CDN that pulls, in its own field.
+    own: Option<Spoken<'a>>,
+}
+
+impl<'a> Told<'a> {
+    fn audiences(&self) -> impl Iterator<Item = &CacheControl<'a>> {
+        std::iter::once(&self.all).chain(&self.own).map(|spoken| &spoken.words)
+    }
+}
+
+/// One class's cache keys in one dialect, ready to be applied.
 #[derive(Debug, Clone)]
 pub struct Prepared {
+    dialect: Dialect,
     mode: CacheMode,
     // For the statuses that a class's lifetime is for; none where the class has no lifetime to give.
-    rule: Option<Line>,
+    rule: Option<Rule>,
     // For 404 and 410.
-    error: Line,
-    no_store: Line,
+    error: Rule,
+    no_store: Rule,
+    // What a CDN that acts on lifetimes alone is told in place of no-cache.
+    no_lifetime: Line,
     strip_cookies: bool,
     allow_authorization: bool,
     vary: Option<Box<[Box<str>]>>,
@@ -178,6 +253,7 @@ enum Change {
 
 struct Decision {
     cache_control: Change,
+    own: Change,
     surrogate_control: Change,
     vary: Change,
     strip_cookies: bool,
@@ -203,38 +279,56 @@ impl Prepared {
     /// put in place of the origin's words on an answer that is no 404 or 410, and tidy it.
     #[must_use]
     pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
-        let rule = dialect.lifetimes(policy.ttl, policy.edge_ttl).map(|lifetimes| {
-            Line::new(CacheControl {
+        let windows = CacheControl {
+            stale_while_revalidate: policy.stale_while_revalidate,
+            stale_if_error: policy.stale_if_error,
+            ..CacheControl::default()
+        };
+        let rule = dialect.lifetimes(policy.ttl, policy.edge_ttl).map(|lifetimes| Rule {
+            cache_control: Line::new(CacheControl {
                 max_age: Some(lifetimes.max_age),
                 s_maxage: lifetimes.s_maxage,
-                stale_while_revalidate: policy.stale_while_revalidate,
-                stale_if_error: policy.stale_if_error,
                 // Immutable is said of a fresh answer (RFC 8246 §2); beside max-age=0 it is noise.
                 immutable: policy.immutable && lifetimes.max_age > 0,
-                ..CacheControl::default()
-            })
+                ..windows.clone()
+            }),
+            own: lifetimes.own.map(|seconds| Line::new(CacheControl { max_age: Some(seconds), ..windows.clone() })),
         });
+        let no_store = CacheControl { no_store: true, ..CacheControl::default() };
         Self {
+            dialect,
             mode: policy.mode,
             rule,
-            error: Line::new(CacheControl { max_age: Some(policy.error_ttl), ..CacheControl::default() }),
-            no_store: Line::new(CacheControl { no_store: true, ..CacheControl::default() }),
+            error: Rule::to_all(CacheControl { max_age: Some(policy.error_ttl), ..CacheControl::default() }),
+            no_store: Rule {
+                own: dialect.own_field().map(|_| Line::new(no_store.clone())),
+                cache_control: Line::new(no_store),
+            },
+            no_lifetime: Line::new(CacheControl { max_age: Some(0), ..CacheControl::default() }),
             strip_cookies: policy.strip_cookies,
             allow_authorization: policy.allow_authorization,
             vary: policy.vary.as_ref().map(|kept| kept.iter().map(|name| name.as_str().into()).collect()),
         }
     }
 
-    /// Decides on an answer and changes its head: one Cache-Control line or none, no Pragma, no Expires, no field that some CDN
-    /// would obey before Cache-Control. Interim answers (1xx) are left alone.
+    /// Decides on an answer and changes its head: one Cache-Control line or none, no Pragma, no Expires, and of the fields that some
+    /// CDN would obey before Cache-Control only the provider's own, where there is something to say in it. Interim answers (1xx) are
+    /// left alone.
     pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
         if status.is_informational() {
             return Outcome::default();
         }
         let seen = Seen::of(headers);
-        let Decision { cache_control, surrogate_control, vary, strip_cookies, mut outcome } =
+        let Decision { cache_control, own, surrogate_control, vary, strip_cookies, mut outcome } =
             self.decide(headers, seen, status, facts);
+        let own_field = self.dialect.own_field();
         let mut changed = change(headers, &names::CACHE_CONTROL, cache_control);
+        if let Some(name) = own_field {
+            changed |= change(headers, name, own);
+            for read in self.dialect.reads().iter().filter(|read| seen.has(CacheField::Targeted) && **read != name) {
+                changed |= headers.remove(*read).is_some();
+            }
+        }
         if !changed {
             // The rule and the origin agree: what else goes is tidying.
             outcome.action = Some(Action::Tidied);
@@ -245,7 +339,7 @@ impl Prepared {
             }
         }
         if seen.has(CacheField::Targeted) {
-            for name in TARGETED {
+            for name in TARGETED.into_iter().filter(|name| own_field != Some(name)) {
                 changed |= headers.remove(name).is_some();
             }
         }
@@ -264,31 +358,32 @@ impl Prepared {
     }
 
     fn decide(&self, headers: &HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        let said = said(headers, seen, status, facts);
         // Only what these methods fetch is kept under a rule; shared caches answer nothing else from their store.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
-        let origin_allows = allows_authorization(&said);
-        let (mut words, mut ready, mut action) = self.ruled(said, status, fetched);
+        let said = self.said(headers, seen, status, facts);
+        let origin_allows = allows_authorization(&self.heeded(&said));
+        let (mut told, mut action) = self.ruled(said, status, fetched);
         let mut guards = Guards::default();
 
         if is_error(status, facts) {
-            if !words.is_unshared() {
+            if !self.heeded(&told).is_unshared() {
                 guards.insert(Guard::Error);
                 action = Action::Guarded;
             }
-            if !words.no_store {
-                words.no_store = true;
-                words.settle();
-                ready = None;
+            if !told.all.words.no_store {
+                told.all.change(|words| words.no_store = true);
             }
+            told.own = self.no_store.own.as_ref().map(Line::spoken);
         }
 
+        let heeded = self.heeded(&told);
+        let mut unshared = heeded.is_unshared();
         let mut vary = Vary::default();
-        if seen.has(CacheField::Vary) && !words.is_unshared() {
+        if seen.has(CacheField::Vary) && !unshared {
             vary = Vary::read(headers);
         }
         let mut strip_cookies = false;
-        if fetched && is_storable(&words, status) {
+        if fetched && is_storable(&heeded, status) {
             let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
             if facts.authorization && !allowed {
                 guards.insert(Guard::Authorization);
@@ -296,7 +391,7 @@ impl Prepared {
             if vary.star {
                 guards.insert(Guard::VaryStar);
             }
-            let shared = is_shared(&words, status);
+            let shared = is_shared(&heeded, status);
             if shared && seen.has(CacheField::SetCookie) {
                 if !self.strip_cookies {
                     guards.insert(Guard::SetCookie);
@@ -307,9 +402,9 @@ impl Prepared {
             }
             let made_private = !guards.is_empty() && !strip_cookies;
             if made_private {
-                words.private = true;
-                words.settle();
-                ready = None;
+                unshared = true;
+                told.all.change(|words| words.private = true);
+                told.own = None;
                 action = Action::Guarded;
             } else {
                 if shared && vary.user_agent {
@@ -320,69 +415,148 @@ impl Prepared {
                 }
                 // §3.5: without this a shared cache must not use the lifetime that the rule gives.
                 let given = matches!(action, Action::Defaulted | Action::Overridden);
-                if facts.authorization && given && !allows_authorization(&words) && words.max_age != Some(0) {
-                    words.public = true;
-                    ready = None;
+                if facts.authorization && given && !allows_authorization(&heeded) && heeded.max_age != Some(0) {
+                    told.own.as_mut().unwrap_or(&mut told.all).change(|words| words.public = true);
                 }
             }
         }
 
         let vary = match &self.vary {
-            Some(kept) if vary.named && !vary.star && !words.is_unshared() => reduced_vary(headers, kept),
+            Some(kept) if vary.named && !vary.star && !unshared => reduced_vary(headers, kept),
             _ => Change::Leave,
         };
+        let (own, surrogate_control) = self.own_changes(headers, seen, told.own.as_ref());
+        let there = seen.has(CacheField::CacheControl);
         Decision {
-            cache_control: cache_control_change(headers, seen, &words, ready),
-            surrogate_control: if seen.has(CacheField::SurrogateControl) {
-                surrogate_control_change(headers)
-            } else {
-                Change::Leave
-            },
+            cache_control: line_change(headers, &names::CACHE_CONTROL, there, Some(&told.all)),
+            own,
+            surrogate_control,
             vary,
             strip_cookies,
             outcome: Outcome { action: Some(action), guards },
         }
     }
 
-    /// What the class's rule makes of the origin's words: settled directives, their line where it is prepared, and the action.
-    fn ruled<'a>(
-        &'a self,
-        mut said: CacheControl<'a>,
-        status: StatusCode,
-        fetched: bool,
-    ) -> (CacheControl<'a>, Option<&'a HeaderValue>, Action) {
-        let line = match self.mode {
-            CacheMode::Never => Some((&self.no_store, Action::Forbidden)),
-            CacheMode::Keep => None,
-            CacheMode::Default if said.has_lifetime() || said.is_restricted() => None,
-            CacheMode::Default => self.line_for(status, fetched).map(|line| (line, Action::Defaulted)),
-            CacheMode::Override => self.line_for(status, fetched).map(|line| (line, Action::Overridden)),
-        };
-        let Some((line, action)) = line else {
-            said.settle();
-            return (said, None, Action::Tidied);
-        };
-        let Line { words, value } = line;
-        if said.is_empty() {
-            return (words.clone(), value.as_ref(), action);
-        }
-        if action == Action::Defaulted {
-            said.max_age = words.max_age;
-            said.s_maxage = words.s_maxage;
-            said.stale_while_revalidate = said.stale_while_revalidate.or(words.stale_while_revalidate);
-            said.stale_if_error = said.stale_if_error.or(words.stale_if_error);
-            said.immutable |= words.immutable;
-            said.settle();
-            return (said, None, action);
-        }
-        // no-transform is about the bytes and not about who keeps them: no rule takes it away (RFC 9110 §7.7).
-        if said.no_transform {
-            return (CacheControl { no_transform: true, ..words.clone() }, None, action);
-        }
-        (words.clone(), value.as_ref(), action)
+    /// What the origin said to both audiences.
+    fn said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Told<'a> {
+        let mut all = said(headers, seen, status, facts);
+        let own = self.own_said(headers, seen, status);
+        // It is about the bytes, which are the same for everybody, and `gzip` looks for it in Cache-Control.
+        all.no_transform |= own.as_ref().is_some_and(|own| own.no_transform);
+        let spoken = |words| Spoken { words, ready: None };
+        Told { all: spoken(all), own: own.map(spoken) }
     }
 
-    fn line_for(&self, status: StatusCode, fetched: bool) -> Option<&Line> {
+    /// What the origin said to this CDN alone; a field that says nothing is none (RFC 9213 §2.1).
+    fn own_said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode) -> Option<CacheControl<'a>> {
+        if !seen.has(CacheField::Targeted) && !seen.has(CacheField::SurrogateControl) {
+            return None;
+        }
+        self.dialect.reads().iter().find_map(|name| {
+            let lines = headers.get_all(*name).iter().map(HeaderValue::as_bytes);
+            let mut words = CacheControl::parse(lines);
+            words.extensions.retain(stays_in_own_field);
+            resolve_field_lists(&mut words, headers, status);
+            if self.dialect.acts_on_lifetimes_alone() {
+                // It looks for no other lifetime in its own field.
+                words.max_age = words.s_maxage.take().or(words.max_age);
+            }
+            (!words.is_empty()).then_some(words)
+        })
+    }
+
+    /// The words that this CDN acts on: those of its own field, where it has some.
+    fn heeded<'t, 'a>(&self, told: &'t Told<'a>) -> Cow<'t, CacheControl<'a>> {
+        let Some(Spoken { words: own, .. }) = &told.own else { return Cow::Borrowed(&told.all.words) };
+        if !self.dialect.acts_on_lifetimes_alone() || own.has_lifetime() || own.is_restricted() {
+            return Cow::Borrowed(own);
+        }
+        // Without a lifetime there it takes the one of Cache-Control.
+        let mut heeded = told.all.words.clone();
+        heeded.public |= own.public;
+        heeded.must_revalidate |= own.must_revalidate;
+        heeded.stale_while_revalidate = own.stale_while_revalidate.or(heeded.stale_while_revalidate);
+        heeded.stale_if_error = own.stale_if_error.or(heeded.stale_if_error);
+        Cow::Owned(heeded)
+    }
+
+    /// What the class's rule makes of the origin's words: settled directives, their lines where they are prepared, and the action.
+    fn ruled<'a>(&'a self, said: Told<'a>, status: StatusCode, fetched: bool) -> (Told<'a>, Action) {
+        let given = || said.audiences().any(|words| words.has_lifetime() || words.is_restricted());
+        let rule = match self.mode {
+            CacheMode::Never => Some((&self.no_store, Action::Forbidden)),
+            CacheMode::Keep => None,
+            CacheMode::Default if given() => None,
+            CacheMode::Default => self.rule_for(status, fetched).map(|rule| (rule, Action::Defaulted)),
+            CacheMode::Override => self.rule_for(status, fetched).map(|rule| (rule, Action::Overridden)),
+        };
+        let Some((rule, action)) = rule else {
+            return (self.tidied(said, status, fetched), Action::Tidied);
+        };
+        if said.audiences().all(CacheControl::is_empty) {
+            return (rule.told(), action);
+        }
+        if action == Action::Defaulted {
+            return (defaulted(said, rule), action);
+        }
+        let mut told = rule.told();
+        // no-transform is about the bytes and not about who keeps them: no rule takes it away (RFC 9110 §7.7).
+        if said.all.words.no_transform {
+            told.all.change(|words| words.no_transform = true);
+        }
+        (told, action)
+    }
+
+    /// The origin's own words, settled within each field, and in those that this CDN acts on.
+    fn tidied<'a>(&'a self, said: Told<'a>, status: StatusCode, fetched: bool) -> Told<'a> {
+        let mut told = Told { all: Spoken::new(said.all.words), own: said.own.map(|own| Spoken::new(own.words)) };
+        if !self.dialect.acts_on_lifetimes_alone() {
+            return told;
+        }
+        // What is only to be asked for again gets a lifetime that is over.
+        let all = &told.all.words;
+        let revalidated = all.no_cache && !all.is_unshared();
+        let (never_fresh, public) = match told.own.as_ref().map(|own| &own.words) {
+            None => (revalidated && fetched && is_storable(all, status), all.public),
+            Some(own) if own.is_restricted() => (!own.is_unshared(), own.public),
+            Some(own) => (revalidated && !own.has_lifetime(), own.public || all.public),
+        };
+        if never_fresh {
+            let own = told.own.insert(self.no_lifetime.spoken());
+            if public {
+                own.change(|words| words.public = true);
+            }
+        }
+        told
+    }
+
+    /// What becomes of the CDN's own field, and of Surrogate-Control where that is another.
+    fn own_changes(&self, headers: &HeaderMap, seen: Seen, own: Option<&Spoken<'_>>) -> (Change, Change) {
+        let esi = seen.has(CacheField::SurrogateControl).then_some(headers);
+        match self.dialect.own_field() {
+            Some(name) if *name == names::SURROGATE_CONTROL => {
+                let there = esi.is_some();
+                let own = match (own, esi.and_then(esi_content)) {
+                    (own, Some(content)) => surrogate_control_change(headers, own, content),
+                    (own, None) => line_change(headers, name, there, own),
+                };
+                (own, Change::Leave)
+            }
+            own_field => {
+                let own = own_field
+                    .map_or(Change::Leave, |name| line_change(headers, name, seen.has(CacheField::Targeted), own));
+                let content = esi.filter(|_| self.dialect.bears_surrogate_control()).and_then(esi_content);
+                let surrogate_control = match content {
+                    Some(content) => surrogate_control_change(headers, None, content),
+                    None if esi.is_some() => Change::Remove,
+                    None => Change::Leave,
+                };
+                (own, surrogate_control)
+            }
+        }
+    }
+
+    fn rule_for(&self, status: StatusCode, fetched: bool) -> Option<&Rule> {
         match status.as_u16() {
             _ if !fetched => None,
             200 | 203 | 206 | 301 | 304 | 308 => self.rule.as_ref(),
@@ -392,7 +566,46 @@ impl Prepared {
     }
 }
 
-/// What the origin said, Pragma and Expires read into it.
+/// A rule's lifetime for an answer of which the origin said something, but no lifetime.
+fn defaulted<'a>(said: Told<'a>, rule: &Rule) -> Told<'a> {
+    let Told { all: Spoken { words: mut all, .. }, own: own_said } = said;
+    let words = &rule.cache_control.words;
+    all.max_age = words.max_age;
+    all.s_maxage = words.s_maxage;
+    all.stale_while_revalidate = all.stale_while_revalidate.or(words.stale_while_revalidate);
+    all.stale_if_error = all.stale_if_error.or(words.stale_if_error);
+    all.immutable |= words.immutable;
+    let own = (own_said.is_some() || rule.own.is_some()).then(|| {
+        // Who reads its own field reads nothing else: what the origin said to all caches has to stand there too.
+        let mut own = own_said.map(|own| own.words).unwrap_or_default();
+        own.max_age = rule.lifetime();
+        own.stale_while_revalidate = own.stale_while_revalidate.or(all.stale_while_revalidate);
+        own.stale_if_error = own.stale_if_error.or(all.stale_if_error);
+        own.public |= all.public;
+        own.must_revalidate |= all.must_revalidate;
+        own.proxy_revalidate |= all.proxy_revalidate;
+        Spoken::new(own)
+    });
+    Told { all: Spoken::new(all), own }
+}
+
+/// Whether a directive that nobody here knows may stand in an own field: `content` is treated apart, and one that cannot stand in a
+/// dictionary (RFC 8941 §3.2) would make a strict reader ignore all of it.
+fn stays_in_own_field(extension: &Extension<'_>) -> bool {
+    let name = extension.name.as_bytes();
+    let small =
+        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.' | b'*');
+    let value = match extension.argument.map(str::as_bytes) {
+        None | Some([b'"' | b'*' | b'a'..=b'z' | b'A'..=b'Z', ..]) => true,
+        Some(text) => text.len() <= 15 && text.iter().all(u8::is_ascii_digit),
+    };
+    name != b"content"
+        && value
+        && name.first().is_some_and(|first| first.is_ascii_lowercase() || *first == b'*')
+        && name.iter().all(small)
+}
+
+/// What the origin said to everybody, Pragma and Expires read into it.
 fn said<'a>(headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> CacheControl<'a> {
     let mut said = CacheControl::default();
     if seen.has(CacheField::CacheControl) {
@@ -530,42 +743,42 @@ fn reduced_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     }
 }
 
-fn cache_control_change(
-    headers: &HeaderMap,
-    seen: Seen,
-    words: &CacheControl<'_>,
-    ready: Option<&HeaderValue>,
-) -> Change {
-    let mut lines = headers.get_all(&names::CACHE_CONTROL).iter();
-    let line = if seen.has(CacheField::CacheControl) { lines.next() } else { None };
-    if let Some(line) = line
-        && lines.next().is_none()
-        && !line.is_empty()
-        && words.is_written_as(line.as_bytes())
-    {
-        return Change::Leave;
-    }
-    match ready.cloned().or_else(|| words.settled_value()) {
-        Some(value) => Change::Set(value),
-        None if line.is_some() => Change::Remove,
-        None => Change::Leave,
-    }
+/// What becomes of one audience's field; `there` says whether the origin sent it.
+fn line_change(headers: &HeaderMap, name: &HeaderName, there: bool, spoken: Option<&Spoken<'_>>) -> Change {
+    let mut lines = headers.get_all(name).iter();
+    let line = if there { lines.next() } else { None };
+    let value = spoken.and_then(|Spoken { words, ready }| {
+        if let Some(line) = line
+            && lines.next().is_none()
+            && !line.is_empty()
+            && words.is_written_as(line.as_bytes())
+        {
+            return Some(Change::Leave);
+        }
+        ready.cloned().or_else(|| words.settled_value()).map(Change::Set)
+    });
+    value.unwrap_or(if line.is_some() { Change::Remove } else { Change::Leave })
 }
 
-/// Surrogate-Control with nothing but its ESI `content`, or gone.
-fn surrogate_control_change(headers: &HeaderMap) -> Change {
+/// What Surrogate-Control asks of an ESI processor.
+fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     let lines = headers.get_all(&names::SURROGATE_CONTROL);
-    let content = lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {
+    lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {
         let (Argument::Token(text) | Argument::Quoted(text)) = directive.argument else {
             return None;
         };
         let plain = text.len() <= MAX_ESI_CONTENT
             && text.iter().all(|&b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\' | b','));
         (directive.name.eq_ignore_ascii_case(b"content") && plain).then_some(text)
-    });
-    let Some(content) = content else { return Change::Remove };
-    let line = [b"content=\"".as_slice(), content, b"\""].concat();
-    let mut lines = lines.iter();
+    })
+}
+
+/// Surrogate-Control with its ESI `content`, behind the words to the CDN whose own field it is.
+fn surrogate_control_change(headers: &HeaderMap, own: Option<&Spoken<'_>>, content: &[u8]) -> Change {
+    let value = own.and_then(|own| own.words.settled_value());
+    let (words, comma) = value.as_ref().map_or((&b""[..], &b""[..]), |value| (value.as_bytes(), b", "));
+    let line = [words, comma, b"content=\"", content, b"\""].concat();
+    let mut lines = headers.get_all(&names::SURROGATE_CONTROL).iter();
     if lines.next().is_some_and(|only| only.as_bytes() == line) && lines.next().is_none() {
         return Change::Leave;
     }
@@ -573,7 +786,7 @@ fn surrogate_control_change(headers: &HeaderMap) -> Change {
 }
 
 /// Carries a change out; whether there was one.
-fn change(headers: &mut HeaderMap, name: &http::HeaderName, change: Change) -> bool {
+fn change(headers: &mut HeaderMap, name: &HeaderName, change: Change) -> bool {
     match change {
         Change::Leave => false,
         Change::Remove => headers.remove(name).is_some(),
@@ -594,7 +807,7 @@ mod tests {
     use super::{Action, Facts, Guard, Outcome, Prepared};
     use crate::cdn::dialect::Dialect;
     use crate::edge::request::class::{CacheMode, CachePolicy};
-    use crate::wire::cache_control::CacheControl;
+    use crate::wire::cache_control::{CacheControl, TARGETED};
     use crate::wire::names;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -665,7 +878,7 @@ mod tests {
         policy
     }
 
-    fn apply(policy: &CachePolicy, asked: &str, headers: &mut HeaderMap) -> Outcome {
+    fn apply(dialect: Dialect, policy: &CachePolicy, asked: &str, headers: &mut HeaderMap) -> Outcome {
         let mut words = asked.split(' ');
         let status = words.next().and_then(|status| status.parse::<StatusCode>().ok()).unwrap();
         let mut method = Method::GET;
@@ -677,11 +890,8 @@ mod tests {
                 other => method = other.parse().unwrap(),
             }
         }
-        Prepared::new(policy, Dialect::Generic).apply(
-            headers,
-            status,
-            &Facts { method: &method, authorization, fault, now },
-        )
+        let facts = Facts { method: &method, authorization, fault, now };
+        Prepared::new(policy, dialect).apply(headers, status, &facts)
     }
 
     fn shown(outcome: Outcome) -> String {
@@ -693,13 +903,17 @@ mod tests {
     type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
     fn check(rows: &[Row]) {
+        check_in(Dialect::Generic, rows);
+    }
+
+    fn check_in(dialect: Dialect, rows: &[Row]) {
         for &(class, asked, origin, wanted, outcome) in rows {
-            let row = format!("{class} / {asked} / {origin}");
+            let row = format!("{dialect:?} / {class} / {asked} / {origin}");
             let mut answer = headers(origin);
-            let done = apply(&policy(class), asked, &mut answer);
+            let done = apply(dialect, &policy(class), asked, &mut answer);
             assert_eq!(answer, headers(wanted), "{row}");
             assert_eq!(shown(done), outcome, "{row}");
-            let again = apply(&policy(class), asked, &mut answer);
+            let again = apply(dialect, &policy(class), asked, &mut answer);
             assert_eq!(answer, headers(wanted), "twice: {row}");
             assert_eq!(again.action, None, "twice: {row}");
         }
@@ -985,6 +1199,138 @@ mod tests {
     }
 
     #[test]
+    #[rustfmt::skip] // One row a line.
+    fn fastly_when_it_gets_its_own_field() {
+        check_in(Dialect::Fastly, &[
+            ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
+            ("override ttl=60 edge=300 swr=5 sie=9", "200", "", "cc: max-age=60, stale-while-revalidate=5, stale-if-error=9 | surrogate: max-age=300, stale-while-revalidate=5, stale-if-error=9", "overridden"),
+            ("override ttl=60 edge=300 immutable", "200", "cc: private", "cc: max-age=60, immutable | surrogate: max-age=300", "overridden"),
+            ("override edge=300", "200", "", "cc: max-age=0 | surrogate: max-age=300", "overridden"),
+            ("override ttl=60 edge=300", "200", "cc: max-age=60", "cc: max-age=60 | surrogate: max-age=300", "overridden"),
+            ("override ttl=60", "200", "cc: max-age=60 | surrogate: max-age=9", "cc: max-age=60", "overridden"),
+            ("override ttl=60 edge=300", "200", "surrogate: no-store", "cc: max-age=60 | surrogate: max-age=300", "overridden"),
+            ("override ttl=60 edge=300", "200", "surrogate: content=\"ESI/1.0\"", "cc: max-age=60 | surrogate: max-age=300, content=\"ESI/1.0\"", "overridden"),
+            ("override ttl=60 edge=300", "200", "surrogate: max-age=9, no-transform", "cc: max-age=60, no-transform | surrogate: max-age=300", "overridden"),
+            ("override ttl=60 edge=300", "206", "", "cc: max-age=60 | surrogate: max-age=300", "overridden"),
+            ("override ttl=60 edge=300", "304", "cc: no-cache", "cc: max-age=60 | surrogate: max-age=300", "overridden"),
+            ("override ttl=60 edge=300", "404", "", "cc: max-age=10", "overridden"),
+            ("override ttl=60 edge=300", "404", "surrogate: max-age=9", "cc: max-age=10", "overridden"),
+            ("override ttl=60 edge=300", "302", "surrogate: max-age=9", "surrogate: max-age=9", ""),
+            ("never", "200", "", "cc: no-store | surrogate: no-store", "forbidden"),
+            ("never", "200", "cc: no-store", "cc: no-store | surrogate: no-store", "forbidden"),
+            ("never", "200", "surrogate: max-age=9, content=\"a\"", "cc: no-store | surrogate: no-store, content=\"a\"", "forbidden"),
+            ("keep", "500", "cc: no-store | surrogate: max-age=5", "cc: no-store | surrogate: no-store", "guarded error"),
+            ("keep", "500", "surrogate: max-age=5 | age: 3", "cc: no-store | surrogate: no-store", "guarded error"),
+            ("override ttl=60 edge=300", "200 fault", "age: 1", "cc: no-store | surrogate: no-store", "guarded error"),
+            // Its lifetime counts beside no-cache: what is only to be asked for again gets one of 0.
+            ("keep", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
+            ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache | surrogate: max-age=0", "tidied"),
+            ("keep", "200", "pragma: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
+            ("keep", "200", "cc: no-cache | surrogate: content=\"ESI/1.0\"", "cc: no-cache | surrogate: max-age=0, content=\"ESI/1.0\"", "tidied"),
+            ("keep", "200", "cc: no-cache | surrogate: stale-if-error=9", "cc: no-cache | surrogate: max-age=0", "tidied"),
+            ("keep", "200 auth", "cc: public, no-cache", "cc: public, no-cache | surrogate: public, max-age=0", "tidied"),
+            ("keep", "200", "cc: no-cache | surrogate: max-age=60", "cc: no-cache | surrogate: max-age=60", ""),
+            ("keep", "200", "cc: max-age=5 | surrogate: no-cache, max-age=60", "cc: max-age=5 | surrogate: max-age=0", "tidied"),
+            ("default ttl=60 edge=300", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
+            ("keep", "200 POST", "cc: no-cache", "cc: no-cache", ""),
+            ("keep", "429", "cc: no-cache", "cc: no-cache", ""),
+            ("keep", "200", "cc: private, no-cache", "cc: private, no-cache", ""),
+            ("keep", "200", "cc: no-store", "cc: no-store", ""),
+            // The origin's own words to it.
+            ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
+            ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
+            ("keep", "200", "surrogate: max-age=60, no-store", "surrogate: no-store", "tidied"),
+            ("keep", "200", "surrogate: s-maxage=60, max-age=9", "surrogate: max-age=60", "tidied"),
+            ("keep", "200", "surrogate: max-age=60, Odd=1, even=1", "surrogate: max-age=60, even=1", "tidied"),
+            ("keep", "200", "surrogate: max-age=60, content=\"ESI/1.0\"", "surrogate: max-age=60, content=\"ESI/1.0\"", ""),
+            ("keep", "200", "surrogate: content=\"ESI/1.0\"", "surrogate: content=\"ESI/1.0\"", ""),
+            ("keep", "200", "surrogate: ,;", "", "tidied"),
+            ("keep", "200", "surrogate: max-age=60 | cdn: max-age=9 | cloudflare: max-age=9", "surrogate: max-age=60", "tidied"),
+            ("default ttl=60 edge=300", "200", "surrogate: max-age=9", "surrogate: max-age=9", ""),
+            ("default ttl=60 edge=300", "200", "cc: max-age=9", "cc: max-age=9", ""),
+            ("default ttl=60 edge=300 swr=5", "200", "", "cc: max-age=60, stale-while-revalidate=5 | surrogate: max-age=300, stale-while-revalidate=5", "defaulted"),
+            ("default ttl=60 edge=300 swr=5", "200", "cc: stale-while-revalidate=2", "cc: max-age=60, stale-while-revalidate=2 | surrogate: max-age=300, stale-while-revalidate=2", "defaulted"),
+            ("default ttl=60 edge=300 swr=5", "200", "cc: must-revalidate", "cc: max-age=60, must-revalidate | surrogate: max-age=300, must-revalidate", "defaulted"),
+            ("default ttl=60", "200", "surrogate: stale-if-error=9", "cc: max-age=60 | surrogate: max-age=60, stale-if-error=9", "defaulted"),
+            ("default ttl=60 edge=300", "404", "", "cc: max-age=10", "defaulted"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn guards_when_the_cdn_acts_on_its_own_field() {
+        check_in(Dialect::Fastly, &[
+            ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | surrogate: max-age=60 | cc: no-store", "cc: no-store | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | surrogate: max-age=60, content=\"E\"", "cc: private | cookie | surrogate: content=\"E\"", "guarded set_cookie"),
+            ("keep", "200", "cookie | surrogate: max-age=0 | cc: max-age=60", "cookie | surrogate: max-age=0 | cc: max-age=60", ""),
+            ("keep", "200", "cookie | surrogate: stale-if-error=0 | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cc: no-cache", "cc: no-cache | cookie | surrogate: max-age=0", "tidied"),
+            ("keep strip", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | surrogate: max-age=60", "tidied cookie_stripped"),
+            ("override ttl=60 edge=300", "200", "cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("override ttl=0 edge=300", "200", "cookie | cc: max-age=9", "cc: private | cookie", "guarded set_cookie"),
+            ("override ttl=60 edge=0", "200", "cookie", "cc: max-age=60 | surrogate: max-age=0 | cookie", "overridden"),
+            ("keep", "200", "vary: * | surrogate: max-age=60 | cc: private", "cc: private | vary: *", "guarded vary_star"),
+            ("keep", "200", "vary: cookie | surrogate: max-age=60 | cc: private", "cc: private | surrogate: max-age=60 | vary: cookie", "vary_cookie"),
+            ("keep vary=Accept", "200", "vary: cookie | surrogate: max-age=60 | cc: private", "cc: private | surrogate: max-age=60", "tidied vary_cookie"),
+            ("keep", "200 auth", "surrogate: max-age=60 | cc: private", "cc: private", "guarded authorization"),
+            ("keep", "200 auth", "surrogate: max-age=60 | cc: public", "cc: private", "guarded authorization"),
+            ("keep", "200 auth", "surrogate: public, max-age=60 | cc: private", "surrogate: public, max-age=60 | cc: private", ""),
+            ("override ttl=60 edge=300 allow", "200 auth", "", "cc: max-age=60 | surrogate: public, max-age=300", "overridden"),
+            ("override ttl=60 allow", "200 auth", "", "cc: public, max-age=60", "overridden"),
+            ("override ttl=60 edge=300", "200 auth", "cc: public", "cc: private", "guarded authorization"),
+        ]);
+        check_in(Dialect::Cloudflare, &[
+            ("keep", "200", "cookie | cdn: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "tidied"),
+            // It reads no other field once its own is there: a lifetime beside it is not its business.
+            ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=0", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cloudflare: no-store | cc: max-age=60", "cookie | cloudflare: no-store | cc: max-age=60", ""),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn cloudflare_when_it_gets_its_own_field() {
+        check_in(Dialect::Cloudflare, &[
+            ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
+            ("override ttl=60 edge=300 swr=5 sie=9", "200", "", "cc: max-age=60, stale-while-revalidate=5, stale-if-error=9 | cloudflare: max-age=300, stale-while-revalidate=5, stale-if-error=9", "overridden"),
+            ("override ttl=60 edge=300", "200", "surrogate: content=\"ESI/1.0\"", "cc: max-age=60 | cloudflare: max-age=300", "overridden"),
+            ("keep", "200", "surrogate: content=\"ESI/1.0\" | cc: max-age=9", "cc: max-age=9", "tidied"),
+            ("keep", "200", "cloudflare: max-age=60 | cdn: max-age=9", "cloudflare: max-age=60", "tidied"),
+            ("keep", "200", "cdn: max-age=9 | cc: max-age=1", "cc: max-age=1 | cloudflare: max-age=9", "tidied"),
+            ("keep", "200", "cloudflare: , | cdn: max-age=9", "cloudflare: max-age=9", "tidied"),
+            ("keep", "200", "cc: no-cache", "cc: no-cache", ""),
+            ("keep", "200", "cc: no-cache | cloudflare: max-age=60", "cc: no-cache | cloudflare: max-age=60", ""),
+            ("keep", "200", "cloudflare: no-cache, max-age=60", "cloudflare: no-cache", "tidied"),
+            ("default ttl=60 edge=300", "200", "cdn: max-age=9", "cloudflare: max-age=9", "tidied"),
+            ("default ttl=60", "200", "cc: public, must-revalidate | cdn: stale-if-error=9", "cc: public, max-age=60, must-revalidate | cloudflare: public, max-age=60, must-revalidate", "defaulted"),
+            ("override ttl=60 edge=300", "200", "cdn: max-age=9", "cc: max-age=60 | cloudflare: max-age=300", "overridden"),
+            ("never", "404", "", "cc: no-store | cloudflare: no-store", "forbidden"),
+            ("keep", "503", "cdn: max-age=9", "cc: no-store | cloudflare: no-store", "guarded error"),
+        ]);
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn rfc9213_and_akamai_when_they_get_their_words() {
+        check_in(Dialect::Rfc9213, &[
+            ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
+            ("override ttl=60 edge=300 swr=5", "200", "", "cc: max-age=60, stale-while-revalidate=5 | cdn: max-age=300, stale-while-revalidate=5", "overridden"),
+            ("keep", "200", "cdn: max-age=9 | cloudflare: max-age=1 | accel: 3", "cdn: max-age=9", "tidied"),
+            ("keep", "200", "cdn: max-age=9 | surrogate: max-age=1, content=\"a\"", "cdn: max-age=9 | surrogate: content=\"a\"", "tidied"),
+            ("keep", "200", "cc: no-cache", "cc: no-cache", ""),
+            ("never", "200", "cdn: max-age=9", "cc: no-store | cdn: no-store", "forbidden"),
+            ("keep", "200", "cookie | cdn: max-age=9 | cc: private", "cc: private | cookie", "guarded set_cookie"),
+        ]);
+        check_in(Dialect::Akamai, &[
+            ("override ttl=60 edge=300", "200", "", "cc: max-age=60, s-maxage=300", "overridden"),
+            ("keep", "200", "cdn: max-age=9 | edge: max-age=1 | akamai: max-age=2 | cc: max-age=3", "cc: max-age=3", "tidied"),
+            ("never", "200", "edge: max-age=9", "cc: no-store", "forbidden"),
+        ]);
+    }
+
+    #[test]
     fn labels_when_listed_are_in_order_and_distinct() {
         for (index, action) in Action::ALL.into_iter().enumerate() {
             assert_eq!(action as usize, index);
@@ -1028,12 +1374,15 @@ mod tests {
                 "cc: no-cache=\"Set-Cookie\"", "cc: private=\"Pragma, Expires\", max-age=3", "cc: must-revalidate, max-age=5",
                 "cc: stale-if-error=9", "cc: no-transform, ext", "cc: ,", "pragma: no-cache", "later", "date", "expires: 0", "cookie",
                 "vary: *", "vary: Cookie, Accept-Encoding", "vary: User-Agent", "age: 7", "surrogate: max-age=5",
-                "surrogate: content=\"ESI/1.0\", max-age=3", "cdn: max-age=5", "accel: 5",
+                "surrogate: content=\"ESI/1.0\", max-age=3", "cdn: max-age=5", "accel: 5", "surrogate: no-cache", "surrogate: no-store",
+                "surrogate: stale-if-error=9", "surrogate: s-maxage=4, Odd", "cdn: private, max-age=3", "cdn: stale-while-revalidate=2",
+                "cdn: public, even=1", "cloudflare: max-age=7", "cloudflare: no-store", "cloudflare: no-cache=\"Vary\", no-transform",
             ])
             .prop_map(headers),
-            1 => prop::collection::vec(32_u8..=255, 0..40).prop_map(|bytes| {
-                HeaderValue::from_bytes(&bytes).into_iter().map(|value| (names::CACHE_CONTROL.clone(), value)).collect()
-            }),
+            1 => (prop::collection::vec(32_u8..=255, 0..40), prop::sample::select(vec!["cc", "surrogate", "cdn", "cloudflare"]))
+                .prop_map(|(bytes, short)| {
+                    HeaderValue::from_bytes(&bytes).into_iter().map(|value| (field(short).0, value)).collect()
+                }),
         ];
         prop::collection::vec(line, 0..6).prop_map(|lines| {
             let mut all = HeaderMap::new();
@@ -1059,32 +1408,58 @@ mod tests {
         #[test]
         fn answer_is_safe_and_settled_whatever_was_said(
             class in any_policy(),
+            dialect in prop::sample::select(Dialect::ALL.to_vec()),
             origin in any_answer(),
             (status, method, authorization, fault) in any_asked(),
         ) {
-            let prepared = Prepared::new(&class, Dialect::Generic);
+            let prepared = Prepared::new(&class, dialect);
             let facts = Facts { method: &method, authorization, fault, now };
             let mut answer = origin.clone();
             let outcome = prepared.apply(&mut answer, status, &facts);
 
             prop_assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
             prop_assert!(!answer.contains_key(&names::PRAGMA) && !answer.contains_key(&names::EXPIRES));
-            prop_assert!(!answer.contains_key(&names::CDN_CACHE_CONTROL) && !answer.contains_key(&names::X_ACCEL_EXPIRES));
+            for name in TARGETED.into_iter().chain([&names::SURROGATE_CONTROL]) {
+                let wanted = usize::from(dialect.own_field() == Some(name));
+                let esi = *name == names::SURROGATE_CONTROL && dialect.bears_surrogate_control();
+                prop_assert!(answer.get_all(name).iter().count() <= wanted.max(usize::from(esi)), "{}", name);
+            }
             prop_assert_eq!(outcome.action.is_some(), answer != origin);
 
-            let line = answer.get(&names::CACHE_CONTROL).map(|value| value.as_bytes().to_vec());
-            let words = CacheControl::parse(line.as_deref());
-            prop_assert!(!(words.is_restricted() && words.has_lifetime()));
-            prop_assert!(!(words.is_restricted() && (words.stale_if_error.is_some() || words.stale_while_revalidate.is_some())));
+            let parsed = |name: &HeaderName| {
+                let mut words = CacheControl::parse(answer.get(name).map(HeaderValue::as_bytes));
+                words.extensions.retain(|extension| extension.name != "content");
+                words
+            };
+            let everybodys = parsed(&names::CACHE_CONTROL);
+            let own = dialect.own_field().map(parsed).filter(|words| !words.is_empty());
+            for words in std::iter::once(&everybodys).chain(&own) {
+                prop_assert!(!(words.is_restricted() && words.has_lifetime()));
+                prop_assert!(!(words.is_restricted() && (words.stale_if_error.is_some() || words.stale_while_revalidate.is_some())));
+            }
+            // What this CDN acts on; Fastly takes what its own field leaves open from Cache-Control.
+            let mut words = own.clone().unwrap_or_else(|| everybodys.clone());
+            if dialect == Dialect::Fastly && !words.has_lifetime() && !words.is_restricted() {
+                words.max_age = everybodys.max_age;
+                words.s_maxage = everybodys.s_maxage;
+                words.no_store |= everybodys.no_store;
+                words.private |= everybodys.private;
+                words.no_cache |= everybodys.no_cache;
+                words.public |= everybodys.public;
+                words.must_revalidate |= everybodys.must_revalidate;
+            }
+            if dialect == Dialect::Fastly && fetched_of(&method) && status == StatusCode::OK {
+                prop_assert!(!words.no_cache || words.is_unshared(), "it does not know no-cache");
+            }
 
             let cookies = answer.contains_key(&names::SET_COOKIE);
             let lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
-            let fetched = method != Method::POST;
+            let fetched = fetched_of(&method);
             if fault || status.is_server_error() {
-                prop_assert!(words.no_store && !answer.contains_key(&names::AGE));
+                prop_assert!(everybodys.no_store && words.no_store && !answer.contains_key(&names::AGE));
             }
             if class.mode == CacheMode::Never {
-                prop_assert!(words.no_store);
+                prop_assert!(everybodys.no_store && words.no_store);
             }
             if fetched {
                 prop_assert!(!(cookies && (lasting || words.public)));
@@ -1101,5 +1476,9 @@ mod tests {
             prop_assert_eq!(answer, once);
             prop_assert_eq!(again.action, None);
         }
+    }
+
+    fn fetched_of(method: &Method) -> bool {
+        *method != Method::POST
     }
 }
