@@ -1,7 +1,7 @@
 //! Compresses what the origin sent plain, for CDNs that ask for gzip; undoes its gzip, where wished, for those that do not.
 //!
 //! **Place:** outside of `cache_control`, which must see the origin's own fields; inside `whoopsie`, whose pages bring their own twin.
-//! **Reads:** method, Accept-Encoding, Range, If-Range, If-Match, If-None-Match, host and target; the answer's status, type, length,
+//! **Reads:** `Ctx::dialect`, method, Accept-Encoding, Range, If-Range, If-Match, If-None-Match, host and target; the answer's status, type, length,
 //! tag and the fields that forbid compression (see [`policy`]).
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`.
@@ -35,6 +35,7 @@ use twins::{Draft, Key, Loan, Twin, Twins, WeakTags};
 
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
+use crate::cdn::dialect::Dialect;
 use crate::fault::Fault;
 use crate::metrics::Ledger;
 use crate::wire::names::HOST;
@@ -116,8 +117,9 @@ where
             target = memory.twins.as_ref().and_then(|twins| target_of(twins, asked, &request.head));
             policy::prepare(asked, &mut request.head.headers, |opaque| memory.weak_tags.knows(opaque));
         }
+        let dialect = request.ctx.dialect;
         let state = State::Waiting { inner: self.inner.call(request) };
-        GzipFuture { state, asked, target, shared: Arc::clone(&self.shared) }
+        GzipFuture { state, asked, dialect, target, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -138,6 +140,7 @@ pin_project! {
         #[pin]
         state: State<F, B>,
         asked: Asked,
+        dialect: Dialect,
         target: Option<u64>,
         shared: Arc<Shared>,
     }
@@ -180,7 +183,21 @@ where
 {
     type Output = Result<EdgeResponse<GzipBody<B>>, Fault>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answer = ready!(self.as_mut().poll_answer(cx))?;
+        if self.dialect == Dialect::Akamai {
+            policy::vary_for_akamai(self.asked, &mut answer.head);
+        }
+        Poll::Ready(Ok(answer))
+    }
+}
+
+impl<F, B> GzipFuture<F, B>
+where
+    F: Future<Output = Result<EdgeResponse<B>, Fault>>,
+    B: EdgeBody + Unpin,
+{
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<EdgeResponse<GzipBody<B>>, Fault>> {
         let mut this = self.project();
         let shared = &**this.shared;
         if let Projected::Waiting { inner } = this.state.as_mut().project() {

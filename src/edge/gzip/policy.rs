@@ -7,7 +7,7 @@ use crate::wire::etag::{self, Listed};
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5,
     CONTENT_RANGE, CONTENT_TYPE, DIGEST, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
-    REPR_DIGEST, X_ACCEL_BUFFERING,
+    REPR_DIGEST, VARY, X_ACCEL_BUFFERING,
 };
 use crate::wire::quality::{Coding, gzip_acceptance};
 use crate::wire::vary;
@@ -295,6 +295,25 @@ pub fn apply(verdict: Verdict, head: &mut response::Parts) {
         }
     }
     vary::merge_accept_encoding(headers);
+}
+
+/// Takes `Vary: Accept-Encoding` off an answer to Akamai that has no coding: it keeps nothing that varies but gzip and br, and bytes as
+/// they are suit whoever asks.
+///
+/// Any other Vary stays, and so does this one on a body of another coding: then nothing is kept, which is right. A 304 speaks for what
+/// is stored, which under a strong tag are the bytes as they are.
+pub fn vary_for_akamai(asked: Asked, head: &mut response::Parts) {
+    let headers = &mut head.headers;
+    if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {
+        return;
+    }
+    if head.status == StatusCode::NOT_MODIFIED {
+        let coded = if headers.contains_key(ETAG) { strong_tag(headers).is_none() } else { asked.gzip() };
+        if coded {
+            return;
+        }
+    }
+    headers.remove(VARY);
 }
 
 /// Takes away the digests of bytes that are others now, from a head or from trailers; Repr-Digest counts the coding in (RFC 9530 §3).
@@ -619,6 +638,35 @@ mod tests {
         apply(Verdict::Inflate, &mut head);
         assert_eq!(head.headers.len(), 3, "{:?}", head.headers);
         assert_eq!(head.headers[ETAG], "W/\"a\"");
+    }
+
+    #[test]
+    fn akamai_gets_vary_only_where_it_would_keep_the_answer() {
+        const VARY: (&str, &str) = ("vary", "Accept-Encoding");
+        let none: Fields = &[];
+        for (case, fields, status, said, stays) in [
+            ("identity", GZIP, 200, &[HTML, VARY][..], false),
+            ("identity, two lines", GZIP, 200, &[VARY, ("vary", "accept-encoding")], false),
+            ("gzip", GZIP, 200, &[VARY, ("content-encoding", "gzip")], true),
+            ("br", GZIP, 200, &[VARY, ("content-encoding", "br")], true),
+            ("another coding, which it must not keep", GZIP, 200, &[VARY, ("content-encoding", "zstd")], true),
+            ("another Vary", GZIP, 200, &[("vary", "Accept-Encoding, Origin")], true),
+            ("another line of Vary", GZIP, 200, &[VARY, ("vary", "Cookie")], true),
+            ("star", GZIP, 200, &[("vary", "*")], true),
+            ("a part", none, 206, &[VARY], false),
+            ("a redirect", none, 301, &[VARY], false),
+            ("304 for identity", GZIP, 304, &[VARY, ("etag", "\"a\"")], false),
+            ("304 for gzip", none, 304, &[VARY, ("etag", "W/\"a\"")], true),
+            ("304 by date, gzip asked for", GZIP, 304, &[VARY], true),
+            ("304 by date", none, 304, &[VARY], false),
+            ("304 with another Vary", none, 304, &[("vary", "Origin"), ("etag", "\"a\"")], true),
+        ] {
+            let mut head = answer(status, said);
+            let before = head.headers.clone();
+            vary_for_akamai(asked(fields), &mut head);
+            assert_eq!(head.headers == before, stays, "{case}: {:?}", head.headers);
+            assert_eq!(head.headers.contains_key(super::VARY), stays, "{case}");
+        }
     }
 
     #[test]
