@@ -23,6 +23,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
+use crate::cdn::dialect::Dialect;
 use crate::cdn::known::Known;
 use crate::fault::Fault;
 use crate::ids::{ClassId, Country};
@@ -30,7 +31,7 @@ use crate::intake::country::Countries;
 use crate::intake::posted::Posted;
 use crate::intake::{beacon, rum};
 use crate::metrics::{Ledger, RumReason};
-use crate::wire::names::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 
 /// What `local` needs to know.
 #[derive(Debug, Clone)]
@@ -150,7 +151,7 @@ impl Shared {
     }
 
     fn beacon(&self, request: Box<EdgeRequest>) -> Answer {
-        let mut head = answer_head();
+        let mut head = answer_head(request.ctx.dialect);
         let pixel = match request.head.method {
             Method::GET | Method::HEAD => {
                 let query = request.head.uri.query().unwrap_or_default();
@@ -171,7 +172,7 @@ impl Shared {
     }
 
     fn rum(&self, request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Answer {
-        let mut head = answer_head();
+        let mut head = answer_head(request.ctx.dialect);
         let query = request.head.uri.query().unwrap_or_default();
         let is_read = body.is_ok();
         let sample = body.and_then(|body| rum::sample(body, query, &self.settings.rum_pages));
@@ -227,9 +228,9 @@ impl Shared {
     }
 }
 
-fn answer_head() -> response::Parts {
+fn answer_head(dialect: Dialect) -> response::Parts {
     let (mut head, ()) = http::Response::new(()).into_parts();
-    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    dialect.forbid_storing(&mut head.headers);
     head
 }
 

@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 use super::request::class::Classes;
 use super::request::log::{AccessLog, Line, Record};
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::cdn::dialect::Dialect;
 use crate::cdn::preset::Pop;
 use crate::fault::Fault;
 use crate::ids::{ClassId, ProviderId, PullKind};
@@ -300,7 +301,8 @@ where
                 answer.map(|inner| ObserveBody { inner: Some(inner) })
             }
             Projected::Malformed { status } => {
-                let mut head = refusal(Reason::Malformed);
+                // Who pulls is not known of a head that is not read.
+                let mut head = refusal(Reason::Malformed, Dialect::Generic);
                 head.status = *status;
                 EdgeResponse { head, body: ObserveBody { inner: None }, facts: Facts::new(ClassId::OTHER) }
             }

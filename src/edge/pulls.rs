@@ -24,6 +24,7 @@ use tower::{Layer, Service};
 use super::request::attempts::Attempts;
 use super::request::log::Line;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::cdn::dialect::Dialect;
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, ProviderId, PullKind};
 use crate::metrics::{Ledger, Reason};
@@ -100,7 +101,7 @@ where
         request.ctx.kind = self.settings.kind(&request);
         let pull = Pull::start(Arc::clone(&self.ledger), &mut request);
         match request.ctx.refusal {
-            Some(reason) => PullsFuture::Refused { reason, pull: Some(pull) },
+            Some(reason) => PullsFuture::Refused { reason, dialect: request.ctx.dialect, pull: Some(pull) },
             None => PullsFuture::Inner { inner: self.inner.call(request), pull: Some(pull) },
         }
     }
@@ -119,6 +120,7 @@ pin_project! {
         /// Not to go further.
         Refused {
             reason: Reason,
+            dialect: Dialect,
             pull: Option<Pull>,
         },
     }
@@ -149,9 +151,9 @@ where
                 pull.answered(&answer);
                 Poll::Ready(Ok(answer.map(|inner| PullsBody { inner: Some(inner), pull })))
             }
-            Projected::Refused { reason, pull } => {
+            Projected::Refused { reason, dialect, pull } => {
                 let mut pull = pull.take().expect("a future is not polled after it was ready");
-                let head = refusal(*reason);
+                let head = refusal(*reason, *dialect);
                 pull.refusal = Some(*reason);
                 pull.ledger.refused(pull.provider, *reason);
                 pull.code = head.status.as_u16();

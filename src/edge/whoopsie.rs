@@ -25,9 +25,9 @@ use crate::ids::{ClassId, LocaleId};
 use crate::metrics::{Ledger, ORIGIN_STATUS, Reason};
 use crate::pages::{LONGEST_COUNTDOWN_SECONDS, Moment, Pages, problem_json};
 use crate::wire::names::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE,
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, GRPC_STATUS, HOST, PROXY_STATUS, RETRY_AFTER, SERVER,
-    STRICT_TRANSPORT_SECURITY, VARY, X_REQUEST_ID,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_TYPE, DATE, GRPC_STATUS, HOST, PROXY_STATUS, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, VARY,
+    X_REQUEST_ID,
 };
 use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
 
@@ -285,7 +285,7 @@ impl Shared {
             }
             let (mut head, ()) = http::Response::new(()).into_parts();
             head.status = cause.status();
-            head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            asked.ctx.dialect.forbid_storing(&mut head.headers);
             // The rest of the body is still to come, or never will.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             head.headers.insert(&PROXY_STATUS, HeaderValue::from_static("edgeshim; error=http_request_error"));
@@ -312,8 +312,8 @@ impl Shared {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = status;
         let headers = &mut head.headers;
-        headers.reserve(12);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.reserve(13);
+        asked.ctx.dialect.forbid_storing(headers);
         headers.insert(RETRY_AFTER, retry_after.field);
         if let Some(id) = &asked.id {
             headers.insert(&X_REQUEST_ID, id.clone());

@@ -23,7 +23,7 @@ use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId, PullKind};
 use crate::metrics::Reason;
 use crate::wire::forwarded::{Peer, Trail};
-use crate::wire::names::{ALLOW, CACHE_CONTROL, CONNECTION};
+use crate::wire::names::{ALLOW, CONNECTION};
 
 /// A request on its way to the origin.
 #[derive(Debug)]
@@ -95,9 +95,9 @@ impl Ctx {
     }
 }
 
-/// The head of a refusal's answer; it has no body.
+/// The head of a refusal's answer, in the words of the CDN that pulled; it has no body.
 #[must_use]
-pub fn refusal(reason: Reason) -> response::Parts {
+pub fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
     let status = match reason {
         Reason::Malformed => StatusCode::BAD_REQUEST,
         Reason::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -109,7 +109,7 @@ pub fn refusal(reason: Reason) -> response::Parts {
     };
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = status;
-    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    dialect.forbid_storing(&mut head.headers);
     if reason == Reason::Method {
         head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
