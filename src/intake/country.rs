@@ -4,26 +4,21 @@
 //! cannot be used, a file half written or of another kind, is said once in the log, and the one before stays in use.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use maxminddb::{MaxMindDbError, Reader, WithinOptions, path};
 
+use super::followed::{Content, Followed, ReadError, follow};
 use crate::ids::Country;
 
 /// The largest file that is read, in bytes. Country files have some 10 MB, city files up to 130.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// How many networks are looked at for a first country; files begin with a few that have none.
 const SEARCHED_NETWORKS: usize = 65_536;
-/// How often the file is looked at.
-const POLL: Duration = Duration::from_secs(1);
 
 /// Why a file cannot be used; reads on from its name.
 #[derive(Debug)]
@@ -66,20 +61,24 @@ impl fmt::Display for CountryError {
 
 impl std::error::Error for CountryError {}
 
-/// What tells one state of a file from another: when it last changed, to the nanosecond, its length, its inode. Not when it was last
-/// written: copying tools set that back, and a file that somebody may read from now on has changed in nothing but its rights.
-type Stamp = (i64, i64, u64, u64);
+impl From<ReadError> for CountryError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Read(error),
+            ReadError::TooLarge => Self::TooLarge,
+        }
+    }
+}
 
 /// A country file in memory.
 pub struct Countries {
-    path: PathBuf,
-    opened: Option<Stamp>,
+    opened: Followed,
     reader: ArcSwap<Reader<Vec<u8>>>,
 }
 
 impl fmt::Debug for Countries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Countries").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Countries").field("path", &self.opened.path()).finish_non_exhaustive()
     }
 }
 
@@ -89,9 +88,8 @@ impl Countries {
     /// # Errors
     /// See [`CountryError`].
     pub fn open(path: &Path) -> Result<Self, CountryError> {
-        // Before it is read: what changes meanwhile is seen at the next look.
-        let opened = stamp(path);
-        Ok(Self { path: path.to_owned(), opened, reader: ArcSwap::from_pointee(read(path)?) })
+        let (opened, content) = Followed::open(path, MAX_FILE_BYTES)?;
+        Ok(Self { opened, reader: ArcSwap::from_pointee(reader(content)?) })
     }
 
     /// Where an address is; one that the file does not know is in [`Country::OTHER`].
@@ -105,52 +103,25 @@ impl Countries {
     /// # Errors
     /// There is no thread to be had.
     pub fn watch(self: &Arc<Self>) -> io::Result<()> {
-        let (watched, mut seen) = (Arc::downgrade(self), self.opened);
-        thread::Builder::new().name("countries".to_owned()).spawn(move || {
-            while let Some(countries) = watched.upgrade() {
-                countries.look(&mut seen);
-                drop(countries);
-                thread::sleep(POLL);
-            }
-        })?;
-        Ok(())
+        let mut followed = self.opened.clone();
+        follow("countries", self, move |countries| countries.look(&mut followed))
     }
 
-    /// Takes the file in if it is another one than was `seen`.
-    fn look(&self, seen: &mut Option<Stamp>) {
-        let now = stamp(&self.path);
-        if now == *seen {
-            return;
-        }
-        *seen = now;
-        match read(&self.path) {
+    /// Takes the file in if it has become another one.
+    fn look(&self, followed: &mut Followed) {
+        let Some(read) = followed.news(MAX_FILE_BYTES) else { return };
+        match read.map_err(CountryError::from).and_then(reader) {
             Ok(reader) => self.reader.store(Arc::new(reader)),
             Err(error) => {
-                let path = self.path.display();
+                let path = followed.path().display();
                 tracing::warn!("beacon.country_database: {path} {error}; the one read before stays in use");
             }
         }
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    fs::metadata(path).ok().map(|file| (file.ctime(), file.ctime_nsec(), file.len(), file.ino()))
-}
-
-fn read(path: &Path) -> Result<Reader<Vec<u8>>, CountryError> {
-    // A pipe or a terminal would be waited for.
-    if !fs::metadata(path).map_err(CountryError::Read)?.is_file() {
-        return Err(CountryError::Read(io::Error::other("it is no plain file")));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(CountryError::Read)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(CountryError::TooLarge);
-    }
-    bytes.shrink_to_fit();
-    let reader = Reader::from_source(bytes).map_err(CountryError::Format)?;
+fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
+    let reader = Reader::from_source(content.bytes).map_err(CountryError::Format)?;
     // Networks without data are handed out too, so that a broken tree cannot keep us looking.
     let options = WithinOptions::default().include_networks_without_data();
     for network in reader.networks(options).map_err(CountryError::Format)?.take(SEARCHED_NETWORKS) {

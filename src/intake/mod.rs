@@ -2,6 +2,8 @@
 
 pub mod beacon;
 pub mod country;
+mod followed;
 pub mod form;
 pub mod posted;
+pub mod ranges;
 pub mod rum;

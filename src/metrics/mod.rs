@@ -214,6 +214,11 @@ impl Metrics {
         });
     }
 
+    /// `edgeshim_ranges_age_seconds` of a provider that has address lists in files.
+    pub fn ranges_age(&self, provider: &'static str) -> Gauge {
+        metrics::with_local_recorder(&self.recorder, || gauge!("edgeshim_ranges_age_seconds", "provider" => provider))
+    }
+
     /// The handles for one configuration's labels. Series of labels that were there before go on where they were.
     #[must_use]
     pub fn ledger(&'static self, labels: &Labels) -> Ledger {
@@ -677,6 +682,11 @@ fn describe() {
         ("edgeshim_waiting", Unit::Count, "Requests that wait in line for the origin."),
         ("edgeshim_in_flight", Unit::Count, "Pulls between their head and the last byte of their answer."),
         ("edgeshim_build_info", Unit::Count, "Always 1; the labels say what is running."),
+        (
+            "edgeshim_ranges_age_seconds",
+            Unit::Seconds,
+            "Since the oldest of a provider's address lists in force was written.",
+        ),
         ("edgeshim_config_loaded_timestamp_seconds", Unit::Seconds, "When the running configuration was loaded."),
     ];
     for (name, unit, text) in gauges {
