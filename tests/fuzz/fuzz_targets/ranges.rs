@@ -1,0 +1,23 @@
+//! CDNs' address lists, plain and JSON: what is read is never nothing nor everything, and reads back as it was.
+
+#![no_main]
+
+use edgeshim::cdn::addresses::AddressSet;
+use edgeshim::intake::ranges::parse;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    match parse(data) {
+        Ok(networks) => {
+            assert!(!networks.is_empty());
+            assert!(networks.iter().all(|network| network.prefix_len() > 0));
+            let set = AddressSet::new(networks.iter().copied());
+            for network in &networks {
+                assert!(set.contains(network.network()) && set.contains(network.broadcast()), "{network}");
+            }
+            let lines: Vec<_> = networks.iter().map(ToString::to_string).collect();
+            assert_eq!(parse(lines.join("\n").as_bytes()).ok(), Some(networks));
+        }
+        Err(fault) => assert!(fault.to_string().contains("; "), "says what to write instead"),
+    }
+});
