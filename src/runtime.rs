@@ -18,7 +18,7 @@ use crate::cdn::known::Known;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::Proofs;
 use crate::cdn::proof::g2o::{Replays, Verifier};
-use crate::config::{LogFormat, LogOutput, OnDoubt, Provider, Settings, Target};
+use crate::config::{AddressSource, LogFormat, LogOutput, OnDoubt, Provider, Settings, Target, Verify};
 use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::policy::{Action, Guard};
@@ -37,6 +37,7 @@ use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
 use crate::ids::intern;
 use crate::intake::country::{Countries, CountryError};
+use crate::intake::ranges::{Ranges, RangesError};
 use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, OriginSettings};
 use crate::pages::{PageSettings, Pages};
@@ -86,6 +87,10 @@ pub enum BuildError {
     Log(io::Error),
     /// The country file can no longer be used.
     Countries(CountryError),
+    /// A file of addresses can no longer be used.
+    Ranges(RangesError),
+    /// There is no thread to be had for following a file.
+    Thread(io::Error),
 }
 
 impl fmt::Display for BuildError {
@@ -94,6 +99,8 @@ impl fmt::Display for BuildError {
             Self::Pages(error) => error.fmt(f),
             Self::Value(error) => f.write_str(error),
             Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
+            Self::Ranges(error) => write!(f, "provider.verify.addresses: {} {error}", error.path.display()),
+            Self::Thread(error) => write!(f, "no thread can be started ({error}); allow this user more of them"),
             Self::Log(error) => write!(
                 f,
                 "access_log.output: the file cannot be opened ({error}); name one in a folder that exists and that this user may write to"
@@ -111,7 +118,7 @@ impl Runtime {
     /// See [`BuildError`]; nothing is left behind.
     pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
-        let providers = known_providers(&settings, replays)?;
+        let providers = known_providers(&settings, replays, metrics)?;
         let countries = open_countries(&settings).map_err(BuildError::Countries)?;
         let log = open_log(&settings, metrics).map_err(BuildError::Log)?;
         let labels = Labels {
@@ -362,20 +369,43 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
 }
 
 /// The configured providers with all that is known of them.
-fn known_providers(settings: &Settings, replays: &Arc<Replays>) -> Result<Arc<[Known]>, BuildError> {
+fn known_providers(
+    settings: &Settings,
+    replays: &Arc<Replays>,
+    metrics: &'static Metrics,
+) -> Result<Arc<[Known]>, BuildError> {
     let known = |provider: &Provider| {
         let preset = Preset::named(&provider.preset)
             .ok_or_else(|| BuildError::Value(format!("there is no preset {:?}", provider.preset)))?;
-        let proofs = provider.verify.as_ref().map(|verify| Proofs {
-            require: verify.require,
-            secret: verify.secret.clone(),
-            addresses: None,
-            client_cert: verify.client_cert.clone(),
-            g2o: verify.g2o.as_ref().map(|keys| Verifier::new(keys, Arc::clone(replays))),
-        });
+        let addresses = |sources: &[AddressSource]| {
+            let ranges = open_ranges(sources).map_err(BuildError::Ranges)?;
+            ranges.follow(intern(&provider.name), metrics).map_err(BuildError::Thread)
+        };
+        let proofs = |verify: &Verify| {
+            Ok(Proofs {
+                require: verify.require,
+                secret: verify.secret.clone(),
+                addresses: if verify.addresses.is_empty() { None } else { Some(addresses(&verify.addresses)?) },
+                client_cert: verify.client_cert.clone(),
+                g2o: verify.g2o.as_ref().map(|keys| Verifier::new(keys, Arc::clone(replays))),
+            })
+        };
+        let proofs = provider.verify.as_ref().map(proofs).transpose()?;
         Ok(Known { name: provider.name.clone(), preset, proofs })
     };
     settings.providers.iter().map(known).collect()
+}
+
+/// Where a provider pulls from.
+fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
+    let (mut networks, mut files) = (Vec::new(), Vec::new());
+    for source in sources {
+        match source {
+            AddressSource::Network(network) => networks.push(*network),
+            AddressSource::File(path) => files.push(path.clone()),
+        }
+    }
+    Ranges::open(&files, &networks)
 }
 
 /// The country file, followed from here on.

@@ -1,7 +1,6 @@
 //! The `[provider.verify]` blocks: what proves that a pull comes from the CDN that it names. Nothing here shows a secret.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use super::settings::{AddressSource, Verify};
 use super::words::{has_meaning, header_name, one_of, quote};
 use crate::cdn::addresses::canonical;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
+use crate::intake::ranges::Ranges;
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
@@ -180,19 +180,10 @@ fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
         return Err(format!("names no file; write file:PATH, {EXAMPLE}"));
     }
     let path = folder.join(path);
-    // THE CALL SITE of crate::intake::ranges::open: until it is there, only that there is a file to be opened. Asked first what it is,
-    // since opening a pipe would wait for somebody to write.
-    match std::fs::metadata(&path) {
-        Ok(found) if !found.is_file() => Err(format!("is no plain file; name the file that holds the list, {EXAMPLE}")),
-        found => match found.and_then(|_| File::open(&path)) {
-            Ok(_) => Ok(path),
-            Err(error) => {
-                let path = quote(&path.display().to_string());
-                Err(format!(
-                    "cannot be read from {path} ({error}); name a file that exists and that this user may read"
-                ))
-            }
-        },
+    // Read here and again when the runtime is built, so that its problems stand among the others.
+    match Ranges::open(std::slice::from_ref(&path), &[]) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -382,7 +373,7 @@ mod tests {
         let verify = proofs(
             "require = \"all\"\n\
              secret = { header = \"X-Pull\", values = [\"KeyCDN\", \"env:CARGO_PKG_NAME\"] }\n\
-             addresses = [\"192.0.2.7/24\", \"2001:db8::1\", \"file:Cargo.toml\"]\n\
+             addresses = [\"192.0.2.7/24\", \"2001:db8::1\", \"file:tests/golden/ranges.txt\"]\n\
              g2o = { keys = { \"n-1\" = \"k1\", N2 = \"k2\" }, versions = [5, 3, 5] }",
         );
         assert_eq!(verify.require, Require::All);
@@ -398,7 +389,7 @@ mod tests {
             [
                 AddressSource::Network("192.0.2.0/24".parse().expect("a network")),
                 AddressSource::Network("2001:db8::1/128".parse().expect("a network")),
-                AddressSource::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")),
+                AddressSource::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ranges.txt")),
             ]
         );
         let g2o = verify.g2o.expect("keys");

@@ -24,7 +24,7 @@ pub struct Matcher {
 pub enum Test {
     /// Anything: the field is the sign.
     Present,
-    /// A member of the list has this name, in any case (see [`is_named`] and [`is_via`]).
+    /// A member of the list has this name, in any case (in Via: as a word of it).
     Member(String),
     /// Just this.
     Value(String),

@@ -1,0 +1,490 @@
+//! Who pulls, and whether it is really them (spec §5): real pull heads of every preset, and a hundred thousand forged ones.
+
+#![allow(clippy::unwrap_used)] // a failed test is a panic
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use support::raw::{Raw, exchange, fetch};
+use support::shim::{Config, repository};
+use support::{Metrics, Origin, PATIENCE, Shim, origin};
+
+/// Every preset as a provider of its own name, each with a secret of its own.
+fn every_preset(origin: impl std::fmt::Display) -> Config {
+    let config = Shim::config(origin).with("[access_log]\noutput = \"file:access.log\"");
+    edgeshim::cdn::preset::NAMES.iter().fold(config, |config, name| {
+        config.with(&format!(
+            "[[provider]]\nname = \"{name}\"\n\
+             verify.secret = {{ header = \"X-Origin-Secret\", values = [\"{name}-secret\"] }}"
+        ))
+    })
+}
+
+/// One golden head: what is expected of it, and its lines.
+struct Golden {
+    name: String,
+    expected: BTreeMap<String, String>,
+    head: String,
+}
+
+impl Golden {
+    fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).expect("a golden head");
+        let (about, head) = text.split_once("\n\n").unwrap_or_else(|| panic!("{}: no empty line", path.display()));
+        let mut expected = BTreeMap::new();
+        for line in about.lines().filter(|line| !line.starts_with('#')) {
+            let pair = line.strip_prefix("expect ").and_then(|line| line.split_once(" = "));
+            let (key, value) = pair.unwrap_or_else(|| panic!("{}: {line}", path.display()));
+            expected.insert(key.to_owned(), value.trim_matches('"').to_owned());
+        }
+        let keys: Vec<_> = expected.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["client", "pop", "proof", "provider", "pull"], "{}", path.display());
+        let parts: Vec<_> = path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        Self { name: parts[parts.len() - 2..].join("."), expected, head: head.trim_end().to_owned() }
+    }
+
+    /// The heads of a preset; at least four.
+    fn of(preset: &str) -> Vec<Self> {
+        let folder = repository("tests/golden/heads").join(preset);
+        let mut files: Vec<_> =
+            std::fs::read_dir(&folder).expect("heads of every preset").map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() >= 4, "{preset} has {} heads", files.len());
+        files.iter().map(|file| Self::read(file)).collect()
+    }
+
+    /// As it is sent, with its name as the id.
+    fn request(&self) -> String {
+        format!("{}\r\nX-Request-Id: {}\r\n\r\n", self.head.replace('\n', "\r\n"), self.name)
+    }
+}
+
+#[test]
+fn pull_heads_of_every_preset_when_sent_are_told_as_their_golden_says() {
+    let origin = Origin::start(origin::fixed(200, &[], b"fine"));
+    let mut shim = Shim::start(every_preset(origin.url()));
+    let goldens: Vec<_> = edgeshim::cdn::preset::NAMES.iter().flat_map(|name| Golden::of(name)).collect();
+    for golden in &goldens {
+        assert_eq!(exchange(shim.addr, golden.request()).status, 200, "{}", golden.name);
+    }
+    let seen: BTreeMap<_, _> = origin
+        .requests()
+        .into_iter()
+        .map(|request| (request.field("x-request-id").unwrap_or_default().to_owned(), request))
+        .collect();
+    shim.signal("TERM");
+    assert!(shim.wait_exit(PATIENCE).success());
+    let log = std::fs::read_to_string(shim.dir.join("access.log")).unwrap();
+    let lines: BTreeMap<_, _> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| (line["id"].as_str().unwrap().to_owned(), line))
+        .collect();
+    let mut wrong = Vec::new();
+    for Golden { name, expected, .. } in &goldens {
+        let line = &lines[name];
+        let word = |key: &str| line.get(key).map_or("edge", |value| value.as_str().unwrap()).to_owned();
+        let client = Some(word("client")).filter(|client| client != "127.0.0.1").unwrap_or_default();
+        let mut told: BTreeMap<_, _> =
+            ["pop", "proof", "provider", "pull"].map(|key| (key.to_owned(), word(key))).into();
+        told.insert("client".to_owned(), client.clone());
+        if told != *expected {
+            wrong.push(format!("{name}: {told:?}, expected {expected:?}"));
+        }
+        // The origin is told no more than was proved, and no secret.
+        let request = &seen[name];
+        let provider =
+            Some(expected["provider"].as_str()).filter(|name| !["none", "other", "unverified"].contains(name));
+        assert_eq!(request.fields_named("x-cdn-provider"), provider.into_iter().collect::<Vec<_>>(), "{name}");
+        let chain = if client.is_empty() { "127.0.0.1".to_owned() } else { format!("{client}, 127.0.0.1") };
+        assert_eq!(request.fields_named("x-forwarded-for"), [chain], "{name}");
+        let secret = request.fields.iter().find(|(field, value)| field != "x-request-id" && value.contains("-secret"));
+        assert_eq!(secret, None, "{name}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+// ---- forged -------------------------------------------------------------------------------------------------------------
+
+const SECRETS: [&str; 3] = ["3f9c-fastly-new", "3f9c-fastly-old", "77aa-bunny"];
+const G2O_KEY: &str = "a-g2o-key";
+
+/// Providers with every proof that can be had here; nothing on this machine comes from their addresses.
+fn guarded(origin: &Origin, doubt: &str) -> Config {
+    Shim::config(origin.url()).with(&format!(
+        r#"
+        [server]
+        workers = 2
+        [identity]
+        unknown = "{doubt}"
+        unverified = "{doubt}"
+        [[provider]]
+        name = "fastly"
+        verify.secret = {{ header = "X-Origin-Secret", values = ["{}", "{}"] }}
+        [[provider]]
+        name = "akamai"
+        verify.g2o = {{ keys = {{ n1 = "{G2O_KEY}", n2 = "another-key" }}, versions = [1, 2, 3, 4, 5] }}
+        [[provider]]
+        name = "cloudflare"
+        verify.addresses = ["198.51.100.0/24", "2001:db8::/32"]
+        [[provider]]
+        name = "bunny"
+        [provider.verify]
+        require = "all"
+        secret = {{ header = "X-Bunny-Secret", values = ["{}"] }}
+        addresses = ["203.0.113.0/24"]
+        "#,
+        SECRETS[0], SECRETS[1], SECRETS[2],
+    ))
+}
+
+/// A provider's pulls, whatever came of them.
+fn pulls(metrics: &Metrics, provider: &str) -> usize {
+    // A sum of nothing is -0.
+    let counted = metrics.sum("edgeshim_pulls_total", &[("provider", provider)]) + 0.0;
+    format!("{counted}").parse().expect("a whole number")
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// G2O's two fields for a request of `target`, version 5.
+fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, String) {
+    let data = format!("5, 192.0.2.9, 198.51.100.99, {at}, {id}, {nonce}");
+    let mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update(&data).chain_update(target);
+    let mut text = [0; 64];
+    let length = STANDARD.encode_slice(mac.finalize().into_bytes(), &mut text).unwrap();
+    (data, String::from_utf8(text[..length].to_vec()).unwrap())
+}
+
+/// Makes requests that claim to be a CDN's and are not.
+struct Forger {
+    random: fastrand::Rng,
+    /// What somebody who listened has of Akamai's: a pull that was accepted, and its target.
+    overheard: (String, (String, String)),
+}
+
+impl Forger {
+    fn choice<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.random.usize(..of.len())]
+    }
+
+    fn word(&mut self, most: usize) -> String {
+        let length = self.random.usize(..=most);
+        (0..length).map(|_| self.random.alphanumeric()).collect()
+    }
+
+    /// Nearly a secret.
+    fn near_miss(&mut self) -> String {
+        let secret = self.choice(&SECRETS).to_owned();
+        match self.random.u8(..7) {
+            0 => secret[..secret.len() - 1].to_owned(),
+            1 => format!("{secret}x"),
+            2 => secret.to_ascii_uppercase(),
+            3 => format!("{secret}, {secret}"),
+            4 => format!("\"{secret}\""),
+            5 => String::new(),
+            _ => self.word(40),
+        }
+    }
+
+    fn address(&mut self) -> String {
+        let byte = self.random.u8(..);
+        match self.random.u8(..5) {
+            0 => format!("198.51.100.{byte}"),
+            1 => format!("203.0.113.{byte}:443"),
+            2 => format!("[2001:db8::{byte:x}]"),
+            3 => format!("{byte}.{byte}.1.1, 198.51.100.{byte}"),
+            _ => self.word(20),
+        }
+    }
+
+    fn g2o(&mut self, target: &str) -> (String, (String, String)) {
+        let (now, id) = (now_seconds(), self.random.u64(..));
+        let target = target.to_owned();
+        match self.random.u8(..7) {
+            // What was accepted once, word for word and for something else.
+            0 => self.overheard.clone(),
+            1 => (target, self.overheard.1.clone()),
+            2 => (target.clone(), signed(&target, "a-guessed-key", "n1", now, id)),
+            3 => (target.clone(), signed(&target, G2O_KEY, "n2", now, id)),
+            4 => (target.clone(), signed(&target, G2O_KEY, "unknown", now, id)),
+            5 => {
+                let (early, late) = (now - 60 - self.random.u64(..1_000_000), now + 60 + self.random.u64(..1_000_000));
+                let at = if self.random.bool() { early } else { late };
+                (target.clone(), signed(&target, G2O_KEY, "n1", at, id))
+            }
+            _ => (target, (self.word(60), self.word(44))),
+        }
+    }
+
+    fn request(&mut self) -> String {
+        let mut target = format!("/{}?{}", self.word(8), self.word(8));
+        let mut fields = String::new();
+        let mut field = |name: &str, value: &str| {
+            fields.push_str(name);
+            fields.push_str(": ");
+            fields.push_str(value);
+            fields.push_str("\r\n");
+        };
+        // Each names a provider that asks for a proof, by header or by signs.
+        let claimed = self.choice(&["fastly", "akamai", "cloudflare", "bunny"]);
+        if self.random.bool() {
+            let name = self.choice(&["X-CDN-Provider", "x-cdn-provider", "X-CDN-PROVIDER"]);
+            let value = match self.random.u8(..4) {
+                0 => claimed.to_ascii_uppercase(),
+                1 => self.word(12),
+                _ => claimed.to_owned(),
+            };
+            field(name, &value);
+            if self.random.u8(..8) == 0 {
+                field("X-CDN-Provider", self.choice(&["fastly", "none", "unverified", "gcore"]));
+            }
+        }
+        match claimed {
+            "fastly" => field("Fastly-FF", &format!("{}!LHR!cache-lhr1", self.word(20))),
+            "akamai" => field("X-Akamai-CONFIG-LOG-DETAIL", "true"),
+            "cloudflare" => field("CF-Ray", &format!("{}-FRA", self.word(16))),
+            _ => field("Via", "BunnyCDN"),
+        }
+        for _ in 0..self.random.u8(1..4) {
+            let address = self.address();
+            let name = self.choice(&[
+                "X-Forwarded-For",
+                "Forwarded",
+                "X-Real-IP",
+                "True-Client-IP",
+                "CF-Connecting-IP",
+                "Fastly-Client-IP",
+            ]);
+            field(name, &if name == "Forwarded" { format!("for=\"{address}\"") } else { address });
+        }
+        for name in ["X-Origin-Secret", "X-Bunny-Secret"] {
+            // The right one of the two proofs that bunny needs, too.
+            if self.random.bool() {
+                let value = if name == "X-Bunny-Secret" { SECRETS[2].to_owned() } else { self.near_miss() };
+                field(name, &value);
+            }
+        }
+        if self.random.bool() {
+            let (for_target, (data, sign)) = self.g2o(&target);
+            target = for_target;
+            field("X-Akamai-G2O-Auth-Data", &data);
+            field("X-Akamai-G2O-Auth-Sign", &sign);
+        }
+        if self.random.u8(..6) == 0 {
+            field("Connection", self.choice(&["X-CDN-Provider", "X-Origin-Secret, keep-alive", "X-Forwarded-For"]));
+        }
+        format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n{fields}\r\n")
+    }
+}
+
+/// Sends `count` forged requests, many on the way at once; the statuses that came back.
+fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed: u64) -> BTreeMap<u16, usize> {
+    const AT_ONCE: usize = 50;
+    let mut forger = Forger { random: fastrand::Rng::with_seed(seed), overheard: overheard.clone() };
+    let mut client = Raw::connect(shim.addr).patient(PATIENCE * 4);
+    let mut statuses = BTreeMap::new();
+    for _ in 0..count / AT_ONCE {
+        client.send((0..AT_ONCE).map(|_| forger.request()).collect::<String>());
+        for _ in 0..AT_ONCE {
+            let answer = client.response().unwrap_or_else(|why| panic!("no answer: {why:?}"));
+            *statuses.entry(answer.status).or_default() += 1;
+        }
+    }
+    statuses
+}
+
+#[test]
+fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
+    const CLIENTS: u64 = 4;
+    const EACH: usize = 12_500;
+    let wrong: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&wrong);
+    let served: Arc<AtomicUsize> = Arc::default();
+    let counted = Arc::clone(&served);
+    let origin = Origin::start(move |request, conn| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let told = |(name, value): &(String, String)| {
+            let name = name.to_ascii_lowercase();
+            name == "x-cdn-provider"
+                || name.contains("secret")
+                || name.contains("g2o")
+                || SECRETS.iter().any(|secret| value.contains(secret))
+                || (name == "x-forwarded-for" && value != "127.0.0.1")
+        };
+        if let Some(told) = request.fields.iter().find(|field| told(field)) {
+            noted.lock().unwrap().push(format!("{told:?} reached the origin"));
+        }
+        origin::answer(request, conn, 200, &[], b"fine")
+    });
+    for (doubt, status) in [("count", 200), ("reject", 403)] {
+        let shim = Shim::start(guarded(&origin, doubt));
+        // One that is Akamai's own: it is believed, once.
+        let (target, signature) = ("/overheard".to_owned(), signed("/overheard", G2O_KEY, "n1", now_seconds(), 1));
+        let fields = [
+            ("X-CDN-Provider", "akamai"),
+            ("X-Akamai-G2O-Auth-Data", signature.0.as_str()),
+            ("X-Akamai-G2O-Auth-Sign", signature.1.as_str()),
+        ];
+        wrong.lock().unwrap().clear();
+        assert_eq!(fetch(shim.addr, &target, &fields).status, 200);
+        let told = std::mem::take(&mut *wrong.lock().unwrap());
+        assert!(
+            told.len() == 1 && told[0].contains("198.51.100.99, 127.0.0.1"),
+            "what is Akamai's own is told as such: {told:?}"
+        );
+        let before = shim.wait_metrics(|metrics| pulls(metrics, "akamai") == 1);
+        let (series, seen) = (before.series_count(), served.load(Ordering::Relaxed));
+
+        let overheard = (target, signature);
+        let statuses = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|seed| {
+                    scope.spawn({
+                        let (shim, overheard) = (&shim, &overheard);
+                        move || forge(shim, overheard, EACH, seed)
+                    })
+                })
+                .collect();
+            clients.into_iter().flat_map(|client| client.join().unwrap()).fold(
+                BTreeMap::<u16, usize>::new(),
+                |mut all, (status, count)| {
+                    *all.entry(status).or_default() += count;
+                    all
+                },
+            )
+        });
+        let total = EACH * usize::try_from(CLIENTS).unwrap();
+        assert_eq!(statuses, BTreeMap::from([(status, total)]), "{doubt}");
+        assert_eq!(wrong.lock().unwrap().first(), None, "{doubt}");
+        let reached = if doubt == "count" { total } else { 0 };
+        assert_eq!(served.load(Ordering::Relaxed) - seen, reached, "{doubt}");
+        let after = shim.wait_metrics(|metrics| {
+            let doubted = ["unverified", "other"].map(|label| pulls(metrics, label));
+            doubted.into_iter().sum::<usize>() == total
+        });
+        // A refused pull has a code of its own, which is no client's word.
+        let codes =
+            after.series.iter().filter(|series| series.labels.contains(&("code".to_owned(), "403".to_owned()))).count();
+        assert_eq!(after.series_count() - codes, series, "{doubt}");
+        for name in ["fastly", "cloudflare", "bunny"] {
+            assert_eq!(pulls(&after, name), 0, "{doubt} {name}");
+        }
+        assert_eq!(pulls(&after, "akamai"), 1, "{doubt}");
+        let config = fetch(shim.admin, "/config", &[]).text();
+        let spoken = [config, shim.stderr(), shim.stdout()];
+        for secret in SECRETS.iter().chain([&G2O_KEY, &"another-key"]) {
+            assert!(spoken.iter().all(|text| !text.contains(secret)), "{secret}: {spoken:?}");
+        }
+        origin.forget();
+    }
+}
+
+// ---- address lists --------------------------------------------------------------------------------------------------------
+
+/// The status for a pull that comes from `address`, as our own balancer says.
+fn pull_from(client: &mut Raw, address: &str) -> u16 {
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nX-Forwarded-For: {address}\r\n\r\n"
+    ));
+    client.response().unwrap_or_else(|why| panic!("no answer: {why:?}")).status
+}
+
+#[test]
+fn address_list_when_replaced_under_load_refuses_no_good_pull_and_lets_no_bad_one_in() {
+    const ALWAYS: &str = "198.51.100.7";
+    // Which of the two is listed changes with each new file.
+    const IN_TURN: [&str; 2] = ["192.0.2.1", "203.0.113.1"];
+    let list = |listed: &str| {
+        format!("{{\"addresses\":[\"198.51.100.0/24\",\"{listed}/32\"],\"ipv6_addresses\":[\"2001:db8::/32\"]}}")
+    };
+    let origin = Origin::start(origin::fixed(200, &[], b"fine"));
+    let folder = support::temp_dir();
+    folder.write("ranges.json", list(IN_TURN[0]));
+    let config = Shim::config(origin.url()).with(
+        r#"
+        [server]
+        workers = 2
+        trusted_proxies = ["127.0.0.1"]
+        [identity]
+        unverified = "reject"
+        [[provider]]
+        name = "fastly"
+        verify.addresses = ["file:ranges.json"]
+        "#,
+    );
+    let shim = Shim::start_in(folder, config);
+    let done = AtomicBool::new(false);
+    let pulls = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = Raw::connect(shim.addr);
+                while !done.load(Ordering::Relaxed) {
+                    assert_eq!(pull_from(&mut client, ALWAYS), 200, "a good pull");
+                    pulls.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Ends the load also where an expectation below is broken.
+        let ended = EndsLoad(&done);
+        let mut client = Raw::connect(shim.addr);
+        for turn in 1..=4 {
+            let (new, old) = (IN_TURN[turn % 2], IN_TURN[(turn + 1) % 2]);
+            assert_eq!((pull_from(&mut client, old), pull_from(&mut client, new)), (200, 403), "before turn {turn}");
+            // A list is replaced by renaming, so that nobody reads half of one.
+            let written = shim.dir.write("ranges.json.new", list(new));
+            std::fs::rename(written, shim.dir.join("ranges.json")).unwrap();
+            assert!(
+                support::wait_until(PATIENCE, || pull_from(&mut client, new) == 200),
+                "turn {turn} is never taken up"
+            );
+            for _ in 0..100 {
+                assert_eq!(pull_from(&mut client, old), 403, "a bad pull after turn {turn}");
+            }
+        }
+        // What cannot be used leaves the list before it in force, and says so.
+        for (broken, said) in [
+            ("{\"addresses\":[\"198.51.100.0/24\",\"nonsense\"]}", "entry 2"),
+            ("{\"addresses\":[", "ranges.json"),
+            ("", "ranges.json"),
+            ("0.0.0.0/0\n", "line 1"),
+        ] {
+            let warned = shim.stderr().lines().count();
+            shim.dir.write("ranges.json", broken);
+            assert!(support::wait_until(PATIENCE, || shim.stderr().lines().count() > warned), "no word on {broken:?}");
+            let warning = shim.stderr().lines().nth(warned).unwrap_or_default().to_owned();
+            assert!(warning.contains(said) && warning.contains("stays in"), "{warning}");
+            assert_eq!((pull_from(&mut client, IN_TURN[0]), pull_from(&mut client, IN_TURN[1])), (200, 403));
+        }
+        shim.dir.write("ranges.json", list(IN_TURN[1]));
+        assert!(
+            support::wait_until(PATIENCE, || pull_from(&mut client, IN_TURN[1]) == 200),
+            "a good list after broken ones"
+        );
+        drop(ended);
+    });
+    assert!(pulls.load(Ordering::Relaxed) > 1_000, "too little load to show anything");
+    let age = shim.metrics().value("edgeshim_ranges_age_seconds", &[("provider", "fastly")]);
+    assert!((0.0..60.0).contains(&age), "{age}");
+}
+
+/// Ends the load when it goes.
+struct EndsLoad<'a>(&'a AtomicBool);
+
+impl Drop for EndsLoad<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
