@@ -21,6 +21,8 @@ use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARD
 const MOST_HOPS: usize = 32;
 /// An IPv6 address in full.
 const MOST_ADDRESS_BYTES: usize = 40;
+/// The same as an element of Forwarded, with its scheme.
+const MOST_ELEMENT_BYTES: usize = MOST_ADDRESS_BYTES + 24;
 
 /// By which scheme a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +60,10 @@ impl Peer {
         // With room for the longest, so that a connection costs two allocations here and not eight.
         let mut list = String::with_capacity(MOST_ADDRESS_BYTES);
         push_address(&mut list, address);
-        let mut elements = String::with_capacity(MOST_ADDRESS_BYTES + 24);
-        push_element(&mut elements, &list, address.is_ipv6(), Some(scheme));
-        Self { address, scheme, certificate: None, x_forwarded_for: value(list), forwarded: value(elements) }
+        let mut elements = String::with_capacity(MOST_ELEMENT_BYTES);
+        push_element(&mut elements, address, Some(scheme));
+        let (x_forwarded_for, forwarded) = (value(list.into()), value(elements.into()));
+        Self { address, scheme, certificate: None, x_forwarded_for, forwarded }
     }
 
     /// The same, with the certificate that it showed.
@@ -225,21 +228,33 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
         count += 1;
     }
     let before = trail.proven.then(|| trail.client.to_canonical());
-    let mut list = String::with_capacity(48 * (count + 2));
-    let mut elements = String::with_capacity(64 * (count + 2));
+    let walked = kept.iter().take(count).rev().copied();
+    let addresses = before.into_iter().chain(walked).chain([peer.address]);
+    // Both stand in one block, the first from its start.
+    let mut text = String::with_capacity((MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES) * (count + 2));
+    for address in addresses.clone() {
+        separate(&mut text, 0);
+        push_address(&mut text, address);
+    }
+    let list_bytes = text.len();
     // The scheme that a proxy told belongs to the request as it came to the outermost one: to the first element.
     let mut first = Some(scheme);
-    let walked = kept.iter().take(count).rev().copied();
-    for address in before.into_iter().chain(walked) {
-        push_address(&mut list, address);
-        list.push_str(", ");
-        push_element(&mut elements, &address.to_string(), address.is_ipv6(), first.take());
-        elements.push_str(", ");
+    let last = count + usize::from(before.is_some());
+    for (place, address) in addresses.enumerate() {
+        separate(&mut text, list_bytes);
+        let scheme = first.take().or((place == last).then_some(peer.scheme));
+        push_element(&mut text, address, scheme);
     }
-    push_address(&mut list, peer.address);
-    let scheme = first.take().unwrap_or(peer.scheme);
-    push_element(&mut elements, &peer.address.to_string(), peer.address.is_ipv6(), Some(scheme));
-    (value(list), value(elements))
+    // An owner keeps the count of those that share it in a block of its own; `Bytes` made from a text would do so twice.
+    let block = Bytes::from_owner(text);
+    (value(block.slice(..list_bytes)), value(block.slice(list_bytes..)))
+}
+
+/// Puts a comma between two members of the list that begins at `start`.
+fn separate(text: &mut String, start: usize) {
+    if text.len() > start {
+        text.push_str(", ");
+    }
 }
 
 fn push_address(text: &mut String, address: IpAddr) {
@@ -248,10 +263,10 @@ fn push_address(text: &mut String, address: IpAddr) {
 }
 
 /// One element of Forwarded (RFC 7239 §4); IPv6 in brackets and quotes (§6).
-fn push_element(text: &mut String, address: &str, is_ipv6: bool, scheme: Option<Scheme>) {
-    text.push_str(if is_ipv6 { "for=\"[" } else { "for=" });
-    text.push_str(address);
-    if is_ipv6 {
+fn push_element(text: &mut String, address: IpAddr, scheme: Option<Scheme>) {
+    text.push_str(if address.is_ipv6() { "for=\"[" } else { "for=" });
+    push_address(text, address);
+    if address.is_ipv6() {
         text.push_str("]\"");
     }
     if let Some(scheme) = scheme {
@@ -260,10 +275,10 @@ fn push_element(text: &mut String, address: &str, is_ipv6: bool, scheme: Option<
     }
 }
 
-fn value(text: String) -> HeaderValue {
+fn value(text: Bytes) -> HeaderValue {
     // Addresses and names in ASCII are always a valid value; the fallback is what RFC 7239 §6.3 and Squid call such a
     // client.
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
