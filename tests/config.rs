@@ -223,6 +223,35 @@ fn models_file_has_its_classes_providers_and_log() {
 }
 
 #[test]
+fn address_file_when_it_is_no_good_list_then_the_message_stands_at_its_entry() {
+    let folder = support::temp_dir();
+    folder.write("good.txt", "192.0.2.0/24\n2001:db8::/32\n");
+    folder.write("everybody.txt", "192.0.2.0/24\n0.0.0.0/0\n");
+    folder.write("other.json", "{\"token\": \"hunter2\"}");
+    folder.write("empty.txt", "# nobody\n");
+    let told = |list: &str| {
+        let text = format!(
+            "[[provider]]\nname = \"fastly\"\n[provider.verify]\naddresses = [\"file:good.txt\", \"file:{list}\"]\n"
+        );
+        config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string())
+    };
+    let settings = told("good.txt").expect("valid");
+    let file = || AddressSource::File(folder.join("good.txt"));
+    assert_eq!(settings.providers[0].verify.as_ref().expect("proofs").addresses, [file(), file()]);
+    for (list, remedy) in [
+        ("everybody.txt", "write the CDN's own networks"),
+        ("other.json", "or write one network a line"),
+        ("empty.txt", "or write one network a line"),
+        ("missing.txt", "name a file that exists"),
+    ] {
+        let said = told(list).expect_err(list);
+        let place = format!("edgeshim.toml:4: provider[0].verify.addresses[1]: \"file:{list}\" ");
+        assert!(said.starts_with(&place) && said.contains(remedy), "{said}");
+        assert!(said.lines().count() == 1 && !said.contains("hunter"), "{said}");
+    }
+}
+
+#[test]
 fn names_are_kept_as_the_rest_compares_them() {
     let text = "[[provider]]\nname = \"Fastly\"\n[[provider]]\nname = \"mine\"\n[server]\n\
                 hosts = [\"WWW.Example.COM\"]\n\

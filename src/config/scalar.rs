@@ -56,9 +56,14 @@ pub(super) fn secret(text: &str, folder: &Path) -> Checked<Option<Secret>> {
 fn secret_file(path: &Path) -> Checked<String> {
     let mut secret = String::new();
     let shown = quote(&path.display().to_string());
-    File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut secret)).map_err(|error| {
+    File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)).map_err(|error| {
         format!("cannot be read from {shown} ({error}); name a file that exists and that this user may read")
     })?;
+    if secret.len() as u64 > MAX_SECRET_BYTES {
+        return Err(format!(
+            "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name the file of one secret"
+        ));
+    }
     // Editors end a file with a newline that nobody means as a part of the secret.
     secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
     Ok(secret)

@@ -217,12 +217,13 @@ impl Proofs {
         if !signed && self.g2o.is_some() {
             failed = failed.or(Some(Failure::NoG2o));
         }
-        Verdict { proof: failed.map_or(Proof::Believed, Proof::Failed), client: None }
+        // With no proof to ask for, which no configuration can say, nothing is proved.
+        Verdict { proof: Proof::Failed(failed.unwrap_or(Failure::NoSecret)), client: None }
     }
 
     /// One after the other until one fails: G2O last, so that what another proof would have refused uses no signature up.
     fn all(&self, evidence: &Evidence<'_>) -> Verdict {
-        let mut proof = Proof::Believed;
+        let mut proof = Proof::Failed(Failure::NoSecret);
         for plain in PLAIN {
             match plain(self, evidence) {
                 Some(Ok(_)) => proof = Proof::All,
