@@ -21,6 +21,7 @@ use crate::cdn::proof::g2o::{Replays, Verifier};
 use crate::config::{AddressSource, LogFormat, LogOutput, OnDoubt, Provider, Settings, Target, Verify};
 use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
+use crate::edge::cache_control::ProviderWords;
 use crate::edge::cache_control::policy::{Action, Guard};
 use crate::edge::gzip::policy::{Skip, TypePatterns};
 use crate::edge::gzip::{Found, GzipMemory, GzipSettings};
@@ -35,7 +36,7 @@ use crate::edge::request::log::{self, AccessLog};
 use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
-use crate::ids::intern;
+use crate::ids::{ProviderId, intern};
 use crate::intake::country::{Countries, CountryError};
 use crate::intake::ranges::{Ranges, RangesError};
 use crate::metrics::{Labels, Ledger, Metrics};
@@ -219,6 +220,7 @@ impl Runtime {
                 patience: settings.origin.response_timeout,
             },
             classes: self.classes.clone(),
+            words: provider_words(settings, &self.providers),
             host: self.host.clone(),
             fallback_host: self.fallback_host.clone(),
             server_timing: settings.rum.path.is_some(),
@@ -406,6 +408,16 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
         }
     }
     Ranges::open(&files, &networks)
+}
+
+/// How an answer is put to each provider, in the order of their ids: to the reserved ones as it is.
+fn provider_words(settings: &Settings, known: &[Known]) -> Vec<ProviderWords> {
+    let reserved = ProviderId::RESERVED.map(|_| ProviderWords::default());
+    let configured = settings.providers.iter().zip(known).map(|(provider, known)| ProviderWords {
+        tags: known.preset.tags(provider.tag_header.as_ref()),
+        limits: known.preset.limits,
+    });
+    reserved.into_iter().chain(configured).collect()
 }
 
 /// The country file, followed from here on.

@@ -1,12 +1,379 @@
-//! What a CDN takes of an answer's head.
+//! How large an answer's head one CDN takes, and what falls away before the CDN would answer with an error of its own in its place.
+//!
+//! Pure knowledge. First the lines of list fields are joined (RFC 9110 §5.3), which changes nothing but their number. Then lines fall
+//! away, within each group from the end, since frameworks put their own fields before what middleware adds:
+//!
+//! 1. fields that nobody here knows, and those that begin with X-: made up by somebody, and mostly read by nobody beyond the CDN;
+//! 2. what tells people and tools about the answer: an answer without it is the same answer;
+//! 3. what a browser enforces: losing it makes a page less safe or breaks a script, but it is the right page;
+//! 4. cache tags: without them no purge finds the answer until its lifetime is over;
+//! 5. cookies: a visitor loses a session.
+//!
+//! What says what the body is, where to go instead and who may keep the answer never falls: without it the answer would be another
+//! one, or somebody else's. A head that is too large by these alone stays, and the CDN refuses it.
 
-/// How much of a head a CDN takes; none: it is not known to have such a limit.
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::wire::{names, tags};
+
+/// Lines that are added later: here Content-Encoding, Vary, Date, Connection and framing; and by the CDN itself, which counts its own
+/// (Fastly's Age, Via, Accept-Ranges, X-Served-By, X-Cache, X-Cache-Hits, X-Timer and one more).
+const LATER_LINES: usize = 5 + 8;
+/// Bytes of those and of the status line.
+const LATER_BYTES: usize = 1024;
+/// Bytes of a line beside its name and value: colon, space, line end.
+const LINE_BYTES: usize = 4;
+
+/// The largest head that a CDN takes from an origin; each only where it has such a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeadLimits {
-    /// Field lines.
+    /// Most lines.
     pub lines: Option<u16>,
-    /// Bytes of the whole head.
+    /// Most bytes of all lines.
     pub bytes: Option<u32>,
-    /// Bytes of one field.
+    /// Most bytes of one line.
     pub field_bytes: Option<u32>,
+}
+
+/// What a line is good for, in the order in which lines fall away; see the head of this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    Unknown,
+    Told,
+    Enforced,
+    Tags,
+    Cookies,
+    Answer,
+}
+
+/// All that fall away, first to last.
+const FALLING: [Worth; 5] = [Worth::Unknown, Worth::Told, Worth::Enforced, Worth::Tags, Worth::Cookies];
+
+struct Line {
+    name: HeaderName,
+    value: HeaderValue,
+    worth: Worth,
+}
+
+impl Line {
+    fn bytes(&self) -> usize {
+        self.name.as_str().len() + self.value.len() + LINE_BYTES
+    }
+}
+
+impl HeadLimits {
+    /// Makes an answer's head small enough; says how many lines fell away.
+    pub fn cut(&self, headers: &mut HeaderMap) -> usize {
+        if self.holds(headers) {
+            return 0;
+        }
+        let (mut lines, mut fallen) = self.joined(std::mem::take(headers));
+        let mut bytes = LATER_BYTES + lines.iter().map(Line::bytes).sum::<usize>();
+        let most_lines = self.lines.map_or(usize::MAX, usize::from);
+        for worth in FALLING {
+            let mut at = lines.len();
+            while at > 0 && (lines.len() + LATER_LINES > most_lines || bytes > most(self.bytes)) {
+                at -= 1;
+                if lines[at].worth == worth {
+                    bytes -= lines.remove(at).bytes();
+                    fallen += 1;
+                }
+            }
+        }
+        for line in lines {
+            headers.append(line.name, line.value);
+        }
+        fallen
+    }
+
+    /// Whether a head is within the limits already.
+    fn holds(&self, headers: &HeaderMap) -> bool {
+        if self.lines.is_some_and(|most| headers.len() + LATER_LINES > usize::from(most)) {
+            return false;
+        }
+        if self.bytes.is_none() && self.field_bytes.is_none() {
+            return true;
+        }
+        let (mut bytes, longest) = (LATER_BYTES, most(self.field_bytes));
+        for (name, value) in headers {
+            let line = name.as_str().len() + value.len() + LINE_BYTES;
+            if line > longest {
+                return false;
+            }
+            bytes += line;
+        }
+        bytes <= most(self.bytes)
+    }
+
+    /// The head's lines, those of a list field as one, or as few as the limit of one line allows; and how many were too long alone.
+    fn joined(&self, headers: HeaderMap) -> (Vec<Line>, usize) {
+        let longest = most(self.field_bytes);
+        let mut lines: Vec<Line> = Vec::with_capacity(headers.len());
+        let mut fallen = 0;
+        let mut field: Option<(Worth, bool, HeaderName)> = None;
+        for (name, value) in headers {
+            // Further lines of one field come without its name.
+            if let Some(name) = name {
+                field = Some((worth(&name), is_list(&name), name));
+            }
+            let Some((worth, list, name)) = &field else { continue };
+            let line = Line { name: name.clone(), value, worth: *worth };
+            if line.worth != Worth::Answer && line.bytes() > longest {
+                fallen += 1;
+                continue;
+            }
+            if let Some(last) = lines.last_mut().filter(|last| *list && last.name == line.name)
+                && last.bytes() + 2 + line.value.len() <= longest
+                && let Ok(joined) =
+                    HeaderValue::try_from([last.value.as_bytes(), b", ", line.value.as_bytes()].concat())
+            {
+                last.value = joined;
+            } else {
+                lines.push(line);
+            }
+        }
+        (lines, fallen)
+    }
+}
+
+fn most(limit: Option<u32>) -> usize {
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// Whether the lines of a field may be joined by commas. All that may stand there several times are lists but for three; what may
+/// stand there once and came twice is broken, and joining would break it for those who take the first.
+fn is_list(name: &HeaderName) -> bool {
+    let single = [
+        names::AGE,
+        names::CONTENT_DISPOSITION,
+        names::CONTENT_LENGTH,
+        names::CONTENT_LOCATION,
+        names::CONTENT_RANGE,
+        names::CONTENT_TYPE,
+        names::DATE,
+        names::ETAG,
+        names::EXPIRES,
+        names::LAST_MODIFIED,
+        names::LOCATION,
+        names::REFERRER_POLICY,
+        names::RETRY_AFTER,
+        names::SERVER,
+        names::STRICT_TRANSPORT_SECURITY,
+        names::X_FRAME_OPTIONS,
+    ];
+    // A cookie's date has a comma, and a challenge's parameters are lists themselves.
+    let several = [names::SET_COOKIE, names::WWW_AUTHENTICATE, names::PROXY_AUTHENTICATE];
+    tags::delimiter(name) != Some(b' ') && !single.contains(name) && !several.contains(name)
+}
+
+fn worth(name: &HeaderName) -> Worth {
+    if *name == names::SET_COOKIE {
+        return Worth::Cookies;
+    }
+    if tags::delimiter(name).is_some() {
+        return Worth::Tags;
+    }
+    let answer: [&HeaderName; 37] = [
+        // Who may keep it, and for how long.
+        &names::CACHE_CONTROL,
+        &names::SURROGATE_CONTROL,
+        &names::CDN_CACHE_CONTROL,
+        &names::CLOUDFLARE_CDN_CACHE_CONTROL,
+        &names::VARY,
+        &names::AGE,
+        &names::DATE,
+        &names::EXPIRES,
+        &names::PRAGMA,
+        // What the body is.
+        &names::CONTENT_TYPE,
+        &names::CONTENT_ENCODING,
+        &names::CONTENT_LENGTH,
+        &names::CONTENT_RANGE,
+        &names::CONTENT_LANGUAGE,
+        &names::CONTENT_LOCATION,
+        &names::CONTENT_DISPOSITION,
+        &names::CONTENT_DIGEST,
+        &names::CONTENT_MD5,
+        &names::DIGEST,
+        &names::REPR_DIGEST,
+        &names::ACCEPT_RANGES,
+        &names::ETAG,
+        &names::LAST_MODIFIED,
+        // What to do instead, or next.
+        &names::LOCATION,
+        &names::RETRY_AFTER,
+        &names::ALLOW,
+        &names::WWW_AUTHENTICATE,
+        &names::PROXY_AUTHENTICATE,
+        &names::AUTHENTICATION_INFO,
+        &names::GRPC_STATUS,
+        // How it is sent; `gzip` still reads the last one.
+        &names::CONNECTION,
+        &names::TRANSFER_ENCODING,
+        &names::TRAILER,
+        &names::TE,
+        &names::UPGRADE,
+        &names::KEEP_ALIVE,
+        &names::X_ACCEL_BUFFERING,
+    ];
+    let enforced: [&HeaderName; 11] = [
+        &names::STRICT_TRANSPORT_SECURITY,
+        &names::CONTENT_SECURITY_POLICY,
+        &names::X_CONTENT_TYPE_OPTIONS,
+        &names::X_FRAME_OPTIONS,
+        &names::REFERRER_POLICY,
+        &names::PERMISSIONS_POLICY,
+        &names::CROSS_ORIGIN_OPENER_POLICY,
+        &names::CROSS_ORIGIN_EMBEDDER_POLICY,
+        &names::CROSS_ORIGIN_RESOURCE_POLICY,
+        &names::TIMING_ALLOW_ORIGIN,
+        &names::CLEAR_SITE_DATA,
+    ];
+    let told: [&HeaderName; 13] = [
+        &names::SERVER,
+        &names::VIA,
+        &names::LINK,
+        &names::WARNING,
+        &names::ALT_SVC,
+        &names::CACHE_STATUS,
+        &names::PROXY_STATUS,
+        &names::SERVER_TIMING,
+        &names::CONTENT_SECURITY_POLICY_REPORT_ONLY,
+        &names::REPORTING_ENDPOINTS,
+        &names::REPORT_TO,
+        &names::NEL,
+        &names::X_REQUEST_ID,
+    ];
+    if answer.contains(&name) {
+        Worth::Answer
+    } else if enforced.contains(&name) || names::is_cross_origin(name) {
+        Worth::Enforced
+    } else if told.contains(&name) {
+        Worth::Told
+    } else {
+        Worth::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NONE: HeadLimits = HeadLimits { lines: None, bytes: None, field_bytes: None };
+
+    /// `name: value`, one a line.
+    fn head(text: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(": ").unwrap();
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    const FULL: &str = "content-type: text/html
+        x-powered-by: y
+        server: z
+        set-cookie: a=1
+        set-cookie: b=2
+        content-security-policy: default-src 'self'
+        access-control-allow-origin: *
+        surrogate-key: k
+        cache-control: private
+        vary: Cookie
+        made-up: 1";
+
+    #[test]
+    fn lines_when_too_many_then_fall_in_the_order_that_the_head_of_the_file_gives() {
+        let order = [
+            "made-up: 1",
+            "x-powered-by: y",
+            "server: z",
+            "access-control-allow-origin: *",
+            "content-security-policy: default-src 'self'",
+            "surrogate-key: k",
+            "set-cookie: b=2",
+            "set-cookie: a=1",
+        ];
+        let full = head(FULL);
+        for most in 0..=full.len() {
+            let limits = HeadLimits { lines: Some(u16::try_from(most + LATER_LINES).unwrap()), ..NONE };
+            let mut headers = full.clone();
+            let fallen = (full.len() - most).min(order.len());
+            assert_eq!(limits.cut(&mut headers), fallen, "{most}");
+            let left: Vec<_> = FULL.lines().map(str::trim).filter(|line| !order[..fallen].contains(line)).collect();
+            assert_eq!(headers, head(&left.join("\n")), "{most}");
+            assert_eq!(limits.cut(&mut headers), 0, "{most}, twice");
+        }
+    }
+
+    #[test]
+    fn list_fields_when_lines_are_too_many_then_joined_before_anything_falls() {
+        let sent = "link: <a>\nlink: <b>\nset-cookie: a=1\nset-cookie: b=2\nx-a: 1\nx-a: 2\nvary: A\nvary: B\netag: \"a\"\netag: \"b\"
+            www-authenticate: Basic\nwww-authenticate: Digest a=1, b=2\nsurrogate-key: a\nsurrogate-key: b";
+        let joined = "link: <a>, <b>\nset-cookie: a=1\nset-cookie: b=2\nx-a: 1, 2\nvary: A, B\netag: \"a\"\netag: \"b\"
+            www-authenticate: Basic\nwww-authenticate: Digest a=1, b=2\nsurrogate-key: a\nsurrogate-key: b";
+        let mut headers = head(sent);
+        assert_eq!(HeadLimits { lines: Some(24), ..NONE }.cut(&mut headers), 0);
+        assert_eq!(headers, head(joined));
+        let mut headers = head(sent);
+        assert_eq!(HeadLimits { lines: Some(27), ..NONE }.cut(&mut headers), 0);
+        assert_eq!(headers, head(sent), "nothing is joined where all have room");
+    }
+
+    #[test]
+    fn a_line_when_too_long_then_falls_alone() {
+        let limits = HeadLimits { field_bytes: Some(64), ..NONE };
+        let long = "v".repeat(64);
+        let mut headers = head(&format!("x-long: {long}\nvary: {long}\nx-a: 1\nset-cookie: {long}"));
+        assert_eq!(limits.cut(&mut headers), 2);
+        assert_eq!(headers, head(&format!("vary: {long}\nx-a: 1")), "what the answer hangs on stays");
+        // Two lines that are too long together stay two.
+        let half = "v".repeat(40);
+        let mut headers = head(&format!("x-a: {half}\nx-a: {half}\nx-b: {long}"));
+        assert_eq!(limits.cut(&mut headers), 1);
+        assert_eq!(headers, head(&format!("x-a: {half}\nx-a: {half}")));
+    }
+
+    #[test]
+    fn bytes_when_too_many_then_lines_fall_until_they_are_not() {
+        let line = "v".repeat(100);
+        let mut headers = head(&format!("server: {line}\nx-a: {line}\nx-b: {line}\ncontent-type: {line}"));
+        let limits = HeadLimits { bytes: Some(1_368), ..NONE };
+        assert_eq!(limits.cut(&mut headers), 1);
+        assert_eq!(headers, head(&format!("server: {line}\nx-a: {line}\ncontent-type: {line}")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_when_cut_then_within_the_limits_and_safe(
+            sent in prop::collection::vec(("x-[ab]|set-cookie|vary|link|server|made", "[a-z]{0,40}"), 0..40),
+            lines in prop::option::of(0..40_u16),
+            bytes in prop::option::of(900..1_800_u32),
+            field_bytes in prop::option::of(10..60_u32),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &sent {
+                headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+            }
+            let limits = HeadLimits { lines, bytes, field_bytes };
+            let before = headers.clone();
+            let fallen = limits.cut(&mut headers);
+            let vary = |headers: &HeaderMap| -> String {
+                headers.get_all(names::VARY).iter().map(|line| line.to_str().unwrap()).collect::<Vec<_>>().join(", ")
+            };
+            prop_assert_eq!(vary(&headers), vary(&before));
+            prop_assert!(limits.holds(&headers) || headers.keys().all(|name| *name == names::VARY) || longer(&headers, field_bytes));
+            prop_assert!(fallen > 0 || headers.keys().len() == before.keys().len());
+            let once = headers.clone();
+            prop_assert_eq!(limits.cut(&mut headers), 0);
+            prop_assert_eq!(headers, once);
+        }
+    }
+
+    fn longer(headers: &HeaderMap, field_bytes: Option<u32>) -> bool {
+        headers.get_all(names::VARY).iter().any(|line| line.len() + 8 > most(field_bytes))
+    }
 }

@@ -1,28 +1,281 @@
-//! Where a CDN reads cache tags.
+//! Cache tags in the words of one CDN: whatever field the origin sends them in, they leave in the field that this CDN reads.
+//!
+//! Pure knowledge: each CDN has a field, a delimiter and limits of its own, and a tag that it does not take is a page that no purge
+//! finds. So tags are kept in order as far as they fit, and what is cut is counted. An answer without tags costs one look at each
+//! field's name; one that has the right field in the right shape is left as it is.
 
-use http::HeaderName;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 
-/// Where a CDN reads cache tags.
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::wire::tags::{FIELDS, delimiter};
+
+/// What becomes of an answer's tags on the way to one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TagRule {
-    /// Nothing is known of it: what the origin says stays.
+    /// They go out as they came: nothing is known of the CDN's tags.
     #[default]
     Unchanged,
-    /// It has none.
+    /// They go: the CDN has none.
     Dropped,
-    /// In a field of its own.
+    /// They leave in this field.
     Field {
-        /// The field.
+        /// Its name.
         name: HeaderName,
         /// What stands between two tags.
         delimiter: u8,
-        /// The most tags that it takes.
+        /// Most tags.
         max_tags: Option<usize>,
-        /// The longest tag, in bytes.
+        /// Longest tag.
         max_tag_bytes: Option<usize>,
-        /// The longest field, in bytes.
+        /// Longest line.
         max_bytes: Option<usize>,
-        /// Whether `a` and `A` are two tags.
+        /// Whether tags that differ in the case of letters alone are two.
         case_sensitive: bool,
     },
+}
+
+impl TagRule {
+    /// Brings an answer's tags into shape; says how many were cut because the CDN would not have taken them.
+    pub fn translate(&self, headers: &mut HeaderMap) -> usize {
+        let own = match self {
+            Self::Unchanged => return 0,
+            Self::Dropped => None,
+            Self::Field { name, .. } => Some(name),
+        };
+        let (mut in_own, mut in_others) = (false, false);
+        for name in headers.keys() {
+            if own == Some(name) {
+                in_own = true;
+            } else {
+                in_others |= delimiter(name).is_some();
+            }
+        }
+        if !in_others && (!in_own || self.is_right(headers)) {
+            return 0;
+        }
+        let (line, cut) = self.written(headers);
+        for name in FIELDS {
+            headers.remove(name);
+        }
+        if let Some(own) = own {
+            headers.remove(own);
+            if let Ok(value) = HeaderValue::try_from(line)
+                && !value.is_empty()
+            {
+                headers.insert(own, value);
+            }
+        }
+        cut
+    }
+
+    /// Whether the CDN's field is one line that can stay as it is.
+    fn is_right(&self, headers: &HeaderMap) -> bool {
+        let Self::Field { name, delimiter, max_tags, max_bytes, .. } = self else { return false };
+        let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+        max_bytes.is_none_or(|most| line.len() <= most)
+            && line.split(|byte| byte == delimiter).all(|tag| self.takes(tag))
+            && max_tags.is_none_or(|most| line.split(|byte| byte == delimiter).count() <= most)
+    }
+
+    /// Whether a tag can be written at all.
+    fn takes(&self, tag: &[u8]) -> bool {
+        let Self::Field { name, delimiter: between, max_tag_bytes, .. } = self else { return false };
+        // Others may split a field of that name elsewhere than this CDN.
+        let usual = delimiter(name).unwrap_or(*between);
+        !tag.is_empty()
+            && max_tag_bytes.is_none_or(|most| tag.len() <= most)
+            && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
+    }
+
+    /// All tags in one line, and how many are not in it. Once one does not fit none is added: which pages a purge finds must not
+    /// depend on how long the names of the others are.
+    fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
+        let Self::Field { name: own, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
+            return (Vec::new(), 0);
+        };
+        let known = delimiter(own).is_some();
+        let fields = (!known).then_some((own, *between)).into_iter();
+        let fields = fields.chain(FIELDS.into_iter().filter_map(|name| Some((name, delimiter(name)?))));
+        let (mut seen, mut line, mut written, mut cut, mut full) = (HashSet::new(), Vec::new(), 0, 0, false);
+        for (name, apart) in fields {
+            // In the CDN's own field its own delimiter counts as well.
+            let splits =
+                |byte: &u8| *byte == apart || (apart == b' ' && *byte == b'\t') || (name == own && byte == between);
+            let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+            for tag in lines.flat_map(|line| line.split(splits)).map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()) {
+                if !seen.insert(Tag { text: tag, case_sensitive: *case_sensitive }) {
+                    continue;
+                }
+                let longer = line.len() + usize::from(written > 0) + tag.len();
+                if !self.takes(tag) {
+                    cut += 1;
+                } else if full
+                    || max_tags.is_some_and(|most| written == most)
+                    || max_bytes.is_some_and(|most| longer > most)
+                {
+                    full = true;
+                    cut += 1;
+                } else {
+                    if written > 0 {
+                        line.push(*between);
+                    }
+                    line.extend_from_slice(tag);
+                    written += 1;
+                }
+            }
+        }
+        (line, cut)
+    }
+}
+
+/// A tag as the CDN compares it.
+struct Tag<'a> {
+    text: &'a [u8],
+    case_sensitive: bool,
+}
+
+impl PartialEq for Tag<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        if self.case_sensitive { self.text == other.text } else { self.text.eq_ignore_ascii_case(other.text) }
+    }
+}
+
+impl Eq for Tag<'_> {}
+
+impl Hash for Tag<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for byte in self.text {
+            state.write_u8(if self.case_sensitive { *byte } else { byte.to_ascii_lowercase() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::names;
+
+    fn rule(name: &HeaderName, delimiter: u8) -> TagRule {
+        TagRule::Field {
+            name: name.clone(),
+            delimiter,
+            max_tags: Some(4),
+            max_tag_bytes: Some(8),
+            max_bytes: Some(20),
+            case_sensitive: true,
+        }
+    }
+
+    fn folding(mut rule: TagRule) -> TagRule {
+        if let TagRule::Field { case_sensitive, .. } = &mut rule {
+            *case_sensitive = false;
+        }
+        rule
+    }
+
+    fn head(lines: &[(&HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn tags_when_the_origin_speaks_another_dialect_then_translated() {
+        let (fastly, akamai) = (rule(&names::SURROGATE_KEY, b' '), rule(&names::EDGE_CACHE_TAG, b','));
+        let named = rule(&HeaderName::from_static("x-tags"), b',');
+        let (key, tag) = (&names::SURROGATE_KEY, &names::CACHE_TAG);
+        let (edge, cdn, netlify) = (&names::EDGE_CACHE_TAG, &names::CDN_TAG, &names::NETLIFY_CACHE_TAG);
+        let own = &HeaderName::from_static("x-tags");
+        for (rule, sent, line, cut) in [
+            (&fastly, &[(tag, "a, b,,c")][..], "a b c", 0),
+            (&fastly, &[(key, "a b"), (key, "c")], "a b c", 0),
+            (&fastly, &[(key, "a  b")], "a b", 0),
+            (&fastly, &[(key, "a\tb a")], "a b", 0),
+            (&fastly, &[(netlify, "d"), (cdn, "c"), (edge, "b"), (tag, "a"), (key, "k")], "k a b c", 1),
+            (&fastly, &[(tag, "a b, c")], "c", 1),
+            (&akamai, &[(key, "a b"), (edge, "b,c")], "a,b,c", 0),
+            (&akamai, &[(edge, "a"), (edge, "b")], "a,b", 0),
+            (&akamai, &[(edge, "a, b")], "a,b", 0),
+            (&akamai, &[(key, "a,b c")], "c", 1),
+            (&akamai, &[(key, "a A")], "a,A", 0),
+            (&folding(akamai.clone()), &[(key, "a A"), (tag, "a,B")], "a,B", 0),
+            (&akamai, &[(key, "a b c d e f")], "a,b,c,d", 2),
+            (&akamai, &[(key, "12345678 123456789 z")], "12345678,z", 1),
+            (&akamai, &[(key, "12345678 abcdefgh ijk l")], "12345678,abcdefgh", 2),
+            (&akamai, &[(key, "\u{e4} x")], "x", 1),
+            (&akamai, &[(key, " ")], "", 0),
+            (&named, &[(own, "a,b"), (key, "b c")], "a,b,c", 0),
+            (&rule_of_spaces(), &[(tag, "a b,c")], "a b c", 0),
+        ] {
+            let mut headers = head(sent);
+            let TagRule::Field { name, .. } = rule else { panic!("no field") };
+            assert_eq!(rule.translate(&mut headers), cut, "{sent:?}");
+            let wanted = if line.is_empty() { HeaderMap::new() } else { head(&[(name, line)]) };
+            assert_eq!(headers, wanted, "{sent:?}");
+            assert_eq!(rule.translate(&mut headers), 0, "twice: {sent:?}");
+            assert_eq!(headers, wanted, "twice: {sent:?}");
+        }
+    }
+
+    /// A CDN that reads a field of commas with spaces.
+    fn rule_of_spaces() -> TagRule {
+        rule(&names::CACHE_TAG, b' ')
+    }
+
+    #[test]
+    fn tags_when_nothing_reads_them_then_dropped_and_when_nothing_is_known_then_left() {
+        let sent = [(&names::SURROGATE_KEY, "a"), (&names::CACHE_TAG, "b"), (&names::VARY, "c")];
+        let mut headers = head(&sent);
+        assert_eq!(TagRule::Unchanged.translate(&mut headers), 0);
+        assert_eq!(headers, head(&sent));
+        assert_eq!(TagRule::Dropped.translate(&mut headers), 0);
+        assert_eq!(headers, head(&sent[2..]));
+    }
+
+    #[test]
+    fn tags_when_they_are_right_already_then_the_same_bytes_stay() {
+        let rule = rule(&names::CACHE_TAG, b',');
+        let mut headers = head(&[(&names::CACHE_TAG, "a,b,a")]);
+        let before = headers[&names::CACHE_TAG].as_bytes().as_ptr();
+        assert_eq!(rule.translate(&mut headers), 0);
+        assert_eq!(headers, head(&[(&names::CACHE_TAG, "a,b,a")]));
+        assert_eq!(headers[&names::CACHE_TAG].as_bytes().as_ptr(), before, "nothing was written");
+    }
+
+    proptest! {
+        #[test]
+        fn tags_when_translated_then_within_every_limit(
+            sent in prop::collection::vec((0..FIELDS.len(), "[aAbc, \t\u{e4}]{0,30}"), 0..5),
+            spaces in any::<bool>(),
+            case_sensitive in any::<bool>(),
+        ) {
+            let (name, delimiter) = if spaces { (&names::SURROGATE_KEY, b' ') } else { (&names::CDN_TAG, b',') };
+            let mut rule = rule(name, delimiter);
+            if !case_sensitive {
+                rule = folding(rule);
+            }
+            let mut headers = HeaderMap::new();
+            for (field, line) in &sent {
+                headers.append(FIELDS[*field], HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            }
+            rule.translate(&mut headers);
+            prop_assert!(headers.len() <= 1);
+            if let Some(line) = headers.get(name) {
+                prop_assert!(line.len() <= 20);
+                let tags: Vec<_> = line.as_bytes().split(|byte| *byte == delimiter).collect();
+                prop_assert!(tags.len() <= 4);
+                prop_assert!(tags.iter().all(|tag| (1..=8).contains(&tag.len()) && tag.iter().all(u8::is_ascii_graphic)));
+            }
+            let once = headers.clone();
+            prop_assert_eq!(rule.translate(&mut headers), 0);
+            prop_assert_eq!(headers, once);
+        }
+    }
 }

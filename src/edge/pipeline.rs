@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tower::{Layer, Service};
 
 use super::admission::{AdmissionBody, AdmissionLayer, AdmissionSettings};
-use super::cache_control::CacheControlLayer;
+use super::cache_control::{CacheControlLayer, ProviderWords};
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{IdentifyLayer, IdentifySettings};
 use super::local::{LocalBody, LocalLayer, LocalSettings};
@@ -69,6 +69,8 @@ pub struct Parts {
     pub admission: AdmissionSettings,
     /// The classes and their rules.
     pub classes: Classes,
+    /// What each provider wants beside them, in the order of the ids.
+    pub words: Vec<ProviderWords>,
     /// `origin.host`; none: the visitor's.
     pub host: Option<HeaderValue>,
     /// The origin's own authority, for a request without a Host.
@@ -117,7 +119,7 @@ impl Layers {
             pulls: PullsLayer::new(parts.pulls, Arc::clone(&ledger)),
             whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
-            cache_control: CacheControlLayer::new(&classes, Arc::clone(&ledger)),
+            cache_control: CacheControlLayer::new(&classes, parts.words, Arc::clone(&ledger)),
             admission: AdmissionLayer::new(parts.admission, &classes),
             forward: Arc::new(forward),
         }
@@ -335,6 +337,7 @@ mod tests {
             gzip_memory: GzipMemory::new(0),
             admission: AdmissionSettings { gate: None, patience: std::time::Duration::from_secs(30) },
             classes: Classes::new(Vec::new()).unwrap(),
+            words: Vec::new(),
             host: None,
             fallback_host: HeaderValue::from_static("localhost"),
             server_timing: false,

@@ -288,6 +288,9 @@ pub struct Ledger {
     gzip_skipped: Vec<Counter>,
     gzip_twins: Vec<Counter>,
     guards: Vec<Counter>,
+    /// By provider id, as the next one.
+    tags_cut: Vec<Counter>,
+    fields_cut: Vec<Counter>,
     beacons: Beacons,
     rum: Option<Rum>,
     whoopsies: Vec<OnceLock<Counter>>,
@@ -374,6 +377,11 @@ impl Ledger {
                 .cache_guards
                 .iter()
                 .map(|guard| counter!("edgeshim_cache_guards_total", "guard" => *guard))
+                .collect(),
+            tags_cut: providers.iter().map(|name| counter!("edgeshim_tags_cut_total", "provider" => *name)).collect(),
+            fields_cut: providers
+                .iter()
+                .map(|name| counter!("edgeshim_fields_cut_total", "provider" => *name))
                 .collect(),
             beacons: Beacons::new(labels),
             rum: labels.rum_pages.as_ref().map(|pages| Rum::new(&providers, pages)),
@@ -502,6 +510,20 @@ impl Ledger {
     pub fn cache_guard(&self, guard: usize) {
         if let Some(counter) = self.guards.get(guard) {
             counter.increment(1);
+        }
+    }
+
+    /// Counts cache tags that a provider's CDN would not have taken.
+    pub fn tags_cut(&self, provider: ProviderId, tags: usize) {
+        if let Some(counter) = self.tags_cut.get(provider.index()).filter(|_| tags > 0) {
+            counter.increment(tags as u64);
+        }
+    }
+
+    /// Counts lines of a head that was larger than a provider's CDN takes.
+    pub fn fields_cut(&self, provider: ProviderId, lines: usize) {
+        if let Some(counter) = self.fields_cut.get(provider.index()).filter(|_| lines > 0) {
+            counter.increment(lines as u64);
         }
     }
 
@@ -663,6 +685,12 @@ fn describe() {
         ("edgeshim_gzip_twins_total", Unit::Count, "Pulls that a kept gzip twin could answer, by what came of it."),
         ("edgeshim_cache_rewrites_total", Unit::Count, "Answers whose Cache-Control was rewritten."),
         ("edgeshim_cache_guards_total", Unit::Count, "Answers that a guard kept out of shared caches, or reports."),
+        ("edgeshim_tags_cut_total", Unit::Count, "Cache tags left out because the CDN would not have taken them."),
+        (
+            "edgeshim_fields_cut_total",
+            Unit::Count,
+            "Lines of heads left out because the CDN takes no head of that size.",
+        ),
         ("edgeshim_refused_total", Unit::Count, "Requests refused, by reason."),
         ("edgeshim_whoopsies_total", Unit::Count, "Whoopsie pages served."),
         ("edgeshim_beacons_total", Unit::Count, "Failure beacons that browsers sent."),
@@ -728,6 +756,8 @@ mod tests {
             "edgeshim_refused_total{provider=\"other\",reason=\"malformed\"} 0",
             "edgeshim_beacons_total{source=\"other\"} 0",
             "edgeshim_gzip_skipped_total{reason=\"type\"} 0",
+            "edgeshim_tags_cut_total{provider=\"fastly\"} 0",
+            "edgeshim_fields_cut_total{provider=\"unverified\"} 0",
             "edgeshim_connections 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

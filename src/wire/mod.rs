@@ -18,5 +18,6 @@ pub mod names;
 pub mod quality;
 pub mod secret;
 pub mod server_timing;
+pub mod tags;
 pub mod tokens;
 pub mod vary;

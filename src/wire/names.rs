@@ -7,13 +7,14 @@
 use http::HeaderName;
 
 pub use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCEPT_RANGES, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION,
-    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LINK, LOCATION, MAX_FORWARDS,
-    ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, REFERER, REFERRER_POLICY, RETRY_AFTER, SERVER,
-    SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WARNING,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCEPT_RANGES, AGE, ALLOW, ALT_SVC, AUTHORIZATION, CACHE_CONTROL,
+    CACHE_STATUS, CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, CONTENT_TYPE,
+    COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, LINK, LOCATION, MAX_FORWARDS, ORIGIN, PRAGMA, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, RANGE, REFERER, REFERRER_POLICY, RETRY_AFTER, SERVER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WARNING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 
 /// RFC 8586: the chain of CDNs a request has passed.
@@ -56,6 +57,12 @@ pub static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-co
 pub static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 /// Cache tags of Cloudflare, Google and `KeyCDN`, separated by commas.
 pub static CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+/// Akamai's cache tags, separated by commas, in one line.
+pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag");
+/// bunny.net's cache tags.
+pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
+/// Netlify's cache tags, separated by commas.
+pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
 /// RFC 9213: Cache-Control for CDNs only.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 /// Cloudflare's own targeted Cache-Control.
@@ -80,3 +87,29 @@ pub static X_ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expire
 pub static X_AKAMAI_G2O_AUTH_DATA: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-data");
 /// Akamai's G2O: the signature.
 pub static X_AKAMAI_G2O_AUTH_SIGN: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-sign");
+/// What an answer says about the authentication that went before it (RFC 9110 §11.6.3).
+pub static AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("authentication-info");
+/// What a page may use of the browser.
+pub static PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+/// Which windows a page shares its process with.
+pub static CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+/// What a page may embed.
+pub static CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
+/// Who may embed an answer.
+pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// Who may read an answer's timings.
+pub static TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+/// What a browser is to forget.
+pub static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+/// Where a browser sends its reports.
+pub static REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
+/// The older form of it.
+pub static REPORT_TO: HeaderName = HeaderName::from_static("report-to");
+/// Which failures of the network a browser reports.
+pub static NEL: HeaderName = HeaderName::from_static("nel");
+
+/// Whether a field tells a browser what pages of other sites may do with an answer (CORS).
+#[must_use]
+pub fn is_cross_origin(name: &HeaderName) -> bool {
+    name.as_str().starts_with("access-control-")
+}

@@ -2,9 +2,10 @@
 //!
 //! **Place:** innermost of the layers that touch an answer, so that it sees the origin's own fields; inside `gzip`, which has to
 //! read the `no-transform` that is left, and inside `whoopsie`, whose pages say no-store themselves.
-//! **Reads:** method, path, Authorization, `Ctx::dialect`; the answer's status, type and caching fields.
-//! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`.
-//! **Cost:** one pass over the answer's field names; one allocation where a line is written that was not prepared.
+//! **Reads:** method, path, Authorization, `Ctx::dialect`, `Ctx::provider`; the answer's status, type, caching and tag fields.
+//! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`, `edgeshim_fields_cut_total`.
+//! **Cost:** one pass over the answer's field names, another for a provider whose tags are translated, one over the values' lengths for
+//! a provider with such limits; one allocation where a line is written that was not prepared.
 //! **Can fail:** no; faults pass through, counted as the `error` guard.
 
 pub mod policy;
@@ -22,9 +23,21 @@ use self::policy::{Guard, Prepared};
 use super::request::class::Classes;
 use super::request::{EdgeRequest, EdgeResponse};
 use crate::cdn::dialect::Dialect;
+use crate::cdn::limits::HeadLimits;
+use crate::cdn::tags::TagRule;
 use crate::fault::Fault;
+use crate::ids::ProviderId;
 use crate::metrics::Ledger;
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
+
+/// How an answer is put to one provider beside its lifetimes.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderWords {
+    /// Its cache tags.
+    pub tags: TagRule,
+    /// The largest head that it takes.
+    pub limits: HeadLimits,
+}
 
 /// Puts [`CacheControl`] around a service.
 #[derive(Debug, Clone)]
@@ -37,17 +50,19 @@ struct Shared {
     classes: Arc<Classes>,
     /// By class id, then in the order of the dialects.
     rules: Vec<[Prepared; Dialect::ALL.len()]>,
+    /// By provider id.
+    words: Vec<ProviderWords>,
     by_type: bool,
     ledger: Arc<Ledger>,
 }
 
 impl CacheControlLayer {
-    /// Prepares the rules of `classes`, counts in `ledger`.
+    /// Prepares the rules of `classes`, counts in `ledger`. `words` are those of every provider in the order of their ids.
     #[must_use]
-    pub fn new(classes: &Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+    pub fn new(classes: &Arc<Classes>, words: Vec<ProviderWords>, ledger: Arc<Ledger>) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
         let by_type = classes.ask_for_type();
-        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, by_type, ledger }) }
+        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, words, by_type, ledger }) }
     }
 }
 
@@ -80,6 +95,7 @@ where
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let asked = Asked {
+            provider: request.ctx.provider,
             dialect: request.ctx.dialect,
             method: request.head.method.clone(),
             authorization: request.head.headers.contains_key(AUTHORIZATION),
@@ -90,6 +106,7 @@ where
 }
 
 struct Asked {
+    provider: ProviderId,
     dialect: Dialect,
     method: Method,
     authorization: bool,
@@ -115,7 +132,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Shared { classes, rules, ledger, .. } = &**this.shared;
+        let Shared { classes, rules, words, ledger, .. } = &**this.shared;
         let mut answer = match ready!(this.inner.poll(cx)) {
             Ok(answer) => answer,
             Err(fault) => {
@@ -148,6 +165,12 @@ where
                     answer.facts.guard = guard.as_str();
                 }
             }
+        }
+        // Last, so that what a CDN's limits leave is what the rule says.
+        let provider = this.asked.provider;
+        if let Some(words) = words.get(provider.index()).filter(|_| !answer.head.status.is_informational()) {
+            ledger.tags_cut(provider, words.tags.translate(&mut answer.head.headers));
+            ledger.fields_cut(provider, words.limits.cut(&mut answer.head.headers));
         }
         Poll::Ready(Ok(answer))
     }
