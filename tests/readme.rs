@@ -393,8 +393,12 @@ fn documents_when_they_name_a_metric_then_it_is_on_the_page() {
     let demo = Demo::start(&[]);
     // Pages are counted by language, and come with use.
     assert_eq!(raw::fetch(demo.shim, "/fail?status=503", &[]).status, 503);
-    // RUM is off in the demo.
-    let intake = Shim::start(Shim::config(demo.shim).with("[rum]\npath = \"/rum\""));
+    // RUM is off in the demo, and nobody has an address list there.
+    let folder = temp_dir();
+    folder.write("ranges.txt", "192.0.2.0/24\n");
+    let config = Shim::config(demo.shim)
+        .with("[rum]\npath = \"/rum\"\n[[provider]]\nname = \"fastly\"\nverify.addresses = [\"file:ranges.txt\"]");
+    let intake = Shim::start_in(folder, config);
     let kind = Regex::new(r"(?m)^# TYPE (\S+) (\w+)$").unwrap();
     let mut real: BTreeSet<(String, String)> = BTreeSet::new();
     wait_until(PATIENCE, || {
