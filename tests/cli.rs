@@ -279,6 +279,22 @@ fn providers_when_listed_then_all_14_presets_are_there() {
 }
 
 #[test]
+fn provider_when_named_then_every_fact_has_its_source() {
+    let (code, out, err) = run(&["providers", "Fastly"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("signal      field Fastly-FF\n            https://www.fastly.com/"), "{out}");
+    let facts: Vec<_> = out.split("\n\n").skip(1).collect();
+    assert!(facts.len() > 10, "{out}");
+    for fact in facts {
+        let source = fact.lines().nth(1).unwrap_or_else(|| panic!("no source: {fact}"));
+        assert!(source.contains(", 2026-") || source.ends_with(", 2026"), "no date: {fact}");
+    }
+    let (code, out, err) = run(&["providers", "fasty"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("\"fasty\"") && err.contains("fastly, cloudflare"), "{err}");
+}
+
+#[test]
 fn completions_when_written_then_name_every_command_and_parse() {
     let dir = temp_dir();
     for shell in ["bash", "zsh", "fish"] {

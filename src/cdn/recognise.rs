@@ -72,7 +72,7 @@ impl Recogniser {
         let mut by_length: Vec<Vec<Sign>> = Vec::new();
         for (place, preset) in presets.iter().enumerate() {
             for (which, signal) in preset.signals.iter().enumerate().filter(|(_, signal)| !signal.order_only) {
-                let field = &signal.matcher.field;
+                let field = &signal.matcher.field.name;
                 let length = field.as_str().len();
                 if by_length.len() <= length {
                     by_length.resize_with(length + 1, Vec::new);
@@ -130,8 +130,8 @@ impl Recogniser {
         for (at, (chain, member)) in (1..=u16::MAX).zip(members.chain(hops)) {
             for (place, preset) in self.presets.iter().enumerate() {
                 let stands_there = preset.signals.iter().any(|signal| match &signal.matcher.test {
-                    Test::Member(name) if chain == 0 && signal.matcher.field == CDN_LOOP => is_named(member, name),
-                    Test::Member(name) if chain == 1 && signal.matcher.field == VIA => is_via(member, name),
+                    Test::Member(name) if chain == 0 && signal.matcher.field.name == CDN_LOOP => is_named(member, name),
+                    Test::Member(name) if chain == 1 && signal.matcher.field.name == VIA => is_via(member, name),
                     _ => false,
                 });
                 if stands_there && let Some(places) = order.get_mut(place) {

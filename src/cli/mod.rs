@@ -8,6 +8,7 @@ mod providers;
 mod run;
 mod whoopsie;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -97,6 +98,11 @@ pub fn main() -> ExitCode {
         Command::Whoopsie(arguments) => whoopsie::whoopsie(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
     }
+}
+
+/// Writes to standard output. That its reader has gone (`| head`) is nobody's mistake.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn load(file: Option<&Path>) -> Result<Settings, Problems> {

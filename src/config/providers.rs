@@ -98,12 +98,12 @@ mod tests {
             assert_eq!(settings.providers[0].tag_header.as_ref().map(HeaderName::as_str), Some("x-tags"));
         }
         for (preset, remedy) in [
-            ("fastly", "from surrogate-key alone"),
-            ("cloudflare", "from cache-tag alone"),
-            ("google", "from cache-tag alone"),
-            ("keycdn", "from cache-tag alone"),
-            ("akamai", "from edge-cache-tag alone"),
-            ("bunny", "from cdn-tag alone"),
+            ("fastly", "from Surrogate-Key alone"),
+            ("cloudflare", "from Cache-Tag alone"),
+            ("google", "from Cache-Tag alone"),
+            ("keycdn", "from Cache-Tag alone"),
+            ("akamai", "from Edge-Cache-Tag alone"),
+            ("bunny", "from CDN-Tag alone"),
             ("azure", "has no cache tags"),
         ] {
             let block = format!("[[provider]]\nname = \"mine\"\npreset = \"{preset}\"\n");

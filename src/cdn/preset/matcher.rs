@@ -10,11 +10,26 @@ use crate::wire::tokens;
 /// The most entries of Fastly-FF that are looked at; each is one hop inside Fastly.
 const MOST_FASTLY_HOPS: usize = 16;
 
+/// A field's name, and how its CDN spells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The name.
+    pub name: HeaderName,
+    /// In the CDN's own upper and lower case, for people.
+    pub spelled: String,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.spelled)
+    }
+}
+
 /// One field and what has to be in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Matcher {
     /// The field.
-    pub field: HeaderName,
+    pub field: Field,
     /// What has to be in it; of several lines, in one.
     pub test: Test,
 }
@@ -41,9 +56,11 @@ impl Matcher {
     #[must_use]
     pub fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.test {
-            Test::Member(name) if self.field == VIA => tokens::tokens(headers, &VIA).any(|member| is_via(member, name)),
-            Test::Member(name) => tokens::members(headers, &self.field).any(|member| is_named(member, name)),
-            test => headers.get_all(&self.field).iter().any(|line| test.holds_in(line)),
+            Test::Member(name) if self.field.name == VIA => {
+                tokens::tokens(headers, &VIA).any(|member| is_via(member, name))
+            }
+            Test::Member(name) => tokens::members(headers, &self.field.name).any(|member| is_named(member, name)),
+            test => headers.get_all(&self.field.name).iter().any(|line| test.holds_in(line)),
         }
     }
 }
@@ -128,7 +145,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(field.clone(), HeaderValue::from_static("something else"));
         headers.append(field.clone(), HeaderValue::from_str(line).unwrap());
-        Matcher { field: field.clone(), test }.holds(&headers)
+        Matcher { field: Field { name: field.clone(), spelled: field.to_string() }, test }.holds(&headers)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName};
 
-pub use self::matcher::{Matcher, Test};
+pub use self::matcher::{Field, Matcher, Test};
 pub(in crate::cdn) use self::matcher::{is_named, is_via};
 use super::dialect::Dialect;
 use super::limits::HeadLimits;
@@ -83,6 +83,8 @@ pub struct Preset {
     pub proofs: Vec<String>,
     /// In which words it is told its lifetimes.
     pub dialect: Dialect,
+    /// The field of its own in which it is told them, as it spells it.
+    pub own_field: Option<Field>,
     /// Where it reads cache tags.
     tags: TagField,
     /// What it takes of an answer's head.
@@ -137,7 +139,7 @@ enum TagField {
     /// Nowhere.
     None,
     /// In this field and no other.
-    Own(HeaderName, TagForm),
+    Own(Field, TagForm),
     /// In a field that its customer names.
     Operators(TagForm),
 }
@@ -233,7 +235,9 @@ impl Preset {
     pub fn tags(&self, named: Option<&HeaderName>) -> TagRule {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
-            (TagField::Own(name, form), _) | (TagField::Operators(form), Some(name)) => form.in_field(name.clone()),
+            (TagField::Own(Field { name, .. }, form), _) | (TagField::Operators(form), Some(name)) => {
+                form.in_field(name.clone())
+            }
             (TagField::Unknown, Some(name)) => TagForm::PLAIN.in_field(name.clone()),
             (TagField::Operators(_) | TagField::Unknown, None) => TagRule::Unchanged,
         }
@@ -245,7 +249,7 @@ impl Preset {
         match &self.tags {
             TagField::Unknown => "not known",
             TagField::None => "no field",
-            TagField::Own(name, _) => name.as_str(),
+            TagField::Own(field, _) => &field.spelled,
             TagField::Operators(_) => "tag_header",
         }
     }
@@ -254,8 +258,8 @@ impl Preset {
     #[must_use]
     pub fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
-            TagField::Own(name, _) => {
-                Some(format!("is not asked for: {} reads its tags from {name} alone", self.title))
+            TagField::Own(field, _) => {
+                Some(format!("is not asked for: {} reads its tags from {field} alone", self.title))
             }
             TagField::None => Some(format!("is not asked for: {} has no cache tags", self.title)),
             TagField::Operators(_) | TagField::Unknown => None,

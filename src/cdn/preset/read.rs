@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use http::HeaderName;
 use toml::{Table, Value};
 
-use super::{ClientField, ClientForm, Fact, Matcher, PopField, PopForm, Preset, Signal, TagField, TagForm, Test};
+use super::{
+    ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, Signal, TagField, TagForm, Test,
+};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
 use crate::wire::names::{CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR};
@@ -41,7 +42,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
             facts.take("request_id", &mut table)?;
             let field = table.field("field")?;
             table.end()?;
-            Some(field)
+            Some(field.name)
         }
         None => None,
     };
@@ -85,7 +86,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         }
         None => false,
     };
-    let dialect = dialect(root.table("dialect")?, coded_only, &mut facts)?;
+    let (dialect, own_field) = dialect(root.table("dialect")?, coded_only, &mut facts)?;
     let tags = root.table("tags")?.map_or(Ok(TagField::Unknown), |table| tags(table, &mut facts))?;
     let limits = root.table("limits")?.map_or(Ok(HeadLimits::default()), |table| limits(table, &mut facts))?;
     root.end()?;
@@ -102,6 +103,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         retries,
         proofs,
         dialect,
+        own_field,
         tags,
         limits,
         facts: facts.list,
@@ -110,7 +112,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
 
 fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
     facts.take("client", &mut table)?;
-    let field = table.field("field")?;
+    let field = table.field("field")?.name;
     let form = match table.text("form")?.as_str() {
         "address" => ClientForm::Address,
         "list" if field == X_FORWARDED_FOR => ClientForm::List { own: 0 },
@@ -125,7 +127,7 @@ fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
 
 fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
     facts.take("pop", &mut table)?;
-    let field = table.field("field")?;
+    let field = table.field("field")?.name;
     let form = match table.text("form")?.as_str() {
         "whole" => PopForm::Whole,
         "after_dash" => PopForm::AfterDash,
@@ -136,15 +138,17 @@ fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
     Ok(PopField { field, form })
 }
 
-fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<Dialect, Flaw> {
-    let Some(mut table) = table else { return Ok(if coded_only { Dialect::Akamai } else { Dialect::Generic }) };
+fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<(Dialect, Option<Field>), Flaw> {
+    let Some(mut table) = table else {
+        return Ok((if coded_only { Dialect::Akamai } else { Dialect::Generic }, None));
+    };
     facts.take("dialect", &mut table)?;
     let (field, lifetimes_alone) = (table.field("field")?, table.flag("lifetimes_alone")?);
-    let dialect = if field == SURROGATE_CONTROL && lifetimes_alone {
+    let dialect = if field.name == SURROGATE_CONTROL && lifetimes_alone {
         Dialect::Fastly
-    } else if field == CLOUDFLARE_CDN_CACHE_CONTROL && !lifetimes_alone {
+    } else if field.name == CLOUDFLARE_CDN_CACHE_CONTROL && !lifetimes_alone {
         Dialect::Cloudflare
-    } else if field == CDN_CACHE_CONTROL && !lifetimes_alone {
+    } else if field.name == CDN_CACHE_CONTROL && !lifetimes_alone {
         Dialect::Rfc9213
     } else {
         return Err(table.flaw("no dialect is spoken so"));
@@ -153,7 +157,7 @@ fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result
     if coded_only {
         Err("a dialect of its own and Vary of coded bodies alone: no CDN does both".to_owned())
     } else {
-        Ok(dialect)
+        Ok((dialect, Some(field)))
     }
 }
 
@@ -274,8 +278,12 @@ impl Reader {
         }
     }
 
-    fn field(&mut self, key: &str) -> Result<HeaderName, Flaw> {
-        self.text(key)?.parse().map_err(|_| self.flaw(&format!("{key} is no field name")))
+    fn field(&mut self, key: &str) -> Result<Field, Flaw> {
+        let spelled = self.text(key)?;
+        match spelled.parse() {
+            Ok(name) => Ok(Field { name, spelled }),
+            Err(_) => Err(self.flaw(&format!("{key} is no field name"))),
+        }
     }
 
     /// A field and what has to be in it; nothing else may be left.
