@@ -283,6 +283,15 @@ impl<'a> CacheControl<'a> {
         self.private_fields.clear();
     }
 
+    /// Takes over what `other` says beside lifetimes and prohibitions and what is not said here.
+    pub(crate) fn take_conditions(&mut self, other: &CacheControl<'_>) {
+        self.stale_while_revalidate = self.stale_while_revalidate.or(other.stale_while_revalidate);
+        self.stale_if_error = self.stale_if_error.or(other.stale_if_error);
+        self.public |= other.public;
+        self.must_revalidate |= other.must_revalidate;
+        self.proxy_revalidate |= other.proxy_revalidate;
+    }
+
     /// Whether nothing at all is said.
     pub fn is_empty(&self) -> bool {
         !self.has_lifetime()

@@ -7,11 +7,11 @@
 //!
 //! An answer speaks to two audiences: to everybody in Cache-Control, and to the CDN that pulls in that CDN's own field, where its
 //! dialect has one. The strictest reading is made within a field and never across the two: an origin that says `no-cache` to browsers
-//! and `max-age=60` in the CDN's own field means both, and no directive of the one takes anything from the other. What a guard looks
-//! at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field goes,
-//! since CDNs obey `private` only while nothing is said to them alone.
+//! and `max-age=60` in the CDN's own field means both, and no directive of the one takes anything from the other. Only an own field
+//! that gives no lifetime and forbids nothing is completed from Cache-Control, since not every CDN stops reading there. What a guard
+//! looks at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field
+//! goes, since CDNs obey `private` only while nothing is said to them alone.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -222,6 +222,11 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
+    /// The words that the CDN acts on.
+    fn heeded(&self) -> &CacheControl<'a> {
+        self.own.as_ref().map_or(&self.all.words, |own| &own.words)
+    }
+
     fn audiences(&self) -> impl Iterator<Item = &CacheControl<'a>> {
         std::iter::once(&self.all).chain(&self.own).map(|spoken| &spoken.words)
     }
@@ -361,12 +366,12 @@ impl Prepared {
         // Only what these methods fetch is kept under a rule; shared caches answer nothing else from their store.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let said = self.said(headers, seen, status, facts);
-        let origin_allows = allows_authorization(&self.heeded(&said));
+        let origin_allows = allows_authorization(said.heeded());
         let (mut told, mut action) = self.ruled(said, status, fetched);
         let mut guards = Guards::default();
 
         if is_error(status, facts) {
-            if !self.heeded(&told).is_unshared() {
+            if !told.heeded().is_unshared() {
                 guards.insert(Guard::Error);
                 action = Action::Guarded;
             }
@@ -376,14 +381,14 @@ impl Prepared {
             told.own = self.no_store.own.as_ref().map(Line::spoken);
         }
 
-        let heeded = self.heeded(&told);
+        let heeded = told.heeded();
         let mut unshared = heeded.is_unshared();
         let mut vary = Vary::default();
         if seen.has(CacheField::Vary) && !unshared {
             vary = Vary::read(headers);
         }
         let mut strip_cookies = false;
-        if fetched && is_storable(&heeded, status) {
+        if fetched && is_storable(heeded, status) {
             let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
             if facts.authorization && !allowed {
                 guards.insert(Guard::Authorization);
@@ -391,7 +396,7 @@ impl Prepared {
             if vary.star {
                 guards.insert(Guard::VaryStar);
             }
-            let shared = is_shared(&heeded, status);
+            let shared = is_shared(heeded, status);
             if shared && seen.has(CacheField::SetCookie) {
                 if !self.strip_cookies {
                     guards.insert(Guard::SetCookie);
@@ -415,7 +420,7 @@ impl Prepared {
                 }
                 // §3.5: without this a shared cache must not use the lifetime that the rule gives.
                 let given = matches!(action, Action::Defaulted | Action::Overridden);
-                if facts.authorization && given && !allows_authorization(&heeded) && heeded.max_age != Some(0) {
+                if facts.authorization && given && !allows_authorization(heeded) && heeded.max_age != Some(0) {
                     told.own.as_mut().unwrap_or(&mut told.all).change(|words| words.public = true);
                 }
             }
@@ -440,9 +445,19 @@ impl Prepared {
     /// What the origin said to both audiences.
     fn said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Told<'a> {
         let mut all = said(headers, seen, status, facts);
-        let own = self.own_said(headers, seen, status);
-        // It is about the bytes, which are the same for everybody, and `gzip` looks for it in Cache-Control.
-        all.no_transform |= own.as_ref().is_some_and(|own| own.no_transform);
+        let mut own = self.own_said(headers, seen, status);
+        if let Some(own) = &mut own {
+            // It is about the bytes, which are the same for everybody, and `gzip` looks for it in Cache-Control.
+            all.no_transform |= own.no_transform;
+            if !own.has_lifetime() && !own.is_restricted() {
+                // One CDN looks for what is missing there in Cache-Control, another does not: said in both, both read the same.
+                own.max_age = all.s_maxage.or(all.max_age);
+                own.no_store = all.no_store;
+                own.private = all.private;
+                own.no_cache = all.no_cache;
+                own.take_conditions(&all);
+            }
+        }
         let spoken = |words| Spoken { words, ready: None };
         Told { all: spoken(all), own: own.map(spoken) }
     }
@@ -463,21 +478,6 @@ impl Prepared {
             }
             (!words.is_empty()).then_some(words)
         })
-    }
-
-    /// The words that this CDN acts on: those of its own field, where it has some.
-    fn heeded<'t, 'a>(&self, told: &'t Told<'a>) -> Cow<'t, CacheControl<'a>> {
-        let Some(Spoken { words: own, .. }) = &told.own else { return Cow::Borrowed(&told.all.words) };
-        if !self.dialect.acts_on_lifetimes_alone() || own.has_lifetime() || own.is_restricted() {
-            return Cow::Borrowed(own);
-        }
-        // Without a lifetime there it takes the one of Cache-Control.
-        let mut heeded = told.all.words.clone();
-        heeded.public |= own.public;
-        heeded.must_revalidate |= own.must_revalidate;
-        heeded.stale_while_revalidate = own.stale_while_revalidate.or(heeded.stale_while_revalidate);
-        heeded.stale_if_error = own.stale_if_error.or(heeded.stale_if_error);
-        Cow::Owned(heeded)
     }
 
     /// What the class's rule makes of the origin's words: settled directives, their lines where they are prepared, and the action.
@@ -518,8 +518,7 @@ impl Prepared {
         let revalidated = all.no_cache && !all.is_unshared();
         let (never_fresh, public) = match told.own.as_ref().map(|own| &own.words) {
             None => (revalidated && fetched && is_storable(all, status), all.public),
-            Some(own) if own.is_restricted() => (!own.is_unshared(), own.public),
-            Some(own) => (revalidated && !own.has_lifetime(), own.public || all.public),
+            Some(own) => (own.no_cache && !own.is_unshared(), own.public),
         };
         if never_fresh {
             let own = told.own.insert(self.no_lifetime.spoken());
@@ -579,11 +578,7 @@ fn defaulted<'a>(said: Told<'a>, rule: &Rule) -> Told<'a> {
         // Who reads its own field reads nothing else: what the origin said to all caches has to stand there too.
         let mut own = own_said.map(|own| own.words).unwrap_or_default();
         own.max_age = rule.lifetime();
-        own.stale_while_revalidate = own.stale_while_revalidate.or(all.stale_while_revalidate);
-        own.stale_if_error = own.stale_if_error.or(all.stale_if_error);
-        own.public |= all.public;
-        own.must_revalidate |= all.must_revalidate;
-        own.proxy_revalidate |= all.proxy_revalidate;
+        own.take_conditions(&all);
         Spoken::new(own)
     });
     Told { all: Spoken::new(all), own }
@@ -1283,8 +1278,10 @@ mod tests {
         check_in(Dialect::Cloudflare, &[
             ("keep", "200", "cookie | cdn: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "tidied"),
-            // It reads no other field once its own is there: a lifetime beside it is not its business.
-            ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=0", "cc: private | cookie", "guarded set_cookie"),
+            // What its own field does not say it may or may not look for in Cache-Control.
+            ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cookie | cloudflare: stale-if-error=0", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "201", "cookie | cloudflare: a=b | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | cloudflare: no-store | cc: max-age=60", "cookie | cloudflare: no-store | cc: max-age=60", ""),
         ]);
     }
@@ -1303,6 +1300,8 @@ mod tests {
             ("keep", "200", "cc: no-cache", "cc: no-cache", ""),
             ("keep", "200", "cc: no-cache | cloudflare: max-age=60", "cc: no-cache | cloudflare: max-age=60", ""),
             ("keep", "200", "cloudflare: no-cache, max-age=60", "cloudflare: no-cache", "tidied"),
+            ("keep", "200", "cloudflare: stale-if-error=9 | cc: max-age=60", "cloudflare: max-age=60, stale-if-error=9 | cc: max-age=60", "tidied"),
+            ("keep", "200", "cloudflare: stale-if-error=9 | cc: private", "cloudflare: private | cc: private", "tidied"),
             ("default ttl=60 edge=300", "200", "cdn: max-age=9", "cloudflare: max-age=9", "tidied"),
             ("default ttl=60", "200", "cc: public, must-revalidate | cdn: stale-if-error=9", "cc: public, max-age=60, must-revalidate | cloudflare: public, max-age=60, must-revalidate", "defaulted"),
             ("override ttl=60 edge=300", "200", "cdn: max-age=9", "cc: max-age=60 | cloudflare: max-age=300", "overridden"),
@@ -1437,16 +1436,10 @@ mod tests {
                 prop_assert!(!(words.is_restricted() && words.has_lifetime()));
                 prop_assert!(!(words.is_restricted() && (words.stale_if_error.is_some() || words.stale_while_revalidate.is_some())));
             }
-            // What this CDN acts on; Fastly takes what its own field leaves open from Cache-Control.
-            let mut words = own.clone().unwrap_or_else(|| everybodys.clone());
-            if dialect == Dialect::Fastly && !words.has_lifetime() && !words.is_restricted() {
-                words.max_age = everybodys.max_age;
-                words.s_maxage = everybodys.s_maxage;
-                words.no_store |= everybodys.no_store;
-                words.private |= everybodys.private;
-                words.no_cache |= everybodys.no_cache;
-                words.public |= everybodys.public;
-                words.must_revalidate |= everybodys.must_revalidate;
+            // What this CDN acts on: its own field, where that leaves nothing to be looked for in Cache-Control.
+            let words = own.clone().unwrap_or_else(|| everybodys.clone());
+            if !words.has_lifetime() && !words.is_restricted() {
+                prop_assert!(!everybodys.has_lifetime() && !everybodys.is_restricted());
             }
             if dialect == Dialect::Fastly && fetched_of(&method) && status == StatusCode::OK {
                 prop_assert!(!words.no_cache || words.is_unshared(), "it does not know no-cache");
