@@ -4,7 +4,7 @@
 //! is the nearest, and only two fields tell the order: CDN-Loop (RFC 8586) and Via (RFC 9110 §7.6.3), to which each hop appends. Where
 //! they do not tell it, nobody is recognised: a guess would count one CDN's pulls as another's.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::preset::{Preset, Test, is_named, is_via};
 use crate::wire::names::{CDN_LOOP, VIA};
@@ -55,8 +55,34 @@ struct Sign {
     field: HeaderName,
     /// Those of whom the field alone is a sign.
     present: Presets,
-    /// Those who have something in it: their place, and which of their signals.
-    tested: Vec<(usize, usize)>,
+    /// Those who are named in a list, and how.
+    named: Vec<(Presets, String)>,
+    /// Those who have something else in it.
+    tested: Vec<(Presets, Test)>,
+}
+
+impl Sign {
+    fn found_in(&self, line: &HeaderValue) -> Presets {
+        let mut found = self.present;
+        if !self.named.is_empty() {
+            let mut named = |member: &[u8], is_its: fn(&[u8], &str) -> bool| {
+                for (preset, _) in self.named.iter().filter(|(_, name)| is_its(member, name)) {
+                    found.insert(*preset);
+                }
+            };
+            if self.field == VIA {
+                tokens::of_line(line.as_bytes()).for_each(|member| named(member, is_via));
+            } else {
+                tokens::members_of_line(line.as_bytes()).for_each(|member| named(member, is_named));
+            }
+        }
+        for (preset, test) in &self.tested {
+            if test.holds_in(line) {
+                found.insert(*preset);
+            }
+        }
+        found
+    }
 }
 
 /// The chains that tell an order, as indices of [`Order`].
@@ -71,7 +97,7 @@ impl Recogniser {
     pub fn new(presets: &'static [Preset]) -> Self {
         let mut by_length: Vec<Vec<Sign>> = Vec::new();
         for (place, preset) in presets.iter().enumerate() {
-            for (which, signal) in preset.signals.iter().enumerate().filter(|(_, signal)| !signal.order_only) {
+            for signal in preset.signals.iter().filter(|signal| !signal.order_only) {
                 let field = &signal.matcher.field.name;
                 let length = field.as_str().len();
                 if by_length.len() <= length {
@@ -80,13 +106,14 @@ impl Recogniser {
                 let signs = &mut by_length[length];
                 let at = signs.iter().position(|sign| sign.field == *field).unwrap_or(signs.len());
                 if at == signs.len() {
-                    signs.push(Sign { field: field.clone(), present: Presets::default(), tested: Vec::new() });
+                    let present = Presets::default();
+                    signs.push(Sign { field: field.clone(), present, named: Vec::new(), tested: Vec::new() });
                 }
                 let sign = &mut signs[at];
-                if signal.matcher.test == Test::Present {
-                    sign.present.insert(Presets::one(place));
-                } else {
-                    sign.tested.push((place, which));
+                match &signal.matcher.test {
+                    Test::Present => sign.present.insert(Presets::one(place)),
+                    Test::Member(name) => sign.named.push((Presets::one(place), name.clone())),
+                    test => sign.tested.push((Presets::one(place), test.clone())),
                 }
             }
         }
@@ -97,15 +124,10 @@ impl Recogniser {
     #[must_use]
     pub fn signals(&self, headers: &HeaderMap) -> Presets {
         let mut found = Presets::default();
-        for name in headers.keys() {
+        for (name, line) in headers {
             let signs = self.by_length.get(name.as_str().len()).map(Vec::as_slice).unwrap_or_default();
-            let Some(sign) = signs.iter().find(|sign| sign.field == *name) else { continue };
-            found.insert(sign.present);
-            for &(place, at) in &sign.tested {
-                let signal = self.presets.get(place).and_then(|preset| preset.signals.get(at));
-                if signal.is_some_and(|signal| signal.matcher.holds(headers)) {
-                    found.insert(Presets::one(place));
-                }
+            if let Some(sign) = signs.iter().find(|sign| sign.field == *name) {
+                found.insert(sign.found_in(line));
             }
         }
         found
@@ -151,7 +173,6 @@ fn is_after(one: [u16; CHAINS], other: [u16; CHAINS]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

@@ -124,10 +124,11 @@ impl Identifier {
 
     /// Whose signs are there, where all of `preset`'s are missing.
     fn contradicted(&self, preset: &Preset, headers: &HeaderMap) -> Option<usize> {
-        let recogniser = self.recogniser.as_ref().filter(|_| preset.is_recognisable())?;
-        let found = recogniser.signals(headers);
-        let its_own = found.places().any(|place| NAMES.get(place) == Some(&preset.name));
-        if its_own { None } else { found.places().next() }
+        let recogniser = self.recogniser.as_ref()?;
+        if !preset.is_recognisable() || preset.shows_itself(headers) {
+            return None;
+        }
+        recogniser.signals(headers).places().next()
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,12 +58,13 @@ impl Peer {
     /// Prepares the values for a connection. IPv4 addresses in IPv6 clothes are undressed.
     pub fn new(address: IpAddr, scheme: Scheme) -> Self {
         let address = address.to_canonical();
-        // With room for the longest, so that a connection costs two allocations here and not eight.
-        let mut list = String::with_capacity(MOST_ADDRESS_BYTES);
-        push_address(&mut list, address);
-        let mut elements = String::with_capacity(MOST_ELEMENT_BYTES);
-        push_element(&mut elements, address, Some(scheme));
-        let (x_forwarded_for, forwarded) = (value(list.into()), value(elements.into()));
+        // With room for both at their longest, so that a connection costs two allocations here and not eight.
+        let mut text = String::with_capacity(MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES);
+        push_address(&mut text, address);
+        let address_bytes = text.len();
+        push_element(&mut text, 0..address_bytes, Some(scheme));
+        let block = Bytes::from_owner(text);
+        let (x_forwarded_for, forwarded) = (value(block.slice(..address_bytes)), value(block.slice(address_bytes..)));
         Self { address, scheme, certificate: None, x_forwarded_for, forwarded }
     }
 
@@ -227,34 +229,31 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
         *slot = address;
         count += 1;
     }
-    let before = trail.proven.then(|| trail.client.to_canonical());
-    let walked = kept.iter().take(count).rev().copied();
-    let addresses = before.into_iter().chain(walked).chain([peer.address]);
-    // Both stand in one block, the first from its start.
+    // Both stand in one block, the first from its start. Addresses are formatted once, and the peer's was when it connected.
     let mut text = String::with_capacity((MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES) * (count + 2));
-    for address in addresses.clone() {
-        separate(&mut text, 0);
+    let walked = kept.iter().take(count).rev().copied();
+    for address in trail.proven.then(|| trail.client.to_canonical()).into_iter().chain(walked) {
         push_address(&mut text, address);
+        text.push_str(", ");
     }
+    let before_bytes = text.len();
+    text.push_str(peer.x_forwarded_for.to_str().unwrap_or_default());
     let list_bytes = text.len();
     // The scheme that a proxy told belongs to the request as it came to the outermost one: to the first element.
     let mut first = Some(scheme);
-    let last = count + usize::from(before.is_some());
-    for (place, address) in addresses.enumerate() {
-        separate(&mut text, list_bytes);
-        let scheme = first.take().or((place == last).then_some(peer.scheme));
-        push_element(&mut text, address, scheme);
+    let mut start = 0;
+    while let Some(length) = text.get(start..before_bytes).and_then(|rest| rest.find(", ")) {
+        push_element(&mut text, start..start + length, first.take());
+        text.push_str(", ");
+        start += length + 2;
+    }
+    match first {
+        Some(scheme) if scheme != peer.scheme => push_element(&mut text, start..list_bytes, Some(scheme)),
+        _ => text.push_str(peer.forwarded.to_str().unwrap_or_default()),
     }
     // An owner keeps the count of those that share it in a block of its own; `Bytes` made from a text would do so twice.
     let block = Bytes::from_owner(text);
     (value(block.slice(..list_bytes)), value(block.slice(list_bytes..)))
-}
-
-/// Puts a comma between two members of the list that begins at `start`.
-fn separate(text: &mut String, start: usize) {
-    if text.len() > start {
-        text.push_str(", ");
-    }
 }
 
 fn push_address(text: &mut String, address: IpAddr) {
@@ -262,11 +261,12 @@ fn push_address(text: &mut String, address: IpAddr) {
     let _ = write!(text, "{address}");
 }
 
-/// One element of Forwarded (RFC 7239 §4); IPv6 in brackets and quotes (§6).
-fn push_element(text: &mut String, address: IpAddr, scheme: Option<Scheme>) {
-    text.push_str(if address.is_ipv6() { "for=\"[" } else { "for=" });
-    push_address(text, address);
-    if address.is_ipv6() {
+/// One element of Forwarded (RFC 7239 §4) for the address that stands there in `text`; IPv6 in brackets and quotes (§6).
+fn push_element(text: &mut String, address: Range<usize>, scheme: Option<Scheme>) {
+    let is_ipv6 = text.get(address.clone()).is_some_and(|address| address.contains(':'));
+    text.push_str(if is_ipv6 { "for=\"[" } else { "for=" });
+    text.extend_from_within(address);
+    if is_ipv6 {
         text.push_str("]\"");
     }
     if let Some(scheme) = scheme {

@@ -66,7 +66,8 @@ impl Matcher {
 }
 
 impl Test {
-    fn holds_in(&self, line: &HeaderValue) -> bool {
+    /// Whether one line has it; of a list, see [`Matcher::holds`].
+    pub(in crate::cdn) fn holds_in(&self, line: &HeaderValue) -> bool {
         let line = line.as_bytes();
         match self {
             Self::Present => true,
@@ -77,6 +78,10 @@ impl Test {
             Self::AtLeast(least) => std::str::from_utf8(line)
                 .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
             Self::Pops(least) => {
+                // Without a comma there is one at most, as in most pulls.
+                if *least > 1 && memchr::memchr(b',', line).is_none() {
+                    return false;
+                }
                 let pops = || fastly_pops(line).take(MOST_FASTLY_HOPS);
                 pops().enumerate().filter(|&(at, pop)| !pops().take(at).any(|earlier| earlier == pop)).count() >= *least
             }
@@ -122,18 +127,18 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
 /// The points of presence in Fastly-FF, the visitor's first. Its entries are `signature!POP!node`, each node appends its own, and the
 /// signature is the service's: those of another one are what a visitor wrote, or another service before this one.
 pub(in crate::cdn) fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let entries = || line.split(|&byte| byte == b',').filter_map(fastly_entry);
-    let ours = entries().next_back().map(|(signature, _)| signature);
-    entries().filter(move |&(signature, _)| Some(signature) == ours).map(|(_, pop)| pop)
+    let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
+    let ours = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
+    let entries = tokens::of_line(line).filter_map(fastly_entry);
+    entries.filter(move |&(signature, _)| Some(signature) == ours).map(|(_, pop)| pop)
 }
 
 /// An entry's signature and point of presence.
 fn fastly_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = entry.trim_ascii().split(|&byte| byte == b'!');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(signature), Some(pop), Some(_)) if !pop.is_empty() => Some((signature, pop)),
-        _ => None,
-    }
+    let mut marks = memchr::memchr_iter(b'!', entry);
+    let (first, second) = (marks.next()?, marks.next()?);
+    let pop = entry.get(first + 1..second).filter(|pop| !pop.is_empty())?;
+    Some((entry.get(..first)?, pop))
 }
 
 #[cfg(test)]

@@ -224,6 +224,12 @@ impl Preset {
         Self::all().iter().find(|preset| preset.name == name)
     }
 
+    /// Whether the request carries one of its signals.
+    #[must_use]
+    pub fn shows_itself(&self, headers: &HeaderMap) -> bool {
+        self.signals.iter().any(|signal| !signal.order_only && signal.matcher.holds(headers))
+    }
+
     /// Whether its pulls can be told by what they carry.
     #[must_use]
     pub fn is_recognisable(&self) -> bool {
