@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tower::Service;
 
-use crate::cdn::known::Known;
+use crate::cdn::known::{self, Known};
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::Proofs;
 use crate::cdn::proof::g2o::{Replays, Verifier};
@@ -287,6 +287,10 @@ impl Runtime {
             retries: origin.retries,
             max_request_body: self.settings.server.max_request_body,
             preserve_header_case: origin.preserve_header_case,
+            kept_from_trailers: std::iter::once(&self.settings.identity.header)
+                .chain(known::confidential(&self.providers))
+                .cloned()
+                .collect(),
         }
     }
 }

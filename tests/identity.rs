@@ -488,3 +488,20 @@ impl Drop for EndsLoad<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[test]
+fn identity_and_secrets_when_sent_as_trailers_do_not_reach_the_origin() {
+    let origin = Origin::start(origin::fixed(200, &[], b"fine"));
+    let shim = Shim::start(guarded(&origin, "count"));
+    let announced = "X-CDN-Provider, X-Origin-Secret, X-Forwarded-For, X-Akamai-G2O-Auth-Sign, X-Checksum";
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: shim.test\r\nTransfer-Encoding: chunked\r\nTrailer: {announced}\r\nConnection: close\r\n\r\n\
+         4\r\nbody\r\n0\r\nX-CDN-Provider: fastly\r\nX-Origin-Secret: {}\r\nX-Forwarded-For: 192.0.2.1\r\n\
+         X-Akamai-G2O-Auth-Sign: x\r\nX-Checksum: 7\r\n\r\n",
+        SECRETS[0]
+    );
+    assert_eq!(exchange(shim.addr, request).status, 200);
+    let seen = origin.last();
+    assert_eq!(seen.body, b"body");
+    assert_eq!(seen.trailers, [("x-checksum".to_owned(), "7".to_owned())]);
+}

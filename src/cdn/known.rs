@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use http::HeaderName;
+
 use super::preset::{Pop, Preset};
 use super::proof::{Evidence, Proof, Proofs};
 use crate::wire::forwarded::Trail;
@@ -26,6 +28,11 @@ pub struct Judged {
     pub client: Option<IpAddr>,
     /// The point of presence; empty where it is not known.
     pub pop: Pop,
+}
+
+/// The fields that hold a secret or a signature, of whichever provider.
+pub fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderName> {
+    providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
 impl Known {

@@ -15,8 +15,8 @@ use tower::{Layer, Service};
 
 use super::request::EdgeRequest;
 use crate::cdn::dialect::Dialect;
-use crate::cdn::known::Known;
-use crate::cdn::proof::{Proof, Proofs};
+use crate::cdn::known::{self, Known};
+use crate::cdn::proof::Proof;
 use crate::ids::ProviderId;
 use crate::metrics::Reason;
 
@@ -46,9 +46,8 @@ impl VerifyLayer {
     /// Decides by `settings`.
     #[must_use]
     pub fn new(settings: VerifySettings) -> Self {
-        let proofs = settings.providers.iter().filter_map(|known| known.proofs.as_ref());
         let mut confidential: Vec<HeaderName> = Vec::new();
-        for field in proofs.flat_map(Proofs::fields) {
+        for field in known::confidential(&settings.providers) {
             if !confidential.contains(field) {
                 confidential.push(field.clone());
             }

@@ -7,13 +7,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::Client;
 use super::pool::Connection;
+use super::{Client, OriginSettings};
 use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
+use crate::wire::hops;
 
 /// A request body on its way to the origin: bounded by `server.max_request_body`, and it tells who is waiting for whom.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct Upload {
     progress: Option<Arc<Progress>>,
     /// For a visitor who stops sending; it holds after an early answer too, when nobody waits for one any more.
     stalled: Option<(clock::Deadline, Duration)>,
+    kept_from_trailers: Option<Arc<[HeaderName]>>,
 }
 
 /// Whose turn it is in an upload.
@@ -63,17 +66,22 @@ impl Progress {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, limit: Option<u64>, timeout: Duration) -> Self {
+    pub(super) fn new(incoming: Incoming, settings: &OriginSettings) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let progress = Progress { stage: AtomicU8::new(0), since_ms: AtomicU64::new(clock::now_ms()) };
-        let stalled = Some((clock::Deadline::new(), timeout));
-        Self { incoming: Some(incoming), left: limit, progress: Some(Arc::new(progress)), stalled }
+        Self {
+            incoming: Some(incoming),
+            left: settings.max_request_body,
+            progress: Some(Arc::new(progress)),
+            stalled: Some((clock::Deadline::new(), settings.body_timeout)),
+            kept_from_trailers: Some(Arc::clone(&settings.kept_from_trailers)),
+        }
     }
 
     pub(super) fn empty() -> Self {
-        Self { incoming: None, left: None, progress: None, stalled: None }
+        Self { incoming: None, left: None, progress: None, stalled: None, kept_from_trailers: None }
     }
 
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
@@ -126,6 +134,13 @@ impl Body for Upload {
                     }
                 }
                 self.turn(Stage::Origin);
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        hops::strip_trailers(&mut trailers, self.kept_from_trailers.as_deref().unwrap_or_default());
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                };
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, error)))),

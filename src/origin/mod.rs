@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, request};
+use http::{HeaderName, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2;
 use hyper::upgrade::OnUpgrade;
@@ -73,6 +73,8 @@ pub struct OriginSettings {
     pub max_request_body: Option<u64>,
     /// Send the header names' case on as it came (HTTP/1.1).
     pub preserve_header_case: bool,
+    /// Fields that a request's trailers may not hold, beside those that every head owns: what says or proves who pulls.
+    pub kept_from_trailers: Arc<[HeaderName]>,
 }
 
 /// What has to live as long as an upgraded connection does: its place among the visitors' connections. Put into a request's
@@ -129,7 +131,7 @@ impl Client {
         let hold = head.extensions.remove::<Hold>();
         let visitor =
             head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
-        let upload = Upload::new(body, self.settings.max_request_body, self.settings.body_timeout);
+        let upload = Upload::new(body, &self.settings);
         let progress = upload.progress();
         let replayable = head.method.is_idempotent() && upload.is_end_stream() && visitor.is_none();
         let is_head = head.method == Method::HEAD;

@@ -13,8 +13,8 @@ use super::names::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEEP_ALIVE, LAST_MODIFIED, LOCATION,
     ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, RANGE, REFERER, RETRY_AFTER, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY, SURROGATE_CONTROL, SURROGATE_KEY, TE, TRACEPARENT, TRACESTATE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR,
-    X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS, X_REQUEST_ID,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE, X_CDN_PROVIDER, X_CONTENT_TYPE_OPTIONS,
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS, X_REQUEST_ID,
 };
 use super::tokens;
 
@@ -140,6 +140,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
         if found & (1 << at) != 0 && name != keep {
             headers.remove(name);
         }
+    }
+}
+
+/// Takes out of a request's trailers what only its head may say (RFC 9110 §6.5.1): framing, who asks and from where, what is asked; and
+/// `further`. An origin that merges trailers into the head would believe them.
+pub fn strip_trailers(trailers: &mut HeaderMap, further: &[HeaderName]) {
+    for name in hop_by_hop().into_iter().chain(end_to_end()).chain([&X_CDN_PROVIDER]).chain(further) {
+        trailers.remove(name);
     }
 }
 
