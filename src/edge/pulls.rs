@@ -46,7 +46,11 @@ impl PullsSettings {
         let field = ctx.provider.position().and_then(|position| self.request_ids.get(position)?.as_ref());
         match (ctx.kind, field) {
             (kind @ (PullKind::Edge | PullKind::Shield), Some(field)) => {
-                if self.attempts.is_again(field, &head.headers, &head.uri) { PullKind::Retry } else { kind }
+                if self.attempts.is_again(field, head) {
+                    PullKind::Retry
+                } else {
+                    kind
+                }
             }
             (kind, _) => kind,
         }

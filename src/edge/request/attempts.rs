@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderName, request};
 
 use crate::wire::names::RANGE;
 
@@ -27,14 +27,16 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// Notes a pull with the id in `field`; whether the same one, for the same bytes of the same target, was there before.
-    pub fn is_again(&self, field: &HeaderName, headers: &HeaderMap, target: &Uri) -> bool {
-        let Some(id) = headers.get(field).filter(|id| !id.is_empty()) else { return false };
+    /// Notes a pull with the id in `field`; whether the same one, by the same method for the same bytes of the same target, was there
+    /// before.
+    pub fn is_again(&self, field: &HeaderName, head: &request::Parts) -> bool {
+        let Some(id) = head.headers.get(field).filter(|id| !id.is_empty()) else { return false };
         let mut hasher = self.hashes.build_hasher();
         id.as_bytes().hash(&mut hasher);
-        target.path_and_query().map(http::uri::PathAndQuery::as_str).hash(&mut hasher);
+        head.method.hash(&mut hasher);
+        head.uri.path_and_query().map(http::uri::PathAndQuery::as_str).hash(&mut hasher);
         // A CDN that fetches a file in slices asks for all of them with one id.
-        headers.get(RANGE).map(http::HeaderValue::as_bytes).hash(&mut hasher);
+        head.headers.get(RANGE).map(http::HeaderValue::as_bytes).hash(&mut hasher);
         let hash = hasher.finish();
         let place = usize::try_from(hash).unwrap_or(usize::MAX) % self.seen.len();
         // Nothing else is published by it, so no order is asked for.
@@ -44,29 +46,32 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
     use crate::wire::names::X_REQUEST_ID;
 
     #[test]
     fn pull_when_its_id_comes_again_for_the_same_bytes_is_told() {
         let attempts = Attempts::default();
-        let again = |id: &'static str, target: &'static str, range: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(&X_REQUEST_ID, HeaderValue::from_static(id));
-            headers.extend(range.map(|range| (RANGE, HeaderValue::from_static(range))));
-            attempts.is_again(&X_REQUEST_ID, &headers, &Uri::from_static(target))
+        let again = |fields: &[(&HeaderName, &str)], method: &str, target: &str| {
+            let request = http::Request::builder().method(method).uri(target);
+            let request = fields.iter().fold(request, |request, &(name, value)| request.header(name, value));
+            attempts.is_again(&X_REQUEST_ID, &request.body(()).unwrap().into_parts().0)
         };
-        assert!(!again("a", "/x", None));
-        assert!(again("a", "/x", None));
-        assert!(again("a", "/x", None));
-        for (id, target, range) in
-            [("b", "/x", None), ("a", "/y", None), ("a", "/x", Some("bytes=0-9")), ("a", "/x", Some("bytes=10-19"))]
-        {
-            assert!(!again(id, target, range), "{id} {target} {range:?}");
+        let (a, b) = ((&X_REQUEST_ID, "a"), (&X_REQUEST_ID, "b"));
+        assert!(!again(&[a], "GET", "/x"));
+        assert!(again(&[a], "GET", "/x"));
+        assert!(again(&[a], "GET", "/x"));
+        for (fields, method, target) in [
+            (&[b][..], "GET", "/x"),
+            (&[a], "GET", "/y"),
+            (&[a], "HEAD", "/x"),
+            (&[a, (&RANGE, "bytes=0-9")], "GET", "/x"),
+            (&[a, (&RANGE, "bytes=10-19")], "GET", "/x"),
+        ] {
+            assert!(!again(fields, method, target), "{fields:?} {method} {target}");
         }
-        assert!(!again("", "/x", None) && !again("", "/x", None));
-        assert!(!attempts.is_again(&RANGE, &HeaderMap::new(), &Uri::from_static("/x")));
+        for nameless in [&[(&X_REQUEST_ID, "")][..], &[]] {
+            assert!(!again(nameless, "GET", "/x") && !again(nameless, "GET", "/x"));
+        }
     }
 }
