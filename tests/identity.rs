@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,6 +31,7 @@ fn every_preset(origin: impl std::fmt::Display) -> Config {
 
 /// One golden head: what is expected of it, and its lines.
 struct Golden {
+    path: PathBuf,
     name: String,
     expected: BTreeMap<String, String>,
     head: String,
@@ -49,7 +50,8 @@ impl Golden {
         let keys: Vec<_> = expected.keys().map(String::as_str).collect();
         assert_eq!(keys, ["client", "pop", "proof", "provider", "pull"], "{}", path.display());
         let parts: Vec<_> = path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
-        Self { name: parts[parts.len() - 2..].join("."), expected, head: head.trim_end().to_owned() }
+        let path = path.to_owned();
+        Self { path, name: parts[parts.len() - 2..].join("."), expected, head: head.trim_end().to_owned() }
     }
 
     /// The heads of a preset; at least four.
@@ -111,6 +113,32 @@ fn pull_heads_of_every_preset_when_sent_are_told_as_their_golden_says() {
         assert_eq!(secret, None, "{name}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pulls_that_no_visitor_made_by_himself_when_they_come_are_told_apart() {
+    let origin = Origin::start(origin::fixed(200, &[], b"fine"));
+    let mut shim = Shim::start(every_preset(origin.url()));
+    let [edge, shield, probe] = ["cloudflare/edge", "fastly/shield", "fastly/probe"]
+        .map(|name| Golden::read(&repository("tests/golden/heads").join(format!("{name}.head"))));
+    // What Cloudflare sends twice with one ray is one pull tried again; another path is another pull.
+    let other = Golden { head: edge.head.replacen("GET /", "GET /other/", 1), ..Golden::read(&edge.path) };
+    for golden in [&edge, &shield, &edge, &probe, &edge, &other] {
+        assert_eq!(exchange(shim.addr, golden.request()).status, 200, "{}", golden.name);
+    }
+    let metrics = shim.wait_metrics(|metrics| pulls(metrics, "cloudflare") == 4);
+    for (name, count) in [("shield", 1.0), ("probe", 1.0), ("retry", 2.0)] {
+        let counted = metrics.value(&format!("edgeshim_{name}_pulls_total"), &[]);
+        assert!((counted - count).abs() < 0.5, "{name}: {counted}");
+    }
+    shim.signal("TERM");
+    assert!(shim.wait_exit(PATIENCE).success());
+    let log = std::fs::read_to_string(shim.dir.join("access.log")).unwrap();
+    let told: Vec<_> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["pull"].as_str().unwrap_or("").to_owned())
+        .collect();
+    assert_eq!(told, ["", "shield", "retry", "probe", "retry", ""]);
 }
 
 // ---- forged -------------------------------------------------------------------------------------------------------------
