@@ -6,9 +6,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::preset::{Preset, Test, is_named, is_via};
+use super::preset::{MOST_HOPS, Preset, Test, hops, is_named, is_via};
 use crate::wire::names::{CDN_LOOP, VIA};
-use crate::wire::tokens;
 
 /// A set of presets, by their place in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,9 +146,11 @@ impl Recogniser {
 
     fn order(&self, headers: &HeaderMap) -> Order {
         let mut order = Order::default();
-        let members = tokens::members(headers, &CDN_LOOP).map(|member| (0, member));
-        let hops = tokens::tokens(headers, &VIA).map(|member| (1, member));
-        for (at, (chain, member)) in (1..=u16::MAX).zip(members.chain(hops)) {
+        // Where a hop stands, counted so that more is nearer: from the nearest, which comes first.
+        let places_of = || (1..=MOST_HOPS).rev();
+        let members = places_of().zip(hops(headers, &CDN_LOOP)).map(|(at, member)| (0, at, member));
+        let entries = places_of().zip(hops(headers, &VIA)).map(|(at, member)| (1, at, member));
+        for (chain, at, member) in members.chain(entries) {
             for (place, preset) in self.presets.iter().enumerate() {
                 let stands_there = preset.signals.iter().any(|signal| match &signal.matcher.test {
                     Test::Member(name) if chain == 0 && signal.matcher.field.name == CDN_LOOP => is_named(member, name),
@@ -157,7 +158,7 @@ impl Recogniser {
                     _ => false,
                 });
                 if stands_there && let Some(places) = order.get_mut(place) {
-                    places[chain] = at;
+                    places[chain] = at.max(places[chain]);
                 }
             }
         }
@@ -221,6 +222,9 @@ mod tests {
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly", "cdn-loop: cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),
             (&["via: 1.1 google, BunnyCDN"], "bunny"),
             (&["via: BunnyCDN", "via: 1.1 google"], "google"),
+            // A quote that is never closed, and an empty line: what somebody wrote hides nobody else.
+            (&["cf-ray: 8a1-FRA", "cdn-loop: \"cloudflare, Fastly", "cdn-loop: , ", "fastly-ff: a!LHR!c"], "unclear"),
+            (&["cf-ray: 8a1-FRA", "cdn-loop: \", cloudflare, Fastly", "fastly-ff: a!LHR!c"], "fastly"),
             // Nothing says who came first.
             (&["cf-ray: 8a1-FRA", "cdn-loop: cloudflare", "via: 1.1 google"], "unclear"),
             (&["cf-ray: 8a1-FRA", "fastly-ff: a!LHR!c"], "unclear"),

@@ -17,6 +17,16 @@ pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
     Members { lines: headers.get_all(name).iter(), rest: None }
 }
 
+/// The last members of all lines of `name`, the very last first, cut at every comma: at most `most`, empty ones counted and skipped.
+///
+/// For lists to which each hop appends, whatever somebody far away wrote before: neither a long list nor a quote that is never closed
+/// hides what was appended, and the cost has a bound.
+pub fn last<'a>(headers: &'a HeaderMap, name: &HeaderName, most: usize) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter().rev();
+    let members = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).take(most);
+    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
 /// Whether one of the members of `name` is `token`, in any case.
 pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))

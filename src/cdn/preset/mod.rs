@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName};
 
 pub use self::matcher::{Field, Matcher, Test};
-pub(in crate::cdn) use self::matcher::{is_named, is_via};
+pub(in crate::cdn) use self::matcher::{MOST_HOPS, hops, is_named, is_via};
 use super::dialect::Dialect;
 use super::limits::HeadLimits;
 use super::tags::TagRule;
