@@ -4,7 +4,7 @@
 //! is the nearest, and only two fields tell the order: CDN-Loop (RFC 8586) and Via (RFC 9110 §7.6.3), to which each hop appends. Where
 //! they do not tell it, nobody is recognised: a guess would count one CDN's pulls as another's.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use super::preset::{MOST_HOPS, Preset, Test, hops, is_named, is_via};
 use crate::wire::names::{CDN_LOOP, VIA};
@@ -61,23 +61,21 @@ struct Sign {
 }
 
 impl Sign {
-    fn found_in(&self, line: &HeaderValue) -> Presets {
+    fn found_in(&self, headers: &HeaderMap) -> Presets {
         let mut found = self.present;
         if !self.named.is_empty() {
-            let mut named = |member: &[u8], is_its: fn(&[u8], &str) -> bool| {
+            let is_its = if self.field == VIA { is_via } else { is_named };
+            for member in hops(headers, &self.field) {
                 for (preset, _) in self.named.iter().filter(|(_, name)| is_its(member, name)) {
                     found.insert(*preset);
                 }
-            };
-            if self.field == VIA {
-                tokens::of_line(line.as_bytes()).for_each(|member| named(member, is_via));
-            } else {
-                tokens::members_of_line(line.as_bytes()).for_each(|member| named(member, is_named));
             }
         }
-        for (preset, test) in &self.tested {
-            if test.holds_in(line) {
-                found.insert(*preset);
+        if !self.tested.is_empty() {
+            for line in headers.get_all(&self.field) {
+                for (preset, _) in self.tested.iter().filter(|(_, test)| test.holds_in(line)) {
+                    found.insert(*preset);
+                }
             }
         }
         found
@@ -123,10 +121,10 @@ impl Recogniser {
     #[must_use]
     pub fn signals(&self, headers: &HeaderMap) -> Presets {
         let mut found = Presets::default();
-        for (name, line) in headers {
+        for name in headers.keys() {
             let signs = self.by_length.get(name.as_str().len()).map(Vec::as_slice).unwrap_or_default();
             if let Some(sign) = signs.iter().find(|sign| sign.field == *name) {
-                found.insert(sign.found_in(line));
+                found.insert(sign.found_in(headers));
             }
         }
         found
@@ -174,6 +172,7 @@ fn is_after(one: [u16; CHAINS], other: [u16; CHAINS]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

@@ -44,17 +44,6 @@ pub fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     pieces.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// The members of one line, cut at commas outside quoted strings.
-pub fn members_of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(line);
-    let pieces = std::iter::from_fn(move || {
-        let (member, after) = cut(rest?, b',');
-        rest = after;
-        Some(member.trim_ascii())
-    });
-    pieces.filter(|member| !member.is_empty())
-}
-
 /// A member's value and its parameters: `text/html;level=1;q=0.5` is `text/html` and `level=1`, `q=0.5`.
 ///
 /// Semicolons inside quoted strings belong to their parameter; empty parameters are skipped.
