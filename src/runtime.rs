@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tower::Service;
 
+use crate::cdn::addresses::AddressList;
 use crate::cdn::known::{self, Known};
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::Proofs;
@@ -119,9 +120,26 @@ impl Runtime {
     /// See [`BuildError`]; nothing is left behind.
     pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
-        let providers = known_providers(&settings, replays, metrics)?;
+        let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
+        let providers = known_providers(&settings, replays, follow)?;
         let countries = open_countries(&settings).map_err(BuildError::Countries)?;
         let log = open_log(&settings, metrics).map_err(BuildError::Log)?;
+        Ok(Self::of(settings, metrics, prepared, World { providers, countries, log }))
+    }
+
+    /// Prepares the same for a look at what it decides: address lists are read once, no other file is opened, nothing is followed,
+    /// and no signature was there before.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub(crate) fn build_still(settings: Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
+        let prepared = Prepared::new(&settings)?;
+        let providers = known_providers(&settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
+        Ok(Self::of(settings, metrics, prepared, World { providers, countries: None, log: None }))
+    }
+
+    fn of(settings: Settings, metrics: &'static Metrics, prepared: Prepared, world: World) -> Self {
+        let World { providers, countries, log } = world;
         let labels = Labels {
             providers: settings.providers.iter().map(|provider| intern(&provider.name)).collect(),
             classes: settings.classes.iter().map(|class| intern(&class.name)).collect(),
@@ -139,7 +157,7 @@ impl Runtime {
         let Prepared { pages, classes, gzip, host, fallback_host } = prepared;
         let pages = Arc::new(pages);
         let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
-        Ok(Self {
+        Self {
             settings,
             metrics,
             labels,
@@ -155,7 +173,7 @@ impl Runtime {
             countries,
             providers,
             attempts: Arc::default(),
-        })
+        }
     }
 
     /// What `build` would refuse, without opening anything: for `check`.
@@ -169,14 +187,19 @@ impl Runtime {
     /// The layers over a way to the origin of their own: one worker's. Reference counts are then touched by one core only.
     #[must_use]
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
-        let settings = &self.settings;
         let client = Arc::new(origin::Client::new(self.origin_settings(), self.metrics));
+        (Layers::new(self.parts()).over(Arc::clone(&client)), client)
+    }
+
+    /// What the layers are made of.
+    pub(crate) fn parts(&self) -> Parts {
+        let settings = &self.settings;
         let mut replaces = [false; 100];
         for (above, replaced) in (500_u16..).zip(&mut replaces) {
             *replaced = settings.whoopsie.statuses.contains(above);
         }
         let server = &settings.server;
-        let layers = Layers::new(Parts {
+        Parts {
             observe: ObserveSettings {
                 hosts: server.hosts.clone(),
                 trusted_proxies: server.trusted_proxies.clone(),
@@ -225,8 +248,7 @@ impl Runtime {
             fallback_host: self.fallback_host.clone(),
             server_timing: settings.rum.path.is_some(),
             ledger: self.metrics.ledger(&self.labels),
-        });
-        (layers.over(Arc::clone(&client)), client)
+        }
     }
 
     /// The configuration this was built from.
@@ -299,6 +321,13 @@ impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runtime").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// What is read from files, or written to them.
+struct World {
+    providers: Arc<[Known]>,
+    countries: Option<Arc<Countries>>,
+    log: Option<AccessLog>,
 }
 
 /// What can be made of settings without touching the world.
@@ -378,14 +407,14 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
 fn known_providers(
     settings: &Settings,
     replays: &Arc<Replays>,
-    metrics: &'static Metrics,
+    list: impl Fn(Ranges, &'static str) -> Result<Arc<AddressList>, BuildError>,
 ) -> Result<Arc<[Known]>, BuildError> {
     let known = |provider: &Provider| {
         let preset = Preset::named(&provider.preset)
             .ok_or_else(|| BuildError::Value(format!("there is no preset {:?}", provider.preset)))?;
         let addresses = |sources: &[AddressSource]| {
             let ranges = open_ranges(sources).map_err(BuildError::Ranges)?;
-            ranges.follow(intern(&provider.name), metrics).map_err(BuildError::Thread)
+            list(ranges, intern(&provider.name))
         };
         let proofs = |verify: &Verify| {
             Ok(Proofs {

@@ -173,6 +173,9 @@ fn usage_when_wrong_then_2_and_nothing_on_stdout() {
         &["explain", "--path", "/", "--response-header", "b d: x"],
         &["explain", "--path", "with space"],
         &["explain", "--path", "no-slash.png"],
+        &["explain", "--path", "/", "--peer", "nowhere"],
+        &["explain", "--path", "/", "--provider", "two\nlines"],
+        &["explain", "--path", "/", "--request-header", "no colon"],
         &["completions"],
         &["completions", "tcsh"],
         &["demo", "--listen", "nowhere"],
@@ -341,6 +344,12 @@ fn said<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
     out.lines().filter_map(|line| line.strip_prefix(what)).filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
 }
 
+/// The fields under one heading, each with its reason.
+fn fields_said<'a>(out: &'a str, what: &str) -> Vec<(&'a str, &'a str)> {
+    let lines = said(out, what).into_iter();
+    lines.map(|line| line.rsplit_once(" <- ").expect("a reason")).map(|(field, why)| (field.trim_end(), why)).collect()
+}
+
 #[test]
 fn explain_when_asked_then_names_class_rule_guards_and_fields() {
     let dir = temp_dir();
@@ -368,7 +377,10 @@ fn explain_when_asked_then_names_class_rule_guards_and_fields() {
     let out = explain(&["--path", "/x", "--provider", "bunny", "--response-header", "Cache-Control: max-age=60"]);
     assert!(said(&out, "provider")[0].starts_with("other "), "{out}");
     assert!(said(&out, "class")[0].starts_with("other "), "{out}");
-    assert!(said(&out, "out").contains(&"cache-control: max-age=60"), "the origin's own, not ours: {out}");
+    assert!(
+        fields_said(&out, "out").contains(&("cache-control: max-age=60", "as sent")),
+        "the origin's own, not ours: {out}"
+    );
 
     let out = explain(&["--path", "/account/x", "--method", "POST"]);
     assert_eq!(said(&out, "request"), ["POST /account/x"]);
@@ -455,8 +467,7 @@ fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
         }
         let (code, out, err) = run_in(&dir, &arguments);
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
-        let mut explained: Vec<_> =
-            said(&out, "out").iter().map(|line| line.split("   <- ").next().unwrap_or_default().to_owned()).collect();
+        let mut explained: Vec<_> = fields_said(&out, "out").iter().map(|(field, _)| (*field).to_owned()).collect();
         explained.sort();
         let answer = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =

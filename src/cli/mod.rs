@@ -47,9 +47,9 @@ enum Command {
     /// An embedded origin, the shim and the admin listener on loopback; needs no configuration.
     #[command(after_help = "Example:\n  edgeshim demo --traffic")]
     Demo(demo::DemoArguments),
-    /// Say which class and rule a request gets, which header fields go out, and why.
+    /// Say whose pull a request is, which class and rule it gets, which header fields go in and out, and why.
     #[command(
-        after_help = "Examples:\n  edgeshim explain --path /logo.png --provider fastly\n  edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'"
+        after_help = "Examples:\n  edgeshim explain --path /logo.png --provider fastly\n  edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'\n  edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json"
     )]
     Explain(explain::ExplainArguments),
     /// List the CDNs that a configuration can name.

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tower::{Layer, Service};
 
-use super::request::EdgeRequest;
+use super::request::{Ctx, EdgeRequest};
 use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
 use crate::cdn::recognise::Recogniser;
@@ -108,6 +108,24 @@ impl Identifier {
         }
     }
 
+    /// Takes the identity header off, and notes what follows from whose pull it is. Gives why it is taken for theirs, and what the
+    /// header said.
+    pub(crate) fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> (Why, Option<HeaderValue>) {
+        let (provider, why) = self.identify(headers);
+        ctx.provider = provider;
+        match provider.position().and_then(|position| self.settings.providers.get(position)) {
+            Some(known) => {
+                ctx.dialect = known.preset.dialect;
+                ctx.kind = known.preset.kind(headers);
+            }
+            None if self.settings.reject_unknown && ctx.refusal.is_none() => {
+                ctx.refusal = Some(Reason::UnknownProvider);
+            }
+            None => {}
+        }
+        (why, headers.remove(&self.settings.header))
+    }
+
     fn recognise(&self, headers: &HeaderMap) -> (ProviderId, Why) {
         let Some(recogniser) = &self.recogniser else { return (ProviderId::NONE, Why::NoSign) };
         let found = recogniser.signals(headers);
@@ -172,17 +190,7 @@ impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
         let EdgeRequest { ctx, head, line, .. } = &mut *request;
-        let settings = &self.identifier.settings;
-        (ctx.provider, _) = self.identifier.identify(&head.headers);
-        match ctx.provider.position().and_then(|position| settings.providers.get(position)) {
-            Some(known) => {
-                ctx.dialect = known.preset.dialect;
-                ctx.kind = known.preset.kind(&head.headers);
-            }
-            None if settings.reject_unknown && ctx.refusal.is_none() => ctx.refusal = Some(Reason::UnknownProvider),
-            None => {}
-        }
-        let claimed = head.headers.remove(&settings.header);
+        let (_, claimed) = self.identifier.admit(&mut head.headers, ctx);
         if let Some(line) = line {
             line.record.claimed = claimed;
         }
@@ -192,8 +200,6 @@ impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn identify(providers: &[(&str, &str)], recognise: bool, lines: &[(&str, &str)]) -> (ProviderId, Why) {

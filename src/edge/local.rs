@@ -101,12 +101,10 @@ where
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let settings = &self.shared.settings;
-        let path = request.head.uri.path();
-        if path == settings.beacon_path {
-            return LocalFuture::Answered { answer: Some(self.shared.beacon(request)) };
-        }
-        if settings.rum_path.as_deref() != Some(path) {
-            return LocalFuture::Inner { inner: self.inner.call(request) };
+        match settings.endpoint(request.head.uri.path()) {
+            None => return LocalFuture::Inner { inner: self.inner.call(request) },
+            Some(Endpoint::Beacon) => return LocalFuture::Answered { answer: Some(self.shared.beacon(request)) },
+            Some(Endpoint::Rum) => {}
         }
         match expected(&request) {
             Ok(true) => {
@@ -116,6 +114,28 @@ where
             }
             Ok(false) => LocalFuture::Answered { answer: Some(self.shared.rum(request, Ok(&[]))) },
             Err(reason) => LocalFuture::Answered { answer: Some(self.shared.rum(request, Err(reason))) },
+        }
+    }
+}
+
+/// What is answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// The pixel of the pages.
+    Beacon,
+    /// Load times from browsers.
+    Rum,
+}
+
+impl LocalSettings {
+    /// Whose path it is; none: it is for the origin.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        if path == self.beacon_path {
+            Some(Endpoint::Beacon)
+        } else if self.rum_path.as_deref() == Some(path) {
+            Some(Endpoint::Rum)
+        } else {
+            None
         }
     }
 }

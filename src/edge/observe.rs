@@ -109,7 +109,7 @@ where
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let shared = &*self.shared;
-        if let Some(status) = shared.flaw(&request) {
+        if let Some(status) = shared.settings.flaw(&request.head, &request.ctx) {
             shared.ledger.refused(ProviderId::NONE, Reason::Malformed);
             return ObserveFuture::Malformed { status };
         }
@@ -119,36 +119,50 @@ where
 }
 
 impl Shared {
+    fn look(&self, request: &mut EdgeRequest) {
+        let EdgeRequest { ctx, peer, line, head, .. } = request;
+        let id = self.settings.look(&self.classes, peer.address(), head, ctx);
+        if let Some(log) = &self.settings.log {
+            *line = Some(Line::new(log, record(head, ctx, id)));
+        }
+    }
+}
+
+impl ObserveSettings {
     /// The status for a head that is not to be read any further.
-    fn flaw(&self, request: &EdgeRequest) -> Option<StatusCode> {
-        if request.ctx.refusal == Some(Reason::Malformed) || is_ambiguous(&request.head) {
+    pub(crate) fn flaw(&self, head: &request::Parts, ctx: &Ctx) -> Option<StatusCode> {
+        if ctx.refusal == Some(Reason::Malformed) || is_ambiguous(head) {
             return Some(StatusCode::BAD_REQUEST);
         }
-        if request.head.headers.len() > self.settings.max_headers {
+        if head.headers.len() > self.max_headers {
             return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
         None
     }
 
-    fn look(&self, request: &mut EdgeRequest) {
-        let settings = &self.settings;
-        if !settings.trusted_proxies.is_empty() {
-            let trusted = |address: IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(&address));
-            request.ctx.trail = client_from_xff(&request.head.headers, request.peer.address(), trusted);
+    /// Settles what is known of a head by itself, and gives its id.
+    pub(crate) fn look(
+        &self,
+        classes: &Classes,
+        peer: IpAddr,
+        head: &mut request::Parts,
+        ctx: &mut Ctx,
+    ) -> HeaderValue {
+        if !self.trusted_proxies.is_empty() {
+            let trusted = |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(&address));
+            ctx.trail = client_from_xff(&head.headers, peer, trusted);
         }
         // HTTP/2 says the host in its target; from here on it stands where HTTP/1.1 has it.
-        if !request.head.headers.contains_key(HOST)
-            && let Some(authority) = request.head.uri.authority()
+        if !head.headers.contains_key(HOST)
+            && let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
-            request.head.headers.insert(HOST, host);
+            head.headers.insert(HOST, host);
         }
-        let id = settle_ids(&mut request.head.headers);
-        request.ctx.class = self.classes.of_request(request.head.uri.path());
-        request.ctx.refusal = self.refusal(&request.head);
-        if let Some(log) = &settings.log {
-            request.line = Some(Line::new(log, record(&request.head, &request.ctx, id)));
-        }
+        let id = settle_ids(&mut head.headers);
+        ctx.class = classes.of_request(head.uri.path());
+        ctx.refusal = self.refusal(head);
+        id
     }
 
     fn refusal(&self, head: &request::Parts) -> Option<Reason> {
@@ -156,17 +170,17 @@ impl Shared {
         if head.method == Method::CONNECT {
             return Some(Reason::Method);
         }
-        if !self.settings.hosts.is_empty() {
+        if !self.hosts.is_empty() {
             let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            if !host_allowed(host, &self.settings.hosts) {
+            if !host_allowed(host, &self.hosts) {
                 return Some(Reason::Host);
             }
         }
-        if hops::cdn_loop_count(headers, PSEUDONYM) >= self.settings.max_hops {
+        if hops::cdn_loop_count(headers, PSEUDONYM) >= self.max_hops {
             return Some(Reason::Loop);
         }
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if let (Some(limit), Some(length)) = (self.settings.max_request_body, length)
+        if let (Some(limit), Some(length)) = (self.max_request_body, length)
             && length > limit
         {
             return Some(Reason::BodyTooLarge);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
@@ -20,12 +20,14 @@ use super::local::{LocalBody, LocalLayer, LocalSettings};
 use super::observe::{ObserveBody, ObserveLayer, ObserveSettings};
 use super::pulls::{PullsBody, PullsLayer, PullsSettings};
 use super::request::class::Classes;
-use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
+use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use super::verify::{VerifyLayer, VerifySettings};
 use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
 use crate::fault::Fault;
+use crate::ids::ProviderId;
 use crate::metrics::Ledger;
 use crate::origin::{self, OriginBody, forward};
+use crate::wire::forwarded::Peer;
 use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::server_timing::ServerTiming;
 
@@ -81,7 +83,8 @@ pub struct Parts {
     pub ledger: Ledger,
 }
 
-struct ForwardSettings {
+/// What the origin is told, and the browser of how long it took.
+pub(crate) struct ForwardSettings {
     identity: HeaderName,
     /// The names that the origin is told, by position.
     providers: Vec<HeaderValue>,
@@ -91,26 +94,55 @@ struct ForwardSettings {
     server_timing: Option<ServerTiming>,
 }
 
+impl ForwardSettings {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        let providers = parts.identify.providers.iter();
+        Self {
+            identity: parts.identify.header.clone(),
+            providers: providers.filter_map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
+            host: parts.host.clone(),
+            fallback_host: parts.fallback_host.clone(),
+            loop_id: HeaderValue::from_static(super::observe::PSEUDONYM),
+            server_timing: parts.server_timing.then(|| ServerTiming::new(parts.ledger.providers())),
+        }
+    }
+
+    /// Makes a request's head ready for the origin.
+    pub(crate) fn write(&self, head: &mut request::Parts, ctx: &Ctx, peer: &Peer, bodiless: bool) {
+        let outward = forward::Outward {
+            peer,
+            trail: ctx.trail,
+            identity: &self.identity,
+            provider: ctx.provider.position().and_then(|position| self.providers.get(position)),
+            host: self.host.as_ref(),
+            fallback_host: &self.fallback_host,
+            loop_id: &self.loop_id,
+        };
+        forward::outbound(head, &outward);
+        if bodiless && head.method == Method::GET {
+            // `Content-Length: 0` on a GET says nothing, and some origins wonder about it.
+            head.headers.remove(CONTENT_LENGTH);
+        }
+    }
+
+    /// Tells the browser which CDN served it and how long the origin took. On a 304 too: it renews what a browser has kept (RFC 9111
+    /// §4.3.4), and another CDN may have brought that.
+    pub(crate) fn tell_timing(&self, headers: &mut HeaderMap, provider: ProviderId, micros: u32) {
+        if let Some(timing) = &self.server_timing
+            && let Some(value) = timing.value(provider.index(), micros)
+        {
+            headers.append(&SERVER_TIMING, value);
+        }
+    }
+}
+
 impl Layers {
     /// Prepares every layer.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let forward = ForwardSettings::new(&parts);
         let ledger = Arc::new(parts.ledger);
         let classes = Arc::new(parts.classes);
-        let server_timing = parts.server_timing.then(|| ServerTiming::new(ledger.providers()));
-        let forward = ForwardSettings {
-            identity: parts.identify.header.clone(),
-            providers: parts
-                .identify
-                .providers
-                .iter()
-                .filter_map(|known| HeaderValue::from_str(&known.name).ok())
-                .collect(),
-            host: parts.host,
-            fallback_host: parts.fallback_host,
-            loop_id: HeaderValue::from_static(super::observe::PSEUDONYM),
-            server_timing,
-        };
         Self {
             observe: ObserveLayer::new(parts.observe, Arc::clone(&classes), Arc::clone(&ledger)),
             identify: IdentifyLayer::new(parts.identify),
@@ -193,33 +225,11 @@ async fn to_origin(
     request: Box<EdgeRequest>,
 ) -> Result<EdgeResponse<OriginBody>, Fault> {
     let EdgeRequest { ctx, peer, mut head, body, .. } = *request;
-    let provider = ctx.provider.position().and_then(|position| settings.providers.get(position));
-    forward::outbound(
-        &mut head,
-        &forward::Outward {
-            peer: &peer,
-            trail: ctx.trail,
-            identity: &settings.identity,
-            provider,
-            host: settings.host.as_ref(),
-            fallback_host: &settings.fallback_host,
-            loop_id: &settings.loop_id,
-        },
-    );
-    let bodiless = head.method == Method::GET && body.is_end_stream();
-    if bodiless {
-        // `Content-Length: 0` on a GET says nothing, and some origins wonder about it.
-        head.headers.remove(CONTENT_LENGTH);
-    }
+    settings.write(&mut head, &ctx, &peer, body.is_end_stream());
     let sent = Instant::now();
     let (mut head, body) = origin.call(head, body).await?.into_parts();
     let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
-    // A 304 has it too: it renews what a browser has kept (RFC 9111 §4.3.4), and another CDN may have brought that.
-    if let Some(timing) = &settings.server_timing
-        && let Some(value) = timing.value(ctx.provider.index(), micros)
-    {
-        head.headers.append(&SERVER_TIMING, value);
-    }
+    settings.tell_timing(&mut head.headers, ctx.provider, micros);
     let facts = Facts { origin_status: Some(head.status.as_u16()), origin_us: Some(micros), ..Facts::new(ctx.class) };
     Ok(EdgeResponse { head, body, facts })
 }

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use http::HeaderName;
+use http::{HeaderName, request};
 use tower::{Layer, Service};
 
-use super::request::EdgeRequest;
+use super::request::{Ctx, EdgeRequest, evidence};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::known::{self, Known};
 use crate::cdn::proof::Proof;
 use crate::ids::ProviderId;
 use crate::metrics::Reason;
+use crate::wire::forwarded::Peer;
 
 /// What `verify` needs to know.
 #[derive(Debug, Clone)]
@@ -32,11 +33,12 @@ pub struct VerifySettings {
 /// Puts [`Verify`] around a service.
 #[derive(Debug, Clone)]
 pub struct VerifyLayer {
-    shared: Arc<Shared>,
+    judge: Arc<Judge>,
 }
 
+/// Judges claims.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Judge {
     settings: VerifySettings,
     /// What holds a secret or a signature, of whichever provider.
     confidential: Vec<HeaderName>,
@@ -46,13 +48,46 @@ impl VerifyLayer {
     /// Decides by `settings`.
     #[must_use]
     pub fn new(settings: VerifySettings) -> Self {
+        Self { judge: Arc::new(Judge::new(settings)) }
+    }
+}
+
+impl Judge {
+    /// Prepares the decision.
+    pub(crate) fn new(settings: VerifySettings) -> Self {
         let mut confidential: Vec<HeaderName> = Vec::new();
         for field in known::confidential(&settings.providers) {
             if !confidential.contains(field) {
                 confidential.push(field.clone());
             }
         }
-        Self { shared: Arc::new(Shared { settings, confidential }) }
+        Self { settings, confidential }
+    }
+
+    /// What holds a secret or a signature, of whichever provider.
+    pub(crate) fn confidential(&self) -> &[HeaderName] {
+        &self.confidential
+    }
+
+    /// Holds the claim against its proofs, notes what follows, and takes the fields of all proofs off.
+    pub(crate) fn judge(&self, head: &mut request::Parts, ctx: &mut Ctx, peer: &Peer) {
+        let known = ctx.provider.position().and_then(|position| self.settings.providers.get(position));
+        if let Some(known) = known {
+            let judged = known.judge(&evidence(head, ctx, peer, SystemTime::now()), ctx.trail);
+            (ctx.proof, ctx.pop) = (judged.proof, judged.pop);
+            if let Some(client) = judged.client {
+                (ctx.trail.client, ctx.trail.proven) = (client, true);
+            }
+            if let Proof::Failed(_) = judged.proof {
+                (ctx.provider, ctx.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
+                if self.settings.reject_unverified && ctx.refusal.is_none() {
+                    ctx.refusal = Some(Reason::Unverified);
+                }
+            }
+        }
+        for field in &self.confidential {
+            head.headers.remove(field);
+        }
     }
 }
 
@@ -60,7 +95,7 @@ impl<S> Layer<S> for VerifyLayer {
     type Service = Verify<S>;
 
     fn layer(&self, inner: S) -> Verify<S> {
-        Verify { inner, shared: Arc::clone(&self.shared) }
+        Verify { inner, judge: Arc::clone(&self.judge) }
     }
 }
 
@@ -68,7 +103,7 @@ impl<S> Layer<S> for VerifyLayer {
 #[derive(Debug, Clone)]
 pub struct Verify<S> {
     inner: S,
-    shared: Arc<Shared>,
+    judge: Arc<Judge>,
 }
 
 impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Verify<S> {
@@ -81,25 +116,8 @@ impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Verify<S> {
     }
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
-        let Shared { settings, confidential } = &*self.shared;
-        let position = request.ctx.provider.position();
-        if let Some(known) = position.and_then(|position| settings.providers.get(position)) {
-            let judged = known.judge(&request.evidence(SystemTime::now()), request.ctx.trail);
-            let ctx = &mut request.ctx;
-            (ctx.proof, ctx.pop) = (judged.proof, judged.pop);
-            if let Some(client) = judged.client {
-                (ctx.trail.client, ctx.trail.proven) = (client, true);
-            }
-            if let Proof::Failed(_) = judged.proof {
-                (ctx.provider, ctx.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
-                if settings.reject_unverified && ctx.refusal.is_none() {
-                    ctx.refusal = Some(Reason::Unverified);
-                }
-            }
-        }
-        for field in confidential {
-            request.head.headers.remove(field);
-        }
+        let EdgeRequest { ctx, peer, head, .. } = &mut *request;
+        self.judge.judge(head, ctx, peer);
         self.inner.call(request)
     }
 }

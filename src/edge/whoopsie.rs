@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -66,6 +66,23 @@ impl WhoopsieLayer {
             RetryAfter { field: HeaderValue::from(seconds), seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
         Self { shared: Arc::new(Shared { settings, retry_after, classes, ledger }) }
     }
+
+    /// The head of what is sent in place of an answer of the origin's; none: the answer goes on as it is.
+    pub(crate) fn in_place_of(
+        &self,
+        request: &request::Parts,
+        ctx: Ctx,
+        answer: &response::Parts,
+        class: ClassId,
+    ) -> Option<response::Parts> {
+        let keeps = self.shared.keeps(answer.status, &Facts::new(class));
+        (!keeps).then(|| self.shared.replace(&Asked::of(request, ctx), answer, class).head)
+    }
+
+    /// The head of what is sent where there is no answer.
+    pub(crate) fn for_fault(&self, request: &request::Parts, ctx: Ctx, fault: &Fault) -> response::Parts {
+        self.shared.fail(&Asked::of(request, ctx), fault).head
+    }
 }
 
 impl<S> Layer<S> for WhoopsieLayer {
@@ -98,7 +115,7 @@ where
     }
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
-        let asked = Asked::of(&request);
+        let asked = Asked::of(&request.head, request.ctx);
         WhoopsieFuture {
             inner: self.inner.call(request),
             asked,
@@ -190,12 +207,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &EdgeRequest) -> Self {
-        let headers = &request.head.headers;
+    fn of(request: &request::Parts, ctx: Ctx) -> Self {
+        let headers = &request.headers;
         Self {
-            ctx: request.ctx,
-            is_head: request.head.method == Method::HEAD,
-            is_repeatable: matches!(request.head.method, Method::GET | Method::HEAD),
+            ctx,
+            is_head: request.method == Method::HEAD,
+            is_repeatable: matches!(request.method, Method::GET | Method::HEAD),
             grpc: headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
             accept: line(headers, &ACCEPT),
             accept_encoding: line(headers, &ACCEPT_ENCODING),

@@ -196,6 +196,12 @@ impl Ranges {
         Ok(Self { list: Arc::new(AddressList::new(sources.set(), sources.as_of())), sources })
     }
 
+    /// The list as it was read, for a look that lasts no longer than that.
+    #[must_use]
+    pub fn list(self) -> Arc<AddressList> {
+        self.list
+    }
+
     /// Follows the files' changes, on a thread that ends some seconds after the last use of the list. Without files there is none.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
-use hyper::body::Incoming;
 
 use super::Upload;
 use crate::fault::{Cause, Fault};
@@ -70,7 +69,7 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
 }
 
 /// Whether a head made by [`outbound`] asks for an upgrade.
-pub(super) fn asks_upgrade(head: &request::Parts) -> bool {
+pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
     head.headers.contains_key(UPGRADE)
 }
 
@@ -111,7 +110,7 @@ fn canonical_length(headers: &mut http::HeaderMap) {
 }
 
 /// Refuses an answer that can be read in two ways.
-pub(super) fn check_answer(response: &mut Response<Incoming>) -> Result<(), Fault> {
+pub(crate) fn check_answer<B>(response: &mut Response<B>) -> Result<(), Fault> {
     let broken = |why: &'static str| Err(Fault::from_error(Cause::BrokenHead, why));
     if !(200..600).contains(&response.status().as_u16()) {
         return broken("a status that is not between 200 and 599");
@@ -136,7 +135,7 @@ pub(super) fn check_answer(response: &mut Response<Incoming>) -> Result<(), Faul
 }
 
 /// Takes the hop's own fields off an answer.
-pub(super) fn tidy_answer(head: &mut response::Parts, is_head: bool) {
+pub(crate) fn tidy_answer(head: &mut response::Parts, is_head: bool) {
     hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);
     if head.status == StatusCode::NO_CONTENT || (head.status == StatusCode::RESET_CONTENT && !is_head) {
         // RFC 9110 §8.6: a 204 carries no Content-Length; a 205's is 0, which hyper writes.

@@ -303,6 +303,12 @@ impl Preset {
         }
     }
 
+    /// The field in which it says its visitor's address.
+    #[must_use]
+    pub fn client_field(&self) -> Option<&HeaderName> {
+        self.client.as_ref().map(|client| &client.field)
+    }
+
     /// The point of presence that it names; empty where it does not.
     #[must_use]
     pub fn pop(&self, headers: &HeaderMap) -> Pop {

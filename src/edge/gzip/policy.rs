@@ -130,7 +130,7 @@ fn bit(opaque: &[u8]) -> u64 {
 /// and some compare texts; but not those that `stays_weak` knows to be weak there. A range that hangs on a weak tag is not asked for:
 /// the condition is false by definition (RFC 9110 §13.1.5), and an origin that compared carelessly would continue gzip with identity
 /// bytes. Any other range is asked for without gzip, so that all slices are cut from the same bytes.
-pub(super) fn prepare(asked: Asked, headers: &mut HeaderMap, stays_weak: impl Fn(&[u8]) -> bool) {
+pub(crate) fn prepare(asked: Asked, headers: &mut HeaderMap, stays_weak: impl Fn(&[u8]) -> bool) {
     for name in [IF_MATCH, IF_NONE_MATCH] {
         if let Entry::Occupied(mut lines) = headers.entry(name) {
             for line in lines.iter_mut() {

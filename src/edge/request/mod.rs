@@ -44,13 +44,18 @@ impl EdgeRequest {
     /// What a claim is judged by.
     #[must_use]
     pub fn evidence(&self, now: SystemTime) -> Evidence<'_> {
-        Evidence {
-            headers: &self.head.headers,
-            target: self.head.uri.path_and_query().map_or("", PathAndQuery::as_str),
-            address: self.ctx.trail.client,
-            certificate: self.peer.certificate(),
-            now,
-        }
+        evidence(&self.head, &self.ctx, &self.peer, now)
+    }
+}
+
+/// What the claim of a head is judged by.
+pub(crate) fn evidence<'a>(head: &'a request::Parts, ctx: &Ctx, peer: &'a Peer, now: SystemTime) -> Evidence<'a> {
+    Evidence {
+        headers: &head.headers,
+        target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
+        address: ctx.trail.client,
+        certificate: peer.certificate(),
+        now,
     }
 }
 

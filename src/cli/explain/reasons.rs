@@ -1,0 +1,291 @@
+//! Why a line of a head is there or is not: a table of stages and fields, in words.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+
+use super::journey::Journey;
+use crate::cdn::dialect::Dialect;
+use crate::cdn::tags::TagRule;
+use crate::edge::cache_control::policy::{Action, Guard, Outcome};
+use crate::wire::cache_control::CacheField;
+use crate::wire::forwarded::Trail;
+use crate::wire::names::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CACHE_CONTROL, CDN_LOOP, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE,
+    ETAG, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, PRAGMA, PROXY_STATUS, RANGE, RETRY_AFTER,
+    SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA, X_CDN_PROVIDER, X_FORWARDED_FOR, X_FORWARDED_HOST,
+    X_FORWARDED_PROTO, X_REQUEST_ID,
+};
+
+pub(super) const AS_SENT: &str = "as sent";
+const REWRITTEN: &str = "rewritten as above";
+const HOP_BY_HOP: &str = "hop-by-hop (RFC 9110 §7.6.1)";
+
+type Reason = Cow<'static, str>;
+
+/// What changes a request's head, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inward {
+    Observe,
+    Identify,
+    Verify,
+    Gzip,
+    Forward,
+}
+
+/// What changes an answer's head, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outward {
+    Hop,
+    Timing,
+    Caching,
+    Tags,
+    Limits,
+    Gzip,
+    AkamaisVary,
+    Page,
+    Refusal,
+}
+
+/// What has to be known of a request.
+pub(super) struct Incoming<'a> {
+    pub(super) trail: Trail,
+    /// The identity header.
+    pub(super) identity: &'a HeaderName,
+    /// Whether the Host was not given.
+    pub(super) host_assumed: bool,
+    /// `origin.host` is set.
+    pub(super) host_set: bool,
+}
+
+impl Incoming<'_> {
+    /// Why a line goes to the origin.
+    pub(super) fn there(&self, name: &HeaderName, stage: Option<Inward>) -> Reason {
+        let Some(stage) = stage else {
+            let assumed = self.host_assumed && *name == HOST;
+            return if assumed { "assumed; give another by --request-header" } else { AS_SENT }.into();
+        };
+        match stage {
+            Inward::Observe if *name == X_REQUEST_ID => "one id for the origin, the log and the page",
+            Inward::Observe if *name == TRACEPARENT => "one trace (W3C Trace Context)",
+            Inward::Gzip if *name == ACCEPT_ENCODING => "without gzip, so that all ranges are cut from the same bytes",
+            Inward::Gzip => "strong again: what left as weak is strong at the origin",
+            Inward::Forward => self.written(name),
+            Inward::Observe | Inward::Identify | Inward::Verify => "settled here",
+        }
+        .into()
+    }
+
+    fn written(&self, name: &HeaderName) -> &'static str {
+        match name {
+            name if *name == X_FORWARDED_FOR => {
+                match (self.trail.proven, self.trail.kept > 0 || self.trail.peer_trusted) {
+                    (true, _) => "the visitor, as the proven CDN says, then who connects",
+                    (false, true) => "what the trusted proxies saw, then who connects",
+                    (false, false) => "who connects",
+                }
+            }
+            name if *name == FORWARDED => "the same (RFC 7239)",
+            name if *name == X_FORWARDED_PROTO => "the scheme that was asked by",
+            name if *name == X_FORWARDED_HOST => "the host that was asked for",
+            name if *name == VIA => "this hop (RFC 9110 §7.6.3)",
+            name if *name == CDN_LOOP => "this hop (RFC 8586)",
+            name if *name == X_CDN_PROVIDER => "who pulls, as decided here",
+            name if *name == HOST && self.host_set => "origin.host",
+            name if *name == HOST => "the origin's own, since none came",
+            name if *name == CONTENT_LENGTH => "the same number, in one form",
+            name if *name == COOKIE => "one line of several (RFC 9113 §8.2.3)",
+            name if [CONNECTION, UPGRADE, TE].contains(name) => "asked of the next hop anew (RFC 9110 §7.6.1)",
+            _ => "written here",
+        }
+    }
+
+    /// Why a line that came does not go to the origin.
+    pub(super) fn gone(&self, name: &HeaderName, stage: Option<Inward>, journey: &Journey<Inward>) -> Reason {
+        match stage {
+            Some(Inward::Observe) if *name == X_REQUEST_ID => {
+                "replaced: not one line of 1 to 128 of A-Z a-z 0-9 . _ -".into()
+            }
+            Some(Inward::Observe) if *name == TRACESTATE => "there is no valid traceparent for it".into(),
+            Some(Inward::Observe) => "replaced: not one valid line".into(),
+            Some(Inward::Identify) => "read here; the origin is told what came of it".into(),
+            Some(Inward::Verify) => "secrets and signatures go no further, right or wrong".into(),
+            Some(Inward::Gzip) if *name == RANGE || *name == IF_RANGE => {
+                "a range that hangs on a weak tag is not asked for (RFC 9110 §13.1.5)".into()
+            }
+            Some(Inward::Gzip) if [ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH].contains(name) => REWRITTEN.into(),
+            Some(Inward::Forward) => self.unwritten(name, journey).into(),
+            Some(Inward::Gzip) | None => REWRITTEN.into(),
+        }
+    }
+
+    fn unwritten(&self, name: &HeaderName, journey: &Journey<Inward>) -> &'static str {
+        let chain = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &FORWARDED];
+        if chain.contains(&name) {
+            return if self.trail.peer_trusted {
+                "replaced: what trusted proxies did not see is not believed"
+            } else {
+                "replaced: who connects is not in server.trusted_proxies"
+            };
+        }
+        match name {
+            name if *name == X_CDN_PROVIDER && name != self.identity => "nobody's word but the visitor's",
+            name if *name == CONTENT_LENGTH && !journey.has_set(name) => "a GET without a body",
+            name if *name == HOST => "replaced by origin.host",
+            name if journey.has_set(name) => REWRITTEN,
+            _ => HOP_BY_HOP,
+        }
+    }
+}
+
+/// What has to be known of an answer.
+pub(super) struct Outgoing<'a> {
+    /// Who gets it.
+    pub(super) provider: &'a str,
+    pub(super) dialect: Dialect,
+    pub(super) outcome: Outcome,
+    /// The origin's answer is a 5xx.
+    pub(super) is_error: bool,
+    /// The class has an `edge_ttl`.
+    pub(super) has_edge_ttl: bool,
+    /// The origin said something to this CDN alone.
+    pub(super) said_own: bool,
+    pub(super) tags: TagRule,
+    /// Tags that the CDN would not have taken.
+    pub(super) tags_cut: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    /// An answer of which nothing is known yet.
+    pub(super) fn new(provider: &'a str, dialect: Dialect) -> Self {
+        let outcome = Outcome::default();
+        Self {
+            provider,
+            dialect,
+            outcome,
+            is_error: false,
+            has_edge_ttl: false,
+            said_own: false,
+            tags: TagRule::default(),
+            tags_cut: 0,
+        }
+    }
+
+    /// Why a line goes to the CDN.
+    pub(super) fn there(&self, name: &HeaderName, stage: Option<Outward>) -> Reason {
+        let provider = self.provider;
+        let Some(stage) = stage else { return AS_SENT.into() };
+        match stage {
+            Outward::Hop => "the same number, in one form".into(),
+            Outward::Timing => "tells the page's script which CDN served it ([rum])".into(),
+            Outward::Caching if self.dialect.own_field() == Some(name) => self.own_field(),
+            Outward::Caching if *name == CACHE_CONTROL => self.cache_control(),
+            Outward::Caching if *name == VARY => "reduced to class.cache.vary".into(),
+            Outward::Caching => "what it asks of ESI, and no more".into(),
+            Outward::Tags if self.tags_cut > 0 => {
+                format!("cache tags as {provider} reads them, less {} beyond its limits", self.tags_cut).into()
+            }
+            Outward::Tags => format!("cache tags as {provider} reads them").into(),
+            Outward::Limits => format!("lines joined, to fit what {provider} takes (RFC 9110 §5.3)").into(),
+            Outward::Gzip if *name == CONTENT_ENCODING => "compressed here".into(),
+            Outward::Gzip if *name == ETAG => "weak: the bytes are others (RFC 9110 §8.8.1)".into(),
+            Outward::Gzip | Outward::AkamaisVary => "others may get another coding (RFC 9110 §12.5.5)".into(),
+            Outward::Page if self.is_about_caching(name) => "a page is never kept".into(),
+            Outward::Page if *name == PROXY_STATUS => "why there is a page (RFC 9209)".into(),
+            Outward::Page if *name == RETRY_AFTER => "whoopsie.retry_after".into(),
+            Outward::Page => "the page's".into(),
+            Outward::Refusal if self.is_about_caching(name) => "a refusal is never kept".into(),
+            Outward::Refusal => "the refusal's".into(),
+        }
+    }
+
+    fn is_about_caching(&self, name: &HeaderName) -> bool {
+        *name == CACHE_CONTROL || self.dialect.own_field() == Some(name)
+    }
+
+    fn cache_control(&self) -> Reason {
+        match self.outcome.action {
+            Some(Action::Defaulted) => "the class's lifetime, where the origin gave none".into(),
+            Some(Action::Overridden) => "the class's rule, whatever the origin said".into(),
+            Some(Action::Forbidden) => "the class says never".into(),
+            Some(Action::Guarded) => self.guarded(),
+            Some(Action::Tidied) | None if self.is_error => "an error is never kept".into(),
+            Some(Action::Tidied) | None => "the origin's words in one line with one meaning (RFC 9111 §5.2)".into(),
+        }
+    }
+
+    fn guarded(&self) -> Reason {
+        let (reported, stripped) = ([Guard::VaryUserAgent, Guard::VaryCookie], Guard::CookieStripped);
+        let beats = |guard: &Guard| !reported.contains(guard) && *guard != stripped;
+        let guards: Vec<_> = self.outcome.guards.iter().filter(beats).map(Guard::as_str).collect();
+        format!("the guard {} beats every rule", guards.join(" and ")).into()
+    }
+
+    fn own_field(&self) -> Reason {
+        let provider = self.provider;
+        match self.outcome.action {
+            Some(Action::Defaulted | Action::Overridden) if self.has_edge_ttl => {
+                format!("edge_ttl, in the field that {provider} obeys first").into()
+            }
+            Some(Action::Defaulted | Action::Overridden | Action::Forbidden) => {
+                format!("the same, in the field that {provider} obeys first").into()
+            }
+            Some(Action::Guarded) => self.guarded(),
+            Some(Action::Tidied) | None if self.is_error => "an error is never kept".into(),
+            Some(Action::Tidied) | None if self.said_own => format!("the origin's words to {provider} alone").into(),
+            Some(Action::Tidied) | None => format!("the origin's words, as {provider} obeys them").into(),
+        }
+    }
+
+    /// Why a line of the origin's does not go to the CDN.
+    pub(super) fn gone(&self, name: &HeaderName, stage: Option<Outward>, journey: &Journey<Outward>) -> Reason {
+        let (provider, rewritten) = (self.provider, journey.has_set(name));
+        match stage {
+            Some(Outward::Page) => "it is about the answer whose place the page takes".into(),
+            Some(Outward::Tags) => self.tags_gone(name, rewritten),
+            _ if rewritten => REWRITTEN.into(),
+            Some(Outward::Hop) if *name == CONTENT_LENGTH => "said twice, or without a body (RFC 9110 §8.6)".into(),
+            Some(Outward::Hop) => HOP_BY_HOP.into(),
+            Some(Outward::Caching) => self.caching_gone(name),
+            Some(Outward::Limits) => format!("beyond the head that {provider} takes").into(),
+            Some(Outward::Gzip) if *name == CONTENT_LENGTH => "the length is another, and not known yet".into(),
+            Some(Outward::Gzip) if *name == ACCEPT_RANGES => "no ranges are cut from compressed bytes".into(),
+            Some(Outward::Gzip) if *name == ETAG => "it cannot be made weak, and the bytes are others".into(),
+            Some(Outward::Gzip) if *name == CONTENT_ENCODING => "undone here (gzip.inflate)".into(),
+            Some(Outward::Gzip) => "it is about bytes that are others now".into(),
+            Some(Outward::AkamaisVary) => {
+                format!("{provider} keeps nothing that varies, and these bytes suit everybody").into()
+            }
+            Some(Outward::Timing | Outward::Refusal) | None => REWRITTEN.into(),
+        }
+    }
+
+    fn tags_gone(&self, name: &HeaderName, rewritten: bool) -> Reason {
+        let provider = self.provider;
+        match &self.tags {
+            TagRule::Field { .. } if rewritten => REWRITTEN.into(),
+            TagRule::Field { name: own, .. } if own != name && self.tags_cut == 0 => {
+                format!("its tags stand in {own}").into()
+            }
+            TagRule::Field { .. } => format!("{provider} takes none of its tags").into(),
+            TagRule::Dropped | TagRule::Unchanged => format!("{provider} has no cache tags").into(),
+        }
+    }
+
+    fn caching_gone(&self, name: &HeaderName) -> Reason {
+        if self.dialect.reads().contains(&name) {
+            return format!("nothing is left to say to {} alone", self.provider).into();
+        }
+        match CacheField::of(name) {
+            _ if *name == PRAGMA => "Cache-Control says it (RFC 9111 §5.4)",
+            _ if *name == EXPIRES => "Cache-Control says it (RFC 9111 §5.3)",
+            _ if *name == SET_COOKIE => "the guard cookie_stripped (class.cache.strip_cookies)",
+            _ if *name == AGE => "an error has no age",
+            _ if *name == VARY => "reduced to class.cache.vary",
+            _ if *name == CACHE_CONTROL => "it said nothing",
+            Some(CacheField::Targeted | CacheField::SurrogateControl) => "another CDN's field",
+            _ => "not for this CDN",
+        }
+        .into()
+    }
+}
