@@ -32,7 +32,8 @@ const README: &str = "README.md";
 const ARCHITECTURE: &str = "src/ARCHITECTURE.md";
 const RUNBOOK: &str = "deploy/RUNBOOK.md";
 const CHANGELOG: &str = "deploy/CHANGELOG.md";
-const DOCUMENTS: [&str; 4] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG];
+const EXPLAIN: &str = "deploy/EXPLAIN.md";
+const DOCUMENTS: [&str; 5] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN];
 
 // ---- reading documents -------------------------------------------------------------------------------------------------
 
@@ -174,19 +175,21 @@ fn address(lines: &Receiver<String>, words: &str) -> SocketAddr {
 
 // ---- commands and their output -----------------------------------------------------------------------------------------
 
-/// A command that the README shows, and what it shows below it.
+/// A command that a document shows, and what it shows below it.
 struct Shown {
     command: String,
     output: Vec<String>,
     exact: bool,
 }
 
-fn shown() -> Vec<Shown> {
+fn shown(document: &str) -> Vec<Shown> {
     let mut all: Vec<Shown> = Vec::new();
-    for block in blocks(&text(README)).into_iter().filter(|block| block.language == "console") {
+    for block in blocks(&text(document)).into_iter().filter(|block| block.language == "console") {
         let from = all.len();
         for line in block.lines {
-            if let Some(command) = line.strip_prefix("$ ") {
+            if let Some(shown) = all[from..].last_mut().filter(|shown| shown.command.ends_with('\\')) {
+                shown.command = format!("{}\n{line}", shown.command);
+            } else if let Some(command) = line.strip_prefix("$ ") {
                 all.push(Shown { command: command.into(), output: Vec::new(), exact: block.exact });
             } else {
                 assert!(all.len() > from, "a block begins with output: {line}");
@@ -210,7 +213,7 @@ impl Shown {
             let mut pairs = lines.iter().zip(&self.output);
             lines.len() == self.output.len() && pairs.all(|(line, shown)| shown == VARIES || line == shown)
         };
-        if same { Ok(()) } else { Err(format!("$ {}\nthe README:\n{shown}\n\nnow:\n{output}\n", self.command)) }
+        if same { Ok(()) } else { Err(format!("$ {}\nas shown:\n{shown}\n\nnow:\n{output}\n", self.command)) }
     }
 }
 
@@ -241,7 +244,7 @@ fn readme_when_its_curl_lines_are_run_then_the_demo_answers_as_shown() {
         eprintln!("curl is not here: the README's curl lines were not run");
         return;
     }
-    let shown: Vec<Shown> = shown().into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
+    let shown: Vec<Shown> = shown(README).into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
     assert!(shown.len() >= 5, "only {} curl lines found", shown.len());
     let demo = Demo::start(&[]);
     let folder = temp_dir();
@@ -263,15 +266,22 @@ fn readme_when_its_curl_lines_are_run_then_the_demo_answers_as_shown() {
 }
 
 #[test]
-fn readme_when_its_first_configuration_is_used_then_check_and_explain_say_what_it_shows() {
-    let configuration: Vec<Block> =
-        blocks(&text(README)).into_iter().filter(|block| block.language == "toml").collect();
-    assert_eq!(configuration.len(), 1);
-    assert_eq!(configuration[0].lines.len(), 10, "a configuration in ten lines");
+fn readme_when_its_configurations_are_used_then_check_and_explain_say_what_it_shows() {
+    let configuration = |document: &str| -> Vec<Block> {
+        blocks(&text(document)).into_iter().filter(|block| block.language == "toml").collect()
+    };
+    assert_eq!(configuration(README)[0].lines.len(), 10, "a configuration in ten lines");
     let folder = temp_dir();
-    folder.write("edgeshim.toml", configuration[0].lines.join("\n"));
-    let shown: Vec<Shown> = shown().into_iter().filter(|shown| !shown.command.starts_with("curl ")).collect();
+    for (document, file) in [(README, "edgeshim.toml"), (EXPLAIN, "proofs.toml")] {
+        let configuration = configuration(document);
+        assert_eq!(configuration.len(), 1, "{document}");
+        assert!(text(document).contains(&format!("as `{file}`:")), "{document}: nobody knows that it is {file}");
+        folder.write(file, configuration[0].lines.join("\n"));
+    }
+    let all = shown(README).into_iter().chain(shown(EXPLAIN));
+    let shown: Vec<Shown> = all.filter(|shown| !shown.command.starts_with("curl ")).collect();
     assert!(shown.iter().any(|shown| shown.command.starts_with("edgeshim check ")));
+    assert!(shown.iter().filter(|shown| shown.command.starts_with("edgeshim explain ") && shown.exact).count() >= 3);
     for shown in shown {
         assert!(shown.command.starts_with("edgeshim "), "nobody runs it: {}", shown.command);
         let (output, success) = by_shell(&shown.command, &folder);
@@ -282,13 +292,16 @@ fn readme_when_its_first_configuration_is_used_then_check_and_explain_say_what_i
 
 #[test]
 fn readme_when_a_block_is_exact_then_nothing_in_it_is_left_out() {
-    let all = blocks(&text(README));
-    assert!(all.iter().any(|block| block.exact));
-    for block in all {
-        assert!(!block.exact || (block.language == "console" && !block.lines.iter().any(|line| line.contains(VARIES))));
+    for document in [README, EXPLAIN] {
+        let all = blocks(&text(document));
+        assert!(all.iter().any(|block| block.exact), "{document}");
+        let marks = text(document).lines().filter(|line| *line == EXACT).count();
+        assert_eq!(marks, all.iter().filter(|block| block.exact).count(), "{document}: a mark without a block");
+        for block in all {
+            let varies = block.lines.iter().any(|line| line.contains(VARIES));
+            assert!(!block.exact || (block.language == "console" && !varies), "{document}");
+        }
     }
-    let marks = text(README).lines().filter(|line| *line == EXACT).count();
-    assert_eq!(marks, blocks(&text(README)).iter().filter(|block| block.exact).count(), "a mark without a block");
 }
 
 #[test]
