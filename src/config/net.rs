@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::file::Checked;
 use super::settings::{Listen, Target};
 use super::words::quote;
+use crate::cdn::addresses::canonical;
 
 /// The longest path of a unix socket, in bytes: `sun_path` on Linux holds 108 with its closing zero.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -97,12 +98,13 @@ fn socket_path(path: &str, folder: &Path) -> Checked<PathBuf> {
     Ok(path)
 }
 
-/// A network, or one address as a network of itself. Bits below the prefix are dropped, as other proxies do.
+/// A network, or one address as a network of itself. Bits below the prefix are dropped, as other proxies do, and IPv4 in IPv6 form is
+/// IPv4, as every address is that is looked up.
 pub(super) fn network(text: &str) -> Checked<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address));
+        return Ok(canonical(address.into()));
     }
-    text.parse::<IpNet>().map(|network| network.trunc()).map_err(|_| {
+    text.parse::<IpNet>().map(canonical).map_err(|_| {
         "is no network; write an address or a CIDR, for example \"10.0.0.0/8\" or \"2001:db8::/32\"".to_owned()
     })
 }
@@ -288,7 +290,13 @@ mod tests {
 
     #[test]
     fn networks_take_bare_addresses() {
-        for (typed, read) in [("10.0.0.1", "10.0.0.1/32"), ("::1", "::1/128"), ("10.1.2.3/8", "10.0.0.0/8")] {
+        for (typed, read) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("::1", "::1/128"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+        ] {
             assert_eq!(network(typed).map(|n| n.to_string()).as_deref(), Ok(read));
         }
         for bad in ["", "10.0.0.0/33", "10.0.0", "fe80::/129", "host/8"] {
