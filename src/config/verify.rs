@@ -13,7 +13,7 @@ use super::net;
 use super::scalar::secret;
 use super::settings::{AddressSource, Verify};
 use super::words::{has_meaning, header_name, one_of, quote};
-use crate::cdn::addresses::canonical;
+use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
 use crate::wire::names;
@@ -107,6 +107,8 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
             "says who pulls, and everybody may know that"
         } else if has_meaning(&name) {
             "has a meaning of its own, and would be taken out of every request"
+        } else if Preset::all().iter().any(|preset| preset.tells_in(&name)) {
+            "tells a visitor's address or a point of presence, which the log shows"
         } else {
             return Ok(name);
         };
@@ -158,7 +160,7 @@ fn addresses(block: &mut Section<'_>) -> Read<Vec<AddressSource>> {
         let network = net::network(text).map_err(|_| {
             format!("is no network and no file; write an address, a CIDR such as {EXAMPLE}, or file:PATH")
         })?;
-        if canonical(network).prefix_len() == 0 {
+        if network.prefix_len() == 0 {
             return Err(format!(
                 "is every address and proves nothing; write the networks that the CDN pulls from, for example {EXAMPLE}"
             ));
@@ -436,6 +438,8 @@ mod tests {
             "X-Request-Id",
             "X-CDN-Provider",
             "X-Akamai-G2O-Auth-Data",
+            "CDN-ServerZone",
+            "True-Client-IP",
             "X-Akamai-G2O-Auth-Sign",
         ] {
             let told = with(taken, "");

@@ -272,6 +272,13 @@ impl Preset {
         }
     }
 
+    /// Whether a field tells the visitor's address, or the point of presence, which is shown to everybody.
+    #[must_use]
+    pub fn tells_in(&self, field: &HeaderName) -> bool {
+        let (client, pop) = (self.client.as_ref(), self.pop.as_ref());
+        client.is_some_and(|client| client.field == *field) || pop.is_some_and(|pop| pop.field == *field)
+    }
+
     /// What sort of pull this is.
     #[must_use]
     pub fn kind(&self, headers: &HeaderMap) -> PullKind {
