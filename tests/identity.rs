@@ -451,6 +451,17 @@ fn identity_when_claimed_in_trailers_then_the_origin_hears_nothing_of_it() {
     }
 }
 
+#[test]
+fn trailers_when_nothing_is_left_of_them_then_an_http2_origin_gets_a_whole_request() {
+    let origin = Origin::start(origin::fixed(200, &[], b"fine"));
+    let inner = Shim::start(Shim::config(origin.url()));
+    let outer = Shim::start(Shim::config(format!("http://{}", inner.addr)).with("[origin]\nhttp2 = true"));
+    let request = "POST / HTTP/1.1\r\nHost: shim.test\r\nTrailer: X-CDN-Provider\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\nX-CDN-Provider: fastly\r\n\r\n";
+    assert_eq!(exchange(outer.addr, request).status, 200);
+    assert_eq!(origin.requests().pop().expect("a request").body, b"abc");
+}
+
 // ---- address lists --------------------------------------------------------------------------------------------------------
 
 /// The status for a pull that comes from `address`, as our own balancer says.

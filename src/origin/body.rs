@@ -137,6 +137,11 @@ impl Body for Upload {
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
                         hops::strip_trailers(&mut trailers, self.kept_from_trailers.as_deref().unwrap_or_default());
+                        if trailers.is_empty() {
+                            // On HTTP/2 an empty section is what others, we too, refuse.
+                            self.turn(Stage::Sent);
+                            return Poll::Ready(None);
+                        }
                         Frame::trailers(trailers)
                     }
                     Err(frame) => frame,
