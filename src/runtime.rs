@@ -309,10 +309,7 @@ impl Runtime {
             retries: origin.retries,
             max_request_body: self.settings.server.max_request_body,
             preserve_header_case: origin.preserve_header_case,
-            kept_from_trailers: std::iter::once(&self.settings.identity.header)
-                .chain(known::confidential(&self.providers))
-                .cloned()
-                .collect(),
+            claims: known::claims(&self.settings.identity.header, &self.providers).cloned().collect(),
         }
     }
 }

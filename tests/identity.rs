@@ -310,6 +310,10 @@ impl Forger {
             field("X-Akamai-G2O-Auth-Data", &data);
             field("X-Akamai-G2O-Auth-Sign", &sign);
         }
+        if self.random.u8(..8) == 0 {
+            let (name, value) = (self.choice(&["X_CDN_Provider", "X_Origin_Secret", "X_Forwarded-For"]), self.word(8));
+            field(name, &value);
+        }
         if self.random.u8(..6) == 0 {
             field("Connection", self.choice(&["X-CDN-Provider", "X-Origin-Secret, keep-alive", "X-Forwarded-For"]));
         }
@@ -344,7 +348,8 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
     let origin = Origin::start(move |request, conn| {
         counted.fetch_add(1, Ordering::Relaxed);
         let told = |(name, value): &(String, String)| {
-            let name = name.to_ascii_lowercase();
+            // With an underscore it is the same to CGI.
+            let name = name.to_ascii_lowercase().replace('_', "-");
             name == "x-cdn-provider"
                 || name.contains("secret")
                 || name.contains("g2o")

@@ -35,6 +35,11 @@ pub fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderName> {
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
+/// The fields that say or prove who pulls: `identity` and the confidential ones.
+pub fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
+    std::iter::once(identity).chain(confidential(providers))
+}
+
 impl Known {
     /// Holds a request that claims to be this provider's against its proofs. What the CDN says of its visitor counts after proof
     /// alone, and an address that it signed before one that it only tells.

@@ -30,11 +30,13 @@ pub(super) fn settings(mut root: Section<'_>) -> Settings {
     let mut claimed = Claimed::default();
     let beacon = beacon(root.block("beacon"));
     let identity = identity(root.block("identity"));
+    let server = server(root.block("server"), &mut claimed);
+    let trusts_everybody = server.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
     let settings = Settings {
-        server: server(root.block("server"), &mut claimed),
+        server,
         admin: admin(root.block("admin"), &mut claimed),
         origin: origin(root.block("origin")),
-        providers: providers::providers(bounded(&mut root, "provider"), &identity.header),
+        providers: providers::providers(bounded(&mut root, "provider"), &identity.header, trusts_everybody),
         identity,
         classes: classes::classes(bounded(&mut root, "class")),
         gzip: gzip(root.block("gzip")),

@@ -10,8 +10,9 @@ use super::verify::{Secrets, verify};
 use super::words::{closest, has_meaning, header_name, label, quote};
 use crate::cdn::preset::{NAMES, Preset};
 
-/// Reads every provider. `identity` is the field in which they say their names.
-pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName) -> Vec<Provider> {
+/// Reads every provider. `identity` is the field in which they say their names; `trusts_everybody`: `server.trusted_proxies` holds every
+/// address.
+pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_everybody: bool) -> Vec<Provider> {
     const EXAMPLE: &str = "\"fastly\"";
     let mut taken = HashSet::new();
     let mut secrets = Secrets::default();
@@ -37,7 +38,7 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName) -> Vec<
         };
         let tag_header = block.text("tag_header", "\"Cache-Tag\"", None, |text| tag_header(text, preset));
         secrets.next_provider(&name);
-        let verify = verify(block.block("verify"), identity, &mut secrets);
+        let verify = verify(block.block("verify"), identity, trusts_everybody, &mut secrets);
         block.finish();
         providers.push(Provider { name, preset: preset.unwrap_or("generic").to_owned(), tag_header, verify });
     }

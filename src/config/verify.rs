@@ -65,10 +65,15 @@ impl Secrets {
 }
 
 /// `[provider.verify]`; none where it is not there or wrong.
-pub(super) fn verify(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Secrets) -> Option<Verify> {
+pub(super) fn verify(
+    mut block: Section<'_>,
+    identity: &HeaderName,
+    trusts_everybody: bool,
+    secrets: &mut Secrets,
+) -> Option<Verify> {
     let require = block.text("require", "\"any\"", Require::default(), |text| one_of(text, &REQUIRE));
     let secret = secret_field(block.block("secret"), identity, secrets);
-    let addresses = addresses(&mut block);
+    let addresses = addresses(&mut block, trusts_everybody);
     let client_cert = client_cert(block.block("client_cert"));
     let g2o = g2o(block.block("g2o"), secrets);
     if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
@@ -103,7 +108,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
         let Ok(name) = header_name(text) else {
             return Err(format!("is no header field name; write the one that the CDN was told to add, as {HEADER}"));
         };
-        let said = if name == *identity || name == names::X_CDN_PROVIDER {
+        let said = if name == *identity || name.as_str().replace('_', "-") == names::X_CDN_PROVIDER.as_str() {
             "says who pulls, and everybody may know that"
         } else if has_meaning(&name) {
             "has a meaning of its own, and would be taken out of every request"
@@ -150,7 +155,8 @@ fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     secret(text, folder)?.ok_or_else(|| format!("is no secret; write one or where it is, for example {example}"))
 }
 
-fn addresses(block: &mut Section<'_>) -> Read<Vec<AddressSource>> {
+/// Where it pulls from. `trusts_everybody`: anybody is believed where a request comes from.
+fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<AddressSource>> {
     const EXAMPLE: &str = "\"151.101.0.0/16\"";
     let folder = block.folder();
     let addresses = block.read_list("addresses", EXAMPLE, |text| {
@@ -172,6 +178,10 @@ fn addresses(block: &mut Section<'_>) -> Read<Vec<AddressSource>> {
     {
         let message = "names no address, so that nobody could prove anything";
         block.reject("addresses", format!("{message}; write networks, for example {EXAMPLE}, or take the key out"));
+    } else if let (Read::Good(_), true) = (&addresses, trusts_everybody) {
+        let message = "proves nothing while server.trusted_proxies holds every address, since then anybody may say where \
+                       he comes from; write the networks of your own balancers there";
+        block.reject("addresses", message);
     }
     addresses
 }
@@ -513,6 +523,16 @@ mod tests {
             assert!(!told.concat().contains("hunter"), "{wrong}: {told:?}");
         }
         assert!(!told("[[provider]]\nname = \"a\"\nverify = \"hunter2\"").concat().contains("hunter"));
+    }
+
+    #[test]
+    fn addresses_prove_nothing_where_everybody_is_a_trusted_proxy() {
+        for (trusted, fine) in [("0.0.0.0/0", false), ("::/0", false), ("10.0.0.0/8", true)] {
+            let block = verified("fastly", "addresses = [\"192.0.2.0/24\"]");
+            let said = told(&format!("[server]\ntrusted_proxies = [\"{trusted}\"]\n{block}"));
+            assert_eq!(said.is_empty(), fine, "{said:?}");
+            assert!(fine || said[0].contains("your own balancers"), "{said:?}");
+        }
     }
 
     #[test]

@@ -153,6 +153,9 @@ pub(super) fn has_meaning(name: &HeaderName) -> bool {
         &names::VERCEL_CDN_CACHE_CONTROL,
         &names::X_ACCEL_EXPIRES,
     ];
+    // CGI and its kin know no difference between the two.
+    let dashed = name.as_str().replace('_', "-").parse();
+    let name = dashed.as_ref().unwrap_or(name);
     FAMILIES.iter().any(|family| name.as_str().starts_with(family)) || single.contains(&name)
 }
 

@@ -2,15 +2,14 @@
 //!
 //! **Place:** outside of everything that speaks for the site: both come from browsers, so they are no pulls and are never refused for
 //! identity or Host, and they are answered while the origin is dead.
-//! **Reads:** path, query and method; where beacons are counted by country, the proofs of the CDN that it came through, whose verdict
-//! only says whether its word on the visitor's address counts; of RUM a form of at most 16 KiB, within `server.body_timeout`.
+//! **Reads:** path, query and method; the proofs of the CDN that it came through, whose verdict says under which name it counts and whether
+//! that CDN's word on the visitor's address does; of RUM a form of at most 16 KiB, within `server.body_timeout`.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`.
 //! **Cost:** a comparison of paths, two where RUM is on. **Can fail:** no.
 //!
 //! Neither answer has a CORS field: an image, and a form that is sent with `mode: "no-cors"` as `navigator.sendBeacon` does, need none,
 //! since nobody reads what comes back.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -162,22 +161,25 @@ fn expected(request: &EdgeRequest) -> Result<bool, RumReason> {
 type Answer = (response::Parts, Bytes);
 
 impl Shared {
-    /// The browser's address: behind a CDN that proves who it is, what that says of it.
-    fn visitor(&self, request: &EdgeRequest) -> IpAddr {
-        let EdgeRequest { ctx, .. } = request;
-        let known = ctx.provider.position().and_then(|position| self.settings.providers.get(position));
-        let judged = known.map(|known| known.judge(&request.evidence(SystemTime::now()), ctx.trail));
-        judged.and_then(|judged| judged.client).unwrap_or(ctx.trail.client)
+    /// Holds the CDN that it came through against its proofs: not to refuse anybody, but to know under whose name it counts and
+    /// whether that one's word on the browser's address does.
+    fn settle(&self, request: &mut EdgeRequest) {
+        let known = request.ctx.provider.position().and_then(|position| self.settings.providers.get(position));
+        if let Some(known) = known {
+            let judged = known.judge(&request.evidence(SystemTime::now()), request.ctx.trail);
+            request.ctx.settle(judged);
+        }
     }
 
-    fn beacon(&self, request: Box<EdgeRequest>) -> Answer {
+    fn beacon(&self, mut request: Box<EdgeRequest>) -> Answer {
+        self.settle(&mut request);
         let mut head = answer_head(request.ctx.dialect);
         let pixel = match request.head.method {
             Method::GET | Method::HEAD => {
                 let query = request.head.uri.query().unwrap_or_default();
                 let source = beacon::source(query, &self.settings.beacon_sources);
                 let countries = self.settings.countries.as_ref();
-                let country = countries.map_or(Country::OTHER, |countries| countries.of(self.visitor(&request)));
+                let country = countries.map_or(Country::OTHER, |countries| countries.of(request.ctx.trail.client));
                 self.ledger.beacon(source.unwrap_or(usize::MAX), country);
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
                 beacon::PIXEL
@@ -191,7 +193,8 @@ impl Shared {
         self.answer(request, head, pixel, "")
     }
 
-    fn rum(&self, request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Answer {
+    fn rum(&self, mut request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Answer {
+        self.settle(&mut request);
         let mut head = answer_head(request.ctx.dialect);
         let query = request.head.uri.query().unwrap_or_default();
         let is_read = body.is_ok();
@@ -238,6 +241,7 @@ impl Shared {
             record.status = head.status.as_u16();
             record.bytes = body.len() as u64;
             record.provider = self.ledger.provider(request.ctx.provider);
+            record.client = Some(request.ctx.trail.client);
             record.cause = cause;
             if let Some(cut) = beacon::cut(&record.target).and_then(|target| target.parse().ok()) {
                 record.target = cut;

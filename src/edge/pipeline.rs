@@ -23,6 +23,7 @@ use super::request::class::Classes;
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use super::verify::{VerifyLayer, VerifySettings};
 use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
+use crate::cdn::known;
 use crate::fault::Fault;
 use crate::ids::ProviderId;
 use crate::metrics::Ledger;
@@ -86,6 +87,7 @@ pub struct Parts {
 /// What the origin is told, and the browser of how long it took.
 pub(crate) struct ForwardSettings {
     identity: HeaderName,
+    claims: Vec<HeaderName>,
     /// The names that the origin is told, by position.
     providers: Vec<HeaderValue>,
     host: Option<HeaderValue>,
@@ -99,6 +101,7 @@ impl ForwardSettings {
         let providers = parts.identify.providers.iter();
         Self {
             identity: parts.identify.header.clone(),
+            claims: known::claims(&parts.identify.header, &parts.verify.providers).cloned().collect(),
             providers: providers.filter_map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
             host: parts.host.clone(),
             fallback_host: parts.fallback_host.clone(),
@@ -113,6 +116,7 @@ impl ForwardSettings {
             peer,
             trail: ctx.trail,
             identity: &self.identity,
+            claims: &self.claims,
             provider: ctx.provider.position().and_then(|position| self.providers.get(position)),
             host: self.host.as_ref(),
             fallback_host: &self.fallback_host,

@@ -14,10 +14,7 @@ use http::{HeaderName, request};
 use tower::{Layer, Service};
 
 use super::request::{Ctx, EdgeRequest, evidence};
-use crate::cdn::dialect::Dialect;
 use crate::cdn::known::{self, Known};
-use crate::cdn::proof::Proof;
-use crate::ids::ProviderId;
 use crate::metrics::Reason;
 use crate::wire::forwarded::Peer;
 
@@ -74,15 +71,8 @@ impl Judge {
         let known = ctx.provider.position().and_then(|position| self.settings.providers.get(position));
         if let Some(known) = known {
             let judged = known.judge(&evidence(head, ctx, peer, SystemTime::now()), ctx.trail);
-            (ctx.proof, ctx.pop) = (judged.proof, judged.pop);
-            if let Some(client) = judged.client {
-                (ctx.trail.client, ctx.trail.proven) = (client, true);
-            }
-            if let Proof::Failed(_) = judged.proof {
-                (ctx.provider, ctx.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
-                if self.settings.reject_unverified && ctx.refusal.is_none() {
-                    ctx.refusal = Some(Reason::Unverified);
-                }
+            if !ctx.settle(judged) && self.settings.reject_unverified && ctx.refusal.is_none() {
+                ctx.refusal = Some(Reason::Unverified);
             }
         }
         for field in &self.confidential {

@@ -26,7 +26,7 @@ pub struct Upload {
     progress: Option<Arc<Progress>>,
     /// For a visitor who stops sending; it holds after an early answer too, when nobody waits for one any more.
     stalled: Option<(clock::Deadline, Duration)>,
-    kept_from_trailers: Option<Arc<[HeaderName]>>,
+    claims: Option<Arc<[HeaderName]>>,
 }
 
 /// Whose turn it is in an upload.
@@ -76,12 +76,12 @@ impl Upload {
             left: settings.max_request_body,
             progress: Some(Arc::new(progress)),
             stalled: Some((clock::Deadline::new(), settings.body_timeout)),
-            kept_from_trailers: Some(Arc::clone(&settings.kept_from_trailers)),
+            claims: Some(Arc::clone(&settings.claims)),
         }
     }
 
     pub(super) fn empty() -> Self {
-        Self { incoming: None, left: None, progress: None, stalled: None, kept_from_trailers: None }
+        Self { incoming: None, left: None, progress: None, stalled: None, claims: None }
     }
 
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
@@ -136,7 +136,7 @@ impl Body for Upload {
                 self.turn(Stage::Origin);
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
-                        hops::strip_trailers(&mut trailers, self.kept_from_trailers.as_deref().unwrap_or_default());
+                        hops::strip_trailers(&mut trailers, self.claims.as_deref().unwrap_or_default());
                         if trailers.is_empty() {
                             // On HTTP/2 an empty section is what others, we too, refuse.
                             self.turn(Stage::Sent);

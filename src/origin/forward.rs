@@ -18,6 +18,8 @@ pub struct Outward<'a> {
     pub trail: Trail,
     /// The identity header, which Connection may not name away.
     pub identity: &'a HeaderName,
+    /// The fields that say or prove who pulls, under whose like no other may come through.
+    pub claims: &'a [HeaderName],
     /// The provider's name, where it is configured and not unverified.
     pub provider: Option<&'a HeaderValue>,
     /// The Host to send, where it is not the visitor's.
@@ -46,6 +48,7 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
+    hops::strip_lookalikes(headers, outward.claims);
     forwarded::write(headers, outward.peer, outward.trail, None);
     hops::append_via(headers, head.version);
     hops::append_cdn_loop(headers, outward.loop_id);

@@ -73,8 +73,8 @@ pub struct OriginSettings {
     pub max_request_body: Option<u64>,
     /// Send the header names' case on as it came (HTTP/1.1).
     pub preserve_header_case: bool,
-    /// Fields that a request's trailers may not hold, beside those that every head owns: what says or proves who pulls.
-    pub kept_from_trailers: Arc<[HeaderName]>,
+    /// What says or proves who pulls, which a request's trailers may not hold.
+    pub claims: Arc<[HeaderName]>,
 }
 
 /// What has to live as long as an upgraded connection does: its place among the visitors' connections. Put into a request's

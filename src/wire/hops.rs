@@ -144,10 +144,27 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
 }
 
 /// Takes out of a request's trailers what only its head may say (RFC 9110 §6.5.1): framing, who asks and from where, what is asked; and
-/// `further`. An origin that merges trailers into the head would believe them.
-pub fn strip_trailers(trailers: &mut HeaderMap, further: &[HeaderName]) {
-    for name in hop_by_hop().into_iter().chain(end_to_end()).chain([&X_CDN_PROVIDER]).chain(further) {
+/// `claims`. An origin that merges trailers into the head would believe them.
+pub fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
+    for name in hop_by_hop().into_iter().chain(end_to_end()).chain([&X_CDN_PROVIDER]).chain(claims) {
         trailers.remove(name);
+    }
+    strip_lookalikes(trailers, claims);
+}
+
+/// Removes the fields whose names are, with dashes for underscores, those of `claims` or of what says where a request comes from: CGI and
+/// its kin know no difference (RFC 3875 §4.1.18), so to such an origin they would be the same field.
+pub fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
+    let is_odd = |name: &&HeaderName| memchr::memchr(b'_', name.as_str().as_bytes()).is_some();
+    if !headers.keys().any(|name| is_odd(&name)) {
+        return;
+    }
+    let same = |odd: &HeaderName, name: &HeaderName| odd.as_str().replace('_', "-") == name.as_str().replace('_', "-");
+    let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
+    let meant = |odd: &&HeaderName| ours.into_iter().chain(claims).any(|name| same(odd, name));
+    let odd: Vec<HeaderName> = headers.keys().filter(is_odd).filter(meant).cloned().collect();
+    for name in odd {
+        headers.remove(name);
     }
 }
 
@@ -174,12 +191,16 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
+/// The most entries of CDN-Loop that are looked at.
+const MOST_LOOP_ENTRIES: usize = 1_000;
+
 /// How often `our_id` stands in CDN-Loop, over all lines, in any case, with or without parameters (RFC 8586 §2).
 pub fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
     if !headers.contains_key(&CDN_LOOP) {
         return 0;
     }
-    let ours = tokens::members(headers, &CDN_LOOP)
+    // Counted from its end, to which each hop appends: a list that somebody made very long costs no more than this.
+    let ours = tokens::last(headers, &CDN_LOOP, MOST_LOOP_ENTRIES)
         .filter(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(our_id.as_bytes()))
         .count();
     u32::try_from(ours).unwrap_or(u32::MAX)
@@ -364,6 +385,21 @@ mod tests {
         assert!(!wish(&[("connection", "upgrade"), ("upgrade", "H2C")]));
         assert!(!wish(&[("connection", "upgrade"), ("upgrade", "websocket, h2c/1")]));
         assert!(!wish(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]));
+    }
+
+    #[test]
+    fn names_that_cgi_takes_for_ours_go() {
+        let mut headers = map(&[
+            ("x_cdn_provider", "fastly"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("x_origin_secret", "guessed"),
+            ("x_custom", "stays"),
+            ("x-forwarded-for", "stays"),
+        ]);
+        strip_lookalikes(&mut headers, &[HeaderName::from_static("x-origin-secret")]);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-forwarded-for", "x_custom"]);
     }
 
     #[test]

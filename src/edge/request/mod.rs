@@ -17,6 +17,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::cdn::dialect::Dialect;
+use crate::cdn::known::Judged;
 use crate::cdn::preset::Pop;
 use crate::cdn::proof::{Evidence, Proof};
 use crate::fault::{Cause, Fault};
@@ -83,6 +84,19 @@ pub struct Ctx {
 }
 
 impl Ctx {
+    /// Notes what was made of the claim; whether it holds.
+    pub fn settle(&mut self, judged: Judged) -> bool {
+        (self.proof, self.pop) = (judged.proof, judged.pop);
+        if let Some(client) = judged.client {
+            (self.trail.client, self.trail.proven) = (client, true);
+        }
+        let failed = matches!(judged.proof, Proof::Failed(_));
+        if failed {
+            (self.provider, self.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
+        }
+        !failed
+    }
+
     /// A request that arrived now.
     #[must_use]
     pub fn new(trail: Trail) -> Self {
