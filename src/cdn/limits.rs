@@ -156,6 +156,7 @@ fn is_list(name: &HeaderName) -> bool {
         names::LAST_MODIFIED,
         names::LOCATION,
         names::REFERRER_POLICY,
+        names::REFRESH,
         names::RETRY_AFTER,
         names::SERVER,
         names::STRICT_TRANSPORT_SECURITY,
@@ -173,7 +174,7 @@ fn worth(name: &HeaderName) -> Worth {
     if tags::delimiter(name).is_some() {
         return Worth::Tags;
     }
-    let answer: [&HeaderName; 37] = [
+    let answer: [&HeaderName; 39] = [
         // Who may keep it, and for how long.
         &names::CACHE_CONTROL,
         &names::SURROGATE_CONTROL,
@@ -187,6 +188,7 @@ fn worth(name: &HeaderName) -> Worth {
         // What the body is.
         &names::CONTENT_TYPE,
         &names::CONTENT_ENCODING,
+        &names::GRPC_ENCODING,
         &names::CONTENT_LENGTH,
         &names::CONTENT_RANGE,
         &names::CONTENT_LANGUAGE,
@@ -201,6 +203,7 @@ fn worth(name: &HeaderName) -> Worth {
         &names::LAST_MODIFIED,
         // What to do instead, or next.
         &names::LOCATION,
+        &names::REFRESH,
         &names::RETRY_AFTER,
         &names::ALLOW,
         &names::WWW_AUTHENTICATE,

@@ -9,6 +9,7 @@ use super::settings::Provider;
 use super::verify::{Secrets, verify};
 use super::words::{closest, has_meaning, header_name, label, quote};
 use crate::cdn::preset::{NAMES, Preset};
+use crate::wire::names::X_CDN_PROVIDER;
 
 /// Reads every provider. `identity` is the field in which they say their names; `trusts_everybody`: `server.trusted_proxies` holds every
 /// address.
@@ -66,7 +67,7 @@ fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
     }
     let name = header_name(text)
         .map_err(|_| "is no header field name; write the one that the CDN was told, for example \"Cache-Tag\"")?;
-    if has_meaning(&name) {
+    if has_meaning(&name) || name == X_CDN_PROVIDER {
         return Err("is a field with a meaning of its own; write the one that the CDN was told to read tags in, \
              for example \"Cache-Tag\""
             .to_owned());
@@ -115,9 +116,15 @@ mod tests {
             );
             assert_eq!(told(&format!("{block}tag_header = \"\"\n")), [""; 0]);
         }
-        for bad in
-            ["X Tags", "Cache-Control", "Content-Length", "Set-Cookie", "Surrogate-Control", "X-Akamai-G2O-Auth-Data"]
-        {
+        for bad in [
+            "X Tags",
+            "Cache-Control",
+            "Content-Length",
+            "Set-Cookie",
+            "Surrogate-Control",
+            "X-Akamai-G2O-Auth-Data",
+            "X-CDN-Provider",
+        ] {
             let said = told(&format!("[[provider]]\nname = \"mine\"\ntag_header = \"{bad}\"\n"));
             assert!(said.len() == 1 && said[0].contains("for example \"Cache-Tag\""), "{bad}: {said:?}");
         }

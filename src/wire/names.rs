@@ -12,9 +12,9 @@ pub use http::header::{
     CONTENT_LOCATION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, CONTENT_TYPE,
     COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, LAST_MODIFIED, LINK, LOCATION, MAX_FORWARDS, ORIGIN, PRAGMA, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, RANGE, REFERER, REFERRER_POLICY, RETRY_AFTER, SERVER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WARNING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    PROXY_AUTHORIZATION, RANGE, REFERER, REFERRER_POLICY, REFRESH, RETRY_AFTER, SERVER, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WARNING,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 
 /// RFC 8586: the chain of CDNs a request has passed.
@@ -71,6 +71,8 @@ pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("c
 pub static EDGE_CONTROL: HeaderName = HeaderName::from_static("edge-control");
 /// W3C Server Timing.
 pub static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// gRPC's coding of each message.
+pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// gRPC's outcome, in the head of a trailers-only answer.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// RFC 9218: the client's wish for order among answers.

@@ -111,6 +111,14 @@ impl Guards {
         self.0 |= 1 << guard as u8;
     }
 
+    fn insert_all(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    fn remove(&mut self, guard: Guard) {
+        self.0 &= !(1 << guard as u8);
+    }
+
     /// Whether `guard` fired.
     pub fn contains(self, guard: Guard) -> bool {
         self.0 & (1 << guard as u8) != 0
@@ -381,48 +389,64 @@ impl Prepared {
             told.own = self.no_store.own.as_ref().map(Line::spoken);
         }
 
-        let heeded = told.heeded();
-        let mut unshared = heeded.is_unshared();
         let mut vary = Vary::default();
-        if seen.has(CacheField::Vary) && !unshared {
+        if seen.has(CacheField::Vary) && told.audiences().any(|words| !words.is_unshared()) {
             vary = Vary::read(headers);
         }
+        let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
+        let unsafe_for = |words: &CacheControl<'_>| {
+            let mut found = Guards::default();
+            if fetched && is_storable(words, status) {
+                for (guard, holds) in [
+                    (Guard::Authorization, facts.authorization && !allowed),
+                    (Guard::VaryStar, vary.star),
+                    (Guard::SetCookie, seen.has(CacheField::SetCookie) && is_shared(words, status)),
+                ] {
+                    if holds {
+                        found.insert(guard);
+                    }
+                }
+            }
+            found
+        };
+        let heeded = told.heeded();
+        let shared = fetched && is_storable(heeded, status) && is_shared(heeded, status);
+        let mut unshared = heeded.is_unshared();
+        let (mut for_cdn, mut for_others) = (unsafe_for(heeded), Guards::default());
+        if told.own.is_some() {
+            // Behind this CDN there may be a cache that knows Cache-Control alone.
+            for_others = unsafe_for(&told.all.words);
+        }
         let mut strip_cookies = false;
-        if fetched && is_storable(heeded, status) {
-            let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
-            if facts.authorization && !allowed {
-                guards.insert(Guard::Authorization);
-            }
-            if vary.star {
-                guards.insert(Guard::VaryStar);
-            }
-            let shared = is_shared(heeded, status);
-            if shared && seen.has(CacheField::SetCookie) {
-                if !self.strip_cookies {
-                    guards.insert(Guard::SetCookie);
-                } else if guards.is_empty() {
-                    guards.insert(Guard::CookieStripped);
-                    strip_cookies = true;
-                }
-            }
-            let made_private = !guards.is_empty() && !strip_cookies;
-            if made_private {
+        if self.strip_cookies && (for_cdn.contains(Guard::SetCookie) || for_others.contains(Guard::SetCookie)) {
+            for_cdn.remove(Guard::SetCookie);
+            for_others.remove(Guard::SetCookie);
+            strip_cookies = for_cdn.is_empty() && for_others.is_empty();
+        }
+        if !for_cdn.is_empty() || !for_others.is_empty() {
+            told.all.change(|words| words.private = true);
+            if !for_cdn.is_empty() {
                 unshared = true;
-                told.all.change(|words| words.private = true);
                 told.own = None;
-                action = Action::Guarded;
-            } else {
-                if shared && vary.user_agent {
-                    guards.insert(Guard::VaryUserAgent);
+            }
+            guards.insert_all(for_cdn);
+            guards.insert_all(for_others);
+            action = Action::Guarded;
+        } else {
+            for (guard, holds) in [
+                (Guard::CookieStripped, strip_cookies),
+                (Guard::VaryUserAgent, shared && vary.user_agent),
+                (Guard::VaryCookie, shared && vary.cookie),
+            ] {
+                if holds {
+                    guards.insert(guard);
                 }
-                if shared && vary.cookie {
-                    guards.insert(Guard::VaryCookie);
-                }
-                // §3.5: without this a shared cache must not use the lifetime that the rule gives.
-                let given = matches!(action, Action::Defaulted | Action::Overridden);
-                if facts.authorization && given && !allows_authorization(heeded) && heeded.max_age != Some(0) {
-                    told.own.as_mut().unwrap_or(&mut told.all).change(|words| words.public = true);
-                }
+            }
+            // §3.5: without this a shared cache must not use the lifetime that the rule gives.
+            let given = matches!(action, Action::Defaulted | Action::Overridden);
+            let lasting = fetched && is_storable(heeded, status) && heeded.max_age != Some(0);
+            if facts.authorization && given && lasting && !allows_authorization(heeded) {
+                told.own.as_mut().unwrap_or(&mut told.all).change(|words| words.public = true);
             }
         }
 
@@ -474,7 +498,7 @@ impl Prepared {
             resolve_field_lists(&mut words, headers, status);
             if self.dialect.acts_on_lifetimes_alone() {
                 // It looks for no other lifetime in its own field.
-                words.max_age = words.s_maxage.take().or(words.max_age);
+                words.max_age = words.s_maxage.take().into_iter().chain(words.max_age).min();
             }
             (!words.is_empty()).then_some(words)
         })
@@ -1235,7 +1259,7 @@ mod tests {
             ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
             ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
             ("keep", "200", "surrogate: max-age=60, no-store", "surrogate: no-store", "tidied"),
-            ("keep", "200", "surrogate: s-maxage=60, max-age=9", "surrogate: max-age=60", "tidied"),
+            ("keep", "200", "surrogate: s-maxage=60, max-age=9", "surrogate: max-age=9", "tidied"),
             ("keep", "200", "surrogate: max-age=60, Odd=1, even=1", "surrogate: max-age=60, even=1", "tidied"),
             ("keep", "200", "surrogate: max-age=60, content=\"ESI/1.0\"", "surrogate: max-age=60, content=\"ESI/1.0\"", ""),
             ("keep", "200", "surrogate: content=\"ESI/1.0\"", "surrogate: content=\"ESI/1.0\"", ""),
@@ -1258,13 +1282,13 @@ mod tests {
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: no-store", "cc: no-store | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60, content=\"E\"", "cc: private | cookie | surrogate: content=\"E\"", "guarded set_cookie"),
-            ("keep", "200", "cookie | surrogate: max-age=0 | cc: max-age=60", "cookie | surrogate: max-age=0 | cc: max-age=60", ""),
+            ("keep", "200", "cookie | surrogate: max-age=0 | cc: max-age=60", "cc: private | surrogate: max-age=0 | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: stale-if-error=0 | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | cc: no-cache", "cc: no-cache | cookie | surrogate: max-age=0", "tidied"),
             ("keep strip", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | surrogate: max-age=60", "tidied cookie_stripped"),
             ("override ttl=60 edge=300", "200", "cookie", "cc: private | cookie", "guarded set_cookie"),
             ("override ttl=0 edge=300", "200", "cookie | cc: max-age=9", "cc: private | cookie", "guarded set_cookie"),
-            ("override ttl=60 edge=0", "200", "cookie", "cc: max-age=60 | surrogate: max-age=0 | cookie", "overridden"),
+            ("override ttl=60 edge=0", "200", "cookie", "cc: private | surrogate: max-age=0 | cookie", "guarded set_cookie"),
             ("keep", "200", "vary: * | surrogate: max-age=60 | cc: private", "cc: private | vary: *", "guarded vary_star"),
             ("keep", "200", "vary: cookie | surrogate: max-age=60 | cc: private", "cc: private | surrogate: max-age=60 | vary: cookie", "vary_cookie"),
             ("keep vary=Accept", "200", "vary: cookie | surrogate: max-age=60 | cc: private", "cc: private | surrogate: max-age=60", "tidied vary_cookie"),
@@ -1282,7 +1306,7 @@ mod tests {
             ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | cloudflare: stale-if-error=0", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "201", "cookie | cloudflare: a=b | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
-            ("keep", "200", "cookie | cloudflare: no-store | cc: max-age=60", "cookie | cloudflare: no-store | cc: max-age=60", ""),
+            ("keep", "200", "cookie | cloudflare: no-store | cc: max-age=60", "cc: private | cloudflare: no-store | cookie", "guarded set_cookie"),
         ]);
     }
 
@@ -1460,6 +1484,9 @@ mod tests {
                 prop_assert!(!(cookies && status == StatusCode::OK && unsaid));
                 let star = answer.get_all(&names::VARY).iter().any(|line| line == "*");
                 prop_assert!(!(star && (lasting || words.public)));
+                // Behind this CDN there may be a cache that knows Cache-Control alone.
+                let open = everybodys.public || everybodys.s_maxage.or(everybodys.max_age).is_some_and(|seconds| seconds > 0);
+                prop_assert!(!((cookies || star) && open));
                 let allowed = class.allow_authorization || words.public || words.s_maxage.is_some() || words.must_revalidate;
                 prop_assert!(!(authorization && lasting && !allowed));
             }
