@@ -225,9 +225,11 @@ fn told_by_proxy(headers: &HeaderMap) -> Told {
 fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;
-    for (slot, address) in kept.iter_mut().zip(entries_from_the_right(headers)).take(usize::from(trail.kept)) {
-        *slot = address;
-        count += 1;
+    if trail.kept > 0 {
+        for (slot, address) in kept.iter_mut().zip(entries_from_the_right(headers)).take(usize::from(trail.kept)) {
+            *slot = address;
+            count += 1;
+        }
     }
     // Both stand in one block, the first from its start. Addresses are formatted once, and the peer's was when it connected.
     let mut text = String::with_capacity((MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES) * (count + 2));
@@ -257,8 +259,22 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
 }
 
 fn push_address(text: &mut String, address: IpAddr) {
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{address}");
+    let IpAddr::V4(address) = address else {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{address}");
+        return;
+    };
+    // The formatter takes ten times as long, and this is written for every pull whose visitor is proved.
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        for (above, divisor) in [(99, 100), (9, 10), (0, 1)] {
+            if octet > above || divisor == 1 {
+                text.push(char::from(b'0' + octet / divisor % 10));
+            }
+        }
+    }
 }
 
 /// One element of Forwarded (RFC 7239 §4) for the address that stands there in `text`; IPv6 in brackets and quotes (§6).
@@ -412,6 +428,16 @@ mod tests {
         assert_eq!(peer.certificate(), None);
         let shown = Certificate { names: vec!["edge.example".to_owned()], sha256: [7; 32] };
         assert_eq!(peer.with_certificate(Arc::new(shown.clone())).certificate(), Some(&shown));
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_standard_library_does() {
+        for octet in 0..=255 {
+            let address = IpAddr::from([octet, 255 - octet, 0, octet]);
+            let mut text = String::new();
+            push_address(&mut text, address);
+            assert_eq!(text, address.to_string());
+        }
     }
 
     #[test]
