@@ -134,11 +134,19 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
 
 /// The points of presence in Fastly-FF, the visitor's first. Its entries are `signature!POP!node`, each node appends its own, and the
 /// signature is the service's: those of another one are what a visitor wrote, or another service before this one.
-pub(in crate::cdn) fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let ours = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
     let entries = tokens::of_line(line).filter_map(fastly_entry);
     entries.filter(move |&(signature, _)| Some(signature) == ours).map(|(_, pop)| pop)
+}
+
+/// The visitor's point of presence in Fastly-FF.
+pub(in crate::cdn) fn fastly_pop(line: &[u8]) -> Option<&[u8]> {
+    if memchr::memchr(b',', line).is_none() {
+        return fastly_entry(line.trim_ascii()).map(|(_, pop)| pop);
+    }
+    fastly_pops(line).next()
 }
 
 /// An entry's signature and point of presence.

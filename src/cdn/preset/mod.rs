@@ -328,7 +328,7 @@ impl Preset {
             PopForm::AfterDash => {
                 line.rsplit(|&byte| byte == b'-').next().filter(|end| end.len() < line.len()).unwrap_or_default()
             }
-            PopForm::FastlyFf => matcher::fastly_pops(line).next().unwrap_or_default(),
+            PopForm::FastlyFf => matcher::fastly_pop(line).unwrap_or_default(),
         })
     }
 }
