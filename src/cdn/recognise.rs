@@ -94,8 +94,8 @@ impl Recogniser {
     pub fn new(presets: &'static [Preset]) -> Self {
         let mut by_length: Vec<Vec<Sign>> = Vec::new();
         for (place, preset) in presets.iter().enumerate() {
-            for signal in preset.signals.iter().filter(|signal| !signal.order_only) {
-                let field = &signal.matcher.field.name;
+            for signal in &preset.signals {
+                let field = &signal.field.name;
                 let length = field.as_str().len();
                 if by_length.len() <= length {
                     by_length.resize_with(length + 1, Vec::new);
@@ -107,7 +107,7 @@ impl Recogniser {
                     signs.push(Sign { field: field.clone(), present, named: Vec::new(), tested: Vec::new() });
                 }
                 let sign = &mut signs[at];
-                match &signal.matcher.test {
+                match &signal.test {
                     Test::Present => sign.present.insert(Presets::one(place)),
                     Test::Member(name) => sign.named.push((Presets::one(place), name.clone())),
                     test => sign.tested.push((Presets::one(place), test.clone())),
@@ -150,9 +150,9 @@ impl Recogniser {
         let entries = places_of().zip(hops(headers, &VIA)).map(|(at, member)| (1, at, member));
         for (chain, at, member) in members.chain(entries) {
             for (place, preset) in self.presets.iter().enumerate() {
-                let stands_there = preset.signals.iter().any(|signal| match &signal.matcher.test {
-                    Test::Member(name) if chain == 0 && signal.matcher.field.name == CDN_LOOP => is_named(member, name),
-                    Test::Member(name) if chain == 1 && signal.matcher.field.name == VIA => is_via(member, name),
+                let stands_there = preset.signals.iter().any(|signal| match &signal.test {
+                    Test::Member(name) if chain == 0 && signal.field.name == CDN_LOOP => is_named(member, name),
+                    Test::Member(name) if chain == 1 && signal.field.name == VIA => is_via(member, name),
                     _ => false,
                 });
                 if stands_there && let Some(places) = order.get_mut(place) {

@@ -31,8 +31,7 @@ fn table() -> String {
     for preset in Preset::all() {
         let own = preset.own_field.as_ref().map_or("Cache-Control (s-maxage)", |field| &field.spelled);
         text += &row([preset.name, &preset.title, own, preset.tag_place(), &preset.proofs.join(", ")]);
-        let signals = preset.signals.iter().filter(|signal| !signal.order_only);
-        let signals: Vec<_> = signals.map(|signal| signal.matcher.to_string()).collect();
+        let signals: Vec<_> = preset.signals.iter().map(ToString::to_string).collect();
         let signals = if signals.is_empty() { "its name alone".to_owned() } else { signals.join("; ") };
         let _ = writeln!(text, "{:<12}known by {signals}", "");
     }

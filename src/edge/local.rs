@@ -13,7 +13,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, response};
@@ -164,11 +164,7 @@ impl Shared {
     /// Holds the CDN that it came through against its proofs: not to refuse anybody, but to know under whose name it counts and
     /// whether that one's word on the browser's address does.
     fn settle(&self, request: &mut EdgeRequest) {
-        let known = request.ctx.provider.position().and_then(|position| self.settings.providers.get(position));
-        if let Some(known) = known {
-            let judged = known.judge(&request.evidence(SystemTime::now()), request.ctx.trail);
-            request.ctx.settle(judged);
-        }
+        request.ctx.judge(&self.settings.providers, &request.head, &request.peer);
     }
 
     fn beacon(&self, mut request: Box<EdgeRequest>) -> Answer {

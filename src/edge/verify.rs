@@ -8,12 +8,11 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use http::{HeaderName, request};
 use tower::{Layer, Service};
 
-use super::request::{Ctx, EdgeRequest, evidence};
+use super::request::{Ctx, EdgeRequest};
 use crate::cdn::known::{self, Known};
 use crate::metrics::Reason;
 use crate::wire::forwarded::Peer;
@@ -68,12 +67,9 @@ impl Judge {
 
     /// Holds the claim against its proofs, notes what follows, and takes the fields of all proofs off.
     pub(crate) fn judge(&self, head: &mut request::Parts, ctx: &mut Ctx, peer: &Peer) {
-        let known = ctx.provider.position().and_then(|position| self.settings.providers.get(position));
-        if let Some(known) = known {
-            let judged = known.judge(&evidence(head, ctx, peer, SystemTime::now()), ctx.trail);
-            if !ctx.settle(judged) && self.settings.reject_unverified && ctx.refusal.is_none() {
-                ctx.refusal = Some(Reason::Unverified);
-            }
+        let holds = ctx.judge(&self.settings.providers, head, peer);
+        if !holds && self.settings.reject_unverified && ctx.refusal.is_none() {
+            ctx.refusal = Some(Reason::Unverified);
         }
         for field in &self.confidential {
             head.headers.remove(field);

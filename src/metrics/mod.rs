@@ -126,9 +126,8 @@ pub struct Metrics {
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
     faults: Vec<Counter>,
-    shield_pulls: Counter,
-    probe_pulls: Counter,
-    retry_pulls: Counter,
+    /// Of shields, of probes, tried again.
+    pull_kinds: [Counter; 3],
 }
 
 impl Metrics {
@@ -154,36 +153,18 @@ impl Metrics {
                     .filter(|cause| !cause.is_visitors())
                     .map(|cause| counter!("edgeshim_origin_faults_total", "cause" => cause.as_str()))
                     .collect(),
-                counter!("edgeshim_shield_pulls_total"),
-                counter!("edgeshim_probe_pulls_total"),
-                counter!("edgeshim_retry_pulls_total"),
+                [
+                    counter!("edgeshim_shield_pulls_total"),
+                    counter!("edgeshim_probe_pulls_total"),
+                    counter!("edgeshim_retry_pulls_total"),
+                ],
             )
         });
-        let (
-            connections,
-            origin_connections,
-            waiting,
-            access_log_dropped,
-            faults,
-            shield_pulls,
-            probe_pulls,
-            retry_pulls,
-        ) = metrics;
+        let (connections, origin_connections, waiting, access_log_dropped, faults, pull_kinds) = metrics;
         for gauge in [&connections, &origin_connections, &waiting] {
             gauge.set(0.0);
         }
-        Ok(Self {
-            recorder,
-            handle,
-            connections,
-            origin_connections,
-            waiting,
-            access_log_dropped,
-            faults,
-            shield_pulls,
-            probe_pulls,
-            retry_pulls,
-        })
+        Ok(Self { recorder, handle, connections, origin_connections, waiting, access_log_dropped, faults, pull_kinds })
     }
 
     /// Counts a fault of the origin's; the visitors' own are none.
@@ -196,11 +177,12 @@ impl Metrics {
 
     /// Counts a pull that was made for no visitor's own request, or again.
     pub fn pull_kind(&self, kind: PullKind) {
+        let [shields, probes, retries] = &self.pull_kinds;
         match kind {
             PullKind::Unknown | PullKind::Edge => {}
-            PullKind::Shield => self.shield_pulls.increment(1),
-            PullKind::Probe => self.probe_pulls.increment(1),
-            PullKind::Retry => self.retry_pulls.increment(1),
+            PullKind::Shield => shields.increment(1),
+            PullKind::Probe => probes.increment(1),
+            PullKind::Retry => retries.increment(1),
         }
     }
 

@@ -65,8 +65,8 @@ pub struct Preset {
     pub title: String,
     /// The day on which its service ended, where it has.
     pub ended: Option<String>,
-    /// What its pulls carry; any one that is not only for the order is enough.
-    pub signals: Vec<Signal>,
+    /// What its pulls carry; any one is enough.
+    pub signals: Vec<Matcher>,
     /// Where it says its visitor's address.
     pub client: Option<ClientField>,
     /// Where it says from which point of presence it pulls.
@@ -77,8 +77,6 @@ pub struct Preset {
     pub probes: Vec<Matcher>,
     /// A pull through a shield has one of these.
     pub shields: Vec<Matcher>,
-    /// A pull that is tried again has one of these.
-    pub retries: Vec<Matcher>,
     /// The proofs that it offers, the best first, by the names of the configuration's keys.
     pub proofs: Vec<String>,
     /// In which words it is told its lifetimes.
@@ -91,15 +89,6 @@ pub struct Preset {
     pub limits: HeadLimits,
     /// All that the file says, for people.
     pub facts: Vec<Fact>,
-}
-
-/// What a pull carries.
-#[derive(Debug)]
-pub struct Signal {
-    /// What it is.
-    pub matcher: Matcher,
-    /// Too common to recognise anybody by; it says where this CDN stands in a row of several.
-    pub order_only: bool,
 }
 
 /// Where a CDN says its visitor's address.
@@ -227,13 +216,13 @@ impl Preset {
     /// Whether the request carries one of its signals.
     #[must_use]
     pub fn shows_itself(&self, headers: &HeaderMap) -> bool {
-        self.signals.iter().any(|signal| !signal.order_only && signal.matcher.holds(headers))
+        self.signals.iter().any(|signal| signal.holds(headers))
     }
 
     /// Whether its pulls can be told by what they carry.
     #[must_use]
     pub fn is_recognisable(&self) -> bool {
-        self.signals.iter().any(|signal| !signal.order_only)
+        !self.signals.is_empty()
     }
 
     /// Where it reads cache tags. `named` is the operator's `tag_header`, which counts where the CDN has no field of its own.
@@ -285,8 +274,6 @@ impl Preset {
         let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(headers));
         if has(&self.probes) {
             PullKind::Probe
-        } else if has(&self.retries) {
-            PullKind::Retry
         } else if has(&self.shields) {
             PullKind::Shield
         } else {

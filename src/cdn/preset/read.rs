@@ -4,9 +4,7 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use super::{
-    ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, Signal, TagField, TagForm, Test,
-};
+use super::{ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, TagField, TagForm, Test};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
 use crate::wire::names::{CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR};
@@ -32,8 +30,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let mut signals = Vec::new();
     for mut table in root.tables("signal")? {
         facts.take("signal", &mut table)?;
-        let order_only = table.flag("order_only")?;
-        signals.push(Signal { matcher: table.matcher()?, order_only });
+        signals.push(table.matcher()?);
     }
     let client = root.table("client")?.map(|table| client(table, &mut facts)).transpose()?;
     let pop = root.table("pop")?.map(|table| pop(table, &mut facts)).transpose()?;
@@ -54,9 +51,9 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         }
         Ok(found)
     };
-    let (probes, shields, retries) = (matchers("probe")?, matchers("shield")?, matchers("retry")?);
+    let (probes, shields) = (matchers("probe")?, matchers("shield")?);
     // A probe is as much the CDN's own as any other sign.
-    signals.extend(probes.iter().map(|matcher| Signal { matcher: matcher.clone(), order_only: false }));
+    signals.extend(probes.iter().cloned());
     let mut proofs = Vec::new();
     for mut table in root.tables("proof")? {
         facts.take("proof", &mut table)?;
@@ -100,7 +97,6 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         request_id,
         probes,
         shields,
-        retries,
         proofs,
         dialect,
         own_field,

@@ -30,8 +30,8 @@ pub(super) fn identity(
     let name = |place: usize| NAMES.get(place).copied().unwrap_or_default();
     let sign = |place: usize| {
         let signals = Preset::named(name(place)).map_or(&[][..], |preset| &preset.signals);
-        let first = signals.iter().find(|signal| !signal.order_only && signal.matcher.holds(came));
-        first.map_or_else(String::new, |signal| signal.matcher.to_string())
+        let first = signals.iter().find(|signal| signal.holds(came));
+        first.map_or_else(String::new, ToString::to_string)
     };
     match why {
         Why::Named => format!("{header} names it"),
@@ -116,10 +116,10 @@ pub(super) fn pull(kind: PullKind) -> &'static str {
 pub(super) fn pull_sign(kind: PullKind, claims: Option<&Known>, came: &HeaderMap) -> Option<String> {
     let preset = claims?.preset;
     let signs = match kind {
-        PullKind::Unknown | PullKind::Edge => return None,
+        // A second attempt is told by what came before it.
+        PullKind::Unknown | PullKind::Edge | PullKind::Retry => return None,
         PullKind::Shield => &preset.shields,
         PullKind::Probe => &preset.probes,
-        PullKind::Retry => &preset.retries,
     };
     signs.iter().find(|sign| sign.holds(came)).map(ToString::to_string)
 }

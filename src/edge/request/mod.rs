@@ -17,7 +17,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::cdn::dialect::Dialect;
-use crate::cdn::known::Judged;
+use crate::cdn::known::Known;
 use crate::cdn::preset::Pop;
 use crate::cdn::proof::{Evidence, Proof};
 use crate::fault::{Cause, Fault};
@@ -39,25 +39,6 @@ pub struct EdgeRequest {
     pub head: request::Parts,
     /// The body, still in hyper's hands.
     pub body: Incoming,
-}
-
-impl EdgeRequest {
-    /// What a claim is judged by.
-    #[must_use]
-    pub fn evidence(&self, now: SystemTime) -> Evidence<'_> {
-        evidence(&self.head, &self.ctx, &self.peer, now)
-    }
-}
-
-/// What the claim of a head is judged by.
-pub(crate) fn evidence<'a>(head: &'a request::Parts, ctx: &Ctx, peer: &'a Peer, now: SystemTime) -> Evidence<'a> {
-    Evidence {
-        headers: &head.headers,
-        target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
-        address: ctx.trail.client,
-        certificate: peer.certificate(),
-        now,
-    }
 }
 
 /// What the layers learn about a request on its way in.
@@ -84,8 +65,17 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// Notes what was made of the claim; whether it holds.
-    pub fn settle(&mut self, judged: Judged) -> bool {
+    /// Holds the claim, if there is one, against the proofs of `providers` and notes what follows; false where it proves nothing.
+    pub(crate) fn judge(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
+        let Some(known) = self.provider.position().and_then(|position| providers.get(position)) else { return true };
+        let evidence = Evidence {
+            headers: &head.headers,
+            target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
+            address: self.trail.client,
+            certificate: peer.certificate(),
+            now: SystemTime::now(),
+        };
+        let judged = known.judge(&evidence, self.trail);
         (self.proof, self.pop) = (judged.proof, judged.pop);
         if let Some(client) = judged.client {
             (self.trail.client, self.trail.proven) = (client, true);
