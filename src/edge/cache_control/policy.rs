@@ -7,8 +7,9 @@
 //!
 //! An answer speaks to two audiences: to everybody in Cache-Control, and to the CDN that pulls in that CDN's own field, where its
 //! dialect has one. The strictest reading is made within a field and never across the two: an origin that says `no-cache` to browsers
-//! and `max-age=60` in the CDN's own field means both, and no directive of the one takes anything from the other. Only an own field
-//! that gives no lifetime and forbids nothing is completed from Cache-Control, since not every CDN stops reading there. What a guard
+//! and `max-age=60` in the CDN's own field means both, and no directive of the one takes anything from the other, with two exceptions.
+//! An own field that gives no lifetime and forbids nothing is completed from Cache-Control, since not every CDN stops reading there.
+//! And what the own field of a CDN forbids that reads it for lifetimes alone, Cache-Control forbids too, or nothing would. What a guard
 //! looks at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field
 //! goes, since CDNs obey `private` only while nothing is said to them alone.
 
@@ -536,6 +537,11 @@ impl Prepared {
         let mut told = Told { all: Spoken::new(said.all.words), own: said.own.map(|own| Spoken::new(own.words)) };
         if !self.dialect.acts_on_lifetimes_alone() {
             return told;
+        }
+        // What it must not keep says so where it looks for it: its own field it reads for lifetimes.
+        let forbidden = told.own.as_ref().is_some_and(|own| own.words.is_unshared());
+        if forbidden && !told.all.words.is_unshared() {
+            told.all.change(|words| words.private = true);
         }
         // What is only to be asked for again gets a lifetime that is over.
         let all = &told.all.words;
@@ -1258,7 +1264,14 @@ mod tests {
             // The origin's own words to it.
             ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
             ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
-            ("keep", "200", "surrogate: max-age=60, no-store", "surrogate: no-store", "tidied"),
+            // It looks for a prohibition in Cache-Control alone.
+            ("keep", "200", "surrogate: max-age=60, no-store", "cc: private | surrogate: no-store", "tidied"),
+            ("keep", "200", "cc: max-age=60 | surrogate: no-store", "cc: private | surrogate: no-store", "tidied"),
+            ("keep", "200", "cc: no-cache | surrogate: private", "cc: private, no-cache | surrogate: private", "tidied"),
+            ("keep", "200", "cc: no-store | surrogate: private", "cc: no-store | surrogate: private", ""),
+            ("default ttl=60 edge=300", "404", "surrogate: private", "cc: private | surrogate: private", "tidied"),
+            ("keep", "200", "cookie | cc: max-age=60 | surrogate: no-store", "cc: private | surrogate: no-store | cookie", "tidied"),
+            ("keep", "200 auth", "cc: max-age=60 | surrogate: private", "cc: private | surrogate: private", "tidied"),
             ("keep", "200", "surrogate: s-maxage=60, max-age=9", "surrogate: max-age=9", "tidied"),
             ("keep", "200", "surrogate: max-age=60, Odd=1, even=1", "surrogate: max-age=60, even=1", "tidied"),
             ("keep", "200", "surrogate: max-age=60, content=\"ESI/1.0\"", "surrogate: max-age=60, content=\"ESI/1.0\"", ""),
@@ -1467,6 +1480,9 @@ mod tests {
             }
             if dialect == Dialect::Fastly && fetched_of(&method) && status == StatusCode::OK {
                 prop_assert!(!words.no_cache || words.is_unshared(), "it does not know no-cache");
+            }
+            if dialect == Dialect::Fastly && words.is_unshared() {
+                prop_assert!(everybodys.is_unshared(), "it looks for no prohibition in its own field");
             }
 
             let cookies = answer.contains_key(&names::SET_COOKIE);
