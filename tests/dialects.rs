@@ -371,3 +371,20 @@ fn heads_when_larger_than_a_cdn_takes_then_cut_and_counted() {
     assert!(cut("edgeshim_tags_cut_total", "fastly") < 0.5);
     assert!(cut("edgeshim_fields_cut_total", "akamai") < 0.5);
 }
+
+#[test]
+fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
+    let tags: Vec<_> = (0..4000).map(|number| format!("tag-{number}")).collect();
+    let origin = Origin::start(origin::fixed(200, &[("Surrogate-Key", &tags.join(" "))], "hello"));
+    let shim = Shim::start(config(&origin));
+    let answer = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "cloudflare")]);
+    let line = answer.field("cache-tag").expect("a line of tags");
+    let kept: Vec<_> = line.split(',').collect();
+    assert_eq!(kept, tags[..kept.len()]);
+    let room = 16_384 - "cache-tag: \r\n".len() - line.len();
+    assert!(room <= ",tag-0000".len(), "one more would have fit: {room} bytes are left");
+    let cut = |name: &str| shim.metrics().value(name, &[("provider", "cloudflare")]);
+    let not_kept = u32::try_from(tags.len() - kept.len()).expect("a few");
+    assert!((cut("edgeshim_tags_cut_total") - f64::from(not_kept)).abs() < 0.5);
+    assert!(cut("edgeshim_fields_cut_total") < 0.5);
+}

@@ -62,6 +62,12 @@ impl Line {
 }
 
 impl HeadLimits {
+    /// Most bytes of a value in a field of that name, where one line has a limit.
+    #[must_use]
+    pub fn value_bytes(&self, name: &HeaderName) -> Option<usize> {
+        self.field_bytes.map(|_| most(self.field_bytes).saturating_sub(name.as_str().len() + LINE_BYTES))
+    }
+
     /// Makes an answer's head small enough; says how many lines fell away.
     pub fn cut(&self, headers: &mut HeaderMap) -> usize {
         if self.holds(headers) {

@@ -148,8 +148,10 @@ impl TagForm {
     const PLAIN: Self =
         Self { delimiter: b',', max_tags: None, max_tag_bytes: None, max_bytes: None, case_sensitive: true };
 
-    fn in_field(self, name: HeaderName) -> TagRule {
+    fn in_field(self, name: HeaderName, limits: HeadLimits) -> TagRule {
         let Self { delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive } = self;
+        // A line that is longer than the CDN takes would fall with every tag in it.
+        let max_bytes = max_bytes.into_iter().chain(limits.value_bytes(&name)).min();
         TagRule::Field { name, delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive }
     }
 }
@@ -231,9 +233,9 @@ impl Preset {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
             (TagField::Own(Field { name, .. }, form), _) | (TagField::Operators(form), Some(name)) => {
-                form.in_field(name.clone())
+                form.in_field(name.clone(), self.limits)
             }
-            (TagField::Unknown, Some(name)) => TagForm::PLAIN.in_field(name.clone()),
+            (TagField::Unknown, Some(name)) => TagForm::PLAIN.in_field(name.clone(), self.limits),
             (TagField::Operators(_) | TagField::Unknown, None) => TagRule::Unchanged,
         }
     }
