@@ -388,3 +388,30 @@ fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
     assert!((cut("edgeshim_tags_cut_total") - f64::from(not_kept)).abs() < 0.5);
     assert!(cut("edgeshim_fields_cut_total") < 0.5);
 }
+
+#[test]
+fn trailers_when_they_speak_of_caching_then_only_the_head_does() {
+    let trailers = [
+        ("Cache-Control", "max-age=9"),
+        ("Surrogate-Control", "max-age=9"),
+        ("CDN-Cache-Control", "max-age=9"),
+        ("Set-Cookie", "session=1"),
+        ("Vary", "*"),
+        ("Cache-Tag", "a"),
+    ];
+    let names = trailers.map(|(name, _)| name).join(", ") + ", X-Sum";
+    let fields = [("Content-Type", "text/plain"), ("Trailer", names.as_str())];
+    let shown = |sent: &[(&str, &str)], asked: &[(&str, &str)]| {
+        let origin = Origin::start(origin::chunked(&fields, &[b"abc"], sent));
+        let shim = Shim::start(config(&origin));
+        let asked =
+            [asked, &[("X-CDN-Provider", "cloudflare"), ("TE", "trailers"), ("Connection", "TE, close")]].concat();
+        let answer = raw::fetch(shim.addr, "/never/a", &asked);
+        assert!(answer.complete && answer.problems.is_empty(), "{answer:?}");
+        answer.trailers.into_iter().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    for asked in [&[][..], &[("Accept-Encoding", "gzip")]] {
+        assert_eq!(shown(&[&trailers[..], &[("X-Sum", "9")]].concat(), asked), ["x-sum"]);
+        assert_eq!(shown(&trailers, asked), [""; 0]);
+    }
+}

@@ -255,6 +255,16 @@ impl Body for OriginBody {
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.release();
                 }
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        hops::strip_answer_trailers(&mut trailers);
+                        if trailers.is_empty() {
+                            return Poll::Ready(None);
+                        }
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                };
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

@@ -6,6 +6,7 @@
 use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::cache_control::CacheField;
 use super::names::{
     ACCEPT_RANGES, AGE, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
     CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
@@ -16,7 +17,7 @@ use super::names::{
     TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE, X_CDN_PROVIDER, X_CONTENT_TYPE_OPTIONS,
     X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS, X_REQUEST_ID,
 };
-use super::tokens;
+use super::{tags, tokens};
 
 /// Our name in Via.
 const PSEUDONYM_1_0: &str = "1.0 edgeshim";
@@ -168,6 +169,16 @@ pub fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
         headers.keys().filter(is_odd).filter(|odd| names().any(|name| same(odd, name))).cloned().collect();
     for name in odd {
         headers.remove(name);
+    }
+}
+
+/// Takes out of an answer's trailers what only its head may say of keeping it (RFC 9110 §6.5.1), cookies and tags too. A cache that merges
+/// trailers into the head would act on words that no rule and no guard has seen.
+pub fn strip_answer_trailers(trailers: &mut HeaderMap) {
+    let of_caching = |name: &&HeaderName| CacheField::of(name).is_some() || tags::delimiter(name).is_some();
+    let names: Vec<_> = trailers.keys().filter(of_caching).cloned().collect();
+    for name in names {
+        trailers.remove(name);
     }
 }
 
