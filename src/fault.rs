@@ -99,7 +99,7 @@ impl Cause {
         matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
     }
 
-    /// The error type of Proxy-Status (RFC 9209 §2.3).
+    /// The error type of Proxy-Status (RFC 9209 §2.3), as far as the cause alone tells.
     #[must_use]
     pub fn proxy_status(self) -> &'static str {
         match self {
@@ -124,18 +124,25 @@ pub struct Fault {
     cause: Cause,
     source: Option<Box<dyn Error + Send + Sync>>,
     waiting: Option<u32>,
+    /// A broken head that only is too large.
+    too_large: bool,
 }
 
 impl Fault {
     /// A fault by itself.
     #[must_use]
     pub fn new(cause: Cause) -> Self {
-        Self { cause, source: None, waiting: None }
+        Self { cause, source: None, waiting: None, too_large: false }
     }
 
     /// A fault with the error that made it one.
     pub fn from_error(cause: Cause, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { cause, source: Some(source.into()), waiting: None }
+        Self { source: Some(source.into()), ..Self::new(cause) }
+    }
+
+    /// A response head with more lines or bytes than the configuration allows.
+    pub fn head_too_large(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { too_large: true, ..Self::from_error(Cause::BrokenHead, source) }
     }
 
     /// An overload, with so many requests in line.
@@ -148,6 +155,12 @@ impl Fault {
     #[must_use]
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// The error type of Proxy-Status (RFC 9209 §2.3).
+    #[must_use]
+    pub fn proxy_status(&self) -> &'static str {
+        if self.too_large { "http_response_header_section_size" } else { self.cause.proxy_status() }
     }
 
     /// How many requests stand in line, where that is why.

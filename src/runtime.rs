@@ -308,6 +308,9 @@ impl Runtime {
             max_idle: origin.max_idle.div_ceil(self.workers()),
             retries: origin.retries,
             max_request_body: self.settings.server.max_request_body,
+            max_headers: self.settings.server.max_headers,
+            max_header_bytes: self.settings.server.max_header_bytes,
+            tunnel_timeout: self.settings.server.tunnel_timeout,
             preserve_header_case: origin.preserve_header_case,
             claims: known::claims(&self.settings.identity.header, &self.providers).cloned().collect(),
         }

@@ -163,6 +163,7 @@ const RESET: Want = want("reset", 502, "connection_terminated");
 const CLOSED: Want = want("closed", 502, "connection_terminated");
 const TIMEOUT: Want = want("timeout", 504, "http_response_timeout");
 const BROKEN_HEAD: Want = want("broken_head", 502, "http_protocol_error");
+const LARGE_HEAD: Want = want("broken_head", 502, "http_response_header_section_size");
 const UPLOAD_STALLED: Want = want("upload_stalled", 504, "connection_write_timeout");
 const REQUEST_STALLED: Want = want("request_stalled", 408, "http_request_error");
 const REQUEST_TOO_LARGE: Want = want("request_too_large", 413, "http_request_error");
@@ -377,7 +378,8 @@ fn broken_head_when_the_answer_cannot_be_read_then_502() {
     let shim = Shim::start(Shim::config(origin.url()).with("[origin]\nresponse_timeout = \"5s\""));
     let mut failed = Vec::new();
     for (number, (name, _)) in broken_heads().iter().enumerate() {
-        let judged = std::panic::catch_unwind(|| BROKEN_HEAD.judge_get(name, &shim, &format!("/{number}")));
+        let want = if name.contains("head of") || name.contains("300 fields") { LARGE_HEAD } else { BROKEN_HEAD };
+        let judged = std::panic::catch_unwind(|| want.judge_get(name, &shim, &format!("/{number}")));
         if judged.is_err() {
             failed.push(*name);
         }
@@ -639,13 +641,18 @@ fn cut_when_it_comes_with_the_head_then_nothing_whole_arrives() {
         let before = shim.metrics();
         let mut client = Raw::connect(shim.addr);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
-        match client.response() {
-            Ok(response) => assert!(!response.complete, "{target}, {coding}: {response:?}"),
-            // What gzip reads ahead costs the head nothing.
-            Err(none) => assert_ne!(coding, "gzip", "{target}: {none:?}"),
-        }
-        assert!(client.closed(), "{target}, {coding}: still open");
-        CUT.counted(target, &shim, &before, 200);
+        let response = client.response().expect("what had come is sent before the cut");
+        // Of a known length all is read ahead for gzip, so nothing had been sent; else that depends on what hyper hands over first.
+        let page = (502, true);
+        let cut = (200, false);
+        let wanted: &[_] = match (target, coding) {
+            ("/length/at-once", "gzip") => &[page],
+            (_, "gzip") => &[page, cut],
+            _ => &[cut],
+        };
+        assert!(wanted.contains(&(response.status, response.complete)), "{target}, {coding}: {response:?}");
+        assert!(response.complete || client.closed(), "{target}: still open");
+        CUT.counted(target, &shim, &before, response.status);
     }
 }
 

@@ -443,43 +443,47 @@ impl Expected {
         let packed = matches!(resource.coding, "gzip" | "x-gzip");
         let made = Made::AsTheyCame;
         if resource.status == 200 && ask.method != "POST" && ask.hits(resource) {
-            // 304 too: its type, or else the name's, tells whether the 200 could be compressed; the coding it leaves out.
+            // What the 200 was is remembered by its strong tag. Of other tags the 304's type tells, or else the name.
             let shrinks = if resource.typed_304 && resource.kind.content_type.is_some() {
                 resource.kind.shrinks
             } else {
                 resource.kind.may_shrink
             };
-            let varies = shrinks && free;
-            let tags = match ask.named {
-                _ if resource.tag != Tag::Strong => vec![own],
-                // It never left here as weak: a visitor who names it so may have either.
-                _ if !varies => vec![own, weak],
-                Named::Strong => vec![own],
-                Named::Weak | Named::OtherAndWeak => vec![weak],
-                // Which of both forms is whose cannot be seen from a 304.
-                _ if packed && inflate => vec![own, weak],
-                _ if ask.accept.1 => vec![weak],
+            let inflatable = inflate && packed && free;
+            let too_short = resource.framed == Framed::Length && resource.size < MIN_BYTES;
+            let ended_early = resource.framed != Framed::Length && resource.ends_early();
+            let coded = !resource.coding.is_empty();
+            let varies = match resource.tag {
+                Tag::Strong if coded => inflatable || resource.kind.shrinks,
+                Tag::Strong => free && resource.kind.shrinks && !too_short,
+                _ => shrinks && free,
+            };
+            let tags = match (resource.tag, ask.accept.1) {
+                (Tag::Strong, takes_gzip) if inflatable => vec![if takes_gzip { own } else { weak }],
+                (Tag::Strong, true) if varies && !coded && !ended_early => vec![weak],
                 _ => vec![own],
             };
             return Self { status: 304, made, varies, tags, length: None, content: Content(Vec::new()) };
         }
         let inflatable = inflate && packed && free;
         let compressible = resource.coding.is_empty() && free && resource.kind.shrinks;
+        // A cache must not hand the origin's coding to clients that cannot read it.
+        let coded_text = !resource.coding.is_empty() && resource.kind.shrinks;
         if let Some((status, part)) = ask.part(resource, &body) {
-            let varies = status == 206 && (compressible || inflatable);
+            let varies = status == 206 && (compressible || inflatable) || coded_text;
             let length = Some(part.len());
             return Self { status, made, varies, tags: vec![own], length, content: Content(part) };
         }
         let known = resource.framed == Framed::Length;
         let kept = matches!(resource.status, 200 | 203 | 404 | 410);
         let worth_it = !known || resource.size >= MIN_BYTES;
-        let varies = kept && (inflatable || (compressible && worth_it));
+        let varies = kept && (inflatable || (compressible && worth_it)) || coded_text;
         // A stream that ends early goes out plain, and its length is known by then; a HEAD is told of the usual, long one.
         let held = varies && compressible && ask.takes_gzip() && resource.ends_early() && ask.method != "HEAD";
         let made = match (inflatable, ask.accept.1) {
             _ if !varies || held => Made::AsTheyCame,
-            (true, false) => Made::Inflated,
-            (false, _) if ask.takes_gzip() => Made::Compressed,
+            (true, false) if kept => Made::Inflated,
+            (false, _) if compressible && ask.takes_gzip() => Made::Compressed,
             _ => Made::AsTheyCame,
         };
         let as_it_came = made == Made::AsTheyCame;
@@ -599,17 +603,22 @@ impl Matrix {
 
     /// Every tag that went out comes back and finds nothing changed.
     fn revalidate(&mut self, held: &(usize, Resource), ask: &Ask, full: &Response) {
+        let (_, resource) = held;
         let Some(tag) = full.field("etag") else { return };
         let named = if tag.starts_with("W/") { Named::Weak } else { Named::Strong };
         let again = Ask { range: Ranged::Absent, if_range: IfRange::Absent, named, ..*ask };
         let answer = self.exchange(held, &again);
         for name in ["etag", "cache-control"] {
-            if answer.field(name) != full.field(name) {
+            // A part has the strong tag of the bytes that it was cut from; a 304 that of the whole (RFC 9110 §14.2).
+            let is_part = name == "etag" && ask.range != Ranged::Absent;
+            if !is_part && answer.field(name) != full.field(name) {
                 self.fault(&format!("{name} of the 304"), held, &again, &[full, &answer]);
             }
         }
         let (whole, said) = (members(full.fields_named("vary")), members(answer.fields_named("vary")));
-        if !whole.iter().all(|name| said.contains(name)) {
+        // Of a weak tag nothing more is remembered; a 304 without Vary leaves the one that is stored.
+        let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
+        if !is_unknown && !whole.iter().all(|name| said.contains(name)) {
             self.fault("Vary of the 304 lacks a name", held, &again, &[full, &answer]);
         }
     }

@@ -100,6 +100,7 @@ fn server(mut block: Section<'_>, claimed: &mut Claimed) -> Server {
         drain_delay: block.text("drain_delay", "\"0s\"", default.drain_delay, duration),
         drain_timeout: block.text("drain_timeout", "\"30s\"", default.drain_timeout, timeout),
         max_hops: block.integer("max_hops", 1..=100, default.max_hops),
+        tunnel_timeout: block.text("tunnel_timeout", "\"1h\"", default.tunnel_timeout, timeout),
     };
     later::server(&mut block);
     block.finish();

@@ -90,6 +90,7 @@ impl Settings {
             "drain_delay": duration_text(server.drain_delay),
             "drain_timeout": duration_text(server.drain_timeout),
             "max_hops": server.max_hops,
+            "tunnel_timeout": duration_text(server.tunnel_timeout),
         })
     }
 

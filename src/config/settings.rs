@@ -60,9 +60,9 @@ pub struct Server {
     pub proxy_protocol: bool,
     /// Connections at a time; at least 1.
     pub max_connections: usize,
-    /// A request head's size, in bytes; 4 KiB to 1 MiB.
+    /// The size of a head, of a request or of the origin's response, in bytes; 4 KiB to 1 MiB.
     pub max_header_bytes: usize,
-    /// Field lines in a request head; 1 to 1,000.
+    /// Field lines in such a head; 1 to 1,000.
     pub max_headers: usize,
     /// A request body's size, in bytes; none = no limit.
     pub max_request_body: Option<u64>,
@@ -78,6 +78,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Passes through this shim that CDN-Loop may show (RFC 8586); at least 1.
     pub max_hops: u32,
+    /// For an upgraded connection on which nothing moves.
+    pub tunnel_timeout: Duration,
 }
 
 impl Default for Server {
@@ -98,6 +100,7 @@ impl Default for Server {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             max_hops: 4,
+            tunnel_timeout: Duration::from_hours(1),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! the CDN names its request.
 //! **Metrics:** `edgeshim_pulls_total`, _`pull_bytes_total`, _`pull_seconds`, _`revalidations_total`, _`in_flight`, _`origin_seconds`,
 //! _`origin_bytes_total`, _`refused_total`, _`shield_pulls_total`, _`probe_pulls_total`, _`retry_pulls_total`.
+//! An upgraded connection is counted, and its log line written, when it ends.
 //! **Cost:** eight atomic adds, and one hash where the CDN names its requests. **Can fail:** no; below it every fault has become an answer.
 
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ use crate::cdn::dialect::Dialect;
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, ProviderId, PullKind};
 use crate::metrics::{Ledger, Reason};
+use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 /// What `pulls` needs to know.
@@ -150,9 +152,16 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Projected::Inner { inner, pull } => {
-                let Ok(answer) = ready!(inner.poll(cx));
+                let Ok(mut answer) = ready!(inner.poll(cx));
                 let mut pull = pull.take().expect("a future is not polled after it was ready");
                 pull.answered(&answer);
+                let pull = match answer.head.extensions.remove::<Arc<Tunnel>>() {
+                    Some(tunnel) => {
+                        tunnel.at_end(move |sent, origin_bytes| pull.tunnelled(sent, origin_bytes));
+                        None
+                    }
+                    None => Some(pull),
+                };
                 Poll::Ready(Ok(answer.map(|inner| PullsBody { inner: Some(inner), pull })))
             }
             Projected::Refused { reason, dialect, pull } => {
@@ -163,7 +172,7 @@ where
                 pull.code = head.status.as_u16();
                 pull.expected = Some(0);
                 let facts = Facts::new(pull.class);
-                Poll::Ready(Ok(EdgeResponse { head, body: PullsBody { inner: None, pull }, facts }))
+                Poll::Ready(Ok(EdgeResponse { head, body: PullsBody { inner: None, pull: Some(pull) }, facts }))
             }
         }
     }
@@ -252,6 +261,13 @@ impl Pull {
         }
     }
 
+    /// The upgraded connection has ended, after so many bytes to the client and so many from the origin: it is counted now.
+    fn tunnelled(mut self, sent: u64, origin_bytes: u64) {
+        self.whole = true;
+        self.sent = sent;
+        self.tally.origin_bytes = origin_bytes;
+    }
+
     fn answered<B: EdgeBody>(&mut self, answer: &EdgeResponse<B>) {
         self.begun(answer.facts, answer.body.tally());
         if self.line.is_some() {
@@ -309,7 +325,8 @@ pin_project! {
     pub struct PullsBody<B> {
         #[pin]
         inner: Option<B>,
-        pull: Pull,
+        // None: it is counted when the connection that was upgraded ends.
+        pull: Option<Pull>,
     }
 }
 
@@ -320,22 +337,25 @@ impl<B: EdgeBody> Body for PullsBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
-            this.pull.whole = true;
+            if let Some(pull) = this.pull {
+                pull.whole = true;
+            }
             return Poll::Ready(None);
         };
         let frame = inner.as_mut().poll_frame(cx);
+        let Some(pull) = this.pull else { return frame };
         // Before it is known whether anything comes of it: a compressor holds back what was read.
-        this.pull.tally = inner.tally();
+        pull.tally = inner.tally();
         let frame = ready!(frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    this.pull.sent += data.len() as u64;
+                    pull.sent += data.len() as u64;
                 }
-                this.pull.whole = inner.is_end_stream() || frame.is_trailers();
+                pull.whole = inner.is_end_stream() || frame.is_trailers();
             }
             Some(Err(_)) => {}
-            None => this.pull.whole = true,
+            None => pull.whole = true,
         }
         Poll::Ready(frame)
     }
@@ -351,7 +371,7 @@ impl<B: EdgeBody> Body for PullsBody<B> {
 
 impl<B: EdgeBody> EdgeBody for PullsBody<B> {
     fn tally(&self) -> Tally {
-        self.pull.tally
+        self.pull.as_ref().map_or_else(Tally::default, |pull| pull.tally)
     }
 }
 
@@ -398,7 +418,7 @@ mod tests {
             encoding: IDENTITY,
             line: None,
         };
-        let mut body = PullsBody { inner: Some(HeldBack), pull };
+        let mut body = PullsBody { inner: Some(HeldBack), pull: Some(pull) };
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
         drop(body);
         let counted = metrics.render();

@@ -9,19 +9,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::pool::Connection;
 use super::{Client, OriginSettings};
 use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
 use crate::wire::hops;
+use crate::wire::received::Received;
 
 /// A request body on its way to the origin: bounded by `server.max_request_body`, and it tells who is waiting for whom.
 #[derive(Debug)]
 pub struct Upload {
     /// None: empty.
-    incoming: Option<Incoming>,
+    incoming: Option<Received>,
     left: Option<u64>,
     progress: Option<Arc<Progress>>,
     /// For a visitor who stops sending; it holds after an early answer too, when nobody waits for one any more.
@@ -66,7 +66,7 @@ impl Progress {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming, settings: &OriginSettings) -> Self {
+    pub(super) fn new(incoming: Received, settings: &OriginSettings) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
@@ -174,7 +174,7 @@ impl Drop for Upload {
 
 /// The origin's body: counted, timed, and giving its connection back when it has ended well.
 pub struct OriginBody {
-    incoming: Incoming,
+    incoming: Received,
     connection: Option<Connection>,
     deadline: clock::Deadline,
     client: Arc<Client>,
@@ -186,7 +186,7 @@ pub struct OriginBody {
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
-    pub(super) fn new(incoming: Incoming, connection: Option<Connection>, client: Arc<Client>) -> Self {
+    pub(super) fn new(incoming: Received, connection: Option<Connection>, client: Arc<Client>) -> Self {
         let deadline = connection.as_ref().map_or_else(clock::Deadline::new, |c| c.deadline.clone());
         let mut body = Self { incoming, connection, deadline, client, bytes: 0, fault: None };
         if body.incoming.is_end_stream() {
@@ -257,7 +257,7 @@ impl Body for OriginBody {
                 }
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
-                        hops::strip_answer_trailers(&mut trailers);
+                        hops::strip_trailers(&mut trailers, &[]);
                         if trailers.is_empty() {
                             return Poll::Ready(None);
                         }

@@ -3,7 +3,7 @@
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
 
-use super::Upload;
+use super::{OriginSettings, Upload};
 use crate::fault::{Cause, Fault};
 use crate::wire::forwarded::{self, Peer, Trail};
 use crate::wire::hops;
@@ -63,7 +63,8 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     } else if !headers.contains_key(HOST) {
         headers.insert(HOST, outward.fallback_host.clone());
     }
-    canonical_length(headers);
+    // The head guard and h2 have refused what is no number.
+    let _ = canonical_length(headers);
     head.version = Version::HTTP_11;
     let path = head.uri.path_and_query().cloned();
     if head.uri.authority().is_some() {
@@ -76,11 +77,20 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
     head.headers.contains_key(UPGRADE)
 }
 
-/// Says that a body of unknown length follows: of a GET or a HEAD hyper believes that it has none, and drops it without a word.
+/// Says how the body is framed where hyper would not: it takes a GET or a HEAD of unknown length for one without a body, and leaves
+/// Content-Length off a POST without a body, which origins answer with 411 (RFC 9110 §8.6 wants a 0 there).
 pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
-    let doubted = matches!(head.method, Method::GET | Method::HEAD);
-    if doubted && !bodiless && !head.headers.contains_key(CONTENT_LENGTH) {
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if head.headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    match head.method {
+        Method::GET | Method::HEAD if !bodiless => {
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Method::POST | Method::PUT | Method::PATCH if bodiless => {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        _ => {}
     }
 }
 
@@ -103,13 +113,55 @@ pub(super) fn absolute(request: &mut Request<Upload>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// `0005` means five to us and perhaps something else to the next one.
-fn canonical_length(headers: &mut http::HeaderMap) {
-    let Some(value) = headers.get(CONTENT_LENGTH) else { return };
-    if value.len() > 1 && value.as_bytes().starts_with(b"0") {
-        let length: u64 = value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+/// Writes Content-Length as one number in one form: `0005` and `5, 5` mean five to us and perhaps something else to the next recipient.
+///
+/// # Errors
+/// Its values differ, or one is no number (RFC 9110 §8.6).
+fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(line) = lines.next() else { return Ok(()) };
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let bytes = line.as_bytes();
+    if lines.next().is_none()
+        && bytes.len() < 20
+        && is_number(bytes)
+        && (bytes.len() == 1 || bytes.first() != Some(&b'0'))
+    {
+        return Ok(());
+    }
+    let mut length: Option<u64> = None;
+    for line in headers.get_all(CONTENT_LENGTH) {
+        for member in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            let number = std::str::from_utf8(member).ok().filter(|text| is_number(text.as_bytes()));
+            let Some(number) = number.and_then(|text| text.parse().ok()) else {
+                return Err("a Content-Length that is no number");
+            };
+            if length.is_some_and(|known| known != number) {
+                return Err("Content-Length with two values");
+            }
+            length = Some(number);
+        }
+    }
+    if let Some(length) = length {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
+    Ok(())
+}
+
+/// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts an HTTP/1.1 head as
+/// it reads it; the lines of an HTTP/2 head are counted as RFC 9113 §6.5.2 does.
+pub(super) fn check_size<B>(response: &Response<B>, settings: &OriginSettings) -> Result<(), Fault> {
+    let headers = response.headers();
+    if headers.len() > settings.max_headers {
+        return Err(Fault::head_too_large(format!("{} lines in the response head", headers.len())));
+    }
+    if response.version() == Version::HTTP_2 {
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        if bytes > settings.max_header_bytes {
+            return Err(Fault::head_too_large(format!("{bytes} bytes in the response head")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an answer that can be read in two ways.
@@ -128,13 +180,7 @@ pub(crate) fn check_answer<B>(response: &mut Response<B>) -> Result<(), Fault> {
             return broken("a Transfer-Encoding other than chunked on HTTP/1.1");
         }
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    if let (Some(first), Some(_)) = (lengths.next().cloned(), lengths.next()) {
-        // hyper has made sure that they are equal.
-        headers.insert(CONTENT_LENGTH, first);
-    }
-    canonical_length(headers);
-    Ok(())
+    canonical_length(headers).or_else(broken)
 }
 
 /// Takes the hop's own fields off an answer.

@@ -1,9 +1,7 @@
 //! The leaf: one origin, reached over kept connections, streaming both ways.
 //!
 //! Each worker has a [`Client`] of its own, so a kept connection never changes its core and the pool's lock is never waited for.
-//! The only error is a [`Fault`]. A request is sent a second time in two cases and no other: it never left this process (the kept
-//! connection was dead before a byte was written), or it is idempotent, has no body and the kept connection died before a byte of
-//! an answer came (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Both go to a fresh connection.
+//! The only error is a [`Fault`]. When a request is sent a second time is written down in `ARCHITECTURE.md`, under the pool.
 //!
 //! Cost: no allocation of our own per request over a kept connection. Can fail: with every [`Cause`] but the overload.
 
@@ -11,6 +9,7 @@ mod body;
 mod connect;
 pub mod forward;
 mod pool;
+mod tunnel;
 
 use std::any::Any;
 use std::error::Error;
@@ -22,19 +21,21 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderName, Method, Request, Response, StatusCode, request};
+use http::{HeaderName, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 pub use body::{OriginBody, Upload};
 use body::{Progress, Stage};
 use pool::{Connection, Pool};
+pub use tunnel::Tunnel;
 
 use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
 use crate::metrics::Metrics;
+use crate::wire::received::Received;
+use crate::wire::values;
 
 /// Where the origin listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub enum Target {
     Unix(PathBuf),
 }
 
-/// What the client needs to know; spec.md `[origin]` and two keys of `[server]`.
+/// What the client needs to know: `[origin]` and some keys of `[server]`.
 #[derive(Debug, Clone)]
 pub struct OriginSettings {
     /// Where it is.
@@ -71,6 +72,12 @@ pub struct OriginSettings {
     pub retries: u32,
     /// Bytes of a request body; none: any.
     pub max_request_body: Option<u64>,
+    /// Lines of a response head.
+    pub max_headers: usize,
+    /// Bytes of a response head.
+    pub max_header_bytes: usize,
+    /// For an upgraded connection on which nothing moves.
+    pub tunnel_timeout: Duration,
     /// Send the header names' case on as it came (HTTP/1.1).
     pub preserve_header_case: bool,
     /// What says or proves who pulls, which a request's trailers may not hold.
@@ -114,7 +121,7 @@ impl Client {
     ///
     /// # Errors
     /// A [`Fault`] whose cause says what the origin or the visitor did wrong; it has been counted.
-    pub async fn call(self: Arc<Self>, head: request::Parts, body: Incoming) -> Result<Response<OriginBody>, Fault> {
+    pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
         let metrics = self.metrics;
         let answered = self.exchange(head, body).await;
         if let Err(fault) = &answered {
@@ -126,14 +133,14 @@ impl Client {
     async fn exchange(
         self: Arc<Self>,
         mut head: request::Parts,
-        body: Incoming,
+        body: Received,
     ) -> Result<Response<OriginBody>, Fault> {
         let hold = head.extensions.remove::<Hold>();
-        let visitor =
+        let client =
             head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
         let upload = Upload::new(body, &self.settings);
         let progress = upload.progress();
-        let replayable = head.method.is_idempotent() && upload.is_end_stream() && visitor.is_none();
+        let replayable = head.method.is_idempotent() && upload.is_end_stream() && client.is_none();
         let is_head = head.method == Method::HEAD;
         forward::frame(&mut head, upload.is_end_stream());
         let request = Request::from_parts(head, upload);
@@ -143,7 +150,7 @@ impl Client {
             let (response, connection) = self.send(request, progress.as_deref(), replayable).await?;
             (response, Some(connection))
         };
-        self.accept(response, connection, visitor, is_head)
+        self.accept(response, connection, client, is_head)
     }
 
     /// Over one of the kept connections, or a new one.
@@ -274,31 +281,41 @@ impl Client {
         }
     }
 
-    /// What of the origin's answer may go on; puts the connection back where there is no body to wait for.
+    /// What of the origin's response may go on; puts the connection back where there is no body to wait for.
     fn accept(
         self: Arc<Self>,
         mut response: Response<Incoming>,
         connection: Option<Connection>,
-        visitor: Option<(OnUpgrade, Option<Hold>)>,
+        client: Option<(OnUpgrade, Option<Hold>)>,
         is_head: bool,
     ) -> Result<Response<OriginBody>, Fault> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some((visitor, hold)) = visitor else {
+            let Some((client, hold)) = client else {
                 return Err(Fault::from_error(Cause::BrokenHead, "101 without having been asked to upgrade"));
             };
+            forward::check_size(&response, &self.settings)?;
             let origin = hyper::upgrade::on(&mut response);
+            let tunnel = Arc::new(Tunnel::default());
+            response.extensions_mut().insert(Arc::clone(&tunnel));
+            let timeout = self.settings.tunnel_timeout;
             tokio::spawn(async move {
-                // Both ends stay counted, and the drain waits for the visitor's, until the tunnel is gone.
+                // Both ends stay counted, and the drain waits for the client's, until the tunnel is gone.
                 let _held = (hold, connection);
-                tunnel(visitor, origin).await;
+                tunnel::carry(tunnel, client, origin, timeout).await;
             });
-            let (head, incoming) = response.into_parts();
-            return Ok(Response::from_parts(head, OriginBody::new(incoming, None, self)));
+            let (head, _) = response.into_parts();
+            return Ok(Response::from_parts(head, OriginBody::new(Received::empty(), None, self)));
         }
+        if response.version() == Version::HTTP_2 {
+            values::trim(response.headers_mut());
+        }
+        forward::check_size(&response, &self.settings)?;
         forward::check_answer(&mut response)?;
         let (mut head, incoming) = response.into_parts();
+        let is_empty = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let body = if is_empty { Received::empty() } else { Received::new(incoming, head.version) };
         forward::tidy_answer(&mut head, is_head);
-        Ok(Response::from_parts(head, OriginBody::new(incoming, connection, self)))
+        Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))
     }
 
     fn multiplexed(&self) -> std::sync::MutexGuard<'_, Multiplexed> {
@@ -369,15 +386,6 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// Carries an upgraded connection's bytes until either side ends.
-async fn tunnel(visitor: OnUpgrade, origin: OnUpgrade) {
-    let (Ok(visitor), Ok(origin)) = (visitor.await, origin.await) else { return };
-    let (mut visitor, mut origin) = (TokioIo::new(visitor), TokioIo::new(origin));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut visitor, &mut origin).await {
-        tracing::debug!(%error, "an upgraded connection broke off");
-    }
-}
-
 /// A request without a body once more.
 fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     let mut copy = Request::new(Upload::empty());
@@ -411,6 +419,8 @@ fn is_dead(error: &hyper::Error) -> bool {
 fn fault_of(error: hyper::Error) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause
+    } else if error.is_parse_too_large() {
+        return Fault::head_too_large(error);
     } else if error.is_parse() {
         Cause::BrokenHead
     } else if let Some(cause) = h2_error(&error).and_then(h2_cause) {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
@@ -29,7 +30,10 @@ use crate::metrics::Reason;
 use crate::origin::Hold;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme, Trail};
+use crate::wire::hops;
 use crate::wire::names::UPGRADE;
+use crate::wire::received::Received;
+use crate::wire::values;
 
 /// What hyper holds at most for a visitor who does not read, and reads ahead of an upload. Never below the largest head.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -37,6 +41,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// How long the peer of a cut HTTP/1.0 response on a unix socket has to give up. nginx does so after 60 seconds.
+const HOLD: std::time::Duration = std::time::Duration::from_mins(10);
 /// The least that hyper takes.
 const LEAST_BUFFER_BYTES: usize = 8192;
 
@@ -111,6 +117,10 @@ where
         let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
         // Boxed where it is made: a connection's task is moved some times before it runs, and stays small while it is parked.
         let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
+        if state.is_open_ended() {
+            wait_for_peer(&parked, &worker).await;
+            return;
+        }
         state.arm(Purpose::Idle, state.idle_left());
         if !is_wanted(&parked, &state, &worker).await {
             return;
@@ -136,7 +146,20 @@ async fn is_wanted<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) 
     .await
 }
 
-/// Drives a connection to its end, or to where it can be parked: then its stream comes back.
+/// Waits until the other end has closed, at most [`HOLD`]. A unix socket has no reset, so the end of a cut HTTP/1.0 response would look
+/// like its body's: the peer has to give up first. Should it have sent something instead, closing now does reset it.
+async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
+    let deadline = Deadline::new();
+    deadline.arm(HOLD);
+    poll_fn(|cx| {
+        deadline.watch(cx);
+        let over = worker.is_closing() || deadline.is_due();
+        if over || stream.poll_readable(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Drives a connection to its end, or to where it can be parked, or where its peer has to close it: then its stream comes back.
 async fn drive_h1<S, E>(
     mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
     state: &State,
@@ -175,13 +198,18 @@ where
         Poll::Ready(None)
     })
     .await;
-    match ended {
-        Some(Err(error)) => {
-            if error.is_parse() {
-                worker.refused(Reason::Malformed);
-            }
-            tracing::debug!(%error, "connection ended");
+    if let Some(Err(error)) = &ended {
+        if error.is_parse() {
+            worker.refused(Reason::Malformed);
         }
+        tracing::debug!(%error, "connection ended");
+    }
+    if state.is_open_ended() {
+        // Closing resets it, where that can be.
+        let stream = connection.into_parts()?.io.into_inner().into_stream();
+        return (!stream.reset_at_close(true)).then_some(stream);
+    }
+    match ended {
         None if state.purpose() == Purpose::Idle && !state.is_leaving() => {
             // Between two requests hyper's buffer holds nothing, or empty lines that mean nothing.
             return connection.into_parts().map(|parts| parts.io.into_inner().into_stream());
@@ -197,7 +225,7 @@ where
             }
         }
         // It is over, or nothing was asked, or nobody reads: there is nobody to tell.
-        Some(Ok(())) | None => {}
+        Some(_) | None => {}
     }
     None
 }
@@ -311,17 +339,54 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.state.begin();
         let (mut head, body) = request.into_parts();
+        if head.version == Version::HTTP_2 {
+            values::trim(&mut head.headers);
+        }
         if head.headers.contains_key(UPGRADE) {
             let place: Arc<dyn Any + Send + Sync> = Arc::<Place>::clone(&self.place);
             head.extensions.insert(Hold(place));
         }
+        let asked = Asked {
+            version: head.version,
+            trailers: head.version == Version::HTTP_11 && hops::wants_trailers(&head.headers),
+        };
         let trail = Trail { client: self.peer.address(), proven: false, kept: 0, peer_trusted: false };
         let mut ctx = Ctx::new(trail);
         if !self.state.is_sound() {
             ctx.refusal = Some(Reason::Malformed);
         }
+        let body = Received::new(body, head.version);
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
-        Answer { inner: self.worker.call(request), state: Arc::clone(&self.state), busy: Some(busy) }
+        Answer { inner: self.worker.call(request), asked, busy: Some(busy) }
+    }
+}
+
+/// What of a request decides how its response is framed.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    version: Version,
+    /// HTTP/1.1 with `TE: trailers`.
+    trailers: bool,
+}
+
+impl Asked {
+    /// Brings a response's head in line with what hyper makes of it.
+    fn frame<B: Body>(self, head: &mut response::Parts, body: &B, state: &State) {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            state.upgraded();
+        }
+        if self.version == Version::HTTP_2 {
+            return;
+        }
+        if head.status.canonical_reason().is_none() && head.extensions.get::<ReasonPhrase>().is_none() {
+            // RFC 9112 §4: it may be empty. hyper would write `<none>`.
+            head.extensions.insert(ReasonPhrase::from_static(b""));
+        }
+        if self.version == Version::HTTP_10 && !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // hyper adds `Connection: keep-alive` to a response that says HTTP/1.1.
+            head.version = Version::HTTP_10;
+            state.ends_with_connection();
+        }
     }
 }
 
@@ -329,7 +394,7 @@ pin_project! {
     struct Answer<F> {
         #[pin]
         inner: F,
-        state: Arc<State>,
+        asked: Asked,
         busy: Option<Busy>,
     }
 }
@@ -342,22 +407,30 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(EdgeResponse { head, body, .. }) = ready!(this.inner.poll(cx));
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            this.state.upgraded();
-        }
-        let body = ServedBody { inner: body, busy: this.busy.take() };
-        Poll::Ready(Ok(Response::from_parts(head, body)))
+        let Ok(EdgeResponse { mut head, body, .. }) = ready!(this.inner.poll(cx));
+        let busy = this.busy.take().expect("a future is not polled after it was ready");
+        this.asked.frame(&mut head, &body, busy.state());
+        let trailers = this.asked.trailers;
+        Poll::Ready(Ok(Response::from_parts(head, ServedBody { inner: body, busy, trailers, last: Last::None })))
     }
 }
 
 pin_project! {
-    /// The answer's body; its connection is busy until it is gone.
+    /// The response's body; its connection is busy until it is gone.
     struct ServedBody {
         #[pin]
         inner: AnswerBody,
-        busy: Option<Busy>,
+        busy: Busy,
+        trailers: bool,
+        last: Last,
     }
+}
+
+/// How a body ends, while that waits for what goes before it to be written.
+enum Last {
+    None,
+    Trailers(Option<Box<HeaderMap>>),
+    Fault(Option<Fault>),
 }
 
 impl Body for ServedBody {
@@ -365,7 +438,26 @@ impl Body for ServedBody {
     type Error = Fault;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.project().inner.poll_frame(cx)
+        let this = self.project();
+        if matches!(this.last, Last::None) {
+            match ready!(this.inner.poll_frame(cx)) {
+                Some(Ok(frame)) if *this.trailers && frame.is_trailers() => {
+                    *this.last = Last::Trailers(frame.into_trailers().ok().map(Box::new));
+                }
+                Some(Err(fault)) => {
+                    // hyper drops what it has not written when a body fails, the head above all; while it waits it writes.
+                    *this.last = Last::Fault(Some(fault));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                frame => return Poll::Ready(frame),
+            }
+        }
+        match this.last {
+            Last::Trailers(trailers) => this.busy.state().poll_trailers(trailers).map(|()| None),
+            Last::Fault(fault) => Poll::Ready(fault.take().map(Err)),
+            Last::None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

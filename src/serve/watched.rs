@@ -1,7 +1,11 @@
-//! A connection's bytes on their way to hyper, watched for two things that hyper does not do: time, and heads with two lengths.
+//! A connection's bytes on their way to hyper and back, watched for what hyper does not do.
 //!
-//! hyper's own timer arms one deadline a head, which also ends connections that wait for their next request; here one coarse
-//! deadline a connection serves for the head, the wait between requests and a peer that does not read.
+//! - Time. hyper's own timer arms one deadline a head, which also ends connections that wait for their next request; here one coarse
+//!   deadline a connection serves for the head, the wait between requests and a peer that does not read.
+//! - Heads with two lengths (`wire/guard.rs`).
+//! - The end of a response that only the connection's end delimits (HTTP/1.0, an upgraded connection). While it is under way the socket
+//!   is set to be reset when it is closed, so that a cut, a timeout and even the end of this process can be told from the body's end.
+//! - Trailers that the response's head does not announce, which hyper leaves out.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +15,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use pin_project_lite::pin_project;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -56,7 +62,36 @@ pub(super) struct State {
     guard: Mutex<Guard>,
     timeouts: Timeouts,
     leaving: AtomicBool,
+    ending: AtomicU8,
+    closing: Mutex<Closing>,
+    is_closing: AtomicBool,
 }
+
+/// What the connection's end means, for `State::ending`.
+mod ending {
+    /// Nothing: messages have lengths of their own.
+    pub(super) const FRAMED: u8 = 0;
+    /// The end of the response that begins with the next write.
+    pub(super) const WANTED: u8 = 1;
+    /// The same, and the socket is set to be reset unless it is shut down first.
+    pub(super) const ARMED: u8 = 2;
+}
+
+/// The trailers of the response under way, in the form that ends a chunked body, and how far they have come.
+#[derive(Debug, Default)]
+enum Closing {
+    #[default]
+    None,
+    /// hyper still has bytes that go before them.
+    Behind(Bytes),
+    /// hyper has written everything; what it writes next ends the body.
+    Next(Bytes),
+    /// This much is still to be written in the place of hyper's last chunk.
+    Writing(Bytes),
+}
+
+/// How hyper ends a chunked body.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 impl State {
     /// For a connection of which nothing has been handed to hyper yet; its deadline for the first head goes on.
@@ -72,7 +107,35 @@ impl State {
             guard,
             timeouts,
             leaving: AtomicBool::new(false),
+            ending: AtomicU8::new(ending::FRAMED),
+            closing: Mutex::default(),
+            is_closing: AtomicBool::new(false),
         }
+    }
+
+    /// The response that begins now ends with the connection.
+    pub(super) fn ends_with_connection(&self) {
+        self.ending.store(ending::WANTED, Ordering::Relaxed);
+    }
+
+    /// Whether such a response is under way, so that an orderly end would be taken for its end.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.ending.load(Ordering::Relaxed) != ending::FRAMED
+    }
+
+    /// Has `trailers` written at the end of the chunked body under way. To be called until it is ready; then the body may end. The
+    /// connection's task is woken for that.
+    pub(super) fn poll_trailers(&self, trailers: &mut Option<Box<HeaderMap>>) -> Poll<()> {
+        let mut closing = self.closing();
+        if let Some(trailers) = trailers.take() {
+            *closing = Closing::Behind(last_chunk(&trailers));
+            self.is_closing.store(true, Ordering::Relaxed);
+        }
+        if matches!(*closing, Closing::Behind(_)) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Closing> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The drain has begun: no long wait for a next request any more.
@@ -127,6 +190,7 @@ impl State {
             guard.set_opaque();
         }
         self.disarm();
+        self.ends_with_connection();
     }
 
     fn guard(&self) -> MutexGuard<'_, Guard> {
@@ -228,6 +292,13 @@ pub(super) struct Busy {
     state: Arc<State>,
 }
 
+impl Busy {
+    /// The connection's.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         // hyper looks for the next request while it waits for this one's answer; where it found nothing it does not look again.
@@ -241,17 +312,28 @@ impl Drop for Busy {
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready when there is something to read, the end included.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Has the connection reset when it is closed, or not. False where there is no such thing.
+    fn reset_at_close(&self, reset: bool) -> bool;
 }
 
 impl Socket for TcpStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
+
+    fn reset_at_close(&self, reset: bool) -> bool {
+        SockRef::from(self).set_linger(reset.then_some(Duration::ZERO)).is_ok()
+    }
 }
 
 impl Socket for UnixStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
+    }
+
+    fn reset_at_close(&self, _: bool) -> bool {
+        false
     }
 }
 
@@ -316,19 +398,91 @@ impl<S: AsyncWrite> Watched<S> {
         }
         polled
     }
+
+    /// Writes the trailers in the place of hyper's last chunk, if `bufs` are that. None: they are to be written as they are.
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let this = self.as_mut().project();
+        let state = &**this.state;
+        let mut closing = state.closing();
+        let mut left = match std::mem::take(&mut *closing) {
+            Closing::Next(last) if bufs.iter().flat_map(|buf| buf.iter()).eq(LAST_CHUNK) => last,
+            Closing::Writing(left) => left,
+            behind @ Closing::Behind(_) => {
+                *closing = behind;
+                return None;
+            }
+            // The body was not chunked, and has no room for trailers.
+            Closing::Next(_) | Closing::None => {
+                state.is_closing.store(false, Ordering::Relaxed);
+                return None;
+            }
+        };
+        let mut stream = this.stream;
+        while !left.is_empty() {
+            match Self::wrote(state, stream.as_mut().poll_write(cx, &left)) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Ok(0))),
+                Poll::Ready(Ok(written)) => left.advance(written),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => {
+                    *closing = Closing::Writing(left);
+                    return Some(Poll::Pending);
+                }
+            }
+        }
+        state.is_closing.store(false, Ordering::Relaxed);
+        Some(Poll::Ready(Ok(LAST_CHUNK.len())))
+    }
 }
 
-impl<S: AsyncWrite> AsyncWrite for Watched<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+impl<S: AsyncWrite + Socket> Watched<S> {
+    /// What has to be done before a write.
+    fn before_write(&self) {
+        if self.state.ending.load(Ordering::Relaxed) == ending::WANTED {
+            self.stream.reset_at_close(true);
+            self.state.ending.store(ending::ARMED, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The end of a chunked body with trailers (RFC 9112 §7.1).
+fn last_chunk(trailers: &HeaderMap) -> Bytes {
+    let mut last = b"0\r\n".to_vec();
+    for (name, value) in trailers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            last.extend_from_slice(part);
+        }
+    }
+    last.extend_from_slice(b"\r\n");
+    last.into()
+}
+
+impl<S: Socket> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.before_write();
+        if self.state.is_closing.load(Ordering::Relaxed)
+            && let Some(polled) = self.as_mut().poll_close(cx, &[io::IoSlice::new(buf)])
+        {
+            return polled;
+        }
         let this = self.project();
         Self::wrote(this.state, this.stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.before_write();
+        if self.state.is_closing.load(Ordering::Relaxed)
+            && let Some(polled) = self.as_mut().poll_close(cx, bufs)
+        {
+            return polled;
+        }
         let this = self.project();
         Self::wrote(this.state, this.stream.poll_write_vectored(cx, bufs))
     }
@@ -337,11 +491,29 @@ impl<S: AsyncWrite> AsyncWrite for Watched<S> {
         self.stream.is_write_vectored()
     }
 
+    /// hyper asks for this when it has written all that it had.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
+        let this = self.project();
+        if this.state.is_closing.load(Ordering::Relaxed) {
+            let mut closing = this.state.closing();
+            *closing = match std::mem::take(&mut *closing) {
+                Closing::Behind(last) => {
+                    cx.waker().wake_by_ref();
+                    Closing::Next(last)
+                }
+                other => other,
+            };
+        }
+        this.stream.poll_flush(cx)
     }
 
+    /// hyper, or the tunnel, has come to the end of what it had to send.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
+        let this = self.project();
+        if this.state.is_open_ended() {
+            this.stream.reset_at_close(false);
+            this.state.ending.store(ending::FRAMED, Ordering::Relaxed);
+        }
+        this.stream.poll_shutdown(cx)
     }
 }

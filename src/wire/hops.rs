@@ -8,14 +8,15 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cache_control::CacheField;
 use super::names::{
-    ACCEPT_RANGES, AGE, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
-    CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST, HTTP2_SETTINGS,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEEP_ALIVE, LAST_MODIFIED, LOCATION,
-    ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, RANGE, REFERER, RETRY_AFTER, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY, SURROGATE_CONTROL, SURROGATE_KEY, TE, TRACEPARENT, TRACESTATE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE, X_CDN_PROVIDER, X_CONTENT_TYPE_OPTIONS,
-    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS, X_REQUEST_ID,
+    ACCEPT_RANGES, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
+    CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
+    CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST,
+    HTTP2_SETTINGS, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEEP_ALIVE,
+    LAST_MODIFIED, LOCATION, MAX_FORWARDS, ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION,
+    RANGE, REFERER, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, SURROGATE_CONTROL, SURROGATE_KEY, TE,
+    TRACEPARENT, TRACESTATE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE,
+    X_CDN_PROVIDER, X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS,
+    X_REQUEST_ID,
 };
 use super::{tags, tokens};
 
@@ -144,10 +145,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
-/// Takes out of a request's trailers what only its head may say (RFC 9110 §6.5.1): framing, who asks and from where, what is asked; and
-/// `claims`. An origin that merges trailers into the head would believe them.
+/// Strips from trailers, of a request or of a response, the fields that only a head may hold (RFC 9110 §6.5.1): connection-specific ones,
+/// framing, routing, conditions, caching, cookies, tags, identity (`claims`) and what describes the content. A recipient that merges
+/// trailers into the head would believe them, and HTTP/2 forbids the connection-specific ones.
 pub fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
-    for name in hop_by_hop().into_iter().chain(end_to_end()).chain([&X_CDN_PROVIDER]).chain(claims) {
+    let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
+    let of_head = |name: &&HeaderName| {
+        CacheField::of(name).is_some()
+            || tags::delimiter(name).is_some()
+            || hop_by_hop().contains(name)
+            || end_to_end().contains(name)
+            || others.contains(name)
+            || claims.contains(name)
+    };
+    let names: Vec<_> = trailers.keys().filter(of_head).cloned().collect();
+    for name in names {
         trailers.remove(name);
     }
     strip_lookalikes(trailers, claims);
@@ -169,16 +181,6 @@ pub fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
         headers.keys().filter(is_odd).filter(|odd| names().any(|name| same(odd, name))).cloned().collect();
     for name in odd {
         headers.remove(name);
-    }
-}
-
-/// Takes out of an answer's trailers what only its head may say of keeping it (RFC 9110 §6.5.1), cookies and tags too. A cache that merges
-/// trailers into the head would act on words that no rule and no guard has seen.
-pub fn strip_answer_trailers(trailers: &mut HeaderMap) {
-    let of_caching = |name: &&HeaderName| CacheField::of(name).is_some() || tags::delimiter(name).is_some();
-    let names: Vec<_> = trailers.keys().filter(of_caching).cloned().collect();
-    for name in names {
-        trailers.remove(name);
     }
 }
 

@@ -200,10 +200,10 @@ impl<'a> Explainer<'a> {
         }
 
         let visitors = head.clone();
-        let gzip = gzip::Asked::of(&stages.gzip, &head);
+        let gzip = gzip::Asked::of(&stages.gzip, &head, ctx.dialect);
         if stages.gzip.enabled {
             // No weak tag of the origin's is remembered yet.
-            gzip::prepare(gzip, &mut head.headers, |_| false);
+            gzip::prepare(gzip, &mut head.headers, |_| None);
         }
         journey.pass(Inward::Gzip, &head.headers);
         let bodiless = has_no_body(&head.headers);
@@ -295,7 +295,7 @@ impl<'a> Explainer<'a> {
 
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let verdict = if rule.gzip {
-            gzip::decide(&stages.gzip, asked, &head, length)
+            gzip::decide(&stages.gzip, asked, &head, length, None)
         } else {
             gzip::Verdict::Leave(gzip::Skip::Off)
         };

@@ -117,8 +117,6 @@ struct Ahead {
     /// There is no more, but for the fault.
     ended: bool,
     fault: Option<Fault>,
-    /// The fault waits for its turn: what goes before it, the head above all, has to be on its way first.
-    told: bool,
     /// What it holds, where that may be much.
     _loan: Option<Loan>,
 }
@@ -208,10 +206,22 @@ impl<B> GzipBody<B> {
         self.ahead().map_or(0, |ahead| ahead.bytes)
     }
 
-    /// Whether all of the body was read ahead. One that broke off meanwhile is none: it goes out as far as it came, and is cut then, as
-    /// it would have been without.
+    /// Whether all of the body was read ahead.
     pub(super) fn is_whole_ahead(&self) -> bool {
         self.ahead().is_some_and(|ahead| ahead.ended && ahead.fault.is_none())
+    }
+
+    /// Whether the body broke off while it was read ahead.
+    pub(super) fn is_broken_ahead(&self) -> bool {
+        self.ahead().is_some_and(|ahead| ahead.fault.is_some())
+    }
+
+    /// A body that broke off before anything of it was sent: it fails at once, so that the client gets the page.
+    pub(super) fn broken(mut self) -> Self {
+        if let Some(work) = &mut self.work {
+            work.ahead.frames.clear();
+        }
+        self
     }
 
     /// CRC-32 of what was read ahead.
@@ -271,11 +281,6 @@ fn poll_source<B: EdgeBody>(
     }
     if !ahead.ended {
         return inner.poll_frame(cx);
-    }
-    if ahead.fault.is_some() && !std::mem::replace(&mut ahead.told, true) {
-        // hyper drops what it has not written when a body fails; while it waits it writes.
-        cx.waker().wake_by_ref();
-        return Poll::Pending;
     }
     if let Some(fault) = ahead.fault.take() {
         return Poll::Ready(Some(Err(fault)));

@@ -13,6 +13,7 @@ mod body;
 mod deflate;
 mod inflate;
 pub mod policy;
+mod tags;
 mod twins;
 
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, request};
+use http::{HeaderValue, Method, StatusCode, request, response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -30,8 +31,9 @@ use deflate::{Deflater, OUTPUT_BYTES};
 use inflate::Inflater;
 pub use policy::GzipSettings;
 use policy::{Asked, Skip, Verdict};
+use tags::Tags;
 pub use twins::Found;
-use twins::{Draft, Key, Loan, Twin, Twins, WeakTags};
+use twins::{Draft, Key, Loan, Twin, Twins};
 
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
@@ -47,7 +49,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 #[derive(Debug, Clone)]
 pub struct GzipMemory {
     twins: Option<Arc<Twins>>,
-    weak_tags: Arc<WeakTags>,
+    tags: Arc<Tags>,
 }
 
 impl GzipMemory {
@@ -55,7 +57,7 @@ impl GzipMemory {
     #[must_use]
     pub fn new(twins_bytes: u64) -> Self {
         let twins = (twins_bytes > 0).then(|| Arc::new(Twins::new(twins_bytes)));
-        Self { twins, weak_tags: Arc::new(WeakTags::new()) }
+        Self { twins, tags: Arc::new(Tags::new()) }
     }
 }
 
@@ -111,11 +113,11 @@ where
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let Shared { settings, memory, .. } = &*self.shared;
-        let asked = Asked::of(settings, &request.head);
+        let asked = Asked::of(settings, &request.head, request.ctx.dialect);
         let mut target = None;
         if settings.enabled {
             target = memory.twins.as_ref().and_then(|twins| target_of(twins, asked, &request.head));
-            policy::prepare(asked, &mut request.head.headers, |opaque| memory.weak_tags.knows(opaque));
+            policy::prepare(asked, &mut request.head.headers, |opaque| memory.tags.kind(asked.target, opaque));
         }
         let dialect = request.ctx.dialect;
         let state = State::Waiting { inner: self.inner.call(request) };
@@ -216,7 +218,7 @@ where
         };
         ready!(undecided.answer.body.poll_ahead(cx, goal, patience));
         match slot.take() {
-            Some(undecided) => Poll::Ready(Ok(shared.resolve(*undecided))),
+            Some(undecided) => Poll::Ready(Ok(shared.resolve(*this.asked, *undecided))),
             None => Poll::Pending,
         }
     }
@@ -239,10 +241,14 @@ impl Shared {
     ) -> Result<EdgeResponse<GzipBody<B>>, Box<Undecided<B>>> {
         let length = answer.body.size_hint().exact();
         let verdict = if self.classes.rule(answer.facts.class).gzip {
-            if let Some(opaque) = policy::weak_tag(&answer.head.headers) {
-                self.memory.weak_tags.note(opaque);
+            let headers = &answer.head.headers;
+            let tag = policy::tag(headers).filter(|_| answer.head.status == StatusCode::NOT_MODIFIED);
+            let known = tag.and_then(|tag| self.memory.tags.kind(asked.target, tag.opaque));
+            let verdict = policy::decide(&self.settings, asked, &answer.head, length, known);
+            if known.is_none() {
+                self.note(asked, verdict, &answer.head);
             }
-            policy::decide(&self.settings, asked, &answer.head, length)
+            verdict
         } else {
             Verdict::Leave(Skip::Off)
         };
@@ -291,6 +297,16 @@ impl Shared {
         Err(Box::new(Undecided { answer, question: Question::Whole { key } }))
     }
 
+    /// Remembers what the response's tag stands for. A HEAD does not tell: without a length it speaks of the usual, long body.
+    fn note(&self, asked: Asked, verdict: Verdict, head: &response::Parts) {
+        if !asked.is_head
+            && let Some(tag) = policy::tag(&head.headers)
+            && let Some(kind) = policy::kind(&self.settings, verdict, tag, head)
+        {
+            self.memory.tags.note(asked.target, tag.opaque, kind);
+        }
+    }
+
     /// Bytes that may be compressed in one go.
     fn turn(&self) -> u64 {
         (BYTES_PER_TURN / deflate::weight(self.settings.level)) as u64
@@ -322,12 +338,20 @@ impl Shared {
     }
 
     /// The answer, now that enough of it has been read.
-    fn resolve<B: EdgeBody>(&self, undecided: Undecided<B>) -> EdgeResponse<GzipBody<B>> {
+    fn resolve<B: EdgeBody>(&self, asked: Asked, undecided: Undecided<B>) -> EdgeResponse<GzipBody<B>> {
         let Undecided { mut answer, question } = undecided;
+        if answer.body.is_broken_ahead() {
+            if let Question::Twin { .. } = question {
+                self.ledger.gzip_twin(Found::Miss as usize);
+            }
+            return answer.map(GzipBody::broken);
+        }
         match question {
             Question::Length if answer.body.is_whole_ahead() && answer.body.bytes_ahead() < self.settings.min_bytes => {
                 self.ledger.gzip_skipped(Skip::TooShort as usize);
-                policy::apply(Verdict::Vary(Skip::TooShort), &mut answer.head);
+                let verdict = Verdict::Vary(Skip::TooShort);
+                self.note(asked, verdict, &answer.head);
+                policy::apply(verdict, &mut answer.head);
                 answer
             }
             Question::Length => self.compress(answer, None),

@@ -1,9 +1,12 @@
 //! Which answers are compressed or inflated, and what becomes of their header fields: plain functions on a head.
 
 use http::header::Entry;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
 
-use crate::wire::etag::{self, Listed};
+use super::tags::Kind;
+use crate::cdn::dialect::Dialect;
+use crate::wire::etag::{self, EntityTag, Listed};
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5,
     CONTENT_RANGE, CONTENT_TYPE, DIGEST, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
@@ -78,9 +81,13 @@ pub struct Asked {
     /// A range is counted in identity bytes, so a request for one gets those (complaints about sliced gzip are many).
     range: bool,
     pub(super) is_head: bool,
-    /// A bit for each tag that the visitor's If-None-Match names, by form: a cache names every copy that it holds.
+    /// A bit for each tag that the client's If-None-Match names, by form: a cache names every copy that it has stored.
     names_weak: u64,
     names_strong: u64,
+    /// A checksum of the target: tags are remembered by it, since some sites give one tag to all that they have.
+    pub(super) target: u32,
+    /// The 304 repeats the form that was named. Akamai's identity copy has no Vary, so that clients that take gzip revalidate it.
+    by_name: bool,
     /// The path has the extension of a type that is packed already; asked for a 304 that does not give its type.
     packed: bool,
 }
@@ -88,7 +95,7 @@ pub struct Asked {
 impl Asked {
     /// Looks at a request's head.
     #[must_use]
-    pub fn of(settings: &GzipSettings, head: &request::Parts) -> Self {
+    pub fn of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> Self {
         let headers = &head.headers;
         let mut asked = Self {
             takes_gzip: gzip_acceptance(headers) == Coding::Gzip,
@@ -96,6 +103,8 @@ impl Asked {
             is_head: head.method == Method::HEAD,
             names_weak: 0,
             names_strong: 0,
+            target: crc32fast::hash(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes()),
+            by_name: dialect == Dialect::Akamai,
             packed: false,
         };
         if headers.contains_key(IF_NONE_MATCH) {
@@ -124,22 +133,22 @@ fn bit(opaque: &[u8]) -> u64 {
     1 << (crc32fast::hash(opaque) % 64)
 }
 
-/// Brings a request's head in line with what this layer does to answers.
+/// Brings a request's head in line with what this layer does to responses.
 ///
-/// The tags that come back are made strong again, since what left as `W/"a"` is `"a"` at the origin, where If-Match compares strongly
-/// and some compare texts; but not those that `stays_weak` knows to be weak there. A range that hangs on a weak tag is not asked for:
-/// the condition is false by definition (RFC 9110 §13.1.5), and an origin that compared carelessly would continue gzip with identity
-/// bytes. Any other range is asked for without gzip, so that all slices are cut from the same bytes.
-pub(crate) fn prepare(asked: Asked, headers: &mut HeaderMap, stays_weak: impl Fn(&[u8]) -> bool) {
-    for name in [IF_MATCH, IF_NONE_MATCH] {
-        if let Entry::Occupied(mut lines) = headers.entry(name) {
-            for line in lines.iter_mut() {
-                if let Some(strong) = etag::strengthen(line, &stays_weak) {
-                    *line = strong;
-                }
-            }
-        }
-    }
+/// A tag that left as `W/"a"` and is `"a"` at the origin comes back weak, and the origin may compare texts. So it is made strong again:
+///
+/// - in If-None-Match only if `kind` says that the origin sends it strong. Where nothing is known, the first time after a start, it stays
+///   as it came. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 wants, so both forms match there. Rails and Rack make
+///   weak tags by default, and `Rack::ConditionalGet` compares the whole line as one text: for it `W/"a"` must stay, and a list of both
+///   forms would never match. A tag that Rails or Sinatra were told to make strong costs one 200 after a start;
+/// - in If-Match unless `kind` says that the origin sends it weak: a weak tag never matches there (RFC 9110 §13.1.1).
+///
+/// A range that hangs on a weak tag is not asked for: the condition is false by definition (RFC 9110 §13.1.5), and an origin that compared
+/// carelessly would continue gzip with identity bytes. Any other range is asked for without gzip, so that all parts are cut from the same
+/// bytes.
+pub(crate) fn prepare(asked: Asked, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<Kind>) {
+    strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == Kind::Weak));
+    strengthen(headers, IF_MATCH, |opaque| kind(opaque) == Some(Kind::Weak));
     if asked.range {
         if headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes().starts_with(b"W/")) {
             headers.remove(RANGE);
@@ -147,6 +156,17 @@ pub(crate) fn prepare(asked: Asked, headers: &mut HeaderMap, stays_weak: impl Fn
         }
         if asked.takes_gzip {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+    }
+}
+
+/// Makes the tags of a field strong, but for those that `stays_weak`.
+fn strengthen(headers: &mut HeaderMap, name: HeaderName, stays_weak: impl Fn(&[u8]) -> bool) {
+    if let Entry::Occupied(mut lines) = headers.entry(name) {
+        for line in lines.iter_mut() {
+            if let Some(strong) = etag::strengthen(line, &stays_weak) {
+                *line = strong;
+            }
         }
     }
 }
@@ -200,7 +220,7 @@ pub enum Verdict {
     Leave(Skip),
     /// It goes out as it is, but another request would have got it in another coding: Vary says so.
     Vary(Skip),
-    /// A 304: Vary, and the tag in the form that the visitor knows.
+    /// A 304: Vary, and the tag in the form that the 200 would have.
     NotModified {
         /// That form is the weak one.
         weak: bool,
@@ -211,15 +231,21 @@ pub enum Verdict {
     Inflate,
 }
 
-/// The verdict on an answer. `length` is its body's, where it is known.
+/// The verdict on a response. `length` is its body's, where it is known; `known` is what a 304's tag stands for, where that is remembered.
 #[must_use]
-pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, length: Option<u64>) -> Verdict {
+pub(crate) fn decide(
+    settings: &GzipSettings,
+    asked: Asked,
+    head: &response::Parts,
+    length: Option<u64>,
+    known: Option<Kind>,
+) -> Verdict {
     let headers = &head.headers;
     if !settings.enabled {
         return Verdict::Leave(Skip::Off);
     }
     if head.status == StatusCode::NOT_MODIFIED {
-        return not_modified(settings, asked, headers);
+        return not_modified(settings, asked, headers, known);
     }
     // A part is never touched, but says what the 200 would about who gets it how (RFC 9110 §15.3.7).
     let part = head.status == StatusCode::PARTIAL_CONTENT;
@@ -227,19 +253,24 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
         head.status,
         StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::NOT_FOUND | StatusCode::GONE
     );
-    if !kept && !part {
-        return Verdict::Leave(Skip::Status);
-    }
-    if headers.contains_key(CONTENT_RANGE) && !part {
-        return Verdict::Leave(Skip::Range);
-    }
+    let skip = if !kept && !part {
+        Some(Skip::Status)
+    } else if headers.contains_key(CONTENT_RANGE) && !part {
+        Some(Skip::Range)
+    } else {
+        None
+    };
     let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
     if headers.contains_key(CONTENT_ENCODING) {
-        return match settings.inflate && !fixed && is_gzip(headers) {
-            true if part || asked.takes_gzip => Verdict::Vary(Skip::Encoded),
-            true => Verdict::Inflate,
-            false => Verdict::Leave(Skip::Encoded),
-        };
+        if skip.is_none() && settings.inflate && !fixed && is_gzip(headers) {
+            return if part || asked.takes_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
+        }
+        let skip = skip.unwrap_or(Skip::Encoded);
+        // Whatever else holds it back, a cache must not hand the origin's coding to clients that cannot read it.
+        return if has_type(settings, headers) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
+    }
+    if let Some(skip) = skip {
+        return Verdict::Leave(skip);
     }
     if !has_type(settings, headers) {
         return Verdict::Leave(Skip::Type);
@@ -258,21 +289,65 @@ pub fn decide(settings: &GzipSettings, asked: Asked, head: &response::Parts, len
     if asked.gzip() { Verdict::Compress } else { Verdict::Vary(Skip::NotAccepted) }
 }
 
-/// A 304 carries what the 200 would (RFC 9110 §15.4.5). Many origins leave the type out of it; then the path's extension stands in.
-fn not_modified(settings: &GzipSettings, asked: Asked, headers: &HeaderMap) -> Verdict {
-    // The cache finds the copy to renew by its tag (RFC 9111 §4.3.4), so it is told the one that it named.
-    let named = |names: u64| strong_tag(headers).is_some_and(|tag| names & bit(tag) != 0);
-    let (weak, strong) = (named(asked.names_weak), named(asked.names_strong));
-    let compressible = if headers.contains_key(CONTENT_TYPE) { has_type(settings, headers) } else { !asked.packed };
-    let compressible = compressible && !headers.contains_key(CONTENT_ENCODING);
-    let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
-    // What was inflated may have been of any type; that its weak tag is named shows that it was.
-    let inflated = settings.inflate && weak && !strong;
-    if fixed || !(compressible || inflated) {
-        return Verdict::Leave(Skip::Status);
-    }
-    let weak = if weak == strong { asked.gzip() } else { weak };
+/// A 304 carries what the 200 to the same request without its conditions and its range would (RFC 9110 §14.2, §15.4.5), the tag above
+/// all: a cache puts it on the copy that it renews, and some find that copy by Accept-Encoding and not by the tag that they named.
+///
+/// What is remembered of the tag tells that. Where nothing is, the head of the 304 does, or else the path's extension: many origins leave
+/// type and coding out of a 304.
+fn not_modified(settings: &GzipSettings, asked: Asked, headers: &HeaderMap, known: Option<Kind>) -> Verdict {
+    let names = |names: u64| tag(headers).is_some_and(|tag| names & bit(tag.opaque) != 0);
+    let (named_weak, named_strong) = (names(asked.names_weak), names(asked.names_strong));
+    let weak = match known {
+        Some(Kind::Fixed) => return Verdict::Leave(Skip::Status),
+        Some(Kind::Kept) => return Verdict::NotModified { weak: false },
+        Some(Kind::Compressed) => asked.takes_gzip,
+        Some(Kind::Inflated) => !asked.takes_gzip,
+        Some(Kind::Weak) | None => {
+            // What was inflated may have been of any type; that its weak tag alone is named shows that it was.
+            let inflated = settings.inflate && named_weak && !named_strong;
+            let says_type = headers.contains_key(CONTENT_TYPE);
+            let compressible = if says_type { has_type(settings, headers) } else { !asked.packed };
+            let has_coding = headers.contains_key(CONTENT_ENCODING);
+            let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
+            if !(compressible || inflated) || (fixed && !has_coding) || (fixed && inflated) {
+                return Verdict::Leave(Skip::Status);
+            }
+            if has_coding && !inflated {
+                return Verdict::NotModified { weak: false };
+            }
+            asked.takes_gzip || inflated
+        }
+    };
+    let weak = if asked.by_name && named_weak != named_strong { named_weak } else { weak };
     Verdict::NotModified { weak }
+}
+
+/// What a response's tag stands for, as far as its verdict tells.
+pub(super) fn kind(
+    settings: &GzipSettings,
+    verdict: Verdict,
+    tag: EntityTag<'_>,
+    head: &response::Parts,
+) -> Option<Kind> {
+    if tag.weak {
+        return Some(Kind::Weak);
+    }
+    let headers = &head.headers;
+    let fixed = || headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
+    match verdict {
+        Verdict::Compress => Some(Kind::Compressed),
+        // With `inflate` on it may have been either.
+        Verdict::NotModified { weak: true } if !settings.inflate => Some(Kind::Compressed),
+        Verdict::Inflate => Some(Kind::Inflated),
+        Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !fixed() => Some(Kind::Inflated),
+        Verdict::Vary(Skip::Encoded | Skip::TooShort) => Some(Kind::Kept),
+        Verdict::Leave(Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
+            if head.status == StatusCode::OK =>
+        {
+            Some(Kind::Fixed)
+        }
+        _ => None,
+    }
 }
 
 /// Brings the head in line with the verdict.
@@ -330,7 +405,7 @@ fn weaken(headers: &mut HeaderMap) {
         headers.remove(ETAG);
         return;
     };
-    match etag::EntityTag::parse(tag.as_bytes()) {
+    match EntityTag::parse(tag.as_bytes()) {
         Some(parsed) if parsed.weak => {}
         _ => match etag::weaken(tag) {
             Some(weak) => {
@@ -349,21 +424,16 @@ pub(super) fn is_unbuffered(headers: &HeaderMap) -> bool {
         || headers.get(&X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
-/// The opaque part of the one entity tag, if that is strong.
-pub(super) fn strong_tag(headers: &HeaderMap) -> Option<&[u8]> {
+/// The one entity tag, if it is well formed.
+pub(super) fn tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
     let mut tags = headers.get_all(ETAG).iter();
     let (Some(tag), None) = (tags.next(), tags.next()) else { return None };
-    etag::EntityTag::parse(tag.as_bytes()).filter(|tag| !tag.weak).map(|tag| tag.opaque)
+    EntityTag::parse(tag.as_bytes())
 }
 
-/// The opaque part of a weak entity tag.
-pub(super) fn weak_tag(headers: &HeaderMap) -> Option<&[u8]> {
-    let tag = headers.get(ETAG)?.as_bytes();
-    // Most are strong, and need not be read to their end.
-    if !tag.starts_with(b"W") {
-        return None;
-    }
-    etag::EntityTag::parse(tag).map(|tag| tag.opaque)
+/// The opaque part of the one entity tag, if that is strong.
+pub(super) fn strong_tag(headers: &HeaderMap) -> Option<&[u8]> {
+    tag(headers).filter(|tag| !tag.weak).map(|tag| tag.opaque)
 }
 
 /// Whether an answer is for one visitor or not to be kept: then neither is its twin. `cache_control` has left one canonical line.
@@ -449,7 +519,7 @@ mod tests {
     }
 
     fn asked(fields: Fields) -> Asked {
-        Asked::of(&settings(), &request("/", fields))
+        Asked::of(&settings(), &request("/", fields), Dialect::Generic)
     }
 
     fn answer(status: u16, fields: &[(&str, &str)]) -> response::Parts {
@@ -506,16 +576,43 @@ mod tests {
                 None,
                 Verdict::Leave(Skip::Range),
             ),
-            ("encoded", GZIP, 200, &[HTML, ("content-encoding", "br")], Some(1000), Verdict::Leave(Skip::Encoded)),
+            ("encoded", GZIP, 200, &[HTML, ("content-encoding", "br")], Some(1000), Verdict::Vary(Skip::Encoded)),
+            (
+                "encoded, not asked for",
+                &[],
+                200,
+                &[HTML, ("content-encoding", "br")],
+                None,
+                Verdict::Vary(Skip::Encoded),
+            ),
+            ("encoded, short", GZIP, 200, &[HTML, ("content-encoding", "br")], Some(9), Verdict::Vary(Skip::Encoded)),
+            (
+                "encoded and fixed",
+                GZIP,
+                200,
+                &[HTML, ("content-encoding", "gzip"), ("cache-control", "no-transform")],
+                None,
+                Verdict::Vary(Skip::Encoded),
+            ),
+            ("an encoded 206", GZIP, 206, &[HTML, ("content-encoding", "br")], Some(10), Verdict::Vary(Skip::Encoded)),
+            ("an encoded 301", GZIP, 301, &[HTML, ("content-encoding", "br")], None, Verdict::Vary(Skip::Status)),
+            (
+                "an encoded image",
+                GZIP,
+                200,
+                &[("content-type", "image/png"), ("content-encoding", "br")],
+                None,
+                Verdict::Leave(Skip::Encoded),
+            ),
             (
                 "identity as a coding",
                 GZIP,
                 200,
                 &[HTML, ("content-encoding", "identity")],
                 None,
-                Verdict::Leave(Skip::Encoded),
+                Verdict::Vary(Skip::Encoded),
             ),
-            ("two codings", &[], 200, &[HTML, ("content-encoding", "br, gzip")], None, Verdict::Leave(Skip::Encoded)),
+            ("two codings", &[], 200, &[HTML, ("content-encoding", "br, gzip")], None, Verdict::Vary(Skip::Encoded)),
             (
                 "no-transform",
                 GZIP,
@@ -528,7 +625,7 @@ mod tests {
             ("no type", GZIP, 200, &[], Some(1000), Verdict::Leave(Skip::Type)),
             ("broken tag", GZIP, 200, &[HTML, ("etag", "abc")], Some(1000), Verdict::Compress),
         ] {
-            assert_eq!(decide(&settings(), asked(fields), &answer(status, said), length), verdict, "{case}");
+            assert_eq!(decide(&settings(), asked(fields), &answer(status, said), length, None), verdict, "{case}");
         }
     }
 
@@ -549,69 +646,112 @@ mod tests {
                 Verdict::Vary(Skip::Encoded),
             ),
             ("a part", none, 206, &[HTML, ("content-encoding", "gzip")], Verdict::Vary(Skip::Encoded)),
-            ("two codings", none, 200, &[HTML, ("content-encoding", "gzip, gzip")], Verdict::Leave(Skip::Encoded)),
-            ("another", none, 200, &[HTML, ("content-encoding", "br")], Verdict::Leave(Skip::Encoded)),
+            ("two codings", none, 200, &[HTML, ("content-encoding", "gzip, gzip")], Verdict::Vary(Skip::Encoded)),
+            ("another", none, 200, &[HTML, ("content-encoding", "br")], Verdict::Vary(Skip::Encoded)),
             (
                 "no-transform",
                 none,
                 200,
                 &[HTML, ("content-encoding", "gzip"), ("cache-control", "no-transform")],
-                Verdict::Leave(Skip::Encoded),
+                Verdict::Vary(Skip::Encoded),
             ),
         ] {
-            assert_eq!(decide(&inflate, asked(fields), &answer(status, said), None), verdict, "{case}");
-            let off = decide(&settings(), asked(fields), &answer(status, said), None);
-            assert_eq!(off, Verdict::Leave(Skip::Encoded), "{case}, off");
+            assert_eq!(decide(&inflate, asked(fields), &answer(status, said), None, None), verdict, "{case}");
+            let off = decide(&settings(), asked(fields), &answer(status, said), None, None);
+            let typed = said.contains(&HTML);
+            let wanted = if typed { Verdict::Vary(Skip::Encoded) } else { Verdict::Leave(Skip::Encoded) };
+            assert_eq!(off, wanted, "{case}, off");
+        }
+    }
+
+    /// A 304 with `"a"` to a request for `path`.
+    fn renewed(
+        settings: &GzipSettings,
+        path: &str,
+        fields: &[(&str, &str)],
+        dialect: Dialect,
+        said: &[(&str, &str)],
+        known: Option<Kind>,
+    ) -> Verdict {
+        let mut builder = http::Request::builder().uri(path);
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        let asked = Asked::of(settings, &builder.body(()).unwrap().into_parts().0, dialect);
+        let said: Vec<_> = said.iter().copied().chain([("etag", "\"a\"")]).collect();
+        decide(settings, asked, &answer(304, &said), Some(0), known)
+    }
+
+    #[test]
+    fn tag_of_a_304_when_asked_for_then_that_of_the_200_whatever_form_was_named() {
+        let codings: [(&[(&str, &str)], bool); 5] = [
+            (&[], false),
+            (&[("accept-encoding", "gzip")], true),
+            (&[("accept-encoding", "br, gzip;q=.5")], true),
+            (&[("accept-encoding", "gzip;q=0")], false),
+            (&[("accept-encoding", "identity")], false),
+        ];
+        let strong: (&str, &str) = ("if-none-match", "\"a\"");
+        let weak = ("if-none-match", "W/\"a\"");
+        let both = ("if-none-match", "\"a\", W/\"a\"");
+        let date = ("if-modified-since", "Sat, 28 Nov 2026 00:00:00 GMT");
+        for (coding, takes_gzip) in codings {
+            for (named, akamai) in [(strong, Some(false)), (weak, Some(true)), (both, None), (date, None)] {
+                for range in [None, Some(("range", "bytes=0-9"))] {
+                    for said in [&[][..], &[HTML]] {
+                        let fields: Vec<_> = coding.iter().copied().chain([named]).chain(range).collect();
+                        for dialect in [Dialect::Generic, Dialect::Fastly, Dialect::Cloudflare, Dialect::Akamai] {
+                            let named = if dialect == Dialect::Akamai { akamai } else { None };
+                            let weak = named.unwrap_or(takes_gzip);
+                            let verdict = renewed(&settings(), "/a.css", &fields, dialect, said, None);
+                            assert_eq!(verdict, Verdict::NotModified { weak }, "{dialect:?} {fields:?} {said:?}");
+                        }
+                    }
+                }
+            }
         }
     }
 
     #[test]
-    fn the_tag_of_a_304_is_the_one_that_the_visitor_named() {
-        let weak = Verdict::NotModified { weak: true };
-        let strong = Verdict::NotModified { weak: false };
+    fn tag_of_a_304_when_the_200_is_not_compressed_here_then_stays() {
         let none = Verdict::Leave(Skip::Status);
-        for (case, path, fields, said, verdict) in [
-            ("ours", "/", &[("accept-encoding", "gzip"), ("if-none-match", "W/\"a\"")][..], &[][..], weak),
-            ("ours, asked for without gzip", "/", &[("if-none-match", "W/\"a\"")], &[HTML], weak),
-            ("the origin's", "/", &[("if-none-match", "\"a\"")], &[HTML], strong),
-            (
-                "the origin's, asked for with gzip",
-                "/",
-                &[("accept-encoding", "gzip"), ("if-none-match", "\"a\"")],
-                &[],
-                strong,
-            ),
-            ("both", "/", &[("accept-encoding", "gzip"), ("if-none-match", "\"a\", W/\"a\"")], &[], weak),
-            ("both, asked for without gzip", "/", &[("if-none-match", "\"a\", W/\"a\"")], &[], strong),
-            ("one of several", "/", &[("if-none-match", "\"b\", W/\"a\"")], &[], weak),
-            ("fixed", "/", &[("if-none-match", "W/\"a\"")], &[HTML, ("cache-control", "no-transform")], none),
-            ("a date", "/", &[("accept-encoding", "gzip"), ("if-modified-since", "x")], &[], weak),
-            ("a style sheet by its name", "/a.css", &[("if-none-match", "\"a\"")], &[], strong),
-            ("a name that says nothing", "/a.zzzz", &[("if-none-match", "\"a\"")], &[], strong),
-            ("an image by its name", "/a.png", &[("if-none-match", "W/\"a\"")], &[], none),
-            ("an image by its type", "/a", &[("if-none-match", "W/\"a\"")], &[("content-type", "image/png")], none),
-            ("a page that is called an image", "/a.png", &[("if-none-match", "\"a\"")], &[HTML], strong),
+        let strong = Verdict::NotModified { weak: false };
+        let weak = Verdict::NotModified { weak: true };
+        let fields = &[("accept-encoding", "gzip"), ("if-none-match", "\"a\"")];
+        for (case, path, said, known, verdict) in [
+            ("no-transform", "/", &[HTML, ("cache-control", "no-transform")][..], None, none),
+            ("an image by its name", "/a.png", &[], None, none),
+            ("an image by its type", "/a", &[("content-type", "image/png")], None, none),
+            ("a page that is called an image", "/a.png", &[HTML], None, weak),
+            ("a name that says nothing", "/a.zzzz", &[], None, weak),
+            ("the origin's coding", "/a", &[("content-encoding", "br")], None, strong),
+            ("the origin's coding, remembered", "/a", &[], Some(Kind::Kept), strong),
+            ("left alone, remembered", "/a", &[], Some(Kind::Fixed), none),
+            ("compressed, remembered", "/a", &[], Some(Kind::Compressed), weak),
         ] {
-            let asked = Asked::of(&settings(), &request(path, fields));
-            let said: Vec<_> = said.iter().copied().chain([("etag", "\"a\"")]).collect();
-            assert_eq!(decide(&settings(), asked, &answer(304, &said), Some(0)), verdict, "{case}");
+            assert_eq!(renewed(&settings(), path, fields, Dialect::Generic, said, known), verdict, "{case}");
         }
     }
 
     #[test]
-    fn the_304_of_what_was_inflated_says_what_the_200_said() {
+    fn tag_of_a_304_when_the_200_was_inflated_then_that_of_the_200() {
         let inflate = GzipSettings { inflate: true, ..settings() };
-        let of = |known, said: &[(&str, &str)]| {
-            let said: Vec<_> = said.iter().copied().chain([("etag", "\"a\"")]).collect();
-            decide(&inflate, asked(known), &answer(304, &said), Some(0))
+        let of = |fields: Fields, said: &[(&str, &str)], known| {
+            renewed(&inflate, "/a.ttf", fields, Dialect::Generic, said, known)
         };
         let weak: Fields = &[("if-none-match", "W/\"a\"")];
         let strong: Fields = &[("if-none-match", "\"a\"")];
         for said in [("content-type", "font/ttf"), ("content-encoding", "gzip")] {
-            assert_eq!(of(weak, &[said]), Verdict::NotModified { weak: true }, "{said:?}");
-            assert_eq!(of(strong, &[said]), Verdict::Leave(Skip::Status), "{said:?}");
-            assert_eq!(of(weak, &[said, ("cache-control", "no-transform")]), Verdict::Leave(Skip::Status), "{said:?}");
+            assert_eq!(of(weak, &[said], None), Verdict::NotModified { weak: true }, "{said:?}");
+            assert_eq!(of(strong, &[said], None), Verdict::Leave(Skip::Status), "{said:?}");
+            assert_eq!(of(weak, &[said, ("cache-control", "no-transform")], None), Verdict::Leave(Skip::Status));
         }
+        // The origin's gzip goes on under the strong tag, so that the inflated copy may never have it.
+        for fields in [weak, strong] {
+            assert_eq!(of(fields, &[], Some(Kind::Inflated)), Verdict::NotModified { weak: true }, "{fields:?}");
+        }
+        let gzip: Fields = &[("accept-encoding", "gzip"), ("if-none-match", "W/\"a\"")];
+        assert_eq!(of(gzip, &[], Some(Kind::Inflated)), Verdict::NotModified { weak: false });
     }
 
     #[test]
@@ -686,13 +826,27 @@ mod tests {
     fn a_request_when_prepared_then_asks_the_origin_for_what_it_has() {
         let prepared = |fields: Fields| {
             let mut head = request("/", fields);
-            prepare(Asked::of(&settings(), &head), &mut head.headers, |opaque| opaque == b"known");
+            let asked = Asked::of(&settings(), &head, Dialect::Generic);
+            prepare(asked, &mut head.headers, |opaque| match opaque {
+                b"ours" => Some(Kind::Compressed),
+                b"undone" => Some(Kind::Inflated),
+                b"weak" => Some(Kind::Weak),
+                b"kept" => Some(Kind::Kept),
+                _ => None,
+            });
             let field =
                 |(name, value): (&http::HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
             head.headers.iter().map(field).collect::<Vec<_>>()
         };
-        assert_eq!(prepared(&[("if-none-match", "W/\"a\", W/\"known\"")]), ["if-none-match: \"a\", W/\"known\""]);
-        assert_eq!(prepared(&[("if-match", "W/\"a\"")]), ["if-match: \"a\""]);
+        const TAGS: &str = "W/\"ours\", W/\"weak\", W/\"new\", W/\"undone\", W/\"kept\"";
+        assert_eq!(
+            prepared(&[("if-none-match", TAGS), ("if-match", TAGS)]),
+            [
+                "if-none-match: \"ours\", W/\"weak\", W/\"new\", \"undone\", \"kept\"",
+                "if-match: \"ours\", W/\"weak\", \"new\", \"undone\", \"kept\"",
+            ]
+        );
+        assert_eq!(prepared(&[("if-none-match", "W/\"new\"")]), ["if-none-match: W/\"new\""]);
         assert_eq!(prepared(&[("range", "bytes=0-1"), ("if-range", "\"a\"")]).len(), 2);
         assert!(prepared(&[("range", "bytes=0-1"), ("if-range", "W/\"a\"")]).is_empty());
         assert_eq!(

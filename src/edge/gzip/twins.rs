@@ -1,4 +1,4 @@
-//! What outlives one answer: ready gzip twins of the origin's bodies, and which tags the origin itself sends weak.
+//! Ready gzip twins of the origin's bodies, which outlive the response that made them.
 //!
 //! Every POP of every CDN pulls the same object. A twin is found by host, target, strong entity tag and length, and is used only where the
 //! origin's bytes, all of them read, have the checksum of those that it was made from. Two bodies of one length under one strong tag are
@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use quick_cache::Weighter;
@@ -16,8 +16,6 @@ use quick_cache::sync::Cache;
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
 /// What a twin costs beside its bytes.
 const OVERHEAD_BYTES: u64 = 128;
-/// Tags that are remembered as weak.
-const WEAK_TAGS: usize = 4096;
 
 /// What came of a pull that a twin could answer: the label `result` of `edgeshim_gzip_twins_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,44 +163,6 @@ impl Draft {
     }
 }
 
-/// Entity tags that the origin was seen to send weak: their echo must not be made strong, for some origins (Rack's among them) compare
-/// texts. A tag that is forgotten costs a 304 at such an origin and nothing else.
-#[derive(Debug)]
-pub(super) struct WeakTags {
-    /// Half of each tag's hash, at the place that the other half gives.
-    seen: Box<[AtomicU32]>,
-    hasher: RandomState,
-}
-
-impl WeakTags {
-    pub(super) fn new() -> Self {
-        Self { seen: (0..WEAK_TAGS).map(|_| AtomicU32::new(0)).collect(), hasher: RandomState::new() }
-    }
-
-    /// The tag's place, and what stands there for it.
-    #[allow(clippy::cast_possible_truncation, reason = "halves of a hash")]
-    fn place(&self, opaque: &[u8]) -> (Option<&AtomicU32>, u32) {
-        let hash = self.hasher.hash_one(opaque);
-        (self.seen.get(hash as usize % WEAK_TAGS), (hash >> 32) as u32 | 1)
-    }
-
-    /// Remembers a tag.
-    pub(super) fn note(&self, opaque: &[u8]) {
-        let (place, mark) = self.place(opaque);
-        if let Some(place) = place
-            && place.load(Ordering::Relaxed) != mark
-        {
-            place.store(mark, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it is remembered.
-    pub(super) fn knows(&self, opaque: &[u8]) -> bool {
-        let (place, mark) = self.place(opaque);
-        place.is_some_and(|place| place.load(Ordering::Relaxed) == mark)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,17 +219,5 @@ mod tests {
         let second = Loan::take(&twins, 400).unwrap();
         drop((first, second));
         assert_eq!(twins.on_loan.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_weak_tag_when_noted_then_is_known() {
-        let tags = WeakTags::new();
-        assert!(!tags.knows(b"a"));
-        tags.note(b"a");
-        assert!(tags.knows(b"a") && !tags.knows(b"b"));
-        for number in 0..100_000_u32 {
-            tags.note(&number.to_le_bytes());
-        }
-        assert_eq!(tags.seen.len(), WEAK_TAGS);
     }
 }

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, request, response};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use crate::cdn::dialect::Dialect;
 use crate::cdn::known::Known;
@@ -25,6 +24,7 @@ use crate::ids::{ClassId, LocaleId, ProviderId, PullKind};
 use crate::metrics::Reason;
 use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::names::{ALLOW, CONNECTION};
+use crate::wire::received::Received;
 
 /// A request on its way to the origin.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct EdgeRequest {
     /// Method, target, version and fields.
     pub head: request::Parts,
     /// The body, still in hyper's hands.
-    pub body: Incoming,
+    pub body: Received,
 }
 
 /// What the layers learn about a request on its way in.

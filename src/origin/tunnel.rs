@@ -1,0 +1,139 @@
+//! An upgraded connection: bytes in both directions until one side ends or nothing moves for `server.tunnel_timeout`.
+//!
+//! Where one side fails, or nothing moves for too long, both connections are dropped without an orderly end, so that the client's is
+//! reset (see `serve/watched.rs`) and the cut can be seen.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::clock::Deadline;
+
+/// What an upgraded connection has carried, and what is to happen when it ends. Stands in the extensions of a 101's head.
+#[derive(Default)]
+pub struct Tunnel {
+    client: Moved,
+    origin: Moved,
+    end: Mutex<End>,
+}
+
+/// Bytes of one of the two connections.
+#[derive(Default)]
+struct Moved {
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+#[derive(Default)]
+enum End {
+    #[default]
+    Open,
+    Then(Box<dyn FnOnce(u64, u64) + Send>),
+    Over,
+}
+
+impl Tunnel {
+    /// Calls `then` once when the tunnel has ended, or now if it has, with the bytes written to the client and those read from the
+    /// origin.
+    pub fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*end, End::Over) {
+            drop(end);
+            then(self.client.written.load(Ordering::Relaxed), self.origin.read.load(Ordering::Relaxed));
+        } else {
+            *end = End::Then(Box::new(then));
+        }
+    }
+
+    /// All bytes so far: it grows while something moves.
+    fn moved(&self) -> u64 {
+        [&self.client, &self.origin]
+            .map(|side| side.read.load(Ordering::Relaxed).wrapping_add(side.written.load(Ordering::Relaxed)))
+            .iter()
+            .fold(0, |sum, bytes| sum.wrapping_add(*bytes))
+    }
+}
+
+/// Ends the tunnel when dropped, however its task ends.
+struct Ending(Arc<Tunnel>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let end = std::mem::replace(&mut *self.0.end.lock().unwrap_or_else(PoisonError::into_inner), End::Over);
+        if let End::Then(then) = end {
+            then(self.0.client.written.load(Ordering::Relaxed), self.0.origin.read.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// Carries the bytes of both sides until either ends or nothing has moved for `timeout`.
+pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgrade, timeout: Duration) {
+    let ending = Ending(tunnel);
+    let tunnel = &*ending.0;
+    let (Ok(client), Ok(origin)) = (client.await, origin.await) else { return };
+    let mut client = Side { io: TokioIo::new(client), moved: &tunnel.client };
+    let mut origin = Side { io: TokioIo::new(origin), moved: &tunnel.origin };
+    let mut copying = pin!(tokio::io::copy_bidirectional(&mut client, &mut origin));
+    let deadline = Deadline::new();
+    deadline.arm(timeout);
+    let mut before = tunnel.moved();
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = copying.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        let now = tunnel.moved();
+        if now != before {
+            before = now;
+            deadline.arm(timeout);
+        }
+        deadline.watch(cx);
+        if deadline.is_due() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await;
+    match ended {
+        Some(Ok(_)) => {}
+        Some(Err(error)) => tracing::debug!(%error, "an upgraded connection broke off"),
+        None => tracing::debug!("nothing moved on an upgraded connection for server.tunnel_timeout"),
+    }
+}
+
+/// One of the two connections, with its bytes counted.
+struct Side<'a> {
+    io: TokioIo<Upgraded>,
+    moved: &'a Moved,
+}
+
+impl AsyncRead for Side<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.moved.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Side<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.moved.written.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
