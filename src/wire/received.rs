@@ -4,6 +4,9 @@
 //! reset only after a complete response). Here such a body fails. So does one that ends before its declared Content-Length. hyper and h2
 //! themselves fail a body that goes on beyond it.
 //!
+//! An HTTP/2 body of declared length gives its last bytes away only when END_STREAM has come: else its recipient, who counts bytes, would
+//! take a body for whole that its sender went on with or took back.
+//!
 //! Cost: one comparison at the end of a body; for HTTP/2 also a pass over the trailers, whose values lose the white space at their edges.
 
 use std::error::Error;
@@ -12,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -24,6 +27,10 @@ pub struct Received {
     /// None: there is no content, whatever the head says.
     incoming: Option<Incoming>,
     is_h2: bool,
+    /// The last bytes of the declared length, while END_STREAM has not come.
+    last: Bytes,
+    /// What goes behind those.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// Why a body is not whole.
@@ -60,14 +67,14 @@ impl Received {
     /// The body of a message that came in that version.
     #[must_use]
     pub fn new(incoming: Incoming, version: Version) -> Self {
-        Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2 }
+        Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, last: Bytes::new(), trailers: None }
     }
 
     /// For a message that has no content by its nature: the response to HEAD, a 204, a 304. What its sender frames as content all the
     /// same is not read; on HTTP/2 the stream is reset.
     #[must_use]
     pub fn empty() -> Self {
-        Self { incoming: None, is_h2: false }
+        Self { incoming: None, is_h2: false, last: Bytes::new(), trailers: None }
     }
 }
 
@@ -76,28 +83,57 @@ impl Body for Received {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let is_h2 = self.is_h2;
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        Poll::Ready(match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-            Some(Ok(frame)) if is_h2 && frame.is_trailers() => Some(Ok(match frame.into_trailers() {
-                Ok(mut trailers) => {
-                    values::trim(&mut trailers);
-                    Frame::trailers(trailers)
+        let Self { incoming, is_h2, last, trailers } = &mut *self;
+        let Some(incoming) = incoming else { return Poll::Ready(None) };
+        if !*is_h2 {
+            return Poll::Ready(match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                Some(frame) => Some(frame.map_err(Broken::Transport)),
+                None => missing(incoming).map(Err),
+            });
+        }
+        loop {
+            if !last.is_empty() && incoming.is_end_stream() {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(last)))));
+            }
+            if let Some(trailers) = trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
+            }
+            let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                Some(frame) => frame.map_err(Broken::Transport)?,
+                None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
+                None => return Poll::Ready(missing(incoming).map(Err)),
+            };
+            match frame.into_data() {
+                Ok(data) if incoming.size_hint().exact() == Some(0) && !incoming.is_end_stream() => {
+                    // Nothing but empty frames may follow these.
+                    if !data.is_empty() {
+                        *last = data;
+                    }
                 }
-                Err(frame) => frame,
-            })),
-            Some(Ok(frame)) => Some(Ok(frame)),
-            Some(Err(error)) => Some(Err(Broken::Transport(error))),
-            None if is_h2 && !incoming.is_end_stream() => Some(Err(Broken::Reset)),
-            None => incoming.size_hint().exact().filter(|&left| left > 0).map(|left| Err(Broken::Short(left))),
-        })
+                Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Err(frame) => {
+                    let Ok(mut map) = frame.into_trailers() else { continue };
+                    values::trim(&mut map);
+                    *trailers = Some(Box::new(map));
+                }
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.last.is_empty() && self.trailers.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.incoming {
+            None => SizeHint::with_exact(0),
+            Some(incoming) if self.last.is_empty() => incoming.size_hint(),
+            Some(_) => SizeHint::with_exact(self.last.len() as u64),
+        }
     }
+}
+
+/// What is missing of the declared length at the end of a body.
+fn missing(incoming: &Incoming) -> Option<Broken> {
+    incoming.size_hint().exact().filter(|&left| left > 0).map(Broken::Short)
 }

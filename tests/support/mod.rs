@@ -17,6 +17,7 @@
     clippy::missing_errors_doc
 )]
 
+pub mod frames;
 pub mod h2;
 pub mod http1;
 pub mod metrics;

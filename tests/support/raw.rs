@@ -141,6 +141,12 @@ impl Raw {
         self.head(true)
     }
 
+    /// The body behind a head that [`Raw::response_head`] has read.
+    pub fn body(&mut self, head: &Response) -> http1::Body {
+        let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
+        self.reader.body(framing, MOST_BODY_BYTES)
+    }
+
     /// Some bytes as they come, framing included; empty at the end of the stream.
     pub fn more(&mut self) -> std::io::Result<Vec<u8>> {
         self.reader.inner().limit(self.timeout);
@@ -149,6 +155,19 @@ impl Raw {
         }
         let there = self.reader.pending().len();
         Ok(self.reader.rest(there).0)
+    }
+
+    /// Everything until the peer closes or resets: the bytes, and whether it was a reset. Panics when the time is up before.
+    pub fn read_to_reset(&mut self) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        loop {
+            match self.more() {
+                Ok(more) if more.is_empty() => return (bytes, false),
+                Ok(more) => bytes.extend_from_slice(&more),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return (bytes, true),
+                Err(error) => panic!("{error} after {} bytes", bytes.len()),
+            }
+        }
     }
 
     /// Everything until the peer closes, resets or the time is up.

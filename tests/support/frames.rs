@@ -1,0 +1,117 @@
+//! HTTP/2 frames by hand (RFC 9113 §4), for what hyper would not send: an origin that answers with scripted frames, and a client that
+//! writes them.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const ACK: u8 = 1;
+
+pub const NO_ERROR: u32 = 0;
+pub const INTERNAL_ERROR: u32 = 2;
+pub const CANCEL: u32 = 8;
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// One frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header block of literal fields, neither indexed nor coded (RFC 7541 §6.2.2).
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| {
+        assert!(text.len() < 127, "a length of one byte");
+        [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat()
+    };
+    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}
+
+/// HEADERS with all its fields.
+pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, flags | END_HEADERS, stream, &block(fields))
+}
+
+/// RST_STREAM.
+pub fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// Reads one frame: kind, flags, stream and payload; none at the end.
+pub fn read(stream: &mut impl Read) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let [a, b, c, kind, flags, id @ ..] = head;
+    let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+    stream.read_exact(&mut payload).ok()?;
+    Some((kind, flags, u32::from_be_bytes(id), payload))
+}
+
+type Script = Arc<dyn Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync>;
+
+/// An origin on HTTP/2 by prior knowledge: to each request head it does what the script says that was set last.
+pub struct FrameOrigin {
+    pub addr: SocketAddr,
+    script: Arc<Mutex<Option<Script>>>,
+}
+
+impl FrameOrigin {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let script: Arc<Mutex<Option<Script>>> = Arc::default();
+        let shared = Arc::clone(&script);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let script = Arc::clone(&shared);
+                std::thread::spawn(move || serve(stream, &script));
+            }
+        });
+        Self { addr, script }
+    }
+
+    /// What is done to the requests from now on. An error closes the connection.
+    pub fn does(&self, script: impl Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) {
+        *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(script));
+    }
+}
+
+fn serve(mut stream: TcpStream, script: &Mutex<Option<Script>>) -> Option<()> {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).ok()?;
+    stream.set_nodelay(true).ok()?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
+    while let Some((kind, flags, id, payload)) = read(&mut stream) {
+        match kind {
+            SETTINGS if flags & ACK == 0 => stream.write_all(&frame(SETTINGS, ACK, 0, &[])).ok()?,
+            PING if flags & ACK == 0 => stream.write_all(&frame(PING, ACK, 0, &payload)).ok()?,
+            HEADERS => {
+                let script = script.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+                script(id, &mut stream).ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+/// A client's connection on which the settings have been exchanged.
+pub fn connect(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream.write_all(PREFACE).expect("the preface is taken");
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).expect("settings are taken");
+    stream
+}

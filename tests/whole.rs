@@ -1,0 +1,1071 @@
+//! What leaves is whole or visibly cut, and holds nothing that may not leave: tables over the clients' protocols, the origin's protocol,
+//! gzip, known and unknown lengths, and methods.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use support::frames::{
+    ACK, CANCEL, DATA, END_STREAM, FrameOrigin, GOAWAY, INTERNAL_ERROR, NO_ERROR, SETTINGS, frame, head, reset,
+};
+use support::{
+    After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, frames, h2, origin, raw, temp_dir, wait_until,
+};
+
+// ---- asking --------------------------------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Http10,
+    Http11,
+    Http2,
+}
+
+const CLIENTS: [Client; 3] = [Client::Http10, Client::Http11, Client::Http2];
+
+/// A response, however it came.
+#[derive(Debug, Default)]
+struct Got {
+    /// 0: no head came.
+    status: u16,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+    trailers: Vec<(String, String)>,
+    /// The framing says that this is all.
+    whole: bool,
+}
+
+impl Got {
+    fn field(&self, name: &str) -> Option<&str> {
+        support::http1::find(&self.fields, name)
+    }
+
+    fn fields_named(&self, name: &str) -> Vec<&str> {
+        support::http1::find_all(&self.fields, name)
+    }
+
+    /// The body without its gzip, as far as it goes; true where the gzip stream has its end.
+    fn plain(&self) -> (Vec<u8>, bool) {
+        if self.field("content-encoding") != Some("gzip") {
+            return (self.body.clone(), self.whole);
+        }
+        let mut plain = Vec::new();
+        let ended = flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut plain).is_ok();
+        (plain, ended)
+    }
+}
+
+impl Client {
+    fn get(self, shim: &Shim, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
+        self.ask(shim, "GET", target, fields, at_head)
+    }
+
+    /// Asks on a connection of its own; calls `at_head` when the response's head is there.
+    fn ask(self, shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
+        match self {
+            Self::Http2 => ask_h2(shim, method, target, fields, at_head),
+            Self::Http10 => {
+                let mut client = Raw::connect(shim.addr);
+                client.send(text(method, target, "1.0", fields));
+                let Ok(head) = client.response_head() else { return Got::default() };
+                at_head();
+                let (body, was_reset) = client.read_to_reset();
+                let length = head.field("content-length").map(|length| length.parse::<usize>().expect("a number"));
+                let whole = !was_reset && (method == "HEAD" || length.is_none_or(|length| length == body.len()));
+                assert_eq!(head.field("connection"), None, "the connection's end is the response's");
+                Got { status: head.status, fields: head.fields, body, trailers: Vec::new(), whole }
+            }
+            Self::Http11 => {
+                let mut client = Raw::connect(shim.addr);
+                client.send(text(method, target, "1.1", fields));
+                let Ok(head) = client.response_head() else { return Got::default() };
+                at_head();
+                if method == "HEAD" || matches!(head.status, 204 | 304) {
+                    return Got { status: head.status, fields: head.fields, whole: true, ..Got::default() };
+                }
+                let body = client.body(&head);
+                assert!(!body.complete || body.problems.is_empty(), "{target}: {:?}", body.problems);
+                let (body, trailers, whole) = (body.data, body.trailers, body.complete);
+                Got { status: head.status, fields: head.fields, body, trailers, whole }
+            }
+        }
+    }
+}
+
+fn text(method: &str, target: &str, version: &str, fields: &[(&str, &str)]) -> String {
+    let mut text = format!("{method} {target} HTTP/{version}\r\nHost: shim.test\r\n");
+    for (name, value) in fields {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    text + "\r\n"
+}
+
+fn pairs(map: &hyper::HeaderMap) -> Vec<(String, String)> {
+    map.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
+}
+
+fn ask_h2(shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
+    h2::runtime().block_on(async {
+        let mut sender = h2::connect::<Empty<Bytes>>(shim.addr).await;
+        let mut request = hyper::Request::builder().method(method).uri(format!("http://shim.test{target}"));
+        for (name, value) in fields.iter().filter(|(name, value)| *name != "Connection" && *value != "trailers, x") {
+            request = request.header(*name, *value);
+        }
+        let sending = sender.send_request(request.body(Empty::new()).expect("a request"));
+        let Ok(response) = tokio::time::timeout(PATIENCE, sending).await.expect("a head in time") else {
+            return Got::default();
+        };
+        at_head();
+        let (head, mut body) = response.into_parts();
+        let mut got = Got { status: head.status.as_u16(), fields: pairs(&head.headers), ..Got::default() };
+        loop {
+            match tokio::time::timeout(PATIENCE, body.frame()).await.expect("a frame in time") {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => got.body.extend_from_slice(&data),
+                    Err(frame) => got.trailers = pairs(&frame.into_trailers().expect("trailers")),
+                },
+                Some(Err(_)) => return got,
+                None => {
+                    got.whole = true;
+                    return got;
+                }
+            }
+        }
+    })
+}
+
+const FAULTS: &str = "edgeshim_origin_faults_total";
+const PULLS: &str = "edgeshim_pulls_total";
+
+fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() < 0.5
+}
+
+/// Faults since `before`, once the pull has been counted.
+fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> f64 {
+    let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]) + 0.5);
+    let all = after.sum(FAULTS, &[]) - before.sum(FAULTS, &[]);
+    let named = |metrics: &Metrics| causes.iter().map(|cause| metrics.sum(FAULTS, &[("cause", cause)])).sum::<f64>();
+    assert!(near(all, named(&after) - named(before)), "{all} faults, and not all of {causes:?}");
+    all
+}
+
+/// A gate that the origin waits at until the client has the head.
+#[derive(Clone)]
+struct Gate {
+    open: Sender<()>,
+    wait: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let (open, wait) = channel();
+        Self { open, wait: Arc::new(Mutex::new(wait)) }
+    }
+
+    fn open(&self) {
+        self.open.send(()).expect("somebody waits");
+    }
+
+    fn wait(&self) {
+        let _ = self.wait.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(PATIENCE);
+    }
+}
+
+fn body_text() -> String {
+    "Once upon a time there was a body. ".repeat(40)[..1200].to_owned()
+}
+
+// ---- an HTTP/2 origin's ends ------------------------------------------------------------------------------------------------------
+
+/// How an HTTP/2 origin's body ends after its 1,200 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    EndStream,
+    EndStreamThenReset,
+    Trailers,
+    NoError,
+    Cancel,
+    InternalError,
+    GoAway,
+    Close,
+    /// END_STREAM after fewer bytes than declared.
+    Short,
+    /// More bytes than declared.
+    Beyond,
+}
+
+impl Ending {
+    const GOOD: [Self; 3] = [Self::EndStream, Self::EndStreamThenReset, Self::Trailers];
+    const CUT: [Self; 7] =
+        [Self::NoError, Self::Cancel, Self::InternalError, Self::GoAway, Self::Close, Self::Short, Self::Beyond];
+
+    fn frames(self, stream: u32) -> Vec<u8> {
+        match self {
+            Self::EndStream | Self::Short => frame(DATA, END_STREAM, stream, b""),
+            Self::EndStreamThenReset => [frame(DATA, END_STREAM, stream, b""), reset(stream, NO_ERROR)].concat(),
+            Self::Trailers => head(stream, END_STREAM, &[("x-sum", "7")]),
+            Self::NoError => reset(stream, NO_ERROR),
+            Self::Cancel => reset(stream, CANCEL),
+            Self::InternalError => reset(stream, INTERNAL_ERROR),
+            Self::GoAway => frame(GOAWAY, 0, 0, &[0; 8]),
+            Self::Close => Vec::new(),
+            Self::Beyond => frame(DATA, END_STREAM, stream, b"and a few bytes more"),
+        }
+    }
+}
+
+fn answering(origin: &FrameOrigin, ending: Ending, length: Option<&'static str>, gate: Option<Gate>) {
+    origin.does(move |stream, out: &mut TcpStream| {
+        let mut fields = vec![(":status", "200"), ("content-type", "text/html"), ("etag", "\"x\"")];
+        fields.extend(length.map(|length| ("content-length", length)));
+        let begun = [head(stream, 0, &fields), frame(DATA, 0, stream, body_text().as_bytes())].concat();
+        let end = ending.frames(stream);
+        if let Some(gate) = &gate {
+            out.write_all(&begun)?;
+            gate.wait();
+            out.write_all(&end)?;
+        } else {
+            out.write_all(&[begun, end].concat())?;
+        }
+        if matches!(ending, Ending::Close | Ending::GoAway) { Err(std::io::ErrorKind::Other.into()) } else { Ok(()) }
+    });
+}
+
+fn over_http2(origin: &FrameOrigin) -> Shim {
+    Shim::start(Shim::config(origin.addr).with("[origin]\nhttp2 = true\nretries = 0\n[gzip]\ntwins = \"0\""))
+}
+
+#[test]
+fn body_when_an_http2_origin_does_not_end_its_stream_then_it_is_cut() {
+    let origin = FrameOrigin::start();
+    let shim = over_http2(&origin);
+    for client in CLIENTS {
+        for coding in ["identity", "gzip"] {
+            for ending in Ending::CUT {
+                for length in [None, Some("1200"), Some("4000")] {
+                    for at_once in [false, true] {
+                        let length = match (ending, length) {
+                            (Ending::Short, None | Some("1200")) | (Ending::Beyond, None | Some("4000")) => continue,
+                            (_, length) => length,
+                        };
+                        let case = format!("{client:?}, {coding}, {ending:?}, {length:?}, at once: {at_once}");
+                        let gate = (!at_once).then(Gate::new);
+                        answering(&origin, ending, length, gate.clone());
+                        let before = shim.metrics();
+                        let got = client.get(&shim, "/", &[("Accept-Encoding", coding)], || {
+                            if let Some(gate) = &gate {
+                                gate.open();
+                            }
+                        });
+                        if got.status == 502 {
+                            assert!(at_once && got.whole, "{case}: {got:?}");
+                            assert_eq!(got.field("etag"), None, "{case}");
+                        } else {
+                            assert_eq!(got.status, 200, "{case}: {got:?}");
+                            assert!(!got.whole, "{case}: as if it were whole");
+                            let (plain, ended) = got.plain();
+                            assert!(!ended, "{case}: a gzip stream with its end");
+                            assert!(body_text().as_bytes().starts_with(&plain), "{case}");
+                            // The last bytes of a declared length wait for END_STREAM.
+                            let waits = length == Some("1200") || coding == "gzip";
+                            assert!(at_once || waits || plain.len() == 1200, "{case}: {}", plain.len());
+                        }
+                        // A stream that fails before its head was looked at is another cause.
+                        let causes =
+                            if got.status == 502 { &["cut", "reset", "broken_head", "closed"][..] } else { &["cut"] };
+                        assert!(near(faults_since(&shim, &before, causes), 1.0), "{case}: faults");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn body_when_an_http2_origin_ends_its_stream_then_it_is_whole() {
+    let origin = FrameOrigin::start();
+    let shim = over_http2(&origin);
+    for client in CLIENTS {
+        for coding in ["identity", "gzip"] {
+            for ending in Ending::GOOD {
+                for length in [None, Some("1200")] {
+                    for at_once in [false, true] {
+                        let case = format!("{client:?}, {coding}, {ending:?}, {length:?}, at once: {at_once}");
+                        let gate = (!at_once).then(Gate::new);
+                        answering(&origin, ending, length, gate.clone());
+                        let before = shim.metrics();
+                        let got = client.get(&shim, "/", &[("Accept-Encoding", coding)], || {
+                            if let Some(gate) = &gate {
+                                gate.open();
+                            }
+                        });
+                        assert_eq!((got.status, got.whole), (200, true), "{case}: {got:?}");
+                        assert_eq!(got.plain(), (body_text().into_bytes(), true), "{case}");
+                        let trailers = usize::from(ending == Ending::Trailers && client == Client::Http2);
+                        assert_eq!(got.trailers.len(), trailers, "{case}");
+                        assert!(near(faults_since(&shim, &before, &[]), 0.0), "{case}: faults");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn head_204_and_304_when_an_http2_origin_ends_them_late_then_they_are_whole() {
+    let origin = FrameOrigin::start();
+    let shim = over_http2(&origin);
+    for client in CLIENTS {
+        for (method, status) in [("HEAD", "200"), ("GET", "204"), ("GET", "304"), ("HEAD", "304")] {
+            for end in [0, END_STREAM] {
+                origin.does(move |stream, out| {
+                    let mut fields = vec![(":status", status), ("etag", "\"x\""), ("content-type", "text/html")];
+                    if status != "204" && end != 0 {
+                        fields.push(("content-length", "4000"));
+                    }
+                    out.write_all(&head(stream, end, &fields))?;
+                    if end == 0 { out.write_all(&frame(DATA, END_STREAM, stream, b"")) } else { Ok(()) }
+                });
+                let got = client.ask(&shim, method, "/", &[], || {});
+                let case = format!("{client:?}, {method}, {status}, {end}: {got:?}");
+                assert!(got.whole && got.status == status.parse::<u16>().expect("a status"), "{case}");
+                assert!(got.body.is_empty() && (status != "204" || got.field("content-length").is_none()), "{case}");
+            }
+        }
+    }
+    assert!(near(shim.metrics().sum(FAULTS, &[]), 0.0));
+}
+
+// ---- uploads ---------------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn upload_when_its_http2_client_resets_the_stream_then_the_origin_gets_no_end() {
+    let origin = Origin::start(origin::echo());
+    let upwards = FrameOrigin::start();
+    let shim = Shim::start(Shim::config(origin.url()));
+    for code in [NO_ERROR, CANCEL, INTERNAL_ERROR] {
+        for trial in 0..20 {
+            let before = shim.metrics();
+            let mut client = frames::connect(shim.addr);
+            let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "shim.test")];
+            let pieces = [head(1, 0, &fields), frame(DATA, 0, 1, b"half of an order"), reset(1, code)];
+            if trial % 2 == 0 {
+                client.write_all(&pieces.concat()).expect("it is taken");
+            } else {
+                client.write_all(&pieces[..2].concat()).expect("it is taken");
+                // So far the upload goes on; then it is taken back.
+                assert!(wait_until(PATIENCE, || origin.connections() > 0));
+                client.write_all(&pieces[2]).expect("it is taken");
+            }
+            shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]) + 0.5);
+        }
+    }
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "uploads are left open");
+    assert!(origin.requests().iter().all(|request| !request.complete), "the origin was told that half is all");
+    drop(upwards);
+}
+
+// ---- HTTP/1.0 ---------------------------------------------------------------------------------------------------------------------
+
+/// An HTTP/1.1 origin whose target says how its body breaks off: `/FRAMING/END`.
+fn breaking(gate: Gate) -> Origin {
+    Origin::start(move |request, conn| {
+        let (framing, end) = request.target[1..].split_once('/').expect("framing and end");
+        let body = body_text();
+        let mut message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n".to_vec();
+        let whole = end == "whole";
+        match framing {
+            "length" => {
+                let declared = if whole { 1200 } else { 9000 };
+                message.extend_from_slice(format!("Content-Length: {declared}\r\n\r\n{body}").as_bytes());
+            }
+            "chunked" => {
+                message.extend_from_slice(format!("Transfer-Encoding: chunked\r\n\r\n4b0\r\n{body}\r\n").as_bytes());
+            }
+            "close" => message.extend_from_slice(format!("Connection: close\r\n\r\n{body}").as_bytes()),
+            other => panic!("{other}"),
+        }
+        let _ = conn.write_all(&message);
+        if !end.ends_with("at-once") && !whole {
+            gate.wait();
+        }
+        match (framing, end) {
+            ("chunked", "whole") => {
+                let _ = conn.write_all(b"0\r\n\r\n");
+                return After::Keep;
+            }
+            ("length", "whole") => return After::Keep,
+            (_, "reset" | "reset-at-once") => conn.reset_at_close(),
+            (_, "junk") => {
+                let _ = conn.write_all(b"nonsense\r\n");
+            }
+            _ => {}
+        }
+        After::Close
+    })
+}
+
+#[test]
+fn http10_response_when_the_body_breaks_off_then_it_is_reset() {
+    let gate = Gate::new();
+    let origin = breaking(gate.clone());
+    let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
+    for coding in ["identity", "gzip"] {
+        for connection in [None, Some("keep-alive")] {
+            for target in
+                ["/chunked/fin", "/chunked/reset", "/chunked/junk", "/length/fin", "/length/reset", "/close/reset"]
+            {
+                let case = format!("{target}, {coding}, {connection:?}");
+                let mut fields = vec![("Accept-Encoding", coding)];
+                fields.extend(connection.map(|connection| ("Connection", connection)));
+                let mut client = Raw::connect(shim.addr);
+                client.send(text("GET", target, "1.0", &fields));
+                let head = client.response_head().expect("a head");
+                assert_eq!(head.status, 200, "{case}");
+                gate.open();
+                let (body, was_reset) = client.read_to_reset();
+                if let Some(length) = head.field("content-length") {
+                    assert!(body.len() < length.parse().expect("a number"), "{case}");
+                    assert!(head.field("content-encoding").is_none(), "{case}");
+                } else {
+                    assert!(was_reset, "{case}: an orderly end after {} bytes", body.len());
+                    assert_eq!(head.field("connection"), None, "{case}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn http10_response_when_the_body_is_whole_then_it_ends_in_good_order() {
+    let gate = Gate::new();
+    let origin = breaking(gate);
+    let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
+    for coding in ["identity", "gzip"] {
+        for target in ["/chunked/whole", "/length/whole", "/close/whole"] {
+            for connection in [None, Some("keep-alive")] {
+                let case = format!("{target}, {coding}, {connection:?}");
+                let mut fields = vec![("Accept-Encoding", coding)];
+                fields.extend(connection.map(|connection| ("Connection", connection)));
+                let mut client = Raw::connect(shim.addr);
+                client.send(text("GET", target, "1.0", &fields));
+                let head = client.response_head().expect("a head");
+                let kept = head.field("connection").is_some();
+                assert_eq!(kept, connection.is_some() && head.field("content-length").is_some(), "{case}: {head:?}");
+                if kept {
+                    // Its end is its length: another request follows.
+                    let body = client.body(&head);
+                    assert!(body.complete, "{case}");
+                    client.send(text("GET", "/length/whole", "1.0", &[]));
+                    assert!(client.response().expect("the next one").complete, "{case}");
+                    continue;
+                }
+                let (body, was_reset) = client.read_to_reset();
+                assert!(!was_reset, "{case}: reset");
+                let got = Got { status: 200, fields: head.fields, body, trailers: Vec::new(), whole: true };
+                assert_eq!(got.plain(), (body_text().into_bytes(), true), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn http10_response_when_it_is_cut_on_a_unix_socket_then_its_connection_stays_until_the_client_goes() {
+    let gate = Gate::new();
+    let origin = breaking(gate.clone());
+    let folder = temp_dir();
+    let path = folder.join("shim.sock");
+    let listen = format!("[server]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]", path.display());
+    let shim = Shim::start(Shim::config(origin.url()).with(&listen));
+    let mut client = Raw::connect_unix(&path).patient(Duration::from_millis(500));
+    client.send(text("GET", "/chunked/fin", "1.0", &[]));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    gate.open();
+    assert_eq!(client.more().expect("the beginning").len(), 1200);
+    assert_eq!(client.end(), raw::End::Open, "an end that looks like the body's");
+    let open = |metrics: &Metrics| metrics.sum("edgeshim_connections", &[]);
+    assert!(open(&shim.metrics()) > 0.5);
+    drop(client);
+    shim.wait_metrics(|metrics| open(metrics) < 0.5);
+    // A body that is whole ends in good order there too.
+    let mut client = Raw::connect_unix(&path);
+    client.send(text("GET", "/chunked/whole", "1.0", &[]));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    let (body, was_reset) = client.read_to_reset();
+    assert_eq!((body.len(), was_reset), (1200, false));
+}
+
+#[test]
+fn http10_response_when_its_client_does_not_read_on_then_it_is_reset_too() {
+    let origin = Origin::start(origin::endless(&[b'x'; 4096]));
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
+    let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(20));
+    client.send(text("GET", "/", "1.0", &[]));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    shim.wait_metrics(|metrics| metrics.sum(PULLS, &[("code", "499")]) > 0.5);
+    let (_, was_reset) = client.read_to_reset();
+    assert!(was_reset, "an orderly end of an endless body");
+}
+
+#[test]
+fn http10_response_when_the_process_is_killed_then_it_is_reset() {
+    let gate = Gate::new();
+    let origin = breaking(gate);
+    let shim = Shim::start(Shim::config(origin.url()));
+    let mut client = Raw::connect(shim.addr);
+    client.send(text("GET", "/chunked/fin", "1.0", &[]));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert_eq!(client.more().expect("the beginning").len(), 1200);
+    // SIGKILL, and gone.
+    drop(shim);
+    let (_, was_reset) = client.read_to_reset();
+    assert!(was_reset, "an orderly end");
+}
+
+// ---- what fails before anything was sent -------------------------------------------------------------------------------------------
+
+#[test]
+fn response_when_its_body_fails_at_once_then_the_page_comes_in_its_place() {
+    let origin = Origin::start(|request, conn| {
+        let fields = "Content-Type: text/html\r\nETag: \"x\"\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n";
+        let chunk = if request.target == "/size" { "zz\r\n" } else { "ffffffffffffffffff\r\n" };
+        let _ = conn.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n{chunk}").as_bytes());
+        After::Close
+    });
+    let shim = Shim::start(Shim::config(origin.url()).with("[access_log]\noutput = \"stdout\""));
+    for client in CLIENTS {
+        for coding in ["identity", "gzip"] {
+            for target in ["/size", "/overflow"] {
+                let before = shim.metrics();
+                let got = client.get(&shim, target, &[("Accept-Encoding", coding)], || {});
+                let case = format!("{client:?}, {coding}, {target}: {got:?}");
+                assert_eq!((got.status, got.whole), (502, true), "{case}");
+                assert_eq!(got.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"), "{case}");
+                assert_eq!((got.field("etag"), got.field("set-cookie")), (None, None), "{case}");
+                assert_eq!(got.field("cache-control"), Some("no-store"), "{case}");
+                assert!(near(faults_since(&shim, &before, &["cut"]), 1.0), "{case}");
+            }
+        }
+    }
+    assert!(wait_until(PATIENCE, || shim.stdout().lines().count() == 12));
+    for line in shim.stdout().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        assert_eq!(
+            (&line["status"], &line["origin_status"], &line["cause"]),
+            (&502.into(), &200.into(), &"cut".into())
+        );
+    }
+}
+
+#[test]
+fn response_when_its_second_chunk_fails_at_once_then_what_came_before_is_sent() {
+    let origin = Origin::start(|_, conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n");
+        After::Close
+    });
+    let shim = Shim::start(Shim::config(origin.url()));
+    for client in CLIENTS {
+        for _ in 0..20 {
+            let got = client.get(&shim, "/", &[], || {});
+            assert_eq!((got.status, got.whole), (200, false), "{client:?}: {got:?}");
+        }
+    }
+}
+
+// ---- Content-Length ------------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn content_length_when_given_as_a_list_then_one_number_goes_on_or_502() {
+    let origin = Origin::start(|request, conn| {
+        let (status, length) = request.target[1..].split_once('/').expect("status and length");
+        let length = length.replace('_', " ").replace('|', "\r\nContent-Length: ");
+        let body = if request.method == "HEAD" || matches!(status, "204" | "304") { "" } else { "ab" };
+        let head = format!("HTTP/1.1 {status} \r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{body}");
+        let _ = conn.write_all(head.as_bytes());
+        After::Keep
+    });
+    let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\nmin_bytes = 0"));
+    for client in CLIENTS {
+        for (length, valid) in [
+            ("2,_2", true),
+            ("2,2,_2", true),
+            ("2|2", true),
+            ("2,_2|2", true),
+            ("002", true),
+            ("2,_002", true),
+            ("2,_3", false),
+            ("2|3", false),
+            ("2,_x", false),
+            ("2,", false),
+            (",2", false),
+            ("2;2", false),
+            ("99999999999999999999", false),
+        ] {
+            for (method, status) in [("GET", 200), ("HEAD", 200), ("GET", 304), ("GET", 204)] {
+                for coding in ["identity", "gzip"] {
+                    let target = format!("/{status}/{length}");
+                    let got = client.ask(&shim, method, &target, &[("Accept-Encoding", coding)], || {});
+                    let case = format!("{client:?}, {method} {target}, {coding}: {got:?}");
+                    if !valid {
+                        assert_eq!((got.status, got.whole), (502, true), "{case}");
+                        continue;
+                    }
+                    assert_eq!((got.status, got.whole), (status, true), "{case}");
+                    let told = got.fields_named("content-length");
+                    match (method, status, coding) {
+                        ("GET", 200, "identity") => assert_eq!(told, ["2"], "{case}"),
+                        ("GET", 200, _) => assert_eq!(got.plain().0, b"ab", "{case}"),
+                        (_, 204, _) => assert!(told.is_empty(), "{case}"),
+                        ("HEAD", 200, "identity") => assert_eq!(told, ["2"], "{case}"),
+                        _ => assert!(told.is_empty() || told == ["2"], "{case}"),
+                    }
+                }
+            }
+        }
+    }
+    // Over HTTP/2 no list is valid: h2 refuses it.
+    let origin = FrameOrigin::start();
+    let shim = over_http2(&origin);
+    for lengths in [&["2, 2"][..], &["2", "3"], &["2", "2"]] {
+        let is_valid = lengths == ["2", "2"];
+        let lengths: Vec<&'static str> = lengths.to_vec();
+        origin.does(move |stream, out| {
+            let mut fields = vec![(":status", "200")];
+            fields.extend(lengths.iter().map(|length| ("content-length", *length)));
+            out.write_all(&[head(stream, 0, &fields), frame(DATA, END_STREAM, stream, b"ab")].concat())
+        });
+        for client in CLIENTS {
+            let got = client.get(&shim, "/", &[], || {});
+            assert_eq!((got.status, got.whole), (if is_valid { 200 } else { 502 }, true), "{client:?}: {got:?}");
+            assert!(!is_valid || got.fields_named("content-length") == ["2"], "{client:?}: {got:?}");
+        }
+    }
+}
+
+// ---- trailers --------------------------------------------------------------------------------------------------------------------------
+
+/// Fields that only a head may hold.
+const OF_HEAD: [&str; 34] = [
+    "Keep-Alive",
+    "Connection",
+    "Proxy-Connection",
+    "Transfer-Encoding",
+    "Upgrade",
+    "TE",
+    "Content-Length",
+    "Trailer",
+    "Host",
+    "Max-Forwards",
+    "Authorization",
+    "Cookie",
+    "Set-Cookie",
+    "Cache-Control",
+    "Expires",
+    "Age",
+    "Vary",
+    "ETag",
+    "Surrogate-Control",
+    "CDN-Cache-Control",
+    "Edge-Control",
+    "Surrogate-Key",
+    "Cache-Tag",
+    "Content-Type",
+    "Content-Encoding",
+    "Content-Range",
+    "Content-Disposition",
+    "Location",
+    "Retry-After",
+    "Strict-Transport-Security",
+    "X-CDN-Provider",
+    "X-Forwarded-For",
+    "Forwarded",
+    "Via",
+];
+
+#[test]
+fn trailers_of_a_response_when_they_hold_fields_of_a_head_then_those_are_dropped_and_the_body_ends() {
+    let http1 = Origin::start(|request, conn| {
+        let name = &request.target[1..];
+        let mut message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let body = body_text();
+        message.extend_from_slice(format!("4b0\r\n{body}\r\n0\r\n{name}: timeout=5\r\n").as_bytes());
+        if request.field("x-more").is_some() {
+            message.extend_from_slice(b"X-Sum: 7\r\n");
+        }
+        message.extend_from_slice(b"\r\n");
+        let _ = conn.write_all(&message);
+        After::Keep
+    });
+    let shim = Shim::start(Shim::config(http1.url()).with("[gzip]\ntwins = \"0\""));
+    for client in [Client::Http11, Client::Http2] {
+        for coding in ["identity", "gzip"] {
+            for name in OF_HEAD {
+                for more in [false, true] {
+                    let mut fields = vec![("Accept-Encoding", coding), ("TE", "trailers"), ("Connection", "te")];
+                    if more {
+                        fields.push(("X-More", "1"));
+                    }
+                    let got = client.get(&shim, &format!("/{name}"), &fields, || {});
+                    let case = format!("{client:?}, {coding}, {name}, {more}: {got:?}");
+                    assert_eq!((got.status, got.whole), (200, true), "{case}");
+                    assert_eq!(got.plain(), (body_text().into_bytes(), true), "{case}");
+                    let sum = vec![("x-sum".to_owned(), "7".to_owned())];
+                    assert_eq!(got.trailers, if more { sum } else { Vec::new() }, "{case}");
+                }
+            }
+        }
+    }
+    assert!(near(shim.metrics().sum(FAULTS, &[]), 0.0));
+}
+
+#[test]
+fn trailers_when_not_announced_then_pass_to_clients_that_take_them() {
+    let origin = Origin::start(|request, conn| {
+        let trailers: Vec<_> = [("X-Sum", "7"), ("Server-Timing", "db;dur=3"), ("X-Sum", "8")].to_vec();
+        let announced = request.target == "/announced";
+        let large = vec![b'x'; if request.target == "/large" { 3 << 20 } else { 5 }];
+        let fields: &[_] = if announced { &[("Trailer", "X-Sum")] } else { &[] };
+        origin::chunked(fields, &[&large], &trailers)(request, conn)
+    });
+    let shim = Shim::start(Shim::config(origin.url()));
+    let wanted = [("x-sum", "7"), ("x-sum", "8"), ("server-timing", "db;dur=3")];
+    let mut sorted: Vec<_> = wanted.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    sorted.sort();
+    for target in ["/", "/announced", "/large"] {
+        for client in [Client::Http11, Client::Http2] {
+            let mut got = client.get(&shim, target, &[("TE", "trailers"), ("Connection", "te")], || {});
+            got.trailers.sort();
+            assert!(got.whole && got.trailers == sorted, "{client:?}, {target}: {:?}, {}", got.trailers, got.whole);
+        }
+        // Nobody gets them on HTTP/1.1 who did not ask.
+        let got = Client::Http11.get(&shim, target, &[], || {});
+        assert!(got.whole && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
+    }
+    // One connection, request after request, and a client that reads late.
+    let mut client = Raw::connect(shim.addr);
+    for target in ["/", "/large", "/", "/announced", "/large"] {
+        client.send(text("GET", target, "1.1", &[("TE", "trailers"), ("Connection", "te")]));
+        if target == "/large" {
+            let before = origin.bytes_written();
+            wait_until(Duration::from_millis(300), || origin.bytes_written() > before + (4 << 20));
+        }
+        let response = client.response().expect("a response");
+        assert!(response.complete && response.trailers.len() == 3, "{target}: {:?}", response.trailers);
+    }
+    // Two requests in one write.
+    let both = text("GET", "/", "1.1", &[("TE", "trailers"), ("Connection", "te")]).repeat(2);
+    client.send(both);
+    for _ in 0..2 {
+        let response = client.response().expect("a response");
+        assert!(response.complete && response.trailers.len() == 3 && response.body == b"xxxxx", "{response:?}");
+    }
+}
+
+#[test]
+fn trailers_of_a_request_when_they_hold_fields_of_a_head_then_those_are_dropped() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()));
+    for name in OF_HEAD {
+        let mut client = Raw::connect(shim.addr);
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum, {name}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{name}: x\r\nX-Sum: 7\r\n\r\n"
+        ));
+        let response = client.response().expect("a response");
+        assert_eq!((response.status, response.complete), (200, true), "{name}: {response:?}");
+        let seen = origin.last();
+        assert_eq!((seen.trailers.len(), seen.complete), (1, true), "{name}: {:?}", seen.trailers);
+    }
+}
+
+// ---- white space in HTTP/2 --------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn values_from_http2_when_white_space_is_at_their_edges_then_it_is_stripped() {
+    const ODD: [(&str, &str); 5] = [("x-a", "b\t"), ("x-b", " c"), ("x-c", " \t d e\t"), ("x-d", "\t"), ("x-e", "f")];
+    const CLEAN: [(&str, &str); 5] = [("x-a", "b"), ("x-b", "c"), ("x-c", "d e"), ("x-d", ""), ("x-e", "f")];
+    let http1 = Origin::start(origin::echo());
+    let shim = Shim::start(
+        Shim::config(http1.url())
+            .with("[[provider]]\nname = \"fastly\"\nverify.secret = { header = \"X-Secret\", values = [\"s3cret\"] }"),
+    );
+    let fields: Vec<_> = ODD.into_iter().chain([("x-cdn-provider", " fastly "), ("x-secret", "\ts3cret ")]).collect();
+    let got = Client::Http2.get(&shim, "/", &fields, || {});
+    assert_eq!(got.status, 200, "{got:?}");
+    let seen = http1.last();
+    for (name, value) in CLEAN {
+        assert_eq!(seen.field(name), Some(value), "{name}");
+    }
+    assert_eq!(seen.field("x-cdn-provider"), Some("fastly"), "a claim and its proof are read without it");
+
+    let http2 = FrameOrigin::start();
+    let shim = over_http2(&http2);
+    http2.does(move |stream, out| {
+        let mut fields = vec![(":status", "200"), ("cache-control", " max-age=5 ")];
+        fields.extend(ODD);
+        let trailers = [("x-sum", " 7 ")];
+        out.write_all(
+            &[head(stream, 0, &fields), frame(DATA, 0, stream, b"hi"), head(stream, END_STREAM, &trailers)].concat(),
+        )
+    });
+    for client in [Client::Http11, Client::Http2] {
+        let got = client.get(&shim, "/", &[("TE", "trailers"), ("Connection", "te")], || {});
+        for (name, value) in CLEAN.into_iter().chain([("cache-control", "max-age=5")]) {
+            assert_eq!(got.field(name), Some(value), "{client:?}, {name}: {got:?}");
+        }
+        assert_eq!(got.trailers, [("x-sum".to_owned(), "7".to_owned())], "{client:?}");
+    }
+}
+
+// ---- heads ------------------------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn reason_when_the_status_is_unknown_then_it_is_empty_or_the_origins() {
+    let origin = Origin::start(|request, conn| {
+        let _ = conn.write_all(
+            format!("HTTP/1.1 {}\r\nContent-Length: 0\r\n\r\n", request.target[1..].replace('_', " ")).as_bytes(),
+        );
+        After::Keep
+    });
+    let config = |mode: &str| format!("[[class]]\nname = \"all\"\npath = [\"*\"]\nwhoopsie = \"{mode}\"");
+    for mode in ["never", "auto"] {
+        let shim = Shim::start(Shim::config(origin.url()).with(&config(mode)));
+        for (target, never) in
+            [("/520_", "520 "), ("/530_Origin", "530 Origin"), ("/599_", "599 "), ("/200_", "200 "), ("/299_", "299 ")]
+        {
+            for version in ["1.0", "1.1"] {
+                let mut client = Raw::connect(shim.addr);
+                client.send(text("GET", target, version, &[]));
+                let line = client.response_head().expect("a head").line;
+                let replaced = mode == "auto" && target.starts_with("/5");
+                let wanted = if replaced { format!("{} ", &target[1..4]) } else { never.to_owned() };
+                assert_eq!(line, format!("HTTP/{version} {wanted}"), "{mode}");
+            }
+        }
+    }
+}
+
+#[test]
+fn post_when_it_has_no_body_then_an_http11_origin_gets_content_length_0() {
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()));
+    for (method, wanted) in
+        [("POST", Some("0")), ("PUT", Some("0")), ("PATCH", Some("0")), ("GET", None), ("DELETE", None)]
+    {
+        for client in CLIENTS {
+            let got = client.ask(&shim, method, "/", &[("Connection", "close")], || {});
+            assert_eq!(got.status, 200, "{client:?}, {method}: {got:?}");
+            let seen = origin.last();
+            assert_eq!(
+                (seen.field("content-length"), seen.field("transfer-encoding")),
+                (wanted, None),
+                "{client:?}, {method}"
+            );
+        }
+    }
+}
+
+#[test]
+fn heads_of_the_origin_when_beyond_the_configured_limits_then_502_says_so() {
+    let fields = |count: usize, bytes: usize| -> Vec<(String, String)> {
+        (0..count).map(|number| (format!("x-{number:04}"), "v".repeat(bytes))).collect()
+    };
+    let http1 = Origin::start(move |request, conn| {
+        let (count, bytes) = request.target[1..].split_once('x').expect("count and bytes");
+        let fields = fields(count.parse().expect("a number"), bytes.parse().expect("a number"));
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        origin::answer(request, conn, 200, &fields, b"ok")
+    });
+    for (limits, cases) in [
+        ("", &[("/110x5", 200), ("/127x5", 200), ("/128x5", 502), ("/90x600", 200), ("/90x900", 502)][..]),
+        ("max_headers = 20", &[("/19x5", 200), ("/20x5", 502)]),
+        ("max_headers = 500\nmax_header_bytes = \"256KiB\"", &[("/400x5", 200), ("/100x2000", 200), ("/501x5", 502)]),
+        ("max_header_bytes = \"8KiB\"", &[("/20x300", 200), ("/20x600", 502)]),
+    ] {
+        let shim = Shim::start(Shim::config(http1.url()).with(&format!("[server]\n{limits}")));
+        for (target, status) in cases {
+            let got = Client::Http11.get(&shim, target, &[], || {});
+            assert_eq!((got.status, got.whole), (*status, true), "{limits} {target}: {:?}", got.fields.len());
+            if *status == 502 {
+                let wanted = "edgeshim; error=http_response_header_section_size";
+                assert_eq!(got.field("proxy-status"), Some(wanted), "{limits} {target}");
+            }
+        }
+        let refused = cases.iter().filter(|(_, status)| *status == 502).count();
+        let counted = shim.metrics().sum(FAULTS, &[("cause", "broken_head")]);
+        assert!(near(counted, f64::from(u32::try_from(refused).expect("few"))), "{limits}: {counted}");
+    }
+    let http2 = FrameOrigin::start();
+    for (limits, count, bytes, status) in [
+        ("", 110, 5, 200),
+        ("", 129, 5, 502),
+        ("max_headers = 20", 21, 5, 502),
+        ("max_header_bytes = \"4KiB\"", 40, 90, 502),
+    ] {
+        let config = format!("[origin]\nhttp2 = true\n[server]\n{limits}");
+        let shim = Shim::start(Shim::config(http2.addr).with(&config));
+        http2.does(move |stream, out| {
+            let own = fields(count, bytes);
+            let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let all: Vec<_> = [(":status", "200")].into_iter().chain(own).collect();
+            out.write_all(&head(stream, END_STREAM, &all))
+        });
+        let got = Client::Http2.get(&shim, "/", &[], || {});
+        assert_eq!(got.status, status, "{limits} {count}: {got:?}");
+        if status == 502 {
+            assert_eq!(
+                got.field("proxy-status"),
+                Some("edgeshim; error=http_response_header_section_size"),
+                "{limits}"
+            );
+        }
+    }
+}
+
+#[test]
+fn odd_heads_when_the_origin_sends_them_then_nothing_odd_goes_on() {
+    let origin = Origin::start(|request, conn| {
+        let message = match request.target.as_str() {
+            "/cookie-304" => "HTTP/1.1 304 \r\nETag: \"x\"\r\nSet-Cookie: a=b\r\nCache-Control: max-age=60\r\n\r\n",
+            "/length-204" => "HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",
+            "/early" => {
+                "HTTP/1.1 103 \r\nContent-Length: 5\r\nLink: </a>\r\n\r\nHTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok"
+            }
+            "/early-coded" => {
+                "HTTP/1.1 103 \r\nTransfer-Encoding: chunked\r\n\r\nHTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok"
+            }
+            _ => "HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",
+        };
+        let _ = conn.write_all(message.as_bytes());
+        After::Keep
+    });
+    let config = "[[class]]\nname = \"all\"\npath = [\"*\"]\ncache = { mode = \"default\", ttl = \"60s\" }";
+    let shim = Shim::start(Shim::config(origin.url()).with(config));
+    for client in CLIENTS {
+        let got = client.get(&shim, "/cookie-304", &[("If-None-Match", "\"x\"")], || {});
+        assert_eq!(
+            (got.status, got.whole, got.field("cache-control")),
+            (304, true, Some("private")),
+            "{client:?}: {got:?}"
+        );
+        let got = client.get(&shim, "/length-204", &[], || {});
+        assert_eq!((got.status, got.field("content-length"), got.whole), (204, None, true), "{client:?}: {got:?}");
+        for target in ["/early", "/early-coded", "/"] {
+            let got = client.get(&shim, target, &[], || {});
+            assert_eq!(
+                (got.status, got.body.as_slice(), got.whole),
+                (200, &b"ok"[..], true),
+                "{client:?}, {target}: {got:?}"
+            );
+            assert_eq!(got.field("link"), None, "{client:?}");
+        }
+    }
+    let refused = raw::exchange(shim.addr, "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n");
+    assert_eq!(
+        (refused.status, refused.field("content-length"), refused.complete),
+        (405, Some("0"), true),
+        "{refused:?}"
+    );
+}
+
+// ---- upgraded connections ----------------------------------------------------------------------------------------------------------------
+
+/// Agrees to an upgrade; then does what its target says.
+fn upgrading(request: &Request, conn: &mut Conn) -> After {
+    let _ = conn.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello");
+    let mut some = [0; 64];
+    match request.target.as_str() {
+        "/reset" => {
+            let _ = conn.read(&mut some);
+            conn.reset_at_close();
+        }
+        "/close" => {
+            let _ = conn.read(&mut some);
+        }
+        _ => {
+            while let Ok(read) = conn.read(&mut some) {
+                if read == 0 || conn.write_all(&some[..read]).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    After::Close
+}
+
+fn upgraded(shim: &Shim, target: &str) -> Raw {
+    let mut client = Raw::connect(shim.addr);
+    client.send(text("GET", target, "1.1", &[("Connection", "upgrade"), ("Upgrade", "echo")]));
+    assert_eq!(client.response_head().expect("a head").status, 101);
+    let mut said = Vec::new();
+    while said.len() < 5 {
+        said.extend(client.more().expect("hello"));
+    }
+    assert_eq!(said, b"hello");
+    client
+}
+
+#[test]
+fn upgraded_connection_when_nothing_moves_then_it_ends_and_is_logged_with_its_bytes_and_time() {
+    let origin = Origin::start(upgrading);
+    let config = "[server]\ntunnel_timeout = \"600ms\"\n[access_log]\noutput = \"stdout\"";
+    let shim = Shim::start(Shim::config(origin.url()).with(config));
+    let mut client = upgraded(&shim, "/");
+    for round in 0..6 {
+        // Three times as long as the timeout, but never silent for so long.
+        std::thread::sleep(Duration::from_millis(250));
+        client.send(format!("ping{round}"));
+        assert_eq!(client.more().expect("an echo").len(), 5, "round {round}");
+    }
+    assert_eq!(shim.stdout(), "", "no line before its end");
+    assert!(near(shim.metrics().sum("edgeshim_in_flight", &[]), 1.0));
+    let (_, was_reset) = client.read_to_reset();
+    assert!(was_reset, "a cut that can be seen");
+    assert!(wait_until(PATIENCE, || shim.stdout().lines().count() == 1));
+    let line: serde_json::Value = serde_json::from_str(&shim.stdout()).expect("one line");
+    assert_eq!(
+        (&line["status"], &line["bytes"], &line["origin_bytes"]),
+        (&101.into(), &35.into(), &35.into()),
+        "{line}"
+    );
+    assert!(line["total_ms"].as_f64().expect("a time") > 1500.0, "{line}");
+    let metrics = shim.metrics();
+    assert!(
+        near(metrics.sum(PULLS, &[("code", "101")]), 1.0) && near(metrics.sum("edgeshim_pull_bytes_total", &[]), 35.0)
+    );
+    assert!(near(metrics.sum("edgeshim_in_flight", &[]), 0.0));
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0));
+}
+
+#[test]
+fn upgraded_connection_when_one_side_ends_then_the_other_ends_alike() {
+    let origin = Origin::start(upgrading);
+    let shim = Shim::start(Shim::config(origin.url()));
+    for (target, reset) in [("/close", false), ("/reset", true)] {
+        let mut client = upgraded(&shim, target);
+        client.send("bye");
+        assert_eq!(client.read_to_reset(), (Vec::new(), reset), "{target}");
+    }
+    let client = upgraded(&shim, "/");
+    client.reset();
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0));
+    shim.wait_metrics(|metrics| near(metrics.sum(PULLS, &[("code", "101")]), 3.0));
+}
+
+#[test]
+fn settings_when_a_raw_client_connects_then_are_acknowledged() {
+    // The harness itself: what its frames say is understood.
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(Shim::config(origin.url()));
+    let mut client = frames::connect(shim.addr);
+    let acknowledged = std::iter::from_fn(|| frames::read(&mut client))
+        .take(5)
+        .any(|(kind, flags, ..)| kind == SETTINGS && flags == ACK);
+    assert!(acknowledged);
+}
