@@ -545,3 +545,25 @@ fn origin_connection_when_a_small_503_is_replaced_then_is_kept() {
     }
     assert_eq!(origin.count(), 500);
 }
+
+#[test]
+fn weights_when_without_the_leading_zero_then_read_in_every_field() {
+    let origin = obedient();
+    let shim = shim(&origin, "");
+    let fetch = |accept, languages, codings| {
+        let fields =
+            [("X-Status", "503"), ("Accept", accept), ("Accept-Language", languages), ("Accept-Encoding", codings)];
+        let answer = raw::fetch(shim.addr, "/", &fields);
+        let field = |name| answer.field(name).unwrap_or_default().to_owned();
+        (field("content-language"), field("content-type"), field("content-encoding"))
+    };
+    let html = "text/html; charset=utf-8".to_owned();
+    let json = "application/problem+json".to_owned();
+    let first = fetch("text/html;q=.9, application/json;q=.5", "fr;q=.9,en;q=.5", "gzip;q=.5, identity;q=.4");
+    assert_eq!(first, ("fr".to_owned(), html.clone(), "gzip".to_owned()));
+    let second = fetch("text/html;q=.5, */*;q=.1", "fr;q=.5,en;q=.9", "gzip;q=.4, identity;q=.5");
+    assert_eq!(second, ("en".to_owned(), html.clone(), String::new()));
+    let third = fetch("text/html;q=.25, */*;q=.1", "fr;q=.0,de;q=.001", "gzip;q=.0");
+    assert_eq!(third, ("de".to_owned(), html, String::new()));
+    assert_eq!(fetch("text/html;q=.5, application/json;q=.9", "fr", "gzip").1, json);
+}

@@ -1,7 +1,7 @@
 //! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, §12.5).
 //!
-//! A weight has at most three decimals and lies between 0 and 1. A member whose weight is anything else is ignored as a
-//! whole: guessing what was meant could turn a refusal into a wish. Weights are kept in thousandths. Everything is one
+//! A weight has at most three decimals and lies between 0 and 1; `.5` without the leading zero, which some clients write, is `0.5`. A
+//! member whose weight is anything else is ignored as a whole: guessing what was meant could turn a refusal into a wish. Weights are kept in thousandths. Everything is one
 //! pass over the field without allocation.
 
 use http::header::HeaderMap;
@@ -218,9 +218,11 @@ fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     (value, weight)
 }
 
-/// `qvalue` of RFC 9110 §12.4.2: "0" or "1", then at most a point and three digits, which after a 1 are zeros.
+/// `qvalue` of RFC 9110 §12.4.2: "0" or "1", then at most a point and three digits, which after a 1 are zeros. The "0" may be missing where
+/// digits follow the point.
 fn thousandths(digits: &[u8]) -> Option<u16> {
     let (whole, decimals) = match digits {
+        [b'.', decimals @ ..] if (1..=3).contains(&decimals.len()) => (&b'0', decimals),
         [whole] | [whole, b'.'] => (whole, &[][..]),
         [whole, b'.', decimals @ ..] if decimals.len() <= 3 => (whole, decimals),
         _ => return None,
@@ -443,10 +445,15 @@ mod tests {
             ("0.05", 50),
             ("0.123", 123),
             ("1.000", 1000),
+            (".5", 500),
+            (".05", 50),
+            (".123", 123),
+            (".0", 0),
+            (".000", 0),
         ] {
             assert_eq!(thousandths(text.as_bytes()), Some(wanted), "{text}");
         }
-        for text in ["", ".5", "2", "1.1", "0.1234", "0,5", "+1", "1e0", "00", "0.x", "0..1"] {
+        for text in ["", ".", ".1234", ".x", "..5", "2", "1.1", "0.1234", "0,5", "+1", "1e0", "00", "0.x", "0..1"] {
             assert_eq!(thousandths(text.as_bytes()), None, "{text}");
         }
     }
@@ -456,6 +463,9 @@ mod tests {
         fn every_weight_of_three_decimals_is_read(weight in 0_u16..=1000) {
             let text = format!("{}.{:03}", weight / 1000, weight % 1000);
             prop_assert_eq!(thousandths(text.as_bytes()), Some(weight));
+            if weight < 1000 {
+                prop_assert_eq!(thousandths(&text.as_bytes()[1..]), Some(weight), "without the leading zero");
+            }
         }
 
         #[test]

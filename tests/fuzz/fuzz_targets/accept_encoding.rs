@@ -64,6 +64,7 @@ fn weight(text: &str) -> Option<f64> {
     let digits = decimals.len() <= 3 && decimals.chars().all(|c| c.is_ascii_digit());
     let zeros = decimals.chars().all(|c| c == '0');
     match whole {
+        "" if digits && !decimals.is_empty() => format!("0.{decimals}0").parse().ok(),
         "0" if digits => format!("0.{decimals}0").parse().ok(),
         "1" if digits && zeros => Some(1.0),
         _ => None,
