@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use crate::ids::LocaleId;
+use crate::wire::quality::thousandths;
 
 /// How much of the field is looked at, all lines together.
 const MOST_BYTES: usize = 8 * 1024;
@@ -160,25 +161,6 @@ fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     }
 }
 
-/// RFC 9110 §12.4.2: `0` or `1` with up to three decimals, and nothing above 1.
-fn thousandths(value: &[u8]) -> Option<u16> {
-    let (&whole, rest) = value.split_first()?;
-    let decimals = match rest {
-        [] => &[][..],
-        [b'.', decimals @ ..] if decimals.len() <= 3 && decimals.iter().all(u8::is_ascii_digit) => decimals,
-        _ => return None,
-    };
-    let mut sum = 0;
-    for place in 0..3 {
-        sum = sum * 10 + decimals.get(place).map_or(0, |digit| u16::from(digit - b'0'));
-    }
-    match (whole, sum) {
-        (b'0', _) => Some(sum),
-        (b'1', 0) => Some(1000),
-        _ => None,
-    }
-}
-
 /// Whether the subtags of `range` begin with all those of `tag`, in any case.
 fn starts_with(range: &[u8], tag: &str) -> bool {
     let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
@@ -236,7 +218,7 @@ mod tests {
     }
 
     /// Accept-Language, and what comes of it where the default is `en`.
-    const TABLE: [(&str, &str); 80] = [
+    const TABLE: [(&str, &str); 84] = [
         // One range.
         ("", "en"),
         ("de", "de"),
@@ -282,6 +264,10 @@ mod tests {
         ("de;Q=0.1,fr;q=0.2", "fr"),
         ("de ; q=0.1 , fr\t;\tq=0.2", "fr"),
         ("de;q=1.,fr;q=0.", "de"),
+        ("fr;q=.9,en;q=.5", "fr"),
+        ("de;q=.5,fr;q=.6", "fr"),
+        ("de;q=.0,fr;q=.001", "fr"),
+        ("de;q=.,fr;q=0.1", "fr"),
         ("ja,ko;q=0.9,fr;q=0.1", "fr"),
         ("de-AT,de;q=0.9,en;q=0.8", "de"),
         ("en-GB,de", "en"),

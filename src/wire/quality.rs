@@ -1,8 +1,8 @@
 //! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, §12.5).
 //!
 //! A weight has at most three decimals and lies between 0 and 1; `.5` without the leading zero, which some clients write, is `0.5`. A
-//! member whose weight is anything else is ignored as a whole: guessing what was meant could turn a refusal into a wish. Weights are kept in thousandths. Everything is one
-//! pass over the field without allocation.
+//! member whose weight is anything else is ignored as a whole: guessing what was meant could turn a refusal into a wish. Weights are kept
+//! in thousandths. Everything is one pass over the field without allocation.
 
 use http::header::HeaderMap;
 
@@ -54,79 +54,6 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     let gzip = gzip.or(any).unwrap_or(0);
     let identity = identity.or(any).unwrap_or(0);
     if gzip > 0 && gzip >= identity { Coding::Gzip } else { Coding::Identity }
-}
-
-/// How many language ranges are kept.
-const LANGUAGES: usize = 32;
-/// How many bytes of Accept-Language are looked at, over all lines.
-const LANGUAGE_BYTES: usize = 8 * 1024;
-
-/// The language ranges of Accept-Language, best first, each with its weight in thousandths.
-///
-/// Ranges of equal weight keep their order; those of weight 0 ("not this one") come last. The best 32 are kept, from
-/// the first 8 KiB of all lines; a member cut by that bound is dropped. Members that are no language range (RFC 4647
-/// §2.1) are ignored.
-pub fn language_ranges<'a>(lines: impl Iterator<Item = &'a [u8]>) -> LanguageRanges<'a> {
-    let mut ranges = LanguageRanges { ranges: [("", 0); LANGUAGES], next: 0, end: 0 };
-    let mut budget = LANGUAGE_BYTES;
-    for line in lines {
-        let seen = match line.get(..budget) {
-            Some(start) if start.len() < line.len() => {
-                start.get(..memchr::memrchr(b',', start).unwrap_or(0)).unwrap_or(&[])
-            }
-            _ => line,
-        };
-        for member in tokens::of_line(seen) {
-            if let (range, Some(weight)) = weighed(member)
-                && let Some(range) = language_range(range)
-            {
-                ranges.insert(range, weight);
-            }
-        }
-        budget = budget.saturating_sub(line.len());
-        if budget == 0 {
-            break;
-        }
-    }
-    ranges
-}
-
-/// Iterator of [`language_ranges`].
-#[derive(Clone, Debug)]
-pub struct LanguageRanges<'a> {
-    ranges: [(&'a str, u16); LANGUAGES],
-    next: usize,
-    end: usize,
-}
-
-impl<'a> LanguageRanges<'a> {
-    fn insert(&mut self, range: &'a str, weight: u16) {
-        let kept = self.ranges.get(..self.end).unwrap_or(&[]);
-        let at = kept.partition_point(|&(_, known)| known >= weight);
-        if at == LANGUAGES {
-            return;
-        }
-        self.end = LANGUAGES.min(self.end + 1);
-        if let Some(tail) = self.ranges.get_mut(at..self.end) {
-            tail.rotate_right(1);
-            if let Some(slot) = tail.first_mut() {
-                *slot = (range, weight);
-            }
-        }
-    }
-}
-
-impl<'a> Iterator for LanguageRanges<'a> {
-    type Item = (&'a str, u16);
-
-    fn next(&mut self) -> Option<(&'a str, u16)> {
-        if self.next == self.end {
-            return None;
-        }
-        let found = self.ranges.get(self.next).copied();
-        self.next += 1;
-        found
-    }
 }
 
 /// Which error body the asker can use, by Accept.
@@ -220,7 +147,7 @@ fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
 
 /// `qvalue` of RFC 9110 §12.4.2: "0" or "1", then at most a point and three digits, which after a 1 are zeros. The "0" may be missing where
 /// digits follow the point.
-fn thousandths(digits: &[u8]) -> Option<u16> {
+pub(crate) fn thousandths(digits: &[u8]) -> Option<u16> {
     let (whole, decimals) = match digits {
         [b'.', decimals @ ..] if (1..=3).contains(&decimals.len()) => (&b'0', decimals),
         [whole] | [whole, b'.'] => (whole, &[][..]),
@@ -243,28 +170,18 @@ fn thousandths(digits: &[u8]) -> Option<u16> {
     (sum <= 1000).then_some(sum)
 }
 
-/// A basic language range (RFC 4647 §2.1): `*`, or subtags of 1 to 8 letters and digits, the first of letters only.
-fn language_range(range: &[u8]) -> Option<&str> {
-    if range != b"*" {
-        let mut subtags = range.split(|&byte| byte == b'-');
-        let fits = |subtag: &[u8]| (1..=8).contains(&subtag.len());
-        let primary = subtags.next()?;
-        if !fits(primary) || !primary.iter().all(u8::is_ascii_alphabetic) {
-            return None;
-        }
-        if !subtags.all(|subtag| fits(subtag) && subtag.iter().all(u8::is_ascii_alphanumeric)) {
-            return None;
-        }
-    }
-    std::str::from_utf8(range).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn preference(accept: &str) -> Preference {
+        let mut headers = HeaderMap::new();
+        headers.append(ACCEPT, HeaderValue::from_str(accept).unwrap());
+        accept_prefers(&headers)
+    }
 
     fn coding(lines: &[&str]) -> Coding {
         let mut headers = HeaderMap::new();
@@ -322,44 +239,6 @@ mod tests {
         ] {
             assert_eq!(coding(lines), Coding::Identity, "{lines:?}");
         }
-    }
-
-    fn languages(lines: &[&'static str]) -> Vec<(&'static str, u16)> {
-        language_ranges(lines.iter().map(|line| line.as_bytes())).collect()
-    }
-
-    #[test]
-    fn languages_come_best_first_and_in_order() {
-        assert_eq!(
-            languages(&["da, en-gb;q=0.8, en;q=0.7", "*;q=0, zh-Hant;q=0.8, de;q=0.85"]),
-            [("da", 1000), ("de", 850), ("en-gb", 800), ("zh-Hant", 800), ("en", 700), ("*", 0)]
-        );
-    }
-
-    #[test]
-    fn languages_that_are_none_are_ignored() {
-        assert_eq!(languages(&["en_US, 1a, toolongtag, de-, -de, fr;q=9, x-y-*, \"it\", , nl;foo=1"]), [("nl", 1000)]);
-    }
-
-    #[test]
-    fn languages_are_bounded_in_number_and_bytes() {
-        let many: Vec<_> = (0..100).map(|n| format!("aa-x{n};q=0.{n:03}")).collect();
-        let many = many.join(",");
-        let kept: Vec<_> = language_ranges([many.as_bytes()].into_iter()).collect();
-        assert_eq!(kept.len(), 32);
-        assert_eq!(kept[0], ("aa-x99", 99));
-        assert_eq!(kept[31], ("aa-x68", 68));
-
-        let long = format!("de;q=0.5,{},fr", " ".repeat(LANGUAGE_BYTES));
-        assert_eq!(language_ranges([long.as_bytes(), b"it"].into_iter()).collect::<Vec<_>>(), [("de", 500)]);
-        let cut = format!("{}en-aaaaaa", ",".repeat(LANGUAGE_BYTES - 2));
-        assert_eq!(language_ranges([cut.as_bytes()].into_iter()).count(), 0);
-    }
-
-    fn preference(accept: &str) -> Preference {
-        let mut headers = HeaderMap::new();
-        headers.append(ACCEPT, HeaderValue::from_str(accept).unwrap());
-        accept_prefers(&headers)
     }
 
     #[test]
@@ -469,24 +348,12 @@ mod tests {
         }
 
         #[test]
-        fn languages_are_the_stable_sort(weights in prop::collection::vec(0_u16..=1000, 0..=32)) {
-            let members: Vec<_> =
-                weights.iter().enumerate().map(|(n, w)| (format!("aa-{n}"), *w, format!("{}.{:03}", w / 1000, w % 1000))).collect();
-            let line: Vec<_> = members.iter().map(|(range, _, text)| format!("{range};q={text}")).collect();
-            let mut wanted: Vec<_> = members.iter().map(|(range, weight, _)| (range.as_str(), *weight)).collect();
-            wanted.sort_by_key(|&(_, weight)| std::cmp::Reverse(weight));
-            let line = line.join(", ");
-            prop_assert_eq!(language_ranges([line.as_bytes()].into_iter()).collect::<Vec<_>>(), wanted);
-        }
-
-        #[test]
         fn nothing_a_client_writes_panics(text in "[ -~]{0,80}") {
             let value = HeaderValue::from_str(&text).unwrap();
             let mut headers = HeaderMap::new();
             headers.append(ACCEPT, value.clone());
             headers.append(ACCEPT_ENCODING, value.clone());
             let _ = (accept_prefers(&headers), gzip_acceptance(&headers));
-            prop_assert!(language_ranges([value.as_bytes()].into_iter()).count() <= 32);
         }
 
         #[test]
