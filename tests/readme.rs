@@ -554,7 +554,9 @@ fn versions_when_named_then_they_are_the_packages() {
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let package = |key: &str| manifest["package"][key].as_str().unwrap().to_owned();
     let changelog = text(CHANGELOG);
-    let newest = changelog.lines().find_map(|line| line.strip_prefix("## ")).expect("a release");
+    // Above the newest release there may stand what comes with the next one.
+    let mut sections = changelog.lines().filter_map(|line| line.strip_prefix("## "));
+    let newest = sections.find(|section| *section != "Unreleased").expect("a release");
     let (version, date) = newest.split_once(", ").expect("version, date");
     assert_eq!(version, package("version"));
     assert!(Regex::new(r"^20\d\d-\d\d-\d\d$").unwrap().is_match(date), "{date}");
