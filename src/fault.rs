@@ -163,6 +163,35 @@ impl Fault {
         if self.too_large { "http_response_header_section_size" } else { self.cause.proxy_status() }
     }
 
+    /// What an operator can look at or change.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self.cause {
+            Cause::Refused => "nothing listens there: start the origin, or correct origin.url",
+            Cause::ConnectTimeout => {
+                "look for a firewall that drops packets or a full accept queue; the limit is origin.connect_timeout"
+            }
+            Cause::Unreachable => "check the name, the route, the socket file and its rights, and `ulimit -n`",
+            Cause::Reset | Cause::Closed => {
+                "look at the origin's log for workers that died; keep origin.idle_timeout below the origin's own keep-alive timeout"
+            }
+            Cause::Timeout => "the origin is slow: look at its log by request id; the limit is origin.response_timeout",
+            Cause::BrokenHead if self.too_large => {
+                "have the origin send fewer or shorter header fields, or raise server.max_headers or server.max_header_bytes"
+            }
+            Cause::BrokenHead => {
+                "look at the raw response with `curl -i` at the origin; see whether origin.http2 is right"
+            }
+            Cause::Cut => "look for origin workers that died in the middle of a response, or a wrong Content-Length",
+            Cause::Stalled => "the origin stopped in the middle of a body; the limit is server.body_timeout",
+            Cause::UploadStalled => "the origin stopped reading a request body: look at its limits and its disk",
+            Cause::Overload => {
+                "see in edgeshim_origin_seconds whether the origin got slower; raise origin.max_in_flight only if it has room"
+            }
+            Cause::RequestStalled | Cause::RequestTooLarge | Cause::RequestCut => "the client's own failure",
+        }
+    }
+
     /// How many requests stand in line, where that is why.
     #[must_use]
     pub fn waiting(&self) -> Option<u32> {

@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use support::http1::{self, Fields, Framing, Reader};
-use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, h2, origin, temp_dir, wait_until};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, h2, origin, raw, temp_dir, wait_until};
 
 /// The limit of what waits for one of the shim's own timeouts first.
 const LONG: Duration = Duration::from_secs(20);
@@ -677,4 +677,45 @@ fn visitors_reset_when_answers_are_under_way_then_no_fault() {
     client.reset();
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "499")]) > 0.5);
     assert!(after.sum(FAULTS, &[]) - before.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+}
+
+#[test]
+fn faults_when_there_are_many_then_one_message_a_cause_says_what_to_look_at() {
+    let closed = origin::ClosedPort::new();
+    let broken = Origin::start(|_, conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello");
+        After::Close
+    });
+    let cut = Origin::start(|_, conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello");
+        After::Close
+    });
+    for (address, said, remedy) in [
+        (closed.addr, "refused: ", "start the origin, or correct origin.url"),
+        (broken.addr, "broken_head: ", "curl -i"),
+        (cut.addr, "cut: ", "workers that died"),
+    ] {
+        let shim = Shim::start(Shim::config(address));
+        let begun = std::time::Instant::now();
+        for _ in 0..50 {
+            let mut client = Raw::connect(shim.addr);
+            client.send(raw::request("GET", "/", &[], b""));
+            let _ = client.response();
+        }
+        let elapsed = begun.elapsed().as_secs();
+        let stderr = shim.stderr();
+        let lines: Vec<&str> = stderr.lines().filter(|line| line.contains(said)).collect();
+        let most = usize::try_from(elapsed / 5 + 1).expect("few");
+        assert!((1..=most).contains(&lines.len()), "{} lines in {elapsed} s: {stderr}", lines.len());
+        let first = lines[0];
+        for part in [" WARN ", &format!("the origin at {address}: "), "(such faults since the last message: 1)", remedy]
+        {
+            assert!(first.contains(part), "{part}: {first}");
+        }
+    }
+    // What a client does wrong is no fault of the origin's and not logged.
+    let origin = Origin::start(origin::echo());
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nmax_request_body = \"1KiB\""));
+    assert_eq!(ask_h1(&shim, raw::request("POST", "/", &[], &[b'x'; 5000])).status, 413);
+    assert!(!shim.stderr().contains("WARN"), "{}", shim.stderr());
 }

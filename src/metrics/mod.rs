@@ -5,6 +5,7 @@
 //! class), of pages by locale and cause, and of `country` (251 at most for a source).
 
 mod protobuf;
+mod throttle;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,8 +16,15 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::fault::Cause;
+pub use throttle::Throttle;
+
+use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, Country, LocaleId, ProviderId, PullKind, intern};
+
+/// How often one cause of fault is logged.
+const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
+/// One for each cause, for the whole process: all workers meet the same origin.
+static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAULT_MESSAGE_PERIOD) }; Cause::ALL.len()];
 
 /// Upper bounds of all histograms of seconds: from a memory answer to a timeout.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -167,11 +175,16 @@ impl Metrics {
         Ok(Self { recorder, handle, connections, origin_connections, waiting, access_log_dropped, faults, pull_kinds })
     }
 
-    /// Counts a fault of the origin's; the visitors' own are none.
-    pub fn fault(&self, cause: Cause) {
-        // The visitors' causes stand at the end of the list, so the ids of the others are their places.
-        if let Some(counter) = self.faults.get(cause as usize) {
-            counter.increment(1);
+    /// Counts a fault of the origin's, and logs the first of its cause in some seconds, with what to look at. The clients' own failures are
+    /// no faults.
+    pub fn fault(&self, fault: &Fault, origin: Option<&str>) {
+        // The clients' causes stand at the end of the list, so the ids of the others are their places.
+        let cause = fault.cause() as usize;
+        let Some(counter) = self.faults.get(cause) else { return };
+        counter.increment(1);
+        if let Some(count) = FAULT_MESSAGES.get(cause).and_then(Throttle::pass) {
+            let origin = origin.map_or_else(|| "the origin".to_owned(), |address| format!("the origin at {address}"));
+            tracing::warn!("{origin}: {fault}; {} (such faults since the last message: {count})", fault.remedy());
         }
     }
 

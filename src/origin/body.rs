@@ -235,7 +235,7 @@ impl OriginBody {
     fn broken(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.connection = None;
         self.fault = Some(fault.cause());
-        self.client.metrics.fault(fault.cause());
+        self.client.metrics.fault(&fault, Some(self.client.name));
         Poll::Ready(Some(Err(fault)))
     }
 }

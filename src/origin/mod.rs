@@ -13,6 +13,7 @@ mod tunnel;
 
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub use tunnel::Tunnel;
 
 use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
+use crate::ids::intern;
 use crate::metrics::Metrics;
 use crate::wire::received::Received;
 use crate::wire::values;
@@ -49,6 +51,16 @@ pub enum Target {
     },
     /// A socket file.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// What the client needs to know: `[origin]` and some keys of `[server]`.
@@ -92,6 +104,8 @@ pub struct Hold(pub Arc<dyn Any + Send + Sync>);
 /// One worker's way to the origin.
 pub struct Client {
     settings: OriginSettings,
+    /// Its address, for messages.
+    name: &'static str,
     metrics: &'static Metrics,
     pool: Mutex<Pool>,
     multiplexed: Mutex<Multiplexed>,
@@ -109,7 +123,8 @@ impl Client {
     #[must_use]
     pub fn new(settings: OriginSettings, metrics: &'static Metrics) -> Self {
         let pool = Mutex::new(Pool::new(settings.max_idle, settings.idle_timeout));
-        Self { settings, metrics, pool, multiplexed: Mutex::default() }
+        let name = intern(&settings.target.to_string());
+        Self { settings, name, metrics, pool, multiplexed: Mutex::default() }
     }
 
     /// Closes connections that were kept for longer than `origin.idle_timeout`; called now and then by the worker.
@@ -122,10 +137,10 @@ impl Client {
     /// # Errors
     /// A [`Fault`] whose cause says what the origin or the visitor did wrong; it has been counted.
     pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
-        let metrics = self.metrics;
+        let (metrics, name) = (self.metrics, self.name);
         let answered = self.exchange(head, body).await;
         if let Err(fault) = &answered {
-            metrics.fault(fault.cause());
+            metrics.fault(fault, Some(name));
         }
         answered
     }
@@ -380,8 +395,8 @@ impl Client {
     }
 }
 
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("target", &self.settings.target).finish_non_exhaustive()
     }
 }

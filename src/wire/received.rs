@@ -1,10 +1,10 @@
 //! A body as it is received, from a client or from the origin: it ends well only where its sender ended it.
 //!
-//! hyper ends an HTTP/2 body at `RST_STREAM(NO_ERROR)` and at `GOAWAY(NO_ERROR)` as if END_STREAM had come (RFC 9113 §8.1 allows that
+//! hyper ends an HTTP/2 body at `RST_STREAM(NO_ERROR)` and at `GOAWAY(NO_ERROR)` as if `END_STREAM` had come (RFC 9113 §8.1 allows that
 //! reset only after a complete response). Here such a body fails. So does one that ends before its declared Content-Length. hyper and h2
 //! themselves fail a body that goes on beyond it.
 //!
-//! An HTTP/2 body of declared length gives its last bytes away only when END_STREAM has come: else its recipient, who counts bytes, would
+//! An HTTP/2 body of declared length gives its last bytes away only when `END_STREAM` has come: else its recipient, who counts bytes, would
 //! take a body for whole that its sender went on with or took back.
 //!
 //! Cost: one comparison at the end of a body; for HTTP/2 also a pass over the trailers, whose values lose the white space at their edges.
@@ -27,7 +27,7 @@ pub struct Received {
     /// None: there is no content, whatever the head says.
     incoming: Option<Incoming>,
     is_h2: bool,
-    /// The last bytes of the declared length, while END_STREAM has not come.
+    /// The last bytes of the declared length, while `END_STREAM` has not come.
     last: Bytes,
     /// What goes behind those.
     trailers: Option<Box<HeaderMap>>,
@@ -38,7 +38,7 @@ pub struct Received {
 pub enum Broken {
     /// hyper says why.
     Transport(hyper::Error),
-    /// The stream was closed without END_STREAM.
+    /// The stream was closed without `END_STREAM`.
     Reset,
     /// It ended with so many bytes of its declared length missing.
     Short(u64),

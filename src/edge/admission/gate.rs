@@ -14,7 +14,7 @@ use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::fault::{Cause, Fault};
+use crate::fault::Fault;
 use crate::metrics::Metrics;
 
 /// How many may be inside and how many may wait.
@@ -95,8 +95,9 @@ impl Gate {
 
     /// Counts a request that is shed, and says how many are in line then.
     fn overload(&self, waiting: usize) -> Fault {
-        self.metrics.fault(Cause::Overload);
-        Fault::overload(waiting)
+        let fault = Fault::overload(waiting);
+        self.metrics.fault(&fault, None);
+        fault
     }
 
     /// Out of the line or out of a place, whichever it is by now.

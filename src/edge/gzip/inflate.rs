@@ -100,7 +100,8 @@ impl Inflater {
 
     fn fail(&mut self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
         self.fault = Some(Cause::Cut);
-        self.ledger.metrics().fault(Cause::Cut);
-        Fault::from_error(Cause::Cut, why)
+        let fault = Fault::from_error(Cause::Cut, why);
+        self.ledger.metrics().fault(&fault, None);
+        fault
     }
 }

@@ -822,6 +822,9 @@ mod tests {
         assert_eq!(head.headers[ETAG], "W/\"a\"");
     }
 
+    /// Weak tags of every kind.
+    const TAGS: &str = "W/\"ours\", W/\"weak\", W/\"new\", W/\"undone\", W/\"kept\"";
+
     #[test]
     fn a_request_when_prepared_then_asks_the_origin_for_what_it_has() {
         let prepared = |fields: Fields| {
@@ -838,7 +841,6 @@ mod tests {
                 |(name, value): (&http::HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
             head.headers.iter().map(field).collect::<Vec<_>>()
         };
-        const TAGS: &str = "W/\"ours\", W/\"weak\", W/\"new\", W/\"undone\", W/\"kept\"";
         assert_eq!(
             prepared(&[("if-none-match", TAGS), ("if-match", TAGS)]),
             [

@@ -1,0 +1,78 @@
+//! A limit on how often one message is logged: what happens thousands of times a second is said once in a while, with its count.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// When this process first asked.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// One kind of message. Without a lock: two threads that ask at the same moment cannot both be told to log.
+#[derive(Debug)]
+pub struct Throttle {
+    period_ms: u64,
+    /// Milliseconds since [`EPOCH`] from which the next message may be logged.
+    next_ms: AtomicU64,
+    /// How often it was asked for since the last message.
+    count: AtomicU64,
+}
+
+impl Throttle {
+    /// At most one message in `period`; the first one at once.
+    #[must_use]
+    pub const fn new(period: Duration) -> Self {
+        // A few seconds or minutes.
+        #[allow(clippy::cast_possible_truncation, reason = "584 million years")]
+        Self { period_ms: period.as_millis() as u64, next_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
+    }
+
+    /// Counts one more; gives the count since the last message where the next one is due.
+    pub fn pass(&self) -> Option<u64> {
+        self.pass_many(1)
+    }
+
+    /// The same for `n` at once.
+    pub fn pass_many(&self, n: u64) -> Option<u64> {
+        self.pass_at(u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX), n)
+    }
+
+    fn pass_at(&self, now_ms: u64, n: u64) -> Option<u64> {
+        self.count.fetch_add(n, Ordering::Relaxed);
+        let next = self.next_ms.load(Ordering::Relaxed);
+        if now_ms < next {
+            return None;
+        }
+        let after = now_ms.saturating_add(self.period_ms);
+        self.next_ms.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(self.count.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_when_asked_for_too_often_then_one_in_a_period_with_the_count() {
+        let throttle = Throttle::new(Duration::from_secs(5));
+        assert_eq!(throttle.pass_at(0, 1), Some(1), "the first at once");
+        for now in [0, 1, 4_999] {
+            assert_eq!(throttle.pass_at(now, 1), None);
+        }
+        assert_eq!(throttle.pass_at(5_000, 7), Some(10));
+        assert_eq!(throttle.pass_at(9_999, 1), None);
+        assert_eq!(throttle.pass_at(1_000_000, 1), Some(2));
+    }
+
+    #[test]
+    fn messages_when_threads_ask_at_once_then_nothing_is_counted_twice_or_lost() {
+        let throttle = Throttle::new(Duration::from_millis(1));
+        let said: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..10_000).filter_map(|now| throttle.pass_at(now, 1)).sum::<u64>()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(said + throttle.count.load(Ordering::Relaxed), 40_000);
+    }
+}
