@@ -195,7 +195,7 @@ enum Ending {
     InternalError,
     GoAway,
     Close,
-    /// END_STREAM after fewer bytes than declared.
+    /// The stream's end after fewer bytes than declared.
     Short,
     /// More bytes than declared.
     Beyond,
@@ -620,10 +620,9 @@ fn content_length_when_given_as_a_list_then_one_number_goes_on_or_502() {
                     assert_eq!((got.status, got.whole), (status, true), "{case}");
                     let told = got.fields_named("content-length");
                     match (method, status, coding) {
-                        ("GET", 200, "identity") => assert_eq!(told, ["2"], "{case}"),
+                        (_, 200, "identity") => assert_eq!(told, ["2"], "{case}"),
                         ("GET", 200, _) => assert_eq!(got.plain().0, b"ab", "{case}"),
                         (_, 204, _) => assert!(told.is_empty(), "{case}"),
-                        ("HEAD", 200, "identity") => assert_eq!(told, ["2"], "{case}"),
                         _ => assert!(told.is_empty() || told == ["2"], "{case}"),
                     }
                 }
