@@ -345,17 +345,18 @@ fn head_204_and_304_when_an_http2_origin_ends_them_late_then_they_are_whole() {
 
 // ---- uploads ---------------------------------------------------------------------------------------------------------------------
 
+const UPLOAD: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "shim.test")];
+
 #[test]
 fn upload_when_its_http2_client_resets_the_stream_then_the_origin_gets_no_end() {
     let origin = Origin::start(origin::echo());
-    let upwards = FrameOrigin::start();
     let shim = Shim::start(Shim::config(origin.url()));
     for code in [NO_ERROR, CANCEL, INTERNAL_ERROR] {
         for trial in 0..20 {
             let before = shim.metrics();
             let mut client = frames::connect(shim.addr);
-            let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "shim.test")];
-            let pieces = [head(1, 0, &fields), frame(DATA, 0, 1, b"half of an order"), reset(1, code)];
+            let pieces = [head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order"), reset(1, code)];
             if trial % 2 == 0 {
                 client.write_all(&pieces.concat()).expect("it is taken");
             } else {
@@ -369,7 +370,39 @@ fn upload_when_its_http2_client_resets_the_stream_then_the_origin_gets_no_end() 
     }
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "uploads are left open");
     assert!(origin.requests().iter().all(|request| !request.complete), "the origin was told that half is all");
-    drop(upwards);
+}
+
+#[test]
+fn upload_when_it_is_reset_after_an_early_response_then_the_origin_gets_no_end() {
+    let (seen, uploads) = channel();
+    let seen = Mutex::new(seen);
+    let origin = Origin::start_at_head(move |_, conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n");
+        let mut upload = Vec::new();
+        let mut some = [0; 1024];
+        while let Ok(read @ 1..) = conn.read(&mut some) {
+            upload.extend_from_slice(&some[..read]);
+            if upload.ends_with(b"0\r\n\r\n") {
+                break;
+            }
+        }
+        let _ = seen.lock().unwrap_or_else(PoisonError::into_inner).send(upload);
+        After::Close
+    });
+    let shim = Shim::start(Shim::config(origin.url()));
+    for code in [NO_ERROR, CANCEL] {
+        for _ in 0..10 {
+            let mut client = frames::connect(shim.addr);
+            client
+                .write_all(&[head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat())
+                .expect("it is taken");
+            let answered = std::iter::from_fn(|| frames::read(&mut client)).any(|(kind, ..)| kind == DATA);
+            assert!(answered, "the early response has begun");
+            client.write_all(&reset(1, code)).expect("it is taken");
+            let upload = uploads.recv_timeout(PATIENCE).expect("the upload ends");
+            assert!(!upload.ends_with(b"0\r\n\r\n"), "{code}: the origin was told that half is all");
+        }
+    }
 }
 
 // ---- HTTP/1.0 ---------------------------------------------------------------------------------------------------------------------
