@@ -299,6 +299,41 @@ fn unknown_cdns_when_they_pull_then_get_the_words_of_any_shared_cache() {
 }
 
 #[test]
+fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where_it_beats_nothing() {
+    let origin = Origin::start(|request, conn| {
+        let mut fields = vec![("Edge-Control", "cache-maxage=1d"), ("ETag", "\"v1\"")];
+        fields.extend(request.field("x-cookie").map(|_| ("Set-Cookie", "a=b")));
+        let status = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
+        origin::answer(request, conn, status, &fields, b"hello")
+    });
+    let shim = Shim::start(config(&origin));
+    let told = |method: &str, class: &str, provider: &str, more: &[(&str, &str)]| {
+        let fields = [&[("X-CDN-Provider", provider)], more].concat();
+        let answer = raw::exchange(shim.addr, raw::request(method, &format!("/{class}/a"), &fields, b""));
+        let field = |name| answer.field(name).unwrap_or_default().to_owned();
+        (field("edge-control"), field("cache-control"))
+    };
+    let kept = ("cache-maxage=1d".to_owned(), String::new());
+    let gone = |cache_control: &str| (String::new(), cache_control.to_owned());
+    for method in ["GET", "HEAD"] {
+        for status in ["200", "206", "304", "404"] {
+            for class in ["keep", "default"] {
+                assert_eq!(told(method, class, "akamai", &[("X-Status", status)]), kept, "{method} {status} {class}");
+            }
+            let (edge_control, cache_control) = told(method, "override", "akamai", &[("X-Status", status)]);
+            assert!(edge_control.is_empty() && cache_control.contains("max-age"), "{method} {status}: {cache_control}");
+            assert_eq!(told(method, "never", "akamai", &[("X-Status", status)]), gone("no-store"), "{method} {status}");
+        }
+        assert_eq!(told(method, "keep", "akamai", &[("X-Cookie", "1")]), gone("private"), "{method}");
+        assert_eq!(told(method, "keep", "akamai", &[("Authorization", "Basic YQ==")]), gone("private"), "{method}");
+        assert_eq!(told(method, "own-errors", "akamai", &[("X-Status", "503")]), gone("no-store"), "{method}");
+        for provider in presets().iter().filter(|preset| *preset != "akamai") {
+            assert_eq!(told(method, "keep", provider, &[]).0, "", "{method} {provider}");
+        }
+    }
+}
+
+#[test]
 fn vary_to_akamai_when_head_and_get_differ_in_nothing_else_then_neither_in_vary() {
     let page = [b'x'; 1000];
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/html"), ("ETag", "\"v1\"")], page));

@@ -22,6 +22,7 @@ use support::shim::{binary, repository};
 use support::{After, Config, Origin, PATIENCE, Raw, Response, Shim};
 
 const G2O_KEY: &str = "a-g2o-key-that-nobody-tells";
+const EDGE_CONTROL: &str = "Edge-Control: cache-maxage=1d";
 const MADE: &str = "(made for each request)";
 const EACH_ANSWER: &str = "(made for each answer)";
 const HIDDEN: &str = "***";
@@ -196,6 +197,10 @@ fn further() -> Vec<Case> {
         Case::new("GET /b.png", &with(fastly, &[]), 200, &["Content-Length: 9", "Set-Cookie: a=1"]),
         Case::new("GET /", &with(fastly, &[]), 200, &big),
         Case::new("GET /", &with(akamai, &["Accept-Encoding: br"]), 200, &html),
+        Case::new("GET /", &with(akamai, &[]), 200, &["Content-Length: 9", EDGE_CONTROL]),
+        Case::new("GET /a.png", &with(akamai, &[]), 200, &["Content-Length: 9", EDGE_CONTROL]),
+        Case::new("GET /", &with(akamai, &[]), 200, &["Content-Length: 9", "Set-Cookie: a=1", EDGE_CONTROL]),
+        Case::new("GET /", &with(bunny, &[]), 200, &["Content-Length: 9", EDGE_CONTROL]),
         Case::new("GET /", &with(akamai, &["Accept-Encoding: gzip"]), 200, &html),
         Case::new("GET /account/x", &with(bunny, &[]), 200, &html),
         Case::new("POST /api/x", &with(bunny, &["Content-Length: 5"]), 200, &html),
@@ -601,6 +606,27 @@ fn explain_when_a_field_changes_then_says_which_stage_did_it_and_why() {
             let reason = reason(&json, key, field);
             assert!(reason.contains(part), "{name}, {key}, {field}: {reason}");
         }
+    }
+}
+
+#[test]
+fn explain_when_edge_control_stays_or_goes_then_says_why() {
+    let folder = support::temp_dir();
+    folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
+    for (name, path, status, more, key, part) in [
+        ("akamai", "/api/a", 200, None, "to_cdn", "as sent"),
+        ("akamai", "/a.png", 200, None, "not_to_cdn", "before the class's rule"),
+        ("akamai", "/account/a", 200, None, "not_to_cdn", "before the class's rule"),
+        ("akamai", "/api/a", 200, Some("Set-Cookie: a=b"), "not_to_cdn", "the guard set_cookie"),
+        ("akamai", "/api/a", 503, None, "not_to_cdn", "the guard error"),
+        ("bunny", "/api/a", 200, None, "not_to_cdn", "another CDN's"),
+    ] {
+        let [by_name, secret] = [format!("X-CDN-Provider: {name}"), format!("X-Origin-Secret: {name}-secret")];
+        let answer: Vec<&str> = [EDGE_CONTROL].into_iter().chain(more).collect();
+        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret], status, &answer);
+        let json = explained(&folder, &case);
+        let reason = reason(&json, key, "edge-control");
+        assert!(reason.contains(part), "{name} {path} {status} {more:?}: {reason}");
     }
 }
 

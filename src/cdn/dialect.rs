@@ -5,7 +5,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::names::{CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
+use crate::wire::names::{
+    CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL,
+};
 
 /// The header fields in which one CDN wants its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -61,6 +63,13 @@ impl Dialect {
             Self::Cloudflare => &CLOUDFLARE,
             Self::Rfc9213 => &RFC_9213,
         }
+    }
+
+    /// A field that this CDN obeys before Cache-Control, with a syntax of its own. It is never written here: what the origin says in it
+    /// goes on as it came, or not at all.
+    #[must_use]
+    pub fn passed_field(self) -> Option<&'static HeaderName> {
+        (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
     /// Whether it acts on lifetimes even beside no-cache, and keeps for an hour of its own choice what has none.

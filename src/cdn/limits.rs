@@ -180,12 +180,13 @@ fn worth(name: &HeaderName) -> Worth {
     if tags::delimiter(name).is_some() {
         return Worth::Tags;
     }
-    let answer: [&HeaderName; 39] = [
+    let answer: [&HeaderName; 40] = [
         // Who may keep it, and for how long.
         &names::CACHE_CONTROL,
         &names::SURROGATE_CONTROL,
         &names::CDN_CACHE_CONTROL,
         &names::CLOUDFLARE_CDN_CACHE_CONTROL,
+        &names::EDGE_CONTROL,
         &names::VARY,
         &names::AGE,
         &names::DATE,

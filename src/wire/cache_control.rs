@@ -514,6 +514,41 @@ impl CacheField {
     }
 }
 
+/// What Edge-Control lines say about keeping a response, in the terms of Cache-Control: `cache-maxage` and `max-age` (a number with an
+/// optional unit s, m, h or d), `no-store` and `bypass-cache`. `None`: nothing. The strictest of several counts; a lifetime that cannot be
+/// read counts as one second, since a reader of another version may find one there.
+pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
+    let mut said = CacheControl::default();
+    for directive in lines.into_iter().flat_map(Directives::new) {
+        let is = |name: &str| directive.name.eq_ignore_ascii_case(name.as_bytes());
+        if is("no-store") || is("bypass-cache") {
+            said.no_store = true;
+        } else if is("cache-maxage") || is("max-age") {
+            let seconds = match directive.argument {
+                Argument::Token(text) | Argument::Quoted(text) => seconds_with_unit(text).unwrap_or(1),
+                Argument::Absent | Argument::Malformed => 1,
+            };
+            said.max_age = Some(said.max_age.map_or(seconds, |known| known.min(seconds)));
+        }
+    }
+    (!said.is_empty()).then_some(said)
+}
+
+fn seconds_with_unit(text: &[u8]) -> Option<u64> {
+    let (number, unit) = match text {
+        [number @ .., b's' | b'S'] => (number, 1),
+        [number @ .., b'm' | b'M'] => (number, 60),
+        [number @ .., b'h' | b'H'] => (number, 3_600),
+        [number @ .., b'd' | b'D'] => (number, 86_400),
+        number => (number, 1),
+    };
+    if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(number).ok()?.parse().unwrap_or(MAX_SECONDS);
+    Some(number.saturating_mul(unit).min(MAX_SECONDS))
+}
+
 /// The lifetime in seconds that Expires lines give relative to Date (RFC 9111 §4.2.1, §5.3): an invalid one is in the past, of
 /// several the earliest counts, and where Date is missing or no date `received` stands for it. `None` without any line.
 pub fn expires_lifetime<'a, I>(expires: I, date: Option<&[u8]>, received: impl FnOnce() -> SystemTime) -> Option<u64>
@@ -694,7 +729,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        Argument, CacheControl, CacheField, Directives, MAX_EXTENSIONS, TARGETED, expires_agrees, expires_lifetime,
+        Argument, CacheControl, CacheField, Directives, MAX_EXTENSIONS, MAX_SECONDS, TARGETED, edge_control,
+        expires_agrees, expires_lifetime,
     };
 
     fn parse<'a>(lines: &[&'a str]) -> CacheControl<'a> {
@@ -707,6 +743,32 @@ mod tests {
         parsed
             .to_header_value()
             .map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    #[test]
+    fn edge_control_when_read_then_its_lifetime_or_prohibition() {
+        let read = |lines: &[&'static str]| {
+            edge_control(lines.iter().map(|line| line.as_bytes())).map(|said| (said.max_age, said.no_store))
+        };
+        for (lines, said) in [
+            (&["cache-maxage=1d"][..], Some((Some(86_400), false))),
+            (&["max-age=90"], Some((Some(90), false))),
+            (&["Cache-MaxAge=10M, downstream-ttl=1h"], Some((Some(600), false))),
+            (&["cache-maxage=2h", "cache-maxage=90s"], Some((Some(90), false))),
+            (&["cache-maxage=0s"], Some((Some(0), false))),
+            (&["cache-maxage=\"1h\""], Some((Some(3_600), false))),
+            (&["cache-maxage=soon"], Some((Some(1), false))),
+            (&["cache-maxage"], Some((Some(1), false))),
+            (&["cache-maxage=99999999999999999999d"], Some((Some(MAX_SECONDS), false))),
+            (&["no-store"], Some((None, true))),
+            (&["bypass-cache"], Some((None, true))),
+            (&["!no-store, cache-maxage=5m"], Some((Some(300), false))),
+            (&["downstream-ttl=1d"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            assert_eq!(read(lines), said, "{lines:?}");
+        }
     }
 
     #[test]

@@ -273,6 +273,14 @@ impl<'a> Outgoing<'a> {
     }
 
     fn caching_gone(&self, name: &HeaderName) -> Reason {
+        if self.dialect.passed_field() == Some(name) {
+            let provider = self.provider;
+            return match self.outcome.action {
+                Some(Action::Guarded) => self.guarded(),
+                _ if self.is_error => "an error is never kept".into(),
+                _ => format!("{provider} would obey it before the class's rule").into(),
+            };
+        }
         if self.dialect.reads().contains(&name) {
             return format!("nothing is left to say to {} alone", self.provider).into();
         }

@@ -12,6 +12,9 @@
 //! And what the own field of a CDN forbids that reads it for lifetimes alone, Cache-Control forbids too, or nothing would. What a guard
 //! looks at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field
 //! goes, since CDNs obey `private` only while nothing is said to them alone.
+//!
+//! Akamai's Edge-Control is read as such a field but never written: in the modes `keep` and `default` it goes on as it came, unless a guard
+//! or an error forbids storing.
 
 use std::time::SystemTime;
 
@@ -20,7 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use crate::cdn::dialect::Dialect;
 use crate::edge::request::class::{CacheMode, CachePolicy};
 use crate::wire::cache_control::{
-    Argument, CacheControl, CacheField, Directives, Extension, TARGETED, expires_lifetime,
+    Argument, CacheControl, CacheField, Directives, Extension, TARGETED, edge_control, expires_lifetime,
 };
 use crate::wire::names;
 
@@ -271,6 +274,8 @@ struct Decision {
     surrogate_control: Change,
     vary: Change,
     strip_cookies: bool,
+    /// Whether the field goes on that this CDN obeys first and nobody writes here.
+    passes: bool,
     outcome: Outcome,
 }
 
@@ -333,7 +338,7 @@ impl Prepared {
             return Outcome::default();
         }
         let seen = Seen::of(headers);
-        let Decision { cache_control, own, surrogate_control, vary, strip_cookies, mut outcome } =
+        let Decision { cache_control, own, surrogate_control, vary, strip_cookies, passes, mut outcome } =
             self.decide(headers, seen, status, facts);
         let own_field = self.dialect.own_field();
         let mut changed = change(headers, &names::CACHE_CONTROL, cache_control);
@@ -342,6 +347,10 @@ impl Prepared {
             for read in self.dialect.reads().iter().filter(|read| seen.has(CacheField::Targeted) && **read != name) {
                 changed |= headers.remove(*read).is_some();
             }
+        }
+        let passed_field = self.dialect.passed_field();
+        if let Some(name) = passed_field.filter(|_| !passes && seen.has(CacheField::Targeted)) {
+            changed |= headers.remove(name).is_some();
         }
         if !changed {
             // The rule and the origin agree: what else goes is tidying.
@@ -353,7 +362,7 @@ impl Prepared {
             }
         }
         if seen.has(CacheField::Targeted) {
-            for name in TARGETED.into_iter().filter(|name| own_field != Some(name)) {
+            for name in TARGETED.into_iter().filter(|name| own_field != Some(name) && passed_field != Some(name)) {
                 changed |= headers.remove(name).is_some();
             }
         }
@@ -455,6 +464,8 @@ impl Prepared {
             Some(kept) if vary.named && !vary.star && !unshared => reduced_vary(headers, kept),
             _ => Change::Leave,
         };
+        // What forbids storing must not be beaten by a field that is obeyed first.
+        let passes = self.passes_own_field() && !is_error(status, facts) && for_cdn.is_empty();
         let (own, surrogate_control) = self.own_changes(headers, seen, told.own.as_ref());
         let there = seen.has(CacheField::CacheControl);
         Decision {
@@ -463,6 +474,7 @@ impl Prepared {
             surrogate_control,
             vary,
             strip_cookies,
+            passes,
             outcome: Outcome { action: Some(action), guards },
         }
     }
@@ -491,6 +503,9 @@ impl Prepared {
     fn own_said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode) -> Option<CacheControl<'a>> {
         if !seen.has(CacheField::Targeted) && !seen.has(CacheField::SurrogateControl) {
             return None;
+        }
+        if let Some(name) = self.dialect.passed_field().filter(|_| self.passes_own_field()) {
+            return edge_control(headers.get_all(name).iter().map(HeaderValue::as_bytes));
         }
         self.dialect.reads().iter().find_map(|name| {
             let lines = headers.get_all(*name).iter().map(HeaderValue::as_bytes);
@@ -557,6 +572,11 @@ impl Prepared {
             }
         }
         told
+    }
+
+    /// Whether the origin may speak to this CDN in a field that is not written here: in the modes that replace its words it would beat them.
+    fn passes_own_field(&self) -> bool {
+        matches!(self.mode, CacheMode::Keep | CacheMode::Default)
     }
 
     /// What becomes of the CDN's own field, and of Surrogate-Control where that is another.
@@ -941,6 +961,50 @@ mod tests {
             let again = apply(dialect, &policy(class), asked, &mut answer);
             assert_eq!(answer, headers(wanted), "twice: {row}");
             assert_eq!(again.action, None, "twice: {row}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // One row a line.
+    fn edge_control_when_akamai_pulls_then_goes_on_where_no_rule_or_guard_forbids() {
+        check_in(Dialect::Akamai, &[
+            ("keep", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            ("keep", "200", "edge: cache-maxage=1d | edge: downstream-ttl=5m", "edge: cache-maxage=1d | edge: downstream-ttl=5m", ""),
+            ("keep", "200", "cc: max-age=5 | edge: max-age=1d, !no-store", "cc: max-age=5 | edge: max-age=1d, !no-store", ""),
+            ("keep", "200", "cc: private | edge: cache-maxage=1d", "cc: private | edge: cache-maxage=1d", ""),
+            ("keep", "200 HEAD", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            ("keep", "206", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            ("keep", "304", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            ("keep", "404", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            ("keep", "200", "surrogate: max-age=9 | edge: cache-maxage=1d | akamai: max-age=9", "edge: cache-maxage=1d", "tidied"),
+            ("keep", "200", "cc: max-age=9 | edge: no-store", "cc: max-age=9 | edge: no-store", ""),
+            // The class's lifetime is for a response that has none; Akamai has been given one here.
+            ("default ttl=60", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            ("default ttl=60", "200", "edge: no-store", "edge: no-store", ""),
+            ("default ttl=60", "200", "edge: downstream-ttl=5m", "cc: max-age=60 | edge: downstream-ttl=5m", "defaulted"),
+            ("default ttl=60", "304", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
+            // It would beat the rule.
+            ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
+            ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
+            ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),
+            ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
+            ("never", "304", "edge: cache-maxage=1d | cc: no-store", "cc: no-store", "forbidden"),
+            // It would beat the guard: Akamai would keep what Cache-Control calls private.
+            ("keep", "200", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cc: private | edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "304", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "edge: no-store | cookie", "cc: private | edge: no-store | cookie", "guarded set_cookie"),
+            ("keep strip", "200", "edge: cache-maxage=1d | cookie", "edge: cache-maxage=1d", "tidied cookie_stripped"),
+            ("keep", "200 auth", "edge: cache-maxage=1d", "cc: private", "guarded authorization"),
+            ("keep", "200", "edge: cache-maxage=1d | vary: *", "cc: private | vary: *", "guarded vary_star"),
+            ("keep", "503", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
+            ("default ttl=60", "200 fault", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
+        ]);
+        for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::Akamai) {
+            check_in(dialect, &[
+                ("keep", "200", "cc: max-age=5 | edge: cache-maxage=1d", "cc: max-age=5", "tidied"),
+                ("default ttl=60", "200", "edge: no-store", "cc: max-age=60", "defaulted"),
+            ]);
         }
     }
 
@@ -1361,7 +1425,7 @@ mod tests {
         ]);
         check_in(Dialect::Akamai, &[
             ("override ttl=60 edge=300", "200", "", "cc: max-age=60, s-maxage=300", "overridden"),
-            ("keep", "200", "cdn: max-age=9 | edge: max-age=1 | akamai: max-age=2 | cc: max-age=3", "cc: max-age=3", "tidied"),
+            ("keep", "200", "cdn: max-age=9 | edge: max-age=1 | akamai: max-age=2 | cc: max-age=3", "cc: max-age=3 | edge: max-age=1", "tidied"),
             ("never", "200", "edge: max-age=9", "cc: no-store", "forbidden"),
         ]);
     }
