@@ -408,6 +408,31 @@ fn heads_when_larger_than_a_cdn_takes_then_cut_and_counted() {
 }
 
 #[test]
+fn heads_when_they_hold_very_many_cookies_then_security_fields_stay_and_one_warning_says_so() {
+    let origin = Origin::start(|request, conn| {
+        let cookies: Vec<String> = (0..95).map(|number| format!("c{number}={number}")).collect();
+        let mut fields: Vec<(&str, &str)> = cookies.iter().map(|cookie| ("Set-Cookie", cookie.as_str())).collect();
+        fields.push(("Content-Security-Policy", "default-src 'self'"));
+        origin::answer(request, conn, 200, &fields, b"hello")
+    });
+    let shim = Shim::start(config(&origin));
+    for _ in 0..20 {
+        let answer = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "fastly")]);
+        assert_eq!(answer.field("content-security-policy"), Some("default-src 'self'"));
+        let cookies = answer.fields_named("set-cookie");
+        assert!(cookies.len() > 60 && cookies.len() < 95, "{}", cookies.len());
+        let expected: Vec<_> = (0..cookies.len()).map(|number| format!("c{number}={number}")).collect();
+        assert_eq!(cookies, expected, "the last ones are cut");
+    }
+    let cut = shim.metrics().value("edgeshim_fields_cut_total", &[("provider", "fastly")]);
+    assert!(cut > 200.0, "{cut}");
+    let stderr = shim.stderr();
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{stderr}");
+    assert!(warnings[0].contains("fastly") && warnings[0].contains("send fewer fields"), "{stderr}");
+}
+
+#[test]
 fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
     let tags: Vec<_> = (0..4000).map(|number| format!("tag-{number}")).collect();
     let origin = Origin::start(origin::fixed(200, &[("Surrogate-Key", &tags.join(" "))], "hello"));

@@ -3,14 +3,19 @@
 //! Pure knowledge. First the lines of list fields are joined (RFC 9110 §5.3), which changes nothing but their number. Then lines fall
 //! away, within each group from the end, since frameworks put their own fields before what middleware adds:
 //!
-//! 1. fields that nobody here knows, and those that begin with X-: made up by somebody, and mostly read by nobody beyond the CDN;
-//! 2. what tells people and tools about the answer: an answer without it is the same answer;
-//! 3. what a browser enforces: losing it makes a page less safe or breaks a script, but it is the right page;
-//! 4. cache tags: without them no purge finds the answer until its lifetime is over;
-//! 5. cookies: a visitor loses a session.
+//! 1. cookies that a later line of the same response replaces: no browser keeps them;
+//! 2. fields that nobody here knows, and those that begin with X-: made up by somebody, and mostly read by nobody beyond the CDN;
+//! 3. what tells people and tools about the response: a response without it is the same response;
+//! 4. cookies beyond the first 32: browsers need not keep more than 50 a domain (RFC 6265 §6.1), and a response that sets so many at once
+//!    clears or repeats them;
+//! 5. what a browser enforces: losing it makes a page less safe or breaks a script, but it is the right page;
+//! 6. cache tags: without them no purge finds the response until its lifetime is over;
+//! 7. the first cookies: a client loses a session.
 //!
 //! What says what the body is, where to go instead and who may keep the answer never falls: without it the answer would be another
 //! one, or somebody else's. A head that is too large by these alone stays, and the CDN refuses it.
+
+use std::collections::HashSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -38,16 +43,28 @@ pub struct HeadLimits {
 /// What a line is good for, in the order in which lines fall away; see the head of this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Worth {
+    ReplacedCookie,
     Unknown,
     Told,
+    FurtherCookie,
     Enforced,
     Tags,
-    Cookies,
+    Cookie,
     Answer,
 }
 
 /// All that fall away, first to last.
-const FALLING: [Worth; 5] = [Worth::Unknown, Worth::Told, Worth::Enforced, Worth::Tags, Worth::Cookies];
+const FALLING: [Worth; 7] = [
+    Worth::ReplacedCookie,
+    Worth::Unknown,
+    Worth::Told,
+    Worth::FurtherCookie,
+    Worth::Enforced,
+    Worth::Tags,
+    Worth::Cookie,
+];
+/// Cookies that outlive what a browser enforces.
+const FIRST_COOKIES: usize = 32;
 
 struct Line {
     name: HeaderName,
@@ -74,6 +91,7 @@ impl HeadLimits {
             return 0;
         }
         let (mut lines, mut fallen) = self.joined(std::mem::take(headers));
+        tell_cookies_apart(&mut lines);
         let mut bytes = LATER_BYTES + lines.iter().map(Line::bytes).sum::<usize>();
         let most_lines = self.lines.map_or(usize::MAX, usize::from);
         for worth in FALLING {
@@ -142,6 +160,38 @@ impl HeadLimits {
     }
 }
 
+/// Marks the cookies that a later line replaces, and those beyond the first ones.
+fn tell_cookies_apart(lines: &mut [Line]) {
+    let mut later = HashSet::new();
+    for line in lines.iter_mut().rev().filter(|line| line.worth == Worth::Cookie) {
+        if !later.insert(cookie_key(line.value.as_bytes())) {
+            line.worth = Worth::ReplacedCookie;
+        }
+    }
+    let kept = lines.iter_mut().filter(|line| line.worth == Worth::Cookie);
+    for line in kept.skip(FIRST_COOKIES) {
+        line.worth = Worth::FurtherCookie;
+    }
+}
+
+/// What tells two cookies apart in a browser: name, domain, path, and whether it is partitioned (RFC 6265 §5.3).
+fn cookie_key(value: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<u8>, bool) {
+    let mut parts = value.split(|&byte| byte == b';');
+    let name = |part: &[u8]| part.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii().to_vec();
+    let mut key = (name(parts.next().unwrap_or_default()), Vec::new(), Vec::new(), false);
+    for part in parts {
+        let attribute = name(part).to_ascii_lowercase();
+        let value = || part.iter().position(|&byte| byte == b'=').map_or(&[][..], |at| &part[at + 1..]).trim_ascii();
+        match attribute.as_slice() {
+            b"domain" => key.1 = value().to_ascii_lowercase(),
+            b"path" => key.2 = value().to_vec(),
+            b"partitioned" => key.3 = true,
+            _ => {}
+        }
+    }
+    key
+}
+
 fn most(limit: Option<u32>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
@@ -175,7 +225,7 @@ fn is_list(name: &HeaderName) -> bool {
 
 fn worth(name: &HeaderName) -> Worth {
     if *name == names::SET_COOKIE {
-        return Worth::Cookies;
+        return Worth::Cookie;
     }
     if tags::delimiter(name).is_some() {
         return Worth::Tags;
@@ -317,6 +367,37 @@ mod tests {
             assert_eq!(headers, head(&left.join("\n")), "{most}");
             assert_eq!(limits.cut(&mut headers), 0, "{most}, twice");
         }
+    }
+
+    #[test]
+    fn cookies_when_there_are_very_many_then_the_last_fall_before_what_a_browser_enforces() {
+        let fastly = HeadLimits { lines: Some(96), ..NONE };
+        let cookies: Vec<_> = (0..95).map(|number| format!("set-cookie: c{number}={number}; Path=/")).collect();
+        let others = "content-security-policy: default-src 'self'\nstrict-transport-security: max-age=1\nsurrogate-key: k\nserver: z\nx-a: 1";
+        let mut headers = head(&format!("{}\n{others}", cookies.join("\n")));
+        let fallen = fastly.cut(&mut headers);
+        assert_eq!((fallen, headers.len()), (100 - 83, 83));
+        let left: Vec<_> = headers.get_all("set-cookie").iter().collect();
+        assert_eq!(left.len(), 80, "the first ones, in their order");
+        assert!(
+            left.iter().zip(&cookies).all(|(left, sent)| format!("set-cookie: {}", left.to_str().unwrap()) == *sent)
+        );
+        for name in ["content-security-policy", "strict-transport-security", "surrogate-key"] {
+            assert!(headers.contains_key(name), "{name}");
+        }
+        assert!(!headers.contains_key("server") && !headers.contains_key("x-a"));
+        // The first 32 outlive everything else that may fall.
+        let mut headers = head(&format!("{}\n{others}", cookies.join("\n")));
+        HeadLimits { lines: Some(u16::try_from(32 + LATER_LINES).unwrap()), ..NONE }.cut(&mut headers);
+        assert_eq!((headers.len(), headers.get_all("set-cookie").iter().count()), (32, 32));
+    }
+
+    #[test]
+    fn cookies_when_a_later_line_replaces_them_then_fall_first_and_the_last_one_counts() {
+        let sent = "set-cookie: a=1; Path=/\nset-cookie: a=2; Path=/x\nset-cookie: b=1\nmade-up: 1\nset-cookie: a=3; path=/; Secure\nset-cookie: b=2; Domain=d";
+        let mut headers = head(sent);
+        assert_eq!(HeadLimits { lines: Some(u16::try_from(5 + LATER_LINES).unwrap()), ..NONE }.cut(&mut headers), 1);
+        assert_eq!(headers, head(&sent.replace("set-cookie: a=1; Path=/\n", "")));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::ids::{ClassId, Country, LocaleId, ProviderId, PullKind, intern};
 
 /// How often one cause of fault is logged.
 const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
+/// For all providers together.
+static FIELDS_CUT_MESSAGE: Throttle = Throttle::new(Duration::from_mins(1));
 /// One for each cause, for the whole process: all workers meet the same origin.
 static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAULT_MESSAGE_PERIOD) }; Cause::ALL.len()];
 
@@ -515,10 +517,16 @@ impl Ledger {
         }
     }
 
-    /// Counts lines of a head that was larger than a provider's CDN takes.
+    /// Counts lines of a head that was larger than a provider's CDN takes, and logs that once a minute.
     pub fn fields_cut(&self, provider: ProviderId, lines: usize) {
-        if let Some(counter) = self.fields_cut.get(provider.index()).filter(|_| lines > 0) {
-            counter.increment(lines as u64);
+        let Some(counter) = self.fields_cut.get(provider.index()).filter(|_| lines > 0) else { return };
+        counter.increment(lines as u64);
+        if let Some(count) = FIELDS_CUT_MESSAGE.pass_many(lines as u64) {
+            tracing::warn!(
+                "a response head is larger than {} takes: header fields left out since the last message: {count}; have the origin \
+                 send fewer fields, cookies above all (edgeshim_fields_cut_total counts by provider)",
+                self.provider(provider)
+            );
         }
     }
 
