@@ -536,11 +536,10 @@ pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<Cac
 
 fn seconds_with_unit(text: &[u8]) -> Option<u64> {
     let (number, unit) = match text {
-        [number @ .., b's' | b'S'] => (number, 1),
         [number @ .., b'm' | b'M'] => (number, 60),
         [number @ .., b'h' | b'H'] => (number, 3_600),
         [number @ .., b'd' | b'D'] => (number, 86_400),
-        number => (number, 1),
+        [number @ .., b's' | b'S'] | number => (number, 1),
     };
     if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
         return None;
