@@ -126,13 +126,25 @@ pub struct Fault {
     waiting: Option<u32>,
     /// A broken head that only is too large.
     too_large: bool,
+    begun: Option<Begun>,
+}
+
+/// What had come of the origin's response when it failed, before anything of it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// The origin's status.
+    pub status: u16,
+    /// Microseconds to its head.
+    pub micros: u32,
+    /// Body bytes that were read.
+    pub bytes: u64,
 }
 
 impl Fault {
     /// A fault by itself.
     #[must_use]
     pub fn new(cause: Cause) -> Self {
-        Self { cause, source: None, waiting: None, too_large: false }
+        Self { cause, source: None, waiting: None, too_large: false, begun: None }
     }
 
     /// A fault with the error that made it one.
@@ -161,6 +173,18 @@ impl Fault {
     #[must_use]
     pub fn proxy_status(&self) -> &'static str {
         if self.too_large { "http_response_header_section_size" } else { self.cause.proxy_status() }
+    }
+
+    /// The same fault, with what had come.
+    #[must_use]
+    pub fn after(self, begun: Begun) -> Self {
+        Self { begun: Some(begun), ..self }
+    }
+
+    /// What had come of the response, if its head had.
+    #[must_use]
+    pub fn begun(&self) -> Option<Begun> {
+        self.begun
     }
 
     /// What an operator can look at or change.

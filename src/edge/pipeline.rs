@@ -24,7 +24,7 @@ use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use super::verify::{VerifyLayer, VerifySettings};
 use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
 use crate::cdn::known;
-use crate::fault::Fault;
+use crate::fault::{Begun, Fault};
 use crate::ids::ProviderId;
 use crate::metrics::Ledger;
 use crate::origin::{self, OriginBody, forward};
@@ -121,6 +121,7 @@ impl ForwardSettings {
             host: self.host.as_ref(),
             fallback_host: &self.fallback_host,
             loop_id: &self.loop_id,
+            trailers: ctx.takes_trailers,
         };
         forward::outbound(head, &outward);
         if bodiless && head.method == Method::GET {
@@ -231,8 +232,17 @@ async fn to_origin(
     let EdgeRequest { ctx, peer, mut head, body, .. } = *request;
     settings.write(&mut head, &ctx, &peer, body.is_end_stream());
     let sent = Instant::now();
-    let (mut head, body) = origin.call(head, body).await?.into_parts();
+    let answered = origin.call(head, body).await;
     let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
+    let (mut head, body) = match answered {
+        Ok(response) => response.into_parts(),
+        Err(fault) => {
+            return Err(match fault.begun() {
+                Some(begun) => fault.after(Begun { micros, ..begun }),
+                None => fault,
+            });
+        }
+    };
     settings.tell_timing(&mut head.headers, ctx.provider, micros);
     let facts = Facts { origin_status: Some(head.status.as_u16()), origin_us: Some(micros), ..Facts::new(ctx.class) };
     Ok(EdgeResponse { head, body, facts })

@@ -103,7 +103,7 @@ pub struct Whoopsie<S> {
 impl<S, B> Service<Box<EdgeRequest>> for Whoopsie<S>
 where
     S: Service<Box<EdgeRequest>, Response = EdgeResponse<B>, Error = Fault>,
-    B: EdgeBody + Unpin,
+    B: EdgeBody,
 {
     type Response = EdgeResponse<WhoopsieBody<B>>;
     type Error = Infallible;
@@ -142,7 +142,7 @@ pin_project! {
 impl<F, B> Future for WhoopsieFuture<F, B>
 where
     F: Future<Output = Result<EdgeResponse<B>, Fault>>,
-    B: EdgeBody + Unpin,
+    B: EdgeBody,
 {
     type Output = Result<EdgeResponse<WhoopsieBody<B>>, Infallible>;
 
@@ -153,11 +153,8 @@ where
             None => ready!(this.inner.poll(cx)),
         };
         Poll::Ready(Ok(match answer {
-            Ok(mut answer) if this.shared.keeps(answer.head.status, &answer.facts) => {
-                match First::of(&mut answer.body, cx) {
-                    Ok(first) => answer.map(|inner| WhoopsieBody::Inner { inner, first }),
-                    Err(fault) => this.shared.page(this.asked, &fault, answer.facts, answer.body.tally()),
-                }
+            Ok(answer) if this.shared.keeps(answer.head.status, &answer.facts) => {
+                answer.map(|inner| WhoopsieBody::Inner { inner })
             }
             Ok(mut answer) => {
                 if !answer.body.drain() && *this.turns > 0 {
@@ -175,7 +172,16 @@ where
                     facts,
                 }
             }
-            Err(fault) => this.shared.page(this.asked, &fault, Facts::new(this.asked.ctx.class), Tally::default()),
+            Err(fault) => {
+                let Failure { head, page, locale } = this.shared.fail(this.asked, &fault);
+                let mut facts = Facts { cause: Some(fault.cause()), locale, ..Facts::new(this.asked.ctx.class) };
+                let mut tally = Tally::default();
+                if let Some(begun) = fault.begun() {
+                    (facts.origin_status, facts.origin_us) = (Some(begun.status), Some(begun.micros));
+                    tally.origin_bytes = begun.bytes;
+                }
+                EdgeResponse { head, body: WhoopsieBody::Page { page, tally }, facts }
+            }
         }))
     }
 }
@@ -289,13 +295,6 @@ impl Shared {
             }
         }
         failure
-    }
-
-    /// The page, or less, in the place of a response of which nothing is to be sent.
-    fn page<B>(&self, asked: &Asked, fault: &Fault, facts: Facts, tally: Tally) -> EdgeResponse<WhoopsieBody<B>> {
-        let Failure { head, page, locale } = self.fail(asked, fault);
-        let facts = Facts { cause: Some(fault.cause()), locale, guard: "", ..facts };
-        EdgeResponse { head, body: WhoopsieBody::Page { page, tally }, facts }
     }
 
     /// The page, or less, for a request that has no answer: the one place where a fault becomes a status.
@@ -422,43 +421,6 @@ impl RetryAfter {
     }
 }
 
-/// What of a body came with the head. It is looked at before the head is sent: where a body fails at once nothing has been sent, and the
-/// client gets the page.
-enum First {
-    /// Nothing yet, or it has been sent.
-    Nothing,
-    Data(Bytes),
-    Trailers(Box<HeaderMap>),
-    /// The body is empty.
-    End,
-}
-
-impl First {
-    fn of<B: EdgeBody + Unpin>(body: &mut B, cx: &mut Context<'_>) -> Result<Self, Fault> {
-        if body.is_end_stream() {
-            return Ok(Self::Nothing);
-        }
-        Ok(match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(Some(frame)) => match frame?.into_data() {
-                Ok(data) => Self::Data(data),
-                Err(frame) => {
-                    frame.into_trailers().map_or(Self::Nothing, |trailers| Self::Trailers(Box::new(trailers)))
-                }
-            },
-            Poll::Ready(None) => Self::End,
-            Poll::Pending => Self::Nothing,
-        })
-    }
-
-    fn take(&mut self) -> Option<Frame<Bytes>> {
-        match std::mem::replace(self, Self::Nothing) {
-            Self::Data(data) => Some(Frame::data(data)),
-            Self::Trailers(trailers) => Some(Frame::trailers(*trailers)),
-            Self::Nothing | Self::End => None,
-        }
-    }
-}
-
 pin_project! {
     /// The site's body, or a page.
     #[project = Projected]
@@ -467,7 +429,6 @@ pin_project! {
         Inner {
             #[pin]
             inner: B,
-            first: First,
         },
         /// From memory; empty when sent.
         Page {
@@ -483,11 +444,7 @@ impl<B: EdgeBody> Body for WhoopsieBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match self.project() {
-            Projected::Inner { first: First::End, .. } => Poll::Ready(None),
-            Projected::Inner { inner, first } => match first.take() {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => inner.poll_frame(cx),
-            },
+            Projected::Inner { inner } => inner.poll_frame(cx),
             Projected::Page { page, .. } if page.is_empty() => Poll::Ready(None),
             Projected::Page { page, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(page))))),
         }
@@ -495,25 +452,14 @@ impl<B: EdgeBody> Body for WhoopsieBody<B> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Inner { inner, first: First::Nothing } => inner.is_end_stream(),
-            // An end is told by the next frame, as if it had come later: framing must not depend on that.
-            Self::Inner { .. } => false,
+            Self::Inner { inner } => inner.is_end_stream(),
             Self::Page { page, .. } => page.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Inner { inner, first: First::Nothing } => inner.size_hint(),
-            Self::Inner { inner, first } => {
-                let ahead = if let First::Data(data) = first { data.len() as u64 } else { 0 };
-                let (left, mut hint) = (inner.size_hint(), SizeHint::new());
-                hint.set_lower(left.lower() + ahead);
-                if let Some(upper) = left.upper() {
-                    hint.set_upper(upper + ahead);
-                }
-                hint
-            }
+            Self::Inner { inner } => inner.size_hint(),
             Self::Page { page, .. } => SizeHint::with_exact(page.len() as u64),
         }
     }
@@ -522,7 +468,7 @@ impl<B: EdgeBody> Body for WhoopsieBody<B> {
 impl<B: EdgeBody> EdgeBody for WhoopsieBody<B> {
     fn tally(&self) -> Tally {
         match self {
-            Self::Inner { inner, .. } => inner.tally(),
+            Self::Inner { inner } => inner.tally(),
             Self::Page { tally, .. } => *tally,
         }
     }

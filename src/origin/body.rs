@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 
 use super::pool::Connection;
@@ -175,24 +175,53 @@ impl Drop for Upload {
 /// The origin's body: counted, timed, and giving its connection back when it has ended well.
 pub struct OriginBody {
     incoming: Received,
-    connection: Option<Connection>,
+    first: First,
+    connection: Option<Box<Connection>>,
     deadline: clock::Deadline,
     client: Arc<Client>,
     bytes: u64,
     fault: Option<Cause>,
 }
 
+/// What of a body came with the head. It is looked at before the head goes on: where a body fails at once nothing has been sent, and the
+/// client gets the page.
+enum First {
+    /// Nothing yet, or it has been handed on.
+    Nothing,
+    Data(Bytes),
+    Trailers(Box<HeaderMap>),
+}
+
 /// Frames that [`OriginBody::drain`] looks at before it gives the connection up.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
-    pub(super) fn new(incoming: Received, connection: Option<Connection>, client: Arc<Client>) -> Self {
+    pub(super) fn new(incoming: Received, connection: Option<Box<Connection>>, client: Arc<Client>) -> Self {
         let deadline = connection.as_ref().map_or_else(clock::Deadline::new, |c| c.deadline.clone());
-        let mut body = Self { incoming, connection, deadline, client, bytes: 0, fault: None };
+        let mut body = Self { incoming, first: First::Nothing, connection, deadline, client, bytes: 0, fault: None };
         if body.incoming.is_end_stream() {
             body.release();
         }
         body
+    }
+
+    /// Takes what has come with the head.
+    ///
+    /// # Errors
+    /// The body fails at once; the fault has been counted.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.incoming.is_end_stream() {
+            return Ok(());
+        }
+        if let Poll::Ready(Some(frame)) = Pin::new(&mut *self).poll_frame(cx) {
+            self.first = match frame?.into_data() {
+                Ok(data) => First::Data(data),
+                Err(frame) => {
+                    frame.into_trailers().map_or(First::Nothing, |trailers| First::Trailers(Box::new(trailers)))
+                }
+            };
+        }
+        Ok(())
     }
 
     /// Body bytes read so far.
@@ -245,6 +274,11 @@ impl Body for OriginBody {
     type Error = Fault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match std::mem::replace(&mut self.first, First::Nothing) {
+            First::Nothing => {}
+            First::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            First::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline.disarm();
@@ -288,11 +322,15 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        matches!(self.first, First::Nothing) && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let hint = self.incoming.size_hint();
+        match (&self.first, hint.exact()) {
+            (First::Data(data), Some(left)) => SizeHint::with_exact(left + data.len() as u64),
+            _ => hint,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const READ_BUFFER_BYTES: usize = 66 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-pub(super) async fn http1(settings: &OriginSettings, metrics: &'static Metrics) -> Result<Connection, Fault> {
+pub(super) async fn http1(settings: &OriginSettings, metrics: &'static Metrics) -> Result<Box<Connection>, Fault> {
     let mut builder = http1::Builder::new();
     builder
         .max_buf_size(READ_BUFFER_BYTES.max(settings.max_header_bytes + 2 * 1024))
@@ -77,7 +77,7 @@ async fn within<T>(limit: Duration, dialling: impl Future<Output = io::Result<T>
     })
 }
 
-async fn shake<S>(builder: &http1::Builder, stream: S, metrics: &'static Metrics) -> Result<Connection, Fault>
+async fn shake<S>(builder: &http1::Builder, stream: S, metrics: &'static Metrics) -> Result<Box<Connection>, Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

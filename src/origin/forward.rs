@@ -28,6 +28,8 @@ pub struct Outward<'a> {
     pub fallback_host: &'a HeaderValue,
     /// Our own id for CDN-Loop.
     pub loop_id: &'a HeaderValue,
+    /// Whether the client takes trailers.
+    pub trailers: bool,
 }
 
 /// Makes a request's head ready for an HTTP/1.1 origin (RFC 9110 §7.6).
@@ -35,7 +37,6 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     // What is not asked for cannot be granted: a 101 to anything but a GET would be a broken answer.
     let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
     let upgrade = if may_upgrade { hops::wants_upgrade(&head.headers).cloned() } else { None };
-    let trailers = hops::wants_trailers(&head.headers);
     hops::strip_hop_by_hop(&mut head.headers, outward.identity);
     let headers = &mut head.headers;
     if head.version == Version::HTTP_2 {
@@ -44,7 +45,7 @@ pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     if let Some(protocol) = upgrade {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if trailers {
+    } else if outward.trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }

@@ -33,7 +33,7 @@ use pool::{Connection, Pool};
 pub use tunnel::Tunnel;
 
 use crate::clock;
-use crate::fault::{Cause, Fault, cause_in};
+use crate::fault::{Begun, Cause, Fault, cause_in};
 use crate::ids::intern;
 use crate::metrics::Metrics;
 use crate::wire::received::Received;
@@ -138,11 +138,16 @@ impl Client {
     /// A [`Fault`] whose cause says what the origin or the visitor did wrong; it has been counted.
     pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
         let (metrics, name) = (self.metrics, self.name);
-        let answered = self.exchange(head, body).await;
-        if let Err(fault) = &answered {
-            metrics.fault(fault, Some(name));
-        }
-        answered
+        let (head, mut body) = match self.exchange(head, body).await {
+            Ok(response) => response.into_parts(),
+            Err(fault) => {
+                metrics.fault(&fault, Some(name));
+                return Err(fault);
+            }
+        };
+        let begun = Begun { status: head.status.as_u16(), micros: 0, bytes: 0 };
+        poll_fn(|cx| Poll::Ready(body.begin(cx))).await.map_err(|fault| fault.after(begun))?;
+        Ok(Response::from_parts(head, body))
     }
 
     async fn exchange(
@@ -174,7 +179,7 @@ impl Client {
         mut request: Request<Upload>,
         progress: Option<&Progress>,
         replayable: bool,
-    ) -> Result<(Response<Incoming>, Connection), Fault> {
+    ) -> Result<(Response<Incoming>, Box<Connection>), Fault> {
         let mut retries = self.settings.retries;
         let mut kept = self.kept(replayable).await;
         loop {
@@ -223,7 +228,7 @@ impl Client {
 
     /// A kept connection. What cannot be sent twice goes over none that the origin has closed a moment ago: the runtime looks at
     /// its sockets once more first, so that a connection whose end has arrived knows of it.
-    async fn kept(&self, replayable: bool) -> Option<Connection> {
+    async fn kept(&self, replayable: bool) -> Option<Box<Connection>> {
         loop {
             let connection = self.pool().take()?;
             if replayable {
@@ -300,7 +305,7 @@ impl Client {
     fn accept(
         self: Arc<Self>,
         mut response: Response<Incoming>,
-        connection: Option<Connection>,
+        connection: Option<Box<Connection>>,
         client: Option<(OnUpgrade, Option<Hold>)>,
         is_head: bool,
     ) -> Result<Response<OriginBody>, Fault> {

@@ -34,15 +34,15 @@ struct Memory {
 }
 
 impl Connection {
-    pub(super) fn new(sender: http1::SendRequest<Upload>, counted: Arc<Counted>) -> Self {
-        Self {
+    pub(super) fn new(sender: http1::SendRequest<Upload>, counted: Arc<Counted>) -> Box<Self> {
+        Box::new(Self {
             sender,
             deadline: Deadline::new(),
             reused: false,
             idle_since_ms: 0,
             memory: Memory::default(),
             _counted: counted,
-        }
+        })
     }
 
     pub(super) fn remember(&mut self, request: &Request<Upload>) {
@@ -76,7 +76,9 @@ impl Connection {
 /// One worker's kept connections.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: Vec<Connection>,
+    // Boxed once: a connection moves with each response from here through all the layers' bodies and back.
+    #[allow(clippy::vec_box, reason = "what is taken out stays boxed")]
+    idle: Vec<Box<Connection>>,
     max_idle: usize,
     idle_timeout_ms: u64,
 }
@@ -88,7 +90,7 @@ impl Pool {
     }
 
     /// The connection that was used last and can serve now.
-    pub(super) fn take(&mut self) -> Option<Connection> {
+    pub(super) fn take(&mut self) -> Option<Box<Connection>> {
         let mut position = self.idle.len();
         while let Some(next) = position.checked_sub(1) {
             position = next;
@@ -103,7 +105,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose answer has been read to its end.
-    pub(super) fn put(&mut self, mut connection: Connection) {
+    pub(super) fn put(&mut self, mut connection: Box<Connection>) {
         if connection.sender.is_closed() || self.max_idle == 0 {
             return;
         }

@@ -346,12 +346,10 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
             let place: Arc<dyn Any + Send + Sync> = Arc::<Place>::clone(&self.place);
             head.extensions.insert(Hold(place));
         }
-        let asked = Asked {
-            version: head.version,
-            trailers: head.version == Version::HTTP_11 && hops::wants_trailers(&head.headers),
-        };
         let trail = Trail { client: self.peer.address(), proven: false, kept: 0, peer_trusted: false };
         let mut ctx = Ctx::new(trail);
+        ctx.takes_trailers = hops::wants_trailers(&head.headers);
+        let asked = Asked { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };
         if !self.state.is_sound() {
             ctx.refusal = Some(Reason::Malformed);
         }
@@ -411,7 +409,7 @@ where
         let busy = this.busy.take().expect("a future is not polled after it was ready");
         this.asked.frame(&mut head, &body, busy.state());
         let trailers = this.asked.trailers;
-        Poll::Ready(Ok(Response::from_parts(head, ServedBody { inner: body, busy, trailers, last: Last::None })))
+        Poll::Ready(Ok(Response::from_parts(head, ServedBody { inner: body, busy, trailers, last: None })))
     }
 }
 
@@ -422,14 +420,14 @@ pin_project! {
         inner: AnswerBody,
         busy: Busy,
         trailers: bool,
-        last: Last,
+        // Boxed: few bodies end so.
+        last: Option<Box<Last>>,
     }
 }
 
 /// How a body ends, while that waits for what goes before it to be written.
 enum Last {
-    None,
-    Trailers(Option<Box<HeaderMap>>),
+    Trailers(Option<HeaderMap>),
     Fault(Option<Fault>),
 }
 
@@ -439,24 +437,26 @@ impl Body for ServedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = self.project();
-        if matches!(this.last, Last::None) {
-            match ready!(this.inner.poll_frame(cx)) {
-                Some(Ok(frame)) if *this.trailers && frame.is_trailers() => {
-                    *this.last = Last::Trailers(frame.into_trailers().ok().map(Box::new));
-                }
-                Some(Err(fault)) => {
-                    // hyper drops what it has not written when a body fails, the head above all; while it waits it writes.
-                    *this.last = Last::Fault(Some(fault));
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                frame => return Poll::Ready(frame),
-            }
+        if let Some(last) = this.last {
+            return match &mut **last {
+                Last::Trailers(trailers) => this.busy.state().poll_trailers(trailers).map(|()| None),
+                Last::Fault(fault) => Poll::Ready(fault.take().map(Err)),
+            };
         }
-        match this.last {
-            Last::Trailers(trailers) => this.busy.state().poll_trailers(trailers).map(|()| None),
-            Last::Fault(fault) => Poll::Ready(fault.take().map(Err)),
-            Last::None => Poll::Ready(None),
+        match ready!(this.inner.poll_frame(cx)) {
+            Some(Ok(frame)) if *this.trailers && frame.is_trailers() => {
+                let mut trailers = frame.into_trailers().ok();
+                let polled = this.busy.state().poll_trailers(&mut trailers).map(|()| None);
+                *this.last = Some(Box::new(Last::Trailers(trailers)));
+                polled
+            }
+            Some(Err(fault)) => {
+                // hyper drops what it has not written when a body fails, the head above all; while it waits it writes.
+                *this.last = Some(Box::new(Last::Fault(Some(fault))));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
         }
     }
 

@@ -125,7 +125,7 @@ impl State {
 
     /// Has `trailers` written at the end of the chunked body under way. To be called until it is ready; then the body may end. The
     /// connection's task is woken for that.
-    pub(super) fn poll_trailers(&self, trailers: &mut Option<Box<HeaderMap>>) -> Poll<()> {
+    pub(super) fn poll_trailers(&self, trailers: &mut Option<HeaderMap>) -> Poll<()> {
         let mut closing = self.closing();
         if let Some(trailers) = trailers.take() {
             *closing = Closing::Behind(last_chunk(&trailers));

@@ -25,6 +25,18 @@ impl<'a> EntityTag<'a> {
         }
     }
 
+    /// The same without a look at what stands between the quotes: for a key, where a malformed tag does no harm.
+    pub fn outline(value: &'a [u8]) -> Option<Self> {
+        let (weak, quoted) = match value {
+            [b'W', b'/', quoted @ ..] => (true, quoted),
+            quoted => (false, quoted),
+        };
+        match quoted {
+            [b'"', opaque @ .., b'"'] => Some(Self { weak, opaque }),
+            _ => None,
+        }
+    }
+
     /// Strong comparison (RFC 9110 §8.8.3.2), for If-Match and ranges: both strong, both alike.
     pub fn strong_eq(self, other: EntityTag<'_>) -> bool {
         !self.weak && !other.weak && self.opaque == other.opaque

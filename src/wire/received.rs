@@ -27,10 +27,16 @@ pub struct Received {
     /// None: there is no content, whatever the head says.
     incoming: Option<Incoming>,
     is_h2: bool,
+    /// What is held back on HTTP/2. Boxed: few bodies have it, and bodies are moved from layer to layer.
+    held: Option<Box<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     /// The last bytes of the declared length, while `END_STREAM` has not come.
     last: Bytes,
     /// What goes behind those.
-    trailers: Option<Box<HeaderMap>>,
+    trailers: Option<HeaderMap>,
 }
 
 /// Why a body is not whole.
@@ -67,14 +73,14 @@ impl Received {
     /// The body of a message that came in that version.
     #[must_use]
     pub fn new(incoming: Incoming, version: Version) -> Self {
-        Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, last: Bytes::new(), trailers: None }
+        Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None }
     }
 
     /// For a message that has no content by its nature: the response to HEAD, a 204, a 304. What its sender frames as content all the
     /// same is not read; on HTTP/2 the stream is reset.
     #[must_use]
     pub fn empty() -> Self {
-        Self { incoming: None, is_h2: false, last: Bytes::new(), trailers: None }
+        Self { incoming: None, is_h2: false, held: None }
     }
 }
 
@@ -83,52 +89,69 @@ impl Body for Received {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { incoming, is_h2, last, trailers } = &mut *self;
+        let Self { incoming, is_h2, held } = &mut *self;
         let Some(incoming) = incoming else { return Poll::Ready(None) };
-        if !*is_h2 {
-            return Poll::Ready(match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                Some(frame) => Some(frame.map_err(Broken::Transport)),
-                None => missing(incoming).map(Err),
-            });
+        if *is_h2 {
+            return poll_h2(incoming, held, cx);
         }
-        loop {
-            if !last.is_empty() && incoming.is_end_stream() {
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(last)))));
-            }
-            if let Some(trailers) = trailers.take() {
-                return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
-            }
-            let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-                Some(frame) => frame.map_err(Broken::Transport)?,
-                None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
-                None => return Poll::Ready(missing(incoming).map(Err)),
-            };
-            match frame.into_data() {
-                Ok(data) if incoming.size_hint().exact() == Some(0) && !incoming.is_end_stream() => {
-                    // Nothing but empty frames may follow these.
-                    if !data.is_empty() {
-                        *last = data;
-                    }
-                }
-                Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Err(frame) => {
-                    let Ok(mut map) = frame.into_trailers() else { continue };
-                    values::trim(&mut map);
-                    *trailers = Some(Box::new(map));
-                }
-            }
-        }
+        Poll::Ready(match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Some(frame) => Some(frame.map_err(Broken::Transport)),
+            None => missing(incoming).map(Err),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.last.is_empty() && self.trailers.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.held.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.incoming {
-            None => SizeHint::with_exact(0),
-            Some(incoming) if self.last.is_empty() => incoming.size_hint(),
-            Some(_) => SizeHint::with_exact(self.last.len() as u64),
+        match (&self.incoming, &self.held) {
+            (None, _) => SizeHint::with_exact(0),
+            (Some(incoming), None) => incoming.size_hint(),
+            (Some(_), Some(held)) => SizeHint::with_exact(held.last.len() as u64),
+        }
+    }
+}
+
+fn poll_h2(
+    incoming: &mut Incoming,
+    held: &mut Option<Box<Held>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    loop {
+        if let Some(ready) = held.as_mut().filter(|_| incoming.is_end_stream()) {
+            let last = std::mem::take(&mut ready.last);
+            let frame = if last.is_empty() {
+                held.take().and_then(|held| held.trailers).map(Frame::trailers)
+            } else {
+                if ready.trailers.is_none() {
+                    *held = None;
+                }
+                Some(Frame::data(last))
+            };
+            return Poll::Ready(frame.map(Ok));
+        }
+        let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Some(frame) => frame.map_err(Broken::Transport)?,
+            None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
+            // That was an empty frame with the stream's end.
+            None if held.is_some() => continue,
+            None => return Poll::Ready(missing(incoming).map(Err)),
+        };
+        match frame.into_data() {
+            Ok(data) if incoming.size_hint().exact() == Some(0) && !incoming.is_end_stream() => {
+                // Nothing but empty frames may follow these.
+                if !data.is_empty() {
+                    held.get_or_insert_default().last = data;
+                }
+            }
+            Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            Err(frame) => {
+                let Ok(mut trailers) = frame.into_trailers() else { continue };
+                values::trim(&mut trailers);
+                let Some(held) = held else { return Poll::Ready(Some(Ok(Frame::trailers(trailers)))) };
+                held.trailers = Some(trailers);
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ use crate::origin::forward;
 use crate::runtime::Runtime;
 use crate::wire::forwarded::{Peer, Scheme, Trail};
 use crate::wire::guard::{HeadGuard, Verdict};
+use crate::wire::hops;
 use crate::wire::names::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, TRANSFER_ENCODING,
     X_REQUEST_ID,
@@ -155,6 +156,7 @@ impl<'a> Explainer<'a> {
         let Self { report, stages } = self;
         let peer = &stages.peer;
         let mut ctx = Ctx::new(Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false });
+        ctx.takes_trailers = hops::wants_trailers(&head.headers);
         if !is_sound(&head) {
             ctx.refusal = Some(Reason::Malformed);
         }

@@ -53,6 +53,8 @@ struct Work {
     rests: Option<u64>,
     held: Held,
     finished: bool,
+    /// What has been made already.
+    made: Bytes,
 }
 
 #[derive(Default)]
@@ -211,17 +213,9 @@ impl<B> GzipBody<B> {
         self.ahead().is_some_and(|ahead| ahead.ended && ahead.fault.is_none())
     }
 
-    /// Whether the body broke off while it was read ahead.
-    pub(super) fn is_broken_ahead(&self) -> bool {
-        self.ahead().is_some_and(|ahead| ahead.fault.is_some())
-    }
-
-    /// A body that broke off before anything of it was sent: it fails at once, so that the client gets the page.
-    pub(super) fn broken(mut self) -> Self {
-        if let Some(work) = &mut self.work {
-            work.ahead.frames.clear();
-        }
-        self
+    /// The fault, where the body broke off while it was read ahead.
+    pub(super) fn take_fault(&mut self) -> Option<Fault> {
+        self.work.as_mut()?.ahead.fault.take()
     }
 
     /// CRC-32 of what was read ahead.
@@ -264,6 +258,25 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
     }
 }
 
+impl<B: EdgeBody + Unpin> GzipBody<B> {
+    /// Makes the first piece of what is inflated, if what it takes has come.
+    ///
+    /// # Errors
+    /// The origin's gzip is broken at its beginning: nothing has been sent yet.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if !matches!(self.work.as_deref(), Some(Work { job: Job::Code(Coder::Inflate(_)), .. })) {
+            return Ok(());
+        }
+        if let Poll::Ready(Some(frame)) = Pin::new(&mut *self).poll_frame(cx) {
+            match frame?.into_data() {
+                Ok(data) => self.work.get_or_insert_default().made = data,
+                Err(frame) => self.work.get_or_insert_default().trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(())
+    }
+}
+
 fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
     remove_digests(&mut trailers);
     trailers
@@ -295,7 +308,10 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
         let Some(work) = this.work else { return this.inner.poll_frame(cx) };
-        let Work { ahead, job, input, trailers, spent, rests, held, finished } = &mut **work;
+        let Work { ahead, job, input, trailers, spent, rests, held, finished, made } = &mut **work;
+        if !made.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(made)))));
+        }
         let coder = match job {
             Job::Pass => return poll_source(ahead, this.inner, cx),
             Job::Ready(gzip) if !gzip.is_empty() => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(gzip))))),
@@ -358,7 +374,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                 ahead.frames.is_empty() && ahead.trailers.is_none() && ahead.fault.is_none()
             }
             Some(Work { job: Job::Ready(gzip), trailers, .. }) => gzip.is_empty() && trailers.is_none(),
-            Some(work) => work.finished && work.trailers.is_none(),
+            Some(work) => work.finished && work.trailers.is_none() && work.made.is_empty(),
         }
     }
 

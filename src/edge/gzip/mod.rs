@@ -38,9 +38,10 @@ use twins::{Draft, Key, Loan, Twin, Twins};
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::cdn::dialect::Dialect;
-use crate::fault::Fault;
+use crate::fault::{Begun, Fault};
 use crate::metrics::Ledger;
-use crate::wire::names::HOST;
+use crate::wire::etag::EntityTag;
+use crate::wire::names::{ETAG, HOST};
 
 /// How long a head waits for the whole of a body that may have a twin: 4 MiB come in that time from any origin that is near.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -205,7 +206,12 @@ where
         if let Projected::Waiting { inner } = this.state.as_mut().project() {
             let answer = ready!(inner.poll(cx))?;
             match shared.answer(*this.asked, *this.target, answer) {
-                Ok(answer) => return Poll::Ready(Ok(answer)),
+                Ok(mut answer) => {
+                    return Poll::Ready(match answer.body.begin(cx) {
+                        Ok(()) => Ok(answer),
+                        Err(fault) => Err(failed(fault, &answer)),
+                    });
+                }
                 Err(undecided) => this.state.set(State::Undecided { undecided: Some(undecided) }),
             }
         }
@@ -218,7 +224,7 @@ where
         };
         ready!(undecided.answer.body.poll_ahead(cx, goal, patience));
         match slot.take() {
-            Some(undecided) => Poll::Ready(Ok(shared.resolve(*this.asked, *undecided))),
+            Some(undecided) => Poll::Ready(shared.resolve(*this.asked, *undecided)),
             None => Poll::Pending,
         }
     }
@@ -242,8 +248,11 @@ impl Shared {
         let length = answer.body.size_hint().exact();
         let verdict = if self.classes.rule(answer.facts.class).gzip {
             let headers = &answer.head.headers;
-            let tag = policy::tag(headers).filter(|_| answer.head.status == StatusCode::NOT_MODIFIED);
-            let known = tag.and_then(|tag| self.memory.tags.kind(asked.target, tag.opaque));
+            let known = if answer.head.status == StatusCode::NOT_MODIFIED {
+                policy::tag(headers).and_then(|tag| self.memory.tags.kind(asked.target, tag.opaque))
+            } else {
+                None
+            };
             let verdict = policy::decide(&self.settings, asked, &answer.head, length, known);
             if known.is_none() {
                 self.note(asked, verdict, &answer.head);
@@ -300,7 +309,7 @@ impl Shared {
     /// Remembers what the response's tag stands for. A HEAD does not tell: without a length it speaks of the usual, long body.
     fn note(&self, asked: Asked, verdict: Verdict, head: &response::Parts) {
         if !asked.is_head
-            && let Some(tag) = policy::tag(&head.headers)
+            && let Some(tag) = head.headers.get(ETAG).and_then(|tag| EntityTag::outline(tag.as_bytes()))
             && let Some(kind) = policy::kind(&self.settings, verdict, tag, head)
         {
             self.memory.tags.note(asked.target, tag.opaque, kind);
@@ -338,15 +347,15 @@ impl Shared {
     }
 
     /// The answer, now that enough of it has been read.
-    fn resolve<B: EdgeBody>(&self, asked: Asked, undecided: Undecided<B>) -> EdgeResponse<GzipBody<B>> {
+    fn resolve<B: EdgeBody>(&self, asked: Asked, undecided: Undecided<B>) -> Result<EdgeResponse<GzipBody<B>>, Fault> {
         let Undecided { mut answer, question } = undecided;
-        if answer.body.is_broken_ahead() {
+        if let Some(fault) = answer.body.take_fault() {
             if let Question::Twin { .. } = question {
                 self.ledger.gzip_twin(Found::Miss as usize);
             }
-            return answer.map(GzipBody::broken);
+            return Err(failed(fault, &answer));
         }
-        match question {
+        Ok(match question {
             Question::Length if answer.body.is_whole_ahead() && answer.body.bytes_ahead() < self.settings.min_bytes => {
                 self.ledger.gzip_skipped(Skip::TooShort as usize);
                 let verdict = Verdict::Vary(Skip::TooShort);
@@ -368,12 +377,21 @@ impl Shared {
                 };
                 self.ledger.gzip_twin(found as usize);
                 if !same {
-                    return self.compress(answer, Some(key));
+                    return Ok(self.compress(answer, Some(key)));
                 }
                 policy::apply(Verdict::Compress, &mut answer.head);
                 let class = answer.facts.class;
                 answer.map(|body| body.twin(twin, class, &self.ledger))
             }
-        }
+        })
+    }
+}
+
+/// The fault of a response of which nothing has been sent yet, with what had come of it.
+fn failed<B: EdgeBody>(fault: Fault, answer: &EdgeResponse<B>) -> Fault {
+    let Facts { origin_status, origin_us, .. } = answer.facts;
+    match origin_status.zip(origin_us) {
+        Some((status, micros)) => fault.after(Begun { status, micros, bytes: answer.body.tally().origin_bytes }),
+        None => fault,
     }
 }

@@ -260,9 +260,8 @@ pub(crate) fn decide(
     } else {
         None
     };
-    let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
     if headers.contains_key(CONTENT_ENCODING) {
-        if skip.is_none() && settings.inflate && !fixed && is_gzip(headers) {
+        if skip.is_none() && settings.inflate && !is_fixed(headers) && is_gzip(headers) {
             return if part || asked.takes_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
         }
         let skip = skip.unwrap_or(Skip::Encoded);
@@ -275,7 +274,7 @@ pub(crate) fn decide(
     if !has_type(settings, headers) {
         return Verdict::Leave(Skip::Type);
     }
-    if fixed {
+    if is_fixed(headers) {
         return Verdict::Leave(Skip::NoTransform);
     }
     if part {
@@ -308,7 +307,7 @@ fn not_modified(settings: &GzipSettings, asked: Asked, headers: &HeaderMap, know
             let says_type = headers.contains_key(CONTENT_TYPE);
             let compressible = if says_type { has_type(settings, headers) } else { !asked.packed };
             let has_coding = headers.contains_key(CONTENT_ENCODING);
-            let fixed = headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
+            let fixed = is_fixed(headers);
             if !(compressible || inflated) || (fixed && !has_coding) || (fixed && inflated) {
                 return Verdict::Leave(Skip::Status);
             }
@@ -333,13 +332,14 @@ pub(super) fn kind(
         return Some(Kind::Weak);
     }
     let headers = &head.headers;
-    let fixed = || headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation);
     match verdict {
         Verdict::Compress => Some(Kind::Compressed),
         // With `inflate` on it may have been either.
         Verdict::NotModified { weak: true } if !settings.inflate => Some(Kind::Compressed),
         Verdict::Inflate => Some(Kind::Inflated),
-        Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !fixed() => Some(Kind::Inflated),
+        Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !is_fixed(headers) => {
+            Some(Kind::Inflated)
+        }
         Verdict::Vary(Skip::Encoded | Skip::TooShort) => Some(Kind::Kept),
         Verdict::Leave(Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
             if head.status == StatusCode::OK =>
@@ -456,6 +456,11 @@ fn is_gzip(headers: &HeaderMap) -> bool {
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };
     let coding = line.as_bytes().trim_ascii();
     coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+}
+
+/// Whether nothing may be transformed.
+fn is_fixed(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().any(forbids_transformation)
 }
 
 /// Whether a Cache-Control line holds `no-transform` (RFC 9111 §5.2.2.6). `cache_control` has left one canonical line, so the word is

@@ -4,7 +4,6 @@
 //! A tag that is not in the table, after a start or when another has taken its place, costs at most a 304: see `policy.rs` for what is
 //! done then.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Tags that are remembered; 128 KiB.
@@ -27,23 +26,26 @@ pub(crate) enum Kind {
     Fixed,
 }
 
-/// The table: half of the hash of each target and tag and its kind, at the place that the other half gives.
+/// The table: a part of each hash of target and tag, and its kind, at the place that another part gives.
+///
+/// The hash is two checksums, mixed: the origin chooses the tags, and what it could gain by a collision is a wrong tag of its own.
 #[derive(Debug)]
 pub(super) struct Tags {
     seen: Box<[AtomicU32]>,
-    hasher: RandomState,
 }
 
 impl Tags {
     pub(super) fn new() -> Self {
-        Self { seen: (0..TAGS).map(|_| AtomicU32::new(0)).collect(), hasher: RandomState::new() }
+        Self { seen: (0..TAGS).map(|_| AtomicU32::new(0)).collect() }
     }
 
     /// The tag's place, and what stands there for it without its kind.
-    #[allow(clippy::cast_possible_truncation, reason = "halves of a hash")]
+    #[allow(clippy::cast_possible_truncation, reason = "parts of a hash")]
     fn place(&self, target: u32, opaque: &[u8]) -> (Option<&AtomicU32>, u32) {
-        let hash = self.hasher.hash_one((target, opaque));
-        (self.seen.get(hash as usize % TAGS), (hash >> 32) as u32 & !KIND)
+        let both = u64::from(target) << 32 | u64::from(crc32fast::hash(opaque));
+        // Fibonacci hashing: the high bits depend on all of it.
+        let hash = both.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (self.seen.get((hash >> 48) as usize % TAGS), (hash >> 16) as u32 & !KIND)
     }
 
     /// Remembers a tag of a target by its opaque part.

@@ -60,6 +60,8 @@ pub struct Ctx {
     pub class: ClassId,
     /// The CDN's machine, after the own balancers, or its visitor where that is proven; and how far X-Forwarded-For is believed.
     pub trail: Trail,
+    /// Whether the client takes trailers (`TE: trailers`).
+    pub takes_trailers: bool,
     /// Set where it is not to reach the origin; `pulls` counts and answers it.
     pub refusal: Option<Reason>,
 }
@@ -99,6 +101,7 @@ impl Ctx {
             pop: Pop::default(),
             class: ClassId::OTHER,
             trail,
+            takes_trailers: false,
             refusal: None,
         }
     }
