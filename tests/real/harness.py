@@ -158,20 +158,21 @@ class Workshop:
     def text(self, name):
         return (self.folder / name).read_text(errors="replace")
 
-    def shim(self, config, server=""):
-        return Shim(self, config, server)
+    def shim(self, config, server="", also=()):
+        return Shim(self, config, server, also)
 
 
 class Shim:
-    """edgeshim on free ports; `server` are further lines of that block."""
+    """edgeshim on free ports; `server` are further lines of that block, `also` further addresses to listen on."""
 
     count = 0
 
-    def __init__(self, shop, config, server):
+    def __init__(self, shop, config, server, also):
         Shim.count += 1
         self.name = f"edgeshim-{Shim.count}"
         path = shop.folder / f"{self.name}.toml"
-        path.write_text(f'[server]\nlisten = ["127.0.0.1:0"]\n{server}\n[admin]\nlisten = "127.0.0.1:0"\n{config}')
+        listen = json.dumps(["127.0.0.1:0", *also])
+        path.write_text(f'[server]\nlisten = {listen}\n{server}\n[admin]\nlisten = "127.0.0.1:0"\n{config}')
         self.process = shop.start(self.name, edgeshim(), "run", "--config", str(path))
         self.pid = self.process.pid
 
