@@ -169,6 +169,11 @@ impl State {
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.idle_since_ms.store(0, Ordering::Relaxed);
+        if self.is_closing.load(Ordering::Relaxed) {
+            // Trailers that found no place are not another response's.
+            *self.closing() = Closing::None;
+            self.is_closing.store(false, Ordering::Relaxed);
+        }
         if self.purpose() == Purpose::Idle {
             // A pipelined request was read long ago: no read has ended the wait.
             self.disarm();
