@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use http_body::Body as _;
-use tower::{Layer, Service};
+use tower::{Service, ServiceBuilder};
 
 use super::admission::{AdmissionBody, AdmissionLayer, AdmissionSettings};
 use super::cache_control::{CacheControlLayer, ProviderWords};
@@ -173,30 +173,27 @@ impl Layers {
     + use<> {
         let forward = Arc::clone(&self.forward);
         let leaf = Leaf { call: move |request| to_origin(Arc::clone(&origin), Arc::clone(&forward), request) };
-        // The order is important.
-        // observe: a head that can be read in two ways goes no further; everything below has one id.
-        let observe = &self.observe;
-        // identify: who pulls decides how all that follows is counted and answered.
-        let identify = &self.identify;
-        // local: beacons come from browsers, so before anything that is asked of a CDN.
-        let local = &self.local;
-        // verify: a claim is held against its proofs before it is counted.
-        let verify = &self.verify;
-        // pulls: counts what is sent, pages and refusals too.
-        let pulls = &self.pulls;
-        // whoopsie: from here outwards nothing fails; its pages pass neither gzip nor the cache policy.
-        let whoopsie = &self.whoopsie;
-        // gzip: works on what the policy has let through, so that Vary and ETag come last.
-        let gzip = &self.gzip;
-        // cache_control: sees the origin's own fields.
-        let cache_control = &self.cache_control;
-        // admission: what it lets through is at the origin, and nothing else is.
-        let admission = &self.admission;
-        observe.layer(identify.layer(
-            local.layer(
-                verify.layer(pulls.layer(whoopsie.layer(gzip.layer(cache_control.layer(admission.layer(leaf)))))),
-            ),
-        ))
+        // The order is important. Outermost first; each with the reason for its place.
+        ServiceBuilder::new()
+            // observe: a head that can be read in two ways goes no further; everything below has one id.
+            .layer(&self.observe)
+            // identify: the provider decides how all that follows is counted and answered.
+            .layer(&self.identify)
+            // local: beacons come from browsers, so before anything that is asked of a CDN.
+            .layer(&self.local)
+            // verify: a claim is held against its proofs before it is counted.
+            .layer(&self.verify)
+            // pulls: counts what is sent, pages and refusals too.
+            .layer(&self.pulls)
+            // whoopsie: from here outwards nothing fails; its pages pass neither gzip nor the cache policy.
+            .layer(&self.whoopsie)
+            // gzip: works on what the policy has let through, so that Vary and ETag come last.
+            .layer(&self.gzip)
+            // cache_control: sees the origin's own fields.
+            .layer(&self.cache_control)
+            // admission: what it lets through is at the origin, and nothing else is.
+            .layer(&self.admission)
+            .service(leaf)
     }
 }
 
@@ -260,6 +257,8 @@ impl EdgeBody for OriginBody {
 
 #[cfg(test)]
 mod tests {
+    use tower::Layer;
+
     use super::*;
     use crate::edge::gzip::policy::TypePatterns;
 
@@ -273,11 +272,13 @@ mod tests {
         let order =
             ["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control", "admission"];
         let stacked = source().split("// The order is important.").nth(1).unwrap();
-        let reasons: Vec<_> = order.iter().map(|layer| stacked.find(&format!("// {layer}: ")).unwrap()).collect();
-        assert!(reasons.is_sorted(), "each layer's reason, in the order of the layers");
         let bare: String = stacked.split_whitespace().collect();
-        let calls: Vec<_> = order.iter().map(|layer| bare.find(&format!("{layer}.layer(")).unwrap()).collect();
-        assert!(calls.is_sorted(), "each layer around the next");
+        for (what, places) in [
+            ("each layer's reason", order.map(|layer| stacked.find(&format!("// {layer}: ")).unwrap())),
+            ("each layer", order.map(|layer| bare.find(&format!(".layer(&self.{layer})")).unwrap())),
+        ] {
+            assert!(places.is_sorted(), "{what}, in the order of the contract");
+        }
     }
 
     #[test]
