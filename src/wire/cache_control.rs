@@ -515,10 +515,10 @@ impl CacheField {
 }
 
 /// What Edge-Control lines say about keeping a response, in the terms of Cache-Control: `cache-maxage` and `max-age` (a number with an
-/// optional unit s, m, h or d), `no-store` and `bypass-cache`. `None`: nothing. The strictest of several counts; a lifetime that cannot be
-/// read counts as one second, since a reader of another version may find one there.
+/// optional unit s, m, h or d), `no-store` and `bypass-cache`. `None`: nothing. The strictest of several counts. A lifetime that cannot be
+/// read counts as one second, since a reader of another version may find one there, and so does a `!` that takes a prohibition back.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
-    let mut said = CacheControl::default();
+    let (mut said, mut allows) = (CacheControl::default(), false);
     for directive in lines.into_iter().flat_map(Directives::new) {
         let is = |name: &str| directive.name.eq_ignore_ascii_case(name.as_bytes());
         if is("no-store") || is("bypass-cache") {
@@ -529,7 +529,12 @@ pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<Cac
                 Argument::Absent | Argument::Malformed => 1,
             };
             said.max_age = Some(said.max_age.map_or(seconds, |known| known.min(seconds)));
+        } else if is("!no-store") || is("!bypass-cache") {
+            allows = true;
         }
+    }
+    if allows && !said.no_store {
+        said.max_age = said.max_age.or(Some(1));
     }
     (!said.is_empty()).then_some(said)
 }
@@ -762,6 +767,7 @@ mod tests {
             (&["no-store"], Some((None, true))),
             (&["bypass-cache"], Some((None, true))),
             (&["!no-store, cache-maxage=5m"], Some((Some(300), false))),
+            (&["!bypass-cache"], Some((Some(1), false))),
             (&["downstream-ttl=1d"], None),
             (&[""], None),
             (&[], None),

@@ -10,8 +10,8 @@ use super::cache_control::CacheField;
 use super::names::{
     ACCEPT_RANGES, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
     CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
-    CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST,
-    HTTP2_SETTINGS, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEEP_ALIVE,
+    CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, DATE, EDGE_CONTROL, ETAG, EXPECT, EXPIRES, FORWARDED,
+    HOST, HTTP2_SETTINGS, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, KEEP_ALIVE,
     LAST_MODIFIED, LOCATION, MAX_FORWARDS, ORIGIN, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION,
     RANGE, REFERER, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, SURROGATE_CONTROL, SURROGATE_KEY, TE,
     TRACEPARENT, TRACESTATE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE,
@@ -51,7 +51,7 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 /// something off a message behind the back of those before us: the client's address, a cookie, a condition, what
 /// forbids caching. So the fields by which an origin or a cache decides who asks, what is asked and who may keep the
 /// answer stay. A field that is unknown to us goes, as the RFC wants.
-fn end_to_end() -> [&'static HeaderName; 50] {
+fn end_to_end() -> [&'static HeaderName; 51] {
     [
         // Framing and target: ours to write, never a stranger's to remove.
         &HOST,
@@ -84,6 +84,7 @@ fn end_to_end() -> [&'static HeaderName; 50] {
         &CACHE_CONTROL,
         &CDN_CACHE_CONTROL,
         &CLOUDFLARE_CDN_CACHE_CONTROL,
+        &EDGE_CONTROL,
         &SURROGATE_CONTROL,
         &SURROGATE_KEY,
         &PRAGMA,

@@ -993,6 +993,7 @@ mod tests {
             ("keep", "200", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cc: private | edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "304", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep", "200", "cc: private | edge: !no-store | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "edge: no-store | cookie", "cc: private | edge: no-store | cookie", "guarded set_cookie"),
             ("keep strip", "200", "edge: cache-maxage=1d | cookie", "edge: cache-maxage=1d", "tidied cookie_stripped"),
             ("keep", "200 auth", "edge: cache-maxage=1d", "cc: private", "guarded authorization"),
