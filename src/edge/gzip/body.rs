@@ -259,21 +259,25 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Makes the first piece of what is inflated, if what it takes has come.
+    /// Makes the first piece of what is inflated. Waits for it until the worker next looks at its deadlines; the head waits with it.
     ///
     /// # Errors
-    /// The origin's gzip is broken at its beginning: nothing has been sent yet.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        if !matches!(self.work.as_deref(), Some(Work { job: Job::Code(Coder::Inflate(_)), .. })) {
-            return Ok(());
+    /// The origin's gzip is broken at its beginning, or its body breaks off there: nothing has been sent yet.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let polled = Pin::new(&mut *self).poll_frame(cx);
+        let work = self.work.get_or_insert_default();
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => work.made = data,
+                Err(frame) => work.trailers = frame.into_trailers().ok(),
+            },
+            Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
+            Poll::Ready(None) => {}
+            Poll::Pending if work.held.poll_long(cx, Duration::ZERO) => {}
+            Poll::Pending => return Poll::Pending,
         }
-        if let Poll::Ready(Some(frame)) = Pin::new(&mut *self).poll_frame(cx) {
-            match frame?.into_data() {
-                Ok(data) => self.work.get_or_insert_default().made = data,
-                Err(frame) => self.work.get_or_insert_default().trailers = frame.into_trailers().ok(),
-            }
-        }
-        Ok(())
+        work.held.end();
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -175,6 +175,8 @@ enum Question {
     /// Whether all of it comes at once: then it is compressed in one go, while the compressor is in the processor's cache, and its length
     /// is known.
     Whole { key: Option<Key> },
+    /// Whether the origin's gzip, which is undone, begins as gzip does.
+    Sound,
     /// Whether it is the body that this twin was made from.
     Twin { twin: Twin, key: Key },
 }
@@ -206,18 +208,23 @@ where
         if let Projected::Waiting { inner } = this.state.as_mut().project() {
             let answer = ready!(inner.poll(cx))?;
             match shared.answer(*this.asked, *this.target, answer) {
-                Ok(mut answer) => {
-                    return Poll::Ready(match answer.body.begin(cx) {
-                        Ok(()) => Ok(answer),
-                        Err(fault) => Err(failed(fault, &answer)),
-                    });
-                }
+                Ok(answer) => return Poll::Ready(Ok(answer)),
                 Err(undecided) => this.state.set(State::Undecided { undecided: Some(undecided) }),
             }
         }
         let Projected::Undecided { undecided: slot } = this.state.as_mut().project() else { return Poll::Pending };
         let Some(undecided) = slot else { return Poll::Pending };
         let (goal, patience) = match &undecided.question {
+            Question::Sound => {
+                let begun = ready!(undecided.answer.body.poll_begin(cx));
+                let Some(Undecided { answer, .. }) = slot.take().map(|undecided| *undecided) else {
+                    return Poll::Pending;
+                };
+                return Poll::Ready(match begun {
+                    Ok(()) => Ok(answer),
+                    Err(fault) => Err(failed(fault, &answer)),
+                });
+            }
             Question::Length => (shared.settings.min_bytes, Duration::ZERO),
             Question::Whole { .. } => (u64::MAX, Duration::ZERO),
             Question::Twin { .. } => (u64::MAX, PATIENCE),
@@ -267,7 +274,13 @@ impl Shared {
             Verdict::Inflate if !asked.is_head => {
                 policy::apply(verdict, &mut answer.head);
                 let inflater = Inflater::new(Arc::clone(&self.ledger));
-                return Ok(answer.map(|inner| GzipBody::plain(inner).inflate(inflater)));
+                let is_unbuffered = policy::is_unbuffered(&answer.head.headers);
+                let answer = answer.map(|inner| GzipBody::plain(inner).inflate(inflater));
+                return if is_unbuffered {
+                    Ok(answer)
+                } else {
+                    Err(Box::new(Undecided { answer, question: Question::Sound }))
+                };
             }
             _ => {
                 let bodiless = asked.is_head || answer.body.is_end_stream();
@@ -363,6 +376,7 @@ impl Shared {
                 policy::apply(verdict, &mut answer.head);
                 answer
             }
+            Question::Sound => answer,
             Question::Length => self.compress(answer, None),
             Question::Whole { key } => self.compress(answer, key),
             Question::Twin { twin, key } => {
