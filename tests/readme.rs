@@ -506,7 +506,7 @@ fn runbook_when_read_then_every_cause_reason_and_guard_has_its_row() {
 #[test]
 fn architecture_when_read_then_its_layers_and_rooms_are_the_sources() {
     let architecture = text(ARCHITECTURE);
-    let list = Regex::new(r"(?m)^        // ([a-z_]+): ").unwrap();
+    let list = Regex::new(r"(?m)^            // ([a-z_]+): ").unwrap();
     let pipeline = text("src/edge/pipeline.rs");
     let layers: Vec<&str> = list.captures_iter(&pipeline).map(|found| found.get(1).unwrap().as_str()).collect();
     let rows = table(&architecture, &["layer", "on the way in"]);

@@ -11,7 +11,10 @@ use crate::wire::names::{CDN_LOOP, VIA};
 
 /// A set of presets, by their place in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Presets(u16);
+pub struct Presets(u64);
+
+// A preset more than there are bits does not compile.
+const _: () = assert!(crate::cdn::preset::NAMES.len() <= u64::BITS as usize);
 
 impl Presets {
     /// Whether none is in it.

@@ -2,7 +2,7 @@
 //!
 //! **Place:** outermost, so that everything further in sees a request that can be read in one way only, with one id on it.
 //! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
-//! **Metrics:** `edgeshim_refused_total{reason="malformed`"}. What else is refused is only marked: `pulls` answers and counts it.
+//! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. What else is refused is only marked: `pulls` answers and counts it.
 //! **Cost:** one allocation for both ids where the CDN sent none; another for the log line while the log is on.
 //! **Can fail:** no; an ambiguous head is answered with 400, a head with too many fields with 431, and the connection is closed.
 

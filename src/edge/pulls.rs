@@ -5,8 +5,9 @@
 //! answered here and nowhere else.
 //! **Reads:** `Ctx::{provider, kind, class, refusal}`, the answer's `Facts`, If-None-Match and If-Modified-Since, the field in which
 //! the CDN names its request.
-//! **Metrics:** `edgeshim_pulls_total`, _`pull_bytes_total`, _`pull_seconds`, _`revalidations_total`, _`in_flight`, _`origin_seconds`,
-//! _`origin_bytes_total`, _`refused_total`, _`shield_pulls_total`, _`probe_pulls_total`, _`retry_pulls_total`.
+//! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`, `edgeshim_revalidations_total`,
+//! `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`, `edgeshim_refused_total`,
+//! `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`.
 //! An upgraded connection is counted, and its log line written, when it ends.
 //! **Cost:** eight atomic adds, and one hash where the CDN names its requests. **Can fail:** no; below it every fault has become an answer.
 

@@ -299,9 +299,9 @@ pub struct Row {
     pub bytes: Counter,
     /// `edgeshim_pull_seconds`
     pub seconds: Histogram,
-    /// `edgeshim_revalidations_total{result="not_modified`"}
+    /// `edgeshim_revalidations_total{result="not_modified"}`
     pub not_modified: Counter,
-    /// `edgeshim_revalidations_total{result="modified`"}
+    /// `edgeshim_revalidations_total{result="modified"}`
     pub modified: Counter,
     ok: Counter,
     codes: Codes,
