@@ -301,17 +301,21 @@ fn unknown_cdns_when_they_pull_then_get_the_words_of_any_shared_cache() {
 #[test]
 fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where_it_beats_nothing() {
     let origin = Origin::start(|request, conn| {
-        let mut fields = vec![("Edge-Control", "cache-maxage=1d"), ("ETag", "\"v1\"")];
+        let mut fields = vec![("ETag", "\"v1\"")];
+        let edge_control = request.fields_named("x-edge");
+        fields.extend(edge_control.iter().map(|line| ("Edge-Control", *line)));
+        fields.extend(edge_control.is_empty().then_some(("Edge-Control", "cache-maxage=1d")));
         fields.extend(request.field("x-cookie").map(|_| ("Set-Cookie", "a=b")));
         let status = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
         origin::answer(request, conn, status, &fields, b"hello")
     });
-    let shim = Shim::start(config(&origin));
+    let kept_errors = "[[class]]\nname = \"kept-errors\"\npath = [\"/kept-errors/*\"]\nwhoopsie = \"never\"\n";
+    let shim = Shim::start(config(&origin).with(kept_errors));
     let told = |method: &str, class: &str, provider: &str, more: &[(&str, &str)]| {
         let fields = [&[("X-CDN-Provider", provider)], more].concat();
         let answer = raw::exchange(shim.addr, raw::request(method, &format!("/{class}/a"), &fields, b""));
-        let field = |name| answer.field(name).unwrap_or_default().to_owned();
-        (field("edge-control"), field("cache-control"))
+        let lines = |name| answer.fields_named(name).join(" + ");
+        (lines("edge-control"), lines("cache-control"))
     };
     let kept = ("cache-maxage=1d".to_owned(), String::new());
     let gone = |cache_control: &str| (String::new(), cache_control.to_owned());
@@ -326,10 +330,22 @@ fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where
         }
         assert_eq!(told(method, "keep", "akamai", &[("X-Cookie", "1")]), gone("private"), "{method}");
         assert_eq!(told(method, "keep", "akamai", &[("Authorization", "Basic YQ==")]), gone("private"), "{method}");
-        assert_eq!(told(method, "own-errors", "akamai", &[("X-Status", "503")]), gone("no-store"), "{method}");
+        for class in ["own-errors", "kept-errors"] {
+            assert_eq!(told(method, class, "akamai", &[("X-Status", "503")]), gone("no-store"), "{method} {class}");
+        }
         for provider in presets().iter().filter(|preset| *preset != "akamai") {
             assert_eq!(told(method, "keep", provider, &[]).0, "", "{method} {provider}");
         }
+        // What cannot allow storing stays beside a guard and on an error.
+        let (cookie, both) = (("X-Cookie", "1"), [("X-Edge", "no-store, max-age=1d"), ("X-Edge", "dca=esi")]);
+        let say = |edge_control: &str, cache_control: &str| (edge_control.to_owned(), cache_control.to_owned());
+        assert_eq!(told(method, "keep", "akamai", &both), say("no-store, max-age=1d + dca=esi", ""), "{method}");
+        let guarded = told(method, "default", "akamai", &[&both[..], &[cookie]].concat());
+        assert_eq!(guarded, say("no-store, dca=esi", "private"), "{method}");
+        let failed = told(method, "kept-errors", "akamai", &[&both[..], &[("X-Status", "503")]].concat());
+        assert_eq!(failed, say("no-store, dca=esi", "no-store"), "{method}");
+        let dropped = told(method, "override", "akamai", &[("X-Edge", "bypass-cache"), ("X-Status", "302")]);
+        assert_eq!(dropped, gone("no-store"), "{method}");
     }
 }
 

@@ -201,6 +201,15 @@ fn further() -> Vec<Case> {
         Case::new("GET /a.png", &with(akamai, &[]), 200, &["Content-Length: 9", EDGE_CONTROL]),
         Case::new("GET /", &with(akamai, &[]), 200, &["Content-Length: 9", "Set-Cookie: a=1", EDGE_CONTROL]),
         Case::new("GET /", &with(bunny, &[]), 200, &["Content-Length: 9", EDGE_CONTROL]),
+        Case::new("GET /x", &with(akamai, &[]), 200, &["Content-Length: 9", "Edge-Control: !no-store,Max-Age=1d"]),
+        Case::new(
+            "GET /x",
+            &with(akamai, &[]),
+            200,
+            &["Content-Length: 9", "Edge-Control: no-store, max-age=1d", "Edge-Control: dca=esi", "Set-Cookie: a=1"],
+        ),
+        Case::new("GET /api/x", &with(akamai, &[]), 503, &["Content-Length: 9", "Edge-Control: no-store, max-age=1d"]),
+        Case::new("GET /a.png", &with(akamai, &[]), 302, &["Content-Length: 9", "Edge-Control: no-store"]),
         Case::new("GET /", &with(akamai, &["Accept-Encoding: gzip"]), 200, &html),
         Case::new("GET /account/x", &with(bunny, &[]), 200, &html),
         Case::new("POST /api/x", &with(bunny, &["Content-Length: 5"]), 200, &html),
@@ -351,11 +360,16 @@ fn agree(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &
     assert_eq!(wanted, found, "{case}");
 }
 
+/// What is said of a line that goes on as it came; some say why.
+fn is_as_sent(reason: &str) -> bool {
+    reason == "as sent" || reason.starts_with("as sent: ")
+}
+
 /// Every line that came goes on as it is, or is said to be dropped.
 fn nothing_is_missed(json: &Value, sent: &[String], there: &str, gone: &str, case: &str) {
     let of = |key: &str, kept_alone: bool| -> Vec<String> {
         let fields = json[key].as_array().unwrap().iter();
-        let kept = fields.filter(|field| !kept_alone || field["reason"] == "as sent");
+        let kept = fields.filter(|field| !kept_alone || is_as_sent(field["reason"].as_str().unwrap()));
         kept.map(|field| field["name"].as_str().unwrap().to_owned()).collect()
     };
     let mut told = [of(there, true), of(gone, false)].concat();
@@ -614,11 +628,20 @@ fn explain_when_edge_control_stays_or_goes_then_says_why() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
     for (name, path, status, more, key, part) in [
-        ("akamai", "/api/a", 200, None, "to_cdn", "as sent"),
-        ("akamai", "/a.png", 200, None, "not_to_cdn", "before the class's rule"),
-        ("akamai", "/account/a", 200, None, "not_to_cdn", "before the class's rule"),
+        ("akamai", "/api/a", 200, None, "to_cdn", "as sent: akamai's own field"),
+        ("akamai", "/a.png", 200, None, "not_to_cdn", "before the class's rule (cache.mode override)"),
+        ("akamai", "/a.png", 200, Some("Vary: *"), "not_to_cdn", "before the class's rule (cache.mode override)"),
+        ("akamai", "/account/a", 200, None, "not_to_cdn", "before the class's rule (cache.mode never)"),
         ("akamai", "/api/a", 200, Some("Set-Cookie: a=b"), "not_to_cdn", "the guard set_cookie"),
         ("akamai", "/api/a", 503, None, "not_to_cdn", "the guard error"),
+        (
+            "akamai",
+            "/api/a",
+            503,
+            Some("Edge-Control: no-store, max-age=1"),
+            "to_cdn",
+            "cannot allow storing: the guard error",
+        ),
         ("bunny", "/api/a", 200, None, "not_to_cdn", "another CDN's"),
     ] {
         let [by_name, secret] = [format!("X-CDN-Provider: {name}"), format!("X-Origin-Secret: {name}-secret")];
@@ -628,6 +651,11 @@ fn explain_when_edge_control_stays_or_goes_then_says_why() {
         let reason = reason(&json, key, "edge-control");
         assert!(reason.contains(part), "{name} {path} {status} {more:?}: {reason}");
     }
+    let asked = ["X-CDN-Provider: akamai", "X-Origin-Secret: akamai-secret"];
+    let case = Case::new("GET /api/a", &asked, 200, &[EDGE_CONTROL, "Akamai-Cache-Control: max-age=9"]);
+    let json = explained(&folder, &case);
+    let reason = reason(&json, "not_to_cdn", "akamai-cache-control");
+    assert!(reason.contains("Edge-Control alone"), "{reason}");
 }
 
 #[test]

@@ -65,8 +65,8 @@ impl Dialect {
         }
     }
 
-    /// A field that this CDN obeys before Cache-Control, with a syntax of its own. It is never written here: what the origin says in it
-    /// goes on as it came, or not at all.
+    /// A field that this CDN obeys before Cache-Control, with a syntax of its own. It is never added here: what the origin says in it is
+    /// passed on, less what a guard forbids, or dropped.
     #[must_use]
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)

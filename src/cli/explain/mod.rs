@@ -274,6 +274,7 @@ impl<'a> Explainer<'a> {
         }
 
         outgoing.is_error = head.status.is_server_error();
+        outgoing.mode = rule.cache.mode;
         outgoing.has_edge_ttl = rule.cache.edge_ttl.is_some();
         outgoing.said_own = ctx.dialect.reads().iter().any(|name| head.headers.contains_key(*name));
         let facts = Facts {

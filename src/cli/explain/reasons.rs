@@ -8,13 +8,14 @@ use super::journey::Journey;
 use crate::cdn::dialect::Dialect;
 use crate::cdn::tags::TagRule;
 use crate::edge::cache_control::policy::{Action, Guard, Outcome};
+use crate::edge::request::class::CacheMode;
 use crate::wire::cache_control::CacheField;
 use crate::wire::forwarded::Trail;
 use crate::wire::names::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CACHE_CONTROL, CDN_LOOP, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE,
-    ETAG, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, PRAGMA, PROXY_STATUS, RANGE, RETRY_AFTER,
-    SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA, X_CDN_PROVIDER, X_FORWARDED_FOR, X_FORWARDED_HOST,
-    X_FORWARDED_PROTO, X_REQUEST_ID,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, AKAMAI_CACHE_CONTROL, CACHE_CONTROL, CDN_LOOP, CONNECTION, CONTENT_ENCODING,
+    CONTENT_LENGTH, COOKIE, ETAG, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, PRAGMA, PROXY_STATUS,
+    RANGE, RETRY_AFTER, SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA, X_CDN_PROVIDER, X_FORWARDED_FOR,
+    X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
 
 pub(super) const AS_SENT: &str = "as sent";
@@ -146,6 +147,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) outcome: Outcome,
     /// The origin's answer is a 5xx.
     pub(super) is_error: bool,
+    /// The class's `cache.mode`.
+    pub(super) mode: CacheMode,
     /// The class has an `edge_ttl`.
     pub(super) has_edge_ttl: bool,
     /// The origin said something to this CDN alone.
@@ -164,6 +167,7 @@ impl<'a> Outgoing<'a> {
             dialect,
             outcome,
             is_error: false,
+            mode: CacheMode::Keep,
             has_edge_ttl: false,
             said_own: false,
             tags: TagRule::default(),
@@ -174,11 +178,15 @@ impl<'a> Outgoing<'a> {
     /// Why a line goes to the CDN.
     pub(super) fn there(&self, name: &HeaderName, stage: Option<Outward>) -> Reason {
         let provider = self.provider;
-        let Some(stage) = stage else { return AS_SENT.into() };
+        let passed = self.dialect.passed_field() == Some(name);
+        let Some(stage) = stage else {
+            return if passed { format!("{AS_SENT}: {provider}'s own field").into() } else { AS_SENT.into() };
+        };
         match stage {
             Outward::Hop => "the same number, in one form".into(),
             Outward::Timing => "tells the page's script which CDN served it ([rum])".into(),
             Outward::Caching if self.dialect.own_field() == Some(name) => self.own_field(),
+            Outward::Caching if passed => format!("only what cannot allow storing: {}", self.guarded()).into(),
             Outward::Caching if *name == CACHE_CONTROL => self.cache_control(),
             Outward::Caching if *name == VARY => "reduced to class.cache.vary".into(),
             Outward::Caching => "what it asks of ESI, and no more".into(),
@@ -274,12 +282,12 @@ impl<'a> Outgoing<'a> {
 
     fn caching_gone(&self, name: &HeaderName) -> Reason {
         if self.dialect.passed_field() == Some(name) {
-            let provider = self.provider;
-            return match self.outcome.action {
-                Some(Action::Guarded) => self.guarded(),
-                _ if self.is_error => "an error is never kept".into(),
-                _ => format!("{provider} would obey it before the class's rule").into(),
+            let mode = match self.mode {
+                CacheMode::Keep | CacheMode::Default => return self.guarded(),
+                CacheMode::Override => "override",
+                CacheMode::Never => "never",
             };
+            return format!("{} would obey it before the class's rule (cache.mode {mode})", self.provider).into();
         }
         if self.dialect.reads().contains(&name) {
             return format!("nothing is left to say to {} alone", self.provider).into();
@@ -291,6 +299,9 @@ impl<'a> Outgoing<'a> {
             _ if *name == AGE => "an error has no age",
             _ if *name == VARY => "reduced to class.cache.vary",
             _ if *name == CACHE_CONTROL => "it said nothing",
+            Some(_) if *name == AKAMAI_CACHE_CONTROL && self.dialect == Dialect::Akamai => {
+                "of its own fields Edge-Control alone is passed on"
+            }
             Some(CacheField::Targeted | CacheField::SurrogateControl) => "another CDN's field",
             _ => "not for this CDN",
         }

@@ -13,8 +13,9 @@
 //! looks at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field
 //! goes, since CDNs obey `private` only while nothing is said to them alone.
 //!
-//! Akamai's Edge-Control is read as such a field but never written: in the modes `keep` and `default` it goes on as it came, unless a guard
-//! or an error forbids storing.
+//! Akamai's Edge-Control is read as such a field but never added: in the modes `keep` and `default` it is passed on as it came. Where a guard
+//! or an error forbids storing, only the directives stay that cannot allow it. In `override` and `never` it is dropped; what it forbids is
+//! then said in Cache-Control, for the statuses that have no rule.
 
 use std::time::SystemTime;
 
@@ -111,6 +112,15 @@ impl Guard {
 pub struct Guards(u8);
 
 impl Guards {
+    /// Those that hold.
+    fn of(all: [(Guard, bool); 3]) -> Self {
+        let mut guards = Self::default();
+        for (guard, _) in all.into_iter().filter(|(_, holds)| *holds) {
+            guards.insert(guard);
+        }
+        guards
+    }
+
     fn insert(&mut self, guard: Guard) {
         self.0 |= 1 << guard as u8;
     }
@@ -274,8 +284,8 @@ struct Decision {
     surrogate_control: Change,
     vary: Change,
     strip_cookies: bool,
-    /// Whether the field goes on that this CDN obeys first and nobody writes here.
-    passes: bool,
+    /// To the field that this CDN obeys first and that is never added here.
+    passed: Change,
     outcome: Outcome,
 }
 
@@ -338,7 +348,7 @@ impl Prepared {
             return Outcome::default();
         }
         let seen = Seen::of(headers);
-        let Decision { cache_control, own, surrogate_control, vary, strip_cookies, passes, mut outcome } =
+        let Decision { cache_control, own, surrogate_control, vary, strip_cookies, passed, mut outcome } =
             self.decide(headers, seen, status, facts);
         let own_field = self.dialect.own_field();
         let mut changed = change(headers, &names::CACHE_CONTROL, cache_control);
@@ -349,8 +359,8 @@ impl Prepared {
             }
         }
         let passed_field = self.dialect.passed_field();
-        if let Some(name) = passed_field.filter(|_| !passes && seen.has(CacheField::Targeted)) {
-            changed |= headers.remove(name).is_some();
+        if let Some(name) = passed_field.filter(|_| seen.has(CacheField::Targeted)) {
+            changed |= change(headers, name, passed);
         }
         if !changed {
             // The rule and the origin agree: what else goes is tidying.
@@ -400,25 +410,21 @@ impl Prepared {
         }
 
         let mut vary = Vary::default();
-        if seen.has(CacheField::Vary) && told.audiences().any(|words| !words.is_unshared()) {
+        let passed_field = self.dialect.passed_field().filter(|name| headers.contains_key(*name));
+        if seen.has(CacheField::Vary) && (passed_field.is_some() || told.audiences().any(|words| !words.is_unshared()))
+        {
             vary = Vary::read(headers);
         }
         let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
-        let unsafe_for = |words: &CacheControl<'_>| {
-            let mut found = Guards::default();
-            if fetched && is_storable(words, status) {
-                for (guard, holds) in [
-                    (Guard::Authorization, facts.authorization && !allowed),
-                    (Guard::VaryStar, vary.star),
-                    (Guard::SetCookie, seen.has(CacheField::SetCookie) && is_shared(words, status)),
-                ] {
-                    if holds {
-                        found.insert(guard);
-                    }
-                }
-            }
-            found
+        let unsafe_where = |storable: bool, shared: bool| {
+            let kept = fetched && storable;
+            Guards::of([
+                (Guard::Authorization, kept && facts.authorization && !allowed),
+                (Guard::VaryStar, kept && vary.star),
+                (Guard::SetCookie, kept && shared && seen.has(CacheField::SetCookie)),
+            ])
         };
+        let unsafe_for = |words: &CacheControl<'_>| unsafe_where(is_storable(words, status), is_shared(words, status));
         let heeded = told.heeded();
         let shared = fetched && is_storable(heeded, status) && is_shared(heeded, status);
         let mut unshared = heeded.is_unshared();
@@ -443,15 +449,11 @@ impl Prepared {
             guards.insert_all(for_others);
             action = Action::Guarded;
         } else {
-            for (guard, holds) in [
+            guards.insert_all(Guards::of([
                 (Guard::CookieStripped, strip_cookies),
                 (Guard::VaryUserAgent, shared && vary.user_agent),
                 (Guard::VaryCookie, shared && vary.cookie),
-            ] {
-                if holds {
-                    guards.insert(guard);
-                }
-            }
+            ]));
             // §3.5: without this a shared cache must not use the lifetime that the rule gives.
             let given = matches!(action, Action::Defaulted | Action::Overridden);
             let lasting = fetched && is_storable(heeded, status) && heeded.max_age != Some(0);
@@ -464,8 +466,26 @@ impl Prepared {
             Some(kept) if vary.named && !vary.star && !unshared => reduced_vary(headers, kept),
             _ => Change::Leave,
         };
-        // What forbids storing must not be beaten by a field that is obeyed first.
-        let passes = self.passes_own_field() && !is_error(status, facts) && for_cdn.is_empty();
+        let mut passed = Change::Leave;
+        if let Some(name) = passed_field {
+            // How the CDN reads a field that contradicts itself is unknown, so this does not depend on how it is read here.
+            let mut forbidding = unsafe_where(true, true);
+            if strip_cookies {
+                forbidding.remove(Guard::SetCookie);
+            }
+            if is_error(status, facts) {
+                forbidding.insert(Guard::Error);
+            }
+            if !self.passes_own_field() {
+                passed = Change::Remove;
+            } else if !forbidding.is_empty() {
+                passed = without_permissions(headers, name);
+                if !matches!(passed, Change::Leave) {
+                    guards.insert_all(forbidding);
+                    action = Action::Guarded;
+                }
+            }
+        }
         let (own, surrogate_control) = self.own_changes(headers, seen, told.own.as_ref());
         let there = seen.has(CacheField::CacheControl);
         Decision {
@@ -474,7 +494,7 @@ impl Prepared {
             surrogate_control,
             vary,
             strip_cookies,
-            passes,
+            passed,
             outcome: Outcome { action: Some(action), guards },
         }
     }
@@ -483,6 +503,11 @@ impl Prepared {
     fn said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Told<'a> {
         let mut all = said(headers, seen, status, facts);
         let mut own = self.own_said(headers, seen, status);
+        if let Some(name) = self.dialect.passed_field().filter(|_| !self.passes_own_field()) {
+            // The field is dropped, and no rule may stand in for what it forbids.
+            let words = edge_control(headers.get_all(name).iter().map(HeaderValue::as_bytes));
+            all.no_store |= words.is_some_and(|words| words.no_store);
+        }
         if let Some(own) = &mut own {
             // It is about the bytes, which are the same for everybody, and `gzip` looks for it in Cache-Control.
             all.no_transform |= own.no_transform;
@@ -818,6 +843,29 @@ fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     })
 }
 
+/// What of Edge-Control cannot allow storing: prohibitions, lifetimes of 0 and what it asks of ESI (`dca`). Everything else is left out,
+/// unknown directives too.
+fn without_permissions(headers: &HeaderMap, name: &HeaderName) -> Change {
+    let (mut kept, mut all_kept) = (Vec::new(), true);
+    for directive in headers.get_all(name).iter().flat_map(|line| Directives::new(line.as_bytes())) {
+        let keeps = match edge_control([directive.text]) {
+            Some(words) => words.no_store || words.max_age == Some(0),
+            None => directive.name.eq_ignore_ascii_case(b"dca"),
+        };
+        if keeps {
+            kept.push(directive.text);
+        }
+        all_kept &= keeps;
+    }
+    if all_kept {
+        return Change::Leave;
+    }
+    Some(kept.join(&b", "[..]))
+        .filter(|line| !line.is_empty())
+        .and_then(|line| HeaderValue::try_from(line).ok())
+        .map_or(Change::Remove, Change::Set)
+}
+
 /// Surrogate-Control with its ESI `content`, behind the words to the CDN whose own field it is.
 fn surrogate_control_change(headers: &HeaderMap, own: Option<&Spoken<'_>>, content: &[u8]) -> Change {
     let value = own.and_then(|own| own.words.settled_value());
@@ -852,7 +900,7 @@ mod tests {
     use super::{Action, Facts, Guard, Outcome, Prepared};
     use crate::cdn::dialect::Dialect;
     use crate::edge::request::class::{CacheMode, CachePolicy};
-    use crate::wire::cache_control::{CacheControl, TARGETED};
+    use crate::wire::cache_control::{CacheControl, Directives, TARGETED, edge_control};
     use crate::wire::names;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -987,6 +1035,10 @@ mod tests {
             ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
             ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
             ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),
+            // No rule for this status: what the dropped field forbids stays forbidden.
+            ("override ttl=60", "302", "edge: no-store | cc: max-age=5", "cc: no-store", "tidied"),
+            ("override ttl=60", "200 POST", "edge: bypass-cache", "cc: no-store", "tidied"),
+            ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
             ("never", "304", "edge: cache-maxage=1d | cc: no-store", "cc: no-store", "forbidden"),
             // It would beat the guard: Akamai would keep what Cache-Control calls private.
@@ -999,6 +1051,19 @@ mod tests {
             ("keep", "200 auth", "edge: cache-maxage=1d", "cc: private", "guarded authorization"),
             ("keep", "200", "edge: cache-maxage=1d | vary: *", "cc: private | vary: *", "guarded vary_star"),
             ("keep", "503", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
+            // What cannot allow storing stays: without a prohibition the property's own lifetime would count, without dca no ESI is read.
+            ("keep", "503", "edge: no-store", "cc: no-store | edge: no-store", "tidied"),
+            ("keep", "503", "edge: no-store, max-age=1d", "cc: no-store | edge: no-store", "guarded error"),
+            ("keep", "200", "edge: no-store, max-age=1d | cookie", "cc: private | edge: no-store | cookie", "guarded set_cookie"),
+            ("keep", "200", "cc: private | edge: max-age=1d | edge: Bypass-Cache | cookie", "cc: private | edge: Bypass-Cache | cookie", "guarded set_cookie"),
+            ("keep", "200", "cc: private | edge: no-store, !no-store | vary: *", "cc: private | edge: no-store | vary: *", "guarded vary_star"),
+            ("keep", "200 auth", "cc: private | edge: no-store, max-age=9", "cc: private | edge: no-store", "guarded authorization"),
+            ("keep", "200", "edge: dca=esi | cookie", "cc: private | edge: dca=esi | cookie", "guarded set_cookie"),
+            ("default ttl=60", "200", "edge: dca=esi, max-age=1d | cookie", "cc: private | edge: dca=esi | cookie", "guarded set_cookie"),
+            ("keep", "200", "cc: private | edge: cache-maxage=0s, max-age=1d | cookie", "cc: private | edge: cache-maxage=0s | cookie", "guarded set_cookie"),
+            ("keep", "200", "cc: private | edge: new-thing=1, downstream-ttl=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
+            ("keep strip", "200", "edge: no-store, max-age=1d | cookie", "edge: no-store, max-age=1d", "tidied cookie_stripped"),
+            ("keep", "200", "edge: no-store, max-age=1d", "edge: no-store, max-age=1d", ""),
             ("default ttl=60", "200 fault", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
         ]);
         for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::Akamai) {
@@ -1478,9 +1543,11 @@ mod tests {
                 "surrogate: content=\"ESI/1.0\", max-age=3", "cdn: max-age=5", "accel: 5", "surrogate: no-cache", "surrogate: no-store",
                 "surrogate: stale-if-error=9", "surrogate: s-maxage=4, Odd", "cdn: private, max-age=3", "cdn: stale-while-revalidate=2",
                 "cdn: public, even=1", "cloudflare: max-age=7", "cloudflare: no-store", "cloudflare: no-cache=\"Vary\", no-transform",
+                "edge: max-age=1d", "edge: no-store", "edge: !no-store", "edge: bypass-cache, cache-maxage=5m", "edge: dca=esi, max-age=0",
+                "edge: downstream-ttl=1h", "edge: dca=esi",
             ])
             .prop_map(headers),
-            1 => (prop::collection::vec(32_u8..=255, 0..40), prop::sample::select(vec!["cc", "surrogate", "cdn", "cloudflare"]))
+            1 => (prop::collection::vec(32_u8..=255, 0..40), prop::sample::select(vec!["cc", "surrogate", "cdn", "cloudflare", "edge"]))
                 .prop_map(|(bytes, short)| {
                     HeaderValue::from_bytes(&bytes).into_iter().map(|value| (field(short).0, value)).collect()
                 }),
@@ -1520,7 +1587,8 @@ mod tests {
 
             prop_assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
             prop_assert!(!answer.contains_key(&names::PRAGMA) && !answer.contains_key(&names::EXPIRES));
-            for name in TARGETED.into_iter().chain([&names::SURROGATE_CONTROL]) {
+            let passed = dialect.passed_field().filter(|_| matches!(class.mode, CacheMode::Keep | CacheMode::Default));
+            for name in TARGETED.into_iter().chain([&names::SURROGATE_CONTROL]).filter(|name| passed != Some(*name)) {
                 let wanted = usize::from(dialect.own_field() == Some(name));
                 let esi = *name == names::SURROGATE_CONTROL && dialect.bears_surrogate_control();
                 prop_assert!(answer.get_all(name).iter().count() <= wanted.max(usize::from(esi)), "{}", name);
@@ -1550,6 +1618,19 @@ mod tests {
                 prop_assert!(everybodys.is_unshared(), "it looks for no prohibition in its own field");
             }
 
+            let of_edge = |headers: &HeaderMap| headers.get_all(&names::EDGE_CONTROL).iter().cloned().collect::<Vec<_>>();
+            let left = of_edge(&answer);
+            // Read one by one: how Akamai reads a field that contradicts itself is unknown.
+            let permits = left.iter().flat_map(|line| Directives::new(line.as_bytes())).any(|directive| {
+                edge_control([directive.text]).is_some_and(|words| !words.no_store && words.max_age != Some(0))
+            });
+            if passed.is_some() && outcome.guards.is_empty() && !fault && !status.is_server_error() {
+                prop_assert_eq!(&left, &of_edge(&origin), "as sent");
+            }
+            let denied = answer.get_all(&names::VARY).iter().any(|line| line == "*")
+                || answer.contains_key(&names::SET_COOKIE)
+                || authorization && !class.allow_authorization;
+            prop_assert!(!(permits && (fault || status.is_server_error() || denied && fetched_of(&method))));
             let cookies = answer.contains_key(&names::SET_COOKIE);
             let lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
             let fetched = fetched_of(&method);

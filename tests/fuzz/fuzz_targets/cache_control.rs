@@ -1,7 +1,7 @@
 //! Cache-Control from hostile origins: reading, merging, writing and the class's decision.
 //!
 //! The first two bytes choose class, status and request; the rest is split into field lines at line feeds. A line that starts with
-//! a byte below 9 goes to another field than Cache-Control.
+//! a byte below 9, or with 11, goes to another field than Cache-Control.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use edgeshim::cdn::dialect::Dialect;
 use edgeshim::edge::cache_control::policy::{Facts, Prepared};
 use edgeshim::edge::request::class::{CacheMode, CachePolicy};
-use edgeshim::wire::cache_control::CacheControl;
+use edgeshim::wire::cache_control::{CacheControl, edge_control};
 use edgeshim::wire::names;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
@@ -48,6 +48,7 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
             [6, text @ ..] => (&names::CDN_CACHE_CONTROL, text),
             [7, text @ ..] => (&names::AGE, text),
             [8, text @ ..] => (&names::CLOUDFLARE_CDN_CACHE_CONTROL, text),
+            [11, text @ ..] => (&names::EDGE_CONTROL, text),
             text => (&names::CACHE_CONTROL, *text),
         };
         if let Ok(value) = HeaderValue::from_bytes(text) {
@@ -71,7 +72,9 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
     let method = if bit(request, 3) { Method::POST } else { Method::GET };
     let facts = Facts { method: &method, authorization: bit(request, 4), fault: bit(request, 5), now: SystemTime::now };
 
-    let dialects = [Dialect::Generic, Dialect::Fastly, Dialect::Cloudflare, Dialect::Rfc9213];
+    // Two bits are left for five dialects.
+    let last = if lines.len() % 2 == 0 { Dialect::Rfc9213 } else { Dialect::Akamai };
+    let dialects = [Dialect::Generic, Dialect::Fastly, Dialect::Cloudflare, last];
     let dialect = dialects[usize::from(request >> 6)];
 
     let prepared = Prepared::new(&policy, dialect);
@@ -97,5 +100,10 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
             lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
         }
     }
+    assert!(dialect == Dialect::Akamai || !answer.contains_key(&names::EDGE_CONTROL));
+    let edge_control = edge_control(answer.get_all(&names::EDGE_CONTROL).iter().map(HeaderValue::as_bytes));
+    let edge_lasting = edge_control.and_then(|words| words.max_age).is_some_and(|seconds| seconds > 0);
+    assert!(!(edge_lasting && (facts.fault || status.is_server_error())));
+    lasting |= edge_lasting;
     assert!(!(method == Method::GET && lasting && answer.contains_key(&names::SET_COOKIE)));
 }
