@@ -7,7 +7,9 @@ use toml::{Table, Value};
 use super::{ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, TagField, TagForm, Test};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
-use crate::wire::names::{CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR};
+use crate::wire::names::{
+    CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR,
+};
 
 /// What is wrong with a file.
 type Flaw = String;
@@ -136,24 +138,32 @@ fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
 
 fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<(Dialect, Option<Field>), Flaw> {
     let Some(mut table) = table else {
-        return Ok((if coded_only { Dialect::Akamai } else { Dialect::Generic }, None));
+        return if coded_only {
+            Err("vary: coded_only is Akamai's alone, and its dialect is missing".to_owned())
+        } else {
+            Ok((Dialect::Generic, None))
+        };
     };
     facts.take("dialect", &mut table)?;
-    let (field, lifetimes_alone) = (table.field("field")?, table.flag("lifetimes_alone")?);
-    let dialect = if field.name == SURROGATE_CONTROL && lifetimes_alone {
+    let (field, lifetimes_alone, passed_on) =
+        (table.field("field")?, table.flag("lifetimes_alone")?, table.flag("passed_on")?);
+    let dialect = if field.name == SURROGATE_CONTROL && lifetimes_alone && !passed_on {
         Dialect::Fastly
-    } else if field.name == CLOUDFLARE_CDN_CACHE_CONTROL && !lifetimes_alone {
+    } else if field.name == CLOUDFLARE_CDN_CACHE_CONTROL && !lifetimes_alone && !passed_on {
         Dialect::Cloudflare
-    } else if field.name == CDN_CACHE_CONTROL && !lifetimes_alone {
+    } else if field.name == CDN_CACHE_CONTROL && !lifetimes_alone && !passed_on {
         Dialect::Rfc9213
+    } else if field.name == EDGE_CONTROL && !lifetimes_alone && passed_on {
+        Dialect::Akamai
     } else {
         return Err(table.flaw("no dialect is spoken so"));
     };
     table.end()?;
-    if coded_only {
-        Err("a dialect of its own and Vary of coded bodies alone: no CDN does both".to_owned())
+    if coded_only == (dialect == Dialect::Akamai) {
+        // Lifetimes of ours are written into no field that is passed on.
+        Ok((dialect, Some(field).filter(|_| !passed_on)))
     } else {
-        Ok((dialect, Some(field)))
+        Err("a dialect of its own, and Vary of coded bodies alone: only Akamai does both".to_owned())
     }
 }
 
@@ -374,6 +384,9 @@ mod tests {
             ("[[signal]]\nfield = \"X\"\nmember = \"y\"\nvalue = \"y\"\nsource = \"a\"\n", "nobody reads value"),
             ("[client]\nfield = \"X\"\nform = \"list\"\nsource = \"a\"\n", "no form list"),
             ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no dialect"),
+            ("[dialect]\nfield = \"Edge-Control\"\npassed_on = true\nsource = \"a\"\n", "only Akamai"),
+            ("[dialect]\nfield = \"CDN-Cache-Control\"\npassed_on = true\nsource = \"a\"\n", "no dialect"),
+            ("[vary]\nrule = \"coded_only\"\nsource = \"a\"\n", "Akamai's alone"),
             ("[limits]\nlines = 70000\nsource = \"a\"\n", "out of range"),
             ("[[proof]]\nkind = \"word\"\nsource = \"a\"\n", "no proof called word"),
             ("[[surprise]]\n", "nobody reads surprise"),
