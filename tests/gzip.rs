@@ -698,3 +698,44 @@ fn large_bodies_when_interleaved_then_do_not_mix() {
         assert!(reading.content == text(sizes[at]), "body {at} has other bytes");
     }
 }
+
+#[test]
+fn tag_of_a_304_when_hosts_or_codings_share_it_then_never_strong_for_gzip() {
+    let origin = Origin::start(|request, conn| {
+        let is_conditional = request.field("if-none-match").is_some();
+        let body =
+            if request.field("host") == Some("short.test") { "short".to_owned() } else { "long text ".repeat(200) };
+        let takes_br = request.field("accept-encoding").is_some_and(|codings| codings.contains("br"));
+        let mut fields = vec![("ETag", "\"x\"")];
+        if is_conditional {
+            return origin::answer(request, conn, 304, &fields, b"");
+        }
+        fields.push(("Content-Type", if request.target == "/styled" { "text/css" } else { "text/html" }));
+        if request.target == "/br" && takes_br {
+            fields.push(("Content-Encoding", "br"));
+        }
+        origin::answer(request, conn, 200, &fields, body.as_bytes())
+    });
+    let class = "[[class]]\nname = \"styles\"\ncontent_type = [\"text/css\"]\ngzip = false";
+    let shim = Shim::start(Shim::config(origin.addr).with(class));
+    let get = |host: &str, target: &str, coding: &str, named: Option<&str>| {
+        let mut fields = vec![("Host", host), ("Accept-Encoding", coding)];
+        fields.extend(named.map(|tag| ("If-None-Match", tag)));
+        let answer = raw::fetch(shim.addr, target, &fields);
+        (answer.status, answer.field("etag").unwrap_or_default().to_owned(), answer.field("vary").is_some())
+    };
+    let weak = |status| (status, "W/\"x\"".to_owned(), true);
+    // One tag on two hosts.
+    assert_eq!(get("long.test", "/", "gzip", None), weak(200));
+    assert_eq!(get("short.test", "/", "gzip", None), (200, "\"x\"".to_owned(), false));
+    assert_eq!(get("long.test", "/", "gzip", Some("W/\"x\"")), weak(304));
+    assert_eq!(get("short.test", "/", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
+    // One tag for the origin's own br and for what is compressed here.
+    assert_eq!(get("long.test", "/br", "gzip", None), weak(200));
+    assert_eq!(get("long.test", "/br", "br, gzip", None), (200, "\"x\"".to_owned(), true));
+    assert_eq!(get("long.test", "/br", "gzip", Some("W/\"x\"")), weak(304));
+    assert_eq!(get("long.test", "/br", "br, gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), true));
+    // A class that is chosen by the type, which the 304 does not tell.
+    assert_eq!(get("long.test", "/styled", "gzip", None), (200, "\"x\"".to_owned(), false));
+    assert_eq!(get("long.test", "/styled", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
+}

@@ -548,6 +548,20 @@ fn http10_response_when_its_client_does_not_read_on_then_it_is_reset_too() {
 }
 
 #[test]
+fn http10_response_when_it_is_whole_and_the_request_is_not_then_it_ends_in_good_order() {
+    let origin = Origin::start_at_head(|_, conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        let _ = conn.read(&mut [0; 4096]);
+        After::Keep
+    });
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
+    let mut client = Raw::connect(shim.addr);
+    client.send("POST / HTTP/1.0\r\nHost: shim.test\r\nContent-Length: 100000\r\n\r\nten bytes.");
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert_eq!(client.read_to_reset(), (b"hello".to_vec(), false));
+}
+
+#[test]
 fn http10_response_when_the_process_is_killed_then_it_is_reset() {
     let gate = Gate::new();
     let origin = breaking(gate);
@@ -1004,6 +1018,36 @@ fn odd_heads_when_the_origin_sends_them_then_nothing_odd_goes_on() {
         (405, Some("0"), true),
         "{refused:?}"
     );
+}
+
+#[test]
+fn connections_when_a_response_without_content_announces_some_then_are_not_used_again() {
+    let origin = Origin::start(|request, conn| {
+        let head: &[u8] = match request.target.as_str() {
+            "/204-length" => b"HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",
+            "/204-chunked" => b"HTTP/1.1 204 \r\nTransfer-Encoding: chunked\r\n\r\n",
+            "/205-chunked" => b"HTTP/1.1 205 \r\nTransfer-Encoding: chunked\r\n\r\n",
+            _ => return origin::answer(request, conn, 200, &[], b"fine"),
+        };
+        let _ = conn.write_all(head);
+        // The content comes a moment after the head.
+        std::thread::sleep(Duration::from_millis(5));
+        let content: &[u8] = if head.ends_with(b"5\r\n\r\n") { b"hello" } else { b"5\r\nhello\r\n0\r\n\r\n" };
+        let _ = conn.write_all(content);
+        After::Keep
+    });
+    let shim = Shim::start(Shim::config(origin.url()).with("[server]\nworkers = 1\n[origin]\nretries = 0"));
+    for client in CLIENTS {
+        for target in ["/204-length", "/204-chunked", "/205-chunked"] {
+            for _ in 0..5 {
+                let got = client.get(&shim, target, &[], || {});
+                let status = target[1..4].parse::<u16>().expect("a status");
+                assert_eq!((got.status, got.body.len(), got.whole), (status, 0, true), "{client:?}, {target}: {got:?}");
+                let got = client.get(&shim, "/next", &[], || {});
+                assert_eq!((got.status, got.body.as_slice()), (200, &b"fine"[..]), "{client:?}, after {target}");
+            }
+        }
+    }
 }
 
 // ---- upgraded connections ----------------------------------------------------------------------------------------------------------------

@@ -184,6 +184,11 @@ pub(crate) fn check_answer<B>(response: &mut Response<B>) -> Result<(), Fault> {
     canonical_length(headers).or_else(broken)
 }
 
+/// Whether a response's head announces a body, of any length but 0.
+pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
 /// Takes the hop's own fields off an answer.
 pub(crate) fn tidy_answer(head: &mut response::Parts, is_head: bool) {
     hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);

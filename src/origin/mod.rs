@@ -305,7 +305,7 @@ impl Client {
     fn accept(
         self: Arc<Self>,
         mut response: Response<Incoming>,
-        connection: Option<Box<Connection>>,
+        mut connection: Option<Box<Connection>>,
         client: Option<(OnUpgrade, Option<Hold>)>,
         is_head: bool,
     ) -> Result<Response<OriginBody>, Fault> {
@@ -332,7 +332,12 @@ impl Client {
         forward::check_size(&response, &self.settings)?;
         forward::check_answer(&mut response)?;
         let (mut head, incoming) = response.into_parts();
-        let is_empty = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+        if never_has_content && !is_head && forward::declares_content(&head.headers) {
+            // What follows may be that content, or not: no other response may be read there.
+            connection = None;
+        }
+        let is_empty = is_head || never_has_content || head.status == StatusCode::NOT_MODIFIED;
         let body = if is_empty { Received::empty() } else { Received::new(incoming, head.version) };
         forward::tidy_answer(&mut head, is_head);
         Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))

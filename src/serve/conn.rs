@@ -205,8 +205,14 @@ where
         tracing::debug!(%error, "connection ended");
     }
     if state.is_open_ended() {
+        let mut stream = connection.into_parts()?.io.into_inner().into_stream();
+        if state.awaits_rest_alone() {
+            // All has been sent, and the client sends no more: an orderly end.
+            stream.reset_at_close(false);
+            let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+            return None;
+        }
         // Closing resets it, where that can be.
-        let stream = connection.into_parts()?.io.into_inner().into_stream();
         return (!stream.reset_at_close(true)).then_some(stream);
     }
     match ended {
@@ -443,10 +449,21 @@ impl Body for ServedBody {
                 Last::Fault(fault) => Poll::Ready(fault.take().map(Err)),
             };
         }
-        match ready!(this.inner.poll_frame(cx)) {
+        let mut inner = this.inner;
+        let polled = ready!(inner.as_mut().poll_frame(cx));
+        let state = this.busy.state();
+        let is_last = match &polled {
+            Some(Ok(frame)) => state.is_open_ended() && (frame.is_trailers() || inner.is_end_stream()),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if is_last {
+            state.body_ended();
+        }
+        match polled {
             Some(Ok(frame)) if *this.trailers && frame.is_trailers() => {
                 let mut trailers = frame.into_trailers().ok();
-                let polled = this.busy.state().poll_trailers(&mut trailers).map(|()| None);
+                let polled = state.poll_trailers(&mut trailers).map(|()| None);
                 *this.last = Some(Box::new(Last::Trailers(trailers)));
                 polled
             }

@@ -63,6 +63,8 @@ pub(super) struct State {
     timeouts: Timeouts,
     leaving: AtomicBool,
     ending: AtomicU8,
+    /// The response that ends with the connection has come to its end.
+    has_ended: AtomicBool,
     closing: Mutex<Closing>,
     is_closing: AtomicBool,
 }
@@ -108,6 +110,7 @@ impl State {
             timeouts,
             leaving: AtomicBool::new(false),
             ending: AtomicU8::new(ending::FRAMED),
+            has_ended: AtomicBool::new(false),
             closing: Mutex::default(),
             is_closing: AtomicBool::new(false),
         }
@@ -115,7 +118,18 @@ impl State {
 
     /// The response that begins now ends with the connection.
     pub(super) fn ends_with_connection(&self) {
+        self.has_ended.store(false, Ordering::Relaxed);
         self.ending.store(ending::WANTED, Ordering::Relaxed);
+    }
+
+    /// The body under way has ended well.
+    pub(super) fn body_ended(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether such a response has been sent to its end, so that only the rest of the request's body is waited for.
+    pub(super) fn awaits_rest_alone(&self) -> bool {
+        self.purpose() == Purpose::Rest && self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Whether such a response is under way, so that an orderly end would be taken for its end.
@@ -223,6 +237,8 @@ impl State {
             // Empty lines and pings are no requests: the wait for one goes on, and its beginning ends it.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
+            // More of the rest of a body is still its rest: hyper may stop reading it at any time.
+            (Phase::Body, Purpose::Rest) => self.await_rest(),
             (_, Purpose::Head | Purpose::Idle | Purpose::Rest) => self.disarm(),
             _ => {}
         }
@@ -248,6 +264,10 @@ impl State {
         self.timeouts.idle.saturating_sub(Duration::from_millis(now.saturating_sub(begun.err().unwrap_or(now))))
     }
 
+    fn await_rest(&self) {
+        self.arm(Purpose::Rest, if self.is_leaving() { LEAVE } else { self.timeouts.body });
+    }
+
     /// Nothing to read, nothing to write: what is there to wait for?
     fn starved(&self) {
         if self.purpose() != Purpose::None {
@@ -260,9 +280,7 @@ impl State {
                 self.arm(Purpose::Idle, self.patience());
             }
             // The answer has come before all of the body, and nobody else waits for what is missing.
-            Phase::Body if !self.is_busy() => {
-                self.arm(Purpose::Rest, if self.is_leaving() { LEAVE } else { self.timeouts.body });
-            }
+            Phase::Body if !self.is_busy() => self.await_rest(),
             _ => {}
         }
     }
@@ -391,7 +409,7 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite> Watched<S> {
     /// Watches a write's outcome: a peer that takes nothing for `body_timeout` is given up.
-    fn wrote<T>(state: &State, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn wrote<T>(state: &State, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&polled, state.purpose()) {
             (Poll::Pending, Purpose::Write)
             | (Poll::Ready(_), Purpose::None | Purpose::Head | Purpose::Idle | Purpose::Rest) => {}
@@ -399,6 +417,8 @@ impl<S: AsyncWrite> Watched<S> {
             (Poll::Ready(_), Purpose::Write) => {
                 state.disarm();
                 state.starved();
+                // hyper may have the next request in its buffer, and does not look there after a write that took long.
+                cx.waker().wake_by_ref();
             }
         }
         polled
@@ -428,7 +448,8 @@ impl<S: AsyncWrite> Watched<S> {
         };
         let mut stream = this.stream;
         while !left.is_empty() {
-            match Self::wrote(state, stream.as_mut().poll_write(cx, &left)) {
+            let polled = stream.as_mut().poll_write(cx, &left);
+            match Self::wrote(state, cx, polled) {
                 Poll::Ready(Ok(0)) => return Some(Poll::Ready(Ok(0))),
                 Poll::Ready(Ok(written)) => left.advance(written),
                 Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
@@ -474,7 +495,8 @@ impl<S: Socket> AsyncWrite for Watched<S> {
             return polled;
         }
         let this = self.project();
-        Self::wrote(this.state, this.stream.poll_write(cx, buf))
+        let polled = this.stream.poll_write(cx, buf);
+        Self::wrote(this.state, cx, polled)
     }
 
     fn poll_write_vectored(
@@ -489,7 +511,8 @@ impl<S: Socket> AsyncWrite for Watched<S> {
             return polled;
         }
         let this = self.project();
-        Self::wrote(this.state, this.stream.poll_write_vectored(cx, bufs))
+        let polled = this.stream.poll_write_vectored(cx, bufs);
+        Self::wrote(this.state, cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

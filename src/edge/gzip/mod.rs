@@ -31,7 +31,7 @@ use deflate::{Deflater, OUTPUT_BYTES};
 use inflate::Inflater;
 pub use policy::GzipSettings;
 use policy::{Asked, Skip, Verdict};
-use tags::Tags;
+use tags::{Kind, Tags};
 pub use twins::Found;
 use twins::{Draft, Key, Loan, Twin, Twins};
 
@@ -253,21 +253,22 @@ impl Shared {
         mut answer: EdgeResponse<B>,
     ) -> Result<EdgeResponse<GzipBody<B>>, Box<Undecided<B>>> {
         let length = answer.body.size_hint().exact();
-        let verdict = if self.classes.rule(answer.facts.class).gzip {
-            let headers = &answer.head.headers;
-            let known = if answer.head.status == StatusCode::NOT_MODIFIED {
-                policy::tag(headers).and_then(|tag| self.memory.tags.kind(asked.target, tag.opaque))
-            } else {
-                None
-            };
-            let verdict = policy::decide(&self.settings, asked, &answer.head, length, known);
-            if known.is_none() {
-                self.note(asked, verdict, &answer.head);
-            }
-            verdict
+        let headers = &answer.head.headers;
+        let known = if answer.head.status == StatusCode::NOT_MODIFIED {
+            policy::tag(headers).and_then(|tag| self.memory.tags.kind(asked.target, tag.opaque))
+        } else {
+            None
+        };
+        // A 304 without a type may be of another class than its 200; what is remembered of the tag is the 200's.
+        let is_on = self.classes.rule(answer.facts.class).gzip || known.is_some_and(|kind| kind != Kind::Weak);
+        let verdict = if is_on {
+            policy::decide(&self.settings, asked, &answer.head, length, known)
         } else {
             Verdict::Leave(Skip::Off)
         };
+        if known.is_none() && self.settings.enabled {
+            self.note(asked, verdict, &answer.head);
+        }
         // A HEAD's head says what the GET's would; there is no body to change.
         match verdict {
             Verdict::Compress if !asked.is_head => {}

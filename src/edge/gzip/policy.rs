@@ -9,7 +9,7 @@ use crate::cdn::dialect::Dialect;
 use crate::wire::etag::{self, EntityTag, Listed};
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5,
-    CONTENT_RANGE, CONTENT_TYPE, DIGEST, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
+    CONTENT_RANGE, CONTENT_TYPE, DIGEST, ETAG, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
     REPR_DIGEST, VARY, X_ACCEL_BUFFERING,
 };
 use crate::wire::quality::{Coding, gzip_acceptance};
@@ -84,7 +84,7 @@ pub struct Asked {
     /// A bit for each tag that the client's If-None-Match names, by form: a cache names every copy that it has stored.
     names_weak: u64,
     names_strong: u64,
-    /// A checksum of the target: tags are remembered by it, since some sites give one tag to all that they have.
+    /// A checksum of host and target: tags are remembered by it, since some sites give one tag to all that they have.
     pub(super) target: u32,
     /// The 304 repeats the form that was named. Akamai's identity copy has no Vary, so that clients that take gzip revalidate it.
     by_name: bool,
@@ -103,7 +103,7 @@ impl Asked {
             is_head: head.method == Method::HEAD,
             names_weak: 0,
             names_strong: 0,
-            target: crc32fast::hash(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes()),
+            target: target(head),
             by_name: dialect == Dialect::Akamai,
             packed: false,
         };
@@ -126,6 +126,13 @@ impl Asked {
     pub(super) fn gzip(self) -> bool {
         self.takes_gzip && !self.range
     }
+}
+
+fn target(head: &request::Parts) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(head.headers.get(HOST).map_or(&[], HeaderValue::as_bytes));
+    checksum.update(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
+    checksum.finalize()
 }
 
 /// Where a tag stands in [`Asked::names_weak`]. Two may share a bit: then the 304 has the form that was asked for.
@@ -299,8 +306,9 @@ fn not_modified(settings: &GzipSettings, asked: Asked, headers: &HeaderMap, know
     let weak = match known {
         Some(Kind::Fixed) => return Verdict::Leave(Skip::Status),
         Some(Kind::Kept) => return Verdict::NotModified { weak: false },
-        Some(Kind::Compressed) => asked.takes_gzip,
         Some(Kind::Inflated) => !asked.takes_gzip,
+        Some(Kind::Mixed) if named_weak != named_strong => named_weak,
+        Some(Kind::Compressed | Kind::Mixed) => asked.takes_gzip,
         Some(Kind::Weak) | None => {
             // What was inflated may have been of any type; that its weak tag alone is named shows that it was.
             let inflated = settings.inflate && named_weak && !named_strong;
@@ -341,7 +349,7 @@ pub(super) fn kind(
             Some(Kind::Inflated)
         }
         Verdict::Vary(Skip::Encoded | Skip::TooShort) => Some(Kind::Kept),
-        Verdict::Leave(Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
+        Verdict::Leave(Skip::Off | Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
             if head.status == StatusCode::OK =>
         {
             Some(Kind::Fixed)

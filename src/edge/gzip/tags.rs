@@ -24,6 +24,22 @@ pub(crate) enum Kind {
     Inflated,
     /// The origin sends it strong, and so it goes on without Vary: of another type, too short by its length, not to be transformed.
     Fixed,
+    /// The origin sends it strong for bodies of which several of these are true, such as its own br beside identity bytes.
+    Mixed,
+}
+
+impl Kind {
+    /// The kind in an entry.
+    fn of(entry: u32) -> Option<Self> {
+        let all = [Self::Weak, Self::Compressed, Self::Kept, Self::Inflated, Self::Fixed, Self::Mixed];
+        all.into_iter().find(|kind| *kind as u32 == entry & KIND)
+    }
+
+    /// What stands for both.
+    fn and(self, earlier: Self) -> Self {
+        let both_strong = self != Self::Weak && earlier != Self::Weak;
+        if both_strong && self != earlier { Self::Mixed } else { self }
+    }
 }
 
 /// The table: a part of each hash of target and tag, and its kind, at the place that another part gives.
@@ -51,24 +67,20 @@ impl Tags {
     /// Remembers a tag of a target by its opaque part.
     pub(super) fn note(&self, target: u32, opaque: &[u8], kind: Kind) {
         let (place, mark) = self.place(target, opaque);
-        let entry = mark | kind as u32;
-        if let Some(place) = place
-            && place.load(Ordering::Relaxed) != entry
-        {
-            place.store(entry, Ordering::Relaxed);
+        let Some(place) = place else { return };
+        let seen = place.load(Ordering::Relaxed);
+        if seen == mark | kind as u32 {
+            return;
         }
+        let kind = if seen & !KIND == mark { Kind::of(seen).map_or(kind, |earlier| kind.and(earlier)) } else { kind };
+        place.store(mark | kind as u32, Ordering::Relaxed);
     }
 
     /// What it stands for, where that is remembered.
     pub(super) fn kind(&self, target: u32, opaque: &[u8]) -> Option<Kind> {
         let (place, mark) = self.place(target, opaque);
         let entry = place?.load(Ordering::Relaxed);
-        if entry & !KIND != mark {
-            return None;
-        }
-        [Kind::Weak, Kind::Compressed, Kind::Kept, Kind::Inflated, Kind::Fixed]
-            .into_iter()
-            .find(|kind| *kind as u32 == entry & KIND)
+        Kind::of(entry).filter(|_| entry & !KIND == mark)
     }
 }
 
@@ -77,12 +89,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_when_noted_then_known_by_their_last_kind() {
+    fn tags_when_noted_then_known_by_target_and_kind() {
         let tags = Tags::new();
         assert_eq!(tags.kind(1, b"a"), None);
-        for kind in [Kind::Weak, Kind::Compressed, Kind::Kept, Kind::Inflated, Kind::Fixed] {
-            tags.note(1, b"a", kind);
-            assert_eq!(tags.kind(1, b"a"), Some(kind));
+        for (noted, known) in [
+            (Kind::Weak, Kind::Weak),
+            (Kind::Compressed, Kind::Compressed),
+            (Kind::Compressed, Kind::Compressed),
+            (Kind::Kept, Kind::Mixed),
+            (Kind::Compressed, Kind::Mixed),
+            (Kind::Weak, Kind::Weak),
+            (Kind::Fixed, Kind::Fixed),
+            (Kind::Inflated, Kind::Mixed),
+        ] {
+            tags.note(1, b"a", noted);
+            assert_eq!(tags.kind(1, b"a"), Some(known), "{noted:?}");
         }
         assert_eq!(tags.kind(1, b"b"), None);
         assert_eq!(tags.kind(2, b"a"), None);
