@@ -35,6 +35,40 @@ http {{
 }}
 """
 
+# Gives trafficserver no folder of the system's but those with its programs; it stays whoever started it.
+LAYOUT = """
+prefix: {folder}
+exec_prefix: {folder}
+bindir: {BINDIR}
+sbindir: {BINDIR}
+sysconfdir: {folder}
+datadir: {folder}
+includedir: {folder}
+libdir: {LIBDIR}
+libexecdir: {PLUGINDIR}
+localstatedir: {folder}
+runtimedir: {folder}
+logdir: {folder}
+cachedir: {folder}
+"""
+RECORDS = """
+CONFIG proxy.config.http.server_ports STRING {port}:ip-in=127.0.0.1
+CONFIG proxy.config.admin.user_id STRING #-1
+CONFIG proxy.config.crash_log_helper STRING NULL
+CONFIG proxy.config.log.logging_enabled INT 0
+CONFIG proxy.config.exec_thread.autoconfig INT 0
+CONFIG proxy.config.exec_thread.limit INT 2
+CONFIG proxy.config.url_remap.pristine_host_hdr INT 1
+CONFIG proxy.config.http.wait_for_cache INT 1
+CONFIG proxy.config.http.normalize_ae INT 1
+CONFIG proxy.config.diags.output.error STRING E
+CONFIG proxy.config.diags.output.fatal STRING E
+"""
+IP_ALLOW = """
+ip_allow:
+  - {apply: in, ip_addrs: 127.0.0.1, action: allow, methods: ALL}
+"""
+
 
 class Failed(Exception):
     """A check that did not hold; the text says what was expected and what was found."""
@@ -244,6 +278,51 @@ def start_nginx(shop, name, body, port=None, alone=False, **values):
     one = ("-g", "master_process off;") if alone else ()
     process = shop.start(name, program("nginx"), "-p", str(shop.folder), "-c", str(config), *one)
     wait_until(f"{name} listens", lambda: listens(port), alive=process)
+    return process, port
+
+
+def start_varnish(shop, vcl, *parameters):
+    """A varnish that runs this VCL; `parameters` are NAME=VALUE."""
+    port = free_port()
+    (shop.folder / "varnish.vcl").write_text(vcl)
+    process = shop.start(
+        "varnish", program("varnishd"), "-F", "-n", str(shop.folder / "varnish"), "-f", str(shop.folder / "varnish.vcl"),
+        "-a", f"127.0.0.1:{port}", "-T", "none", "-s", "malloc,64m", "-j", "none",
+        *(word for parameter in ("thread_pool_min=20", *parameters) for word in ("-p", parameter)),
+    )
+    wait_until("varnish listens", lambda: listens(port), alive=process)
+    return process, port
+
+
+def start_trafficserver(shop, edgeshim, rewrite=""):
+    """A trafficserver before edgeshim; `rewrite` are rules for its header_rewrite."""
+    port, folder = free_port(), shop.folder / "trafficserver"
+    (folder / "store").mkdir(parents=True)
+    known = subprocess.run([program("traffic_layout"), "info"], capture_output=True, text=True, check=True, timeout=30).stdout
+    for name, text in {
+        "runroot.yaml": LAYOUT.format(folder=folder, **dict(re.findall(r"(\w+): (.*)", known))),
+        "records.config": RECORDS.format(port=port),
+        "remap.config": f"map / http://127.0.0.1:{edgeshim}/\n",
+        "storage.config": "store 64M\n",
+        "ip_allow.yaml": IP_ALLOW,
+        "plugin.config": "header_rewrite.so rewrite.config\n" if rewrite else "",
+        "rewrite.config": rewrite,
+    }.items():
+        (folder / name).write_text(text)
+    process = shop.start("trafficserver", program("traffic_server"), f"--run-root={folder / 'runroot.yaml'}")
+    wait_until("trafficserver listens", lambda: listens(port), alive=process)
+    return process, port
+
+
+def start_squid(shop, config, **values):
+    port, folder = free_port(), shop.folder / "squid"
+    folder.mkdir()
+    # Started by root it becomes another user, who writes its log there.
+    folder.chmod(0o777)
+    path = shop.folder / "squid.conf"
+    path.write_text(config.format(port=port, folder=folder, **values))
+    process = shop.start("squid", program("squid"), "-N", "-f", str(path))
+    wait_until("squid listens", lambda: listens(port), alive=process)
     return process, port
 
 
