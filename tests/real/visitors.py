@@ -55,7 +55,6 @@ LIST_AS_TAG = "a list in If-None-Match taken for one tag"
 PLAIN_HEAD = "Content-Encoding taken off where HEAD passes through"
 OWN_BEYOND_GZIP = "416 in its own words for a range beyond its stored gzip copy"
 OFFSET = "200 with its stored gzip copy from the range's start on"
-STRONG_GZIP = "its gzip copy with the strong tag of a 304 that it asked for with a range"
 NO_TAG = "304 without the tag"
 NO_CONDITION = "the whole for who has it, when it is not stored"
 PLAIN_RANGE = "plain for who asked for gzip and a range that is passed on"
@@ -158,9 +157,7 @@ def check(files, faults, unvaried, request, answer):
         return NO_TAG
     expect(opaque(tag) in file.tags, f"the tag {tag} is no version's")
     version = file.tags.index(opaque(tag))
-    if coding and not tag.startswith("W/"):
-        expect(STRONG_GZIP in faults, f"gzip with the strong tag {tag}")
-        words = STRONG_GZIP
+    expect(not coding or tag.startswith("W/"), f"gzip with the strong tag {tag}")
     if status == 304:
         return not_modified(file, version, request, tag)
     if file.compresses:
@@ -200,7 +197,7 @@ def not_modified(file, version, request, tag):
         expect(file.tags[version] in map(opaque, named), f"304 with {tag}, which was not named")
         # To Akamai the form that was named, else that of the 200 to the same request.
         if request.passed and len(named) == 1:
-            expect(tag in (named[0], tag_of(file, version, request)), f"304 says {tag}")
+            expect(tag == named[0] or tag in tags_of_304(file, version, request), f"304 says {tag}")
     else:
         # A cache may still hold the version before the one whose date the visitor has.
         since = request.fields.get("If-Modified-Since")
@@ -208,9 +205,13 @@ def not_modified(file, version, request, tag):
     return None
 
 
-def tag_of(file, version, request):
-    """The tag of edgeshim's 200."""
-    return f'{"W/" if request.gzip and file.compresses else ""}"{file.tags[version]}"'
+def tags_of_304(file, version, request):
+    """Those that edgeshim's 304 may have: that of its 200. That a text is too short for gzip it knows only when it has sent one."""
+    strong = f'"{file.tags[version]}"'
+    weak = f"W/{strong}"
+    if not request.gzip or file.name.endswith(".png"):
+        return {strong}
+    return {weak} if file.compresses else {strong, weak}
 
 
 def part(file, version, faults, request, answer):
@@ -389,7 +390,7 @@ class Visitors:
             expect(found is True, f"{peer}: {request}: {found is True or found.status}, though the tag is its copy's")
             answer = connections["edgeshim"].ask(request)
             words = f"edgeshim: {request}: {answer.status} {answer.fields}"
-            expect(answer.status == 304 and answer.field("etag") == tag_of(file, file.tags.index(opaque(tag)), request), words)
+            expect(answer.status == 304 and answer.field("etag") in tags_of_304(file, file.tags.index(opaque(tag)), request), words)
             if file.compresses:
                 expect(answer.fields.get("vary") == ["Accept-Encoding"], words)
         print(f"replayed: {len(sample)} tags, {weak} of them weak, each 304 at its cache and at edgeshim")
