@@ -16,7 +16,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use throttle::Throttle;
+use throttle::Throttle;
 
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, Country, LocaleId, ProviderId, PullKind, intern};

@@ -47,18 +47,21 @@ impl Tunnel {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*end, End::Over) {
             drop(end);
-            then(self.client.written.load(Ordering::Relaxed), self.origin.read.load(Ordering::Relaxed));
+            self.tell(then);
         } else {
             *end = End::Then(Box::new(then));
         }
     }
 
+    fn tell(&self, then: impl FnOnce(u64, u64)) {
+        then(self.client.written.load(Ordering::Relaxed), self.origin.read.load(Ordering::Relaxed));
+    }
+
     /// All bytes so far: it grows while something moves.
     fn moved(&self) -> u64 {
-        [&self.client, &self.origin]
-            .map(|side| side.read.load(Ordering::Relaxed).wrapping_add(side.written.load(Ordering::Relaxed)))
-            .iter()
-            .fold(0, |sum, bytes| sum.wrapping_add(*bytes))
+        let Self { client, origin, .. } = self;
+        let counts = [&client.read, &client.written, &origin.read, &origin.written];
+        counts.iter().map(|count| count.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 }
 
@@ -69,7 +72,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let end = std::mem::replace(&mut *self.0.end.lock().unwrap_or_else(PoisonError::into_inner), End::Over);
         if let End::Then(then) = end {
-            then(self.0.client.written.load(Ordering::Relaxed), self.0.origin.read.load(Ordering::Relaxed));
+            self.0.tell(then);
         }
     }
 }

@@ -213,7 +213,7 @@ impl<B> GzipBody<B> {
         self.ahead().is_some_and(|ahead| ahead.ended && ahead.fault.is_none())
     }
 
-    /// The fault, where the body broke off while it was read ahead.
+    /// The fault, where the body failed before anything of it was sent.
     pub(super) fn take_fault(&mut self) -> Option<Fault> {
         self.work.as_mut()?.ahead.fault.take()
     }
@@ -259,11 +259,9 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Makes the first piece of what is inflated. Waits for it until the worker next looks at its deadlines; the head waits with it.
-    ///
-    /// # Errors
-    /// The origin's gzip is broken at its beginning, or its body breaks off there: nothing has been sent yet.
-    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    /// Makes the first piece of what is inflated; a fault is kept for [`take_fault`](Self::take_fault), since nothing has been sent yet. Waits
+    /// for it until the worker next looks at its deadlines; the head waits with it.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut *self).poll_frame(cx);
         let work = self.work.get_or_insert_default();
         match polled {
@@ -271,13 +269,13 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
                 Ok(data) => work.made = data,
                 Err(frame) => work.trailers = frame.into_trailers().ok(),
             },
-            Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
+            Poll::Ready(Some(Err(fault))) => work.ahead.fault = Some(fault),
             Poll::Ready(None) => {}
             Poll::Pending if work.held.poll_long(cx, Duration::ZERO) => {}
             Poll::Pending => return Poll::Pending,
         }
         work.held.end();
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 }
 

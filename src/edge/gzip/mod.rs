@@ -214,22 +214,13 @@ where
         }
         let Projected::Undecided { undecided: slot } = this.state.as_mut().project() else { return Poll::Pending };
         let Some(undecided) = slot else { return Poll::Pending };
-        let (goal, patience) = match &undecided.question {
-            Question::Sound => {
-                let begun = ready!(undecided.answer.body.poll_begin(cx));
-                let Some(Undecided { answer, .. }) = slot.take().map(|undecided| *undecided) else {
-                    return Poll::Pending;
-                };
-                return Poll::Ready(match begun {
-                    Ok(()) => Ok(answer),
-                    Err(fault) => Err(failed(fault, &answer)),
-                });
-            }
-            Question::Length => (shared.settings.min_bytes, Duration::ZERO),
-            Question::Whole { .. } => (u64::MAX, Duration::ZERO),
-            Question::Twin { .. } => (u64::MAX, PATIENCE),
-        };
-        ready!(undecided.answer.body.poll_ahead(cx, goal, patience));
+        let body = &mut undecided.answer.body;
+        ready!(match &undecided.question {
+            Question::Sound => body.poll_begin(cx),
+            Question::Length => body.poll_ahead(cx, shared.settings.min_bytes, Duration::ZERO),
+            Question::Whole { .. } => body.poll_ahead(cx, u64::MAX, Duration::ZERO),
+            Question::Twin { .. } => body.poll_ahead(cx, u64::MAX, PATIENCE),
+        });
         match slot.take() {
             Some(undecided) => Poll::Ready(shared.resolve(*this.asked, *undecided)),
             None => Poll::Pending,
