@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 
 /// How often a worker sweeps, and so how late a timeout may be.
-pub const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
     static EPOCH: Instant = Instant::now();
@@ -35,44 +35,41 @@ struct Entry {
 /// One deadline, armed again and again. Made on the worker that will wait for it; dropping it takes it off the worker's list at
 /// the next sweep.
 #[derive(Debug, Clone)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     entry: Arc<Entry>,
 }
 
 impl Deadline {
     /// Not armed yet.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let entry = Arc::new(Entry { at_ms: AtomicU64::new(0), waker: AtomicWaker::new() });
         DEADLINES.with_borrow_mut(|all| all.push(Arc::clone(&entry)));
         Self { entry }
     }
 
     /// Due `after` from now, give or take a [`TICK`].
-    pub fn arm(&self, after: Duration) {
+    pub(crate) fn arm(&self, after: Duration) {
         self.entry.at_ms.store(now_ms().saturating_add(millis(after)), Ordering::Relaxed);
     }
 
     /// Never due.
-    pub fn disarm(&self) {
+    pub(crate) fn disarm(&self) {
         self.entry.at_ms.store(0, Ordering::Relaxed);
     }
 
     /// Whether it is due at some time.
-    #[must_use]
-    pub fn is_armed(&self) -> bool {
+    pub(crate) fn is_armed(&self) -> bool {
         self.entry.at_ms.load(Ordering::Relaxed) != 0
     }
 
     /// Whether it is due now.
-    #[must_use]
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let at = self.entry.at_ms.load(Ordering::Relaxed);
         at != 0 && at <= now_ms()
     }
 
     /// Has the task of `cx` woken when it is due, or when [`wake_all`] is called.
-    pub fn watch(&self, cx: &Context<'_>) {
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
         self.entry.waker.register(cx.waker());
     }
 }
@@ -84,13 +81,12 @@ impl Default for Deadline {
 }
 
 /// Milliseconds of this worker's clock, as of its last sweep; never 0.
-#[must_use]
-pub fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }
 
 /// Moves this worker's clock on, wakes whoever waits for a deadline that is due, and forgets deadlines that were dropped.
-pub fn sweep() {
+pub(crate) fn sweep() {
     let now = EPOCH.with(|epoch| millis(epoch.elapsed())).max(1);
     NOW_MS.set(now);
     DEADLINES.with_borrow_mut(|all| {
@@ -113,7 +109,7 @@ pub fn sweep() {
 }
 
 /// Wakes everybody who watches a deadline of this worker, due or not: a drain begins.
-pub fn wake_all() {
+pub(crate) fn wake_all() {
     DEADLINES.with_borrow(|all| {
         for entry in all {
             entry.waker.wake();
@@ -122,25 +118,24 @@ pub fn wake_all() {
 }
 
 /// Begins a turn: called when the sockets have been looked at for whoever gave way.
-pub fn begin_turn() {
+pub(crate) fn begin_turn() {
     TURN.set(TURN.get().wrapping_add(1));
 }
 
 /// The turn that runs on this worker. Who gave way in it rests until there is another, however often it is polled: hyper polls a body 16
 /// times in a row whatever it answers, and then wakes its own task at once.
-#[must_use]
-pub fn turn() -> u64 {
+pub(crate) fn turn() -> u64 {
     TURN.get()
 }
 
 /// Ends the turn of the task of `cx`, which has to return `Pending` now: it is polled again when others have had theirs.
-pub fn give_way(cx: &mut Context<'_>) {
+pub(crate) fn give_way(cx: &mut Context<'_>) {
     GIVE_WAY.get()(cx);
 }
 
 /// Says how tasks of this worker give way. A waker alone would not do: its task may run again many times before anybody looks at the
 /// sockets, and only the runtime knows when that has been done.
-pub fn on_give_way(how: fn(&mut Context<'_>)) {
+pub(crate) fn on_give_way(how: fn(&mut Context<'_>)) {
     GIVE_WAY.set(how);
 }
 

@@ -58,7 +58,6 @@ impl Cause {
     ];
 
     /// The label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -79,7 +78,6 @@ impl Cause {
     }
 
     /// The one match from a fault to a status. Faults in a body come too late for one: theirs is only written in logs.
-    #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
             Self::Refused | Self::Unreachable | Self::Reset | Self::Closed | Self::BrokenHead | Self::Cut => {
@@ -94,13 +92,11 @@ impl Cause {
     }
 
     /// Whether the visitor's side brought it about, so that it is no fault of the origin's.
-    #[must_use]
     pub fn is_visitors(self) -> bool {
         matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
     }
 
     /// The error type of Proxy-Status (RFC 9209 §2.3), as far as the cause alone tells.
-    #[must_use]
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
@@ -142,7 +138,6 @@ pub struct Begun {
 
 impl Fault {
     /// A fault by itself.
-    #[must_use]
     pub fn new(cause: Cause) -> Self {
         Self { cause, source: None, waiting: None, too_large: false, begun: None }
     }
@@ -158,37 +153,31 @@ impl Fault {
     }
 
     /// An overload, with so many requests in line.
-    #[must_use]
     pub fn overload(waiting: usize) -> Self {
         Self { waiting: Some(u32::try_from(waiting).unwrap_or(u32::MAX)), ..Self::new(Cause::Overload) }
     }
 
     /// Why.
-    #[must_use]
     pub fn cause(&self) -> Cause {
         self.cause
     }
 
     /// The error type of Proxy-Status (RFC 9209 §2.3).
-    #[must_use]
     pub fn proxy_status(&self) -> &'static str {
         if self.too_large { "http_response_header_section_size" } else { self.cause.proxy_status() }
     }
 
     /// The same fault, with what had come.
-    #[must_use]
     pub fn after(self, begun: Begun) -> Self {
         Self { begun: Some(begun), ..self }
     }
 
     /// What had come of the response, if its head had.
-    #[must_use]
     pub fn begun(&self) -> Option<Begun> {
         self.begun
     }
 
     /// What an operator can look at or change.
-    #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self.cause {
             Cause::Refused => "nothing listens there: start the origin, or correct origin.url",
@@ -217,7 +206,6 @@ impl Fault {
     }
 
     /// How many requests stand in line, where that is why.
-    #[must_use]
     pub fn waiting(&self) -> Option<u32> {
         self.waiting
     }
@@ -243,8 +231,7 @@ impl Error for Fault {
 }
 
 /// The first fault in an error's chain: hyper wraps what a body of ours returned.
-#[must_use]
-pub fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
+pub(crate) fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(fault) = error.downcast_ref::<Fault>() {

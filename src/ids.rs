@@ -20,19 +20,16 @@ impl ProviderId {
     pub const RESERVED: [&'static str; 3] = ["none", "other", "unverified"];
 
     /// The id of the `position`-th configured provider.
-    #[must_use]
     pub fn configured(position: usize) -> Self {
         Self(u16::try_from(position + Self::RESERVED.len()).unwrap_or(Self::OTHER.0))
     }
 
     /// The place among the configured providers, for one of them.
-    #[must_use]
     pub fn position(self) -> Option<usize> {
         self.index().checked_sub(Self::RESERVED.len())
     }
 
     /// The place in a table that starts with the reserved labels.
-    #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -47,13 +44,11 @@ impl ClassId {
     pub const OTHER: Self = Self(0);
 
     /// The id of the `position`-th configured class.
-    #[must_use]
     pub fn configured(position: usize) -> Self {
         Self(u16::try_from(position + 1).unwrap_or(0))
     }
 
     /// The place in a table that starts with `other`.
-    #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -77,7 +72,6 @@ pub enum PullKind {
 
 impl PullKind {
     /// The log's word.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "",
@@ -122,19 +116,16 @@ impl Country {
     pub const COUNT: usize = CODES.len() + 1;
 
     /// The country of a code in capitals.
-    #[must_use]
     pub fn from_code(code: &str) -> Self {
         CODES.binary_search(&code).ok().and_then(|place| u8::try_from(place).ok()).map_or(Self::OTHER, Self)
     }
 
     /// The label: two letters, or `other`.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         CODES.get(self.index()).copied().unwrap_or("other")
     }
 
     /// The place in a table of [`COUNT`](Self::COUNT) values.
-    #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -144,8 +135,7 @@ impl Country {
 ///
 /// Labels come from the configuration alone, so what is kept is bounded by the configurations that were ever loaded; a log line can
 /// then name its provider without touching a reference count.
-#[must_use]
-pub fn intern(label: &str) -> &'static str {
+pub(crate) fn intern(label: &str) -> &'static str {
     static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = labels.get(label) {

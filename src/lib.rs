@@ -1,31 +1,68 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-pub mod cli;
+mod cli;
 
-pub mod serve;
+mod serve;
 
-pub mod admin;
+mod admin;
 
-pub mod runtime;
+mod runtime;
 
-pub mod config;
+mod config;
 
-pub mod edge;
+mod edge;
 
-pub mod origin;
+mod origin;
 
-pub mod intake;
+mod intake;
 
-pub mod cdn;
+mod cdn;
 
-pub mod pages;
+mod pages;
 
-pub mod metrics;
+mod metrics;
 
-pub mod fault;
+mod fault;
 
-pub mod ids;
+mod ids;
 
-pub mod wire;
+mod wire;
 
-pub mod clock;
+mod clock;
+
+pub use cli::main;
+
+/// What tests, benches and fuzz targets may use; not an API.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::cdn::addresses::AddressSet;
+    pub use crate::cdn::dialect::Dialect;
+    pub use crate::cdn::preset::NAMES as PRESET_NAMES;
+    pub use crate::cdn::proof::g2o::{Data as G2oData, Replays, Verifier};
+    pub use crate::cdn::proof::{G2oKeys, Require};
+    pub use crate::edge::cache_control::policy::{Facts, Guard, Prepared};
+    pub use crate::edge::request::class::{CacheMode, CachePolicy};
+    pub use crate::fault::Cause;
+    pub use crate::ids::Country;
+    pub use crate::intake::country::{Countries, CountryError};
+    pub use crate::intake::ranges::parse as parse_ranges;
+    pub use crate::metrics::{Metrics, Reason};
+    pub use crate::runtime::{Runtime, Slot};
+    pub use crate::serve::{Drain, Server};
+    pub use crate::wire::cache_control::{CacheControl, edge_control};
+    pub use crate::wire::quality::{Coding, gzip_acceptance};
+    pub use crate::wire::secret::Secret;
+    pub use crate::wire::vary::merge_accept_encoding;
+
+    pub mod config {
+        pub use crate::config::{AddressSource, LogFormat, LogOutput, Settings, Target, load, parse};
+    }
+
+    pub mod etag {
+        pub use crate::wire::etag::{EntityTag, Listed, listed, strengthen, weaken};
+    }
+
+    pub mod names {
+        pub use crate::wire::names::*;
+    }
+}

@@ -185,7 +185,6 @@ impl Runtime {
     }
 
     /// The layers over a way to the origin of their own: one worker's. Reference counts are then touched by one core only.
-    #[must_use]
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let client = Arc::new(origin::Client::new(self.origin_settings(), self.metrics));
         (Layers::new(self.parts()).over(Arc::clone(&client)), client)
@@ -252,31 +251,26 @@ impl Runtime {
     }
 
     /// The configuration this was built from.
-    #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// The process' metrics.
-    #[must_use]
     pub fn metrics(&self) -> &'static Metrics {
         self.metrics
     }
 
     /// Handles for what is counted outside of the layers.
-    #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
     /// The access log, while it is on.
-    #[must_use]
     pub fn log(&self) -> Option<&AccessLog> {
         self.log.as_ref()
     }
 
     /// Worker threads: as configured, or one for each CPU that the process may use, the cgroup's quota counted in.
-    #[must_use]
     pub fn workers(&self) -> usize {
         match self.settings.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -285,7 +279,6 @@ impl Runtime {
     }
 
     /// A short name for the configuration's content: the label `config` of `edgeshim_build_info`.
-    #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.settings.effective_json().to_string().hash(&mut hasher);
@@ -359,8 +352,7 @@ impl Prepared {
 }
 
 /// What the configuration says about the pages.
-#[must_use]
-pub fn page_settings(settings: &Settings) -> PageSettings {
+pub(crate) fn page_settings(settings: &Settings) -> PageSettings {
     let whoopsie = &settings.whoopsie;
     PageSettings {
         files: Arc::clone(&whoopsie.pages),
@@ -483,19 +475,16 @@ pub struct Slot {
 
 impl Slot {
     /// A slot that holds `runtime`.
-    #[must_use]
     pub fn new(runtime: Runtime) -> Self {
         Self { runtime: ArcSwap::from_pointee(runtime) }
     }
 
     /// The configuration in force.
-    #[must_use]
     pub fn load(&self) -> Arc<Runtime> {
         self.runtime.load_full()
     }
 
     /// Whether `runtime` is still in force; cheaper than [`load`](Self::load).
-    #[must_use]
     pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
         Arc::ptr_eq(&self.runtime.load(), runtime)
     }

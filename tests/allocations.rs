@@ -12,10 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use edgeshim::config;
-use edgeshim::metrics::Metrics;
-use edgeshim::runtime::{Runtime, Slot};
-use edgeshim::serve::{Drain, Server};
+use edgeshim::internals::{Drain, Metrics, Runtime, Server, Slot, config};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]

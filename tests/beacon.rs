@@ -8,8 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use edgeshim::ids::Country;
-use edgeshim::intake::country::{Countries, CountryError};
+use edgeshim::internals::{Countries, Country, CountryError};
 use proptest::prelude::*;
 use support::origin::ClosedPort;
 use support::raw::fetch;

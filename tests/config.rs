@@ -6,10 +6,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edgeshim::cdn::proof::Require;
-use edgeshim::config::{self, AddressSource, LogFormat, Settings, Target};
-use edgeshim::edge::request::class::CacheMode;
-use edgeshim::wire::secret::Secret;
+use edgeshim::internals::config::{self, AddressSource, LogFormat, Settings, Target};
+use edgeshim::internals::{CacheMode, Require, Secret};
 use http::HeaderName;
 use proptest::prelude::*;
 

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edgeshim::cdn::preset::NAMES;
+use edgeshim::internals::PRESET_NAMES;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
@@ -54,7 +54,7 @@ cache = { mode = "default", ttl = "5s", edge_ttl = "60s", vary = ["Accept-Encodi
 
 /// Every preset as a provider of its own name, each with a secret of its own; Akamai's signature too.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
-    NAMES.iter().fold(Shim::config(origin).with(CLASSES), |config, name| {
+    PRESET_NAMES.iter().fold(Shim::config(origin).with(CLASSES), |config, name| {
         let g2o = if *name == "akamai" { format!("g2o = {{ keys = {{ n = \"{G2O_KEY}\" }} }}") } else { String::new() };
         let tags = if ["cloudfront", "imperva"].contains(name) { "tag_header = \"X-Purge-Tags\"" } else { "" };
         config.with(&format!(
@@ -280,7 +280,7 @@ fn explained(folder: &Path, case: &Case) -> Value {
     arguments.push("--json".to_owned());
     let (code, json, err) = explain(folder, &arguments);
     assert_eq!((code, err.as_str()), (0, ""), "{}", case.name);
-    let secrets = NAMES.iter().chain(&["right", "almost"]).map(|name| format!("{name}-secret"));
+    let secrets = PRESET_NAMES.iter().chain(&["right", "almost"]).map(|name| format!("{name}-secret"));
     for secret in secrets.chain([G2O_KEY.to_owned(), "c3Bpbm5ha2Vy".to_owned()]) {
         assert!(!text.contains(&secret) && !json.contains(&secret), "{}: {secret}\n{text}\n{json}", case.name);
     }
@@ -466,7 +466,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
 
 #[test]
 fn explain_when_the_same_is_really_asked_then_every_field_and_every_verdict_agrees() {
-    let goldens = NAMES.iter().enumerate().flat_map(|(nth, name)| Case::of_preset(name, nth * 3));
+    let goldens = PRESET_NAMES.iter().enumerate().flat_map(|(nth, name)| Case::of_preset(name, nth * 3));
     let mut cases: Vec<_> = goldens.chain(further()).collect();
     let [data, sign] = signed("/logo.png?v=1");
     let fields = ["Host: www.example.com", "X-CDN-Provider: akamai", &data, &sign];

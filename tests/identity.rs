@@ -21,7 +21,7 @@ use support::{Metrics, Origin, PATIENCE, Shim, origin};
 /// Every preset as a provider of its own name, each with a secret of its own.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
     let config = Shim::config(origin).with("[access_log]\noutput = \"file:access.log\"");
-    edgeshim::cdn::preset::NAMES.iter().fold(config, |config, name| {
+    edgeshim::internals::PRESET_NAMES.iter().fold(config, |config, name| {
         config.with(&format!(
             "[[provider]]\nname = \"{name}\"\n\
              verify.secret = {{ header = \"X-Origin-Secret\", values = [\"{name}-secret\"] }}"
@@ -74,7 +74,7 @@ impl Golden {
 fn pull_heads_of_every_preset_when_sent_are_told_as_their_golden_says() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let mut shim = Shim::start(every_preset(origin.url()));
-    let goldens: Vec<_> = edgeshim::cdn::preset::NAMES.iter().flat_map(|name| Golden::of(name)).collect();
+    let goldens: Vec<_> = edgeshim::internals::PRESET_NAMES.iter().flat_map(|name| Golden::of(name)).collect();
     for golden in &goldens {
         assert_eq!(exchange(shim.addr, golden.request()).status, 200, "{}", golden.name);
     }

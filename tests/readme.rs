@@ -13,10 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use edgeshim::config::Settings;
-use edgeshim::edge::cache_control::policy::Guard;
-use edgeshim::fault::Cause;
-use edgeshim::metrics::Reason;
+use edgeshim::internals::config::Settings;
+use edgeshim::internals::{Cause, Guard, Reason};
 use regex::Regex;
 use support::shim::{Shim, binary, repository, run};
 use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};

@@ -40,7 +40,7 @@ const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.cli
 ///
 /// # Errors
 /// The address cannot be bound, or there is no thread to be had.
-pub fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<String> {
+pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<String> {
     let runtime = slot.load();
     let listen = &runtime.settings().admin.listen;
     let named =

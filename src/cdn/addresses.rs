@@ -40,7 +40,7 @@ impl AddressSet {
 }
 
 /// A network without bits below its mask, and as one of IPv4 where it is written in IPv6 form.
-pub fn canonical(network: IpNet) -> IpNet {
+pub(crate) fn canonical(network: IpNet) -> IpNet {
     let network = network.trunc();
     if let IpNet::V6(mapped) = network
         && let Some(address) = mapped.network().to_ipv4_mapped()
@@ -74,7 +74,7 @@ fn within<T: Copy + Ord>(ranges: &[(T, T)], bits: T) -> bool {
 
 /// The addresses of one provider, which may be replaced at any moment. A look-up takes no lock.
 #[derive(Debug)]
-pub struct AddressList {
+pub(crate) struct AddressList {
     in_force: ArcSwap<InForce>,
 }
 
@@ -86,22 +86,22 @@ struct InForce {
 
 impl AddressList {
     /// A list to begin with, and how old what it was made from is; none where nothing in it can grow old.
-    pub fn new(set: AddressSet, as_of: Option<SystemTime>) -> Self {
+    pub(crate) fn new(set: AddressSet, as_of: Option<SystemTime>) -> Self {
         Self { in_force: ArcSwap::from_pointee(InForce { set, as_of }) }
     }
 
     /// Whether an address is in the set that is in force.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.in_force.load().set.contains(address)
     }
 
     /// Puts another set in force: every look-up sees either the one or the other, whole.
-    pub fn replace(&self, set: AddressSet, as_of: Option<SystemTime>) {
+    pub(crate) fn replace(&self, set: AddressSet, as_of: Option<SystemTime>) {
         self.in_force.store(Arc::new(InForce { set, as_of }));
     }
 
     /// When the oldest part of what is in force was written.
-    pub fn as_of(&self) -> Option<SystemTime> {
+    pub(crate) fn as_of(&self) -> Option<SystemTime> {
         self.in_force.load().as_of
     }
 }

@@ -41,7 +41,6 @@ impl Dialect {
     pub const ALL: [Self; 5] = [Self::Generic, Self::Fastly, Self::Cloudflare, Self::Akamai, Self::Rfc9213];
 
     /// The field that is written for this CDN alone.
-    #[must_use]
     pub fn own_field(self) -> Option<&'static HeaderName> {
         match self {
             Self::Generic | Self::Akamai => None,
@@ -52,7 +51,6 @@ impl Dialect {
     }
 
     /// The fields that this CDN acts on before Cache-Control, first to last: the first that says anything speaks alone.
-    #[must_use]
     pub fn reads(self) -> &'static [&'static HeaderName] {
         static FASTLY: [&HeaderName; 1] = [&SURROGATE_CONTROL];
         static CLOUDFLARE: [&HeaderName; 2] = [&CLOUDFLARE_CDN_CACHE_CONTROL, &CDN_CACHE_CONTROL];
@@ -67,19 +65,16 @@ impl Dialect {
 
     /// A field that this CDN obeys before Cache-Control, with a syntax of its own. It is never added here: what the origin says in it is
     /// passed on, less what a guard forbids, or dropped.
-    #[must_use]
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
     /// Whether it acts on lifetimes even beside no-cache, and keeps for an hour of its own choice what has none.
-    #[must_use]
     pub fn acts_on_lifetimes_alone(self) -> bool {
         self == Self::Fastly
     }
 
     /// Whether it may see Surrogate-Control at all. Cloudflare, on seeing it, ignores Cache-Control whatever stands in either.
-    #[must_use]
     pub fn bears_surrogate_control(self) -> bool {
         self != Self::Cloudflare
     }
@@ -88,7 +83,6 @@ impl Dialect {
     ///
     /// With `edge_ttl` alone browsers are told `max-age=0`. Who sets only the edge's lifetime relies on purges, and a bare
     /// `s-maxage` would let each browser invent a lifetime from Last-Modified (RFC 9111 §4.2.2) that no purge reaches.
-    #[must_use]
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
         let max_age = match (ttl, edge_ttl) {
             (None, None) => return None,

@@ -10,7 +10,7 @@ use crate::wire::forwarded::Trail;
 
 /// A configured provider.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     /// The name in the identity field, in lower case.
     pub name: String,
     /// What is known of its CDN.
@@ -21,7 +21,7 @@ pub struct Known {
 
 /// What is made of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// How it is known to be right, or why it is not.
     pub proof: Proof,
     /// The visitor's address, where it is proven.
@@ -31,20 +31,19 @@ pub struct Judged {
 }
 
 /// The fields that hold a secret or a signature, of whichever provider.
-pub fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderName> {
+pub(crate) fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderName> {
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
 /// The fields that say or prove who pulls: `identity` and the confidential ones.
-pub fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
+pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
     std::iter::once(identity).chain(confidential(providers))
 }
 
 impl Known {
     /// Holds a request that claims to be this provider's against its proofs. What the CDN says of its visitor counts after proof
     /// alone, and an address that it signed before one that it only tells.
-    #[must_use]
-    pub fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
+    pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
         let headers = evidence.headers;
         let Some(proofs) = &self.proofs else {
             return Judged { proof: Proof::Believed, client: None, pop: self.preset.pop(headers) };

@@ -31,7 +31,7 @@ const LINE_BYTES: usize = 4;
 
 /// The largest head that a CDN takes from an origin; each only where it has such a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HeadLimits {
+pub(crate) struct HeadLimits {
     /// Most lines.
     pub lines: Option<u16>,
     /// Most bytes of all lines.
@@ -80,13 +80,12 @@ impl Line {
 
 impl HeadLimits {
     /// Most bytes of a value in a field of that name, where one line has a limit.
-    #[must_use]
-    pub fn value_bytes(&self, name: &HeaderName) -> Option<usize> {
+    pub(crate) fn value_bytes(&self, name: &HeaderName) -> Option<usize> {
         self.field_bytes.map(|_| most(self.field_bytes).saturating_sub(name.as_str().len() + LINE_BYTES))
     }
 
     /// Makes an answer's head small enough; says how many lines fell away.
-    pub fn cut(&self, headers: &mut HeaderMap) -> usize {
+    pub(crate) fn cut(&self, headers: &mut HeaderMap) -> usize {
         if self.holds(headers) {
             return 0;
         }

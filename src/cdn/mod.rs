@@ -1,10 +1,10 @@
 //! What we know about CDNs: no sockets, no futures.
 
-pub mod addresses;
-pub mod dialect;
-pub mod known;
-pub mod limits;
-pub mod preset;
-pub mod proof;
-pub mod recognise;
-pub mod tags;
+pub(crate) mod addresses;
+pub(crate) mod dialect;
+pub(crate) mod known;
+pub(crate) mod limits;
+pub(crate) mod preset;
+pub(crate) mod proof;
+pub(crate) mod recognise;
+pub(crate) mod tags;

@@ -11,26 +11,24 @@ use crate::wire::names::{CDN_LOOP, VIA};
 
 /// A set of presets, by their place in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Presets(u64);
+pub(crate) struct Presets(u64);
 
 // A preset more than there are bits does not compile.
 const _: () = assert!(crate::cdn::preset::NAMES.len() <= u64::BITS as usize);
 
 impl Presets {
     /// Whether none is in it.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Whether the one at `place` is in it.
-    #[must_use]
-    pub fn contains(self, place: usize) -> bool {
+    pub(crate) fn contains(self, place: usize) -> bool {
         self.0 & Self::one(place).0 != 0
     }
 
     /// The places of those in it.
-    pub fn places(self) -> impl Iterator<Item = usize> {
+    pub(crate) fn places(self) -> impl Iterator<Item = usize> {
         (0..crate::cdn::preset::NAMES.len()).filter(move |&place| self.contains(place))
     }
 
@@ -45,7 +43,7 @@ impl Presets {
 
 /// The signals of all presets, in the order in which a request is asked for them.
 #[derive(Debug)]
-pub struct Recogniser {
+pub(crate) struct Recogniser {
     presets: &'static [Preset],
     /// By the length of the field's name: nearly every field of a request is told apart by that.
     by_length: Vec<Vec<Sign>>,
@@ -93,8 +91,7 @@ type Order = [[u16; CHAINS]; crate::cdn::preset::NAMES.len()];
 
 impl Recogniser {
     /// Recognises by the signals of `presets`.
-    #[must_use]
-    pub fn new(presets: &'static [Preset]) -> Self {
+    pub(crate) fn new(presets: &'static [Preset]) -> Self {
         let mut by_length: Vec<Vec<Sign>> = Vec::new();
         for (place, preset) in presets.iter().enumerate() {
             for signal in &preset.signals {
@@ -121,8 +118,7 @@ impl Recogniser {
     }
 
     /// All presets of which the request carries a signal.
-    #[must_use]
-    pub fn signals(&self, headers: &HeaderMap) -> Presets {
+    pub(crate) fn signals(&self, headers: &HeaderMap) -> Presets {
         let mut found = Presets::default();
         for name in headers.keys() {
             let signs = self.by_length.get(name.as_str().len()).map(Vec::as_slice).unwrap_or_default();
@@ -134,8 +130,7 @@ impl Recogniser {
     }
 
     /// Which of `found` pulled: the nearest. None where that cannot be told.
-    #[must_use]
-    pub fn nearest(&self, found: Presets, headers: &HeaderMap) -> Option<usize> {
+    pub(crate) fn nearest(&self, found: Presets, headers: &HeaderMap) -> Option<usize> {
         if found.0.is_power_of_two() {
             return found.places().next();
         }

@@ -13,7 +13,7 @@ use crate::wire::tags::{FIELDS, delimiter};
 
 /// What becomes of an answer's tags on the way to one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum TagRule {
+pub(crate) enum TagRule {
     /// They go out as they came: nothing is known of the CDN's tags.
     #[default]
     Unchanged,
@@ -38,7 +38,7 @@ pub enum TagRule {
 
 impl TagRule {
     /// Brings an answer's tags into shape; says how many were cut because the CDN would not have taken them.
-    pub fn translate(&self, headers: &mut HeaderMap) -> usize {
+    pub(crate) fn translate(&self, headers: &mut HeaderMap) -> usize {
         let own = match self {
             Self::Unchanged => return 0,
             Self::Dropped => None,

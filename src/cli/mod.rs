@@ -78,7 +78,6 @@ impl ConfigArgument {
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 fine, 1 the thing checked is wrong, 2 wrong usage or configuration.
-#[must_use]
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -24,12 +24,9 @@ mod statuses;
 mod verify;
 mod words;
 
-pub use problems::{Problem, Problems};
-pub use settings::{
-    AccessLog, AddressSource, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Provider,
-    Rum, Server, Settings, Target, Verify, Whoopsie,
-};
-pub use statuses::StatusSet;
+pub(crate) use problems::{Problem, Problems};
+pub use settings::{AddressSource, LogFormat, LogOutput, Settings, Target};
+pub(crate) use settings::{Listen, OnDoubt, Origin, Provider, Server, Verify};
 
 /// The longest configuration that is read, in bytes: beyond it something else was named by mistake.
 const MAX_FILE_BYTES: usize = 1024 * 1024;

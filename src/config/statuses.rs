@@ -8,19 +8,16 @@ pub struct StatusSet(u128);
 
 impl StatusSet {
     /// Every one of them.
-    #[must_use]
     pub const fn all() -> Self {
         Self((1 << 100) - 1)
     }
 
     /// Whether `status` belongs to it.
-    #[must_use]
     pub const fn contains(self, status: u16) -> bool {
         status >= 500 && status <= 599 && self.0 >> (status - 500) & 1 == 1
     }
 
     /// What belongs to either.
-    #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

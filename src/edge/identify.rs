@@ -21,7 +21,7 @@ use crate::metrics::Reason;
 
 /// What `identify` needs to know.
 #[derive(Debug, Clone)]
-pub struct IdentifySettings {
+pub(crate) struct IdentifySettings {
     /// The identity header's name.
     pub header: HeaderName,
     /// Configured providers, in the order of their ids.
@@ -34,7 +34,7 @@ pub struct IdentifySettings {
 
 /// Why a pull is taken for whose it is. Presets are named by their place in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// The header names a configured provider.
     Named,
     /// The header names nobody that is configured.
@@ -57,7 +57,7 @@ pub enum Why {
 
 /// Decides whose a pull is.
 #[derive(Debug)]
-pub struct Identifier {
+pub(crate) struct Identifier {
     settings: IdentifySettings,
     recogniser: Option<Recogniser>,
     /// Who is recognised by the signals of the preset at each place.
@@ -73,8 +73,7 @@ enum Recognised {
 
 impl Identifier {
     /// Prepares the decision.
-    #[must_use]
-    pub fn new(settings: IdentifySettings) -> Self {
+    pub(crate) fn new(settings: IdentifySettings) -> Self {
         let mut by_preset = [Recognised::Nobody; NAMES.len()];
         for (position, known) in settings.providers.iter().enumerate() {
             let place = NAMES.iter().position(|&name| name == known.preset.name);
@@ -90,8 +89,7 @@ impl Identifier {
     }
 
     /// Whose pull it is. Equal lines of the header are one.
-    #[must_use]
-    pub fn identify(&self, headers: &HeaderMap) -> (ProviderId, Why) {
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> (ProviderId, Why) {
         let mut lines = headers.get_all(&self.settings.header).iter();
         let Some(first) = lines.next() else { return self.recognise(headers) };
         let name = first.as_bytes().trim_ascii();
@@ -152,14 +150,13 @@ impl Identifier {
 
 /// Puts [`Identify`] around a service.
 #[derive(Debug, Clone)]
-pub struct IdentifyLayer {
+pub(crate) struct IdentifyLayer {
     identifier: Arc<Identifier>,
 }
 
 impl IdentifyLayer {
     /// Decides by `settings`.
-    #[must_use]
-    pub fn new(settings: IdentifySettings) -> Self {
+    pub(crate) fn new(settings: IdentifySettings) -> Self {
         Self { identifier: Arc::new(Identifier::new(settings)) }
     }
 }
@@ -174,7 +171,7 @@ impl<S> Layer<S> for IdentifyLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Identify<S> {
+pub(crate) struct Identify<S> {
     inner: S,
     identifier: Arc<Identifier>,
 }

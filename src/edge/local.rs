@@ -34,7 +34,7 @@ use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 
 /// What `local` needs to know.
 #[derive(Debug, Clone)]
-pub struct LocalSettings {
+pub(crate) struct LocalSettings {
     /// Configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
     /// The beacon's path.
@@ -53,7 +53,7 @@ pub struct LocalSettings {
 
 /// Puts [`Local`] around a service.
 #[derive(Debug, Clone)]
-pub struct LocalLayer {
+pub(crate) struct LocalLayer {
     shared: Arc<Shared>,
 }
 
@@ -65,8 +65,7 @@ struct Shared {
 
 impl LocalLayer {
     /// Answers by `settings`, counts in `ledger`.
-    #[must_use]
-    pub fn new(settings: LocalSettings, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(settings: LocalSettings, ledger: Arc<Ledger>) -> Self {
         Self { shared: Arc::new(Shared { settings, ledger }) }
     }
 }
@@ -81,7 +80,7 @@ impl<S> Layer<S> for LocalLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Local<S> {
+pub(crate) struct Local<S> {
     inner: S,
     shared: Arc<Shared>,
 }
@@ -256,7 +255,7 @@ fn answer_head(dialect: Dialect) -> response::Parts {
 
 /// A RUM beacon whose body is being read.
 #[derive(Debug)]
-pub struct Form {
+pub(crate) struct Form {
     shared: Arc<Shared>,
     request: Box<EdgeRequest>,
     posted: Posted,

@@ -1,13 +1,13 @@
 //! The layers a request goes through, one file each; `pipeline` alone knows their order.
 
-pub mod admission;
-pub mod cache_control;
-pub mod gzip;
-pub mod identify;
-pub mod local;
-pub mod observe;
-pub mod pipeline;
-pub mod pulls;
-pub mod request;
-pub mod verify;
-pub mod whoopsie;
+pub(crate) mod admission;
+pub(crate) mod cache_control;
+pub(crate) mod gzip;
+pub(crate) mod identify;
+pub(crate) mod local;
+pub(crate) mod observe;
+pub(crate) mod pipeline;
+pub(crate) mod pulls;
+pub(crate) mod request;
+pub(crate) mod verify;
+pub(crate) mod whoopsie;

@@ -40,11 +40,11 @@ use crate::wire::names::{
 /// The port that an authority without one means on a listener without TLS.
 const HTTP_PORT: u16 = 80;
 /// Our name in CDN-Loop and Via.
-pub const PSEUDONYM: &str = "edgeshim";
+pub(crate) const PSEUDONYM: &str = "edgeshim";
 
 /// What `observe` needs to know.
 #[derive(Debug, Clone)]
-pub struct ObserveSettings {
+pub(crate) struct ObserveSettings {
     /// Allowed Host values; empty: any.
     pub hosts: Vec<String>,
     /// Own balancers, whose X-Forwarded-For is believed.
@@ -61,7 +61,7 @@ pub struct ObserveSettings {
 
 /// Puts [`Observe`] around a service.
 #[derive(Debug, Clone)]
-pub struct ObserveLayer {
+pub(crate) struct ObserveLayer {
     shared: Arc<Shared>,
 }
 
@@ -74,8 +74,7 @@ struct Shared {
 
 impl ObserveLayer {
     /// Judges by `settings`, names classes by `classes`, counts in `ledger`.
-    #[must_use]
-    pub fn new(settings: ObserveSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(settings: ObserveSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
         Self { shared: Arc::new(Shared { settings, classes, ledger }) }
     }
 }
@@ -90,7 +89,7 @@ impl<S> Layer<S> for ObserveLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Observe<S> {
+pub(crate) struct Observe<S> {
     inner: S,
     shared: Arc<Shared>,
 }

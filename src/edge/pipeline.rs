@@ -33,11 +33,11 @@ use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::server_timing::ServerTiming;
 
 /// The body of an answer when it leaves the last layer.
-pub type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<OriginBody>>>>>>;
+pub(crate) type AnswerBody = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<OriginBody>>>>>>;
 
 /// The layers of one configuration, made once and shared by its workers.
 #[derive(Clone)]
-pub struct Layers {
+pub(crate) struct Layers {
     observe: ObserveLayer,
     identify: IdentifyLayer,
     local: LocalLayer,
@@ -51,7 +51,7 @@ pub struct Layers {
 }
 
 /// What the layers are made of.
-pub struct Parts {
+pub(crate) struct Parts {
     /// `observe`'s.
     pub observe: ObserveSettings,
     /// `identify`'s.
@@ -143,8 +143,7 @@ impl ForwardSettings {
 
 impl Layers {
     /// Prepares every layer.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         let forward = ForwardSettings::new(&parts);
         let ledger = Arc::new(parts.ledger);
         let classes = Arc::new(parts.classes);
@@ -163,8 +162,7 @@ impl Layers {
     }
 
     /// The stack over one worker's way to the origin, outermost layer first.
-    #[must_use]
-    pub fn over(
+    pub(crate) fn over(
         &self,
         origin: Arc<origin::Client>,
     ) -> impl Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send>

@@ -35,7 +35,7 @@ use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 /// What `pulls` needs to know.
 #[derive(Debug, Clone)]
-pub struct PullsSettings {
+pub(crate) struct PullsSettings {
     /// The field of an id that is the same when a pull is tried again, by configured provider.
     pub request_ids: Vec<Option<HeaderName>>,
     /// The pulls of late, shared by all workers.
@@ -62,15 +62,14 @@ impl PullsSettings {
 
 /// Puts [`Pulls`] around a service.
 #[derive(Debug, Clone)]
-pub struct PullsLayer {
+pub(crate) struct PullsLayer {
     settings: Arc<PullsSettings>,
     ledger: Arc<Ledger>,
 }
 
 impl PullsLayer {
     /// Counts in `ledger`.
-    #[must_use]
-    pub fn new(settings: PullsSettings, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(settings: PullsSettings, ledger: Arc<Ledger>) -> Self {
         Self { settings: Arc::new(settings), ledger }
     }
 }
@@ -85,7 +84,7 @@ impl<S> Layer<S> for PullsLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Pulls<S> {
+pub(crate) struct Pulls<S> {
     inner: S,
     settings: Arc<PullsSettings>,
     ledger: Arc<Ledger>,
@@ -181,7 +180,7 @@ where
 
 /// One pull from its head to its last byte; counts itself when dropped.
 #[derive(Debug)]
-pub struct Pull {
+pub(crate) struct Pull {
     ledger: Arc<Ledger>,
     provider: ProviderId,
     class: ClassId,

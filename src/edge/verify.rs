@@ -19,7 +19,7 @@ use crate::wire::forwarded::Peer;
 
 /// What `verify` needs to know.
 #[derive(Debug, Clone)]
-pub struct VerifySettings {
+pub(crate) struct VerifySettings {
     /// Configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
     /// Refuse pulls whose claim was not proved.
@@ -28,7 +28,7 @@ pub struct VerifySettings {
 
 /// Puts [`Verify`] around a service.
 #[derive(Debug, Clone)]
-pub struct VerifyLayer {
+pub(crate) struct VerifyLayer {
     judge: Arc<Judge>,
 }
 
@@ -42,8 +42,7 @@ pub(crate) struct Judge {
 
 impl VerifyLayer {
     /// Decides by `settings`.
-    #[must_use]
-    pub fn new(settings: VerifySettings) -> Self {
+    pub(crate) fn new(settings: VerifySettings) -> Self {
         Self { judge: Arc::new(Judge::new(settings)) }
     }
 }
@@ -87,7 +86,7 @@ impl<S> Layer<S> for VerifyLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Verify<S> {
+pub(crate) struct Verify<S> {
     inner: S,
     judge: Arc<Judge>,
 }

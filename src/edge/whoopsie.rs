@@ -32,7 +32,7 @@ use crate::wire::names::{
 use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
 
 /// What `whoopsie` needs to know.
-pub struct WhoopsieSettings {
+pub(crate) struct WhoopsieSettings {
     /// Whether one of the origin's answers is replaced, by its status less 500.
     pub replaces: [bool; 100],
     /// What visitors and CDNs are told to wait where the origin said nothing of the kind.
@@ -46,7 +46,7 @@ const DRAIN_TURNS: u8 = 2;
 
 /// Puts [`Whoopsie`] around a service.
 #[derive(Clone)]
-pub struct WhoopsieLayer {
+pub(crate) struct WhoopsieLayer {
     shared: Arc<Shared>,
 }
 
@@ -59,8 +59,7 @@ struct Shared {
 
 impl WhoopsieLayer {
     /// Decides by `settings` and the classes, counts in `ledger`.
-    #[must_use]
-    pub fn new(settings: WhoopsieSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(settings: WhoopsieSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
         let seconds = settings.retry_after.as_secs().max(1);
         let retry_after =
             RetryAfter { field: HeaderValue::from(seconds), seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
@@ -95,7 +94,7 @@ impl<S> Layer<S> for WhoopsieLayer {
 
 /// See the head of this file.
 #[derive(Clone)]
-pub struct Whoopsie<S> {
+pub(crate) struct Whoopsie<S> {
     inner: S,
     shared: Arc<Shared>,
 }

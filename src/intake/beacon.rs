@@ -5,7 +5,8 @@ use http::Uri;
 use super::form;
 
 /// A transparent GIF of 1×1 pixel, 43 bytes.
-pub const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\
+pub(crate) const PIXEL: &[u8] =
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
 /// The longest name or value of a parameter that is logged, in bytes.
@@ -13,16 +14,14 @@ const MAX_LOGGED_BYTES: usize = 256;
 
 /// The place of the beacon's source among `sources`: of `source=`, or else of `beacon_source=`, in any case of letters. None where it is
 /// missing or unknown, which counts as `other`.
-#[must_use]
-pub fn source(query: &str, sources: &[String]) -> Option<usize> {
+pub(crate) fn source(query: &str, sources: &[String]) -> Option<usize> {
     let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"))?;
     sources.iter().position(|known| source.is(known))
 }
 
 /// A target's path and query for the log, each name and value cut; none where it is short enough as it is.
-#[must_use]
-pub fn cut(target: &Uri) -> Option<String> {
+pub(crate) fn cut(target: &Uri) -> Option<String> {
     let query = target.query().filter(|query| query.len() > MAX_LOGGED_BYTES)?;
     let mut kept = target.path().to_owned();
     for (place, piece) in query.split('&').enumerate() {

@@ -93,7 +93,6 @@ impl Countries {
     }
 
     /// Where an address is; one that the file does not know is in [`Country::OTHER`].
-    #[must_use]
     pub fn of(&self, address: IpAddr) -> Country {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }

@@ -2,8 +2,7 @@
 //! copied, each look-up passes over the text once, and any bytes are a form of some kind.
 
 /// The first value of `name`, in any case of letters. A piece without `=` has none.
-#[must_use]
-pub fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
+pub(crate) fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
     pieces(text).find(|(key, _)| key.is(name)).map(|(_, value)| value)
 }
 
@@ -16,19 +15,18 @@ fn pieces(text: &[u8]) -> impl Iterator<Item = (Value<'_>, Value<'_>)> {
 
 /// A name or a value as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Value<'t>(&'t [u8]);
+pub(crate) struct Value<'t>(&'t [u8]);
 
 impl<'t> Value<'t> {
     /// Whether it says `word`, in any case of letters.
-    #[must_use]
-    pub fn is(self, word: &str) -> bool {
+    pub(crate) fn is(self, word: &str) -> bool {
         // Decoding makes a text at most three times shorter, so that a long one is not even read.
         self.0.len() <= word.len() * 3
             && self.bytes().map(|byte| byte.to_ascii_lowercase()).eq(word.bytes().map(|byte| byte.to_ascii_lowercase()))
     }
 
     /// What it says: `+` is a space, `%` and two hexadecimal digits are a byte, and a `%` without them is itself.
-    pub fn bytes(self) -> impl Iterator<Item = u8> + use<'t> {
+    pub(crate) fn bytes(self) -> impl Iterator<Item = u8> + use<'t> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let (byte, left) = match rest {

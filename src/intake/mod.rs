@@ -1,9 +1,9 @@
 //! What comes in beside pulls.
 
-pub mod beacon;
-pub mod country;
+pub(crate) mod beacon;
+pub(crate) mod country;
 mod followed;
-pub mod form;
-pub mod posted;
-pub mod ranges;
-pub mod rum;
+pub(crate) mod form;
+pub(crate) mod posted;
+pub(crate) mod ranges;
+pub(crate) mod rum;

@@ -22,7 +22,7 @@ pub enum Unread {
 
 /// What has come of a body so far.
 #[derive(Debug)]
-pub struct Posted {
+pub(crate) struct Posted {
     read: Vec<u8>,
     left: usize,
     timeout: Duration,
@@ -32,13 +32,12 @@ pub struct Posted {
 
 impl Posted {
     /// Nothing yet; at most `limit` bytes, within `timeout` of the first wait.
-    #[must_use]
-    pub fn new(limit: usize, timeout: Duration) -> Self {
+    pub(crate) fn new(limit: usize, timeout: Duration) -> Self {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }
 
     /// Reads on. Ready with the whole body, or with why there is none; not to be polled after that.
-    pub fn poll<B: Body<Data = Bytes> + Unpin>(
+    pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
         cx: &mut Context<'_>,

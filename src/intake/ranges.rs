@@ -161,7 +161,7 @@ impl From<ReadError> for RangesFault {
 
 /// One provider's addresses, from its networks and its files together.
 #[derive(Debug)]
-pub struct Ranges {
+pub(crate) struct Ranges {
     list: Arc<AddressList>,
     sources: Sources,
 }
@@ -190,15 +190,14 @@ impl Ranges {
     ///
     /// # Errors
     /// The first file that cannot be used, and why.
-    pub fn open(paths: &[PathBuf], networks: &[IpNet]) -> Result<Self, RangesError> {
+    pub(crate) fn open(paths: &[PathBuf], networks: &[IpNet]) -> Result<Self, RangesError> {
         let open = |path: &PathBuf| ListFile::open(path).map_err(|fault| RangesError { path: path.clone(), fault });
         let sources = Sources { networks: networks.to_vec(), files: paths.iter().map(open).collect::<Result<_, _>>()? };
         Ok(Self { list: Arc::new(AddressList::new(sources.set(), sources.as_of())), sources })
     }
 
     /// The list as it was read, for a look that lasts no longer than that.
-    #[must_use]
-    pub fn list(self) -> Arc<AddressList> {
+    pub(crate) fn list(self) -> Arc<AddressList> {
         self.list
     }
 
@@ -206,7 +205,7 @@ impl Ranges {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
+    pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
             let age = metrics.ranges_age(provider);

@@ -10,7 +10,7 @@ use super::posted::Unread;
 use crate::metrics::RumReason;
 
 /// The longest body, in bytes: twice what boomerang sends at most.
-pub const MAX_BODY_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
 /// The longest load time that is believed, in milliseconds. A page that takes longer belongs to a computer that slept.
 const MAX_MILLIS: f64 = 600_000.0;
 /// The longest number that is read, in bytes; browsers write up to 17 digits and a point.
@@ -18,7 +18,7 @@ const MAX_NUMBER_BYTES: usize = 24;
 
 /// One page load.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// How long it took, in seconds.
     pub seconds: f64,
     /// The page's place among those configured; none: another one.
@@ -29,7 +29,7 @@ pub struct Sample {
 ///
 /// # Errors
 /// [`RumReason::Missing`] or [`RumReason::Number`]: there is no `t_done`, or it is no load time.
-pub fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
+pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
     let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
     let millis = millis(value("t_done").ok_or(RumReason::Missing)?).ok_or(RumReason::Number)?;
     let page = value("h.pg").or_else(|| value("page"));
@@ -55,16 +55,14 @@ fn millis(value: form::Value<'_>) -> Option<f64> {
 }
 
 /// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string, or no word of it.
-#[must_use]
-pub fn is_form(content_type: Option<&[u8]>) -> bool {
+pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
     let Some(content_type) = content_type else { return true };
     let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     [&b"application/x-www-form-urlencoded"[..], b"text/plain"].iter().any(|form| essence.eq_ignore_ascii_case(form))
 }
 
 /// The status of a rejection, and a line that says what was wrong.
-#[must_use]
-pub fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
+pub(crate) fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
     match reason {
         RumReason::Missing => {
             (StatusCode::BAD_REQUEST, "t_done is missing: send the load time in milliseconds, such as t_done=1234\n")

@@ -69,7 +69,6 @@ impl Reason {
     ];
 
     /// The label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -109,7 +108,6 @@ impl RumReason {
         [Self::Missing, Self::Number, Self::MediaType, Self::TooLarge, Self::Late, Self::Cut, Self::Method];
 
     /// The label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -217,19 +215,16 @@ impl Metrics {
     }
 
     /// The handles for one configuration's labels. Series of labels that were there before go on where they were.
-    #[must_use]
     pub fn ledger(&'static self, labels: &Labels) -> Ledger {
         metrics::with_local_recorder(&self.recorder, || Ledger::new(self, labels))
     }
 
     /// The text format that Prometheus scrapes.
-    #[must_use]
     pub fn render(&self) -> String {
         self.handle.render()
     }
 
     /// The protobuf format, length-delimited.
-    #[must_use]
     pub fn render_protobuf(&self) -> Vec<u8> {
         protobuf::from_text(&self.render())
     }
@@ -391,7 +386,6 @@ impl Ledger {
     }
 
     /// The process' own metrics.
-    #[must_use]
     pub fn metrics(&self) -> &'static Metrics {
         self.metrics
     }
@@ -402,25 +396,21 @@ impl Ledger {
     }
 
     /// The label of a provider.
-    #[must_use]
     pub fn provider(&self, id: ProviderId) -> &'static str {
         self.providers.get(id.index()).copied().unwrap_or("other")
     }
 
     /// The label of a class.
-    #[must_use]
     pub fn class(&self, id: ClassId) -> &'static str {
         self.classes.get(id.index()).copied().unwrap_or("other")
     }
 
     /// The label of a locale.
-    #[must_use]
     pub fn locale(&self, id: LocaleId) -> &'static str {
         self.locales.get(usize::from(id.0)).copied().unwrap_or("other")
     }
 
     /// The row of a provider and a class.
-    #[must_use]
     pub fn row(&self, provider: ProviderId, class: ClassId) -> &Row {
         let index = provider.index() * self.classes.len() + class.index();
         // Ids are made from the same lists; one from elsewhere would count under `none`, `other`.
@@ -596,7 +586,7 @@ impl std::fmt::Debug for Ledger {
 }
 
 /// The `cause` of a page that replaced the origin's own 5xx.
-pub const ORIGIN_STATUS: &str = "origin_5xx";
+pub(crate) const ORIGIN_STATUS: &str = "origin_5xx";
 const WHOOPSIE_CAUSES: usize = Cause::ALL.len() + 1;
 
 impl Row {

@@ -19,7 +19,6 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// At most one message in `period`; the first one at once.
-    #[must_use]
     pub(super) const fn new(period: Duration) -> Self {
         // A few seconds or minutes.
         #[allow(clippy::cast_possible_truncation, reason = "584 million years")]

@@ -19,7 +19,7 @@ use crate::wire::received::Received;
 
 /// A request body on its way to the origin: bounded by `server.max_request_body`, and it tells who is waiting for whom.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     /// None: empty.
     incoming: Option<Received>,
     left: Option<u64>,
@@ -225,13 +225,11 @@ impl OriginBody {
     }
 
     /// Body bytes read so far.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Why it broke off, if it did.
-    #[must_use]
     pub fn fault(&self) -> Option<Cause> {
         self.fault
     }

@@ -11,7 +11,7 @@ use crate::wire::names::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING
 
 /// What the origin is told about where a request came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Outward<'a> {
+pub(crate) struct Outward<'a> {
     /// The connection's other end.
     pub peer: &'a Peer,
     /// How far X-Forwarded-For is believed.
@@ -33,7 +33,7 @@ pub struct Outward<'a> {
 }
 
 /// Makes a request's head ready for an HTTP/1.1 origin (RFC 9110 §7.6).
-pub fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
+pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     // What is not asked for cannot be granted: a 101 to anything but a GET would be a broken answer.
     let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
     let upgrade = if may_upgrade { hops::wants_upgrade(&head.headers).cloned() } else { None };

@@ -7,7 +7,7 @@
 
 mod body;
 mod connect;
-pub mod forward;
+pub(crate) mod forward;
 mod pool;
 mod tunnel;
 
@@ -27,10 +27,10 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2;
 use hyper::upgrade::OnUpgrade;
 
-pub use body::{OriginBody, Upload};
+pub(crate) use body::{OriginBody, Upload};
 use body::{Progress, Stage};
 use pool::{Connection, Pool};
-pub use tunnel::Tunnel;
+pub(crate) use tunnel::Tunnel;
 
 use crate::clock;
 use crate::fault::{Begun, Cause, Fault, cause_in};
@@ -99,7 +99,7 @@ pub struct OriginSettings {
 /// What has to live as long as an upgraded connection does: its place among the visitors' connections. Put into a request's
 /// extensions by whoever accepted it, where it asks for an upgrade.
 #[derive(Clone)]
-pub struct Hold(pub Arc<dyn Any + Send + Sync>);
+pub(crate) struct Hold(pub Arc<dyn Any + Send + Sync>);
 
 /// One worker's way to the origin.
 pub struct Client {
@@ -120,7 +120,6 @@ struct Multiplexed {
 
 impl Client {
     /// Nothing is connected before the first request.
-    #[must_use]
     pub fn new(settings: OriginSettings, metrics: &'static Metrics) -> Self {
         let pool = Mutex::new(Pool::new(settings.max_idle, settings.idle_timeout));
         let name = intern(&settings.target.to_string());

@@ -19,7 +19,7 @@ use crate::clock::Deadline;
 
 /// What an upgraded connection has carried, and what is to happen when it ends. Stands in the extensions of a 101's head.
 #[derive(Default)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     client: Moved,
     origin: Moved,
     end: Mutex<End>,
@@ -43,7 +43,7 @@ enum End {
 impl Tunnel {
     /// Calls `then` once when the tunnel has ended, or now if it has, with the bytes written to the client and those read from the
     /// origin.
-    pub fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
+    pub(crate) fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*end, End::Over) {
             drop(end);

@@ -146,7 +146,6 @@ impl PageFiles {
     }
 
     /// The folder as it was named; empty where everything is built in.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-pub use self::export::{Exported, export};
-pub use self::files::{FileProblem, PageFiles, PageFilesError};
+pub(crate) use self::export::{Exported, export};
+pub(crate) use self::files::{FileProblem, PageFiles, PageFilesError};
 use self::locale::{HostTwice, Locales};
 use self::whoopsie::{Page, Template};
 use self::words::Words;
@@ -37,7 +37,7 @@ const MOST_VALUE_BYTES: usize = 256;
 
 /// What the configuration says about the pages: `[whoopsie]`, and the beacon's path from `[beacon]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageSettings {
+pub(crate) struct PageSettings {
     /// The template and the words.
     pub files: Arc<PageFiles>,
     /// The locale for readers who get no other; the tag of one there is, in any case.
@@ -73,7 +73,7 @@ impl Default for PageSettings {
 
 /// What a page says of one request. All of it is escaped, and cut after 256 bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
+pub(crate) struct Moment<'a> {
     /// The status that goes out; one that is no HTTP status is shown as 500.
     pub status: u16,
     /// The request id.
@@ -96,7 +96,7 @@ pub struct Moment<'a> {
 }
 
 /// The longest wait that a page counts down, in seconds. Who is told to come back next year has closed it by then.
-pub const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
+pub(crate) const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
 
 /// Why pages could not be built.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Error for PagesError {
 
 /// Every page in every language, and who gets which.
 #[derive(Debug)]
-pub struct Pages {
+pub(crate) struct Pages {
     locales: Locales,
     /// In the order of the locales' ids.
     whoopsies: Vec<Whoopsie>,
@@ -170,7 +170,7 @@ impl Pages {
     ///
     /// # Errors
     /// A setting that names no locale or a host twice; files that [`PageFiles::read`] took and the built-in ones are sound.
-    pub fn build(settings: &PageSettings) -> Result<Self, PagesError> {
+    pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())
     }
 
@@ -207,7 +207,7 @@ impl Pages {
     }
 
     /// The label values in the order of their ids.
-    pub fn locales(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn locales(&self) -> impl Iterator<Item = &str> {
         self.locales.tags()
     }
 
@@ -215,20 +215,17 @@ impl Pages {
     /// with or without a port), else the default.
     ///
     /// `iw` is Hebrew, `*` matches nothing, `q=0` takes away the very tag that it names. 8 KiB and 32 ranges are looked at.
-    #[must_use]
-    pub fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
+    pub(crate) fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         self.locales.choose(accept_language, host)
     }
 
     /// Content-Language (RFC 9110 §8.5) of a page. Empty for an id that is not of these pages.
-    #[must_use]
-    pub fn content_language(&self, locale: LocaleId) -> HeaderValue {
+    pub(crate) fn content_language(&self, locale: LocaleId) -> HeaderValue {
         self.whoopsie(locale).map_or(HeaderValue::from_static(""), |whoopsie| whoopsie.content_language.clone())
     }
 
     /// The page, as one gzip member (RFC 1952) or plain; one allocation of the exact size. Empty for an id that is not of these pages.
-    #[must_use]
-    pub fn render(&self, locale: LocaleId, moment: &Moment<'_>, gzip: bool) -> Bytes {
+    pub(crate) fn render(&self, locale: LocaleId, moment: &Moment<'_>, gzip: bool) -> Bytes {
         self.whoopsie(locale).map_or_else(Bytes::new, |whoopsie| whoopsie.page.render(moment, gzip))
     }
 
@@ -282,8 +279,7 @@ fn shown(text: &str) -> String {
 
 /// The same for programs: `application/problem+json` (RFC 9457) of type `about:blank`, whose `title` is the status' reason phrase.
 /// The request id goes as `reference`: it is no URI, so it cannot be `instance`. Texts are cut after 256 bytes.
-#[must_use]
-pub fn problem_json(moment: &Moment<'_>, title: &str) -> Bytes {
+pub(crate) fn problem_json(moment: &Moment<'_>, title: &str) -> Bytes {
     let status = StatusCode::from_u16(moment.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut out = String::with_capacity(96 + title.len().min(256) + moment.id.len().min(256));
     out.push_str(r#"{"type":"about:blank","title":""#);

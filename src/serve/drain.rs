@@ -26,7 +26,6 @@ impl Drain {
     }
 
     /// Whether balancers may send new connections.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.not_ready.load(Ordering::Acquire)
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use drain::Drain;
-pub use listen::Bound;
+pub(crate) use listen::Bound;
 
 use self::workers::Workers;
 use crate::runtime::Slot;
@@ -41,13 +41,11 @@ impl Server {
     }
 
     /// Where it listens, in the configuration's order, with real ports.
-    #[must_use]
     pub fn addresses(&self) -> &[Bound] {
         &self.addresses
     }
 
     /// The first TCP address.
-    #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.addresses.iter().find_map(|bound| match bound {
             Bound::Tcp(address) => Some(*address),
@@ -56,7 +54,6 @@ impl Server {
     }
 
     /// Connections of each worker.
-    #[must_use]
     pub fn loads(&self) -> Vec<usize> {
         self.workers.loads()
     }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use http::{HeaderName, HeaderValue};
 
 /// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2).
-pub const MAX_SECONDS: u64 = 1 << 31;
+pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
 /// Most names kept in one field list; a longer list is read as the unqualified directive.
 const MAX_FIELD_NAMES: usize = 8;
@@ -69,7 +69,7 @@ pub struct Extension<'a> {
 
 /// What stands behind a directive's `=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Argument<'a> {
+pub(crate) enum Argument<'a> {
     /// No `=`.
     Absent,
     /// A token.
@@ -82,7 +82,7 @@ pub enum Argument<'a> {
 
 /// One element of a comma-separated list of directives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Directive<'a> {
+pub(crate) struct Directive<'a> {
     /// A token, or empty where the element does not start with one.
     pub name: &'a [u8],
     /// What follows the name.
@@ -95,13 +95,13 @@ pub struct Directive<'a> {
 ///
 /// A quote opens a string only right behind a `=`, and one that never closes opens none: it must not hide what follows it.
 #[derive(Debug, Clone)]
-pub struct Directives<'a> {
+pub(crate) struct Directives<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Directives<'a> {
     /// Reads one field line.
-    pub fn new(line: &'a [u8]) -> Self {
+    pub(crate) fn new(line: &'a [u8]) -> Self {
         Self { rest: line }
     }
 }
@@ -179,7 +179,6 @@ impl<'a> CacheControl<'a> {
     }
 
     /// Joins what two sets of lines say, the stricter word winning: the lowest lifetime, every prohibition.
-    #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         for (ours, theirs) in [
             (&mut self.max_age, other.max_age),
@@ -460,7 +459,7 @@ impl<'a> CacheControl<'a> {
 
 /// Header fields that take part in the decision what caches may do, found in one pass over a response's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheField {
+pub(crate) enum CacheField {
     /// Age.
     Age,
     /// Cache-Control.
@@ -480,7 +479,7 @@ pub enum CacheField {
 }
 
 /// Every field of [`CacheField::Targeted`].
-pub static TARGETED: [&HeaderName; 7] = [
+pub(crate) static TARGETED: [&HeaderName; 7] = [
     &super::names::CDN_CACHE_CONTROL,
     &super::names::CLOUDFLARE_CDN_CACHE_CONTROL,
     &super::names::NETLIFY_CDN_CACHE_CONTROL,
@@ -492,7 +491,7 @@ pub static TARGETED: [&HeaderName; 7] = [
 
 impl CacheField {
     /// Which of them `name` is.
-    pub fn of(name: &HeaderName) -> Option<Self> {
+    pub(crate) fn of(name: &HeaderName) -> Option<Self> {
         // One comparison of strings by length and bytes beats a hash lookup for each of these names.
         Some(match name.as_str() {
             "age" => Self::Age,
@@ -555,7 +554,11 @@ fn seconds_with_unit(text: &[u8]) -> Option<u64> {
 
 /// The lifetime in seconds that Expires lines give relative to Date (RFC 9111 §4.2.1, §5.3): an invalid one is in the past, of
 /// several the earliest counts, and where Date is missing or no date `received` stands for it. `None` without any line.
-pub fn expires_lifetime<'a, I>(expires: I, date: Option<&[u8]>, received: impl FnOnce() -> SystemTime) -> Option<u64>
+pub(crate) fn expires_lifetime<'a, I>(
+    expires: I,
+    date: Option<&[u8]>,
+    received: impl FnOnce() -> SystemTime,
+) -> Option<u64>
 where
     I: IntoIterator<Item = &'a [u8]>,
 {
@@ -571,7 +574,7 @@ where
 }
 
 /// Whether Expires lines give just the lifetime that `max_age` does, so that they may stay beside it.
-pub fn expires_agrees<'a, I>(expires: I, date: Option<&[u8]>, max_age: u64) -> bool
+pub(crate) fn expires_agrees<'a, I>(expires: I, date: Option<&[u8]>, max_age: u64) -> bool
 where
     I: IntoIterator<Item = &'a [u8]>,
 {

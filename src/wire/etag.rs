@@ -123,7 +123,7 @@ impl<'a> Iterator for ListedTags<'a> {
 }
 
 /// Whether If-None-Match names `tag` (weak comparison, `*` included): then the answer to GET is 304.
-pub fn none_match_names(headers: &HeaderMap, tag: EntityTag<'_>) -> bool {
+pub(crate) fn none_match_names(headers: &HeaderMap, tag: EntityTag<'_>) -> bool {
     listed(headers, &super::names::IF_NONE_MATCH).any(|listed| match listed {
         Listed::Any => true,
         Listed::Tag(known) => known.weak_eq(tag),

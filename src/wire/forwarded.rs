@@ -69,7 +69,6 @@ impl Peer {
     }
 
     /// The same, with the certificate that it showed.
-    #[must_use]
     pub fn with_certificate(self, certificate: Arc<Certificate>) -> Self {
         Self { certificate: Some(certificate), ..self }
     }
@@ -108,7 +107,7 @@ pub struct Trail {
 /// The walk ends with the first address that is not trusted (the client), before the first entry that is no address,
 /// after 32 entries, or at the list's left end. Entries may carry ports, IPv6 may stand in brackets, either may be
 /// quoted.
-pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
+pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
     let peer = peer.to_canonical();
     let mut trail = Trail { client: peer, proven: false, kept: 0, peer_trusted: trusted(peer) };
     if !trail.peer_trusted {
@@ -130,7 +129,7 @@ pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAdd
 /// Proto is the connection's scheme, Host is the request's Host (`host`, where the target is not in the map); a trusted
 /// peer's own words for both win. Forwarded says the same, without the host: X-Forwarded-Host and Host have it, and so
 /// the value can be prepared.
-pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
+pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
     let told = if trail.peer_trusted { told_by_proxy(headers) } else { Told::default() };
     let scheme = told.scheme.unwrap_or(peer.scheme);
     let (list, elements) = if !trail.proven && trail.kept == 0 && scheme == peer.scheme {
@@ -152,7 +151,7 @@ pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&H
 }
 
 /// Reads one entry: an address, with or without quotes, brackets and port.
-pub fn entry_address(entry: &[u8]) -> Option<IpAddr> {
+pub(crate) fn entry_address(entry: &[u8]) -> Option<IpAddr> {
     let entry = entry.trim_ascii();
     // The longest is `"[`, 45 bytes of IPv6, `]:65535"`: junk beyond that is not even looked at.
     if entry.len() > 64 {
@@ -188,7 +187,7 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
 /// The visitor's address in what a CDN wrote into X-Forwarded-For: left of the entries that our own proxies wrote (`trail`) and of `own`
 /// further ones that the CDN writes behind its visitor's, the rightmost that is no node of the CDN's. None where the list ends
 /// first, or holds something that is no address.
-pub fn client_of_cdn(
+pub(crate) fn client_of_cdn(
     headers: &HeaderMap,
     trail: Trail,
     own: usize,

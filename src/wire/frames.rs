@@ -12,7 +12,7 @@ const END_HEADERS: u8 = 4;
 
 /// Follows the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]
-pub struct FrameGuard {
+pub(crate) struct FrameGuard {
     /// Bytes of the preface or of a payload that are still to come.
     left: usize,
     /// A frame's head as far as it is there.
@@ -32,12 +32,12 @@ impl Default for FrameGuard {
 
 impl FrameGuard {
     /// A guard for a connection whose preface is still to be fed.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { left: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0, in_head: false, is_last: false }
     }
 
     /// Takes the next bytes of the connection, cut in any way.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let (_, rest) = bytes.split_at(self.left.min(bytes.len()));
@@ -72,7 +72,7 @@ impl FrameGuard {
     }
 
     /// Where the connection is after all bytes fed. The first bytes of a frame may be a head's.
-    pub const fn phase(&self) -> Phase {
+    pub(crate) const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }
 }

@@ -16,7 +16,7 @@ use memchr::memchr2;
 
 /// Where in the stream of messages the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Between messages; of the next one nothing has come (empty lines before a request line are nothing).
     Boundary,
     /// Inside a head.
@@ -29,7 +29,7 @@ pub enum Phase {
 
 /// What is known of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Its framing can be read in one way only.
     Clear,
     /// It must be answered with 400 and the connection closed.
@@ -38,7 +38,7 @@ pub enum Verdict {
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// Both Content-Length and Transfer-Encoding (RFC 9112 §6.1).
     LengthAndCoding,
     /// A CR that no LF follows (RFC 9112 §2.2).
@@ -127,7 +127,7 @@ enum State {
 /// A flawed head ends the watch: its connection is to be closed, so what comes after it is never asked for. That is why
 /// a count of clear heads and one flaw behind them are all the queue that pipelining needs, however deep it is.
 #[derive(Clone, Debug)]
-pub struct HeadGuard {
+pub(crate) struct HeadGuard {
     /// Bytes left of a body or chunk; the number being read in a chunk's size.
     remaining: u64,
     /// The number being read in Content-Length.
@@ -152,7 +152,7 @@ impl Default for HeadGuard {
 
 impl HeadGuard {
     /// A guard for a connection of which nothing has been read.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             remaining: 0,
             number: 0,
@@ -167,7 +167,7 @@ impl HeadGuard {
     }
 
     /// Takes the next bytes of the connection, cut in any way.
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((&first, after)) = rest.split_first() {
             rest = match self.state {
@@ -200,7 +200,7 @@ impl HeadGuard {
     }
 
     /// Where the connection is after all bytes fed.
-    pub const fn phase(&self) -> Phase {
+    pub(crate) const fn phase(&self) -> Phase {
         match self.state {
             State::Between => Phase::Boundary,
             State::BetweenCr
@@ -221,7 +221,7 @@ impl HeadGuard {
     /// The verdict on the oldest head that is complete and was not yet asked for; to be asked once for each request.
     ///
     /// Without such a head the answer is a refusal: the guard and hyper do not agree on what came.
-    pub fn take_verdict(&mut self) -> Verdict {
+    pub(crate) fn take_verdict(&mut self) -> Verdict {
         if let Some(left) = self.clear.checked_sub(1) {
             self.clear = left;
             return Verdict::Clear;
@@ -230,7 +230,7 @@ impl HeadGuard {
     }
 
     /// Stops the watch: from here on the bytes are another protocol's. Verdicts on heads before stay.
-    pub fn set_opaque(&mut self) {
+    pub(crate) fn set_opaque(&mut self) {
         self.state = State::Opaque;
     }
 

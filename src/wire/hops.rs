@@ -121,7 +121,7 @@ fn is_end_to_end(token: &[u8]) -> bool {
 /// `keep` (the identity field) stays even when it is named, and so do the fields of which only an attacker gains by
 /// their removal. A caller that wants to pass on an upgrade, `TE: trailers` or a coding reads them first and writes its
 /// own.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     let known = hop_by_hop();
     let mut found = 0_u16;
     for name in headers.keys() {
@@ -149,7 +149,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
 /// Strips from trailers, of a request or of a response, the fields that only a head may hold (RFC 9110 §6.5.1): connection-specific ones,
 /// framing, routing, conditions, caching, cookies, tags, identity (`claims`) and what describes the content. A recipient that merges
 /// trailers into the head would believe them, and HTTP/2 forbids the connection-specific ones.
-pub fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
         CacheField::of(name).is_some()
@@ -168,7 +168,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
 
 /// Removes the fields whose names are, with dashes for underscores, those of `claims` or of what says where a request comes from: CGI and
 /// its kin know no difference (RFC 3875 §4.1.18), so to such an origin they would be the same field.
-pub fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
+pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
     // Two that are the same but for this are as long: few names are looked at more closely.
@@ -212,7 +212,7 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
 const MOST_LOOP_ENTRIES: usize = 1_000;
 
 /// How often `our_id` stands in CDN-Loop, over all lines, in any case, with or without parameters (RFC 8586 §2).
-pub fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
+pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
     if !headers.contains_key(&CDN_LOOP) {
         return 0;
     }
@@ -226,7 +226,7 @@ pub fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
 /// Appends `our_id` to CDN-Loop as a line of its own; the lines of others stay as they are (RFC 8586 §2).
 ///
 /// A map that is full (32,768 fields, far beyond what a head may hold) is left as it is.
-pub fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
+pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
     let _ = headers.try_append(CDN_LOOP.clone(), our_id.clone());
 }
 
@@ -234,7 +234,7 @@ pub fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
 /// §7.6.3).
 ///
 /// A map that is full (32,768 fields, far beyond what a head may hold) is left as it is.
-pub fn append_via(headers: &mut HeaderMap, version: Version) {
+pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
     let entry = match version {
         Version::HTTP_2 => PSEUDONYM_2_0,
         Version::HTTP_09 | Version::HTTP_10 => PSEUDONYM_1_0,
@@ -244,7 +244,7 @@ pub fn append_via(headers: &mut HeaderMap, version: Version) {
 }
 
 /// Makes one line of the Cookie lines into which HTTP/2 may split the field (RFC 9113 §8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(COOKIE).iter();
     if let (Some(_), Some(_)) = (lines.next(), lines.next()) {
         let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -259,7 +259,7 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 /// Not h2c, not even beside others: who passes that on hands the connection's further requests past every check (RFC
 /// 9113 §3.1 took it back). Several Upgrade lines are no wish either. That HTTP/1.0 cannot upgrade is the caller's to
 /// know.
-pub fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
+pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let (Some(wish), None) = (lines.next(), lines.next()) else { return None };
     if !tokens::has_token(headers, &CONNECTION, "upgrade") {
@@ -277,13 +277,13 @@ pub fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
 }
 
 /// Whether the client takes trailers (`TE: trailers`, RFC 9110 §10.1.4). To be asked before the hop's fields go.
-pub fn wants_trailers(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens::tokens(headers, &TE).any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Whether Transfer-Encoding holds anything but one single `chunked`: a coding we do not undo must not be passed on as
 /// content.
-pub fn has_unknown_coding(headers: &HeaderMap) -> bool {
+pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
     if !headers.contains_key(TRANSFER_ENCODING) {
         return false;
     }

@@ -15,7 +15,7 @@ const LONGEST_NAME: usize = 255;
 /// nothing behind it is accepted, for `port` may be empty (RFC 3986 §3.2.3) and means the default one. An empty host is
 /// refused, although HTTP knows it for targets without an authority: an origin's site always has a name. IPv6 zones and
 /// future forms are refused.
-pub fn valid_host(host: &[u8]) -> bool {
+pub(crate) fn valid_host(host: &[u8]) -> bool {
     let Some((name, port)) = split(host) else { return false };
     let name_fits = match name {
         [b'[', address @ .., b']'] => ipv6(address).is_some(),
@@ -29,7 +29,7 @@ pub fn valid_host(host: &[u8]) -> bool {
 
 /// Whether two authorities mean the same place: names compared without case, IPv6 addresses by value, a missing or
 /// empty port read as `default_port`. What cannot be read is the same as nothing.
-pub fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
+pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
     let (Some((name_a, port_a)), Some((name_b, port_b))) = (split(a), split(b)) else { return false };
     let number = |port: Option<&[u8]>| match port {
         None | Some([]) => Some(default_port),
@@ -45,7 +45,7 @@ pub fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
 }
 
 /// The host without its port; an IPv6 address keeps its brackets.
-pub fn host_without_port(host: &str) -> &str {
+pub(crate) fn host_without_port(host: &str) -> &str {
     // Only ASCII bytes are cut off, so the text stays whole.
     split(host.as_bytes()).and_then(|(name, _)| host.get(..name.len())).unwrap_or(host)
 }
@@ -55,7 +55,7 @@ pub fn host_without_port(host: &str) -> &str {
 /// An entry is a host, compared without case; `*.example.com` stands for every name below example.com, at any depth,
 /// but not for itself. An entry with a port matches that port alone, one without any. A dot at the end of `host` (the
 /// root of DNS) is ignored.
-pub fn host_allowed(host: &str, allowed: &[String]) -> bool {
+pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;
     }

@@ -10,7 +10,7 @@ const TRACEPARENT_LENGTH: usize = 55;
 const FLAGS: &[u8; 2] = b"01";
 
 /// Whether a request id from outside may be taken over: 1 to 128 of `[A-Za-z0-9._-]`.
-pub fn valid_request_id(id: &[u8]) -> bool {
+pub(crate) fn valid_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
@@ -19,7 +19,7 @@ pub fn valid_request_id(id: &[u8]) -> bool {
 ///
 /// Version 00 is exactly `00-trace-parent-flags` in lower-case hex, neither id all zeros. A later version may go on
 /// after that, behind a dash; version ff does not exist.
-pub fn valid_traceparent(value: &[u8]) -> bool {
+pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
     let Some((head, rest)) = value.split_at_checked(TRACEPARENT_LENGTH) else { return false };
     let mut parts = head.split(|&byte| byte == b'-');
     let (Some(version), Some(trace), Some(parent), Some(flags), None) =
@@ -47,7 +47,7 @@ pub fn valid_traceparent(value: &[u8]) -> bool {
 /// A request id of 32 hex digits and a traceparent whose trace id it is, from 24 random bytes.
 ///
 /// Both are views of one block: a single allocation a request.
-pub fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
+pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
     let mut text = [b'0'; TRACEPARENT_LENGTH];
     let (trace, parent) = random.split_at(16);
     write_hex(&mut text, 3, trace);

@@ -6,21 +6,21 @@
 //! every reader works on borrowed data, looks at each byte a bounded number of times and answers "malformed" by a
 //! value, never by a panic.
 
-pub mod cache_control;
-pub mod certificate;
-pub mod etag;
-pub mod forwarded;
-pub mod frames;
-pub mod guard;
-pub mod hops;
-pub mod host;
-pub mod ids;
-pub mod names;
-pub mod quality;
-pub mod received;
-pub mod secret;
-pub mod server_timing;
-pub mod tags;
-pub mod tokens;
-pub mod values;
-pub mod vary;
+pub(crate) mod cache_control;
+pub(crate) mod certificate;
+pub(crate) mod etag;
+pub(crate) mod forwarded;
+pub(crate) mod frames;
+pub(crate) mod guard;
+pub(crate) mod hops;
+pub(crate) mod host;
+pub(crate) mod ids;
+pub(crate) mod names;
+pub(crate) mod quality;
+pub(crate) mod received;
+pub(crate) mod secret;
+pub(crate) mod server_timing;
+pub(crate) mod tags;
+pub(crate) mod tokens;
+pub(crate) mod values;
+pub(crate) mod vary;

@@ -111,7 +111,6 @@ pub static REPORT_TO: HeaderName = HeaderName::from_static("report-to");
 pub static NEL: HeaderName = HeaderName::from_static("nel");
 
 /// Whether a field tells a browser what pages of other sites may do with an answer (CORS).
-#[must_use]
 pub fn is_cross_origin(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-")
 }

@@ -20,7 +20,7 @@ pub enum Coding {
 
 /// What to put into the body of an error page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preference {
+pub(crate) enum Preference {
     /// A page for a person.
     Html,
     /// `application/problem+json` for a program.
@@ -63,7 +63,7 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
 /// and JSON is not weighed higher, when there are only wildcards, and when there is nothing to go by. JSON
 /// (`application/json` or any `+json`) when it outweighs HTML, or equals what HTML gets only by a wildcard (axios sends
 /// `application/json, text/plain, */*`).
-pub fn accept_prefers(headers: &HeaderMap) -> Preference {
+pub(crate) fn accept_prefers(headers: &HeaderMap) -> Preference {
     let mut named = Named::default();
     for member in tokens::members(headers, &ACCEPT) {
         if let (range, Some(weight)) = weighed(member) {

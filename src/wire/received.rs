@@ -71,14 +71,12 @@ impl Error for Broken {
 
 impl Received {
     /// The body of a message that came in that version.
-    #[must_use]
     pub fn new(incoming: Incoming, version: Version) -> Self {
         Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None }
     }
 
     /// For a message that has no content by its nature: the response to HEAD, a 204, a 304. What its sender frames as content all the
     /// same is not read; on HTTP/2 the stream is reset.
-    #[must_use]
     pub fn empty() -> Self {
         Self { incoming: None, is_h2: false, held: None }
     }

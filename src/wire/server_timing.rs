@@ -12,20 +12,19 @@ const MAX_BYTES: usize = 128;
 
 /// The values of all providers, but for the time.
 #[derive(Debug, Clone)]
-pub struct ServerTiming {
+pub(crate) struct ServerTiming {
     begun: Vec<String>,
 }
 
 impl ServerTiming {
     /// Prepares the values for labels, which have no character that a quoted string would have to escape.
-    pub fn new<'l>(labels: impl IntoIterator<Item = &'l str>) -> Self {
+    pub(crate) fn new<'l>(labels: impl IntoIterator<Item = &'l str>) -> Self {
         Self { begun: labels.into_iter().map(|label| format!("cdn;desc=\"{label}\", origin;dur=")).collect() }
     }
 
     /// The value for the label at `place` and an origin that took so many microseconds; `dur` is in milliseconds. One allocation. None
     /// for a place that there is not.
-    #[must_use]
-    pub fn value(&self, place: usize, micros: u32) -> Option<HeaderValue> {
+    pub(crate) fn value(&self, place: usize, micros: u32) -> Option<HeaderValue> {
         let mut text = [0; MAX_BYTES];
         let mut rest = &mut text[..];
         write!(rest, "{}{}.{:03}", self.begun.get(place)?, micros / 1000, micros % 1000).ok()?;

@@ -5,12 +5,11 @@ use http::HeaderName;
 use super::names;
 
 /// Every field that carries tags, in the order in which several of one answer are united.
-pub static FIELDS: [&HeaderName; 5] =
+pub(crate) static FIELDS: [&HeaderName; 5] =
     [&names::SURROGATE_KEY, &names::CACHE_TAG, &names::EDGE_CACHE_TAG, &names::CDN_TAG, &names::NETLIFY_CACHE_TAG];
 
 /// What stands between two tags in a field of that name; `None`: it carries none.
-#[must_use]
-pub fn delimiter(name: &HeaderName) -> Option<u8> {
+pub(crate) fn delimiter(name: &HeaderName) -> Option<u8> {
     // One comparison of strings by length and bytes for each field of an answer, which beats five look-ups.
     match name.as_str() {
         "surrogate-key" => Some(b' '),

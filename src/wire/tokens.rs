@@ -8,12 +8,12 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
 /// The members of all lines of `name`, cut at every comma.
-pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Tokens<'a> {
+pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Tokens<'a> {
     Tokens { lines: headers.get_all(name).iter(), rest: None }
 }
 
 /// The members of all lines of `name`, cut at commas outside quoted strings.
-pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
+pub(crate) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
     Members { lines: headers.get_all(name).iter(), rest: None }
 }
 
@@ -21,19 +21,19 @@ pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
 ///
 /// For lists to which each hop appends, whatever somebody far away wrote before: neither a long list nor a quote that is never closed
 /// hides what was appended, and the cost has a bound.
-pub fn last<'a>(headers: &'a HeaderMap, name: &HeaderName, most: usize) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn last<'a>(headers: &'a HeaderMap, name: &HeaderName, most: usize) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter().rev();
     let members = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).take(most);
     members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
 /// Whether one of the members of `name` is `token`, in any case.
-pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// The members of one line, cut at every comma.
-pub fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let mut rest = Some(line);
     let pieces = std::iter::from_fn(move || {
         let line = rest?;
@@ -47,14 +47,14 @@ pub fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
 /// A member's value and its parameters: `text/html;level=1;q=0.5` is `text/html` and `level=1`, `q=0.5`.
 ///
 /// Semicolons inside quoted strings belong to their parameter; empty parameters are skipped.
-pub fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
+pub(crate) fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
     let (value, rest) = cut(member, b';');
     (value.trim_ascii(), Parameters { rest })
 }
 
 /// Iterator of [`tokens`].
 #[derive(Debug)]
-pub struct Tokens<'a> {
+pub(crate) struct Tokens<'a> {
     lines: ValueIter<'a, HeaderValue>,
     rest: Option<&'a [u8]>,
 }
@@ -85,7 +85,7 @@ impl<'a> Iterator for Tokens<'a> {
 
 /// Iterator of [`members`].
 #[derive(Debug)]
-pub struct Members<'a> {
+pub(crate) struct Members<'a> {
     lines: ValueIter<'a, HeaderValue>,
     rest: Option<&'a [u8]>,
 }
@@ -111,7 +111,7 @@ impl<'a> Iterator for Members<'a> {
 
 /// Iterator of [`with_parameters`]: each parameter as written, `name=value`, white space around it removed.
 #[derive(Clone, Debug)]
-pub struct Parameters<'a> {
+pub(crate) struct Parameters<'a> {
     rest: Option<&'a [u8]>,
 }
 

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderValue};
 
 /// Takes spaces and tabs off both ends of every value. Allocates only for a value that has some.
-pub fn trim(headers: &mut HeaderMap) {
+pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();
         let has_edge = |edge: Option<&u8>| matches!(edge, Some(b' ' | b'\t'));

@@ -16,22 +16,22 @@ const ACCEPT_ENCODING: &str = "Accept-Encoding";
 const MOST_NAMES: usize = 64;
 
 /// The names in all lines of Vary, as written.
-pub fn names(headers: &HeaderMap) -> tokens::Tokens<'_> {
+pub(crate) fn names(headers: &HeaderMap) -> tokens::Tokens<'_> {
     tokens::tokens(headers, &VARY)
 }
 
 /// Whether Vary holds `*`: no later request can be known to match.
-pub fn is_any(headers: &HeaderMap) -> bool {
+pub(crate) fn is_any(headers: &HeaderMap) -> bool {
     tokens::has_token(headers, &VARY, "*")
 }
 
 /// Whether Vary names `name`, in any case.
-pub fn contains(headers: &HeaderMap, name: &str) -> bool {
+pub(crate) fn contains(headers: &HeaderMap, name: &str) -> bool {
     tokens::has_token(headers, &VARY, name)
 }
 
 /// Whether Vary names `name` and nothing else.
-pub fn is_only(headers: &HeaderMap, name: &str) -> bool {
+pub(crate) fn is_only(headers: &HeaderMap, name: &str) -> bool {
     let mut names = names(headers).peekable();
     names.peek().is_some() && names.all(|known| known.eq_ignore_ascii_case(name.as_bytes()))
 }
@@ -47,7 +47,7 @@ pub fn merge_accept_encoding(headers: &mut HeaderMap) {
 
 /// Adds `extra` to Vary and merges its lines into one: each name once in the order of appearance, spelt as in `extra`
 /// where it is named there; `*` swallows all others. Without any name Vary is removed.
-pub fn merge(headers: &mut HeaderMap, extra: &[&str]) {
+pub(crate) fn merge(headers: &mut HeaderMap, extra: &[&str]) {
     if is_right(headers, extra) {
         return;
     }

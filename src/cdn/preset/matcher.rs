@@ -12,7 +12,7 @@ const MOST_FASTLY_HOPS: usize = 16;
 
 /// A field's name, and how its CDN spells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
+pub(crate) struct Field {
     /// The name.
     pub name: HeaderName,
     /// In the CDN's own upper and lower case, for people.
@@ -32,7 +32,7 @@ const MOST_HOP_BYTES: usize = 256;
 
 /// One field and what has to be in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matcher {
+pub(crate) struct Matcher {
     /// The field.
     pub field: Field,
     /// What has to be in it; of several lines, in one.
@@ -41,7 +41,7 @@ pub struct Matcher {
 
 /// What has to be in a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Test {
+pub(crate) enum Test {
     /// Anything: the field is the sign.
     Present,
     /// One of the list's last members has this name, in any case (in Via: as a word of it).
@@ -58,8 +58,7 @@ pub enum Test {
 
 impl Matcher {
     /// Whether the request has it.
-    #[must_use]
-    pub fn holds(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.test {
             Test::Member(name) if self.field.name == VIA => hops(headers, &VIA).any(|member| is_via(member, name)),
             Test::Member(name) => hops(headers, &self.field.name).any(|member| is_named(member, name)),

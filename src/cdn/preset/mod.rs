@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName};
 
-pub use self::matcher::{Field, Matcher, Test};
+pub(crate) use self::matcher::{Field, Matcher, Test};
 pub(in crate::cdn) use self::matcher::{MOST_HOPS, hops, is_named, is_via};
 use super::dialect::Dialect;
 use super::limits::HeadLimits;
@@ -58,7 +58,7 @@ static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
 
 /// One CDN.
 #[derive(Debug)]
-pub struct Preset {
+pub(crate) struct Preset {
     /// The name in `[[provider]] preset`.
     pub name: &'static str,
     /// Whose it is.
@@ -93,7 +93,7 @@ pub struct Preset {
 
 /// Where a CDN says its visitor's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientField {
+pub(crate) struct ClientField {
     field: HeaderName,
     form: ClientForm,
 }
@@ -108,7 +108,7 @@ enum ClientForm {
 
 /// Where a CDN says its point of presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PopField {
+pub(crate) struct PopField {
     field: HeaderName,
     form: PopForm,
 }
@@ -158,7 +158,7 @@ impl TagForm {
 
 /// One line of a preset's file: a fact, and who says so.
 #[derive(Debug)]
-pub struct Fact {
+pub(crate) struct Fact {
     /// The table that it stands in.
     pub table: String,
     /// `key value` for each of its keys.
@@ -181,7 +181,6 @@ impl Pop {
     const MOST_BYTES: usize = 15;
 
     /// Reads one. A longer one, or one of other characters than letters, digits, `-` and `_`, is none.
-    #[must_use]
     pub fn new(text: &[u8]) -> Self {
         let text = text.trim_ascii();
         let mut pop = Self::default();
@@ -195,7 +194,6 @@ impl Pop {
     }
 
     /// As it is shown; empty where it is not known.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
@@ -204,32 +202,27 @@ impl Pop {
 
 impl Preset {
     /// Every preset, in the order of [`NAMES`].
-    #[must_use]
-    pub fn all() -> &'static [Self] {
+    pub(crate) fn all() -> &'static [Self] {
         &ALL
     }
 
     /// The preset of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
         Self::all().iter().find(|preset| preset.name == name)
     }
 
     /// Whether the request carries one of its signals.
-    #[must_use]
-    pub fn shows_itself(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn shows_itself(&self, headers: &HeaderMap) -> bool {
         self.signals.iter().any(|signal| signal.holds(headers))
     }
 
     /// Whether its pulls can be told by what they carry.
-    #[must_use]
-    pub fn is_recognisable(&self) -> bool {
+    pub(crate) fn is_recognisable(&self) -> bool {
         !self.signals.is_empty()
     }
 
     /// Where it reads cache tags. `named` is the operator's `tag_header`, which counts where the CDN has no field of its own.
-    #[must_use]
-    pub fn tags(&self, named: Option<&HeaderName>) -> TagRule {
+    pub(crate) fn tags(&self, named: Option<&HeaderName>) -> TagRule {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
             (TagField::Own(Field { name, .. }, form), _) | (TagField::Operators(form), Some(name)) => {
@@ -241,8 +234,7 @@ impl Preset {
     }
 
     /// Where it reads cache tags, in words.
-    #[must_use]
-    pub fn tag_place(&self) -> &str {
+    pub(crate) fn tag_place(&self) -> &str {
         match &self.tags {
             TagField::Unknown => "not known",
             TagField::None => "no field",
@@ -252,8 +244,7 @@ impl Preset {
     }
 
     /// Why a `tag_header` makes no sense for it, as a sentence goes on; none where it does.
-    #[must_use]
-    pub fn refuses_tag_header(&self) -> Option<String> {
+    pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
             TagField::Own(field, _) => {
                 Some(format!("is not asked for: {} reads its tags from {field} alone", self.title))
@@ -264,15 +255,13 @@ impl Preset {
     }
 
     /// Whether a field tells the visitor's address, or the point of presence, which is shown to everybody.
-    #[must_use]
-    pub fn tells_in(&self, field: &HeaderName) -> bool {
+    pub(crate) fn tells_in(&self, field: &HeaderName) -> bool {
         let (client, pop) = (self.client.as_ref(), self.pop.as_ref());
         client.is_some_and(|client| client.field == *field) || pop.is_some_and(|pop| pop.field == *field)
     }
 
     /// What sort of pull this is.
-    #[must_use]
-    pub fn kind(&self, headers: &HeaderMap) -> PullKind {
+    pub(crate) fn kind(&self, headers: &HeaderMap) -> PullKind {
         let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(headers));
         if has(&self.probes) {
             PullKind::Probe
@@ -284,8 +273,7 @@ impl Preset {
     }
 
     /// The visitor's address as this CDN says it, to be asked after proof only. `is_node`: the CDN's own machines.
-    #[must_use]
-    pub fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    pub(crate) fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let client = self.client.as_ref()?;
         match client.form {
             ClientForm::Address => {
@@ -300,14 +288,12 @@ impl Preset {
     }
 
     /// The field in which it says its visitor's address.
-    #[must_use]
-    pub fn client_field(&self) -> Option<&HeaderName> {
+    pub(crate) fn client_field(&self) -> Option<&HeaderName> {
         self.client.as_ref().map(|client| &client.field)
     }
 
     /// The point of presence that it names; empty where it does not.
-    #[must_use]
-    pub fn pop(&self, headers: &HeaderMap) -> Pop {
+    pub(crate) fn pop(&self, headers: &HeaderMap) -> Pop {
         let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
         else {
             return Pop::default();

@@ -36,7 +36,7 @@ const MOST_SIGN_BYTES: usize = 64;
 const MOST_DECODED_BYTES: usize = MOST_SIGN_BYTES / 4 * 3;
 
 /// Whether there is anything of G2O in a request.
-pub fn is_there(headers: &HeaderMap) -> bool {
+pub(crate) fn is_there(headers: &HeaderMap) -> bool {
     headers.contains_key(&X_AKAMAI_G2O_AUTH_DATA) || headers.contains_key(&X_AKAMAI_G2O_AUTH_SIGN)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows a clock, a socket or a file: what there is to judge comes as [`Evidence`].
 
-pub mod g2o;
+pub(crate) mod g2o;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -66,7 +66,6 @@ pub enum Failure {
 
 impl Proof {
     /// The log's word.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -83,7 +82,6 @@ impl Proof {
 
 impl Failure {
     /// The log's word.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoSecret => "no_secret",
@@ -140,7 +138,7 @@ pub struct G2oKeys {
 
 /// One provider's proofs, prepared. At least one is there.
 #[derive(Debug)]
-pub struct Proofs {
+pub(crate) struct Proofs {
     /// How many of them have to hold.
     pub require: Require,
     /// The secret that only the CDN knows.
@@ -155,7 +153,7 @@ pub struct Proofs {
 
 /// What a request brings along to be judged by.
 #[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
+pub(crate) struct Evidence<'a> {
     /// Its fields.
     pub headers: &'a HeaderMap,
     /// Its path with the query, byte for byte as received.
@@ -170,7 +168,7 @@ pub struct Evidence<'a> {
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What held, or why nothing did.
     pub proof: Proof,
     /// The client's address, where G2O has signed it.
@@ -183,13 +181,13 @@ const PLAIN: [Plain; 3] = [Proofs::secret, Proofs::address, Proofs::certificate]
 
 impl Proofs {
     /// The fields that hold a secret or a signature.
-    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let signed = self.g2o.as_ref().map(|_| [&X_AKAMAI_G2O_AUTH_DATA, &X_AKAMAI_G2O_AUTH_SIGN]);
         self.secret.iter().map(|secret| &secret.field).chain(signed.into_iter().flatten())
     }
 
     /// Judges a request.
-    pub fn check(&self, evidence: &Evidence<'_>) -> Verdict {
+    pub(crate) fn check(&self, evidence: &Evidence<'_>) -> Verdict {
         match self.require {
             Require::Any => self.any(evidence),
             Require::All => self.all(evidence),

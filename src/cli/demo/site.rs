@@ -82,7 +82,6 @@ pub(super) async fn serve(listener: TcpListener) {
 }
 
 /// The paths of everything that can be read again and again, those that visitors want most first.
-#[must_use]
 pub(super) fn paths() -> Vec<String> {
     let mut paths: Vec<String> =
         ["/", "/assets/site.css", "/assets/site.js", "/images/logo.svg"].map(String::from).into();
@@ -224,7 +223,6 @@ impl Default for Site {
 
 impl Site {
     /// Writes the pages and paints the pictures.
-    #[must_use]
     pub(super) fn new() -> Self {
         let mut resources = HashMap::new();
         let mut add = |path: &str, resource| {

@@ -88,7 +88,6 @@ pub(super) struct TrafficSettings {
 
 impl TrafficSettings {
     /// Forty visitors a second, without end.
-    #[must_use]
     pub(super) fn new(shim: SocketAddr) -> Self {
         Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default() }
     }

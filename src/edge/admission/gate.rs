@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 
 /// How many may be inside and how many may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GateLimits {
+pub(crate) struct GateLimits {
     /// Inside at once; 0 = no limit.
     pub max_in_flight: usize,
     /// In line at once.
@@ -27,7 +27,7 @@ pub struct GateLimits {
 }
 
 /// One gate for all workers. It outlives every configuration: what is inside stays counted when the limits change.
-pub struct Gate {
+pub(crate) struct Gate {
     metrics: &'static Metrics,
     line: Mutex<Line>,
 }
@@ -43,7 +43,7 @@ struct Line {
 
 /// What became of a request that came to the gate.
 #[derive(Debug)]
-pub enum Entered {
+pub(crate) enum Entered {
     /// It has a place.
     Inside(Ticket),
     /// It stands in line; its place comes to it.
@@ -54,14 +54,13 @@ pub enum Entered {
 
 impl Gate {
     /// Nobody is inside. Counts who waits in `edgeshim_waiting`.
-    #[must_use]
-    pub fn new(limits: GateLimits, metrics: &'static Metrics) -> Self {
+    pub(crate) fn new(limits: GateLimits, metrics: &'static Metrics) -> Self {
         let line = Line { limits, in_flight: 0, next: 0, waiting: BTreeMap::new() };
         Self { metrics, line: Mutex::new(line) }
     }
 
     /// Puts other limits in force. Who is inside or in line stays there; places that this makes are handed out at once.
-    pub fn limit(&self, limits: GateLimits) {
+    pub(crate) fn limit(&self, limits: GateLimits) {
         let called: Vec<Waker> = {
             let mut line = self.line();
             line.limits = limits;
@@ -73,7 +72,7 @@ impl Gate {
     }
 
     /// A place, a number in line, or neither.
-    pub fn enter(self: &Arc<Self>) -> Entered {
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         let mut line = self.line();
         let inside = line.has_place();
         let waiting = line.waiting.len();
@@ -154,14 +153,14 @@ impl std::fmt::Debug for Gate {
 
 /// One request's stay, in line and inside; dropping it ends the stay.
 #[derive(Debug)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     gate: Arc<Gate>,
     number: u64,
 }
 
 impl Ticket {
     /// Ready when it has a place; until then the task of `cx` is woken when one has been handed to it.
-    pub fn poll_place(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_place(&self, cx: &Context<'_>) -> Poll<()> {
         let mut line = self.gate.line();
         let Some(waker) = line.waiting.get_mut(&self.number) else { return Poll::Ready(()) };
         if !waker.will_wake(cx.waker()) {
@@ -174,8 +173,7 @@ impl Ticket {
     }
 
     /// What a request is told that has waited for too long; its own place in line is counted along.
-    #[must_use]
-    pub fn overload(&self) -> Fault {
+    pub(crate) fn overload(&self) -> Fault {
         let waiting = self.gate.line().waiting.len();
         self.gate.overload(waiting)
     }

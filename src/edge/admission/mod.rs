@@ -11,7 +11,7 @@
 //! for hours, and no answer is being worked on. A visitor who leaves drops the future, and that is how the line, or the place, is left
 //! (hyper notices it late on HTTP/1.1 while a body is unread; then the wait's end is what ends it).
 
-pub mod gate;
+pub(crate) mod gate;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::fault::Fault;
 
 /// What `admission` needs to know.
 #[derive(Debug)]
-pub struct AdmissionSettings {
+pub(crate) struct AdmissionSettings {
     /// The gate of the process; none while there is no limit.
     pub gate: Option<Arc<Gate>>,
     /// How long a request may stand in line.
@@ -41,7 +41,7 @@ pub struct AdmissionSettings {
 
 /// Puts [`Admission`] around a service.
 #[derive(Debug, Clone)]
-pub struct AdmissionLayer {
+pub(crate) struct AdmissionLayer {
     shared: Option<Arc<Shared>>,
 }
 
@@ -54,8 +54,7 @@ struct Shared {
 
 impl AdmissionLayer {
     /// Exempts by the classes.
-    #[must_use]
-    pub fn new(settings: AdmissionSettings, classes: &Arc<Classes>) -> Self {
+    pub(crate) fn new(settings: AdmissionSettings, classes: &Arc<Classes>) -> Self {
         let AdmissionSettings { gate, patience } = settings;
         let shared = gate.map(|gate| Arc::new(Shared { gate, patience, classes: Arc::clone(classes) }));
         Self { shared }
@@ -72,7 +71,7 @@ impl<S> Layer<S> for AdmissionLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Admission<S> {
+pub(crate) struct Admission<S> {
     inner: S,
     shared: Option<Arc<Shared>>,
 }
@@ -133,7 +132,7 @@ pin_project! {
 
 /// A request in line, and what takes it to the origin.
 #[derive(Debug)]
-pub struct Stay<S> {
+pub(crate) struct Stay<S> {
     ticket: Ticket,
     deadline: Deadline,
     request: Box<EdgeRequest>,

@@ -8,7 +8,7 @@
 //! a provider with such limits; one allocation where a line is written that was not prepared.
 //! **Can fail:** no; faults pass through, counted as the `error` guard.
 
-pub mod policy;
+pub(crate) mod policy;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
 
 /// How an answer is put to one provider beside its lifetimes.
 #[derive(Debug, Clone, Default)]
-pub struct ProviderWords {
+pub(crate) struct ProviderWords {
     /// Its cache tags.
     pub tags: TagRule,
     /// The largest head that it takes.
@@ -41,7 +41,7 @@ pub struct ProviderWords {
 
 /// Puts [`CacheControl`] around a service.
 #[derive(Debug, Clone)]
-pub struct CacheControlLayer {
+pub(crate) struct CacheControlLayer {
     shared: Arc<Shared>,
 }
 
@@ -58,8 +58,7 @@ struct Shared {
 
 impl CacheControlLayer {
     /// Prepares the rules of `classes`, counts in `ledger`. `words` are those of every provider in the order of their ids.
-    #[must_use]
-    pub fn new(classes: &Arc<Classes>, words: Vec<ProviderWords>, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(classes: &Arc<Classes>, words: Vec<ProviderWords>, ledger: Arc<Ledger>) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
         let by_type = classes.ask_for_type();
         Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, words, by_type, ledger }) }
@@ -76,7 +75,7 @@ impl<S> Layer<S> for CacheControlLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct CacheControl<S> {
+pub(crate) struct CacheControl<S> {
     inner: S,
     shared: Arc<Shared>,
 }

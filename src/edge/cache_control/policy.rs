@@ -306,7 +306,6 @@ impl Seen {
 impl Prepared {
     /// Prepares what `policy` says in `dialect`. Without `ttl` and `edge_ttl` the modes `default` and `override` have nothing to
     /// put in place of the origin's words on an answer that is no 404 or 410, and tidy it.
-    #[must_use]
     pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
         let windows = CacheControl {
             stale_while_revalidate: policy.stale_while_revalidate,

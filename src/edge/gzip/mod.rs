@@ -12,7 +12,7 @@
 mod body;
 mod deflate;
 mod inflate;
-pub mod policy;
+pub(crate) mod policy;
 mod tags;
 mod twins;
 
@@ -26,13 +26,13 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use body::BYTES_PER_TURN;
-pub use body::GzipBody;
+pub(crate) use body::GzipBody;
 use deflate::{Deflater, OUTPUT_BYTES};
 use inflate::Inflater;
-pub use policy::GzipSettings;
+pub(crate) use policy::GzipSettings;
 use policy::{Asked, Skip, Verdict};
 use tags::{Kind, Tags};
-pub use twins::Found;
+pub(crate) use twins::Found;
 use twins::{Draft, Key, Loan, Twin, Twins};
 
 use super::request::class::Classes;
@@ -48,15 +48,14 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What outlives one answer, shared by the workers of one configuration.
 #[derive(Debug, Clone)]
-pub struct GzipMemory {
+pub(crate) struct GzipMemory {
     twins: Option<Arc<Twins>>,
     tags: Arc<Tags>,
 }
 
 impl GzipMemory {
     /// Keeps at most `twins_bytes` of ready gzip twins; 0: none.
-    #[must_use]
-    pub fn new(twins_bytes: u64) -> Self {
+    pub(crate) fn new(twins_bytes: u64) -> Self {
         let twins = (twins_bytes > 0).then(|| Arc::new(Twins::new(twins_bytes)));
         Self { twins, tags: Arc::new(Tags::new()) }
     }
@@ -64,7 +63,7 @@ impl GzipMemory {
 
 /// Puts [`Gzip`] around a service.
 #[derive(Debug, Clone)]
-pub struct GzipLayer {
+pub(crate) struct GzipLayer {
     shared: Arc<Shared>,
 }
 
@@ -78,8 +77,7 @@ struct Shared {
 
 impl GzipLayer {
     /// Decides by `settings` and the classes, remembers in `memory`, counts in `ledger`.
-    #[must_use]
-    pub fn new(settings: GzipSettings, memory: GzipMemory, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(settings: GzipSettings, memory: GzipMemory, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
         Self { shared: Arc::new(Shared { settings, memory, classes, ledger }) }
     }
 }
@@ -94,7 +92,7 @@ impl<S> Layer<S> for GzipLayer {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub struct Gzip<S> {
+pub(crate) struct Gzip<S> {
     inner: S,
     shared: Arc<Shared>,
 }

@@ -17,7 +17,7 @@ use crate::wire::vary;
 
 /// What `gzip` needs to know.
 #[derive(Debug, Clone)]
-pub struct GzipSettings {
+pub(crate) struct GzipSettings {
     /// Off: nothing is compressed or inflated, and no Vary is added.
     pub enabled: bool,
     /// zlib's 1–9.
@@ -32,22 +32,20 @@ pub struct GzipSettings {
 
 /// Media types, with `*` for any run of characters: 23 of them are looked through in a tenth of the time that globs take.
 #[derive(Debug, Clone, Default)]
-pub struct TypePatterns {
+pub(crate) struct TypePatterns {
     /// What stands before, between and after the stars.
     patterns: Vec<Vec<Box<str>>>,
 }
 
 impl TypePatterns {
     /// Compiles patterns such as `text/*` and `application/*+json`.
-    #[must_use]
-    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let split = |pattern: &str| pattern.to_ascii_lowercase().split('*').map(Box::from).collect();
         Self { patterns: patterns.into_iter().map(split).collect() }
     }
 
     /// Whether one of them matches `essence`, a type without parameters, in any case of letters.
-    #[must_use]
-    pub fn is_match(&self, essence: &[u8]) -> bool {
+    pub(crate) fn is_match(&self, essence: &[u8]) -> bool {
         self.patterns.iter().any(|parts| match parts.as_slice() {
             [] => false,
             [whole] => essence.eq_ignore_ascii_case(whole.as_bytes()),
@@ -75,7 +73,7 @@ impl TypePatterns {
 /// What of a request matters here.
 #[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// gzip is at least as welcome as the bytes as they are.
     takes_gzip: bool,
     /// A range is counted in identity bytes, so a request for one gets those (complaints about sliced gzip are many).
@@ -94,8 +92,7 @@ pub struct Asked {
 
 impl Asked {
     /// Looks at a request's head.
-    #[must_use]
-    pub fn of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> Self {
+    pub(crate) fn of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> Self {
         let headers = &head.headers;
         let mut asked = Self {
             takes_gzip: gzip_acceptance(headers) == Coding::Gzip,
@@ -180,7 +177,7 @@ fn strengthen(headers: &mut HeaderMap, name: HeaderName, stays_weak: impl Fn(&[u
 
 /// Why a body went out as it came: the label `reason` of `edgeshim_gzip_skipped_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Skip {
+pub(crate) enum Skip {
     /// `gzip.enabled` or the class' `gzip` is off.
     Off,
     /// A status whose body is not for keeping.
@@ -201,12 +198,11 @@ pub enum Skip {
 
 impl Skip {
     /// The labels, in the order of the ids.
-    pub const LABELS: [&'static str; 8] =
+    pub(crate) const LABELS: [&'static str; 8] =
         ["off", "status", "encoded", "range", "type", "no_transform", "too_short", "not_accepted"];
 
     /// The same for people.
-    #[must_use]
-    pub fn explanation(self) -> &'static str {
+    pub(crate) fn explanation(self) -> &'static str {
         match self {
             Self::Off => "gzip is off here",
             Self::Status => "a status whose body is never compressed",
@@ -222,7 +218,7 @@ impl Skip {
 
 /// What to do with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing: it would never be compressed.
     Leave(Skip),
     /// It goes out as it is, but another request would have got it in another coding: Vary says so.
@@ -239,7 +235,6 @@ pub enum Verdict {
 }
 
 /// The verdict on a response. `length` is its body's, where it is known; `known` is what a 304's tag stands for, where that is remembered.
-#[must_use]
 pub(crate) fn decide(
     settings: &GzipSettings,
     asked: Asked,
@@ -359,7 +354,7 @@ pub(super) fn kind(
 }
 
 /// Brings the head in line with the verdict.
-pub fn apply(verdict: Verdict, head: &mut response::Parts) {
+pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
     let headers = &mut head.headers;
     match verdict {
         Verdict::Leave(_) => return,
@@ -385,7 +380,7 @@ pub fn apply(verdict: Verdict, head: &mut response::Parts) {
 ///
 /// Any other Vary stays, and so does this one on a body of another coding: then nothing is kept, which is right. A 304 speaks for what
 /// is stored, which under a strong tag are the bytes as they are.
-pub fn vary_for_akamai(asked: Asked, head: &mut response::Parts) {
+pub(crate) fn vary_for_akamai(asked: Asked, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {
         return;

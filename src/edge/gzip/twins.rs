@@ -19,7 +19,7 @@ const OVERHEAD_BYTES: u64 = 128;
 
 /// What came of a pull that a twin could answer: the label `result` of `edgeshim_gzip_twins_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// Its twin.
     Hit,
     /// No twin; or none that could be compared, since the body came too slowly or too much is on loan.
@@ -30,7 +30,7 @@ pub enum Found {
 
 impl Found {
     /// The labels, in the order of the ids.
-    pub const LABELS: [&'static str; 3] = ["hit", "miss", "changed"];
+    pub(crate) const LABELS: [&'static str; 3] = ["hit", "miss", "changed"];
 }
 
 /// Which body: a hash of host and target, of the tag, and the length. Another body with the same key has another checksum.

@@ -15,7 +15,7 @@ const PLACES: usize = 1 << 16;
 
 /// The pulls that were seen of late.
 #[derive(Debug)]
-pub struct Attempts {
+pub(crate) struct Attempts {
     seen: Box<[AtomicU64]>,
     hashes: RandomState,
 }
@@ -29,7 +29,7 @@ impl Default for Attempts {
 impl Attempts {
     /// Notes a pull with the id in `field`; whether the same one, by the same method for the same bytes of the same target, was there
     /// before.
-    pub fn is_again(&self, field: &HeaderName, head: &request::Parts) -> bool {
+    pub(crate) fn is_again(&self, field: &HeaderName, head: &request::Parts) -> bool {
         let Some(id) = head.headers.get(field).filter(|id| !id.is_empty()) else { return false };
         let mut hasher = self.hashes.build_hasher();
         id.as_bytes().hash(&mut hasher);

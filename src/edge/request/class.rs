@@ -49,7 +49,6 @@ pub struct CachePolicy {
 
 impl CachePolicy {
     /// What applies where no class matches: tidy and guard, nothing else.
-    #[must_use]
     pub fn keep() -> Self {
         Self {
             mode: CacheMode::Keep,
@@ -113,7 +112,7 @@ struct Matcher {
 
 /// All classes of one configuration, ready to match.
 #[derive(Debug, Clone)]
-pub struct Classes {
+pub(crate) struct Classes {
     rules: Vec<ClassRule>,
     matchers: Vec<Matcher>,
     other: ClassRule,
@@ -124,7 +123,7 @@ impl Classes {
     ///
     /// # Errors
     /// A pattern that is no glob; the configuration has refused it before.
-    pub fn new(rules: Vec<ClassRule>) -> Result<Self, globset::Error> {
+    pub(crate) fn new(rules: Vec<ClassRule>) -> Result<Self, globset::Error> {
         let glob = |pattern: &String| {
             let built = GlobBuilder::new(pattern).case_insensitive(true).literal_separator(false).build();
             built.map(|glob| glob.compile_matcher())
@@ -156,15 +155,13 @@ impl Classes {
     /// The class of a request before its answer is known: the first whose path rules match and that asks for no type.
     ///
     /// `path` is the path as sent, still percent-encoded.
-    #[must_use]
-    pub fn of_request(&self, path: &str) -> ClassId {
+    pub(crate) fn of_request(&self, path: &str) -> ClassId {
         let path = decoded(path);
         self.first(|matcher| matcher.types.is_empty() && matcher.matches_path(&path))
     }
 
     /// The class of an answer. Without a type (a 304), a class that has path rules goes by them alone.
-    #[must_use]
-    pub fn of_answer(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
+    pub(crate) fn of_answer(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
         let path = decoded(path);
         let essence = content_type.map(media_type);
         self.first(|matcher| {
@@ -178,19 +175,17 @@ impl Classes {
     }
 
     /// Whether an answer's type can change the class that its path gave.
-    #[must_use]
-    pub fn ask_for_type(&self) -> bool {
+    pub(crate) fn ask_for_type(&self) -> bool {
         self.matchers.iter().any(|matcher| !matcher.types.is_empty())
     }
 
     /// The rule of a class.
-    #[must_use]
-    pub fn rule(&self, class: ClassId) -> &ClassRule {
+    pub(crate) fn rule(&self, class: ClassId) -> &ClassRule {
         class.index().checked_sub(1).and_then(|position| self.rules.get(position)).unwrap_or(&self.other)
     }
 
     /// `other` first, then the configured ones, in the order of their ids.
-    pub fn all(&self) -> impl Iterator<Item = &ClassRule> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ClassRule> {
         std::iter::once(&self.other).chain(&self.rules)
     }
 

@@ -21,7 +21,7 @@ use crossbeam_queue::ArrayQueue;
 use metrics::Counter;
 
 use super::format::Formatter;
-pub use super::format::{LogFormat, Record};
+pub(crate) use super::format::{LogFormat, Record};
 
 /// Records that can wait for the writer: more than a second of what one machine pulls. Slots are taken up front.
 const QUEUE_RECORDS: usize = 65_536;
@@ -72,7 +72,6 @@ pub struct Line {
 
 impl Line {
     /// A line of `log` that begins as `record`.
-    #[must_use]
     pub fn new(log: &AccessLog, record: Record) -> Self {
         Self { record: Box::new(record), log: log.clone() }
     }

@@ -2,10 +2,10 @@
 //!
 //! [`Ctx`] and [`Facts`] are `Copy` and typed, so that a layer can keep its own and nothing is looked up by type in a map.
 
-pub mod attempts;
-pub mod class;
+pub(crate) mod attempts;
+pub(crate) mod class;
 mod format;
-pub mod log;
+pub(crate) mod log;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -90,7 +90,6 @@ impl Ctx {
     }
 
     /// A request that arrived now.
-    #[must_use]
     pub fn new(trail: Trail) -> Self {
         Self {
             arrived: Instant::now(),
@@ -108,8 +107,7 @@ impl Ctx {
 }
 
 /// The head of a refusal's answer, in the words of the CDN that pulled; it has no body.
-#[must_use]
-pub fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
+pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
     let status = match reason {
         Reason::Malformed => StatusCode::BAD_REQUEST,
         Reason::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -169,7 +167,6 @@ pub struct Facts {
 
 impl Facts {
     /// Nothing known but the class.
-    #[must_use]
     pub fn new(class: ClassId) -> Self {
         Self { class, origin_status: None, origin_us: None, guard: "", cause: None, locale: None }
     }
@@ -185,7 +182,7 @@ pub struct Tally {
 }
 
 /// An answer in the making, asked from outside when it comes to nothing.
-pub trait EdgeFuture {
+pub(crate) trait EdgeFuture {
     /// What is known of an answer of the origin's that has begun, while it is still held back.
     fn begun(&self) -> Option<(Facts, Tally)>;
 }

@@ -9,7 +9,7 @@ use super::{PageSettings, PagesError, parsed};
 
 /// A file of the export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exported {
+pub(crate) struct Exported {
     /// Below the export's folder, with `/`.
     pub path: String,
     /// What it holds.
@@ -87,7 +87,7 @@ fn long_string(text: &str) -> String {
 ///
 /// # Errors
 /// As [`Pages::build`](super::Pages::build); the default locale has to be one that there is.
-pub fn export(
+pub(crate) fn export(
     settings: &PageSettings,
     retry_after: u64,
     source: impl Fn(&str) -> String,

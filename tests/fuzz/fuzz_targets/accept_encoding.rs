@@ -4,8 +4,8 @@
 
 #![no_main]
 
-use edgeshim::wire::names::ACCEPT_ENCODING;
-use edgeshim::wire::quality::{Coding, gzip_acceptance};
+use edgeshim::internals::names::ACCEPT_ENCODING;
+use edgeshim::internals::{Coding, gzip_acceptance};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 

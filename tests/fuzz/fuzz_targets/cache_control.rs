@@ -7,11 +7,7 @@
 
 use std::time::SystemTime;
 
-use edgeshim::cdn::dialect::Dialect;
-use edgeshim::edge::cache_control::policy::{Facts, Prepared};
-use edgeshim::edge::request::class::{CacheMode, CachePolicy};
-use edgeshim::wire::cache_control::{CacheControl, edge_control};
-use edgeshim::wire::names;
+use edgeshim::internals::{CacheControl, CacheMode, CachePolicy, Dialect, Facts, Prepared, edge_control, names};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 

@@ -7,10 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use edgeshim::cdn::proof::G2oKeys;
-use edgeshim::cdn::proof::g2o::{Data, Replays, Verifier};
-use edgeshim::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
-use edgeshim::wire::secret::Secret;
+use edgeshim::internals::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
+use edgeshim::internals::{G2oData as Data, G2oKeys, Replays, Secret, Verifier};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 

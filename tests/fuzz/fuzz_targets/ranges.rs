@@ -2,12 +2,11 @@
 
 #![no_main]
 
-use edgeshim::cdn::addresses::AddressSet;
-use edgeshim::intake::ranges::parse;
+use edgeshim::internals::{AddressSet, parse_ranges};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    match parse(data) {
+    match parse_ranges(data) {
         Ok(networks) => {
             assert!(!networks.is_empty());
             assert!(networks.iter().all(|network| network.prefix_len() > 0));
@@ -16,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
                 assert!(set.contains(network.network()) && set.contains(network.broadcast()), "{network}");
             }
             let lines: Vec<_> = networks.iter().map(ToString::to_string).collect();
-            assert_eq!(parse(lines.join("\n").as_bytes()).ok(), Some(networks));
+            assert_eq!(parse_ranges(lines.join("\n").as_bytes()).ok(), Some(networks));
         }
         Err(fault) => assert!(fault.to_string().contains("; "), "says what to write instead"),
     }

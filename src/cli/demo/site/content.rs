@@ -329,7 +329,6 @@ prices().catch(() => {});
 ";
 
 /// A whole page around `inner`; both are HTML already.
-#[must_use]
 pub(super) fn page(title: &str, inner: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -344,7 +343,6 @@ pub(super) fn page(title: &str, inner: &str) -> String {
 }
 
 /// `/`.
-#[must_use]
 pub(super) fn front() -> String {
     let mut inner = String::from(
         "<h1>Letters from a small coast</h1>\n<img src=\"/images/waves.svg\" alt=\"\">\n<ul class=\"cards\">\n",
@@ -362,7 +360,6 @@ pub(super) fn front() -> String {
 }
 
 /// `/articles/<slug>` for the article at this place in [`ARTICLES`], with links to its neighbours.
-#[must_use]
 pub(super) fn article(place: usize, article: &Article) -> String {
     let Article { title, summary, picture, paragraphs, .. } = article;
     let mut inner = format!(
@@ -383,7 +380,6 @@ pub(super) fn article(place: usize, article: &Article) -> String {
 }
 
 /// `/shop`.
-#[must_use]
 pub(super) fn shop() -> String {
     let mut inner = String::from("<h1>The shop on the quay</h1>\n<ul class=\"cards\">\n");
     for (number, Product { name, picture, text, .. }) in (1..).zip(&PRODUCTS) {
@@ -398,7 +394,6 @@ pub(super) fn shop() -> String {
 }
 
 /// `/about`, which also lists the routes that are there to be tried out.
-#[must_use]
 pub(super) fn about() -> String {
     let inner = "<h1>About these pages</h1>\n\
         <p>Tern &amp; Tide looks like a magazine and is a test bench. Its pages, pictures and prices are the same on every start, it \

@@ -17,7 +17,6 @@ pub(super) struct Palette {
 }
 
 /// A PNG (ISO 15948), 8 bits RGB, its pixels in stored deflate blocks.
-#[must_use]
 pub(super) fn png(width: u16, height: u16, palette: &Palette) -> Vec<u8> {
     let mut rows = Vec::with_capacity(usize::from(height) * (usize::from(width) * 3 + 1));
     for y in 0..height {
@@ -71,7 +70,6 @@ fn zlib_stored(data: &[u8]) -> Vec<u8> {
 
 /// A baseline JPEG (ITU-T T.81) of flat 8×8 blocks: only the DC coefficients are coded, which needs neither a cosine
 /// transform nor real Huffman tables. `across` and `down` are in blocks.
-#[must_use]
 pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     let mut file = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00".to_vec();
     // One quantiser of 8 throughout: a DC coefficient is then the block's mean less 128.
@@ -155,7 +153,6 @@ fn luma_chroma([red, green, blue]: [u8; 3]) -> [i32; 3] {
 
 /// Something with the head of a WOFF2 file and bytes that do not compress, which is all that a cache can tell of a
 /// font.
-#[must_use]
 pub(super) fn font(length: usize) -> Vec<u8> {
     let mut file = b"wOF2".to_vec();
     let mut round = 0_u32;

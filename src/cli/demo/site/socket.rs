@@ -20,7 +20,6 @@ pub(crate) struct Socket(TcpStream);
 
 impl Socket {
     /// Takes over a connected stream and turns Nagle's delay off.
-    #[must_use]
     pub(crate) fn new(stream: TcpStream) -> Self {
         // Without it small answers may come 40 ms late; nothing else depends on it.
         let _ = stream.set_nodelay(true);
