@@ -1,0 +1,251 @@
+//! A source file in the forms that the rules need.
+//!
+//! The rules search the text; they do not parse Rust. A comment `// tidy: <reason>` on a line, or on the line before it,
+//! allows a breach on that line.
+
+use std::fmt;
+
+/// A place that breaks a rule.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Breach {
+    pub(crate) path: String,
+    /// Counted from 1; 0 means the whole file.
+    pub(crate) line: usize,
+    pub(crate) what: String,
+    pub(crate) instead: String,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}: {}; {}", self.path, self.line.max(1), self.what, self.instead)
+    }
+}
+
+/// A source file in three forms. A byte has the same offset in all of them.
+pub(crate) struct Source<'a> {
+    /// Relative to the root of the repository, with `/`.
+    pub(crate) path: &'a str,
+    /// The unchanged text.
+    pub(crate) text: &'a str,
+    /// Comments, strings and test items are replaced by spaces.
+    pub(crate) code: String,
+    /// Comments and test items are replaced by spaces; strings stay.
+    pub(crate) literal: String,
+    /// `edge`, `gzip`, `policy` for `src/edge/gzip/policy.rs`.
+    pub(crate) module: Vec<String>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(path: &'a str, text: &'a str) -> Self {
+        let (mut code, mut literal) = blanked(text);
+        let module = module_of(path);
+        if module.iter().any(|part| part == "tests") {
+            code = blank(&code);
+            literal = blank(&literal);
+        }
+        for (start, end) in test_items(&code) {
+            code.replace_range(start..end, &blank(&code[start..end]));
+            literal.replace_range(start..end, &blank(&literal[start..end]));
+        }
+        Self { path, text, code, literal, module }
+    }
+
+    pub(crate) fn room(&self) -> &str {
+        self.module.first().map_or("lib", String::as_str)
+    }
+
+    /// A breach at a byte offset, unless a comment allows it.
+    pub(crate) fn breach(&self, at: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
+        let line = self.text[..at].matches('\n').count();
+        let mut lines = self.text.lines().skip(line.saturating_sub(1));
+        let beside = if line == 0 { [None, lines.next()] } else { [lines.next(), lines.next()] };
+        let [before, same] = beside.map(Option::unwrap_or_default);
+        if reasoned(same) || (before.trim_start().starts_with("//") && reasoned(before)) {
+            return None;
+        }
+        Some(Breach { path: self.path.into(), line: line + 1, what: what.into(), instead: instead.into() })
+    }
+}
+
+fn reasoned(line: &str) -> bool {
+    line.split_once("// tidy:").is_some_and(|(_, reason)| !reason.trim().is_empty())
+}
+
+/// Replaces every byte but line ends by a space.
+pub(crate) fn blank(text: &str) -> String {
+    text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
+}
+
+/// The text without comments and strings, and the text without comments. Offsets and lines stay the same.
+fn blanked(text: &str) -> (String, String) {
+    let mut code = String::with_capacity(text.len());
+    let mut literal = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let word_goes_on = code.ends_with(is_word);
+        let (length, kind) = if rest.starts_with("//") {
+            (rest.find('\n').unwrap_or(rest.len()), Kind::Comment)
+        } else if rest.starts_with("/*") {
+            (block_comment(rest), Kind::Comment)
+        } else if let Some(length) = (!word_goes_on).then(|| raw_string(rest)).flatten() {
+            (length, Kind::String)
+        } else if first == '"' {
+            (quoted(rest, '"'), Kind::String)
+        } else if let Some(length) = character(rest) {
+            (length, Kind::String)
+        } else {
+            (first.len_utf8(), Kind::Code)
+        };
+        let piece = &rest[..length];
+        match kind {
+            Kind::Comment => {
+                code.push_str(&blank(piece));
+                literal.push_str(&blank(piece));
+            }
+            Kind::String => {
+                code.push_str(&blank(piece));
+                literal.push_str(piece);
+            }
+            Kind::Code => {
+                // Bytes outside ASCII become spaces, so that every offset is a character boundary in all three forms.
+                let ascii = if piece.is_ascii() { piece.to_owned() } else { blank(piece) };
+                code.push_str(&ascii);
+                literal.push_str(piece);
+            }
+        }
+        rest = &rest[length..];
+    }
+    (code, literal)
+}
+
+enum Kind {
+    Comment,
+    String,
+    Code,
+}
+
+pub(crate) fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+fn block_comment(text: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < text.len() {
+        if text.as_bytes()[at..].starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if text.as_bytes()[at..].starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    text.len()
+}
+
+/// The length of the raw string at the start of the text, such as `r#"…"#` or `br"…"`.
+fn raw_string(text: &str) -> Option<usize> {
+    let prefix = ["r", "br", "cr"].into_iter().find(|prefix| text.starts_with(prefix))?;
+    let hashes = text[prefix.len()..].bytes().take_while(|&byte| byte == b'#').count();
+    let open = prefix.len() + hashes;
+    if !text[open..].starts_with('"') {
+        return None;
+    }
+    let close = format!("\"{}", "#".repeat(hashes));
+    let end = text[open + 1..].find(&close)?;
+    Some(open + 1 + end + close.len())
+}
+
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, character) in text.char_indices().skip(1) {
+        if escaped {
+            escaped = false;
+        } else if character == '\\' {
+            escaped = true;
+        } else if character == quote {
+            return at + quote.len_utf8();
+        }
+    }
+    text.len()
+}
+
+/// The length of a character literal; none for a lifetime.
+fn character(text: &str) -> Option<usize> {
+    let inside = text.strip_prefix('\'')?;
+    let first = inside.chars().next()?;
+    if first == '\\' {
+        return Some(quoted(text, '\''));
+    }
+    let end = 1 + first.len_utf8();
+    text[end..].starts_with('\'').then_some(end + 1)
+}
+
+/// The byte ranges of items under `#[cfg(test)]` or `#[test]`, with the attribute.
+fn test_items(code: &str) -> Vec<(usize, usize)> {
+    let mut items = Vec::new();
+    for attribute in ["#[cfg(test)]", "#[cfg(all(test", "#[test]"] {
+        for (start, _) in code.match_indices(attribute) {
+            items.push((start, item_end(code, start)));
+        }
+    }
+    items
+}
+
+/// The end of the item at `start`: a `;`, or the brace that closes its first one. A field, a variant or a match arm, which
+/// starts without a keyword, also ends at its comma.
+fn item_end(code: &str, start: usize) -> usize {
+    const KEYWORDS: &[&str] =
+        &["pub", "fn", "impl", "struct", "enum", "trait", "type", "const", "static", "async", "unsafe", "let", "use"];
+    let item = code[start..].split(']').map(str::trim_start).find(|part| !part.starts_with("#[")).unwrap_or_default();
+    let word = &item[..item.find(|character| !is_word(character)).unwrap_or(item.len())];
+    let comma_ends = !KEYWORDS.contains(&word);
+    let mut depth = 0_usize;
+    let mut braces = 0_usize;
+    for (at, byte) in code.bytes().enumerate().skip(start) {
+        match byte {
+            b'(' | b'[' => depth += 1,
+            b')' | b']' => depth = depth.saturating_sub(1),
+            b'{' => braces += 1,
+            b'}' => {
+                braces = braces.saturating_sub(1);
+                if braces == 0 {
+                    // A body ends here, but `use a::{b};` only at its semicolon.
+                    let rest = code[at + 1..].trim_start();
+                    return if rest.starts_with(';') {
+                        at + 1 + code[at + 1..].find(';').map_or(0, |semi| semi + 1)
+                    } else {
+                        at + 1
+                    };
+                }
+            }
+            b';' if depth == 0 && braces == 0 => return at + 1,
+            b',' if comma_ends && depth == 0 && braces == 0 => return at + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// `src/edge/gzip/policy.rs` -> edge, gzip, policy. `mod.rs` and `lib.rs` add no segment.
+fn module_of(path: &str) -> Vec<String> {
+    let inner = path.strip_prefix("src/").unwrap_or(path).trim_end_matches(".rs");
+    inner.split('/').filter(|part| *part != "mod" && *part != "lib").map(str::to_owned).collect()
+}
+
+/// The offsets of a whole word in the code.
+pub(crate) fn words<'t>(code: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
+    code.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(move |&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
+}
+
+/// The lines at which a sample breaks a rule.
+pub(crate) fn lines_of(rule: fn(&Source) -> Vec<Breach>, path: &str, text: &str) -> Vec<usize> {
+    rule(&Source::new(path, text)).into_iter().map(|breach| breach.line).collect()
+}
