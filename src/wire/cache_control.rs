@@ -60,7 +60,7 @@ pub struct CacheControl<'a> {
 
 /// A directive that this crate does not know, as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extension<'a> {
+pub(crate) struct Extension<'a> {
     /// A token.
     pub name: &'a str,
     /// A token, or a quoted string with its quotes.
@@ -178,33 +178,6 @@ impl<'a> CacheControl<'a> {
         merged
     }
 
-    /// Joins what two sets of lines say, the stricter word winning: the lowest lifetime, every prohibition.
-    pub fn merge(mut self, other: Self) -> Self {
-        for (ours, theirs) in [
-            (&mut self.max_age, other.max_age),
-            (&mut self.s_maxage, other.s_maxage),
-            (&mut self.stale_while_revalidate, other.stale_while_revalidate),
-            (&mut self.stale_if_error, other.stale_if_error),
-        ] {
-            if let Some(seconds) = theirs {
-                lower(ours, seconds);
-            }
-        }
-        self.no_store |= other.no_store;
-        self.public |= other.public;
-        self.must_revalidate |= other.must_revalidate;
-        self.proxy_revalidate |= other.proxy_revalidate;
-        self.no_transform |= other.no_transform;
-        self.immutable |= other.immutable;
-        self.must_understand |= other.must_understand;
-        qualify(&mut self.no_cache, &mut self.no_cache_fields, (!other.no_cache).then_some(other.no_cache_fields));
-        qualify(&mut self.private, &mut self.private_fields, (!other.private).then_some(other.private_fields));
-        for extension in other.extensions {
-            self.add_extension(extension);
-        }
-        self
-    }
-
     fn add(&mut self, directive: &Directive<'a>) {
         let Directive { name, argument, text } = *directive;
         if argument == Argument::Malformed {
@@ -269,11 +242,6 @@ impl<'a> CacheControl<'a> {
     /// Names in `private="…"`; empty where private stands without a list.
     pub fn private_fields(&self) -> &[&'a str] {
         &self.private_fields
-    }
-
-    /// Directives unknown here, sorted.
-    pub fn extensions(&self) -> &[Extension<'a>] {
-        &self.extensions
     }
 
     /// Forgets both field lists.
@@ -361,14 +329,8 @@ impl<'a> CacheControl<'a> {
         }
     }
 
-    /// The one line for all this, in canonical order and settled; `None` where nothing is said. One allocation at most.
-    pub fn to_header_value(&self) -> Option<HeaderValue> {
-        let mut settled = self.clone();
-        settled.settle();
-        settled.settled_value()
-    }
-
-    /// Like [`Self::to_header_value`] for what [`Self::settle`] has been called on: saves the copy.
+    /// One field line with all directives in canonical order, for directives that [`Self::settle`] has been called on; `None` if there
+    /// are none. One allocation at most.
     pub fn settled_value(&self) -> Option<HeaderValue> {
         for fixed in ["private", "no-store", "no-cache"] {
             if self.is_written_as(fixed.as_bytes()) {
@@ -573,15 +535,6 @@ where
     Some(expires.duration_since(date).map_or(0, |lifetime| lifetime.as_secs().min(MAX_SECONDS)))
 }
 
-/// Whether Expires lines give just the lifetime that `max_age` does, so that they may stay beside it.
-pub(crate) fn expires_agrees<'a, I>(expires: I, date: Option<&[u8]>, max_age: u64) -> bool
-where
-    I: IntoIterator<Item = &'a [u8]>,
-{
-    // Without Date every reader counts from a moment of its own: that is no agreement.
-    date.and_then(http_date).is_some_and(|date| expires_lifetime(expires, None, || date) == Some(max_age))
-}
-
 fn http_date(line: &[u8]) -> Option<SystemTime> {
     let text = trim(line);
     if text.len() > MAX_DATE {
@@ -737,7 +690,7 @@ mod tests {
 
     use super::{
         Argument, CacheControl, CacheField, Directives, MAX_EXTENSIONS, MAX_SECONDS, TARGETED, edge_control,
-        expires_agrees, expires_lifetime,
+        expires_lifetime,
     };
 
     fn parse<'a>(lines: &[&'a str]) -> CacheControl<'a> {
@@ -746,10 +699,10 @@ mod tests {
 
     /// What is written for these lines; lines are separated by `|`.
     fn tidied(lines: &str) -> String {
-        let parsed = CacheControl::parse(lines.split('|').map(str::as_bytes));
-        parsed
-            .to_header_value()
-            .map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        let mut parsed = CacheControl::parse(lines.split('|').map(str::as_bytes));
+        parsed.settle();
+        let value = parsed.settled_value();
+        value.map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
     #[test]
@@ -886,7 +839,7 @@ mod tests {
         assert_eq!(tidied(&digits), "max-age=2147483648");
 
         let many = (0..8000).map(|n| format!("x{n}=\"{n}\"")).collect::<Vec<_>>().join(",");
-        assert_eq!(CacheControl::parse([many.as_bytes()]).extensions().len(), MAX_EXTENSIONS);
+        assert_eq!(CacheControl::parse([many.as_bytes()]).extensions.len(), MAX_EXTENSIONS);
 
         let quotes = "a=\"\\".repeat(16 * 1024);
         assert!(CacheControl::parse([quotes.as_bytes()]).is_empty());
@@ -942,10 +895,6 @@ mod tests {
         assert_eq!(lifetime(&[later, "0"], Some(date)), Some(0));
         assert_eq!(lifetime(&[later, date], Some(date)), Some(0));
         assert_eq!(lifetime(&["Fri, 31 Dec 9999 23:59:59 GMT"], Some(date)), Some(super::MAX_SECONDS));
-
-        assert!(expires_agrees([later.as_bytes()], Some(date.as_bytes()), 60));
-        assert!(!expires_agrees([later.as_bytes()], Some(date.as_bytes()), 61));
-        assert!(!expires_agrees([later.as_bytes()], None, 60));
     }
 
     #[test]
@@ -1011,8 +960,8 @@ mod tests {
         #[test]
         fn cache_control_reads_the_same_when_written_and_read_again(lines in prop::collection::vec(any_line(), 0..4)) {
             let mut parsed = parse_all(&lines);
-            let value = parsed.to_header_value();
             parsed.settle();
+            let value = parsed.settled_value();
             let bytes = value.as_ref().map(http::HeaderValue::as_bytes);
             prop_assert_eq!(CacheControl::parse(bytes), parsed.clone());
             prop_assert_eq!(parsed.is_empty(), bytes.is_none());
@@ -1033,20 +982,18 @@ mod tests {
         }
 
         #[test]
-        fn merge_gives_the_same_when_the_order_changes(
-            (lines, shuffled) in prop::collection::vec(any_line(), 0..5).prop_flat_map(|lines| (Just(lines.clone()), Just(lines).prop_shuffle())),
-            cut in 0_usize..5,
+        fn cache_control_reads_the_same_when_the_order_of_lines_changes(
+            (lines, shuffled) in prop::collection::vec(any_line(), 0..5)
+                .prop_flat_map(|lines| (Just(lines.clone()), Just(lines).prop_shuffle())),
         ) {
-            let whole = parse_all(&lines);
-            prop_assert_eq!(&parse_all(&shuffled), &whole);
-            let (left, right) = lines.split_at(cut.min(lines.len()));
-            prop_assert_eq!(&parse_all(left).merge(parse_all(right)), &whole);
-            prop_assert_eq!(&parse_all(right).merge(parse_all(left)), &whole);
+            prop_assert_eq!(parse_all(&shuffled), parse_all(&lines));
         }
 
         #[test]
         fn parse_never_panics_when_bytes_are_arbitrary(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4)) {
-            let _ = parse_all(&lines).to_header_value();
+            let mut parsed = parse_all(&lines);
+            parsed.settle();
+            let _ = parsed.settled_value();
             let _ = expires_lifetime(lines.iter().map(Vec::as_slice), None, || SystemTime::UNIX_EPOCH);
         }
     }

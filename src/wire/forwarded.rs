@@ -78,11 +78,6 @@ impl Peer {
         self.address
     }
 
-    /// The scheme of the connection.
-    pub const fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
     /// The client certificate that was shown and checked against the authorities that we trust, if any.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificate.as_deref()

@@ -280,7 +280,6 @@ impl<'a> Explainer<'a> {
         let facts = Facts {
             method: &request.method,
             authorization: request.headers.contains_key(AUTHORIZATION),
-            fault: false,
             now: SystemTime::now,
         };
         outgoing.outcome = Prepared::new(&rule.cache, ctx.dialect).apply(&mut head.headers, head.status, &facts);

@@ -151,7 +151,6 @@ where
             let facts = policy::Facts {
                 method: &this.asked.method,
                 authorization: this.asked.authorization,
-                fault: false,
                 now: SystemTime::now,
             };
             let outcome = rule.apply(&mut answer.head.headers, answer.head.status, &facts);

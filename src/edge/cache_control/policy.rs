@@ -71,7 +71,7 @@ pub enum Guard {
     CookieStripped,
     /// The answer to a request with Authorization: made private (RFC 9111 §3.5).
     Authorization,
-    /// A 5xx or a fault: made no-store.
+    /// A 5xx: made no-store.
     Error,
     /// `Vary: *`: made private.
     VaryStar,
@@ -165,8 +165,6 @@ pub struct Facts<'a> {
     pub method: &'a Method,
     /// Whether the request carried Authorization.
     pub authorization: bool,
-    /// Whether the answer stands for a fault, whatever its status.
-    pub fault: bool,
     /// The clock, asked only where an answer has Expires and no Date.
     pub now: fn() -> SystemTime,
 }
@@ -380,7 +378,7 @@ impl Prepared {
         if strip_cookies {
             changed |= headers.remove(&names::SET_COOKIE).is_some();
         }
-        if is_error(status, facts) && seen.has(CacheField::Age) {
+        if status.is_server_error() && seen.has(CacheField::Age) {
             changed |= headers.remove(&names::AGE).is_some();
         }
         if !changed {
@@ -397,7 +395,7 @@ impl Prepared {
         let (mut told, mut action) = self.ruled(said, status, fetched);
         let mut guards = Guards::default();
 
-        if is_error(status, facts) {
+        if status.is_server_error() {
             if !told.heeded().is_unshared() {
                 guards.insert(Guard::Error);
                 action = Action::Guarded;
@@ -472,7 +470,7 @@ impl Prepared {
             if strip_cookies {
                 forbidding.remove(Guard::SetCookie);
             }
-            if is_error(status, facts) {
+            if status.is_server_error() {
                 forbidding.insert(Guard::Error);
             }
             if !self.passes_own_field() {
@@ -716,10 +714,6 @@ fn resolve_field_lists(said: &mut CacheControl<'_>, headers: &HeaderMap, status:
         said.private = true;
     }
     said.drop_field_lists();
-}
-
-fn is_error(status: StatusCode, facts: &Facts<'_>) -> bool {
-    facts.fault || status.is_server_error()
 }
 
 /// RFC 9111 §3.5: the words by which an origin lets shared caches use the answer to a request with Authorization.
@@ -974,15 +968,14 @@ mod tests {
         let mut words = asked.split(' ');
         let status = words.next().and_then(|status| status.parse::<StatusCode>().ok()).unwrap();
         let mut method = Method::GET;
-        let (mut authorization, mut fault) = (false, false);
+        let mut authorization = false;
         for word in words {
             match word {
                 "auth" => authorization = true,
-                "fault" => fault = true,
                 other => method = other.parse().unwrap(),
             }
         }
-        let facts = Facts { method: &method, authorization, fault, now };
+        let facts = Facts { method: &method, authorization, now };
         Prepared::new(policy, dialect).apply(headers, status, &facts)
     }
 
@@ -1063,7 +1056,6 @@ mod tests {
             ("keep", "200", "cc: private | edge: new-thing=1, downstream-ttl=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep strip", "200", "edge: no-store, max-age=1d | cookie", "edge: no-store, max-age=1d", "tidied cookie_stripped"),
             ("keep", "200", "edge: no-store, max-age=1d", "edge: no-store, max-age=1d", ""),
-            ("default ttl=60", "200 fault", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
         ]);
         for dialect in Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::Akamai) {
             check_in(dialect, &[
@@ -1303,7 +1295,6 @@ mod tests {
             ("default ttl=60", "501", "", "cc: no-store", "guarded error"),
             ("override ttl=60 allow", "504 auth", "cc: public", "cc: no-store", "guarded error"),
             ("override ttl=60", "599", "vary: *", "cc: no-store | vary: *", "guarded error"),
-            ("override ttl=60", "200 fault", "age: 1", "cc: no-store", "guarded error"),
             ("never", "500", "age: 1", "cc: no-store", "forbidden"),
             ("keep vary=Accept", "500", "vary: Cookie", "cc: no-store | vary: Cookie", "guarded error"),
         ]);
@@ -1375,7 +1366,6 @@ mod tests {
             ("never", "200", "surrogate: max-age=9, content=\"a\"", "cc: no-store | surrogate: no-store, content=\"a\"", "forbidden"),
             ("keep", "500", "cc: no-store | surrogate: max-age=5", "cc: no-store | surrogate: no-store", "guarded error"),
             ("keep", "500", "surrogate: max-age=5 | age: 3", "cc: no-store | surrogate: no-store", "guarded error"),
-            ("override ttl=60 edge=300", "200 fault", "age: 1", "cc: no-store | surrogate: no-store", "guarded error"),
             // Its lifetime counts beside no-cache: what is only to be asked for again gets one of 0.
             ("keep", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache | surrogate: max-age=0", "tidied"),
@@ -1562,11 +1552,11 @@ mod tests {
         })
     }
 
-    fn any_asked() -> impl Strategy<Value = (StatusCode, Method, bool, bool)> {
+    fn any_asked() -> impl Strategy<Value = (StatusCode, Method, bool)> {
         let status = prop::sample::select(vec![200_u16, 201, 206, 301, 302, 304, 401, 404, 410, 429, 500, 503])
             .prop_map(|code| StatusCode::from_u16(code).unwrap());
         let method = prop::sample::select(vec![Method::GET, Method::GET, Method::HEAD, Method::POST]);
-        (status, method, any::<bool>(), prop::bool::weighted(0.1))
+        (status, method, any::<bool>())
     }
 
     proptest! {
@@ -1577,10 +1567,10 @@ mod tests {
             class in any_policy(),
             dialect in prop::sample::select(Dialect::ALL.to_vec()),
             origin in any_answer(),
-            (status, method, authorization, fault) in any_asked(),
+            (status, method, authorization) in any_asked(),
         ) {
             let prepared = Prepared::new(&class, dialect);
-            let facts = Facts { method: &method, authorization, fault, now };
+            let facts = Facts { method: &method, authorization, now };
             let mut answer = origin.clone();
             let outcome = prepared.apply(&mut answer, status, &facts);
 
@@ -1623,17 +1613,17 @@ mod tests {
             let permits = left.iter().flat_map(|line| Directives::new(line.as_bytes())).any(|directive| {
                 edge_control([directive.text]).is_some_and(|words| !words.no_store && words.max_age != Some(0))
             });
-            if passed.is_some() && outcome.guards.is_empty() && !fault && !status.is_server_error() {
+            if passed.is_some() && outcome.guards.is_empty() && !status.is_server_error() {
                 prop_assert_eq!(&left, &of_edge(&origin), "as sent");
             }
             let denied = answer.get_all(&names::VARY).iter().any(|line| line == "*")
                 || answer.contains_key(&names::SET_COOKIE)
                 || authorization && !class.allow_authorization;
-            prop_assert!(!(permits && (fault || status.is_server_error() || denied && fetched_of(&method))));
+            prop_assert!(!(permits && (status.is_server_error() || denied && fetched_of(&method))));
             let cookies = answer.contains_key(&names::SET_COOKIE);
             let lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
             let fetched = fetched_of(&method);
-            if fault || status.is_server_error() {
+            if status.is_server_error() {
                 prop_assert!(everybodys.no_store && words.no_store && !answer.contains_key(&names::AGE));
             }
             if class.mode == CacheMode::Never {

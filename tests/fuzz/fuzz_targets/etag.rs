@@ -35,12 +35,10 @@ fn is_a_tag(value: &HeaderValue) {
         assert_eq!(weakened, None);
         return;
     };
-    assert!(tag.weak_eq(tag) && tag.strong_eq(tag) != tag.weak);
     assert_eq!(weakened.is_some(), !tag.weak);
     if let Some(weakened) = weakened {
         let weak = EntityTag::parse(weakened.as_bytes());
         assert_eq!(weak, Some(EntityTag { weak: true, ..tag }));
-        assert!(weak.is_some_and(|weak| weak.weak_eq(tag) && !weak.strong_eq(tag)));
         assert_eq!(weaken(&weakened), None, "twice is once");
         assert_eq!(strengthen(&weakened, |opaque| opaque == tag.opaque), None, "it stays weak");
         let strong = strengthen(&weakened, |_| false);
