@@ -1,40 +1,42 @@
-//! What changes in a head between the CDN's connection and the origin's, and back.
+//! Changes to a head between the client's connection and the origin's, in both directions.
 
+use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
+use http_body::Frame;
 
-use super::{OriginSettings, Upload};
+use super::target::OriginSettings;
 use crate::fault::{Cause, Fault};
 use crate::wire::forwarded::{self, Peer, Trail};
 use crate::wire::hops;
 use crate::wire::names::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, X_CDN_PROVIDER};
 
-/// What the origin is told about where a request came from.
+/// What the origin learns about a request's source.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outward<'a> {
-    /// The connection's other end.
+    /// The other end of the client's connection.
     pub peer: &'a Peer,
-    /// How far X-Forwarded-For is believed.
+    /// How much of X-Forwarded-For is trusted.
     pub trail: Trail,
-    /// The identity header, which Connection may not name away.
+    /// The identity header. It stays even if Connection names it.
     pub identity: &'a HeaderName,
-    /// The fields that say or prove who pulls, under whose like no other may come through.
+    /// The fields that name or prove the provider. Fields with a name that looks the same to some origins are removed.
     pub claims: &'a [HeaderName],
-    /// The provider's name, where it is configured and not unverified.
+    /// The provider's name, if it is configured and not unverified.
     pub provider: Option<&'a HeaderValue>,
-    /// The Host to send, where it is not the visitor's.
+    /// The Host to send instead of the client's.
     pub host: Option<&'a HeaderValue>,
-    /// The Host for a request without one: HTTP/1.0 needed none, HTTP/1.1 does (RFC 9112 §3.2).
+    /// The Host for a request without one: HTTP/1.0 needs none, HTTP/1.1 does (RFC 9112 §3.2).
     pub fallback_host: &'a HeaderValue,
-    /// Our own id for CDN-Loop.
+    /// This proxy's id for CDN-Loop.
     pub loop_id: &'a HeaderValue,
-    /// Whether the client takes trailers.
+    /// Whether the client accepts trailers.
     pub trailers: bool,
 }
 
-/// Makes a request's head ready for an HTTP/1.1 origin (RFC 9110 §7.6).
+/// Prepares a request head for an HTTP/1.1 origin (RFC 9110 §7.6).
 pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
-    // What is not asked for cannot be granted: a 101 to anything but a GET would be a broken answer.
+    // Only a GET may ask for an upgrade, so a 101 to any other method is a broken response.
     let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
     let upgrade = if may_upgrade { hops::wants_upgrade(&head.headers).cloned() } else { None };
     hops::strip_hop_by_hop(&mut head.headers, outward.identity);
@@ -56,7 +58,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
     } else {
-        // Where the identity header has another name, this one is nobody's word but the visitor's.
+        // If the identity header has another name, this one is client-supplied, so untrusted.
         headers.remove(&X_CDN_PROVIDER);
     }
     if let Some(host) = outward.host {
@@ -64,7 +66,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     } else if !headers.contains_key(HOST) {
         headers.insert(HOST, outward.fallback_host.clone());
     }
-    // The head guard and h2 have refused what is no number.
+    // The head guard and h2 have already refused a value that is not a number.
     let _ = canonical_length(headers);
     head.version = Version::HTTP_11;
     let path = head.uri.path_and_query().cloned();
@@ -78,8 +80,8 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
     head.headers.contains_key(UPGRADE)
 }
 
-/// Says how the body is framed where hyper would not: it takes a GET or a HEAD of unknown length for one without a body, and leaves
-/// Content-Length off a POST without a body, which origins answer with 411 (RFC 9110 §8.6 wants a 0 there).
+/// Sets the framing that hyper leaves out. hyper treats a GET or HEAD of unknown length as one without a body. And it writes no
+/// Content-Length on a POST without a body: RFC 9110 §8.6 asks for a 0 there, and origins respond with 411.
 pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
@@ -95,8 +97,8 @@ pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     }
 }
 
-/// Gives a request the scheme and authority that HTTP/2 wants in its target (RFC 9113 §8.3.1), and takes the fields that it forbids.
-pub(super) fn absolute(request: &mut Request<Upload>) -> Result<(), Fault> {
+/// Gives a request the scheme and authority that HTTP/2 requires (RFC 9113 §8.3.1), and removes the fields that it forbids.
+pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST);
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
         request.headers_mut().remove(name);
@@ -105,8 +107,8 @@ pub(super) fn absolute(request: &mut Request<Upload>) -> Result<(), Fault> {
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = match host.as_ref().map(|host| host.as_bytes().try_into()) {
         Some(Ok(authority)) => Some(authority),
-        // `observe` has let through nothing but a valid Host, and `outbound` has seen to it that there is one.
-        _ => return Err(Fault::from_error(Cause::BrokenHead, "no authority for the target")),
+        // `observe` refuses an invalid Host, and `outbound` adds a missing one.
+        _ => return Err(Fault::from_error(Cause::BrokenHead, "no valid authority for the HTTP/2 target")),
     };
     let uri = Uri::from_parts(parts).map_err(|error| Fault::from_error(Cause::BrokenHead, error))?;
     *request.uri_mut() = uri;
@@ -114,10 +116,10 @@ pub(super) fn absolute(request: &mut Request<Upload>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Writes Content-Length as one number in one form: `0005` and `5, 5` mean five to us and perhaps something else to the next recipient.
+/// Writes Content-Length as one plain number: `0005` and `5, 5` mean five here, but may mean something else to the next recipient.
 ///
 /// # Errors
-/// Its values differ, or one is no number (RFC 9110 §8.6).
+/// Its values differ, or one is not a number (RFC 9110 §8.6).
 fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let Some(line) = lines.next() else { return Ok(()) };
@@ -135,7 +137,7 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
         for member in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             let number = std::str::from_utf8(member).ok().filter(|text| is_number(text.as_bytes()));
             let Some(number) = number.and_then(|text| text.parse().ok()) else {
-                return Err("a Content-Length that is no number");
+                return Err("a Content-Length that is not a number");
             };
             if length.is_some_and(|known| known != number) {
                 return Err("Content-Length with two values");
@@ -149,12 +151,12 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts an HTTP/1.1 head as
-/// it reads it; the lines of an HTTP/2 head are counted as RFC 9113 §6.5.2 does.
+/// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts the bytes of an
+/// HTTP/1.1 head itself. The bytes of an HTTP/2 head are counted here, by RFC 9113 §6.5.2.
 pub(super) fn check_size<B>(response: &Response<B>, settings: &OriginSettings) -> Result<(), Fault> {
     let headers = response.headers();
     if headers.len() > settings.max_headers {
-        return Err(Fault::head_too_large(format!("{} lines in the response head", headers.len())));
+        return Err(Fault::head_too_large(format!("{} field lines in the response head", headers.len())));
     }
     if response.version() == Version::HTTP_2 {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
@@ -165,7 +167,7 @@ pub(super) fn check_size<B>(response: &Response<B>, settings: &OriginSettings) -
     Ok(())
 }
 
-/// Refuses an answer that can be read in two ways.
+/// Refuses a response that can be read in two ways.
 pub(crate) fn check_answer<B>(response: &mut Response<B>) -> Result<(), Fault> {
     let broken = |why: &'static str| Err(Fault::from_error(Cause::BrokenHead, why));
     if !(200..600).contains(&response.status().as_u16()) {
@@ -184,16 +186,27 @@ pub(crate) fn check_answer<B>(response: &mut Response<B>) -> Result<(), Fault> {
     canonical_length(headers).or_else(broken)
 }
 
-/// Whether a response's head announces a body, of any length but 0.
+/// Removes trailers that may not pass. `None` if none is left: many HTTP/2 recipients refuse an empty trailer section.
+pub(super) fn clean_trailers(frame: Frame<Bytes>, claims: &[HeaderName]) -> Option<Frame<Bytes>> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            hops::strip_trailers(&mut trailers, claims);
+            (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+        }
+        Err(frame) => Some(frame),
+    }
+}
+
+/// Whether a response head announces a body of any length but 0.
 pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// Takes the hop's own fields off an answer.
+/// Removes the hop-by-hop fields from a response.
 pub(crate) fn tidy_answer(head: &mut response::Parts, is_head: bool) {
     hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);
     if head.status == StatusCode::NO_CONTENT || (head.status == StatusCode::RESET_CONTENT && !is_head) {
-        // RFC 9110 §8.6: a 204 carries no Content-Length; a 205's is 0, which hyper writes.
+        // RFC 9110 §8.6: a 204 has no Content-Length. That of a 205 is 0, and hyper writes it.
         head.headers.remove(CONTENT_LENGTH);
     }
     head.version = Version::HTTP_11;

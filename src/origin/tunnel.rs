@@ -1,7 +1,7 @@
-//! An upgraded connection: bytes in both directions until one side ends or nothing moves for `server.tunnel_timeout`.
+//! An upgraded connection: bytes in both directions until one side ends, or none moves for `server.tunnel_timeout`.
 //!
-//! Where one side fails, or nothing moves for too long, both connections are dropped without an orderly end, so that the client's is
-//! reset (see `serve/watched.rs`) and the cut can be seen.
+//! If one side fails or times out, both connections are dropped without an orderly shutdown. `serve/watched.rs` then resets the client's
+//! connection, so that the client notices the cut.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Deadline;
 
-/// What an upgraded connection has carried, and what is to happen when it ends. Stands in the extensions of a 101's head.
+/// The byte counts of an upgraded connection, and the callback for its end. It is in the extensions of a 101's head.
 #[derive(Default)]
 pub(crate) struct Tunnel {
     client: Moved,
@@ -41,23 +41,23 @@ enum End {
 }
 
 impl Tunnel {
-    /// Calls `then` once when the tunnel has ended, or now if it has, with the bytes written to the client and those read from the
-    /// origin.
+    /// Calls `then` once when the tunnel has ended, or now if it already has. Its arguments are the bytes written to the client and those
+    /// read from the origin.
     pub(crate) fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*end, End::Over) {
             drop(end);
-            self.tell(then);
+            self.report(then);
         } else {
             *end = End::Then(Box::new(then));
         }
     }
 
-    fn tell(&self, then: impl FnOnce(u64, u64)) {
+    fn report(&self, then: impl FnOnce(u64, u64)) {
         then(self.client.written.load(Ordering::Relaxed), self.origin.read.load(Ordering::Relaxed));
     }
 
-    /// All bytes so far: it grows while something moves.
+    /// All bytes so far, to notice progress.
     fn moved(&self) -> u64 {
         let Self { client, origin, .. } = self;
         let counts = [&client.read, &client.written, &origin.read, &origin.written];
@@ -65,19 +65,19 @@ impl Tunnel {
     }
 }
 
-/// Ends the tunnel when dropped, however its task ends.
+/// Ends the tunnel when dropped, so that the callback runs however the task ends.
 struct Ending(Arc<Tunnel>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
         let end = std::mem::replace(&mut *self.0.end.lock().unwrap_or_else(PoisonError::into_inner), End::Over);
         if let End::Then(then) = end {
-            self.0.tell(then);
+            self.0.report(then);
         }
     }
 }
 
-/// Carries the bytes of both sides until either ends or nothing has moved for `timeout`.
+/// Copies bytes in both directions until either side ends, or none has moved for `timeout`.
 pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgrade, timeout: Duration) {
     let ending = Ending(tunnel);
     let tunnel = &*ending.0;
@@ -104,11 +104,11 @@ pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgr
     match ended {
         Some(Ok(_)) => {}
         Some(Err(error)) => tracing::debug!(%error, "an upgraded connection broke off"),
-        None => tracing::debug!("nothing moved on an upgraded connection for server.tunnel_timeout"),
+        None => tracing::debug!("an upgraded connection was idle for server.tunnel_timeout"),
     }
 }
 
-/// One of the two connections, with its bytes counted.
+/// One of the two connections. Its bytes are counted.
 struct Side<'a> {
     io: TokioIo<Upgraded>,
     moved: &'a Moved,

@@ -350,7 +350,7 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         }
         if head.headers.contains_key(UPGRADE) {
             let place: Arc<dyn Any + Send + Sync> = Arc::<Place>::clone(&self.place);
-            head.extensions.insert(Hold(place));
+            head.extensions.insert(Hold::new(place));
         }
         let trail = Trail { client: self.peer.address(), proven: false, kept: 0, peer_trusted: false };
         let mut ctx = Ctx::new(trail);

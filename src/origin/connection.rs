@@ -1,0 +1,92 @@
+//! An HTTP/1.1 connection to the origin and what it keeps from request to request.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use hyper::client::conn::http1;
+use metrics::Gauge;
+
+use super::upload::Upload;
+use crate::clock::Deadline;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sender: http1::SendRequest<Upload>,
+    pub(super) deadline: Deadline,
+    /// Whether a response was received over it before.
+    pub(super) reused: bool,
+    pub(super) idle_since_ms: u64,
+    memory: Memory,
+    /// Shared with the task that drives the connection: it is counted until both are gone.
+    _counted: Arc<Counted>,
+}
+
+/// The head of a request that may have to be sent again. The list keeps its capacity and names and values are reference-counted, so in
+/// the steady state this allocates nothing.
+#[derive(Debug, Default)]
+struct Memory {
+    line: Option<(Method, Uri)>,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// hyper's copy of the names in their original case, with `preserve_header_case`; else empty.
+    extensions: http::Extensions,
+}
+
+impl Connection {
+    pub(super) fn new(sender: http1::SendRequest<Upload>, counted: Arc<Counted>) -> Box<Self> {
+        Box::new(Self {
+            sender,
+            deadline: Deadline::new(),
+            reused: false,
+            idle_since_ms: 0,
+            memory: Memory::default(),
+            _counted: counted,
+        })
+    }
+
+    /// Stores the request's head, for `recall`.
+    pub(super) fn remember(&mut self, request: &Request<Upload>) {
+        self.memory.line = Some((request.method().clone(), request.uri().clone()));
+        self.memory.fields.clear();
+        let fields = request.headers().iter().map(|(name, value)| (name.clone(), value.clone()));
+        self.memory.fields.extend(fields);
+        self.memory.extensions = request.extensions().clone();
+    }
+
+    /// Drops what `remember` stored.
+    pub(super) fn forget(&mut self) {
+        self.memory.line = None;
+        self.memory.extensions.clear();
+        self.memory.fields.clear();
+    }
+
+    /// The head that `remember` stored, once.
+    pub(super) fn recall(&mut self) -> Option<Request<()>> {
+        let (method, uri) = self.memory.line.take()?;
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.extensions_mut() = std::mem::take(&mut self.memory.extensions);
+        request.headers_mut().reserve(self.memory.fields.len());
+        for (name, value) in self.memory.fields.drain(..) {
+            request.headers_mut().append(name, value);
+        }
+        Some(request)
+    }
+}
+
+/// Counts one in a gauge for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

@@ -1,0 +1,116 @@
+//! One request and its response: from the layers to the origin and back.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::{Method, Request, Response, StatusCode, Version, request};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use super::body::OriginBody;
+use super::client::Client;
+use super::connection::Connection;
+use super::forward;
+use super::tunnel::{self, Tunnel};
+use super::upload::Upload;
+use crate::fault::{Begun, Cause, Fault};
+use crate::wire::received::Received;
+use crate::wire::values;
+
+/// Something that is dropped only when an upgraded connection has ended, such as the permit of the client's connection. `serve` puts it
+/// into the extensions of a request that asks for an upgrade.
+#[derive(Clone)]
+pub(crate) struct Hold(#[expect(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
+
+impl Hold {
+    pub(crate) fn new(held: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(held)
+    }
+}
+
+impl Client {
+    /// Sends a request whose head is ready for the origin (see [`forward`]).
+    ///
+    /// # Errors
+    /// A [`Fault`] whose cause says what the origin or the client did wrong. It has been counted.
+    pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
+        let (metrics, name) = (self.metrics, self.name);
+        let (head, mut body) = match self.exchange(head, body).await {
+            Ok(response) => response.into_parts(),
+            Err(fault) => {
+                metrics.fault(&fault, Some(name));
+                return Err(fault);
+            }
+        };
+        let begun = Begun { status: head.status.as_u16(), micros: 0, bytes: 0 };
+        poll_fn(|cx| Poll::Ready(body.begin(cx))).await.map_err(|fault| fault.after(begun))?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn exchange(
+        self: Arc<Self>,
+        mut head: request::Parts,
+        body: Received,
+    ) -> Result<Response<OriginBody>, Fault> {
+        let hold = head.extensions.remove::<Hold>();
+        let client =
+            head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
+        let upload = Upload::new(body, &self.settings);
+        let progress = upload.progress();
+        let replayable = head.method.is_idempotent() && upload.is_end_stream() && client.is_none();
+        let is_head = head.method == Method::HEAD;
+        forward::frame(&mut head, upload.is_end_stream());
+        let request = Request::from_parts(head, upload);
+        let (response, connection) = if self.settings.http2 {
+            (self.send_multiplexed(request, progress.as_deref()).await?, None)
+        } else {
+            let (response, connection) = self.send(request, progress.as_deref(), replayable).await?;
+            (response, Some(connection))
+        };
+        self.accept(response, connection, client, is_head)
+    }
+
+    /// Checks the origin's response and prepares it for the layers. The connection is idle again at once if there is no body.
+    fn accept(
+        self: Arc<Self>,
+        mut response: Response<Incoming>,
+        mut connection: Option<Box<Connection>>,
+        client: Option<(OnUpgrade, Option<Hold>)>,
+        is_head: bool,
+    ) -> Result<Response<OriginBody>, Fault> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some((client, hold)) = client else {
+                return Err(Fault::from_error(Cause::BrokenHead, "101, but the request did not ask for an upgrade"));
+            };
+            forward::check_size(&response, &self.settings)?;
+            let origin = hyper::upgrade::on(&mut response);
+            let tunnel = Arc::new(Tunnel::default());
+            response.extensions_mut().insert(Arc::clone(&tunnel));
+            let timeout = self.settings.tunnel_timeout;
+            tokio::spawn(async move {
+                // Both connections stay counted until the tunnel ends, and the drain waits for the client's.
+                let _held = (hold, connection);
+                tunnel::carry(tunnel, client, origin, timeout).await;
+            });
+            let (head, _) = response.into_parts();
+            return Ok(Response::from_parts(head, OriginBody::new(Received::empty(), None, self)));
+        }
+        if response.version() == Version::HTTP_2 {
+            values::trim(response.headers_mut());
+        }
+        forward::check_size(&response, &self.settings)?;
+        forward::check_answer(&mut response)?;
+        let (mut head, incoming) = response.into_parts();
+        let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+        if never_has_content && !is_head && forward::declares_content(&head.headers) {
+            // The origin may or may not send that content, so the next response cannot be told from it.
+            connection = None;
+        }
+        let is_empty = is_head || never_has_content || head.status == StatusCode::NOT_MODIFIED;
+        let body = if is_empty { Received::empty() } else { Received::new(incoming, head.version) };
+        forward::tidy_answer(&mut head, is_head);
+        Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))
+    }
+}

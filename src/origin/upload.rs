@@ -1,0 +1,165 @@
+//! The request body: its size limit, its timeout, and its progress.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderName;
+use http_body::{Body, Frame, SizeHint};
+
+use super::forward::clean_trailers;
+use super::target::OriginSettings;
+use crate::clock;
+use crate::fault::{Cause, Fault};
+use crate::wire::received::Received;
+
+/// The request body on its way to the origin. It is limited to `server.max_request_body` and reports which side is waited for.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    /// `None`: the body is empty.
+    incoming: Option<Received>,
+    /// Bytes that are still allowed.
+    left: Option<u64>,
+    progress: Option<Arc<Progress>>,
+    /// The timeout for a client that stops sending. It also applies after an early response, when no request waits any more.
+    stalled: Option<(clock::Deadline, Duration)>,
+    claims: Option<Arc<[HeaderName]>>,
+}
+
+/// Which side an upload waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The client has to send more.
+    Client,
+    /// The origin has to read what was sent.
+    Origin,
+    /// The body has been sent completely.
+    Sent,
+}
+
+/// An upload's stage and since when it lasts, shared with the task that waits for the response.
+#[derive(Debug)]
+pub(super) struct Progress {
+    stage: AtomicU8,
+    since_ms: AtomicU64,
+}
+
+impl Progress {
+    fn set(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.since_ms.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// The stage, and for how long it has lasted.
+    pub(super) fn stage(&self) -> (Stage, Duration) {
+        let since = self.since_ms.load(Ordering::Relaxed);
+        let stage = match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Client,
+            1 => Stage::Origin,
+            _ => Stage::Sent,
+        };
+        (stage, Duration::from_millis(clock::now_ms().saturating_sub(since)))
+    }
+}
+
+impl Upload {
+    pub(super) fn new(incoming: Received, settings: &OriginSettings) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        let progress = Progress { stage: AtomicU8::new(0), since_ms: AtomicU64::new(clock::now_ms()) };
+        Self {
+            incoming: Some(incoming),
+            left: settings.max_request_body,
+            progress: Some(Arc::new(progress)),
+            stalled: Some((clock::Deadline::new(), settings.body_timeout)),
+            claims: Some(Arc::clone(&settings.claims)),
+        }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self { incoming: None, left: None, progress: None, stalled: None, claims: None }
+    }
+
+    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+        self.progress.clone()
+    }
+
+    fn enter(&self, stage: Stage) {
+        if let Some(progress) = &self.progress {
+            progress.set(stage);
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            // Set once: the time since the last progress is what counts.
+            if self.progress.as_ref().is_some_and(|progress| progress.stage().0 != Stage::Client) {
+                self.enter(Stage::Client);
+            }
+            if let Some((deadline, timeout)) = &self.stalled {
+                if !deadline.is_armed() {
+                    deadline.arm(*timeout);
+                } else if deadline.is_due() {
+                    return Poll::Ready(Some(Err(Fault::new(Cause::RequestStalled))));
+                }
+                deadline.watch(cx);
+            }
+            return Poll::Pending;
+        };
+        if let Some((deadline, _)) = &self.stalled {
+            deadline.disarm();
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
+                    // Only HTTP/2 yields an empty trailer section, after h2 has dropped pseudo-fields from it. RFC 9113 §8.1 calls
+                    // such a request malformed.
+                    return Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, "pseudo-fields in trailers"))));
+                }
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(left) = &mut self.left {
+                    match left.checked_sub(size) {
+                        Some(rest) => *left = rest,
+                        None => return Poll::Ready(Some(Err(Fault::new(Cause::RequestTooLarge)))),
+                    }
+                }
+                self.enter(Stage::Origin);
+                let frame = clean_trailers(frame, self.claims.as_deref().unwrap_or_default());
+                if frame.is_none() {
+                    self.enter(Stage::Sent);
+                }
+                Poll::Ready(frame.map(Ok))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, error)))),
+            None => {
+                self.enter(Stage::Sent);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    /// hyper drops a body of known length after its last byte, without polling for its end.
+    fn drop(&mut self) {
+        self.enter(Stage::Sent);
+    }
+}
