@@ -1,122 +1,82 @@
-//! Which form of a word goes with a number: CLDR's plural categories for whole numbers.
+//! Which form of a text goes with a number: the plural categories of CLDR for whole numbers, by `icu_plurals`.
 //!
-//! The rules are those of `plurals.xml` (CLDR 46), without fractions, and without the form that French, Spanish, Italian and
-//! Portuguese have for whole millions: no line is that long. In the browser `Intl.PluralRules` knows them.
+//! French, Spanish, Italian, Portuguese and some others have a form for whole millions alone. Locale files do without it, and `other`
+//! takes its place. The page's script does the same: there `Intl.PluralRules` gives the category.
 
-/// A form that words have for some numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Category {
-    Zero,
-    One,
-    Two,
-    Few,
-    Many,
-    Other,
-}
+pub(super) use icu_plurals::PluralCategory as Category;
+use icu_plurals::PluralRules;
+use icu_provider::prelude::icu_locale_core::LanguageIdentifier;
 
-use Category::{Few, Many, One, Other, Two, Zero};
+/// Every category that a language has for whole numbers below a million comes up among them.
+const SAMPLE: std::ops::RangeInclusive<u32> = 0..=200;
 
-impl Category {
-    /// As CLDR and locale files write it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Zero => "zero",
-            One => "one",
-            Two => "two",
-            Few => "few",
-            Many => "many",
-            Other => "other",
-        }
+/// As CLDR and locale files write it.
+pub(super) fn name(category: Category) -> &'static str {
+    match category {
+        Category::Zero => "zero",
+        Category::One => "one",
+        Category::Two => "two",
+        Category::Few => "few",
+        Category::Many => "many",
+        Category::Other => "other",
     }
 }
 
-/// How a language counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Plural {
-    /// Japanese: all numbers alike.
-    Alike,
-    /// English: 1, and the rest. So do most languages, and those that are not named here.
-    Single,
-    /// French: 0 and 1, and the rest.
-    UpToOne,
-    /// Hebrew: 1, 2, and the rest.
-    Dual,
-    /// Czech: 1, 2 to 4, and the rest.
-    Czech,
-    /// Polish: 1, then by the last digits.
-    Polish,
-    /// Russian: by the last digits alone.
-    Russian,
-    /// Arabic.
-    Arabic,
+/// The plural rules of a language.
+#[derive(Debug)]
+pub(super) struct Plural {
+    rules: Option<PluralRules>,
+    /// In CLDR's order, each with how many numbers of the sample are in it.
+    categories: Vec<(Category, usize)>,
 }
 
 impl Plural {
-    /// By the primary subtag.
+    /// By a BCP 47 tag. A language that CLDR does not know has `other` alone.
     pub(super) fn of(language: &str) -> Self {
-        match language.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "id" | "ja" | "ko" | "ms" | "th" | "vi" | "zh" => Self::Alike,
-            "bn" | "fa" | "fr" | "hi" | "pt" => Self::UpToOne,
-            "he" => Self::Dual,
-            "cs" | "sk" => Self::Czech,
-            "pl" => Self::Polish,
-            "be" | "ru" | "uk" => Self::Russian,
-            "ar" => Self::Arabic,
-            _ => Self::Single,
-        }
+        let language =
+            LanguageIdentifier::try_from_locale_bytes(language.as_bytes()).unwrap_or(LanguageIdentifier::UNKNOWN);
+        let rules = PluralRules::try_new_cardinal(language.into()).ok();
+        let count = |category| SAMPLE.filter(|&number| category_of(rules.as_ref(), number) == category).count();
+        let all = rules.iter().flat_map(PluralRules::categories);
+        let categories = all.map(|category| (category, count(category))).filter(|(_, count)| *count > 0).collect();
+        Self { rules, categories }
     }
 
-    /// What the language needs for whole numbers.
-    pub(super) fn categories(self) -> &'static [Category] {
-        match self {
-            Self::Alike => &[Other],
-            Self::Single | Self::UpToOne => &[One, Other],
-            Self::Dual => &[One, Two, Other],
-            Self::Czech => &[One, Few, Other],
-            Self::Polish | Self::Russian => &[One, Few, Many],
-            Self::Arabic => &[Zero, One, Two, Few, Many, Other],
-        }
+    /// The forms that the language needs for whole numbers.
+    pub(super) fn categories(&self) -> impl Iterator<Item = Category> {
+        self.categories.iter().map(|(category, _)| *category)
     }
 
-    /// Whether a form stands for one number only, so that it need not name it.
-    pub(super) fn is_one_number(self, category: Category) -> bool {
-        matches!(category, Zero | One | Two) && self != Self::Russian && (self, category) != (Self::UpToOne, One)
+    /// Whether a form is for one number only, so that its text need not contain the number.
+    pub(super) fn is_one_number(&self, category: Category) -> bool {
+        self.categories.contains(&(category, 1))
     }
 
-    pub(super) fn category(self, number: u32) -> Category {
-        let (last, last_two) = (number % 10, number % 100);
-        let few = (2..=4).contains(&last) && !(12..=14).contains(&last_two);
-        match self {
-            Self::Alike => Other,
-            Self::UpToOne if number == 0 => One,
-            Self::Russian if last == 1 && last_two != 11 => One,
-            Self::Polish | Self::Russian if few => Few,
-            Self::Polish if number == 1 => One,
-            Self::Polish | Self::Russian => Many,
-            Self::Arabic if number == 0 => Zero,
-            _ if number == 1 => One,
-            Self::Dual | Self::Arabic if number == 2 => Two,
-            Self::Czech if (2..=4).contains(&number) => Few,
-            Self::Arabic if (3..=10).contains(&last_two) => Few,
-            Self::Arabic if (11..=99).contains(&last_two) => Many,
-            _ => Other,
-        }
+    /// The form for a number: one of [`categories`](Self::categories).
+    pub(super) fn category(&self, number: u32) -> Category {
+        let category = category_of(self.rules.as_ref(), number);
+        if self.categories().any(|needed| needed == category) { category } else { Category::Other }
     }
+}
+
+fn category_of(rules: Option<&PluralRules>, number: u32) -> Category {
+    rules.map_or(Category::Other, |rules| rules.category_for(number))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Category::{Few, Many, One, Other, Two, Zero};
     use super::*;
 
     /// CLDR's own samples of whole numbers, and the numbers at their borders.
     #[test]
-    fn numbers_fall_where_cldr_puts_them() {
+    fn category_when_number_is_whole_then_cldrs() {
         for (languages, category, numbers) in [
-            ("ja zh ko", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
-            ("en de nl sv es it tr en-GB xx", One, &[1]),
-            ("en de nl sv es it tr", Other, &[0, 2, 11, 16, 21, 100, 101, 1_001]),
+            ("ja zh zh-Hant ko xx", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
+            ("en de nl sv es it tr en-GB pt-PT", One, &[1]),
+            ("en de nl sv es it tr pt-PT", Other, &[0, 2, 11, 16, 21, 100, 101, 1_001, 1_000_000]),
             ("fr pt pt-BR", One, &[0, 1]),
-            ("fr pt", Other, &[2, 17, 100, 1_001]),
+            ("fr pt", Other, &[2, 17, 100, 1_001, 1_000_000]),
             ("he", One, &[1]),
             ("he", Two, &[2]),
             ("he", Other, &[0, 3, 10, 12, 17, 20, 101, 102]),
@@ -134,25 +94,67 @@ mod tests {
             ("ar ar-EG", Few, &[3, 10, 103, 110, 1_003]),
             ("ar", Many, &[11, 26, 99, 111, 1_011]),
             ("ar", Other, &[100, 102, 200, 202, 1_000, 1_001, 1_002]),
+            ("lt", One, &[1, 21, 31, 101, 1_001]),
+            ("lt", Few, &[2, 9, 22, 29, 102, 1_002]),
+            ("lt", Other, &[0, 10, 11, 19, 20, 30, 111, 119, 1_000]),
+            ("ro", One, &[1]),
+            ("ro", Few, &[0, 2, 16, 19, 101, 119, 1_001]),
+            ("ro", Other, &[20, 35, 100, 120, 1_000]),
+            ("sl", One, &[1, 101, 201, 1_001]),
+            ("sl", Two, &[2, 102, 202, 1_002]),
+            ("sl", Few, &[3, 4, 103, 104, 1_003]),
+            ("sl", Other, &[0, 5, 11, 12, 14, 100, 105, 1_000]),
         ] {
             for language in languages.split(' ') {
+                let plural = Plural::of(language);
                 for &number in numbers {
-                    let plural = Plural::of(language);
                     assert_eq!(plural.category(number), category, "{language} {number}");
-                    assert!(plural.categories().contains(&category), "{language} {number}");
+                    assert!(plural.categories().any(|needed| needed == category), "{language} {number}");
                 }
             }
         }
     }
 
     #[test]
-    fn every_category_that_a_language_needs_comes_up() {
-        for language in ["ja", "en", "fr", "he", "cs", "pl", "ru", "ar"] {
+    fn categories_when_asked_then_those_of_whole_numbers_and_which_are_one_number() {
+        for (language, needed, one_number) in [
+            ("ja", "other", ""),
+            ("en", "one other", "one"),
+            ("fr", "one other", ""),
+            ("es", "one other", "one"),
+            ("pt-PT", "one other", "one"),
+            ("he", "one two other", "one two"),
+            ("cs", "one few other", "one"),
+            ("pl", "one few many", "one"),
+            ("ru", "one few many", ""),
+            ("ar", "zero one two few many other", "zero one two"),
+            ("lt", "one few other", ""),
+            ("ro", "one few other", "one"),
+            ("sl", "one two few other", ""),
+            ("br", "one two few other", ""),
+            ("cy", "zero one two few many other", "zero one two few many"),
+            ("xx", "other", ""),
+            ("not a tag", "other", ""),
+        ] {
             let plural = Plural::of(language);
-            for &category in plural.categories() {
-                let numbers = (0..1_000).filter(|&number| plural.category(number) == category).count();
-                assert!(numbers > 0, "{language}: {category:?}");
-                assert!(numbers == 1 || !plural.is_one_number(category), "{language}: {category:?} is not one number");
+            let names = |all: &mut dyn Iterator<Item = Category>| all.map(name).collect::<Vec<_>>().join(" ");
+            assert_eq!(names(&mut plural.categories()), needed, "{language}");
+            let alone = names(&mut plural.categories().filter(|category| plural.is_one_number(*category)));
+            assert_eq!(alone, one_number, "{language}");
+        }
+    }
+
+    #[test]
+    fn sample_when_numbers_are_below_a_million_then_has_all_their_categories() {
+        for language in "af am ar be bg br bs ca cs cy da dsb es fil fr ga gd gv he hr is it iu kw lag lt lv mk mt naq \
+                         pl pt ro ru shi si sk sl sr tzm uk"
+            .split_ascii_whitespace()
+        {
+            let plural = Plural::of(language);
+            let needed: Vec<_> = plural.categories().collect();
+            for number in (0..20_000).chain((20_000..1_000_000).step_by(97)).chain([100_000, 900_000]) {
+                let category = category_of(plural.rules.as_ref(), number);
+                assert!(needed.contains(&category), "{language} {number}: {category:?}");
             }
         }
     }

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::deflate::{self, Checksum};
-use super::plural::{Category, Plural};
+use super::plural::{self, Category, Plural};
 use super::words::{FORMS, NUMBER, TEXTS, Words};
 use super::{Mistake, Moment, PageSettings, cut, push_json, shown};
 
@@ -515,7 +515,7 @@ impl<'t> Template<'t> {
         Ok(Page {
             parts: page.parts,
             end: Fixed::new(page.fixed, deflated),
-            plural: words.plural,
+            plural: Arc::clone(&words.plural),
             thousands: words.text("thousands").to_owned(),
         })
     }
@@ -627,7 +627,7 @@ fn words_json(words: &[Word], locales: &[Words], settings: &PageSettings) -> Str
                 Word::Forms(name) => {
                     for (place, (category, form)) in locale.forms(name).iter().enumerate() {
                         out.push(if place > 0 { ',' } else { '{' });
-                        push_string(&mut out, category.name());
+                        push_string(&mut out, plural::name(*category));
                         out.push(':');
                         push_string(&mut out, form);
                     }
@@ -708,7 +708,7 @@ impl Unfinished {
 pub(super) struct Page {
     parts: Vec<Part>,
     end: Fixed,
-    plural: Plural,
+    plural: Arc<Plural>,
     thousands: String,
 }
 

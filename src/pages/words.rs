@@ -1,9 +1,11 @@
 //! The words of one locale, read from a file with every mistake that is in it.
 
+use std::sync::Arc;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::plural::{Category, Plural};
+use super::plural::{self, Category, Plural};
 use super::{Mistake, shown};
 
 /// The keys of a locale file that a template may show as they are.
@@ -45,7 +47,7 @@ pub(super) struct Words {
     /// BCP 47.
     pub(super) language: String,
     pub(super) direction: String,
-    pub(super) plural: Plural,
+    pub(super) plural: Arc<Plural>,
     /// In the order of [`TEXTS`].
     texts: Vec<String>,
     /// In the order of [`FORMS`].
@@ -88,7 +90,7 @@ impl Words {
         }
         let texts: Vec<String> = TEXTS.iter().map(|key| reader.text(tree, key)).collect();
         let plural = Plural::of(&language);
-        let forms = FORMS.iter().map(|key| reader.forms(tree, key, plural)).collect();
+        let forms = FORMS.iter().map(|key| reader.forms(tree, key, &plural)).collect();
         for key in tree.keys() {
             let name = key.get_ref();
             if !["language", "direction"].iter().chain(&TEXTS).chain(&FORMS).any(|known| known == name) {
@@ -96,7 +98,7 @@ impl Words {
                 reader.tell(line, format!("`{}` is not a key of locale files; take it out", shown(name)));
             }
         }
-        let words = Self { language, direction, plural, texts, forms };
+        let words = Self { language, direction, plural: Arc::new(plural), texts, forms };
         if words.text(THOUSANDS).chars().count() > 1 {
             let line = reader.line_of(tree, THOUSANDS);
             reader.tell(line, "`thousands` must be one character, or empty where the language has none");
@@ -156,15 +158,15 @@ impl Reader<'_> {
     }
 
     /// A table of forms: one for each category that the language needs, and no other.
-    fn forms(&mut self, table: &DeTable<'_>, key: &str, plural: Plural) -> Vec<(Category, String)> {
+    fn forms(&mut self, table: &DeTable<'_>, key: &str, plural: &Plural) -> Vec<(Category, String)> {
         let line = self.line_of(table, key);
         let Some(DeValue::Table(table)) = table.get(key).map(Spanned::get_ref) else {
             self.tell(line, format!("`[{key}]` is missing; write that table with {}", names(plural)));
             return Vec::new();
         };
         let mut forms = Vec::new();
-        for &category in plural.categories() {
-            let name = category.name();
+        for category in plural.categories() {
+            let name = plural::name(category);
             let Some(DeValue::String(form)) = table.get(name).map(Spanned::get_ref) else {
                 let line = if table.contains_key(name) { self.line_of(table, name) } else { line };
                 self.tell(
@@ -182,7 +184,7 @@ impl Reader<'_> {
             }
         }
         for (name, _) in table {
-            if !plural.categories().iter().any(|category| category.name() == name.get_ref()) {
+            if !plural.categories().any(|category| plural::name(category) == name.get_ref()) {
                 let message = format!(
                     "`{key}.{}` is not a form that the language has for whole numbers; take it out: it has {}",
                     shown(name.get_ref()),
@@ -195,8 +197,8 @@ impl Reader<'_> {
     }
 }
 
-fn names(plural: Plural) -> String {
-    plural.categories().iter().map(|category| format!("`{}`", category.name())).collect::<Vec<_>>().join(", ")
+fn names(plural: &Plural) -> String {
+    plural.categories().map(|category| format!("`{}`", plural::name(category))).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
