@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
+mod circles;
 mod paths;
+mod prose;
 mod rooms;
+mod shape;
 mod shipped;
 mod source;
 
@@ -11,76 +14,102 @@ use std::path::{Path, PathBuf};
 
 use source::{Breach, Source};
 
-/// Applies all rules to one file.
-fn breaches(path: &str, text: &str) -> Vec<Breach> {
-    let source = Source::new(path, text);
-    let mut all = shipped::names(path);
-    for rule in [
-        rooms::stairs,
-        rooms::crates,
-        rooms::metrics,
-        rooms::order,
-        shipped::header_names,
-        shipped::banned,
-        shipped::head,
-    ] {
-        all.extend(rule(&source));
-    }
-    all.sort_by_key(|breach| breach.line);
-    all
-}
+/// A rule for one file.
+type Rule = fn(&Source) -> Vec<Breach>;
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+const SHIPPED: &[Rule] =
+    &[rooms::stairs, rooms::crates, rooms::metrics, rooms::order, shipped::header_names, shipped::banned];
+const SHIPPED_NEXT: &[Rule] = &[shape::lengths, shipped::casts];
+const ALL_RUST: &[Rule] = &[shape::names, shape::head];
+const ALL_RUST_NEXT: &[Rule] = &[prose::backticks, prose::columns];
+
+fn files_under(path: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(path) else { return found.push(path.into()) };
     for entry in entries.flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
+        // Goldens are data; `target` holds what the fuzzer builds.
+        if !["golden", "target"].contains(&entry.file_name().to_string_lossy().as_ref()) {
+            files_under(&entry.path(), found);
         }
     }
 }
 
-fn files_under(folder: &str) -> Vec<(String, String)> {
+/// The text files below some paths of the repository, each with its path.
+fn texts(paths: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    rust_files(&root.join(folder), &mut files);
+    for path in paths {
+        files_under(&root.join(path), &mut files);
+    }
     files.sort();
-    let named = |file: PathBuf| {
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let text = |file: PathBuf| {
         let path = file.strip_prefix(root).expect("a file of the repository").to_string_lossy().replace('\\', "/");
-        (path, text)
+        Some((path, std::fs::read_to_string(&file).ok()?))
     };
-    files.into_iter().map(named).collect()
+    let texts: Vec<_> = files.into_iter().filter_map(text).collect();
+    assert!(!texts.is_empty(), "no files in {paths:?}");
+    texts
 }
 
-fn report(breaches: &[Breach]) {
+fn rust_files(paths: &[&str]) -> Vec<(String, String)> {
+    texts(paths).into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
+}
+
+fn sources(files: &[(String, String)]) -> Vec<Source<'_>> {
+    files.iter().map(|(path, text)| Source::new(path, text)).collect()
+}
+
+fn breaches(sources: &[Source], rules: &[Rule]) -> Vec<Breach> {
+    sources.iter().flat_map(|source| rules.iter().flat_map(move |rule| rule(source))).collect()
+}
+
+fn report(mut breaches: Vec<Breach>) {
+    breaches.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     let lines: Vec<String> = breaches.iter().map(ToString::to_string).collect();
     assert!(lines.is_empty(), "{} breaches:\n{}", lines.len(), lines.join("\n"));
 }
 
 #[test]
 fn sources_when_checked_then_no_breach() {
-    let files = files_under("src");
-    assert!(!files.is_empty(), "no sources found");
-    report(&files.iter().flat_map(|(path, text)| breaches(path, text)).collect::<Vec<_>>());
+    report(breaches(&sources(&rust_files(&["src"])), SHIPPED));
 }
 
 #[test]
-fn tests_and_benches_when_checked_then_named_and_described() {
-    let mut all = Vec::new();
-    for (path, text) in files_under("tests").iter().chain(&files_under("benches")) {
-        all.extend(shipped::names(path));
-        all.extend(shipped::head(&Source::new(path, text)));
-    }
-    report(&all);
+#[ignore = "the tree still has breaches"]
+fn sources_when_checked_by_next_rules_then_no_breach() {
+    let files = rust_files(&["src"]);
+    let sources = sources(&files);
+    let mut all = breaches(&sources, SHIPPED_NEXT);
+    all.extend(circles::circles(&sources));
+    all.extend(shape::repeated(&sources));
+    report(all);
+}
+
+#[test]
+fn rust_files_when_checked_then_no_breach() {
+    report(breaches(&sources(&rust_files(&["src", "tests", "benches"])), ALL_RUST));
+}
+
+#[test]
+#[ignore = "the tree still has breaches"]
+fn rust_files_when_checked_by_next_rules_then_no_breach() {
+    report(breaches(&sources(&rust_files(&["src", "tests", "benches"])), ALL_RUST_NEXT));
+}
+
+#[test]
+#[ignore = "the tree still has breaches"]
+fn texts_when_checked_then_point_to_nothing_outside() {
+    let paths = ["src", "tests", "benches", "config", "deploy", ".ci", ".github", "Cargo.toml", "clippy.toml"];
+    let mut files = texts(&paths);
+    files.extend(texts(&["README.md", "CONTRIBUTING.md", "SECURITY.md"]));
+    // The rule's own samples break it.
+    files.retain(|(path, _)| path != "tests/tidy/prose.rs");
+    report(breaches(&sources(&files), &[prose::pointers]));
 }
 
 #[test]
 fn breach_when_displayed_then_names_place_problem_and_fix() {
-    let breaches = breaches("src/ids.rs", "//! Ids.\n\nuse crate::edge::request;\n");
-    let text = breaches.first().expect("a breach").to_string();
+    let source = Source::new("src/ids.rs", "//! Ids.\n\nuse crate::edge::request;\n");
+    let text = breaches(&[source], SHIPPED).first().expect("a breach").to_string();
     assert!(
         text.starts_with("src/ids.rs:3: `ids` imports `edge::request`: a room may import only from lower floors; "),
         "{text}"

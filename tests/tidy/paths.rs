@@ -2,11 +2,12 @@
 
 use crate::source::{Source, is_word, words};
 
-/// A path in the code: its offset, and its segments from the root of the crate.
+/// A path in the code: its offset, its segments from the root of the crate, and the name that `use` gives it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) at: usize,
     pub(crate) segments: Vec<String>,
+    pub(crate) name: String,
 }
 
 /// Every path that starts with `crate::`, `super::` or, in the binary, `edgeshim::`. A `use` tree has one per leaf.
@@ -27,6 +28,24 @@ pub(crate) fn named(source: &Source) -> Vec<Named> {
         let climbs = code[at..].split("::").take_while(|part| *part == "super").count();
         let Some(depth) = source.module.len().checked_sub(climbs) else { continue };
         tree(code, at + climbs * 7, &source.module[..depth], at, &mut found);
+    }
+    found
+}
+
+/// Every path that a `use` imports. The first segment of a path into another crate is taken for a child of the module.
+pub(crate) fn imported(source: &Source) -> Vec<Named> {
+    let mut found = Vec::new();
+    for at in words(&source.code, "use") {
+        tree(&source.code, at + 3, &[], at, &mut found);
+    }
+    for Named { segments, .. } in &mut found {
+        let climbs = segments.iter().take_while(|segment| *segment == "super").count();
+        let depth = source.module.len().saturating_sub(climbs);
+        *segments = if segments.first().is_some_and(|first| first == "crate") {
+            segments.split_off(1)
+        } else {
+            [&source.module[..depth], &segments[climbs..]].concat()
+        };
     }
     found
 }
@@ -64,6 +83,10 @@ fn tree(code: &str, from: usize, before: &[String], at: usize, found: &mut Vec<N
         }
         here += 2;
     }
-    found.push(Named { at, segments });
+    let alias = code[here..].trim_start().strip_prefix("as ").map(str::trim_start);
+    let alias =
+        alias.map(|alias| alias[..alias.find(|character| !is_word(character)).unwrap_or(alias.len())].to_owned());
+    let name = alias.or_else(|| segments.last().cloned()).unwrap_or_default();
+    found.push(Named { at, segments, name });
     here
 }

@@ -53,13 +53,11 @@ pub(crate) fn stairs(source: &Source) -> Vec<Breach> {
     let Some(own) = floor(room) else {
         let what = format!("`{room}` is not a known room");
         return source
-            .breach(0, what, "move the file into a room, or add the room to FLOORS in tests/tidy/rooms.rs")
-            .into_iter()
-            .collect();
+            .breach_of_file(what, "move the file into a room, or add the room to FLOORS in tests/tidy/rooms.rs");
     };
     let layer = source.module.get(1).filter(|_| room == "edge").map(String::as_str);
     let mut breaches = Vec::new();
-    for Named { at, segments } in named(source) {
+    for Named { at, segments, .. } in named(source) {
         let Some(other) = segments.first() else { continue };
         let breach = match floor(other) {
             None => source.breach(

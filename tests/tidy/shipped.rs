@@ -1,6 +1,6 @@
-//! What shipped code must not contain, and what each file must have.
+//! What shipped code must not contain.
 
-use crate::source::{Breach, Source, is_word};
+use crate::source::{Breach, Source, is_word, words};
 
 /// Only `wire` may contain the name of a header field as text.
 pub(crate) fn header_names(source: &Source) -> Vec<Breach> {
@@ -59,29 +59,13 @@ pub(crate) fn banned(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// File names must say what the file does.
-pub(crate) fn names(path: &str) -> Vec<Breach> {
-    const VAGUE: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "managers"];
-    let parts = path.trim_end_matches(".rs").split('/').flat_map(|part| part.split(['_', '-', '.']));
-    let vague = parts.filter(|part| VAGUE.contains(&part.to_ascii_lowercase().as_str())).map(|part| Breach {
-        path: path.into(),
-        line: 0,
-        what: format!("the name `{part}` does not say what the file contains"),
-        instead: "name the file after what it does".into(),
-    });
-    vague.take(1).collect()
-}
-
-/// Every file starts with a doc comment that says what it does.
-pub(crate) fn head(source: &Source) -> Vec<Breach> {
-    let first = source.text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    if first.starts_with("//!") || first.starts_with("#![doc = include_str!") {
+/// A cast to `usize` hides a type that should be an enum or a length.
+pub(crate) fn casts(source: &Source) -> Vec<Breach> {
+    if !["metrics", "edge"].contains(&source.room()) {
         return Vec::new();
     }
-    source
-        .breach(0, "the file has no doc comment", "start it with `//! ` and a sentence that says what it does")
-        .into_iter()
-        .collect()
+    let casts = words(&source.code, "as").filter(|at| source.code[at + 2..].trim_start().starts_with("usize"));
+    casts.filter_map(|at| source.breach(at, "a cast to usize", "pass the typed value, or call usize::from")).collect()
 }
 
 #[cfg(test)]
@@ -150,22 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn names_when_vague_then_breach() {
-        for path in
-            ["src/utils.rs", "src/edge/common/mod.rs", "src/http_helpers.rs", "src/cdn/manager.rs", "tests/util/mod.rs"]
-        {
-            assert_eq!(names(path).len(), 1, "{path}");
+    fn casts_when_to_usize_then_breach() {
+        for text in ["let a = b as usize;", "x[class\n    as usize]"] {
+            assert_eq!(lines_of(casts, "src/edge/pulls.rs", text).len(), 1, "{text}");
+            assert_eq!(lines_of(casts, "src/serve/conn.rs", text), [], "{text}");
         }
-        for path in ["src/edge/gzip.rs", "src/utilisation.rs", "src/commons.rs"] {
-            assert_eq!(names(path), [], "{path}");
+        for text in ["b as u64", "use a::usize;", "// b as usize", "// tidy: an index of a bucket\nb as usize"] {
+            assert_eq!(lines_of(casts, "src/metrics/mod.rs", text), [], "{text}");
         }
-    }
-
-    #[test]
-    fn head_when_missing_then_breach() {
-        assert_eq!(lines_of(head, "src/ids.rs", "use std::fmt;\n//! late"), [1]);
-        assert_eq!(lines_of(head, "src/ids.rs", ""), [1]);
-        assert_eq!(lines_of(head, "src/ids.rs", "\n//! What it does.\n"), []);
-        assert_eq!(lines_of(head, "src/lib.rs", "#![doc = include_str!(\"ARCHITECTURE.md\")]"), []);
     }
 }

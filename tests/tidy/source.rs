@@ -9,7 +9,6 @@ use std::fmt;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Breach {
     pub(crate) path: String,
-    /// Counted from 1; 0 means the whole file.
     pub(crate) line: usize,
     pub(crate) what: String,
     pub(crate) instead: String,
@@ -17,7 +16,7 @@ pub(crate) struct Breach {
 
 impl fmt::Display for Breach {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:{}: {}; {}", self.path, self.line.max(1), self.what, self.instead)
+        write!(formatter, "{}:{}: {}; {}", self.path, self.line, self.what, self.instead)
     }
 }
 
@@ -56,14 +55,23 @@ impl<'a> Source<'a> {
 
     /// A breach at a byte offset, unless a comment allows it.
     pub(crate) fn breach(&self, at: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
-        let line = self.text[..at].matches('\n').count();
-        let mut lines = self.text.lines().skip(line.saturating_sub(1));
-        let beside = if line == 0 { [None, lines.next()] } else { [lines.next(), lines.next()] };
-        let [before, same] = beside.map(Option::unwrap_or_default);
+        self.breach_in(self.text[..at].matches('\n').count() + 1, what, instead)
+    }
+
+    /// A breach in a line, unless a comment allows it.
+    pub(crate) fn breach_in(&self, line: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
+        let mut lines = self.text.lines().skip(line.saturating_sub(2));
+        let before = if line > 1 { lines.next().unwrap_or_default() } else { "" };
+        let same = lines.next().unwrap_or_default();
         if reasoned(same) || (before.trim_start().starts_with("//") && reasoned(before)) {
             return None;
         }
-        Some(Breach { path: self.path.into(), line: line + 1, what: what.into(), instead: instead.into() })
+        Some(Breach { path: self.path.into(), line, what: what.into(), instead: instead.into() })
+    }
+
+    /// A breach of the whole file, unless a comment in its first line allows it.
+    pub(crate) fn breach_of_file(&self, what: impl Into<String>, instead: impl Into<String>) -> Vec<Breach> {
+        self.breach_in(1, what, instead).into_iter().collect()
     }
 }
 

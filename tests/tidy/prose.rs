@@ -1,0 +1,153 @@
+//! The text of comments and documents.
+
+use crate::source::{Breach, Source, is_word};
+
+/// Text that points to something outside this repository.
+const POINTERS: &[&str] = &["spec §", "spec.md", "house", "the contract §", "the model"];
+
+/// The words of a paragraph, without the markers of a comment, each with the number of its line.
+type Paragraph<'a> = Vec<(usize, &'a str)>;
+
+/// Splits a text into paragraphs, at empty lines and where `unmark` gives no text.
+fn paragraphs(text: &str, unmark: fn(&str) -> Option<&str>) -> Vec<Paragraph<'_>> {
+    let mut paragraphs = vec![Paragraph::new()];
+    for (index, line) in text.lines().enumerate() {
+        let words: Paragraph<'_> =
+            unmark(line).unwrap_or_default().split_whitespace().map(|word| (index + 1, word)).collect();
+        match paragraphs.last_mut() {
+            Some(last) if !words.is_empty() => last.extend(words),
+            _ => paragraphs.push(words),
+        }
+    }
+    paragraphs
+}
+
+/// A line without the marker of a comment in any language of the repository.
+fn any_line(line: &str) -> Option<&str> {
+    Some(line.trim_start().trim_start_matches(['/', '!', '#', '*']))
+}
+
+fn doc_comment(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    line.strip_prefix("//!").or_else(|| line.strip_prefix("///"))
+}
+
+/// A document points to nothing outside this repository, and each `§` belongs to an RFC that the same sentence names.
+pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for paragraph in paragraphs(source.text, any_line) {
+        let mut sentence = String::new();
+        for (index, &(line, word)) in paragraph.iter().enumerate() {
+            let known =
+                sentence.split("RFC ").skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+            if word.contains('§') && !known {
+                breaches.extend(source.breach_in(
+                    line,
+                    "a section without its RFC",
+                    "write `RFC 9110 §5.6`, or the rule itself",
+                ));
+            }
+            let next = paragraph.get(index + 1).map_or("", |(_, word)| word);
+            let pair = format!("{word} {next}").to_lowercase();
+            for pointer in POINTERS.iter().filter(|pointer| starts_with_words(&pair, pointer)) {
+                let what = format!("`{pointer}` points to something outside the repository");
+                breaches.extend(source.breach_in(line, what, "write the fact itself, or leave the reference out"));
+            }
+            sentence.push_str(word);
+            sentence.push(' ');
+            if word.ends_with(['.', '!', '?']) {
+                sentence.clear();
+            }
+        }
+    }
+    breaches
+}
+
+/// Whether a phrase of whole words stands at the start of a text, behind punctuation.
+fn starts_with_words(text: &str, phrase: &str) -> bool {
+    let text = text.trim_start_matches(|character: char| !is_word(character));
+    text.strip_prefix(phrase).is_some_and(|rest| !phrase.ends_with(is_word) || !rest.starts_with(is_word))
+}
+
+/// Each paragraph of a doc comment has an even number of backticks. Blocks of code are skipped.
+pub(crate) fn backticks(source: &Source) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    let mut in_code = false;
+    for paragraph in paragraphs(source.text, doc_comment) {
+        let mut count = 0;
+        for (_, word) in &paragraph {
+            if word.starts_with("```") {
+                in_code = !in_code;
+            } else if !in_code {
+                count += word.matches('`').count();
+            }
+        }
+        if count % 2 == 1 {
+            breaches.extend(source.breach_in(paragraph[0].0, "an unclosed backtick in this paragraph", "close it"));
+        }
+    }
+    breaches
+}
+
+/// No line is longer than what rustfmt allows for code.
+pub(crate) fn columns(source: &Source) -> Vec<Breach> {
+    const MOST: usize = 120;
+    let long = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > MOST);
+    long.filter_map(|(index, line)| {
+        let what = format!("a line of {} columns", line.chars().count());
+        source.breach_in(index + 1, what, "wrap it: at most 120")
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::lines_of;
+
+    #[test]
+    fn pointers_when_outside_the_repository_then_breach() {
+        for text in [
+            "// see spec §9",
+            "//! As in spec.md.",
+            "# the rule (house.md)",
+            "/// The House has\n/// rules.",
+            "x // what the\n/// model does",
+            "the contract §2",
+        ] {
+            assert_eq!(lines_of(pointers, "src/ids.rs", text).first(), Some(&1), "{text}");
+        }
+        for text in ["// a warehouse", "// a specification", "// the models", "// the thread model", "// household"] {
+            assert_eq!(lines_of(pointers, "src/ids.rs", text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn pointers_when_section_without_rfc_then_breach() {
+        for text in ["// as §4 says", "// RFC 9110 says so.\n// See §4.", "// an RFC, §4", "// §4 of RFC 9110"] {
+            assert_eq!(lines_of(pointers, "src/ids.rs", text).len(), 1, "{text}");
+        }
+        for text in ["// (RFC 9110 §4)", "//! RFC 9110\n//! §4, §5 and\n//! §6", "/// RFC\n/// 9110 §4. Done."] {
+            assert_eq!(lines_of(pointers, "src/ids.rs", text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn backticks_when_unbalanced_in_a_paragraph_then_breach() {
+        for (text, line) in [("//! `a", 1), ("/// `a`\n///\n/// `b` and `c\nfn f() {}", 3), ("//! a`\n//!\n//! `b", 1)]
+        {
+            assert_eq!(lines_of(backticks, "src/ids.rs", text).first(), Some(&line), "{text}");
+        }
+        for text in ["//! `a\n//! b`", "/// ```text\n/// `\n///\n/// `\n/// ```\n/// `a`", "// `a", "let a = \"`\";"] {
+            assert_eq!(lines_of(backticks, "src/ids.rs", text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn columns_when_above_120_then_breach() {
+        let line = |length: usize| format!("//! é{}", "a".repeat(length - 5));
+        assert_eq!(lines_of(columns, "src/ids.rs", &format!("//! a\n{}", line(121))), [2]);
+        assert_eq!(lines_of(columns, "src/ids.rs", &line(120)), []);
+        assert_eq!(lines_of(columns, "src/ids.rs", &format!("// tidy: a sample\n{}", line(121))), []);
+    }
+}
