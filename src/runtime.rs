@@ -24,7 +24,7 @@ use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::ProviderWords;
 use crate::edge::cache_control::policy::{Action, Guard};
-use crate::edge::gzip::policy::{Skip, TypePatterns};
+use crate::edge::gzip::policy::Skip;
 use crate::edge::gzip::{Found, GzipMemory, GzipSettings};
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::LocalSettings;
@@ -43,6 +43,7 @@ use crate::intake::ranges::{Ranges, RangesError};
 use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, OriginSettings};
 use crate::pages::{PageSettings, Pages};
+use crate::wire::media_types::MediaTypes;
 
 /// The whole stack of layers, as `serve` sees it.
 pub trait EdgeService:
@@ -379,7 +380,7 @@ pub(crate) fn gzip_settings(settings: &Settings) -> GzipSettings {
         level: gzip.level,
         min_bytes: gzip.min_bytes,
         inflate: gzip.inflate,
-        types: TypePatterns::new(gzip.types.iter().map(String::as_str)),
+        types: MediaTypes::new(gzip.types.iter().map(String::as_str)),
     }
 }
 

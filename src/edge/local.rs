@@ -31,6 +31,7 @@ use crate::intake::posted::Posted;
 use crate::intake::{beacon, rum};
 use crate::metrics::{Ledger, RumReason};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use crate::wire::values::content_length;
 
 /// What `local` needs to know.
 #[derive(Debug, Clone)]
@@ -147,7 +148,7 @@ fn expected(request: &EdgeRequest) -> Result<bool, RumReason> {
             if !rum::is_form(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
                 return Err(RumReason::MediaType);
             }
-            let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+            let length = content_length(headers).unwrap_or_default();
             if length.is_some_and(|length| length > rum::MAX_BODY_BYTES as u64) {
                 return Err(RumReason::TooLarge);
             }

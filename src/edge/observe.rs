@@ -33,9 +33,9 @@ use crate::wire::hops;
 use crate::wire::host::{host_allowed, same_authority, valid_host};
 use crate::wire::ids::{make_ids, valid_request_id, valid_traceparent};
 use crate::wire::names::{
-    CONTENT_LENGTH, HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR,
-    X_REQUEST_ID,
+    HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR, X_REQUEST_ID,
 };
+use crate::wire::values::content_length;
 
 /// The port that an authority without one means on a listener without TLS.
 const HTTP_PORT: u16 = 80;
@@ -178,7 +178,7 @@ impl ObserveSettings {
         if hops::cdn_loop_count(headers, PSEUDONYM) >= self.max_hops {
             return Some(Reason::Loop);
         }
-        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let length = content_length(headers).unwrap_or_default();
         if let (Some(limit), Some(length)) = (self.max_request_body, length)
             && length > limit
         {

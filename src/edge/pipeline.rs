@@ -258,7 +258,7 @@ mod tests {
     use tower::Layer;
 
     use super::*;
-    use crate::edge::gzip::policy::TypePatterns;
+    use crate::wire::media_types::MediaTypes;
 
     /// The file's own text above this module: what is written there is what is built.
     fn source() -> &'static str {
@@ -355,7 +355,7 @@ mod tests {
                 level: 4,
                 min_bytes: 256,
                 inflate: false,
-                types: TypePatterns::default(),
+                types: MediaTypes::default(),
             },
             gzip_memory: GzipMemory::new(0),
             admission: AdmissionSettings { gate: None, patience: std::time::Duration::from_secs(30) },

@@ -1,6 +1,8 @@
 //! Form fields as browsers write them into a query or a body (application/x-www-form-urlencoded), read where they stand: nothing is
 //! copied, each look-up passes over the text once, and any bytes are a form of some kind.
 
+use percent_encoding::percent_decode;
+
 /// The first value of `name`, in any case of letters. A piece without `=` has none.
 pub(crate) fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
     pieces(text).find(|(key, _)| key.is(name)).map(|(_, value)| value)
@@ -25,29 +27,13 @@ impl<'t> Value<'t> {
             && self.bytes().map(|byte| byte.to_ascii_lowercase()).eq(word.bytes().map(|byte| byte.to_ascii_lowercase()))
     }
 
-    /// What it says: `+` is a space, `%` and two hexadecimal digits are a byte, and a `%` without them is itself.
+    /// The decoded bytes: `+` is a space, `%` and two hexadecimal digits are a byte, and a `%` without them is itself.
     pub(crate) fn bytes(self) -> impl Iterator<Item = u8> + use<'t> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let (byte, left) = match rest {
-                [b'%', high, low, left @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                    (digit(*high) << 4 | digit(*low), left)
-                }
-                [b'+', left @ ..] => (b' ', left),
-                [byte, left @ ..] => (*byte, left),
-                [] => return None,
-            };
-            rest = left;
-            Some(byte)
+        // Each part but the first follows a `+`. No percent-encoding contains one.
+        self.0.split(|&byte| byte == b'+').enumerate().flat_map(|(index, part)| {
+            let space = (index > 0).then_some(b' ');
+            space.into_iter().chain(percent_decode(part))
         })
-    }
-}
-
-/// The value of a hexadecimal digit.
-fn digit(byte: u8) -> u8 {
-    match byte {
-        b'0'..=b'9' => byte - b'0',
-        _ => (byte | 0x20).wrapping_sub(b'a' - 10),
     }
 }
 

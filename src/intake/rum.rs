@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::form;
 use super::posted::Unread;
 use crate::metrics::RumReason;
+use crate::wire::media_types::essence;
 
 /// The longest body, in bytes: twice what boomerang sends at most.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -57,7 +58,7 @@ fn millis(value: form::Value<'_>) -> Option<f64> {
 /// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string, or no word of it.
 pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
     let Some(content_type) = content_type else { return true };
-    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let essence = essence(content_type);
     [&b"application/x-www-form-urlencoded"[..], b"text/plain"].iter().any(|form| essence.eq_ignore_ascii_case(form))
 }
 

@@ -10,6 +10,7 @@ use crate::fault::{Cause, Fault};
 use crate::wire::forwarded::{self, Peer, Trail};
 use crate::wire::hops;
 use crate::wire::names::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, X_CDN_PROVIDER};
+use crate::wire::values::content_length;
 
 /// What the origin learns about a request's source.
 #[derive(Debug, Clone, Copy)]
@@ -121,31 +122,14 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
 /// # Errors
 /// Its values differ, or one is not a number (RFC 9110 §8.6).
 fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(line) = lines.next() else { return Ok(()) };
-    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let bytes = line.as_bytes();
-    if lines.next().is_none()
-        && bytes.len() < 20
-        && is_number(bytes)
-        && (bytes.len() == 1 || bytes.first() != Some(&b'0'))
-    {
-        return Ok(());
-    }
-    let mut length: Option<u64> = None;
-    for line in headers.get_all(CONTENT_LENGTH) {
-        for member in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            let number = std::str::from_utf8(member).ok().filter(|text| is_number(text.as_bytes()));
-            let Some(number) = number.and_then(|text| text.parse().ok()) else {
-                return Err("a Content-Length that is not a number");
-            };
-            if length.is_some_and(|known| known != number) {
-                return Err("Content-Length with two values");
-            }
-            length = Some(number);
-        }
-    }
-    if let Some(length) = length {
+    let Some(length) = content_length(headers)? else { return Ok(()) };
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let is_canonical = match (lines.next(), lines.next()) {
+        (Some([_]), None) => true,
+        (Some(line), None) => line.first() != Some(&b'0') && line.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if !is_canonical {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(())

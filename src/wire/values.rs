@@ -1,20 +1,50 @@
-//! The white space at the edges of field values.
-//!
-//! It is no part of a value (RFC 9110 §5.5). HTTP/1.1 parsers take it off; HTTP/2 forbids it (RFC 9113 §8.2.1), but curl, nginx and Go
-//! let it pass, so a message that has it is mended here and not refused. What goes on is what an HTTP/1.1 recipient would have read.
+//! Values of single fields: the white space around them, and Content-Length.
 
 use http::{HeaderMap, HeaderValue};
 
-/// Takes spaces and tabs off both ends of every value. Allocates only for a value that has some.
+use super::names::CONTENT_LENGTH;
+
+/// Content-Length (RFC 9110 §8.6), `None` without one. Equal numbers in several field lines or in one list count as one.
+///
+/// # Errors
+/// A member is not a number, or two numbers differ.
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut length = None;
+    for line in headers.get_all(CONTENT_LENGTH) {
+        for member in line.as_bytes().split(|&byte| byte == b',') {
+            let Some(number) = decimal(member.trim_ascii()) else {
+                return Err("a Content-Length that is not a number");
+            };
+            if *length.get_or_insert(number) != number {
+                return Err("Content-Length with two values");
+            }
+        }
+    }
+    Ok(length)
+}
+
+/// A number of digits alone; `parse` would take a sign, too.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let digit = |number: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
+}
+
+/// Removes spaces and tabs from both ends of every value. Allocates only for a value that has some.
+///
+/// This white space is no part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it (RFC 9113 §8.2.1), but curl, nginx
+/// and Go accept it, so a message that has it is repaired here, not refused. The next recipient gets what an HTTP/1.1 parser would read.
 pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();
-        let has_edge = |edge: Option<&u8>| matches!(edge, Some(b' ' | b'\t'));
-        if !has_edge(bytes.first()) && !has_edge(bytes.last()) {
+        let is_space = |edge: Option<&u8>| matches!(edge, Some(b' ' | b'\t'));
+        if !is_space(bytes.first()) && !is_space(bytes.last()) {
             continue;
         }
         let is_sensitive = value.is_sensitive();
-        // A part of a valid value is one.
+        // A part of a valid value is valid.
         if let Ok(mut trimmed) = HeaderValue::from_bytes(bytes.trim_ascii()) {
             trimmed.set_sensitive(is_sensitive);
             *value = trimmed;
@@ -46,6 +76,31 @@ mod tests {
             trim(&mut headers);
             let values: Vec<_> = headers.get_all("x-a").iter().map(HeaderValue::as_bytes).collect();
             assert_eq!(values, [after.as_bytes(), b"same"], "{before:?}");
+        }
+    }
+
+    #[test]
+    fn content_length_when_numbers_are_equal_then_that_number() {
+        for (lines, length) in [
+            (&[][..], Ok(None)),
+            (&["5"], Ok(Some(5))),
+            (&["0"], Ok(Some(0))),
+            (&["0005"], Ok(Some(5))),
+            (&["5", "5"], Ok(Some(5))),
+            (&["5, 5 ,05"], Ok(Some(5))),
+            (&["18446744073709551615"], Ok(Some(u64::MAX))),
+            (&["18446744073709551616"], Err("a Content-Length that is not a number")),
+            (&["5", "6"], Err("Content-Length with two values")),
+            (&["5,6"], Err("Content-Length with two values")),
+            (&["5,"], Err("a Content-Length that is not a number")),
+            (&["+5"], Err("a Content-Length that is not a number")),
+            (&["-5"], Err("a Content-Length that is not a number")),
+            (&["5 5"], Err("a Content-Length that is not a number")),
+            (&["0x5"], Err("a Content-Length that is not a number")),
+            (&[""], Err("a Content-Length that is not a number")),
+        ] {
+            let headers = lines.iter().map(|line| (CONTENT_LENGTH, HeaderValue::from_static(line))).collect();
+            assert_eq!(content_length(&headers), length, "{lines:?}");
         }
     }
 

@@ -45,9 +45,9 @@ use crate::wire::forwarded::{Peer, Scheme, Trail};
 use crate::wire::guard::{HeadGuard, Verdict};
 use crate::wire::hops;
 use crate::wire::names::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, TRANSFER_ENCODING,
-    X_REQUEST_ID,
+    AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, TRANSFER_ENCODING, X_REQUEST_ID,
 };
+use crate::wire::values::content_length;
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
@@ -295,7 +295,7 @@ impl<'a> Explainer<'a> {
             journey.pass(Outward::Limits, &head.headers);
         }
 
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = content_length(&head.headers).unwrap_or_default();
         let verdict = if rule.gzip {
             gzip::decide(&stages.gzip, asked, &head, length, None)
         } else {
@@ -344,8 +344,7 @@ fn hop(request: &request::Parts, mut response: Response<()>) -> Result<response:
 
 /// Whether no body follows a request's head.
 fn has_no_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    !headers.contains_key(TRANSFER_ENCODING) && length.unwrap_or(0) == 0
+    !headers.contains_key(TRANSFER_ENCODING) && content_length(headers).unwrap_or_default().unwrap_or(0) == 0
 }
 
 impl Stages<'_> {

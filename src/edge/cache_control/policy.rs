@@ -26,7 +26,7 @@ use crate::edge::request::class::{CacheMode, CachePolicy};
 use crate::wire::cache_control::{
     Argument, CacheControl, CacheField, Directives, Extension, TARGETED, edge_control, expires_lifetime,
 };
-use crate::wire::names;
+use crate::wire::{names, vary};
 
 /// Longest ESI `content` kept, in bytes.
 const MAX_ESI_CONTENT: usize = 128;
@@ -767,7 +767,7 @@ struct Vary {
 impl Vary {
     fn read(headers: &HeaderMap) -> Self {
         let mut vary = Self::default();
-        for member in vary_members(headers) {
+        for member in vary::names(headers) {
             vary.named = true;
             vary.star |= member == b"*";
             vary.user_agent |= member.eq_ignore_ascii_case(names::USER_AGENT.as_str().as_bytes());
@@ -777,23 +777,14 @@ impl Vary {
     }
 }
 
-fn vary_members(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all(&names::VARY)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
-}
-
 /// Vary with only those of its members that are in `kept`, in the order of `kept`.
 fn reduced_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
-    if vary_members(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
+    if vary::names(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
         return Change::Leave;
     }
     let mut line = String::new();
     for name in kept {
-        if vary_members(headers).any(|member| name.as_bytes().eq_ignore_ascii_case(member)) {
+        if vary::names(headers).any(|member| name.as_bytes().eq_ignore_ascii_case(member)) {
             if !line.is_empty() {
                 line.push_str(", ");
             }

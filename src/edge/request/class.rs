@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 
 use globset::{GlobBuilder, GlobMatcher};
+use percent_encoding::percent_decode_str;
 
 use crate::ids::ClassId;
+use crate::wire::media_types::{MediaTypes, essence};
 
 /// What a class does with the lifetime that the origin gave (spec: `mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,7 @@ enum PathPattern {
 #[derive(Debug, Clone)]
 struct Matcher {
     paths: Vec<PathPattern>,
-    types: Vec<GlobMatcher>,
+    types: MediaTypes,
 }
 
 /// All classes of one configuration, ready to match.
@@ -137,8 +139,7 @@ impl Classes {
                     None => PathPattern::Glob(glob(pattern)?),
                 });
             }
-            let types = rule.content_type.iter().map(glob).collect::<Result<_, _>>()?;
-            matchers.push(Matcher { paths, types });
+            matchers.push(Matcher { paths, types: MediaTypes::new(rule.content_type.iter().map(String::as_str)) });
         }
         let other = ClassRule {
             name: "other".to_owned(),
@@ -163,11 +164,11 @@ impl Classes {
     /// The class of an answer. Without a type (a 304), a class that has path rules goes by them alone.
     pub(crate) fn of_answer(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
         let path = decoded(path);
-        let essence = content_type.map(media_type);
+        let essence = content_type.map(essence);
         self.first(|matcher| {
-            let by_type = match &essence {
+            let by_type = match essence {
                 _ if matcher.types.is_empty() => true,
-                Some(essence) => matcher.types.iter().any(|glob| glob.is_match(essence.as_ref())),
+                Some(essence) => matcher.types.is_match(essence),
                 None => !matcher.paths.is_empty(),
             };
             by_type && (matcher.paths.is_empty() || matcher.matches_path(&path))
@@ -222,30 +223,7 @@ fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
     }
-    let bytes = path.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let pair = (byte == b'%').then(|| {
-            let high = bytes.get(at + 1).and_then(|b| char::from(*b).to_digit(16))?;
-            let low = bytes.get(at + 2).and_then(|b| char::from(*b).to_digit(16))?;
-            u8::try_from(high * 16 + low).ok()
-        });
-        if let Some(Some(value)) = pair {
-            out.push(value);
-            at += 3;
-        } else {
-            out.push(byte);
-            at += 1;
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-}
-
-/// `type/subtype` of a Content-Type, without parameters.
-fn media_type(value: &[u8]) -> Cow<'_, str> {
-    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    String::from_utf8_lossy(essence.trim_ascii())
+    percent_decode_str(path).decode_utf8_lossy()
 }
 
 #[cfg(test)]

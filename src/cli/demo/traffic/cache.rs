@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::wire::names;
+use crate::wire::{names, vary};
 
 /// What an entry takes beside its body and its path, roughly.
 const ENTRY_BYTES: usize = 256;
@@ -48,12 +48,11 @@ impl Terms {
             return None;
         }
         let mut by_encoding = gzip;
-        for name in headers.get_all(names::VARY).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')) {
-            match name.trim_ascii() {
-                b"" => {}
-                name if name.eq_ignore_ascii_case(names::ACCEPT_ENCODING.as_str().as_bytes()) => by_encoding = true,
-                _ => return None,
+        for name in vary::names(headers) {
+            if !name.eq_ignore_ascii_case(names::ACCEPT_ENCODING.as_str().as_bytes()) {
+                return None;
             }
+            by_encoding = true;
         }
         let cache_control = Control::read(headers, &names::CACHE_CONTROL);
         let control = match dialect {
