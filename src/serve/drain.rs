@@ -1,4 +1,4 @@
-//! The end of the process, step by step: not ready, no new connections, no new requests, gone.
+//! The drain, which ends the process in steps: not ready, then no new connections and requests, then all connections closed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// How far the end has come; shared by everybody.
+/// How far the drain is. The workers, `admin` and the main thread share it.
 #[derive(Debug, Default)]
 pub struct Drain {
     not_ready: AtomicBool,
@@ -20,12 +20,12 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Says 503 on /readyz; service goes on.
+    /// Makes /readyz respond with 503. Requests are still served.
     pub fn announce(&self) {
         self.not_ready.store(true, Ordering::Release);
     }
 
-    /// Whether balancers may send new connections.
+    /// Whether load balancers may send new connections.
     pub fn is_ready(&self) -> bool {
         !self.not_ready.load(Ordering::Acquire)
     }
@@ -59,7 +59,7 @@ impl Drain {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the flag is read, so that no change is missed in between.
+            // Register before reading the flag, so that no change is missed.
             changed.as_mut().enable();
             if flag.load(Ordering::Acquire) {
                 return;
@@ -79,7 +79,7 @@ impl Drain {
         }
     }
 
-    /// Waits until no connection is left, `limit` at most.
+    /// Waits until all connections have closed, at most for `limit`. True if they have.
     pub(super) fn wait(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,15 +11,15 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Listen;
 
-/// Connections that wait to be accepted; the kernel's own limit (`somaxconn`) may be lower.
+/// The queue of connections that are not accepted yet. The kernel's own limit (`somaxconn`) may be lower.
 const BACKLOG: i32 = 4096;
 
-/// Where a listener really is.
+/// The address that a listener is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
-    /// With the port that was free.
+    /// With the real port, where 0 was configured.
     Tcp(SocketAddr),
-    /// The socket's file.
+    /// The path of the socket.
     Unix(PathBuf),
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Bound {
     }
 }
 
-/// A bound socket, not yet in any runtime's hands.
+/// A bound socket that belongs to no runtime yet.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Std,
@@ -45,7 +45,7 @@ enum Std {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// An accepted connection and the address at its other end; unix sockets have none, and count as this machine.
+/// An accepted connection and its peer's address. The peer of a unix socket counts as localhost.
 pub(super) enum Accepted {
     Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
@@ -59,7 +59,7 @@ impl Accepted {
         }
     }
 
-    /// Takes the connection out of this thread's runtime, so that another's can have it.
+    /// Removes the connection from this thread's runtime.
     pub(super) fn detach(self) -> io::Result<Detached> {
         Ok(match self {
             Self::Tcp(stream, address) => Detached::Tcp(stream.into_std()?, address),
@@ -68,14 +68,14 @@ impl Accepted {
     }
 }
 
-/// A connection between two workers.
+/// A connection that belongs to no runtime, on its way to another worker.
 pub(super) enum Detached {
     Tcp(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
 impl Detached {
-    /// Puts the connection into this thread's runtime.
+    /// Registers the connection with this thread's runtime.
     pub(super) fn attach(self) -> io::Result<Accepted> {
         Ok(match self {
             Self::Tcp(stream, address) => {
@@ -90,14 +90,13 @@ impl Detached {
     }
 }
 
-/// A listener in a runtime's hands.
+/// A listener that is registered with a runtime.
 pub(super) enum Incoming {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Incoming {
-    /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
@@ -108,25 +107,25 @@ impl Incoming {
         }
     }
 
-    /// Closes the listener and returns what the kernel had accepted for it. It leaves the runtime first: the runtime knows of a
-    /// connection only after its next look at all sockets, and closing the listener resets whoever is not taken by then.
+    /// Closes the listener and returns the connections that the kernel has already accepted. The listener leaves the runtime first: the
+    /// runtime notices a connection only at its next poll, and closing the listener resets all connections that are left in it.
     pub(super) fn close(self) -> Vec<Detached> {
-        let mut taken = Vec::new();
+        let mut accepted = Vec::new();
         match self {
             Self::Tcp(listener) => {
-                let Ok(listener) = listener.into_std() else { return taken };
+                let Ok(listener) = listener.into_std() else { return accepted };
                 while let Ok((stream, address)) = listener.accept() {
-                    taken.push(Detached::Tcp(stream, address.ip()));
+                    accepted.push(Detached::Tcp(stream, address.ip()));
                 }
             }
             Self::Unix(listener) => {
-                let Ok(listener) = listener.into_std() else { return taken };
+                let Ok(listener) = listener.into_std() else { return accepted };
                 while let Ok((stream, _)) = listener.accept() {
-                    taken.push(Detached::Unix(stream));
+                    accepted.push(Detached::Unix(stream));
                 }
             }
         }
-        taken
+        accepted
     }
 }
 
@@ -135,7 +134,7 @@ impl Listener {
         &self.bound
     }
 
-    /// Puts the listener into this thread's runtime.
+    /// Registers the listener with this thread's runtime.
     pub(super) fn attach(self) -> io::Result<Incoming> {
         Ok(match self.socket {
             Std::Tcp(listener) => Incoming::Tcp(TcpListener::from_std(listener)?),
@@ -144,7 +143,7 @@ impl Listener {
     }
 }
 
-/// Binds all of them, or none.
+/// Binds all addresses, or none.
 pub(super) fn bind(listen: &[Listen]) -> io::Result<Vec<Listener>> {
     listen
         .iter()
@@ -162,11 +161,11 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` beside `0.0.0.0` is two listeners, as typed.
+        // So that `[::]` and `0.0.0.0` can both be configured.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit both, at no system call of their own. A peer that vanished is noticed even on a connection without
-    // timeouts, such as a WebSocket; and no small answer waits for the acknowledgement of the one before.
+    // Accepted sockets inherit both options without a system call. Keep-alive detects a vanished peer even on a connection without
+    // timeouts, such as a WebSocket. With TCP_NODELAY a small response does not wait for the acknowledgement of the previous one.
     socket.set_keepalive(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -177,7 +176,7 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
 }
 
 fn unix(path: &Path) -> io::Result<Listener> {
-    // A socket file that nobody listens on is left from a process that was killed; anything else is not ours to remove.
+    // A socket without a listener was left by a process that was killed. Any other file stays.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;

@@ -2,9 +2,15 @@
 
 mod conn;
 mod drain;
+mod limits;
 mod listen;
+mod permit;
+mod requests;
 mod sniff;
+mod state;
+mod trailers;
 mod watched;
+mod worker;
 mod workers;
 
 use std::io;
@@ -27,10 +33,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds what `[server]` lists and starts the workers.
+    /// Binds the addresses of `server.listen` and starts the workers.
     ///
     /// # Errors
-    /// An address that cannot be bound (the error names it), or no thread to be had.
+    /// An address cannot be bound (the error names it), or a thread cannot be started.
     pub fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Self> {
         let runtime = slot.load();
         let server = &runtime.settings().server;
@@ -40,7 +46,7 @@ impl Server {
         Ok(Self { drain: Arc::clone(drain), workers, addresses })
     }
 
-    /// Where it listens, in the configuration's order, with real ports.
+    /// The listening addresses, in the configuration's order, with the real ports.
     pub fn addresses(&self) -> &[Bound] {
         &self.addresses
     }
@@ -53,16 +59,16 @@ impl Server {
         })
     }
 
-    /// Connections of each worker.
+    /// The number of connections of each worker.
     pub fn loads(&self) -> Vec<usize> {
         self.workers.loads()
     }
 
-    /// Takes no new connection, lets requests in flight finish, and returns when all is done or `limit` has passed. True when
-    /// nothing was cut off.
+    /// Drains: closes the listeners, lets requests in flight finish, and returns when all have ended or after `limit`. True if none was
+    /// cut off.
     pub fn finish(self, limit: Duration) -> bool {
         self.drain.close();
-        let whole = self.drain.wait(limit);
+        let completed = self.drain.wait(limit);
         self.drain.stop();
         self.workers.join();
         for bound in &self.addresses {
@@ -70,7 +76,7 @@ impl Server {
                 let _ = std::fs::remove_file(path);
             }
         }
-        whole
+        completed
     }
 }
 
@@ -90,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_when_kept_then_spread_over_the_workers() {
+    fn connections_when_open_then_spread_over_the_workers() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let mut settings = Settings::default();
         settings.server.workers = 2;
@@ -99,16 +105,16 @@ mod tests {
             Box::leak(Box::new(Slot::new(Runtime::build(settings, metrics, &Arc::default()).unwrap())));
         let server = Server::start(slot, &Arc::new(Drain::default())).unwrap();
         let address = server.tcp_address().unwrap();
-        let mut kept: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut open: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         wait_for_loads(&server, &[4, 4]);
-        // Two go, and the next two fill the gaps, wherever those are.
-        kept.drain(..2);
+        // Two close, and the next two go to the workers that lost them.
+        open.drain(..2);
         while server.loads().iter().sum::<usize>() != 6 {
             std::thread::yield_now();
         }
-        kept.extend((0..2).map(|_| std::net::TcpStream::connect(address).unwrap()));
+        open.extend((0..2).map(|_| std::net::TcpStream::connect(address).unwrap()));
         wait_for_loads(&server, &[4, 4]);
-        drop(kept);
+        drop(open);
         assert!(server.finish(Duration::from_secs(10)));
     }
 }

@@ -1,4 +1,4 @@
-//! The first bytes of a connection: a PROXY header where one must be, then HTTP/1.1 or HTTP/2 by its preface (RFC 9113 §3.4).
+//! The first bytes of a connection: the PROXY header if one is required, then HTTP/1.1, or HTTP/2 by its preface (RFC 9113 §3.4).
 
 use std::future::poll_fn;
 use std::io;
@@ -10,29 +10,29 @@ use bytes::{Buf, Bytes, BytesMut};
 use ppp::{HeaderResult, PartialResult, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::watched::LEAVE;
+use super::state::LEAVE;
 use crate::clock::Deadline;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Room for the first read; most heads are shorter.
+/// Capacity for the first read; most heads are shorter.
 const FIRST_READ: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
-/// The longest line of version 1, its end included.
+/// The longest line of version 1, including its end.
 const MAX_V1_BYTES: usize = 107;
-/// A PROXY header's longest form: version 2's fixed part and a length of 16 bits would be 64 KiB, of which nobody needs more than this.
+/// The longest PROXY header that is accepted. Version 2 allows 64 KiB, but none in use is longer than this.
 const MAX_PROXY_BYTES: usize = 4096;
 
-/// What a connection turned out to be.
+/// The protocol of a connection, and what its PROXY header contains.
 #[derive(Debug)]
 pub(super) struct Sniffed {
-    /// Bytes that were read and belong to the HTTP connection.
+    /// Bytes of the HTTP connection that have already been read.
     pub(super) prefix: Bytes,
     pub(super) is_h2: bool,
-    /// The address that the PROXY header gave.
+    /// The client address in the PROXY header.
     pub(super) source: Option<IpAddr>,
 }
 
-/// Reads until it is clear what the connection is. An error also where the time is up or the peer has left.
+/// Reads until the protocol is clear. Also fails if the deadline passes or the peer closes.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     deadline: &Deadline,
@@ -67,34 +67,34 @@ async fn read_more<S: AsyncRead + Unpin>(
     is_leaving: &impl Fn() -> bool,
 ) -> io::Result<()> {
     let silent = buffer.is_empty();
-    let mut left_at = None;
+    let mut left = false;
     let mut reading = pin!(stream.read_buf(buffer));
     let read = poll_fn(|cx| {
         if let Poll::Ready(read) = reading.as_mut().poll(cx) {
             return Poll::Ready(read);
         }
         deadline.watch(cx);
-        if silent && left_at.is_none() && is_leaving() {
-            // Who has said nothing so far is not waited for, but for what is on its way.
-            left_at = Some(());
+        if silent && !left && is_leaving() {
+            // The drain has begun. A silent client gets only LEAVE, for bytes in flight.
+            left = true;
             deadline.arm(LEAVE);
         }
-        match (deadline.is_due(), left_at) {
+        match (deadline.is_due(), left) {
             (false, _) => Poll::Pending,
-            (true, None) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            (true, Some(())) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            (true, false) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            (true, true) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
         }
     })
     .await?;
     if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// The header's length and source address, once it is complete. A `LOCAL` or `UNKNOWN` header gives none: a health check.
+/// The length and source address of a complete header, else `None`. A `LOCAL` or `UNKNOWN` header, as of a health check, has no address.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);
     if is_v1 && bytes.len() < MAX_V1_BYTES && memchr::memchr(b'\n', bytes).is_none() {
-        // A line that is cut before its last port looks like a wrong one.
+        // The parser takes a line that is cut before its last port for an invalid one.
         return Ok(None);
     }
     let parsed = HeaderResult::parse(bytes);
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proxy_headers_of_both_versions_give_the_source() {
+    fn proxy_header_when_complete_then_gives_the_source() {
         let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\nGET /";
         assert_eq!(proxy_header(line).unwrap(), Some((line.len() - 5, Some("192.0.2.7".parse().unwrap()))));
         assert_eq!(proxy_header(b"PROXY UNKNOWN\r\n").unwrap(), Some((15, None)));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_header_is_an_error() {
+    fn proxy_header_when_malformed_then_an_error() {
         let endless = [&b"PROXY UNKNOWN "[..], &[b'a'; 100]].concat();
         for bytes in
             [&b"GET / HTTP/1.1\r\n"[..], &endless, b"PROXY TCP4 x y 1 2\r\n", b"PROXY TCP9 1.2.3.4 1.2.3.4 1 2\r\n"]

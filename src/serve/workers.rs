@@ -1,12 +1,12 @@
-//! **The** thread model: one current-thread runtime a core, each with its own layers and its own connections to the origin.
+//! The thread model: one current-thread runtime for each core, each with its own layers and its own connections to the origin.
 //!
-//! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker accepts, and
-//! hands each connection to the worker that has the fewest; there it stays.
+//! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker accepts, and hands
+//! each connection to the worker with the fewest connections. It stays there until it closes.
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,116 +14,27 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 
-use super::conn::{self, Limits};
+use super::conn;
 use super::drain::Drain;
 use super::listen::{Accepted, Detached, Incoming, Listener};
+use super::permit::ConnectionPermit;
+use super::worker::Worker;
 use crate::clock;
-use crate::edge::request::EdgeRequest;
 use crate::metrics::Metrics;
-use crate::origin;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
-/// How long the acceptor rests when the system has no file descriptor to give.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// Sweeps between two prunings of the pool.
+/// How long the acceptor pauses when no file descriptor is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Sweeps of the clock between two prunes of the pool.
 const SWEEPS_PER_PRUNE: u32 = 10;
 
-/// One worker's view of the configuration: the layers that are in force, and those before a swap until the next request.
-pub(super) struct Worker<E> {
-    slot: &'static Slot,
-    drain: Arc<Drain>,
-    current: Mutex<Current<E>>,
-}
-
-struct Current<E> {
-    runtime: Arc<Runtime>,
-    stack: E,
-    origin: Arc<origin::Client>,
-    limits: Arc<Limits>,
-    /// Makes all of the above for a configuration.
-    make: fn(&Runtime) -> (E, Arc<origin::Client>),
-}
-
-impl<E> Current<E> {
-    fn new(runtime: Arc<Runtime>, make: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
-        let (stack, origin) = make(&runtime);
-        let limits = Arc::new(Limits::new(&runtime.settings().server, &runtime.settings().origin));
-        Self { runtime, stack, origin, limits, make }
-    }
-}
-
-impl<E: EdgeService> Worker<E> {
-    /// The layers' call, under the configuration that is in force now: the one load of the slot in a request's life.
-    pub(super) fn call(&self, request: Box<EdgeRequest>) -> E::Future {
-        self.current().stack.call(request)
-    }
-
-    pub(super) fn limits(&self) -> Arc<Limits> {
-        Arc::clone(&self.current().limits)
-    }
-
-    /// What is in force, made anew after a swap.
-    fn current(&self) -> MutexGuard<'_, Current<E>> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.slot.holds(&current.runtime) {
-            *current = Current::new(self.slot.load(), current.make);
-        }
-        current
-    }
-}
-
-impl<E> Worker<E> {
-    pub(super) fn runtime(&self) -> Arc<Runtime> {
-        self.slot.load()
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.drain.is_closing()
-    }
-
-    fn prune(&self) {
-        let origin = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner).origin);
-        origin.prune();
-    }
-}
-
-/// A connection for a worker, with its place among `max_connections`.
+/// A connection that is handed to a worker.
 struct Job {
     stream: Detached,
-    place: Place,
+    permit: ConnectionPermit,
 }
 
-/// Counts a connection wherever it is counted, for as long as it lives.
-pub(super) struct Place {
-    load: Arc<AtomicUsize>,
-    drain: Arc<Drain>,
-    metrics: &'static Metrics,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn new(
-        load: &Arc<AtomicUsize>,
-        drain: &Arc<Drain>,
-        metrics: &'static Metrics,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        load.fetch_add(1, Ordering::Relaxed);
-        drain.opened();
-        metrics.connections.increment(1.0);
-        Self { load: Arc::clone(load), drain: Arc::clone(drain), metrics, _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.connections.decrement(1.0);
-        self.drain.closed();
-    }
-}
-
-/// A worker as the acceptor sees it.
+/// What the acceptor knows of a worker.
 struct Handle {
     jobs: mpsc::UnboundedSender<Job>,
     load: Arc<AtomicUsize>,
@@ -136,15 +47,15 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Connections of each.
+    /// The number of connections of each worker.
     pub(super) fn loads(&self) -> Vec<usize> {
         self.handles.iter().map(|handle| handle.load.load(Ordering::Relaxed)).collect()
     }
 
-    /// Waits for their end.
+    /// Waits until all have ended.
     pub(super) fn join(self) {
         for thread in self.threads {
-            // A worker that panicked has said so on its own; the others are stopped all the same.
+            // A panic has already been printed by its own thread.
             let _ = thread.join();
         }
     }
@@ -156,7 +67,7 @@ impl std::fmt::Debug for Workers {
     }
 }
 
-/// Starts the workers; the first of them accepts.
+/// Starts the workers. The first one also accepts.
 pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<Listener>) -> io::Result<Workers> {
     let count = slot.load().workers();
     let mut listeners = Some(listeners);
@@ -183,7 +94,7 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<List
     Ok(Workers { threads, handles })
 }
 
-/// Wakes a task that gave way.
+/// Wakes a task that yielded.
 struct NextTurn(Waker);
 
 impl Wake for NextTurn {
@@ -202,13 +113,12 @@ fn run(
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     clock::on_give_way(|cx| {
-        // The runtime wakes it after its next look at the sockets.
+        // The runtime wakes the task after it has polled the sockets.
         let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
         let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
     });
     tokio.block_on(async {
-        let current = Mutex::new(Current::new(slot.load(), Runtime::stack));
-        let worker = Arc::new(Worker { slot, drain: Arc::clone(drain), current });
+        let worker = Arc::new(Worker::new(slot, Arc::clone(drain), Runtime::stack));
         tokio::spawn(sweep(Arc::clone(&worker)));
         if let Some(listeners) = listeners {
             accept_all(&worker, handles, listeners)?;
@@ -218,7 +128,7 @@ fn run(
     })
 }
 
-/// Takes connections until the process ends; leaving drops whatever is still running here.
+/// Serves handed-over connections until the drain ends. What still runs on this thread is then dropped.
 async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::UnboundedReceiver<Job>) {
     let drain = Arc::clone(&worker.drain);
     let stopped = drain.stopped();
@@ -230,8 +140,8 @@ async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::Unbounded
         tokio::select! {
             job = inbox.recv() => match job {
                 Some(job) => match job.stream.attach() {
-                    Ok(accepted) => spawn(accepted, job.place, Arc::clone(&worker)),
-                    Err(error) => tracing::warn!(%error, "a connection was lost between two workers"),
+                    Ok(accepted) => spawn(accepted, job.permit, Arc::clone(&worker)),
+                    Err(error) => tracing::warn!(%error, "a connection was lost on its way to another worker"),
                 },
                 None => return,
             },
@@ -244,12 +154,12 @@ async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::Unbounded
     }
 }
 
-fn spawn<E: EdgeService>(accepted: Accepted, place: Place, worker: Arc<Worker<E>>) {
+fn spawn<E: EdgeService>(accepted: Accepted, permit: ConnectionPermit, worker: Arc<Worker<E>>) {
     let address = accepted.address();
-    let place = Arc::new(place);
+    let permit = Arc::new(permit);
     match accepted {
-        Accepted::Tcp(stream, _) => drop(tokio::spawn(conn::serve(stream, address, worker, place))),
-        Accepted::Unix(stream) => drop(tokio::spawn(conn::serve(stream, address, worker, place))),
+        Accepted::Tcp(stream, _) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
+        Accepted::Unix(stream) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
     }
 }
 
@@ -258,17 +168,17 @@ fn accept_all<E: EdgeService>(
     handles: &Arc<[Handle]>,
     listeners: Vec<Listener>,
 ) -> io::Result<()> {
-    let runtime = worker.runtime();
-    let places = Arc::new(Semaphore::new(runtime.settings().server.max_connections.min(Semaphore::MAX_PERMITS)));
+    let runtime = worker.slot.load();
+    let permits = Arc::new(Semaphore::new(runtime.settings().server.max_connections.min(Semaphore::MAX_PERMITS)));
     for listener in listeners {
         let incoming = listener.attach()?;
         let acceptor = Acceptor {
             worker: Arc::clone(worker),
             handles: Arc::clone(handles),
-            places: Arc::clone(&places),
+            permits: Arc::clone(&permits),
             metrics: runtime.metrics(),
         };
-        // It counts like a connection: the drain is not over before the listener is closed.
+        // Counted like a connection, so that the drain waits until the listener is closed.
         let drain = Arc::clone(&worker.drain);
         drain.opened();
         tokio::spawn(async move {
@@ -286,7 +196,7 @@ fn accept_all<E: EdgeService>(
 struct Acceptor<E> {
     worker: Arc<Worker<E>>,
     handles: Arc<[Handle]>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     metrics: &'static Metrics,
 }
 
@@ -295,10 +205,10 @@ impl<E: EdgeService> Acceptor<E> {
         loop {
             match incoming.accept().await {
                 Ok(accepted) => {
-                    // Above max_connections this one waits here, unread, and those behind it in the kernel's queue. A place taken
-                    // before the connection is there would be one that no other listener can give away.
-                    let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { return };
-                    self.place(accepted, permit);
+                    // Above max_connections this connection waits here, unread, and the next ones in the kernel's queue. Acquiring
+                    // before accepting would withhold a permit from the other listeners.
+                    let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+                    self.hand_over(accepted, permit);
                 }
                 Err(error) => {
                     let transient = matches!(
@@ -307,39 +217,39 @@ impl<E: EdgeService> Acceptor<E> {
                     );
                     if !transient {
                         tracing::warn!(%error, "cannot accept a connection; raise the limit of open files (ulimit -n)");
-                        tokio::time::sleep(ACCEPT_REST).await;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
         }
     }
 
-    /// Closes the listener; the kernel refuses further connections. Those that it has accepted already are served: their visitors may
-    /// have sent a request.
+    /// Closes the listener, so that the kernel refuses further connections. Those that the kernel has already accepted are served, because
+    /// their clients may have sent a request.
     fn finish(&self, incoming: Incoming) {
         for detached in incoming.close() {
-            match (detached.attach(), Arc::clone(&self.places).try_acquire_owned()) {
-                (Ok(accepted), Ok(permit)) => self.place(accepted, permit),
+            match (detached.attach(), Arc::clone(&self.permits).try_acquire_owned()) {
+                (Ok(accepted), Ok(permit)) => self.hand_over(accepted, permit),
                 (Err(error), _) => tracing::warn!(%error, "a connection was lost while the listener closed"),
-                // Above max_connections there is nobody to serve it.
+                // Above max_connections the rest cannot be served.
                 (_, Err(_)) => return,
             }
         }
     }
 
-    /// To the worker with the fewest connections; the first of equals, which is this one, costs no hand-over.
-    fn place(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
+    /// Gives the connection to the worker with the fewest. A tie goes to the first worker: this one, which needs no hand-over.
+    fn hand_over(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };
-        let place = Place::new(&handle.load, &self.worker.drain, self.metrics, permit);
+        let permit = ConnectionPermit::new(&handle.load, &self.worker.drain, self.metrics, permit);
         if index == 0 {
-            spawn(accepted, place, Arc::clone(&self.worker));
+            spawn(accepted, permit, Arc::clone(&self.worker));
             return;
         }
         match accepted.detach() {
-            // A worker that ended has taken its inbox along; so does the process then.
-            Ok(stream) => drop(handle.jobs.send(Job { stream, place })),
-            Err(error) => tracing::warn!(%error, "a connection was lost between two workers"),
+            // Sending fails only if the worker has ended, and then the process is ending too.
+            Ok(stream) => drop(handle.jobs.send(Job { stream, permit })),
+            Err(error) => tracing::warn!(%error, "a connection was lost on its way to another worker"),
         }
     }
 }

@@ -1,0 +1,198 @@
+//! hyper's requests, passed to the layers, and the layers' responses, passed to hyper.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, Version, response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
+use pin_project_lite::pin_project;
+
+use super::permit::ConnectionPermit;
+use super::state::{InFlight, State};
+use super::worker::Worker;
+use crate::edge::pipeline::AnswerBody;
+use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
+use crate::fault::Fault;
+use crate::metrics::Reason;
+use crate::origin::Hold;
+use crate::runtime::EdgeService;
+use crate::wire::forwarded::{Peer, Trail};
+use crate::wire::hops;
+use crate::wire::names::UPGRADE;
+use crate::wire::received::Received;
+use crate::wire::values;
+
+/// hyper's service for one connection.
+pub(super) struct Requests<E> {
+    pub(super) worker: Arc<Worker<E>>,
+    pub(super) peer: Arc<Peer>,
+    pub(super) state: Arc<State>,
+    pub(super) permit: Arc<ConnectionPermit>,
+}
+
+impl<E> Clone for Requests<E> {
+    fn clone(&self) -> Self {
+        Self {
+            worker: Arc::clone(&self.worker),
+            peer: Arc::clone(&self.peer),
+            state: Arc::clone(&self.state),
+            permit: Arc::clone(&self.permit),
+        }
+    }
+}
+
+impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> {
+    type Response = Response<ResponseBody>;
+    type Error = Fault;
+    type Future = ResponseFuture<E::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.state.begin_request();
+        let (mut head, body) = request.into_parts();
+        if head.version == Version::HTTP_2 {
+            values::trim(&mut head.headers);
+        }
+        if head.headers.contains_key(UPGRADE) {
+            let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.permit);
+            head.extensions.insert(Hold::new(permit));
+        }
+        let trail = Trail { client: self.peer.address(), proven: false, kept: 0, peer_trusted: false };
+        let mut ctx = Ctx::new(trail);
+        ctx.takes_trailers = hops::wants_trailers(&head.headers);
+        let client =
+            ClientSupport { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };
+        if !self.state.is_unambiguous() {
+            ctx.refusal = Some(Reason::Malformed);
+        }
+        let body = Received::new(body, head.version);
+        let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
+        ResponseFuture { inner: self.worker.call(request), client, in_flight: Some(in_flight) }
+    }
+}
+
+/// What the client supports, as far as it decides how the response is framed.
+#[derive(Debug, Clone, Copy)]
+struct ClientSupport {
+    version: Version,
+    /// HTTP/1.1 with `TE: trailers`.
+    trailers: bool,
+}
+
+impl ClientSupport {
+    /// Adjusts a response head to how hyper will frame the response.
+    fn adjust<B: Body>(self, head: &mut response::Parts, body: &B, state: &State) {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            state.upgraded();
+        }
+        if self.version == Version::HTTP_2 {
+            return;
+        }
+        if head.status.canonical_reason().is_none() && head.extensions.get::<ReasonPhrase>().is_none() {
+            // RFC 9112 §4 allows an empty reason. hyper would write `<none>`.
+            head.extensions.insert(ReasonPhrase::from_static(b""));
+        }
+        if self.version == Version::HTTP_10 && !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // hyper adds `Connection: keep-alive` to a response with version HTTP/1.1.
+            head.version = Version::HTTP_10;
+            state.ends_with_connection();
+        }
+    }
+}
+
+pin_project! {
+    pub(super) struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        client: ClientSupport,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<F> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<EdgeResponse<AnswerBody>, Infallible>>,
+{
+    type Output = Result<Response<ResponseBody>, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(EdgeResponse { mut head, body, .. }) = ready!(this.inner.poll(cx));
+        let in_flight = this.in_flight.take().expect("a future is not polled after it was ready");
+        this.client.adjust(&mut head, &body, in_flight.state());
+        let trailers = this.client.trailers;
+        Poll::Ready(Ok(Response::from_parts(head, ResponseBody { inner: body, in_flight, trailers, end: None })))
+    }
+}
+
+pin_project! {
+    /// A response body. Its request is in flight until the body is dropped.
+    pub(super) struct ResponseBody {
+        #[pin]
+        inner: AnswerBody,
+        in_flight: InFlight,
+        trailers: bool,
+        // Boxed, because it is rare.
+        end: Option<Box<End>>,
+    }
+}
+
+/// The end of a body that has to wait until everything before it is written.
+enum End {
+    Trailers(Option<HeaderMap>),
+    Fault(Option<Fault>),
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let this = self.project();
+        if let Some(end) = this.end {
+            return match &mut **end {
+                End::Trailers(trailers) => this.in_flight.state().trailers.poll(trailers).map(|()| None),
+                End::Fault(fault) => Poll::Ready(fault.take().map(Err)),
+            };
+        }
+        let mut inner = this.inner;
+        let polled = ready!(inner.as_mut().poll_frame(cx));
+        let state = this.in_flight.state();
+        let is_last = match &polled {
+            Some(Ok(frame)) => state.is_open_ended() && (frame.is_trailers() || inner.is_end_stream()),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if is_last {
+            state.body_ended();
+        }
+        match polled {
+            Some(Ok(frame)) if *this.trailers && frame.is_trailers() => {
+                let mut trailers = frame.into_trailers().ok();
+                let polled = state.trailers.poll(&mut trailers).map(|()| None);
+                *this.end = Some(Box::new(End::Trailers(trailers)));
+                polled
+            }
+            Some(Err(fault)) => {
+                // When a body fails, hyper drops what it has not written, even the head. One more poll lets it write that first.
+                *this.end = Some(Box::new(End::Fault(Some(fault))));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

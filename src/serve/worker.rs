@@ -1,0 +1,79 @@
+//! One worker's view of the configuration: the layers, and what belongs to them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::drain::Drain;
+use super::limits::Limits;
+use crate::edge::request::EdgeRequest;
+use crate::ids::ProviderId;
+use crate::metrics::Reason;
+use crate::origin;
+use crate::runtime::{EdgeService, Runtime, Slot};
+
+/// A worker's layers for the configuration in force. After a swap they are rebuilt at the next request.
+pub(super) struct Worker<E> {
+    pub(super) slot: &'static Slot,
+    pub(super) drain: Arc<Drain>,
+    current: Mutex<Current<E>>,
+}
+
+struct Current<E> {
+    runtime: Arc<Runtime>,
+    stack: E,
+    origin: Arc<origin::Client>,
+    limits: Arc<Limits>,
+    build: fn(&Runtime) -> (E, Arc<origin::Client>),
+}
+
+impl<E> Current<E> {
+    fn new(runtime: Arc<Runtime>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
+        let (stack, origin) = build(&runtime);
+        let limits = Arc::new(Limits::new(&runtime.settings().server, &runtime.settings().origin));
+        Self { runtime, stack, origin, limits, build }
+    }
+}
+
+impl<E: EdgeService> Worker<E> {
+    /// Calls the layers of the configuration in force. A request loads the slot here and nowhere else.
+    pub(super) fn call(&self, request: Box<EdgeRequest>) -> E::Future {
+        self.current().stack.call(request)
+    }
+
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.current().limits)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current<E>> {
+        let mut current = self.lock();
+        if !self.slot.holds(&current.runtime) {
+            *current = Current::new(self.slot.load(), current.build);
+        }
+        current
+    }
+}
+
+impl<E> Worker<E> {
+    /// `build` makes the layers and the origin's client for a configuration.
+    pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
+        Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build)) }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.drain.is_closing()
+    }
+
+    /// Closes old idle connections to the origin.
+    pub(super) fn prune(&self) {
+        let origin = Arc::clone(&self.lock().origin);
+        origin.prune();
+    }
+
+    /// Counts a request that was refused before its head was complete, so that its provider is unknown.
+    pub(super) fn refused(&self, reason: Reason) {
+        self.slot.load().ledger().refused(ProviderId::NONE, reason);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current<E>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
