@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::origin::ClosedPort;
 use support::raw::{exchange, fetch, request};
 use support::shim::Config;
-use support::{After, Metrics, Origin, PATIENCE, Raw, Shim, origin, wait_until};
+use support::{After, Origin, PATIENCE, Raw, Shim, metrics, origin, wait_until};
 
 /// The order of spec §3.
 const KEYS: [&str; 24] = [
@@ -114,25 +114,16 @@ fn config(origin: impl fmt::Display, format: &str) -> Config {
         .with(&format!("[access_log]\nformat = \"{format}\""))
 }
 
-fn whole(value: f64) -> u64 {
-    // A sum of nothing is -0.
-    format!("{}", value + 0.0).parse().unwrap_or_else(|_| panic!("{value} is no whole number"))
-}
-
-fn total(metrics: &Metrics, name: &str) -> u64 {
-    whole(metrics.sum(name, &[]))
-}
-
 /// Waits until so many pulls and beacons are counted, stops the shim and gives the lines of its log.
 fn lines(mut shim: Shim, pulls: u64, beacons: u64) -> Vec<String> {
     let metrics = shim.wait_metrics(|metrics| {
-        total(metrics, "edgeshim_pulls_total") >= pulls
-            && total(metrics, "edgeshim_beacons_total") >= beacons
-            && total(metrics, "edgeshim_in_flight") == 0
+        metrics.count("edgeshim_pulls_total", &[]) >= pulls
+            && metrics.count("edgeshim_beacons_total", &[]) >= beacons
+            && metrics.count("edgeshim_in_flight", &[]) == 0
     });
-    assert_eq!(total(&metrics, "edgeshim_pulls_total"), pulls, "{}", metrics.text);
-    assert_eq!(total(&metrics, "edgeshim_beacons_total"), beacons, "{}", metrics.text);
-    assert_eq!(total(&metrics, "edgeshim_access_log_dropped_total"), 0);
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), pulls, "{}", metrics.text);
+    assert_eq!(metrics.count("edgeshim_beacons_total", &[]), beacons, "{}", metrics.text);
+    assert_eq!(metrics.count("edgeshim_access_log_dropped_total", &[]), 0);
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE * 4).success(), "{}", shim.stderr());
     let text = std::fs::read_to_string(shim.dir.join("access.log")).expect("UTF-8 in the log");
@@ -150,7 +141,7 @@ fn json_when_pulled_then_keys_stand_in_order_with_true_values() {
         // The subject is time too, so some has to pass.
         std::thread::sleep(Duration::from_millis(30));
         let fields = [("Content-Type", "image/png"), ("Set-Cookie", "a=b"), ("Cache-Control", "max-age=60")];
-        origin::answer(request, conn, 203, &fields, b"0123456789")
+        origin::respond(request, conn, 203, &fields, b"0123456789")
     });
     let shim = Shim::start(config(origin.addr, "json"));
     let started = unix_seconds();
@@ -216,14 +207,14 @@ fn json_when_of_every_kind_then_the_values_are_true() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent" => origin::silent()(request, conn),
         "/hang-up" => After::Close,
-        "/own" => origin::answer(request, conn, 503, &[], b"a bare 503"),
+        "/own" => origin::respond(request, conn, 503, &[], b"a bare 503"),
         "/cut" => origin::cut(10, 4)(request, conn),
         "/coded.css" => {
             let fields = [("Content-Type", "text/css"), ("Content-Encoding", "gzip")];
-            origin::answer(request, conn, 200, &fields, b"so to speak")
+            origin::respond(request, conn, 200, &fields, b"so to speak")
         }
-        "/a.css" => origin::answer(request, conn, 200, &[("Content-Type", "text/css")], &[b'a'; 5000]),
-        _ => origin::answer(request, conn, 304, &[], b""),
+        "/a.css" => origin::respond(request, conn, 200, &[("Content-Type", "text/css")], &[b'a'; 5000]),
+        _ => origin::respond(request, conn, 304, &[], b""),
     });
     let rules =
         "[identity]\nunknown = \"reject\"\n[origin]\nretries = 0\n[server]\nhosts = [\"shim.test\"]\nmax_hops = 1";
@@ -318,7 +309,7 @@ fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
     const EACH: u32 = 150;
     let origin = Origin::start(|request, conn| {
         let status = request.target[1..4].parse().unwrap_or(200);
-        origin::answer(request, conn, status, &[], &vec![b'x'; request.target.len() * 100])
+        origin::respond(request, conn, status, &[], &vec![b'x'; request.target.len() * 100])
     });
     let shim = Shim::start(config(origin.addr, "json"));
     let mut bytes = 0;
@@ -354,7 +345,7 @@ fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
     // A head that cannot be read has no line; its connection goes.
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
     let (pulls, beacons) = (u64::from(EACH) * 4 * 4 / 5, u64::from(EACH) * 4 / 5);
-    let metrics = shim.wait_metrics(|metrics| total(metrics, "edgeshim_pulls_total") == pulls);
+    let metrics = shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == pulls);
     let lines = lines(shim, pulls, beacons);
     assert_eq!(lines.len() as u64, pulls + beacons);
     let parsed: Vec<Line> = lines.iter().map(|line| Line::parse(line)).collect();
@@ -366,12 +357,12 @@ fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
                 && label("class") == Some(of(line, "class"))
                 && label("code") == Some(line.number("status").to_string())
         });
-        assert_eq!(same.count() as u64, whole(series.value), "{series:?}");
+        assert_eq!(same.count() as u64, metrics::whole(series.value), "{series:?}");
     }
     let pulled: u64 = parsed.iter().filter(|line| !of(line, "class").is_empty()).map(|line| line.number("bytes")).sum();
-    assert_eq!((pulled, total(&metrics, "edgeshim_pull_bytes_total")), (bytes, bytes), "the client's own sum");
+    assert_eq!((pulled, metrics.count("edgeshim_pull_bytes_total", &[])), (bytes, bytes), "the client's own sum");
     let from_origin: u64 = parsed.iter().map(|line| line.number("origin_bytes")).sum();
-    assert_eq!(from_origin, total(&metrics, "edgeshim_origin_bytes_total"));
+    assert_eq!(from_origin, metrics.count("edgeshim_origin_bytes_total", &[]));
     let ids: std::collections::BTreeSet<_> = parsed.iter().map(|line| line.text("id")).collect();
     assert_eq!(ids.len(), lines.len(), "an id for each");
     let mut told: Vec<_> =
@@ -563,7 +554,7 @@ fn log_when_on_stdout_then_lines_stand_there_alone() {
     for _ in 0..5 {
         fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
     }
-    shim.wait_metrics(|metrics| total(metrics, "edgeshim_pulls_total") == 5);
+    shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == 5);
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE * 4).success());
     assert!(wait_until(PATIENCE, || shim.stdout().lines().count() == 5), "{}", shim.stdout());
@@ -577,7 +568,7 @@ fn log_when_off_then_nothing_is_written() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(Shim::config(origin.addr));
     fetch(shim.addr, "/", &[]);
-    shim.wait_metrics(|metrics| total(metrics, "edgeshim_pulls_total") == 1);
+    shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == 1);
     assert_eq!(shim.stdout(), "");
     let files = std::fs::read_dir(&*shim.dir).expect("the folder").count();
     assert_eq!(files, 1, "the config alone");

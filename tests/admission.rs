@@ -48,7 +48,7 @@ impl Desk {
                 return After::Close;
             }
             let target = request.target.clone();
-            origin::answer(request, conn, 200, &[("Content-Type", "text/plain")], target.as_bytes())
+            origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], target.as_bytes())
         })
     }
 
@@ -107,7 +107,7 @@ fn ask(shim: &Shim, target: &str) -> Raw {
     visitor
 }
 
-fn answer(visitor: &mut Raw) -> Response {
+fn read_response(visitor: &mut Raw) -> Response {
     visitor.response().unwrap_or_else(|why| panic!("no answer: {why:?}"))
 }
 
@@ -183,7 +183,7 @@ impl H2 {
         })
     }
 
-    fn answer(&self, sent: JoinHandle<H2Answer>) -> H2Answer {
+    fn response(&self, sent: JoinHandle<H2Answer>) -> H2Answer {
         let waiting = async { tokio::time::timeout(LONG, sent).await };
         self.tokio.block_on(waiting).expect("an answer in time").expect("an answer")
     }
@@ -191,7 +191,7 @@ impl H2 {
     /// Returns when all that was sent before has come to the line: a beacon is answered from memory, and it came after.
     fn settle(&mut self) {
         let beacon = self.send(BEACON);
-        assert_eq!(self.answer(beacon).0, 200);
+        assert_eq!(self.response(beacon).0, 200);
     }
 }
 
@@ -247,7 +247,7 @@ fn burst(workers: usize) {
     }
     desk.grant(INSIDE);
     for (number, visitor, sent) in sent {
-        let (status, _, body) = visitors[visitor].answer(sent);
+        let (status, _, body) = visitors[visitor].response(sent);
         assert_eq!((status, body), (200, format!("/{number}").into_bytes()));
     }
     let mut arrived: Vec<usize> = desk.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
@@ -267,7 +267,7 @@ fn crowd(addr: SocketAddr, times: usize) -> Vec<Duration> {
     for _ in 0..times {
         let begin = Instant::now();
         visitor.send("GET /late HTTP/1.1\r\nHost: shim.test\r\n\r\n");
-        let response = answer(&mut visitor);
+        let response = read_response(&mut visitor);
         took.push(begin.elapsed());
         assert_shed(&response);
     }
@@ -296,12 +296,12 @@ fn request_when_nobody_may_wait_then_shed_on_both_protocols() {
     assert_shed(&fetch(shim.addr, "/second", &[]));
     let mut h2 = H2::connect(shim.addr);
     let sent = h2.send("/third");
-    let (status, fields, body) = h2.answer(sent);
+    let (status, fields, body) = h2.response(sent);
     judge_shed(status, |name| fields.get(name).and_then(|value| value.to_str().ok()), &body);
     let json = fetch(shim.addr, "/fourth", &[("Accept", "application/json")]);
     assert_eq!((json.status, json.field("content-type")), (503, Some("application/problem+json")));
     desk.grant(2);
-    assert_eq!(answer(&mut first).status, 200);
+    assert_eq!(read_response(&mut first).status, 200);
     assert_eq!(fetch(shim.addr, "/fifth", &[]).status, 200, "the place is free again");
     assert_eq!(desk.arrived(), ["/first", "/fifth"]);
     settled(&shim, &[("200", 2), ("503", 3)]);
@@ -330,7 +330,7 @@ fn visitor_when_it_leaves_the_line_then_counts_as_499_and_the_next_moves_up() {
     });
     assert!(left, "a reset stream stays in line");
     desk.grant(2);
-    assert_eq!((answer(&mut first).status, answer(&mut last).status), (200, 200));
+    assert_eq!((read_response(&mut first).status, read_response(&mut last).status), (200, 200));
     assert_eq!(desk.arrived(), ["/first", "/last"]);
     settled(&shim, &[("200", 2), ("499", 2)]);
 }
@@ -347,7 +347,7 @@ fn visitor_when_it_leaves_the_origin_then_its_place_goes_to_the_next() {
     drop(first);
     desk.wait(2);
     desk.grant(2);
-    assert_eq!(answer(&mut next).body, b"/next");
+    assert_eq!(read_response(&mut next).body, b"/next");
     settled(&shim, &[("200", 1), ("499", 1)]);
 }
 
@@ -366,11 +366,11 @@ fn line_when_it_does_not_move_in_time_then_sheds_who_stands_in_it() {
     desk.wait(1);
     let [mut second, mut third] = [ask(&shim, "/second"), ask(&shim, "/third")];
     wait_waiting(&shim, 2);
-    assert_shed(&answer(&mut second));
-    assert_shed(&answer(&mut third));
+    assert_shed(&read_response(&mut second));
+    assert_shed(&read_response(&mut third));
     assert_eq!(desk.arrived(), ["/first"]);
     desk.grant(1);
-    let first = answer(&mut first);
+    let first = read_response(&mut first);
     assert_eq!((first.status, first.body.as_slice()), (200, &b"ab"[..]));
     settled(&shim, &[("200", 1), ("503", 2)]);
 }
@@ -391,10 +391,10 @@ fn upload_when_it_waits_then_its_body_is_not_read() {
     let mut upload = upload.patient(LONG);
     assert_eq!(upload.end(), End::More, "never asked for its body");
     upload.send("hello");
-    let response = answer(&mut upload);
+    let response = read_response(&mut upload);
     assert_eq!((response.interim.len(), response.status), (1, 200));
     assert_eq!(origin.last().body, b"hello");
-    assert_eq!(answer(&mut first).status, 200);
+    assert_eq!(read_response(&mut first).status, 200);
     settled(&shim, &[("200", 2)]);
 }
 
@@ -411,7 +411,7 @@ fn drain_when_requests_wait_in_line_then_they_are_served_first() {
     let closed = wait_until(PATIENCE, || std::net::TcpStream::connect(shim.addr).is_err());
     assert!(closed, "it still listens");
     desk.grant(2);
-    assert_eq!((answer(&mut first).status, answer(&mut second).status), (200, 200));
+    assert_eq!((read_response(&mut first).status, read_response(&mut second).status), (200, 200));
     assert!(shim.wait_exit(LONG).success());
 }
 
@@ -421,7 +421,7 @@ fn drain_when_requests_wait_in_line_then_they_are_served_first() {
 fn place_when_the_answer_is_under_way_then_held_until_its_body_has_ended() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(b"0123456789")(request, conn),
-        _ => origin::answer(request, conn, 200, &[], b"whole"),
+        _ => origin::respond(request, conn, 200, &[], b"whole"),
     });
     let shim = start(&origin, 1, 1);
     let mut endless = ask(&shim, "/endless");
@@ -432,7 +432,7 @@ fn place_when_the_answer_is_under_way_then_held_until_its_body_has_ended() {
     assert!(!endless.more().expect("more of the body").is_empty());
     assert_eq!(origin.count(), 1);
     drop(endless);
-    assert_eq!(answer(&mut next).body, b"whole");
+    assert_eq!(read_response(&mut next).body, b"whole");
     // One after the other on one connection: each end frees the place in time for the next.
     let mut visitor = Raw::connect(shim.addr);
     for method in ["GET", "HEAD", "GET", "HEAD", "GET"] {
@@ -452,7 +452,7 @@ fn place_when_a_page_replaces_the_answer_then_free_with_it() {
         let mut visitor = Raw::connect(shim.addr);
         for _ in 0..3 {
             visitor.send("GET / HTTP/1.1\r\nHost: shim.test\r\n\r\n");
-            assert_eq!(answer(&mut visitor).status, status);
+            assert_eq!(read_response(&mut visitor).status, status);
         }
     }
 }
@@ -461,7 +461,7 @@ fn place_when_a_page_replaces_the_answer_then_free_with_it() {
 fn place_when_a_connection_is_upgraded_then_free_with_the_101() {
     let origin = Origin::start(|request, conn| {
         if request.field("upgrade").is_none() {
-            return origin::answer(request, conn, 200, &[], b"");
+            return origin::respond(request, conn, 200, &[], b"");
         }
         let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
         let mut buffer = [0; 16];
@@ -471,7 +471,7 @@ fn place_when_a_connection_is_upgraded_then_free_with_the_101() {
     let shim = start(&origin, 1, 0);
     let mut tunnel = Raw::connect(shim.addr);
     tunnel.send(request("GET", "/tunnel", &[("Connection", "upgrade"), ("Upgrade", "echo")], b""));
-    assert_eq!(answer(&mut tunnel).status, 101);
+    assert_eq!(read_response(&mut tunnel).status, 101);
     assert_eq!(fetch(shim.addr, "/beside", &[]).status, 200, "the tunnel holds no place");
     tunnel.send("hello");
     assert_eq!(tunnel.more().expect("bytes through the tunnel"), b"hello");
@@ -486,7 +486,7 @@ fn echo(conn: &mut Conn, buffer: &mut [u8]) -> bool {
 fn place_when_the_request_is_sent_again_then_still_one() {
     // Each connection serves once and is closed when it is taken again.
     let origin = Origin::start(|request, conn| {
-        let _ = origin::answer(request, conn, 200, &[], b"");
+        let _ = origin::respond(request, conn, 200, &[], b"");
         let mut head = [0; 1024];
         let _ = conn.read(&mut head);
         After::Reset
@@ -506,7 +506,7 @@ fn class_when_exempt_then_neither_counts_nor_waits() {
         if request.target == "/held" && !held.hold(request) {
             return After::Close;
         }
-        origin::answer(request, conn, 200, &[], b"")
+        origin::respond(request, conn, 200, &[], b"")
     });
     let health = "[[class]]\nname = \"health\"\npath = [\"/health*\"]\nadmission = false\n";
     let shim = Shim::start(Shim::config(origin.url()).with(&limits(1, 0)).with(health));
@@ -516,6 +516,6 @@ fn class_when_exempt_then_neither_counts_nor_waits() {
     assert_eq!(fetch(shim.addr, BEACON, &[]).status, 200, "a beacon never comes to the line");
     assert_eq!(fetch(shim.addr, "/page", &[]).status, 503);
     desk.grant(1);
-    assert_eq!(answer(&mut first).status, 200);
+    assert_eq!(read_response(&mut first).status, 200);
     settled(&shim, &[("200", 2), ("503", 1)]);
 }

@@ -194,7 +194,7 @@ fn golden_heads_when_each_preset_pulls_each_case_then_as_written() {
     let origin = Origin::start(move |request, conn| {
         let golden = &scripted[&request.target];
         let fields: Vec<_> = golden.said.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        origin::answer(request, conn, golden.status, &fields, &vec![b'x'; golden.body])
+        origin::respond(request, conn, golden.status, &fields, &vec![b'x'; golden.body])
     });
     let shim = Shim::start(config(&origin));
     let mut client = Raw::connect(shim.addr);
@@ -307,7 +307,7 @@ fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where
         fields.extend(edge_control.is_empty().then_some(("Edge-Control", "cache-maxage=1d")));
         fields.extend(request.field("x-cookie").map(|_| ("Set-Cookie", "a=b")));
         let status = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
-        origin::answer(request, conn, status, &fields, b"hello")
+        origin::respond(request, conn, status, &fields, b"hello")
     });
     let kept_errors = "[[class]]\nname = \"kept-errors\"\npath = [\"/kept-errors/*\"]\nwhoopsie = \"never\"\n";
     let shim = Shim::start(config(&origin).with(kept_errors));
@@ -382,7 +382,7 @@ fn heads_when_larger_than_a_cdn_takes_then_cut_and_counted() {
     let origin = Origin::start(move |request, conn| {
         let fields = if request.target == "/keep/many" { &many } else { &lists };
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        origin::answer(request, conn, 200, &fields, b"hello")
+        origin::respond(request, conn, 200, &fields, b"hello")
     });
     let shim = Shim::start(config(&origin));
     let size =
@@ -429,7 +429,7 @@ fn heads_when_they_hold_very_many_cookies_then_security_fields_stay_and_one_warn
         let cookies: Vec<String> = (0..95).map(|number| format!("c{number}={number}")).collect();
         let mut fields: Vec<(&str, &str)> = cookies.iter().map(|cookie| ("Set-Cookie", cookie.as_str())).collect();
         fields.push(("Content-Security-Policy", "default-src 'self'"));
-        origin::answer(request, conn, 200, &fields, b"hello")
+        origin::respond(request, conn, 200, &fields, b"hello")
     });
     let shim = Shim::start(config(&origin));
     for _ in 0..20 {

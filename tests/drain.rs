@@ -9,12 +9,12 @@ use std::collections::HashSet;
 use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::http1::{self, Reader};
 use support::raw::fetch;
-use support::{After, Config, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
+use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
 
 /// The limit of what waits for one of the shim's own timeouts or for a slow machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -23,32 +23,13 @@ fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
-/// Holds the origin's answers until the test opens it; it opens by itself after [`LONG`], so that no thread stays.
-#[derive(Default)]
-struct Gate {
-    open: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn wait(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_timeout_while(open, LONG, |open| !*open));
-    }
-
-    fn open(&self) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-}
-
 /// Answers `/quick` at once; `/late` after the gate; `/half` with one half before it and the other behind.
-fn gated(gate: &Arc<Gate>) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
-    let gate = Arc::clone(gate);
+fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    let gate = gate.clone();
     move |request, conn| match request.target.as_str() {
         "/late" => {
             gate.wait();
-            origin::answer(request, conn, 200, &[("Content-Type", "text/plain")], b"late but whole")
+            origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"late but whole")
         }
         "/half" => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nfirst ";
@@ -56,7 +37,7 @@ fn gated(gate: &Arc<Gate>) -> impl Fn(&Request, &mut Conn) -> After + Send + Syn
             gate.wait();
             if conn.write_all(b"second").is_ok() { After::Keep } else { After::Close }
         }
-        _ => origin::answer(request, conn, 200, &[("Content-Type", "text/plain")], b"quick"),
+        _ => origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"quick"),
     }
 }
 
@@ -95,7 +76,7 @@ fn readyz(shim: &Shim) -> u16 {
 #[test]
 fn drain_when_asked_by_either_signal_then_nothing_new_and_what_runs_ends_whole() {
     for signal in ["TERM", "INT"] {
-        let gate = Arc::new(Gate::default());
+        let gate = Gate::default();
         let origin = Origin::start(gated(&gate));
         let mut shim = Shim::start(config(&origin));
         let mut resting = [kept(&shim), kept(&shim), kept(&shim)];
@@ -285,7 +266,7 @@ impl Frames {
 
 #[test]
 fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
-    let gate = Arc::new(Gate::default());
+    let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = Frames::connect(shim.addr);
@@ -488,7 +469,7 @@ fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_l
 
 #[test]
 fn drain_when_requests_end_during_it_then_their_lines_are_in_the_log() {
-    let gate = Arc::new(Gate::default());
+    let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
     drop(kept(&shim));
@@ -506,7 +487,7 @@ fn drain_when_requests_end_during_it_then_their_lines_are_in_the_log() {
 
 #[test]
 fn hup_when_it_comes_then_nothing_ends() {
-    let gate = Arc::new(Gate::default());
+    let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = kept(&shim);

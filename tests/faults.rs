@@ -528,7 +528,7 @@ fn breaking() -> (Origin, Sender<()>) {
 
 fn part(request: &Request, conn: &mut Conn, gone: &Mutex<Receiver<()>>) -> After {
     let Some((framing, end)) = request.target.trim_start_matches('/').split_once('/') else {
-        return origin::answer(request, conn, 200, &[], b"whole");
+        return origin::respond(request, conn, 200, &[], b"whole");
     };
     let text = "It was a dark and stormy night. ".repeat(64);
     let (field, body) = match framing {

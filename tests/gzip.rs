@@ -53,14 +53,8 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
         }
         "chunked" => {
             message.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-            let mut framed = Vec::with_capacity(body.len() + 1024);
-            for chunk in body.chunks(number("x-chunk", 5000).max(1)) {
-                framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-                framed.extend_from_slice(chunk);
-                framed.extend_from_slice(b"\r\n");
-            }
-            framed.extend_from_slice(b"0\r\n\r\n");
-            framed
+            let chunks = body.chunks(number("x-chunk", 5000).max(1));
+            chunks.flat_map(origin::chunk).chain(*b"0\r\n\r\n").collect()
         }
         _ => {
             message.extend_from_slice(b"Connection: close\r\n\r\n");
@@ -501,7 +495,7 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
         let mut alive = conn.write_all(head.as_bytes()).is_ok();
         let wait = wait.lock().expect("one stream");
         while let (true, Ok(piece)) = (alive, wait.recv()) {
-            alive = conn.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).is_ok();
+            alive = conn.write_all(&origin::chunk(piece.as_bytes())).is_ok();
         }
         After::Close
     });
@@ -563,8 +557,7 @@ fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
         let head = format!("HTTP/1.1 200 OK\r\n{HTML}\r\nTransfer-Encoding: chunked\r\n\r\n");
         let mut alive = conn.write_all(head.as_bytes()).is_ok();
         for piece in &pieces {
-            let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
-            alive = alive && conn.write_all(&chunk).is_ok();
+            alive = alive && conn.write_all(&origin::chunk(piece)).is_ok();
             counter.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(pace);
         }
@@ -708,13 +701,13 @@ fn tag_of_a_304_when_hosts_or_codings_share_it_then_never_strong_for_gzip() {
         let takes_br = request.field("accept-encoding").is_some_and(|codings| codings.contains("br"));
         let mut fields = vec![("ETag", "\"x\"")];
         if is_conditional {
-            return origin::answer(request, conn, 304, &fields, b"");
+            return origin::respond(request, conn, 304, &fields, b"");
         }
         fields.push(("Content-Type", if request.target == "/styled" { "text/css" } else { "text/html" }));
         if request.target == "/br" && takes_br {
             fields.push(("Content-Encoding", "br"));
         }
-        origin::answer(request, conn, 200, &fields, body.as_bytes())
+        origin::respond(request, conn, 200, &fields, body.as_bytes())
     });
     let class = "[[class]]\nname = \"styles\"\ncontent_type = [\"text/css\"]\ngzip = false";
     let shim = Shim::start(Shim::config(origin.addr).with(class));

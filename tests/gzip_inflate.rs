@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use support::http1::Framing;
-use support::{After, Conn, Origin, Raw, Request, Response, Shim, raw};
+use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
@@ -56,14 +56,7 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
     let chunked = request.field("x-chunked").is_some();
     let message = if chunked {
         head.push_str("Transfer-Encoding: chunked\r\n\r\n");
-        let mut framed = Vec::new();
-        for chunk in body.chunks(777) {
-            framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-            framed.extend_from_slice(chunk);
-            framed.extend_from_slice(b"\r\n");
-        }
-        framed.extend_from_slice(b"0\r\n\r\n");
-        framed
+        body.chunks(777).flat_map(origin::chunk).chain(*b"0\r\n\r\n").collect()
     } else {
         let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
         body

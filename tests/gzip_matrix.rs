@@ -20,7 +20,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::http1::{Fields, find, find_all, lossy};
-use support::{After, Conn, Origin, Raw, Request, Response, Shim, raw};
+use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
 /// What is asked for at least, so that a product that shrinks does not go unnoticed.
 const AT_LEAST: usize = 2_000;
@@ -277,11 +277,7 @@ fn write(
     let mut message = message.into_bytes();
     if !to_head && status != 304 {
         if framed == Framed::Chunked {
-            for chunk in body.chunks(2000) {
-                message.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-                message.extend_from_slice(chunk);
-                message.extend_from_slice(b"\r\n");
-            }
+            message.extend(body.chunks(2000).flat_map(origin::chunk));
             message.extend_from_slice(b"0\r\n");
             if resource.trailers {
                 for (name, value) in DIGESTS.into_iter().chain([("X-Sum", "9")]) {

@@ -140,7 +140,7 @@ fn origin_when_it_misbehaves_then_the_client_sees_it() {
     drop(client);
     assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the stream ends with its reader");
     let early = Origin::start_at_head(|request, conn| {
-        origin::answer(request, conn, 413, &[], b"");
+        origin::respond(request, conn, 413, &[], b"");
         After::Close
     });
     let response = exchange(early.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");

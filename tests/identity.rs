@@ -359,7 +359,7 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
         if let Some(told) = request.fields.iter().find(|field| told(field)) {
             noted.lock().unwrap().push(format!("{told:?} reached the origin"));
         }
-        origin::answer(request, conn, 200, &[], b"fine")
+        origin::respond(request, conn, 200, &[], b"fine")
     });
     for (doubt, status) in [("count", 200), ("reject", 403)] {
         let shim = Shim::start(guarded(&origin, doubt));

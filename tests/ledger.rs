@@ -8,12 +8,13 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use support::origin::ClosedPort;
 use support::raw::{End, exchange, fetch, request};
 use support::shim::Config;
-use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, origin, wait_until};
+use support::{
+    After, Conn, Gate, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, metrics, origin, wait_until,
+};
 
 const PROVIDERS: [&str; 3] = ["akamai", "edgecast", "fastly"];
 const LABELS: [&str; 6] = ["none", "other", "unverified", "akamai", "edgecast", "fastly"];
@@ -45,12 +46,6 @@ fn config(origin: impl std::fmt::Display) -> Config {
     )
 }
 
-/// A number of a scrape that has to be whole.
-fn whole(value: f64) -> u64 {
-    // A sum of nothing is -0.
-    format!("{}", value + 0.0).parse().unwrap_or_else(|_| panic!("{value} is no whole number"))
-}
-
 /// Everything under a name that is not 0, by the values of these labels.
 fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<String>, u64> {
     let mut found = BTreeMap::new();
@@ -59,7 +54,7 @@ fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<Strin
             let mut pairs = series.labels.iter();
             pairs.find(|(have, _)| have == label).map(|(_, value)| value.clone()).unwrap_or_default()
         };
-        *found.entry(labels.iter().map(value).collect()).or_default() += whole(series.value);
+        *found.entry(labels.iter().map(value).collect()).or_default() += metrics::whole(series.value);
     }
     found
 }
@@ -69,16 +64,12 @@ fn table<const N: usize>(rows: &[([&str; N], u64)]) -> BTreeMap<Vec<String>, u64
     rows.iter().map(|(labels, count)| (labels.iter().map(|&label| label.to_owned()).collect(), *count)).collect()
 }
 
-fn total(metrics: &Metrics, name: &str) -> u64 {
-    whole(metrics.sum(name, &[]))
-}
-
 /// The metrics once so many pulls are counted and none is under way.
 fn settled(shim: &Shim, pulls: u64) -> Metrics {
     let metrics = shim.wait_metrics(|metrics| {
-        total(metrics, "edgeshim_pulls_total") >= pulls && total(metrics, "edgeshim_in_flight") == 0
+        metrics.count("edgeshim_pulls_total", &[]) >= pulls && metrics.count("edgeshim_in_flight", &[]) == 0
     });
-    assert_eq!(total(&metrics, "edgeshim_pulls_total"), pulls, "{}", metrics.text);
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), pulls, "{}", metrics.text);
     metrics
 }
 
@@ -109,7 +100,7 @@ fn by_path(request: &Request, conn: &mut Conn) -> After {
         let chunks: Vec<&[u8]> = body.chunks(1000).collect();
         return origin::chunked(&[("Content-Type", kind)], &chunks, &[])(request, conn);
     }
-    origin::answer(request, conn, status, &[("Content-Type", kind)], &body)
+    origin::respond(request, conn, status, &[("Content-Type", kind)], &body)
 }
 
 #[test]
@@ -166,7 +157,7 @@ fn pulls_when_answered_then_codes_bytes_and_histograms_are_the_clients() {
     }
     assert_eq!(counted(&metrics, "edgeshim_origin_bytes_total", &["class"]), of_classes, "nothing was compressed");
     for name in ["edgeshim_origin_faults_total", "edgeshim_refused_total", "edgeshim_whoopsies_total"] {
-        assert_eq!(total(&metrics, name), 0, "{name}");
+        assert_eq!(metrics.count(name, &[]), 0, "{name}");
     }
 }
 
@@ -187,7 +178,7 @@ fn seconds_when_the_origin_is_slow_then_are_in_their_buckets() {
     assert!((0.3..20.0).contains(&seconds), "head in to last byte out took {seconds} s");
     let bucket = |name: &str, labels: &[(&str, &str)], bound| {
         let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
-        whole(metrics.value(name, &labels))
+        metrics::whole(metrics.value(name, &labels))
     };
     assert_eq!(bucket("edgeshim_pull_seconds_bucket", &pull, "0.25"), 0);
     assert_eq!(bucket("edgeshim_pull_seconds_bucket", &pull, "+Inf"), 1);
@@ -233,13 +224,12 @@ fn revalidations_when_conditional_then_by_what_the_origin_said() {
 }
 
 /// An origin that holds every answer back until it is opened.
-fn gated() -> (Origin, Arc<(Mutex<bool>, Condvar)>) {
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let held = Arc::clone(&gate);
+fn gated() -> (Origin, Gate) {
+    let gate = Gate::default();
+    let held = gate.clone();
     let origin = Origin::start(move |request, conn| {
-        let open = held.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(held.1.wait_timeout_while(open, PATIENCE * 4, |open| !*open));
-        origin::answer(request, conn, 200, &[], b"late")
+        held.wait();
+        origin::respond(request, conn, 200, &[], b"late")
     });
     (origin, gate)
 }
@@ -248,7 +238,7 @@ fn gated() -> (Origin, Arc<(Mutex<bool>, Condvar)>) {
 fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
     let (origin, gate) = gated();
     let shim = Shim::start(config(origin.addr));
-    let gauge = |metrics: &Metrics, name: &str| total(metrics, name);
+    let gauge = |metrics: &Metrics, name: &str| metrics.count(name, &[]);
     let mut clients = Vec::new();
     for provider in ["fastly", "fastly", "akamai", ""] {
         let mut client = Raw::connect(shim.addr).patient(PATIENCE * 4);
@@ -266,10 +256,9 @@ fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
         counted(&metrics, "edgeshim_in_flight", &["provider"]),
         table(&[(["fastly"], 2), (["akamai"], 1), (["other"], 1)])
     );
-    assert_eq!(total(&metrics, "edgeshim_pulls_total"), 0, "a pull counts at its end");
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 0, "a pull counts at its end");
     assert_eq!(origin.open_connections(), 4);
-    *gate.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    gate.1.notify_all();
+    gate.open();
     for client in &mut clients {
         assert_eq!(client.response().expect("an answer").text(), "late");
     }
@@ -287,7 +276,7 @@ fn visitor_when_leaving_before_the_head_or_in_the_body_then_counts_499() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent.png" => origin::silent()(request, conn),
         "/endless" => origin::endless(&[b'x'; 4096])(request, conn),
-        _ => origin::answer(request, conn, 200, &[], &vec![b'x'; 16 << 20]),
+        _ => origin::respond(request, conn, 200, &[], &vec![b'x'; 16 << 20]),
     });
     let shim = Shim::start(config(origin.addr));
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-CDN-Provider: fastly\r\n\r\n");
@@ -319,12 +308,12 @@ fn visitor_when_leaving_before_the_head_or_in_the_body_then_counts_499() {
         counted(&metrics, "edgeshim_pull_seconds_count", &["provider", "class"]),
         table(&[(["fastly", "image"], 2), (["fastly", "other"], 4)])
     );
-    assert_eq!(total(&metrics, "edgeshim_origin_faults_total"), 0, "the origin did nothing wrong");
+    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
     // The client's figure holds some framing of the chunked body.
-    let bytes = total(&metrics, "edgeshim_pull_bytes_total");
+    let bytes = metrics.count("edgeshim_pull_bytes_total", &[]);
     assert!(bytes + 1024 >= read && bytes < 4 * (16 << 20), "{bytes} counted, {read} read");
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "who has left is not worked for");
-    shim.wait_metrics(|metrics| total(metrics, "edgeshim_origin_connections") == 0);
+    shim.wait_metrics(|metrics| metrics.count("edgeshim_origin_connections", &[]) == 0);
 }
 
 #[test]
@@ -343,8 +332,8 @@ fn visitor_when_resetting_a_stream_then_counts_499() {
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(4, 0, 0, &[]));
     client.send(frame(1, 5, 1, &head(b"/s"))).send(frame(1, 5, 3, &head(b"/e")));
     assert!(wait_until(PATIENCE, || origin.count() == 2), "the origin never had them");
-    shim.wait_metrics(|metrics| total(metrics, "edgeshim_in_flight") == 2);
-    assert_eq!(total(&shim.metrics(), "edgeshim_connections"), 1);
+    shim.wait_metrics(|metrics| metrics.count("edgeshim_in_flight", &[]) == 2);
+    assert_eq!(shim.metrics().count("edgeshim_connections", &[]), 1);
     let cancel = 8_u32.to_be_bytes();
     client.send(frame(3, 0, 1, &cancel)).send(frame(3, 0, 3, &cancel));
     let metrics = settled(&shim, 2);
@@ -352,7 +341,7 @@ fn visitor_when_resetting_a_stream_then_counts_499() {
         counted(&metrics, "edgeshim_pulls_total", &["provider", "class", "code"]),
         table(&[(["none", "other", "499"], 2)])
     );
-    assert_eq!(total(&metrics, "edgeshim_origin_faults_total"), 0);
+    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0);
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "who has left is not worked for");
 }
 
@@ -394,15 +383,15 @@ fn body_when_the_origin_cuts_it_then_keeps_its_status_and_is_a_cut() {
         table(&[(["none", "static", "203"], count)])
     );
     assert_eq!(counted(&metrics, "edgeshim_origin_faults_total", &["cause"]), table(&[(["cut"], count)]));
-    assert_eq!(total(&metrics, "edgeshim_pull_bytes_total"), bytes + compressed, "what the client got");
-    assert_eq!(total(&metrics, "edgeshim_origin_bytes_total"), ROUNDS * 201_200, "what was read");
+    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes + compressed, "what the client got");
+    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), ROUNDS * 201_200, "what was read");
     assert_eq!(counted(&metrics, "edgeshim_gzip_output_bytes_total", &["class"]).values().sum::<u64>(), compressed);
     // A reset may overtake what was sent before it: then there is no head to keep, and it is the fault of a request.
     let response = fetch(shim.addr, "/length-reset.css", &[]);
     let metrics = settled(&shim, count + 1);
     let cause = if response.status == 203 { "cut" } else { "reset" };
-    assert_eq!(total(&metrics, "edgeshim_origin_faults_total"), count + 1);
-    assert!(whole(metrics.sum("edgeshim_origin_faults_total", &[("cause", cause)])) >= 1, "{}", metrics.text);
+    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), count + 1);
+    assert!(metrics.count("edgeshim_origin_faults_total", &[("cause", cause)]) >= 1, "{}", metrics.text);
 }
 
 #[test]
@@ -426,7 +415,7 @@ fn faults_when_the_origin_fails_then_are_counted_by_cause_with_their_pages() {
             let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
             origin::silent()(request, conn)
         }
-        _ => origin::answer(request, conn, 503, &[], b"a bare 503"),
+        _ => origin::respond(request, conn, 503, &[], b"a bare 503"),
     });
     let limits = "[origin]\nresponse_timeout = \"300ms\"\nretries = 0\n[server]\nbody_timeout = \"500ms\"";
     let shim = Shim::start(config(origin.addr).with(limits));
@@ -462,8 +451,12 @@ fn faults_when_the_origin_fails_then_are_counted_by_cause_with_their_pages() {
         counted(&metrics, "edgeshim_pulls_total", &["provider", "code"]),
         table(&[(["fastly", "502"], 3), (["fastly", "504"], 1), (["fastly", "200"], 1), (["akamai", "503"], 2),])
     );
-    assert_eq!(total(&metrics, "edgeshim_pull_bytes_total"), bytes, "pages count like any answer");
-    assert_eq!(total(&metrics, "edgeshim_origin_bytes_total"), 24, "what was read of the bodies behind the pages too");
+    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes, "pages count like any answer");
+    assert_eq!(
+        metrics.count("edgeshim_origin_bytes_total", &[]),
+        24,
+        "what was read of the bodies behind the pages too"
+    );
 }
 
 #[test]
@@ -478,7 +471,7 @@ fn faults_when_nobody_listens_then_are_refused_and_answered() {
         counted(&metrics, "edgeshim_whoopsies_total", &["provider", "locale", "cause"]),
         table(&[(["fastly", "en", "refused"], 1)])
     );
-    assert_eq!(total(&metrics, "edgeshim_origin_connections"), 0);
+    assert_eq!(metrics.count("edgeshim_origin_connections", &[]), 0);
     let nowhere = support::temp_dir();
     let shim = Shim::start(config(format!("unix:{}", nowhere.join("no.sock").display())));
     assert_eq!(fetch(shim.addr, "/", &[]).status, 502);
@@ -565,8 +558,8 @@ fn beacons_when_sent_then_counted_by_source_and_never_pulls() {
         counted(&metrics, "edgeshim_beacons_total", &["source"]),
         table(&[(["fastly"], 3), (["akamai"], 3), (["dyn"], 1), (["edgecast"], 1), (["other"], 8)])
     );
-    assert_eq!(total(&metrics, "edgeshim_pulls_total"), 0);
-    assert_eq!(total(&metrics, "edgeshim_refused_total"), 0);
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 0);
+    assert_eq!(metrics.count("edgeshim_refused_total", &[]), 0);
     // A neighbour of the path is no beacon.
     assert_eq!(fetch(shim.addr, &format!("{GIF}/x"), &[]).status, 421);
     settled(&shim, 1);
@@ -614,7 +607,7 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
         (["fastly", "method"], 1),
     ]);
     assert_eq!(counted(&metrics, "edgeshim_refused_total", &["provider", "reason"]), refused);
-    assert_eq!(total(&metrics, "edgeshim_origin_faults_total"), 0, "the origin did nothing wrong");
+    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
     // Heads that cannot be read: refused, and no pulls.
     let many: String = (0..21).fold(String::new(), |mut lines, number| {
         let _ = write!(lines, "X-{number}: 1\r\n");
@@ -643,11 +636,7 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
         let metrics = shim.wait_metrics(|metrics| {
             metrics.sum("edgeshim_refused_total", &[("reason", "malformed")]) >= f64::from(sent)
         });
-        assert_eq!(
-            whole(metrics.sum("edgeshim_refused_total", &[("reason", "malformed")])),
-            u64::from(sent),
-            "{head:?}"
-        );
+        assert_eq!(metrics.count("edgeshim_refused_total", &[("reason", "malformed")]), u64::from(sent), "{head:?}");
     }
     // A head that never ends.
     let mut slow = Raw::connect(shim.addr);
@@ -655,8 +644,8 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
     assert_eq!(slow.response().map(|answer| answer.status), Ok(408));
     let metrics =
         shim.wait_metrics(|metrics| metrics.sum("edgeshim_refused_total", &[("reason", "header_timeout")]) >= 1.0);
-    assert_eq!(total(&metrics, "edgeshim_refused_total"), 7 + malformed.len() as u64 + 1);
-    assert_eq!(total(&metrics, "edgeshim_pulls_total"), 7, "a head that is not well formed is no pull");
+    assert_eq!(metrics.count("edgeshim_refused_total", &[]), 7 + malformed.len() as u64 + 1);
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 7, "a head that is not well formed is no pull");
     // Only the chunked body's head may have gone on before its length was known.
     assert!(origin.requests().iter().all(|request| request.method == "POST" && !request.complete));
 }
@@ -746,9 +735,9 @@ fn cache_when_rules_and_guards_act_then_are_counted() {
             "/agent" => &[("Cache-Control", "max-age=60"), ("Vary", "User-Agent, Cookie")],
             "/authorization" => &[("Cache-Control", "max-age=60")],
             "/kept" => &[("Cache-Control", "no-store")],
-            _ => return origin::answer(request, conn, 500, &[("Cache-Control", "max-age=60")], b"broken"),
+            _ => return origin::respond(request, conn, 500, &[("Cache-Control", "max-age=60")], b"broken"),
         };
-        origin::answer(request, conn, 200, fields, b"x")
+        origin::respond(request, conn, 200, fields, b"x")
     });
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -937,8 +926,8 @@ fn connection_when_it_ends_without_a_request_then_nothing_is_counted() {
     ask(&mut used, "GET", "/", &[]);
     drop(used);
     let metrics = shim.wait_metrics(|metrics| {
-        total(metrics, "edgeshim_pulls_total") >= 1 && total(metrics, "edgeshim_connections") == 0
+        metrics.count("edgeshim_pulls_total", &[]) >= 1 && metrics.count("edgeshim_connections", &[]) == 0
     });
-    assert_eq!(total(&metrics, "edgeshim_pulls_total"), 1);
-    assert_eq!(total(&metrics, "edgeshim_refused_total"), 0, "{}", metrics.text);
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 1);
+    assert_eq!(metrics.count("edgeshim_refused_total", &[]), 0, "{}", metrics.text);
 }

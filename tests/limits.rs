@@ -497,7 +497,7 @@ fn header_timeout_when_the_next_head_begins_during_an_answer_then_that_answer_is
     let origin = Origin::start(|request, conn| {
         // Longer than the timeout for a head: the subject is time, so it has to pass.
         std::thread::sleep(Duration::from_millis(1200));
-        origin::answer(request, conn, 200, &[], b"slow but whole")
+        origin::respond(request, conn, 200, &[], b"slow but whole")
     });
     let shim = start(&origin, "header_timeout = \"500ms\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
@@ -632,7 +632,7 @@ fn body_timeout_when_the_visitor_stops_reading_then_its_connection_and_the_origi
 fn body_timeout_when_a_stream_of_http2_is_not_read_then_that_stream_alone_is_reset() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(&[b'x'; 16 << 10])(request, conn),
-        _ => origin::answer(request, conn, 200, &[], b"hi"),
+        _ => origin::respond(request, conn, 200, &[], b"hi"),
     });
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 1000);
@@ -727,7 +727,7 @@ fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_
             // Longer than a connection may rest: the subject is time, so it has to pass.
             std::thread::sleep(Duration::from_millis(1700));
         }
-        origin::answer(request, conn, 200, &[], b"hi")
+        origin::respond(request, conn, 200, &[], b"hi")
     });
     let shim = start(&origin, "idle_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
@@ -753,7 +753,7 @@ fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
             // Longer than a connection may rest: the subject is time, so it has to pass.
             std::thread::sleep(Duration::from_millis(1700));
         }
-        origin::answer(request, conn, 200, &[], b"hi")
+        origin::respond(request, conn, 200, &[], b"hi")
     });
     let shim = start(&origin, "idle_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 65_535);

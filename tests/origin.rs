@@ -58,7 +58,7 @@ fn dying() -> Origin {
             return After::Close;
         }
         drop(served);
-        origin::answer(request, conn, 200, &[], b"hi")
+        origin::respond(request, conn, 200, &[], b"hi")
     })
 }
 
@@ -103,7 +103,7 @@ fn gets_when_kept_connections_die_on_reuse_then_each_is_answered() {
 fn gets_when_connections_close_right_after_answers_then_each_is_answered() {
     for (late, total) in [(false, 3000), (true, 3000)] {
         let origin = Origin::start(move |request, conn| {
-            origin::answer(request, conn, 200, &[], b"hi");
+            origin::respond(request, conn, 200, &[], b"hi");
             if late {
                 // The end arrives when the next request may just be on its way: the delays sweep over that moment.
                 std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
@@ -119,7 +119,7 @@ fn gets_when_connections_close_right_after_answers_then_each_is_answered() {
 #[test]
 fn posts_when_kept_connections_die_then_none_is_sent_twice() {
     let closing = Origin::start(|request, conn| {
-        origin::answer(request, conn, 200, &[], b"hi");
+        origin::respond(request, conn, 200, &[], b"hi");
         std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
         After::Close
     });
@@ -195,10 +195,10 @@ fn connections_when_answers_are_whole_then_reused() {
     let origin = Origin::start(|request, conn| match request.target.rsplit('/').next() {
         Some("chunked") => origin::chunked(&[], &[b"a", b"bc"], &[])(request, conn),
         Some("trailers") => origin::chunked(&[("Trailer", "X-T")], &[b"abc"], &[("X-T", "1")])(request, conn),
-        Some("204") => origin::answer(request, conn, 204, &[], b""),
-        Some("304") => origin::answer(request, conn, 304, &[("ETag", "\"a\"")], b""),
-        Some("500") => origin::answer(request, conn, 500, &[], b"broken"),
-        _ => origin::answer(request, conn, 200, &[], b"abc"),
+        Some("204") => origin::respond(request, conn, 204, &[], b""),
+        Some("304") => origin::respond(request, conn, 304, &[("ETag", "\"a\"")], b""),
+        Some("500") => origin::respond(request, conn, 500, &[], b"broken"),
+        _ => origin::respond(request, conn, 200, &[], b"abc"),
     });
     let shim = Shim::start(one_worker(&origin));
     for kind in ["length", "chunked", "204", "304", "500", "head", "post", "trailers"] {
@@ -246,7 +246,7 @@ fn max_idle_when_more_come_back_then_the_rest_is_closed() {
         let waiting = Arc::clone(&gate);
         let origin = Origin::start(move |request, conn| {
             waiting.wait();
-            origin::answer(request, conn, 200, &[], b"")
+            origin::respond(request, conn, 200, &[], b"")
         });
         let shim = Shim::start(one_worker(&origin).with(&format!("[origin]\nmax_idle = {most}")));
         let clients: Vec<_> = (0..6)
@@ -309,7 +309,7 @@ fn abort_when_no_head_has_come_then_the_origin_is_let_go() {
 #[test]
 fn abort_when_in_the_body_then_the_origin_is_let_go() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
-        "/fine" => origin::answer(request, conn, 200, &[], b"fine"),
+        "/fine" => origin::respond(request, conn, 200, &[], b"fine"),
         _ => origin::endless(&[b'x'; 4096])(request, conn),
     });
     let shim = Shim::start(Shim::config(origin.url()));
@@ -494,7 +494,7 @@ fn upload_when_its_end_is_not_made_yet_then_both_sides_talk() {
 fn early_answers_when_the_upload_goes_on_then_they_arrive() {
     for polite in [true, false] {
         let origin = Origin::start_at_head(move |request, conn| {
-            origin::answer(request, conn, 413, &[("Connection", "close")], b"too much");
+            origin::respond(request, conn, 413, &[("Connection", "close")], b"too much");
             if polite {
                 // As RFC 9112 §9.6 has it: no more to say, but what is on its way is still taken.
                 conn.shutdown(std::net::Shutdown::Write);
@@ -637,7 +637,7 @@ fn interim_answers_when_the_origin_sends_them_then_the_last_one_counts() {
             _ => b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
         };
         let _ = conn.write_all(interim);
-        origin::answer(request, conn, 200, &[("X-Final", "yes")], b"final")
+        origin::respond(request, conn, 200, &[("X-Final", "yes")], b"final")
     });
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
@@ -658,17 +658,17 @@ fn answers_without_a_body_when_they_pass_then_nothing_is_added() {
     let origin = Origin::start(|request, conn| {
         let etag = [("ETag", "\"a\"")];
         match request.target.as_str() {
-            "/204" => origin::answer(request, conn, 204, &etag, b""),
+            "/204" => origin::respond(request, conn, 204, &etag, b""),
             "/204-length" => {
                 let _ = conn.write_all(b"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n");
                 After::Keep
             }
-            "/205" => origin::answer(request, conn, 205, &[], b""),
-            "/304" => origin::answer(request, conn, 304, &etag, b""),
-            "/304-length" => origin::answer(request, conn, 304, &[("ETag", "\"a\""), ("Content-Length", "99")], b""),
-            "/206" => origin::answer(request, conn, 206, &[("Content-Range", "bytes 2-4/9")], b"cde"),
+            "/205" => origin::respond(request, conn, 205, &[], b""),
+            "/304" => origin::respond(request, conn, 304, &etag, b""),
+            "/304-length" => origin::respond(request, conn, 304, &[("ETag", "\"a\""), ("Content-Length", "99")], b""),
+            "/206" => origin::respond(request, conn, 206, &[("Content-Range", "bytes 2-4/9")], b"cde"),
             "/chunked" => origin::chunked(&etag, &[b"abc"], &[])(request, conn),
-            _ => origin::answer(request, conn, 200, &etag, b"abcdefghi"),
+            _ => origin::respond(request, conn, 200, &etag, b"abcdefghi"),
         }
     });
     let shim = Shim::start(one_worker(&origin));
@@ -753,9 +753,9 @@ fn answers_when_old_or_ended_by_a_close_then_they_are_framed() {
 /// Agrees to every upgrade but those to `no`, says hello in the same breath, then sends back what comes.
 fn upgrading(request: &Request, conn: &mut Conn) -> After {
     match request.field("upgrade") {
-        None | Some("no") => origin::answer(request, conn, 200, &[], b"stay"),
+        None | Some("no") => origin::respond(request, conn, 200, &[], b"stay"),
         Some("never") => {
-            origin::answer(request, conn, 426, &[("Upgrade", "other"), ("Connection", "upgrade")], b"other")
+            origin::respond(request, conn, 426, &[("Upgrade", "other"), ("Connection", "upgrade")], b"other")
         }
         Some(protocol) => {
             let head = format!("HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\nX-A: b\r\n\r\nhello");

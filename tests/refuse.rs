@@ -448,7 +448,7 @@ fn table() -> Vec<Row> {
 
 /// Says whose request it was, so that a foreign answer shows.
 fn named(request: &Request, conn: &mut Conn) -> After {
-    origin::answer(
+    origin::respond(
         request,
         conn,
         200,

@@ -334,10 +334,10 @@ fn server_timing_when_rum_is_on_then_stands_beside_the_origins() {
         std::thread::sleep(PAUSE); // How long this origin takes; what is measured below.
         let own = ("Server-Timing", "db;dur=53.2");
         match request.target.as_str() {
-            "/304" => origin::answer(request, conn, 304, &[("ETag", "\"a\""), own], b""),
-            "/500" => origin::answer(request, conn, 500, &[own], b""),
-            "/plain" => origin::answer(request, conn, 200, &[("Content-Type", "text/html")], b"x"),
-            _ => origin::answer(request, conn, 200, &[own, ("Content-Type", "text/html")], &b"x".repeat(4000)),
+            "/304" => origin::respond(request, conn, 304, &[("ETag", "\"a\""), own], b""),
+            "/500" => origin::respond(request, conn, 500, &[own], b""),
+            "/plain" => origin::respond(request, conn, 200, &[("Content-Type", "text/html")], b"x"),
+            _ => origin::respond(request, conn, 200, &[own, ("Content-Type", "text/html")], &b"x".repeat(4000)),
         }
     });
     let shim = Shim::start(config(origin.addr));

@@ -21,7 +21,7 @@ fn get(target: &str) -> String {
 
 /// Answers with the target as text, so that a foreign answer shows.
 fn named(request: &support::Request, conn: &mut support::Conn) -> support::After {
-    origin::answer(request, conn, 200, &[("Content-Type", "text/x-target")], request.target.as_bytes())
+    origin::respond(request, conn, 200, &[("Content-Type", "text/x-target")], request.target.as_bytes())
 }
 
 /// Asks over a connection and keeps it; returns the answer's body.
@@ -185,7 +185,7 @@ fn pipelined_requests_when_sent_in_one_go_then_answered_in_their_order() {
             std::thread::sleep(Duration::from_millis(150));
         }
         let text = format!("{} {}", request.target, String::from_utf8_lossy(&request.body));
-        origin::answer(request, conn, 200, &[("Content-Type", "text/x-target")], text.as_bytes())
+        origin::respond(request, conn, 200, &[("Content-Type", "text/x-target")], text.as_bytes())
     });
     let shim = Shim::start(Shim::config(origin.addr));
     let post = |target: &str, framing: &str| format!("POST {target} HTTP/1.1\r\nHost: shim.test\r\n{framing}");
@@ -232,7 +232,7 @@ fn head_when_asked_then_the_fields_of_a_get_and_no_body() {
     let chunked = origin::chunked(&[("Content-Type", "image/x-test")], &[b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
-        "/missing" => origin::answer(request, conn, 404, &[("Content-Type", "text/x-target")], b"none"),
+        "/missing" => origin::respond(request, conn, 404, &[("Content-Type", "text/x-target")], b"none"),
         _ => named(request, conn),
     });
     let shim = Shim::start(Shim::config(origin.addr));

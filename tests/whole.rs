@@ -926,7 +926,7 @@ fn heads_of_the_origin_when_beyond_the_configured_limits_then_502_says_so() {
         let (count, bytes) = request.target[1..].split_once('x').expect("count and bytes");
         let fields = fields(count.parse().expect("a number"), bytes.parse().expect("a number"));
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        origin::answer(request, conn, 200, &fields, b"ok")
+        origin::respond(request, conn, 200, &fields, b"ok")
     });
     for (limits, cases) in [
         ("", &[("/110x5", 200), ("/127x5", 200), ("/128x5", 502), ("/90x600", 200), ("/90x900", 502)][..]),
@@ -1027,7 +1027,7 @@ fn connections_when_a_response_without_content_announces_some_then_are_not_used_
             "/204-length" => b"HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",
             "/204-chunked" => b"HTTP/1.1 204 \r\nTransfer-Encoding: chunked\r\n\r\n",
             "/205-chunked" => b"HTTP/1.1 205 \r\nTransfer-Encoding: chunked\r\n\r\n",
-            _ => return origin::answer(request, conn, 200, &[], b"fine"),
+            _ => return origin::respond(request, conn, 200, &[], b"fine"),
         };
         let _ = conn.write_all(head);
         // The content comes a moment after the head.

@@ -62,6 +62,11 @@ impl Metrics {
         self.matching(name, labels).map(|series| series.value).sum()
     }
 
+    /// The sum as a whole number; panics when it is none.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        whole(self.sum(name, labels))
+    }
+
     /// True when at least one series matches.
     pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.matching(name, labels).next().is_some()
@@ -71,6 +76,12 @@ impl Metrics {
     pub fn series_count(&self) -> usize {
         self.series.len()
     }
+}
+
+/// The value of a counter; panics when it is no whole number.
+pub fn whole(value: f64) -> u64 {
+    // An empty sum is -0.
+    format!("{}", value + 0.0).parse().unwrap_or_else(|_| panic!("{value} is not a whole number"))
 }
 
 fn series(line: &str) -> Option<Series> {

@@ -460,7 +460,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // ---- behaviours -------------------------------------------------------------------------------------------------------
 
 /// Writes a whole answer with Content-Length (none for 204 and 304; no body to HEAD). The reason phrase is empty.
-pub fn answer(request: &Request, conn: &mut Conn, status: u16, fields: &[(&str, &str)], body: &[u8]) -> After {
+pub fn respond(request: &Request, conn: &mut Conn, status: u16, fields: &[(&str, &str)], body: &[u8]) -> After {
     let bodiless = status == 204 || status == 304;
     let mut text = format!("HTTP/1.1 {status} \r\n");
     for (name, value) in fields {
@@ -490,7 +490,7 @@ pub fn fixed(
     let (fields, body) = (owned(fields), body.into());
     move |request, conn| {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        answer(request, conn, status, &fields, &body)
+        respond(request, conn, status, &fields, &body)
     }
 }
 
@@ -504,7 +504,7 @@ pub fn echo() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
             "body": String::from_utf8_lossy(&request.body),
             "trailers": request.trailers,
         });
-        answer(request, conn, 200, &[("Content-Type", "application/json")], json.to_string().as_bytes())
+        respond(request, conn, 200, &[("Content-Type", "application/json")], json.to_string().as_bytes())
     }
 }
 
@@ -538,6 +538,11 @@ pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static
     }
 }
 
+/// One chunk of the chunked coding.
+pub fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
+
 /// A behaviour: 200 in these chunks, with these trailers.
 pub fn chunked(
     fields: &[(&str, &str)],
@@ -550,11 +555,7 @@ pub fn chunked(
     }
     bytes.extend_from_slice(b"\r\n");
     let head_length = bytes.len();
-    for chunk in chunks {
-        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        bytes.extend_from_slice(chunk);
-        bytes.extend_from_slice(b"\r\n");
-    }
+    bytes.extend(chunks.iter().flat_map(|data| chunk(data)));
     bytes.extend_from_slice(b"0\r\n");
     for (name, value) in trailers {
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -568,9 +569,7 @@ pub fn chunked(
 
 /// A behaviour: 200, chunked, `piece` again and again until the peer goes away or the origin stops.
 pub fn endless(piece: &[u8]) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
-    let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
-    chunk.extend_from_slice(piece);
-    chunk.extend_from_slice(b"\r\n");
+    let chunk = chunk(piece);
     move |_, conn| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         let mut going = conn.write_all(head.as_bytes()).is_ok();
