@@ -16,6 +16,8 @@ mod origin;
 
 mod intake;
 
+mod access_log;
+
 mod cdn;
 
 mod pages;
@@ -55,7 +57,8 @@ pub mod internals {
     pub use crate::wire::vary::merge_accept_encoding;
 
     pub mod config {
-        pub use crate::config::{AddressSource, LogFormat, LogOutput, Settings, Target, load, parse};
+        pub use crate::access_log::{LogFormat, LogOutput};
+        pub use crate::config::{AddressSource, Settings, Target, load, parse};
     }
 
     pub mod etag {

@@ -14,12 +14,13 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tower::Service;
 
+use crate::access_log::AccessLog;
 use crate::cdn::addresses::AddressList;
 use crate::cdn::known::{self, Known};
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::Proofs;
 use crate::cdn::proof::g2o::{Replays, Verifier};
-use crate::config::{AddressSource, LogFormat, LogOutput, OnDoubt, Provider, Settings, Target, Verify};
+use crate::config::{AddressSource, OnDoubt, Provider, Settings, Target, Verify};
 use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::ProviderWords;
@@ -33,7 +34,6 @@ use crate::edge::pipeline::{AnswerBody, Layers, Parts};
 use crate::edge::pulls::PullsSettings;
 use crate::edge::request::attempts::Attempts;
 use crate::edge::request::class::Classes;
-use crate::edge::request::log::{self, AccessLog};
 use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
@@ -124,7 +124,7 @@ impl Runtime {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
         let providers = known_providers(&settings, replays, follow)?;
         let countries = open_countries(&settings).map_err(BuildError::Countries)?;
-        let log = open_log(&settings, metrics).map_err(BuildError::Log)?;
+        let log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone()).map_err(BuildError::Log)?;
         Ok(Self::of(settings, metrics, prepared, World { providers, countries, log }))
     }
 
@@ -267,7 +267,7 @@ impl Runtime {
     }
 
     /// The access log, while it is on.
-    pub fn log(&self) -> Option<&AccessLog> {
+    pub(crate) fn log(&self) -> Option<&AccessLog> {
         self.log.as_ref()
     }
 
@@ -452,20 +452,6 @@ fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, Country
     let countries = Arc::new(Countries::open(path)?);
     countries.watch().map_err(CountryError::Read)?;
     Ok(Some(countries))
-}
-
-fn open_log(settings: &Settings, metrics: &'static Metrics) -> io::Result<Option<AccessLog>> {
-    let output = match &settings.access_log.output {
-        LogOutput::Off => return Ok(None),
-        LogOutput::Stdout => log::LogOutput::Stdout,
-        LogOutput::File(path) => log::LogOutput::File(path.clone()),
-    };
-    let format = match settings.access_log.format {
-        LogFormat::Json => log::LogFormat::Json,
-        LogFormat::Combined => log::LogFormat::Combined,
-        LogFormat::Etsy => log::LogFormat::Etsy,
-    };
-    AccessLog::open(output, format, metrics.access_log_dropped.clone()).map(Some)
 }
 
 /// Where the configuration in force is kept. It lives as long as the process.

@@ -10,12 +10,10 @@ use super::later;
 use super::net::{self, Claimed};
 use super::providers;
 use super::scalar::{duration, seconds, secret, size, size_text, timeout};
-use super::settings::{
-    AccessLog, Admin, Beacon, Gzip, Identity, Listen, LogFormat, LogOutput, OnDoubt, Origin, Rum, Server, Settings,
-    Whoopsie,
-};
+use super::settings::{Admin, Beacon, Gzip, Identity, Listen, OnDoubt, Origin, Rum, Server, Settings, Whoopsie};
 use super::statuses::StatusSet;
 use super::words::{has_meaning, header_name, label, locale, media_type, one_of, quote};
+use crate::access_log::{AccessLogSettings, LogFormat, LogOutput};
 use crate::intake::country::Countries;
 use crate::pages::{PageFiles, PageFilesError};
 
@@ -334,10 +332,10 @@ fn rum(mut block: Section<'_>, beacon: &Beacon) -> Rum {
     rum
 }
 
-fn access_log(mut block: Section<'_>) -> AccessLog {
-    let default = AccessLog::default();
+fn access_log(mut block: Section<'_>) -> AccessLogSettings {
+    let default = AccessLogSettings::default();
     let folder = block.folder();
-    let access_log = AccessLog {
+    let access_log = AccessLogSettings {
         output: block.text("output", "\"stdout\"", default.output, |text| match text {
             "off" => Ok(LogOutput::Off),
             "stdout" => Ok(LogOutput::Stdout),

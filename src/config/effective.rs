@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::classes::MODES;
 use super::scalar::{duration_text, size_text};
-use super::settings::{AddressSource, LogFormat, LogOutput, OnDoubt, Provider, Settings, Verify};
+use super::settings::{AddressSource, OnDoubt, Provider, Settings, Verify};
 use super::verify::REQUIRE;
+use crate::access_log::{LogFormat, LogOutput};
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule, WhoopsieMode};
 
 impl Settings {

@@ -25,7 +25,7 @@ mod verify;
 mod words;
 
 pub(crate) use problems::{Problem, Problems};
-pub use settings::{AddressSource, LogFormat, LogOutput, Settings, Target};
+pub use settings::{AddressSource, Settings, Target};
 pub(crate) use settings::{Listen, OnDoubt, Origin, Provider, Server, Verify};
 
 /// The longest configuration that is read, in bytes: beyond it something else was named by mistake.

@@ -12,6 +12,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::statuses::StatusSet;
+use crate::access_log::AccessLogSettings;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::edge::request::class::ClassRule;
 use crate::pages::PageFiles;
@@ -42,7 +43,7 @@ pub struct Settings {
     /// `[rum]`: load times that browsers tell.
     pub rum: Rum,
     /// `[access_log]`.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogSettings,
 }
 
 /// `[server]`.
@@ -400,41 +401,4 @@ pub struct Rum {
     pub path: Option<String>,
     /// Accepted page names, in lower case.
     pub pages: Vec<String>,
-}
-
-/// `[access_log]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessLog {
-    /// Where lines go.
-    pub output: LogOutput,
-    /// What they look like.
-    pub format: LogFormat,
-}
-
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self { output: LogOutput::Off, format: LogFormat::Json }
-    }
-}
-
-/// Where the access log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogOutput {
-    /// Nowhere.
-    Off,
-    /// To standard output.
-    Stdout,
-    /// To the end of a file; a relative path has been joined to the configuration's folder.
-    File(PathBuf),
-}
-
-/// What a line of the access log looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object.
-    Json,
-    /// NCSA combined with the provider appended.
-    Combined,
-    /// The line that the model's logster pattern reads.
-    Etsy,
 }

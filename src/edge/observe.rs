@@ -21,8 +21,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::class::Classes;
-use super::request::log::{AccessLog, Line, Record};
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::access_log::{AccessLog, Line, Record};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::preset::Pop;
 use crate::fault::Fault;

@@ -24,8 +24,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::attempts::Attempts;
-use super::request::log::Line;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use crate::access_log::Line;
 use crate::cdn::dialect::Dialect;
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, ProviderId, PullKind};

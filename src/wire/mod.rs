@@ -15,6 +15,7 @@ pub(crate) mod guard;
 pub(crate) mod hops;
 pub(crate) mod host;
 pub(crate) mod ids;
+pub(crate) mod json;
 pub(crate) mod media_types;
 pub(crate) mod names;
 pub(crate) mod quality;

@@ -4,8 +4,6 @@
 
 pub(crate) mod attempts;
 pub(crate) mod class;
-mod format;
-pub(crate) mod log;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -15,6 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, request, response};
 use http_body::Body;
 
+use crate::access_log::Line;
 use crate::cdn::dialect::Dialect;
 use crate::cdn::known::Known;
 use crate::cdn::preset::Pop;
@@ -34,7 +33,7 @@ pub struct EdgeRequest {
     /// Who is at the other end of the connection.
     pub peer: Arc<Peer>,
     /// Its line in the access log, as far as it is known; none while the log is off.
-    pub line: Option<log::Line>,
+    pub(crate) line: Option<Line>,
     /// Method, target, version and fields.
     pub head: request::Parts,
     /// The body, still in hyper's hands.

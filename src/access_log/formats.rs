@@ -1,128 +1,31 @@
-//! The three shapes of an access log line: json, combined and etsy.
+//! The three formats of an access log line: json, combined and etsy.
 //!
-//! Place: beside `log`, whose writer thread is the only caller, so nothing here runs while a request waits. Reads one [`Record`],
-//! appends one line to a buffer. Cost: no allocation once the buffer has grown; the date is worked out once a second. It cannot
-//! fail, and whatever a client sent, one record is one line: every value from the network is cut, then escaped.
+//! Only the writer's thread formats, so no request waits for it. One record becomes exactly one line, whatever a client sent: every value from
+//! the network is cut, then escaped. Nothing is allocated once the buffer has grown; a date is formatted once a second.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Version};
+use time::UtcDateTime;
 
-use crate::cdn::preset::Pop;
+use super::record::{Record, TARGET_BYTES, TEXT_BYTES};
 use crate::ids::PullKind;
+use crate::wire::json;
 
-/// Values from the network are cut to this many bytes before they are escaped.
-const TEXT_BYTES: usize = 256;
-/// The same for the request target, which is of more use when whole.
-const TARGET_BYTES: usize = 2_048;
-/// 9999-12-31T23:59:59Z: RFC 3339 has four digits for the year.
-const LAST_SECOND: u64 = 253_402_300_799;
-
-/// The shape of a line (spec: `access_log.format`).
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object (RFC 8259) a line.
+    /// One JSON object a line (RFC 8259).
     Json,
-    /// NCSA combined with the provider appended.
+    /// NCSA combined, with the provider appended.
     Combined,
-    /// The line that the model's logster pattern reads.
+    /// The line that Etsy's logster pattern for beacons matches.
     ///
-    /// That pattern knows IPv4 and HTTP/1 alone, and a line that it does not match is not counted at all. A count with a blurred
-    /// detail is worth more than none, so an IPv6 or unknown client is written as 0.0.0.0 (which no country file knows) and
-    /// HTTP/2 as HTTP/1.1. The other formats have the truth.
+    /// The pattern knows only IPv4 and HTTP/1, and a line that does not match is not counted at all. So an IPv6 or unknown client is
+    /// written as 0.0.0.0, which is in no country file, and HTTP/2 as HTTP/1.1.
     Etsy,
-}
-
-/// All that a line needs, as handles: clones of `HeaderValue` and `Uri` are reference counts, labels are interned for the
-/// process' life, so making one formats and copies no text.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// When the request's head was in.
-    pub time: SystemTime,
-    /// The request id, as the origin and the page show it.
-    pub id: HeaderValue,
-    /// The provider's label.
-    pub provider: &'static str,
-    /// The identity header as received.
-    pub claimed: Option<HeaderValue>,
-    /// Which proof held, or why none did; "" where none is asked for.
-    pub proof: &'static str,
-    /// The provider's point of presence.
-    pub pop: Pop,
-    /// What sort of pull it is, as far as its CDN tells.
-    pub kind: PullKind,
-    /// The visitor as far as it is trusted; none on a unix socket.
-    pub client: Option<IpAddr>,
-    /// X-Forwarded-For as received: hearsay, and only the etsy format writes it.
-    pub client_chain: Option<HeaderValue>,
-    /// The request's method.
-    pub method: Method,
-    /// The Host field as received; none: the target's authority stands in (HTTP/2).
-    pub host: Option<HeaderValue>,
-    /// The request's target; path and query are written.
-    pub target: Uri,
-    /// The version that the client spoke.
-    pub version: Version,
-    /// The class' label; none for a local endpoint, which is no pull.
-    pub class: Option<&'static str>,
-    /// The status sent, or 499.
-    pub status: u16,
-    /// Body bytes sent to the client.
-    pub bytes: u64,
-    /// The status that the origin gave; none where it gave none.
-    pub origin_status: Option<u16>,
-    /// Body bytes read from the origin.
-    pub origin_bytes: u64,
-    /// Microseconds until the origin's response head; none where there was none.
-    pub origin_us: Option<u32>,
-    /// Microseconds from the request's head to the last byte sent.
-    pub total_us: u64,
-    /// The content coding that this shim applied or passed; "" for none.
-    pub encoding: &'static str,
-    /// The guard that acted; "" for none.
-    pub guard: &'static str,
-    /// The cause of a fault or refusal; "" for none.
-    pub cause: &'static str,
-    /// The whoopsie's locale; "" where no page was sent.
-    pub locale: &'static str,
-    /// The Referer field as received.
-    pub referer: Option<HeaderValue>,
-    /// The User-Agent field as received.
-    pub user_agent: Option<HeaderValue>,
-}
-
-impl Record {
-    /// Replaces every handle by a copy of the part that will be written, so that this record keeps no connection's read buffer
-    /// alive. Costs an allocation a field: for a backlog, not for the usual case.
-    pub fn detach(&mut self) {
-        if self.host.is_none()
-            && let Some(authority) = self.target.authority()
-        {
-            self.host = HeaderValue::from_str(cut_str(authority.as_str(), TEXT_BYTES)).ok();
-        }
-        if let Ok(copy) = Uri::try_from(cut_str(target(&self.target), TARGET_BYTES)) {
-            self.target = copy;
-        }
-        let optional =
-            [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
-        for value in optional.into_iter().flatten().chain([&mut self.id]) {
-            // One byte more than is written: the chain's reader must still see that its last address may be cut.
-            let bytes = value.as_bytes();
-            if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
-                *value = copy;
-            }
-        }
-    }
-
-    fn host(&self) -> &[u8] {
-        match (&self.host, self.target.authority()) {
-            (Some(host), _) => host.as_bytes(),
-            (None, Some(authority)) => authority.as_str().as_bytes(),
-            (None, None) => b"",
-        }
-    }
 }
 
 /// Turns records into lines.
@@ -133,12 +36,11 @@ pub(super) struct Formatter {
 }
 
 impl Formatter {
-    /// A formatter for one shape of line.
     pub(super) fn new(format: LogFormat) -> Self {
         Self { format, clock: Clock::default() }
     }
 
-    /// Appends the record's line with its newline; exactly one newline, whatever the record holds.
+    /// Appends the record's line, which contains exactly one newline.
     pub(super) fn line(&mut self, record: &Record, out: &mut Vec<u8>) {
         let millis = self.clock.set(record.time);
         match self.format {
@@ -180,7 +82,7 @@ impl Formatter {
         text("method", record.method.as_str().as_bytes(), out);
         text("host", record.host(), out);
         key("path", out);
-        quoted_json(cut(target(&record.target).as_bytes(), TARGET_BYTES), out);
+        quoted_json(cut(record.target().as_bytes(), TARGET_BYTES), out);
         text("protocol", version_json(record.version).as_bytes(), out);
         text("class", record.class.unwrap_or("").as_bytes(), out);
         number("status", Some(u64::from(record.status)), out);
@@ -195,21 +97,21 @@ impl Formatter {
         text("locale", record.locale.as_bytes(), out);
         text("referer", bytes(record.referer.as_ref()), out);
         text("user_agent", bytes(record.user_agent.as_ref()), out);
-        // For the few that are no first pull from the edge; all others keep the keys that readers know.
+        // Only for the few pulls that are not a first pull from the edge.
         if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
             text("pull", record.kind.as_str().as_bytes(), out);
         }
         out.push(b'}');
     }
 
-    /// What combined and etsy share: everything behind the addresses.
+    /// What combined and etsy share: everything after the addresses.
     fn ncsa(&self, record: &Record, version: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.clock.ncsa);
         out.extend_from_slice(b"] \"");
         escape_ncsa(cut(record.method.as_str().as_bytes(), TEXT_BYTES), b'"', out);
         out.push(b' ');
-        escape_ncsa(cut(target(&record.target).as_bytes(), TARGET_BYTES), b' ', out);
+        escape_ncsa(cut(record.target().as_bytes(), TARGET_BYTES), b' ', out);
         out.push(b' ');
         out.extend_from_slice(version.as_bytes());
         out.extend_from_slice(b"\" ");
@@ -229,7 +131,7 @@ impl Formatter {
     }
 }
 
-/// The two spellings of the current second: traffic comes in thousands of records to a second, mostly in its order.
+/// The current second, formatted. Thousands of records share a second and arrive mostly in order.
 #[derive(Debug, Default)]
 struct Clock {
     second: Option<u64>,
@@ -238,40 +140,29 @@ struct Clock {
 }
 
 impl Clock {
-    /// Moves to `time` (kept within 1970–9999) and gives its milliseconds.
+    /// Moves to `time`, limited to 1970–9999, and returns its milliseconds.
     fn set(&mut self, time: SystemTime) -> u32 {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = since.as_secs().min(LAST_SECOND);
-        if self.second != Some(second) {
-            self.second = Some(second);
-            let (year, month, day) = civil(second / 86_400);
-            let (hour, minute, rest) = (second / 3_600 % 24, second / 60 % 60, second % 60);
-            let name = usize::try_from(month - 1).ok().and_then(|at| MONTHS.get(at)).unwrap_or(&"Jan");
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            let utc =
+                i64::try_from(since.as_secs()).ok().and_then(|second| UtcDateTime::from_unix_timestamp(second).ok());
+            let utc = utc.unwrap_or(UtcDateTime::MAX);
+            let (year, month, day) = utc.to_calendar_date();
+            let (hour, minute, second) = utc.as_hms();
+            let name = MONTHS[usize::from(u8::from(month)) - 1];
+            let month = u8::from(month);
             self.rfc3339.clear();
             self.ncsa.clear();
             // Writing to a Vec does not fail.
-            let _ = write!(self.rfc3339, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}");
-            let _ = write!(self.ncsa, "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{rest:02} +0000");
+            let _ = write!(self.rfc3339, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+            let _ = write!(self.ncsa, "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
         }
         since.subsec_millis()
     }
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-
-/// Year, month and day in the Gregorian calendar of a day counted from 1970-01-01.
-///
-/// Years are counted from March, so that the leap day is the last one and a month's first day follows from one division; 400
-/// years are 146,097 days.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    if month < 10 { (era * 400 + year, month + 3, day) } else { (era * 400 + year + 1, month - 9, day) }
-}
 
 fn version_json(version: Version) -> &'static str {
     match version {
@@ -298,15 +189,6 @@ fn version_etsy(version: Version) -> &'static str {
     }
 }
 
-/// Path and query; the authority where there is neither (CONNECT).
-fn target(uri: &Uri) -> &str {
-    match (uri.path_and_query(), uri.authority()) {
-        (Some(path), _) => path.as_str(),
-        (None, Some(authority)) => authority.as_str(),
-        (None, None) => "",
-    }
-}
-
 fn bytes(value: Option<&HeaderValue>) -> &[u8] {
     value.map_or(b"", HeaderValue::as_bytes)
 }
@@ -316,7 +198,7 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
     let Some(first_out) = text.get(most) else { return text };
     let mut end = most;
     let mut next = *first_out;
-    // A continuation byte behind the end means that a character lies across it; none is longer than four bytes.
+    // A continuation byte after the end means that a character crosses it. None is longer than four bytes.
     while next & 0xC0 == 0x80 && end > 0 && most - end < 3 {
         end -= 1;
         next = text.get(end).copied().unwrap_or_default();
@@ -324,12 +206,8 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
     text.get(..end).unwrap_or_default()
 }
 
-fn cut_str(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
-}
-
-/// The trusted client, then what X-Forwarded-For says besides, IPv4 only: digits, dots and commas are all that the pattern takes.
-/// The client stands first because the pattern takes the first address for the visitor's, and the list's own first is anybody's.
+/// The trusted client, then the other addresses of X-Forwarded-For, IPv4 only: the pattern allows digits, dots and commas. The client
+/// comes first because the pattern reads the first address as the client's, and the first of the field is untrusted.
 fn chain(record: &Record, out: &mut Vec<u8>) {
     let client = match record.client.map(|client| client.to_canonical()) {
         Some(IpAddr::V4(client)) => client,
@@ -340,7 +218,7 @@ fn chain(record: &Record, out: &mut Vec<u8>) {
     let kept = cut(list, TEXT_BYTES);
     let mut entries = kept.split(|&byte| byte == b',');
     if kept.len() < list.len() {
-        // An address that lost its last digits would be another's.
+        // An address without its last digits would be another address.
         entries.next_back();
     }
     let forwarded = entries.filter_map(|entry| {
@@ -372,7 +250,7 @@ fn address(ip: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-/// Without the formatting machinery: a line holds a dozen numbers.
+/// Without `fmt`, which is slow for the dozen numbers of a line.
 fn decimal(mut value: u64, out: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
     let mut from = digits.len();
@@ -412,7 +290,7 @@ fn number(name: &str, value: Option<u64>, out: &mut Vec<u8>) {
     }
 }
 
-/// Milliseconds with three decimals out of microseconds.
+/// Microseconds as milliseconds with three decimals.
 fn millis_of(name: &str, micros: Option<u64>, out: &mut Vec<u8>) {
     number(name, micros.map(|micros| micros / 1_000), out);
     if let Some(micros) = micros {
@@ -421,56 +299,25 @@ fn millis_of(name: &str, micros: Option<u64>, out: &mut Vec<u8>) {
     }
 }
 
-/// Printable ASCII that means nothing to JSON or NCSA, which nearly all values are made of: those are copied as they stand.
-fn plain(text: &[u8]) -> bool {
-    text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
-}
-
-/// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 become U+FFFD. Besides what JSON demands, whatever a terminal or a viewer
-/// would act on is escaped too: DEL, C1 controls, line and paragraph separators, changes of the writing direction.
+/// A JSON string. A character that a terminal or a viewer would act on is escaped too.
 fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    if plain(text) {
-        out.extend_from_slice(text);
-    } else {
-        for chunk in text.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                match character {
-                    '"' => out.extend_from_slice(b"\\\""),
-                    '\\' => out.extend_from_slice(b"\\\\"),
-                    '\n' => out.extend_from_slice(b"\\n"),
-                    '\r' => out.extend_from_slice(b"\\r"),
-                    '\t' => out.extend_from_slice(b"\\t"),
-                    '\0'..='\x1F'
-                    | '\x7F'..='\u{9F}'
-                    | '\u{200E}'
-                    | '\u{200F}'
-                    | '\u{2028}'..='\u{202E}'
-                    | '\u{2066}'..='\u{2069}' => {
-                        let _ = write!(out, "\\u{:04x}", u32::from(character));
-                    }
-                    other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
-                }
-            }
-            if !chunk.invalid().is_empty() {
-                out.extend_from_slice("\u{FFFD}".as_bytes());
-            }
-        }
-    }
+    json::push_escaped(out, text, json::is_active);
     out.push(b'"');
 }
 
-/// As nginx does: quotes, backslashes and all that is not printable ASCII as `\xHH` (httpd's `\"` would end a value for every
-/// pattern that reads `"[^"]*"`). `also` is one further byte that the place cannot bear.
+/// Escapes quotes, backslashes and everything but printable ASCII as `\xHH`, as nginx does. httpd's `\"` would end a value for every
+/// pattern that reads `"[^"]*"`. `also` is one more byte to escape.
 fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     const HEX: [u8; 16] = *b"0123456789ABCDEF";
-    if plain(text) && (also == b'"' || !text.contains(&also)) {
+    let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also;
+    if text.iter().all(plain) {
         out.extend_from_slice(text);
         return;
     }
-    for &byte in text {
-        if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also {
-            out.push(byte);
+    for byte in text {
+        if plain(byte) {
+            out.push(*byte);
         } else {
             let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
             out.extend_from_slice(&[b'\\', b'x', high, low]);
@@ -478,7 +325,7 @@ fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// A value outside quotes: one word, never empty.
+/// A value outside quotes: never empty, without a space.
 fn word(text: &[u8], out: &mut Vec<u8>) {
     match text {
         b"" => out.push(b'-'),
@@ -487,51 +334,19 @@ fn word(text: &[u8], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::time::Duration;
 
+    use http::{Method, Uri};
     use proptest::prelude::*;
 
+    use super::super::record::cut_str;
+    use super::super::record::tests::{record, value};
     use super::*;
+    use crate::cdn::preset::Pop;
 
-    /// 2026-11-22T11:09:01.042Z.
-    const NOW: Duration = Duration::from_millis(1_795_345_741_042);
-
-    fn value(text: &str) -> Option<HeaderValue> {
-        HeaderValue::from_str(text).ok()
-    }
-
-    /// A pull that went well.
-    pub(in super::super) fn record() -> Record {
-        Record {
-            time: UNIX_EPOCH + NOW,
-            id: HeaderValue::from_static("r-1"),
-            provider: "fastly",
-            claimed: value("Fastly"),
-            proof: "secret",
-            pop: Pop::new(b"FRA"),
-            kind: PullKind::Edge,
-            client: Some(IpAddr::from([203, 0, 113, 9])),
-            client_chain: value("203.0.113.9, 151.101.1.1"),
-            method: Method::GET,
-            host: value("img.example.com"),
-            target: Uri::from_static("/a.png?v=1"),
-            version: Version::HTTP_11,
-            class: Some("image"),
-            status: 200,
-            bytes: 1234,
-            origin_status: Some(200),
-            origin_bytes: 4321,
-            origin_us: Some(7_005),
-            total_us: 12_345,
-            encoding: "gzip",
-            guard: "",
-            cause: "",
-            locale: "",
-            referer: value("https://example.com/"),
-            user_agent: value("curl/8"),
-        }
-    }
+    /// 9999-12-31T23:59:59Z.
+    const LAST_SECOND: u64 = 253_402_300_799;
 
     fn beacon() -> Record {
         Record {
@@ -550,8 +365,7 @@ pub(super) mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// The model's pattern. As it was printed, `,- ` inside the brackets is a range that runs backwards, which no engine takes: the
-    /// hyphen goes last.
+    /// Etsy's pattern. The published form has `,- ` inside the brackets, a reversed range that no engine accepts, so the hyphen goes last.
     fn pattern() -> regex::Regex {
         regex::Regex::new(concat!(
             r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
@@ -561,7 +375,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn json_byte_for_byte() {
+    fn json_when_complete_then_byte_for_byte() {
         assert_eq!(
             line(LogFormat::Json, &record()),
             concat!(
@@ -576,7 +390,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn json_tells_a_pull_that_is_no_first_one_from_the_edge() {
+    fn json_when_the_pull_is_not_a_first_one_from_the_edge_then_has_its_kind() {
         for (kind, told) in [
             (PullKind::Unknown, None),
             (PullKind::Edge, None),
@@ -591,7 +405,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn json_unset_is_null_for_the_origin_and_empty_for_texts() {
+    fn json_when_unset_then_null_for_numbers_and_empty_for_texts() {
         let bare = Record {
             claimed: None,
             pop: Pop::default(),
@@ -618,7 +432,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn combined_byte_for_byte() {
+    fn combined_when_complete_or_bare_then_byte_for_byte() {
         assert_eq!(
             line(LogFormat::Combined, &record()),
             "203.0.113.9 - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/1.1\" 200 1234 \"https://example.com/\" \
@@ -642,7 +456,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn etsy_byte_for_byte_and_by_the_models_pattern() {
+    fn etsy_when_complete_then_byte_for_byte_and_matches_the_pattern() {
         let written = line(LogFormat::Etsy, &beacon());
         assert_eq!(
             written,
@@ -655,9 +469,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn etsy_line_of_2013_and_ours_say_the_same_to_the_models_pattern() {
-        // As Etsy's edges wrote it in October 2013: the host, a colon by itself, the chain with the visitor on its left. The names are
-        // those of documentation.
+    fn etsy_when_compared_with_a_line_of_2013_then_the_pattern_reads_the_same() {
+        // As Etsy's edges wrote it in October 2013: the host, a single colon, the chain with the client on its left. The host names are
+        // replaced by those of RFC 2606.
         let theirs = concat!(
             r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
             r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "http://www.example.com/" "Mozilla/5.0 (X11)" -"#
@@ -680,7 +494,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn etsy_matches_whoever_asks() {
+    fn etsy_when_any_client_asks_then_matches_the_pattern() {
         let chains =
             [None, value(""), value("2001:db8::7"), value("evil \" [x], 10.0.0.1:99, , 1.2.3"), value("203.0.113.9")];
         let clients = ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"].map(|client| client.parse().ok());
@@ -698,7 +512,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn etsy_chain_when_cut_drops_the_address_at_the_cut() {
+    fn etsy_chain_when_cut_then_drops_the_address_at_the_cut() {
         let long = value(&"203.0.113.123,".repeat(100));
         let mut asked = Record { client_chain: long, ..beacon() };
         let before = line(LogFormat::Etsy, &asked);
@@ -708,7 +522,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn forged_lines_stay_one_line() {
+    fn line_when_values_are_forged_then_stays_one_line() {
         let agent = HeaderValue::from_bytes(b"x\" 200 1 \"-\" \"-\" fastly\t\xff\xc2\x9b31m\\").ok();
         let forged = Record {
             user_agent: agent,
@@ -732,48 +546,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn newlines_escapes_and_bad_bytes_are_written_out() {
-        let mut json = Vec::new();
-        quoted_json(b"a\r\n\x1b[2J\0\x7f\xff\xe2\x80\xa8\"\\", &mut json);
-        assert_eq!(json, "\"a\\r\\n\\u001b[2J\\u0000\\u007f\u{FFFD}\\u2028\\\"\\\\\"".as_bytes());
+    fn ncsa_when_controls_or_quotes_then_escaped() {
         let mut ncsa = Vec::new();
         escape_ncsa(b"a\r\n\x1b[2J\0\x7f\xff\"\\", b'"', &mut ncsa);
         assert_eq!(ncsa, b"a\\x0D\\x0A\\x1B[2J\\x00\\x7F\\xFF\\x22\\x5C");
     }
 
     #[test]
-    fn times_outside_the_calendar_are_kept_in_it() {
+    fn time_when_outside_the_calendar_then_limited_to_it() {
         let before = Record { time: UNIX_EPOCH - Duration::from_secs(1), ..record() };
         assert!(line(LogFormat::Json, &before).starts_with("{\"time\":\"1970-01-01T00:00:00.000Z\""));
         let after = Record { time: UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 9), ..record() };
         assert!(line(LogFormat::Json, &after).starts_with("{\"time\":\"9999-12-31T23:59:59.000Z\""));
     }
 
-    #[test]
-    fn record_stays_small() {
-        assert!(size_of::<Record>() <= 600, "{}", size_of::<Record>());
-    }
-
     proptest! {
         #[test]
-        fn json_text_reads_back(text in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let mut out = Vec::new();
-            quoted_json(&text, &mut out);
-            let read: String = serde_json::from_slice(&out).unwrap();
-            prop_assert_eq!(read, String::from_utf8_lossy(&text));
-            let shown = str::from_utf8(&out).unwrap();
-            prop_assert!(!shown.contains(char::is_control));
-        }
-
-        #[test]
-        fn json_unicode_reads_back(text in ".*") {
-            let mut out = Vec::new();
-            quoted_json(text.as_bytes(), &mut out);
-            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
-        }
-
-        #[test]
-        fn json_line_holds_the_headers_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
+        fn json_when_values_are_long_then_has_them_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
             let raw: Vec<u8> = raw.into_iter().filter(|&byte| byte != 0x7F).collect();
             let mut sent = Record { user_agent: HeaderValue::from_bytes(&raw).ok(), ..record() };
             let first = line(LogFormat::Json, &sent);
@@ -784,13 +573,13 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn cut_keeps_whole_characters(text in ".{0,400}", most in 0_usize..400) {
+        fn cut_when_inside_a_character_then_drops_it(text in ".{0,400}", most in 0_usize..400) {
             let kept = cut(text.as_bytes(), most);
             prop_assert_eq!(kept, cut_str(&text, most).as_bytes());
         }
 
         #[test]
-        fn ncsa_text_is_one_quoted_value(text in proptest::collection::vec(any::<u8>(), 0..400), word in any::<bool>()) {
+        fn ncsa_when_any_bytes_then_one_quoted_value(text in proptest::collection::vec(any::<u8>(), 0..400), word in any::<bool>()) {
             let mut out = Vec::new();
             let also = if word { b' ' } else { b'"' };
             escape_ncsa(&text, also, &mut out);
@@ -798,7 +587,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn dates_equal_httpdates(second in 0..=LAST_SECOND) {
+        fn clock_when_set_then_equals_httpdate(second in 0..=LAST_SECOND) {
             let time = UNIX_EPOCH + Duration::from_secs(second);
             let mut clock = Clock::default();
             clock.set(time);
@@ -811,7 +600,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn decimals_read_back(value in any::<u64>()) {
+        fn decimal_when_written_then_reads_back(value in any::<u64>()) {
             let mut out = Vec::new();
             decimal(value, &mut out);
             prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());

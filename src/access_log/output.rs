@@ -1,0 +1,264 @@
+//! Where the access log goes, and what is counted and reported when it does not accept lines.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use metrics::Counter;
+
+/// A batch is written once it has reached this size, or when the queue is empty.
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
+/// Room for the one line that exceeds a batch: 2,048 + 12 × 256 bytes, each of which can become six.
+const LINE_BYTES: usize = 32 * 1024;
+/// How long to wait before a pipe in non-blocking mode is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// After so many tries its reader counts as stuck.
+const MOST_TRIES: u32 = 50;
+
+/// The target of the access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOutput {
+    /// No log.
+    Off,
+    /// Standard output, locked for each batch.
+    Stdout,
+    /// A file that is appended to, created where it is missing.
+    File(PathBuf),
+}
+
+/// An open output with the lines that are not written yet.
+#[derive(Debug)]
+pub(super) struct Sink {
+    /// The file's name; none: standard output.
+    path: Option<PathBuf>,
+    file: File,
+    pub(super) batch: Batch,
+    dropped: Counter,
+    /// The last write failed. Only changes of this are logged.
+    failing: bool,
+}
+
+impl Sink {
+    /// Opens `output`; none where the log is off.
+    pub(super) fn open(output: LogOutput, dropped: Counter) -> io::Result<Option<Self>> {
+        let (path, (file, open_ended)) = match output {
+            LogOutput::Off => return Ok(None),
+            // A descriptor of its own: std's handle buffers what a failed write leaves behind, and those lines could not be counted.
+            LogOutput::Stdout => (None, (File::from(io::stdout().as_fd().try_clone_to_owned()?), false)),
+            LogOutput::File(path) => {
+                let opened = open_file(&path)?;
+                (Some(path), opened)
+            }
+        };
+        let lines = Vec::with_capacity(BATCH_BYTES + LINE_BYTES);
+        Ok(Some(Self { path, file, batch: Batch { lines, torn: 0, open_ended }, dropped, failing: false }))
+    }
+
+    /// Opens the file again by its name, for log rotation.
+    pub(super) fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        let opened = open_file(path);
+        if let Err(error) = &opened {
+            tracing::error!(
+                "access log: cannot open {} again: {error}; the old file stays in use. Check that the folder exists and is \
+                 writable, then send SIGUSR1 again",
+                path.display()
+            );
+        }
+        // A line ends in the file in which it began.
+        self.dropped.increment(self.batch.finish_line(&mut &self.file));
+        if let Ok((file, open_ended)) = opened {
+            self.file = file;
+            self.batch.open_ended = open_ended;
+        }
+    }
+
+    /// Writes the batch.
+    pub(super) fn write(&mut self) {
+        if self.batch.lines.is_empty() {
+            return;
+        }
+        let (lost, outcome) = if self.path.is_none() {
+            let mut stdout = io::stdout().lock();
+            // What others have printed goes first. If that fails, the write below fails too and is reported.
+            drop(stdout.flush());
+            self.batch.write(&mut &self.file)
+        } else {
+            self.batch.write(&mut &self.file)
+        };
+        self.dropped.increment(lost);
+        match outcome {
+            Err(error) if !self.failing => {
+                tracing::error!(
+                    "access log: cannot write: {error}; lines are dropped and counted until the output accepts them"
+                );
+                self.failing = true;
+            }
+            Ok(()) if self.failing => {
+                tracing::info!("access log: the output accepts lines again");
+                self.failing = false;
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what is still in the batch as dropped: nothing is written any more.
+    pub(super) fn give_up(&mut self) {
+        self.dropped.increment(newlines(&self.batch.lines));
+        self.batch.lines.clear();
+    }
+}
+
+/// Lines for an output that may accept any part of them.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Complete lines; the first may be the rest of a line whose beginning is written.
+    pub(super) lines: Vec<u8>,
+    /// The length of that rest.
+    torn: usize,
+    /// The output ends with an incomplete line that will never be finished (a crash, a full disk), so a newline comes first.
+    open_ended: bool,
+}
+
+impl Batch {
+    /// Writes all lines and returns how many are lost. If the output fails, those are the lines not begun yet. A line that is begun
+    /// stays here, to be finished before the next batch.
+    fn write(&mut self, output: &mut impl Write) -> (u64, io::Result<()>) {
+        if self.open_ended {
+            if let (_, Err(error)) = write_out(output, b"\n") {
+                let lost = newlines(&self.lines);
+                self.lines.clear();
+                return (lost, Err(error));
+            }
+            self.open_ended = false;
+        }
+        let (written, outcome) = write_out(output, &self.lines);
+        let inside = match written.checked_sub(1).and_then(|last| self.lines.get(last)) {
+            Some(&last) => last != b'\n',
+            None => self.torn > 0,
+        };
+        self.lines.drain(..written);
+        let end = self.lines.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        self.torn = if inside { end } else { 0 };
+        let lost = newlines(self.lines.get(self.torn..).unwrap_or_default());
+        self.lines.truncate(self.torn);
+        (lost, outcome)
+    }
+
+    /// Writes the rest of a line that is begun. Returns 1 if that fails and the line is lost, else 0.
+    fn finish_line(&mut self, output: &mut impl Write) -> u64 {
+        let (written, _) = write_out(output, self.lines.get(..self.torn).unwrap_or_default());
+        self.open_ended |= written < self.torn;
+        let lost = u64::from(written < self.torn);
+        self.lines.drain(..self.torn);
+        self.torn = 0;
+        lost
+    }
+}
+
+fn newlines(lines: &[u8]) -> u64 {
+    lines.iter().map(|&byte| u64::from(byte == b'\n')).sum()
+}
+
+/// `write_all` that also returns how many bytes were written.
+fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    let mut tries = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match output.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => {
+                written += count.min(rest.len());
+                tries = 0;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Another process that shares the terminal or pipe may have set it to non-blocking mode.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < MOST_TRIES => {
+                tries += 1;
+                thread::sleep(RETRY_AFTER);
+            }
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// Opens a log for appending, and tells whether it ends with an incomplete line.
+fn open_file(path: &Path) -> io::Result<(File, bool)> {
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let meta = file.metadata()?;
+    // Only a regular file has a last byte. A log that may be written but not read is used as it is.
+    let open_ended = meta.is_file() && meta.len() > 0 && last_byte(path).is_ok_and(|last| last != b'\n');
+    Ok((file, open_ended))
+}
+
+fn last_byte(path: &Path) -> io::Result<u8> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    let [last] = last;
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Accepts some bytes, then fails once, and so on.
+    struct Flaky {
+        taken: Vec<u8>,
+        room: std::vec::IntoIter<usize>,
+        left: usize,
+    }
+
+    impl Write for Flaky {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.left == 0 {
+                self.left = self.room.next().unwrap_or(usize::MAX);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let count = bytes.len().min(self.left);
+            self.left -= count;
+            self.taken.extend_from_slice(bytes.get(..count).unwrap_or_default());
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn batch_when_the_output_fails_then_lines_are_whole_and_the_rest_is_counted(
+            room in proptest::collection::vec(1_usize..40, 0..20),
+            batches in proptest::collection::vec(0_usize..8, 1..20),
+        ) {
+            let mut output = Flaky { taken: Vec::new(), room: room.into_iter(), left: 5 };
+            let mut batch = Batch::default();
+            let (mut sent, mut lost) = (0_u64, 0);
+            for lines in batches {
+                for _ in 0..lines {
+                    batch.lines.extend_from_slice(format!("line {sent}!\n").as_bytes());
+                    sent += 1;
+                }
+                lost += batch.write(&mut output).0;
+            }
+            lost += batch.finish_line(&mut output);
+            prop_assert!(batch.lines.is_empty());
+            let taken = String::from_utf8(output.taken).unwrap();
+            let whole = taken.matches("!\n").count() as u64;
+            prop_assert_eq!(whole + lost, sent);
+            // Only the last line can be incomplete, where its end was refused.
+            let mut lines = taken.split_inclusive('\n').filter(|line| !(line.starts_with("line ") && line.ends_with("!\n")));
+            prop_assert_eq!(lines.next().is_some(), batch.open_ended);
+            prop_assert!(lines.next().is_none());
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! The queue of the access log, and the thread that writes it.
+//!
+//! **Cost** to a request: moving its record into a lock-free queue, and one system call if the writer sleeps because nothing arrived for
+//! half a second. **Can fail:** a full queue, a full disk or a closed pipe lose lines but never block. Each lost line is counted
+//! (`edgeshim_access_log_dropped_total`), so lines plus that counter equal the records.
+//!
+//! The queue's slots are allocated when a log is opened (about 36 MiB).
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use metrics::Counter;
+
+use super::formats::{Formatter, LogFormat};
+use super::output::{BATCH_BYTES, LogOutput, Sink};
+use super::record::Record;
+
+/// Records that can wait for the writer: more than one machine handles in a second.
+const QUEUE_RECORDS: usize = 65_536;
+/// With more records than this the writer is behind, and records release the connections' read buffers. Those can be a hundred times the
+/// size of a record, and a stalled disk must not keep them.
+const ATTACHED_RECORDS: usize = 2_048;
+/// The longest time that a line waits while there is traffic.
+const POLL: Duration = Duration::from_millis(20);
+/// After this many polls without a record the writer sleeps until it is woken.
+const IDLE_POLLS: u32 = 25;
+/// The longest sleep. Waking does not depend on it; it limits the delay if the queue's memory ordering ever changes.
+const PARK: Duration = Duration::from_secs(5);
+/// How long [`AccessLog::close`] waits for a writer without progress: a reader or a disk is stuck.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The writer's state, read by `record` after each push.
+mod state {
+    /// It polls the queue.
+    pub(super) const POLLING: u8 = 0;
+    /// It has to be woken.
+    pub(super) const PARKED: u8 = 1;
+    /// It no longer polls.
+    pub(super) const ENDED: u8 = 2;
+}
+
+/// `[access_log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLogSettings {
+    pub output: LogOutput,
+    pub format: LogFormat,
+}
+
+impl Default for AccessLogSettings {
+    fn default() -> Self {
+        Self { output: LogOutput::Off, format: LogFormat::Json }
+    }
+}
+
+/// The log line of a request in flight. It is written once, by the layer that completes the response.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The values known so far. Boxed: a record takes half a kilobyte and moves through every layer.
+    pub(crate) record: Box<Record>,
+    log: AccessLog,
+}
+
+impl Line {
+    /// Begins a line of `log`.
+    pub(crate) fn new(log: &AccessLog, record: Record) -> Self {
+        Self { record: Box::new(record), log: log.clone() }
+    }
+
+    /// Queues the line, with the time since `arrived`.
+    pub(crate) fn write(mut self, arrived: Instant) {
+        self.record.total_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.log.record(*self.record);
+    }
+}
+
+/// A handle of the access log. Clones are cheap and share one writer; dropping the last one closes the log.
+#[derive(Debug, Clone)]
+pub(crate) struct AccessLog(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    writer: Thread,
+    /// Disconnected when the writer has ended; none after the first `close`.
+    ended: Mutex<Option<Receiver<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: ArrayQueue<Record>,
+    state: AtomicU8,
+    reopen: AtomicBool,
+    closing: AtomicBool,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    /// Opens the output and starts the writer's thread; none where the log is off. `dropped` counts records that never became a line.
+    ///
+    /// # Errors
+    /// When the file cannot be opened for appending, or the system gives no thread or file descriptor.
+    pub(crate) fn open(settings: &AccessLogSettings, dropped: Counter) -> io::Result<Option<Self>> {
+        let AccessLogSettings { output, format } = settings.clone();
+        let Some(sink) = Sink::open(output, dropped.clone())? else { return Ok(None) };
+        let shared = Arc::new(Shared {
+            queue: ArrayQueue::new(QUEUE_RECORDS),
+            state: AtomicU8::new(state::POLLING),
+            reopen: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            dropped,
+        });
+        let (alive, ended) = mpsc::channel();
+        let for_writer = Arc::clone(&shared);
+        let writer = thread::Builder::new().name("access-log".into()).spawn(move || {
+            for_writer.write_until_closed(sink, Formatter::new(format));
+            drop::<mpsc::Sender<()>>(alive);
+        })?;
+        let writer = writer.thread().clone();
+        Ok(Some(Self(Arc::new(Handle { shared, writer, ended: Mutex::new(Some(ended)) }))))
+    }
+
+    /// Queues one record without blocking. If the queue is full or the log closed, the record is counted as dropped.
+    pub(crate) fn record(&self, mut record: Record) {
+        let shared = &*self.0.shared;
+        if shared.queue.len() > ATTACHED_RECORDS {
+            record.detach();
+        }
+        if shared.queue.push(record).is_err() {
+            shared.dropped.increment(1);
+        }
+        // The push and this load are sequentially consistent, and so are the writer's store of its state and its last look into the
+        // queue. So at least one side sees the other's store.
+        match shared.state.load(Ordering::SeqCst) {
+            // Only one of the threads that see it parked wakes it.
+            state::PARKED if shared.move_on(state::PARKED, state::POLLING) => self.0.writer.unpark(),
+            state::ENDED => shared.discard(),
+            _ => {}
+        }
+    }
+
+    /// Opens the file again by its name, for log rotation (SIGUSR1). Does not wait. Every record made after this call goes to the new
+    /// file. If that cannot be opened, the old file stays in use and an error is logged. Does nothing for stdout.
+    pub(crate) fn reopen(&self) {
+        self.0.shared.reopen.store(true, Ordering::SeqCst);
+        self.0.writer.unpark();
+    }
+
+    /// Writes everything that is queued and ends the writer. Waits as long as the queue shrinks. If nothing moves for five seconds, the
+    /// queued records are dropped and counted, and so are records made later. Calling it again does nothing. It blocks, so call it at the
+    /// end of the drain, not on a worker with requests in flight.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        // Locked while waiting, so that a second caller does not return before the first.
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ended) = ended.take() else { return };
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.writer.unpark();
+        let mut waiting = self.shared.queue.len();
+        while ended.recv_timeout(CLOSE_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let left = self.shared.queue.len();
+            if left >= waiting {
+                tracing::error!(
+                    "access log: the output accepts no lines; {left} queued lines and those being written are dropped"
+                );
+                break;
+            }
+            waiting = left;
+        }
+        // The writer has done this already, unless it is stuck or has panicked.
+        self.shared.state.store(state::ENDED, Ordering::SeqCst);
+        self.shared.discard();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn move_on(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Counts the records that will not be written. Each is popped, and so counted, once, even if two threads do this at a time.
+    fn discard(&self) {
+        while self.queue.pop().is_some() {
+            self.dropped.increment(1);
+        }
+    }
+
+    fn write_until_closed(&self, mut sink: Sink, mut formatter: Formatter) {
+        let mut idle: u32 = 0;
+        loop {
+            // Read before the queue: this round then writes everything queued before the call to close.
+            let closing = self.closing.load(Ordering::SeqCst);
+            let mut empty = false;
+            let held = sink.batch.lines.len();
+            while sink.batch.lines.len() < BATCH_BYTES {
+                let Some(record) = self.queue.pop() else {
+                    empty = true;
+                    break;
+                };
+                formatter.line(&record, &mut sink.batch.lines);
+            }
+            let some = sink.batch.lines.len() > held;
+            // Read after the queue: a record made after the call to reopen makes the flag visible.
+            if self.reopen.swap(false, Ordering::SeqCst) {
+                sink.reopen();
+            }
+            // Even without a new line there may be the rest of an incomplete one.
+            sink.write();
+            idle = if some { 0 } else { idle.saturating_add(1) };
+            match (empty, closing) {
+                (false, _) => {}
+                (true, true) => break,
+                (true, false) if idle < IDLE_POLLS => thread::park_timeout(POLL),
+                (true, false) => self.park(),
+            }
+        }
+        self.state.store(state::ENDED, Ordering::SeqCst);
+        self.discard();
+        sink.give_up();
+    }
+
+    /// Sleeps until `record`, `reopen` or `close` wakes it. The last two set their flag and then unpark, which `park` remembers, so only
+    /// the queue has to be checked again.
+    fn park(&self) {
+        if self.move_on(state::POLLING, state::PARKED) {
+            if self.queue.is_empty() {
+                thread::park_timeout(PARK);
+            }
+            self.move_on(state::PARKED, state::POLLING);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::AtomicU64;
+
+    use http::HeaderValue;
+
+    use super::super::record::tests::record;
+    use super::*;
+
+    /// A folder for one test, removed at its end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("edgeshim-log-{}-{test}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn log(&self) -> PathBuf {
+            self.0.join("access.log")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn to_file(path: PathBuf) -> AccessLogSettings {
+        AccessLogSettings { output: LogOutput::File(path), ..AccessLogSettings::default() }
+    }
+
+    fn open(path: &Path) -> (AccessLog, Arc<AtomicU64>) {
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counter = Counter::from_arc(Arc::clone(&dropped));
+        let log = AccessLog::open(&to_file(path.to_owned()), counter).unwrap();
+        (log.unwrap(), dropped)
+    }
+
+    fn numbered(number: u64) -> Record {
+        Record { id: HeaderValue::from(number), ..record() }
+    }
+
+    /// The ids of all lines, each of which must be complete.
+    fn ids(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        let id = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+        text.lines().map(id).collect()
+    }
+
+    fn until(what: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !what() {
+            assert!(started.elapsed() < Duration::from_secs(20), "the condition never became true");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn log_when_four_threads_write_then_lines_and_dropped_equal_the_records() {
+        let folder = Folder::new("four");
+        let (log, dropped) = open(&folder.log());
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let log = log.clone();
+                scope.spawn(move || (0..25_000).for_each(|number| log.record(numbered(thread * 25_000 + number))));
+            }
+        });
+        log.close();
+        let lines = ids(&folder.log());
+        assert_eq!(lines.len() as u64 + dropped.load(Ordering::SeqCst), 100_000);
+        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "a line is written twice");
+        assert!(lines.len() >= QUEUE_RECORDS, "records that fit the queue are written: {}", lines.len());
+    }
+
+    #[test]
+    fn record_when_closing_or_closed_then_written_or_counted() {
+        let folder = Folder::new("late");
+        let (log, dropped) = open(&folder.log());
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                let log = log.clone();
+                scope.spawn(move || (0..5_000).for_each(|number| log.record(numbered(number))));
+            }
+            scope.spawn(|| log.close());
+            scope.spawn(|| log.close());
+        });
+        log.record(record());
+        log.close();
+        assert_eq!(ids(&folder.log()).len() as u64 + dropped.load(Ordering::SeqCst), 15_001);
+        assert!(dropped.load(Ordering::SeqCst) > 0);
+    }
+
+    #[test]
+    fn writer_when_asleep_then_a_record_wakes_it() {
+        let folder = Folder::new("sleep");
+        let (log, _) = open(&folder.log());
+        for number in 0..2 {
+            until(|| log.0.shared.state.load(Ordering::SeqCst) == state::PARKED);
+            let started = Instant::now();
+            log.record(numbered(number));
+            until(|| fs::read_to_string(folder.log()).unwrap().lines().count() as u64 == number + 1);
+            assert!(started.elapsed() < PARK, "only the end of the longest sleep woke it");
+        }
+    }
+
+    #[test]
+    fn log_when_the_last_handle_is_dropped_then_writes_the_queue() {
+        let folder = Folder::new("drop");
+        let (log, _) = open(&folder.log());
+        let clone = log.clone();
+        drop(log);
+        (0..100).for_each(|number| clone.record(numbered(number)));
+        drop(clone);
+        assert_eq!(ids(&folder.log()).len(), 100);
+    }
+
+    #[test]
+    fn reopen_when_renamed_then_starts_the_new_file() {
+        let folder = Folder::new("reopen");
+        let (log, dropped) = open(&folder.log());
+        let old = folder.0.join("access.log.1");
+        log.record(numbered(1));
+        until(|| fs::metadata(folder.log()).unwrap().len() > 0);
+        fs::rename(folder.log(), &old).unwrap();
+        log.reopen();
+        log.record(numbered(2));
+        log.close();
+        assert_eq!((ids(&old), ids(&folder.log())), (vec!["1".to_owned()], vec!["2".to_owned()]));
+        assert_eq!(dropped.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn reopen_when_records_arrive_then_loses_none_and_splits_none() {
+        let folder = Folder::new("busy");
+        let (log, dropped) = open(&folder.log());
+        let names: Vec<_> = (0..5).map(|number| folder.0.join(format!("access.log.{number}"))).collect();
+        thread::scope(|scope| {
+            scope.spawn(|| (0..20_000).for_each(|number| log.record(numbered(number))));
+            for name in &names {
+                until(|| folder.log().exists());
+                fs::rename(folder.log(), name).unwrap();
+                log.reopen();
+            }
+        });
+        log.close();
+        let lines: usize = names.iter().chain([&folder.log()]).map(|name| ids(name).len()).sum();
+        assert_eq!(lines as u64 + dropped.load(Ordering::SeqCst), 20_000);
+    }
+
+    #[test]
+    fn reopen_when_impossible_then_keeps_the_old_file() {
+        let folder = Folder::new("gone");
+        let (log, dropped) = open(&folder.log());
+        fs::rename(folder.log(), folder.0.join("old")).unwrap();
+        fs::create_dir(folder.log()).unwrap();
+        log.reopen();
+        log.record(record());
+        log.close();
+        assert_eq!(ids(&folder.0.join("old")).len(), 1);
+        assert_eq!(dropped.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn open_when_a_crash_left_half_a_line_then_the_next_line_is_whole() {
+        let folder = Folder::new("crash");
+        fs::write(folder.log(), "{\"time\":\"20").unwrap();
+        let (log, _) = open(&folder.log());
+        log.record(record());
+        log.close();
+        let text = fs::read_to_string(folder.log()).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("{\"time\":\"20"));
+        assert!(serde_json::from_str::<serde_json::Value>(lines.next().unwrap()).is_ok());
+        assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn log_when_the_disk_is_full_then_counts_every_line() {
+        let (log, dropped) = open(Path::new("/dev/full"));
+        (0..1_000).for_each(|number| log.record(numbered(number)));
+        log.close();
+        assert_eq!(dropped.load(Ordering::SeqCst), 1_000);
+    }
+
+    #[test]
+    fn open_when_the_folder_is_missing_then_error() {
+        let folder = Folder::new("missing");
+        let settings = to_file(folder.0.join("no/such/access.log"));
+        assert!(AccessLog::open(&settings, Counter::noop()).is_err());
+    }
+}
