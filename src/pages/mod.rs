@@ -18,7 +18,7 @@ mod whoopsie;
 mod words;
 
 use std::error::Error;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ use self::locale::{HostTwice, Locales};
 use self::whoopsie::{Page, Template};
 use self::words::Words;
 use crate::ids::LocaleId;
+use crate::wire::json;
 
 /// How much of a value is shown. Escaped sixfold at most, it fits into one stored block.
 const MOST_VALUE_BYTES: usize = 256;
@@ -281,35 +282,20 @@ fn shown(text: &str) -> String {
 /// The request id goes as `reference`: it is no URI, so it cannot be `instance`. Texts are cut after 256 bytes.
 pub(crate) fn problem_json(moment: &Moment<'_>, title: &str) -> Bytes {
     let status = StatusCode::from_u16(moment.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut out = String::with_capacity(96 + title.len().min(256) + moment.id.len().min(256));
-    out.push_str(r#"{"type":"about:blank","title":""#);
-    push_json(&mut out, cut(title));
-    out.push_str(r#"","status":"#);
-    out.push_str(status.as_str());
-    out.push_str(r#","reference":""#);
-    push_json(&mut out, cut(moment.id));
-    out.push_str("\"}");
+    let mut out = Vec::with_capacity(96 + title.len().min(256) + moment.id.len().min(256));
+    out.extend_from_slice(br#"{"type":"about:blank","title":""#);
+    json::push_escaped(&mut out, cut(title).as_bytes(), json::is_active);
+    out.extend_from_slice(br#"","status":"#);
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(br#","reference":""#);
+    json::push_escaped(&mut out, cut(moment.id).as_bytes(), json::is_active);
+    out.extend_from_slice(b"\"}");
     Bytes::from(out)
 }
 
 /// The beginning of a text, as long as it is shown.
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MOST_VALUE_BYTES)).unwrap_or_default()
-}
-
-/// RFC 8259 §7. Inside of HTML, `<` could end the script that holds it.
-fn push_json(out: &mut String, text: &str) {
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\0'..='\x1f' | '<' => {
-                // Writing to a string does not fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(char));
-            }
-            _ => out.push(char),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -631,7 +617,7 @@ mod tests {
         let moment = Moment { status: 7, id: "a\"\\\n\u{1f}é", ..MOMENT };
         assert_eq!(
             problem_json(&moment, ""),
-            r#"{"type":"about:blank","title":"","status":500,"reference":"a\"\\\u000a\u001fé"}"#
+            r#"{"type":"about:blank","title":"","status":500,"reference":"a\"\\\n\u001fé"}"#
         );
     }
 

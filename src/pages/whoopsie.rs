@@ -20,16 +20,18 @@
 //! only `words` in a script.
 
 use std::fmt::{self, Write as _};
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use time::UtcDateTime;
 
 use super::deflate::{self, Checksum};
 use super::plural::{self, Category, Plural};
 use super::words::{FORMS, NUMBER, TEXTS, Words};
-use super::{Mistake, Moment, PageSettings, cut, push_json, shown};
+use super::{Mistake, Moment, PageSettings, cut, shown};
+use crate::wire::json;
 
 /// The `site_name` that stands for none; pages then say `this_site` in their own language.
 pub(super) const NO_SITE_NAME: &str = "This site";
@@ -417,7 +419,7 @@ impl<'t> Template<'t> {
     pub(super) fn script_words(&self, locales: &[Words], settings: &PageSettings) -> io::Result<ScriptWords> {
         let of = |is_wait| {
             let words = locales.first().map(|first| self.words_on(is_wait, first, settings)).unwrap_or_default();
-            let plain = words_json(&words, locales, settings).into_bytes();
+            let plain = words_json(&words, locales, settings);
             let deflated = deflate::before_value(&plain)?;
             Ok::<_, io::Error>(Arc::new(Fixed::new(plain, deflated)))
         };
@@ -554,7 +556,7 @@ impl Template<'_> {
                 Piece::Fixed(text) => fixed.extend_from_slice(text.as_bytes()),
                 Piece::Word(word, escape) => escape.push(&mut fixed, words.text(word.name()).as_bytes()),
                 Piece::Setting(setting, escape) => escape.push(&mut fixed, setting.text(settings, words).as_bytes()),
-                Piece::Words(_) => fixed.extend_from_slice(script.as_bytes()),
+                Piece::Words(_) => fixed.extend_from_slice(&script),
                 Piece::Slot(slot @ (Slot::Provider | Slot::Cause | Slot::RetryAfter), escape) => {
                     escape.push(&mut fixed, hosting.value(*slot).as_bytes());
                 }
@@ -606,45 +608,45 @@ impl<'a> Hosting<'a> {
 
 /// `[[NAME, …], {LANGUAGE: [WORD, …], …}]`: each locale has its words in the order of the names, its direction first. Arrays take less
 /// than half of what names in each locale would. Nothing in it ends a `<script>`.
-fn words_json(words: &[Word], locales: &[Words], settings: &PageSettings) -> String {
-    let mut out = String::from("[[");
-    push_string(&mut out, "direction");
+fn words_json(words: &[Word], locales: &[Words], settings: &PageSettings) -> Vec<u8> {
+    let mut out = b"[[".to_vec();
+    let quote = |text: &str, out: &mut Vec<u8>| {
+        out.push(b'"');
+        // `<` could end the script.
+        json::push_escaped(out, text.as_bytes(), |character| character == '<');
+        out.push(b'"');
+    };
+    quote("direction", &mut out);
     for word in words {
-        out.push(',');
-        push_string(&mut out, word.name());
+        out.push(b',');
+        quote(word.name(), &mut out);
     }
-    out.push_str("],{");
+    out.extend_from_slice(b"],{");
     for (place, locale) in locales.iter().enumerate() {
-        out.push_str(if place > 0 { ",\n" } else { "\n" });
-        push_string(&mut out, &locale.language);
-        out.push_str(":[");
-        push_string(&mut out, &locale.direction);
+        out.extend_from_slice(if place > 0 { &b",\n"[..] } else { b"\n" });
+        quote(&locale.language, &mut out);
+        out.extend_from_slice(b":[");
+        quote(&locale.direction, &mut out);
         for word in words {
-            out.push(',');
+            out.push(b',');
             match word {
-                Word::SiteName => push_string(&mut out, Setting::SiteName.text(settings, locale)),
-                Word::Text(name) => push_string(&mut out, locale.text(name)),
+                Word::SiteName => quote(Setting::SiteName.text(settings, locale), &mut out),
+                Word::Text(name) => quote(locale.text(name), &mut out),
                 Word::Forms(name) => {
                     for (place, (category, form)) in locale.forms(name).iter().enumerate() {
-                        out.push(if place > 0 { ',' } else { '{' });
-                        push_string(&mut out, plural::name(*category));
-                        out.push(':');
-                        push_string(&mut out, form);
+                        out.push(if place > 0 { b',' } else { b'{' });
+                        quote(plural::name(*category), &mut out);
+                        out.push(b':');
+                        quote(form, &mut out);
                     }
-                    out.push('}');
+                    out.push(b'}');
                 }
             }
         }
-        out.push(']');
+        out.push(b']');
     }
-    out.push_str("}]");
+    out.extend_from_slice(b"}]");
     out
-}
-
-fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    push_json(out, text);
-    out.push('"');
 }
 
 /// What `{{words}}` becomes.
@@ -886,37 +888,21 @@ struct Clock {
 impl Clock {
     /// Times after the year 9999, which RFC 3339 cannot write, become its last second.
     fn at(unix_seconds: u64) -> Self {
-        let seconds = unix_seconds.min(253_402_300_799);
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        // Days are counted from 1 March of the year 0, so that leap days come last: each month then begins at a fixed day.
-        let days = days + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = era * 400 + year_of_era + u64::from(month <= 2);
-
-        let mut spoken = *b"0000-00-00 00:00:00 UTC";
-        for (start, number) in [
-            (0, year / 100),
-            (2, year % 100),
-            (5, month),
-            (8, day),
-            (11, second / 3_600),
-            (14, second / 60 % 60),
-            (17, second % 60),
-        ] {
-            for (place, digit) in spoken.iter_mut().skip(start).zip([number / 10, number % 10]) {
-                *place += u8::try_from(digit).unwrap_or(0);
-            }
-        }
-        let mut rfc3339 = *b"0000-00-00T00:00:00Z";
-        for (to, from) in rfc3339.iter_mut().zip(spoken) {
-            if from.is_ascii_digit() {
-                *to = from;
-            }
+        const LAST_SECOND: i64 = 253_402_300_799;
+        let seconds = i64::try_from(unix_seconds).unwrap_or(LAST_SECOND).min(LAST_SECOND);
+        let time = UtcDateTime::from_unix_timestamp(seconds).unwrap_or(UtcDateTime::UNIX_EPOCH);
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second) = time.as_hms();
+        let mut spoken = [b' '; 23];
+        // It has the room for every time until the year 9999.
+        let _ = write!(
+            spoken.as_mut_slice(),
+            "{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC",
+            u8::from(month)
+        );
+        let mut rfc3339 = [b'Z'; 20];
+        for (to, from) in rfc3339.iter_mut().zip(spoken).take(19) {
+            *to = if from == b' ' { b'T' } else { from };
         }
         Self { spoken, rfc3339 }
     }
@@ -1092,27 +1078,17 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_agrees_with_a_calendar_kept_by_hand() {
-        let (mut year, mut month, mut day) = (1970, 1, 1);
-        for days in 0..170_000_u64 {
-            let clock = Clock::at(days * 86_400 + 3_661);
-            assert_eq!(clock.spoken, format!("{year:04}-{month:02}-{day:02} 01:01:01 UTC").as_bytes());
-            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let month_days = match month {
-                2 if is_leap => 29,
-                2 => 28,
-                4 | 6 | 9 | 11 => 30,
-                _ => 31,
-            };
-            day += 1;
-            if day > month_days {
-                (month, day) = (month + 1, 1);
-            }
-            if month > 12 {
-                (year, month) = (year + 1, 1);
-            }
+    fn clock_when_second_is_given_then_written_in_utc() {
+        for (second, spoken) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_868_799, "2000-02-29 23:59:59 UTC"),
+            (1_795_345_741, "2026-11-22 11:09:01 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+            (253_402_300_799, "9999-12-31 23:59:59 UTC"),
+            (u64::MAX, "9999-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(Clock::at(second).spoken, spoken.as_bytes());
         }
-        assert_eq!(Clock::at(0).rfc3339, *b"1970-01-01T00:00:00Z");
-        assert_eq!(Clock::at(u64::MAX).rfc3339, *b"9999-12-31T23:59:59Z");
+        assert_eq!(Clock::at(1_795_345_741).rfc3339, *b"2026-11-22T11:09:01Z");
     }
 }
