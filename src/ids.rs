@@ -1,20 +1,99 @@
-//! Small `Copy` ids for what a request is counted under: provider, class, kind of pull, locale, country.
+//! Small `Copy` ids: the values of labels.
 //!
-//! Nothing that a client wrote becomes a label, so all of them index tables that the configuration or a standard filled.
+//! No label is made from what a client sent: each id is an index into a table that the configuration or a standard filled, or a
+//! variant of an enum.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// A CDN by its place in the table of providers.
+/// A label whose values are the variants of an enum. [`label!`] declares one.
+pub(crate) trait Label: Copy + 'static {
+    /// Every value, in the order of their positions.
+    const ALL: &'static [Self];
+
+    /// The text of the value.
+    fn as_str(self) -> &'static str;
+
+    /// The position in [`ALL`](Self::ALL).
+    fn position(self) -> usize;
+}
+
+/// Declares an enum that is a [`Label`]: each variant with the text of its value.
+macro_rules! label {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        $vis enum $name {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of their positions.
+            $vis const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
+
+            /// The text of the value.
+            $vis fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+
+            /// The position in [`ALL`](Self::ALL).
+            $vis fn position(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl $crate::ids::Label for $name {
+            const ALL: &'static [Self] = &Self::ALL;
+
+            fn as_str(self) -> &'static str {
+                self.as_str()
+            }
+
+            fn position(self) -> usize {
+                self.position()
+            }
+        }
+    };
+}
+pub(crate) use label;
+
+label! {
+    /// Why a request was refused: the label `reason` of `edgeshim_refused_total`.
+    pub enum Reason {
+        /// The request head is ambiguous, broken or too large.
+        Malformed = "malformed",
+        /// The request head did not arrive within `server.header_timeout`.
+        HeaderTimeout = "header_timeout",
+        /// No provider, or one that is not configured, and `identity.unknown = "reject"`.
+        UnknownProvider = "unknown_provider",
+        /// A claim that was not proved, and `identity.unverified = "reject"`.
+        Unverified = "unverified",
+        /// A Host that `server.hosts` does not contain.
+        Host = "host",
+        /// More than `server.max_hops` passes through this shim.
+        Loop = "loop",
+        /// CONNECT, which no origin behind a CDN needs.
+        Method = "method",
+        /// A body longer than `server.max_request_body`.
+        BodyTooLarge = "body_too_large",
+    }
+}
+
+/// A CDN by its position in the table of providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProviderId(pub u16);
 
 impl ProviderId {
-    /// No sign of any CDN.
+    /// No signal of any CDN.
     pub const NONE: Self = Self(0);
-    /// A name or a sign that the configuration does not hold, or two that disagree.
+    /// A name or a signal of a provider that is not configured, or two that disagree.
     pub const OTHER: Self = Self(1);
-    /// Claims a provider and failed its proofs.
+    /// A claim of a provider whose proofs failed.
     pub const UNVERIFIED: Self = Self(2);
     /// The labels of the three above, in order; configured providers follow.
     pub const RESERVED: [&'static str; 3] = ["none", "other", "unverified"];
@@ -24,54 +103,68 @@ impl ProviderId {
         Self(u16::try_from(position + Self::RESERVED.len()).unwrap_or(Self::OTHER.0))
     }
 
-    /// The place among the configured providers, for one of them.
+    /// The position among the configured providers, if it is one of them.
     pub fn position(self) -> Option<usize> {
         self.index().checked_sub(Self::RESERVED.len())
     }
 
-    /// The place in a table that starts with the reserved labels.
+    /// The position in a table that starts with the reserved labels.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// A class of the site by its place in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClassId(pub u16);
+/// Declares ids of a list in the configuration.
+macro_rules! configured_id {
+    ($($(#[$meta:meta])* $vis:vis $name:ident)+) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        $vis struct $name($vis u16);
 
-impl ClassId {
-    /// No class matched, or none was decided.
-    pub const OTHER: Self = Self(0);
+        impl $name {
+            /// None of those configured.
+            $vis const OTHER: Self = Self(0);
 
-    /// The id of the `position`-th configured class.
-    pub fn configured(position: usize) -> Self {
-        Self(u16::try_from(position + 1).unwrap_or(0))
-    }
+            /// The id of the `position`-th one that is configured.
+            $vis fn configured(position: usize) -> Self {
+                Self(u16::try_from(position + 1).unwrap_or(Self::OTHER.0))
+            }
 
-    /// The place in a table that starts with `other`.
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
+            /// The position in a table that starts with `other`.
+            $vis fn index(self) -> usize {
+                usize::from(self.0)
+            }
+        }
+    )+};
 }
 
-/// What sort of pull it is, as its CDN says: the log's `pull`.
+configured_id! {
+    /// A class of the site.
+    pub ClassId
+    /// A source of failure beacons.
+    pub(crate) SourceId
+    /// A page of RUM beacons.
+    pub(crate) PageId
+}
+
+/// The kind of pull, as its CDN reports it: the log's `pull`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PullKind {
-    /// Nobody's that is known.
+    /// Provider unknown.
     #[default]
     Unknown,
-    /// From the edge, for a visitor.
+    /// From the edge, for a client.
     Edge,
     /// Through a shield.
     Shield,
     /// A health check.
     Probe,
-    /// Tried again.
+    /// A retry.
     Retry,
 }
 
 impl PullKind {
-    /// The log's word.
+    /// The value in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "",
@@ -83,16 +176,16 @@ impl PullKind {
     }
 }
 
-/// A language of the pages by its place in their table.
+/// A language of the pages by its position in their table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LocaleId(pub u8);
 
-/// A country by its place in the list of ISO 3166-1: one that is not on it is [`OTHER`](Self::OTHER), so that no file can make more
-/// labels than there are countries.
+/// A country by its position in the list of ISO 3166-1. A code that is not in the list is [`OTHER`](Self::OTHER), so no country
+/// file can make more labels than there are countries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Country(u8);
 
-/// ISO 3166-1 alpha-2 in its order, with the code that everybody uses for Kosovo.
+/// ISO 3166-1 alpha-2 in its order, with the usual code for Kosovo.
 #[rustfmt::skip]
 const CODES: [&str; 250] = [
     "AD", "AE", "AF", "AG", "AI", "AL", "AM", "AO", "AQ", "AR", "AS", "AT", "AU", "AW", "AX", "AZ", "BA", "BB", "BD", "BE", "BF", "BG",
@@ -110,14 +203,19 @@ const CODES: [&str; 250] = [
 ];
 
 impl Country {
-    /// Not known, or not on the list.
+    /// Unknown, or not in the list.
     pub const OTHER: Self = Self(250);
-    /// How many values there are, `OTHER` too.
+    /// The number of values, `OTHER` included.
     pub const COUNT: usize = CODES.len() + 1;
 
-    /// The country of a code in capitals.
+    /// Every value, in the order of their positions.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..=Self::OTHER.0).map(Self)
+    }
+
+    /// The country of an upper-case code.
     pub fn from_code(code: &str) -> Self {
-        CODES.binary_search(&code).ok().and_then(|place| u8::try_from(place).ok()).map_or(Self::OTHER, Self)
+        CODES.binary_search(&code).ok().and_then(|position| u8::try_from(position).ok()).map_or(Self::OTHER, Self)
     }
 
     /// The label: two letters, or `other`.
@@ -125,25 +223,25 @@ impl Country {
         CODES.get(self.index()).copied().unwrap_or("other")
     }
 
-    /// The place in a table of [`COUNT`](Self::COUNT) values.
+    /// The position in a table of [`COUNT`](Self::COUNT) values.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// The one copy of a label that lives as long as the process.
+/// The only copy of a label, which lives as long as the process.
 ///
-/// Labels come from the configuration alone, so what is kept is bounded by the configurations that were ever loaded; a log line can
-/// then name its provider without touching a reference count.
+/// Labels come only from configurations, so the memory is bounded by the configurations that were loaded. A log record can name its
+/// provider without a reference count.
 pub(crate) fn intern(label: &str) -> &'static str {
     static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = labels.get(label) {
         return known;
     }
-    let kept: &'static str = Box::leak(label.to_owned().into_boxed_str());
-    labels.insert(kept);
-    kept
+    let label: &'static str = Box::leak(label.to_owned().into_boxed_str());
+    labels.insert(label);
+    label
 }
 
 #[cfg(test)]
@@ -151,7 +249,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configured_ids_follow_the_reserved_ones() {
+    fn label_when_declared_then_positions_follow_the_list() {
+        for (position, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.position(), position);
+        }
+        assert_eq!(Reason::HeaderTimeout.as_str(), "header_timeout");
+    }
+
+    #[test]
+    fn ids_when_configured_then_follow_the_reserved_ones() {
         assert_eq!(ProviderId::configured(0).index(), 3);
         assert_eq!(ProviderId::configured(4).position(), Some(4));
         assert_eq!(ProviderId::NONE.position(), None);
@@ -159,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn countries_are_those_of_the_list() {
-        assert!(CODES.is_sorted(), "the search relies on it");
+    fn country_when_code_is_not_in_the_list_then_other() {
+        assert!(CODES.is_sorted(), "the binary search needs it");
         for code in CODES {
             assert_eq!(Country::from_code(code).as_str(), code);
         }
@@ -171,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_kept_once() {
+    fn label_when_interned_twice_then_one_copy() {
         assert!(std::ptr::eq(intern("fastly"), intern(&String::from("fastly"))));
     }
 }

@@ -45,10 +45,10 @@ pub mod internals {
     pub use crate::edge::cache_control::policy::{Facts, Guard, Prepared};
     pub use crate::edge::request::class::{CacheMode, CachePolicy};
     pub use crate::fault::Cause;
-    pub use crate::ids::Country;
+    pub use crate::ids::{Country, Reason};
     pub use crate::intake::country::{Countries, CountryError};
     pub use crate::intake::ranges::parse as parse_ranges;
-    pub use crate::metrics::{Metrics, Reason};
+    pub use crate::metrics::{Description, Kind, METRICS, Metrics};
     pub use crate::runtime::{Runtime, Slot};
     pub use crate::serve::{Drain, Server};
     pub use crate::wire::cache_control::{CacheControl, edge_control};

@@ -24,9 +24,7 @@ use crate::config::{AddressSource, OnDoubt, Provider, Settings, Target, Verify};
 use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::{Gate, GateLimits};
 use crate::edge::cache_control::ProviderWords;
-use crate::edge::cache_control::policy::{Action, Guard};
-use crate::edge::gzip::policy::Skip;
-use crate::edge::gzip::{Found, GzipMemory, GzipSettings};
+use crate::edge::gzip::{GzipMemory, GzipSettings};
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::LocalSettings;
 use crate::edge::observe::ObserveSettings;
@@ -145,20 +143,15 @@ impl Runtime {
             providers: settings.providers.iter().map(|provider| intern(&provider.name)).collect(),
             classes: settings.classes.iter().map(|class| intern(&class.name)).collect(),
             locales: prepared.pages.locales().map(intern).collect(),
-            cache_actions: Action::ALL.iter().map(|action| action.as_str()).collect(),
-            cache_guards: Guard::ALL.iter().map(|guard| guard.as_str()).collect(),
-            gzip_skips: Skip::LABELS.to_vec(),
-            gzip_found: Found::LABELS.to_vec(),
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
-            countries: settings.beacon.country_database.is_some(),
-            rum_pages: settings.rum.path.as_ref().map(|_| settings.rum.pages.iter().map(|page| intern(page)).collect()),
+            rum_pages: settings.rum.pages.iter().map(|page| intern(page)).collect(),
         };
         let ledger = metrics.ledger(&labels);
         let gate = Arc::new(Gate::new(gate_limits(&settings), metrics));
         let Prepared { pages, classes, gzip, host, fallback_host } = prepared;
         let pages = Arc::new(pages);
         let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
-        Self {
+        let runtime = Self {
             settings,
             metrics,
             labels,
@@ -174,7 +167,10 @@ impl Runtime {
             countries,
             providers,
             attempts: Arc::default(),
-        }
+        };
+        // Each worker builds its own layers later. Building them here makes every series, so that the first scrape has them all.
+        drop(Layers::new(runtime.parts()));
+        runtime
     }
 
     /// What `build` would refuse, without opening anything: for `check`.

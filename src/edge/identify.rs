@@ -16,8 +16,7 @@ use super::request::{Ctx, EdgeRequest};
 use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
 use crate::cdn::recognise::Recogniser;
-use crate::ids::ProviderId;
-use crate::metrics::Reason;
+use crate::ids::{ProviderId, Reason};
 
 /// What `identify` needs to know.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
+use metrics::{Counter, Histogram};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -25,11 +26,12 @@ use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::known::Known;
 use crate::fault::Fault;
-use crate::ids::{ClassId, Country};
+use crate::ids::{ClassId, Country, PageId, ProviderId, SourceId};
+use crate::intake::beacon;
 use crate::intake::country::Countries;
 use crate::intake::posted::Posted;
-use crate::intake::{beacon, rum};
-use crate::metrics::{Ledger, RumReason};
+use crate::intake::rum::{self, RumReason};
+use crate::metrics::{LazyCounters, Ledger, Table, describe};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
@@ -62,12 +64,56 @@ pub(crate) struct LocalLayer {
 struct Shared {
     settings: LocalSettings,
     ledger: Arc<Ledger>,
+    beacons: Beacons,
+    rum: Option<Rum>,
+}
+
+/// `edgeshim_beacons_total`
+#[derive(Debug)]
+enum Beacons {
+    BySource(Table<SourceId, Counter>),
+    ByCountry(LazyCounters<(SourceId, Country)>),
+}
+
+/// What RUM beacons count, while RUM is on.
+#[derive(Debug)]
+struct Rum {
+    seconds: Table<(ProviderId, PageId), Histogram>,
+    rejected: Table<RumReason, Counter>,
 }
 
 impl LocalLayer {
     /// Answers by `settings`, counts in `ledger`.
     pub(crate) fn new(settings: LocalSettings, ledger: Arc<Ledger>) -> Self {
-        Self { shared: Arc::new(Shared { settings, ledger }) }
+        let beacons = Beacons::new(&settings, &ledger);
+        let rum = settings.rum_path.as_ref().map(|_| Rum {
+            seconds: ledger.table(&describe::RUM_SECONDS),
+            rejected: ledger.table(&describe::RUM_REJECTED),
+        });
+        Self { shared: Arc::new(Shared { settings, ledger, beacons, rum }) }
+    }
+}
+
+impl Beacons {
+    fn new(settings: &LocalSettings, ledger: &Ledger) -> Self {
+        if settings.countries.is_none() {
+            return Self::BySource(ledger.table(&describe::BEACONS));
+        }
+        let counters = ledger.lazy(&describe::BEACONS);
+        // So that each source exists from the start.
+        let configured = (0..settings.beacon_sources.len()).map(SourceId::configured);
+        for source in configured.chain([SourceId::OTHER]) {
+            counters.get((source, Country::OTHER));
+        }
+        Self::ByCountry(counters)
+    }
+
+    fn count(&self, source: SourceId, country: Country) {
+        match self {
+            Self::BySource(counters) => counters.get(source),
+            Self::ByCountry(counters) => counters.get((source, country)),
+        }
+        .increment(1);
     }
 }
 
@@ -176,7 +222,7 @@ impl Shared {
                 let source = beacon::source(query, &self.settings.beacon_sources);
                 let countries = self.settings.countries.as_ref();
                 let country = countries.map_or(Country::OTHER, |countries| countries.of(request.ctx.trail.client));
-                self.ledger.beacon(source.unwrap_or(usize::MAX), country);
+                self.beacons.count(source, country);
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
                 beacon::PIXEL
             }
@@ -197,12 +243,16 @@ impl Shared {
         let sample = body.and_then(|body| rum::sample(body, query, &self.settings.rum_pages));
         let (text, cause) = match sample {
             Ok(sample) => {
-                self.ledger.rum(request.ctx.provider, sample.page.unwrap_or(usize::MAX), sample.seconds);
+                if let Some(rum) = &self.rum {
+                    rum.seconds.get((request.ctx.provider, sample.page)).record(sample.seconds);
+                }
                 head.status = StatusCode::NO_CONTENT;
                 ("", "")
             }
             Err(reason) => {
-                self.ledger.rum_rejected(reason);
+                if let Some(rum) = &self.rum {
+                    rum.rejected.get(reason).increment(1);
+                }
                 let (status, text) = rum::rejection(reason);
                 head.status = status;
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -13,13 +13,14 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use metrics::{Counter, Gauge, Histogram};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -28,8 +29,8 @@ use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tal
 use crate::access_log::Line;
 use crate::cdn::dialect::Dialect;
 use crate::fault::{Cause, Fault};
-use crate::ids::{ClassId, ProviderId, PullKind};
-use crate::metrics::{Ledger, Reason};
+use crate::ids::{ClassId, ProviderId, PullKind, Reason, intern, label};
+use crate::metrics::{Ledger, Table, describe};
 use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
@@ -64,13 +65,13 @@ impl PullsSettings {
 #[derive(Debug, Clone)]
 pub(crate) struct PullsLayer {
     settings: Arc<PullsSettings>,
-    ledger: Arc<Ledger>,
+    counts: Arc<Counts>,
 }
 
 impl PullsLayer {
     /// Counts in `ledger`.
     pub(crate) fn new(settings: PullsSettings, ledger: Arc<Ledger>) -> Self {
-        Self { settings: Arc::new(settings), ledger }
+        Self { settings: Arc::new(settings), counts: Arc::new(Counts::new(ledger)) }
     }
 }
 
@@ -78,7 +79,90 @@ impl<S> Layer<S> for PullsLayer {
     type Service = Pulls<S>;
 
     fn layer(&self, inner: S) -> Pulls<S> {
-        Pulls { inner, settings: Arc::clone(&self.settings), ledger: Arc::clone(&self.ledger) }
+        Pulls { inner, settings: Arc::clone(&self.settings), counts: Arc::clone(&self.counts) }
+    }
+}
+
+label! {
+    /// What the origin responded to a conditional pull: the label `result` of `edgeshim_revalidations_total`.
+    enum Revalidation {
+        /// 304.
+        NotModified = "not_modified",
+        /// 2xx.
+        Modified = "modified",
+    }
+}
+
+/// What the layer counts.
+#[derive(Debug)]
+struct Counts {
+    ledger: Arc<Ledger>,
+    rows: Table<(ProviderId, ClassId), Row>,
+    revalidations: Table<(ProviderId, ClassId, Revalidation), Counter>,
+    in_flight: Table<ProviderId, Gauge>,
+    origin_seconds: Table<ClassId, Histogram>,
+    origin_bytes: Table<ClassId, Counter>,
+    shields: Counter,
+    probes: Counter,
+    retries: Counter,
+}
+
+/// What every pull of a provider and a class counts.
+struct Row {
+    bytes: Counter,
+    seconds: Histogram,
+    ok: Counter,
+    codes: Codes,
+}
+
+/// Counters by status, 1xx to 5xx, made when a status first occurs.
+type Codes = [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5];
+
+impl Counts {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        let metrics = ledger.metrics();
+        let row = |values: &[&'static str]| Row {
+            bytes: metrics.series(&describe::PULL_BYTES, values),
+            seconds: metrics.series(&describe::PULL_SECONDS, values),
+            ok: metrics.series(&describe::PULLS, &[values, &["200"]].concat()),
+            codes: [const { OnceLock::new() }; 5],
+        };
+        Self {
+            rows: ledger.rows(row),
+            revalidations: ledger.table(&describe::REVALIDATIONS),
+            in_flight: ledger.table(&describe::IN_FLIGHT),
+            origin_seconds: ledger.table(&describe::ORIGIN_SECONDS),
+            origin_bytes: ledger.table(&describe::ORIGIN_BYTES),
+            shields: metrics.series(&describe::SHIELD_PULLS, &[]),
+            probes: metrics.series(&describe::PROBE_PULLS, &[]),
+            retries: metrics.series(&describe::RETRY_PULLS, &[]),
+            ledger,
+        }
+    }
+
+    /// Counts a pull that no client's own request caused, or that is a retry.
+    fn kind(&self, kind: PullKind) {
+        match kind {
+            PullKind::Unknown | PullKind::Edge => {}
+            PullKind::Shield => self.shields.increment(1),
+            PullKind::Probe => self.probes.increment(1),
+            PullKind::Retry => self.retries.increment(1),
+        }
+    }
+
+    /// Counts a pull under the exact status that was sent, or 499.
+    fn code(&self, row: &Row, provider: ProviderId, class: ClassId, code: u16) {
+        let (hundred, rest) = (usize::from(code / 100), usize::from(code % 100));
+        let Some(slot) = hundred.checked_sub(1).and_then(|hundred| row.codes.get(hundred)) else { return };
+        let counters = slot.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
+        let ledger = &self.ledger;
+        let make = || {
+            let values = [ledger.provider(provider), ledger.class(class), intern(&code.to_string())];
+            ledger.metrics().series(&describe::PULLS, &values)
+        };
+        if let Some(counter) = counters.get(rest) {
+            counter.get_or_init(make).increment(1);
+        }
     }
 }
 
@@ -87,7 +171,7 @@ impl<S> Layer<S> for PullsLayer {
 pub(crate) struct Pulls<S> {
     inner: S,
     settings: Arc<PullsSettings>,
-    ledger: Arc<Ledger>,
+    counts: Arc<Counts>,
 }
 
 impl<S, B> Service<Box<EdgeRequest>> for Pulls<S>
@@ -105,7 +189,7 @@ where
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         request.ctx.kind = self.settings.kind(&request);
-        let pull = Pull::start(Arc::clone(&self.ledger), &mut request);
+        let pull = Pull::start(Arc::clone(&self.counts), &mut request);
         match request.ctx.refusal {
             Some(reason) => PullsFuture::Refused { reason, dialect: request.ctx.dialect, pull: Some(pull) },
             None => PullsFuture::Inner { inner: self.inner.call(request), pull: Some(pull) },
@@ -168,7 +252,7 @@ where
                 let mut pull = pull.take().expect("a future is not polled after it was ready");
                 let head = refusal(*reason, *dialect);
                 pull.refusal = Some(*reason);
-                pull.ledger.refused(pull.provider, *reason);
+                pull.counts.ledger.refused(pull.provider, *reason);
                 pull.code = head.status.as_u16();
                 pull.expected = Some(0);
                 let facts = Facts::new(pull.class);
@@ -181,7 +265,7 @@ where
 /// One pull from its head to its last byte; counts itself when dropped.
 #[derive(Debug)]
 pub(crate) struct Pull {
-    ledger: Arc<Ledger>,
+    counts: Arc<Counts>,
     provider: ProviderId,
     class: ClassId,
     arrived: Instant,
@@ -212,7 +296,7 @@ fn encoding(headers: &HeaderMap) -> &'static str {
 }
 
 impl Pull {
-    fn start(ledger: Arc<Ledger>, request: &mut EdgeRequest) -> Self {
+    fn start(counts: Arc<Counts>, request: &mut EdgeRequest) -> Self {
         let ctx = &request.ctx;
         let headers = &request.head.headers;
         let mut line = request.line.take();
@@ -223,10 +307,10 @@ impl Pull {
             record.pop = ctx.pop;
             record.kind = ctx.kind;
         }
-        ledger.in_flight(ctx.provider).increment(1.0);
-        ledger.metrics().pull_kind(ctx.kind);
+        counts.in_flight.get(ctx.provider).increment(1.0);
+        counts.kind(ctx.kind);
         Self {
-            ledger,
+            counts,
             provider: ctx.provider,
             class: ctx.class,
             arrived: ctx.arrived,
@@ -257,7 +341,7 @@ impl Pull {
         self.facts = facts;
         self.tally = tally;
         if let Some(micros) = facts.origin_us {
-            self.ledger.origin_seconds(self.class, Duration::from_micros(micros.into()));
+            self.counts.origin_seconds.get(self.class).record(Duration::from_micros(micros.into()).as_secs_f64());
         }
     }
 
@@ -282,29 +366,34 @@ impl Pull {
             || answer.body.is_end_stream();
         self.expected = if bodiless { Some(0) } else { answer.body.size_hint().exact() };
         if self.conditional {
-            let row = self.ledger.row(self.provider, self.class);
-            match answer.facts.origin_status {
-                Some(304) => row.not_modified.increment(1),
-                Some(200..=299) => row.modified.increment(1),
-                _ => {}
-            }
+            let result = match answer.facts.origin_status {
+                Some(304) => Revalidation::NotModified,
+                Some(200..=299) => Revalidation::Modified,
+                _ => return,
+            };
+            self.counts.revalidations.get((self.provider, self.class, result)).increment(1);
         }
     }
 }
 
 impl Drop for Pull {
     fn drop(&mut self) {
-        self.ledger.in_flight(self.provider).decrement(1.0);
+        self.counts.in_flight.get(self.provider).decrement(1.0);
         let code = self.counted();
-        self.ledger.pull(self.provider, self.class, code);
-        let row = self.ledger.row(self.provider, self.class);
+        let row = self.counts.rows.get((self.provider, self.class));
+        if code == 200 {
+            row.ok.increment(1);
+        } else {
+            self.counts.code(row, self.provider, self.class, code);
+        }
         row.bytes.increment(self.sent);
         row.seconds.record(self.arrived.elapsed().as_secs_f64());
-        self.ledger.origin_bytes(self.class, self.tally.origin_bytes);
+        self.counts.origin_bytes.get(self.class).increment(self.tally.origin_bytes);
         if let Some(mut line) = self.line.take() {
             let record = &mut line.record;
-            record.provider = self.ledger.provider(self.provider);
-            record.class = Some(self.ledger.class(self.class));
+            let ledger = &self.counts.ledger;
+            record.provider = ledger.provider(self.provider);
+            record.class = Some(ledger.class(self.class));
             record.status = code;
             record.bytes = self.sent;
             record.origin_bytes = self.tally.origin_bytes;
@@ -314,7 +403,7 @@ impl Drop for Pull {
             record.guard = self.facts.guard;
             let fault = self.tally.fault.or(self.facts.cause).map(Cause::as_str);
             record.cause = fault.or(self.refusal.map(Reason::as_str)).unwrap_or("");
-            record.locale = self.facts.locale.map_or("", |locale| self.ledger.locale(locale));
+            record.locale = self.facts.locale.map_or("", |locale| ledger.locale(locale));
             line.write(self.arrived);
         }
     }
@@ -399,10 +488,27 @@ mod tests {
     }
 
     #[test]
+    fn code_when_counted_then_under_its_own_number() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let labels = Labels { providers: vec!["fastly"], ..Labels::default() };
+        let counts = Counts::new(Arc::new(metrics.ledger(&labels)));
+        let provider = ProviderId::configured(0);
+        for code in [404, 499, 599, 99, 600, 0, 499] {
+            counts.code(counts.rows.get((provider, ClassId::OTHER)), provider, ClassId::OTHER, code);
+        }
+        let text = metrics.render();
+        for (code, count) in [(200, 0), (404, 1), (499, 2), (599, 1)] {
+            let line = format!("edgeshim_pulls_total{{provider=\"fastly\",class=\"other\",code=\"{code}\"}} {count}");
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains("code=\"600\"") && !text.contains("code=\"99\""));
+    }
+
+    #[test]
     fn bytes_that_were_read_and_held_back_when_the_visitor_left_are_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let pull = Pull {
-            ledger: Arc::new(metrics.ledger(&Labels::default())),
+            counts: Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default())))),
             provider: ProviderId::NONE,
             class: ClassId::OTHER,
             arrived: Instant::now(),

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::request::{Ctx, EdgeRequest};
 use crate::cdn::known::{self, Known};
-use crate::metrics::Reason;
+use crate::ids::Reason;
 use crate::wire::forwarded::Peer;
 
 /// What `verify` needs to know.

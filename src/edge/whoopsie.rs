@@ -21,8 +21,9 @@ use tower::{Layer, Service};
 use super::request::class::{Classes, WhoopsieMode};
 use super::request::{Ctx, EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::{Cause, Fault};
-use crate::ids::{ClassId, LocaleId};
-use crate::metrics::{Ledger, ORIGIN_STATUS, Reason};
+use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
+use crate::metrics::labels::{Dimension, Labels};
+use crate::metrics::{LazyCounters, Ledger, describe};
 use crate::pages::{LONGEST_COUNTDOWN_SECONDS, Moment, Pages, problem_json};
 use crate::wire::names::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
@@ -55,6 +56,29 @@ struct Shared {
     retry_after: RetryAfter,
     classes: Arc<Classes>,
     ledger: Arc<Ledger>,
+    served: LazyCounters<(ProviderId, LocaleId, PageCause)>,
+}
+
+/// Why a page is served: the label `cause` of `edgeshim_whoopsies_total`. None: it replaces the origin's own 5xx.
+#[derive(Clone, Copy)]
+struct PageCause(Option<Cause>);
+
+impl PageCause {
+    const ORIGIN_STATUS: &str = "origin_5xx";
+
+    fn as_str(self) -> &'static str {
+        self.0.map_or(Self::ORIGIN_STATUS, Cause::as_str)
+    }
+}
+
+impl Dimension for PageCause {
+    fn values(_: &Labels) -> Vec<&'static str> {
+        Cause::ALL.map(Cause::as_str).into_iter().chain([Self::ORIGIN_STATUS]).collect()
+    }
+
+    fn position(self) -> usize {
+        self.0.map_or(Cause::ALL.len(), Cause::position)
+    }
 }
 
 impl WhoopsieLayer {
@@ -63,7 +87,8 @@ impl WhoopsieLayer {
         let seconds = settings.retry_after.as_secs().max(1);
         let retry_after =
             RetryAfter { field: HeaderValue::from(seconds), seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
-        Self { shared: Arc::new(Shared { settings, retry_after, classes, ledger }) }
+        let served = ledger.lazy(&describe::WHOOPSIES);
+        Self { shared: Arc::new(Shared { settings, retry_after, classes, ledger, served }) }
     }
 
     /// The head of what is sent in place of an answer of the origin's; none: the answer goes on as it is.
@@ -343,7 +368,7 @@ impl Shared {
             id: asked.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             provider: self.ledger.provider(asked.ctx.provider),
             pop: asked.ctx.pop.as_str(),
-            cause: cause.map_or(ORIGIN_STATUS, Cause::as_str),
+            cause: PageCause(cause).as_str(),
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
             retry_after: Some(retry_after.seconds)
                 .filter(|&seconds| asked.is_repeatable && seconds <= LONGEST_COUNTDOWN_SECONDS),
@@ -381,7 +406,7 @@ impl Shared {
                         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                     }
                     locale = Some(chosen);
-                    self.ledger.whoopsie(asked.ctx.provider, chosen, cause);
+                    self.served.get((asked.ctx.provider, chosen, PageCause(cause))).increment(1);
                     pages.render(chosen, &moment, gzip)
                 }
                 Preference::Json => {

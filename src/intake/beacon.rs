@@ -3,6 +3,7 @@
 use http::Uri;
 
 use super::form;
+use crate::ids::SourceId;
 
 /// A transparent GIF of 1×1 pixel, 43 bytes.
 pub(crate) const PIXEL: &[u8] =
@@ -12,12 +13,12 @@ pub(crate) const PIXEL: &[u8] =
 /// The longest name or value of a parameter that is logged, in bytes.
 const MAX_LOGGED_BYTES: usize = 256;
 
-/// The place of the beacon's source among `sources`: of `source=`, or else of `beacon_source=`, in any case of letters. None where it is
-/// missing or unknown, which counts as `other`.
-pub(crate) fn source(query: &str, sources: &[String]) -> Option<usize> {
+/// The source of a beacon: `source=`, or else `beacon_source=`, compared without case. A missing or unknown one is `other`.
+pub(crate) fn source(query: &str, sources: &[String]) -> SourceId {
     let value = |name| form::value(query.as_bytes(), name);
-    let source = value("source").or_else(|| value("beacon_source"))?;
-    sources.iter().position(|known| source.is(known))
+    let source = value("source").or_else(|| value("beacon_source"));
+    let position = source.and_then(|source| sources.iter().position(|known| source.is(known)));
+    position.map_or(SourceId::OTHER, SourceId::configured)
 }
 
 /// A target's path and query for the log, each name and value cut; none where it is short enough as it is.
@@ -65,7 +66,7 @@ mod tests {
             ("", None),
             ("&&&=&=fastly", None),
         ] {
-            assert_eq!(source(query, &sources), place, "{query}");
+            assert_eq!(source(query, &sources), place.map_or(SourceId::OTHER, SourceId::configured), "{query}");
         }
     }
 

@@ -21,7 +21,7 @@ use serde_json::error::Category;
 
 use super::followed::{Content, Followed, ReadError, follow};
 use crate::cdn::addresses::{AddressList, AddressSet, canonical};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, describe};
 
 /// The largest file that is read, in bytes. The largest list there is, Azure's, has some 5 MB.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
@@ -208,7 +208,7 @@ impl Ranges {
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
-            let age = metrics.ranges_age(provider);
+            let age = metrics.series(&describe::RANGES_AGE, &[provider]);
             // So that it is there from the start.
             tell_age(&list, &age);
             follow("ranges", &list, move |list| {

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::form;
 use super::posted::Unread;
-use crate::metrics::RumReason;
+use crate::ids::{PageId, label};
 use crate::wire::media_types::essence;
 
 /// The longest body, in bytes: twice what boomerang sends at most.
@@ -17,13 +17,33 @@ const MAX_MILLIS: f64 = 600_000.0;
 /// The longest number that is read, in bytes; browsers write up to 17 digits and a point.
 const MAX_NUMBER_BYTES: usize = 24;
 
+label! {
+    /// Why a RUM beacon was rejected: the label `reason` of `edgeshim_rum_rejected_total`.
+    pub(crate) enum RumReason {
+        /// It has no load time.
+        Missing = "missing",
+        /// The load time is not a number, or out of range.
+        Number = "number",
+        /// The body is not a form.
+        MediaType = "media_type",
+        /// The body is too long.
+        TooLarge = "too_large",
+        /// The body did not arrive in time.
+        Late = "late",
+        /// The body was truncated.
+        Cut = "cut",
+        /// The method is neither GET nor POST.
+        Method = "method",
+    }
+}
+
 /// One page load.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
     /// How long it took, in seconds.
     pub seconds: f64,
-    /// The page's place among those configured; none: another one.
-    pub page: Option<usize>,
+    /// The page.
+    pub page: PageId,
 }
 
 /// The sample in a body or, for what it does not say, in a query. `pages` are those configured.
@@ -34,8 +54,8 @@ pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sampl
     let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
     let millis = millis(value("t_done").ok_or(RumReason::Missing)?).ok_or(RumReason::Number)?;
     let page = value("h.pg").or_else(|| value("page"));
-    let page = page.and_then(|page| pages.iter().position(|known| page.is(known)));
-    Ok(Sample { seconds: millis / 1000.0, page })
+    let position = page.and_then(|page| pages.iter().position(|known| page.is(known)));
+    Ok(Sample { seconds: millis / 1000.0, page: position.map_or(PageId::OTHER, PageId::configured) })
 }
 
 /// Digits, and further ones behind a point: no sign, no exponent, no word.
@@ -115,6 +135,7 @@ mod tests {
             ("T_DONE=%33%30%30", "", 0.3, None),
             ("t_done=300&t_done=x", "", 0.3, None),
         ] {
+            let page = page.map_or(PageId::OTHER, PageId::configured);
             assert_eq!(sample(body.as_bytes(), query, &pages()), Ok(Sample { seconds, page }), "{body} {query}");
         }
     }

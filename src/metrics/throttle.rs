@@ -9,7 +9,7 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// One kind of message. Without a lock: two threads that ask at the same moment cannot both be told to log.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     period_ms: u64,
     /// Milliseconds since [`EPOCH`] from which the next message may be logged.
     next_ms: AtomicU64,
@@ -19,19 +19,19 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// At most one message in `period`; the first one at once.
-    pub(super) const fn new(period: Duration) -> Self {
+    pub(crate) const fn new(period: Duration) -> Self {
         // A few seconds or minutes.
         #[allow(clippy::cast_possible_truncation, reason = "584 million years")]
         Self { period_ms: period.as_millis() as u64, next_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
     /// Counts one more; gives the count since the last message where the next one is due.
-    pub(super) fn pass(&self) -> Option<u64> {
+    pub(crate) fn pass(&self) -> Option<u64> {
         self.pass_many(1)
     }
 
     /// The same for `n` at once.
-    pub(super) fn pass_many(&self, n: u64) -> Option<u64> {
+    pub(crate) fn pass_many(&self, n: u64) -> Option<u64> {
         self.pass_at(u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX), n)
     }
 

@@ -21,7 +21,7 @@ use super::state::{Purpose, State};
 use super::watched::{Socket, Watched};
 use super::worker::Worker;
 use crate::clock::{self, Deadline};
-use crate::metrics::Reason;
+use crate::ids::Reason;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 

@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::edge::pipeline::AnswerBody;
 use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
-use crate::metrics::Reason;
+use crate::ids::Reason;
 use crate::origin::Hold;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Trail};

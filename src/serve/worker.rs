@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::drain::Drain;
 use super::limits::Limits;
 use crate::edge::request::EdgeRequest;
-use crate::ids::ProviderId;
-use crate::metrics::Reason;
+use crate::ids::{ProviderId, Reason};
 use crate::origin;
 use crate::runtime::{EdgeService, Runtime, Slot};
 

@@ -14,8 +14,7 @@ use crate::edge::identify::Why;
 use crate::edge::local::Endpoint;
 use crate::edge::request::Ctx;
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule};
-use crate::ids::{ClassId, PullKind};
-use crate::metrics::Reason;
+use crate::ids::{ClassId, PullKind, Reason};
 use crate::wire::names::{CONTENT_LANGUAGE, CONTENT_TYPE};
 
 /// Why a pull is taken for whose it is.

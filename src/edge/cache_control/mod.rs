@@ -13,21 +13,22 @@ pub(crate) mod policy;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri};
+use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use self::policy::{Guard, Prepared};
+use self::policy::{Action, Guard, Prepared};
 use super::request::class::Classes;
 use super::request::{EdgeRequest, EdgeResponse};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
 use crate::cdn::tags::TagRule;
 use crate::fault::Fault;
-use crate::ids::ProviderId;
-use crate::metrics::Ledger;
+use crate::ids::{ClassId, ProviderId};
+use crate::metrics::{Ledger, Table, Throttle, describe};
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
 
 /// How an answer is put to one provider beside its lifetimes.
@@ -38,6 +39,9 @@ pub(crate) struct ProviderWords {
     /// The largest head that it takes.
     pub limits: HeadLimits,
 }
+
+/// One for all providers.
+static FIELDS_CUT_MESSAGE: Throttle = Throttle::new(Duration::from_mins(1));
 
 /// Puts [`CacheControl`] around a service.
 #[derive(Debug, Clone)]
@@ -53,7 +57,50 @@ struct Shared {
     /// By provider id.
     words: Vec<ProviderWords>,
     by_type: bool,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct Counts {
     ledger: Arc<Ledger>,
+    rewrites: Table<(ClassId, Action), Counter>,
+    guards: Table<Guard, Counter>,
+    tags_cut: Table<ProviderId, Counter>,
+    fields_cut: Table<ProviderId, Counter>,
+}
+
+impl Counts {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        Self {
+            rewrites: ledger.table(&describe::CACHE_REWRITES),
+            guards: ledger.table(&describe::CACHE_GUARDS),
+            tags_cut: ledger.table(&describe::TAGS_CUT),
+            fields_cut: ledger.table(&describe::FIELDS_CUT),
+            ledger,
+        }
+    }
+
+    /// Counts cache tags that the provider's CDN does not accept.
+    fn tags_cut(&self, provider: ProviderId, tags: usize) {
+        if tags > 0 {
+            self.tags_cut.get(provider).increment(tags as u64);
+        }
+    }
+
+    /// Counts field lines of a response head that is larger than the provider's CDN accepts, and logs that once a minute.
+    fn fields_cut(&self, provider: ProviderId, lines: usize) {
+        if lines == 0 {
+            return;
+        }
+        self.fields_cut.get(provider).increment(lines as u64);
+        if let Some(count) = FIELDS_CUT_MESSAGE.pass_many(lines as u64) {
+            tracing::warn!(
+                "a response head is larger than {} takes: header fields left out since the last message: {count}; have the origin \
+                 send fewer fields, cookies above all (edgeshim_fields_cut_total counts by provider)",
+                self.ledger.provider(provider)
+            );
+        }
+    }
 }
 
 impl CacheControlLayer {
@@ -61,7 +108,8 @@ impl CacheControlLayer {
     pub(crate) fn new(classes: &Arc<Classes>, words: Vec<ProviderWords>, ledger: Arc<Ledger>) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
         let by_type = classes.ask_for_type();
-        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, words, by_type, ledger }) }
+        let counts = Counts::new(ledger);
+        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, words, by_type, counts }) }
     }
 }
 
@@ -131,13 +179,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Shared { classes, rules, words, ledger, .. } = &**this.shared;
+        let Shared { classes, rules, words, counts, .. } = &**this.shared;
         let mut answer = match ready!(this.inner.poll(cx)) {
             Ok(answer) => answer,
             Err(fault) => {
                 // What is sent in its place says no-store, as with the origin's own 5xx.
                 if !fault.cause().is_visitors() {
-                    ledger.cache_guard(Guard::Error as usize);
+                    counts.guards.get(Guard::Error).increment(1);
                 }
                 return Poll::Ready(Err(fault));
             }
@@ -155,10 +203,10 @@ where
             };
             let outcome = rule.apply(&mut answer.head.headers, answer.head.status, &facts);
             if let Some(action) = outcome.action {
-                ledger.cache_rewrite(class, action as usize);
+                counts.rewrites.get((class, action)).increment(1);
             }
             for guard in outcome.guards.iter() {
-                ledger.cache_guard(guard as usize);
+                counts.guards.get(guard).increment(1);
                 if answer.facts.guard.is_empty() {
                     answer.facts.guard = guard.as_str();
                 }
@@ -167,8 +215,8 @@ where
         // Last, so that what a CDN's limits leave is what the rule says.
         let provider = this.asked.provider;
         if let Some(words) = words.get(provider.index()).filter(|_| !answer.head.status.is_informational()) {
-            ledger.tags_cut(provider, words.tags.translate(&mut answer.head.headers));
-            ledger.fields_cut(provider, words.limits.cut(&mut answer.head.headers));
+            counts.tags_cut(provider, words.tags.translate(&mut answer.head.headers));
+            counts.fields_cut(provider, words.limits.cut(&mut answer.head.headers));
         }
         Poll::Ready(Ok(answer))
     }

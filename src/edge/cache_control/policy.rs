@@ -23,6 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::cdn::dialect::Dialect;
 use crate::edge::request::class::{CacheMode, CachePolicy};
+use crate::ids::label;
 use crate::wire::cache_control::{
     Argument, CacheControl, CacheField, Directives, Extension, TARGETED, edge_control, expires_lifetime,
 };
@@ -31,79 +32,39 @@ use crate::wire::{names, vary};
 /// Longest ESI `content` kept, in bytes.
 const MAX_ESI_CONTENT: usize = 128;
 
-/// What was done to an answer's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// The origin's words, in one line with one meaning.
-    Tidied,
-    /// A lifetime given where the origin gave none.
-    Defaulted,
-    /// The origin's words replaced by the class's.
-    Overridden,
-    /// no-store, because the class says `never`.
-    Forbidden,
-    /// A guard's word in place of the rule's.
-    Guarded,
-}
-
-impl Action {
-    /// Every action, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [Self::Tidied, Self::Defaulted, Self::Overridden, Self::Forbidden, Self::Guarded];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tidied => "tidied",
-            Self::Defaulted => "defaulted",
-            Self::Overridden => "overridden",
-            Self::Forbidden => "forbidden",
-            Self::Guarded => "guarded",
-        }
+label! {
+    /// What was done to an answer's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
+    pub enum Action {
+        /// The origin's words, in one line with one meaning.
+        Tidied = "tidied",
+        /// A lifetime given where the origin gave none.
+        Defaulted = "defaulted",
+        /// The origin's words replaced by the class's.
+        Overridden = "overridden",
+        /// no-store, because the class says `never`.
+        Forbidden = "forbidden",
+        /// A guard's word in place of the rule's.
+        Guarded = "guarded",
     }
 }
 
-/// What keeps something unsafe out of shared caches: label `guard` of `edgeshim_cache_guards_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Guard {
-    /// Set-Cookie on something shared: made private.
-    SetCookie,
-    /// Set-Cookie on something shared: taken off.
-    CookieStripped,
-    /// The answer to a request with Authorization: made private (RFC 9111 §3.5).
-    Authorization,
-    /// A 5xx: made no-store.
-    Error,
-    /// `Vary: *`: made private.
-    VaryStar,
-    /// Vary names User-Agent on something shared: reported.
-    VaryUserAgent,
-    /// Vary names Cookie on something shared: reported.
-    VaryCookie,
-}
-
-impl Guard {
-    /// Every guard, in the order of their discriminants.
-    pub const ALL: [Self; 7] = [
-        Self::SetCookie,
-        Self::CookieStripped,
-        Self::Authorization,
-        Self::Error,
-        Self::VaryStar,
-        Self::VaryUserAgent,
-        Self::VaryCookie,
-    ];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SetCookie => "set_cookie",
-            Self::CookieStripped => "cookie_stripped",
-            Self::Authorization => "authorization",
-            Self::Error => "error",
-            Self::VaryStar => "vary_star",
-            Self::VaryUserAgent => "vary_user_agent",
-            Self::VaryCookie => "vary_cookie",
-        }
+label! {
+    /// What keeps something unsafe out of shared caches: label `guard` of `edgeshim_cache_guards_total`.
+    pub enum Guard {
+        /// Set-Cookie on something shared: made private.
+        SetCookie = "set_cookie",
+        /// Set-Cookie on something shared: taken off.
+        CookieStripped = "cookie_stripped",
+        /// The answer to a request with Authorization: made private (RFC 9111 §3.5).
+        Authorization = "authorization",
+        /// A 5xx: made no-store.
+        Error = "error",
+        /// `Vary: *`: made private.
+        VaryStar = "vary_star",
+        /// Vary names User-Agent on something shared: reported.
+        VaryUserAgent = "vary_user_agent",
+        /// Vary names Cookie on something shared: reported.
+        VaryCookie = "vary_cookie",
     }
 }
 
@@ -1474,21 +1435,6 @@ mod tests {
             ("keep", "200", "cdn: max-age=9 | edge: max-age=1 | akamai: max-age=2 | cc: max-age=3", "cc: max-age=3 | edge: max-age=1", "tidied"),
             ("never", "200", "edge: max-age=9", "cc: no-store", "forbidden"),
         ]);
-    }
-
-    #[test]
-    fn labels_when_listed_are_in_order_and_distinct() {
-        for (index, action) in Action::ALL.into_iter().enumerate() {
-            assert_eq!(action as usize, index);
-        }
-        for (index, guard) in Guard::ALL.into_iter().enumerate() {
-            assert_eq!(guard as usize, index);
-        }
-        let mut labels: Vec<_> =
-            Action::ALL.map(Action::as_str).into_iter().chain(Guard::ALL.map(Guard::as_str)).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        assert_eq!(labels.len(), Action::ALL.len() + Guard::ALL.len());
     }
 
     fn any_policy() -> impl Strategy<Value = CachePolicy> {

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::Counts;
 use super::deflate::Deflater;
 use super::inflate::Inflater;
 use super::policy::remove_digests;
@@ -18,7 +19,6 @@ use crate::clock::{self, Deadline};
 use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
 use crate::ids::ClassId;
-use crate::metrics::Ledger;
 
 /// Input that is compressed before others have their turn, if level 4 does it: some 1.3 ms. A page has its turn as a whole then, and its
 /// compressor's quarter of a megabyte is fetched into the processor's cache once.
@@ -177,9 +177,9 @@ impl<B> GzipBody<B> {
     }
 
     /// The twin goes out in the place of what was read ahead.
-    pub(super) fn twin(self, twin: Twin, class: ClassId, ledger: &Ledger) -> Self {
+    pub(super) fn twin(self, twin: Twin, class: ClassId, counts: &Counts) -> Self {
         // Counted with the head: these bytes are there, whoever stays to read them.
-        ledger.gzip(class, self.bytes_ahead(), twin.gzip.len() as u64);
+        counts.compressed(class, self.bytes_ahead(), twin.gzip.len() as u64);
         self.ready(twin.gzip)
     }
 

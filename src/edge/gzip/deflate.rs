@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress, Status};
 
+use super::Counts;
 use super::twins::Draft;
 use crate::ids::ClassId;
-use crate::metrics::Ledger;
 
 /// RFC 1952 §2.3.1: deflate, no name, no time, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -45,7 +45,7 @@ pub(super) struct Deflater {
     output_bytes: u64,
     draft: Option<Draft>,
     class: ClassId,
-    ledger: Arc<Ledger>,
+    counts: Arc<Counts>,
 }
 
 impl Deflater {
@@ -56,7 +56,7 @@ impl Deflater {
         unbuffered: bool,
         draft: Option<Draft>,
         class: ClassId,
-        ledger: Arc<Ledger>,
+        counts: Arc<Counts>,
     ) -> Self {
         // The last one given back is the likeliest to be in the processor's cache still.
         let spare = SPARE.with_borrow_mut(|spares| {
@@ -76,7 +76,7 @@ impl Deflater {
             output_bytes: 0,
             draft,
             class,
-            ledger,
+            counts,
         }
     }
 
@@ -173,7 +173,7 @@ impl Deflater {
 
 impl Drop for Deflater {
     fn drop(&mut self) {
-        self.ledger.gzip(self.class, self.input_bytes, self.output_bytes);
+        self.counts.compressed(self.class, self.input_bytes, self.output_bytes);
         if let Some(mut deflate) = self.deflate.take() {
             SPARE.with_borrow_mut(|spares| {
                 // Those of a level that is no longer configured would be in the way for good.
@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn compressors_of_a_level_that_is_gone_do_not_stay() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
-        let ledger = Arc::new(metrics.ledger(&Labels::default()));
+        let counts = Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default()))));
         for level in [4, 6] {
-            let some = || Deflater::new(level, 0, false, None, ClassId::OTHER, Arc::clone(&ledger));
+            let some = || Deflater::new(level, 0, false, None, ClassId::OTHER, Arc::clone(&counts));
             drop((0..=SPARES).map(|_| some()).collect::<Vec<_>>());
             let kept: Vec<u32> = SPARE.with_borrow(|spares| spares.iter().map(|(level, _)| *level).collect());
             assert_eq!(kept, [level; SPARES]);

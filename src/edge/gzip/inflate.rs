@@ -1,12 +1,10 @@
 //! The origin's gzip undone (RFC 1952), within bounds.
 
-use std::sync::Arc;
-
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::fault::{Cause, Fault};
-use crate::metrics::Ledger;
+use crate::metrics::Metrics;
 
 /// Room for output of one step.
 const OUTPUT_BYTES: usize = 32 * 1024;
@@ -32,11 +30,11 @@ pub(super) struct Inflater {
     input_bytes: u64,
     output_bytes: u64,
     fault: Option<Cause>,
-    ledger: Arc<Ledger>,
+    metrics: &'static Metrics,
 }
 
 impl Inflater {
-    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new(metrics: &'static Metrics) -> Self {
         Self {
             inflate: Decompress::new_gzip(WINDOW_BITS),
             output: BytesMut::new(),
@@ -45,7 +43,7 @@ impl Inflater {
             input_bytes: 0,
             output_bytes: 0,
             fault: None,
-            ledger,
+            metrics,
         }
     }
 
@@ -101,7 +99,7 @@ impl Inflater {
     fn fail(&mut self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
         self.fault = Some(Cause::Cut);
         let fault = Fault::from_error(Cause::Cut, why);
-        self.ledger.metrics().fault(&fault, None);
+        self.metrics.fault(&fault, None);
         fault
     }
 }

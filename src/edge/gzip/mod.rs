@@ -22,6 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, request, response};
+use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -32,14 +33,14 @@ use inflate::Inflater;
 pub(crate) use policy::GzipSettings;
 use policy::{Asked, Skip, Verdict};
 use tags::{Kind, Tags};
-pub(crate) use twins::Found;
-use twins::{Draft, Key, Loan, Twin, Twins};
+use twins::{Draft, Found, Key, Loan, Twin, Twins};
 
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::cdn::dialect::Dialect;
 use crate::fault::{Begun, Fault};
-use crate::metrics::Ledger;
+use crate::ids::ClassId;
+use crate::metrics::{Ledger, Table, describe};
 use crate::wire::etag::EntityTag;
 use crate::wire::names::{ETAG, HOST};
 
@@ -72,13 +73,40 @@ struct Shared {
     settings: GzipSettings,
     memory: GzipMemory,
     classes: Arc<Classes>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
     ledger: Arc<Ledger>,
+    skipped: Table<Skip, Counter>,
+    twins: Table<Found, Counter>,
+    input_bytes: Table<ClassId, Counter>,
+    output_bytes: Table<ClassId, Counter>,
+}
+
+impl Counts {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        Self {
+            skipped: ledger.table(&describe::GZIP_SKIPPED),
+            twins: ledger.table(&describe::GZIP_TWINS),
+            input_bytes: ledger.table(&describe::GZIP_INPUT_BYTES),
+            output_bytes: ledger.table(&describe::GZIP_OUTPUT_BYTES),
+            ledger,
+        }
+    }
+
+    /// Counts a body before and after compression.
+    fn compressed(&self, class: ClassId, input: u64, output: u64) {
+        self.input_bytes.get(class).increment(input);
+        self.output_bytes.get(class).increment(output);
+    }
 }
 
 impl GzipLayer {
     /// Decides by `settings` and the classes, remembers in `memory`, counts in `ledger`.
     pub(crate) fn new(settings: GzipSettings, memory: GzipMemory, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
-        Self { shared: Arc::new(Shared { settings, memory, classes, ledger }) }
+        Self { shared: Arc::new(Shared { settings, memory, classes, counts: Arc::new(Counts::new(ledger)) }) }
     }
 }
 
@@ -263,7 +291,7 @@ impl Shared {
             Verdict::Compress if !asked.is_head => {}
             Verdict::Inflate if !asked.is_head => {
                 policy::apply(verdict, &mut answer.head);
-                let inflater = Inflater::new(Arc::clone(&self.ledger));
+                let inflater = Inflater::new(self.counts.ledger.metrics());
                 let is_unbuffered = policy::is_unbuffered(&answer.head.headers);
                 let answer = answer.map(|inner| GzipBody::plain(inner).inflate(inflater));
                 return if is_unbuffered {
@@ -277,7 +305,7 @@ impl Shared {
                 if let Verdict::Leave(skip) | Verdict::Vary(skip) = verdict
                     && !bodiless
                 {
-                    self.ledger.gzip_skipped(skip as usize);
+                    self.counts.skipped.get(skip).increment(1);
                 }
                 policy::apply(verdict, &mut answer.head);
                 return Ok(answer.map(GzipBody::plain));
@@ -300,7 +328,7 @@ impl Shared {
         }
         let key = key.map(|(_, key)| key);
         if key.is_some() {
-            self.ledger.gzip_twin(Found::Miss as usize);
+            self.counts.twins.get(Found::Miss).increment(1);
         }
         if length > self.turn() || policy::is_unbuffered(&answer.head.headers) {
             return Ok(self.compress(answer.map(GzipBody::plain), key));
@@ -343,8 +371,8 @@ impl Shared {
         let whole = answer.body.is_whole_ahead() && ahead <= self.turn();
         // Markup shrinks to a quarter; what does not asks for more room.
         let room = if whole { usize::try_from(ahead / 4 + 512).unwrap_or(OUTPUT_BYTES) } else { OUTPUT_BYTES };
-        let (class, ledger) = (answer.facts.class, Arc::clone(&self.ledger));
-        let deflater = Deflater::new(self.settings.level, room, unbuffered, draft, class, ledger);
+        let (class, counts) = (answer.facts.class, Arc::clone(&self.counts));
+        let deflater = Deflater::new(self.settings.level, room, unbuffered, draft, class, counts);
         policy::apply(Verdict::Compress, &mut answer.head);
         answer.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
@@ -354,13 +382,13 @@ impl Shared {
         let Undecided { mut answer, question } = undecided;
         if let Some(fault) = answer.body.take_fault() {
             if let Question::Twin { .. } = question {
-                self.ledger.gzip_twin(Found::Miss as usize);
+                self.counts.twins.get(Found::Miss).increment(1);
             }
             return Err(failed(fault, &answer));
         }
         Ok(match question {
             Question::Length if answer.body.is_whole_ahead() && answer.body.bytes_ahead() < self.settings.min_bytes => {
-                self.ledger.gzip_skipped(Skip::TooShort as usize);
+                self.counts.skipped.get(Skip::TooShort).increment(1);
                 let verdict = Verdict::Vary(Skip::TooShort);
                 self.note(asked, verdict, &answer.head);
                 policy::apply(verdict, &mut answer.head);
@@ -379,13 +407,13 @@ impl Shared {
                 } else {
                     Found::Miss
                 };
-                self.ledger.gzip_twin(found as usize);
+                self.counts.twins.get(found).increment(1);
                 if !same {
                     return Ok(self.compress(answer, Some(key)));
                 }
                 policy::apply(Verdict::Compress, &mut answer.head);
                 let class = answer.facts.class;
-                answer.map(|body| body.twin(twin, class, &self.ledger))
+                answer.map(|body| body.twin(twin, class, &self.counts))
             }
         })
     }

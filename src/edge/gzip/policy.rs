@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, resp
 
 use super::tags::Kind;
 use crate::cdn::dialect::Dialect;
+use crate::ids::label;
 use crate::wire::etag::{self, EntityTag, Listed};
 use crate::wire::media_types::{MediaTypes, essence};
 use crate::wire::names::{
@@ -137,32 +138,29 @@ fn strengthen(headers: &mut HeaderMap, name: HeaderName, stays_weak: impl Fn(&[u
     }
 }
 
-/// Why a body went out as it came: the label `reason` of `edgeshim_gzip_skipped_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Skip {
-    /// `gzip.enabled` or the class' `gzip` is off.
-    Off,
-    /// A status whose body is not for keeping.
-    Status,
-    /// It has a Content-Encoding.
-    Encoded,
-    /// A part of a body.
-    Range,
-    /// Its type is not among `gzip.types`, or it has none.
-    Type,
-    /// Cache-Control: no-transform.
-    NoTransform,
-    /// Shorter than `gzip.min_bytes`.
-    TooShort,
-    /// The request does not take gzip.
-    NotAccepted,
+label! {
+    /// Why a body is not compressed: the label `reason` of `edgeshim_gzip_skipped_total`.
+    pub(crate) enum Skip {
+        /// `gzip.enabled` or the class' `gzip` is off.
+        Off = "off",
+        /// A status whose body is not for keeping.
+        Status = "status",
+        /// It has a Content-Encoding.
+        Encoded = "encoded",
+        /// A part of a body.
+        Range = "range",
+        /// Its type is not among `gzip.types`, or it has none.
+        Type = "type",
+        /// Cache-Control: no-transform.
+        NoTransform = "no_transform",
+        /// Shorter than `gzip.min_bytes`.
+        TooShort = "too_short",
+        /// The request does not take gzip.
+        NotAccepted = "not_accepted",
+    }
 }
 
 impl Skip {
-    /// The labels, in the order of the ids.
-    pub(crate) const LABELS: [&'static str; 8] =
-        ["off", "status", "encoded", "range", "type", "no_transform", "too_short", "not_accepted"];
-
     /// The same for people.
     pub(crate) fn explanation(self) -> &'static str {
         match self {

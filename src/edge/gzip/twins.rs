@@ -12,25 +12,23 @@ use bytes::{Bytes, BytesMut};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::ids::label;
+
 /// Longer bodies are compressed each time: they would be held back too long for the comparison.
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
 /// What a twin costs beside its bytes.
 const OVERHEAD_BYTES: u64 = 128;
 
-/// What came of a pull that a twin could answer: the label `result` of `edgeshim_gzip_twins_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// Its twin.
-    Hit,
-    /// No twin; or none that could be compared, since the body came too slowly or too much is on loan.
-    Miss,
-    /// A twin of other bytes than the origin's.
-    Changed,
-}
-
-impl Found {
-    /// The labels, in the order of the ids.
-    pub(crate) const LABELS: [&'static str; 3] = ["hit", "miss", "changed"];
+label! {
+    /// Result of a lookup in the gzip cache: the label `result` of `edgeshim_gzip_twins_total`.
+    pub(super) enum Found {
+        /// Its twin.
+        Hit = "hit",
+        /// No twin; or none that could be compared, since the body came too slowly or too much is on loan.
+        Miss = "miss",
+        /// A twin of other bytes than the origin's.
+        Changed = "changed",
+    }
 }
 
 /// Which body: a hash of host and target, of the tag, and the length. Another body with the same key has another checksum.

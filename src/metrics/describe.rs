@@ -1,0 +1,170 @@
+//! The table of all metrics: one row each. Handles, HELP lines and the tests of the documents read the same rows.
+
+use std::marker::PhantomData;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+
+/// A metric as people see it.
+#[derive(Debug)]
+pub struct Description {
+    /// The name on the page; a histogram's series have further endings.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// The names of its labels, in the order of their values.
+    pub labels: &'static [&'static str],
+    /// The unit.
+    pub unit: Unit,
+    /// The HELP line.
+    pub help: &'static str,
+}
+
+/// The kinds of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only increases.
+    Counter,
+    /// Increases and decreases.
+    Gauge,
+    /// Counts values in buckets.
+    Histogram,
+}
+
+/// A row of the table, with the type of handle that records it.
+pub(crate) struct Metric<H> {
+    description: Description,
+    handle: PhantomData<fn() -> H>,
+}
+
+/// A type of handle: counter, gauge or histogram.
+pub(crate) trait Handle {
+    /// The handle of the series `key`: the same one each time.
+    fn register(recorder: &impl Recorder, key: &Key) -> Self;
+}
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+impl Handle for Counter {
+    fn register(recorder: &impl Recorder, key: &Key) -> Self {
+        recorder.register_counter(key, &METADATA)
+    }
+}
+
+impl Handle for Gauge {
+    fn register(recorder: &impl Recorder, key: &Key) -> Self {
+        recorder.register_gauge(key, &METADATA)
+    }
+}
+
+impl Handle for Histogram {
+    fn register(recorder: &impl Recorder, key: &Key) -> Self {
+        recorder.register_histogram(key, &METADATA)
+    }
+}
+
+impl<H: Handle> Metric<H> {
+    /// The name on the page.
+    pub(super) fn name(&self) -> &'static str {
+        self.description.name
+    }
+
+    /// The handle of the series with these label values. Labels at the end may be left out.
+    pub(super) fn register(&self, recorder: &impl Recorder, values: &[&'static str]) -> H {
+        let Description { name, labels, .. } = self.description;
+        debug_assert!(values.len() <= labels.len(), "{name}: more values than labels");
+        let labels: Vec<Label> =
+            labels.iter().zip(values).map(|(label, value)| Label::from_static_parts(label, value)).collect();
+        H::register(recorder, &Key::from_parts(name, labels))
+    }
+}
+
+impl Description {
+    /// Gives the exporter the HELP line.
+    pub(super) fn describe(&self, recorder: &impl Recorder) {
+        let (name, unit, help) = (self.name.into(), Some(self.unit), self.help.into());
+        match self.kind {
+            Kind::Counter => recorder.describe_counter(name, unit, help),
+            Kind::Gauge => recorder.describe_gauge(name, unit, help),
+            Kind::Histogram => recorder.describe_histogram(name, unit, help),
+        }
+    }
+}
+
+/// Declares the rows, and [`METRICS`] as the list of them: kind, name, labels, unit, HELP line.
+macro_rules! metrics {
+    ($($row:ident: $kind:ident($name:literal, [$($label:literal),*], $unit:ident, $help:literal);)+) => {
+        $(
+            pub(crate) const $row: Metric<$kind> = Metric {
+                description: Description {
+                    name: $name,
+                    kind: Kind::$kind,
+                    labels: &[$($label),*],
+                    unit: Unit::$unit,
+                    help: $help,
+                },
+                handle: PhantomData,
+            };
+        )+
+
+        /// Every metric.
+        pub const METRICS: &[Description] = &[$($row.description),+];
+    };
+}
+
+#[rustfmt::skip]
+metrics! {
+    // Pulls.
+    PULLS: Counter("edgeshim_pulls_total", ["provider", "class", "code"], Count,
+        "Requests from CDNs, by the exact status sent.");
+    PULL_BYTES: Counter("edgeshim_pull_bytes_total", ["provider", "class"], Bytes,
+        "Response body bytes sent to CDNs, after gzip.");
+    PULL_SECONDS: Histogram("edgeshim_pull_seconds", ["provider", "class"], Seconds,
+        "Time from a pull's head to the last byte of its response.");
+    IN_FLIGHT: Gauge("edgeshim_in_flight", ["provider"], Count,
+        "Pulls between their head and the last byte of their response.");
+    REVALIDATIONS: Counter("edgeshim_revalidations_total", ["provider", "class", "result"], Count,
+        "Conditional pulls, by whether the origin responded with 304.");
+    SHIELD_PULLS: Counter("edgeshim_shield_pulls_total", [], Count, "Pulls through a CDN's shield.");
+    PROBE_PULLS: Counter("edgeshim_probe_pulls_total", [], Count, "Health checks by CDNs.");
+    RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that a CDN retried.");
+    REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count, "Requests refused, by reason.");
+
+    // The origin.
+    ORIGIN_SECONDS: Histogram("edgeshim_origin_seconds", ["class"], Seconds,
+        "Time from sending to the origin to its response head.");
+    ORIGIN_BYTES: Counter("edgeshim_origin_bytes_total", ["class"], Bytes, "Response body bytes read from the origin.");
+    ORIGIN_FAULTS: Counter("edgeshim_origin_faults_total", ["cause"], Count,
+        "Requests that the origin could not serve, or whose response body it truncated.");
+    ORIGIN_CONNECTIONS: Gauge("edgeshim_origin_connections", [], Count, "Open connections to the origin, idle ones included.");
+    WAITING: Gauge("edgeshim_waiting", [], Count, "Requests that wait in the queue for the origin.");
+
+    // The layers.
+    CACHE_REWRITES: Counter("edgeshim_cache_rewrites_total", ["class", "action"], Count,
+        "Responses whose Cache-Control was rewritten, by action.");
+    CACHE_GUARDS: Counter("edgeshim_cache_guards_total", ["guard"], Count,
+        "Responses that a guard kept out of shared caches or reported.");
+    TAGS_CUT: Counter("edgeshim_tags_cut_total", ["provider"], Count,
+        "Cache tags removed because the CDN does not accept them.");
+    FIELDS_CUT: Counter("edgeshim_fields_cut_total", ["provider"], Count,
+        "Header field lines removed because the CDN does not accept a response head of that size.");
+    GZIP_INPUT_BYTES: Counter("edgeshim_gzip_input_bytes_total", ["class"], Bytes, "Body bytes into the compressor.");
+    GZIP_OUTPUT_BYTES: Counter("edgeshim_gzip_output_bytes_total", ["class"], Bytes, "Body bytes out of the compressor.");
+    GZIP_SKIPPED: Counter("edgeshim_gzip_skipped_total", ["reason"], Count, "Bodies that were not compressed, by reason.");
+    GZIP_TWINS: Counter("edgeshim_gzip_twins_total", ["result"], Count,
+        "Lookups of stored gzip twins, by result.");
+    WHOOPSIES: Counter("edgeshim_whoopsies_total", ["provider", "locale", "cause"], Count, "Whoopsie pages served.");
+
+    // Browsers. `country` exists while `beacon.country_database` is set.
+    BEACONS: Counter("edgeshim_beacons_total", ["source", "country"], Count, "Failure beacons that browsers sent.");
+    RUM_SECONDS: Histogram("edgeshim_rum_seconds", ["provider", "page"], Seconds, "Load times of pages, as browsers report them.");
+    RUM_REJECTED: Counter("edgeshim_rum_rejected_total", ["reason"], Count, "RUM beacons without a valid load time, by reason.");
+
+    // The process.
+    CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
+    ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
+        "Access log lines dropped because the writer could not keep up.");
+    RANGES_AGE: Gauge("edgeshim_ranges_age_seconds", ["provider"], Seconds,
+        "Age of the oldest of a provider's address lists in force, by the time of its file.");
+    BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count, "Always 1; the labels name the running version.");
+    CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds, "When the running configuration was loaded.");
+}
