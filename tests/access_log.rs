@@ -329,10 +329,10 @@ fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
                             _ => format!("/304/{number}"),
                         };
                         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-CDN-Provider: {provider}\r\n\r\n"));
-                        let answer = client.response().expect("an answer");
-                        assert!(answer.complete, "{answer:?}");
+                        let response = client.response().expect("a response");
+                        assert!(response.complete, "{response:?}");
                         if number % 5 != 2 {
-                            bytes += answer.body.len() as u64;
+                            bytes += response.body.len() as u64;
                         }
                     }
                     bytes
@@ -408,13 +408,13 @@ fn forge(shim: &Shim) -> Vec<usize> {
         bytes.extend_from_slice(b"\r\nUser-Agent: ");
         bytes.extend_from_slice(agent);
         bytes.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
-        let answer = exchange(shim.addr, bytes).status;
+        let response = exchange(shim.addr, bytes).status;
         match fate {
-            Fate::Served => assert_eq!(answer, 200, "{number}"),
-            Fate::Refused => assert_eq!(answer, 400, "{number}"),
-            Fate::Either => assert!([200, 400].contains(&answer), "{number}: {answer}"),
+            Fate::Served => assert_eq!(response, 200, "{number}"),
+            Fate::Refused => assert_eq!(response, 400, "{number}"),
+            Fate::Either => assert!([200, 400].contains(&response), "{number}: {response}"),
         }
-        if answer == 200 {
+        if response == 200 {
             served.push(number);
         }
     }
@@ -579,7 +579,7 @@ fn log_when_the_origin_is_dead_then_beacons_have_lines() {
     let shim = Shim::start(config(ClosedPort::new().addr, "json"));
     assert_eq!(fetch(shim.addr, &format!("{GIF}?source=akamai"), &[]).status, 200);
     let mut head = Raw::connect(shim.addr);
-    let _ = head.send(request("HEAD", GIF, &[], b"")).response_to_head().expect("an answer");
+    let _ = head.send(request("HEAD", GIF, &[], b"")).response_to_head().expect("a response");
     let lines = lines(shim, 0, 2);
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert_eq!(Line::parse(&lines[0]).number("bytes"), 43);

@@ -36,7 +36,7 @@ struct Seen {
     granted: usize,
 }
 
-/// Keeps every request until it is granted an answer.
+/// Keeps every request until it is granted a response.
 #[derive(Clone, Default)]
 struct Desk(Arc<(Mutex<Seen>, Condvar)>);
 
@@ -52,7 +52,7 @@ impl Desk {
         })
     }
 
-    /// Until there is an answer for it; false when nobody has granted one for too long.
+    /// Until there is a response for it; false when nobody has granted one for too long.
     fn hold(&self, request: &Request) -> bool {
         let (seen, changed) = &*self.0;
         let mut seen = seen.lock().unwrap();
@@ -67,9 +67,9 @@ impl Desk {
         !waited.timed_out()
     }
 
-    fn grant(&self, answers: usize) {
+    fn grant(&self, responses: usize) {
         let (seen, changed) = &*self.0;
-        seen.lock().unwrap().granted += answers;
+        seen.lock().unwrap().granted += responses;
         changed.notify_all();
     }
 
@@ -108,7 +108,7 @@ fn ask(shim: &Shim, target: &str) -> Raw {
 }
 
 fn read_response(visitor: &mut Raw) -> Response {
-    visitor.response().unwrap_or_else(|why| panic!("no answer: {why:?}"))
+    visitor.response().unwrap_or_else(|why| panic!("no response: {why:?}"))
 }
 
 fn count(metrics: &Metrics, name: &str, labels: &[(&str, &str)]) -> usize {
@@ -162,7 +162,7 @@ struct H2 {
     sender: http2::SendRequest<Empty<Bytes>>,
 }
 
-type H2Answer = (u16, HeaderMap, Vec<u8>);
+type H2Response = (u16, HeaderMap, Vec<u8>);
 
 impl H2 {
     fn connect(addr: SocketAddr) -> Self {
@@ -173,19 +173,19 @@ impl H2 {
         h2
     }
 
-    fn send(&mut self, target: &str) -> JoinHandle<H2Answer> {
+    fn send(&mut self, target: &str) -> JoinHandle<H2Response> {
         let request = hyper::Request::get(format!("http://shim.test{target}")).body(Empty::new()).expect("a request");
         let sending = self.sender.send_request(request);
         self.tokio.spawn(async move {
-            let (head, body) = sending.await.expect("an answer").into_parts();
+            let (head, body) = sending.await.expect("a response").into_parts();
             let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
             (head.status.as_u16(), head.headers, body)
         })
     }
 
-    fn response(&self, sent: JoinHandle<H2Answer>) -> H2Answer {
+    fn response(&self, sent: JoinHandle<H2Response>) -> H2Response {
         let waiting = async { tokio::time::timeout(LONG, sent).await };
-        self.tokio.block_on(waiting).expect("an answer in time").expect("an answer")
+        self.tokio.block_on(waiting).expect("a response in time").expect("a response")
     }
 
     /// Returns when all that was sent before has come to the line: a beacon is answered from memory, and it came after.
@@ -438,7 +438,7 @@ fn place_when_the_answer_is_under_way_then_held_until_its_body_has_ended() {
     for method in ["GET", "HEAD", "GET", "HEAD", "GET"] {
         visitor.send(format!("{method} /again HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
         let response = if method == "HEAD" { visitor.response_to_head() } else { visitor.response() };
-        assert_eq!(response.expect("an answer").status, 200, "{method}");
+        assert_eq!(response.expect("a response").status, 200, "{method}");
     }
     settled(&shim, &[("200", 6), ("499", 1), ("503", 1)]);
 }

@@ -39,8 +39,8 @@ fn folder(file: impl AsRef<[u8]>) -> TempDir {
 }
 
 fn send(shim: &Shim, source: &str, client: &str) {
-    let answer = fetch(shim.addr, &format!("{GIF}?source={source}"), &[("X-Forwarded-For", client)]);
-    assert_eq!((answer.status, answer.field("cache-control")), (200, Some("no-store")));
+    let response = fetch(shim.addr, &format!("{GIF}?source={source}"), &[("X-Forwarded-For", client)]);
+    assert_eq!((response.status, response.field("cache-control")), (200, Some("no-store")));
 }
 
 fn beacons(metrics: &Metrics, source: &str, country: &str) -> f64 {
@@ -199,7 +199,7 @@ fn beacons_when_ten_thousand_strangers_send_them_then_series_and_memory_stay() {
             }
             client.send(&sent);
             for _ in 0..100 {
-                assert_eq!(client.response().expect("an answer").status, 200);
+                assert_eq!(client.response().expect("an response").status, 200);
             }
         }
     };

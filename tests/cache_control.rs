@@ -94,14 +94,14 @@ impl Asker {
         all.extend(say.iter().map(|field| ("X-Say", *field)));
         all.extend_from_slice(fields);
         self.0.send(raw::request(method, path, &all, b""));
-        let answer = if method == "HEAD" { self.0.response_to_head() } else { self.0.response() };
-        let answer = answer.unwrap_or_else(|why| panic!("{method} {path} {status} {say:?}: {why:?}"));
+        let response = if method == "HEAD" { self.0.response_to_head() } else { self.0.response() };
+        let response = response.unwrap_or_else(|why| panic!("{method} {path} {status} {say:?}: {why:?}"));
         assert_eq!(
-            (answer.status.to_string(), answer.problems.len()),
+            (response.status.to_string(), response.problems.len()),
             (status, 0),
-            "{method} {path} {say:?}: {answer:?}"
+            "{method} {path} {say:?}: {response:?}"
         );
-        answer
+        response
     }
 
     fn get(&mut self, path: &str, status: u16, say: &[&str]) -> Response {
@@ -109,10 +109,10 @@ impl Asker {
     }
 }
 
-/// The directives of an answer's one Cache-Control line; empty where there is none. Panics at a second line, at a directive that
+/// The directives of a response's one Cache-Control line; empty where there is none. Panics at a second line, at a directive that
 /// stands there twice, and at a lifetime beside a refusal to be kept.
-fn words(answer: &Response) -> BTreeSet<String> {
-    let lines = answer.fields_named("cache-control");
+fn words(response: &Response) -> BTreeSet<String> {
+    let lines = response.fields_named("cache-control");
     assert!(lines.len() <= 1, "several lines: {lines:?}");
     let listed: Vec<_> =
         lines.iter().flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
@@ -129,7 +129,7 @@ fn words(answer: &Response) -> BTreeSet<String> {
         "akamai-cache-control",
         "x-accel-expires",
     ] {
-        assert!(answer.field(gone).is_none(), "{gone} went out: {:?}", answer.fields);
+        assert!(response.field(gone).is_none(), "{gone} went out: {:?}", response.fields);
     }
     words
 }
@@ -166,8 +166,8 @@ fn modes_when_each_status_comes_then_the_table_holds() {
                     "override" => given.unwrap_or(tidied),
                     _ => tidied,
                 };
-                let answer = asker.get(&format!("/{mode}/x"), status, fields);
-                assert_eq!(words(&answer), set(wanted), "{mode}, {status}, {fields:?}: {:?}", answer.fields);
+                let response = asker.get(&format!("/{mode}/x"), status, fields);
+                assert_eq!(words(&response), set(wanted), "{mode}, {status}, {fields:?}: {:?}", response.fields);
             }
         }
     }
@@ -197,15 +197,15 @@ fn lines_when_there_are_several_then_become_one_with_the_strictest_reading() {
         (&["Date: Tue, 01 Jul 2025 00:00:00 GMT", "Expires: Tue, 01 Jul 2025 00:02:00 GMT"], "max-age=120"),
         (&["Expires: 0"], "max-age=0"),
     ] {
-        let answer = asker.get("/keep/x", 200, said);
+        let response = asker.get("/keep/x", 200, said);
         let mut wanted = set(wanted);
-        let mut have = words(&answer);
+        let mut have = words(&response);
         // Whether an extension of the origin's own is kept is not ours to hold here.
         wanted.remove("x-own=1");
         have.remove("x-own=1");
         assert_eq!(have, wanted, "{said:?}");
-        assert!(answer.field("surrogate-control").is_none(), "{:?}", answer.fields);
-        if let Some(expires) = answer.field("expires") {
+        assert!(response.field("surrogate-control").is_none(), "{:?}", response.fields);
+        if let Some(expires) = response.field("expires") {
             let allowed = said.iter().any(|field| field.contains(expires));
             assert!(
                 allowed,
@@ -213,9 +213,9 @@ fn lines_when_there_are_several_then_become_one_with_the_strictest_reading() {
             );
         }
     }
-    let answer = asker.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
-    assert_eq!(words(&answer), set("max-age=100"));
-    assert!(answer.field("expires").is_none(), "it would disagree: {:?}", answer.fields);
+    let response = asker.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
+    assert_eq!(words(&response), set("max-age=100"));
+    assert!(response.field("expires").is_none(), "it would disagree: {:?}", response.fields);
 }
 
 #[test]
@@ -241,51 +241,51 @@ fn guards_when_something_unsafe_would_be_shared_then_beat_every_rule_and_are_cou
     let cookie = "Set-Cookie: session=1; HttpOnly";
 
     for path in ["/override/x", "/default/x"] {
-        let answer = asker.get(path, 200, &[cookie]);
+        let response = asker.get(path, 200, &[cookie]);
         assert_eq!(
-            (words(&answer), answer.field("set-cookie")),
+            (words(&response), response.field("set-cookie")),
             (set("private"), Some("session=1; HttpOnly")),
             "{path}"
         );
     }
     assert_eq!(words(&asker.get("/keep/x", 200, &[cookie, "Cache-Control: public, max-age=60"])), set("private"));
     assert_eq!(count("set_cookie"), "3");
-    let answer = asker.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
-    assert_eq!((words(&answer), answer.fields_named("set-cookie").len()), (set("no-store"), 1), "nothing to guard");
+    let response = asker.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
+    assert_eq!((words(&response), response.fields_named("set-cookie").len()), (set("no-store"), 1), "nothing to guard");
     assert_eq!(count("set_cookie"), "3");
 
-    let answer = asker.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
-    assert_eq!((words(&answer), answer.fields_named("set-cookie").len()), (set("max-age=100"), 0));
-    assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"]);
+    let response = asker.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
+    assert_eq!((words(&response), response.fields_named("set-cookie").len()), (set("max-age=100"), 0));
+    assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
     assert_eq!(count("cookie_stripped"), "1");
 
     let authorization = [("Authorization", "Basic YTpi")];
-    let answer = asker.ask("GET", "/override/x", 200, &["Cache-Control: max-age=60"], &authorization);
-    assert_eq!(words(&answer), set("private"));
+    let response = asker.ask("GET", "/override/x", 200, &["Cache-Control: max-age=60"], &authorization);
+    assert_eq!(words(&response), set("private"));
     assert_eq!(count("authorization"), "1");
     let allowed = words(&asker.ask("GET", "/authorized/x", 200, &[], &authorization));
     assert!(allowed.contains("max-age=100") && !allowed.contains("private"), "{allowed:?}");
     assert_eq!(count("authorization"), "1");
 
     for path in ["/override/x", "/keep/x", "/stripped/x"] {
-        let answer = asker.get(path, 200, &["Vary: *", "Cache-Control: max-age=60"]);
-        assert_eq!((words(&answer), answer.field("vary")), (set("private"), Some("*")), "{path}");
+        let response = asker.get(path, 200, &["Vary: *", "Cache-Control: max-age=60"]);
+        assert_eq!((words(&response), response.field("vary")), (set("private"), Some("*")), "{path}");
     }
     assert_eq!(count("vary_star"), "3");
 
     // These two are only reported.
-    let answer = asker.get("/override/x", 200, &["Vary: User-Agent"]);
-    assert_eq!((words(&answer), answer.field("vary")), (set("max-age=100"), Some("User-Agent")));
-    let answer = asker.get("/override/x", 200, &["Vary: Accept, cookie"]);
-    assert_eq!((words(&answer), answer.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
+    let response = asker.get("/override/x", 200, &["Vary: User-Agent"]);
+    assert_eq!((words(&response), response.field("vary")), (set("max-age=100"), Some("User-Agent")));
+    let response = asker.get("/override/x", 200, &["Vary: Accept, cookie"]);
+    assert_eq!((words(&response), response.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
     // The answer that had its cookie stripped varied by Cookie too.
     assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
 
     // The origin's own 5xx passes here, with nothing in it that a cache could go by.
     let said = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
-    let answer = asker.get("/own-errors/x", 500, &said);
-    assert_eq!((words(&answer), answer.text().as_str()), (set("no-store"), "hello"));
-    assert!(answer.field("age").is_none() && answer.field("expires").is_none(), "{:?}", answer.fields);
+    let response = asker.get("/own-errors/x", 500, &said);
+    assert_eq!((words(&response), response.text().as_str()), (set("no-store"), "hello"));
+    assert!(response.field("age").is_none() && response.field("expires").is_none(), "{:?}", response.fields);
     assert_eq!(count("error"), "1");
 }
 
@@ -298,8 +298,8 @@ fn methods_when_nothing_is_fetched_then_no_rule_gives_a_lifetime() {
         let fields = [("Content-Length", "0")];
         assert_eq!(words(&asker.ask(method, "/override/x", 200, &[], &fields)), set(""), "{method}");
         assert_eq!(words(&asker.ask(method, "/never/x", 200, &[], &fields)), set("no-store"), "{method}");
-        let answer = asker.ask(method, "/override/x", 200, &["Cache-Control: private"], &fields);
-        assert_eq!(words(&answer), set("private"), "{method}");
+        let response = asker.ask(method, "/override/x", 200, &["Cache-Control: private"], &fields);
+        assert_eq!(words(&response), set("private"), "{method}");
     }
 }
 
@@ -331,8 +331,8 @@ fn class_when_by_path_or_by_type_then_the_first_match_decides() {
     ] {
         let field = content_type.map(|value| format!("Content-Type: {value}"));
         let said: Vec<_> = field.iter().map(String::as_str).collect();
-        let answer = asker.get(path, 200, &said);
-        assert_eq!(words(&answer), set(wanted), "{path} {content_type:?}");
+        let response = asker.get(path, 200, &said);
+        assert_eq!(words(&response), set(wanted), "{path} {content_type:?}");
         // What the 200 says is what HEAD, a part and a revalidation say.
         assert_eq!(words(&asker.ask("HEAD", path, 200, &said, &[])), set(wanted), "HEAD {path} {content_type:?}");
         let mut part = said.clone();
@@ -350,10 +350,10 @@ fn page_when_the_origin_is_dead_then_is_no_store_under_every_rule() {
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(CLASSES));
     for path in ["/keep/x", "/default/x", "/override/x", "/never/x", "/edge/x", "/a.woff2", "/own-errors/x", "/x"] {
-        let answer = raw::fetch(shim.addr, path, &[]);
-        assert_eq!((answer.status, words(&answer)), (502, set("no-store")), "{path}");
+        let response = raw::fetch(shim.addr, path, &[]);
+        assert_eq!((response.status, words(&response)), (502, set("no-store")), "{path}");
         for name in ["age", "expires", "etag", "last-modified", "surrogate-control"] {
-            assert!(answer.field(name).is_none(), "{name} on {path}: {:?}", answer.fields);
+            assert!(response.field(name).is_none(), "{name} on {path}: {:?}", response.fields);
         }
     }
 }
@@ -385,27 +385,27 @@ fn models_configuration_when_served_then_its_lifetime_is_on_its_endings_alone() 
             [&[][..], &["Cache-Control: private"], &["Cache-Control: no-store", "Pragma: no-cache"], &["Expires: 0"]]
         {
             for status in [200, 206, 304, 301] {
-                let answer = asker.get(path, status, said);
-                assert_eq!(words(&answer), three_years, "{path} {status} {said:?}: {:?}", answer.fields);
-                assert!(answer.field("expires").is_none(), "{path} {status} {said:?}");
+                let response = asker.get(path, status, said);
+                assert_eq!(words(&response), three_years, "{path} {status} {said:?}: {:?}", response.fields);
+                assert!(response.field("expires").is_none(), "{path} {status} {said:?}");
             }
         }
         for status in [404, 500, 302, 403] {
-            let answer = asker.get(path, status, &[]);
-            assert!(!words(&answer).contains("max-age=94670800"), "{path} {status}: {:?}", answer.fields);
+            let response = asker.get(path, status, &[]);
+            assert!(!words(&response).contains("max-age=94670800"), "{path} {status}: {:?}", response.fields);
         }
         assert_eq!(words(&asker.get(path, 500, &["Cache-Control: max-age=9"])), set("no-store"), "{path}");
     }
     for path in ["/", "/xpng", "/png", "/a.pngx", "/a.png/", "/a.js/b", "/a.jp", "/a?b.png", "/a.html", "/a.json"] {
         assert_eq!(words(&asker.get(path, 200, &[])), set(""), "{path}");
-        let answer = asker.get(path, 200, &["Cache-Control: max-age=60"]);
-        assert_eq!(words(&answer), set("max-age=60"), "{path}");
+        let response = asker.get(path, 200, &["Cache-Control: max-age=60"]);
+        assert_eq!(words(&response), set("max-age=60"), "{path}");
     }
     // Pages keep what the origin says; three CDNs are counted by the header's name.
     let html = "Content-Type: text/html; charset=utf-8";
-    let answer =
+    let response =
         asker.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);
-    assert_eq!(words(&answer), set("private"));
+    assert_eq!(words(&response), set("private"));
     let pulls = [("provider", "edgecast"), ("class", "html"), ("code", "200")];
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
     assert_eq!(shim.metrics().value("edgeshim_pulls_total", &pulls).to_string(), "1");

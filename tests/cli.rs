@@ -469,9 +469,9 @@ fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
         let mut explained: Vec<_> = fields_said(&out, "out").iter().map(|(field, _)| (*field).to_owned()).collect();
         explained.sort();
-        let answer = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
+        let response = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =
-            answer.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
+            response.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
         // These belong to the connection and to the moment; and how long a body becomes is known when it is compressed.
         sent.retain(|line| !["date:", "connection:", "transfer-encoding:"].iter().any(|own| line.starts_with(own)));
         if sent.iter().any(|line| line == "content-encoding: gzip") {
@@ -572,11 +572,11 @@ fn demo_when_there_is_traffic_then_every_cdn_is_counted_and_sigterm_ends_it() {
         let pairs: Vec<_> =
             field.captures_iter(&hint[3]).map(|pair| (pair[1].to_owned(), pair[2].to_owned())).collect();
         let fields: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let answer = raw::fetch(addr, &hint[2], &fields);
+        let response = raw::fetch(addr, &hint[2], &fields);
         let wanted = if hint[2].contains("status=503") { 503 } else { 200 };
-        assert_eq!(answer.status, wanted, "{}", &hint[0]);
+        assert_eq!(response.status, wanted, "{}", &hint[0]);
         if wanted == 503 {
-            assert_eq!(answer.field("content-language"), Some("fr"), "{}", &hint[0]);
+            assert_eq!(response.field("content-language"), Some("fr"), "{}", &hint[0]);
         }
         tried += 1;
     }
@@ -604,8 +604,8 @@ fn demo_when_nobody_visits_then_nothing_is_counted_and_sigterm_ends_it() {
     let pulls =
         || Metrics::parse(&raw::fetch(admin, "/metrics", &[]).text()).sum("edgeshim_pulls_total", &[]).to_string();
     assert_eq!(pulls(), "0");
-    let answer = raw::fetch(site, "/", &[("X-CDN-Provider", "fastly"), ("Accept-Encoding", "gzip")]);
-    assert_eq!((answer.status, answer.field("content-encoding")), (200, Some("gzip")));
+    let response = raw::fetch(site, "/", &[("X-CDN-Provider", "fastly"), ("Accept-Encoding", "gzip")]);
+    assert_eq!((response.status, response.field("content-encoding")), (200, Some("gzip")));
     assert!(wait_until(Duration::from_secs(5), || pulls() == "1"), "{}", pulls());
     assert_eq!(demo.end(), Some(0), "{}", demo.err());
 }

@@ -135,7 +135,7 @@ impl Golden {
         }
         let (reason, source) = golden.reason.split_once("Source: ").unwrap_or_default();
         if reason.len() < 60 || source.is_empty() || golden.status == 0 || golden.class.is_empty() {
-            return Err(format!("{} lacks a reason, a source, a class or an answer", golden.file.display()));
+            return Err(format!("{} lacks a reason, a source, a class or a response", golden.file.display()));
         }
         golden.reason = reason.to_owned();
         Ok(golden)
@@ -166,11 +166,11 @@ impl Golden {
         format!("/{}/{}-{case}", self.class, self.preset)
     }
 
-    /// What of an answer a golden shows.
-    fn shown(answer: &Response) -> String {
-        let mut shown = format!("= {}\n", answer.status);
+    /// What of a response a golden shows.
+    fn shown(response: &Response) -> String {
+        let mut shown = format!("= {}\n", response.status);
         for name in SHOWN {
-            for value in answer.fields_named(name) {
+            for value in response.fields_named(name) {
                 let _ = writeln!(shown, "= {name}: {value}");
             }
         }
@@ -203,9 +203,9 @@ fn golden_heads_when_each_preset_pulls_each_case_then_as_written() {
         let mut fields = vec![("Connection", "keep-alive"), ("X-CDN-Provider", golden.preset.as_str())];
         fields.extend(golden.asked.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         client.send(raw::request("GET", path, &fields, b""));
-        let answer = client.response().unwrap_or_else(|why| panic!("{path}: {why:?}"));
-        assert_eq!(answer.problems, [""; 0], "{path}");
-        let shown = Golden::shown(&answer);
+        let response = client.response().unwrap_or_else(|why| panic!("{path}: {why:?}"));
+        assert_eq!(response.problems, [""; 0], "{path}");
+        let shown = Golden::shown(&response);
         if shown == golden.sent {
             continue;
         }
@@ -259,12 +259,12 @@ fn own_answers_when_the_shim_speaks_itself_then_no_store_in_every_dialect() {
             ("beacon", 200, raw::request("GET", "/status/images/beacon.gif", &[provider], b"")),
             ("RUM", 400, raw::request("GET", "/rum", &[provider], b"")),
         ] {
-            let answer = raw::exchange(shim.addr, request);
-            assert_eq!(answer.status, status, "{preset}, {what}: {answer:?}");
-            assert_eq!(answer.fields_named("cache-control"), ["no-store"], "{preset}, {what}");
+            let response = raw::exchange(shim.addr, request);
+            assert_eq!(response.status, status, "{preset}, {what}: {response:?}");
+            assert_eq!(response.fields_named("cache-control"), ["no-store"], "{preset}, {what}");
             for (owner, name) in OWN {
                 let wanted: &[&str] = if owner == preset { &["no-store"] } else { &[] };
-                assert_eq!(answer.fields_named(name), wanted, "{preset}, {what}, {name}");
+                assert_eq!(response.fields_named(name), wanted, "{preset}, {what}, {name}");
             }
         }
     }
@@ -278,9 +278,9 @@ fn wait_page_when_the_origin_is_full_then_no_store_in_every_dialect() {
     first.send(raw::request("GET", "/keep/a", &[], b""));
     support::wait_until(support::PATIENCE, || origin.count() == 1);
     for (preset, name) in OWN {
-        let answer = raw::fetch(shim.addr, "/keep/b", &[("X-CDN-Provider", preset), ("Accept", "text/html")]);
-        assert_eq!((answer.status, answer.field("cache-control")), (503, Some("no-store")), "{preset}");
-        assert_eq!(answer.fields_named(name), ["no-store"], "{preset}");
+        let response = raw::fetch(shim.addr, "/keep/b", &[("X-CDN-Provider", preset), ("Accept", "text/html")]);
+        assert_eq!((response.status, response.field("cache-control")), (503, Some("no-store")), "{preset}");
+        assert_eq!(response.fields_named(name), ["no-store"], "{preset}");
     }
 }
 
@@ -290,9 +290,9 @@ fn unknown_cdns_when_they_pull_then_get_the_words_of_any_shared_cache() {
         Origin::start(origin::fixed(200, &[("Surrogate-Key", "a"), ("Surrogate-Control", "max-age=5")], "hello"));
     let shim = Shim::start(config(&origin));
     for fields in [&[][..], &[("X-CDN-Provider", "nobody")]] {
-        let answer = raw::fetch(shim.addr, "/stripped/a", fields);
+        let response = raw::fetch(shim.addr, "/stripped/a", fields);
         assert_eq!(
-            Golden::shown(&answer),
+            Golden::shown(&response),
             "= 200\n= cache-control: max-age=3600, s-maxage=86400\n= surrogate-key: a\n"
         );
     }
@@ -313,8 +313,8 @@ fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where
     let shim = Shim::start(config(&origin).with(kept_errors));
     let told = |method: &str, class: &str, provider: &str, more: &[(&str, &str)]| {
         let fields = [&[("X-CDN-Provider", provider)], more].concat();
-        let answer = raw::exchange(shim.addr, raw::request(method, &format!("/{class}/a"), &fields, b""));
-        let lines = |name| answer.fields_named(name).join(" + ");
+        let response = raw::exchange(shim.addr, raw::request(method, &format!("/{class}/a"), &fields, b""));
+        let lines = |name| response.fields_named(name).join(" + ");
         (lines("edge-control"), lines("cache-control"))
     };
     let kept = ("cache-maxage=1d".to_owned(), String::new());
@@ -358,8 +358,8 @@ fn vary_to_akamai_when_head_and_get_differ_in_nothing_else_then_neither_in_vary(
     for (shim, coding, vary) in [(&on, "gzip", &["Accept-Encoding"][..]), (&on, "identity", &[]), (&off, "gzip", &[])] {
         for method in ["GET", "HEAD"] {
             let fields = [("X-CDN-Provider", "akamai"), ("Accept-Encoding", coding)];
-            let answer = raw::exchange(shim.addr, raw::request(method, "/keep/a", &fields, b""));
-            assert_eq!((answer.status, answer.fields_named("vary")), (200, vary.to_vec()), "{method}, {coding}");
+            let response = raw::exchange(shim.addr, raw::request(method, "/keep/a", &fields, b""));
+            assert_eq!((response.status, response.fields_named("vary")), (200, vary.to_vec()), "{method}, {coding}");
         }
     }
     // Whatever takes part in it: the origin's own Vary goes too where gzip is off.
@@ -385,8 +385,9 @@ fn heads_when_larger_than_a_cdn_takes_then_cut_and_counted() {
         origin::respond(request, conn, 200, &fields, b"hello")
     });
     let shim = Shim::start(config(&origin));
-    let size =
-        |answer: &Response| -> usize { answer.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum() };
+    let size = |response: &Response| -> usize {
+        response.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum()
+    };
     let cut = |name: &str, provider: &str| shim.metrics().value(name, &[("provider", provider)]);
 
     let fastly = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "fastly")]);
@@ -433,9 +434,9 @@ fn heads_when_they_hold_very_many_cookies_then_security_fields_stay_and_one_warn
     });
     let shim = Shim::start(config(&origin));
     for _ in 0..20 {
-        let answer = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "fastly")]);
-        assert_eq!(answer.field("content-security-policy"), Some("default-src 'self'"));
-        let cookies = answer.fields_named("set-cookie");
+        let response = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "fastly")]);
+        assert_eq!(response.field("content-security-policy"), Some("default-src 'self'"));
+        let cookies = response.fields_named("set-cookie");
         assert!(cookies.len() > 60 && cookies.len() < 95, "{}", cookies.len());
         let expected: Vec<_> = (0..cookies.len()).map(|number| format!("c{number}={number}")).collect();
         assert_eq!(cookies, expected, "the last ones are cut");
@@ -453,8 +454,8 @@ fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
     let tags: Vec<_> = (0..4000).map(|number| format!("tag-{number}")).collect();
     let origin = Origin::start(origin::fixed(200, &[("Surrogate-Key", &tags.join(" "))], "hello"));
     let shim = Shim::start(config(&origin));
-    let answer = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "cloudflare")]);
-    let line = answer.field("cache-tag").expect("a line of tags");
+    let response = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "cloudflare")]);
+    let line = response.field("cache-tag").expect("a line of tags");
     let kept: Vec<_> = line.split(',').collect();
     assert_eq!(kept, tags[..kept.len()]);
     let room = 16_384 - "cache-tag: \r\n".len() - line.len();
@@ -482,9 +483,9 @@ fn trailers_when_they_speak_of_caching_then_only_the_head_does() {
         let shim = Shim::start(config(&origin));
         let asked =
             [asked, &[("X-CDN-Provider", "cloudflare"), ("TE", "trailers"), ("Connection", "TE, close")]].concat();
-        let answer = raw::fetch(shim.addr, "/never/a", &asked);
-        assert!(answer.complete && answer.problems.is_empty(), "{answer:?}");
-        answer.trailers.into_iter().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>()
+        let response = raw::fetch(shim.addr, "/never/a", &asked);
+        assert!(response.complete && response.problems.is_empty(), "{response:?}");
+        response.trailers.into_iter().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>()
     };
     for asked in [&[][..], &[("Accept-Encoding", "gzip")]] {
         assert_eq!(shown(&[&trailers[..], &[("X-Sum", "9")]].concat(), asked), ["x-sum"]);

@@ -49,7 +49,7 @@ fn config(origin: &Origin) -> Config {
 fn kept(shim: &Shim) -> Raw {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/quick"));
-    let response = client.response().expect("an answer");
+    let response = client.response().expect("a response");
     assert_eq!((response.status, response.field("connection")), (200, None));
     client
 }
@@ -97,12 +97,12 @@ fn drain_when_asked_by_either_signal_then_nothing_new_and_what_runs_ends_whole()
         }
         assert!(shim.running(), "three requests are in flight");
         upload.send("after");
-        let response = upload.response().expect("an answer to the upload");
+        let response = upload.response().expect("a response to the upload");
         assert_eq!((response.status, response.text().as_str()), (200, "quick"));
         gate.open();
-        let response = late.response().expect("an answer that was waited for");
+        let response = late.response().expect("a response that was waited for");
         assert_eq!((response.status, response.text().as_str()), (200, "late but whole"));
-        assert_eq!(response.field("connection"), Some("close"), "an answer from now on says that it is the last");
+        assert_eq!(response.field("connection"), Some("close"), "a response from now on says that it is the last");
         let mut rest = Vec::new();
         while rest.len() < 12 {
             rest.extend(half.more().ok().filter(|bytes| !bytes.is_empty()).expect("the other half"));
@@ -126,7 +126,7 @@ fn drain_when_nothing_is_in_flight_then_it_ends_at_once_and_leaves_no_socket_fil
     let path = shim.dir.join("shim.sock");
     let mut local = Raw::connect_unix(&path).patient(LONG);
     local.send(get("/"));
-    assert_eq!(local.response().expect("an answer").status, 200);
+    assert_eq!(local.response().expect("a response").status, 200);
     let mut tcp = kept(&shim);
     // One that has not said a word yet is nobody's request either.
     let mut silent = Raw::connect(shim.addr).patient(LONG);
@@ -155,7 +155,7 @@ fn drain_when_a_delay_is_set_then_readyz_says_503_and_service_goes_on_until_it_i
         assert_eq!(readyz(&shim), 503);
         assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "a new connection during the delay");
         kept.send(get("/kept"));
-        let response = kept.response().expect("an answer on a kept connection");
+        let response = kept.response().expect("a response on a kept connection");
         // A machine so slow that the delay ends in here has shown enough.
         assert!(response.status == 200, "{}", response.line);
         asked += 1;
@@ -429,7 +429,7 @@ fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_l
                 while !stop.load(Ordering::SeqCst) {
                     let id = format!("visitor-{visitor}-{}", sent.len());
                     client.send(format!("GET / HTTP/1.1\r\nHost: shim.test\r\nX-Request-Id: {id}\r\n\r\n"));
-                    assert_eq!(client.response().expect("an answer").status, 200);
+                    assert_eq!(client.response().expect("a response").status, 200);
                     sent.push(id);
                 }
                 sent
@@ -477,7 +477,7 @@ fn drain_when_requests_end_during_it_then_their_lines_are_in_the_log() {
     shim.signal("TERM");
     assert!(wait_until(LONG, || refuses(shim.addr)));
     gate.open();
-    assert_eq!(late.response().expect("an answer").status, 200);
+    assert_eq!(late.response().expect("a response").status, 200);
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     let log = std::fs::read_to_string(shim.dir.join("access.log")).expect("a log file");
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -498,10 +498,10 @@ fn hup_when_it_comes_then_nothing_ends() {
     assert!(shim.running());
     assert_eq!(readyz(&shim), 200);
     resting.send(get("/quick"));
-    assert_eq!(resting.response().expect("an answer on the kept connection").status, 200);
+    assert_eq!(resting.response().expect("a response on the kept connection").status, 200);
     assert_eq!(fetch(shim.addr, "/quick", &[]).status, 200);
     gate.open();
-    assert_eq!(late.response().expect("an answer").text(), "late but whole");
+    assert_eq!(late.response().expect("a response").text(), "late but whole");
     shim.signal("TERM");
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
 }

@@ -71,20 +71,20 @@ struct Case {
     path: String,
     fields: Vec<String>,
     status: u16,
-    answer: Vec<String>,
+    response: Vec<String>,
 }
 
 impl Case {
-    fn new(request: &str, fields: &[&str], status: u16, answer: &[&str]) -> Self {
+    fn new(request: &str, fields: &[&str], status: u16, response: &[&str]) -> Self {
         let (method, path) = request.split_once(' ').unwrap();
         let owned = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect();
         Self {
-            name: format!("{request} {fields:?} {status} {answer:?}"),
+            name: format!("{request} {fields:?} {status} {response:?}"),
             method: method.to_owned(),
             path: path.to_owned(),
             fields: owned(fields),
             status,
-            answer: owned(answer),
+            response: owned(response),
         }
     }
 
@@ -97,9 +97,9 @@ impl Case {
             let text = std::fs::read_to_string(file).unwrap();
             let mut lines = text.split_once("\n\n").unwrap().1.trim_end().lines();
             let request = lines.next().unwrap().trim_end_matches(" HTTP/1.1");
-            let (status, answer) = ANSWERS[(turn + nth) % ANSWERS.len()];
+            let (status, response) = ANSWERS[(turn + nth) % ANSWERS.len()];
             let fields: Vec<_> = lines.collect();
-            Self { name: format!("{} {status}", file.display()), ..Self::new(request, &fields, status, answer) }
+            Self { name: format!("{} {status}", file.display()), ..Self::new(request, &fields, status, response) }
         };
         files.iter().enumerate().map(case).collect()
     }
@@ -112,7 +112,7 @@ impl Case {
     fn arguments(&self) -> Vec<String> {
         let mut all = ["--method", &self.method, "--path", &self.path].map(str::to_owned).to_vec();
         all.extend(["--status".to_owned(), self.status.to_string()]);
-        for (argument, fields) in [("--request-header", &self.fields), ("--response-header", &self.answer)] {
+        for (argument, fields) in [("--request-header", &self.fields), ("--response-header", &self.response)] {
             all.extend(fields.iter().flat_map(|field| [argument.to_owned(), field.clone()]));
         }
         all
@@ -131,9 +131,9 @@ impl Case {
 
     /// The origin's answer on the wire.
     fn answered(&self) -> String {
-        let length = self.answer.iter().find_map(|field| field.strip_prefix("Content-Length: "));
+        let length = self.response.iter().find_map(|field| field.strip_prefix("Content-Length: "));
         let body = "a".repeat(length.filter(|_| self.has_body()).map_or(0, |length| length.parse().unwrap()));
-        let fields = self.answer.iter().fold(String::new(), |all, field| all + field + "\r\n");
+        let fields = self.response.iter().fold(String::new(), |all, field| all + field + "\r\n");
         format!("HTTP/1.1 {} X\r\n{fields}\r\n{body}", self.status)
     }
 }
@@ -318,9 +318,9 @@ fn as_lines(json: &Value) -> Vec<String> {
         format!("guards {}", if guards.is_empty() { "none".to_owned() } else { guards.join(", ") })
     }));
     lines.extend(["caching", "gzip", "page"].iter().filter_map(|key| Some(format!("{key} {}", text(json.get(key)?)))));
-    lines.extend(json.get("answer").map(|answer| match answer.get("status") {
-        Some(status) => format!("answer {status}: {}", text(&answer["reason"])),
-        None => format!("answer {}", text(&answer["reason"])),
+    lines.extend(json.get("answer").map(|response| match response.get("status") {
+        Some(status) => format!("answer {status}: {}", text(&response["reason"])),
+        None => format!("answer {}", text(&response["reason"])),
     }));
     for (what, key) in [("in", "to_origin"), ("dropped", "not_to_origin"), ("out", "to_cdn"), ("dropped", "not_to_cdn")]
     {
@@ -385,8 +385,8 @@ fn really(shim: &Shim, origin: &Origin, says: &Mutex<String>, case: &Case) -> (R
     *says.lock().unwrap() = case.answered();
     let mut raw = Raw::connect(shim.addr);
     raw.send(case.request());
-    let answer = if case.method == "HEAD" { raw.response_to_head() } else { raw.response() }.unwrap();
-    (answer, origin.requests().into_iter().nth(before))
+    let response = if case.method == "HEAD" { raw.response_to_head() } else { raw.response() }.unwrap();
+    (response, origin.requests().into_iter().nth(before))
 }
 
 /// Holds all that is said of each case against what a shim with that configuration does.
@@ -414,28 +414,28 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
             method: case.method.clone(),
             path: case.path.clone(),
             status: case.status,
-            answer: case.answer.clone(),
+            response: case.response.clone(),
         };
         let name = &case.name;
         let json = explained(&shim.dir, case);
-        let (answer, request) = really(&shim, &origin, &says, case);
+        let (response, request) = really(&shim, &origin, &says, case);
         let refused = json.get("answer").is_some();
         assert_eq!(request.is_none(), refused, "{name}");
         if refused {
-            assert_eq!(json["answer"]["status"], answer.status, "{name}");
+            assert_eq!(json["answer"]["status"], response.status, "{name}");
         } else {
             let request = request.unwrap();
             agree(&json["to_origin"], &request.fields, &["connection"], name);
             nothing_is_missed(&json, &case.fields, "to_origin", "not_to_origin", name);
-            nothing_is_missed(&json, &case.answer, "to_cdn", "not_to_cdn", name);
+            nothing_is_missed(&json, &case.response, "to_cdn", "not_to_cdn", name);
         }
         // These belong to the connection and to the moment; and how long a body becomes is known when it is compressed.
         let mut ignored = vec!["date", "connection", "transfer-encoding"];
         if json["gzip"] == "compressed" || refused {
             ignored.push("content-length");
         }
-        agree(&json["to_cdn"], &answer.fields, &ignored, name);
-        told.push((name.clone(), json, answer.status));
+        agree(&json["to_cdn"], &response.fields, &ignored, name);
+        told.push((name.clone(), json, response.status));
     }
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE).success());
@@ -543,7 +543,7 @@ fn reason<'a>(json: &'a Value, key: &str, name: &str) -> &'a str {
 fn explain_when_a_field_changes_then_says_which_stage_did_it_and_why() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
-    let answers = |nth: usize| ANSWERS[nth].1;
+    let responses = |nth: usize| ANSWERS[nth].1;
     let named = |name: &str| [format!("X-CDN-Provider: {name}"), format!("X-Origin-Secret: {name}-secret")];
     for (name, path, field, nth, reasons) in [
         (
@@ -614,7 +614,7 @@ fn explain_when_a_field_changes_then_says_which_stage_did_it_and_why() {
         ("gcore", "/account/", "Accept: a", 2, &[("to_cdn", "cache-control", "never")]),
     ] {
         let [by_name, secret] = named(name);
-        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret, field], ANSWERS[nth].0, answers(nth));
+        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret, field], ANSWERS[nth].0, responses(nth));
         let json = explained(&folder, &case);
         for (key, field, part) in reasons {
             let reason = reason(&json, key, field);
@@ -645,8 +645,8 @@ fn explain_when_edge_control_stays_or_goes_then_says_why() {
         ("bunny", "/api/a", 200, None, "not_to_cdn", "another CDN's"),
     ] {
         let [by_name, secret] = [format!("X-CDN-Provider: {name}"), format!("X-Origin-Secret: {name}-secret")];
-        let answer: Vec<&str> = [EDGE_CONTROL].into_iter().chain(more).collect();
-        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret], status, &answer);
+        let response: Vec<&str> = [EDGE_CONTROL].into_iter().chain(more).collect();
+        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret], status, &response);
         let json = explained(&folder, &case);
         let reason = reason(&json, key, "edge-control");
         assert!(reason.contains(part), "{name} {path} {status} {more:?}: {reason}");

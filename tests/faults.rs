@@ -27,9 +27,9 @@ const LONG: Duration = Duration::from_secs(20);
 
 // ---- asking on both protocols -----------------------------------------------------------------------------------------
 
-/// An answer, however it came.
+/// A response, however it came.
 #[derive(Debug, Default)]
-struct Answer {
+struct Received {
     status: u16,
     fields: Fields,
     body: Vec<u8>,
@@ -39,7 +39,7 @@ struct Answer {
     broken: String,
 }
 
-impl Answer {
+impl Received {
     fn field(&self, name: &str) -> Option<&str> {
         http1::find(&self.fields, name)
     }
@@ -90,50 +90,50 @@ impl H2 {
         let request = request.body(body).expect("a request");
         let sending = self.sender.send_request(request);
         let waiting = async { tokio::time::timeout(LONG, sending).await };
-        self.tokio.block_on(waiting).expect("an answer in time").expect("an answer")
+        self.tokio.block_on(waiting).expect("a response in time").expect("a response")
     }
 
-    fn rest(&mut self, response: hyper::Response<Incoming>) -> Answer {
+    fn rest(&mut self, response: hyper::Response<Incoming>) -> Received {
         let (head, mut body) = response.into_parts();
-        let mut answer = Answer { status: head.status.as_u16(), ..Answer::default() };
+        let mut received = Received { status: head.status.as_u16(), ..Received::default() };
         for (name, value) in &head.headers {
-            answer.fields.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+            received.fields.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
         }
         self.tokio.block_on(async {
             loop {
                 match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
-                    Some(Ok(frame)) => answer.body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+                    Some(Ok(frame)) => received.body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
                     Some(Err(error)) => {
                         let mut why: Option<&dyn std::error::Error> = Some(&error);
                         while let Some(error) = why {
-                            let _ = write!(answer.broken, "{error}; ");
+                            let _ = write!(received.broken, "{error}; ");
                             why = error.source();
                         }
                         return;
                     }
                     None => {
-                        answer.whole = true;
+                        received.whole = true;
                         return;
                     }
                 }
             }
         });
-        answer
+        received
     }
 
-    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Answer {
+    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Received {
         let response = self.head(method, target, fields, body);
         self.rest(response)
     }
 }
 
-fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Answer {
+fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Received {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(bytes);
-    let response = client.response().unwrap_or_else(|why| panic!("no answer: {why:?}"));
+    let response = client.response().unwrap_or_else(|why| panic!("no response: {why:?}"));
     assert_eq!(response.problems, Vec::<String>::new());
-    assert!(!matches!(response.framing, Some(Framing::Close)), "an answer without Content-Length or chunks");
-    Answer {
+    assert!(!matches!(response.framing, Some(Framing::Close)), "a response without Content-Length or chunks");
+    Received {
         status: response.status,
         fields: response.fields,
         body: response.body,
@@ -178,19 +178,19 @@ impl Want {
     }
 
     /// Asks once, and holds the answer and every counter against what is wanted.
-    fn judge(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Answer) {
+    fn judge(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Received) {
         let before = shim.metrics();
-        let answer = ask(shim);
-        let said = format!("{name}: {} {:?}", answer.status, answer.fields);
-        assert_eq!(answer.status, self.status, "{said}");
-        assert!(answer.whole, "{said}: the page is not whole");
-        assert_eq!(answer.field("cache-control"), Some("no-store"), "{said}");
+        let response = ask(shim);
+        let said = format!("{name}: {} {:?}", response.status, response.fields);
+        assert_eq!(response.status, self.status, "{said}");
+        assert!(response.whole, "{said}: the page is not whole");
+        assert_eq!(response.field("cache-control"), Some("no-store"), "{said}");
         let proxy_status = format!("edgeshim; error={}", self.error);
-        assert_eq!(answer.field("proxy-status"), Some(proxy_status.as_str()), "{said}");
+        assert_eq!(response.field("proxy-status"), Some(proxy_status.as_str()), "{said}");
         if !self.is_visitors() {
-            assert!(answer.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{said}");
-            assert!(answer.body.starts_with(b"<!"), "{said}: no page");
-            assert!(answer.field("retry-after").is_some(), "{said}");
+            assert!(response.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{said}");
+            assert!(response.body.starts_with(b"<!"), "{said}: no page");
+            assert!(response.field("retry-after").is_some(), "{said}");
         }
         self.counted(name, shim, &before, self.status);
     }
@@ -417,13 +417,13 @@ fn upload_stalled_when_the_origin_takes_no_more_then_504() {
             left
         });
         let mut reader = Reader::new(&stream);
-        let head = reader.head().expect("an answer before the upload has ended");
+        let head = reader.head().expect("a response before the upload has ended");
         let framing = http1::framing(&head.fields, &mut Vec::new()).expect("a framing");
         let body = reader.body(framing, 1 << 20);
         let _ = stream.shutdown(std::net::Shutdown::Both);
         assert!(writer.join().expect("the writer") > 0, "the whole upload was taken in though nobody read it");
         let status = head.start.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        Answer { status, fields: head.fields, body: body.data, whole: body.complete, broken: String::new() }
+        Received { status, fields: head.fields, body: body.data, whole: body.complete, broken: String::new() }
     });
     let mut client = H2::connect(shim.addr);
     UPLOAD_STALLED.judge("upload, HTTP/2", &shim, |_| {
@@ -498,8 +498,8 @@ fn request_cut_when_the_body_breaks_off_or_is_malformed_then_400() {
         REQUEST_CUT.judge(name, &shim, |shim| {
             let mut client = Raw::connect(shim.addr);
             client.send(&request).finish();
-            let response = client.response().unwrap_or_else(|why| panic!("{name}: no answer: {why:?}"));
-            Answer {
+            let response = client.response().unwrap_or_else(|why| panic!("{name}: no response: {why:?}"));
+            Received {
                 status: response.status,
                 fields: response.fields,
                 body: response.body,
@@ -586,10 +586,10 @@ fn judge_breaks(wanted: Want, shim: &Shim, go: &Sender<()>, target: &str, coding
     let response = client.head("GET", target, &[("accept-encoding", coding)], Pieces::default());
     assert_eq!(response.status(), 200, "{name}");
     let _ = go.send(());
-    let answer = client.rest(response);
-    assert!(!answer.whole, "{name}: the cut body came as if it were whole");
-    assert!(answer.broken.contains("stream error"), "{name}: no RST_STREAM but {:?}", answer.broken);
-    prefix(&name, &answer.body, zipped);
+    let response = client.rest(response);
+    assert!(!response.whole, "{name}: the cut body came as if it were whole");
+    assert!(response.broken.contains("stream error"), "{name}: no RST_STREAM but {:?}", response.broken);
+    prefix(&name, &response.body, zipped);
     wanted.counted(&name, shim, &before, 200);
     let next = client.ask("GET", "/", &[], Pieces::default());
     assert_eq!((next.status, &next.body[..]), (200, &b"whole"[..]), "{name}: the connection went with the stream");

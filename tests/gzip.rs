@@ -132,15 +132,15 @@ impl<'a> Ask<'a> {
         fields.extend(self.say.iter().map(|field| ("X-Say", *field)));
         fields.extend_from_slice(&self.fields);
         client.send(raw::request(self.method, "/", &fields, b""));
-        let answer = if self.method == "HEAD" { client.response_to_head() } else { client.response() };
-        let answer = answer.unwrap_or_else(|why| panic!("{why:?} to {fields:?}"));
-        assert_eq!((answer.status, answer.problems.len()), (self.status, 0), "{fields:?}: {:?}", answer.problems);
-        answer
+        let response = if self.method == "HEAD" { client.response_to_head() } else { client.response() };
+        let response = response.unwrap_or_else(|why| panic!("{why:?} to {fields:?}"));
+        assert_eq!((response.status, response.problems.len()), (self.status, 0), "{fields:?}: {:?}", response.problems);
+        response
     }
 }
 
-fn is_gzip(answer: &Response) -> bool {
-    match answer.fields_named("content-encoding")[..] {
+fn is_gzip(response: &Response) -> bool {
+    match response.fields_named("content-encoding")[..] {
         [] => false,
         ["gzip"] => true,
         ref other => panic!("Content-Encoding {other:?}"),
@@ -148,21 +148,21 @@ fn is_gzip(answer: &Response) -> bool {
 }
 
 /// The content; panics unless it is one whole gzip member, its CRC and length right, with nothing behind it.
-fn decoded(answer: &Response) -> Vec<u8> {
-    assert!(answer.complete, "the body is cut: {:?}", answer.fields);
-    if !is_gzip(answer) {
-        return answer.body.clone();
+fn decoded(response: &Response) -> Vec<u8> {
+    assert!(response.complete, "the body is cut: {:?}", response.fields);
+    if !is_gzip(response) {
+        return response.body.clone();
     }
     let mut content = Vec::new();
-    let mut rest = &answer.body[..];
+    let mut rest = &response.body[..];
     GzDecoder::new(&mut rest).read_to_end(&mut content).unwrap_or_else(|error| panic!("no whole gzip member: {error}"));
     assert!(rest.is_empty(), "{} bytes behind the gzip member", rest.len());
     content
 }
 
 /// Whether Vary, which is one line at most, names Accept-Encoding; once.
-fn varies(answer: &Response) -> bool {
-    let lines = answer.fields_named("vary");
+fn varies(response: &Response) -> bool {
+    let lines = response.fields_named("vary");
     assert!(lines.len() <= 1, "{lines:?}");
     let members = lines.iter().flat_map(|line| line.split(','));
     match members.filter(|member| member.trim().eq_ignore_ascii_case("accept-encoding")).count() {
@@ -186,20 +186,20 @@ fn body_when_compressed_then_decodes_to_what_the_origin_sent() {
         for framing in ["length", "chunked", "close"] {
             for (encoding, wanted) in [("gzip", true), ("identity", false)] {
                 let case = format!("{size} bytes, {framing}, {encoding}");
-                let answer =
+                let response =
                     Ask::html(size).framing(framing).fields(&[("Accept-Encoding", encoding)]).send(&mut client);
-                assert!(decoded(&answer) == text(size), "{case}: other bytes");
+                assert!(decoded(&response) == text(size), "{case}: other bytes");
                 let short = size < 256;
-                assert_eq!(is_gzip(&answer), wanted && !short, "{case}: {:?}", answer.fields);
-                assert!(varies(&answer) || (short && framing == "length"), "{case}: {:?}", answer.fields);
-                match answer.framing {
+                assert_eq!(is_gzip(&response), wanted && !short, "{case}: {:?}", response.fields);
+                assert!(varies(&response) || (short && framing == "length"), "{case}: {:?}", response.fields);
+                match response.framing {
                     // The length of what is compressed is not known before its end.
-                    Some(Framing::Chunked) => assert!(is_gzip(&answer) || !wanted && framing != "length", "{case}"),
-                    Some(Framing::Length(length)) => assert_eq!(length, answer.body.len() as u64, "{case}"),
+                    Some(Framing::Chunked) => assert!(is_gzip(&response) || !wanted && framing != "length", "{case}"),
+                    Some(Framing::Length(length)) => assert_eq!(length, response.body.len() as u64, "{case}"),
                     other => panic!("{case}: {other:?}"),
                 }
-                if is_gzip(&answer) && size >= 1000 {
-                    assert!(answer.body.len() < size * 3 / 4, "{case}: {} bytes are not small", answer.body.len());
+                if is_gzip(&response) && size >= 1000 {
+                    assert!(response.body.len() < size * 3 / 4, "{case}: {} bytes are not small", response.body.len());
                 }
             }
         }
@@ -234,10 +234,10 @@ fn accept_encoding_when_weighed_then_gzip_only_where_it_is_wanted() {
         (&["gzipx"], false),
     ] {
         let fields: Vec<_> = lines.iter().map(|line| ("Accept-Encoding", *line)).collect();
-        let answer = Ask::html(1000).fields(&fields).send(&mut client);
-        assert_eq!(is_gzip(&answer), wanted, "{lines:?}");
-        assert!(varies(&answer), "{lines:?}: who asks otherwise gets it otherwise");
-        assert!(decoded(&answer) == text(1000), "{lines:?}");
+        let response = Ask::html(1000).fields(&fields).send(&mut client);
+        assert_eq!(is_gzip(&response), wanted, "{lines:?}");
+        assert!(varies(&response), "{lines:?}: who asks otherwise gets it otherwise");
+        assert!(decoded(&response) == text(1000), "{lines:?}");
         // A proxy in between is no reason to refuse it, and none to give it.
         let via: Vec<_> = fields.iter().copied().chain([("Via", "1.1 some-cdn")]).collect();
         assert_eq!(is_gzip(&Ask::html(1000).fields(&via).send(&mut client)), wanted, "{lines:?} with Via");
@@ -266,23 +266,28 @@ fn answer_when_it_must_not_be_compressed_then_is_left_as_it_is() {
         ("255 bytes", Ask::html(255)),
         ("255 bytes in chunks", Ask::html(255).framing("chunked")),
     ] {
-        let answer = ask.say(&["X-Case: 1"]).send(&mut client);
-        assert!(answer.complete && answer.body == text(answer.body.len()), "{case}: other bytes");
-        assert_eq!(answer.framing, Some(Framing::Length(answer.body.len() as u64)), "{case}: {:?}", answer.fields);
-        let coding = answer.field("content-encoding");
+        let response = ask.say(&["X-Case: 1"]).send(&mut client);
+        assert!(response.complete && response.body == text(response.body.len()), "{case}: other bytes");
+        assert_eq!(
+            response.framing,
+            Some(Framing::Length(response.body.len() as u64)),
+            "{case}: {:?}",
+            response.fields
+        );
+        let coding = response.field("content-encoding");
         assert_eq!(coding, (case == "br already").then_some("br"), "{case}");
         if case == "br already" {
-            assert_eq!(answer.field("etag"), Some("\"b\""));
+            assert_eq!(response.field("etag"), Some("\"b\""));
         }
     }
     for status in [203, 404, 410] {
-        let answer = Ask::html(1000).status(status).send(&mut client);
-        assert!(is_gzip(&answer) && decoded(&answer) == text(1000), "{status} is compressed");
+        let response = Ask::html(1000).status(status).send(&mut client);
+        assert!(is_gzip(&response) && decoded(&response) == text(1000), "{status} is compressed");
     }
     for kind in ["application/json", "image/svg+xml", "text/css", "application/ld+json", "TEXT/PLAIN"] {
         let field = format!("Content-Type: {kind}");
-        let answer = Ask::html(1000).say_only(&[&field]).send(&mut client);
-        assert!(is_gzip(&answer) && decoded(&answer) == text(1000), "{kind} is compressed");
+        let response = Ask::html(1000).say_only(&[&field]).send(&mut client);
+        assert!(is_gzip(&response) && decoded(&response) == text(1000), "{kind} is compressed");
     }
 }
 
@@ -293,10 +298,13 @@ fn part_when_of_something_compressible_then_is_plain_and_varies_like_the_whole()
     for encoding in ["gzip", "identity"] {
         let fields = [("Accept-Encoding", encoding), ("Range", "bytes=0-999")];
         let part = Ask::html(1000).status(206).say(&["Content-Range: bytes 0-999/5000", "ETag: \"s\""]).fields(&fields);
-        let answer = part.send(&mut client);
-        assert!(!is_gzip(&answer) && answer.body == text(1000), "{encoding}");
-        assert_eq!((answer.field("etag"), answer.field("content-range")), (Some("\"s\""), Some("bytes 0-999/5000")));
-        assert!(varies(&answer), "{encoding}: {:?}", answer.fields);
+        let response = part.send(&mut client);
+        assert!(!is_gzip(&response) && response.body == text(1000), "{encoding}");
+        assert_eq!(
+            (response.field("etag"), response.field("content-range")),
+            (Some("\"s\""), Some("bytes 0-999/5000"))
+        );
+        assert!(varies(&response), "{encoding}: {:?}", response.fields);
     }
 }
 
@@ -304,9 +312,9 @@ fn part_when_of_something_compressible_then_is_plain_and_varies_like_the_whole()
 fn range_when_the_origin_ignores_it_then_the_whole_is_plain() {
     let (origin, _shim, mut client) = start();
     let fields = [("Accept-Encoding", "gzip"), ("Range", "bytes=0-99")];
-    let answer = Ask::html(1000).say(&["Accept-Ranges: bytes"]).fields(&fields).send(&mut client);
-    assert!(!is_gzip(&answer) && varies(&answer) && answer.body == text(1000));
-    assert_eq!(answer.field("accept-ranges"), Some("bytes"));
+    let response = Ask::html(1000).say(&["Accept-Ranges: bytes"]).fields(&fields).send(&mut client);
+    assert!(!is_gzip(&response) && varies(&response) && response.body == text(1000));
+    assert_eq!(response.field("accept-ranges"), Some("bytes"));
     assert_eq!(origin.last().field("range"), Some("bytes=0-99"), "the range reaches the origin");
 }
 
@@ -324,14 +332,14 @@ fn head_of_a_compressed_answer_when_asked_then_says_nothing_of_the_plain_bytes()
         "Vary: Origin",
         "Vary: accept-encoding, X-Own",
     ];
-    let answer = Ask::html(1000).say(&said).send(&mut client);
-    assert!(is_gzip(&answer) && varies(&answer));
+    let response = Ask::html(1000).say(&said).send(&mut client);
+    assert!(is_gzip(&response) && varies(&response));
     for gone in ["accept-ranges", "content-md5", "digest", "repr-digest", "content-digest"] {
-        assert!(answer.field(gone).is_none(), "{gone}: {:?}", answer.fields);
+        assert!(response.field(gone).is_none(), "{gone}: {:?}", response.fields);
     }
-    assert_eq!(answer.fields_named("etag"), ["W/\"strong\""]);
-    assert_eq!(answer.field("last-modified"), Some("Tue, 01 Jul 2025 00:00:00 GMT"));
-    let vary = answer.field("vary").unwrap_or_default().to_ascii_lowercase();
+    assert_eq!(response.fields_named("etag"), ["W/\"strong\""]);
+    assert_eq!(response.field("last-modified"), Some("Tue, 01 Jul 2025 00:00:00 GMT"));
+    let vary = response.field("vary").unwrap_or_default().to_ascii_lowercase();
     assert!(vary.contains("origin") && vary.contains("x-own"), "{vary}");
 
     let plain = Ask::html(1000).say(&said).fields(&[]).send(&mut client);
@@ -348,11 +356,11 @@ fn head_of_a_compressed_answer_when_asked_then_says_nothing_of_the_plain_bytes()
 fn head_request_when_get_would_be_compressed_then_has_the_same_fields() {
     let (_origin, _shim, mut client) = start();
     // Framing and Date may differ: a HEAD has nothing to frame (RFC 9110 §9.3.2), and how long a body becomes is known when it is.
-    let comparable = |answer: &Response| {
+    let comparable = |response: &Response| {
         let mut fields: Vec<_> =
-            answer.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+            response.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
         fields.retain(|(name, _)| name != "date" && name != "transfer-encoding");
-        if is_gzip(answer) {
+        if is_gzip(response) {
             fields.retain(|(name, _)| name != "content-length");
         }
         fields.sort();
@@ -404,9 +412,9 @@ fn not_modified_when_it_was_compressed_then_says_what_the_200_would() {
     let (_origin, _shim, mut client) = start();
     let revalidated = |client: &mut Raw, encoding, tag, say: &[&str]| {
         let fields = [("Accept-Encoding", encoding), ("If-None-Match", tag)];
-        let answer = Ask::html(1000).status(304).say_only(say).fields(&fields).send(client);
-        assert!(!is_gzip(&answer) && answer.body.is_empty());
-        (varies(&answer), answer.field("etag").unwrap_or_default().to_owned())
+        let response = Ask::html(1000).status(304).say_only(say).fields(&fields).send(client);
+        assert!(!is_gzip(&response) && response.body.is_empty());
+        (varies(&response), response.field("etag").unwrap_or_default().to_owned())
     };
     let tag = "ETag: \"a\"";
     assert_eq!(revalidated(&mut client, "gzip", "W/\"a\"", &[tag, HTML]), (true, "W/\"a\"".to_owned()));
@@ -428,9 +436,9 @@ fn settings_when_they_forbid_it_then_nothing_is_compressed() {
         ("[gzip]\ntypes = [\"application/json\"]", 1000, false),
     ] {
         let shim = Shim::start(Shim::config(origin.addr).with(piece));
-        let answer = Ask::html(size).send(&mut Raw::connect(shim.addr));
-        assert_eq!((is_gzip(&answer), varies(&answer)), (wanted, wanted), "{piece}");
-        assert!(decoded(&answer) == text(size), "{piece}");
+        let response = Ask::html(size).send(&mut Raw::connect(shim.addr));
+        assert_eq!((is_gzip(&response), varies(&response)), (wanted, wanted), "{piece}");
+        assert!(decoded(&response) == text(size), "{piece}");
     }
 }
 
@@ -502,8 +510,8 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
     client.send(raw::request("GET", "/", &[("Accept-Encoding", "gzip")], b""));
-    let answer = client.response_head().expect("the head, before any piece of the body");
-    assert!(is_gzip(&answer), "{:?}", answer.fields);
+    let response = client.response_head().expect("the head, before any piece of the body");
+    assert!(is_gzip(&response), "{:?}", response.fields);
     let mut reading = Inflating::new();
     let mut sent = String::new();
     let mut measured = Vec::new();
@@ -571,10 +579,10 @@ fn page_when_it_comes_in_pieces_then_is_not_flushed_at_each() {
     let body = text(300_000);
     let (origin, _) = paced(Duration::from_millis(2), body.chunks(3000).map(<[u8]>::to_vec).collect());
     let shim = Shim::start(Shim::config(origin.addr));
-    let answer = raw::fetch(shim.addr, "/", &[("Accept-Encoding", "gzip"), ("Connection", "close")]);
-    assert!(is_gzip(&answer) && decoded(&answer) == body);
+    let response = raw::fetch(shim.addr, "/", &[("Accept-Encoding", "gzip"), ("Connection", "close")]);
+    assert!(is_gzip(&response) && decoded(&response) == body);
     // What a flush leaves behind: an empty stored block.
-    let flushes = answer.body.windows(4).filter(|window| *window == [0, 0, 0xff, 0xff]).count();
+    let flushes = response.body.windows(4).filter(|window| *window == [0, 0, 0xff, 0xff]).count();
     assert!(flushes < 50, "{flushes} flushes for 100 pieces");
 }
 
@@ -605,10 +613,10 @@ fn trailers_when_the_body_is_compressed_then_stay() {
     let origin = Origin::start(origin::chunked(&fields, &[&body[..2000], &body[2000..]], &[("X-Sum", "9")]));
     let shim = Shim::start(Shim::config(origin.addr));
     let asked = [("Accept-Encoding", "gzip"), ("TE", "trailers"), ("Connection", "TE, close")];
-    let answer = raw::fetch(shim.addr, "/", &asked);
-    assert!(is_gzip(&answer) && decoded(&answer) == body && answer.problems.is_empty());
+    let response = raw::fetch(shim.addr, "/", &asked);
+    assert!(is_gzip(&response) && decoded(&response) == body && response.problems.is_empty());
     let trailers: Vec<_> =
-        answer.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
+        response.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     assert_eq!(trailers, [("x-sum".to_owned(), "9")]);
 }
 
@@ -635,22 +643,22 @@ fn body_when_the_origin_breaks_it_off_then_is_never_ended_as_if_it_were_whole() 
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", encoding)], b""));
             // A page in its place is as honest, as long as nothing of the answer has gone out.
-            let Ok(answer) = client.response() else { continue };
-            if answer.status == 502 {
+            let Ok(response) = client.response() else { continue };
+            if response.status == 502 {
                 continue;
             }
             assert!(
-                !answer.complete,
+                !response.complete,
                 "{target}, {encoding}: cut at the origin, whole for the CDN: {:?}",
-                answer.fields
+                response.fields
             );
-            assert_eq!(is_gzip(&answer), encoding == "gzip", "{target}");
+            assert_eq!(is_gzip(&response), encoding == "gzip", "{target}");
             let mut content = Vec::new();
             if encoding == "gzip" {
-                let ended = GzDecoder::new(&answer.body[..]).read_to_end(&mut content);
+                let ended = GzDecoder::new(&response.body[..]).read_to_end(&mut content);
                 assert!(ended.is_err(), "{target}: the gzip member has its end all the same");
             } else {
-                content.clone_from(&answer.body);
+                content.clone_from(&response.body);
             }
             assert!(text(300_000).starts_with(&content), "{target}, {encoding}: other bytes");
         }
@@ -714,8 +722,8 @@ fn tag_of_a_304_when_hosts_or_codings_share_it_then_never_strong_for_gzip() {
     let get = |host: &str, target: &str, coding: &str, named: Option<&str>| {
         let mut fields = vec![("Host", host), ("Accept-Encoding", coding)];
         fields.extend(named.map(|tag| ("If-None-Match", tag)));
-        let answer = raw::fetch(shim.addr, target, &fields);
-        (answer.status, answer.field("etag").unwrap_or_default().to_owned(), answer.field("vary").is_some())
+        let response = raw::fetch(shim.addr, target, &fields);
+        (response.status, response.field("etag").unwrap_or_default().to_owned(), response.field("vary").is_some())
     };
     let weak = |status| (status, "W/\"x\"".to_owned(), true);
     // One tag on two hosts.

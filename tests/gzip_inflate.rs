@@ -91,14 +91,18 @@ fn origins_gzip_when_it_is_not_taken_then_is_undone() {
     ] {
         for accept in [&[][..], &[("Accept-Encoding", "identity")], &[("Accept-Encoding", "br, gzip;q=0")]] {
             for framing in [&[][..], &[("X-Chunked", "1")]] {
-                let answer = get(&shim, target, &[accept, framing].concat());
-                assert!(answer.complete && answer.body == plain, "{target}, {accept:?}: {} bytes", answer.body.len());
-                assert_eq!(answer.field("content-encoding"), None, "{target}");
-                assert_eq!(answer.field("etag"), Some("W/\"g\""), "two codings do not share a strong tag");
-                assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"]);
-                assert_eq!((answer.field("accept-ranges"), answer.field("digest")), (None, None));
+                let response = get(&shim, target, &[accept, framing].concat());
+                assert!(
+                    response.complete && response.body == plain,
+                    "{target}, {accept:?}: {} bytes",
+                    response.body.len()
+                );
+                assert_eq!(response.field("content-encoding"), None, "{target}");
+                assert_eq!(response.field("etag"), Some("W/\"g\""), "two codings do not share a strong tag");
+                assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
+                assert_eq!((response.field("accept-ranges"), response.field("digest")), (None, None));
                 // The length is not known before the end, which comes with the head where there is nothing.
-                let framing = answer.framing.expect("framing");
+                let framing = response.framing.expect("framing");
                 let is_empty = plain.is_empty() && framing == Framing::Length(0);
                 assert!(is_empty || framing == Framing::Chunked, "{target}: {framing:?}");
             }
@@ -109,23 +113,27 @@ fn origins_gzip_when_it_is_not_taken_then_is_undone() {
 #[test]
 fn origins_gzip_when_it_is_taken_then_is_left_alone_but_varies() {
     let (origin, shim) = start();
-    let answer = get(&shim, "/page", &[("Accept-Encoding", "gzip")]);
-    assert_eq!(answer.body, stored("/page"));
-    assert_eq!((answer.field("etag"), answer.field("content-encoding")), (Some("\"g\""), Some("gzip")));
-    assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"]);
+    let response = get(&shim, "/page", &[("Accept-Encoding", "gzip")]);
+    assert_eq!(response.body, stored("/page"));
+    assert_eq!((response.field("etag"), response.field("content-encoding")), (Some("\"g\""), Some("gzip")));
+    assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
     for (coding, status) in [("br", "200"), ("gzip, gzip", "200"), ("gzip", "500"), ("gzip", "206"), ("gzip", "403")] {
-        let answer = get(&shim, "/page", &[("X-Coding", coding), ("X-Status", status), ("X-Chunked", "1")]);
+        let response = get(&shim, "/page", &[("X-Coding", coding), ("X-Status", status), ("X-Chunked", "1")]);
         if status != "500" {
             assert!(
-                answer.body == stored("/page") && answer.field("content-encoding") == Some(coding),
+                response.body == stored("/page") && response.field("content-encoding") == Some(coding),
                 "{coding} {status}"
             );
         }
     }
     let off = Shim::start(Shim::config(origin.addr));
-    let answer = get(&off, "/page", &[]);
-    assert!(answer.body == stored("/page") && answer.field("etag") == Some("\"g\""));
-    assert_eq!(answer.fields_named("vary"), ["Accept-Encoding"], "or a cache hands it to clients that cannot read it");
+    let response = get(&off, "/page", &[]);
+    assert!(response.body == stored("/page") && response.field("etag") == Some("\"g\""));
+    assert_eq!(
+        response.fields_named("vary"),
+        ["Accept-Encoding"],
+        "or a cache hands it to clients that cannot read it"
+    );
 }
 
 #[test]
@@ -133,7 +141,7 @@ fn head_when_the_body_would_be_inflated_then_says_so() {
     let (_origin, shim) = start();
     let mut client = Raw::connect(shim.addr);
     client.send(raw::request("HEAD", "/page", &[], b""));
-    let head = client.response_to_head().expect("an answer");
+    let head = client.response_to_head().expect("a response");
     for name in ["content-encoding", "content-length", "accept-ranges", "digest"] {
         assert_eq!(head.field(name), None, "{name}");
     }
@@ -147,18 +155,18 @@ fn gzip_when_it_is_broken_then_cut_or_replaced_by_the_page_and_the_fault_counted
     for (target, fails_at_once) in [("/bomb", false), ("/cut", false), ("/crc", false), ("/junk", true)] {
         let mut client = Raw::connect(shim.addr);
         client.send(raw::request("GET", target, &[], b""));
-        let answer = client.response().expect("a head");
+        let response = client.response().expect("a head");
         if fails_at_once {
             // Nothing had been sent yet.
-            assert_eq!((answer.status, answer.complete), (502, true), "{target}");
-            assert_eq!(answer.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"));
-            assert_eq!((answer.field("etag"), answer.field("cache-control")), (None, Some("no-store")));
+            assert_eq!((response.status, response.complete), (502, true), "{target}");
+            assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"));
+            assert_eq!((response.field("etag"), response.field("cache-control")), (None, Some("no-store")));
         } else {
-            assert_eq!((answer.status, answer.complete), (200, false), "{target}: as if it were whole");
+            assert_eq!((response.status, response.complete), (200, false), "{target}: as if it were whole");
         }
         if target == "/bomb" {
-            assert!(answer.body.len() < 4 << 20, "{} bytes of a bomb", answer.body.len());
-            assert!(answer.body.iter().all(|byte| *byte == b'0'));
+            assert!(response.body.len() < 4 << 20, "{} bytes of a bomb", response.body.len());
+            assert!(response.body.iter().all(|byte| *byte == b'0'));
         }
         faults += 1.0;
         let counted = shim.metrics().value("edgeshim_origin_faults_total", &[("cause", "cut")]);

@@ -575,12 +575,12 @@ impl Matrix {
 
     /// Passes, or tells every kind of fault with its first case.
     fn judge(&self) {
-        println!("{} answers, {} of them compressed here", self.asked, self.compressed);
+        println!("{} responses, {} of them compressed here", self.asked, self.compressed);
         let mut report = String::new();
         for (fault, (count, case)) in &self.faults {
             let _ = write!(report, "\n{count} times: {fault}; first at\n  {case}");
         }
-        assert!(report.is_empty(), "in {} answers{report}", self.asked);
+        assert!(report.is_empty(), "in {} responses{report}", self.asked);
     }
 
     /// GET and HEAD, and the GET's tag once more.
@@ -603,19 +603,19 @@ impl Matrix {
         let Some(tag) = full.field("etag") else { return };
         let named = if tag.starts_with("W/") { Named::Weak } else { Named::Strong };
         let again = Ask { range: Ranged::Absent, if_range: IfRange::Absent, named, ..*ask };
-        let answer = self.exchange(held, &again);
+        let response = self.exchange(held, &again);
         for name in ["etag", "cache-control"] {
             // A part has the strong tag of the bytes that it was cut from; a 304 that of the whole (RFC 9110 §14.2).
             let is_part = name == "etag" && ask.range != Ranged::Absent;
-            if !is_part && answer.field(name) != full.field(name) {
-                self.fault(&format!("{name} of the 304"), held, &again, &[full, &answer]);
+            if !is_part && response.field(name) != full.field(name) {
+                self.fault(&format!("{name} of the 304"), held, &again, &[full, &response]);
             }
         }
-        let (whole, said) = (members(full.fields_named("vary")), members(answer.fields_named("vary")));
+        let (whole, said) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
         // Of a weak tag nothing more is remembered; a 304 without Vary leaves the one that is stored.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
         if !is_unknown && !whole.iter().all(|name| said.contains(name)) {
-            self.fault("Vary of the 304 lacks a name", held, &again, &[full, &answer]);
+            self.fault("Vary of the 304 lacks a name", held, &again, &[full, &response]);
         }
     }
 
@@ -624,20 +624,20 @@ impl Matrix {
         let (target, fields) = (resource.target(*number), ask.fields(*number));
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.client.send(raw::request(ask.method, &target, &fields, b""));
-        let answer = if ask.method == "HEAD" { self.client.response_to_head() } else { self.client.response() };
-        let answer = answer.unwrap_or_else(|why| panic!("{why:?} to {ask:?} of {resource:?}"));
+        let response = if ask.method == "HEAD" { self.client.response_to_head() } else { self.client.response() };
+        let response = response.unwrap_or_else(|why| panic!("{why:?} to {ask:?} of {resource:?}"));
         let expected = Expected::of(resource, *number, ask, self.inflate);
         self.asked += 1;
         self.compressed += usize::from(expected.made == Made::Compressed && ask.method == "GET");
-        for fault in faults(resource, ask, &expected, &answer) {
-            self.fault(fault, held, ask, &[&answer]);
+        for fault in faults(resource, ask, &expected, &response) {
+            self.fault(fault, held, ask, &[&response]);
         }
-        let whole = ask.method == "GET" && answer.status == resource.status;
-        let strong = answer.field("etag").filter(|tag| whole && tag.starts_with('"'));
+        let whole = ask.method == "GET" && response.status == resource.status;
+        let strong = response.field("etag").filter(|tag| whole && tag.starts_with('"'));
         if let Some(tag) = strong.map(str::to_owned) {
-            let known = self.strong.entry((*number, tag)).or_insert_with(|| answer.body.clone());
-            if *known != answer.body {
-                self.fault("two bodies under one strong tag", held, ask, &[&answer]);
+            let known = self.strong.entry((*number, tag)).or_insert_with(|| response.body.clone());
+            if *known != response.body {
+                self.fault("two bodies under one strong tag", held, ask, &[&response]);
             }
         }
         if ask.range != Ranged::Absent {
@@ -647,26 +647,26 @@ impl Matrix {
             let wanted =
                 if ask.if_range == IfRange::Weak { (false, false) } else { (true, ask.if_range != IfRange::Absent) };
             if passed != wanted {
-                self.fault("Range and If-Range at the origin", held, ask, &[&answer]);
+                self.fault("Range and If-Range at the origin", held, ask, &[&response]);
             }
         }
-        self.record(ask, &target, &fields, &answer);
-        answer
+        self.record(ask, &target, &fields, &response);
+        response
     }
 
-    fn fault(&mut self, what: &str, (number, resource): &(usize, Resource), ask: &Ask, answers: &[&Response]) {
+    fn fault(&mut self, what: &str, (number, resource): &(usize, Resource), ask: &Ask, responses: &[&Response]) {
         let case = || {
             let expected = Expected::of(resource, *number, ask, self.inflate);
             let mut case = format!("{ask:?}\n  {number}: {resource:?}\n  {expected:?}");
-            for answer in answers {
-                let _ = write!(case, "\n  {} {:?}, {} bytes", answer.status, answer.fields, answer.body.len());
+            for response in responses {
+                let _ = write!(case, "\n  {} {:?}, {} bytes", response.status, response.fields, response.body.len());
             }
             case
         };
         self.faults.entry(what.to_owned()).or_insert_with(|| (0, case())).0 += 1;
     }
 
-    fn record(&mut self, ask: &Ask, target: &str, fields: &[(&str, &str)], answer: &Response) {
+    fn record(&mut self, ask: &Ask, target: &str, fields: &[(&str, &str)], response: &Response) {
         let Some(record) = &mut self.record else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let line = serde_json::json!({
@@ -674,11 +674,11 @@ impl Matrix {
             "method": ask.method,
             "target": target,
             "request": fields,
-            "line": answer.line,
-            "fields": answer.fields,
-            "body": lossy(&answer.body),
-            "complete": answer.complete,
-            "trailers": answer.trailers,
+            "line": response.line,
+            "fields": response.fields,
+            "body": lossy(&response.body),
+            "complete": response.complete,
+            "trailers": response.trailers,
         });
         // One write a line: the tests beside this one write into the same file.
         record.write_all(format!("{line}\n").as_bytes()).expect("the file of answers takes a line");
@@ -699,18 +699,18 @@ fn described(fields: &Fields) -> Fields {
     fields
 }
 
-/// What of the answer is not as expected.
-fn faults(resource: &Resource, ask: &Ask, expected: &Expected, answer: &Response) -> Vec<&'static str> {
+/// What of the response is not as expected.
+fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Response) -> Vec<&'static str> {
     let mut faults = Vec::new();
     let mut check = |what, holds: bool| {
         if !holds {
             faults.push(what);
         }
     };
-    let fields = &answer.fields;
-    let has_body = ask.method != "HEAD" && answer.status != 304;
-    check("framing", answer.problems.is_empty() && answer.complete);
-    check("status", answer.status == expected.status);
+    let fields = &response.fields;
+    let has_body = ask.method != "HEAD" && response.status != 304;
+    check("framing", response.problems.is_empty() && response.complete);
+    check("status", response.status == expected.status);
 
     let coding = match (expected.status, expected.made, resource.coding) {
         (304, ..) | (_, Made::Inflated, _) | (_, Made::AsTheyCame, "") => vec![],
@@ -720,7 +720,7 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, answer: &Response
     check("Content-Encoding", find_all(fields, "content-encoding") == coding);
     if has_body {
         let content =
-            if expected.made == Made::Compressed { inflated(&answer.body) } else { Some(answer.body.clone()) };
+            if expected.made == Made::Compressed { inflated(&response.body) } else { Some(response.body.clone()) };
         check("content", content.as_ref() == Some(&expected.content.0));
     }
 
@@ -742,30 +742,33 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, answer: &Response
     let tags = find_all(fields, "etag");
     check("ETag", tags.len() <= 1 && expected.tags.contains(&tags.first().map(|tag| (*tag).to_owned())));
 
-    let length = answer.field("content-length").and_then(|length| length.parse::<usize>().ok());
+    let length = response.field("content-length").and_then(|length| length.parse::<usize>().ok());
     check(
         "Content-Length",
         match expected.length {
-            _ if answer.status == 304 => true,
+            _ if response.status == 304 => true,
             // What came at once is compressed at once, and its length known; that it is true has shown as it was read.
             None => length.is_none() || (expected.made == Made::Compressed && has_body),
             known => length == known,
         },
     );
 
-    if answer.status != 304 {
-        let told = resource.digests && answer.status != 206 && expected.made == Made::AsTheyCame;
+    if response.status != 304 {
+        let told = resource.digests && response.status != 206 && expected.made == Made::AsTheyCame;
         for name in DIGESTS.map(|(name, _)| name).into_iter().chain(["Accept-Ranges"]) {
             check(name, find(fields, name).is_some() == told);
         }
     }
     if resource.trailers && has_body {
         for (name, _) in DIGESTS {
-            check("digests in trailers", find(&answer.trailers, name).is_some() == (expected.made == Made::AsTheyCame));
+            check(
+                "digests in trailers",
+                find(&response.trailers, name).is_some() == (expected.made == Made::AsTheyCame),
+            );
         }
-        check("other trailers", find(&answer.trailers, "x-sum") == Some("9"));
+        check("other trailers", find(&response.trailers, "x-sum") == Some("9"));
     }
-    let stays = answer.field("cache-control").is_some_and(|line| line.contains("no-transform"));
+    let stays = response.field("cache-control").is_some_and(|line| line.contains("no-transform"));
     check("no-transform", stays == resource.forbids_transformation());
     faults
 }
@@ -926,9 +929,9 @@ fn pulled_again(matrix: &mut Matrix) {
                     matrix.replace(held);
                     for pull in 0..3 {
                         let hits = matrix.twins();
-                        let answer = matrix.exchange(&held, &GET);
+                        let response = matrix.exchange(&held, &GET);
                         if (matrix.twins() > hits) != (kept && pull > 0) {
-                            matrix.fault("twin", &held, &GET, &[&answer]);
+                            matrix.fault("twin", &held, &GET, &[&response]);
                         }
                         matrix.exchange(&held, &Ask { method: "HEAD", ..GET });
                     }

@@ -47,11 +47,11 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
     if sent.is_ok() && cut == body.len() { After::Keep } else { After::Close }
 }
 
-fn decoded(answer: &Response) -> Vec<u8> {
-    if answer.field("content-encoding") != Some("gzip") {
-        return answer.body.clone();
+fn decoded(response: &Response) -> Vec<u8> {
+    if response.field("content-encoding") != Some("gzip") {
+        return response.body.clone();
     }
-    let mut decoder = GzDecoder::new(&answer.body[..]);
+    let mut decoder = GzDecoder::new(&response.body[..]);
     let mut plain = Vec::new();
     decoder.read_to_end(&mut plain).expect("one gzip member");
     plain
@@ -65,13 +65,13 @@ fn twins(shim: &Shim, result: &str) -> f64 {
 fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) {
     let fields = [&[("Accept-Encoding", "gzip"), ("Connection", "close")], fields].concat();
     let before = twins(shim, "hit");
-    let answer = raw::fetch(shim.addr, target, &fields);
+    let response = raw::fetch(shim.addr, target, &fields);
     let twin = twins(shim, "hit") > before;
     if twin {
-        assert_eq!(answer.field("content-encoding"), Some("gzip"));
-        assert_eq!(answer.framing, Some(Framing::Length(answer.body.len() as u64)), "a twin's length is known");
+        assert_eq!(response.field("content-encoding"), Some("gzip"));
+        assert_eq!(response.framing, Some(Framing::Length(response.body.len() as u64)), "a twin's length is known");
     }
-    (answer, twin)
+    (response, twin)
 }
 
 const TAG: (&str, &str) = ("X-Tag", "\"v1\"");
@@ -114,7 +114,7 @@ fn twin_when_another_url_host_tag_or_length_is_pulled_then_is_not_used() {
     let mut client = Raw::connect(shim.addr);
     client.send(other_host.into_bytes());
     let before = twins(&shim, "hit");
-    assert!(client.response().expect("an answer").complete);
+    assert!(client.response().expect("a response").complete);
     assert!(twins(&shim, "hit") <= before);
 }
 
@@ -126,12 +126,12 @@ fn twin_when_the_origin_uses_its_tag_for_other_bytes_then_the_new_bytes_are_sent
         let other = target.replace("/1", "/2");
         let _ = pull(&shim, target, &[TAG]);
         assert!(pull(&shim, target, &[TAG]).1);
-        let (answer, twin) = pull(&shim, target, &[TAG, ("X-Body", &other)]);
-        assert!(!twin && answer.complete && decoded(&answer) == text(&other), "{target}");
+        let (response, twin) = pull(&shim, target, &[TAG, ("X-Body", &other)]);
+        assert!(!twin && response.complete && decoded(&response) == text(&other), "{target}");
         assert!(twins(&shim, "changed") > 0.5);
         // And from now on those are known.
-        let (answer, twin) = pull(&shim, target, &[TAG, ("X-Body", &other)]);
-        assert!(twin && decoded(&answer) == text(&other), "{target}");
+        let (response, twin) = pull(&shim, target, &[TAG, ("X-Body", &other)]);
+        assert!(twin && decoded(&response) == text(&other), "{target}");
     }
 }
 
@@ -150,8 +150,8 @@ fn twin_when_the_body_is_private_unbuffered_weakly_tagged_or_too_long_then_is_no
         ("/200/1", vec![TAG]),
     ] {
         for round in 0..3 {
-            let (answer, twin) = pull(&shim, target, &fields);
-            assert!(!twin && decoded(&answer) == text(target), "{target}, {fields:?}, pull {round}");
+            let (response, twin) = pull(&shim, target, &fields);
+            assert!(!twin && decoded(&response) == text(target), "{target}, {fields:?}, pull {round}");
         }
     }
     let off = Shim::start(Shim::config(origin.addr).with("[gzip]\ntwins = \"0\""));
@@ -169,7 +169,7 @@ fn twin_when_the_origin_breaks_its_body_off_then_the_answer_is_cut() {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "1")], b""));
             // Read ahead: nothing has been sent yet, and the client gets the page. Else the body is cut.
-            client.response().is_ok_and(|answer| answer.complete && answer.status == 200)
+            client.response().is_ok_and(|response| response.complete && response.status == 200)
         };
         assert!(!is_whole(), "{target}");
         assert!(!pull(&shim, target, &[TAG]).1, "{target}: a twin in the making was kept");
@@ -211,8 +211,8 @@ fn store_when_it_is_small_then_bodies_are_right_all_the_same() {
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..300 {
         let target = format!("/{}/{}", 1000 * random.u32(1..40), random.u32(..3));
-        let (answer, _) = pull(&shim, &target, &[TAG]);
-        assert!(decoded(&answer) == text(&target), "{target}");
+        let (response, _) = pull(&shim, &target, &[TAG]);
+        assert!(decoded(&response) == text(&target), "{target}");
     }
 }
 

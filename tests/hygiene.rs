@@ -10,18 +10,18 @@ use std::net::SocketAddr;
 use support::http1::Framing;
 use support::{After, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, wait_until};
 
-/// A request in HTTP/2 by prior knowledge; the answer's head, body and trailers.
+/// A request in HTTP/2 by prior knowledge; the response's head, body and trailers.
 fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts, Bytes, Option<http::HeaderMap>) {
     let exchange = async move {
         let mut sender = support::h2::connect(addr).await;
-        let answer = sender.send_request(request.map(Full::new)).await.expect("an answer");
-        let (head, body) = answer.into_parts();
+        let response = sender.send_request(request.map(Full::new)).await.expect("a response");
+        let (head, body) = response.into_parts();
         let collected = body.collect().await.expect("a whole body");
         let trailers = collected.trailers().cloned();
         (head, collected.to_bytes(), trailers)
     };
     support::h2::runtime()
-        .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time") })
+        .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("a response in time") })
 }
 
 /// What an `http::Request` for [`h2`] begins with.
@@ -62,7 +62,7 @@ const HOP_BY_HOP: [&str; 9] = [
 fn hop_by_hop_fields_when_a_cdn_sends_them_then_the_origin_sees_none() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
-    let answer = raw::fetch(
+    let response = raw::fetch(
         shim.addr,
         "/",
         &[
@@ -82,7 +82,7 @@ fn hop_by_hop_fields_when_a_cdn_sends_them_then_the_origin_sees_none() {
             ("X-CDN-Provider", "Fastly"),
         ],
     );
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     let seen = origin.last();
     for name in HOP_BY_HOP.into_iter().chain(["x-one", "x-two"]) {
         assert!(seen.field(name).is_none(), "{name} went on: {:?}", seen.fields);
@@ -147,12 +147,12 @@ fn hop_by_hop_fields_when_the_origin_sends_them_then_no_client_sees_them() {
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = client.response().expect("an answer");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+    let response = client.response().expect("an answer");
+    assert_eq!((response.status, response.text().as_str()), (200, "body"));
     for name in HOP_BY_HOP.into_iter().chain(["x-hop"]) {
-        assert!(answer.field(name).is_none(), "{name} went on: {:?}", answer.fields);
+        assert!(response.field(name).is_none(), "{name} went on: {:?}", response.fields);
     }
-    assert_eq!(answer.field("x-end"), Some("2"));
+    assert_eq!(response.field("x-end"), Some("2"));
 
     let (head, body, _) = h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
     assert_eq!((head.status.as_u16(), &body[..]), (200, &b"body"[..]));
@@ -168,8 +168,8 @@ fn hop_by_hop_fields_when_the_origin_sends_them_then_no_client_sees_them() {
 fn via_when_a_request_passes_then_names_the_version_it_came_in() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
-    let via = |answer: Response| {
-        assert_eq!(answer.status, 200, "{answer:?}");
+    let via = |response: Response| {
+        assert_eq!(response.status, 200, "{response:?}");
         origin.last().fields_named("via").join(", ")
     };
     assert_eq!(
@@ -333,15 +333,15 @@ fn request_id_when_well_formed_then_kept_else_made_and_it_is_one_id_everywhere()
     ] {
         let mut fields: Vec<_> = given.iter().map(|id| ("X-Request-Id", *id)).collect();
         fields.push(("Accept", "text/html"));
-        let answer = raw::fetch(shim.addr, "/", &fields);
-        assert_eq!(answer.status, 503);
+        let response = raw::fetch(shim.addr, "/", &fields);
+        assert_eq!(response.status, 503);
         let seen = origin.last();
         let id = single(&seen, "x-request-id").to_owned();
         assert_eq!(given == [id.as_str()], kept, "{given:?} became {id:?}");
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         assert!((1..=128).contains(&id.len()) && id.bytes().all(valid), "{id:?}");
-        assert_eq!(answer.fields_named("x-request-id"), [id.as_str()], "the page's field");
-        let page = answer.text();
+        assert_eq!(response.fields_named("x-request-id"), [id.as_str()], "the page's field");
+        let page = response.text();
         assert!(page.contains(&format!("<bdi>{id}</bdi>")), "no {id} to read on the page:\n{page}");
         assert!(page.contains(&format!("id={id}")), "no {id} in the page's beacon:\n{page}");
         expected.push(id);
@@ -388,8 +388,8 @@ fn request_framing_when_forwarded_then_is_one_and_the_body_is_whole() {
         (head("PATCH", &chunked.replace("chunked", "Chunked")), own("", "chunked", "abcde")),
     ] {
         client.send(&request);
-        let answer = client.response().unwrap_or_else(|why| panic!("{why:?} to {request:?}"));
-        assert_eq!(answer.status, 200, "{request:?}");
+        let response = client.response().unwrap_or_else(|why| panic!("{why:?} to {request:?}"));
+        assert_eq!(response.status, 200, "{request:?}");
         assert_eq!(declared(), wanted, "{request:?}");
     }
     // In HTTP/2 the frames say where a body ends; towards HTTP/1.1 somebody has to.
@@ -451,35 +451,38 @@ fn answer_framing_when_the_origin_uses_any_then_is_one_and_never_the_close() {
     let mut client = Raw::connect(shim.addr);
     for target in ["/length", "/chunked", "/close", "/old", "/twice", "/empty", "/length"] {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let answer = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
-        assert!(answer.complete && answer.problems.is_empty(), "{target}: {:?}", answer.problems);
+        let response = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
+        assert!(response.complete && response.problems.is_empty(), "{target}: {:?}", response.problems);
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, if target == "/empty" { "" } else { "hello" }),
             "{target}"
         );
-        let framed = matches!(answer.framing, Some(Framing::Length(_) | Framing::Chunked));
-        assert!(framed, "{target}: {:?} {:?}", answer.framing, answer.fields);
+        let framed = matches!(response.framing, Some(Framing::Length(_) | Framing::Chunked));
+        assert!(framed, "{target}: {:?} {:?}", response.framing, response.fields);
         if target == "/length" || target == "/twice" {
-            assert_eq!(answer.framing, Some(Framing::Length(5)), "{target}: a known length stays known");
+            assert_eq!(response.framing, Some(Framing::Length(5)), "{target}: a known length stays known");
         }
         let (head, body, _) = h2(shim.addr, h2_request("GET", target).body(Bytes::new()).expect("a request"));
-        assert_eq!((head.status.as_u16(), body.len()), (200, answer.body.len()), "{target}");
+        assert_eq!((head.status.as_u16(), body.len()), (200, response.body.len()), "{target}");
         assert!(!head.headers.contains_key("transfer-encoding"), "{target}: {:?}", head.headers);
     }
     for target in ["/length", "/chunked", "/close", "/old"] {
         // HTTP/1.0 knows no chunks: a length, or the close.
-        let answer = raw::exchange(shim.addr, format!("GET {target} HTTP/1.0\r\n\r\n"));
-        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{target}");
-        assert!(answer.problems.is_empty() && answer.field("transfer-encoding").is_none(), "{target}: {answer:?}");
+        let response = raw::exchange(shim.addr, format!("GET {target} HTTP/1.0\r\n\r\n"));
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{target}");
+        assert!(
+            response.problems.is_empty() && response.field("transfer-encoding").is_none(),
+            "{target}: {response:?}"
+        );
     }
     for target in ["/both", "/differ", "/coded"] {
-        let answer = raw::fetch(shim.addr, target, &[("Accept", "image/png")]);
-        assert_eq!((answer.status, answer.problems.len()), (502, 0), "{target}: {answer:?}");
+        let response = raw::fetch(shim.addr, target, &[("Accept", "image/png")]);
+        assert_eq!((response.status, response.problems.len()), (502, 0), "{target}: {response:?}");
     }
 }
 
-/// An origin that answers a target such as `/304/Content-Length: 10` with that status and that field, and with no body at all.
+/// An origin that responses a target such as `/304/Content-Length: 10` with that status and that field, and with no body at all.
 fn bodiless() -> Origin {
     Origin::start(|request, conn| {
         let mut words = request.target.trim_start_matches('/').splitn(2, '/');
@@ -519,26 +522,26 @@ fn answer_without_a_body_when_a_length_is_declared_then_the_connection_stays_in_
     ] {
         asked += 1;
         client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let answer = if method == "HEAD" { client.response_to_head() } else { client.response() };
-        let answer = answer.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
-        assert_eq!(answer.status.to_string(), target[1..4], "{method} {target}");
-        assert!(answer.problems.is_empty() && answer.body.is_empty(), "{method} {target}: {answer:?}");
-        assert_eq!(answer.field("etag"), Some("\"e\""), "{method} {target}");
-        let said = answer.field("content-length");
+        let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
+        let response = response.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
+        assert_eq!(response.status.to_string(), target[1..4], "{method} {target}");
+        assert!(response.problems.is_empty() && response.body.is_empty(), "{method} {target}: {response:?}");
+        assert_eq!(response.field("etag"), Some("\"e\""), "{method} {target}");
+        let said = response.field("content-length");
         if target.starts_with("/304") {
             // May be left out, but never say anything else (RFC 9110 §8.6).
             assert!(said.is_none() || said == length, "{method} {target}: {said:?}");
         } else {
-            assert_eq!(said, length, "{method} {target}: {:?}", answer.fields);
+            assert_eq!(said, length, "{method} {target}: {:?}", response.fields);
         }
         assert!(
-            answer.field("transfer-encoding").is_none() || method == "HEAD",
+            response.field("transfer-encoding").is_none() || method == "HEAD",
             "{method} {target}: {:?}",
-            answer.fields
+            response.fields
         );
         let request = h2_request(method, target).body(Bytes::new()).expect("a request");
         let (head, body, _) = h2(shim.addr, request);
-        assert_eq!((head.status.as_u16(), body.len()), (answer.status, 0), "{method} {target} in HTTP/2");
+        assert_eq!((head.status.as_u16(), body.len()), (response.status, 0), "{method} {target} in HTTP/2");
     }
     assert_eq!(origin.count(), asked * 2);
     assert_clean(&origin);
@@ -550,9 +553,9 @@ fn no_content_when_the_origin_declares_a_length_then_it_goes() {
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/204/zero", "/204/length"] {
-        let answer = raw::fetch(shim.addr, target, &[]);
-        assert_eq!((answer.status, answer.problems.len()), (204, 0), "{target}: {answer:?}");
-        assert!(answer.field("content-length").is_none(), "{target}: {:?}", answer.fields);
+        let response = raw::fetch(shim.addr, target, &[]);
+        assert_eq!((response.status, response.problems.len()), (204, 0), "{target}: {response:?}");
+        assert!(response.field("content-length").is_none(), "{target}: {:?}", response.fields);
         assert_eq!(raw::fetch(shim.addr, "/204/-", &[]).status, 204, "after {target}");
     }
 }
@@ -565,10 +568,10 @@ fn answer_trailers_when_the_origin_sends_them_then_arrive() {
         &[("X-Sum", "9")],
     ));
     let shim = Shim::start(Shim::config(origin.addr));
-    let answer = raw::fetch(shim.addr, "/", &[("TE", "trailers"), ("Connection", "TE, close")]);
-    assert!(answer.complete && answer.problems.is_empty() && answer.body == b"abc", "{answer:?}");
+    let response = raw::fetch(shim.addr, "/", &[("TE", "trailers"), ("Connection", "TE, close")]);
+    assert!(response.complete && response.problems.is_empty() && response.body == b"abc", "{response:?}");
     let trailers: Vec<_> =
-        answer.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
+        response.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     assert_eq!(trailers, [("x-sum".to_owned(), "9")]);
     let (_, body, trailers) = h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
     assert_eq!(&body[..], b"abc");
@@ -616,8 +619,8 @@ fn target_when_forwarded_then_is_the_same_byte_for_byte() {
     let long = format!("/{}?{}", "a%2F".repeat(2000), "b=c&".repeat(2000));
     for target in TARGETS.into_iter().chain([long.as_str()]) {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let answer = client.response().unwrap_or_else(|why| panic!("{why:?} to {target}"));
-        assert_eq!(answer.status, 200, "{target}");
+        let response = client.response().unwrap_or_else(|why| panic!("{why:?} to {target}"));
+        assert_eq!(response.status, 200, "{target}");
         assert_eq!(origin.last().target, target);
     }
     for target in TARGETS {
@@ -641,8 +644,8 @@ fn target_when_in_absolute_form_then_becomes_origin_form() {
         ("http://shim.test:8080//a", "shim.test:8080", "//a"),
         ("HTTP://shim.test/a", "shim.test", "/a"),
     ] {
-        let answer = raw::fetch(shim.addr, target, &[("Host", host)]);
-        assert_eq!(answer.status, 200, "{target}");
+        let response = raw::fetch(shim.addr, target, &[("Host", host)]);
+        assert_eq!(response.status, 200, "{target}");
         let last = origin.last();
         assert_eq!(last.target, seen, "{target}");
         assert!(single(&last, "host").eq_ignore_ascii_case(host), "{target}: {:?}", last.fields);
@@ -654,8 +657,8 @@ fn target_when_in_absolute_form_then_becomes_origin_form() {
 fn options_when_for_the_whole_server_then_keeps_its_asterisk() {
     let origin = Origin::start(origin::fixed(204, &[("Allow", "GET")], ""));
     let shim = Shim::start(Shim::config(origin.addr));
-    let answer = raw::exchange(shim.addr, raw::request("OPTIONS", "*", &[], b""));
-    assert_eq!((answer.status, answer.field("allow")), (204, Some("GET")));
+    let response = raw::exchange(shim.addr, raw::request("OPTIONS", "*", &[], b""));
+    assert_eq!((response.status, response.field("allow")), (204, Some("GET")));
     assert_eq!((origin.last().method.as_str(), origin.last().target.as_str()), ("OPTIONS", "*"));
     assert_eq!(raw::exchange(shim.addr, raw::request("OPTIONS", "/a", &[], b"")).status, 204);
     assert_eq!(origin.last().target, "/a");
@@ -716,14 +719,14 @@ fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
         request.extend(line.chars().map(|character| u8::try_from(u32::from(character)).expect("Latin-1")));
     }
     request.extend_from_slice(b"\r\n");
-    let answer = raw::exchange(shim.addr, request);
-    assert_eq!(answer.status, 200);
+    let response = raw::exchange(shim.addr, request);
+    assert_eq!(response.status, 200);
     let seen = origin.last();
     for (name, _) in odd {
         let sent: Vec<_> = odd.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect();
         assert_eq!(seen.fields_named(name), sent, "{name}");
         if name.starts_with("X-") {
-            assert_eq!(answer.fields_named(name), sent, "{name} on its way back");
+            assert_eq!(response.fields_named(name), sent, "{name} on its way back");
         }
     }
     assert_clean(&origin);

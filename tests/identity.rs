@@ -330,8 +330,8 @@ fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed
     for _ in 0..count / AT_ONCE {
         client.send((0..AT_ONCE).map(|_| forger.request()).collect::<String>());
         for _ in 0..AT_ONCE {
-            let answer = client.response().unwrap_or_else(|why| panic!("no answer: {why:?}"));
-            *statuses.entry(answer.status).or_default() += 1;
+            let response = client.response().unwrap_or_else(|why| panic!("no response: {why:?}"));
+            *statuses.entry(response.status).or_default() += 1;
         }
     }
     statuses
@@ -446,9 +446,9 @@ fn identity_when_claimed_in_trailers_then_the_origin_hears_nothing_of_it() {
         let names: Vec<_> = NAMES.into_iter().chain([others]).filter(|name| !name.is_empty()).collect();
         let trailers: String = names.iter().map(|name| [*name, ": 6.6.6.6\r\n"].concat()).collect();
         let head = format!("POST / HTTP/1.1\r\nHost: shim.test\r\nTrailer: {}\r\n", names.join(", "));
-        let answer =
+        let response =
             exchange(shim.addr, format!("{head}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n{trailers}\r\n"));
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
         let seen = origin.requests().pop().expect("a request");
         assert_eq!((seen.body.as_slice(), seen.complete), (&b"abc"[..], true));
         let left: Vec<_> = [others.to_ascii_lowercase()].into_iter().filter(|name| !name.is_empty()).collect();

@@ -260,7 +260,7 @@ fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
     assert_eq!(origin.open_connections(), 4);
     gate.open();
     for client in &mut clients {
-        assert_eq!(client.response().expect("an answer").text(), "late");
+        assert_eq!(client.response().expect("a response").text(), "late");
     }
     let metrics = settled(&shim, 4);
     assert_eq!(gauge(&metrics, "edgeshim_connections"), 5, "kept by the clients");
@@ -368,7 +368,7 @@ fn body_when_the_origin_cuts_it_then_keeps_its_status_and_is_a_cut() {
             let coding = if target == "/gzip.css" { "gzip" } else { "identity" };
             let response = fetch(shim.addr, target, &[("Accept-Encoding", coding)]);
             assert_eq!(response.status, 203, "round {round}, {target}");
-            assert!(!response.complete, "round {round}, {target}: a cut answer ended as if it were whole");
+            assert!(!response.complete, "round {round}, {target}: a cut response ended as if it were whole");
             if coding == "gzip" {
                 compressed += response.body.len() as u64;
             } else {
@@ -451,7 +451,7 @@ fn faults_when_the_origin_fails_then_are_counted_by_cause_with_their_pages() {
         counted(&metrics, "edgeshim_pulls_total", &["provider", "code"]),
         table(&[(["fastly", "502"], 3), (["fastly", "504"], 1), (["fastly", "200"], 1), (["akamai", "503"], 2),])
     );
-    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes, "pages count like any answer");
+    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes, "pages count like any response");
     assert_eq!(
         metrics.count("edgeshim_origin_bytes_total", &[]),
         24,
@@ -628,9 +628,9 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
     ];
     for (sent, head) in (1_u32..).zip(&malformed) {
         let mut client = Raw::connect(shim.addr);
-        let answer = client.send(head).response();
-        if let Ok(answer) = answer {
-            assert!([400, 431].contains(&answer.status), "{head:?}: {}", answer.line);
+        let response = client.send(head).response();
+        if let Ok(response) = response {
+            assert!([400, 431].contains(&response.status), "{head:?}: {}", response.line);
         }
         assert!(client.closed(), "{head:?}");
         let metrics = shim.wait_metrics(|metrics| {
@@ -641,7 +641,7 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
     // A head that never ends.
     let mut slow = Raw::connect(shim.addr);
     slow.send("GET / HTTP/1.1\r\nHost: shim");
-    assert_eq!(slow.response().map(|answer| answer.status), Ok(408));
+    assert_eq!(slow.response().map(|response| response.status), Ok(408));
     let metrics =
         shim.wait_metrics(|metrics| metrics.sum("edgeshim_refused_total", &[("reason", "header_timeout")]) >= 1.0);
     assert_eq!(metrics.count("edgeshim_refused_total", &[]), 7 + malformed.len() as u64 + 1);
@@ -885,8 +885,8 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
                     }
                     client.send(&sent);
                     for _ in 0..sent.matches("HTTP/1.1\r\n").count() {
-                        let answer = client.response().expect("an answer");
-                        assert!(answer.complete && [200, 405].contains(&answer.status), "{answer:?}");
+                        let response = client.response().expect("an response");
+                        assert!(response.complete && [200, 405].contains(&response.status), "{response:?}");
                     }
                     origin.forget();
                 }

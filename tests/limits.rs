@@ -76,7 +76,7 @@ where
         Ok((head, body.collect().await?.to_bytes()))
     };
     let answered = support::h2::runtime().block_on(async { tokio::time::timeout(LONG, asking).await });
-    answered.expect("an answer in time")
+    answered.expect("a response in time")
 }
 
 /// A request for HTTP/2, without a body.
@@ -289,12 +289,12 @@ fn max_header_bytes_when_crossed_then_431_and_below_it_not() {
     }
     let mut pieces = Raw::connect(shim.addr);
     pieces.send_pieces(sized(LIMIT + 1), 1000);
-    assert_eq!(pieces.response().expect("an answer").status, 431, "in pieces");
+    assert_eq!(pieces.response().expect("a response").status, 431, "in pieces");
     assert!(pieces.closed());
     let of =
         |bytes: usize| h2(shim.addr, h2_get("/").header("x-big", "a".repeat(bytes)).body(nothing()).expect("sound"));
-    assert_eq!(of(15 << 10).expect("an answer").0.status, 200);
-    assert_eq!(of(16 << 10).expect("an answer").0.status, 431);
+    assert_eq!(of(15 << 10).expect("a response").0.status, 200);
+    assert_eq!(of(16 << 10).expect("a response").0.status, 431);
     assert_eq!(origin.count(), 2, "one of each protocol");
     assert!(refused(&shim.metrics(), "malformed") >= 3.0);
 }
@@ -315,10 +315,10 @@ fn max_headers_when_one_line_more_then_431_on_both_protocols() {
         for number in 0..lines {
             builder = builder.header(format!("x-{number}"), "1");
         }
-        let (head, _) = h2(shim.addr, builder.body(nothing()).expect("sound")).expect("an answer");
+        let (head, _) = h2(shim.addr, builder.body(nothing()).expect("sound")).expect("a response");
         assert_eq!(head.status, status, "{lines} lines on HTTP/2");
         let repeated = (0..lines).fold(h2_get("/"), |builder, _| builder.header("x-same", "1"));
-        let (head, _) = h2(shim.addr, repeated.body(nothing()).expect("sound")).expect("an answer");
+        let (head, _) = h2(shim.addr, repeated.body(nothing()).expect("sound")).expect("a response");
         assert_eq!(head.status, status, "{lines} lines of one name on HTTP/2");
     }
     assert_eq!(origin.count(), 3);
@@ -344,7 +344,7 @@ fn max_request_body_when_the_length_says_more_then_413_before_a_byte_of_it() {
     for expect in ["", "Expect: 100-continue\r\n"] {
         let mut client = Raw::connect(shim.addr);
         client.send(format!("POST / HTTP/1.1\r\nHost: shim.test\r\n{expect}Content-Length: 1025\r\n\r\n"));
-        let response = client.response().expect("an answer without the body");
+        let response = client.response().expect("a response without the body");
         assert_eq!((response.status, response.interim.len()), (413, 0));
         assert!(client.closed());
     }
@@ -352,8 +352,8 @@ fn max_request_body_when_the_length_says_more_then_413_before_a_byte_of_it() {
         let body = Full::new(Bytes::from(vec![b'x'; length]));
         h2(shim.addr, h2_get("/").method("POST").header("content-length", length).body(body).expect("sound"))
     };
-    assert_eq!(of(1024).expect("an answer").0.status, 200);
-    assert_eq!(of(1025).expect("an answer").0.status, 413);
+    assert_eq!(of(1024).expect("a response").0.status, 200);
+    assert_eq!(of(1025).expect("a response").0.status, 413);
     assert_eq!(origin.count(), 2, "the origin saw only what is allowed");
     wait_refused(&shim, "body_too_large", 3);
     assert!((pulls(&shim.metrics(), "413") - 3.0).abs() < f64::EPSILON);
@@ -372,7 +372,7 @@ fn max_request_body_when_a_stream_grows_above_it_then_413_and_the_origin_never_h
     };
     let mut client = Raw::connect(shim.addr);
     client.send(chunked("/below", &[1000, 24]));
-    assert_eq!(client.response().expect("an answer").status, 200);
+    assert_eq!(client.response().expect("a response").status, 200);
     for chunks in [&[1025][..], &[1000, 25], &[1024, 1], &[65_536; 16]] {
         let mut client = Raw::connect(shim.addr);
         client.send(chunked("/above", chunks));
@@ -386,7 +386,7 @@ fn max_request_body_when_a_stream_grows_above_it_then_413_and_the_origin_never_h
         let body = paced(vec![&[b'x'; 512]; count], false);
         h2(shim.addr, h2_get(target).method("POST").body(body).expect("sound"))
     };
-    assert_eq!(frames("/below", 2).expect("an answer").0.status, 200);
+    assert_eq!(frames("/below", 2).expect("a response").0.status, 200);
     if let Ok((head, _)) = frames("/above", 3) {
         assert_eq!(head.status, 413);
     }
@@ -420,7 +420,7 @@ fn header_timeout_when_a_head_does_not_end_then_408_and_close() {
     kept.send("G");
     let mut body = Raw::connect(shim.addr).patient(LONG);
     body.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 2\r\n\r\nhiGET /");
-    assert_eq!(body.response().expect("an answer").status, 200);
+    assert_eq!(body.response().expect("a response").status, 200);
     times_out(&mut first);
     assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
     times_out(&mut kept);
@@ -450,7 +450,7 @@ fn header_timeout_when_bytes_trickle_then_they_do_not_prolong_it() {
                 });
                 assert!(ended, "a head of {} bytes was waited for to its end", head.len());
                 client = client.patient(PATIENCE);
-                assert_eq!(client.response().expect("an answer").status, 408, "kept: {kept}");
+                assert_eq!(client.response().expect("a response").status, 408, "kept: {kept}");
             });
         }
     });
@@ -471,7 +471,7 @@ fn header_timeout_when_a_head_ends_in_time_then_it_is_served() {
     }
     client = client.patient(LONG);
     client.send(rest);
-    assert_eq!(client.response().expect("an answer").status, 200);
+    assert_eq!(client.response().expect("a response").status, 200);
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn header_timeout_when_the_next_head_begins_during_an_answer_then_that_answer_is
     let shim = start(&origin, "header_timeout = \"500ms\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/first") + "GET /second HTTP/1.1\r\nHost: ");
-    let response = client.response().expect("the first answer");
+    let response = client.response().expect("the first response");
     assert_eq!((response.status, response.text().as_str()), (200, "slow but whole"));
     times_out(&mut client);
     wait_refused(&shim, "header_timeout", 1);
@@ -549,7 +549,7 @@ fn body_timeout_when_the_visitor_stops_sending_then_408_and_the_origin_is_let_go
             });
         }
         let stops = h2_get("/stops").method("POST").body(paced(vec![b"hello"], true)).expect("sound");
-        assert_eq!(h2(shim.addr, stops).expect("an answer").0.status, 408);
+        assert_eq!(h2(shim.addr, stops).expect("a response").0.status, 408);
     });
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
     assert!(origin.requests().iter().all(|request| !request.complete));
@@ -563,7 +563,7 @@ fn body_timeout_when_the_visitor_stops_sending_after_an_early_answer_then_both_s
     let shim = start(&origin, "body_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
-    assert_eq!(client.response().expect("an early answer").text(), "thanks");
+    assert_eq!(client.response().expect("an early response").text(), "thanks");
     // As long as something comes it is waited for.
     for _ in 0..20 {
         std::thread::sleep(PACE);
@@ -585,7 +585,7 @@ fn body_timeout_when_a_stream_of_http2_stops_sending_after_an_early_answer_then_
     let post = [&[0x83, 0x86, 0x84, 0x41, 9][..], b"shim.test"].concat();
     client.send(HEADERS, END_HEADERS, 1, &post);
     client.send(DATA, 0, 1, b"hel");
-    assert!(client.ended_well(1), "an early answer");
+    assert!(client.ended_well(1), "an early response");
     assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still waits for the rest");
     // The connection itself is none the worse.
     client.get(3, "/");
@@ -606,10 +606,10 @@ fn body_timeout_when_an_upload_is_slow_but_moves_then_it_may_last_longer() {
                 client.send("x");
             }
             client = client.patient(LONG);
-            assert_eq!(client.response().expect("an answer").status, 200);
+            assert_eq!(client.response().expect("a response").status, 200);
         });
         let slow = h2_get("/slow").method("POST").body(paced(vec![b"x"; 25], false)).expect("sound");
-        assert_eq!(h2(shim.addr, slow).expect("an answer").0.status, 200);
+        assert_eq!(h2(shim.addr, slow).expect("a response").0.status, 200);
     });
     assert!(origin.requests().iter().all(|request| request.body == [b'x'; 25]));
 }
@@ -706,8 +706,8 @@ fn body_timeout_when_the_origin_stops_sending_then_the_answer_is_cut() {
                 assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
             });
             scope.spawn(move || {
-                let answer = h2(addr, h2_get(target).body(nothing()).expect("sound"));
-                assert!(answer.is_err(), "HTTP/2 ended {target} as if it were whole");
+                let response = h2(addr, h2_get(target).body(nothing()).expect("sound"));
+                assert!(response.is_err(), "HTTP/2 ended {target} as if it were whole");
             });
         }
     });
@@ -737,7 +737,7 @@ fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_
         assert_eq!(client.end(), End::Open, "closed before its time");
         client = client.patient(LONG);
     }
-    // An answer that is long in coming is no rest.
+    // A response that is long in coming is no rest.
     served(&mut client, "/slow");
     let since = Instant::now();
     assert!(client.closed());
@@ -758,7 +758,7 @@ fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
     let shim = start(&origin, "idle_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 65_535);
     client.get(1, "/slow");
-    assert!(client.ended_well(1), "an answer that is long in coming is no rest");
+    assert!(client.ended_well(1), "a response that is long in coming is no rest");
     let since = Instant::now();
     assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end").stream, 0);
     assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
@@ -797,7 +797,7 @@ fn idle_timeout_when_empty_lines_or_pings_come_then_they_do_not_prolong_it() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // Neither an answer to a ping nor silence is the end.
+                // Neither a response to a ping nor silence is the end.
                 open = open
                     && client
                         .more()
@@ -836,7 +836,7 @@ fn max_hops_when_reached_then_508_and_below_it_the_origin_sees_one_more() {
         shim.addr,
         h2_get("/").header("cdn-loop", "edgeshim,edgeshim,edgeshim,edgeshim,edgeshim").body(nothing()).expect("sound"),
     )
-    .expect("an answer");
+    .expect("a response");
     assert_eq!(head.status, 508);
     assert_eq!(origin.count(), 2, "the origin saw none of these");
     wait_refused(&shim, "loop", 3);
@@ -855,7 +855,7 @@ fn max_hops_when_the_shim_is_its_own_origin_then_the_circle_ends() {
     let mut client = Raw::connect_unix(&own);
     client.send(get("/"));
     // What the innermost pass was told is what the visitor is told, or the page for it.
-    assert_eq!(client.response().expect("an answer").status, 508);
+    assert_eq!(client.response().expect("a response").status, 508);
     shim.wait_metrics(|metrics| (pulls(metrics, "508") - 5.0).abs() < f64::EPSILON);
     wait_refused(&shim, "loop", 1);
 }
@@ -891,7 +891,7 @@ fn hosts_when_a_name_is_not_on_the_list_then_421() {
     }
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 421, "no Host is none of them");
     let of = |uri: &str| {
-        h2(shim.addr, http::Request::builder().uri(uri).body(nothing()).expect("sound")).expect("an answer").0.status
+        h2(shim.addr, http::Request::builder().uri(uri).body(nothing()).expect("sound")).expect("a response").0.status
     };
     assert_eq!(of("http://www.example.com/"), 200);
     assert_eq!(of("http://shim.test/"), 421);
@@ -900,9 +900,9 @@ fn hosts_when_a_name_is_not_on_the_list_then_421() {
     // The request was clear, only unwanted: its connection stays.
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
-    assert_eq!(client.response().expect("an answer").status, 421);
+    assert_eq!(client.response().expect("a response").status, 421);
     client.send("GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n");
-    assert_eq!(client.response().expect("an answer").status, 200);
+    assert_eq!(client.response().expect("a response").status, 200);
 }
 
 #[test]
@@ -911,12 +911,12 @@ fn connect_when_asked_for_then_refused() {
     let shim = start(&origin, "");
     let mut client = Raw::connect(shim.addr);
     client.send("CONNECT shim.test:443 HTTP/1.1\r\nHost: shim.test:443\r\n\r\n");
-    let response = client.response().expect("an answer");
+    let response = client.response().expect("a response");
     assert_eq!((response.status, response.complete), (405, true));
     assert!(response.field("allow").is_some_and(|allow| !allow.contains("CONNECT")));
     assert!(client.closed());
     let connect = http::Request::builder().method("CONNECT").uri("shim.test:443").body(nothing()).expect("sound");
-    assert_eq!(h2(shim.addr, connect).expect("an answer").0.status, 405);
+    assert_eq!(h2(shim.addr, connect).expect("a response").0.status, 405);
     assert_eq!((origin.count(), origin.connections()), (0, 0));
     wait_refused(&shim, "method", 2);
 }
@@ -1088,6 +1088,6 @@ fn proxy_protocol_when_the_header_is_missing_or_garbage_then_nothing_is_served()
     let plain = start(&origin, "");
     let mut client = Raw::connect(plain.addr);
     client.send("PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_owned() + &get("/"));
-    assert_eq!(client.response().expect("an answer").status, 400, "not asked for, not taken");
+    assert_eq!(client.response().expect("a response").status, 400, "not asked for, not taken");
     assert_eq!(origin.count(), 0);
 }

@@ -123,7 +123,7 @@ fn posts_when_kept_connections_die_then_none_is_sent_twice() {
         std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
         After::Close
     });
-    for (origin, name) in [(dying(), "dies on reuse"), (closing, "closes after answers")] {
+    for (origin, name) in [(dying(), "dies on reuse"), (closing, "closes after responses")] {
         let shim = Shim::start(Shim::config(origin.url()));
         let statuses = storm(&shim, "POST", 500);
         let mut arrived = BTreeMap::<String, usize>::new();
@@ -183,7 +183,7 @@ fn answers_when_more_follows_them_then_it_serves_nobody() {
     let mut client = Raw::connect(shim.addr);
     for number in 0..20 {
         client.send(get(&format!("/{number}")));
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert_eq!((response.status, response.text().as_str()), (200, "hi"), "request {number}");
     }
 }
@@ -370,7 +370,7 @@ fn download_when_nobody_reads_then_the_origin_cannot_send() {
     let sent = settled(|| origin.bytes_written());
     // Four socket buffers and ours; the kernel's may grow to some MiB each.
     assert!(sent < 32 << 20, "{sent} bytes went nowhere");
-    assert!(shim.rss_kib() < before + (8 << 10), "the unread answer is in memory: {} KiB", shim.rss_kib());
+    assert!(shim.rss_kib() < before + (8 << 10), "the unread response is in memory: {} KiB", shim.rss_kib());
     let mut read = 0;
     while read < sent + (1 << 20) {
         read += more(&mut client, "more of the body").len() as u64;
@@ -428,9 +428,9 @@ fn upload_when_the_origin_does_not_read_then_the_visitor_cannot_send() {
     assert!(stopped < 32 << 20, "{stopped} bytes went nowhere");
     assert!(shim.rss_kib() < before + (8 << 10), "the unread upload is in memory: {} KiB", shim.rss_kib());
     go.send(()).expect("the origin waits");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("a response");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     writer.join().expect("the writer");
     assert_eq!(sent.load(Ordering::Relaxed), LENGTH);
 }
@@ -525,7 +525,7 @@ fn early_answers_when_the_upload_goes_on_then_they_arrive() {
         client.send(vec![b'y'; 100_000]);
     }
     let whole = || origin.requests().iter().filter(|request| request.complete && request.body.len() == 200_000).count();
-    assert!(wait_until(PATIENCE, || whole() == 5), "{} of 5 uploads became whole after their answers", whole());
+    assert!(wait_until(PATIENCE, || whole() == 5), "{} of 5 uploads became whole after their responses", whole());
 }
 
 // ---- framing ----------------------------------------------------------------------------------------------------------
@@ -547,8 +547,8 @@ fn bodies_when_chunked_or_of_known_length_then_they_stay_so() {
     assert_eq!((origin.last().field("content-length"), origin.last().field("transfer-encoding")), (None, None));
     let mut client = H2::connect(shim.addr);
     let frames = [Bytes::from_static(b"one"), Bytes::from_static(b"two")].into();
-    let answer = client.ask("POST", "/", &[], Pieces { frames, ..Pieces::default() });
-    assert!(String::from_utf8_lossy(&answer.body).contains("onetwo"), "{answer:?}");
+    let response = client.ask("POST", "/", &[], Pieces { frames, ..Pieces::default() });
+    assert!(String::from_utf8_lossy(&response.body).contains("onetwo"), "{response:?}");
     for request in origin.requests() {
         assert!(request.complete && request.problems.is_empty(), "{request:?}");
     }
@@ -571,7 +571,7 @@ fn bodies_of_gets_when_their_length_is_unknown_then_they_arrive() {
             client
                 .send(format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n"));
             let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
-            assert_eq!(response.expect("an answer").status, 200, "{method} {body:?}");
+            assert_eq!(response.expect("a response").status, 200, "{method} {body:?}");
             let seen = origin.last();
             assert_eq!((seen.method.as_str(), seen.body.as_slice()), (method, body.as_bytes()));
         }
@@ -606,10 +606,10 @@ fn trailers_when_announced_then_they_pass_both_ways() {
     let mut trailers = hyper::HeaderMap::new();
     trailers.insert("x-sum", "up".parse().expect("a value"));
     let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
-    let answer = client.ask("POST", "/", &[("te", "trailers"), ("trailer", "x-sum")], body);
-    assert_eq!(String::from_utf8_lossy(&answer.body), "had trailers");
-    let sum = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
-    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{answer:?}");
+    let response = client.ask("POST", "/", &[("te", "trailers"), ("trailer", "x-sum")], body);
+    assert_eq!(String::from_utf8_lossy(&response.body), "had trailers");
+    let sum = response.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
+    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{response:?}");
 }
 
 #[test]
@@ -619,9 +619,9 @@ fn expectation_when_continue_then_the_body_is_asked_for() {
     let mut client = Raw::connect(shim.addr);
     for _ in 0..2 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-        assert_eq!(more(&mut client, "an interim answer"), b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(more(&mut client, "an interim response"), b"HTTP/1.1 100 Continue\r\n\r\n");
         client.send("hello");
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert_eq!((response.status, response.interim.len()), (200, 0), "{response:?}");
         assert_eq!(response.json()["body"], "hello");
     }
@@ -643,7 +643,7 @@ fn interim_answers_when_the_origin_sends_them_then_the_last_one_counts() {
     let mut client = Raw::connect(shim.addr);
     for target in ["/100", "/102", "/103", "/all", "/103"] {
         client.send(get(target));
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert_eq!((response.status, response.text().as_str()), (200, "final"), "{target}");
         assert_eq!((response.field("x-final"), response.field("link")), (Some("yes"), None), "{target}: {response:?}");
         assert!(response.interim.iter().all(|(status, _)| *status == 103), "{target}: {:?}", response.interim);
@@ -710,9 +710,9 @@ fn answers_without_a_body_when_they_pass_then_nothing_is_added() {
     for (method, target, status, body) in
         [("HEAD", "/", 200, ""), ("GET", "/204", 204, ""), ("GET", "/304", 304, ""), ("GET", "/206", 206, "cde")]
     {
-        let answer = client.ask(method, target, &[("accept-encoding", "identity")], Pieces::default());
+        let response = client.ask(method, target, &[("accept-encoding", "identity")], Pieces::default());
         assert_eq!(
-            (answer.status, String::from_utf8_lossy(&answer.body).as_ref()),
+            (response.status, String::from_utf8_lossy(&response.body).as_ref()),
             (status, body),
             "{method} {target}"
         );
@@ -788,7 +788,7 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
     for protocol in ["websocket", "echo/1.0"] {
         let mut client = Raw::connect(shim.addr);
         client.send(upgrade(protocol));
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert_eq!((response.status, response.field("upgrade")), (101, Some(protocol)), "{response:?}");
         assert!(
             response.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")),
@@ -821,7 +821,7 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
     }
     let mut client = Raw::connect(shim.addr);
     client.send(upgrade("websocket"));
-    assert_eq!(client.response().expect("an answer").status, 101);
+    assert_eq!(client.response().expect("a response").status, 101);
     drop(client);
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the visitor's close does not arrive");
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "101")]) > 2.5);
@@ -836,7 +836,7 @@ fn upgrade_when_the_method_is_not_get_then_it_is_not_asked_for() {
         let mut client = Raw::connect(shim.addr);
         client.send(request(method, "/chat", &[("Connection", "Upgrade"), ("Upgrade", "websocket")], b""));
         let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
-        assert_eq!(response.expect("an answer").status, 200, "{method}");
+        assert_eq!(response.expect("a response").status, 200, "{method}");
         assert_eq!((origin.last().field("upgrade"), origin.last().field("connection")), (None, None), "{method}");
     }
 }
@@ -847,16 +847,16 @@ fn upgrade_when_refused_then_the_answer_is_a_common_one() {
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
     client.send(upgrade("no"));
-    let response = client.response().expect("an answer");
+    let response = client.response().expect("a response");
     assert_eq!((response.status, response.text().as_str()), (200, "stay"));
     client.send(upgrade("never"));
-    let response = client.response().expect("an answer");
+    let response = client.response().expect("a response");
     assert_eq!((response.status, response.text().as_str()), (426, "other"));
     client.send(get("/"));
-    assert_eq!(client.response().expect("an answer").text(), "stay", "the connection goes on");
+    assert_eq!(client.response().expect("a response").text(), "stay", "the connection goes on");
     // What hands the rest of the connection past every check is not asked for in the visitor's name.
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
-    assert_eq!(client.response().expect("an answer").text(), "stay");
+    assert_eq!(client.response().expect("a response").text(), "stay");
     let seen = origin.last();
     assert_eq!((seen.field("upgrade"), seen.field("http2-settings"), seen.field("connection")), (None, None, None));
     assert_eq!(origin.connections(), 1);
@@ -931,7 +931,7 @@ fn unix_origin_when_named_then_it_serves() {
     let mut client = Raw::connect(shim.addr);
     for number in 0..10 {
         client.send(format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")));
     }
     assert_eq!(origin.connections(), 1, "its connections are kept too");
@@ -1098,14 +1098,14 @@ fn h2_origin_when_asked_then_one_connection_carries_all() {
         ("Content-Length: 0\r\n\r\n", ""),
     ] {
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}"));
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert_eq!((response.status, response.json()["body"].as_str()), (200, Some(body)), "{framing}");
         assert!(response.complete && response.problems.is_empty(), "{response:?}");
     }
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.response_to_head().expect("an answer").status, 200);
+    assert_eq!(client.response_to_head().expect("a response").status, 200);
     client.send(upgrade("websocket"));
-    assert_eq!(client.response().expect("an answer").status, 200, "HTTP/2 knows no Upgrade");
+    assert_eq!(client.response().expect("a response").status, 200, "HTTP/2 knows no Upgrade");
     let mut client = H2::connect(shim.addr);
     assert_eq!(client.ask("GET", "/", &[], Pieces::default()).status, 200);
     assert_eq!(origin.connections(), 1);
@@ -1131,13 +1131,13 @@ fn h2_origin_when_streaming_then_beginnings_and_trailers_pass() {
     let mut trailers = hyper::HeaderMap::new();
     trailers.insert("x-sum", "up".parse().expect("a value"));
     let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
-    let answer = client.ask("POST", "/", &[("te", "trailers")], body);
-    let seen: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let response = client.ask("POST", "/", &[("te", "trailers")], body);
+    let seen: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!((seen["body"].as_str(), seen["trailers"].as_bool()), (Some("hi"), Some(true)), "{seen}");
     let te = seen["fields"].as_array().expect("fields").iter().find(|field| field[0] == "te");
     assert_eq!(te.and_then(|field| field[1].as_str()), Some("trailers"), "{seen}");
-    let sum = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
-    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{answer:?}");
+    let sum = response.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
+    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{response:?}");
 }
 
 #[test]
@@ -1161,8 +1161,8 @@ fn h2_origin_when_it_resets_or_cuts_then_so_it_arrives() {
     let mut client = H2::connect(shim.addr);
     let response = client.head("GET", "/cut", &[], Pieces::default()).expect("a head");
     origin.go.send(()).expect("the origin waits");
-    let answer = client.rest(response);
-    assert!(!answer.whole, "a cut body came as if it were whole: {answer:?}");
+    let response = client.rest(response);
+    assert!(!response.whole, "a cut body came as if it were whole: {response:?}");
     shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 2.0).abs() < 0.1);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     assert_eq!(origin.connections(), 1, "a stream's end is not the connection's");
@@ -1255,14 +1255,14 @@ fn frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
                 if how == "mute" {
                     continue;
                 }
-                let answer = match how {
+                let response = match how {
                     "die" if !first => return None,
                     "stream" if first => frame(3, 0, id, &REFUSED_STREAM),
                     "goaway" if first => frame(7, 0, 0, &[NO_ERROR, NO_ERROR].concat()),
                     // `:status: 200` is number 8 of HPACK's static table.
                     _ => frame(1, 5, id, &[0x88]),
                 };
-                stream.write_all(&answer).ok()?;
+                stream.write_all(&response).ok()?;
                 first = false;
             }
             (4, 0) => stream.write_all(&frame(4, 1, 0, &[])).ok()?,
@@ -1361,9 +1361,9 @@ impl Body for Pieces {
     }
 }
 
-/// An answer over HTTP/2.
+/// A response over HTTP/2.
 #[derive(Debug, Default)]
-struct Answer {
+struct Received {
     status: u16,
     body: Vec<u8>,
     trailers: Option<hyper::HeaderMap>,
@@ -1396,7 +1396,7 @@ impl H2 {
         }
         let sending = self.sender.send_request(request.body(body).expect("a request"));
         let waiting = async { tokio::time::timeout(LONG, sending).await };
-        self.tokio.block_on(waiting).expect("an answer in time")
+        self.tokio.block_on(waiting).expect("a response in time")
     }
 
     /// Sends a GET and takes it back once `until`.
@@ -1409,7 +1409,7 @@ impl H2 {
             while !until() {
                 assert!(Instant::now() < end, "the request never arrived");
                 let waited = tokio::time::timeout(Duration::from_millis(2), sending.as_mut()).await;
-                assert!(waited.is_err(), "there is an answer: {waited:?}");
+                assert!(waited.is_err(), "there is a response: {waited:?}");
             }
         });
     }
@@ -1426,20 +1426,20 @@ impl H2 {
         self.tokio.block_on(waiting).expect("the next frame in time").and_then(Result::ok)
     }
 
-    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Answer {
-        let response = self.head(method, target, fields, body).expect("an answer");
+    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Received {
+        let response = self.head(method, target, fields, body).expect("a response");
         self.rest(response)
     }
 
-    fn rest(&self, response: hyper::Response<Incoming>) -> Answer {
-        let mut answer = Answer { status: response.status().as_u16(), ..Answer::default() };
+    fn rest(&self, response: hyper::Response<Incoming>) -> Received {
+        let mut received = Received { status: response.status().as_u16(), ..Received::default() };
         let mut body = response.into_body();
         let waiting = async {
             loop {
                 match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
                     Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => answer.body.extend_from_slice(&data),
-                        Err(frame) => answer.trailers = frame.into_trailers().ok(),
+                        Ok(data) => received.body.extend_from_slice(&data),
+                        Err(frame) => received.trailers = frame.into_trailers().ok(),
                     },
                     Some(Err(_)) => return false,
                     None => return true,
@@ -1447,6 +1447,6 @@ impl H2 {
             }
         };
         let whole = self.tokio.block_on(waiting);
-        Answer { whole, ..answer }
+        Received { whole, ..received }
     }
 }

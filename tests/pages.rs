@@ -30,9 +30,9 @@ fn shim(dir: TempDir) -> Shim {
 }
 
 fn page(shim: &Shim, language: &str) -> Response {
-    let answer = raw::fetch(shim.addr, "/", &[("Accept", "text/html"), ("Accept-Language", language)]);
-    assert_eq!(answer.status, 502);
-    answer
+    let response = raw::fetch(shim.addr, "/", &[("Accept", "text/html"), ("Accept-Language", language)]);
+    assert_eq!(response.status, 502);
+    response
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn own_files_when_there_are_some_then_the_rest_stays_built_in() {
         ("fr", "fr", "data-text=\"heading\""),
         ("xx", "en", ">Try again</a>"),
     ] {
-        let answer = page(&shim, asked);
-        assert_eq!(answer.field("content-language"), Some(language));
-        let text = answer.text();
+        let response = page(&shim, asked);
+        assert_eq!(response.field("content-language"), Some(language));
+        let text = response.text();
         assert!(text.contains(words) && text.contains(&format!("<html lang=\"{language}\"")), "{asked}: {text}");
         assert!(text.contains("\n\"cs\":[") && text.contains("\n\"DE\":[") && !text.contains("\n\"de\":["), "{text}");
     }

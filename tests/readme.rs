@@ -329,9 +329,9 @@ fn demo_when_its_hints_are_followed_then_every_one_finds_something() {
         }
         let Some(found) = url.captures(&line) else { continue };
         followed += 1;
-        let answer = raw::fetch(found[1].parse().unwrap(), &found[2], &[]);
-        if answer.status == 404 || answer.status == 421 {
-            lost.push(format!("{} for {line}", answer.status));
+        let response = raw::fetch(found[1].parse().unwrap(), &found[2], &[]);
+        if response.status == 404 || response.status == 421 {
+            lost.push(format!("{} for {line}", response.status));
         }
     }
     assert!(followed >= 4, "only {followed} hints");

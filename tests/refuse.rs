@@ -33,7 +33,7 @@ struct Row {
     send: Vec<u8>,
     seen: Seen,
     /// The statuses allowed for each answer, in order.
-    answers: Vec<&'static [u16]>,
+    responses: Vec<&'static [u16]>,
     /// No answer but a closed connection will do as well.
     silence: bool,
     /// The connection may stay open after a refusal: the request was clear, only unwanted.
@@ -47,12 +47,12 @@ struct Row {
 impl Row {
     fn new(name: &str, send: impl AsRef<[u8]>) -> Self {
         let send = send.as_ref().to_vec();
-        let (seen, answers) = (Seen::Nothing, vec![REFUSED]);
+        let (seen, responses) = (Seen::Nothing, vec![REFUSED]);
         Self {
             name: name.into(),
             send,
             seen,
-            answers,
+            responses,
             silence: false,
             stays: false,
             cut: false,
@@ -63,24 +63,24 @@ impl Row {
 
     /// 200, and the origin has one whole request.
     fn served(mut self) -> Self {
-        (self.seen, self.answers) = (Seen::Whole, vec![SERVED]);
+        (self.seen, self.responses) = (Seen::Whole, vec![SERVED]);
         self
     }
 
     /// Served in strict form or refused: both are sound.
     fn either(mut self) -> Self {
-        (self.seen, self.answers) = (Seen::NothingOrWhole, vec![EITHER]);
+        (self.seen, self.responses) = (Seen::NothingOrWhole, vec![EITHER]);
         self
     }
 
     /// The breach is in the body.
     fn in_body(mut self) -> Self {
-        (self.seen, self.answers, self.silence) = (Seen::NeverWhole, vec![IN_BODY], true);
+        (self.seen, self.responses, self.silence) = (Seen::NeverWhole, vec![IN_BODY], true);
         self
     }
 
-    fn answers(mut self, answers: &[&'static [u16]]) -> Self {
-        self.answers = answers.to_vec();
+    fn responses(mut self, responses: &[&'static [u16]]) -> Self {
+        self.responses = responses.to_vec();
         self
     }
 
@@ -198,7 +198,7 @@ fn controls() -> Vec<Row> {
              GET /innocent/control-pipelined HTTP/1.1\r\nHost: shim.test\r\n\r\n",
         )
         .served()
-        .answers(&[SERVED, SERVED])
+        .responses(&[SERVED, SERVED])
         .body(b"hello"),
     ]
 }
@@ -341,7 +341,7 @@ fn lines() -> Vec<Row> {
             "GET {T} HTTP/1.1\r\nHost: shim.test\r\n\r\nGET /smuggled/x HTTP/1.1\r\nX A: a\r\n\r\n{S}",
         )
         .served()
-        .answers(&[SERVED, REFUSED]),
+        .responses(&[SERVED, REFUSED]),
     ]
 }
 
@@ -394,20 +394,20 @@ fn request_lines() -> Vec<Row> {
         line("authority-form-get", "GET shim.test:80 HTTP/1.1"),
         line("target-relative", "GET r/target-relative HTTP/1.1"),
         line("target-asterisk-get", "GET * HTTP/1.1"),
-        line("target-missing", "GET HTTP/1.1").answers(&[VERSION]),
-        line("target-space", "GET {T} x HTTP/1.1").answers(&[VERSION]),
+        line("target-missing", "GET HTTP/1.1").responses(&[VERSION]),
+        line("target-space", "GET {T} x HTTP/1.1").responses(&[VERSION]),
         line("target-two-spaces", "GET  {T} HTTP/1.1").either(),
         line("target-control-character", b"GET {T}\x01 HTTP/1.1"),
         line("target-fragment", "GET {T}#a HTTP/1.1").either(),
-        line("connect", "CONNECT shim.test:443 HTTP/1.1").answers(&[METHOD]).stays(),
-        Row::new("version-0.9", "GET {T}\r\n\r\n").answers(&[VERSION]).or_silence(),
-        line("version-1.10", "GET {T} HTTP/1.10").answers(&[VERSION]),
-        line("version-2.0", "GET {T} HTTP/2.0").answers(&[VERSION]),
-        line("version-3.0", "GET {T} HTTP/3.0").answers(&[VERSION]),
-        line("version-1.1x", "GET {T} HTTP/1.1x").answers(&[VERSION]),
-        line("version-above-32-bits", "GET {T} HTTP/4294967297.1").answers(&[VERSION]),
-        line("version-lower-case", "GET {T} http/1.1").answers(&[VERSION]),
-        line("version-other-protocol", "GET {T} ICAP/1.1").answers(&[VERSION]),
+        line("connect", "CONNECT shim.test:443 HTTP/1.1").responses(&[METHOD]).stays(),
+        Row::new("version-0.9", "GET {T}\r\n\r\n").responses(&[VERSION]).or_silence(),
+        line("version-1.10", "GET {T} HTTP/1.10").responses(&[VERSION]),
+        line("version-2.0", "GET {T} HTTP/2.0").responses(&[VERSION]),
+        line("version-3.0", "GET {T} HTTP/3.0").responses(&[VERSION]),
+        line("version-1.1x", "GET {T} HTTP/1.1x").responses(&[VERSION]),
+        line("version-above-32-bits", "GET {T} HTTP/4294967297.1").responses(&[VERSION]),
+        line("version-lower-case", "GET {T} http/1.1").responses(&[VERSION]),
+        line("version-other-protocol", "GET {T} ICAP/1.1").responses(&[VERSION]),
         line("method-quote", "G\"T {T} HTTP/1.1"),
         line("method-parenthesis", "GET( {T} HTTP/1.1"),
         line("method-colon", "GET: {T} HTTP/1.1"),
@@ -425,13 +425,13 @@ fn sizes() -> Vec<Row> {
     let many = numbered(128);
     let crowd = numbered(5000);
     vec![
-        get("head-129-lines", &many).answers(&[FIELDS]),
-        get("head-5001-lines", &crowd).answers(&[FIELDS]).or_silence(),
-        get("head-66-KiB-field", format!("X-Big: {}", "a".repeat(66 << 10))).answers(&[FIELDS]).or_silence(),
-        get("head-1-MB-field", format!("X-Big: {}", "a".repeat(1_000_000))).answers(&[FIELDS]).or_silence(),
-        get("head-1-MB-name", format!("X-{}: a", "a".repeat(1_000_000))).answers(&[FIELDS]).or_silence(),
-        line("target-1-MB", format!("GET {{T}}?{} HTTP/1.1", "a".repeat(1_000_000))).answers(&[TARGET]).or_silence(),
-        line("method-1-MB", format!("{} {{T}} HTTP/1.1", "A".repeat(1_000_000))).answers(&[&[400, 431]]).or_silence(),
+        get("head-129-lines", &many).responses(&[FIELDS]),
+        get("head-5001-lines", &crowd).responses(&[FIELDS]).or_silence(),
+        get("head-66-KiB-field", format!("X-Big: {}", "a".repeat(66 << 10))).responses(&[FIELDS]).or_silence(),
+        get("head-1-MB-field", format!("X-Big: {}", "a".repeat(1_000_000))).responses(&[FIELDS]).or_silence(),
+        get("head-1-MB-name", format!("X-{}: a", "a".repeat(1_000_000))).responses(&[FIELDS]).or_silence(),
+        line("target-1-MB", format!("GET {{T}}?{} HTTP/1.1", "a".repeat(1_000_000))).responses(&[TARGET]).or_silence(),
+        line("method-1-MB", format!("{} {{T}} HTTP/1.1", "A".repeat(1_000_000))).responses(&[&[400, 431]]).or_silence(),
     ]
 }
 
@@ -525,40 +525,40 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
         match client.end() {
             End::Closed => break,
             End::Open => {
-                wrong.push(format!("neither an answer nor a close after {statuses:?}"));
+                wrong.push(format!("neither a response nor a close after {statuses:?}"));
                 break;
             }
             End::More if statuses.len() > 3 => {
-                wrong.push(format!("answers without end: {statuses:?}"));
+                wrong.push(format!("responses without end: {statuses:?}"));
                 break;
             }
             End::More => match client.response() {
                 Ok(response) => {
                     if !response.complete || !response.problems.is_empty() {
-                        wrong.push(format!("a broken answer ({}): {:?}", response.line, response.problems));
+                        wrong.push(format!("a broken response ({}): {:?}", response.line, response.problems));
                     }
                     let own = format!("/r/{}", row.name);
                     let target = response.field("x-target");
                     if target.is_some_and(|target| target != own && !target.starts_with("/innocent/")) {
-                        wrong.push(format!("a foreign answer: {target:?}"));
+                        wrong.push(format!("a foreign response: {target:?}"));
                     }
                     statuses.push(response.status);
-                    if statuses.len() == row.answers.len() && (response.status < 400 || row.stays) {
+                    if statuses.len() == row.responses.len() && (response.status < 400 || row.stays) {
                         client.finish();
                     }
                 }
                 Err(why) => {
-                    wrong.push(format!("no readable answer after {statuses:?}: {why:?}"));
+                    wrong.push(format!("no readable response after {statuses:?}: {why:?}"));
                     break;
                 }
             },
         }
     }
     let silent = statuses.is_empty() && (row.silence || (piece < row.send.len() && row.seen != Seen::Whole));
-    let expected = statuses.len() == row.answers.len()
-        && statuses.iter().zip(&row.answers).all(|(status, allowed)| allowed.contains(status));
+    let expected = statuses.len() == row.responses.len()
+        && statuses.iter().zip(&row.responses).all(|(status, allowed)| allowed.contains(status));
     if !silent && !expected {
-        wrong.push(format!("answered {statuses:?}, expected {:?}", row.answers));
+        wrong.push(format!("answered {statuses:?}, expected {:?}", row.responses));
     }
     (statuses, wrong)
 }

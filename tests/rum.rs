@@ -85,10 +85,10 @@ fn load_times_when_sent_then_recorded_by_provider_and_page_with_the_origin_dead(
         // What the body does not say the query may.
         exchange(shim.addr, request("POST", &format!("{RUM}?page=home"), &[FASTLY, FORM], b"t_done=9")),
     ];
-    for answer in &sent {
-        assert_eq!((answer.status, answer.body.len()), (204, 0), "{answer:?}");
-        assert_eq!(answer.field("cache-control"), Some("no-store"));
-        assert!(answer.problems.is_empty() && answer.field("content-type").is_none(), "{answer:?}");
+    for response in &sent {
+        assert_eq!((response.status, response.body.len()), (204, 0), "{response:?}");
+        assert_eq!(response.field("cache-control"), Some("no-store"));
+        assert!(response.problems.is_empty() && response.field("content-type").is_none(), "{response:?}");
     }
     let metrics = shim.metrics();
     let expected = [
@@ -141,17 +141,17 @@ fn garbage_when_sent_then_told_in_one_line_and_counted() {
         (post(&shim, &[FORM, ("Transfer-Encoding", "chunked")], &chunked), 413, "too_large"),
     ];
     let mut counted = BTreeMap::new();
-    for (answer, status, reason) in &cases {
-        let text = answer.text();
-        assert_eq!(answer.status, *status, "{reason}: {text}");
+    for (response, status, reason) in &cases {
+        let text = response.text();
+        assert_eq!(response.status, *status, "{reason}: {text}");
         assert!(text.ends_with('\n') && text.lines().count() == 1 && !text.contains("script"), "{text:?}");
-        assert_eq!(answer.field("cache-control"), Some("no-store"), "{reason}");
-        assert_eq!(answer.field("content-type"), Some("text/plain; charset=utf-8"), "{reason}");
+        assert_eq!(response.field("cache-control"), Some("no-store"), "{reason}");
+        assert_eq!(response.field("content-type"), Some("text/plain; charset=utf-8"), "{reason}");
         *counted.entry(*reason).or_insert(0.0) += 1.0;
     }
     for method in ["HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"] {
-        let answer = exchange(shim.addr, request(method, &format!("{RUM}?t_done=1"), &[FORM], b""));
-        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, POST")), "{method}");
+        let response = exchange(shim.addr, request(method, &format!("{RUM}?t_done=1"), &[FORM], b""));
+        assert_eq!((response.status, response.field("allow")), (405, Some("GET, POST")), "{method}");
         *counted.entry("method").or_insert(0.0) += 1.0;
     }
     let metrics = shim.metrics();
@@ -172,8 +172,8 @@ fn body_when_it_stops_or_drips_then_ended_by_the_timeout() {
     let started = Instant::now();
     let mut stopped = Raw::connect(shim.addr);
     stopped.send(&head).send("t_done=1");
-    let answer = stopped.response().expect("an answer");
-    assert_eq!((answer.status, answer.field("connection")), (408, Some("close")), "{answer:?}");
+    let response = stopped.response().expect("a response");
+    assert_eq!((response.status, response.field("connection")), (408, Some("close")), "{response:?}");
     assert!(started.elapsed() >= Duration::from_millis(400), "too early");
     assert_eq!(stopped.end(), End::Closed);
     // Each byte is progress, and yet the whole has to come in time.
@@ -204,27 +204,28 @@ fn connection_when_a_form_was_read_then_serves_on() {
         ("Transfer-Encoding: chunked", "8\r\nt_done=x\r\n0\r\n\r\n", 400),
     ] {
         client.send(format!("POST {RUM} HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n\r\n{body}"));
-        assert_eq!(client.response().expect("an answer").status, status, "{framing}: {body}");
+        assert_eq!(client.response().expect("a response").status, status, "{framing}: {body}");
     }
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(client.response().expect("an answer").body, b"x");
+    assert_eq!(client.response().expect("a response").body, b"x");
 }
 
 /// Requests on one connection in HTTP/2: method, target, body; status, Content-Length and body of each answer.
 fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<String>, Bytes)> {
     let exchange = async {
         let mut sender = support::h2::connect(shim.addr).await;
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for (method, target, body) in requests {
             let request = http::Request::builder().method(*method).uri(format!("http://a.test{target}"));
             let request = request.body(Full::new(Bytes::from(body.clone()))).expect("a request");
-            let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
+            let (head, body) = sender.send_request(request).await.expect("a response").into_parts();
             let length = head.headers.get("content-length").map(|value| value.to_str().expect("digits").to_owned());
-            answers.push((head.status.as_u16(), length, body.collect().await.expect("a whole body").to_bytes()));
+            responses.push((head.status.as_u16(), length, body.collect().await.expect("a whole body").to_bytes()));
         }
-        answers
+        responses
     };
-    support::h2::runtime().block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("answers in time") })
+    support::h2::runtime()
+        .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("responses in time") })
 }
 
 #[test]
@@ -232,7 +233,7 @@ fn answers_when_asked_over_http2_then_the_same_and_none_to_head_has_a_body() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let sample = format!("{RUM}?t_done=1");
     let gif = "/status/images/beacon.gif".to_owned();
-    let answers = h2(
+    let responses = h2(
         &shim,
         &[
             ("POST", RUM.to_owned(), b"t_done=1".to_vec()),
@@ -244,12 +245,12 @@ fn answers_when_asked_over_http2_then_the_same_and_none_to_head_has_a_body() {
             ("GET", gif, Vec::new()),
         ],
     );
-    let statuses: Vec<_> = answers.iter().map(|(status, ..)| *status).collect();
+    let statuses: Vec<_> = responses.iter().map(|(status, ..)| *status).collect();
     assert_eq!(statuses, [204, 204, 413, 400, 405, 200, 200]);
     // A body here ends the stream with PROTOCOL_ERROR at a strict client.
-    assert!(answers[4..6].iter().all(|(_, _, body)| body.is_empty()), "{answers:?}");
-    assert_eq!(answers[5].1, answers[6].1, "the pixel's length");
-    assert_eq!(answers[6].2.len(), 43);
+    assert!(responses[4..6].iter().all(|(_, _, body)| body.is_empty()), "{responses:?}");
+    assert_eq!(responses[5].1, responses[6].1, "the pixel's length");
+    assert_eq!(responses[6].2.len(), 43);
 }
 
 #[test]
@@ -271,7 +272,7 @@ fn series_and_memory_when_ten_thousand_values_are_invented_then_stay() {
             }
             client.send(&sent);
             for _ in 0..100 {
-                assert_eq!(client.response().expect("an answer").status, 204);
+                assert_eq!(client.response().expect("a response").status, 204);
             }
         }
     };
@@ -348,9 +349,9 @@ fn server_timing_when_rum_is_on_then_stands_beside_the_origins() {
         ("/", vec![("X-CDN-Provider", "unheard-of")], "other", true),
         ("/304", vec![("X-CDN-Provider", "Akamai"), ("If-None-Match", "\"a\"")], "akamai", true),
     ] {
-        let answer = fetch(shim.addr, target, &fields);
-        let mut values = answer.fields_named("server-timing");
-        let ours = values.pop().unwrap_or_else(|| panic!("{answer:?}"));
+        let response = fetch(shim.addr, target, &fields);
+        let mut values = response.fields_named("server-timing");
+        let ours = values.pop().unwrap_or_else(|| panic!("{response:?}"));
         assert!(duration(ours, provider) >= 30.0, "{ours}");
         assert_eq!(values, if own { vec!["db;dur=53.2"] } else { vec![] }, "{target}");
     }

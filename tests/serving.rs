@@ -24,10 +24,10 @@ fn named(request: &support::Request, conn: &mut support::Conn) -> support::After
     origin::respond(request, conn, 200, &[("Content-Type", "text/x-target")], request.target.as_bytes())
 }
 
-/// Asks over a connection and keeps it; returns the answer's body.
+/// Asks over a connection and keeps it; returns the response's body.
 fn asked(client: &mut Raw, target: &str) -> String {
     client.send(get(target));
-    let response = client.response().unwrap_or_else(|why| panic!("no answer to {target}: {why:?}"));
+    let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
     assert_eq!((response.status, response.problems.len()), (200, 0), "{response:?}");
     response.text()
 }
@@ -51,14 +51,14 @@ where
                 Ok::<_, hyper::Error>((head.status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
             }));
         }
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for task in tasks {
-            answers.push(task.await.expect("a task").expect("an answer"));
+            responses.push(task.await.expect("a task").expect("a response"));
         }
-        answers
+        responses
     };
     let tokio = support::h2::runtime();
-    tokio.block_on(async { tokio::time::timeout(LONG, asking).await }).expect("answers in time")
+    tokio.block_on(async { tokio::time::timeout(LONG, asking).await }).expect("responses in time")
 }
 
 fn ok(targets: &[&str]) -> Vec<(u16, String)> {
@@ -141,7 +141,7 @@ fn protocol_when_the_preface_comes_in_pieces_or_is_almost_one_then_told_apart() 
     ] {
         let mut client = Raw::connect(shim.addr);
         client.send_pieces(start, 1);
-        assert_eq!(client.response().expect("an answer").status, 200, "{start:?}");
+        assert_eq!(client.response().expect("a response").status, 200, "{start:?}");
     }
 }
 
@@ -156,14 +156,14 @@ fn http10_when_a_visitor_speaks_it_then_answered_so_that_it_understands() {
     let ask = |text: &str| {
         let mut client = Raw::connect(shim.addr);
         client.send(text);
-        let response = client.response().expect("an answer");
+        let response = client.response().expect("a response");
         assert!(response.status == 200 && response.complete && response.problems.is_empty(), "{response:?}");
         assert_eq!(response.field("transfer-encoding"), None, "HTTP/1.0 knows no chunks");
         (response, client)
     };
     let (response, mut client) = ask("GET /old HTTP/1.0\r\n\r\n");
     assert_eq!((response.text().as_str(), response.framing), ("/old", Some(Framing::Length(4))));
-    assert!(client.closed(), "a connection of HTTP/1.0 ends after its answer");
+    assert!(client.closed(), "a connection of HTTP/1.0 ends after its response");
     let seen = origin.last();
     assert_eq!((seen.version.as_str(), seen.fields_named("host").len()), ("HTTP/1.1", 1));
     assert!(seen.field("via").is_some_and(|via| via.starts_with("1.0 ")), "{:?}", seen.field("via"));
@@ -173,7 +173,7 @@ fn http10_when_a_visitor_speaks_it_then_answered_so_that_it_understands() {
     let (response, mut client) = ask("GET /keep HTTP/1.0\r\nHost: shim.test\r\nConnection: keep-alive\r\n\r\n");
     assert!(response.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive")), "{response:?}");
     client.send("GET /kept HTTP/1.0\r\nHost: shim.test\r\n\r\n");
-    assert_eq!(client.response().expect("the second answer").text(), "/kept");
+    assert_eq!(client.response().expect("the second response").text(), "/kept");
     assert!(client.closed());
 }
 
@@ -204,8 +204,12 @@ fn pipelined_requests_when_sent_in_one_go_then_answered_in_their_order() {
         client.send_pieces(&text, piece);
         for (number, body) in ["/0 ", "/1 hello", "/2 ", "/3 hello", "", "/5 "].into_iter().enumerate() {
             let response = if number == 4 { client.response_to_head() } else { client.response() };
-            let response = response.unwrap_or_else(|why| panic!("no answer {number}: {why:?}"));
-            assert_eq!((response.status, response.text().as_str()), (200, body), "answer {number}, pieces of {piece}");
+            let response = response.unwrap_or_else(|why| panic!("no response {number}: {why:?}"));
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, body),
+                "response {number}, pieces of {piece}"
+            );
         }
         let targets: Vec<String> = origin.requests().iter().map(|request| request.target.clone()).collect();
         assert_eq!(targets, ["/0", "/1", "/2", "/3", "/4", "/5"]);
@@ -239,12 +243,12 @@ fn head_when_asked_then_the_fields_of_a_get_and_no_body() {
     let mut client = Raw::connect(shim.addr);
     for (target, status, length) in [("/four", 200, Some("5")), ("/missing", 404, Some("4")), ("/chunked", 200, None)] {
         client.send(format!("HEAD {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
-        let head = client.response_to_head().expect("an answer to HEAD");
+        let head = client.response_to_head().expect("a response to HEAD");
         assert_eq!((head.status, head.field("content-length")), (status, length), "{target}");
         assert!(head.problems.is_empty(), "{:?}", head.problems);
         // The next answer is where a body would have shown.
         client.send(get(target));
-        let whole = client.response().expect("an answer to GET on the same connection");
+        let whole = client.response().expect("a response to GET on the same connection");
         assert_eq!((whole.status, whole.complete), (status, true), "{target}");
         assert_eq!(whole.field("content-type"), head.field("content-type"), "{target}");
     }
@@ -401,8 +405,11 @@ fn metrics_when_scraped_then_text_and_on_request_protobuf_with_the_same_families
     names.sort();
     assert_eq!(names, expected);
     for accept in ["text/plain", "*/*", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"] {
-        let answer = fetch(shim.admin, "/metrics", &[("Accept", accept)]);
-        assert!(answer.field("content-type").is_some_and(|is| is.starts_with("text/plain")), "{accept}: {answer:?}");
+        let response = fetch(shim.admin, "/metrics", &[("Accept", accept)]);
+        assert!(
+            response.field("content-type").is_some_and(|is| is.starts_with("text/plain")),
+            "{accept}: {response:?}"
+        );
     }
 }
 
@@ -411,9 +418,9 @@ fn admin_when_asked_then_probes_config_404_and_405() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_hops = 7"));
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/", 200), ("/nothing", 404), ("/metrics/", 404)] {
-        let answer = fetch(shim.admin, path, &[]);
-        assert_eq!(answer.status, status, "{path}");
-        assert!(answer.complete && answer.problems.is_empty(), "{answer:?}");
+        let response = fetch(shim.admin, path, &[]);
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.complete && response.problems.is_empty(), "{response:?}");
     }
     let config = fetch(shim.admin, "/config", &[]);
     assert_eq!((config.status, config.field("content-type")), (200, Some("application/json")));
@@ -422,9 +429,9 @@ fn admin_when_asked_then_probes_config_404_and_405() {
     assert_eq!(config.json()["server"]["max_headers"], 128, "defaults too");
     assert_eq!(config.json()["origin"]["url"], origin.url());
     for path in ["/metrics", "/livez", "/config"] {
-        let answer = post(shim.admin, path);
-        assert_eq!(answer.status, 405, "POST {path}");
-        assert_eq!(answer.field("allow"), Some("GET, HEAD"), "POST {path}");
+        let response = post(shim.admin, path);
+        assert_eq!(response.status, 405, "POST {path}");
+        assert_eq!(response.field("allow"), Some("GET, HEAD"), "POST {path}");
     }
     let head = exchange(shim.admin, request("HEAD", "/metrics", &[], b""));
     assert_eq!((head.status, head.body.len()), (200, 0));
@@ -441,13 +448,13 @@ fn admin_when_a_token_is_set_then_all_but_probes_and_metrics_want_it_and_nobody_
         assert_eq!(fetch(shim.admin, path, &[]).status, 200, "{path}");
     }
     for path in ["/config", "/", "/nothing", "/api/summary"] {
-        let answer = fetch(shim.admin, path, &[]);
-        assert_eq!(answer.status, 401, "{path}");
+        let response = fetch(shim.admin, path, &[]);
+        assert_eq!(response.status, 401, "{path}");
         assert!(
-            answer.field("www-authenticate").is_some_and(|value| value.starts_with("Bearer")),
-            "{path}: {answer:?}"
+            response.field("www-authenticate").is_some_and(|value| value.starts_with("Bearer")),
+            "{path}: {response:?}"
         );
-        assert!(!answer.text().contains("max_hops"), "{path}");
+        assert!(!response.text().contains("max_hops"), "{path}");
     }
     let with = |value: &str| fetch(shim.admin, "/config", &[("Authorization", value)]);
     let right = format!("Bearer {TOKEN}");
@@ -477,7 +484,7 @@ fn admin_when_a_token_is_set_then_all_but_probes_and_metrics_want_it_and_nobody_
 fn admin_over(path: &Path, target: &str) -> Response {
     let mut client = Raw::connect_unix(path);
     client.send(get(target));
-    client.response().unwrap_or_else(|why| panic!("no answer to {target}: {why:?}"))
+    client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"))
 }
 
 #[test]
@@ -527,7 +534,7 @@ fn connection_when_it_rests_between_requests_then_it_is_parked_and_served_on() {
             2 => client.send_pieces(&pull, 1),
             _ => client.send(&pull),
         };
-        assert_eq!(client.response().expect("an answer").status, 200, "round {round}");
+        assert_eq!(client.response().expect("a response").status, 200, "round {round}");
         // Time is the subject here: after a fifth of a second hyper's side of the connection is given up.
         std::thread::sleep(Duration::from_millis(600));
     }

@@ -44,14 +44,14 @@ fn shim(origin: &Origin, piece: &str) -> Shim {
 const BROWSER: (&str, &str) = ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8");
 
 /// The page as a reader gets it; panics unless the answer is one.
-fn page(answer: &Response) -> String {
-    assert_eq!(answer.field("content-type"), Some("text/html; charset=utf-8"), "{answer:?}");
-    assert!(answer.complete && answer.problems.is_empty(), "{:?}", answer.problems);
-    let text = match answer.field("content-encoding") {
-        None => answer.text(),
+fn page(response: &Response) -> String {
+    assert_eq!(response.field("content-type"), Some("text/html; charset=utf-8"), "{response:?}");
+    assert!(response.complete && response.problems.is_empty(), "{:?}", response.problems);
+    let text = match response.field("content-encoding") {
+        None => response.text(),
         Some("gzip") => {
             let mut text = String::new();
-            GzDecoder::new(&answer.body[..]).read_to_string(&mut text).expect("a whole gzip member");
+            GzDecoder::new(&response.body[..]).read_to_string(&mut text).expect("a whole gzip member");
             text
         }
         other => panic!("Content-Encoding {other:?}"),
@@ -62,17 +62,17 @@ fn page(answer: &Response) -> String {
 }
 
 /// The members of Vary, which is one line.
-fn vary(answer: &Response) -> BTreeSet<String> {
-    let lines = answer.fields_named("vary");
+fn vary(response: &Response) -> BTreeSet<String> {
+    let lines = response.fields_named("vary");
     assert!(lines.len() <= 1, "{lines:?}");
     lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
 /// What the `lang` of the page's root says; the field has to agree.
-fn language(answer: &Response) -> String {
-    let page = page(answer);
+fn language(response: &Response) -> String {
+    let page = page(response);
     let language = page.split_once("<html lang=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a language").0;
-    assert_eq!(answer.fields_named("content-language"), [language]);
+    assert_eq!(response.fields_named("content-language"), [language]);
     let direction = if language == "ar" || language == "he" { "rtl" } else { "ltr" };
     assert!(page.contains(&format!("dir=\"{direction}\"")), "{language}: {page}");
     language.to_owned()
@@ -86,23 +86,23 @@ fn status_when_the_origin_answers_5xx_then_stays_and_the_page_tells_it() {
         let status = status.to_string();
         for method in ["GET", "POST", "DELETE"] {
             let fields = [BROWSER, ("X-Status", &*status)];
-            let answer = raw::exchange(shim.addr, raw::request(method, "/", &fields, b""));
-            assert_eq!(answer.status.to_string(), status, "{method}");
-            assert!(page(&answer).contains(&format!("<bdi>{status}</bdi>")), "{status} is not on the page");
-            assert_eq!(answer.fields_named("cache-control"), ["no-store"], "{method} {status}");
-            assert_eq!(answer.fields_named("retry-after"), ["30"], "{method} {status}");
-            assert_eq!(answer.fields_named("proxy-status"), [format!("edgeshim; received-status={status}")]);
+            let response = raw::exchange(shim.addr, raw::request(method, "/", &fields, b""));
+            assert_eq!(response.status.to_string(), status, "{method}");
+            assert!(page(&response).contains(&format!("<bdi>{status}</bdi>")), "{status} is not on the page");
+            assert_eq!(response.fields_named("cache-control"), ["no-store"], "{method} {status}");
+            assert_eq!(response.fields_named("retry-after"), ["30"], "{method} {status}");
+            assert_eq!(response.fields_named("proxy-status"), [format!("edgeshim; received-status={status}")]);
             let all = ["accept", "accept-encoding", "accept-language"].map(str::to_owned);
-            assert_eq!(vary(&answer), BTreeSet::from(all), "{method} {status}");
-            assert_eq!(language(&answer), "en");
-            assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
+            assert_eq!(vary(&response), BTreeSet::from(all), "{method} {status}");
+            assert_eq!(language(&response), "en");
+            assert_eq!(response.field("content-length"), Some(response.body.len().to_string().as_str()));
         }
     }
     // Any other status is the origin's own affair.
     for status in ["200", "301", "404", "429"] {
-        let answer = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Status", status)]);
-        assert_eq!((answer.status.to_string().as_str(), answer.text().starts_with(SECRET)), (status, true));
-        assert!(answer.field("proxy-status").is_none() && answer.field("retry-after").is_none());
+        let response = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Status", status)]);
+        assert_eq!((response.status.to_string().as_str(), response.text().starts_with(SECRET)), (status, true));
+        assert!(response.field("proxy-status").is_none() && response.field("retry-after").is_none());
     }
 }
 
@@ -142,8 +142,8 @@ fn fields_of_the_origin_when_the_page_takes_its_place_then_go() {
         for encoding in ["gzip", "identity"] {
             let mut fields = vec![("Accept", accept), ("Accept-Encoding", encoding), ("X-Status", "503")];
             fields.extend(said.iter().map(|field| ("X-Say", *field)));
-            let answer = raw::fetch(shim.addr, "/", &fields);
-            assert_eq!((answer.status, answer.fields_named("cache-control")), (503, vec!["no-store"]), "{accept}");
+            let response = raw::fetch(shim.addr, "/", &fields);
+            assert_eq!((response.status, response.fields_named("cache-control")), (503, vec!["no-store"]), "{accept}");
             for gone in [
                 "etag",
                 "last-modified",
@@ -164,11 +164,14 @@ fn fields_of_the_origin_when_the_page_takes_its_place_then_go() {
                 "repr-digest",
                 "content-location",
             ] {
-                assert!(answer.field(gone).is_none(), "{gone} with {accept}: {:?}", answer.fields);
+                assert!(response.field(gone).is_none(), "{gone} with {accept}: {:?}", response.fields);
             }
-            assert!(answer.fields.iter().all(|(_, value)| !value.contains("origin") && value != "tlh"), "{answer:?}");
-            assert!(!vary(&answer).contains("x-own"), "{:?}", answer.fields);
-            assert!(!answer.text().contains(SECRET));
+            assert!(
+                response.fields.iter().all(|(_, value)| !value.contains("origin") && value != "tlh"),
+                "{response:?}"
+            );
+            assert!(!vary(&response).contains("x-own"), "{:?}", response.fields);
+            assert!(!response.text().contains(SECRET));
         }
     }
 }
@@ -209,14 +212,14 @@ fn language_when_asked_for_then_is_looked_up_else_the_hosts_else_the_default() {
     ] {
         let mut fields = vec![BROWSER, ("Host", host)];
         fields.extend(lines.iter().map(|line| ("Accept-Language", *line)));
-        let answer = raw::fetch(shim.addr, "/", &fields);
-        assert_eq!(language(&answer), wanted, "{host} {lines:?}");
+        let response = raw::fetch(shim.addr, "/", &fields);
+        assert_eq!(language(&response), wanted, "{host} {lines:?}");
     }
     let mut pages = BTreeSet::new();
     for tag in all {
-        let answer = raw::fetch(shim.addr, "/", &[BROWSER, ("Accept-Language", tag)]);
-        assert_eq!(language(&answer), tag);
-        let page = page(&answer);
+        let response = raw::fetch(shim.addr, "/", &[BROWSER, ("Accept-Language", tag)]);
+        assert_eq!(language(&response), tag);
+        let page = page(&response);
         let title = page.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).expect("a title").0;
         pages.insert(title.to_owned());
         let counted = [("provider", "none"), ("locale", tag)];
@@ -240,8 +243,8 @@ fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
         ("X-Other: 1", "7"),
     ] {
         for accept in ["text/html", "application/json", "image/png"] {
-            let answer = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", said)]);
-            assert_eq!(answer.fields_named("retry-after"), [wanted], "{said}, {accept}");
+            let response = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", said)]);
+            assert_eq!(response.fields_named("retry-after"), [wanted], "{said}, {accept}");
         }
         // The page's own countdown starts from the same.
         let page = page(&raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", said)]));
@@ -257,9 +260,9 @@ fn countdown_when_it_would_take_more_than_a_day_then_is_left_out() {
     for (said, counts) in
         [("86400", true), ("86401", false), ("999999999", false), ("Fri, 31 Dec 9999 23:59:59 GMT", false)]
     {
-        let answer = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", &format!("Retry-After: {said}"))]);
-        assert_eq!(answer.field("retry-after"), Some(said));
-        assert_eq!(page(&answer).contains("data-seconds="), counts, "{said}");
+        let response = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", &format!("Retry-After: {said}"))]);
+        assert_eq!(response.field("retry-after"), Some(said));
+        assert_eq!(page(&response).contains("data-seconds="), counts, "{said}");
     }
 }
 
@@ -299,23 +302,23 @@ fn form_when_the_visitor_prefers_one_then_is_that_one() {
     ] {
         let mut fields = vec![("X-Status", "503"), ("X-Request-Id", "the-id"), ("Accept-Encoding", "identity")];
         fields.extend(lines.iter().map(|line| ("Accept", *line)));
-        let answer = raw::fetch(shim.addr, "/", &fields);
-        assert_eq!((answer.status, answer.field("cache-control")), (503, Some("no-store")), "{lines:?}");
-        assert_eq!(answer.field("proxy-status"), Some("edgeshim; received-status=503"), "{lines:?}");
-        assert_eq!(answer.field("retry-after"), Some("30"), "{lines:?}");
-        assert!(vary(&answer).contains("accept"), "{lines:?}: {:?}", answer.fields);
+        let response = raw::fetch(shim.addr, "/", &fields);
+        assert_eq!((response.status, response.field("cache-control")), (503, Some("no-store")), "{lines:?}");
+        assert_eq!(response.field("proxy-status"), Some("edgeshim; received-status=503"), "{lines:?}");
+        assert_eq!(response.field("retry-after"), Some("30"), "{lines:?}");
+        assert!(vary(&response).contains("accept"), "{lines:?}: {:?}", response.fields);
         match form {
-            "html" => drop(page(&answer)),
+            "html" => drop(page(&response)),
             "json" => {
-                assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{lines:?}");
-                let problem = answer.json();
+                assert_eq!(response.field("content-type"), Some("application/problem+json"), "{lines:?}");
+                let problem = response.json();
                 assert_eq!((&problem["status"], &problem["title"]), (&503.into(), &"Service Unavailable".into()));
                 assert_eq!(problem["reference"], "the-id", "{problem}");
-                assert!(answer.field("content-language").is_none() && answer.field("content-encoding").is_none());
+                assert!(response.field("content-language").is_none() && response.field("content-encoding").is_none());
             }
             _ => {
-                assert!(answer.body.is_empty() && answer.problems.is_empty(), "{lines:?}: {answer:?}");
-                assert!(answer.field("content-type").is_none(), "nothing has no type: {:?}", answer.fields);
+                assert!(response.body.is_empty() && response.problems.is_empty(), "{lines:?}: {response:?}");
+                assert!(response.field("content-type").is_none(), "nothing has no type: {:?}", response.fields);
             }
         }
     }
@@ -328,10 +331,10 @@ fn grpc_when_the_origin_fails_then_gets_a_grpc_status() {
     for kind in ["application/grpc", "application/grpc+proto"] {
         let request =
             raw::request("POST", "/pkg.Service/Method", &[("Content-Type", kind), ("TE", "trailers")], b"\0\0\0\0\0");
-        let answer = raw::exchange(shim.addr, request);
-        assert_eq!(answer.field("grpc-status"), Some("14"), "{kind}: {:?}", answer.fields);
-        assert!(answer.field("content-type").is_some_and(|kind| kind.starts_with("application/grpc")));
-        assert!(answer.body.is_empty() && answer.field("cache-control") == Some("no-store"), "{answer:?}");
+        let response = raw::exchange(shim.addr, request);
+        assert_eq!(response.field("grpc-status"), Some("14"), "{kind}: {:?}", response.fields);
+        assert!(response.field("content-type").is_some_and(|kind| kind.starts_with("application/grpc")));
+        assert!(response.body.is_empty() && response.field("cache-control") == Some("no-store"), "{response:?}");
     }
 }
 
@@ -371,18 +374,18 @@ fn statuses_when_configured_then_only_those_are_replaced() {
     for (status, replaced) in
         [("500", false), ("502", true), ("503", false), ("504", true), ("506", true), ("507", false)]
     {
-        let answer = raw::fetch(some.addr, "/", &[BROWSER, ("X-Status", status)]);
-        assert_eq!(answer.status.to_string(), status);
-        assert_eq!(!answer.text().contains(SECRET), replaced, "{status}");
-        assert_eq!(answer.fields_named("cache-control"), ["no-store"], "{status}");
-        let answer = raw::fetch(none.addr, "/", &[BROWSER, ("X-Status", status)]);
-        assert!(answer.text().contains(SECRET), "{status}");
+        let response = raw::fetch(some.addr, "/", &[BROWSER, ("X-Status", status)]);
+        assert_eq!(response.status.to_string(), status);
+        assert_eq!(!response.text().contains(SECRET), replaced, "{status}");
+        assert_eq!(response.fields_named("cache-control"), ["no-store"], "{status}");
+        let response = raw::fetch(none.addr, "/", &[BROWSER, ("X-Status", status)]);
+        assert!(response.text().contains(SECRET), "{status}");
     }
     // What cannot be answered gets the page whatever is listed.
     let closed = origin::ClosedPort::new();
     let dead = Shim::start(Shim::config(closed.addr).with("[whoopsie]\nstatuses = []"));
-    let answer = raw::fetch(dead.addr, "/", &[BROWSER]);
-    assert_eq!((answer.status, language(&answer).as_str()), (502, "en"));
+    let response = raw::fetch(dead.addr, "/", &[BROWSER]);
+    assert_eq!((response.status, language(&response).as_str()), (502, "en"));
 }
 
 #[test]
@@ -401,14 +404,14 @@ fn head_when_the_origin_fails_then_has_the_fields_of_get_and_no_body() {
             let mut both = Vec::new();
             for method in ["GET", "HEAD"] {
                 client.send(raw::request(method, "/", &fields, b""));
-                let answer = if method == "HEAD" { client.response_to_head() } else { client.response() };
-                let answer = answer.expect("an answer");
-                assert_eq!((answer.status, answer.problems.len()), (500, 0), "{answer:?}");
-                both.push(answer);
+                let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
+                let response = response.expect("a response");
+                assert_eq!((response.status, response.problems.len()), (500, 0), "{response:?}");
+                both.push(response);
             }
             assert!(both[1].body.is_empty());
-            let comparable = |answer: &Response| {
-                let mut fields = answer.fields.clone();
+            let comparable = |response: &Response| {
+                let mut fields = response.fields.clone();
                 fields.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
                 fields.sort();
                 fields
@@ -441,7 +444,7 @@ fn gzip_twin_when_unpacked_then_is_the_plain_page() {
             let (plain, packed) = (fetch("identity"), fetch("gzip"));
             assert_eq!((plain.field("content-encoding"), packed.field("content-encoding")), (None, Some("gzip")));
             assert!(packed.body.len() < plain.body.len(), "{} against {}", packed.body.len(), plain.body.len());
-            let untimed = |answer: &Response| time.replace_all(&page(answer), "").into_owned();
+            let untimed = |response: &Response| time.replace_all(&page(response), "").into_owned();
             assert_ne!(untimed(&plain), page(&plain), "the page tells the time");
             assert_eq!(untimed(&plain), untimed(&packed), "{tag} {status} {id}");
             for encoding in ["gzip;q=0", "br", "", "identity, gzip;q=0.5"] {
@@ -483,8 +486,8 @@ fn beacon_when_the_page_is_opened_then_names_provider_cause_and_request() {
     let closed = origin::ClosedPort::new();
     let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n[[provider]]\nname = \"akamai\"";
     let dead = Shim::start(Shim::config(closed.addr).with(piece));
-    let answer = raw::fetch(dead.addr, "/", &[BROWSER, ("X-CDN-Provider", "akamai"), ("X-Request-Id", "req-2")]);
-    let source = image(&page(&answer));
+    let response = raw::fetch(dead.addr, "/", &[BROWSER, ("X-CDN-Provider", "akamai"), ("X-Request-Id", "req-2")]);
+    let source = image(&page(&response));
     let query = source.strip_prefix("//beacon.example.com/b.gif?").unwrap_or_else(|| panic!("{source}"));
     let pairs: BTreeSet<_> = query.split('&').collect();
     for pair in ["source=akamai", "reason=refused", "id=req-2"] {
@@ -512,13 +515,16 @@ fn page_when_the_origin_is_dead_or_silent_then_is_there_all_the_same() {
         for encoding in ["gzip", "identity"] {
             let fields =
                 [BROWSER, ("Accept-Language", "fr"), ("Accept-Encoding", encoding), ("X-Request-Id", "the-id")];
-            let answer = raw::fetch(shim.addr, "/", &fields);
-            assert_eq!((answer.status, language(&answer).as_str()), (status, "fr"), "{error}");
-            assert_eq!(answer.fields_named("proxy-status"), [format!("edgeshim; error={error}")]);
-            assert_eq!((answer.field("cache-control"), answer.field("retry-after")), (Some("no-store"), Some("30")));
-            assert!(page(&answer).contains("<bdi>the-id</bdi>"), "{error}");
+            let response = raw::fetch(shim.addr, "/", &fields);
+            assert_eq!((response.status, language(&response).as_str()), (status, "fr"), "{error}");
+            assert_eq!(response.fields_named("proxy-status"), [format!("edgeshim; error={error}")]);
+            assert_eq!(
+                (response.field("cache-control"), response.field("retry-after")),
+                (Some("no-store"), Some("30"))
+            );
+            assert!(page(&response).contains("<bdi>the-id</bdi>"), "{error}");
             for name in ["etag", "last-modified", "age", "expires", "set-cookie"] {
-                assert!(answer.field(name).is_none(), "{name}: {:?}", answer.fields);
+                assert!(response.field(name).is_none(), "{name}: {:?}", response.fields);
             }
         }
     }
@@ -535,15 +541,15 @@ fn origin_connection_when_a_small_503_is_replaced_then_is_kept() {
             let mut fields = vec![BROWSER, ("X-Status", "503"), ("X-Size", size), ("Connection", "keep-alive")];
             fields.extend((!how.is_empty()).then_some((how, "1")));
             client.send(raw::request("GET", "/", &fields, b""));
-            let answer = client.response().unwrap_or_else(|why| panic!("{why:?} to request {number}"));
-            assert_eq!(answer.status, 503);
-            page(&answer);
+            let response = client.response().unwrap_or_else(|why| panic!("{why:?} to request {number}"));
+            assert_eq!(response.status, 503);
+            page(&response);
         }
         // A body that is still under way when the page goes out costs one more. How often two writes arrive apart is the machine's affair:
         // a busy one stops the origin between them.
         let used = origin.connections() - before;
         let most = if how == "X-Split" { 99 } else { 20 };
-        assert!(used <= most, "{used} connections for 100 answers of {size} bytes {how}");
+        assert!(used <= most, "{used} connections for 100 responses of {size} bytes {how}");
     }
     assert_eq!(origin.count(), 500);
 }
@@ -555,8 +561,8 @@ fn weights_when_without_the_leading_zero_then_read_in_every_field() {
     let fetch = |accept, languages, codings| {
         let fields =
             [("X-Status", "503"), ("Accept", accept), ("Accept-Language", languages), ("Accept-Encoding", codings)];
-        let answer = raw::fetch(shim.addr, "/", &fields);
-        let field = |name| answer.field(name).unwrap_or_default().to_owned();
+        let response = raw::fetch(shim.addr, "/", &fields);
+        let field = |name| response.field(name).unwrap_or_default().to_owned();
         (field("content-language"), field("content-type"), field("content-encoding"))
     };
     let html = "text/html; charset=utf-8".to_owned();

@@ -53,7 +53,7 @@ impl Request {
     }
 }
 
-/// What happens to the connection after an answer.
+/// What happens to the connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
     /// It is kept for the next request.
