@@ -1,7 +1,6 @@
-//! The access log end to end (spec §3, §8): the keys and their order, true values for every kind of request, one line for each
-//! pull and beacon, and nothing in a request that can forge a line.
-//!
-//! Each test stops the shim before it judges the file: what is written by then is all there will be.
+//! The access log: its keys and their order, the values for every kind of request, one line for each pull and beacon,
+//! and requests that try to forge lines. Each test stops the shim before it reads the file, so that the file is
+//! complete.
 
 mod support;
 
@@ -14,7 +13,7 @@ use support::raw::{exchange, fetch, request};
 use support::shim::Config;
 use support::{After, Origin, PATIENCE, Raw, Shim, metrics, origin, wait_until};
 
-/// The order of spec §3.
+/// The keys in the order in which a line has them.
 const KEYS: [&str; 24] = [
     "time",
     "id",
@@ -43,7 +42,7 @@ const KEYS: [&str; 24] = [
 ];
 const GIF: &str = "/status/images/beacon.gif";
 
-/// A JSON object that keeps the order of its keys, and a key that stands twice.
+/// A JSON object that keeps the order of its keys, and repeated keys.
 #[derive(Debug)]
 struct Line(Vec<(String, Value)>);
 
@@ -80,19 +79,19 @@ impl Line {
     }
 
     fn text(&self, key: &str) -> &str {
-        self.of(key).as_str().unwrap_or_else(|| panic!("{key} is no text in {self:?}"))
+        self.of(key).as_str().unwrap_or_else(|| panic!("{key} is not a string in {self:?}"))
     }
 
     fn number(&self, key: &str) -> u64 {
-        self.of(key).as_u64().unwrap_or_else(|| panic!("{key} is no whole number in {self:?}"))
+        self.of(key).as_u64().unwrap_or_else(|| panic!("{key} is not an integer in {self:?}"))
     }
 
     fn millis(&self, key: &str) -> f64 {
-        self.of(key).as_f64().unwrap_or_else(|| panic!("{key} is no number in {self:?}"))
+        self.of(key).as_f64().unwrap_or_else(|| panic!("{key} is not a number in {self:?}"))
     }
 }
 
-/// Two CDNs, two classes, and a log beside the config.
+/// Two CDNs, two classes, and a log file beside the config.
 fn config(origin: impl fmt::Display, format: &str) -> Config {
     Shim::config(origin)
         .with(
@@ -114,7 +113,7 @@ fn config(origin: impl fmt::Display, format: &str) -> Config {
         .with(&format!("[access_log]\nformat = \"{format}\""))
 }
 
-/// Waits until so many pulls and beacons are counted, stops the shim and gives the lines of its log.
+/// Waits until the given pulls and beacons are counted, stops the shim and returns the lines of its log.
 fn lines(mut shim: Shim, pulls: u64, beacons: u64) -> Vec<String> {
     let metrics = shim.wait_metrics(|metrics| {
         metrics.count("edgeshim_pulls_total", &[]) >= pulls
@@ -127,7 +126,7 @@ fn lines(mut shim: Shim, pulls: u64, beacons: u64) -> Vec<String> {
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE * 4).success(), "{}", shim.stderr());
     let text = std::fs::read_to_string(shim.dir.join("access.log")).expect("UTF-8 in the log");
-    assert!(text.is_empty() || text.ends_with('\n'), "half a line at the end");
+    assert!(text.is_empty() || text.ends_with('\n'), "an incomplete last line");
     text.lines().map(str::to_owned).collect()
 }
 
@@ -136,9 +135,9 @@ fn unix_seconds() -> u64 {
 }
 
 #[test]
-fn json_when_pulled_then_keys_stand_in_order_with_true_values() {
+fn json_when_pulled_then_keys_in_order_with_correct_values() {
     let origin = Origin::start(|request, conn| {
-        // The subject is time too, so some has to pass.
+        // The log also reports times, so some time has to pass.
         std::thread::sleep(Duration::from_millis(30));
         let fields = [("Content-Type", "image/png"), ("Set-Cookie", "a=b"), ("Cache-Control", "max-age=60")];
         origin::respond(request, conn, 203, &fields, b"0123456789")
@@ -164,7 +163,7 @@ fn json_when_pulled_then_keys_stand_in_order_with_true_values() {
         ("provider", "fastly"),
         ("claimed", "FastLY"),
         ("pop", ""),
-        // A provider without proofs is believed by name, and its word on the client is not used (spec §5).
+        // A provider without proofs is identified by name, but its client address is not trusted.
         ("client", "127.0.0.1"),
         ("method", "GET"),
         ("host", "img.Example.test:81"),
@@ -187,7 +186,7 @@ fn json_when_pulled_then_keys_stand_in_order_with_true_values() {
     let (origin_ms, total_ms) = (line.millis("origin_ms"), line.millis("total_ms"));
     assert!((30.0..30_000.0).contains(&origin_ms) && total_ms >= origin_ms, "{origin_ms} of {total_ms}");
     assert_eq!(told.as_deref(), Some("made-by.the_CDN-1"));
-    // RFC 3339, in UTC, when the head was in.
+    // The time of the complete head, in UTC, as RFC 3339 writes it.
     let time = line.text("time");
     let shape = regex::Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$").expect("a pattern");
     assert!(shape.is_match(time), "{time}");
@@ -199,11 +198,11 @@ fn json_when_pulled_then_keys_stand_in_order_with_true_values() {
     assert!(late <= unix_seconds() - started, "{time} is {late} s after the start");
 }
 
-/// id, provider, class, status, bytes, the origin's status, its bytes, cause, locale, encoding
+/// id, provider, class, status, bytes, origin status, origin bytes, cause, locale, encoding
 type Row<'a> = (&'a str, &'a str, &'a str, u64, usize, Option<u64>, u64, &'a str, &'a str, &'a str);
 
 #[test]
-fn json_when_of_every_kind_then_the_values_are_true() {
+fn json_when_requests_of_every_kind_then_values_correct() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent" => origin::silent()(request, conn),
         "/hang-up" => After::Close,
@@ -226,7 +225,7 @@ fn json_when_of_every_kind_then_the_values_are_true() {
     assert_eq!(fetch(shim.addr, "/", &[id("looping"), fastly, ("CDN-Loop", "edgeshim")]).status, 508);
     let mut leaving = Raw::connect(shim.addr);
     leaving.send(request("GET", "/silent", &[id("aborted"), fastly], b""));
-    assert!(wait_until(PATIENCE, || origin.count() == 1), "the origin never had it");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "the request never reached the origin");
     leaving.reset();
     let page = fetch(shim.addr, "/hang-up", &[id("fault"), fastly, html, ("Accept-Language", "fr")]);
     assert_eq!((page.status, page.field("content-language")), (502, Some("fr")));
@@ -254,7 +253,7 @@ fn json_when_of_every_kind_then_the_values_are_true() {
     assert_eq!((pixel.status, posted.status), (200, 405));
     let lines = lines(shim, 12, 1);
     let parsed: Vec<Line> = lines.iter().map(|line| Line::parse(line)).collect();
-    // The 405 at the beacon's path is neither a pull nor a beacon; it has a line all the same.
+    // The 405 at the beacon's path is neither a pull nor a beacon, but it has a line.
     assert_eq!(parsed.len(), 12 + 1 + 1, "{lines:#?}");
     let line = |id: &str| parsed.iter().find(|line| line.text("id") == id).unwrap_or_else(|| panic!("no line {id}"));
     let rows: [Row<'_>; 14] = [
@@ -276,25 +275,25 @@ fn json_when_of_every_kind_then_the_values_are_true() {
     let mut wrong = Vec::new();
     for (id, provider, class, status, bytes, origin_status, origin_bytes, cause, locale, encoding) in rows {
         let line = line(id);
-        let mut hold = |key: &str, right: bool| {
+        let mut expect = |key: &str, right: bool| {
             if !right {
                 wrong.push(format!("{id}: {key} is {}", line.of(key)));
             }
         };
-        hold("provider", line.text("provider") == provider);
-        hold("class", line.of("class").as_str().unwrap_or_default() == class);
-        hold("status", line.number("status") == status);
-        hold("bytes", line.number("bytes") == bytes as u64);
-        hold("origin_status", line.of("origin_status").as_u64() == origin_status);
-        hold("origin_bytes", line.number("origin_bytes") == origin_bytes);
-        hold("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // The cause of a page in the place of the origin's own 5xx may be named or not.
-        hold("cause", id == "page" || line.text("cause") == cause);
-        hold("locale", line.text("locale") == locale);
+        expect("provider", line.text("provider") == provider);
+        expect("class", line.of("class").as_str().unwrap_or_default() == class);
+        expect("status", line.number("status") == status);
+        expect("bytes", line.number("bytes") == bytes as u64);
+        expect("origin_status", line.of("origin_status").as_u64() == origin_status);
+        expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
+        expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
+        // A page that replaces the origin's own 5xx may have a cause or none.
+        expect("cause", id == "page" || line.text("cause") == cause);
+        expect("locale", line.text("locale") == locale);
         let plain = ["", "identity"].contains(&line.text("encoding"));
-        hold("encoding", if encoding.is_empty() { plain } else { line.text("encoding") == encoding });
-        hold("total_ms", line.millis("total_ms") >= line.of("origin_ms").as_f64().unwrap_or_default());
-        hold("client", line.text("client") == "127.0.0.1");
+        expect("encoding", if encoding.is_empty() { plain } else { line.text("encoding") == encoding });
+        expect("total_ms", line.millis("total_ms") >= line.of("origin_ms").as_f64().unwrap_or_default());
+        expect("client", line.text("client") == "127.0.0.1");
     }
     assert!(wrong.is_empty(), "{}\nin {lines:#?}", wrong.join("\n"));
     assert_eq!((line("refused").text("claimed"), line("beacon").text("claimed")), ("cdn77", ""));
@@ -305,7 +304,7 @@ fn json_when_of_every_kind_then_the_values_are_true() {
 }
 
 #[test]
-fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
+fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
     const EACH: u32 = 150;
     let origin = Origin::start(|request, conn| {
         let status = request.target[1..4].parse().unwrap_or(200);
@@ -342,7 +341,7 @@ fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
             .collect();
         bytes += clients.into_iter().map(|client| client.join().expect("a client")).sum::<u64>();
     });
-    // A head that cannot be read has no line; its connection goes.
+    // A malformed head has no line, and its connection closes.
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
     let (pulls, beacons) = (u64::from(EACH) * 4 * 4 / 5, u64::from(EACH) * 4 / 5);
     let metrics = shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == pulls);
@@ -364,28 +363,28 @@ fn lines_when_all_is_done_then_are_the_pulls_and_the_beacons() {
     let from_origin: u64 = parsed.iter().map(|line| line.number("origin_bytes")).sum();
     assert_eq!(from_origin, metrics.count("edgeshim_origin_bytes_total", &[]));
     let ids: std::collections::BTreeSet<_> = parsed.iter().map(|line| line.text("id")).collect();
-    assert_eq!(ids.len(), lines.len(), "an id for each");
+    assert_eq!(ids.len(), lines.len(), "one id for each line");
     let mut told: Vec<_> =
         origin.requests().iter().filter_map(|r| r.field("x-request-id").map(str::to_owned)).collect();
     told.sort();
     let mut logged: Vec<_> =
         parsed.iter().filter(|line| !of(line, "class").is_empty()).map(|line| of(line, "id")).collect();
     logged.sort();
-    assert_eq!(logged, told, "the id of the log is the id that the origin was given");
+    assert_eq!(logged, told, "the log has the id that the origin received");
 }
 
-/// What becomes of a forgery.
+/// How the shim treats a forged request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It is sound HTTP, so it is served, and the log has to bear it.
+    /// Valid HTTP: it is served and logged.
     Served,
-    /// It is no HTTP.
+    /// Not HTTP.
     Refused,
-    /// Against RFC 3986; either will do.
+    /// Against RFC 3986: it may be served or refused.
     Either,
 }
 
-/// What a forger sends in the target, the Referer and the User-Agent; each is one value, however it reads.
+/// Forged values of the target, the Referer and the User-Agent. Each has to stay one value.
 const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Served, "/%0d%0a%22%5c%00%e2%80%a8", b"\" 200 1 \"-\" \"-\" fastly", b"\" fastly\\"),
     (Fate::Served, "/a'b(c);d=1,e?f=%22&g=]", b"\xff\xfe\xc2\x9b31m", b"\xe2\x80\xa8 \xe2\x80\xae sdrawkcab \t\\n"),
@@ -398,7 +397,7 @@ const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Either, "/\u{e9}\u{202e}", b"a", b"b"),
 ];
 
-/// Sends them; gives the indices of those that were served and so have a line.
+/// Sends the forged requests; returns the indices of those that were served and so have a line.
 fn forge(shim: &Shim) -> Vec<usize> {
     let mut served = Vec::new();
     for (number, (fate, target, referer, agent)) in FORGED.iter().enumerate() {
@@ -422,7 +421,7 @@ fn forge(shim: &Shim) -> Vec<usize> {
 }
 
 #[test]
-fn json_when_a_client_forges_lines_then_each_is_one_object_with_its_own_values() {
+fn json_when_client_forges_lines_then_one_object_with_own_values_each() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr, "json"));
     let served = forge(&shim);
@@ -454,7 +453,7 @@ fn json_when_a_client_forges_lines_then_each_is_one_object_with_its_own_values()
     }
 }
 
-/// NCSA combined with one word in front and one behind: `"request" status bytes "referer" "agent" provider`.
+/// NCSA combined with one value in front and one behind: `"request" status bytes "referer" "agent" provider`.
 fn combined(front: &str) -> regex::Regex {
     let quoted = r#""([^"]*)""#;
     regex::Regex::new(&format!(
@@ -464,7 +463,7 @@ fn combined(front: &str) -> regex::Regex {
 }
 
 #[test]
-fn combined_when_written_then_is_ncsa_with_the_provider_appended() {
+fn combined_when_written_then_ncsa_with_provider_appended() {
     let origin = Origin::start(origin::fixed(404, &[], "gone"));
     let shim = Shim::start(config(origin.addr, "combined"));
     let fields = [("X-CDN-Provider", "Akamai"), ("Referer", "http://r.test/ x"), ("User-Agent", "a \"b\" \\")];
@@ -489,7 +488,7 @@ fn combined_when_written_then_is_ncsa_with_the_provider_appended() {
 }
 
 #[test]
-fn etsy_when_a_beacon_comes_then_the_models_pattern_reads_it() {
+fn etsy_when_beacon_arrives_then_etsys_pattern_matches() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr, "etsy").with("[server]\ntrusted_proxies = [\"127.0.0.1/32\"]"));
     let chain = [
@@ -506,19 +505,19 @@ fn etsy_when_a_beacon_comes_then_the_models_pattern_reads_it() {
     fetch(shim.addr, "/a.png", &[("Host", "www.shop.test"), ("X-CDN-Provider", "fastly")]);
     let lines = lines(shim, 1, 2);
     assert_eq!(lines.len(), 3, "{lines:#?}");
-    // The model's own pattern. As it was printed, `,- ` inside the brackets is a range that runs backwards, which no engine takes:
-    // the hyphen goes last.
+    // The pattern that Etsy published, with one change: as published, `,- ` in brackets is a reversed range, which
+    // regex engines refuse. The hyphen goes last.
     let model = regex::Regex::new(concat!(
         r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
         r#"source=(?P<source>\S+) HTTP/1.\d" \d+ [\d-]+ "[^"]*" "[^"]*" .*"#
     ))
-    .expect("the model's pattern");
+    .expect("Etsy's pattern");
     let first = model.captures(&lines[0]).unwrap_or_else(|| panic!("{}", lines[0]));
-    // The last address that no own balancer wrote: the client, as far as anyone is believed.
+    // The last address that no trusted proxy wrote: the client.
     assert_eq!((&first["remote_addr"], &first["source"]), ("203.0.113.9", "fastly"), "{}", lines[0]);
     let second = model.captures(&lines[1]).unwrap_or_else(|| panic!("{}", lines[1]));
     assert_eq!((&second["remote_addr"], &second["source"]), ("127.0.0.1", "akamai"), "{}", lines[1]);
-    assert!(!model.is_match(&lines[2]), "a pull is no beacon: {}", lines[2]);
+    assert!(!model.is_match(&lines[2]), "a pull is not a beacon: {}", lines[2]);
     let shape = combined(r"www\.shop\.test ([0-9., -]+)");
     let providers = ["none", "akamai", "fastly"];
     for (line, provider) in lines.iter().zip(providers) {
@@ -530,7 +529,7 @@ fn etsy_when_a_beacon_comes_then_the_models_pattern_reads_it() {
 }
 
 #[test]
-fn combined_and_etsy_when_a_client_forges_lines_then_each_stays_one_line_of_its_shape() {
+fn combined_and_etsy_when_client_forges_lines_then_one_line_each() {
     for (format, front) in [("combined", r"(\S+)"), ("etsy", r"\S+ ([0-9., -]+)")] {
         let origin = Origin::start(origin::fixed(200, &[], "x"));
         let shim = Shim::start(config(origin.addr, format));
@@ -548,7 +547,7 @@ fn combined_and_etsy_when_a_client_forges_lines_then_each_stays_one_line_of_its_
 }
 
 #[test]
-fn log_when_on_stdout_then_lines_stand_there_alone() {
+fn log_when_on_stdout_then_stdout_has_only_lines() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let mut shim = Shim::start(config(origin.addr, "json").with("[access_log]\noutput = \"stdout\""));
     for _ in 0..5 {
@@ -564,18 +563,18 @@ fn log_when_on_stdout_then_lines_stand_there_alone() {
 }
 
 #[test]
-fn log_when_off_then_nothing_is_written() {
+fn log_when_off_then_nothing_written() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(Shim::config(origin.addr));
     fetch(shim.addr, "/", &[]);
     shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == 1);
     assert_eq!(shim.stdout(), "");
     let files = std::fs::read_dir(&*shim.dir).expect("the folder").count();
-    assert_eq!(files, 1, "the config alone");
+    assert_eq!(files, 1, "only the config");
 }
 
 #[test]
-fn log_when_the_origin_is_dead_then_beacons_have_lines() {
+fn log_when_origin_dead_then_beacons_have_lines() {
     let shim = Shim::start(config(ClosedPort::new().addr, "json"));
     assert_eq!(fetch(shim.addr, &format!("{GIF}?source=akamai"), &[]).status, 200);
     let mut head = Raw::connect(shim.addr);

@@ -1,5 +1,5 @@
-//! The line before the origin (spec §3 `origin.max_in_flight`, `origin.max_waiting`, §8's shed requests): how many it lets through at
-//! once, in which order, who is shed and how soon, what holds a place, who leaves the line, and that every counter agrees.
+//! The queue before the origin (`origin.max_in_flight`, `origin.max_waiting`): how many requests pass at once, in which
+//! order, which are shed and how soon, what holds a permit, who leaves the queue, and that all counters agree.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock is a failed test")]
 
@@ -21,22 +21,22 @@ const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 const IN_FLIGHT: &str = "edgeshim_in_flight";
 const BEACON: &str = "/status/images/beacon.gif?source=fastly";
-/// The limit of waits that a whole burst stands behind.
+/// The limit of waits for a whole burst.
 const LONG: Duration = Duration::from_secs(20);
 
-// ---- an origin that answers when it is told to ---------------------------------------------------------------------------
+// ---- an origin that responds when told ---------------------------------------------------------------------------
 
 #[derive(Default)]
 struct Seen {
-    /// The targets in the order of their arrival.
+    /// The targets in order of arrival.
     arrived: Vec<String>,
     at_once: usize,
     most: usize,
-    /// Answers that may still go out.
+    /// How many more responses the origin may send.
     granted: usize,
 }
 
-/// Keeps every request until it is granted a response.
+/// An origin that holds every request until the test grants a response.
 #[derive(Clone, Default)]
 struct Desk(Arc<(Mutex<Seen>, Condvar)>);
 
@@ -52,7 +52,7 @@ impl Desk {
         })
     }
 
-    /// Until there is a response for it; false when nobody has granted one for too long.
+    /// Waits for a granted response; false when none is granted in time.
     fn hold(&self, request: &Request) -> bool {
         let (seen, changed) = &*self.0;
         let mut seen = seen.lock().unwrap();
@@ -61,7 +61,7 @@ impl Desk {
         seen.most = seen.most.max(seen.at_once);
         changed.notify_all();
         let (mut seen, waited) = changed.wait_timeout_while(seen, LONG * 2, |seen| seen.granted == 0).unwrap();
-        // Before the answer is written: whoever sends the next one cannot have seen this one's end yet.
+        // Before the response is written: the next request cannot be sent before this count.
         seen.at_once -= 1;
         seen.granted = seen.granted.saturating_sub(1);
         !waited.timed_out()
@@ -73,7 +73,7 @@ impl Desk {
         changed.notify_all();
     }
 
-    /// Waits until so many have arrived in all.
+    /// Waits until this many requests have arrived in total.
     fn wait(&self, arrived: usize) {
         let (seen, changed) = &*self.0;
         let seen = seen.lock().unwrap();
@@ -90,7 +90,7 @@ impl Desk {
     }
 }
 
-// ---- visitors ----------------------------------------------------------------------------------------------------------
+// ---- clients --------------------------------------------------------------------------------------------------------
 
 fn limits(max_in_flight: usize, max_waiting: usize) -> String {
     format!("[origin]\nmax_in_flight = {max_in_flight}\nmax_waiting = {max_waiting}\n")
@@ -100,19 +100,19 @@ fn start(origin: &Origin, max_in_flight: usize, max_waiting: usize) -> Shim {
     Shim::start(Shim::config(origin.url()).with(&limits(max_in_flight, max_waiting)))
 }
 
-/// Asks on a connection of its own and does not wait for the answer.
+/// Sends a request on its own connection and does not wait for the response.
 fn ask(shim: &Shim, target: &str) -> Raw {
-    let mut visitor = Raw::connect(shim.addr).patient(LONG);
-    visitor.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
-    visitor
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
+    client
 }
 
-fn read_response(visitor: &mut Raw) -> Response {
-    visitor.response().unwrap_or_else(|why| panic!("no response: {why:?}"))
+fn read_response(client: &mut Raw) -> Response {
+    client.response().unwrap_or_else(|why| panic!("no response: {why:?}"))
 }
 
 fn count(metrics: &Metrics, name: &str, labels: &[(&str, &str)]) -> usize {
-    format!("{:.0}", metrics.sum(name, labels)).parse().unwrap_or_else(|_| panic!("{name} is no count"))
+    format!("{:.0}", metrics.sum(name, labels)).parse().unwrap_or_else(|_| panic!("{name} is not a count"))
 }
 
 fn waiting(metrics: &Metrics) -> usize {
@@ -123,7 +123,7 @@ fn wait_waiting(shim: &Shim, many: usize) {
     shim.wait_metrics(|metrics| waiting(metrics) == many);
 }
 
-/// Nobody is anywhere any more, and these were the pulls by code.
+/// Waits until nothing is in flight or waiting, and checks the pulls by code.
 fn settled(shim: &Shim, pulls: &[(&str, usize)]) -> Metrics {
     let all: usize = pulls.iter().map(|(_, many)| many).sum();
     let metrics = shim.wait_metrics(|metrics| {
@@ -139,8 +139,8 @@ fn settled(shim: &Shim, pulls: &[(&str, usize)]) -> Metrics {
     metrics
 }
 
-/// What a shed request gets, however it came.
-fn judge_shed<'a>(status: u16, field: impl Fn(&str) -> Option<&'a str>, body: &[u8]) {
+/// Checks the response to a shed request.
+fn check_shed<'a>(status: u16, field: impl Fn(&str) -> Option<&'a str>, body: &[u8]) {
     assert_eq!(status, 503);
     assert_eq!(field("cache-control"), Some("no-store"));
     assert!(field("retry-after").is_some_and(|value| value.parse::<u32>().is_ok_and(|seconds| seconds > 0)));
@@ -152,11 +152,11 @@ fn judge_shed<'a>(status: u16, field: impl Fn(&str) -> Option<&'a str>, body: &[
 
 fn assert_shed(response: &Response) {
     assert_eq!(response.problems, Vec::<String>::new());
-    assert!(response.complete, "the page is not whole");
-    judge_shed(response.status, |name| response.field(name), &response.body);
+    assert!(response.complete, "the page is incomplete");
+    check_shed(response.status, |name| response.field(name), &response.body);
 }
 
-/// One HTTP/2 connection; its streams reach the layers in the order in which they are sent.
+/// One HTTP/2 connection. Its streams reach the layers in the order of sending.
 struct H2 {
     tokio: tokio::runtime::Runtime,
     sender: http2::SendRequest<Empty<Bytes>>,
@@ -188,21 +188,21 @@ impl H2 {
         self.tokio.block_on(waiting).expect("a response in time").expect("a response")
     }
 
-    /// Returns when all that was sent before has come to the line: a beacon is answered from memory, and it came after.
+    /// Returns when all requests sent before are in the queue: the beacon comes after them and is served from memory.
     fn settle(&mut self) {
         let beacon = self.send(BEACON);
         assert_eq!(self.response(beacon).0, 200);
     }
 }
 
-// ---- the burst ---------------------------------------------------------------------------------------------------------
+// ---- the burst ------------------------------------------------------------------------------------------------------
 
-/// 2,000 requests, none answered with 200 before all have been sent. The first 216 come numbered over two HTTP/2 connections (with two
-/// workers: one on each) that take turns, a beacon's answer between two turns, so that their order is known; then 1,784 more crowd a full
-/// line over four connections. The origin then answers one at a time, so that whoever comes next is one from the line, and its number is
-/// known.
+/// Sends 2,000 requests; none gets a 200 before all are sent. The first 216 are numbered and come over two HTTP/2
+/// connections (with two workers: one on each) in turns, with a beacon between two turns, so that their order is known.
+/// Then 1,784 more come over four connections while the queue is full. The origin then responds to one at a time, so
+/// that the next request is always the head of the queue.
 fn burst(workers: usize) {
-    // One burst at a time: each would only measure how long the other has the processor.
+    // One burst at a time: in parallel each would measure the processor time of the other.
     static ALONE: Mutex<()> = Mutex::new(());
     const INSIDE: usize = 16;
     const LINE: usize = 200;
@@ -217,13 +217,13 @@ fn burst(workers: usize) {
     let origin = desk.origin();
     let server = format!("[server]\nworkers = {workers}\n");
     let shim = Shim::start(Shim::config(origin.url()).with(&limits(INSIDE, LINE)).with(&server));
-    let mut visitors = [H2::connect(shim.addr), H2::connect(shim.addr)];
+    let mut clients = [H2::connect(shim.addr), H2::connect(shim.addr)];
     let mut sent = Vec::new();
     for number in 0..INSIDE + LINE {
-        let visitor = number / TURN % 2;
-        sent.push((number, visitor, visitors[visitor].send(&format!("/{number}"))));
+        let client = number / TURN % 2;
+        sent.push((number, client, clients[client].send(&format!("/{number}"))));
         if number % TURN == TURN - 1 {
-            visitors[visitor].settle();
+            clients[client].settle();
         }
     }
     desk.wait(INSIDE);
@@ -231,43 +231,44 @@ fn burst(workers: usize) {
 
     let mut took: Vec<Duration> = std::thread::scope(|scope| {
         let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(|| crowd(shim.addr, EACH))).collect();
-        crowd.into_iter().flat_map(|one| one.join().expect("shed as it should be")).collect()
+        crowd.into_iter().flat_map(|one| one.join().expect("a client thread")).collect()
     });
     took.sort_unstable();
     let (median, late, last) = (took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]);
     println!("{workers} workers, shed: median {median:?}, 99 of 100 within {late:?}, all within {last:?}");
-    // The bound is for each of them. The one in a hundred is the scheduler's, on a machine that runs other tests meanwhile; a request
-    // that waited for anything would not be one in a hundred.
+    // The bound is per request. One in a hundred may be late because of the scheduler, on a machine that also runs
+    // other tests. If requests waited for something, more than that would be late.
     assert!(late < Duration::from_millis(50), "99 of 100 within {late:?}");
-    assert_eq!((desk.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "nobody came past the line");
+    assert_eq!((desk.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "a request passed the queue");
 
     for next in INSIDE..INSIDE + LINE {
         desk.grant(1);
         desk.wait(next + 1);
     }
     desk.grant(INSIDE);
-    for (number, visitor, sent) in sent {
-        let (status, _, body) = visitors[visitor].response(sent);
+    for (number, client, sent) in sent {
+        let (status, _, body) = clients[client].response(sent);
         assert_eq!((status, body), (200, format!("/{number}").into_bytes()));
     }
     let mut arrived: Vec<usize> = desk.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
-    // The first ones had no line to stand in: each has a connection of its own, and they race.
+    // The first ones did not queue: each has its own connection, and they race.
     arrived[..INSIDE].sort_unstable();
-    assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "first come, first served");
-    assert_eq!(desk.most(), INSIDE, "at the origin at once");
+    assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "first in, first out");
+    assert_eq!(desk.most(), INSIDE, "most requests at the origin at once");
     let metrics = settled(&shim, &[("200", INSIDE + LINE), ("503", CROWD * EACH)]);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[("cause", "overload")]), CROWD * EACH);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[]), CROWD * EACH);
 }
 
-/// Asks so often on one connection; how long each took, from the first byte sent to the last one read.
+/// Sends requests one after the other on one connection; returns how long each took, from the first byte sent to the
+/// last byte read.
 fn crowd(addr: SocketAddr, times: usize) -> Vec<Duration> {
-    let mut visitor = Raw::connect(addr);
+    let mut client = Raw::connect(addr);
     let mut took = Vec::with_capacity(times);
     for _ in 0..times {
         let begin = Instant::now();
-        visitor.send("GET /late HTTP/1.1\r\nHost: shim.test\r\n\r\n");
-        let response = read_response(&mut visitor);
+        client.send("GET /late HTTP/1.1\r\nHost: shim.test\r\n\r\n");
+        let response = read_response(&mut client);
         took.push(begin.elapsed());
         assert_shed(&response);
     }
@@ -275,19 +276,19 @@ fn crowd(addr: SocketAddr, times: usize) -> Vec<Duration> {
 }
 
 #[test]
-fn burst_when_one_worker_serves_then_the_line_is_served_in_order_and_the_rest_is_shed() {
+fn burst_when_one_worker_then_queue_served_in_order_and_rest_shed() {
     burst(1);
 }
 
 #[test]
-fn burst_when_two_workers_serve_then_they_share_one_limit_and_one_line() {
+fn burst_when_two_workers_then_one_shared_limit_and_queue() {
     burst(2);
 }
 
-// ---- the line ----------------------------------------------------------------------------------------------------------
+// ---- the queue ------------------------------------------------------------------------------------------------------
 
 #[test]
-fn request_when_nobody_may_wait_then_shed_on_both_protocols() {
+fn request_when_queue_size_zero_then_shed_on_both_protocols() {
     let desk = Desk::default();
     let origin = desk.origin();
     let shim = start(&origin, 1, 0);
@@ -297,18 +298,18 @@ fn request_when_nobody_may_wait_then_shed_on_both_protocols() {
     let mut h2 = H2::connect(shim.addr);
     let sent = h2.send("/third");
     let (status, fields, body) = h2.response(sent);
-    judge_shed(status, |name| fields.get(name).and_then(|value| value.to_str().ok()), &body);
+    check_shed(status, |name| fields.get(name).and_then(|value| value.to_str().ok()), &body);
     let json = fetch(shim.addr, "/fourth", &[("Accept", "application/json")]);
     assert_eq!((json.status, json.field("content-type")), (503, Some("application/problem+json")));
     desk.grant(2);
     assert_eq!(read_response(&mut first).status, 200);
-    assert_eq!(fetch(shim.addr, "/fifth", &[]).status, 200, "the place is free again");
+    assert_eq!(fetch(shim.addr, "/fifth", &[]).status, 200, "the permit is free again");
     assert_eq!(desk.arrived(), ["/first", "/fifth"]);
     settled(&shim, &[("200", 2), ("503", 3)]);
 }
 
 #[test]
-fn visitor_when_it_leaves_the_line_then_counts_as_499_and_the_next_moves_up() {
+fn client_when_it_leaves_the_queue_then_499_and_next_moves_up() {
     let desk = Desk::default();
     let origin = desk.origin();
     let shim = start(&origin, 1, 4);
@@ -328,7 +329,7 @@ fn visitor_when_it_leaves_the_line_then_counts_as_499_and_the_next_moves_up() {
         h2.settle();
         waiting(&shim.metrics()) == 1
     });
-    assert!(left, "a reset stream stays in line");
+    assert!(left, "a reset stream stays in the queue");
     desk.grant(2);
     assert_eq!((read_response(&mut first).status, read_response(&mut last).status), (200, 200));
     assert_eq!(desk.arrived(), ["/first", "/last"]);
@@ -336,7 +337,7 @@ fn visitor_when_it_leaves_the_line_then_counts_as_499_and_the_next_moves_up() {
 }
 
 #[test]
-fn visitor_when_it_leaves_the_origin_then_its_place_goes_to_the_next() {
+fn client_when_it_leaves_in_flight_then_permit_goes_to_next() {
     let desk = Desk::default();
     let origin = desk.origin();
     let shim = start(&origin, 1, 1);
@@ -352,8 +353,8 @@ fn visitor_when_it_leaves_the_origin_then_its_place_goes_to_the_next() {
 }
 
 #[test]
-fn line_when_it_does_not_move_in_time_then_sheds_who_stands_in_it() {
-    // The body is held back, so that the place is too, and the response timeout has nothing against it.
+fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
+    // The origin holds back the body, so the permit stays taken and the response timeout does not end it.
     let desk = Desk::default();
     let held = desk.clone();
     let origin = Origin::start(move |request, conn| {
@@ -376,7 +377,7 @@ fn line_when_it_does_not_move_in_time_then_sheds_who_stands_in_it() {
 }
 
 #[test]
-fn upload_when_it_waits_then_its_body_is_not_read() {
+fn upload_when_waiting_then_body_not_read() {
     let desk = Desk::default();
     let origin = desk.origin();
     let shim = start(&origin, 1, 1);
@@ -386,10 +387,10 @@ fn upload_when_it_waits_then_its_body_is_not_read() {
     let mut upload = Raw::connect(shim.addr).patient(Duration::from_millis(200));
     upload.send(head);
     wait_waiting(&shim, 1);
-    assert_eq!(upload.end(), End::Open, "asked for its body while it waits");
+    assert_eq!(upload.end(), End::Open, "the body was requested while the upload waits");
     desk.grant(2);
     let mut upload = upload.patient(LONG);
-    assert_eq!(upload.end(), End::More, "never asked for its body");
+    assert_eq!(upload.end(), End::More, "the body was never requested");
     upload.send("hello");
     let response = read_response(&mut upload);
     assert_eq!((response.interim.len(), response.status), (1, 200));
@@ -399,7 +400,7 @@ fn upload_when_it_waits_then_its_body_is_not_read() {
 }
 
 #[test]
-fn drain_when_requests_wait_in_line_then_they_are_served_first() {
+fn drain_when_requests_wait_in_queue_then_served_first() {
     let desk = Desk::default();
     let origin = desk.origin();
     let mut shim = start(&origin, 1, 1);
@@ -415,10 +416,10 @@ fn drain_when_requests_wait_in_line_then_they_are_served_first() {
     assert!(shim.wait_exit(LONG).success());
 }
 
-// ---- what holds a place ------------------------------------------------------------------------------------------------
+// ---- what holds a permit --------------------------------------------------------------------------------------------
 
 #[test]
-fn place_when_the_answer_is_under_way_then_held_until_its_body_has_ended() {
+fn permit_when_response_in_progress_then_held_until_body_end() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(b"0123456789")(request, conn),
         _ => origin::respond(request, conn, 200, &[], b"whole"),
@@ -433,32 +434,32 @@ fn place_when_the_answer_is_under_way_then_held_until_its_body_has_ended() {
     assert_eq!(origin.count(), 1);
     drop(endless);
     assert_eq!(read_response(&mut next).body, b"whole");
-    // One after the other on one connection: each end frees the place in time for the next.
-    let mut visitor = Raw::connect(shim.addr);
+    // One after the other on one connection: the end of each frees the permit for the next.
+    let mut client = Raw::connect(shim.addr);
     for method in ["GET", "HEAD", "GET", "HEAD", "GET"] {
-        visitor.send(format!("{method} /again HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
-        let response = if method == "HEAD" { visitor.response_to_head() } else { visitor.response() };
+        client.send(format!("{method} /again HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
+        let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
         assert_eq!(response.expect("a response").status, 200, "{method}");
     }
     settled(&shim, &[("200", 6), ("499", 1), ("503", 1)]);
 }
 
 #[test]
-fn place_when_a_page_replaces_the_answer_then_free_with_it() {
+fn permit_when_page_replaces_response_then_free_after_page() {
     let origin = Origin::start(origin::chunked(&[("Content-Type", "text/plain")], &[b"a", b"b"], &[]));
     let failing = Origin::start(origin::fixed(500, &[], "broken"));
     for (origin, status) in [(&origin, 200), (&failing, 500)] {
         let shim = start(origin, 1, 0);
-        let mut visitor = Raw::connect(shim.addr);
+        let mut client = Raw::connect(shim.addr);
         for _ in 0..3 {
-            visitor.send("GET / HTTP/1.1\r\nHost: shim.test\r\n\r\n");
-            assert_eq!(read_response(&mut visitor).status, status);
+            client.send("GET / HTTP/1.1\r\nHost: shim.test\r\n\r\n");
+            assert_eq!(read_response(&mut client).status, status);
         }
     }
 }
 
 #[test]
-fn place_when_a_connection_is_upgraded_then_free_with_the_101() {
+fn permit_when_connection_upgraded_then_free_after_101() {
     let origin = Origin::start(|request, conn| {
         if request.field("upgrade").is_none() {
             return origin::respond(request, conn, 200, &[], b"");
@@ -472,7 +473,7 @@ fn place_when_a_connection_is_upgraded_then_free_with_the_101() {
     let mut tunnel = Raw::connect(shim.addr);
     tunnel.send(request("GET", "/tunnel", &[("Connection", "upgrade"), ("Upgrade", "echo")], b""));
     assert_eq!(read_response(&mut tunnel).status, 101);
-    assert_eq!(fetch(shim.addr, "/beside", &[]).status, 200, "the tunnel holds no place");
+    assert_eq!(fetch(shim.addr, "/beside", &[]).status, 200, "the tunnel holds no permit");
     tunnel.send("hello");
     assert_eq!(tunnel.more().expect("bytes through the tunnel"), b"hello");
 }
@@ -483,8 +484,8 @@ fn echo(conn: &mut Conn, buffer: &mut [u8]) -> bool {
 }
 
 #[test]
-fn place_when_the_request_is_sent_again_then_still_one() {
-    // Each connection serves once and is closed when it is taken again.
+fn permit_when_request_retried_then_still_one() {
+    // Each connection serves once and closes when it is reused.
     let origin = Origin::start(|request, conn| {
         let _ = origin::respond(request, conn, 200, &[], b"");
         let mut head = [0; 1024];
@@ -499,7 +500,7 @@ fn place_when_the_request_is_sent_again_then_still_one() {
 }
 
 #[test]
-fn class_when_exempt_then_neither_counts_nor_waits() {
+fn class_when_exempt_then_neither_counted_nor_queued() {
     let desk = Desk::default();
     let held = desk.clone();
     let origin = Origin::start(move |request, conn| {
@@ -513,7 +514,7 @@ fn class_when_exempt_then_neither_counts_nor_waits() {
     let mut first = ask(&shim, "/held");
     desk.wait(1);
     assert_eq!(fetch(shim.addr, "/health", &[]).status, 200);
-    assert_eq!(fetch(shim.addr, BEACON, &[]).status, 200, "a beacon never comes to the line");
+    assert_eq!(fetch(shim.addr, BEACON, &[]).status, 200, "a beacon never queues");
     assert_eq!(fetch(shim.addr, "/page", &[]).status, 503);
     desk.grant(1);
     assert_eq!(read_response(&mut first).status, 200);

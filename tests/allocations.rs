@@ -1,9 +1,8 @@
-//! The allocation guard: how many allocations one small pull costs in steady state, counted in the process that serves it.
-//!
-//! Client, origin and load are threads of this test that allocate nothing themselves, so what the allocator counts is the shim's:
-//! hyper's share (read buffers, channels, parsed heads) and ours. A change that adds one is seen here before it is seen in a profile.
+//! How many allocations one pull costs in steady state, counted in the serving process. The client and the origin are
+//! threads of this test that allocate nothing themselves. So the allocator counts only the shim: hyper's part (read
+//! buffers, channels, parsed heads) and ours.
 
-#![allow(clippy::unwrap_used, reason = "a test's threads may stop it")]
+#![allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,15 +17,15 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
-const ANSWER: &[u8] =
+const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/html\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\nhello";
 const PULL: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\n\r\n";
-/// A pull as a CDN sends it: with ids of its own, validators and what it accepts.
+/// A pull as a CDN sends it, with its own ids, validators and accepted codings.
 const RICH_PULL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nAccept: text/html\r\n\
 Accept-Language: de\r\nX-Request-Id: abc\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n\
 User-Agent: test\r\nX-Forwarded-For: 192.0.2.1\r\nVia: 1.1 varnish\r\nCDN-Loop: Fastly\r\n\r\n";
-/// A pull that is known by Fastly's own fields, with a secret and the visitor's address.
+/// A pull with Fastly's own fields, a secret and the client's address.
 const SIGNED_PULL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nFastly-FF: a!LHR!cache-1\r\nCDN-Loop: Fastly\r\n\
 Fastly-Client-IP: 192.0.2.1\r\nX-Origin-Secret: a-secret\r\n\r\n";
@@ -36,7 +35,7 @@ Fastly-Client-IP: 192.0.2.1\r\nX-Origin-Secret: a-guess!\r\n\r\n";
 const PROOF: &str = "verify.secret = { header = \"X-Origin-Secret\", values = [\"a-secret\"] }";
 const ROUNDS: u32 = 2_000;
 
-/// Answers every head it reads, on each connection, without allocating.
+/// An origin that responds to every head without allocating.
 fn origin() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -46,7 +45,7 @@ fn origin() -> std::net::SocketAddr {
             thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(read) = stream.read(&mut buffer) {
-                    if read == 0 || stream.write_all(ANSWER).is_err() {
+                    if read == 0 || stream.write_all(RESPONSE).is_err() {
                         return;
                     }
                 }
@@ -68,7 +67,7 @@ fn shim(origin: std::net::SocketAddr, verify: &str, further: &str) -> Server {
     Server::start(slot, &Arc::new(Drain::default())).unwrap()
 }
 
-/// Sends `pull` so often and reads each answer; the buffers are on the stack.
+/// Sends `pull` and reads the response, `rounds` times; the buffers are on the stack.
 fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
     let mut buffer = [0; 4096];
     for _ in 0..rounds {
@@ -83,7 +82,7 @@ fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
 }
 
 #[test]
-fn pull_when_in_steady_state_then_costs_a_fixed_number_of_allocations() {
+fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
     let servers = [("", ""), ("", "[rum]\npath = \"/rum\"\n"), ("", "[identity]\nrecognise = false\n"), (PROOF, "")]
         .map(|(verify, further)| shim(origin(), verify, further));
     let [plain, timing, unasked, proving] = servers.each_ref().map(|server| {
@@ -95,8 +94,9 @@ fn pull_when_in_steady_state_then_costs_a_fixed_number_of_allocations() {
         ("small", &plain, PULL, LIMIT_SMALL),
         ("rich", &plain, RICH_PULL, LIMIT_RICH),
         ("small with Server-Timing", &timing, PULL, LIMIT_SMALL + 1.0),
-        // To know who pulls and to ask for a proof costs none. To tell the origin the visitor that was proved costs a text and its count.
-        ("nobody asked who pulls", &unasked, SIGNED_PULL, LIMIT_SIGNED),
+        // Identification and proofs cost no allocation. To send the proved client address to the origin costs its text
+        // and a reference count.
+        ("no proof configured", &unasked, SIGNED_PULL, LIMIT_SIGNED),
         ("recognised", &plain, SIGNED_PULL, LIMIT_SIGNED),
         ("not proved", &proving, UNPROVED_PULL, LIMIT_SIGNED),
         ("proved", &proving, SIGNED_PULL, LIMIT_SIGNED + 2.0),
@@ -107,11 +107,11 @@ fn pull_when_in_steady_state_then_costs_a_fixed_number_of_allocations() {
         let change = region.change();
         let count = f64::from(u32::try_from(change.allocations + change.reallocations).unwrap()) / f64::from(ROUNDS);
         println!("{name}: {count:.2} allocations and {} bytes a pull", change.bytes_allocated / ROUNDS as usize);
-        assert!(count <= limit, "{name}: {count:.2} allocations a pull, where {limit} were enough");
+        assert!(count <= limit, "{name}: {count:.2} allocations per pull, above the limit of {limit}");
     }
 }
 
-/// hyper's and ours; see the test's head. Histogram samples are kept in blocks, which is the fraction.
+/// The fraction comes from histogram samples, which are stored in blocks.
 const LIMIT_SMALL: f64 = 13.1;
 const LIMIT_RICH: f64 = 20.1;
 const LIMIT_SIGNED: f64 = 20.1;

@@ -1,5 +1,5 @@
-//! The beacon by country (spec §8): whose country, from which file, what becomes of the count when the file changes or breaks, and what
-//! the log keeps of what a browser wrote. That it is counted by source and answered with the origin dead is held by `ledger`.
+//! Beacons by country: which client address counts, reloads of the country file, invalid files, and what the log keeps
+//! of values that a browser wrote. `ledger` checks beacons by source and with the origin dead.
 
 mod support;
 
@@ -24,7 +24,7 @@ const NETWORKS: [(&str, &str); 5] = [
     ("203.0.113.0/24", "ZZ"),
 ];
 
-/// A shim whose balancer, this test, says where a browser is, with a country file of these networks in its folder.
+/// A config that trusts this test as a proxy and reads the country file in its folder.
 fn config() -> Config {
     Shim::config(ClosedPort::new().addr).with(
         "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[beacon]\ncountry_database = \"geo.mmdb\"\n\
@@ -47,14 +47,14 @@ fn beacons(metrics: &Metrics, source: &str, country: &str) -> f64 {
     metrics.sum("edgeshim_beacons_total", &[("source", source), ("country", country)])
 }
 
-/// Puts a file in the place of another, as tools that fetch them do.
+/// Replaces the country file by renaming, as download tools do.
 fn replace(shim: &Shim, file: &[u8]) {
     let new = shim.dir.write("geo.new", file);
     fs::rename(new, shim.dir.join("geo.mmdb")).expect("the same folder");
 }
 
 #[test]
-fn beacons_when_a_country_file_is_set_then_counted_by_the_clients_country() {
+fn beacons_when_country_file_set_then_counted_by_client_country() {
     let shim = Shim::start_in(folder(mmdb::countries(&NETWORKS)), config());
     let start = shim.metrics();
     for source in ["fastly", "akamai", "other"] {
@@ -67,9 +67,9 @@ fn beacons_when_a_country_file_is_set_then_counted_by_the_clients_country() {
         ("akamai", "2001:db8::1", "JP"),
         ("akamai", "[2001:db8:ffff::1]:443", "JP"),
         ("akamai", "::ffff:192.0.2.9", "DE"),
-        // Who stands further left is hearsay.
+        // Addresses further to the left are untrusted.
         ("akamai", "192.0.2.7, 198.51.100.1", "US"),
-        // A code that ISO does not know, an address that the file does not know, and none at all.
+        // A code that is not in ISO 3166, an address that is not in the file, and no address.
         ("fastly", "203.0.113.9", "other"),
         ("fastly", "10.0.0.1", "other"),
         ("fastly", "2001:db9::1", "other"),
@@ -92,7 +92,7 @@ fn beacons_when_a_country_file_is_set_then_counted_by_the_clients_country() {
 }
 
 #[test]
-fn country_when_the_peer_is_not_trusted_then_the_peers_own() {
+fn country_when_peer_untrusted_then_that_of_the_peer() {
     let networks = [("127.0.0.0/8", "FR"), ("192.0.2.0/24", "DE")];
     let untrusted = config().with("[server]\ntrusted_proxies = []");
     let shim = Shim::start_in(folder(mmdb::countries(&networks)), untrusted);
@@ -101,7 +101,7 @@ fn country_when_the_peer_is_not_trusted_then_the_peers_own() {
 }
 
 #[test]
-fn file_when_replaced_then_read_and_when_broken_then_the_last_good_one_stays() {
+fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
     let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
     let from = |country: &'static str| {
         let mut sent = 0;
@@ -138,13 +138,13 @@ fn file_when_replaced_then_read_and_when_broken_then_the_last_good_one_stays() {
 }
 
 #[test]
-fn file_when_only_its_change_time_tells_then_read_all_the_same() {
+fn file_when_only_ctime_differs_then_read_again() {
     let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
     let path = shim.dir.join("geo.mmdb");
     let written = fs::metadata(&path).and_then(|file| file.modified()).expect("a time");
-    // As `rsync --inplace --times` does it: the same file, as long as it was, with the time of the one that was copied.
+    // What `rsync --inplace --times` does: same inode, same length, same modification time.
     fs::write(&path, mmdb::countries(&[("192.0.2.0/24", "AT")])).expect("the file");
-    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(written)).expect("its old time");
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(written)).expect("the old time");
     shim.wait_metrics(|metrics| {
         send(&shim, "fastly", "192.0.2.7");
         beacons(metrics, "fastly", "AT") > 0.0
@@ -152,7 +152,7 @@ fn file_when_only_its_change_time_tells_then_read_all_the_same() {
 }
 
 #[test]
-fn file_when_it_cannot_be_used_then_check_says_what_to_write() {
+fn file_when_unusable_then_check_says_what_to_write() {
     let folder = temp_dir();
     fs::create_dir(folder.join("folder.mmdb")).expect("a folder");
     folder.write("text.mmdb", "no such thing");
@@ -164,7 +164,7 @@ fn file_when_it_cannot_be_used_then_check_says_what_to_write() {
         ("text.mmdb", "is no file in MaxMind's format"),
         ("systems.mmdb", "has no countries in it"),
     ] {
-        // A second mistake is told beside it.
+        // A second mistake is reported too.
         let text = format!("[beacon]\ncountry_database = \"{file}\"\npath = \"beacon.gif\"\n");
         let config = folder.write("edgeshim.toml", text);
         let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
@@ -183,7 +183,7 @@ fn file_when_it_cannot_be_used_then_check_says_what_to_write() {
 }
 
 #[test]
-fn beacons_when_ten_thousand_strangers_send_them_then_series_and_memory_stay() {
+fn beacons_when_ten_thousand_sources_invented_then_series_and_memory_bounded() {
     let shim = Shim::start_in(folder(mmdb::countries(&NETWORKS)), config());
     let flood = |from: u32| {
         let mut client = support::Raw::connect(shim.addr);
@@ -199,11 +199,11 @@ fn beacons_when_ten_thousand_strangers_send_them_then_series_and_memory_stay() {
             }
             client.send(&sent);
             for _ in 0..100 {
-                assert_eq!(client.response().expect("an response").status, 200);
+                assert_eq!(client.response().expect("a response").status, 200);
             }
         }
     };
-    // So that what the countries of this file make is made.
+    // Creates the series of all countries in the file.
     for (network, _) in NETWORKS {
         send(&shim, "x", network.split_once('/').expect("a network").0);
     }
@@ -218,7 +218,7 @@ fn beacons_when_ten_thousand_strangers_send_them_then_series_and_memory_stay() {
 }
 
 #[test]
-fn log_when_a_browser_writes_long_values_then_each_is_cut_and_escaped() {
+fn log_when_values_long_then_cut_and_escaped() {
     let shim = Shim::start(Shim::config(ClosedPort::new().addr).with("[access_log]\noutput = \"file:access.log\""));
     let long = "x".repeat(5000);
     let target = format!("{GIF}?source=fastly&server_identity={long}&reason=%22%0a&id=r-7");
@@ -239,7 +239,7 @@ fn open(file: &[u8]) -> Result<Countries, CountryError> {
 }
 
 #[test]
-fn countries_when_asked_by_mapped_addresses_then_as_the_bare_ones() {
+fn countries_when_address_ipv4_mapped_then_same_as_ipv4() {
     let countries = open(&mmdb::countries(&NETWORKS)).expect("a country file");
     for (address, country) in [("192.0.2.1", "DE"), ("::ffff:192.0.2.1", "DE"), ("::", "other"), ("2001:db8::", "JP")] {
         assert_eq!(countries.of(address.parse().expect("an address")).as_str(), country, "{address}");
@@ -247,7 +247,7 @@ fn countries_when_asked_by_mapped_addresses_then_as_the_bare_ones() {
 }
 
 #[test]
-fn countries_when_the_file_is_a_device_or_a_folder_then_refused_at_once() {
+fn countries_when_file_is_device_or_folder_then_refused() {
     for path in ["/dev/zero", "/dev/null", "/proc/self"] {
         assert!(matches!(Countries::open(Path::new(path)), Err(CountryError::Read(_))), "{path}");
     }
@@ -255,7 +255,7 @@ fn countries_when_the_file_is_a_device_or_a_folder_then_refused_at_once() {
 
 proptest! {
     #[test]
-    fn any_file_when_opened_then_refused_or_asked_without_panic(
+    fn any_file_when_opened_then_no_panic(
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         cut in any::<prop::sample::Index>(),
         whole in any::<bool>(),

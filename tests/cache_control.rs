@@ -1,7 +1,6 @@
-//! Cache-Control from end to end (spec §6): modes and statuses, one line with one meaning, the guards, classes by path and by type,
-//! and the model's own configuration. Every case of the decision itself is a unit test beside it; here it is wired up.
-//!
-//! The origin says what the request asks it to: `X-Status` is the status, each `X-Say` is a field of the answer.
+//! Cache-Control from end to end: modes and statuses, one field line with one meaning, guards, classes by path and by
+//! type, and `config/etsy.toml`. The cases of the decision itself are unit tests. The origin sends what the request
+//! says: `X-Status` is the status, each `X-Say` is a header field of the response.
 
 mod support;
 
@@ -10,8 +9,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use support::{After, Config, Origin, Raw, Response, Shim, origin, raw, shim};
 
-/// See the head of this file. The body is `hello`, where there is one.
-fn obedient() -> Origin {
+/// The origin that this file's head describes. A body is `hello`.
+fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let status: u16 = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
         let mut head = format!("HTTP/1.1 {status} X\r\n");
@@ -27,7 +26,7 @@ fn obedient() -> Origin {
     })
 }
 
-/// One class a mode, and what the other tests need.
+/// One class per mode, and the classes of the other tests.
 const CLASSES: &str = r#"
 [[class]]
 name = "keep"
@@ -80,7 +79,7 @@ fn classes(origin: &Origin) -> Config {
     Shim::config(origin.addr).with(CLASSES)
 }
 
-/// One connection, many requests.
+/// One connection for many requests.
 struct Asker(Raw);
 
 impl Asker {
@@ -109,8 +108,8 @@ impl Asker {
     }
 }
 
-/// The directives of a response's one Cache-Control line; empty where there is none. Panics at a second line, at a directive that
-/// stands there twice, and at a lifetime beside a refusal to be kept.
+/// The directives of a response's Cache-Control line; empty without one. Panics at a second line, at a repeated
+/// directive, and at a lifetime beside a directive that forbids storing.
 fn words(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("cache-control");
     assert!(lines.len() <= 1, "several lines: {lines:?}");
@@ -129,7 +128,7 @@ fn words(response: &Response) -> BTreeSet<String> {
         "akamai-cache-control",
         "x-accel-expires",
     ] {
-        assert!(response.field(gone).is_none(), "{gone} went out: {:?}", response.fields);
+        assert!(response.field(gone).is_none(), "{gone} was sent: {:?}", response.fields);
     }
     words
 }
@@ -139,11 +138,11 @@ fn set(line: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn modes_when_each_status_comes_then_the_table_holds() {
-    let origin = obedient();
+fn modes_when_each_status_then_directives_of_the_table() {
+    let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut asker = Asker::new(&shim);
-    // What the origin says, and what remains of it when it is only tidied.
+    // The origin's directives, and what remains of them under the mode `keep`.
     let said = [
         (&[][..], ""),
         (&["Cache-Control: max-age=60"][..], "max-age=60"),
@@ -174,8 +173,8 @@ fn modes_when_each_status_comes_then_the_table_holds() {
 }
 
 #[test]
-fn lines_when_there_are_several_then_become_one_with_the_strictest_reading() {
-    let origin = obedient();
+fn lines_when_several_then_one_with_strictest_meaning() {
+    let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut asker = Asker::new(&shim);
     for (said, wanted) in [
@@ -200,41 +199,38 @@ fn lines_when_there_are_several_then_become_one_with_the_strictest_reading() {
         let response = asker.get("/keep/x", 200, said);
         let mut wanted = set(wanted);
         let mut have = words(&response);
-        // Whether an extension of the origin's own is kept is not ours to hold here.
+        // This test does not check whether the origin's extension directives stay.
         wanted.remove("x-own=1");
         have.remove("x-own=1");
         assert_eq!(have, wanted, "{said:?}");
         assert!(response.field("surrogate-control").is_none(), "{:?}", response.fields);
         if let Some(expires) = response.field("expires") {
             let allowed = said.iter().any(|field| field.contains(expires));
-            assert!(
-                allowed,
-                "an Expires of our own must agree with max-age, which this test would have to check: {expires}"
-            );
+            assert!(allowed, "an Expires field whose agreement with max-age this test does not check: {expires}");
         }
     }
     let response = asker.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
     assert_eq!(words(&response), set("max-age=100"));
-    assert!(response.field("expires").is_none(), "it would disagree: {:?}", response.fields);
+    assert!(response.field("expires").is_none(), "Expires would disagree: {:?}", response.fields);
 }
 
 #[test]
-fn lifetimes_when_a_class_has_more_keys_then_all_are_written() {
-    let origin = obedient();
+fn lifetimes_when_class_has_several_keys_then_all_written() {
+    let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut asker = Asker::new(&shim);
     let edge = "max-age=10, s-maxage=3600, stale-while-revalidate=30, stale-if-error=86400";
     assert_eq!(words(&asker.get("/edge/x", 200, &[])), set(edge));
     assert_eq!(words(&asker.get("/edge/x", 200, &["Cache-Control: max-age=5, stale-if-error=1"])), set(edge));
     assert_eq!(words(&asker.get("/fonts/a.WOFF2", 200, &[])), set("max-age=31536000, immutable"));
-    // no-transform is about the bytes, and stays under any rule.
+    // no-transform is about the bytes, so it stays under any mode.
     let kept = asker.get("/override/x", 200, &["Cache-Control: no-transform, private"]);
     assert_eq!(words(&kept), set("max-age=100, no-transform"));
 }
 
 #[test]
-fn guards_when_something_unsafe_would_be_shared_then_beat_every_rule_and_are_counted() {
-    let origin = obedient();
+fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
+    let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut asker = Asker::new(&shim);
     let count = |guard: &str| shim.metrics().value("edgeshim_cache_guards_total", &[("guard", guard)]).to_string();
@@ -251,7 +247,7 @@ fn guards_when_something_unsafe_would_be_shared_then_beat_every_rule_and_are_cou
     assert_eq!(words(&asker.get("/keep/x", 200, &[cookie, "Cache-Control: public, max-age=60"])), set("private"));
     assert_eq!(count("set_cookie"), "3");
     let response = asker.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
-    assert_eq!((words(&response), response.fields_named("set-cookie").len()), (set("no-store"), 1), "nothing to guard");
+    assert_eq!((words(&response), response.fields_named("set-cookie").len()), (set("no-store"), 1), "no guard");
     assert_eq!(count("set_cookie"), "3");
 
     let response = asker.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
@@ -273,15 +269,15 @@ fn guards_when_something_unsafe_would_be_shared_then_beat_every_rule_and_are_cou
     }
     assert_eq!(count("vary_star"), "3");
 
-    // These two are only reported.
+    // These two guards only count.
     let response = asker.get("/override/x", 200, &["Vary: User-Agent"]);
     assert_eq!((words(&response), response.field("vary")), (set("max-age=100"), Some("User-Agent")));
     let response = asker.get("/override/x", 200, &["Vary: Accept, cookie"]);
     assert_eq!((words(&response), response.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
-    // The answer that had its cookie stripped varied by Cookie too.
+    // The response whose cookie was stripped also varied by Cookie.
     assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
 
-    // The origin's own 5xx passes here, with nothing in it that a cache could go by.
+    // The origin's own 5xx passes, but without anything that lets a cache store it.
     let said = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
     let response = asker.get("/own-errors/x", 500, &said);
     assert_eq!((words(&response), response.text().as_str()), (set("no-store"), "hello"));
@@ -290,8 +286,8 @@ fn guards_when_something_unsafe_would_be_shared_then_beat_every_rule_and_are_cou
 }
 
 #[test]
-fn methods_when_nothing_is_fetched_then_no_rule_gives_a_lifetime() {
-    let origin = obedient();
+fn methods_when_not_get_or_head_then_no_lifetime() {
+    let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut asker = Asker::new(&shim);
     for method in ["POST", "DELETE", "OPTIONS"] {
@@ -304,8 +300,8 @@ fn methods_when_nothing_is_fetched_then_no_rule_gives_a_lifetime() {
 }
 
 #[test]
-fn class_when_by_path_or_by_type_then_the_first_match_decides() {
-    let origin = obedient();
+fn class_when_by_path_or_type_then_first_match_applies() {
+    let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut asker = Asker::new(&shim);
     for (path, content_type, wanted) in [
@@ -318,11 +314,11 @@ fn class_when_by_path_or_by_type_then_the_first_match_decides() {
         // An earlier class by path wins over a later one by type.
         ("/override/x", Some("text/html"), "max-age=100"),
         ("/a/b.woff2", Some("text/html"), "max-age=31536000, immutable"),
-        // Both given: both have to match.
+        // A class with both keys needs both to match.
         ("/reports/x", Some("text/csv"), "max-age=300"),
         ("/reports/x", Some("text/html"), "max-age=200"),
         ("/other/x", Some("text/csv"), ""),
-        // Case and percent-encoding are no way around a rule; a query is no part of the path.
+        // Case and percent-encoding do not evade a rule; the query is not part of the path.
         ("/OVERRIDE/x", None, "max-age=100"),
         ("/%6fverride/x", None, "max-age=100"),
         ("/a/b%2Ewoff2?c=d.png", None, "max-age=31536000, immutable"),
@@ -333,20 +329,20 @@ fn class_when_by_path_or_by_type_then_the_first_match_decides() {
         let said: Vec<_> = field.iter().map(String::as_str).collect();
         let response = asker.get(path, 200, &said);
         assert_eq!(words(&response), set(wanted), "{path} {content_type:?}");
-        // What the 200 says is what HEAD, a part and a revalidation say.
+        // HEAD, a partial response and a revalidation get the directives of the 200.
         assert_eq!(words(&asker.ask("HEAD", path, 200, &said, &[])), set(wanted), "HEAD {path} {content_type:?}");
         let mut part = said.clone();
         part.push("Content-Range: bytes 0-4/10");
         assert_eq!(words(&asker.get(path, 206, &part)), set(wanted), "206 of {path} {content_type:?}");
         assert_eq!(words(&asker.get(path, 304, &said)), set(wanted), "304 of {path} {content_type:?}");
     }
-    // A 304 without a type goes by the path rules alone, where a class has any.
+    // A 304 without a type matches classes by path only.
     assert_eq!(words(&asker.get("/reports/x", 304, &[])), set("max-age=300"));
     assert_eq!(words(&asker.get("/x", 304, &[])), set(""));
 }
 
 #[test]
-fn page_when_the_origin_is_dead_then_is_no_store_under_every_rule() {
+fn page_when_origin_dead_then_no_store_under_every_mode() {
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(CLASSES));
     for path in ["/keep/x", "/default/x", "/override/x", "/never/x", "/edge/x", "/a.woff2", "/own-errors/x", "/x"] {
@@ -359,9 +355,9 @@ fn page_when_the_origin_is_dead_then_is_no_store_under_every_rule() {
 }
 
 #[test]
-fn models_configuration_when_served_then_its_lifetime_is_on_its_endings_alone() {
-    let origin = obedient();
-    let file = std::fs::read_to_string(shim::repository("config/etsy.toml")).expect("the model's file");
+fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
+    let origin = obedient_origin();
+    let file = std::fs::read_to_string(shim::repository("config/etsy.toml")).expect("config/etsy.toml");
     let own = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[origin]\nurl = \"http://{}\"",
         origin.addr
@@ -401,7 +397,7 @@ fn models_configuration_when_served_then_its_lifetime_is_on_its_endings_alone() 
         let response = asker.get(path, 200, &["Cache-Control: max-age=60"]);
         assert_eq!(words(&response), set("max-age=60"), "{path}");
     }
-    // Pages keep what the origin says; three CDNs are counted by the header's name.
+    // Pages keep the origin's directives; three CDNs are counted by the name in the header field.
     let html = "Content-Type: text/html; charset=utf-8";
     let response =
         asker.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);

@@ -1,5 +1,5 @@
-//! The command line (spec §2): exit codes and words, every command's help, what `explain` says against what is really sent, and the
-//! demo from its first line to SIGTERM.
+//! The command line: exit codes and output, every command's help, `explain` compared with real responses, and the demo
+//! from start to SIGTERM.
 
 mod support;
 
@@ -21,10 +21,10 @@ fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-// ---- check and run -------------------------------------------------------------------------------------------------------
+// ---- check and run --------------------------------------------------------------------------------------------------
 
 #[test]
-fn check_when_the_file_is_right_then_0() {
+fn check_when_file_valid_then_0() {
     let reference = repository("config/edgeshim.toml");
     let (code, out, err) = run(&["check", "--config", reference.to_str().expect("a path in UTF-8")]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -34,14 +34,14 @@ fn check_when_the_file_is_right_then_0() {
 
     let dir = temp_dir();
     let (code, out, _) = run_in(&dir, &["check"]);
-    assert_eq!((code, out.trim_end()), (0, "the defaults: fine"), "no file is no problem");
+    assert_eq!((code, out.trim_end()), (0, "the defaults: fine"), "no file means the defaults");
     dir.write("edgeshim.toml", "[server]\nidle_timeout = \"never\"\n");
     let (code, out, _) = run_in(&dir, &["check"]);
-    assert_eq!(code, 1, "./edgeshim.toml is read when it is there: {out}");
+    assert_eq!(code, 1, "./edgeshim.toml is read if it exists: {out}");
     assert!(out.contains("edgeshim.toml:2: server.idle_timeout: \"never\""), "{out}");
 }
 
-/// A mistake a block, each with the line it stands in, its key, its value, and a part of what to write instead.
+/// One mistake per block, each with its line, its key, its value, and a part of what to write instead.
 const WRONG: &str = r#"[server]
 listen = ["127.0.0.1"]
 idle_timeout = "75"
@@ -91,7 +91,7 @@ const WRONG_LINES: [(usize, &str, &str, &str); 16] = [
 ];
 
 #[test]
-fn check_when_there_are_many_problems_then_1_and_all_of_them_at_once() {
+fn check_when_many_problems_then_1_and_all_reported() {
     let dir = temp_dir();
     dir.write("bad.toml", WRONG);
     let (code, out, err) = run_in(&dir, &["check", "--config", "bad.toml"]);
@@ -102,7 +102,7 @@ fn check_when_there_are_many_problems_then_1_and_all_of_them_at_once() {
         let told = told.unwrap_or_else(|| panic!("nothing begins with {start:?} in:\n{out}"));
         assert!(told[start.len()..].contains(instead), "{told}");
     }
-    assert!(out.contains("colours"), "an unknown block is one of them:\n{out}");
+    assert!(out.contains("colours"), "an unknown block is a problem:\n{out}");
     let problems = out.lines().count() - 1;
     assert_eq!(problems, WRONG_LINES.len() + 1, "{out}");
     assert_eq!(out.lines().last(), Some(&*format!("bad.toml: {problems} problems")));
@@ -110,12 +110,12 @@ fn check_when_there_are_many_problems_then_1_and_all_of_them_at_once() {
     let (code, out, err) = run_in(&dir, &["run", "--config", "bad.toml"]);
     assert_eq!((code, out.as_str()), (2, ""), "{err}");
     for (line, key, ..) in WRONG_LINES {
-        assert!(err.contains(&format!("bad.toml:{line}: {key}: ")), "run does not tell {key}:\n{err}");
+        assert!(err.contains(&format!("bad.toml:{line}: {key}: ")), "run does not report {key}:\n{err}");
     }
 }
 
 #[test]
-fn check_when_the_file_cannot_be_read_then_1_and_run_2() {
+fn check_when_file_unreadable_then_1_and_run_2() {
     let dir = temp_dir();
     dir.write("broken.toml", "[server]\nlisten = [\n");
     dir.write("latin.toml", b"# caf\xe9\n");
@@ -134,7 +134,7 @@ fn check_when_the_file_cannot_be_read_then_1_and_run_2() {
 }
 
 #[test]
-fn run_when_a_port_is_taken_then_2_and_says_which() {
+fn run_when_port_taken_then_2_and_names_it() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = holder.local_addr().expect("its address").to_string();
     let other = Origin::start(support::origin::echo());
@@ -147,9 +147,9 @@ fn run_when_a_port_is_taken_then_2_and_says_which() {
             let dir = temp_dir();
             let config =
                 format!("[{key}]\nlisten = {}\n[{free}]\nlisten = {}\n", list(&taken, key), list("127.0.0.1:0", free));
-            // Not by `run_in`: were the port shared after all, this would serve and never end.
+            // `run_in` would wait forever if the port could be shared after all.
             match Shim::try_start_in(dir, config) {
-                Ok(_) => panic!("{key}.listen = {taken} is shared with somebody else"),
+                Ok(_) => panic!("{key}.listen = {taken} is shared with another listener"),
                 Err((status, err)) => {
                     assert_eq!(status.and_then(|status| status.code()), Some(2), "{err}");
                     assert!(err.contains(&taken), "{err}");
@@ -186,10 +186,10 @@ fn usage_when_wrong_then_2_and_nothing_on_stdout() {
     }
 }
 
-// ---- help, version, lists ---------------------------------------------------------------------------------------------------
+// ---- help, version, lists -------------------------------------------------------------------------------------------
 
 #[test]
-fn help_when_asked_for_then_every_command_has_an_example() {
+fn help_when_requested_then_every_command_has_example() {
     let (code, out, err) = run(&["--help"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let listed: Vec<_> = out
@@ -214,8 +214,8 @@ fn help_when_asked_for_then_every_command_has_an_example() {
 }
 
 #[test]
-fn examples_in_help_when_copied_then_are_whole_lines_and_run() {
-    // A line that help has wrapped is two commands to a shell, and both are wrong.
+fn help_examples_when_copied_then_run() {
+    // A shell reads a wrapped line as two wrong commands.
     let dir = temp_dir();
     dir.write("edgeshim.toml", "");
     let mut tried = 0;
@@ -224,9 +224,9 @@ fn examples_in_help_when_copied_then_are_whole_lines_and_run() {
         let (_, examples) = out.rsplit_once("Example").expect("an example");
         for example in examples.lines().skip(1).filter(|line| !line.trim().is_empty()) {
             let words = example.trim().strip_prefix("edgeshim ");
-            let words = words.unwrap_or_else(|| panic!("{command}: an example is cut in two before {example:?}"));
+            let words = words.unwrap_or_else(|| panic!("{command}: an example is wrapped before {example:?}"));
             if command == "run" || command == "demo" {
-                // These two go on until a signal; others run them.
+                // These two run until a signal; other tests run them.
                 continue;
             }
             let words = words.split(" > ").next().unwrap_or_default();
@@ -240,7 +240,7 @@ fn examples_in_help_when_copied_then_are_whole_lines_and_run() {
 }
 
 #[test]
-fn version_when_asked_for_then_is_the_crates() {
+fn version_when_requested_then_that_of_the_crate() {
     for flag in ["--version", "-V"] {
         let (code, out, err) = run(&[flag]);
         assert_eq!((code, err.as_str()), (0, ""));
@@ -249,7 +249,7 @@ fn version_when_asked_for_then_is_the_crates() {
 }
 
 #[test]
-fn providers_when_listed_then_all_14_presets_are_there() {
+fn providers_when_listed_then_all_14_presets() {
     let (code, out, err) = run(&["providers"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let first: Vec<_> = out.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
@@ -274,7 +274,7 @@ fn providers_when_listed_then_all_14_presets_are_there() {
         assert_eq!(first.iter().filter(|word| **word == preset).count(), 1, "{preset}:\n{out}");
         let _ = writeln!(blocks, "[[provider]]\nname = \"my-{preset}\"\npreset = \"{preset}\"");
     }
-    // Each can really be configured by that name.
+    // Each name is valid in a configuration.
     let dir = temp_dir();
     dir.write("edgeshim.toml", &blocks);
     let (code, out, _) = run_in(&dir, &["check"]);
@@ -282,7 +282,7 @@ fn providers_when_listed_then_all_14_presets_are_there() {
 }
 
 #[test]
-fn provider_when_named_then_every_fact_has_its_source() {
+fn provider_when_named_then_every_fact_has_source() {
     let (code, out, err) = run(&["providers", "Fastly"]);
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("signal      field Fastly-FF\n            https://www.fastly.com/"), "{out}");
@@ -298,7 +298,7 @@ fn provider_when_named_then_every_fact_has_its_source() {
 }
 
 #[test]
-fn completions_when_written_then_name_every_command_and_parse() {
+fn completions_when_written_then_contain_every_command_and_parse() {
     let dir = temp_dir();
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, err) = run(&["completions", shell]);
@@ -307,7 +307,7 @@ fn completions_when_written_then_name_every_command_and_parse() {
             assert!(out.contains(word), "{word} is not in the completions for {shell}");
         }
         let file = dir.write(shell, &out);
-        // Where the shell is installed, it has the last word.
+        // If the shell is installed, it checks the syntax.
         let parsed = Command::new(shell).arg("-n").arg(file).stdin(Stdio::null()).output();
         if let Ok(output) = parsed {
             assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
@@ -315,7 +315,7 @@ fn completions_when_written_then_name_every_command_and_parse() {
     }
 }
 
-// ---- explain ---------------------------------------------------------------------------------------------------------------
+// ---- explain --------------------------------------------------------------------------------------------------------
 
 const CLASSES: &str = r#"
 [[provider]]
@@ -339,19 +339,19 @@ content_type = ["text/html"]
 cache = { mode = "override", ttl = "10s", strip_cookies = true, vary = ["Accept-Encoding"] }
 "#;
 
-/// What `explain` says: the lines under one heading.
+/// The lines of `explain` under one heading.
 fn said<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
     out.lines().filter_map(|line| line.strip_prefix(what)).filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
 }
 
-/// The fields under one heading, each with its reason.
+/// The header fields of `explain` under one heading, each with its reason.
 fn fields_said<'a>(out: &'a str, what: &str) -> Vec<(&'a str, &'a str)> {
     let lines = said(out, what).into_iter();
     lines.map(|line| line.rsplit_once(" <- ").expect("a reason")).map(|(field, why)| (field.trim_end(), why)).collect()
 }
 
 #[test]
-fn explain_when_asked_then_names_class_rule_guards_and_fields() {
+fn explain_when_run_then_reports_class_rule_guards_and_fields() {
     let dir = temp_dir();
     dir.write("edgeshim.toml", CLASSES);
     let explain = |arguments: &[&str]| {
@@ -379,7 +379,7 @@ fn explain_when_asked_then_names_class_rule_guards_and_fields() {
     assert!(said(&out, "class")[0].starts_with("other "), "{out}");
     assert!(
         fields_said(&out, "out").contains(&("cache-control: max-age=60", "as sent")),
-        "the origin's own, not ours: {out}"
+        "the origin's directive, unchanged: {out}"
     );
 
     let out = explain(&["--path", "/account/x", "--method", "POST"]);
@@ -390,7 +390,7 @@ fn explain_when_asked_then_names_class_rule_guards_and_fields() {
     assert!(said(&out, "page")[0].contains("page"), "{out}");
     assert!(said(&out, "class")[0].starts_with("html "), "{out}");
 
-    // The line before the origin, for a class by its path; nothing is said of it where there is none.
+    // The queue before the origin appears for a class by path, and only if one is configured.
     assert!(said(&out, "admission").is_empty(), "{out}");
     let limited = "[origin]\nmax_in_flight = 16\nmax_waiting = 200\n\
         [[class]]\nname = \"health\"\npath = [\"/health\"]\nadmission = false\n";
@@ -400,20 +400,20 @@ fn explain_when_asked_then_names_class_rule_guards_and_fields() {
     let out = explain(&["--config", "limited.toml", "--path", "/health"]);
     assert!(said(&out, "admission")[0].starts_with("exempt"), "{out}");
 
-    // A file of its own by --config; strangers refused; another identity header by its name.
+    // With --config: another file, unknown providers refused, another identity header.
     let other = "[identity]\nheader = \"X-Pulled-By\"\nunknown = \"reject\"\n[[provider]]\nname = \"akamai\"\n";
     dir.write("other.toml", other);
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "fastly"]);
     assert!(said(&out, "answer")[0].starts_with("403"), "{out}");
     let out = explain(&["--config", "other.toml", "--path", "/x"]);
     assert!(said(&out, "answer")[0].starts_with("403"), "{out}");
-    assert!(out.to_ascii_lowercase().contains("x-pulled-by"), "the header has another name here: {out}");
+    assert!(out.to_ascii_lowercase().contains("x-pulled-by"), "the identity header has another name here: {out}");
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "akamai"]);
     assert!(said(&out, "answer").is_empty() && said(&out, "provider")[0].starts_with("akamai "), "{out}");
 }
 
 #[test]
-fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
+fn explain_when_same_request_sent_then_reports_the_fields_sent() {
     let origin = Origin::start(|request, conn| {
         let status = request.field("x-status").unwrap_or("200");
         let said: Vec<_> = request.fields_named("x-say").iter().map(|field| format!("{field}\r\n")).collect();
@@ -472,7 +472,7 @@ fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
         let response = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =
             response.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
-        // These belong to the connection and to the moment; and how long a body becomes is known when it is compressed.
+        // These fields depend on the connection and the time, and the length on compression.
         sent.retain(|line| !["date:", "connection:", "transfer-encoding:"].iter().any(|own| line.starts_with(own)));
         if sent.iter().any(|line| line == "content-encoding: gzip") {
             sent.retain(|line| !line.starts_with("content-length:"));
@@ -482,9 +482,9 @@ fn explain_when_the_same_is_really_asked_then_tells_the_fields_that_went_out() {
     }
 }
 
-// ---- demo ------------------------------------------------------------------------------------------------------------------
+// ---- demo -----------------------------------------------------------------------------------------------------------
 
-/// A demo under way; killed when dropped.
+/// A running demo; killed when dropped.
 struct Demo {
     child: Child,
     out: Arc<Mutex<String>>,
@@ -522,12 +522,12 @@ impl Demo {
         self.err.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The address behind `words` on stderr, once it is there.
+    /// Waits for the address behind `words` on stderr.
     fn address(&self, words: &str) -> SocketAddr {
         let mut found = None;
         wait_until(Duration::from_secs(20), || {
             let text = self.err();
-            // Whole lines alone: the newline is added with the line.
+            // Only complete lines have their newline.
             let after = text.lines().find_map(|line| line.split_once(words).map(|(_, rest)| rest.to_owned()));
             found = after.and_then(|rest| rest.trim().trim_start_matches("http://").trim_end_matches('/').parse().ok());
             found.is_some()
@@ -535,7 +535,7 @@ impl Demo {
         found.unwrap_or_else(|| panic!("no {words:?} in:\n{}", self.err()))
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM and returns the exit code.
     fn end(&mut self) -> Option<i32> {
         let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status();
         assert!(kill.is_ok_and(|status| status.success()));
@@ -556,18 +556,18 @@ impl Drop for Demo {
 }
 
 #[test]
-fn demo_when_there_is_traffic_then_every_cdn_is_counted_and_sigterm_ends_it() {
+fn demo_when_traffic_then_every_cdn_counted_and_sigterm_ends_it() {
     let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--traffic"]);
     let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
     assert!(wait_until(Duration::from_secs(10), || demo.out().contains("Ctrl-C")), "no hints:\n{}", demo.out());
 
-    // Everything that it says to try works as printed, on the ports that were free.
+    // Every printed hint works as printed, on the ports that were free.
     let hints = demo.out();
     let line = regex::Regex::new(r"curl .*?'?http://([^/\s']+)(/[^\s']*)'?(.*)").expect("a pattern");
     let field = regex::Regex::new("-H '([^:']+): ([^']+)'").expect("a pattern");
     let mut tried = 0;
     for hint in line.captures_iter(&hints) {
-        let addr: SocketAddr = hint[1].parse().unwrap_or_else(|_| panic!("{:?} is no address", &hint[1]));
+        let addr: SocketAddr = hint[1].parse().unwrap_or_else(|_| panic!("{:?} is not an address", &hint[1]));
         assert!(addr == site || addr == admin, "{} is neither {site} nor {admin}", &hint[0]);
         let pairs: Vec<_> =
             field.captures_iter(&hint[3]).map(|pair| (pair[1].to_owned(), pair[2].to_owned())).collect();
@@ -598,7 +598,7 @@ fn demo_when_there_is_traffic_then_every_cdn_is_counted_and_sigterm_ends_it() {
 }
 
 #[test]
-fn demo_when_nobody_visits_then_nothing_is_counted_and_sigterm_ends_it() {
+fn demo_when_no_traffic_then_nothing_counted_and_sigterm_ends_it() {
     let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
     let pulls =
@@ -611,7 +611,7 @@ fn demo_when_nobody_visits_then_nothing_is_counted_and_sigterm_ends_it() {
 }
 
 #[test]
-fn demo_when_it_cannot_listen_then_2_and_says_what_to_do() {
+fn demo_when_port_taken_then_2_and_says_what_to_do() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = holder.local_addr().expect("its address").to_string();
     for (listen, admin, part) in [

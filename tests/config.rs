@@ -1,4 +1,4 @@
-//! The configuration from outside: the sample files, and what an operator reads when one is wrong.
+//! The configuration: the sample files, and the messages about mistakes.
 
 mod support;
 
@@ -18,14 +18,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
 }
 
-fn told(text: &str) -> Vec<String> {
+fn problems_of(text: &str) -> Vec<String> {
     match config::parse(text, "edgeshim.toml", &folder()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
     }
 }
 
-/// The reference with every line that bears the mark made live.
+/// The reference file with every line behind the mark uncommented.
 fn uncommented(mark: &str) -> String {
     REFERENCE
         .lines()
@@ -33,8 +33,9 @@ fn uncommented(mark: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// The examples made live, and a folder with the address lists that they name. No test can set a variable for itself, so that the name of
-/// each stands here for what it would hold; `examples_when_their_variables_are_set_then_check_finds_them_fine` reads them as they are.
+/// The uncommented examples, and a folder with the address lists that they name. A test cannot set its own environment
+/// variables, so the name of each variable replaces its value here. `examples_when_variables_set_then_check_passes`
+/// reads the examples unchanged.
 fn examples() -> (support::TempDir, String) {
     let folder = support::temp_dir();
     for list in lists() {
@@ -43,15 +44,15 @@ fn examples() -> (support::TempDir, String) {
     (folder, uncommented("#: ").replace("\"env:", "\"SECRET-"))
 }
 
-/// What stands in the place of every CDN's list: the shape that Fastly publishes.
+/// Replaces every CDN's address list, in Fastly's format.
 const RANGES: &str = r#"{"addresses":["192.0.2.0/24"],"ipv6_addresses":["2001:db8::/32"]}"#;
 
-/// The files that the live examples name as lists of addresses.
+/// The address lists that the examples name.
 fn lists() -> Vec<String> {
     quoted_after("\"file:")
 }
 
-/// What follows a prefix up to the closing quote, in the live examples.
+/// The texts between a prefix and the closing quote, in the examples.
 fn quoted_after(prefix: &str) -> Vec<String> {
     let live = REFERENCE.lines().filter_map(|line| line.strip_prefix("#: "));
     live.flat_map(|line| line.split(prefix).skip(1))
@@ -59,7 +60,7 @@ fn quoted_after(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// The same with each proof's secret as `/config` shows it.
+/// The settings with each proof's secret as `/config` shows it.
 fn starred(mut settings: Settings) -> Settings {
     for verify in settings.providers.iter_mut().filter_map(|provider| provider.verify.as_mut()) {
         let field = verify.secret.iter_mut().flat_map(|secret| &mut secret.values);
@@ -72,17 +73,17 @@ fn starred(mut settings: Settings) -> Settings {
 }
 
 #[test]
-fn reference_file_equals_the_defaults() {
+fn reference_file_when_read_then_equals_defaults() {
     let path = folder().join("edgeshim.toml");
     assert_eq!(config::load(&path).map_err(|problems| problems.to_string()), Ok(Settings::default()));
 }
 
 #[test]
-fn reference_file_names_every_key_that_is_in_effect() {
+fn reference_file_when_read_then_names_every_effective_key() {
     let reference: toml::Table = REFERENCE.parse().expect("TOML");
     let effective = Settings::default().effective_json();
     for (block, keys) in effective.as_object().expect("an object") {
-        // Those two have no default.
+        // These two blocks have no default.
         if block == "provider" || block == "class" {
             assert_eq!(keys.as_array().map(Vec::len), Some(0));
             continue;
@@ -94,7 +95,7 @@ fn reference_file_names_every_key_that_is_in_effect() {
 }
 
 #[test]
-fn commented_examples_are_valid_when_uncommented() {
+fn examples_when_uncommented_then_valid() {
     let (folder, text) = examples();
     let settings =
         config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string()).expect("valid");
@@ -109,7 +110,7 @@ fn commented_examples_are_valid_when_uncommented() {
             ("video-cdn", "rfc9213")
         ]
     );
-    // Each kind of proof is shown, and its values are what is typed there.
+    // Each kind of proof has an example, and the settings have its values.
     let proofs = |name: &str| {
         let provider = settings.providers.iter().find(|provider| provider.name == name).expect("an example");
         provider.verify.as_ref().expect("proofs")
@@ -130,12 +131,12 @@ fn commented_examples_are_valid_when_uncommented() {
     assert!(g2o.keys["nonce1"].matches(b"SECRET-G2O_KEY") && g2o.versions == [5]);
     assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
-    // But for the blocks that have no default the examples change nothing.
+    // The examples change nothing but the blocks that have no default.
     assert_eq!(Settings { providers: Vec::new(), classes: Vec::new(), ..settings }, Settings::default());
 }
 
 #[test]
-fn examples_when_their_variables_are_set_then_check_finds_them_fine() {
+fn examples_when_variables_set_then_check_passes() {
     let folder = support::temp_dir();
     let file = folder.write("edgeshim.toml", uncommented("#: "));
     let mut command = support::shim::binary();
@@ -143,61 +144,67 @@ fn examples_when_their_variables_are_set_then_check_finds_them_fine() {
     let variables = quoted_after("\"env:");
     assert!(variables.len() > 4, "{variables:?}");
     let output = command.output().expect("the edgeshim binary starts");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let problems_of = String::from_utf8_lossy(&output.stdout).into_owned();
     for missing in variables.iter().chain(&lists()) {
-        assert!(told.contains(missing), "{missing}: {told}");
+        assert!(problems_of.contains(missing), "{missing}: {problems_of}");
     }
 
     for list in lists() {
         folder.write(&list, RANGES);
     }
-    // Random as one would make it, and each its own.
+    // A random value for each secret.
     command.envs(variables.iter().enumerate().map(|(index, name)| (name, format!("{index:032x}"))));
     let output = command.output().expect("the edgeshim binary starts");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && told.trim_end().ends_with("edgeshim.toml: fine"), "{told}");
-    assert!(!told.contains("00000000"), "{told}");
+    let problems_of = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && problems_of.trim_end().ends_with("edgeshim.toml: fine"), "{problems_of}");
+    assert!(!problems_of.contains("00000000"), "{problems_of}");
 }
 
 #[test]
-fn examples_of_later_releases_are_refused_by_name() {
-    let told = told(&uncommented("#~ "));
+fn examples_of_later_releases_when_uncommented_then_refused_by_name() {
+    let problems_of = problems_of(&uncommented("#~ "));
     for key in ["server.tls", "provider[0].verify.client_cert"] {
         let start = format!(" {key}: ");
-        assert!(told.iter().any(|line| line.contains(&start) && line.contains("later release")), "{key}: {told:#?}");
+        assert!(
+            problems_of.iter().any(|line| line.contains(&start) && line.contains("later release")),
+            "{key}: {problems_of:#?}"
+        );
     }
-    assert_eq!(told.len(), 2, "{told:#?}");
+    assert_eq!(problems_of.len(), 2, "{problems_of:#?}");
 }
 
 #[test]
-fn keys_of_later_releases_are_refused_but_at_their_defaults() {
+fn keys_of_later_releases_when_not_default_then_refused() {
     for text in [
         "[origin]\nurl = \"https://origin.example\"",
         "[origin.tls]\nserver_name = \"origin.example\"",
         "[edge_logs]\ntoken = \"env:TOKEN\"",
     ] {
-        let told = told(text);
-        assert_eq!(told.len(), 1, "{text}: {told:#?}");
-        assert!(told[0].contains("later release; write "), "{told:#?}");
+        let problems_of = problems_of(text);
+        assert_eq!(problems_of.len(), 1, "{text}: {problems_of:#?}");
+        assert!(problems_of[0].contains("later release; write "), "{problems_of:#?}");
     }
-    assert_eq!(told("[gzip]\ntwins = \"1GiB\"\ninflate = true"), [""; 0]);
+    assert_eq!(problems_of("[gzip]\ntwins = \"1GiB\"\ninflate = true"), [""; 0]);
 }
 
 #[test]
-fn line_without_a_limit_is_told_and_a_limit_without_a_line_is_fine() {
+fn max_waiting_when_no_max_in_flight_then_problem() {
     for text in ["max_waiting = 5", "max_in_flight = 0\nmax_waiting = 5"] {
-        let told = told(&format!("[origin]\n{text}"));
-        assert!(told.len() == 1 && told[0].contains("origin.max_waiting: 5 has requests wait"), "{told:?}");
+        let problems_of = problems_of(&format!("[origin]\n{text}"));
+        assert!(
+            problems_of.len() == 1 && problems_of[0].contains("origin.max_waiting: 5 has requests wait"),
+            "{problems_of:?}"
+        );
     }
     for text in ["max_in_flight = 16", "max_in_flight = 16\nmax_waiting = 200"] {
-        assert_eq!(told(&format!("[origin]\n{text}")), [""; 0]);
+        assert_eq!(problems_of(&format!("[origin]\n{text}")), [""; 0]);
     }
-    // A limit that cannot be read is one problem, not two.
-    assert_eq!(told("[origin]\nmax_in_flight = \"16\"\nmax_waiting = 200").len(), 1);
+    // An invalid limit is one problem, not two.
+    assert_eq!(problems_of("[origin]\nmax_in_flight = \"16\"\nmax_waiting = 200").len(), 1);
 }
 
 #[test]
-fn models_file_has_its_classes_providers_and_log() {
+fn etsy_file_when_read_then_has_classes_providers_and_log() {
     let settings = config::load(&folder().join("etsy.toml")).map_err(|problems| problems.to_string()).expect("valid");
     assert_eq!(
         settings.providers.iter().map(|p| (&*p.name, &*p.preset)).collect::<Vec<_>>(),
@@ -221,19 +228,19 @@ fn models_file_has_its_classes_providers_and_log() {
 }
 
 #[test]
-fn address_file_when_it_is_no_good_list_then_the_message_stands_at_its_entry() {
+fn address_file_when_invalid_then_problem_at_its_entry() {
     let folder = support::temp_dir();
     folder.write("good.txt", "192.0.2.0/24\n2001:db8::/32\n");
     folder.write("everybody.txt", "192.0.2.0/24\n0.0.0.0/0\n");
     folder.write("other.json", "{\"token\": \"hunter2\"}");
     folder.write("empty.txt", "# nobody\n");
-    let told = |list: &str| {
+    let problems_of = |list: &str| {
         let text = format!(
             "[[provider]]\nname = \"fastly\"\n[provider.verify]\naddresses = [\"file:good.txt\", \"file:{list}\"]\n"
         );
         config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string())
     };
-    let settings = told("good.txt").expect("valid");
+    let settings = problems_of("good.txt").expect("valid");
     let file = || AddressSource::File(folder.join("good.txt"));
     assert_eq!(settings.providers[0].verify.as_ref().expect("proofs").addresses, [file(), file()]);
     for (list, remedy) in [
@@ -242,7 +249,7 @@ fn address_file_when_it_is_no_good_list_then_the_message_stands_at_its_entry() {
         ("empty.txt", "or write one network a line"),
         ("missing.txt", "name a file that exists"),
     ] {
-        let said = told(list).expect_err(list);
+        let said = problems_of(list).expect_err(list);
         let place = format!("edgeshim.toml:4: provider[0].verify.addresses[1]: \"file:{list}\" ");
         assert!(said.starts_with(&place) && said.contains(remedy), "{said}");
         assert!(said.lines().count() == 1 && !said.contains("hunter"), "{said}");
@@ -250,7 +257,7 @@ fn address_file_when_it_is_no_good_list_then_the_message_stands_at_its_entry() {
 }
 
 #[test]
-fn names_are_kept_as_the_rest_compares_them() {
+fn names_when_read_then_normalized_for_comparison() {
     let text = "[[provider]]\nname = \"Fastly\"\n[[provider]]\nname = \"mine\"\n[server]\n\
                 hosts = [\"WWW.Example.COM\"]\n\
                 trusted_proxies = [\"10.0.0.1\"]\n[whoopsie]\nhosts = { \"WWW.Example.DE\" = \"de\" }\n\
@@ -267,7 +274,7 @@ fn names_are_kept_as_the_rest_compares_them() {
 }
 
 #[test]
-fn effective_configuration_reads_back_as_itself() {
+fn effective_config_when_read_back_then_equal() {
     let countries = support::temp_dir();
     let file = countries.write("geo.mmdb", support::mmdb::countries(&[("192.0.2.0/24", "DE")]));
     let intake = format!(
@@ -288,7 +295,7 @@ fn effective_configuration_reads_back_as_itself() {
     ] {
         let settings = config::parse(&text, "edgeshim.toml", &folder).expect("valid");
         let again = toml::to_string(&settings.effective_json()).expect("TOML");
-        // Who takes it over types each secret anew.
+        // The effective configuration hides secrets, so they are written again.
         let again = again.split("\"***\"").enumerate().fold(String::new(), |text, (index, part)| match index {
             0 => part.to_owned(),
             _ => format!("{text}\"secret-{index}\"{part}"),
@@ -299,7 +306,7 @@ fn effective_configuration_reads_back_as_itself() {
 }
 
 #[test]
-fn secrets_are_in_no_output() {
+fn secrets_when_shown_then_in_no_output() {
     let text = "[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"hunter2\"\n";
     let settings = config::parse(text, "edgeshim.toml", &folder()).expect("valid");
     assert!(settings.admin.token.as_ref().is_some_and(|token| token.matches(b"hunter2")));
@@ -323,51 +330,51 @@ fn secrets_are_in_no_output() {
         "[admin]\ntokens = \"hunter2\"",
         "[admin]\ntoken = \"hunter2",
     ] {
-        let told = told(wrong);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(!told[0].contains("hunter"), "{told:?}");
+        let problems_of = problems_of(wrong);
+        assert_eq!(problems_of.len(), 1, "{problems_of:?}");
+        assert!(!problems_of[0].contains("hunter"), "{problems_of:?}");
     }
 }
 
 #[test]
-fn admin_beyond_loopback_wants_a_token() {
-    assert_eq!(told("[admin]\nlisten = \"[::1]:9900\""), [""; 0]);
-    assert_eq!(told("[admin]\nlisten = \"unix:/run/admin.sock\""), [""; 0]);
+fn admin_when_beyond_loopback_then_token_required() {
+    assert_eq!(problems_of("[admin]\nlisten = \"[::1]:9900\""), [""; 0]);
+    assert_eq!(problems_of("[admin]\nlisten = \"unix:/run/admin.sock\""), [""; 0]);
     for listen in ["0.0.0.0:9900", "[::]:9900", "192.0.2.1:0"] {
-        let told = told(&format!("[admin]\nlisten = \"{listen}\""));
-        assert!(told.len() == 1 && told[0].contains("token = \"env:ADMIN_TOKEN\""), "{told:?}");
+        let problems_of = problems_of(&format!("[admin]\nlisten = \"{listen}\""));
+        assert!(problems_of.len() == 1 && problems_of[0].contains("token = \"env:ADMIN_TOKEN\""), "{problems_of:?}");
     }
-    // A token that cannot be read is one problem, not two.
-    assert_eq!(told("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"env:EDGESHIM_UNSET\"").len(), 1);
+    // An invalid token is one problem, not two.
+    assert_eq!(problems_of("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"env:EDGESHIM_UNSET\"").len(), 1);
 }
 
 #[test]
-fn admin_and_server_cannot_share_an_address() {
+fn admin_when_address_of_server_then_problem() {
     for text in [
         "[server]\nlisten = [\"127.0.0.1:9900\"]",
         "[admin]\nlisten = \"127.0.0.1:8080\"",
         "[server]\nlisten = [\"0.0.0.0:9900\"]",
     ] {
-        assert_eq!(told(text).len(), 1, "{text}: {:?}", told(text));
+        assert_eq!(problems_of(text).len(), 1, "{text}: {:?}", problems_of(text));
     }
 }
 
 #[test]
-fn file_that_is_no_utf8_is_one_problem_with_its_place() {
-    // The name holds the process, so that runs side by side do not meet.
+fn file_when_not_utf8_then_one_problem_with_its_place() {
+    // The name contains the process id, so that parallel runs do not collide.
     let path = std::env::temp_dir().join(format!("edgeshim-config-test-{}.toml", std::process::id()));
     std::fs::write(&path, b"[server]\nworkers = \"\xff\"\n").expect("a temporary file");
-    let told = config::load(&path);
+    let problems_of = config::load(&path);
     std::fs::remove_file(&path).expect("removed");
-    let told = told.expect_err("no UTF-8");
-    assert_eq!(told.len(), 1);
-    assert!(told.to_string().contains(":2:12: byte 0xff is no UTF-8"), "{told}");
+    let problems_of = problems_of.expect_err("no UTF-8");
+    assert_eq!(problems_of.len(), 1);
+    assert!(problems_of.to_string().contains(":2:12: byte 0xff is no UTF-8"), "{problems_of}");
 }
 
-/// One mistake a line: what stands in the file, and what its message has to name.
-#[rustfmt::skip] // a table reads by its rows
+/// One mistake per row, and what its message has to contain.
+#[rustfmt::skip] // one row per line
 const MISTAKES: [(&str, &str, &str, &str); 39] = [
-    // block, what is typed, the value as it is shown, a part of the remedy
+    // block, line, the value as the message shows it, a part of the remedy
     ("server", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8080\"]", "\"127.0.0.1:8080\"", "another address"),
     ("server", "workers = 513", "513", "from 0 to 512"),
     ("server", "hosts = [\"*.example.com\"]", "\"*.example.com\"", "write each name"),
@@ -410,7 +417,7 @@ const MISTAKES: [(&str, &str, &str, &str); 39] = [
 ];
 
 #[test]
-fn mistakes_give_as_many_messages_with_key_value_and_remedy() {
+fn mistakes_when_many_then_one_message_each_with_key_value_and_remedy() {
     let mut text = String::new();
     let mut expected = Vec::new();
     let mut before = "";
@@ -429,31 +436,34 @@ fn mistakes_give_as_many_messages_with_key_value_and_remedy() {
         let key = typed.split(" = ").next().expect("a key");
         expected.push((text.lines().count(), key, value, remedy));
     }
-    let told = told(&text);
-    assert_eq!(told.len(), MISTAKES.len(), "{told:#?}");
-    for ((line, key, value, remedy), told) in expected.into_iter().zip(&told) {
-        assert!(told.starts_with(&format!("edgeshim.toml:{line}: ")), "{line} {key}: {told}");
-        let (_, rest) = told.split_once(key).unwrap_or_else(|| panic!("{key}: {told}"));
-        let (_, rest) = rest.split_once(&format!(": {value} ")).unwrap_or_else(|| panic!("{value}: {told}"));
-        assert!(rest.contains(remedy), "{remedy}: {told}");
+    let problems_of = problems_of(&text);
+    assert_eq!(problems_of.len(), MISTAKES.len(), "{problems_of:#?}");
+    for ((line, key, value, remedy), problems_of) in expected.into_iter().zip(&problems_of) {
+        assert!(problems_of.starts_with(&format!("edgeshim.toml:{line}: ")), "{line} {key}: {problems_of}");
+        let (_, rest) = problems_of.split_once(key).unwrap_or_else(|| panic!("{key}: {problems_of}"));
+        let (_, rest) = rest.split_once(&format!(": {value} ")).unwrap_or_else(|| panic!("{value}: {problems_of}"));
+        assert!(rest.contains(remedy), "{remedy}: {problems_of}");
     }
 }
 
 #[test]
-fn lists_of_wrong_things_tell_each() {
-    assert_eq!(told("[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", 3]\n").len(), 3);
-    assert_eq!(told("provider = 3\n[[class]]\nname = \"a\"\n[[class]]\nname = \"A\"\npath = [\"*\"]\n").len(), 3);
-    assert_eq!(told("[provider]\nname = \"fastly\"\n").len(), 1);
-    assert_eq!(told("nonsense = 1\n[sever]\nworkers = 1\n").len(), 2);
+fn lists_when_several_entries_invalid_then_one_problem_each() {
+    assert_eq!(problems_of("[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", 3]\n").len(), 3);
+    assert_eq!(
+        problems_of("provider = 3\n[[class]]\nname = \"a\"\n[[class]]\nname = \"A\"\npath = [\"*\"]\n").len(),
+        3
+    );
+    assert_eq!(problems_of("[provider]\nname = \"fastly\"\n").len(), 1);
+    assert_eq!(problems_of("nonsense = 1\n[sever]\nworkers = 1\n").len(), 2);
 }
 
 #[test]
-fn timeouts_read_as_typed() {
+fn timeouts_when_written_with_units_then_exact() {
     let settings = config::parse("[server]\ndrain_delay = \"250ms\"\n", "edgeshim.toml", &folder()).expect("valid");
     assert_eq!(settings.server.drain_delay, Duration::from_millis(250));
 }
 
-/// Pieces that belong into a file, so that the mutated one gets past the TOML.
+/// Valid TOML values, so that the mutated file passes the TOML parser.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -490,7 +500,7 @@ fn piece() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_told_or_taken(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn any_bytes_when_read_then_settings_or_problems(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let text = String::from_utf8_lossy(&bytes);
         if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder()) {
             prop_assert!(problems.len() > 0 && !problems.to_string().is_empty());
@@ -498,7 +508,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_reference_is_told_or_taken(
+    fn mutated_reference_when_read_then_settings_or_problems(
         example in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, piece()), 1..4),
     ) {
@@ -518,8 +528,8 @@ proptest! {
     }
 
     #[test]
-    fn any_value_under_any_key_is_told_or_taken(key in 0..200_usize, value in piece()) {
-        // One assignment of the reference at a time gets another value.
+    fn any_value_under_any_key_when_read_then_settings_or_problems(key in 0..200_usize, value in piece()) {
+        // Changes the value of one key of the reference file.
         let (folder, text) = examples();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let live = |at: &usize| lines[*at].contains(" = ") && !lines[*at].starts_with('#');

@@ -1,11 +1,9 @@
-//! What each CDN is told, from end to end (spec §6): for each preset and case one file under `tests/golden/dialects/` with the reason,
-//! where that stands to read, what the origin says and the exact head that goes out; and what no file can show: answers of the shim's
-//! own, limits, and what is counted.
-//!
-//! A golden's lines: `#` comments, the reason and its `Source:`; `class:` the rule, one of [`CLASSES`]; `body:` the bytes of the
-//! origin's body; `>` a field of the pull; `<` the origin's status and fields; `=` the status and those fields that go out on which
-//! caching hangs ([`SHOWN`]). `EDGESHIM_BLESS=1 cargo test --test dialects` writes the `=` lines anew: read the difference before
-//! it is committed.
+//! The response head for each CDN, from end to end. Each preset and case has a file under `tests/golden/dialects/` with
+//! the reason, its source, the origin's response and the exact head that is sent. Other tests cover the shim's own
+//! responses, limits and counters. The lines of a golden: `#` a comment, with the reason and its `Source:`; `class:`
+//! one of [`CLASSES`]; `body:` the number of bytes of the origin's body; `>` a field of the pull; `<` the origin's
+//! status and fields; `=` the sent status and the fields that caching depends on ([`SHOWN`]). `EDGESHIM_BLESS=1 cargo
+//! test --test dialects` writes the `=` lines again; read the difference before you commit it.
 
 mod support;
 
@@ -45,10 +43,10 @@ const SHOWN: [&str; 24] = [
     TAG_HEADER,
 ];
 
-/// What the presets get whose tag field the operator names.
+/// The tag field of the presets that let the operator choose one.
 const TAG_HEADER: &str = "x-purge-tags";
 
-/// A class's name is its path's first part.
+/// The name of a class is the first segment of its path.
 const CLASSES: &str = r#"
 [[class]]
 name = "keep"
@@ -76,7 +74,7 @@ cache = { mode = "override", ttl = "1h", edge_ttl = "1d" }
 whoopsie = "never"
 "#;
 
-/// The presets, by their files.
+/// The names of the presets, from their files.
 fn presets() -> Vec<String> {
     let files = std::fs::read_dir(shim::repository("config/presets")).expect("the presets");
     let names = files.map(|file| file.expect("a preset").path());
@@ -85,7 +83,7 @@ fn presets() -> Vec<String> {
     names
 }
 
-/// A provider for each preset, under its name.
+/// A provider for each preset, with the preset's name.
 fn config(origin: &Origin) -> Config {
     let mut config = Shim::config(origin.addr).with(CLASSES);
     for preset in presets() {
@@ -103,7 +101,7 @@ struct Golden {
     file: PathBuf,
     preset: String,
     reason: String,
-    /// All but the `=` lines.
+    /// All lines but the `=` lines.
     given: String,
     class: String,
     body: usize,
@@ -131,7 +129,7 @@ impl Golden {
             sent: String::new(),
         };
         for line in text.lines() {
-            golden.line(line).ok_or_else(|| format!("{}: what is {line:?}?", golden.file.display()))?;
+            golden.line(line).ok_or_else(|| format!("{}: unknown line {line:?}", golden.file.display()))?;
         }
         let (reason, source) = golden.reason.split_once("Source: ").unwrap_or_default();
         if reason.len() < 60 || source.is_empty() || golden.status == 0 || golden.class.is_empty() {
@@ -166,7 +164,7 @@ impl Golden {
         format!("/{}/{}-{case}", self.class, self.preset)
     }
 
-    /// What of a response a golden shows.
+    /// The `=` lines for a response.
     fn shown(response: &Response) -> String {
         let mut shown = format!("= {}\n", response.status);
         for name in SHOWN {
@@ -187,7 +185,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 #[test]
-fn golden_heads_when_each_preset_pulls_each_case_then_as_written() {
+fn golden_heads_when_each_preset_pulls_each_case_then_equal() {
     let goldens: Arc<BTreeMap<String, Golden>> =
         Arc::new(goldens().into_iter().map(|golden| (golden.path(), golden)).collect());
     let scripted = Arc::clone(&goldens);
@@ -210,7 +208,7 @@ fn golden_heads_when_each_preset_pulls_each_case_then_as_written() {
             continue;
         }
         if std::env::var_os("EDGESHIM_BLESS").is_some() {
-            std::fs::write(&golden.file, format!("{}{shown}", golden.given)).expect("a golden that can be written");
+            std::fs::write(&golden.file, format!("{}{shown}", golden.given)).expect("a writable golden");
         } else {
             let _ = writeln!(wrong, "{}\n{}now:\n{shown}", golden.file.display(), golden.sent);
         }
@@ -219,7 +217,7 @@ fn golden_heads_when_each_preset_pulls_each_case_then_as_written() {
 }
 
 #[test]
-fn goldens_when_listed_then_one_for_each_preset_and_case_with_a_reason_of_its_own() {
+fn goldens_when_listed_then_one_per_preset_and_case_with_own_reason() {
     let goldens = goldens();
     assert_eq!(goldens.len(), presets().len() * CASES.len());
     let reasons: BTreeSet<_> = goldens.iter().map(|golden| &golden.reason).collect();
@@ -227,15 +225,15 @@ fn goldens_when_listed_then_one_for_each_preset_and_case_with_a_reason_of_its_ow
     let folder = shim::repository("tests/golden/dialects");
     let folders = std::fs::read_dir(folder).expect("the goldens").map(|folder| folder.expect("a folder").path());
     let files: usize = folders.map(|folder| std::fs::read_dir(folder).expect("a preset's goldens").count()).sum();
-    assert_eq!(files, goldens.len(), "a file that no preset and case reads");
+    assert_eq!(files, goldens.len(), "a file without a preset and case");
 }
 
-/// The own field of each preset that has one.
+/// The targeted field of each preset that has one.
 const OWN: [(&str, &str); 3] =
     [("fastly", "surrogate-control"), ("cloudflare", "cloudflare-cdn-cache-control"), ("rfc9213", "cdn-cache-control")];
 
 #[test]
-fn own_answers_when_the_shim_speaks_itself_then_no_store_in_every_dialect() {
+fn own_responses_when_sent_then_no_store_in_every_dialect() {
     let origin = Origin::start(origin::hang_up());
     let strict = "[server]\nhosts = [\"shim.test\"]\nmax_request_body = \"1KiB\"\n[rum]\npath = \"/rum\"\n";
     let shim = Shim::start(config(&origin).with(strict));
@@ -271,7 +269,7 @@ fn own_answers_when_the_shim_speaks_itself_then_no_store_in_every_dialect() {
 }
 
 #[test]
-fn wait_page_when_the_origin_is_full_then_no_store_in_every_dialect() {
+fn wait_page_when_origin_full_then_no_store_in_every_dialect() {
     let origin = Origin::start(origin::silent());
     let shim = Shim::start(config(&origin).with("origin = { max_in_flight = 1, max_waiting = 0 }"));
     let mut first = Raw::connect(shim.addr);
@@ -285,7 +283,7 @@ fn wait_page_when_the_origin_is_full_then_no_store_in_every_dialect() {
 }
 
 #[test]
-fn unknown_cdns_when_they_pull_then_get_the_words_of_any_shared_cache() {
+fn unknown_cdn_when_it_pulls_then_gets_standard_directives() {
     let origin =
         Origin::start(origin::fixed(200, &[("Surrogate-Key", "a"), ("Surrogate-Control", "max-age=5")], "hello"));
     let shim = Shim::start(config(&origin));
@@ -299,7 +297,7 @@ fn unknown_cdns_when_they_pull_then_get_the_words_of_any_shared_cache() {
 }
 
 #[test]
-fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where_it_beats_nothing() {
+fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothing_overridden() {
     let origin = Origin::start(|request, conn| {
         let mut fields = vec![("ETag", "\"v1\"")];
         let edge_control = request.fields_named("x-edge");
@@ -336,7 +334,7 @@ fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where
         for provider in presets().iter().filter(|preset| *preset != "akamai") {
             assert_eq!(told(method, "keep", provider, &[]).0, "", "{method} {provider}");
         }
-        // What cannot allow storing stays beside a guard and on an error.
+        // Directives that forbid storing stay beside a guard and on an error.
         let (cookie, both) = (("X-Cookie", "1"), [("X-Edge", "no-store, max-age=1d"), ("X-Edge", "dca=esi")]);
         let say = |edge_control: &str, cache_control: &str| (edge_control.to_owned(), cache_control.to_owned());
         assert_eq!(told(method, "keep", "akamai", &both), say("no-store, max-age=1d + dca=esi", ""), "{method}");
@@ -350,7 +348,7 @@ fn edge_control_when_the_origin_sends_it_then_only_akamai_gets_it_and_only_where
 }
 
 #[test]
-fn vary_to_akamai_when_head_and_get_differ_in_nothing_else_then_neither_in_vary() {
+fn vary_to_akamai_when_head_and_get_compared_then_equal() {
     let page = [b'x'; 1000];
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/html"), ("ETag", "\"v1\"")], page));
     let off = Shim::start(config(&origin).with("[gzip]\nenabled = false\n"));
@@ -362,7 +360,7 @@ fn vary_to_akamai_when_head_and_get_differ_in_nothing_else_then_neither_in_vary(
             assert_eq!((response.status, response.fields_named("vary")), (200, vary.to_vec()), "{method}, {coding}");
         }
     }
-    // Whatever takes part in it: the origin's own Vary goes too where gzip is off.
+    // Also without gzip: the origin's own Vary is removed too.
     let origin = Origin::start(origin::fixed(200, &[("Vary", "Accept-Encoding")], "hello"));
     let off = Shim::start(config(&origin).with("[gzip]\nenabled = false\n"));
     assert_eq!(raw::fetch(off.addr, "/keep/a", &[("X-CDN-Provider", "akamai")]).field("vary"), None);
@@ -370,7 +368,7 @@ fn vary_to_akamai_when_head_and_get_differ_in_nothing_else_then_neither_in_vary(
 }
 
 #[test]
-fn heads_when_larger_than_a_cdn_takes_then_cut_and_counted() {
+fn heads_when_above_cdn_limit_then_cut_and_counted() {
     let tags: Vec<_> = (0..200).map(|number| format!("tag-{number}")).collect();
     let mut lists = vec![("Content-Type".to_owned(), "text/html".to_owned()), ("Cache-Tag".to_owned(), tags.join(","))];
     lists.extend((0..45).map(|number| (format!("X-Debug-{number}"), "y".repeat(400))));
@@ -392,40 +390,40 @@ fn heads_when_larger_than_a_cdn_takes_then_cut_and_counted() {
 
     let fastly = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "fastly")]);
     assert_eq!(fastly.fields_named("set-cookie").len(), 10);
-    assert_eq!(fastly.fields_named("link").len(), 1, "a list is one line");
+    assert_eq!(fastly.fields_named("link").len(), 1, "a list is joined to one line");
     assert_eq!(fastly.field("surrogate-key").map(|keys| keys.split(' ').count()), Some(200));
-    assert_eq!(fastly.field("x-huge").map(str::len), Some(20_000), "there is room once the lists are joined");
+    assert_eq!(fastly.field("x-huge").map(str::len), Some(20_000), "joined lists leave room for it");
     assert!(cut("edgeshim_fields_cut_total", "fastly") < 0.5);
 
     let fastly = raw::fetch(shim.addr, "/keep/many", &[("X-CDN-Provider", "fastly")]);
     let lines = fastly.fields.len();
     assert!(
         (80..=88).contains(&lines),
-        "{lines} lines: room for what Fastly adds to 96, and no more lost than that takes"
+        "{lines} lines: room for the fields that Fastly adds up to 96, and nothing more is cut"
     );
     assert_eq!(
         (fastly.field("set-cookie"), fastly.field("x-debug-89")),
         (Some("c=1"), None),
-        "from the end, cookies last"
+        "cut from the end, cookies last"
     );
     assert!(cut("edgeshim_fields_cut_total", "fastly") > 0.5);
 
     let cloudflare = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "cloudflare")]);
     assert!(size(&cloudflare) <= 32_768, "{} bytes", size(&cloudflare));
-    assert_eq!(cloudflare.field("x-huge"), None, "no field of more than 16 KiB");
-    assert_eq!(cloudflare.field("x-debug-44").map(str::len), Some(400), "the others have room then");
+    assert_eq!(cloudflare.field("x-huge"), None, "a field above 16 KiB is cut");
+    assert_eq!(cloudflare.field("x-debug-44").map(str::len), Some(400), "that leaves room for the others");
     assert!((cut("edgeshim_fields_cut_total", "cloudflare") - 1.0).abs() < 0.5);
 
     let akamai = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "akamai")]);
     assert_eq!(akamai.field("edge-cache-tag").map(|tags| tags.split(',').count()), Some(128));
-    assert_eq!(akamai.fields_named("link").len(), 30, "no limit, nothing joined");
+    assert_eq!(akamai.fields_named("link").len(), 30, "without a limit nothing is joined");
     assert!((cut("edgeshim_tags_cut_total", "akamai") - 72.0).abs() < 0.5);
     assert!(cut("edgeshim_tags_cut_total", "fastly") < 0.5);
     assert!(cut("edgeshim_fields_cut_total", "akamai") < 0.5);
 }
 
 #[test]
-fn heads_when_they_hold_very_many_cookies_then_security_fields_stay_and_one_warning_says_so() {
+fn heads_when_very_many_cookies_then_security_fields_stay_and_one_warning() {
     let origin = Origin::start(|request, conn| {
         let cookies: Vec<String> = (0..95).map(|number| format!("c{number}={number}")).collect();
         let mut fields: Vec<(&str, &str)> = cookies.iter().map(|cookie| ("Set-Cookie", cookie.as_str())).collect();
@@ -439,7 +437,7 @@ fn heads_when_they_hold_very_many_cookies_then_security_fields_stay_and_one_warn
         let cookies = response.fields_named("set-cookie");
         assert!(cookies.len() > 60 && cookies.len() < 95, "{}", cookies.len());
         let expected: Vec<_> = (0..cookies.len()).map(|number| format!("c{number}={number}")).collect();
-        assert_eq!(cookies, expected, "the last ones are cut");
+        assert_eq!(cookies, expected, "the last cookies are cut");
     }
     let cut = shim.metrics().value("edgeshim_fields_cut_total", &[("provider", "fastly")]);
     assert!(cut > 200.0, "{cut}");
@@ -450,7 +448,7 @@ fn heads_when_they_hold_very_many_cookies_then_security_fields_stay_and_one_warn
 }
 
 #[test]
-fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
+fn tags_when_longer_than_one_line_then_as_many_as_fit() {
     let tags: Vec<_> = (0..4000).map(|number| format!("tag-{number}")).collect();
     let origin = Origin::start(origin::fixed(200, &[("Surrogate-Key", &tags.join(" "))], "hello"));
     let shim = Shim::start(config(&origin));
@@ -459,7 +457,7 @@ fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
     let kept: Vec<_> = line.split(',').collect();
     assert_eq!(kept, tags[..kept.len()]);
     let room = 16_384 - "cache-tag: \r\n".len() - line.len();
-    assert!(room <= ",tag-0000".len(), "one more would have fit: {room} bytes are left");
+    assert!(room <= ",tag-0000".len(), "one more would fit: {room} bytes are left");
     let cut = |name: &str| shim.metrics().value(name, &[("provider", "cloudflare")]);
     let not_kept = u32::try_from(tags.len() - kept.len()).expect("a few");
     assert!((cut("edgeshim_tags_cut_total") - f64::from(not_kept)).abs() < 0.5);
@@ -467,7 +465,7 @@ fn tags_when_more_than_one_line_takes_then_as_many_as_fit_and_not_none() {
 }
 
 #[test]
-fn trailers_when_they_speak_of_caching_then_only_the_head_does() {
+fn trailers_when_they_have_caching_fields_then_removed() {
     let trailers = [
         ("Cache-Control", "max-age=9"),
         ("Surrogate-Control", "max-age=9"),
