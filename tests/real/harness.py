@@ -1,6 +1,6 @@
-"""What the scripts beside this file share: a folder and processes that go when the script does, the shim, its metrics.
+"""Shared code of the scripts in this folder: a temporary folder and child processes that end with the script, the shim, its metrics.
 
-Not executable, so that tests/run does not take it for a test.
+Not executable, so that tests/run does not run it as a test.
 """
 
 import json
@@ -35,7 +35,7 @@ http {{
 }}
 """
 
-# Gives trafficserver no folder of the system's but those with its programs; it stays whoever started it.
+# trafficserver uses only these folders and the system's program folders. It runs as the user that started it.
 LAYOUT = """
 prefix: {folder}
 exec_prefix: {folder}
@@ -71,7 +71,7 @@ ip_allow:
 
 
 class Failed(Exception):
-    """A check that did not hold; the text says what was expected and what was found."""
+    """A failed check. The text says what was expected and what was found."""
 
 
 def expect(holds, words):
@@ -80,18 +80,18 @@ def expect(holds, words):
 
 
 def number_from(name, default):
-    """A number from the environment: how long, or how large, by hand."""
+    """Reads a number from the environment, for example a duration or a size."""
     text = os.environ.get(name, "")
     try:
         value = int(text or default)
     except ValueError:
-        raise Failed(f"{name}={text!r} is no whole number") from None
-    expect(value > 0, f"{name}={value}: it has to be at least 1")
+        raise Failed(f"{name}={text!r} is not a whole number") from None
+    expect(value > 0, f"{name}={value}: it must be at least 1")
     return value
 
 
 def edgeshim():
-    """The release binary: $EDGESHIM, else where cargo puts it."""
+    """The path of the release binary: $EDGESHIM, or cargo's output."""
     given = os.environ.get("EDGESHIM")
     target = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target")
     path = pathlib.Path(given) if given else target / "release" / "edgeshim"
@@ -106,7 +106,7 @@ def program(name):
 
 
 def free_port():
-    """A port that was free a moment ago, for programs that cannot take port 0 and say which they got."""
+    """A port that is free now, for programs that cannot listen on port 0 and report the port."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]
@@ -118,26 +118,26 @@ def listens(port):
 
 
 def wait_until(what, done, limit=30.0, alive=None):
-    """Polls until done() gives something true, and returns that."""
+    """Polls done() until it returns a true value, and returns that value."""
     end = time.monotonic() + limit
     while True:
         found = done()
         if found:
             return found
-        expect(alive is None or alive.poll() is None, f"{what}: the process has ended with {alive and alive.returncode}")
-        expect(time.monotonic() < end, f"{what}: not within {limit:.0f} s")
+        expect(alive is None or alive.poll() is None, f"{what}: the process ended with {alive and alive.returncode}")
+        expect(time.monotonic() < end, f"{what}: did not happen within {limit:.0f} s")
         time.sleep(0.02)
 
 
 def equal(what, **counts):
-    """All the same, or the test fails with each."""
+    """Fails unless all counts are equal; prints them."""
     words = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
     expect(len(set(map(str, counts.values()))) == 1, f"{what} differ: {words}")
     print(f"{what}: {words}")
 
 
 def main(run):
-    """Runs a script: exit 0, or one clear line and exit 1. A signal ends it in good order."""
+    """Runs a script: exit code 0, or one message and exit code 1. A signal ends it cleanly."""
 
     def stop(number, _frame):
         raise SystemExit(128 + number)
@@ -156,11 +156,11 @@ def main(run):
 
 
 class Workshop:
-    """A folder and child processes; both are gone when it is left, whatever happened."""
+    """A temporary folder and child processes. Both are removed when the `with` block ends."""
 
     def __enter__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="edgeshim-real-"))
-        # nginx' workers run as another user when root starts it.
+        # If root starts nginx, its workers run as another user.
         self.folder.chmod(0o755)
         self.children = []
         return self
@@ -183,7 +183,7 @@ class Workshop:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, name, *command):
-        """Starts a program; its output goes to NAME.out and NAME.err in the folder."""
+        """Starts a program. Its output goes to NAME.out and NAME.err in the folder."""
         with open(self.folder / f"{name}.out", "wb") as out, open(self.folder / f"{name}.err", "wb") as err:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.folder)
         self.children.append(child)
@@ -197,7 +197,7 @@ class Workshop:
 
 
 class Shim:
-    """edgeshim on free ports; `server` are further lines of that block, `also` further addresses to listen on."""
+    """edgeshim on free ports. `server` adds lines to the [server] block, `also` adds addresses to listen on."""
 
     count = 0
 
@@ -219,8 +219,8 @@ class Shim:
         self.port, self.admin = wait_until("edgeshim listens", listening, alive=self.process)
 
     def metrics_text(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=20) as answer:
-            return answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=20) as response:
+            return response.read().decode()
 
     def metrics(self):
         return Metrics(self.metrics_text())
@@ -230,7 +230,7 @@ class Shim:
         return int(re.search(r"VmRSS:\s*(\d+) kB", text)[1])
 
     def stop(self):
-        """Drains it; that it exits 0 is part of every test."""
+        """Drains it, and checks that it exits with 0."""
         self.process.terminate()
         code = self.process.wait(60)
         expect(code == 0, f"edgeshim ended with {code} after SIGTERM")
@@ -247,7 +247,7 @@ class Metrics:
         for line in text.splitlines():
             if line and not line.startswith("#"):
                 found = self.LINE.fullmatch(line)
-                expect(found, f"no line of the text format: {line!r}")
+                expect(found, f"not a line of the text format: {line!r}")
                 self.series.append((found[1], dict(self.LABEL.findall(found[2] or "")), float(found[3])))
 
     def sum(self, name, **labels):
@@ -256,11 +256,11 @@ class Metrics:
             for have, series, value in self.series
             if have == name and all(series.get(label) == wanted for label, wanted in labels.items())
         ]
-        expect(values or name == "edgeshim_whoopsies_total", f"there is no {name} with {labels}")
+        expect(values or name == "edgeshim_whoopsies_total", f"{name} with {labels} is missing")
         return round(sum(values))
 
     def by(self, name, *labels):
-        """The sums of all that is not 0, by the values of these labels."""
+        """The sums of all series that are not 0, by the values of these labels."""
         found = {}
         for have, series, value in self.series:
             if have == name and value:
@@ -270,7 +270,7 @@ class Metrics:
 
 
 def start_nginx(shop, name, body, port=None, alone=False, **values):
-    """An nginx with `body` as its http block; `alone`: in one process, so that a SIGKILL ends all of it."""
+    """Starts nginx with `body` in its http block. `alone`: as one process, so that SIGKILL ends all of it."""
     port = port or free_port()
     values |= {"folder": shop.folder, "port": port}
     config = shop.folder / f"{name}.conf"
@@ -282,7 +282,7 @@ def start_nginx(shop, name, body, port=None, alone=False, **values):
 
 
 def start_varnish(shop, vcl, *parameters):
-    """A varnish that runs this VCL; `parameters` are NAME=VALUE."""
+    """Starts varnish with this VCL. `parameters` are NAME=VALUE."""
     port = free_port()
     (shop.folder / "varnish.vcl").write_text(vcl)
     process = shop.start(
@@ -295,7 +295,7 @@ def start_varnish(shop, vcl, *parameters):
 
 
 def start_trafficserver(shop, edgeshim, rewrite=""):
-    """A trafficserver before edgeshim; `rewrite` are rules for its header_rewrite."""
+    """Starts trafficserver in front of edgeshim. `rewrite` are rules for its header_rewrite plugin."""
     port, folder = free_port(), shop.folder / "trafficserver"
     (folder / "store").mkdir(parents=True)
     known = subprocess.run([program("traffic_layout"), "info"], capture_output=True, text=True, check=True, timeout=30).stdout
@@ -317,7 +317,7 @@ def start_trafficserver(shop, edgeshim, rewrite=""):
 def start_squid(shop, config, **values):
     port, folder = free_port(), shop.folder / "squid"
     folder.mkdir()
-    # Started by root it becomes another user, who writes its log there.
+    # If root starts squid, it changes to another user and writes its log here.
     folder.chmod(0o777)
     path = shop.folder / "squid.conf"
     path.write_text(config.format(port=port, folder=folder, **values))
@@ -327,7 +327,7 @@ def start_squid(shop, config, **values):
 
 
 def browser_modules():
-    """The folder with the packages that drive and judge a browser: <target>/pages, filled from npm unless they are there."""
+    """The folder with the npm packages that control and check a browser: <target>/pages. Installs them if they are missing."""
     folder = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target") / "pages"
     wanted = dict(package.rsplit("@", 1) for package in BROWSER_PACKAGES)
 
@@ -343,8 +343,8 @@ def browser_modules():
     return folder
 
 
-class Answer:
-    """One answer, read whole."""
+class Response:
+    """One complete response."""
 
     def __init__(self, reader, is_head):
         line = reader.readline()
@@ -353,7 +353,7 @@ class Answer:
         self.status = int(found[1])
         self.fields = {}
         while (line := reader.readline()) != b"\r\n":
-            expect(line, "a head is cut off")
+            expect(line, "the head is truncated")
             name, _, value = line.decode("latin-1").partition(":")
             self.fields.setdefault(name.lower(), []).append(value.strip())
         self.body = b""
@@ -363,21 +363,21 @@ class Answer:
             pieces = []
             while size := int(reader.readline(), 16):
                 pieces.append(reader.read(size))
-                expect(len(pieces[-1]) == size and reader.read(2) == b"\r\n", "a chunk is cut off")
-            expect(reader.readline() == b"\r\n", "trailers after the last chunk")
+                expect(len(pieces[-1]) == size and reader.read(2) == b"\r\n", "a chunk is truncated")
+            expect(reader.readline() == b"\r\n", "unexpected trailers after the last chunk")
             self.body = b"".join(pieces)
         else:
             length = int(self.field("content-length") or -1)
-            expect(length >= 0, "an answer with neither length nor chunks")
+            expect(length >= 0, "the response has neither a length nor chunks")
             self.body = reader.read(length)
-            expect(len(self.body) == length, f"{len(self.body)} of {length} bytes came")
+            expect(len(self.body) == length, f"only {len(self.body)} of {length} bytes arrived")
 
     def field(self, name):
         return ", ".join(self.fields[name]) if name in self.fields else None
 
 
 class Connection:
-    """A kept connection; a peer that says close gets another one."""
+    """A persistent connection. It reconnects if the peer sends `Connection: close`."""
 
     def __init__(self, peer, port):
         self.peer, self.port = peer, port
@@ -391,26 +391,26 @@ class Connection:
     def send(self, request):
         self.socket.sendall(request.head())
 
-    def answer(self, request):
-        answer = Answer(self.reader, request.method == "HEAD")
-        if answer.field("connection") == "close":
+    def response(self, request):
+        response = Response(self.reader, request.method == "HEAD")
+        if response.field("connection") == "close":
             self.socket.close()
             self.open()
-        return answer
+        return response
 
     def ask(self, request):
         self.send(request)
-        return self.answer(request)
+        return self.response(request)
 
 
-def decoded(answer):
-    """Its body without the coding; the gzip format has to be whole."""
-    if answer.field("content-encoding") is None:
-        return answer.body
+def decoded(response):
+    """The body without its coding. Fails if the gzip data is not complete."""
+    if response.field("content-encoding") is None:
+        return response.body
     inflate = zlib.decompressobj(31)
     try:
-        body = inflate.decompress(answer.body)
+        body = inflate.decompress(response.body)
     except zlib.error as why:
         raise Failed(f"gzip is broken: {why}") from None
-    expect(inflate.eof and not inflate.unused_data, "gzip has no end, or something behind it")
+    expect(inflate.eof and not inflate.unused_data, "gzip has no end, or data after it")
     return body

@@ -1,4 +1,4 @@
-// Opens a page that no cache stores, through each cache, while the origin is dead. Started by `outage`, which says when by SIGUSR2.
+// Opens a page that no cache stores, through each cache, while the origin is dead. `outage` starts this script and sends SIGUSR2 to begin.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -10,7 +10,7 @@ const counts = {}
 
 const browser = await chromium.launch({
   executablePath: task.chromium,
-  // Root has no sandbox in a container.
+  // Chromium's sandbox does not work for root.
   args: process.getuid() === 0 ? ['--no-sandbox'] : [],
 })
 
@@ -18,14 +18,14 @@ async function reads(peer, { base, source }) {
   const context = await browser.newContext({ locale: 'de-DE' })
   context.setDefaultTimeout(20_000)
   const count = (counts[peer] = { ids: [], beacons: 0 })
-  // By what the browser sends, not by what the page means to send.
+  // Counts the requests that the browser really sends.
   context.on('request', (request) => {
     if (new URL(request.url()).pathname === '/status/images/beacon.gif') count.beacons += 1
   })
   const page = await context.newPage()
   for (let load = 0; load < task.loads; load += 1) {
     const beacon = page.waitForResponse((response) => response.url().includes('/beacon.gif'))
-    // Every second time as with the reload button.
+    // Every second load is a reload.
     const again = load % 2 === 1
     const response = await (again ? page.reload({ waitUntil: 'load' }) : page.goto(`${base}/never/page.html?${load}`, { waitUntil: 'load' }))
     assert.equal(response.status(), 502)
@@ -44,9 +44,9 @@ async function reads(peer, { base, source }) {
 }
 
 try {
-  const told = once(process, 'SIGUSR2')
+  const begin = once(process, 'SIGUSR2')
   console.log('READY')
-  await told
+  await begin
   await Promise.all(Object.entries(task.caches).map(([peer, cache]) => reads(peer, cache)))
 } finally {
   await browser.close()

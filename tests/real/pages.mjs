@@ -1,4 +1,4 @@
-// What tests/real/pages does in the browser. Not executable, so that tests/run does not take it for a test.
+// The browser part of tests/real/pages. Not executable, so that tests/run does not run it as a test.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -13,17 +13,17 @@ const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 const { slow, soon, full } = task.shims
 const SIZES = { phone: { width: 375, height: 740 }, desk: { width: 1280, height: 800 } }
 const COPIED = /^[\w.-]{1,128} · \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC · fastly · 50[23]$/
-// What the shim has to have counted at the end, by the address that was asked.
+// The counts that each shim must have at the end.
 const counts = Object.fromEntries(Object.keys(task.shims).map((name) => [name, { pages: 0, beacons: 0 }]))
 const errors = []
 
 const browser = await chromium.launch({
   executablePath: task.chromium,
-  // Root has no sandbox in a container.
+  // Chromium's sandbox does not work for root.
   args: process.getuid() === 0 ? ['--no-sandbox'] : [],
 })
 
-// A browser of its own for each subject, whose requests are counted and whose errors fail the test.
+// A browser context. Its requests are counted, and script errors in it fail the test.
 async function reader(options = {}) {
   const context = await browser.newContext({
     viewport: SIZES.phone,
@@ -41,7 +41,7 @@ async function reader(options = {}) {
   return context
 }
 
-// Opens the page, and is there when its beacon was answered.
+// Opens a page and waits for the response to its beacon.
 async function open(page, path = '/some/page', base = slow) {
   const beacon = page.waitForResponse((response) => response.url().includes('/beacon.gif'))
   const response = await page.goto(base + path, { waitUntil: 'load' })
@@ -70,7 +70,7 @@ async function looksRight(page, tag, words) {
   assert.ok(!wide, `${tag}: the page is wider than the window`)
 }
 
-// Every rule of axe-core, with those of WCAG 2.2 that are off by default.
+// Checks all rules of axe-core, with the rule of WCAG 2.2 that is off by default.
 async function accessible(page, what) {
   const { violations } = await page.evaluate(() => axe.run({ rules: { 'target-size': { enabled: true } } }))
   const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`)
@@ -123,11 +123,11 @@ async function everyLanguage() {
   }
 }
 
-// More came than the origin may get, and than may wait: one is in line.
+// The only permit is taken and the queue is full: one request waits in it.
 async function everyWaitPage() {
   for (const [tag, words] of Object.entries(task.locales)) {
     const one = words.waiting.one?.replace('{n}', 1) ?? words.waiting.other.replace('{n}', 1)
-    // The server's words, and those of the script where the server could not know.
+    // Once with a language that the server finds, once with one that only the script finds.
     for (const accept of [tag, 'tlh']) {
       const context = await reader({ locale: tag, extraHTTPHeaders: { 'Accept-Language': accept } })
       const page = await context.newPage()
@@ -163,13 +163,13 @@ async function withoutScript() {
     await looksRight(page, tag, task.locales[tag])
     for (const hidden of ['#copy', '#auto', '#bar']) assert.ok(await page.locator(hidden).isHidden(), hidden)
     await page.screenshot({ path: join(task.pictures, `${tag}-without-script.png`), fullPage: true })
-    await Promise.all([page.waitForResponse((answer) => answer.url() === `${slow}/some/page`), page.click('#again')])
+    await Promise.all([page.waitForResponse((response) => response.url() === `${slow}/some/page`), page.click('#again')])
     await page.waitForLoadState('load')
     await context.close()
   }
 }
 
-// The server got an Accept-Language that says nothing, as behind a CDN that drops it, or answered with another reader's page.
+// Accept-Language has no known language, as behind a CDN that replaces it. The script finds the reader's language.
 async function readersOwnLanguage() {
   const context = await reader({ extraHTTPHeaders: { 'Accept-Language': 'tlh' } })
   const page = await context.newPage()
@@ -199,7 +199,7 @@ async function readersOwnLanguage() {
   await context.close()
 }
 
-// A page whose clock goes as it is told, and whose dice are loaded.
+// Opens a page with a controlled clock and a fixed random number.
 async function timed(context, dice = 0) {
   const page = await context.newPage()
   await page.clock.install({ time: '2026-11-22T12:00:00Z' })
@@ -212,7 +212,7 @@ async function timed(context, dice = 0) {
 const english = (seconds) =>
   seconds > 90 ? `Trying again in ${Math.ceil(seconds / 60)} minutes` : `Trying again in ${seconds} seconds`
 
-// Does what makes the page ask again, and is there when it has, and its beacon was answered.
+// Runs `act`, and waits until the page has reloaded and its beacon has a response.
 async function reloads(page, act) {
   const beacon = page.waitForResponse((response) => response.url().includes('/beacon.gif'))
   await Promise.all([beacon, page.waitForEvent('load'), act()])
@@ -221,7 +221,7 @@ async function reloads(page, act) {
 async function countsDown() {
   const context = await reader({ locale: 'en-US' })
   const page = await timed(context)
-  // Each vain try waits twice as long as the last, up to five minutes.
+  // Each failed try doubles the wait, up to five minutes.
   for (const seconds of [30, 60, 120, 240, 300, 300]) {
     assert.equal(await text(page, '#countdown'), english(seconds))
     await page.clock.runFor(5000)
@@ -230,10 +230,10 @@ async function countsDown() {
     assert.equal(await text(page, '#countdown'), 'Trying again in 1 second')
     await reloads(page, () => page.clock.runFor(1000))
   }
-  // Nothing is said aloud while it counts.
+  // The countdown is not announced to screen readers.
   assert.equal(await page.locator('#countdown').evaluate((part) => part.closest('[aria-live], [role=status], [role=alert]')), null)
   assert.equal(await text(page, '#said'), '')
-  // Another page knows nothing of it, and a reader can stop it for good.
+  // Another page starts again with the short wait. The reader can stop the countdown.
   await open(page, '/another/page')
   assert.equal(await text(page, '#countdown'), english(30))
   await page.click('#stop')
@@ -243,13 +243,13 @@ async function countsDown() {
   assert.equal(await page.evaluate(() => document.activeElement.id), 'again')
   await page.clock.fastForward(15 * 60_000)
   assert.equal(await text(page, '#countdown'), task.locales.en.stopped)
-  // By now the vain tries of the first page are forgotten.
+  // By now the failed tries of the first page have expired.
   await open(page)
   assert.equal(await text(page, '#countdown'), english(30))
   await context.close()
 }
 
-// Up to half as long again, so that readers who came together do not come back together, and none comes before Retry-After.
+// The wait is Retry-After plus up to half of it, so that readers do not all return at once.
 async function jitters() {
   const context = await reader({ locale: 'en-US' })
   for (const [dice, seconds] of [[0, 30], [0.5, 38], [0.999, 45]]) {
@@ -260,7 +260,7 @@ async function jitters() {
   await context.close()
 }
 
-// Hidden or offline, it waits until it is neither.
+// While the page is hidden or offline, it does not reload.
 async function waitsForTheReader() {
   const context = await reader({ locale: 'en-US' })
   const page = await timed(context)
@@ -268,7 +268,7 @@ async function waitsForTheReader() {
     Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true })
     document.dispatchEvent(new Event('visibilitychange'))
   }, hidden)
-  // What it says while it asks would be another text.
+  // During a reload the text would be another one.
   const stillWaits = async () => {
     await page.clock.runFor(120_000)
     assert.equal(await text(page, '#countdown'), 'Trying again in 1 second')
@@ -282,7 +282,7 @@ async function waitsForTheReader() {
   await context.close()
 }
 
-// With a clock that nobody holds.
+// The same with the real clock.
 async function reloadsByItself() {
   const context = await reader({ locale: 'en-US' })
   const page = await context.newPage()
@@ -292,7 +292,7 @@ async function reloadsByItself() {
   await context.close()
 }
 
-// What answers a form is never sent again by itself.
+// A page in response to a form is never reloaded automatically.
 async function asksNothingTwice() {
   const context = await reader({ locale: 'en-US' })
   const page = await timed(context)
@@ -305,7 +305,7 @@ async function asksNothingTwice() {
   await context.close()
 }
 
-// Without leave for the clipboard, or without one, as on plain http, the old way works.
+// Without the clipboard API, as on plain http, the copy button still works.
 async function copiesTheOldWay() {
   const context = await reader({ locale: 'en-US', permissions: ['clipboard-read', 'clipboard-write'] })
   const page = await context.newPage()
@@ -320,7 +320,7 @@ async function copiesTheOldWay() {
   await context.close()
 }
 
-// A browser that lacks what the script would use shows the page without it.
+// In a browser without some APIs the page still works.
 async function livesWithLess() {
   const context = await reader({ locale: 'en-US' })
   const page = await context.newPage()
@@ -334,7 +334,7 @@ async function livesWithLess() {
   await context.close()
 }
 
-// What paper shows: no buttons, and where the links lead.
+// The printed page has no buttons, and shows the targets of the links.
 async function prints() {
   const context = await reader({ locale: 'en-US' })
   const page = await context.newPage()
@@ -346,7 +346,7 @@ async function prints() {
   assert.equal(after, '" https://status.example.com/?a=1&b=2"')
   await page.screenshot({ path: join(task.pictures, 'en-print.png'), fullPage: true })
   await page.emulateMedia({ media: 'screen', reducedMotion: 'reduce' })
-  assert.ok(await page.locator('#bar').isHidden(), 'nothing moves')
+  assert.ok(await page.locator('#bar').isHidden(), 'the bar is hidden')
   await context.close()
 }
 

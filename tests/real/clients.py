@@ -1,9 +1,10 @@
-"""Visitors of a site of files, some of them replaced while they ask, through real caches: what they ask for and what is right.
+"""Clients that request the files of a site through real caches, while some of the files are replaced. Defines the requests and checks the
+responses.
 
-For the scripts beside this file that have caches before edgeshim, and an nginx with the site behind it. What a cache does wrong by
-itself is no failure where the script has named it in its faults; it is counted, and bounded.
+For the scripts in this folder that run caches in front of edgeshim and an nginx with the site behind it. A known error of a cache does not
+fail a test if the script lists it in its `faults`; it is counted, and the number is limited.
 
-Not executable, so that tests/run does not take it for a test.
+Not executable, so that tests/run does not run it as a test.
 """
 
 import collections
@@ -19,7 +20,7 @@ import harness
 from harness import Connection, decoded, equal, expect
 
 PROCESSES = 4
-# Kept connections of each process to each cache, all with a request in flight at the same time.
+# Persistent connections of each process to each cache. All have a request in flight at the same time.
 CONNECTIONS = 3
 SIZES = (10, 100, 255, 256, 257, 1000, 4096, 16_384, 65_536, 300_000, 2 << 20)
 TYPES = {
@@ -36,7 +37,7 @@ VERSIONS = 4
 BORN = 1_700_000_000
 MISSING = "/missing.html"
 WORDS = [f"{word}-{number}" for word in ("cdn", "origin", "pull", "edge", "offload") for number in range(1000)]
-# What a visitor writes, and whether that asks for gzip.
+# Values of Accept-Encoding, and whether they accept gzip.
 CODINGS = (
     ("gzip", True),
     ("gzip, deflate, br", True),
@@ -48,22 +49,22 @@ CODINGS = (
 )
 CODING_WEIGHTS = (35, 15, 5, 25, 8, 7, 5)
 
-# What caches do wrong by themselves.
+# Known errors of caches.
 BEYOND_GZIP = "416 for a range beyond its stored gzip copy"
-CUT_GZIP = "206 cut out of its stored gzip copy"
-LIST_AS_TAG = "a list in If-None-Match taken for one tag"
-PLAIN_HEAD = "Content-Encoding taken off where HEAD passes through"
-OWN_BEYOND_GZIP = "416 in its own words for a range beyond its stored gzip copy"
-OFFSET = "200 with its stored gzip copy from the range's start on"
+CUT_GZIP = "206 with a slice of its stored gzip copy"
+LIST_AS_TAG = "a list in If-None-Match read as one tag"
+PLAIN_HEAD = "Content-Encoding removed from a response to HEAD that is passed on"
+OWN_BEYOND_GZIP = "its own 416 for a range beyond its stored gzip copy"
+OFFSET = "200 with its stored gzip copy from the start of the range"
 NO_TAG = "304 without the tag"
-NO_CONDITION = "the whole for who has it, when it is not stored"
-PLAIN_RANGE = "plain for who asked for gzip and a range that is passed on"
-# Nobody is misled by these: they are counted, and need no bound.
+NO_CONDITION = "200 to a condition that holds, when the file is not stored"
+PLAIN_RANGE = "identity for a request with gzip and a range that is passed on"
+# These are harmless: they are counted without a limit.
 HARMLESS = {NO_TAG, NO_CONDITION, PLAIN_RANGE}
 
 
 class File:
-    """A file of the site in all its versions; the origin makes tags of time and length, so each version's is known."""
+    """A file of the site in all its versions. nginx makes tags from time and length, so the tag of each version is known."""
 
     def __init__(self, name, size, versions):
         self.name = name
@@ -75,7 +76,7 @@ class File:
         self.dates = [email.utils.formatdate(time, usegmt=True) for time in self.times]
 
     def put(self, site, version):
-        """Replaces it in one step, as deployments do."""
+        """Replaces the file atomically, as a deployment does."""
         fresh = site / f".{self.name}.new"
         fresh.write_bytes(self.bodies[version])
         os.utime(fresh, (self.times[version], self.times[version]))
@@ -107,7 +108,7 @@ def build_site(folder):
 
 
 class Request:
-    """What a visitor asks for, and what the answer has to be."""
+    """One request of a client."""
 
     def __init__(self, target, method="GET", coding=None, gzip=False, fields=()):
         self.target, self.method, self.gzip = target, method, gzip
@@ -126,20 +127,20 @@ class Request:
 
 
 def opaque(tag):
-    """What a tag holds between its quotes."""
+    """The part of a tag between its quotes."""
     found = re.fullmatch(r'(?:W/)?"([^"]*)"', tag or "")
-    expect(found, f"the tag {tag!r}")
+    expect(found, f"invalid tag {tag!r}")
     return found[1]
 
 
-def check(files, faults, unvaried, request, answer):
-    """Fails unless the answer is right; gives that one of the cache's own faults that it has, if any. `unvaried`: see Visitors."""
-    status, coding, tag, words = answer.status, answer.field("content-encoding"), answer.field("etag"), None
-    expect(coding is None or (coding == "gzip" and request.gzip), f"Content-Encoding {coding} for who did not ask for it")
+def check(files, faults, unvaried, request, response):
+    """Fails unless the response is correct. Returns the known error of the cache that it has, or None. `unvaried`: see Clients."""
+    status, coding, tag, words = response.status, response.field("content-encoding"), response.field("etag"), None
+    expect(coding is None or (coding == "gzip" and request.gzip), f"unrequested Content-Encoding {coding}")
     if request.path == MISSING:
         expect(status == 404, f"{status} for a missing file")
         if request.method == "GET":
-            expect(decoded(answer) == files["/404.html"].bodies[0], "the body of a 404")
+            expect(decoded(response) == files["/404.html"].bodies[0], "wrong body of a 404")
         return None
     file = files[request.path]
     if status == 416:
@@ -148,65 +149,65 @@ def check(files, faults, unvaried, request, answer):
         if tag is None and request.gzip and file.compresses and OWN_BEYOND_GZIP in faults:
             return OWN_BEYOND_GZIP
         starts = int(re.match(r"bytes=(\d+)-", request.fields.get("Range", "")).group(1))
-        expect(starts >= file.size, f"416 for a range that begins within {file.size} bytes")
+        expect(starts >= file.size, f"416 for a range that begins within the {file.size} bytes")
         return None
     if status == 304 and tag is None and NO_TAG in faults:
         named = re.findall(r'(?:W/)?"([^"]*)"', request.fields.get("If-None-Match", ""))
         dated = request.fields.get("If-Modified-Since") in file.dates
-        expect(set(named) & set(file.tags) if named else dated, "304 for what is no version's")
+        expect(set(named) & set(file.tags) if named else dated, "304 for a condition that matches no version")
         return NO_TAG
-    expect(opaque(tag) in file.tags, f"the tag {tag} is no version's")
+    expect(opaque(tag) in file.tags, f"the tag {tag} belongs to no version")
     version = file.tags.index(opaque(tag))
     expect(not coding or tag.startswith("W/"), f"gzip with the strong tag {tag}")
     if status == 304:
         return not_modified(file, version, request, tag)
     if file.compresses:
-        vary = answer.fields.get("vary", [])
+        vary = response.fields.get("vary", [])
         if unvaried and coding is None:
-            expect(not vary, f"Vary {vary} on a plain answer")
+            expect(not vary, f"Vary {vary} on an identity response")
         else:
             expect(len(vary) == 1 and "accept-encoding" in vary[0].lower().split(", "), f"Vary {vary}")
     named = re.findall(r'(?:W/)?"[^"]*"', request.fields.get("If-None-Match", ""))
     if opaque(tag) in map(opaque, named):
         words = LIST_AS_TAG if len(named) > 1 and LIST_AS_TAG in faults else NO_CONDITION
-        expect(words in faults, f"{status} with {tag}, which the visitor has")
+        expect(words in faults, f"{status} with {tag}, the tag that the client sent")
     if not named and request.fields.get("If-Modified-Since") == file.dates[version]:
-        expect(NO_CONDITION in faults, f"{status} for an unchanged file, by its date")
+        expect(NO_CONDITION in faults, f"{status} to If-Modified-Since, although the file is unchanged")
         words = NO_CONDITION
     if status == 206:
-        return part(file, version, faults, request, answer)
-    expect(status == 200, f"status {status}")
+        return part(file, version, faults, request, response)
+    expect(status == 200, f"unexpected status {status}")
     if "Range" in request.fields and request.passed:
-        expect(coding is None, "a request with Range, passed on, was answered in gzip")
+        expect(coding is None, "a request with Range that was passed on got gzip")
     elif request.gzip and file.compresses and coding is None and not unvaried:
         words = PLAIN_HEAD if request.method == "HEAD" else PLAIN_RANGE if "Range" in request.fields else None
-        expect(words in faults, "plain for who asked for gzip")
+        expect(words in faults, "identity for a request with gzip")
     if request.method == "HEAD":
-        length = answer.field("content-length")
+        length = response.field("content-length")
         expect(coding or length is None or int(length) == file.size, f"Content-Length {length} for HEAD")
-    elif coding and "Range" in request.fields and OFFSET in faults and not answer.body.startswith(b"\x1f\x8b"):
+    elif coding and "Range" in request.fields and OFFSET in faults and not response.body.startswith(b"\x1f\x8b"):
         return OFFSET
     else:
-        expect(decoded(answer) == file.bodies[version], f"the body is not the version of its tag {tag}")
+        expect(decoded(response) == file.bodies[version], f"the body is not the version that its tag {tag} names")
     return words
 
 
 def not_modified(file, version, request, tag):
     named = re.findall(r'(?:W/)?"[^"]*"', request.fields.get("If-None-Match", ""))
     if named:
-        expect(file.tags[version] in map(opaque, named), f"304 with {tag}, which was not named")
-        # To Akamai the form that was named, else that of the 200 to the same request.
+        expect(file.tags[version] in map(opaque, named), f"304 with {tag}, which the client did not send")
+        # For Akamai the form that the client sent, otherwise that of the 200 to the same request.
         if request.passed and len(named) == 1:
-            expect(tag == named[0] or tag in tags_of_304(file, version, request), f"304 says {tag}")
+            expect(tag == named[0] or tag in tags_of_304(file, version, request), f"304 with {tag}")
     else:
-        # A cache may still hold the version before the one whose date the visitor has.
+        # A cache may still store the version before the one whose date the client has.
         since = request.fields.get("If-Modified-Since")
-        expect(since in file.dates[version:], "304 for an earlier date, or unasked")
+        expect(since in file.dates[version:], "304 for an earlier date, or without a condition")
     return None
 
 
 def tags_of_304(file, version, request):
-    """Those that edgeshim's 304 may have: that of its 200. That a text is too short for gzip it knows only when it has sent one."""
+    """The tags that edgeshim's 304 may have: that of its 200. Whether a text is too short for gzip is known only after the first 200."""
     strong = f'"{file.tags[version]}"'
     weak = f"W/{strong}"
     if not request.gzip or file.name.endswith(".png"):
@@ -214,37 +215,37 @@ def tags_of_304(file, version, request):
     return {weak} if file.compresses else {strong, weak}
 
 
-def part(file, version, faults, request, answer):
-    """A 206: the slice of the version that its tag names, which must be the one that If-Range named."""
+def part(file, version, faults, request, response):
+    """Checks a 206: it must be the slice of the version that its tag names, and match If-Range."""
     wanted = request.fields.get("Range")
-    expect(wanted, "206, and no range was asked for")
+    expect(wanted, "206 without a requested range")
     condition = request.fields.get("If-Range")
     if condition:
         expect(
-            condition in (answer.field("etag"), file.dates[version]) and not condition.startswith("W/"),
-            f"206 with {answer.field('etag')} against If-Range",
+            condition in (response.field("etag"), file.dates[version]) and not condition.startswith("W/"),
+            f"206 with {response.field('etag')} does not match If-Range",
         )
     first, last = wanted.removeprefix("bytes=").split("-")
-    if answer.field("content-encoding"):
-        # Only a cut at its start can be looked into.
+    if response.field("content-encoding"):
+        # Only a slice from the start can be inflated.
         expect(CUT_GZIP in faults, "206 in gzip")
         if first == "0":
-            start = zlib.decompressobj(31).decompress(answer.body)
-            expect(file.bodies[version].startswith(start), "the start of a gzip copy")
+            start = zlib.decompressobj(31).decompress(response.body)
+            expect(file.bodies[version].startswith(start), "wrong start of a gzip copy")
         return CUT_GZIP
     start = int(first) if first else max(file.size - int(last), 0)
     end = min(int(last), file.size - 1) if first and last else file.size - 1
-    place = answer.field("content-range")
+    place = response.field("content-range")
     expect(place == f"bytes {start}-{end}/{file.size}", f"Content-Range {place} for {wanted}")
-    expect(answer.body == file.bodies[version][start : end + 1], f"206 is not the slice {start}-{end} of the version of its tag")
+    expect(response.body == file.bodies[version][start : end + 1], f"206 is not the slice {start}-{end} of the version that its tag names")
     return None
 
 
-class Visitors:
-    """All of them, at the caches in `ports`.
+class Clients:
+    """All clients of the caches in `ports`.
 
-    `faults`: a cache's own, where it stores and where it passes on; `passed`: the share of requests that are passed on; `unvaried`: the
-    caches whose plain answers serve everybody and say no Vary.
+    `faults`: the known errors of each cache, by whether it stores or passes on; `passed`: the share of requests that are passed on;
+    `unvaried`: the caches that get identity responses without Vary.
     """
 
     def __init__(self, folder, ports, faults, passed=0.0, unvaried=()):
@@ -254,7 +255,7 @@ class Visitors:
         self.weights = [1 / (1 + self.files[target].size / 10_000) if target in self.files else 0.5 for target in self.targets]
 
     def drawn(self, chance, seen):
-        """A request like a visitor's: plain, HEAD, conditional or for a part."""
+        """A random request: GET, HEAD, with a condition or with a range."""
         target = chance.choices(self.targets, self.weights)[0]
         file = self.files.get(target)
         passed = chance.random() < self.passed
@@ -269,7 +270,7 @@ class Visitors:
             if kind < 0.09:
                 fields["If-Modified-Since"] = date
             else:
-                # Strong or weak, as it came or the other way round: visitors and caches compare weakly here.
+                # The tag in either form: If-None-Match compares weakly.
                 name = opaque(tag)
                 shape = chance.choice(("{}", '"{}"', 'W/"{}"', '"other", W/"{}"', '"{}", W/"other"', '"other"'))
                 fields["If-None-Match"] = tag if shape == "{}" else shape.format(name)
@@ -283,7 +284,7 @@ class Visitors:
         return Request(("/pass" if passed else "") + target, method, coding, gzip, fields)
 
     def work(self, number, seed, requests):
-        """One process of visitors: all its connections have a request in flight at once. Gives its counts, tags and failures."""
+        """One process of clients. All its connections have a request in flight at once. Returns counts, known errors, tags and failures."""
         chance = random.Random(f"{seed} {number}")
         seen = collections.defaultdict(list)
         counts, own, tags, failures = collections.Counter(), collections.Counter(), {}, []
@@ -294,7 +295,7 @@ class Visitors:
                 connection.send(request)
             for connection, request in batch:
                 try:
-                    answer = connection.answer(request)
+                    response = connection.response(request)
                 except (OSError, ValueError, harness.Failed) as why:
                     failures.append(f"{connection.peer}: {request}: {why}")
                     connection.socket.close()
@@ -303,26 +304,26 @@ class Visitors:
                 peer = connection.peer
                 try:
                     faults = self.faults.get((peer, request.passed), ())
-                    words = check(self.files, faults, peer in self.unvaried, request, answer)
+                    words = check(self.files, faults, peer in self.unvaried, request, response)
                 except harness.Failed as why:
-                    failures.append(f"{peer}: {request}: {why}; {answer.status} {answer.fields}")
+                    failures.append(f"{peer}: {request}: {why}; {response.status} {response.fields}")
                     continue
                 kind = next((name for name in ("Range", "If-None-Match", "If-Modified-Since") if name in request.fields), request.method)
-                counts[peer, request.passed, kind, answer.status, answer.field("content-encoding") or "plain"] += 1
+                counts[peer, request.passed, kind, response.status, response.field("content-encoding") or "identity"] += 1
                 if words:
                     own[peer, words] += 1
-                tag = answer.field("etag")
+                tag = response.field("etag")
                 if tag and request.path in self.files:
                     if not seen[request.path] or seen[request.path][-1][0] != tag:
                         file = self.files[request.path]
                         seen[request.path].append((tag, file.dates[file.tags.index(opaque(tag))]))
-                    if answer.status == 200:
+                    if response.status == 200:
                         tags[peer, request.target, tag, request.gzip] = True
             requests -= len(batch)
         return counts, own, list(tags), failures
 
     def ask(self, seed, requests):
-        """Runs all of them, deploys while they ask, prints their sums; gives counts, tags and each changed file's last version."""
+        """Runs all clients and replaces files meanwhile; prints the sums. Returns counts, tags and the last version of each changed file."""
         started = time.monotonic()
         fork = multiprocessing.get_context("fork")
         results = fork.Queue()
@@ -337,7 +338,7 @@ class Visitors:
         counts, own, tags, failures, deployments = collections.Counter(), collections.Counter(), set(), [], 0
         for _ in crew:
             while results.empty():
-                expect(all(process.exitcode in (None, 0) for process in crew), "a process of visitors broke down")
+                expect(all(process.exitcode in (None, 0) for process in crew), "a process of clients failed")
                 target = chance.choice(changing)
                 current[target] = (current.get(target, 0) + 1) % VERSIONS
                 self.files[target].put(self.site, current[target])
@@ -358,17 +359,17 @@ class Visitors:
             print(f"{count:7} {words}")
         for (peer, words), count in sorted(own.items()):
             print(f"{count:7} {peer}'s own: {words}")
-        expect(not failures, f"{len(failures)} wrong answers (SEED={seed}):\n" + "\n".join(failures[:20]))
-        equal("answers", wanted=requests, right=counts.total())
+        expect(not failures, f"{len(failures)} wrong responses (SEED={seed}):\n" + "\n".join(failures[:20]))
+        equal("responses", wanted=requests, right=counts.total())
         harmful = sum(count for (_, words), count in own.items() if words not in HARMLESS)
-        expect(harmful * 20 < requests, "the caches' own faults are too many to look past")
+        expect(harmful * 20 < requests, "the caches made too many known errors")
         statuses = {key[3] for key in counts}
-        expect(statuses == {200, 206, 304, 404, 416}, f"statuses {statuses}")
+        expect(statuses == {200, 206, 304, 404, 416}, f"unexpected set of statuses: {statuses}")
         print(f"{requests} requests in {seconds:.0f} s, {requests / seconds:.0f} a second; {deployments} deployments; seed {seed}")
         return counts, sorted(tags), current
 
     def replay(self, seed, tags, current, edgeshim):
-        """Tags that went out come back: each is answered 304, by the cache and by edgeshim itself."""
+        """Sends tags of earlier responses in If-None-Match: each must get a 304, from the cache and from edgeshim."""
         chance = random.Random(f"{seed} replay")
         fresh = [(peer, target, tag, gzip) for peer, target, tag, gzip in tags
                  if opaque(tag) == self.files[target.removeprefix("/pass")].tags[current.get(target.removeprefix("/pass"), 0)]]
@@ -380,17 +381,17 @@ class Visitors:
             request = Request(target, coding="gzip" if gzip else None, gzip=gzip, fields={"If-None-Match": tag})
             weak += tag.startswith("W/")
             file = self.files[request.path]
-            # The cache may hold the version before for as long as it lives.
-            def answered():
-                answer = connections[peer].ask(request)
-                if answer.status == 200 and NO_CONDITION in self.faults.get((peer, request.passed), ()):
+            # The cache may store the previous version until it expires.
+            def current_version():
+                response = connections[peer].ask(request)
+                if response.status == 200 and NO_CONDITION in self.faults.get((peer, request.passed), ()):
                     return False
-                return answer.status == 304 or opaque(answer.field("etag")) == opaque(tag) and answer
-            found = harness.wait_until(f"{peer} has the last version of {target}", answered)
-            expect(found is True, f"{peer}: {request}: {found is True or found.status}, though the tag is its copy's")
-            answer = connections["edgeshim"].ask(request)
-            words = f"edgeshim: {request}: {answer.status} {answer.fields}"
-            expect(answer.status == 304 and answer.field("etag") in tags_of_304(file, file.tags.index(opaque(tag)), request), words)
+                return response.status == 304 or opaque(response.field("etag")) == opaque(tag) and response
+            found = harness.wait_until(f"{peer} has the last version of {target}", current_version)
+            expect(found is True, f"{peer}: {request}: {found is True or found.status}, although the tag is that of its copy")
+            response = connections["edgeshim"].ask(request)
+            words = f"edgeshim: {request}: {response.status} {response.fields}"
+            expect(response.status == 304 and response.field("etag") in tags_of_304(file, file.tags.index(opaque(tag)), request), words)
             if file.compresses:
-                expect(answer.fields.get("vary") == ["Accept-Encoding"], words)
-        print(f"replayed: {len(sample)} tags, {weak} of them weak, each 304 at its cache and at edgeshim")
+                expect(response.fields.get("vary") == ["Accept-Encoding"], words)
+        print(f"replayed: {len(sample)} tags, {weak} of them weak, all got a 304 from the cache and from edgeshim")
