@@ -24,6 +24,8 @@ mod pages;
 
 mod metrics;
 
+mod keys;
+
 mod fault;
 
 mod ids;
@@ -58,7 +60,8 @@ pub mod internals {
 
     pub mod config {
         pub use crate::access_log::{LogFormat, LogOutput};
-        pub use crate::config::{AddressSource, Settings, Target, load, parse};
+        pub use crate::config::{AddressSource, Settings, load, parse};
+        pub use crate::origin::Target;
     }
 
     pub mod etag {

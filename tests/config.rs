@@ -266,10 +266,10 @@ fn names_when_read_then_normalized_for_comparison() {
     let settings = config::parse(text, "edgeshim.toml", Path::new("/etc/edgeshim")).expect("valid");
     assert_eq!((&*settings.providers[0].name, &*settings.providers[0].preset), ("fastly", "fastly"));
     assert_eq!((&*settings.providers[1].name, &*settings.providers[1].preset), ("mine", "generic"));
-    assert_eq!(settings.server.hosts, ["www.example.com"]);
-    assert_eq!(settings.server.trusted_proxies[0].to_string(), "10.0.0.1/32");
-    assert_eq!(settings.whoopsie.hosts.get("www.example.de").map(String::as_str), Some("de"));
-    assert_eq!(settings.gzip.types, ["text/html"]);
+    assert_eq!(settings.observe.hosts, ["www.example.com"]);
+    assert_eq!(settings.observe.trusted_proxies[0].to_string(), "10.0.0.1/32");
+    assert_eq!(settings.pages.hosts.get("www.example.de").map(String::as_str), Some("de"));
+    assert_eq!(settings.effective_json()["gzip"]["types"], serde_json::json!(["text/html"]));
     assert_eq!(settings.access_log.output, config::LogOutput::File("/etc/edgeshim/access.log".into()));
 }
 

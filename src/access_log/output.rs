@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use metrics::Counter;
 
+use crate::keys::{Checked, Text};
+
 /// A batch is written once it has reached this size, or when the queue is empty.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
 /// Room for the one line that exceeds a batch: 2,048 + 12 × 256 bytes, each of which can become six.
@@ -27,6 +29,34 @@ pub enum LogOutput {
     Stdout,
     /// A file that is appended to, created where it is missing.
     File(PathBuf),
+}
+
+impl LogOutput {
+    pub(super) const TEXT: Text<Self> = Text { example: "stdout", read: Self::read, write: Self::written };
+
+    fn read(text: &str, folder: &Path) -> Checked<Self> {
+        match text {
+            "off" => Ok(Self::Off),
+            "stdout" => Ok(Self::Stdout),
+            _ => match text.strip_prefix("file:") {
+                Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains(char::is_control) => {
+                    Ok(Self::File(folder.join(path)))
+                }
+                _ => Err(
+                    "is no place for a log; write \"off\", \"stdout\" or file:PATH, for example \"file:access.log\""
+                        .to_owned(),
+                ),
+            },
+        }
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Stdout => "stdout".to_owned(),
+            Self::File(path) => format!("file:{}", path.display()),
+        }
+    }
 }
 
 /// An open output with the lines that are not written yet.

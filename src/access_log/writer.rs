@@ -19,6 +19,7 @@ use metrics::Counter;
 use super::formats::{Formatter, LogFormat};
 use super::output::{BATCH_BYTES, LogOutput, Sink};
 use super::record::Record;
+use crate::keys::{Keys, Visitor};
 
 /// Records that can wait for the writer: more than one machine handles in a second.
 const QUEUE_RECORDS: usize = 65_536;
@@ -54,6 +55,14 @@ pub struct AccessLogSettings {
 impl Default for AccessLogSettings {
     fn default() -> Self {
         Self { output: LogOutput::Off, format: LogFormat::Json }
+    }
+}
+
+impl Keys for AccessLogSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        let formats = [("json", LogFormat::Json), ("combined", LogFormat::Combined), ("etsy", LogFormat::Etsy)];
+        v.text("output", &LogOutput::TEXT, &mut self.output);
+        v.choice("format", &formats, &mut self.format);
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::keys::{Checked, Text};
+
 /// Where the IPv4 addresses are within IPv6: `::ffff:0:0/96`.
 const MAPPED_PREFIX_BITS: u8 = 96;
 
@@ -50,6 +52,21 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
         return IpNet::V4(network);
     }
     network
+}
+
+/// A network in the configuration.
+pub(crate) const NETWORK: Text<IpNet> =
+    Text { example: "10.0.0.0/8", read: |text, _| network(text), write: IpNet::to_string };
+
+/// Reads a network, or one address as a network of itself. Bits below the prefix are dropped, as in other proxies, and IPv4-mapped IPv6
+/// becomes IPv4, as in every lookup.
+pub(crate) fn network(text: &str) -> Checked<IpNet> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(canonical(address.into()));
+    }
+    text.parse::<IpNet>().map(canonical).map_err(|_| {
+        "is no network; write an address or a CIDR, for example \"10.0.0.0/8\" or \"2001:db8::/32\"".to_owned()
+    })
 }
 
 /// Sorts ranges and joins those that overlap or touch.
@@ -161,6 +178,22 @@ mod tests {
         // Wider than all of IPv4: a network of IPv6, in which no IPv4 address is.
         assert!(!set(&["::/64"]).contains(ip("192.0.2.9")));
         assert_eq!(canonical("10.1.2.3/8".parse().unwrap()), "10.0.0.0/8".parse::<IpNet>().unwrap());
+    }
+
+    #[test]
+    fn networks_take_bare_addresses() {
+        for (typed, read) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("::1", "::1/128"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+        ] {
+            assert_eq!(network(typed).map(|n| n.to_string()).as_deref(), Ok(read));
+        }
+        for bad in ["", "10.0.0.0/33", "10.0.0", "fe80::/129", "host/8"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     match files {
         Ok(count) => {
             println!("{out}: {count} files; begin with {out}/README.md");
-            if settings.whoopsie.beacon_base.is_empty() {
+            if settings.pages.beacon_base.is_empty() {
                 eprintln!(
                     "warning: whoopsie.beacon_base is \"\", so that the beacon goes to the page's own host, through the CDN that failed; write for example beacon_base = \"//beacon.example.com\", a host that leads here past the CDNs"
                 );

@@ -1,11 +1,10 @@
-//! What was typed: the TOML tree with its lines, and a reader that takes keys from it one by one.
+//! A configuration file while it is read: the TOML tree with its lines, and sections from which keys are read one by one.
 //!
-//! The house asks for serde structs here. serde's derive stops at the first unknown key or wrong type, but an
-//! operator is owed every problem of the file at once, so the tree is walked by hand: each key is taken by name,
-//! whatever is wrong with it is noted and its default stands in, and the keys that nobody took are the unknown ones.
+//! serde's derive stops at the first unknown key or wrong type, but operators see all problems of a file in one pass. So keys
+//! are read by name: a wrong value is reported and its default stays, and at the end each key that was not read is unknown.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -13,13 +12,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::problems::Problem;
 use super::shown::{kind, shown};
-use super::words::{closest, quote};
+use crate::keys::names::closest;
+use crate::keys::{Checked, quote};
 
-/// Longest list that is read; every entry costs something later.
+/// The longest list that is read.
 const MAX_ENTRIES: usize = 10_000;
-
-/// The value checked, or what to say of it: a sentence that reads on from the value ("is no duration; write …").
-pub(super) type Checked<T> = Result<T, String>;
 
 /// A file while it is read.
 pub(super) struct TypedFile<'t> {
@@ -27,19 +24,23 @@ pub(super) struct TypedFile<'t> {
     line_starts: Vec<usize>,
     folder: &'t Path,
     problems: RefCell<Vec<Problem>>,
+    /// The keys that were read, by the path of their block.
+    known: RefCell<HashMap<String, Vec<&'static str>>>,
 }
 
 impl<'t> TypedFile<'t> {
     pub(super) fn new(text: &str, folder: &'t Path) -> Self {
         let line_starts = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at + 1).collect();
-        Self { line_starts, folder, problems: RefCell::new(Vec::new()) }
+        Self { line_starts, folder, problems: RefCell::default(), known: RefCell::default() }
     }
 
     pub(super) fn root<'f>(&'f self, table: &'f DeTable<'f>) -> Section<'f> {
-        Section { file: self, key: String::new(), line: None, table: Some(table), known: Vec::new() }
+        Section { file: self, key: String::new(), line: None, table: Some(table) }
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    /// All problems; keys of `table` that were not read are unknown.
+    pub(super) fn into_problems(self, table: &DeTable<'_>) -> Vec<Problem> {
+        self.root(table).reject_unknown();
         self.problems.into_inner()
     }
 
@@ -52,14 +53,12 @@ impl<'t> TypedFile<'t> {
     }
 }
 
-/// What became of a key.
+/// A key's value.
 #[derive(Debug)]
 pub(super) enum Read<T> {
-    /// It is not there.
     Absent,
-    /// It is there and wrong, which has been noted.
+    /// Wrong; the problem has been reported.
     Bad,
-    /// It is there and right.
     Good(T),
 }
 
@@ -76,20 +75,27 @@ impl<T> Read<T> {
     }
 }
 
-/// One value with its place.
+/// One value with its path and line.
 struct Item<'f> {
     key: String,
     line: Option<usize>,
     value: &'f DeValue<'f>,
 }
 
-/// One block: a table, or the lack of one, which reads as a table without keys.
+/// Which entry of a list or a block of texts is meant.
+pub(super) enum Entry<'n> {
+    /// By position, in a list.
+    At(usize),
+    /// By name in any case, in a block of texts.
+    Named(&'n str),
+}
+
+/// One block. A missing one reads as a block without keys.
 pub(super) struct Section<'f> {
     file: &'f TypedFile<'f>,
     key: String,
     line: Option<usize>,
     table: Option<&'f DeTable<'f>>,
-    known: Vec<&'static str>,
 }
 
 impl<'f> Section<'f> {
@@ -102,9 +108,30 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
-    /// Whether something stands under its name, a block or not.
+    /// Whether its name has a value, a block or not.
     pub(super) fn is_typed(&self) -> bool {
         self.line.is_some()
+    }
+
+    /// Whether the file has this key.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Whether a problem of this key has been reported.
+    pub(super) fn is_bad(&self, name: &str) -> bool {
+        let path = self.path(name);
+        let problems = self.file.problems.borrow();
+        problems.iter().any(|problem| {
+            problem.key.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
+        })
+    }
+
+    /// The texts in a list, right or wrong, each with its position.
+    pub(super) fn texts(&self, name: &str) -> Vec<(usize, &'f str)> {
+        let entries = self.find(name).and_then(|item| item.value.as_array());
+        let entries = entries.into_iter().flat_map(|array| array.iter().enumerate());
+        entries.filter_map(|(index, entry)| Some((index, entry.get_ref().as_str()?))).collect()
     }
 
     /// A text that `check` turns into its type. `example` is what messages show, as it would be typed.
@@ -118,50 +145,23 @@ impl<'f> Section<'f> {
         self.check_text(&item, example, check)
     }
 
-    /// As [`Section::read`], for a key with a default.
-    pub(super) fn text<T>(
-        &mut self,
-        name: &'static str,
-        example: &str,
-        default: T,
-        check: impl FnOnce(&str) -> Checked<T>,
-    ) -> T {
-        self.read(name, example, check).or(default)
-    }
-
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        let Some(item) = self.take(name) else { return default };
+    pub(super) fn read_flag(&mut self, name: &'static str) -> Read<bool> {
+        let Some(item) = self.take(name) else { return Read::Absent };
         if let DeValue::Boolean(value) = item.value {
-            return *value;
+            return Read::Good(*value);
         }
         self.wrong_type(&item, "true or false belongs", "true or false");
-        default
+        Read::Bad
     }
 
     /// A whole number within `range`.
-    pub(super) fn integer<T: TryFrom<i64>>(&mut self, name: &'static str, range: RangeInclusive<i64>, default: T) -> T {
-        self.read_integer(name, range).or(default)
-    }
-
-    /// As [`Section::integer`], where it matters whether the key is there.
     pub(super) fn read_integer<T: TryFrom<i64>>(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Read<T> {
         let Some(item) = self.take(name) else { return Read::Absent };
         self.check_integer(&item, &range).and_then(|value| T::try_from(value).ok()).map_or(Read::Bad, Read::Good)
     }
 
     /// A list of texts, each checked by itself.
-    pub(super) fn list<T>(
-        &mut self,
-        name: &'static str,
-        example: &str,
-        default: Vec<T>,
-        check: impl FnMut(&str) -> Checked<T>,
-    ) -> Vec<T> {
-        self.read_list(name, example, check).or(default)
-    }
-
-    /// As [`Section::list`], where it matters whether the key is there.
     pub(super) fn read_list<T>(
         &mut self,
         name: &'static str,
@@ -188,7 +188,7 @@ impl<'f> Section<'f> {
         if values.len() == array.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// A list of whole numbers within `range`, where it matters whether the key is there.
+    /// A list of whole numbers within `range`.
     pub(super) fn read_integers<T: TryFrom<i64>>(
         &mut self,
         name: &'static str,
@@ -208,18 +208,7 @@ impl<'f> Section<'f> {
         if values.len() == array.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// A block of texts under names that the operator chose; both are checked.
-    pub(super) fn map<T>(
-        &mut self,
-        name: &'static str,
-        example: &str,
-        check_name: impl Fn(&str) -> Checked<String>,
-        check: impl Fn(&str) -> Checked<T>,
-    ) -> BTreeMap<String, T> {
-        self.read_map(name, example, check_name, check).or(BTreeMap::new())
-    }
-
-    /// As [`Section::map`], where it matters whether the key is there.
+    /// A block of texts under names that the operator chooses; both are checked.
     pub(super) fn read_map<T>(
         &mut self,
         name: &'static str,
@@ -239,7 +228,7 @@ impl<'f> Section<'f> {
             let name = check_name(typed.get_ref());
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
-                // What is no name may be a secret that went astray, and is told with care.
+                // A wrong name may be a secret in the wrong place, so it is shown as one.
                 Err(said) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
                     self.file.report(item.key.clone(), line, shown(&item.key, &typed), said.clone());
@@ -260,24 +249,30 @@ impl<'f> Section<'f> {
         if values.len() == table.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// The block `[name]`.
-    pub(super) fn block(&mut self, name: &'static str) -> Self {
+    /// The block `[name]`; it can be opened again to look at its keys together.
+    pub(super) fn section(&mut self, name: &'static str) -> Self {
+        let again = self.is_known(name);
         let item = self.take(name);
-        let mut block = Section { file: self.file, key: self.path(name), line: None, table: None, known: Vec::new() };
+        let mut block = Section { file: self.file, key: self.path(name), line: None, table: None };
         if let Some(item) = item {
             block.line = item.line;
             match item.value {
                 DeValue::Table(table) => block.table = Some(table),
+                _ if again => {}
                 _ => self.wrong_type(&item, "a block belongs", &format!("[{}] and its keys below it", block.key)),
             }
         }
         block
     }
 
-    /// The blocks `[[name]]`, as many as there are.
-    pub(super) fn blocks(&mut self, name: &'static str) -> Vec<Self> {
+    /// The blocks `[[name]]`.
+    pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
+        let again = self.is_known(name);
         let Some(item) = self.take(name) else { return Vec::new() };
         let DeValue::Array(array) = item.value else {
+            if again {
+                return Vec::new();
+            }
             self.wrong_type(&item, "a list of blocks belongs", &format!("[[{}]] and its keys below it", item.key));
             return Vec::new();
         };
@@ -286,8 +281,8 @@ impl<'f> Section<'f> {
             let key = format!("{}[{index}]", item.key);
             let line = Some(self.file.line(entry.span().start));
             if let DeValue::Table(table) = entry.get_ref() {
-                blocks.push(Section { file: self.file, key, line, table: Some(table), known: Vec::new() });
-            } else {
+                blocks.push(Section { file: self.file, key, line, table: Some(table) });
+            } else if !again {
                 let entry = Item { key, line, value: entry.get_ref() };
                 self.wrong_type(&entry, "a block belongs", &format!("[[{}]] and its keys below it", item.key));
             }
@@ -295,49 +290,84 @@ impl<'f> Section<'f> {
         blocks
     }
 
-    /// Notes that a key which is there is wrong beside others.
+    /// Reports a key whose value does not fit the other keys.
     pub(super) fn reject(&self, name: &str, message: impl Into<String>) {
         if let Some(item) = self.find(name) {
             self.complain(&item, message.into());
         }
     }
 
-    /// Notes that a key is missing, at the block's own line.
+    /// Reports an entry of a list or a block of texts.
+    pub(super) fn reject_entry(&self, name: &str, entry: Entry<'_>, message: impl Into<String>) {
+        let Some(item) = self.find(name) else { return };
+        let entry = match (item.value, entry) {
+            (DeValue::Array(array), Entry::At(index)) => {
+                array.get(index).map(|value| (format!("{}[{index}]", item.key), value.span().start, value.get_ref()))
+            }
+            (DeValue::Table(table), Entry::Named(name)) => {
+                table.iter().find(|(typed, _)| typed.get_ref().eq_ignore_ascii_case(name)).map(|(typed, value)| {
+                    (format!("{}.{}", item.key, quote(typed.get_ref())), typed.span().start, value.get_ref())
+                })
+            }
+            _ => None,
+        };
+        if let Some((key, at, value)) = entry {
+            self.complain(&Item { key, line: Some(self.file.line(at)), value }, message.into());
+        }
+    }
+
+    /// Reports a missing key, at the line of its block.
     pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
         self.file.report(self.path(name), self.line, String::new(), message.into());
     }
 
-    /// Notes what is wrong in another file that the configuration names.
+    /// Reports a problem in another file that the configuration names.
     pub(super) fn reject_file(&self, file: String, line: Option<usize>, message: String) {
         let problem = Problem { file: Some(file), line, ..Problem::of_file("", message) };
         self.file.problems.borrow_mut().push(problem);
     }
 
-    /// Notes that the whole block is wrong.
+    /// Reports the whole block.
     pub(super) fn reject_block(&self, message: impl Into<String>) {
         self.file.report(self.key.clone(), self.line, "{…}".to_owned(), message.into());
     }
 
-    /// Ends the block: the keys that nobody took are unknown.
-    pub(super) fn finish(self) {
+    /// Reports the keys that were not read, here and in the blocks below.
+    fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
+        let known = self.file.known.borrow().get(&self.key).cloned();
+        // Without any key read, this is a block of names that the operator chooses.
+        let Some(known) = known else { return };
         for (name, value) in table {
             let typed: &str = name.get_ref();
-            if self.known.contains(&typed) {
+            let key = self.path(typed);
+            let line = Some(self.file.line(name.span().start));
+            if !known.contains(&typed) {
+                let remedy = match closest(typed, &known) {
+                    Some(meant) => format!("did you mean {}?", quote(meant)),
+                    None => format!("write one of {} or take it out", known.join(", ")),
+                };
+                let item = Item { key, line, value: value.get_ref() };
+                self.complain(&item, format!("stands under a key that does not exist; {remedy}"));
                 continue;
             }
-            let line = Some(self.file.line(name.span().start));
-            let item = Item { key: self.path(typed), line, value: value.get_ref() };
-            let remedy = match closest(typed, &self.known) {
-                Some(meant) => format!("did you mean {}?", quote(meant)),
-                None => format!("write one of {} or take it out", self.known.join(", ")),
-            };
-            self.complain(&item, format!("stands under a key that does not exist; {remedy}"));
+            let below = |key, table| Section { file: self.file, key, line: None, table: Some(table) }.reject_unknown();
+            match value.get_ref() {
+                DeValue::Table(table) => below(key, table),
+                DeValue::Array(array) => {
+                    for (index, entry) in array.iter().enumerate() {
+                        if let DeValue::Table(table) = entry.get_ref() {
+                            below(format!("{key}[{index}]"), table);
+                        }
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
     fn path(&self, name: &str) -> String {
-        // An odd name is quoted as TOML has it, and so cannot write to the terminal.
+        // Other names are quoted, so that they cannot write to the terminal.
         let bare = !name.is_empty()
             && name.len() <= 64
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
@@ -345,9 +375,14 @@ impl<'f> Section<'f> {
         if self.key.is_empty() { name } else { format!("{}.{name}", self.key) }
     }
 
+    fn is_known(&self, name: &str) -> bool {
+        self.file.known.borrow().get(&self.key).is_some_and(|known| known.contains(&name))
+    }
+
+    /// Finds a key's value; the key is known from now on.
     fn take(&mut self, name: &'static str) -> Option<Item<'f>> {
-        if !self.known.contains(&name) {
-            self.known.push(name);
+        if !self.is_known(name) {
+            self.file.known.borrow_mut().entry(self.key.clone()).or_default().push(name);
         }
         self.find(name)
     }
@@ -402,16 +437,17 @@ mod tests {
     fn with(text: &str, read: impl FnOnce(&mut Section<'_>)) -> Vec<String> {
         let tree = DeTable::parse(text).expect("TOML");
         let file = TypedFile::new(text, Path::new("."));
-        let mut root = file.root(tree.get_ref());
-        read(&mut root);
-        root.finish();
-        file.into_problems().iter().map(|problem| format!("{}: {problem}", problem.line.unwrap_or(0))).collect()
+        read(&mut file.root(tree.get_ref()));
+        file.into_problems(tree.get_ref())
+            .iter()
+            .map(|problem| format!("{}: {problem}", problem.line.unwrap_or(0)))
+            .collect()
     }
 
     #[test]
-    fn key_that_nobody_took_is_unknown_with_a_suggestion() {
+    fn key_when_unknown_then_gets_a_suggestion() {
         let told = with("levle = 3\nzzz = 4\n", |root| {
-            root.integer("level", 1..=9, 4_u32);
+            root.read_integer::<u32>("level", 1..=9);
         });
         assert_eq!(
             told,
@@ -423,10 +459,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_held_to_their_range() {
+    fn number_when_out_of_range_then_is_refused() {
         for typed in ["0", "10", "-1", "99999999999999999999999999", "0xff"] {
             let told = with(&format!("level = {typed}"), |root| {
-                assert_eq!(root.integer("level", 1..=9, 4_u32), 4);
+                assert!(matches!(root.read_integer::<u32>("level", 1..=9), Read::Bad));
             });
             assert_eq!(told.len(), 1, "{typed}: {told:?}");
             assert!(told[0].contains("from 1 to 9"), "{told:?}");
@@ -434,14 +470,17 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_are_told_with_the_right_one() {
+    fn value_when_of_the_wrong_type_then_message_names_the_right_one() {
         let told = with("a = \"3\"\nb = 1\nc = 2.5\nd = \"x\"\ne = 1979-05-27\nf = [1]\n", |root| {
-            root.integer("a", 1..=9, 4_u32);
-            root.flag("b", true);
-            root.text("c", "\"10s\"", (), |_| Ok(()));
-            root.list("d", "\"x\"", Vec::new(), |_| Ok(()));
-            root.block("e").finish();
-            root.blocks("f");
+            root.read_integer::<u32>("a", 1..=9);
+            root.read_flag("b");
+            root.read("c", "\"10s\"", |_| Ok(()));
+            root.read_list("d", "\"x\"", |_| Ok(()));
+            root.section("e");
+            root.sections("f");
+            // A second look reports nothing again.
+            root.section("e");
+            root.sections("f");
         });
         assert_eq!(told.len(), 6, "{told:?}");
         assert!(told[0].contains("a text where a whole number belongs"), "{told:?}");
@@ -451,15 +490,18 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_hidden_in_unknown_keys_too() {
-        let told = with("tokn = 1\napi_token = \"hunter2\"\nurl = \"http://me:hunter2@host/\"\n", |_| {}).join("\n");
+    fn secret_when_its_key_is_unknown_then_is_hidden() {
+        let told = with("tokn = 1\napi_token = \"hunter2\"\nurl = \"http://me:hunter2@host/\"\n", |root| {
+            _ = root.read_flag("a")
+        })
+        .join("\n");
         assert!(!told.contains("hunter2"), "{told}");
         assert!(told.contains("***@host"), "{told}");
     }
 
     #[test]
-    fn odd_key_is_quoted_and_cannot_steer_the_terminal() {
-        let told = with("\"a\\u001b[2J\" = 1", |_| {}).join("\n");
+    fn key_when_it_has_control_characters_then_is_quoted() {
+        let told = with("\"a\\u001b[2J\" = 1", |root| _ = root.read_flag("a")).join("\n");
         assert!(!told.contains('\u{1b}'), "{told}");
     }
 }

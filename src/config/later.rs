@@ -1,76 +1,61 @@
-//! Keys whose feature a later release brings, all in one place so that they are easily lifted.
+//! Keys whose feature comes with a later release.
 //!
-//! They are read and type-checked as the contract has them, and may stand at their defaults. Anything else is
-//! refused: an operator who configured a certificate must not believe that it works because nobody complained.
+//! They are read and checked, and may have their defaults. Any other value is refused: an operator who configured a
+//! certificate must not believe that it is in use.
 
-use super::file::{Checked, Section};
-use super::net::{listen, local_path, strip_scheme};
-use super::scalar::size;
+use super::file::Section;
+use super::listeners::LISTEN;
+use crate::keys::quantities::SIZE;
+use crate::keys::urls::local_path;
+use crate::keys::{PATH, Text, Visitor};
 
-/// Any text; a check like the others, though nothing fails it.
-#[expect(clippy::unnecessary_wraps, reason = "it stands where a check is asked for")]
-fn any(_: &str) -> Checked<()> {
-    Ok(())
+const TLS_TO_ORIGIN: Text<()> =
+    Text { example: "", read: |text, _| empty(text, "TLS to the origin"), write: |()| String::new() };
+
+const EDGE_LOGS: Text<()> =
+    Text { example: "", read: |text, _| empty(text, "the CDNs' own logs"), write: |()| String::new() };
+
+fn empty(text: &str, feature: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    Err(format!("asks for {feature}, which comes with a later release; write \"\""))
 }
 
-/// A text that has to be empty for now.
-fn empty(section: &mut Section<'_>, name: &'static str, feature: &str) {
-    section.text(name, "\"\"", (), |text| {
-        if text.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("asks for {feature}, which comes with a later release; write \"\""))
+/// `[origin.tls]`.
+pub(super) fn origin<V: Visitor>(origin: &mut V) {
+    origin.block("tls", |tls| {
+        for name in ["ca", "server_name", "certificate", "key"] {
+            tls.text(name, &TLS_TO_ORIGIN, &mut ());
         }
     });
 }
 
-/// `[server.tls]`.
-pub(super) fn server(server: &mut Section<'_>) {
-    let mut tls = server.block("tls");
-    let folder = tls.folder();
-    tls.list("listen", "\"127.0.0.1:8443\"", Vec::new(), |text| listen(text, folder).map(|_| ()));
-    tls.text("certificate", "\"tls/cert.pem\"", (), any);
-    tls.text("key", "\"tls/key.pem\"", (), any);
-    tls.text("client_ca", "\"\"", (), any);
+/// `[edge_logs]`.
+pub(super) fn edge_logs<V: Visitor>(edge_logs: &mut V) {
+    edge_logs.text("token", &EDGE_LOGS, &mut ());
+}
+
+/// Keys that are not shown: `[server.tls]`, and those of `[edge_logs]` without effect.
+pub(super) fn hidden(root: &mut Section<'_>) {
+    let mut tls = root.section("server").section("tls");
+    tls.list("listen", &LISTEN, &mut Vec::new());
+    for name in ["certificate", "key", "client_ca"] {
+        tls.text(name, &PATH, &mut "tls/cert.pem".into());
+    }
     if tls.is_present() {
         tls.reject_block(
             "asks for HTTPS, which comes with a later release; take the block out and let a balancer end TLS",
         );
     }
-    tls.finish();
+    let path = |text: &str| local_path(text, "/.edgeshim/edge-logs");
+    let mut edge_logs = root.section("edge_logs");
+    edge_logs.read("path", "\"/.edgeshim/edge-logs\"", path);
+    edge_logs.text("max_body", &SIZE, &mut (100 * 1024 * 1024));
 }
 
-/// `origin.url` with https.
-pub(super) fn origin_url(text: &str) -> Checked<()> {
-    if strip_scheme(text, "https://").is_some() {
-        return Err(
-            "asks for TLS to the origin, which comes with a later release; write http://HOST:PORT or unix:PATH"
-                .to_owned(),
-        );
-    }
-    Ok(())
-}
-
-/// `[origin.tls]`.
-pub(super) fn origin(origin: &mut Section<'_>) {
-    let mut tls = origin.block("tls");
-    for name in ["ca", "server_name", "certificate", "key"] {
-        empty(&mut tls, name, "TLS to the origin");
-    }
-    tls.finish();
-}
-
-/// A client certificate that is right in itself.
+/// A client certificate that is valid by itself.
 pub(super) fn client_cert(client_cert: &Section<'_>) {
     client_cert
         .reject_block("needs server.tls.client_ca, and HTTPS comes with a later release; leave it out until then");
-}
-
-/// `[edge_logs]`.
-pub(super) fn intake(root: &mut Section<'_>) {
-    let mut edge_logs = root.block("edge_logs");
-    edge_logs.text("path", "\"/.edgeshim/edge-logs\"", (), |text| local_path(text, "/.edgeshim/edge-logs").map(|_| ()));
-    edge_logs.text("max_body", "\"100MiB\"", 0, size);
-    empty(&mut edge_logs, "token", "the CDNs' own logs");
-    edge_logs.finish();
 }

@@ -1,32 +1,33 @@
-//! From the operator's file to settings that cannot be wrong.
+//! From the operator's file to valid settings.
 //!
-//! The way of a file: `file` reads TOML and hands out keys one by one, `blocks`, `classes`, `providers` and `verify` turn
-//! each key into its type or into a [`Problem`], and `settings` is what comes out. Every problem of a file is reported at
-//! once, because an operator who mends one mistake a run is soon an angry one. `check`, start and reload all come through
-//! [`load`].
+//! `settings` lists the blocks, each layer its own keys ([`Keys`]). `reader` reads them from the TOML tree in `file`, `effective`
+//! shows them as JSON. `checks`, `classes`, `providers` and `verify` check keys against each other. All problems of a file are
+//! reported at once, so that operators fix everything in one pass. `check` and start use the same functions.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-mod blocks;
+use crate::keys::{Keys as _, quote};
+
+mod checks;
 mod classes;
 mod effective;
 mod file;
 mod later;
-mod net;
+mod listeners;
 mod problems;
 mod providers;
-mod scalar;
+mod reader;
+mod secrets;
 mod settings;
 mod shown;
-mod statuses;
 mod verify;
-mod words;
 
+pub(crate) use listeners::Listen;
 pub(crate) use problems::{Problem, Problems};
-pub use settings::{AddressSource, Settings, Target};
-pub(crate) use settings::{Listen, OnDoubt, Origin, Provider, Server, Verify};
+pub use settings::{AddressSource, Settings};
+pub(crate) use settings::{Provider, Verify};
 
 /// The longest configuration that is read, in bytes: beyond it something else was named by mistake.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -49,7 +50,7 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     if let Err(error) = read {
         let message =
             format!("cannot be read ({error}); name a file that exists and that this user may read with --config FILE");
-        return Err(Problems::one(&origin_name, Problem::of_file(words::quote(&origin_name), message)));
+        return Err(Problems::one(&origin_name, Problem::of_file(quote(&origin_name), message)));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &origin_name, folder),
@@ -74,13 +75,21 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
 pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("is longer than {MAX_FILE_BYTES} bytes; name a configuration file with --config FILE");
-        return Err(Problems::one(origin_name, Problem::of_file(words::quote(origin_name), message)));
+        return Err(Problems::one(origin_name, Problem::of_file(quote(origin_name), message)));
     }
     let tree =
         toml::de::DeTable::parse(text).map_err(|error| Problems::one(origin_name, problems::syntax(text, &error)))?;
     let file = file::TypedFile::new(text, folder);
-    let settings = blocks::settings(file.root(tree.get_ref()));
-    let problems = file.into_problems();
+    let mut root = file.root(tree.get_ref());
+    let mut settings = Settings::default();
+    settings.keys(&mut root);
+    checks::check(&mut settings, &mut root);
+    classes::check(&settings.classes, root.bounded_sections("class"));
+    let trusts_everybody = settings.observe.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
+    settings.providers =
+        providers::providers(root.bounded_sections("provider"), &settings.identity.header, trusts_everybody);
+    later::hidden(&mut root);
+    let problems = file.into_problems(tree.get_ref());
     if problems.is_empty() { Ok(settings) } else { Err(Problems::new(origin_name, problems)) }
 }
 

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use http::HeaderName;
+use serde_json::{Value, json};
 
-use super::file::{Checked, Read, Section};
+use super::file::{Read, Section};
 use super::settings::Provider;
-use super::verify::{Secrets, verify};
-use super::words::{closest, has_meaning, header_name, label, quote};
+use super::verify::{self, Secrets, verify};
 use crate::cdn::preset::{NAMES, Preset};
+use crate::keys::names::{closest, has_meaning, header_name, label};
+use crate::keys::{Checked, quote};
 use crate::wire::names::X_CDN_PROVIDER;
 
 /// Reads every provider. `identity` is the field in which they say their names; `trusts_everybody`: `server.trusted_proxies` holds every
@@ -37,13 +39,25 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
             Read::Absent => Some(preset_of(&name).unwrap_or("generic")),
             typed => typed.good(),
         };
-        let tag_header = block.text("tag_header", "\"Cache-Tag\"", None, |text| tag_header(text, preset));
+        let tag_header = block.read("tag_header", "\"Cache-Tag\"", |text| tag_header(text, preset)).or(None);
         secrets.next_provider(&name);
-        let verify = verify(block.block("verify"), identity, trusts_everybody, &mut secrets);
-        block.finish();
+        let verify = verify(block.section("verify"), identity, trusts_everybody, &mut secrets);
         providers.push(Provider { name, preset: preset.unwrap_or("generic").to_owned(), tag_header, verify });
     }
     providers
+}
+
+/// A provider as `/config` shows it.
+pub(super) fn json(provider: &Provider) -> Value {
+    let mut keys = json!({
+        "name": provider.name,
+        "preset": provider.preset,
+        "tag_header": provider.tag_header.as_ref().map_or("", HeaderName::as_str),
+    });
+    if let Some(proofs) = &provider.verify {
+        keys["verify"] = verify::json(proofs);
+    }
+    keys
 }
 
 fn preset(text: &str) -> Checked<&'static str> {

@@ -2,9 +2,9 @@
 
 use toml::de::DeValue;
 
-use super::words::quote;
+use crate::keys::quote;
 
-/// What kind of value it is, in words.
+/// The kind of a value.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
@@ -48,7 +48,7 @@ fn is_plain_proof(key: &str) -> bool {
     PLAIN.contains(&name.split('[').next().unwrap_or(name))
 }
 
-/// A URL's user and password are nobody's business.
+/// A URL without its user and password.
 fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("//") else {
         return text.to_owned();

@@ -7,15 +7,19 @@ use std::slice;
 
 use http::HeaderName;
 
-use super::file::{Checked, Read, Section};
+use serde_json::{Map, Value, json};
+
+use super::file::{Read, Section};
 use super::later;
-use super::net;
-use super::scalar::secret;
+use super::secrets::SECRET;
 use super::settings::{AddressSource, Verify};
-use super::words::{has_meaning, header_name, one_of, quote};
+use crate::cdn::addresses::network;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
+use crate::keys::names::{has_meaning, header_name};
+use crate::keys::urls::host_name;
+use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
@@ -27,7 +31,7 @@ const MAX_NONCE_BYTES: usize = 64;
 const G2O_VERSION: u8 = 5;
 
 /// The words for `require`.
-pub(super) const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
+const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
 
 /// Where a secret is looked for.
 #[derive(PartialEq, Eq, Hash)]
@@ -71,11 +75,12 @@ pub(super) fn verify(
     trusts_everybody: bool,
     secrets: &mut Secrets,
 ) -> Option<Verify> {
-    let require = block.text("require", "\"any\"", Require::default(), |text| one_of(text, &REQUIRE));
-    let secret = secret_field(block.block("secret"), identity, secrets);
+    let mut require = Require::default();
+    block.choice("require", &REQUIRE, &mut require);
+    let secret = secret_field(block.section("secret"), identity, secrets);
     let addresses = addresses(&mut block, trusts_everybody);
-    let client_cert = client_cert(block.block("client_cert"));
-    let g2o = g2o(block.block("g2o"), secrets);
+    let client_cert = client_cert(block.section("client_cert"));
+    let g2o = g2o(block.section("g2o"), secrets);
     if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
         (block.is_present(), &secret, &addresses, &client_cert, &g2o)
     {
@@ -91,9 +96,34 @@ pub(super) fn verify(
         client_cert: client_cert.good(),
         g2o: g2o.good(),
     };
-    let present = block.is_present();
-    block.finish();
-    present.then_some(verify)
+    block.is_present().then_some(verify)
+}
+
+/// The proofs as `/config` shows them: those that are not required are left out, as in the file.
+pub(super) fn json(proofs: &Verify) -> Value {
+    let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(word, _)| word);
+    let mut keys = Map::new();
+    keys.insert("require".to_owned(), json!(require));
+    if let Some(secret) = &proofs.secret {
+        // A secret serializes as `***`.
+        keys.insert("secret".to_owned(), json!({ "header": secret.field.as_str(), "values": secret.values }));
+    }
+    if !proofs.addresses.is_empty() {
+        let typed = |source: &AddressSource| match source {
+            AddressSource::Network(network) => network.to_string(),
+            AddressSource::File(path) => format!("file:{}", path.display()),
+        };
+        keys.insert("addresses".to_owned(), proofs.addresses.iter().map(typed).collect());
+    }
+    if let Some(rule) = &proofs.client_cert {
+        let hex = |sha256: &[u8; 32]| sha256.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let sha256 = rule.sha256.iter().map(hex).collect::<Vec<_>>();
+        keys.insert("client_cert".to_owned(), json!({ "san": rule.san, "sha256": sha256 }));
+    }
+    if let Some(g2o) = &proofs.g2o {
+        keys.insert("g2o".to_owned(), json!({ "keys": g2o.keys, "versions": g2o.versions }));
+    }
+    Value::Object(keys)
 }
 
 fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Secrets) -> Read<SecretField> {
@@ -144,7 +174,6 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
             Read::Good(_) | Read::Bad => {}
         }
     }
-    block.finish();
     match (field, values) {
         (Read::Good(field), Read::Good(values)) => Read::Good(SecretField { field, values }),
         _ => Read::Bad,
@@ -152,7 +181,10 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
 }
 
 fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
-    secret(text, folder)?.ok_or_else(|| format!("is no secret; write one or where it is, for example {example}"))
+    if text.is_empty() {
+        return Err(format!("is no secret; write one or where it is, for example {example}"));
+    }
+    (SECRET.read)(text, folder)
 }
 
 /// Where it pulls from. `trusts_everybody`: anybody is believed where a request comes from.
@@ -163,7 +195,7 @@ fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<Addres
         if let Some(path) = text.strip_prefix("file:") {
             return address_file(path, folder).map(AddressSource::File);
         }
-        let network = net::network(text).map_err(|_| {
+        let network = network(text).map_err(|_| {
             format!("is no network and no file; write an address, a CIDR such as {EXAMPLE}, or file:PATH")
         })?;
         if network.prefix_len() == 0 {
@@ -217,15 +249,13 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
             later::client_cert(&block);
         }
     }
-    let present = block.is_present();
-    block.finish();
-    rule.filter(|_| present).map_or(Read::Bad, Read::Good)
+    rule.filter(|_| block.is_present()).map_or(Read::Bad, Read::Good)
 }
 
 /// A name in a certificate: a host's, of which the first label may be `*`; given back in lower case.
 fn certificate_name(text: &str) -> Checked<String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
-    net::host_name(bare)
+    host_name(bare)
         // Neither an address nor the root's dot stands among a certificate's DNS names.
         .filter(|host| !host.starts_with('[') && !host.ends_with('.') && host.parse::<Ipv4Addr>().is_err())
         .map(|host| if bare.len() == text.len() { host } else { format!("*.{host}") })
@@ -299,7 +329,6 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
         }
         Read::Absent | Read::Bad => {}
     }
-    block.finish();
     match (keys, versions) {
         (Read::Good(keys), Read::Good(versions)) => Read::Good(G2oKeys { keys, versions }),
         _ => Read::Bad,

@@ -12,23 +12,53 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tower::{Layer, Service};
 
-use super::request::{Ctx, EdgeRequest};
+use super::request::{COUNT_OR_REJECT, Ctx, EdgeRequest};
 use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
 use crate::cdn::recognise::Recogniser;
 use crate::ids::{ProviderId, Reason};
+use crate::keys::names::{has_meaning, header_name};
+use crate::keys::{Checked, Keys, Text, Visitor};
+use crate::wire::names::X_CDN_PROVIDER;
 
-/// What `identify` needs to know.
-#[derive(Debug, Clone)]
-pub(crate) struct IdentifySettings {
+/// Keys of `[identity]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentifySettings {
     /// The identity header's name.
     pub header: HeaderName,
-    /// Configured providers, in the order of their ids.
-    pub providers: Arc<[Known]>,
-    /// Ask the presets' signals too.
+    /// Use the presets' signals where the header is missing.
     pub recognise: bool,
     /// Refuse pulls without a configured provider.
     pub reject_unknown: bool,
+}
+
+impl Default for IdentifySettings {
+    fn default() -> Self {
+        Self { header: X_CDN_PROVIDER.clone(), recognise: true, reject_unknown: false }
+    }
+}
+
+impl Keys for IdentifySettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("header", &IDENTITY_HEADER, &mut self.header);
+        v.flag("recognise", &mut self.recognise);
+        v.choice("unknown", &COUNT_OR_REJECT, &mut self.reject_unknown);
+    }
+}
+
+const IDENTITY_HEADER: Text<HeaderName> =
+    Text { example: "X-CDN-Provider", read: |text, _| identity_header(text), write: |name| name.as_str().to_owned() };
+
+fn identity_header(text: &str) -> Checked<HeaderName> {
+    let name = header_name(text)?;
+    // A provider's name in such a field would break the message, or the field would be dropped.
+    if has_meaning(&name) {
+        return Err(
+            "is a field with a meaning of its own; write one that only the CDNs set, for example \"X-CDN-Provider\""
+                .to_owned(),
+        );
+    }
+    Ok(name)
 }
 
 /// Why a pull is taken for whose it is. Presets are named by their place in the list.
@@ -58,6 +88,8 @@ pub(crate) enum Why {
 #[derive(Debug)]
 pub(crate) struct Identifier {
     settings: IdentifySettings,
+    /// In the order of their ids.
+    providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
     /// Who is recognised by the signals of the preset at each place.
     by_preset: [Recognised; NAMES.len()],
@@ -72,9 +104,9 @@ enum Recognised {
 
 impl Identifier {
     /// Prepares the decision.
-    pub(crate) fn new(settings: IdentifySettings) -> Self {
+    pub(crate) fn new(settings: IdentifySettings, providers: Arc<[Known]>) -> Self {
         let mut by_preset = [Recognised::Nobody; NAMES.len()];
-        for (position, known) in settings.providers.iter().enumerate() {
+        for (position, known) in providers.iter().enumerate() {
             let place = NAMES.iter().position(|&name| name == known.preset.name);
             if let Some(entry) = place.and_then(|place| by_preset.get_mut(place)) {
                 *entry = match entry {
@@ -84,7 +116,7 @@ impl Identifier {
             }
         }
         let recogniser = settings.recognise.then(|| Recogniser::new(Preset::all()));
-        Self { settings, recogniser, by_preset }
+        Self { settings, providers, recogniser, by_preset }
     }
 
     /// Whose pull it is. Equal lines of the header are one.
@@ -95,7 +127,7 @@ impl Identifier {
         if lines.any(|other| !other.as_bytes().trim_ascii().eq_ignore_ascii_case(name)) {
             return (ProviderId::OTHER, Why::NamesDiffer);
         }
-        let named = self.settings.providers.iter().enumerate();
+        let named = self.providers.iter().enumerate();
         match named.into_iter().find(|(_, known)| known.name.as_bytes().eq_ignore_ascii_case(name)) {
             Some((position, known)) => match self.contradicted(known.preset, headers) {
                 Some(place) => (ProviderId::OTHER, Why::SignsDiffer(place)),
@@ -110,7 +142,7 @@ impl Identifier {
     pub(crate) fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> (Why, Option<HeaderValue>) {
         let (provider, why) = self.identify(headers);
         ctx.provider = provider;
-        match provider.position().and_then(|position| self.settings.providers.get(position)) {
+        match provider.position().and_then(|position| self.providers.get(position)) {
             Some(known) => {
                 ctx.dialect = known.preset.dialect;
                 ctx.kind = known.preset.kind(headers);
@@ -155,8 +187,8 @@ pub(crate) struct IdentifyLayer {
 
 impl IdentifyLayer {
     /// Decides by `settings`.
-    pub(crate) fn new(settings: IdentifySettings) -> Self {
-        Self { identifier: Arc::new(Identifier::new(settings)) }
+    pub(crate) fn new(settings: IdentifySettings, providers: Arc<[Known]>) -> Self {
+        Self { identifier: Arc::new(Identifier::new(settings, providers)) }
     }
 }
 
@@ -204,12 +236,10 @@ mod tests {
             preset: Preset::named(preset).unwrap(),
             proofs: None,
         };
-        let identifier = Identifier::new(IdentifySettings {
-            header: crate::wire::names::X_CDN_PROVIDER.clone(),
-            providers: providers.iter().map(known).collect(),
-            recognise,
-            reject_unknown: false,
-        });
+        let identifier = Identifier::new(
+            IdentifySettings { recognise, ..IdentifySettings::default() },
+            providers.iter().map(known).collect(),
+        );
         let field = |&(name, value): &(&str, &str)| {
             (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
         };

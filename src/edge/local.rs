@@ -10,6 +10,7 @@
 //! Neither answer has a CORS field: an image, and a form that is sent with `mode: "no-cors"` as `navigator.sendBeacon` does, need none,
 //! since nobody reads what comes back.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -31,26 +32,95 @@ use crate::intake::beacon;
 use crate::intake::country::Countries;
 use crate::intake::posted::Posted;
 use crate::intake::rum::{self, RumReason};
+use crate::keys::names::label;
+use crate::keys::urls::local_path;
+use crate::keys::{Keys, Text, Visitor};
 use crate::metrics::{LazyCounters, Ledger, Table, describe};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
+/// `[beacon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeaconSettings {
+    /// The pixel's path.
+    pub path: String,
+    /// `source` values that are counted by name, beside the providers' names.
+    pub sources: Vec<String>,
+    /// The country file; none = beacons are not counted by country.
+    pub country_database: Option<PathBuf>,
+}
+
+impl Default for BeaconSettings {
+    fn default() -> Self {
+        Self { path: "/status/images/beacon.gif".to_owned(), sources: Vec::new(), country_database: None }
+    }
+}
+
+impl Keys for BeaconSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("path", &BEACON_PATH, &mut self.path);
+        v.list("sources", &SOURCE, &mut self.sources);
+        v.nonempty("country_database", &COUNTRY_DATABASE, &mut self.country_database);
+    }
+}
+
+/// `[rum]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RumSettings {
+    /// Where browsers send load times; none = off.
+    pub path: Option<String>,
+    /// Pages that are counted by name.
+    pub pages: Vec<String>,
+}
+
+impl Keys for RumSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.nonempty("path", &RUM_PATH, &mut self.path);
+        v.list("pages", &PAGE, &mut self.pages);
+    }
+}
+
+const BEACON_PATH: Text<String> = Text {
+    example: "/status/images/beacon.gif",
+    read: |text, _| local_path(text, "/status/images/beacon.gif"),
+    write: String::clone,
+};
+
+const RUM_PATH: Text<String> =
+    Text { example: "/status/rum", read: |text, _| local_path(text, "/status/rum"), write: String::clone };
+
+const SOURCE: Text<String> = Text {
+    example: "my-other-page",
+    read: |text, _| label(text, &["other"], "\"my-other-page\""),
+    write: String::clone,
+};
+
+const PAGE: Text<String> =
+    Text { example: "home", read: |text, _| label(text, &["other"], "\"home\""), write: String::clone };
+
+const COUNTRY_DATABASE: Text<PathBuf> = Text {
+    example: "GeoLite2-Country.mmdb",
+    // The runtime opens the file again; here its problem is reported with the others.
+    read: |text, folder| {
+        let path = folder.join(text);
+        Countries::open(&path).map(|_| ()).map_err(|error| error.to_string())?;
+        Ok(path)
+    },
+    write: |path| path.display().to_string(),
+};
+
 /// What `local` needs to know.
-#[derive(Debug, Clone)]
-pub(crate) struct LocalSettings {
+#[derive(Debug)]
+pub(crate) struct LocalParts {
+    pub beacon: BeaconSettings,
+    pub rum: RumSettings,
     /// Configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
-    /// The beacon's path.
-    pub beacon_path: String,
     /// Accepted `source` values, in the order of the ledger's.
-    pub beacon_sources: Vec<String>,
-    /// Where beacons come from; none: they are not counted by country.
+    pub sources: Vec<String>,
+    /// None: beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
-    /// RUM's path; none: it is off.
-    pub rum_path: Option<String>,
-    /// Accepted pages, in the order of the ledger's.
-    pub rum_pages: Vec<String>,
-    /// For a body to come in.
+    /// For a body to arrive.
     pub body_timeout: Duration,
 }
 
@@ -62,7 +132,7 @@ pub(crate) struct LocalLayer {
 
 #[derive(Debug)]
 struct Shared {
-    settings: LocalSettings,
+    parts: LocalParts,
     ledger: Arc<Ledger>,
     beacons: Beacons,
     rum: Option<Rum>,
@@ -83,25 +153,25 @@ struct Rum {
 }
 
 impl LocalLayer {
-    /// Answers by `settings`, counts in `ledger`.
-    pub(crate) fn new(settings: LocalSettings, ledger: Arc<Ledger>) -> Self {
-        let beacons = Beacons::new(&settings, &ledger);
-        let rum = settings.rum_path.as_ref().map(|_| Rum {
+    /// Responds by `parts`, counts in `ledger`.
+    pub(crate) fn new(parts: LocalParts, ledger: Arc<Ledger>) -> Self {
+        let beacons = Beacons::new(&parts, &ledger);
+        let rum = parts.rum.path.as_ref().map(|_| Rum {
             seconds: ledger.table(&describe::RUM_SECONDS),
             rejected: ledger.table(&describe::RUM_REJECTED),
         });
-        Self { shared: Arc::new(Shared { settings, ledger, beacons, rum }) }
+        Self { shared: Arc::new(Shared { parts, ledger, beacons, rum }) }
     }
 }
 
 impl Beacons {
-    fn new(settings: &LocalSettings, ledger: &Ledger) -> Self {
-        if settings.countries.is_none() {
+    fn new(parts: &LocalParts, ledger: &Ledger) -> Self {
+        if parts.countries.is_none() {
             return Self::BySource(ledger.table(&describe::BEACONS));
         }
         let counters = ledger.lazy(&describe::BEACONS);
         // So that each source exists from the start.
-        let configured = (0..settings.beacon_sources.len()).map(SourceId::configured);
+        let configured = (0..parts.sources.len()).map(SourceId::configured);
         for source in configured.chain([SourceId::OTHER]) {
             counters.get((source, Country::OTHER));
         }
@@ -145,15 +215,15 @@ where
     }
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
-        let settings = &self.shared.settings;
-        match settings.endpoint(request.head.uri.path()) {
+        let parts = &self.shared.parts;
+        match parts.endpoint(request.head.uri.path()) {
             None => return LocalFuture::Inner { inner: self.inner.call(request) },
             Some(Endpoint::Beacon) => return LocalFuture::Answered { answer: Some(self.shared.beacon(request)) },
             Some(Endpoint::Rum) => {}
         }
         match expected(&request) {
             Ok(true) => {
-                let posted = Posted::new(rum::MAX_BODY_BYTES, settings.body_timeout);
+                let posted = Posted::new(rum::MAX_BODY_BYTES, parts.body_timeout);
                 let form = Form { shared: Arc::clone(&self.shared), request, posted };
                 LocalFuture::Reading { form: Some(Box::new(form)) }
             }
@@ -172,12 +242,12 @@ pub(crate) enum Endpoint {
     Rum,
 }
 
-impl LocalSettings {
+impl LocalParts {
     /// Whose path it is; none: it is for the origin.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
-        if path == self.beacon_path {
+        if path == self.beacon.path {
             Some(Endpoint::Beacon)
-        } else if self.rum_path.as_deref() == Some(path) {
+        } else if self.rum.path.as_deref() == Some(path) {
             Some(Endpoint::Rum)
         } else {
             None
@@ -210,7 +280,7 @@ impl Shared {
     /// Holds the CDN that it came through against its proofs: not to refuse anybody, but to know under whose name it counts and
     /// whether that one's word on the browser's address does.
     fn settle(&self, request: &mut EdgeRequest) {
-        request.ctx.judge(&self.settings.providers, &request.head, &request.peer);
+        request.ctx.judge(&self.parts.providers, &request.head, &request.peer);
     }
 
     fn beacon(&self, mut request: Box<EdgeRequest>) -> Answer {
@@ -219,8 +289,8 @@ impl Shared {
         let pixel = match request.head.method {
             Method::GET | Method::HEAD => {
                 let query = request.head.uri.query().unwrap_or_default();
-                let source = beacon::source(query, &self.settings.beacon_sources);
-                let countries = self.settings.countries.as_ref();
+                let source = beacon::source(query, &self.parts.sources);
+                let countries = self.parts.countries.as_ref();
                 let country = countries.map_or(Country::OTHER, |countries| countries.of(request.ctx.trail.client));
                 self.beacons.count(source, country);
                 head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
@@ -240,7 +310,7 @@ impl Shared {
         let mut head = answer_head(request.ctx.dialect);
         let query = request.head.uri.query().unwrap_or_default();
         let is_read = body.is_ok();
-        let sample = body.and_then(|body| rum::sample(body, query, &self.settings.rum_pages));
+        let sample = body.and_then(|body| rum::sample(body, query, &self.parts.rum.pages));
         let (text, cause) = match sample {
             Ok(sample) => {
                 if let Some(rum) = &self.rum {

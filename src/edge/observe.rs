@@ -23,11 +23,15 @@ use tower::{Layer, Service};
 use super::request::class::Classes;
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
 use crate::access_log::{AccessLog, Line, Record};
+use crate::cdn::addresses::NETWORK;
 use crate::cdn::dialect::Dialect;
 use crate::cdn::preset::Pop;
 use crate::fault::Fault;
 use crate::ids::{ClassId, ProviderId, PullKind, Reason};
+use crate::keys::urls::HOST as HOST_NAME;
+use crate::keys::{Keys, Visitor};
 use crate::metrics::Ledger;
+use crate::origin::MessageLimits;
 use crate::wire::forwarded::client_from_xff;
 use crate::wire::hops;
 use crate::wire::host::{host_allowed, same_authority, valid_host};
@@ -42,19 +46,37 @@ const HTTP_PORT: u16 = 80;
 /// Our name in CDN-Loop and Via.
 pub(crate) const PSEUDONYM: &str = "edgeshim";
 
-/// What `observe` needs to know.
-#[derive(Debug, Clone)]
-pub(crate) struct ObserveSettings {
+/// Keys of `[server]` that say which requests are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObserveSettings {
     /// Allowed Host values; empty: any.
     pub hosts: Vec<String>,
     /// Own balancers, whose X-Forwarded-For is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Passes through this shim before a request is taken to run in circles.
     pub max_hops: u32,
-    /// Fields of a head. hyper counts them on HTTP/1.1; on HTTP/2 it has no such limit.
-    pub max_headers: usize,
-    /// Bytes of a request body; none: any.
-    pub max_request_body: Option<u64>,
+}
+
+impl Default for ObserveSettings {
+    fn default() -> Self {
+        Self { hosts: Vec::new(), trusted_proxies: Vec::new(), max_hops: 4 }
+    }
+}
+
+impl Keys for ObserveSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.list("hosts", &HOST_NAME, &mut self.hosts);
+        v.list("trusted_proxies", &NETWORK, &mut self.trusted_proxies);
+        v.integer("max_hops", 1..=100, &mut self.max_hops);
+    }
+}
+
+/// What `observe` needs to know.
+#[derive(Debug)]
+pub(crate) struct ObserveParts {
+    pub settings: ObserveSettings,
+    /// hyper counts the fields of a head on HTTP/1.1 alone.
+    pub limits: MessageLimits,
     /// The access log, while it is on.
     pub log: Option<AccessLog>,
 }
@@ -67,15 +89,15 @@ pub(crate) struct ObserveLayer {
 
 #[derive(Debug)]
 struct Shared {
-    settings: ObserveSettings,
+    parts: ObserveParts,
     classes: Arc<Classes>,
     ledger: Arc<Ledger>,
 }
 
 impl ObserveLayer {
-    /// Judges by `settings`, names classes by `classes`, counts in `ledger`.
-    pub(crate) fn new(settings: ObserveSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
-        Self { shared: Arc::new(Shared { settings, classes, ledger }) }
+    /// Judges by `parts`, names classes by `classes`, counts in `ledger`.
+    pub(crate) fn new(parts: ObserveParts, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+        Self { shared: Arc::new(Shared { parts, classes, ledger }) }
     }
 }
 
@@ -108,7 +130,7 @@ where
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let shared = &*self.shared;
-        if let Some(status) = shared.settings.flaw(&request.head, &request.ctx) {
+        if let Some(status) = shared.parts.flaw(&request.head, &request.ctx) {
             shared.ledger.refused(ProviderId::NONE, Reason::Malformed);
             return ObserveFuture::Malformed { status };
         }
@@ -120,20 +142,20 @@ where
 impl Shared {
     fn look(&self, request: &mut EdgeRequest) {
         let EdgeRequest { ctx, peer, line, head, .. } = request;
-        let id = self.settings.look(&self.classes, peer.address(), head, ctx);
-        if let Some(log) = &self.settings.log {
+        let id = self.parts.look(&self.classes, peer.address(), head, ctx);
+        if let Some(log) = &self.parts.log {
             *line = Some(Line::new(log, record(head, ctx, id)));
         }
     }
 }
 
-impl ObserveSettings {
+impl ObserveParts {
     /// The status for a head that is not to be read any further.
     pub(crate) fn flaw(&self, head: &request::Parts, ctx: &Ctx) -> Option<StatusCode> {
         if ctx.refusal == Some(Reason::Malformed) || is_ambiguous(head) {
             return Some(StatusCode::BAD_REQUEST);
         }
-        if head.headers.len() > self.max_headers {
+        if head.headers.len() > self.limits.max_headers {
             return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
         None
@@ -147,8 +169,9 @@ impl ObserveSettings {
         head: &mut request::Parts,
         ctx: &mut Ctx,
     ) -> HeaderValue {
-        if !self.trusted_proxies.is_empty() {
-            let trusted = |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(&address));
+        let proxies = &self.settings.trusted_proxies;
+        if !proxies.is_empty() {
+            let trusted = |address: IpAddr| proxies.iter().any(|net| net.contains(&address));
             ctx.trail = client_from_xff(&head.headers, peer, trusted);
         }
         // HTTP/2 says the host in its target; from here on it stands where HTTP/1.1 has it.
@@ -169,17 +192,17 @@ impl ObserveSettings {
         if head.method == Method::CONNECT {
             return Some(Reason::Method);
         }
-        if !self.hosts.is_empty() {
+        if !self.settings.hosts.is_empty() {
             let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            if !host_allowed(host, &self.hosts) {
+            if !host_allowed(host, &self.settings.hosts) {
                 return Some(Reason::Host);
             }
         }
-        if hops::cdn_loop_count(headers, PSEUDONYM) >= self.max_hops {
+        if hops::cdn_loop_count(headers, PSEUDONYM) >= self.settings.max_hops {
             return Some(Reason::Loop);
         }
         let length = content_length(headers).unwrap_or_default();
-        if let (Some(limit), Some(length)) = (self.max_request_body, length)
+        if let (Some(limit), Some(length)) = (self.limits.max_request_body, length)
             && length > limit
         {
             return Some(Reason::BodyTooLarge);

@@ -16,18 +16,19 @@ use super::admission::{AdmissionBody, AdmissionLayer, AdmissionSettings};
 use super::cache_control::{CacheControlLayer, ProviderWords};
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{IdentifyLayer, IdentifySettings};
-use super::local::{LocalBody, LocalLayer, LocalSettings};
-use super::observe::{ObserveBody, ObserveLayer, ObserveSettings};
+use super::local::{LocalBody, LocalLayer, LocalParts};
+use super::observe::{ObserveBody, ObserveLayer, ObserveParts};
 use super::pulls::{PullsBody, PullsLayer, PullsSettings};
 use super::request::class::Classes;
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use super::verify::{VerifyLayer, VerifySettings};
 use super::whoopsie::{WhoopsieBody, WhoopsieLayer, WhoopsieSettings};
-use crate::cdn::known;
+use crate::cdn::known::{self, Known};
 use crate::fault::{Begun, Fault};
 use crate::ids::ProviderId;
 use crate::metrics::Ledger;
 use crate::origin::{self, OriginBody, forward};
+use crate::pages::Pages;
 use crate::wire::forwarded::Peer;
 use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::server_timing::ServerTiming;
@@ -53,17 +54,21 @@ pub(crate) struct Layers {
 /// What the layers are made of.
 pub(crate) struct Parts {
     /// `observe`'s.
-    pub observe: ObserveSettings,
+    pub observe: ObserveParts,
     /// `identify`'s.
     pub identify: IdentifySettings,
     /// `local`'s.
-    pub local: LocalSettings,
+    pub local: LocalParts,
     /// `verify`'s.
     pub verify: VerifySettings,
+    /// The configured providers, in the order of their ids.
+    pub providers: Arc<[Known]>,
     /// `pulls`'.
     pub pulls: PullsSettings,
     /// `whoopsie`'s.
     pub whoopsie: WhoopsieSettings,
+    /// The pages.
+    pub pages: Arc<Pages>,
     /// `gzip`'s.
     pub gzip: GzipSettings,
     /// What `gzip` remembers, shared by all workers.
@@ -98,10 +103,10 @@ pub(crate) struct ForwardSettings {
 
 impl ForwardSettings {
     pub(crate) fn new(parts: &Parts) -> Self {
-        let providers = parts.identify.providers.iter();
+        let providers = parts.providers.iter();
         Self {
             identity: parts.identify.header.clone(),
-            claims: known::claims(&parts.identify.header, &parts.verify.providers).cloned().collect(),
+            claims: known::claims(&parts.identify.header, &parts.providers).cloned().collect(),
             providers: providers.filter_map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
             host: parts.host.clone(),
             fallback_host: parts.fallback_host.clone(),
@@ -149,11 +154,11 @@ impl Layers {
         let classes = Arc::new(parts.classes);
         Self {
             observe: ObserveLayer::new(parts.observe, Arc::clone(&classes), Arc::clone(&ledger)),
-            identify: IdentifyLayer::new(parts.identify),
+            identify: IdentifyLayer::new(parts.identify, Arc::clone(&parts.providers)),
             local: LocalLayer::new(parts.local, Arc::clone(&ledger)),
-            verify: VerifyLayer::new(parts.verify),
+            verify: VerifyLayer::new(parts.verify, parts.providers),
             pulls: PullsLayer::new(parts.pulls, Arc::clone(&ledger)),
-            whoopsie: WhoopsieLayer::new(parts.whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
+            whoopsie: WhoopsieLayer::new(parts.whoopsie, parts.pages, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
             cache_control: CacheControlLayer::new(&classes, parts.words, Arc::clone(&ledger)),
             admission: AdmissionLayer::new(parts.admission, &classes),
@@ -258,7 +263,6 @@ mod tests {
     use tower::Layer;
 
     use super::*;
-    use crate::wire::media_types::MediaTypes;
 
     /// The file's own text above this module: what is written there is what is built.
     fn source() -> &'static str {
@@ -320,43 +324,26 @@ mod tests {
     fn layers() -> Layers {
         let metrics: &'static crate::metrics::Metrics = Box::leak(Box::new(crate::metrics::Metrics::new().unwrap()));
         Layers::new(Parts {
-            observe: ObserveSettings {
-                hosts: Vec::new(),
-                trusted_proxies: Vec::new(),
-                max_hops: 4,
-                max_headers: 128,
-                max_request_body: None,
+            observe: ObserveParts {
+                settings: crate::edge::observe::ObserveSettings::default(),
+                limits: origin::MessageLimits::default(),
                 log: None,
             },
-            identify: IdentifySettings {
-                header: crate::wire::names::X_CDN_PROVIDER.clone(),
-                providers: Arc::default(),
-                recognise: true,
-                reject_unknown: false,
-            },
-            verify: VerifySettings { providers: Arc::default(), reject_unverified: false },
+            identify: IdentifySettings::default(),
+            verify: VerifySettings::default(),
+            providers: Arc::default(),
             pulls: PullsSettings { request_ids: Vec::new(), attempts: Arc::default() },
-            local: LocalSettings {
+            local: LocalParts {
+                beacon: crate::edge::local::BeaconSettings::default(),
+                rum: crate::edge::local::RumSettings::default(),
                 providers: Arc::default(),
-                beacon_path: "/b".to_owned(),
-                beacon_sources: Vec::new(),
+                sources: Vec::new(),
                 countries: None,
-                rum_path: None,
-                rum_pages: Vec::new(),
                 body_timeout: std::time::Duration::from_mins(1),
             },
-            whoopsie: WhoopsieSettings {
-                replaces: [true; 100],
-                retry_after: std::time::Duration::from_secs(30),
-                pages: Arc::new(crate::pages::Pages::build(&crate::pages::PageSettings::default()).unwrap()),
-            },
-            gzip: GzipSettings {
-                enabled: true,
-                level: 4,
-                min_bytes: 256,
-                inflate: false,
-                types: MediaTypes::default(),
-            },
+            whoopsie: WhoopsieSettings::default(),
+            pages: Arc::new(Pages::build(&crate::pages::PageSettings::default()).unwrap()),
+            gzip: GzipSettings::default(),
             gzip_memory: GzipMemory::new(0),
             admission: AdmissionSettings { gate: None, patience: std::time::Duration::from_secs(30) },
             classes: Classes::new(Vec::new()).unwrap(),

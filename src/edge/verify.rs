@@ -12,18 +12,23 @@ use std::task::{Context, Poll};
 use http::{HeaderName, request};
 use tower::{Layer, Service};
 
-use super::request::{Ctx, EdgeRequest};
+use super::request::{COUNT_OR_REJECT, Ctx, EdgeRequest};
 use crate::cdn::known::{self, Known};
 use crate::ids::Reason;
+use crate::keys::{Keys, Visitor};
 use crate::wire::forwarded::Peer;
 
-/// What `verify` needs to know.
-#[derive(Debug, Clone)]
-pub(crate) struct VerifySettings {
-    /// Configured providers, in the order of their ids.
-    pub providers: Arc<[Known]>,
+/// A key of `[identity]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifySettings {
     /// Refuse pulls whose claim was not proved.
     pub reject_unverified: bool,
+}
+
+impl Keys for VerifySettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.choice("unverified", &COUNT_OR_REJECT, &mut self.reject_unverified);
+    }
 }
 
 /// Puts [`Verify`] around a service.
@@ -36,27 +41,29 @@ pub(crate) struct VerifyLayer {
 #[derive(Debug)]
 pub(crate) struct Judge {
     settings: VerifySettings,
+    /// In the order of their ids.
+    providers: Arc<[Known]>,
     /// What holds a secret or a signature, of whichever provider.
     confidential: Vec<HeaderName>,
 }
 
 impl VerifyLayer {
     /// Decides by `settings`.
-    pub(crate) fn new(settings: VerifySettings) -> Self {
-        Self { judge: Arc::new(Judge::new(settings)) }
+    pub(crate) fn new(settings: VerifySettings, providers: Arc<[Known]>) -> Self {
+        Self { judge: Arc::new(Judge::new(settings, providers)) }
     }
 }
 
 impl Judge {
     /// Prepares the decision.
-    pub(crate) fn new(settings: VerifySettings) -> Self {
+    pub(crate) fn new(settings: VerifySettings, providers: Arc<[Known]>) -> Self {
         let mut confidential: Vec<HeaderName> = Vec::new();
-        for field in known::confidential(&settings.providers) {
+        for field in known::confidential(&providers) {
             if !confidential.contains(field) {
                 confidential.push(field.clone());
             }
         }
-        Self { settings, confidential }
+        Self { settings, providers, confidential }
     }
 
     /// What holds a secret or a signature, of whichever provider.
@@ -66,7 +73,7 @@ impl Judge {
 
     /// Holds the claim against its proofs, notes what follows, and takes the fields of all proofs off.
     pub(crate) fn judge(&self, head: &mut request::Parts, ctx: &mut Ctx, peer: &Peer) {
-        let holds = ctx.judge(&self.settings.providers, head, peer);
+        let holds = ctx.judge(&self.providers, head, peer);
         if !holds && self.settings.reject_unverified && ctx.refusal.is_none() {
             ctx.refusal = Some(Reason::Unverified);
         }

@@ -6,6 +6,8 @@
 //! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for bodies that are too large.
 //! **Cost:** five reference counts a request; a page is one copy of some kilobytes. **Can fail:** no.
 
+mod statuses;
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,10 +20,13 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use self::statuses::StatusSet;
 use super::request::class::{Classes, WhoopsieMode};
 use super::request::{Ctx, EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
+use crate::keys::quantities::WHOLE_SECONDS;
+use crate::keys::{Keys, Visitor};
 use crate::metrics::labels::{Dimension, Labels};
 use crate::metrics::{LazyCounters, Ledger, describe};
 use crate::pages::{LONGEST_COUNTDOWN_SECONDS, Moment, Pages, problem_json};
@@ -32,14 +37,28 @@ use crate::wire::names::{
 };
 use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
 
-/// What `whoopsie` needs to know.
-pub(crate) struct WhoopsieSettings {
-    /// Whether one of the origin's answers is replaced, by its status less 500.
-    pub replaces: [bool; 100],
-    /// What visitors and CDNs are told to wait where the origin said nothing of the kind.
+/// Keys of `[whoopsie]`; `PageSettings` has the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhoopsieSettings {
+    /// The responses of the origin that are replaced.
+    pub statuses: StatusSet,
+    /// Retry-After where the origin sets none; whole seconds, at least 1.
     pub retry_after: Duration,
-    /// The pages, rendered as far as they can be.
-    pub pages: Arc<Pages>,
+}
+
+impl Default for WhoopsieSettings {
+    fn default() -> Self {
+        Self { statuses: StatusSet::all(), retry_after: Duration::from_secs(30) }
+    }
+}
+
+impl Keys for WhoopsieSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        let mut ranges = self.statuses.ranges();
+        v.list("statuses", &StatusSet::RANGE, &mut ranges);
+        self.statuses = ranges.into_iter().collect();
+        v.text("retry_after", &WHOLE_SECONDS, &mut self.retry_after);
+    }
 }
 
 /// How often the origin's connection gets another turn to bring the rest of a body that nobody will see.
@@ -52,8 +71,9 @@ pub(crate) struct WhoopsieLayer {
 }
 
 struct Shared {
-    settings: WhoopsieSettings,
+    statuses: StatusSet,
     retry_after: RetryAfter,
+    pages: Arc<Pages>,
     classes: Arc<Classes>,
     ledger: Arc<Ledger>,
     served: LazyCounters<(ProviderId, LocaleId, PageCause)>,
@@ -83,12 +103,18 @@ impl Dimension for PageCause {
 
 impl WhoopsieLayer {
     /// Decides by `settings` and the classes, counts in `ledger`.
-    pub(crate) fn new(settings: WhoopsieSettings, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(
+        settings: WhoopsieSettings,
+        pages: Arc<Pages>,
+        classes: Arc<Classes>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         let seconds = settings.retry_after.as_secs().max(1);
         let retry_after =
             RetryAfter { field: HeaderValue::from(seconds), seconds: u32::try_from(seconds).unwrap_or(u32::MAX) };
         let served = ledger.lazy(&describe::WHOOPSIES);
-        Self { shared: Arc::new(Shared { settings, retry_after, classes, ledger, served }) }
+        let statuses = settings.statuses;
+        Self { shared: Arc::new(Shared { statuses, retry_after, pages, classes, ledger, served }) }
     }
 
     /// The head of what is sent in place of an answer of the origin's; none: the answer goes on as it is.
@@ -287,12 +313,7 @@ struct Failure {
 impl Shared {
     /// Whether the origin's answer goes on as it is.
     fn keeps(&self, status: StatusCode, facts: &Facts) -> bool {
-        let listed = status
-            .as_u16()
-            .checked_sub(500)
-            .and_then(|above| self.settings.replaces.get(usize::from(above)))
-            .is_some_and(|replaces| *replaces);
-        !listed || self.classes.rule(facts.class).whoopsie == WhoopsieMode::Never
+        !self.statuses.contains(status.as_u16()) || self.classes.rule(facts.class).whoopsie == WhoopsieMode::Never
     }
 
     /// The page in the place of an answer of the origin's.
@@ -395,7 +416,7 @@ impl Shared {
                     if mode == WhoopsieMode::Always {
                         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept-Language"));
                     }
-                    let pages = &self.settings.pages;
+                    let pages = &self.pages;
                     let languages = asked.accept_language.iter().map(HeaderValue::as_bytes);
                     let host = asked.host.as_ref().and_then(|host| host.to_str().ok());
                     let chosen = pages.locale(languages, host);

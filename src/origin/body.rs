@@ -142,7 +142,7 @@ impl Body for OriginBody {
             }
             Poll::Pending => {
                 if !self.deadline.is_armed() {
-                    self.deadline.arm(self.client.settings.body_timeout);
+                    self.deadline.arm(self.client.settings.limits.body_timeout);
                 } else if self.deadline.is_due() {
                     return self.broken(Fault::new(Cause::Stalled));
                 }

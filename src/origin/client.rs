@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use hyper::client::conn::http2;
 
+use super::options::ClientSettings;
 use super::pool::Pool;
-use super::target::OriginSettings;
 use super::upload::{Progress, Stage, Upload};
 use crate::clock;
 use crate::fault::{Cause, Fault};
@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 
 /// One worker's client for the origin.
 pub struct Client {
-    pub(super) settings: OriginSettings,
+    pub(super) settings: ClientSettings,
     /// The origin's address, for metrics and messages.
     pub(super) name: &'static str,
     pub(super) metrics: &'static Metrics,
@@ -36,9 +36,9 @@ pub(super) struct Multiplexed {
 
 impl Client {
     /// Connects only when the first request comes.
-    pub fn new(settings: OriginSettings, metrics: &'static Metrics) -> Self {
-        let pool = Mutex::new(Pool::new(settings.max_idle, settings.idle_timeout));
-        let name = intern(&settings.target.to_string());
+    pub fn new(settings: ClientSettings, metrics: &'static Metrics) -> Self {
+        let pool = Mutex::new(Pool::new(settings.max_idle, settings.origin.idle_timeout));
+        let name = intern(&settings.origin.target.to_string());
         Self { settings, name, metrics, pool, multiplexed: Mutex::default() }
     }
 
@@ -91,8 +91,8 @@ impl Client {
     /// How long to wait before the first look at a request's progress.
     fn first_check(&self, progress: Option<&Progress>) -> Duration {
         match progress {
-            None => self.settings.response_timeout,
-            Some(_) => self.settings.response_timeout.min(self.settings.body_timeout),
+            None => self.settings.origin.response_timeout,
+            Some(_) => self.settings.origin.response_timeout.min(self.settings.limits.body_timeout),
         }
     }
 
@@ -101,9 +101,9 @@ impl Client {
         let Some(progress) = progress else { return Some(Fault::new(Cause::Timeout)) };
         let (stage, elapsed) = progress.stage();
         let (cause, limit) = match stage {
-            Stage::Client => (Cause::RequestStalled, self.settings.body_timeout),
-            Stage::Origin => (Cause::UploadStalled, self.settings.body_timeout),
-            Stage::Sent => (Cause::Timeout, self.settings.response_timeout),
+            Stage::Client => (Cause::RequestStalled, self.settings.limits.body_timeout),
+            Stage::Origin => (Cause::UploadStalled, self.settings.limits.body_timeout),
+            Stage::Sent => (Cause::Timeout, self.settings.origin.response_timeout),
         };
         (elapsed >= limit).then(|| Fault::new(cause))
     }
@@ -111,6 +111,6 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("target", &self.settings.target).finish_non_exhaustive()
+        f.debug_struct("Client").field("target", &self.settings.origin.target).finish_non_exhaustive()
     }
 }

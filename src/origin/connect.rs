@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{Connection, Counted};
-use super::target::{OriginSettings, Target};
+use super::options::ClientSettings;
+use super::target::Target;
 use super::upload::Upload;
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
@@ -24,24 +25,24 @@ const READ_BUFFER_BYTES: usize = 66 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-pub(super) async fn http1(settings: &OriginSettings, metrics: &'static Metrics) -> Result<Box<Connection>, Fault> {
+pub(super) async fn http1(settings: &ClientSettings, metrics: &'static Metrics) -> Result<Box<Connection>, Fault> {
     let mut builder = http1::Builder::new();
     builder
-        .max_buf_size(READ_BUFFER_BYTES.max(settings.max_header_bytes + 2 * 1024))
-        .max_header_size(settings.max_header_bytes)
-        .max_headers(settings.max_headers)
-        .preserve_header_case(settings.preserve_header_case);
-    match within(settings.connect_timeout, connect(&settings.target)).await? {
+        .max_buf_size(READ_BUFFER_BYTES.max(settings.limits.max_header_bytes + 2 * 1024))
+        .max_header_size(settings.limits.max_header_bytes)
+        .max_headers(settings.limits.max_headers)
+        .preserve_header_case(settings.origin.preserve_header_case);
+    match within(settings.origin.connect_timeout, connect(&settings.origin.target)).await? {
         Socket::Tcp(stream) => handshake(&builder, stream, metrics).await,
         Socket::Unix(stream) => handshake(&builder, stream, metrics).await,
     }
 }
 
 pub(super) async fn http2(
-    settings: &OriginSettings,
+    settings: &ClientSettings,
     metrics: &'static Metrics,
 ) -> Result<http2::SendRequest<Upload>, Fault> {
-    match within(settings.connect_timeout, connect(&settings.target)).await? {
+    match within(settings.origin.connect_timeout, connect(&settings.origin.target)).await? {
         Socket::Tcp(stream) => handshake_h2(settings, stream, metrics).await,
         Socket::Unix(stream) => handshake_h2(settings, stream, metrics).await,
     }
@@ -96,7 +97,7 @@ where
 }
 
 async fn handshake_h2<S>(
-    settings: &OriginSettings,
+    settings: &ClientSettings,
     stream: S,
     metrics: &'static Metrics,
 ) -> Result<http2::SendRequest<Upload>, Fault>
@@ -108,9 +109,9 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(READ_BUFFER_BYTES)
         // Beyond this limit h2 resets the stream without a reason. `forward::check_size` has a lower limit and gives the reason.
-        .max_header_list_size(u32::try_from(2 * settings.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(2 * settings.limits.max_header_bytes).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(stream));
-    let Ok(result) = tokio::time::timeout(settings.connect_timeout, handshake).await else {
+    let Ok(result) = tokio::time::timeout(settings.origin.connect_timeout, handshake).await else {
         return Err(Fault::new(Cause::ConnectTimeout));
     };
     let (sender, connection) = result.map_err(|error| Fault::from_error(Cause::BrokenHead, error))?;

@@ -63,7 +63,7 @@ impl Client {
         let is_head = head.method == Method::HEAD;
         forward::frame(&mut head, upload.is_end_stream());
         let request = Request::from_parts(head, upload);
-        let (response, connection) = if self.settings.http2 {
+        let (response, connection) = if self.settings.origin.http2 {
             (self.send_multiplexed(request, progress.as_deref()).await?, None)
         } else {
             let (response, connection) = self.send(request, progress.as_deref(), replayable).await?;
@@ -88,7 +88,7 @@ impl Client {
             let origin = hyper::upgrade::on(&mut response);
             let tunnel = Arc::new(Tunnel::default());
             response.extensions_mut().insert(Arc::clone(&tunnel));
-            let timeout = self.settings.tunnel_timeout;
+            let timeout = self.settings.limits.tunnel_timeout;
             tokio::spawn(async move {
                 // Both connections stay counted until the tunnel ends, and the drain waits for the client's.
                 let _held = (hold, connection);

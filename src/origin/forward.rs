@@ -5,7 +5,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
 use http_body::Frame;
 
-use super::target::OriginSettings;
+use super::options::ClientSettings;
 use crate::fault::{Cause, Fault};
 use crate::wire::forwarded::{self, Peer, Trail};
 use crate::wire::hops;
@@ -137,14 +137,14 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
 
 /// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts the bytes of an
 /// HTTP/1.1 head itself. The bytes of an HTTP/2 head are counted here, by RFC 9113 §6.5.2.
-pub(super) fn check_size<B>(response: &Response<B>, settings: &OriginSettings) -> Result<(), Fault> {
+pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -> Result<(), Fault> {
     let headers = response.headers();
-    if headers.len() > settings.max_headers {
+    if headers.len() > settings.limits.max_headers {
         return Err(Fault::head_too_large(format!("{} field lines in the response head", headers.len())));
     }
     if response.version() == Version::HTTP_2 {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        if bytes > settings.max_header_bytes {
+        if bytes > settings.limits.max_header_bytes {
             return Err(Fault::head_too_large(format!("{bytes} bytes in the response head")));
         }
     }

@@ -19,7 +19,7 @@ impl Client {
         progress: Option<&Progress>,
         replayable: bool,
     ) -> Result<(Response<Incoming>, Box<Connection>), Fault> {
-        let mut retries = self.settings.retries;
+        let mut retries = self.settings.origin.retries;
         let mut idle = self.idle_connection(replayable).await;
         loop {
             let mut connection = if let Some(connection) = idle.take() {
@@ -87,7 +87,7 @@ impl Client {
         progress: Option<&Progress>,
     ) -> Result<Response<Incoming>, Fault> {
         forward::absolute(&mut request)?;
-        let mut retries = self.settings.retries;
+        let mut retries = self.settings.origin.retries;
         // A request without a body is sent again if the origin reports that it has not processed it, or, if it is idempotent, when
         // a reused connection dies.
         let idempotent = request.method().is_idempotent();

@@ -1,26 +1,39 @@
-//! Where the origin listens and how this process uses it.
+//! Where the origin is.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use http::HeaderName;
+use crate::keys::urls::{host_and_port, socket_path, strip_scheme};
+use crate::keys::{Checked, Text};
 
 /// Where the origin listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// A name or address, and a port.
+    /// Over TCP.
     Tcp {
-        /// Resolved anew for each connection.
+        /// A name or an address in lower case; IPv6 without brackets. Resolved anew for each connection.
         host: String,
-        /// 1–65535.
+        /// Never 0.
         port: u16,
     },
-    /// The path of a socket.
+    /// Over a unix socket.
     Unix(PathBuf),
 }
 
+impl Target {
+    /// The key `origin.url`.
+    pub(super) const TEXT: Text<Self> = Text { example: "http://127.0.0.1:3000", read: target, write: Self::url };
+
+    /// As the configuration has it.
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Tcp { .. } => format!("http://{self}"),
+            Self::Unix(_) => self.to_string(),
+        }
+    }
+}
+
+/// The authority, or the socket.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -31,33 +44,74 @@ impl fmt::Display for Target {
     }
 }
 
-/// What a [`Client`](super::Client) needs of `[origin]` and `[server]`.
-#[derive(Debug, Clone)]
-pub struct OriginSettings {
-    pub target: Target,
-    /// HTTP/2 with prior knowledge instead of HTTP/1.1.
-    pub http2: bool,
-    pub connect_timeout: Duration,
-    /// From the last byte of the request to the response head.
-    pub response_timeout: Duration,
-    /// Without progress on a body.
-    pub body_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Idle connections of this worker.
-    pub max_idle: usize,
-    /// How often an idempotent request is sent again.
-    pub retries: u32,
-    /// Bytes of a request body; `None`: no limit.
-    pub max_request_body: Option<u64>,
-    /// Field lines of a response head.
-    pub max_headers: usize,
-    /// Bytes of a response head.
-    pub max_header_bytes: usize,
-    /// For an upgraded connection on which no byte moves.
-    pub tunnel_timeout: Duration,
-    /// Send header names in the case in which they were received (HTTP/1.1).
-    pub preserve_header_case: bool,
-    /// Fields that name or prove the provider. They are not allowed in request trailers.
-    pub claims: Arc<[HeaderName]>,
+/// Where the origin is: `http://HOST[:PORT]` or `unix:PATH`.
+fn target(text: &str, folder: &Path) -> Checked<Target> {
+    const REMEDY: &str =
+        "write http://HOST:PORT or unix:PATH, for example \"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path, folder).map(Target::Unix);
+    }
+    if strip_scheme(text, "https://").is_some() {
+        return Err(
+            "asks for TLS to the origin, which comes with a later release; write http://HOST:PORT or unix:PATH"
+                .to_owned(),
+        );
+    }
+    let Some(rest) = strip_scheme(text, "http://") else {
+        return Err(format!("is no origin; {REMEDY}"));
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains('@') {
+        return Err(format!("has a user in it, which is not sent anywhere; {REMEDY}"));
+    }
+    if authority.contains(['/', '?', '#']) {
+        return Err(format!("has a path, but requests keep their own; {REMEDY}"));
+    }
+    let Some((host, port)) = host_and_port(authority) else {
+        return Err(format!("has no valid host and port; {REMEDY}"));
+    };
+    // Brackets belong to the URL, not to the address that is connected to.
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Ok(Target::Tcp { host, port: port.unwrap_or(80) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn here() -> &'static Path {
+        Path::new("/etc/edgeshim")
+    }
+
+    #[test]
+    fn origins_are_http_or_sockets() {
+        let tcp = |host: &str, port| Ok(Target::Tcp { host: host.to_owned(), port });
+        assert_eq!(target("http://127.0.0.1:3000", here()), tcp("127.0.0.1", 3000));
+        assert_eq!(target("HTTP://App.internal/", here()), tcp("app.internal", 80));
+        assert_eq!(target("http://[::1]:3000", here()), tcp("::1", 3000));
+        assert_eq!(target("unix:/run/app.sock", here()), Ok(Target::Unix("/run/app.sock".into())));
+        for bad in [
+            "",
+            "ftp://a",
+            "127.0.0.1:3000",
+            "http://",
+            "http://a/b",
+            "http://a?b",
+            "http://u:p@a",
+            "http://a:0",
+            "http://a:",
+            "http://a b",
+        ] {
+            assert!(target(bad, here()).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_panic(text in any::<String>(), near in r"[a1:.\[\]@/]{0,20}") {
+            let _ = (target(&text, here()), target(&format!("http://{text}"), here()), target(&format!("http://{near}"), here()));
+        }
+    }
 }

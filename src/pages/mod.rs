@@ -17,9 +17,11 @@ mod plural;
 mod whoopsie;
 mod words;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,6 +33,9 @@ use self::locale::{HostTwice, Locales};
 use self::whoopsie::{Page, Template};
 use self::words::Words;
 use crate::ids::LocaleId;
+use crate::keys::names::LOCALE;
+use crate::keys::urls::{HOST, LINK, LINK_BASE};
+use crate::keys::{Checked, Keys, PATH, Text, Visitor};
 use crate::wire::json;
 
 /// How much of a value is shown. Escaped sixfold at most, it fits into one stored block.
@@ -38,13 +43,15 @@ const MOST_VALUE_BYTES: usize = 256;
 
 /// What the configuration says about the pages: `[whoopsie]`, and the beacon's path from `[beacon]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PageSettings {
-    /// The template and the words.
+pub struct PageSettings {
+    /// A folder with a template and locale files of the operator's own; empty = the built-in ones.
+    pub folder: PathBuf,
+    /// What is in that folder; no key.
     pub files: Arc<PageFiles>,
     /// The locale for readers who get no other; the tag of one there is, in any case.
     pub default_locale: String,
     /// Host names, and the locale where Accept-Language gives none.
-    pub hosts: Vec<(String, String)>,
+    pub hosts: BTreeMap<String, String>,
     /// Stands over the page. Empty or `This site`: those words in the page's own language.
     pub site_name: String,
     /// Where the service's status is told; empty: no link. The scheme is not looked at.
@@ -53,16 +60,17 @@ pub(crate) struct PageSettings {
     pub support_url: String,
     /// What the beacon's path is appended to, such as `//beacon.example.com`; empty: the page's own host.
     pub beacon_base: String,
-    /// The beacon's path, from its first slash.
+    /// The beacon's path, from its first slash; the key `beacon.path`.
     pub beacon_path: String,
 }
 
 impl Default for PageSettings {
     fn default() -> Self {
         Self {
+            folder: PathBuf::new(),
             files: Arc::default(),
             default_locale: "en".to_owned(),
-            hosts: Vec::new(),
+            hosts: BTreeMap::new(),
             site_name: whoopsie::NO_SITE_NAME.to_owned(),
             status_url: String::new(),
             support_url: String::new(),
@@ -70,6 +78,33 @@ impl Default for PageSettings {
             beacon_path: "/status/images/beacon.gif".to_owned(),
         }
     }
+}
+
+impl Keys for PageSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("pages", &PATH, &mut self.folder);
+        v.text("default_locale", &LOCALE, &mut self.default_locale);
+        v.map("hosts", "\"www.example.de\" = \"de\"", (&HOST, &LOCALE), &mut self.hosts);
+        v.text("site_name", &SITE_NAME, &mut self.site_name);
+        v.text("status_url", &LINK, &mut self.status_url);
+        v.text("support_url", &LINK, &mut self.support_url);
+        v.text("beacon_base", &LINK_BASE, &mut self.beacon_base);
+    }
+}
+
+/// The longest site name, in bytes; it stands in a heading.
+const MAX_SITE_NAME_BYTES: usize = 200;
+
+const SITE_NAME: Text<String> =
+    Text { example: whoopsie::NO_SITE_NAME, read: |text, _| site_name(text), write: String::clone };
+
+fn site_name(text: &str) -> Checked<String> {
+    if text.trim().is_empty() || text.len() > MAX_SITE_NAME_BYTES || text.contains(char::is_control) {
+        return Err(format!(
+            "is no name for a heading; write 1 to {MAX_SITE_NAME_BYTES} bytes of visible text, for example \"This site\""
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// What a page says of one request. All of it is escaped, and cut after 256 bytes.
@@ -328,7 +363,7 @@ mod tests {
 
     fn settings() -> PageSettings {
         PageSettings {
-            hosts: vec![("www.example.de".to_owned(), "de".to_owned())],
+            hosts: BTreeMap::from([("www.example.de".to_owned(), "de".to_owned())]),
             site_name: "Shop & Söhne".to_owned(),
             status_url: "https://status.example/?a=1&b=2".to_owned(),
             support_url: "mailto:help@example.com".to_owned(),
@@ -596,9 +631,9 @@ mod tests {
             text.starts_with("whoopsie.default_locale = \"xx\": there is no such locale; write one of en, de, fr"),
             "{text}"
         );
-        let text = told(|settings| settings.hosts[0].1 = "de-AT".to_owned());
+        let text = told(|settings| _ = settings.hosts.insert("www.example.de".to_owned(), "de-AT".to_owned()));
         assert!(text.starts_with("whoopsie.hosts.\"www.example.de\" = \"de-AT\""), "{text}");
-        let text = told(|settings| settings.hosts.push(("WWW.example.de:80".to_owned(), "en".to_owned())));
+        let text = told(|settings| _ = settings.hosts.insert("WWW.example.de:80".to_owned(), "en".to_owned()));
         assert!(text.contains("\"www.example.de\" is there more than once"), "{text}");
         let told = |template: &str, files: &[(&str, &str)]| {
             Pages::build_from(&settings(), template, files.iter().copied()).unwrap_err().to_string()

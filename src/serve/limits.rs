@@ -9,7 +9,7 @@ use hyper::server::conn::{http1, http2};
 
 use super::state::Timeouts;
 use crate::clock::{self, Deadline};
-use crate::config;
+use crate::config::Settings;
 
 /// The most that hyper buffers for a client that does not read, and reads ahead of an upload. Never below the largest head.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -30,24 +30,25 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(server: &config::Server, origin: &config::Origin) -> Self {
-        let timeouts = Timeouts { header: server.header_timeout, body: server.body_timeout, idle: server.idle_timeout };
+    pub(super) fn new(settings: &Settings) -> Self {
+        let Settings { server, limits, origin, .. } = settings;
+        let timeouts = Timeouts { header: server.header_timeout, body: limits.body_timeout, idle: server.idle_timeout };
         let mut http1 = http1::Builder::new();
         http1
-            .max_buf_size(BUFFER_BYTES.max(server.max_header_bytes).max(MIN_BUFFER_BYTES))
-            .max_header_size(server.max_header_bytes)
-            .max_headers(server.max_headers)
+            .max_buf_size(BUFFER_BYTES.max(limits.max_header_bytes).max(MIN_BUFFER_BYTES))
+            .max_header_size(limits.max_header_bytes)
+            .max_headers(limits.max_headers)
             // hyper stores the original names in the message, so both of its sides need this option.
             .preserve_header_case(origin.preserve_header_case);
         // A stream that is not polled for longer than this waits for a client that does not read.
-        let stalled = server.body_timeout.max(origin.response_timeout).max(origin.connect_timeout) + clock::TICK * 2;
+        let stalled = limits.body_timeout.max(origin.response_timeout).max(origin.connect_timeout) + clock::TICK * 2;
         let mut http2 = http2::Builder::new(StreamExecutor { stalled });
         http2
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(BUFFER_BYTES)
-            .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX));
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX));
         Self { http1, http2, timeouts, proxy_protocol: server.proxy_protocol }
     }
 }

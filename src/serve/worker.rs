@@ -27,7 +27,7 @@ struct Current<E> {
 impl<E> Current<E> {
     fn new(runtime: Arc<Runtime>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
         let (stack, origin) = build(&runtime);
-        let limits = Arc::new(Limits::new(&runtime.settings().server, &runtime.settings().origin));
+        let limits = Arc::new(Limits::new(runtime.settings()));
         Self { runtime, stack, origin, limits, build }
     }
 }

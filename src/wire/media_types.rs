@@ -8,8 +8,8 @@ pub(crate) fn essence(content_type: &[u8]) -> &[u8] {
 /// Patterns such as `text/*` and `application/*+json`: `*` stands for any run of characters, and case does not count.
 ///
 /// Not globs: matching against 23 patterns takes a tenth of the time that `globset` needs.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct MediaTypes {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MediaTypes {
     /// The text before, between and after the stars of each pattern.
     patterns: Vec<Vec<Box<str>>>,
 }
@@ -19,6 +19,11 @@ impl MediaTypes {
     pub(crate) fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let split = |pattern: &str| pattern.split('*').map(Box::from).collect();
         Self { patterns: patterns.into_iter().map(split).collect() }
+    }
+
+    /// The patterns as texts.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.patterns.iter().map(|parts| parts.join("*")).collect()
     }
 
     /// Whether there is no pattern.

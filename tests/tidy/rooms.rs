@@ -14,6 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["origin", "intake", "access_log"],
     &["cdn", "pages"],
     &["metrics"],
+    &["keys"],
     &["fault", "ids", "wire", "clock"],
 ];
 
@@ -32,6 +33,7 @@ const READING_ORDER: &[&str] = &[
     "cdn",
     "pages",
     "metrics",
+    "keys",
     "fault",
     "ids",
     "wire",

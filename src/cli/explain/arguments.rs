@@ -56,7 +56,7 @@ impl ExplainArguments {
         add(&mut head.headers, "--request-header", &self.request_header)?;
         let host_assumed = !head.headers.contains_key(HOST);
         if host_assumed {
-            let allowed = settings.server.hosts.first().map(|host| host.replacen('*', "www", 1));
+            let allowed = settings.observe.hosts.first().map(|host| host.replacen('*', "www", 1));
             head.headers.insert(HOST, HeaderValue::try_from(allowed.as_deref().unwrap_or("localhost"))?);
         }
         Ok((head, host_assumed))

@@ -30,8 +30,8 @@ use crate::edge::cache_control::ProviderWords;
 use crate::edge::cache_control::policy::{Facts, Guard, Outcome, Prepared};
 use crate::edge::gzip::policy as gzip;
 use crate::edge::identify::{Identifier, Why};
-use crate::edge::local::LocalSettings;
-use crate::edge::observe::ObserveSettings;
+use crate::edge::local::LocalParts;
+use crate::edge::observe::ObserveParts;
 use crate::edge::pipeline::{ForwardSettings, Parts};
 use crate::edge::request::class::Classes;
 use crate::edge::request::{Ctx, refusal};
@@ -94,10 +94,10 @@ struct Stages<'a> {
     peer: Peer,
     host_assumed: bool,
     host_set: bool,
-    observe: ObserveSettings,
+    observe: ObserveParts,
     identifier: Identifier,
     providers: Arc<[Known]>,
-    local: LocalSettings,
+    local: LocalParts,
     judge: Judge,
     whoopsie: WhoopsieLayer,
     gzip: gzip::GzipSettings,
@@ -129,7 +129,21 @@ impl<'a> Explainer<'a> {
     fn new(runtime: &'a Runtime, peer: IpAddr, host_assumed: bool) -> Self {
         let parts = runtime.parts();
         let forward = ForwardSettings::new(&parts);
-        let Parts { observe, identify, local, verify, whoopsie, gzip, classes, words, host, ledger, .. } = parts;
+        let Parts {
+            observe,
+            identify,
+            local,
+            verify,
+            providers,
+            whoopsie,
+            pages,
+            gzip,
+            classes,
+            words,
+            host,
+            ledger,
+            ..
+        } = parts;
         let (classes, ledger) = (Arc::new(classes), Arc::new(ledger));
         let stages = Stages {
             settings: runtime.settings(),
@@ -137,11 +151,11 @@ impl<'a> Explainer<'a> {
             host_assumed,
             host_set: host.is_some(),
             observe,
-            providers: Arc::clone(&identify.providers),
-            identifier: Identifier::new(identify),
+            providers: Arc::clone(&providers),
+            identifier: Identifier::new(identify, Arc::clone(&providers)),
             local,
-            judge: Judge::new(verify),
-            whoopsie: WhoopsieLayer::new(whoopsie, Arc::clone(&classes), Arc::clone(&ledger)),
+            judge: Judge::new(verify, providers),
+            whoopsie: WhoopsieLayer::new(whoopsie, pages, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip,
             classes,
             words,
@@ -267,10 +281,10 @@ impl<'a> Explainer<'a> {
         let rule = stages.classes.rule(class);
         report.class = Some(Class { name: rule.name.clone(), why: words::class(class, rule) });
         report.rule = Some(words::rule(&rule.cache));
-        let origin = &stages.settings.origin;
-        if origin.max_in_flight > 0 {
+        let settings = stages.settings;
+        if settings.admission.max_in_flight > 0 {
             // The answer's type is not known yet when a request comes to the line.
-            report.admission = Some(words::admission(origin, stages.classes.rule(ctx.class).admission));
+            report.admission = Some(words::admission(settings.admission, stages.classes.rule(ctx.class).admission));
         }
 
         outgoing.is_error = head.status.is_server_error();

@@ -15,15 +15,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::fault::Fault;
+use crate::keys::{Keys, Visitor};
 use crate::metrics::Metrics;
 
-/// How many may be inside and how many may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct GateLimits {
+/// Keys of `[origin]`: how many requests the origin gets at once, and how many wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GateLimits {
     /// Inside at once; 0 = no limit.
     pub max_in_flight: usize,
     /// In line at once.
     pub max_waiting: usize,
+}
+
+impl Keys for GateLimits {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.integer("max_in_flight", 0..=10_000_000, &mut self.max_in_flight);
+        v.integer("max_waiting", 0..=10_000_000, &mut self.max_waiting);
+    }
 }
 
 /// One gate for all workers. It outlives every configuration: what is inside stays counted when the limits change.

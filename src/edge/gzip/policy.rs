@@ -7,6 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, resp
 use super::tags::Kind;
 use crate::cdn::dialect::Dialect;
 use crate::ids::label;
+use crate::keys::names::MEDIA_TYPE;
+use crate::keys::quantities::SIZE;
+use crate::keys::{Keys, Visitor};
 use crate::wire::etag::{self, EntityTag, Listed};
 use crate::wire::media_types::{MediaTypes, essence};
 use crate::wire::names::{
@@ -18,19 +21,74 @@ use crate::wire::quality::{Coding, gzip_acceptance};
 use crate::wire::values::content_length;
 use crate::wire::vary;
 
-/// What `gzip` needs to know.
-#[derive(Debug, Clone)]
-pub(crate) struct GzipSettings {
+/// `[gzip]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GzipSettings {
     /// Off: nothing is compressed or inflated, and no Vary is added.
     pub enabled: bool,
     /// zlib's 1–9.
     pub level: u32,
     /// Shorter bodies are not worth it.
     pub min_bytes: u64,
+    /// The size of the store of compressed twins, in bytes; 0 = none is stored.
+    pub twins_bytes: u64,
     /// Whether the origin's gzip is undone for a CDN that does not take it.
     pub inflate: bool,
     /// Media types that compress.
     pub types: MediaTypes,
+}
+
+/// The types that compress and that browsers and CDNs request. Images, audio, video and woff are compressed already.
+const TYPES: [&str; 23] = [
+    "text/*",
+    "application/json",
+    "application/*+json",
+    "application/javascript",
+    "application/x-javascript",
+    "application/ecmascript",
+    "application/xml",
+    "application/*+xml",
+    "application/graphql",
+    "application/manifest+json",
+    "application/x-ndjson",
+    "application/wasm",
+    "application/vnd.ms-fontobject",
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegurl",
+    "application/x-font-ttf",
+    "font/ttf",
+    "font/otf",
+    "font/collection",
+    "image/svg+xml",
+    "image/x-icon",
+    "image/vnd.microsoft.icon",
+    "image/bmp",
+];
+
+impl Default for GzipSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            level: 4,
+            min_bytes: 256,
+            twins_bytes: 64 * 1024 * 1024,
+            inflate: false,
+            types: MediaTypes::new(TYPES),
+        }
+    }
+}
+
+impl Keys for GzipSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.flag("enabled", &mut self.enabled);
+        v.integer("level", 1..=9, &mut self.level);
+        v.integer("min_bytes", 0..=1024 * 1024 * 1024, &mut self.min_bytes);
+        v.text("twins", &SIZE, &mut self.twins_bytes);
+        v.flag("inflate", &mut self.inflate);
+        let mut types = self.types.texts();
+        v.list("types", &MEDIA_TYPE, &mut types);
+        self.types = MediaTypes::new(types.iter().map(String::as_str));
+    }
 }
 
 /// What of a request matters here.
@@ -436,13 +494,7 @@ mod tests {
     use super::*;
 
     fn settings() -> GzipSettings {
-        GzipSettings {
-            enabled: true,
-            level: 4,
-            min_bytes: 256,
-            inflate: false,
-            types: MediaTypes::new(["text/*", "application/json"]),
-        }
+        GzipSettings { types: MediaTypes::new(["text/*", "application/json"]), ..GzipSettings::default() }
     }
 
     type Fields = &'static [(&'static str, &'static str)];

@@ -9,6 +9,9 @@ use globset::{GlobBuilder, GlobMatcher};
 use percent_encoding::percent_decode_str;
 
 use crate::ids::ClassId;
+use crate::keys::names::{MEDIA_TYPE, PATH_GLOB, header_name, label};
+use crate::keys::quantities::SECONDS;
+use crate::keys::{Checked, Keys, Text, Visitor};
 use crate::wire::media_types::{MediaTypes, essence};
 
 /// What a class does with the lifetime that the origin gave (spec: `mode`).
@@ -67,6 +70,45 @@ impl CachePolicy {
     }
 }
 
+impl Default for CachePolicy {
+    fn default() -> Self {
+        Self::keep()
+    }
+}
+
+impl Keys for CachePolicy {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        let modes = [
+            ("keep", CacheMode::Keep),
+            ("default", CacheMode::Default),
+            ("override", CacheMode::Override),
+            ("never", CacheMode::Never),
+        ];
+        v.choice("mode", &modes, &mut self.mode);
+        v.optional("ttl", &SECONDS, &mut self.ttl);
+        v.optional("edge_ttl", &SECONDS, &mut self.edge_ttl);
+        v.optional("stale_while_revalidate", &SECONDS, &mut self.stale_while_revalidate);
+        v.optional("stale_if_error", &SECONDS, &mut self.stale_if_error);
+        v.text("error_ttl", &SECONDS, &mut self.error_ttl);
+        v.flag("immutable", &mut self.immutable);
+        v.flag("strip_cookies", &mut self.strip_cookies);
+        v.optional_list("vary", &VARY, &mut self.vary);
+        v.flag("allow_authorization", &mut self.allow_authorization);
+    }
+}
+
+const VARY: Text<String> = Text { example: "Accept-Encoding", read: |text, _| vary(text), write: String::clone };
+
+fn vary(text: &str) -> Checked<String> {
+    if text == "*" {
+        return Err(
+            "would make every response private; write the names of request fields, for example \"Accept-Encoding\""
+                .to_owned(),
+        );
+    }
+    header_name(text).map(|_| text.to_owned())
+}
+
 /// Whether a class's failures become the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhoopsieMode {
@@ -96,6 +138,40 @@ pub struct ClassRule {
     /// Whether `origin.max_in_flight` counts it.
     pub admission: bool,
 }
+
+impl Default for ClassRule {
+    fn default() -> Self {
+        Self {
+            name: "other".to_owned(),
+            path: Vec::new(),
+            content_type: Vec::new(),
+            cache: CachePolicy::keep(),
+            gzip: true,
+            whoopsie: WhoopsieMode::Auto,
+            admission: true,
+        }
+    }
+}
+
+impl Keys for ClassRule {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        let modes = [("auto", WhoopsieMode::Auto), ("always", WhoopsieMode::Always), ("never", WhoopsieMode::Never)];
+        v.text("name", &CLASS_NAME, &mut self.name);
+        v.list("path", &PATH_GLOB, &mut self.path);
+        v.list("content_type", &MEDIA_TYPE, &mut self.content_type);
+        v.block("cache", |v| self.cache.keys(v));
+        v.flag("gzip", &mut self.gzip);
+        v.choice("whoopsie", &modes, &mut self.whoopsie);
+        v.flag("admission", &mut self.admission);
+    }
+}
+
+/// Kept as typed: the metric label may have upper case.
+const CLASS_NAME: Text<String> = Text {
+    example: "image",
+    read: |text, _| label(text, &["other"], "\"image\"").map(|_| text.to_owned()),
+    write: String::clone,
+};
 
 /// A pattern on the path. Most patterns are endings (`*.jpg`), and an ending costs a tenth of a glob.
 #[derive(Debug, Clone)]
@@ -141,16 +217,7 @@ impl Classes {
             }
             matchers.push(Matcher { paths, types: MediaTypes::new(rule.content_type.iter().map(String::as_str)) });
         }
-        let other = ClassRule {
-            name: "other".to_owned(),
-            path: Vec::new(),
-            content_type: Vec::new(),
-            cache: CachePolicy::keep(),
-            gzip: true,
-            whoopsie: WhoopsieMode::Auto,
-            admission: true,
-        };
-        Ok(Self { rules, matchers, other })
+        Ok(Self { rules, matchers, other: ClassRule::default() })
     }
 
     /// The class of a request before its answer is known: the first whose path rules match and that asks for no type.

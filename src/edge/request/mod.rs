@@ -24,6 +24,9 @@ use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::names::{ALLOW, CONNECTION};
 use crate::wire::received::Received;
 
+/// What becomes of a pull in doubt: whether it is refused.
+pub(crate) const COUNT_OR_REJECT: [(&str, bool); 2] = [("count", false), ("reject", true)];
+
 /// A request on its way to the origin.
 #[derive(Debug)]
 pub struct EdgeRequest {

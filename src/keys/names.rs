@@ -4,7 +4,7 @@
 use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderName;
 
-use super::file::Checked;
+use super::{Checked, Text, quote};
 use crate::wire::names;
 
 /// Longest provider, class or beacon source name, in bytes: it becomes a metric label.
@@ -14,16 +14,19 @@ const MAX_GLOB_BYTES: usize = 512;
 /// The longest language tag that RFC 5646 §4.4.1 tells anyone to expect, in bytes.
 const MAX_LOCALE_BYTES: usize = 35;
 
-/// A text in quotes, escaped and cut to a length that fits a message.
-pub(super) fn quote(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((at, _)) => format!("{:?}…", text.get(..at).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
-}
+/// A language tag.
+pub(crate) const LOCALE: Text<String> = Text { example: "en", read: |text, _| locale(text), write: String::clone };
+
+/// A glob on the decoded path.
+pub(crate) const PATH_GLOB: Text<String> =
+    Text { example: "*.png", read: |text, _| path_glob(text), write: String::clone };
+
+/// A media type with `*` for any run of characters.
+pub(crate) const MEDIA_TYPE: Text<String> =
+    Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
 /// Checks a word against the few that are allowed.
-pub(super) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
+pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
     if let Some(&(_, value)) = words.iter().find(|&&(word, _)| word == text) {
         return Ok(value);
     }
@@ -34,7 +37,7 @@ pub(super) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checke
 }
 
 /// The candidate that `typed` was most likely meant to be, if one is near.
-pub(super) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
+pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
     // Beyond this nobody misspelt anything, and the distance costs the product of both lengths.
     if typed.len() > MAX_LABEL_BYTES {
         return None;
@@ -68,7 +71,7 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
 }
 
 /// A name that becomes a metric label; given back in lower case.
-pub(super) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<String> {
+pub(crate) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<String> {
     let name = text.to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
     if name.is_empty() || name.len() > MAX_LABEL_BYTES || !name.bytes().all(plain) {
@@ -82,7 +85,7 @@ pub(super) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<Str
 }
 
 /// A header field's name.
-pub(super) fn header_name(text: &str) -> Checked<HeaderName> {
+pub(crate) fn header_name(text: &str) -> Checked<HeaderName> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
         "is no header field name; write letters, digits and \"-\", for example \"X-CDN-Provider\"".to_owned()
     })
@@ -90,7 +93,7 @@ pub(super) fn header_name(text: &str) -> Checked<HeaderName> {
 
 /// Whether a field means something to HTTP, to CDNs or to edgeshim itself, in a request or an answer: what an operator may name freely
 /// must be none of these, since it is taken out or written anew.
-pub(super) fn has_meaning(name: &HeaderName) -> bool {
+pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     const FAMILIES: [&str; 7] = ["accept-", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-"];
     let single: [&HeaderName; 54] = [
         // Framing, the target, and the connection.
@@ -160,7 +163,7 @@ pub(super) fn has_meaning(name: &HeaderName) -> bool {
 }
 
 /// A language tag in BCP 47's outer form, as `pt-BR` or `zh-Hant`; whether there are pages for it is not known here.
-pub(super) fn locale(text: &str) -> Checked<String> {
+pub(crate) fn locale(text: &str) -> Checked<String> {
     let mut parts = text.split('-');
     let language = parts.next().unwrap_or_default();
     let fine = text.len() <= MAX_LOCALE_BYTES
@@ -175,7 +178,7 @@ pub(super) fn locale(text: &str) -> Checked<String> {
 }
 
 /// A glob on the decoded path.
-pub(super) fn path_glob(text: &str) -> Checked<String> {
+pub(crate) fn path_glob(text: &str) -> Checked<String> {
     glob(text)?;
     // A glob matches the whole path, so that only these can begin one that ever does.
     if !text.starts_with(['/', '*', '{', '[', '?', '\\']) {
@@ -204,7 +207,7 @@ fn glob(text: &str) -> Checked<()> {
 }
 
 /// A glob on a media type: type, slash, subtype, and `*` for any run of characters; given back in lower case.
-pub(super) fn media_type(text: &str) -> Checked<String> {
+pub(crate) fn media_type(text: &str) -> Checked<String> {
     if text.contains(';') {
         return Err(
             "has parameters, which are not looked at; write the type alone, for example \"text/html\"".to_owned()

@@ -1,76 +1,44 @@
-//! Values that are typed as texts with a grammar of their own: durations, sizes, secrets.
+//! Durations and sizes.
 
-use std::env;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
-use super::file::Checked;
-use super::words::quote;
-use crate::wire::secret::Secret;
+use super::{Checked, Text, quote};
 
 /// The longest duration that stands anywhere, in seconds: ten years of 365 days.
 const MAX_DURATION_SECONDS: u64 = 10 * 365 * 86_400;
-/// The largest secret that is read from a file, in bytes.
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
+/// A duration, which may be zero.
+pub(crate) const DURATION: Text<Duration> =
+    Text { example: "10s", read: |text, _| duration(text), write: |value| duration_text(*value) };
 
-/// A secret typed as it is, or named by `env:NAME` or `file:PATH`; none where the text is empty.
-pub(super) fn secret(text: &str, folder: &Path) -> Checked<Option<Secret>> {
-    let found = if let Some(name) = text.strip_prefix("env:") {
-        // `var` itself never panics on odd names, but says "not found" for them, which is what they are.
-        env::var(name).map_err(|error| match error {
-            env::VarError::NotPresent => {
-                format!("names an environment variable that is not set; set {} or name another", quote(name))
-            }
-            env::VarError::NotUnicode(_) => {
-                "names an environment variable that is no UTF-8; set it to plain text".to_owned()
-            }
-        })?
-    } else if let Some(path) = text.strip_prefix("file:") {
-        secret_file(&folder.join(path))?
-    } else if text.is_empty() {
-        return Ok(None);
-    } else {
-        text.to_owned()
-    };
-    if found.is_empty() {
-        return Err("names something empty; put the secret there, or name another place".to_owned());
-    }
-    // It travels in a header field, where nothing else can stand.
-    if !found.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = "holds a secret with characters that no header field carries as they are";
-        return Err(format!("{message}; use visible ASCII without spaces, for example 64 hexadecimal digits"));
-    }
-    Ok(Some(Secret::new(found)))
-}
+/// A time limit: a duration above zero.
+pub(crate) const TIMEOUT: Text<Duration> =
+    Text { example: "10s", read: |text, _| timeout(text), write: |value| duration_text(*value) };
 
-fn secret_file(path: &Path) -> Checked<String> {
-    let mut secret = String::new();
-    let shown = quote(&path.display().to_string());
-    File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)).map_err(|error| {
-        format!("cannot be read from {shown} ({error}); name a file that exists and that this user may read")
-    })?;
-    if secret.len() as u64 > MAX_SECRET_BYTES {
-        return Err(format!(
-            "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name the file of one secret"
-        ));
-    }
-    // Editors end a file with a newline that nobody means as a part of the secret.
-    secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
-    Ok(secret)
-}
+/// A time limit in whole seconds.
+pub(crate) const WHOLE_SECONDS: Text<Duration> = Text {
+    example: "30s",
+    read: |text, _| timeout(text).and_then(|_| seconds(text)).map(Duration::from_secs),
+    write: |value| duration_text(*value),
+};
+
+/// A time in header fields: whole seconds, which may be none.
+pub(crate) const SECONDS: Text<u64> =
+    Text { example: "60s", read: |text, _| seconds(text), write: |value| format!("{value}s") };
+
+/// A size in bytes.
+pub(crate) const SIZE: Text<u64> =
+    Text { example: "64KiB", read: |text, _| size(text), write: |value| size_text(*value) };
+
+/// A limit on a size; `0` means no limit.
+pub(crate) const SIZE_LIMIT: Text<Option<u64>> = Text {
+    example: "64KiB",
+    read: |text, _| size(text).map(|bytes| (bytes > 0).then_some(bytes)),
+    write: |value| size_text(value.unwrap_or(0)),
+};
 
 /// A duration: a whole number and one unit.
-pub(super) fn duration(text: &str) -> Checked<Duration> {
+pub(crate) fn duration(text: &str) -> Checked<Duration> {
     const REMEDY: &str = "write a whole number and a unit out of ms, s, m, h, d, for example";
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     if digits.is_empty() {
@@ -97,7 +65,7 @@ pub(super) fn duration(text: &str) -> Checked<Duration> {
 }
 
 /// A duration above zero: a time limit of nothing would refuse everybody.
-pub(super) fn timeout(text: &str) -> Checked<Duration> {
+pub(crate) fn timeout(text: &str) -> Checked<Duration> {
     let duration = duration(text)?;
     if duration.is_zero() {
         return Err("is no time at all, so that everything would fail; write a duration above 0, for example \"30s\""
@@ -107,7 +75,7 @@ pub(super) fn timeout(text: &str) -> Checked<Duration> {
 }
 
 /// A duration in whole seconds, since that is all that Cache-Control and Retry-After can say.
-pub(super) fn seconds(text: &str) -> Checked<u64> {
+pub(crate) fn seconds(text: &str) -> Checked<u64> {
     let duration = duration(text)?;
     if duration.subsec_nanos() != 0 {
         return Err(format!(
@@ -119,7 +87,7 @@ pub(super) fn seconds(text: &str) -> Checked<u64> {
 }
 
 /// The shortest way to type a duration.
-pub(super) fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
     match seconds {
         _ if duration.subsec_millis() != 0 => format!("{milliseconds}ms"),
@@ -132,7 +100,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
 }
 
 /// A size in bytes: a whole number and a unit, or `0`.
-pub(super) fn size(text: &str) -> Checked<u64> {
+pub(crate) fn size(text: &str) -> Checked<u64> {
     const REMEDY: &str = "write a whole number and a unit out of B, KiB, MiB, GiB, for example";
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     if digits.is_empty() {
@@ -166,7 +134,7 @@ pub(super) fn size(text: &str) -> Checked<u64> {
 }
 
 /// The shortest way to type a size.
-pub(super) fn size_text(bytes: u64) -> String {
+pub(crate) fn size_text(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),
         _ if bytes.is_multiple_of(1 << 30) => format!("{}GiB", bytes >> 30),
@@ -212,25 +180,6 @@ mod tests {
             assert!(size(bad).is_err(), "{bad}");
         }
         assert!(size("64kb").is_err_and(|said| said.contains("\"64KiB\"")));
-    }
-
-    #[test]
-    fn secrets_are_written_as_stars() {
-        let secret = Secret::new("hunter2");
-        assert_eq!(serde_json::to_string(&secret).ok().as_deref(), Some("\"***\""));
-    }
-
-    #[test]
-    fn secrets_come_from_the_environment_or_a_file() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(secret("", folder), Ok(None));
-        assert_eq!(secret("plain", folder), Ok(Some(Secret::new("plain"))));
-        // Set by cargo for every test; setting one here would need unsafe code.
-        assert_eq!(secret("env:CARGO_PKG_NAME", folder), Ok(Some(Secret::new("edgeshim"))));
-        assert!(secret("env:EDGESHIM_UNSET", folder).is_err_and(|said| said.contains("not set")));
-        for bad in ["env:", "env:A=B", "env:\0", "file:", "file:no/such/file", "file:Cargo.toml", "two words"] {
-            assert!(secret(bad, folder).is_err(), "{bad}");
-        }
     }
 
     proptest! {

@@ -1,0 +1,120 @@
+//! Checks of keys against each other, after each has been read.
+
+use std::sync::Arc;
+
+use super::file::{Entry, Section};
+use super::listeners::{Claimed, Listen, listen};
+use super::reader::MAX_BLOCKS;
+use super::settings::Settings;
+use crate::keys::quote;
+use crate::pages::{PageFiles, PageFilesError};
+
+/// Reports values that do not fit together, and reads the folder of pages.
+pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
+    listeners(settings, root);
+    origin(settings, &root.section("origin"));
+    pages(settings, &root.section("whoopsie"));
+    let rum = root.section("rum");
+    if settings.rum.path.as_deref() == Some(&settings.beacon.path) && !rum.is_bad("path") {
+        rum.reject("path", "is the beacon's own path; write another, for example \"/status/rum\"");
+    }
+    if settings.rum.pages.len() > MAX_BLOCKS {
+        rum.reject("pages", format!("has too many entries; write at most {MAX_BLOCKS}, of your key pages"));
+    }
+}
+
+/// No two listeners have one address, and an admin page that is open to the network has a token.
+fn listeners(settings: &Settings, root: &mut Section<'_>) {
+    let (server, admin) = (root.section("server"), root.section("admin"));
+    let mut claimed = Claimed::default();
+    if server.has("listen") {
+        // All entries of the file, since a wrong one must not hide the others' problems.
+        for (index, text) in server.texts("listen") {
+            if let Ok(address) = listen(text, server.folder())
+                && let Err(message) = claimed.claim(&address)
+            {
+                server.reject_entry("listen", Entry::At(index), message);
+            }
+        }
+        if settings.server.listen.is_empty() {
+            server.reject("listen", "listens nowhere; write at least one address, for example [\"127.0.0.1:8080\"]");
+        }
+    } else {
+        for address in &settings.server.listen {
+            _ = claimed.claim(address);
+        }
+    }
+    if admin.is_bad("listen") {
+        return;
+    }
+    let address = &settings.admin.listen;
+    let is_open = matches!(address, Listen::Tcp(address) if !address.ip().to_canonical().is_loopback());
+    if let Err(message) = claimed.claim(address) {
+        if admin.has("listen") {
+            admin.reject("listen", message);
+        } else {
+            admin.missing(
+                "listen",
+                format!("is missing, so that it is {}, which {message}", quote(&address.to_string())),
+            );
+        }
+    } else if is_open && settings.admin.token.is_none() && !admin.is_bad("token") {
+        let message = "is open to the network without a token; write token = \"env:ADMIN_TOKEN\" beside it, \
+                       or listen on 127.0.0.1";
+        admin.reject("listen", message);
+    }
+}
+
+fn origin(settings: &Settings, origin: &Section<'_>) {
+    let limits = settings.admission;
+    if limits.max_waiting > 0 && limits.max_in_flight == 0 && !origin.is_bad("max_in_flight") {
+        let message = "has requests wait for a permit where permits have no limit; \
+                       write max_in_flight = 100 beside it, as many as the origin can serve at once, or max_waiting = 0";
+        origin.reject("max_waiting", message);
+    }
+}
+
+/// Reads the folder of pages, with all problems in it, and checks that there are pages in each language that is named.
+fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
+    let pages = &mut settings.pages;
+    if whoopsie.is_bad("pages") {
+        return;
+    }
+    if !pages.folder.as_os_str().is_empty() {
+        match PageFiles::read(&pages.folder) {
+            Ok(files) => pages.files = Arc::new(files),
+            Err(PageFilesError::Folder(message)) => return whoopsie.reject("pages", message),
+            Err(PageFilesError::Files(problems)) => {
+                for problem in problems {
+                    whoopsie.reject_file(problem.file, problem.line, problem.message);
+                }
+                return;
+            }
+        }
+    }
+    let is_known = |locale: &str| pages.files.tags().any(|known| known.eq_ignore_ascii_case(locale));
+    let known = pages.files.tags().map(quote).collect::<Vec<_>>().join(", ");
+    let message = format!("is no language that there are pages in; write one of {known}");
+    if !is_known(&pages.default_locale) && !whoopsie.is_bad("default_locale") {
+        whoopsie.reject("default_locale", message.clone());
+    }
+    for host in pages.hosts.iter().filter(|(_, locale)| !is_known(locale)).map(|(host, _)| host) {
+        whoopsie.reject_entry("hosts", Entry::Named(host), message.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    #[test]
+    fn identity_header_when_it_has_a_meaning_then_is_refused() {
+        for taken in ["X-Akamai-G2O-Auth-Data", "X-Akamai-G2O-Auth-Sign", "If-Match", "Cookie"] {
+            let text = format!("[identity]\nheader = \"{taken}\"\n");
+            let told = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();
+            assert!(told.lines().count() == 1 && told.contains("write one that only the CDNs set"), "{taken}: {told}");
+        }
+    }
+}

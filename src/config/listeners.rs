@@ -1,0 +1,154 @@
+//! Addresses to listen on.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::keys::urls::{is_port, socket_path};
+use crate::keys::{Checked, Text};
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// An address and a port; port 0 = any free one.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `ADDRESS:PORT` or `unix:PATH`.
+pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
+
+/// The addresses claimed so far, so that no two listeners want the same one.
+#[derive(Default)]
+pub(super) struct Claimed {
+    exact: HashSet<Listen>,
+    /// Family (is it IPv6?) and port of every address, and of those that mean all addresses.
+    ports: HashSet<(bool, u16)>,
+    wildcards: HashSet<(bool, u16)>,
+}
+
+impl Claimed {
+    /// Claims an address.
+    pub(super) fn claim(&mut self, listen: &Listen) -> Checked<()> {
+        if let Listen::Tcp(address) = listen {
+            if address.port() == 0 {
+                return Ok(());
+            }
+            let port = (address.is_ipv6(), address.port());
+            let overlaps =
+                self.wildcards.contains(&port) || (address.ip().is_unspecified() && self.ports.contains(&port));
+            if overlaps && !self.exact.contains(listen) {
+                let message = "overlaps an address listened on already, since one of them means every address";
+                return Err(format!("{message}; write another port or drop one of the two"));
+            }
+            self.ports.insert(port);
+            if address.ip().is_unspecified() {
+                self.wildcards.insert(port);
+            }
+        }
+        if self.exact.insert(listen.clone()) {
+            Ok(())
+        } else {
+            Err("is listened on already; write another address or port, or drop one of the two".to_owned())
+        }
+    }
+}
+
+/// An address to listen on: `ADDRESS:PORT` or `unix:PATH`.
+pub(super) fn listen(text: &str, folder: &Path) -> Checked<Listen> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path, folder).map(Listen::Unix);
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(Listen::Tcp(address));
+    }
+    let remedy = match text.rsplit_once(':') {
+        Some(("" | "*", port)) if is_port(port) => format!("write \"0.0.0.0:{port}\" to mean every address"),
+        Some(("localhost", port)) if is_port(port) => {
+            format!("write \"127.0.0.1:{port}\", since a name can mean several")
+        }
+        _ if is_port(text) => format!("write \"127.0.0.1:{text}\""),
+        _ => match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) => format!("write \"{ip}:8080\""),
+            Ok(IpAddr::V6(ip)) => format!("write \"[{ip}]:8080\""),
+            Err(_) => "write ADDRESS:PORT or unix:PATH, \
+                 for example \"127.0.0.1:8080\", \"[::1]:8080\" or \"unix:/run/edgeshim.sock\""
+                .to_owned(),
+        },
+    };
+    Err(format!("is no address to listen on; {remedy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn here() -> &'static Path {
+        Path::new("/etc/edgeshim")
+    }
+
+    #[test]
+    fn listen_addresses_are_addresses_or_sockets() {
+        for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::1]:80", "unix:/run/e.sock"] {
+            assert_eq!(listen(good, here()).map(|l| l.to_string()).as_deref(), Ok(good));
+        }
+        assert_eq!(listen("unix:e.sock", here()), Ok(Listen::Unix("/etc/edgeshim/e.sock".into())));
+        assert!(listen(&format!("unix:/{}", "a".repeat(106)), here()).is_ok());
+        assert!(listen(&format!("unix:/{}", "a".repeat(107)), here()).is_err_and(|said| said.contains("108 bytes")));
+        for (bad, remedy) in [
+            (":8080", "\"0.0.0.0:8080\""),
+            ("*:80", "\"0.0.0.0:80\""),
+            ("localhost:80", "\"127.0.0.1:80\""),
+            ("8080", "\"127.0.0.1:8080\""),
+            ("::1", "\"[::1]:8080\""),
+            ("10.0.0.1", "\"10.0.0.1:8080\""),
+            ("127.0.0.1:65536", "ADDRESS:PORT"),
+            ("unix:", "unix:PATH"),
+            ("unix:\0", "unix:PATH"),
+        ] {
+            assert!(listen(bad, here()).is_err_and(|said| said.contains(remedy)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_two_listeners_want_one_address() {
+        let mut claimed = Claimed::default();
+        let mut claim = |text| claimed.claim(&listen(text, here()).expect("valid"));
+        assert!(claim("127.0.0.1:80").is_ok());
+        assert!(claim("127.0.0.2:80").is_ok());
+        assert!(claim("127.0.0.1:80").is_err());
+        assert!(claim("0.0.0.0:80").is_err());
+        assert!(claim("0.0.0.0:81").is_ok());
+        assert!(claim("127.0.0.1:81").is_err());
+        assert!(claim("[::]:80").is_ok());
+        assert!(claim("127.0.0.1:0").is_ok());
+        assert!(claim("127.0.0.1:0").is_ok());
+        assert!(claim("unix:/a").is_ok());
+        assert!(claim("unix:/a").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_panic(text in any::<String>()) {
+            let _ = listen(&text, here());
+        }
+
+        #[test]
+        fn near_addresses_are_judged_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
+            let _ = listen(&text, here());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Reads settings from a section of the file: a good value replaces the default, a wrong one is reported.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::file::{Read, Section};
+use crate::keys::names::one_of;
+use crate::keys::{Keys, Text, Visitor, quote};
+
+/// The most blocks of one name; each costs metric series and time per request.
+pub(super) const MAX_BLOCKS: usize = 500;
+
+impl<T> Read<T> {
+    fn put(self, value: &mut T) {
+        if let Self::Good(read) = self {
+            *value = read;
+        }
+    }
+}
+
+/// What messages show as an example: the default, if it is not empty.
+fn example<T>(text: &Text<T>, default: Option<&T>) -> String {
+    let default = default.map(text.write).unwrap_or_default();
+    quote(if default.is_empty() { text.example } else { &default })
+}
+
+impl Visitor for Section<'_> {
+    fn flag(&mut self, name: &'static str, value: &mut bool) {
+        self.read_flag(name).put(value);
+    }
+
+    fn integer<T>(&mut self, name: &'static str, range: RangeInclusive<i64>, value: &mut T)
+    where
+        T: Copy + TryFrom<i64> + TryInto<i64>,
+    {
+        self.read_integer(name, range).put(value);
+    }
+
+    fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
+        let default = choices.iter().find(|(_, choice)| choice == value).map_or("", |(word, _)| word);
+        self.read(name, &quote(default), |text| one_of(text, choices)).put(value);
+    }
+
+    fn text<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut T) {
+        let folder = self.folder();
+        self.read(name, &example(text, Some(value)), |typed| (text.read)(typed, folder)).put(value);
+    }
+
+    fn nonempty<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>) {
+        let folder = self.folder();
+        let read = |typed: &str| if typed.is_empty() { Ok(None) } else { (text.read)(typed, folder).map(Some) };
+        self.read(name, &example(text, None), read).put(value);
+    }
+
+    fn optional<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>) {
+        let folder = self.folder();
+        self.read(name, &example(text, None), |typed| (text.read)(typed, folder).map(Some)).put(value);
+    }
+
+    fn list<T>(&mut self, name: &'static str, text: &Text<T>, values: &mut Vec<T>) {
+        let folder = self.folder();
+        self.read_list(name, &example(text, values.first()), |typed| (text.read)(typed, folder)).put(values);
+    }
+
+    fn optional_list<T>(&mut self, name: &'static str, text: &Text<T>, values: &mut Option<Vec<T>>) {
+        let folder = self.folder();
+        let read = self.read_list(name, &example(text, None), |typed| (text.read)(typed, folder));
+        *values = read.good().or(values.take());
+    }
+
+    fn map(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        (names, texts): (&Text<String>, &Text<String>),
+        values: &mut BTreeMap<String, String>,
+    ) {
+        let folder = self.folder();
+        self.read_map(name, example, |typed| (names.read)(typed, folder), |typed| (texts.read)(typed, folder))
+            .put(values);
+    }
+
+    fn block(&mut self, name: &'static str, keys: impl FnOnce(&mut Self)) {
+        keys(&mut self.section(name));
+    }
+
+    fn blocks<T: Keys>(&mut self, name: &'static str, values: &mut Vec<T>) {
+        *values = self
+            .bounded_sections(name)
+            .iter_mut()
+            .map(|section| {
+                let mut value = T::default();
+                value.keys(section);
+                value
+            })
+            .collect();
+    }
+}
+
+impl<'f> Section<'f> {
+    /// The blocks `[[name]]`, of which there may be so many.
+    pub(super) fn bounded_sections(&mut self, name: &'static str) -> Vec<Section<'f>> {
+        let mut sections = self.sections(name);
+        if sections.len() > MAX_BLOCKS {
+            if !self.is_bad(name) {
+                let count = sections.len();
+                self.reject(name, format!("stands there {count} times; write at most {MAX_BLOCKS} blocks"));
+            }
+            sections.truncate(MAX_BLOCKS);
+        }
+        sections
+    }
+}

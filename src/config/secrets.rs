@@ -1,0 +1,90 @@
+//! Secrets: typed as they are, or named by where they are kept.
+
+use std::env;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+use crate::keys::{Checked, Text, quote};
+use crate::wire::secret::Secret;
+
+/// The largest secret that is read from a file, in bytes.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// A secret that is not empty.
+pub(super) const SECRET: Text<Secret> = Text { example: "env:ADMIN_TOKEN", read: secret, write: |_| "***".to_owned() };
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// A secret as typed, or read from `env:NAME` or `file:PATH`.
+fn secret(text: &str, folder: &Path) -> Checked<Secret> {
+    let found = if let Some(name) = text.strip_prefix("env:") {
+        // `var` itself never panics on odd names, but says "not found" for them, which is what they are.
+        env::var(name).map_err(|error| match error {
+            env::VarError::NotPresent => {
+                format!("names an environment variable that is not set; set {} or name another", quote(name))
+            }
+            env::VarError::NotUnicode(_) => {
+                "names an environment variable that is no UTF-8; set it to plain text".to_owned()
+            }
+        })?
+    } else if let Some(path) = text.strip_prefix("file:") {
+        secret_file(&folder.join(path))?
+    } else {
+        text.to_owned()
+    };
+    if found.is_empty() {
+        return Err("names something empty; put the secret there, or name another place".to_owned());
+    }
+    // It travels in a header field, where nothing else can stand.
+    if !found.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = "holds a secret with characters that no header field carries as they are";
+        return Err(format!("{message}; use visible ASCII without spaces, for example 64 hexadecimal digits"));
+    }
+    Ok(Secret::new(found))
+}
+
+fn secret_file(path: &Path) -> Checked<String> {
+    let mut secret = String::new();
+    let shown = quote(&path.display().to_string());
+    File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)).map_err(|error| {
+        format!("cannot be read from {shown} ({error}); name a file that exists and that this user may read")
+    })?;
+    if secret.len() as u64 > MAX_SECRET_BYTES {
+        return Err(format!(
+            "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name the file of one secret"
+        ));
+    }
+    // Editors end a file with a newline that nobody means as a part of the secret.
+    secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_written_as_stars() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(serde_json::to_string(&secret).ok().as_deref(), Some("\"***\""));
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment_or_a_file() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(secret("plain", folder), Ok(Secret::new("plain")));
+        // Set by cargo for every test; setting one here would need unsafe code.
+        assert_eq!(secret("env:CARGO_PKG_NAME", folder), Ok(Secret::new("edgeshim")));
+        assert!(secret("env:EDGESHIM_UNSET", folder).is_err_and(|said| said.contains("not set")));
+        for bad in ["", "env:", "env:A=B", "env:\0", "file:", "file:no/such/file", "file:Cargo.toml", "two words"] {
+            assert!(secret(bad, folder).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The keys of `[origin]`, and those of `[server]` that hold towards the origin too.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::target::Target;
+use crate::keys::quantities::{SIZE_LIMIT, TIMEOUT, size, size_text};
+use crate::keys::urls::HOST;
+use crate::keys::{Checked, Keys, Text, Visitor};
+
+/// `[origin]`, but for the keys of `admission`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginSettings {
+    /// Where it is.
+    pub target: Target,
+    /// HTTP/2 by prior knowledge instead of HTTP/1.1.
+    pub http2: bool,
+    /// Until a connection is established.
+    pub connect_timeout: Duration,
+    /// From the last byte of the request to the response head.
+    pub response_timeout: Duration,
+    /// For an idle connection.
+    pub idle_timeout: Duration,
+    /// Idle connections, all workers together; 0 = none.
+    pub max_idle: usize,
+    /// Retries of an idempotent request.
+    pub retries: u32,
+    /// The Host that the origin gets, in lower case; none = the request's own.
+    pub host: Option<String>,
+    /// Send the case of field names on as it came (HTTP/1.1).
+    pub preserve_header_case: bool,
+}
+
+impl Default for OriginSettings {
+    fn default() -> Self {
+        Self {
+            target: Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000 },
+            http2: false,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
+            max_idle: 256,
+            retries: 1,
+            host: None,
+            preserve_header_case: false,
+        }
+    }
+}
+
+impl Keys for OriginSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("url", &Target::TEXT, &mut self.target);
+        v.flag("http2", &mut self.http2);
+        v.text("connect_timeout", &TIMEOUT, &mut self.connect_timeout);
+        v.text("response_timeout", &TIMEOUT, &mut self.response_timeout);
+        v.text("idle_timeout", &TIMEOUT, &mut self.idle_timeout);
+        v.integer("max_idle", 0..=1_000_000, &mut self.max_idle);
+        v.integer("retries", 0..=10, &mut self.retries);
+        v.nonempty("host", &HOST, &mut self.host);
+        v.flag("preserve_header_case", &mut self.preserve_header_case);
+    }
+}
+
+/// Keys of `[server]` that limit messages on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Bytes of a head, 4 KiB to 1 MiB.
+    pub max_header_bytes: usize,
+    /// Field lines of a head.
+    pub max_headers: usize,
+    /// Bytes of a request body; none = no limit.
+    pub max_request_body: Option<u64>,
+    /// Without progress on a body, in either direction.
+    pub body_timeout: Duration,
+    /// Without a byte on an upgraded connection, in either direction.
+    pub tunnel_timeout: Duration,
+}
+
+impl Default for MessageLimits {
+    fn default() -> Self {
+        Self {
+            max_header_bytes: 64 * 1024,
+            max_headers: 128,
+            max_request_body: None,
+            body_timeout: Duration::from_mins(1),
+            tunnel_timeout: Duration::from_hours(1),
+        }
+    }
+}
+
+impl Keys for MessageLimits {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("max_header_bytes", &HEADER_BYTES, &mut self.max_header_bytes);
+        v.integer("max_headers", 1..=1_000, &mut self.max_headers);
+        v.text("max_request_body", &SIZE_LIMIT, &mut self.max_request_body);
+        v.text("body_timeout", &TIMEOUT, &mut self.body_timeout);
+        v.text("tunnel_timeout", &TIMEOUT, &mut self.tunnel_timeout);
+    }
+}
+
+/// What the client needs to know.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    pub origin: OriginSettings,
+    pub limits: MessageLimits,
+    /// Idle connections of this worker.
+    pub max_idle: usize,
+    /// Fields that name or prove the provider; a request's trailers may not contain them.
+    pub claims: Arc<[HeaderName]>,
+}
+
+const HEADER_BYTES: Text<usize> =
+    Text { example: "64KiB", read: |text, _| header_bytes(text), write: |bytes| size_text(*bytes as u64) };
+
+fn header_bytes(text: &str) -> Checked<usize> {
+    const BOUNDS: RangeInclusive<u64> = 4 * 1024..=1024 * 1024;
+    let bytes = size(text)?;
+    usize::try_from(bytes).ok().filter(|_| BOUNDS.contains(&bytes)).ok_or_else(|| {
+        let (low, high) = (size_text(*BOUNDS.start()), size_text(*BOUNDS.end()));
+        format!("is out of range; write a size from \"{low}\" to \"{high}\"")
+    })
+}

@@ -1,0 +1,66 @@
+//! The slot that holds the configuration in force.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Runtime;
+
+/// Holds the configuration in force, as long as the process lives.
+#[derive(Debug)]
+pub struct Slot {
+    runtime: ArcSwap<Runtime>,
+}
+
+impl Slot {
+    /// A slot that holds `runtime`.
+    pub fn new(runtime: Runtime) -> Self {
+        Self { runtime: ArcSwap::from_pointee(runtime) }
+    }
+
+    /// The configuration in force.
+    pub fn load(&self) -> Arc<Runtime> {
+        self.runtime.load_full()
+    }
+
+    /// Whether `runtime` is still in force; cheaper than [`load`](Self::load).
+    pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
+        Arc::ptr_eq(&self.runtime.load(), runtime)
+    }
+
+    /// Puts another configuration in force. Requests in flight end under theirs, and the queue before the origin goes on.
+    pub fn swap(&self, mut runtime: Runtime) {
+        runtime.gate = Arc::clone(&self.load().gate);
+        runtime.gate.limit(runtime.settings.admission);
+        self.runtime.store(Arc::new(runtime));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::edge::admission::gate::Entered;
+    use crate::metrics::Metrics;
+
+    fn runtime(max_in_flight: usize, metrics: &'static Metrics) -> Runtime {
+        let mut settings = Settings::default();
+        settings.admission.max_in_flight = max_in_flight;
+        Runtime::build(settings, metrics, &Arc::default()).unwrap()
+    }
+
+    #[test]
+    fn gate_when_the_configuration_is_swapped_then_what_is_in_flight_stays_counted() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let slot = Slot::new(runtime(1, metrics));
+        let Entered::Inside(first) = slot.load().gate.enter() else { panic!("no place") };
+        slot.swap(runtime(2, metrics));
+        let Entered::Inside(_second) = slot.load().gate.enter() else { panic!("no second place") };
+        assert!(
+            matches!(slot.load().gate.enter(), Entered::Full(fault) if fault.waiting() == Some(0)),
+            "the first is forgotten"
+        );
+        drop(first);
+        assert!(matches!(slot.load().gate.enter(), Entered::Inside(_)));
+    }
+}
