@@ -14,25 +14,8 @@ use super::Mistake;
 use super::whoopsie::Template;
 use super::words::Words;
 
-/// The built-in locale files, in the order of their ids.
-pub(super) const LOCALES: [(&str, &str); 16] = [
-    ("en", include_str!("../../config/locales/en.toml")),
-    ("de", include_str!("../../config/locales/de.toml")),
-    ("fr", include_str!("../../config/locales/fr.toml")),
-    ("es", include_str!("../../config/locales/es.toml")),
-    ("it", include_str!("../../config/locales/it.toml")),
-    ("nl", include_str!("../../config/locales/nl.toml")),
-    ("pt", include_str!("../../config/locales/pt.toml")),
-    ("pl", include_str!("../../config/locales/pl.toml")),
-    ("ru", include_str!("../../config/locales/ru.toml")),
-    ("ja", include_str!("../../config/locales/ja.toml")),
-    ("zh", include_str!("../../config/locales/zh.toml")),
-    ("ko", include_str!("../../config/locales/ko.toml")),
-    ("tr", include_str!("../../config/locales/tr.toml")),
-    ("sv", include_str!("../../config/locales/sv.toml")),
-    ("ar", include_str!("../../config/locales/ar.toml")),
-    ("he", include_str!("../../config/locales/he.toml")),
-];
+/// The built-in locale files: tag and content, in the order of their ids. `build.rs` lists `config/locales`.
+pub(super) const LOCALES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/locales.rs"));
 
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 
@@ -165,7 +148,7 @@ impl PageFiles {
         let of_folder = move |wanted: &str| own.clone().find(|(tag, _)| tag.eq_ignore_ascii_case(wanted));
         let is_new = |(tag, _): &(&str, &str)| !LOCALES.iter().any(|(known, _)| known.eq_ignore_ascii_case(tag));
         let new = self.locales.iter().map(|(tag, text)| (tag.as_str(), text.as_str())).filter(is_new);
-        LOCALES.into_iter().map(move |built_in| of_folder(built_in.0).unwrap_or(built_in)).chain(new)
+        LOCALES.iter().map(move |&built_in| of_folder(built_in.0).unwrap_or(built_in)).chain(new)
     }
 }
 
