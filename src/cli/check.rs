@@ -1,14 +1,14 @@
-//! `edgeshim check`: every problem of a configuration at once.
+//! `edgeshim check`: lists every problem of a configuration.
 
 use std::process::ExitCode;
 
-use super::{ConfigArgument, WRONG, load};
+use super::config_argument::ConfigArgument;
+use super::terminal::WRONG;
 use crate::runtime::Runtime;
 
 pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
-    let file = argument.file();
-    let name = file.as_ref().map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
-    let settings = match load(file.as_deref()) {
+    let name = argument.file().map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+    let settings = match argument.load() {
         Ok(settings) => settings,
         Err(problems) => {
             println!("{problems}");
@@ -23,8 +23,7 @@ pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problem) => {
-            println!("{name}: {problem}");
-            println!("{name}: 1 problem");
+            println!("{name}: {problem}\n{name}: 1 problem");
             ExitCode::from(WRONG)
         }
     }

@@ -1,27 +1,21 @@
-//! The commands, one thin file each.
+//! The command line: one file for each command.
 
 mod check;
 mod completions;
+mod config_argument;
 mod demo;
 mod explain;
-mod providers;
+mod export_pages;
+mod list_providers;
 mod run;
-mod whoopsie;
+mod terminal;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{self, Problems, Settings};
-
-/// The configuration that is read where none is named.
-const DEFAULT_CONFIG: &str = "edgeshim.toml";
-/// The thing that was checked is wrong.
-const WRONG: u8 = 1;
-/// Wrong usage or configuration.
-const USAGE: u8 = 2;
+use self::config_argument::ConfigArgument;
+use self::terminal::USAGE;
 
 /// A reverse proxy between several CDNs and one origin.
 #[derive(Debug, Parser)]
@@ -36,53 +30,41 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve, until SIGTERM or SIGINT.
+    /// Serve until SIGTERM or SIGINT.
     #[command(
-        after_help = "Without --config: ./edgeshim.toml if it is there, else the defaults.\n\nSignals: SIGTERM and SIGINT drain and exit 0, SIGUSR1 reopens the log file.\n\nExample:\n  edgeshim run --config edgeshim.toml"
+        after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\nSignals: SIGTERM and SIGINT drain and exit with 0, SIGUSR1 reopens the log file.\n\nExample:\n  edgeshim run --config edgeshim.toml"
     )]
     Run(ConfigArgument),
-    /// Check a configuration and say everything that is wrong with it.
-    #[command(after_help = "Exit code: 0 fine, 1 on any problem.\n\nExample:\n  edgeshim check --config edgeshim.toml")]
+    /// Check a configuration and list every problem in it.
+    #[command(
+        after_help = "Exit code: 0 without problems, 1 with any.\n\nExample:\n  edgeshim check --config edgeshim.toml"
+    )]
     Check(ConfigArgument),
-    /// An embedded origin, the shim and the admin listener on loopback; needs no configuration.
+    /// Start a sample site, the shim in front of it and the admin listener on loopback, without a configuration.
     #[command(after_help = "Example:\n  edgeshim demo --traffic")]
     Demo(demo::DemoArguments),
-    /// Say whose pull a request is, which class and rule it gets, which header fields go in and out, and why.
+    /// Explain one request: its provider, class and rule, which header fields change, and why.
     #[command(
         after_help = "Examples:\n  edgeshim explain --path /logo.png --provider fastly\n  edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'\n  edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json"
     )]
     Explain(explain::ExplainArguments),
-    /// List the CDNs that a configuration can name.
+    /// List the CDNs that have a preset, or the facts of one preset.
     #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
-    Providers(providers::ProvidersArguments),
-    /// The pages for when the origin fails.
+    Providers(list_providers::ProvidersArguments),
+    /// Export the pages for failures of the origin.
     #[command(after_help = "Example:\n  edgeshim whoopsie export --out pages")]
-    Whoopsie(whoopsie::WhoopsieArguments),
-    /// Write a shell's completions to standard output.
+    Whoopsie(export_pages::WhoopsieArguments),
+    /// Write completions for a shell to standard output.
     #[command(after_help = "Example:\n  edgeshim completions bash > /etc/bash_completion.d/edgeshim")]
     Completions(completions::CompletionsArguments),
 }
 
-#[derive(Debug, clap::Args)]
-struct ConfigArgument {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl ConfigArgument {
-    /// The file to read; none: the defaults.
-    fn file(&self) -> Option<PathBuf> {
-        self.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
-    }
-}
-
-/// Runs the command that the arguments name. Exit codes: 0 fine, 1 the thing checked is wrong, 2 wrong usage or configuration.
+/// Runs the command in the arguments. Exit codes: 0 success, 1 what was checked is wrong, 2 wrong usage or configuration.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // --help and --version come this way too, and are no mistakes.
+            // clap returns --help and --version as errors too.
             let code = if error.use_stderr() { USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
@@ -93,17 +75,8 @@ pub fn main() -> ExitCode {
         Command::Check(argument) => check::check(&argument),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
-        Command::Providers(arguments) => providers::providers(&arguments),
-        Command::Whoopsie(arguments) => whoopsie::whoopsie(&arguments),
-        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Providers(arguments) => list_providers::providers(&arguments),
+        Command::Whoopsie(arguments) => export_pages::whoopsie(&arguments),
+        Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),
     }
-}
-
-/// Writes to standard output. That its reader has gone (`| head`) is nobody's mistake.
-fn say(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-fn load(file: Option<&Path>) -> Result<Settings, Problems> {
-    file.map_or_else(|| Ok(Settings::default()), config::load)
 }

@@ -1,4 +1,4 @@
-//! `edgeshim run`: serves until it is told to end.
+//! `edgeshim run`: serves until a signal ends it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigArgument, USAGE, load};
+use super::config_argument::ConfigArgument;
+use super::terminal::USAGE;
 use crate::admin;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -15,12 +16,9 @@ use crate::serve::{Drain, Server};
 
 pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     log_to_stderr();
-    let settings = match load(argument.file().as_deref()) {
+    let settings = match argument.load_or_print() {
         Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(USAGE);
-        }
+        Err(code) => return code,
     };
     match Running::start(settings) {
         Ok(running) => {
@@ -35,13 +33,13 @@ pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     }
 }
 
-/// Our own messages, on standard error: `RUST_LOG` has no say, so that no library's words reach an operator.
+/// Logs edgeshim's messages to standard error. `RUST_LOG` is ignored, so that operators see no messages of libraries.
 pub(super) fn log_to_stderr() {
     let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
 }
 
-/// A shim that serves.
+/// A running shim with its admin listener.
 pub(super) struct Running {
     slot: &'static Slot,
     drain: Arc<Drain>,
@@ -55,7 +53,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
-    /// Taken, so that a HUP from a log rotation or a closing terminal does not end the process.
+    /// Handled, so that a SIGHUP from log rotation or a closed terminal does not end the process.
     hang_up: Signal,
 }
 
@@ -71,7 +69,7 @@ impl Running {
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime)));
         let drain = Arc::new(Drain::default());
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Before anything is announced: a signal that comes early must not kill.
+        // Before the addresses are printed, so that an early signal also drains.
         let signals = {
             let _entered = tokio.enter();
             Signals {
@@ -95,7 +93,7 @@ impl Running {
         &self.admin
     }
 
-    /// Says where it listens, one line each.
+    /// Prints the listening addresses, one on each line.
     pub(super) fn announce(&self) {
         for address in self.server.addresses() {
             eprintln!("listening on {address}");
@@ -103,37 +101,37 @@ impl Running {
         eprintln!("admin on {}", self.admin);
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends all waiting.
+    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the drain.
     pub(super) fn until_signal(self) {
         let Self { slot, drain, server, tokio, mut signals, .. } = self;
         tokio.block_on(signals.end(slot));
         let settings = slot.load().settings().server.clone();
         drain.announce();
-        let whole = tokio.block_on(async {
+        let completed = tokio.block_on(async {
             tokio::select! {
                 () = signals.end(slot) => true,
-                whole = finish(server, settings.drain_delay, settings.drain_timeout) => whole,
+                completed = finish(server, settings.drain_delay, settings.drain_timeout) => completed,
             }
         });
-        if !whole {
-            tracing::warn!("server.drain_timeout was over before every request had ended; the rest were cut off");
+        if !completed {
+            tracing::warn!("server.drain_timeout passed before all requests had ended; the rest were cut off");
         }
         if let Some(log) = slot.load().log() {
             log.close();
         }
-        // A drain that is still waiting on its thread ends with the process.
+        // A drain that still waits on its thread ends with the process.
         tokio.shutdown_background();
     }
 }
 
-/// The drain; its waiting is done on a thread of its own, so that signals are heard meanwhile.
+/// The drain. It waits on its own thread, so that signals are still handled.
 async fn finish(server: Server, delay: Duration, timeout: Duration) -> bool {
     tokio::time::sleep(delay).await;
     tokio::task::spawn_blocking(move || server.finish(timeout)).await.unwrap_or(false)
 }
 
 impl Signals {
-    /// Until the process is asked to end; other signals are served on the way.
+    /// Returns at a signal that ends the process. Other signals are handled meanwhile.
     async fn end(&mut self, slot: &'static Slot) {
         loop {
             tokio::select! {
@@ -145,7 +143,7 @@ impl Signals {
                     }
                 }
                 _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP: this release does not reload; start it anew for another configuration");
+                    tracing::warn!("SIGHUP: this release cannot reload; restart it to load another configuration");
                 }
             }
         }

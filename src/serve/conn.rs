@@ -13,7 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use super::limits::StreamExecutor;
+use super::connection_limits::StreamExecutor;
 use super::permit::ConnectionPermit;
 use super::requests::Requests;
 use super::sniff::sniff;

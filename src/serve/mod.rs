@@ -1,8 +1,8 @@
 //! From a socket to the layers: listening, the workers, connections, and the drain.
 
 mod conn;
+mod connection_limits;
 mod drain;
-mod limits;
 mod listen;
 mod permit;
 mod requests;

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::connection_limits::Limits;
 use super::drain::Drain;
-use super::limits::Limits;
 use crate::edge::request::EdgeRequest;
 use crate::ids::{ProviderId, Reason};
 use crate::origin;

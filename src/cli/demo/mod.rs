@@ -1,4 +1,4 @@
-//! `edgeshim demo`: a site, the shim in front of it and the admin listener, all in one process on loopback.
+//! `edgeshim demo`: a sample site, the shim in front of it and the admin listener, in one process on loopback.
 
 mod site;
 mod traffic;
@@ -11,25 +11,25 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use super::USAGE;
 use super::run::{Running, log_to_stderr};
+use super::terminal::USAGE;
 use crate::config;
 
-/// How often the offload is printed while there is traffic.
+/// How often the offload is printed, with `--traffic`.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArguments {
-    /// Add three simulated CDNs with caches of their own, and visitors, so that every counter moves.
+    /// Add three simulated CDNs with caches, and simulated visitors, so that every counter moves.
     #[arg(long)]
     traffic: bool,
-    /// Visits a second, with --traffic.
+    /// Visits per second, with --traffic.
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     visitors: u32,
-    /// Where the shim listens; port 0: any free one.
+    /// The address of the shim; port 0: any free port.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where the admin listener is; port 0: any free one.
+    /// The address of the admin listener; port 0: any free port.
     #[arg(long, default_value = "127.0.0.1:9900", value_name = "ADDRESS")]
     admin: SocketAddr,
 }
@@ -40,7 +40,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("edgeshim demo: {error}");
-            eprintln!("If a port is taken, choose others: --listen 127.0.0.1:0 --admin 127.0.0.1:0");
+            eprintln!("If a port is taken, write others: --listen 127.0.0.1:0 --admin 127.0.0.1:0");
             ExitCode::from(USAGE)
         }
     }
@@ -48,7 +48,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> ExitCode {
 
 fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.listen.ip().is_loopback() || !arguments.admin.ip().is_loopback() {
-        return Err("the demo stays on this machine; write an address such as 127.0.0.1:8080".into());
+        return Err("the demo listens on loopback only; write an address such as 127.0.0.1:8080".into());
     }
     let origin = start_site()?;
     let text = include_str!("demo.toml")
@@ -67,7 +67,7 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The site on a thread of its own, as an origin is a process of its own.
+/// Starts the site on its own thread.
 fn start_site() -> std::io::Result<SocketAddr> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -88,7 +88,7 @@ fn start_traffic(shim: SocketAddr, visitors: u32) -> std::io::Result<()> {
                 ticks.tick().await;
                 loop {
                     ticks.tick().await;
-                    for provider in live.report().providers {
+                    for provider in live.report() {
                         println!("{provider}");
                     }
                     println!();
@@ -102,12 +102,12 @@ fn start_traffic(shim: SocketAddr, visitors: u32) -> std::io::Result<()> {
 
 fn print_hints(shim: SocketAddr, admin: &str) {
     println!(
-        "\nThe demo's site is behind the shim. In another shell:\n\n  \
+        "\nThe demo's site is behind the shim. Try in another shell:\n\n  \
          curl -i http://{shim}/ -H 'X-CDN-Provider: fastly'\n  \
          curl -sI http://{shim}/images/harbour.jpg -H 'X-CDN-Provider: akamai'\n  \
          curl -sI http://{shim}/assets/site.css -H 'X-CDN-Provider: cloudflare' -H 'Accept-Encoding: gzip'\n  \
          curl -si 'http://{shim}/fail?status=503' -H 'Accept: text/html' -H 'Accept-Language: fr'\n  \
          curl -s {admin}/metrics | grep edgeshim_pulls_total\n\n\
-         Ctrl-C ends it.\n"
+         Press Ctrl-C to stop.\n"
     );
 }

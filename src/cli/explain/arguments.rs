@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 
-use crate::cli::ConfigArgument;
+use crate::cli::config_argument::ConfigArgument;
 use crate::config::Settings;
 use crate::wire::names::HOST;
 

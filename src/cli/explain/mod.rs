@@ -22,7 +22,7 @@ use self::arguments::Failed;
 use self::journey::{Journey, Step};
 use self::reasons::{Incoming, Inward, Outgoing, Outward};
 use self::report::{Answer, Asked, Class, Client, Field, Provider, Report, Word};
-use super::{USAGE, load, say};
+use super::terminal::{USAGE, print};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::known::Known;
 use crate::config::Settings;
@@ -53,19 +53,16 @@ use crate::wire::values::content_length;
 const HIDDEN: &str = "***";
 
 pub(super) fn explain(arguments: &ExplainArguments) -> ExitCode {
-    let settings = match load(arguments.config.file().as_deref()) {
+    let settings = match arguments.config.load_or_print() {
         Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(USAGE);
-        }
+        Err(code) => return code,
     };
     let written = report(arguments, settings).and_then(|report| {
         Ok(if arguments.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() })
     });
     match written {
         Ok(text) => {
-            say(&text);
+            print(&text);
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -1,45 +1,39 @@
-//! What the demo's site says: a small coastal magazine with a shop. Plain data, and the pages made of it.
+//! The content of the demo's site, a small coastal magazine with a shop: data, and the pages made from it.
 
 use std::fmt::Write as _;
 
 use super::media::Palette;
 
-/// One article; its page is `/articles/<slug>`.
+/// An article. Its page is `/articles/<slug>`.
 #[derive(Debug)]
 pub(super) struct Article {
-    /// Last part of the path.
     pub(super) slug: &'static str,
-    /// Headline.
     pub(super) title: &'static str,
-    /// One sentence for the front page.
+    /// For the front page.
     pub(super) summary: &'static str,
-    /// Path of its picture.
+    /// The path of its picture.
     pub(super) picture: &'static str,
     /// Unix time in seconds, also the page's Last-Modified.
     pub(super) published: u64,
-    /// The text.
     pub(super) paragraphs: [&'static str; 3],
 }
 
-/// One thing in the shop; its record is `/api/products/<number>`, numbers from 1.
+/// A product of the shop. Its record is `/api/products/<number>`, counted from 1.
 #[derive(Debug)]
 pub(super) struct Product {
-    /// What it is called.
     pub(super) name: &'static str,
     /// Price in euro cents.
     pub(super) cents: u32,
-    /// Path of its picture.
+    /// The path of its picture.
     pub(super) picture: &'static str,
-    /// One sentence about it.
     pub(super) text: &'static str,
 }
 
-/// A picture that `media` paints.
+/// A picture made by `media`.
 #[derive(Debug)]
 pub(super) struct Picture {
-    /// Path, whose ending says which format.
+    /// Its extension decides the format.
     pub(super) path: &'static str,
-    /// Its colours.
     pub(super) palette: Palette,
 }
 
@@ -47,7 +41,6 @@ const fn palette(zenith: [u8; 3], horizon: [u8; 3], light: [u8; 3], deep: [u8; 3
     Palette { zenith, horizon, light, deep }
 }
 
-/// Every painted picture.
 pub(super) const PICTURES: [Picture; 10] = [
     Picture {
         path: "/images/harbour.jpg",
@@ -88,7 +81,7 @@ pub(super) const PICTURES: [Picture; 10] = [
     },
 ];
 
-/// Every drawn picture: path and SVG text.
+/// Path and SVG text.
 pub(super) const DRAWINGS: [(&str, &str); 3] = [
     (
         "/images/logo.svg",
@@ -104,7 +97,7 @@ pub(super) const DRAWINGS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Every article, the newest first.
+/// The newest first.
 pub(super) const ARTICLES: [Article; 12] = [
     Article {
         slug: "the-last-ferry",
@@ -308,17 +301,17 @@ footer { font-size: .9rem; border-top: 1px solid var(--edge); }
 @media (max-width: 30rem) { header { flex-wrap: wrap; } body { font-size: 1rem; } }
 ";
 
-/// The one script: fills in the shop's prices from the API.
+/// Fills in the shop's prices from the API.
 pub(super) const SCRIPT: &str = "\
 'use strict';
-// Prices come from the API, so that a page may stay in a cache while they change.
+// Prices come from the API, so that the page can be cached while they change.
 const euro = new Intl.NumberFormat(document.documentElement.lang, { style: 'currency', currency: 'EUR' });
 async function prices() {
   const places = document.querySelectorAll('[data-product]');
   if (places.length === 0) return;
-  const answer = await fetch('/api/products');
-  if (!answer.ok) return;
-  const { products } = await answer.json();
+  const response = await fetch('/api/products');
+  if (!response.ok) return;
+  const { products } = await response.json();
   const by_number = new Map(products.map((product) => [String(product.number), product]));
   for (const place of places) {
     const product = by_number.get(place.dataset.product);
@@ -328,7 +321,7 @@ async function prices() {
 prices().catch(() => {});
 ";
 
-/// A whole page around `inner`; both are HTML already.
+/// A page with `inner` as its main content. Both arguments are HTML.
 pub(super) fn page(title: &str, inner: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -337,7 +330,7 @@ pub(super) fn page(title: &str, inner: &str) -> String {
          <script src=\"/assets/site.js\" defer></script>\n</head>\n<body>\n<header>\n\
          <a href=\"/\"><img src=\"/images/logo.svg\" alt=\"Tern &amp; Tide\"></a>\n\
          <nav><a href=\"/\">Magazine</a> <a href=\"/shop\">Shop</a> <a href=\"/about\">About</a></nav>\n</header>\n\
-         <main>\n{inner}</main>\n<footer>\n<p>Tern &amp; Tide is made up: it is the site behind edgeshim's demo.</p>\n</footer>\n\
+         <main>\n{inner}</main>\n<footer>\n<p>Tern &amp; Tide is fictional: it is the site of edgeshim's demo.</p>\n</footer>\n\
          </body>\n</html>\n"
     )
 }
@@ -359,8 +352,8 @@ pub(super) fn front() -> String {
     page("Magazine", &inner)
 }
 
-/// `/articles/<slug>` for the article at this place in [`ARTICLES`], with links to its neighbours.
-pub(super) fn article(place: usize, article: &Article) -> String {
+/// `/articles/<slug>` for the article at this index of [`ARTICLES`], with links to its neighbours.
+pub(super) fn article(index: usize, article: &Article) -> String {
     let Article { title, summary, picture, paragraphs, .. } = article;
     let mut inner = format!(
         "<article>\n<h1>{title}</h1>\n<p><em>{summary}</em></p>\n<img class=\"lead\" src=\"{picture}\" alt=\"\">\n"
@@ -369,10 +362,10 @@ pub(super) fn article(place: usize, article: &Article) -> String {
         let _ = writeln!(inner, "<p>{paragraph}</p>");
     }
     inner.push_str("</article>\n<p>");
-    if let Some(newer) = place.checked_sub(1).and_then(|place| ARTICLES.get(place)) {
+    if let Some(newer) = index.checked_sub(1).and_then(|index| ARTICLES.get(index)) {
         let _ = write!(inner, "Newer: <a href=\"/articles/{}\">{}</a>. ", newer.slug, newer.title);
     }
-    if let Some(older) = ARTICLES.get(place + 1) {
+    if let Some(older) = ARTICLES.get(index + 1) {
         let _ = write!(inner, "Older: <a href=\"/articles/{}\">{}</a>.", older.slug, older.title);
     }
     inner.push_str("</p>\n");
@@ -393,22 +386,22 @@ pub(super) fn shop() -> String {
     page("Shop", &inner)
 }
 
-/// `/about`, which also lists the routes that are there to be tried out.
+/// `/about`, with a list of routes to try.
 pub(super) fn about() -> String {
     let inner = "<h1>About these pages</h1>\n\
-        <p>Tern &amp; Tide looks like a magazine and is a test bench. Its pages, pictures and prices are the same on every start, it \
-        compresses nothing and says next to nothing about caching: both are left to the shim in front of it.</p>\n\
+        <p>Tern &amp; Tide looks like a magazine but is a test site. Its pages, pictures and prices are the same on every start. It \
+        compresses nothing and sets almost no caching headers: both are the job of the shim in front of it.</p>\n\
         <h2>Things to try</h2>\n<ul>\n\
-        <li><a href=\"/slow?ms=800\">An answer that takes its time</a>, up to ten seconds</li>\n\
+        <li><a href=\"/slow?ms=800\">A slow response</a>, up to ten seconds</li>\n\
         <li><a href=\"/fail?status=503\">A failure</a>, any status from 500 to 599</li>\n\
-        <li><a href=\"/stream\">A stream of ten events</a>, one each 200 ms</li>\n\
+        <li><a href=\"/stream\">A stream of ten events</a>, one every 200 ms</li>\n\
         <li><a href=\"/login\">A page that sets a cookie</a></li>\n\
-        <li><a href=\"/private\">A page that asks who you are</a>, and takes any answer</li>\n\
-        <li><a href=\"/api/echo\">Your request as it got here</a>; POST to it to have a body measured</li>\n\
+        <li><a href=\"/private\">A page that asks for a password</a> and accepts any</li>\n\
+        <li><a href=\"/api/echo\">Your request as the origin received it</a>; a POST also shows the size of its body</li>\n\
         <li><a href=\"/api/products\">The shop as JSON</a></li>\n\
-        <li><a href=\"/assets/demo.woff2\">A file served as a font</a>, though no letter is in it</li>\n\
+        <li><a href=\"/assets/demo.woff2\">A file served as a font</a>, filled with random bytes</li>\n\
         <li><a href=\"/odd/two-lines\">Two Cache-Control lines that disagree</a></li>\n\
-        <li><a href=\"/odd/expires\">Pragma and Expires</a>, as in the last century</li>\n\
-        <li><a href=\"/nowhere\">A page that is not there</a></li>\n</ul>\n";
+        <li><a href=\"/odd/expires\">Pragma and Expires</a>, as in HTTP/1.0</li>\n\
+        <li><a href=\"/nowhere\">A page that does not exist</a></li>\n</ul>\n";
     page("About", inner)
 }

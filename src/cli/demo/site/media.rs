@@ -1,22 +1,23 @@
-//! Pictures and the font, made once at start: valid PNG and baseline JPEG files without an image library.
+//! The pictures and the font, made at start: valid PNG and baseline JPEG files without an image library.
 //!
-//! Every picture is the same small seascape under its own palette, so that each has its own bytes and is the same on
-//! every start.
+//! Each picture is the same small seascape in its own colours, so that its bytes are unique and the same on every start.
 
-/// The colours of one picture, from the top of the sky to the bottom of the water.
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
+/// The colours of one picture, from top to bottom.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Palette {
-    /// Sky at the upper edge.
     pub(super) zenith: [u8; 3],
-    /// Sky at the horizon.
     pub(super) horizon: [u8; 3],
-    /// The disc, and the light on the waves.
+    /// The sun and the crests of the waves.
     pub(super) light: [u8; 3],
-    /// Water at the lower edge.
     pub(super) deep: [u8; 3],
 }
 
-/// A PNG (ISO 15948), 8 bits RGB, its pixels in stored deflate blocks.
+/// A PNG (ISO 15948) with 8 bits RGB and uncompressed pixels.
 pub(super) fn png(width: u16, height: u16, palette: &Palette) -> Vec<u8> {
     let mut rows = Vec::with_capacity(usize::from(height) * (usize::from(width) * 3 + 1));
     for y in 0..height {
@@ -32,7 +33,7 @@ pub(super) fn png(width: u16, height: u16, palette: &Palette) -> Vec<u8> {
 
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
     chunk(&mut file, *b"IHDR", &header);
-    chunk(&mut file, *b"IDAT", &zlib_stored(&rows));
+    chunk(&mut file, *b"IDAT", &zlib(&rows));
     chunk(&mut file, *b"IEND", &[]);
     file
 }
@@ -48,39 +49,24 @@ fn chunk(file: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
     file.extend_from_slice(&crc.finalize().to_be_bytes());
 }
 
-/// RFC 1950 around RFC 1951's stored blocks, whose length field has 16 bits.
-fn zlib_stored(data: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x78, 0x01];
-    let mut blocks = data.chunks(usize::from(u16::MAX)).peekable();
-    while let Some(block) = blocks.next() {
-        let length = u16::try_from(block.len()).unwrap_or(u16::MAX);
-        out.push(u8::from(blocks.peek().is_none()));
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&(!length).to_le_bytes());
-        out.extend_from_slice(block);
-    }
-    let (mut low, mut high) = (1_u32, 0_u32);
-    for &byte in data {
-        low = (low + u32::from(byte)) % 65_521;
-        high = (high + low) % 65_521;
-    }
-    out.extend_from_slice(&((high << 16) | low).to_be_bytes());
-    out
+fn zlib(data: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::none());
+    let written = encoder.write_all(data).and_then(|()| encoder.finish());
+    written.expect("writing to a Vec cannot fail")
 }
 
-/// A baseline JPEG (ITU-T T.81) of flat 8×8 blocks: only the DC coefficients are coded, which needs neither a cosine
-/// transform nor real Huffman tables. `across` and `down` are in blocks.
+/// A baseline JPEG (ITU-T T.81) of single-colour 8×8 blocks. It codes only DC coefficients, so it needs no cosine transform and no real
+/// Huffman tables. `across` and `down` count blocks.
 pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     let mut file = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00".to_vec();
-    // One quantiser of 8 throughout: a DC coefficient is then the block's mean less 128.
+    // All quantisers are 8, so a DC coefficient is the block's mean minus 128.
     file.extend_from_slice(b"\xff\xdb\x00\x43\x00");
     file.extend_from_slice(&[8; 64]);
     file.extend_from_slice(b"\xff\xc0\x00\x11\x08");
     file.extend_from_slice(&down.saturating_mul(8).to_be_bytes());
     file.extend_from_slice(&across.saturating_mul(8).to_be_bytes());
     file.extend_from_slice(b"\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00");
-    // DC table: twelve codes of four bits, each its own category. AC table: one code of one bit, the end of the
-    // block.
+    // DC table: twelve codes of four bits, one for each category. AC table: one code of one bit, the end of a block.
     file.extend_from_slice(
         b"\xff\xc4\x00\x1f\x00\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b",
     );
@@ -101,7 +87,7 @@ pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     bits.finish()
 }
 
-/// T.81's entropy-coded bits: most significant first, a zero byte after each 0xff.
+/// The entropy-coded bits of T.81: most significant first, a zero byte after each 0xff.
 struct Bits {
     file: Vec<u8>,
     pending: u32,
@@ -133,7 +119,7 @@ impl Bits {
     }
 
     fn finish(mut self) -> Vec<u8> {
-        // T.81 F.1.2.3: the last byte is filled with ones.
+        // T.81 F.1.2.3: the last byte is padded with ones.
         let gap = (8 - self.held % 8) % 8;
         self.push((1 << gap) - 1, gap);
         self.file.extend_from_slice(b"\xff\xd9");
@@ -141,7 +127,7 @@ impl Bits {
     }
 }
 
-/// JFIF's colour space, each level less 128.
+/// JFIF's colour space, each level minus 128.
 fn luma_chroma([red, green, blue]: [u8; 3]) -> [i32; 3] {
     let (red, green, blue) = (i32::from(red), i32::from(green), i32::from(blue));
     [
@@ -151,20 +137,14 @@ fn luma_chroma([red, green, blue]: [u8; 3]) -> [i32; 3] {
     ]
 }
 
-/// Something with the head of a WOFF2 file and bytes that do not compress, which is all that a cache can tell of a
-/// font.
+/// A file with the signature of WOFF2 and incompressible bytes. A cache cannot distinguish it from a font.
 pub(super) fn font(length: usize) -> Vec<u8> {
-    let mut file = b"wOF2".to_vec();
-    let mut round = 0_u32;
-    while file.len() < length {
-        file.extend_from_slice(&crc32fast::hash(&round.to_le_bytes()).to_le_bytes());
-        round = round.wrapping_add(1);
-    }
-    file.truncate(length);
-    file
+    let mut random = fastrand::Rng::with_seed(0);
+    let noise = std::iter::repeat_with(|| random.u8(..));
+    b"wOF2".iter().copied().chain(noise).take(length).collect()
 }
 
-/// One pixel of a sky, a disc in it and striped water below.
+/// One pixel of a sky with a sun above striped water.
 fn scene(x: u16, y: u16, width: u16, height: u16, palette: &Palette) -> [u8; 3] {
     let (x, y, width, height) = (u32::from(x), u32::from(y), u32::from(width), u32::from(height));
     let shore = height * 3 / 5;
@@ -200,7 +180,7 @@ mod tests {
         Palette { zenith: [40, 44, 90], horizon: [230, 140, 90], light: [255, 240, 200], deep: [10, 30, 60] };
 
     #[test]
-    fn png_when_made_has_sound_chunks_and_as_many_pixels_as_it_says() {
+    fn png_when_made_then_has_valid_chunks_and_all_pixels() {
         let file = png(300, 120, &DUSK);
         let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n".as_slice()).expect("signature");
         let mut kinds = Vec::new();
@@ -220,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn jpeg_when_made_stuffs_every_marker_byte_in_its_scan() {
+    fn jpeg_when_made_then_decodes_to_the_scene() {
         let file = jpeg(60, 40, &DUSK);
         assert!(file.starts_with(b"\xff\xd8\xff\xe0") && file.ends_with(b"\xff\xd9"));
         let scan = file.windows(2).position(|pair| pair == b"\xff\xda").expect("scan") + 14;
         let coded = &file[scan..file.len() - 2];
         assert!(coded.windows(2).all(|pair| pair[0] != 0xff || pair[1] == 0));
-        // Decoded again by hand: every block ends in its one-bit code and nothing but filling ones is left.
+        // Decode it: every block ends with its one-bit code, and only padding is left at the end.
         let plain: Vec<u8> = {
             let mut after_marker = false;
             coded
@@ -251,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn font_when_made_is_as_long_as_asked_and_the_same_again() {
+    fn font_when_made_then_has_the_given_length_and_is_reproducible() {
         assert_eq!(font(1001).len(), 1001);
         assert_eq!(font(1001), font(1001));
         assert!(font(64).starts_with(b"wOF2"));

@@ -1,62 +1,44 @@
-//! The demo's embedded origin: a small magazine with a shop, all of it in memory and the same on every start.
+//! The demo's origin: a small magazine with a shop, in memory and the same on every start.
 //!
-//! Its manners are those of many a real origin: sound validators, ranges and lengths, but no compression and hardly a
-//! word about caching, since those are what the shim adds. A few routes are slow, fail, stream or contradict
-//! themselves on purpose.
+//! It behaves like many real origins: it has correct validators, ranges and lengths, but no compression and almost no caching headers,
+//! because the shim adds those. A few routes are slow, fail, stream or send contradictory headers on purpose.
 
 mod content;
 mod media;
-mod socket;
+mod resource;
+mod response;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior};
 
-pub(super) use self::socket::Socket;
+use self::resource::Resource;
+pub(super) use self::response::SiteBody;
+use self::response::{HTML, JSON, TEXT, events, whole};
 use crate::wire::names;
 
-/// Connections served at once; more wait in the listener's queue.
+/// Concurrent connections. Further ones wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 1024;
 /// The largest body that `/api/echo` measures.
 const MAX_ECHO_BYTES: u64 = 64 * 1024 * 1024;
-/// The longest that `/slow` waits, in milliseconds.
+/// The longest delay of `/slow`, in milliseconds.
 const MAX_SLOW_MS: u64 = 10_000;
-/// What `/slow` waits when it is not told, in milliseconds.
+/// The delay of `/slow` without a parameter, in milliseconds.
 const DEFAULT_SLOW_MS: u64 = 800;
-/// Events in one `/stream`.
-const STREAM_EVENTS: u32 = 10;
-/// Time between two of them.
-const STREAM_PAUSE: Duration = Duration::from_millis(200);
-/// Last-Modified of what has no date of its own: 1 October 2026.
-const SITE_DATE: u64 = 1_790_812_800;
 
-const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// The body of every answer: whole, or the events of `/stream`.
-pub(super) type SiteBody = Either<Full<Bytes>, Events>;
-
-/// Serves the site on this listener for as long as it is polled; dropping it ends every connection.
-///
-/// HTTP/1.1 with keep-alive. A connection that fails is forgotten, and a listener that cannot accept (no descriptors
-/// left) is asked again a little later.
+/// Serves the site over HTTP/1.1 until the future is dropped, which closes all connections.
 pub(super) async fn serve(listener: TcpListener) {
     let site = Arc::new(Site::new());
     let mut connections = JoinSet::new();
@@ -73,15 +55,17 @@ pub(super) async fn serve(listener: TcpListener) {
         connections.spawn(async move {
             let service = service_fn(|request| {
                 let site = Arc::clone(&site);
-                async move { Ok::<_, Infallible>(site.answer(request).await) }
+                async move { Ok::<_, Infallible>(site.respond(request).await) }
             });
-            // Whoever was on the other end has gone; there is nobody to tell.
-            let _ = http1::Builder::new().serve_connection(Socket::new(stream), service).await;
+            // Without TCP_NODELAY small responses may come 40 ms late.
+            let _ = stream.set_nodelay(true);
+            // An error means that the client has gone.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-/// The paths of everything that can be read again and again, those that visitors want most first.
+/// The paths that the simulated visitors request, the most popular first.
 pub(super) fn paths() -> Vec<String> {
     let mut paths: Vec<String> =
         ["/", "/assets/site.css", "/assets/site.js", "/images/logo.svg"].map(String::from).into();
@@ -97,132 +81,14 @@ pub(super) fn paths() -> Vec<String> {
     paths
 }
 
-/// One thing that has a path, a type and validators.
-#[derive(Debug)]
-struct Resource {
-    content_type: &'static str,
-    bytes: Bytes,
-    etag: HeaderValue,
-    modified: SystemTime,
-    last_modified: HeaderValue,
-    ranges: bool,
-    odd: &'static [(HeaderName, &'static str)],
-}
-
-impl Resource {
-    fn new(content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        let etag = visible(&format!("\"{:08x}-{:x}\"", crc32fast::hash(&bytes), bytes.len()));
-        Self { content_type, bytes, etag, ranges: false, odd: &[], ..Self::dated(SITE_DATE) }
-    }
-
-    fn dated(seconds: u64) -> Self {
-        let modified = UNIX_EPOCH + Duration::from_secs(seconds);
-        Self {
-            content_type: TEXT,
-            bytes: Bytes::new(),
-            etag: HeaderValue::from_static("\"\""),
-            modified,
-            last_modified: visible(&httpdate::fmt_http_date(modified)),
-            ranges: false,
-            odd: &[],
-        }
-    }
-
-    fn modified(self, seconds: u64) -> Self {
-        let Self { modified, last_modified, .. } = Self::dated(seconds);
-        Self { modified, last_modified, ..self }
-    }
-
-    fn with_ranges(self) -> Self {
-        Self { ranges: true, ..self }
-    }
-
-    /// RFC 9110 §13.2.2's order for a GET or HEAD: If-None-Match, else If-Modified-Since, then Range under If-Range.
-    fn answer(&self, method: &Method, request: &HeaderMap) -> Response<SiteBody> {
-        if self.unchanged(request) {
-            let mut response = Response::new(Either::Left(Full::default()));
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            self.describe(response.headers_mut());
-            return response;
-        }
-        let total = self.bytes.len();
-        let wanted = match request.get(names::RANGE) {
-            // RFC 9110 §14.2: the field means nothing but in a GET.
-            Some(field) if self.ranges && method == Method::GET && self.range_applies(request) => {
-                span(field.as_bytes(), total)
-            }
-            _ => Span::Whole,
-        };
-        let (status, bytes) = match &wanted {
-            Span::Whole => (StatusCode::OK, self.bytes.clone()),
-            Span::Part(part) => (StatusCode::PARTIAL_CONTENT, self.bytes.slice(part.clone())),
-            Span::Outside => (StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new()),
-        };
-        let mut response = whole(status, self.content_type, bytes);
-        let headers = response.headers_mut();
-        self.describe(headers);
-        match wanted {
-            Span::Whole => {}
-            Span::Part(part) => {
-                let last = part.end.saturating_sub(1);
-                headers.insert(names::CONTENT_RANGE, visible(&format!("bytes {}-{last}/{total}", part.start)));
-            }
-            Span::Outside => {
-                headers.insert(names::CONTENT_RANGE, visible(&format!("bytes */{total}")));
-            }
-        }
-        response
-    }
-
-    fn describe(&self, headers: &mut HeaderMap) {
-        headers.insert(names::ETAG, self.etag.clone());
-        headers.insert(names::LAST_MODIFIED, self.last_modified.clone());
-        if self.ranges {
-            headers.insert(names::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        }
-        for (name, value) in self.odd {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-    }
-
-    fn unchanged(&self, request: &HeaderMap) -> bool {
-        if request.contains_key(names::IF_NONE_MATCH) {
-            // Weak comparison. None of our tags holds a comma, so that splitting at one cannot invent a match.
-            return request
-                .get_all(names::IF_NONE_MATCH)
-                .iter()
-                .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-                .map(<[u8]>::trim_ascii)
-                .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == self.etag.as_bytes());
-        }
-        date(request.get(names::IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
-    }
-
-    /// RFC 9110 §13.1.5: strong comparison, and a date must be the very one.
-    fn range_applies(&self, request: &HeaderMap) -> bool {
-        match request.get(names::IF_RANGE) {
-            None => true,
-            Some(field) => field == self.etag || date(Some(field)) == Some(self.modified),
-        }
-    }
-}
-
-/// Everything that the site can answer.
+/// The site's resources.
 #[derive(Debug)]
 pub(super) struct Site {
     resources: HashMap<String, Resource>,
-    missing: Bytes,
-}
-
-impl Default for Site {
-    fn default() -> Self {
-        Self::new()
-    }
+    not_found: Bytes,
 }
 
 impl Site {
-    /// Writes the pages and paints the pictures.
     pub(super) fn new() -> Self {
         let mut resources = HashMap::new();
         let mut add = |path: &str, resource| {
@@ -234,8 +100,8 @@ impl Site {
         add("/assets/site.css", Resource::new("text/css; charset=utf-8", content::STYLE));
         add("/assets/site.js", Resource::new("text/javascript; charset=utf-8", content::SCRIPT));
         add("/assets/demo.woff2", Resource::new("font/woff2", media::font(24_000)).with_ranges());
-        for (place, article) in content::ARTICLES.iter().enumerate() {
-            let page = Resource::new(HTML, content::article(place, article)).modified(article.published);
+        for (index, article) in content::ARTICLES.iter().enumerate() {
+            let page = Resource::new(HTML, content::article(index, article)).modified(article.published);
             add(&format!("/articles/{}", article.slug), page);
         }
         for (path, drawing) in content::DRAWINGS {
@@ -261,38 +127,27 @@ impl Site {
             "Two lines",
             "<h1>Ten minutes, or not at all</h1>\n<p>Two Cache-Control lines disagree.</p>\n",
         );
-        add(
-            "/odd/two-lines",
-            Resource {
-                odd: &[(names::CACHE_CONTROL, "public, max-age=600"), (names::CACHE_CONTROL, "no-store")],
-                ..Resource::new(HTML, two_lines)
-            },
-        );
+        let odd = &[(names::CACHE_CONTROL, "public, max-age=600"), (names::CACHE_CONTROL, "no-store")];
+        add("/odd/two-lines", Resource::new(HTML, two_lines).with_fields(odd));
         let expires = content::page(
             "Expires",
             "<h1>As in the last century</h1>\n<p>Pragma and Expires, and nothing newer.</p>\n",
         );
-        add(
-            "/odd/expires",
-            Resource {
-                odd: &[(names::PRAGMA, "no-cache"), (names::EXPIRES, "Thu, 01 Jan 1998 00:00:00 GMT")],
-                ..Resource::new(HTML, expires)
-            },
-        );
+        let odd = &[(names::PRAGMA, "no-cache"), (names::EXPIRES, "Thu, 01 Jan 1998 00:00:00 GMT")];
+        add("/odd/expires", Resource::new(HTML, expires).with_fields(odd));
 
-        let missing = content::page(
+        let not_found = content::page(
             "Not found",
             "<h1>Nothing washed up here</h1>\n<p>Try the <a href=\"/\">front page</a>.</p>\n",
         );
-        Self { resources, missing: missing.into() }
+        Self { resources, not_found: not_found.into() }
     }
 
-    /// Answers one request; never fails, whatever it holds.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<SiteBody> {
+    pub(super) async fn respond(&self, request: Request<Incoming>) -> Response<SiteBody> {
         let head = request.method() == Method::HEAD;
         let mut response = self.route(request).await;
         if head {
-            // The length stays, as RFC 9110 §9.3.2 wants it.
+            // Content-Length stays, as RFC 9110 §9.3.2 recommends.
             *response.body_mut() = Either::Left(Full::default());
         }
         response
@@ -314,13 +169,13 @@ impl Site {
             };
         }
         if let Some(resource) = resource {
-            return resource.answer(request.method(), request.headers());
+            return resource.respond(request.method(), request.headers());
         }
         let query = request.uri().query();
         match path {
             "/slow" => slow(query).await,
             "/fail" => fail(query),
-            "/stream" => stream(),
+            "/stream" => events(),
             "/login" => login(),
             "/private" => private(request.headers()),
             _ => self.not_found(),
@@ -328,23 +183,12 @@ impl Site {
     }
 
     fn not_found(&self) -> Response<SiteBody> {
-        whole(StatusCode::NOT_FOUND, HTML, self.missing.clone())
+        whole(StatusCode::NOT_FOUND, HTML, self.not_found.clone())
     }
 }
 
-/// A response with its type and its length.
-fn whole(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<SiteBody> {
-    let bytes = bytes.into();
-    let length = bytes.len();
-    let mut response = Response::new(Either::Left(Full::new(bytes)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(names::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(names::CONTENT_LENGTH, HeaderValue::from(length));
-    response
-}
-
 fn not_allowed(allowed: &'static str) -> Response<SiteBody> {
-    let mut response = whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "This path does not take that method.\n");
+    let mut response = whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "This path does not support that method.\n");
     response.headers_mut().insert(names::ALLOW, HeaderValue::from_static(allowed));
     response
 }
@@ -368,7 +212,7 @@ async fn echo(request: Request<Incoming>) -> Response<SiteBody> {
             return whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "No more than 64 MiB here.\n");
         }
     }
-    // Pairs and not a map: how many lines came, and in which order, is what one wants to see.
+    // Pairs instead of a map, to show the number of lines and their order.
     let lines: Vec<_> = head
         .headers
         .iter()
@@ -377,14 +221,18 @@ async fn echo(request: Request<Incoming>) -> Response<SiteBody> {
     let uri = head.uri.to_string();
     let text = json!({"method": head.method.as_str(), "uri": uri, "headers": lines, "body_bytes": length}).to_string();
     let mut response = whole(StatusCode::OK, JSON, text);
-    // What a visitor wrote goes back to the visitor: nobody may take it for a page.
+    // The content is client-supplied, so browsers must not treat it as HTML.
     response.headers_mut().insert(names::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 async fn slow(query: Option<&str>) -> Response<SiteBody> {
     let Ok(wanted) = parameter(query, "ms").map_or(Ok(DEFAULT_SLOW_MS), str::parse::<u64>) else {
-        return whole(StatusCode::BAD_REQUEST, TEXT, "ms is a number of milliseconds, such as /slow?ms=800.\n");
+        return whole(
+            StatusCode::BAD_REQUEST,
+            TEXT,
+            "ms is not a number of milliseconds; write for example /slow?ms=800.\n",
+        );
     };
     let pause = wanted.min(MAX_SLOW_MS);
     tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -396,19 +244,15 @@ fn fail(query: Option<&str>) -> Response<SiteBody> {
         parameter(query, "status").unwrap_or("503").parse::<u16>().ok().filter(|code| (500..=599).contains(code));
     match status.and_then(|code| StatusCode::from_u16(code).ok()) {
         Some(status) => {
-            let inner = "<h1>The stove has gone out</h1>\n<p>This is the origin's own words for a failure.</p>\n";
+            let inner = "<h1>The stove has gone out</h1>\n<p>This is the origin's own error page.</p>\n";
             whole(status, HTML, content::page("Out of order", inner))
         }
-        None => whole(StatusCode::BAD_REQUEST, TEXT, "status is a number from 500 to 599, such as /fail?status=503.\n"),
+        None => whole(
+            StatusCode::BAD_REQUEST,
+            TEXT,
+            "status is not a number from 500 to 599; write for example /fail?status=503.\n",
+        ),
     }
-}
-
-fn stream() -> Response<SiteBody> {
-    let mut ticks = tokio::time::interval(STREAM_PAUSE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut response = Response::new(Either::Right(Events { ticks, sent: 0 }));
-    response.headers_mut().insert(names::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    response
 }
 
 fn login() -> Response<SiteBody> {
@@ -434,80 +278,14 @@ fn private(request: &HeaderMap) -> Response<SiteBody> {
     response
 }
 
-/// The body of `/stream`: server-sent events, one at each tick.
-#[derive(Debug)]
-pub(super) struct Events {
-    ticks: Interval,
-    sent: u32,
-}
-
-impl Body for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.sent >= STREAM_EVENTS {
-            return Poll::Ready(None);
-        }
-        ready!(self.ticks.poll_tick(cx));
-        self.sent += 1;
-        let event = format!("id: {0}\ndata: wave {0} of {STREAM_EVENTS}\n\n", self.sent);
-        Poll::Ready(Some(Ok(Frame::data(event.into()))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.sent >= STREAM_EVENTS
-    }
-}
-
-/// What a Range field asks for of a thing of known length.
-#[derive(Debug, PartialEq, Eq)]
-enum Span {
-    Whole,
-    Part(Range<usize>),
-    Outside,
-}
-
-/// RFC 9110 §14.1.2, one range only: several, and what cannot be read, are answered with the whole (§14.2 allows it).
-fn span(field: &[u8], total: usize) -> Span {
-    let spec = str::from_utf8(field).ok().and_then(|text| text.split_once('='));
-    let Some((first, last)) =
-        spec.filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).and_then(|(_, set)| set.trim().split_once('-'))
-    else {
-        return Span::Whole;
-    };
-    let part = match (digits(first), digits(last)) {
-        (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(total),
-        (Some(first), None) if last.is_empty() => first..total,
-        (None, Some(tail)) if first.is_empty() => total.saturating_sub(tail)..total,
-        _ => return Span::Whole,
-    };
-    if part.is_empty() { Span::Outside } else { Span::Part(part) }
-}
-
-/// Digits and nothing else; a number too large to hold is as large as can be.
-fn digits(text: &str) -> Option<usize> {
-    let sound = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    sound.then(|| text.parse().unwrap_or(usize::MAX))
-}
-
-fn date(field: Option<&HeaderValue>) -> Option<SystemTime> {
-    httpdate::parse_http_date(field?.to_str().ok()?).ok()
-}
-
 fn parameter<'query>(query: Option<&'query str>, name: &str) -> Option<&'query str> {
     query?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// A header value of our own making: digits, hex and dates, which always fit.
-fn visible(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::response::{STREAM_EVENTS, STREAM_PAUSE};
     use super::*;
-    use proptest::prelude::*;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -520,16 +298,16 @@ mod tests {
         (address, server)
     }
 
-    /// One request on a connection of its own: the answer's head in lower case, and its body.
-    async fn ask(address: SocketAddr, line: &str, fields: &str, body: &str) -> (String, Vec<u8>) {
+    /// Sends one request on a new connection. Returns the response head in lower case, and the body.
+    async fn fetch(address: SocketAddr, line: &str, fields: &str, body: &str) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(address).await.expect("connect");
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n{body}");
         stream.write_all(request.as_bytes()).await.expect("write");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.expect("read");
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("head") + 4;
-        let body = answer.split_off(end);
-        (String::from_utf8(answer).expect("text").to_lowercase(), body)
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.expect("read");
+        let end = response.windows(4).position(|four| four == b"\r\n\r\n").expect("head") + 4;
+        let body = response.split_off(end);
+        (String::from_utf8(response).expect("text").to_lowercase(), body)
     }
 
     fn status(head: &str) -> u16 {
@@ -541,10 +319,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_walked_answers_every_listed_path_with_its_length() {
+    async fn site_when_every_listed_path_is_requested_then_sends_each_with_its_length() {
         let (address, _server) = start().await;
         for path in paths() {
-            let (head, body) = ask(address, &format!("GET {path}"), "", "").await;
+            let (head, body) = fetch(address, &format!("GET {path}"), "", "").await;
             assert_eq!(status(&head), if path == "/nowhere" { 404 } else { 200 }, "{path}");
             assert_eq!(field(&head, "content-length"), Some(body.len().to_string().as_str()), "{path}");
             assert!(field(&head, "content-encoding").is_none() && !body.is_empty());
@@ -552,21 +330,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_pages_link_to_something_has_it() {
+    async fn site_when_a_page_links_to_a_path_then_has_it() {
         let site = Site::new();
         let pages = site.resources.values().filter(|resource| resource.content_type == HTML);
         for resource in pages {
             let page = str::from_utf8(&resource.bytes).expect("text");
             for link in page.split(['"']).filter(|text| text.starts_with('/')) {
                 let path = link.split('?').next().expect("path");
-                let made = ["/slow", "/fail", "/stream", "/login", "/private", "/api/echo", "/nowhere"].contains(&path);
-                assert!(made || site.resources.contains_key(path), "{link}");
+                let dynamic =
+                    ["/slow", "/fail", "/stream", "/login", "/private", "/api/echo", "/nowhere"].contains(&path);
+                assert!(dynamic || site.resources.contains_key(path), "{link}");
             }
         }
     }
 
     #[tokio::test]
-    async fn site_when_asked_twice_on_one_connection_keeps_it() {
+    async fn site_when_two_requests_come_on_one_connection_then_serves_both() {
         let (address, _server) = start().await;
         let mut stream = TcpStream::connect(address).await.expect("connect");
         let two = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -577,9 +356,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_the_validators_match_says_304_without_a_body() {
+    async fn site_when_the_validators_match_then_sends_304_without_a_body() {
         let (address, _server) = start().await;
-        let (head, _) = ask(address, "GET /about", "", "").await;
+        let (head, _) = fetch(address, "GET /about", "", "").await;
         let (etag, date) = (field(&head, "etag").expect("etag"), field(&head, "last-modified").expect("date"));
         let cases = [
             (format!("If-None-Match: {etag}\r\n"), 304),
@@ -589,7 +368,7 @@ mod tests {
             (
                 format!(
                     "If-Modified-Since: {}\r\n",
-                    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(SITE_DATE))
+                    httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(resource::SITE_DATE))
                 ),
                 304,
             ),
@@ -597,7 +376,7 @@ mod tests {
             ("If-Modified-Since: yesterday\r\n".to_owned(), 200),
         ];
         for (fields, wanted) in cases {
-            let (head, body) = ask(address, "GET /about", &fields, "").await;
+            let (head, body) = fetch(address, "GET /about", &fields, "").await;
             assert_eq!(status(&head), wanted, "{fields}");
             assert_eq!(body.is_empty(), wanted == 304, "{fields}");
             assert_eq!(field(&head, "etag"), Some(etag), "{fields}");
@@ -605,10 +384,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_asked_by_head_says_the_length_and_sends_nothing() {
+    async fn site_when_the_method_is_head_then_sends_the_length_without_a_body() {
         let (address, _server) = start().await;
         for path in ["/", "/images/lamp.png", "/api/echo", "/fail?status=507", "/private", "/nowhere"] {
-            let (head, body) = ask(address, &format!("HEAD {path}"), "", "").await;
+            let (head, body) = fetch(address, &format!("HEAD {path}"), "", "").await;
             assert!(body.is_empty(), "{path}");
             let length: u64 = field(&head, "content-length").and_then(|length| length.parse().ok()).expect("length");
             assert!(length > 0, "{path}");
@@ -616,17 +395,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_asked_for_a_range_of_an_image_sends_that_part() {
+    async fn site_when_a_range_is_requested_then_sends_that_part() {
         let (address, _server) = start().await;
-        let (head, all) = ask(address, "GET /images/lamp.png", "", "").await;
+        let (head, all) = fetch(address, "GET /images/lamp.png", "", "").await;
         assert_eq!(field(&head, "accept-ranges"), Some("bytes"));
         let etag = field(&head, "etag").expect("etag");
-        let (head, part) = ask(address, "GET /images/lamp.png", "Range: bytes=10-19\r\n", "").await;
+        let (head, part) = fetch(address, "GET /images/lamp.png", "Range: bytes=10-19\r\n", "").await;
         assert_eq!((status(&head), part.as_slice()), (206, &all[10..20]));
         assert_eq!(field(&head, "content-range"), Some(format!("bytes 10-19/{}", all.len()).as_str()));
-        let (head, part) = ask(address, "GET /images/lamp.png", "Range: bytes=-5\r\n", "").await;
+        let (head, part) = fetch(address, "GET /images/lamp.png", "Range: bytes=-5\r\n", "").await;
         assert_eq!((status(&head), part.as_slice()), (206, &all[all.len() - 5..]));
-        let (head, part) = ask(address, "GET /images/lamp.png", "Range: bytes=99999999-\r\n", "").await;
+        let (head, part) = fetch(address, "GET /images/lamp.png", "Range: bytes=99999999-\r\n", "").await;
         assert_eq!((status(&head), part.len()), (416, 0));
         assert_eq!(field(&head, "content-range"), Some(format!("bytes */{}", all.len()).as_str()));
         for (fields, wanted) in [
@@ -635,13 +414,13 @@ mod tests {
             ("Range: bytes=0-1,4-5\r\n".to_owned(), 200),
             ("Range: lines=0-1\r\n".to_owned(), 200),
         ] {
-            assert_eq!(status(&ask(address, "GET /images/lamp.png", &fields, "").await.0), wanted, "{fields}");
+            assert_eq!(status(&fetch(address, "GET /images/lamp.png", &fields, "").await.0), wanted, "{fields}");
         }
-        assert_eq!(status(&ask(address, "GET /about", "Range: bytes=0-1\r\n", "").await.0), 200);
+        assert_eq!(status(&fetch(address, "GET /about", "Range: bytes=0-1\r\n", "").await.0), 200);
     }
 
     #[tokio::test]
-    async fn site_when_asked_for_its_odd_routes_does_as_they_say() {
+    async fn site_when_special_routes_are_requested_then_they_behave_as_described() {
         let (address, _server) = start().await;
         for (line, fields, wanted) in [
             ("GET /fail", "", 503),
@@ -657,15 +436,15 @@ mod tests {
             ("POST /login", "Content-Length: 0\r\n", 200),
             ("TRACE /api/echo", "", 405),
         ] {
-            assert_eq!(status(&ask(address, line, fields, "").await.0), wanted, "{line}");
+            assert_eq!(status(&fetch(address, line, fields, "").await.0), wanted, "{line}");
         }
-        let (head, _) = ask(address, "GET /login", "", "").await;
+        let (head, _) = fetch(address, "GET /login", "", "").await;
         assert!(field(&head, "set-cookie").is_some());
-        let (head, _) = ask(address, "GET /odd/two-lines", "", "").await;
+        let (head, _) = fetch(address, "GET /odd/two-lines", "", "").await;
         assert_eq!(head.matches("cache-control: ").count(), 2);
-        let (head, _) = ask(address, "GET /odd/expires", "", "").await;
+        let (head, _) = fetch(address, "GET /odd/expires", "", "").await;
         assert!(field(&head, "expires").is_some() && field(&head, "pragma").is_some());
-        let (head, body) = ask(address, "POST /api/echo", "X-Odd: 1\r\nContent-Length: 5\r\n", "12345").await;
+        let (head, body) = fetch(address, "POST /api/echo", "X-Odd: 1\r\nContent-Length: 5\r\n", "12345").await;
         assert_eq!(status(&head), 200);
         let echoed: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!((&echoed["method"], &echoed["body_bytes"]), (&json!("POST"), &json!(5)));
@@ -673,28 +452,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stream_when_read_to_its_end_holds_ten_events_a_pause_apart() {
+    async fn stream_when_read_to_its_end_then_has_ten_events_with_pauses() {
         let (address, _server) = start().await;
         let begun = std::time::Instant::now();
-        let (head, body) = ask(address, "GET /stream", "", "").await;
+        let (head, body) = fetch(address, "GET /stream", "", "").await;
         assert_eq!(field(&head, "content-type"), Some("text/event-stream"));
         assert_eq!(String::from_utf8_lossy(&body).matches("data: wave").count(), 10);
         assert!(begun.elapsed() >= STREAM_PAUSE * (STREAM_EVENTS - 1));
-    }
-
-    proptest! {
-        #[test]
-        fn span_when_given_any_field_stays_inside(field in "(bytes=)?[0-9-]{0,24}|[ -~]{0,30}", total in 0_usize..1000) {
-            if let Span::Part(part) = span(field.as_bytes(), total) {
-                prop_assert!(part.start < part.end && part.end <= total);
-            }
-        }
-
-        #[test]
-        fn span_when_first_and_last_are_given_has_those_bytes(first in 0_usize..500, more in 0_usize..500) {
-            let last = first + more;
-            prop_assert_eq!(span(format!("bytes={first}-{last}").as_bytes(), 1000), Span::Part(first..last + 1));
-            prop_assert_eq!(span(format!("bytes={first}-{last}").as_bytes(), first), Span::Outside);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! `edgeshim whoopsie export`: the pages as files, for CDNs and others to keep.
+//! `edgeshim whoopsie export`: writes the whoopsie pages as files, for CDNs and other hosts.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgument, USAGE, load};
+use super::config_argument::ConfigArgument;
+use super::terminal::USAGE;
 use crate::pages::{Exported, LONGEST_COUNTDOWN_SECONDS, export};
 use crate::runtime::{Runtime, page_settings};
 
@@ -19,35 +20,32 @@ pub(super) struct WhoopsieArguments {
 
 #[derive(Debug, Subcommand)]
 enum WhoopsieCommand {
-    /// Write the pages as files, one a language and one with all of them, for each CDN with a how-to.
+    /// Write the pages as files: one for each language, one with all of them, and instructions for each CDN.
     #[command(
-        after_help = "Without --config: ./edgeshim.toml if it is there, else the defaults.\n\nExamples:\n  edgeshim whoopsie export --out pages\n  edgeshim whoopsie export --out pages --config edgeshim.toml --force"
+        after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\nExamples:\n  edgeshim whoopsie export --out pages\n  edgeshim whoopsie export --out pages --config edgeshim.toml --force"
     )]
     Export(ExportArguments),
 }
 
 #[derive(Debug, Args)]
 struct ExportArguments {
-    /// The folder to write: a new or an empty one.
+    /// The folder to write to: a new or an empty one.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
     config: ConfigArgument,
-    /// Write into a folder that holds something, over files of the same names.
+    /// Write to a folder that is not empty, and replace files of the same names.
     #[arg(long)]
     force: bool,
 }
 
 pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let WhoopsieCommand::Export(arguments) = &arguments.command;
-    let settings = match load(arguments.config.file().as_deref()) {
+    let settings = match arguments.config.load_or_print() {
         Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(USAGE);
-        }
+        Err(code) => return code,
     };
-    // A provider may go by another name than its preset; the first one of several is as good as any.
+    // A provider's name may differ from its preset's. Of several with one preset the first is taken.
     let source = |preset: &str| {
         let provider = settings.providers.iter().find(|provider| provider.preset == preset);
         provider.map_or(preset, |provider| provider.name.as_str()).to_owned()
@@ -55,7 +53,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let files = Runtime::check(&settings)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            // No longer than the page counts down where it is served.
+            // At most what the page's countdown allows.
             let retry_after = settings.whoopsie.retry_after.as_secs().min(LONGEST_COUNTDOWN_SECONDS.into());
             export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
         })
@@ -63,10 +61,10 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let out = arguments.out.display();
     match files {
         Ok(count) => {
-            println!("{out}: {count} files; begin with {out}/README.md");
+            println!("{out}: {count} files; start with {out}/README.md");
             if settings.pages.beacon_base.is_empty() {
                 eprintln!(
-                    "warning: whoopsie.beacon_base is \"\", so that the beacon goes to the page's own host, through the CDN that failed; write for example beacon_base = \"//beacon.example.com\", a host that leads here past the CDNs"
+                    "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN that failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches edgeshim without a CDN"
                 );
             }
             ExitCode::SUCCESS
@@ -78,7 +76,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     }
 }
 
-/// Each file is there as a whole or not at all.
+/// Each file is written completely or not at all.
 fn write(folder: &Path, files: &[Exported], force: bool) -> Result<(), String> {
     let failed = |path: &Path, error: &io::Error| {
         format!("--out: {} cannot be written ({error}); name a folder that this user may write to", path.display())
@@ -86,7 +84,7 @@ fn write(folder: &Path, files: &[Exported], force: bool) -> Result<(), String> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
         Ok(true) if !force => {
             return Err(format!(
-                "--out: {} is not empty; name a new folder, or write over what is there with --force",
+                "--out: {} is not empty; name a new folder, or replace its files with --force",
                 folder.display()
             ));
         }

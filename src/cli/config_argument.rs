@@ -1,0 +1,36 @@
+//! The `--config` argument.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::terminal::USAGE;
+use crate::config::{self, Problems, Settings};
+
+/// The file that is read without `--config`, if it exists.
+const DEFAULT_CONFIG: &str = "edgeshim.toml";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgument {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgument {
+    /// The file to read; `None`: use the defaults.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
+    }
+
+    pub(super) fn load(&self) -> Result<Settings, Problems> {
+        self.file().map_or_else(|| Ok(Settings::default()), |file| config::load(&file))
+    }
+
+    /// Like `load`, but prints the problems and returns the exit code.
+    pub(super) fn load_or_print(&self) -> Result<Settings, ExitCode> {
+        self.load().map_err(|problems| {
+            eprintln!("{problems}");
+            ExitCode::from(USAGE)
+        })
+    }
+}

@@ -1,0 +1,299 @@
+//! Simulated CDNs and visitors, so that the demo's offload and counters move.
+//!
+//! Three CDNs with caches pull from the shim. Visitors choose among the site's paths by Zipf's law, as real ones do. Responses of the shim
+//! are counted and never end the run.
+
+mod cache;
+mod crowd;
+mod simulated_cdn;
+mod tally;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flate2::read::MultiGzDecoder;
+use http::Uri;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use self::cache::Dialect;
+use self::crowd::Crowd;
+use self::simulated_cdn::{Cdn, Delivered};
+use self::tally::{Counts, Tally};
+
+/// The Host of every request.
+const HOST: &str = "demo.edgeshim.test";
+/// Concurrent visitors. Further ones are dropped without a request.
+const MAX_VISITORS: usize = 256;
+/// The highest accepted number of visitors per second.
+const MAX_RATE: u32 = 10_000;
+/// How often new visitors arrive.
+const TICK: Duration = Duration::from_millis(10);
+/// How long a run that is over waits for the visitors in progress.
+const LAST_VISITORS: Duration = Duration::from_secs(10);
+/// The most of an uncompressed error page that is searched for a beacon.
+const MAX_PAGE_BYTES: u64 = 1024 * 1024;
+/// The longest beacon address that is followed.
+const MAX_BEACON_BYTES: usize = 2048;
+/// Occurrences of [`BEACON`] in a page that are looked at. Each costs up to twice `MAX_BEACON_BYTES`.
+const MAX_BEACONS: usize = 16;
+/// A part of every beacon address.
+const BEACON: &str = "beacon.gif?";
+
+/// The simulated CDNs: name, weight among visitors, dialect, Via.
+const PROVIDERS: [(&str, u32, Dialect, &str); 3] = [
+    ("fastly", 50, Dialect::Fastly, "1.1 demo-fastly"),
+    ("cloudflare", 30, Dialect::Cloudflare, "1.1 demo-cloudflare"),
+    ("akamai", 20, Dialect::Akamai, "1.1 demo-akamai"),
+];
+
+#[derive(Debug, Clone)]
+pub(super) struct TrafficSettings {
+    /// The shim's address.
+    pub(super) shim: SocketAddr,
+    /// New visitors per second for all CDNs together, at most 10,000. Each makes one request.
+    pub(super) visitors_per_second: u32,
+    /// How long visitors arrive; `None`: until the future is dropped.
+    pub(super) until: Option<Duration>,
+    /// The seed of the visitors' choices.
+    pub(super) seed: u64,
+    /// The counts, which can be read during the run.
+    pub(super) live: Arc<Live>,
+}
+
+impl TrafficSettings {
+    /// Forty visitors per second, without an end.
+    pub(super) fn new(shim: SocketAddr) -> Self {
+        Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default() }
+    }
+}
+
+/// The counts of all CDNs while they grow.
+#[derive(Debug)]
+pub(super) struct Live([Tally; PROVIDERS.len()]);
+
+impl Default for Live {
+    fn default() -> Self {
+        Self(PROVIDERS.map(|(name, ..)| Tally::new(name)))
+    }
+}
+
+impl Live {
+    pub(super) fn report(&self) -> Vec<Counts> {
+        self.0.iter().map(Tally::counts).collect()
+    }
+}
+
+/// Sends visitors through the simulated CDNs until the time is over and the last of them has been served.
+pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
+    let TrafficSettings { shim, visitors_per_second, until, seed, live } = settings;
+    let cdns = PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST)));
+    let rate = u128::from(visitors_per_second.min(MAX_RATE));
+    let mut crowd = Crowd::new(seed, PROVIDERS.iter().map(|provider| provider.1).collect());
+    let mut visits = JoinSet::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut arrived = 0_u128;
+    loop {
+        ticks.tick().await;
+        let elapsed = begun.elapsed();
+        if until.is_some_and(|until| elapsed >= until) {
+            break;
+        }
+        let due = elapsed.as_millis() * rate / 1000;
+        // After a pause, as of a laptop that slept, at most one second's visitors are made up for.
+        arrived = arrived.max(due.saturating_sub(rate));
+        while arrived < due {
+            arrived += 1;
+            while visits.try_join_next().is_some() {}
+            let (index, visit) = crowd.next_visit();
+            let Some(cdn) = cdns.get(index).filter(|_| visits.len() < MAX_VISITORS) else {
+                continue;
+            };
+            let (cdn, live) = (Arc::clone(cdn), Arc::clone(&live));
+            visits.spawn(async move {
+                let Some(tally) = live.0.get(index) else { return };
+                let delivered = cdn.serve(&visit, tally).await;
+                if let Some(beacon) = beacon(&delivered) {
+                    simulated_cdn::fetch_beacon(shim, HOST, &beacon).await;
+                }
+            });
+        }
+    }
+    // Visitors that are not served in time are dropped uncounted. That only happens when the shim hangs.
+    let last_ones = async { while visits.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_VISITORS, last_ones).await;
+    live.report()
+}
+
+/// The path and query of the beacon in an error page, whatever its host.
+fn beacon(delivered: &Delivered) -> Option<String> {
+    if delivered.status.as_u16() < 500 || delivered.body.is_empty() {
+        return None;
+    }
+    let mut page = Vec::new();
+    if delivered.gzip {
+        MultiGzDecoder::new(delivered.body.as_ref()).take(MAX_PAGE_BYTES).read_to_end(&mut page).ok()?;
+    } else {
+        delivered.body.as_ref().take(MAX_PAGE_BYTES).read_to_end(&mut page).ok()?;
+    }
+    beacon_address(&String::from_utf8_lossy(&page))
+}
+
+/// The first quoted address in a page that contains [`BEACON`].
+fn beacon_address(page: &str) -> Option<String> {
+    let quotes = ['"', '\''];
+    page.match_indices(BEACON).take(MAX_BEACONS).find_map(|(at, _)| {
+        let earliest = page.floor_char_boundary(at.saturating_sub(MAX_BEACON_BYTES));
+        let latest = page.floor_char_boundary(at.saturating_add(MAX_BEACON_BYTES));
+        let start = page.get(earliest..at)?.rfind(quotes)? + earliest + 1;
+        let end = page.get(at..latest)?.find(quotes)? + at;
+        let address = page.get(start..end)?.replace("&amp;", "&");
+        // A host is another name of the same shim.
+        let named = ["//", "https://", "http://"].into_iter().find_map(|prefix| address.strip_prefix(prefix));
+        let local = match named {
+            Some(rest) => rest.get(rest.find('/')?..)?,
+            None => &address,
+        };
+        let uri: Uri = local.parse().ok()?;
+        local.starts_with('/').then(|| uri.path_and_query().map(ToString::to_string))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::demo::site;
+    use crate::wire::names;
+    use flate2::{Compression, write::GzEncoder};
+    use http::{HeaderValue, Request, StatusCode};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+    use std::io::Write;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn beacon_when_the_page_is_gzip_then_is_found_and_unescaped() {
+        let page = r#"<p title="beacon.gif?"><img src="/status/images/beacon.gif?source=fastly&amp;id=ab1" alt="">"#;
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(page.as_bytes()).expect("gzip");
+        let packed = packed.finish().expect("gzip");
+        let wanted = Some("/status/images/beacon.gif?source=fastly&id=ab1".to_owned());
+        let delivered = |status, body: &[u8], gzip| Delivered { status, body: body.to_vec().into(), gzip };
+        assert_eq!(beacon(&delivered(StatusCode::SERVICE_UNAVAILABLE, &packed, true)), wanted);
+        assert_eq!(beacon(&delivered(StatusCode::BAD_GATEWAY, page.as_bytes(), false)), wanted);
+        assert_eq!(beacon(&delivered(StatusCode::NOT_FOUND, page.as_bytes(), false)), None);
+        assert_eq!(beacon(&delivered(StatusCode::BAD_GATEWAY, page.as_bytes(), true)), None);
+    }
+
+    #[test]
+    fn beacon_address_when_it_has_a_host_then_is_the_path() {
+        assert_eq!(beacon_address("'//b.example/x/beacon.gif?id=1'"), Some("/x/beacon.gif?id=1".to_owned()));
+        assert_eq!(
+            beacon_address("'https://b.example/beacon.gif?u=http://a/'"),
+            Some("/beacon.gif?u=http://a/".to_owned())
+        );
+        assert_eq!(beacon_address("'beacon.gif?id=1' 'é/beacon.gif?"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn beacon_address_when_the_page_is_arbitrary_then_is_a_path_or_nothing(page in "([ -~é\"']|beacon\\.gif\\?|//){0,60}") {
+            if let Some(address) = beacon_address(&page) {
+                prop_assert!(address.starts_with('/') && address.parse::<Uri>().is_ok());
+            }
+        }
+    }
+
+    /// The site with a Cache-Control line on everything, in place of the shim. It counts pulls and bytes.
+    async fn cached_site(listener: TcpListener, pulls: Arc<AtomicU64>, bytes: Arc<AtomicU64>) {
+        let site = Arc::new(site::Site::new());
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (site, pulls, bytes) = (Arc::clone(&site), Arc::clone(&pulls), Arc::clone(&bytes));
+            connections.spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| async {
+                    assert_eq!(request.headers()[names::HOST], HOST);
+                    pulls.fetch_add(1, Relaxed);
+                    let mut response = site.respond(request).await;
+                    let exact = http_body::Body::size_hint(response.body()).exact();
+                    bytes.fetch_add(exact.expect("whole"), Relaxed);
+                    response.headers_mut().insert(names::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
+                    if request_is_static(&response) {
+                        response.headers_mut().insert(names::CACHE_CONTROL, HeaderValue::from_static("s-maxage=600"));
+                    }
+                    Ok::<_, Infallible>(response)
+                });
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }
+
+    fn request_is_static(response: &http::Response<site::SiteBody>) -> bool {
+        response.headers().get(names::CONTENT_TYPE).is_some_and(|kind| !kind.as_bytes().starts_with(b"text/html"))
+    }
+
+    #[tokio::test]
+    async fn run_when_the_origin_grants_lifetimes_then_its_counts_equal_the_origins() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let shim = listener.local_addr().expect("address");
+        let (pulls, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let server = tokio::spawn(cached_site(listener, Arc::clone(&pulls), Arc::clone(&bytes)));
+        let settings = TrafficSettings {
+            visitors_per_second: 1_000,
+            until: Some(Duration::from_secs(1)),
+            ..TrafficSettings::new(shim)
+        };
+        let report = run(settings).await;
+        server.abort();
+        for one in &report {
+            assert!(one.hits > 0 && one.misses > 0 && one.revalidated > 0, "{one:?}");
+            assert_eq!(one.edge_requests, one.hits + one.misses + one.revalidated + one.errors);
+            assert_eq!(one.pulls, one.misses + one.revalidated + one.errors);
+            assert!(one.bytes_edge > one.bytes_pulled);
+        }
+        assert_eq!(report.iter().map(|one| one.pulls).sum::<u64>(), pulls.load(Relaxed));
+        assert_eq!(report.iter().map(|one| one.bytes_pulled).sum::<u64>(), bytes.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn run_when_nothing_is_cacheable_then_pulls_everything() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let shim = listener.local_addr().expect("address");
+        let server = tokio::spawn(site::serve(listener));
+        let settings = TrafficSettings {
+            visitors_per_second: 300,
+            until: Some(Duration::from_millis(400)),
+            ..TrafficSettings::new(shim)
+        };
+        let report = run(settings).await;
+        server.abort();
+        for one in &report {
+            assert!(one.edge_requests > 0, "{one:?}");
+            assert_eq!((one.hits, one.revalidated, one.pulls), (0, 0, one.edge_requests));
+        }
+    }
+
+    #[tokio::test]
+    async fn run_when_the_shim_is_down_then_counts_errors_and_no_pulls() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()).expect("address");
+        let settings = TrafficSettings {
+            visitors_per_second: 200,
+            until: Some(Duration::from_millis(200)),
+            ..TrafficSettings::new(gone)
+        };
+        let live = Arc::clone(&settings.live);
+        let report = run(settings).await;
+        assert_eq!(report, live.report());
+        assert!(report[0].errors > 0);
+        assert!(report.iter().all(|one| one.errors == one.edge_requests && one.pulls == 0));
+    }
+}
