@@ -44,7 +44,8 @@ pub mod internals {
     pub use crate::cdn::preset::NAMES as PRESET_NAMES;
     pub use crate::cdn::proof::g2o::{Data as G2oData, Replays, Verifier};
     pub use crate::cdn::proof::{G2oKeys, Require};
-    pub use crate::edge::cache_control::policy::{Facts, Guard, Prepared};
+    pub use crate::edge::cache_control::outcome::Guard;
+    pub use crate::edge::cache_control::policy::{Facts, Prepared};
     pub use crate::edge::request::class::{CacheMode, CachePolicy};
     pub use crate::fault::Cause;
     pub use crate::ids::{Country, Reason};
@@ -53,7 +54,8 @@ pub mod internals {
     pub use crate::metrics::{Description, Kind, METRICS, Metrics};
     pub use crate::runtime::{Runtime, Slot};
     pub use crate::serve::{Drain, Server};
-    pub use crate::wire::cache_control::{CacheControl, edge_control};
+    pub use crate::wire::cache_control::CacheControl;
+    pub use crate::wire::cache_fields::edge_control;
     pub use crate::wire::quality::{Coding, gzip_acceptance};
     pub use crate::wire::secret::Secret;
     pub use crate::wire::vary::merge_accept_encoding;

@@ -32,16 +32,16 @@ pub struct Lifetimes {
     pub max_age: u64,
     /// Cache-Control's `s-maxage`, where shared caches get a lifetime of their own there.
     pub s_maxage: Option<u64>,
-    /// The `max-age` of the CDN's own field, where it gets its lifetime there.
-    pub own: Option<u64>,
+    /// `max-age` of the CDN's targeted field, if it has one.
+    pub targeted: Option<u64>,
 }
 
 impl Dialect {
     /// Every dialect, in the order of their discriminants.
     pub const ALL: [Self; 5] = [Self::Generic, Self::Fastly, Self::Cloudflare, Self::Akamai, Self::Rfc9213];
 
-    /// The field that is written for this CDN alone.
-    pub fn own_field(self) -> Option<&'static HeaderName> {
+    /// The targeted field (RFC 9213) that is written for this CDN.
+    pub fn targeted_field(self) -> Option<&'static HeaderName> {
         match self {
             Self::Generic | Self::Akamai => None,
             Self::Fastly => Some(&SURROGATE_CONTROL),
@@ -50,7 +50,7 @@ impl Dialect {
         }
     }
 
-    /// The fields that this CDN acts on before Cache-Control, first to last: the first that says anything speaks alone.
+    /// The targeted fields that this CDN obeys before Cache-Control, first to last. The first that has a directive is the only one that counts.
     pub fn reads(self) -> &'static [&'static HeaderName] {
         static FASTLY: [&HeaderName; 1] = [&SURROGATE_CONTROL];
         static CLOUDFLARE: [&HeaderName; 2] = [&CLOUDFLARE_CDN_CACHE_CONTROL, &CDN_CACHE_CONTROL];
@@ -63,19 +63,19 @@ impl Dialect {
         }
     }
 
-    /// A field that this CDN obeys before Cache-Control, with a syntax of its own. It is never added here: what the origin says in it is
-    /// passed on, less what a guard forbids, or dropped.
+    /// A field with a syntax of its own that this CDN obeys before Cache-Control. It is never added here. The origin's is removed or passed
+    /// on, without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
-    /// Whether it acts on lifetimes even beside no-cache, and keeps for an hour of its own choice what has none.
-    pub fn acts_on_lifetimes_alone(self) -> bool {
+    /// Whether the CDN honours max-age despite no-cache, and stores a response without a lifetime for an hour.
+    pub fn ignores_no_cache(self) -> bool {
         self == Self::Fastly
     }
 
-    /// Whether it may see Surrogate-Control at all. Cloudflare, on seeing it, ignores Cache-Control whatever stands in either.
-    pub fn bears_surrogate_control(self) -> bool {
+    /// Whether the CDN may get Surrogate-Control. Cloudflare ignores Cache-Control if it gets Surrogate-Control, with any directives.
+    pub fn accepts_surrogate_control(self) -> bool {
         self != Self::Cloudflare
     }
 
@@ -88,17 +88,17 @@ impl Dialect {
             (None, None) => return None,
             (ttl, _) => ttl.unwrap_or(0),
         };
-        Some(match self.own_field() {
-            None => Lifetimes { max_age, s_maxage: edge_ttl, own: None },
-            Some(_) => Lifetimes { max_age, s_maxage: None, own: edge_ttl },
+        Some(match self.targeted_field() {
+            None => Lifetimes { max_age, s_maxage: edge_ttl, targeted: None },
+            Some(_) => Lifetimes { max_age, s_maxage: None, targeted: edge_ttl },
         })
     }
 
     /// Says no-store to everybody, in an answer of our own making.
     pub fn forbid_storing(self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(own) = self.own_field() {
-            headers.insert(own, HeaderValue::from_static("no-store"));
+        if let Some(name) = self.targeted_field() {
+            headers.insert(name, HeaderValue::from_static("no-store"));
         }
     }
 }
@@ -108,29 +108,33 @@ mod tests {
     use super::*;
 
     fn told(dialect: Dialect, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<(u64, Option<u64>, Option<u64>)> {
-        dialect.lifetimes(ttl, edge_ttl).map(|told| (told.max_age, told.s_maxage, told.own))
+        dialect.lifetimes(ttl, edge_ttl).map(|told| (told.max_age, told.s_maxage, told.targeted))
     }
 
     #[test]
     fn lifetimes_when_each_combination_is_set_then_in_the_dialects_words() {
         for dialect in Dialect::ALL {
-            let own = dialect.own_field().is_some();
-            let edge = |seconds: u64| if own { (None, Some(seconds)) } else { (Some(seconds), None) };
+            let is_targeted = dialect.targeted_field().is_some();
+            let edge = |seconds: u64| if is_targeted { (None, Some(seconds)) } else { (Some(seconds), None) };
             assert_eq!(told(dialect, None, None), None);
             assert_eq!(told(dialect, Some(5), None), Some((5, None, None)), "{dialect:?}");
-            let (s_maxage, own) = edge(9);
-            assert_eq!(told(dialect, Some(5), Some(9)), Some((5, s_maxage, own)), "{dialect:?}");
-            assert_eq!(told(dialect, None, Some(9)), Some((0, s_maxage, own)), "{dialect:?}");
+            let (s_maxage, targeted) = edge(9);
+            assert_eq!(told(dialect, Some(5), Some(9)), Some((5, s_maxage, targeted)), "{dialect:?}");
+            assert_eq!(told(dialect, None, Some(9)), Some((0, s_maxage, targeted)), "{dialect:?}");
         }
         let generic = Dialect::Generic;
-        assert_eq!(generic.lifetimes(None, Some(9)), Some(Lifetimes { max_age: 0, s_maxage: Some(9), own: None }));
+        assert_eq!(generic.lifetimes(None, Some(9)), Some(Lifetimes { max_age: 0, s_maxage: Some(9), targeted: None }));
     }
 
     #[test]
     fn dialects_when_listed_are_in_the_order_of_the_tables() {
         for (index, dialect) in Dialect::ALL.into_iter().enumerate() {
             assert_eq!(dialect as usize, index);
-            assert_eq!(dialect.reads().first().copied(), dialect.own_field(), "what is written is what is read first");
+            assert_eq!(
+                dialect.reads().first().copied(),
+                dialect.targeted_field(),
+                "what is written is what is read first"
+            );
         }
     }
 
@@ -140,7 +144,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=9"));
             dialect.forbid_storing(&mut headers);
-            let fields = std::iter::once(&CACHE_CONTROL).chain(dialect.own_field());
+            let fields = std::iter::once(&CACHE_CONTROL).chain(dialect.targeted_field());
             assert!(fields.clone().all(|name| headers[name] == "no-store"), "{dialect:?}: {headers:?}");
             assert_eq!(headers.len(), fields.count(), "{dialect:?}");
         }

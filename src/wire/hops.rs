@@ -6,7 +6,7 @@
 use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::cache_control::CacheField;
+use super::cache_fields::CacheField;
 use super::names::{
     ACCEPT_RANGES, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
     CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,

@@ -7,7 +7,9 @@
 //! value, never by a panic.
 
 pub(crate) mod cache_control;
+pub(crate) mod cache_fields;
 pub(crate) mod certificate;
+pub(crate) mod directives;
 pub(crate) mod etag;
 pub(crate) mod forwarded;
 pub(crate) mod frames;

@@ -7,9 +7,9 @@ use http::HeaderName;
 use super::journey::Journey;
 use crate::cdn::dialect::Dialect;
 use crate::cdn::tags::TagRule;
-use crate::edge::cache_control::policy::{Action, Guard, Outcome};
+use crate::edge::cache_control::outcome::{Action, Guard, Outcome};
 use crate::edge::request::class::CacheMode;
-use crate::wire::cache_control::CacheField;
+use crate::wire::cache_fields::CacheField;
 use crate::wire::forwarded::Trail;
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AGE, AKAMAI_CACHE_CONTROL, CACHE_CONTROL, CDN_LOOP, CONNECTION, CONTENT_ENCODING,
@@ -185,7 +185,7 @@ impl<'a> Outgoing<'a> {
         match stage {
             Outward::Hop => "the same number, in one form".into(),
             Outward::Timing => "tells the page's script which CDN served it ([rum])".into(),
-            Outward::Caching if self.dialect.own_field() == Some(name) => self.own_field(),
+            Outward::Caching if self.dialect.targeted_field() == Some(name) => self.own_field(),
             Outward::Caching if passed => format!("only what cannot allow storing: {}", self.guarded()).into(),
             Outward::Caching if *name == CACHE_CONTROL => self.cache_control(),
             Outward::Caching if *name == VARY => "reduced to class.cache.vary".into(),
@@ -208,7 +208,7 @@ impl<'a> Outgoing<'a> {
     }
 
     fn is_about_caching(&self, name: &HeaderName) -> bool {
-        *name == CACHE_CONTROL || self.dialect.own_field() == Some(name)
+        *name == CACHE_CONTROL || self.dialect.targeted_field() == Some(name)
     }
 
     fn cache_control(&self) -> Reason {

@@ -8,7 +8,12 @@
 //! a provider with such limits; one allocation where a line is written that was not prepared.
 //! **Can fail:** no; faults pass through, counted as the `error` guard.
 
+mod changes;
+mod field_pair;
+mod origin_fields;
+pub(crate) mod outcome;
 pub(crate) mod policy;
+mod storing;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +25,8 @@ use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use self::policy::{Action, Guard, Prepared};
+use self::outcome::{Action, Guard};
+use self::policy::Prepared;
 use super::request::class::Classes;
 use super::request::{EdgeRequest, EdgeResponse};
 use crate::cdn::dialect::Dialect;

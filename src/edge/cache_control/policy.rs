@@ -1,216 +1,46 @@
-//! What caches may do with one answer: the class's rule applied to the origin's words, and the guards that beat every rule.
+//! What caches may do with one response: the class's rule applied to the origin's directives, and the guards, which override every rule.
 //!
-//! A plain decision on borrowed headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`] and
-//! a CDN's [`Dialect`], and applied to each of the class's answers to that CDN. Reads Cache-Control, Pragma, Expires, Date,
-//! Set-Cookie, Vary and the fields that single CDNs obey; cost: one pass over the names, and one allocation where a line has to be
-//! written that is not prepared. Applying it twice equals applying it once.
+//! Plain functions on headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`] and a CDN's
+//! [`Dialect`], and applied to each response of that class to that CDN. Cost: one pass over the names, and one allocation for a field value
+//! that is not prepared. To apply it twice is the same as to apply it once.
 //!
-//! An answer speaks to two audiences: to everybody in Cache-Control, and to the CDN that pulls in that CDN's own field, where its
-//! dialect has one. The strictest reading is made within a field and never across the two: an origin that says `no-cache` to browsers
-//! and `max-age=60` in the CDN's own field means both, and no directive of the one takes anything from the other, with two exceptions.
-//! An own field that gives no lifetime and forbids nothing is completed from Cache-Control, since not every CDN stops reading there.
-//! And what the own field of a CDN forbids that reads it for lifetimes alone, Cache-Control forbids too, or nothing would. What a guard
-//! looks at are the words that this CDN acts on, the own field before Cache-Control; where it makes an answer private the own field
-//! goes, since CDNs obey `private` only while nothing is said to them alone.
+//! A response has directives for two readers: for all caches in Cache-Control, and for the pulling CDN in its targeted field (RFC 9213), if
+//! its dialect has one. Within one field the strictest directive wins. The two fields are independent: an origin that sends `no-cache` in
+//! Cache-Control and `max-age=60` in the targeted field means both. There are two exceptions. A targeted field without a lifetime and
+//! without a prohibition is completed from Cache-Control, since some CDNs read on there. If the CDN reads its targeted field only for
+//! lifetimes, a prohibition in it is repeated in Cache-Control.
 //!
-//! Akamai's Edge-Control is read as such a field but never added: in the modes `keep` and `default` it is passed on as it came. Where a guard
-//! or an error forbids storing, only the directives stay that cannot allow it. In `override` and `never` it is dropped; what it forbids is
-//! then said in Cache-Control, for the statuses that have no rule.
+//! Guards check the directives that this CDN obeys. If a guard makes a response private, the targeted field is removed, since CDNs obey
+//! `private` in Cache-Control only without it.
+//!
+//! Akamai's Edge-Control is read as a targeted field but never added. In the modes `keep` and `default` it is passed on unchanged. If a
+//! guard or an error forbids storing, only directives that cannot allow storing stay in it. In `override` and `never` it is removed; for
+//! statuses without a rule, its prohibitions move to Cache-Control.
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
+use super::changes::{self, Change};
+use super::field_pair::{Field, FieldPair, PreparedField, Rule};
+use super::origin_fields;
+use super::outcome::{Action, Guard, Guards, Outcome};
+use super::storing::{Vary, allows_authorization, is_shared, is_storable};
 use crate::cdn::dialect::Dialect;
 use crate::edge::request::class::{CacheMode, CachePolicy};
-use crate::ids::label;
-use crate::wire::cache_control::{
-    Argument, CacheControl, CacheField, Directives, Extension, TARGETED, edge_control, expires_lifetime,
-};
-use crate::wire::{names, vary};
+use crate::wire::cache_control::CacheControl;
+use crate::wire::cache_fields::{CacheField, CacheFields, TARGETED};
+use crate::wire::names;
 
-/// Longest ESI `content` kept, in bytes.
-const MAX_ESI_CONTENT: usize = 128;
-
-label! {
-    /// What was done to an answer's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
-    pub enum Action {
-        /// The origin's words, in one line with one meaning.
-        Tidied = "tidied",
-        /// A lifetime given where the origin gave none.
-        Defaulted = "defaulted",
-        /// The origin's words replaced by the class's.
-        Overridden = "overridden",
-        /// no-store, because the class says `never`.
-        Forbidden = "forbidden",
-        /// A guard's word in place of the rule's.
-        Guarded = "guarded",
-    }
-}
-
-label! {
-    /// What keeps something unsafe out of shared caches: label `guard` of `edgeshim_cache_guards_total`.
-    pub enum Guard {
-        /// Set-Cookie on something shared: made private.
-        SetCookie = "set_cookie",
-        /// Set-Cookie on something shared: taken off.
-        CookieStripped = "cookie_stripped",
-        /// The answer to a request with Authorization: made private (RFC 9111 §3.5).
-        Authorization = "authorization",
-        /// A 5xx: made no-store.
-        Error = "error",
-        /// `Vary: *`: made private.
-        VaryStar = "vary_star",
-        /// Vary names User-Agent on something shared: reported.
-        VaryUserAgent = "vary_user_agent",
-        /// Vary names Cookie on something shared: reported.
-        VaryCookie = "vary_cookie",
-    }
-}
-
-/// A set of guards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Guards(u8);
-
-impl Guards {
-    /// Those that hold.
-    fn of(all: [(Guard, bool); 3]) -> Self {
-        let mut guards = Self::default();
-        for (guard, _) in all.into_iter().filter(|(_, holds)| *holds) {
-            guards.insert(guard);
-        }
-        guards
-    }
-
-    fn insert(&mut self, guard: Guard) {
-        self.0 |= 1 << guard as u8;
-    }
-
-    fn insert_all(&mut self, others: Self) {
-        self.0 |= others.0;
-    }
-
-    fn remove(&mut self, guard: Guard) {
-        self.0 &= !(1 << guard as u8);
-    }
-
-    /// Whether `guard` fired.
-    pub fn contains(self, guard: Guard) -> bool {
-        self.0 & (1 << guard as u8) != 0
-    }
-
-    /// Whether none fired.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Those that fired.
-    pub fn iter(self) -> impl Iterator<Item = Guard> {
-        Guard::ALL.into_iter().filter(move |&guard| self.contains(guard))
-    }
-}
-
-/// What became of one answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Outcome {
-    /// What was changed; `None`: nothing.
-    pub action: Option<Action>,
-    /// The guards that fired.
-    pub guards: Guards,
-}
-
-/// What has to be known about the request, and about the answer beside its head.
+/// What the policy needs to know beside the response's head.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// Whether the request carried Authorization.
+    /// Whether the request has Authorization.
     pub authorization: bool,
-    /// The clock, asked only where an answer has Expires and no Date.
+    /// The clock, read only for a response that has Expires and no Date.
     pub now: fn() -> SystemTime,
-}
-
-/// Directives and the line that they make.
-#[derive(Debug, Clone)]
-struct Line {
-    words: CacheControl<'static>,
-    value: Option<HeaderValue>,
-}
-
-impl Line {
-    fn new(mut words: CacheControl<'static>) -> Self {
-        words.settle();
-        let value = words.settled_value();
-        Self { words, value }
-    }
-
-    fn spoken(&self) -> Spoken<'_> {
-        Spoken { words: self.words.clone(), ready: self.value.as_ref() }
-    }
-}
-
-/// What is written in place of the origin's words.
-#[derive(Debug, Clone)]
-struct Rule {
-    cache_control: Line,
-    /// Into the CDN's own field.
-    own: Option<Line>,
-}
-
-impl Rule {
-    /// The same in Cache-Control as in any own field: nothing about lifetimes is said to the CDN alone.
-    fn to_all(words: CacheControl<'static>) -> Self {
-        Self { cache_control: Line::new(words), own: None }
-    }
-
-    fn told(&self) -> Told<'_> {
-        Told { all: self.cache_control.spoken(), own: self.own.as_ref().map(Line::spoken) }
-    }
-
-    /// How long this CDN is to keep it.
-    fn lifetime(&self) -> Option<u64> {
-        let all = &self.cache_control.words;
-        self.own.as_ref().and_then(|own| own.words.max_age).or(all.s_maxage).or(all.max_age)
-    }
-}
-
-/// Words to one audience, and their line where it is prepared.
-struct Spoken<'a> {
-    words: CacheControl<'a>,
-    ready: Option<&'a HeaderValue>,
-}
-
-impl<'a> Spoken<'a> {
-    /// Words that are no prepared line, or no longer one.
-    fn new(mut words: CacheControl<'a>) -> Self {
-        words.settle();
-        Self { words, ready: None }
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut CacheControl<'a>)) {
-        change(&mut self.words);
-        self.words.settle();
-        self.ready = None;
-    }
-}
-
-/// Words to both audiences.
-struct Told<'a> {
-    /// To everybody, in Cache-Control.
-    all: Spoken<'a>,
-    /// To the CDN that pulls, in its own field.
-    own: Option<Spoken<'a>>,
-}
-
-impl<'a> Told<'a> {
-    /// The words that the CDN acts on.
-    fn heeded(&self) -> &CacheControl<'a> {
-        self.own.as_ref().map_or(&self.all.words, |own| &own.words)
-    }
-
-    fn audiences(&self) -> impl Iterator<Item = &CacheControl<'a>> {
-        std::iter::once(&self.all).chain(&self.own).map(|spoken| &spoken.words)
-    }
 }
 
 /// One class's cache keys in one dialect, ready to be applied.
@@ -218,53 +48,32 @@ impl<'a> Told<'a> {
 pub struct Prepared {
     dialect: Dialect,
     mode: CacheMode,
-    // For the statuses that a class's lifetime is for; none where the class has no lifetime to give.
+    /// For the statuses that get the class's lifetime; none if the class has no lifetime.
     rule: Option<Rule>,
-    // For 404 and 410.
+    /// For 404 and 410.
     error: Rule,
     no_store: Rule,
-    // What a CDN that acts on lifetimes alone is told in place of no-cache.
-    no_lifetime: Line,
+    /// The targeted field in place of no-cache, for a CDN that ignores no-cache.
+    no_lifetime: PreparedField,
     strip_cookies: bool,
     allow_authorization: bool,
     vary: Option<Box<[Box<str>]>>,
 }
 
-/// A change to one field.
-enum Change {
-    Leave,
-    Remove,
-    Set(HeaderValue),
-}
-
 struct Decision {
     cache_control: Change,
-    own: Change,
+    targeted: Change,
     surrogate_control: Change,
     vary: Change,
-    strip_cookies: bool,
-    /// To the field that this CDN obeys first and that is never added here.
+    /// Of the field that this CDN obeys first and that is never added here.
     passed: Change,
+    strip_cookies: bool,
     outcome: Outcome,
 }
 
-/// Which fields are there.
-#[derive(Clone, Copy, Default)]
-struct Seen(u16);
-
-impl Seen {
-    fn of(headers: &HeaderMap) -> Self {
-        Self(headers.keys().filter_map(CacheField::of).fold(0, |seen, field| seen | 1 << field as u16))
-    }
-
-    fn has(self, field: CacheField) -> bool {
-        self.0 & (1 << field as u16) != 0
-    }
-}
-
 impl Prepared {
-    /// Prepares what `policy` says in `dialect`. Without `ttl` and `edge_ttl` the modes `default` and `override` have nothing to
-    /// put in place of the origin's words on an answer that is no 404 or 410, and tidy it.
+    /// Prepares what `policy` sets in `dialect`. Without `ttl` and `edge_ttl` the modes `default` and `override` have no lifetime to set,
+    /// except for a 404 or 410, and only tidy the response.
     pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
         let windows = CacheControl {
             stale_while_revalidate: policy.stale_while_revalidate,
@@ -272,74 +81,75 @@ impl Prepared {
             ..CacheControl::default()
         };
         let rule = dialect.lifetimes(policy.ttl, policy.edge_ttl).map(|lifetimes| Rule {
-            cache_control: Line::new(CacheControl {
+            cache_control: PreparedField::new(CacheControl {
                 max_age: Some(lifetimes.max_age),
                 s_maxage: lifetimes.s_maxage,
-                // Immutable is said of a fresh answer (RFC 8246 §2); beside max-age=0 it is noise.
+                // `immutable` applies only while a response is fresh (RFC 8246 §2); beside max-age=0 it means nothing.
                 immutable: policy.immutable && lifetimes.max_age > 0,
                 ..windows.clone()
             }),
-            own: lifetimes.own.map(|seconds| Line::new(CacheControl { max_age: Some(seconds), ..windows.clone() })),
+            targeted: lifetimes
+                .targeted
+                .map(|seconds| PreparedField::new(CacheControl { max_age: Some(seconds), ..windows.clone() })),
         });
         let no_store = CacheControl { no_store: true, ..CacheControl::default() };
         Self {
             dialect,
             mode: policy.mode,
             rule,
-            error: Rule::to_all(CacheControl { max_age: Some(policy.error_ttl), ..CacheControl::default() }),
+            error: Rule::for_all(CacheControl { max_age: Some(policy.error_ttl), ..CacheControl::default() }),
             no_store: Rule {
-                own: dialect.own_field().map(|_| Line::new(no_store.clone())),
-                cache_control: Line::new(no_store),
+                targeted: dialect.targeted_field().map(|_| PreparedField::new(no_store.clone())),
+                cache_control: PreparedField::new(no_store),
             },
-            no_lifetime: Line::new(CacheControl { max_age: Some(0), ..CacheControl::default() }),
+            no_lifetime: PreparedField::new(CacheControl { max_age: Some(0), ..CacheControl::default() }),
             strip_cookies: policy.strip_cookies,
             allow_authorization: policy.allow_authorization,
             vary: policy.vary.as_ref().map(|kept| kept.iter().map(|name| name.as_str().into()).collect()),
         }
     }
 
-    /// Decides on an answer and changes its head: one Cache-Control line or none, no Pragma, no Expires, and of the fields that some
-    /// CDN would obey before Cache-Control only the provider's own, where there is something to say in it. Interim answers (1xx) are
-    /// left alone.
+    /// Decides on a response and changes its head. After that it has at most one line of Cache-Control, no Pragma and no Expires. Of the
+    /// fields that some CDN obeys before Cache-Control it has at most the provider's own. Interim responses (1xx) stay as they are.
     pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
         if status.is_informational() {
             return Outcome::default();
         }
-        let seen = Seen::of(headers);
-        let Decision { cache_control, own, surrogate_control, vary, strip_cookies, passed, mut outcome } =
-            self.decide(headers, seen, status, facts);
-        let own_field = self.dialect.own_field();
-        let mut changed = change(headers, &names::CACHE_CONTROL, cache_control);
-        if let Some(name) = own_field {
-            changed |= change(headers, name, own);
-            for read in self.dialect.reads().iter().filter(|read| seen.has(CacheField::Targeted) && **read != name) {
+        let present = CacheFields::of(headers);
+        let Decision { cache_control, targeted, surrogate_control, vary, passed, strip_cookies, mut outcome } =
+            self.decide(headers, present, status, facts);
+        let targeted_field = self.dialect.targeted_field();
+        let mut changed = cache_control.apply(headers, &names::CACHE_CONTROL);
+        if let Some(name) = targeted_field {
+            changed |= targeted.apply(headers, name);
+            for read in self.dialect.reads().iter().filter(|read| present.has(CacheField::Targeted) && **read != name) {
                 changed |= headers.remove(*read).is_some();
             }
         }
         let passed_field = self.dialect.passed_field();
-        if let Some(name) = passed_field.filter(|_| seen.has(CacheField::Targeted)) {
-            changed |= change(headers, name, passed);
+        if let Some(name) = passed_field.filter(|_| present.has(CacheField::Targeted)) {
+            changed |= passed.apply(headers, name);
         }
         if !changed {
-            // The rule and the origin agree: what else goes is tidying.
+            // The rule and the origin agree. All other removals are tidying.
             outcome.action = Some(Action::Tidied);
         }
         for (field, name) in [(CacheField::Pragma, &names::PRAGMA), (CacheField::Expires, &names::EXPIRES)] {
-            if seen.has(field) {
+            if present.has(field) {
                 changed |= headers.remove(name).is_some();
             }
         }
-        if seen.has(CacheField::Targeted) {
-            for name in TARGETED.into_iter().filter(|name| own_field != Some(name) && passed_field != Some(name)) {
+        if present.has(CacheField::Targeted) {
+            for name in TARGETED.into_iter().filter(|name| targeted_field != Some(name) && passed_field != Some(name)) {
                 changed |= headers.remove(name).is_some();
             }
         }
-        changed |= change(headers, &names::SURROGATE_CONTROL, surrogate_control);
-        changed |= change(headers, &names::VARY, vary);
+        changed |= surrogate_control.apply(headers, &names::SURROGATE_CONTROL);
+        changed |= vary.apply(headers, &names::VARY);
         if strip_cookies {
             changed |= headers.remove(&names::SET_COOKIE).is_some();
         }
-        if status.is_server_error() && seen.has(CacheField::Age) {
+        if status.is_server_error() && present.has(CacheField::Age) {
             changed |= headers.remove(&names::AGE).is_some();
         }
         if !changed {
@@ -348,48 +158,50 @@ impl Prepared {
         outcome
     }
 
-    fn decide(&self, headers: &HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        // Only what these methods fetch is kept under a rule; shared caches answer nothing else from their store.
+    fn decide(&self, headers: &HeaderMap, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Decision {
+        // Shared caches store nothing else, so rules and guards are for these methods alone.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
-        let said = self.said(headers, seen, status, facts);
-        let origin_allows = allows_authorization(said.heeded());
-        let (mut told, mut action) = self.ruled(said, status, fetched);
+        let origin = self.origin_fields(headers, present, status, facts);
+        let origin_allows = allows_authorization(origin.obeyed());
+        let (mut emitted, mut action) = self.apply_rule(origin, status, fetched);
         let mut guards = Guards::default();
 
         if status.is_server_error() {
-            if !told.heeded().is_unshared() {
+            if !emitted.obeyed().is_unshared() {
                 guards.insert(Guard::Error);
                 action = Action::Guarded;
             }
-            if !told.all.words.no_store {
-                told.all.change(|words| words.no_store = true);
+            if !emitted.cache_control.directives.no_store {
+                emitted.cache_control.change(|directives| directives.no_store = true);
             }
-            told.own = self.no_store.own.as_ref().map(Line::spoken);
+            emitted.targeted = self.no_store.targeted.as_ref().map(PreparedField::field);
         }
 
         let mut vary = Vary::default();
         let passed_field = self.dialect.passed_field().filter(|name| headers.contains_key(*name));
-        if seen.has(CacheField::Vary) && (passed_field.is_some() || told.audiences().any(|words| !words.is_unshared()))
+        if present.has(CacheField::Vary)
+            && (passed_field.is_some() || emitted.each().any(|directives| !directives.is_unshared()))
         {
             vary = Vary::read(headers);
         }
         let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
-        let unsafe_where = |storable: bool, shared: bool| {
-            let kept = fetched && storable;
+        let unsafe_if = |storable: bool, shared: bool| {
+            let stored = fetched && storable;
             Guards::of([
-                (Guard::Authorization, kept && facts.authorization && !allowed),
-                (Guard::VaryStar, kept && vary.star),
-                (Guard::SetCookie, kept && shared && seen.has(CacheField::SetCookie)),
+                (Guard::Authorization, stored && facts.authorization && !allowed),
+                (Guard::VaryStar, stored && vary.star),
+                (Guard::SetCookie, stored && shared && present.has(CacheField::SetCookie)),
             ])
         };
-        let unsafe_for = |words: &CacheControl<'_>| unsafe_where(is_storable(words, status), is_shared(words, status));
-        let heeded = told.heeded();
-        let shared = fetched && is_storable(heeded, status) && is_shared(heeded, status);
-        let mut unshared = heeded.is_unshared();
-        let (mut for_cdn, mut for_others) = (unsafe_for(heeded), Guards::default());
-        if told.own.is_some() {
-            // Behind this CDN there may be a cache that knows Cache-Control alone.
-            for_others = unsafe_for(&told.all.words);
+        let unsafe_with =
+            |directives: &CacheControl<'_>| unsafe_if(is_storable(directives, status), is_shared(directives, status));
+        let obeyed = emitted.obeyed();
+        let shared = fetched && is_storable(obeyed, status) && is_shared(obeyed, status);
+        let mut unshared = obeyed.is_unshared();
+        let (mut for_cdn, mut for_others) = (unsafe_with(obeyed), Guards::default());
+        if emitted.targeted.is_some() {
+            // A cache behind this CDN may read only Cache-Control.
+            for_others = unsafe_with(&emitted.cache_control.directives);
         }
         let mut strip_cookies = false;
         if self.strip_cookies && (for_cdn.contains(Guard::SetCookie) || for_others.contains(Guard::SetCookie)) {
@@ -398,10 +210,10 @@ impl Prepared {
             strip_cookies = for_cdn.is_empty() && for_others.is_empty();
         }
         if !for_cdn.is_empty() || !for_others.is_empty() {
-            told.all.change(|words| words.private = true);
+            emitted.cache_control.change(|directives| directives.private = true);
             if !for_cdn.is_empty() {
                 unshared = true;
-                told.own = None;
+                emitted.targeted = None;
             }
             guards.insert_all(for_cdn);
             guards.insert_all(for_others);
@@ -412,178 +224,175 @@ impl Prepared {
                 (Guard::VaryUserAgent, shared && vary.user_agent),
                 (Guard::VaryCookie, shared && vary.cookie),
             ]));
-            // §3.5: without this a shared cache must not use the lifetime that the rule gives.
-            let given = matches!(action, Action::Defaulted | Action::Overridden);
-            let lasting = fetched && is_storable(heeded, status) && heeded.max_age != Some(0);
-            if facts.authorization && given && lasting && !allows_authorization(heeded) {
-                told.own.as_mut().unwrap_or(&mut told.all).change(|words| words.public = true);
+            // Without `public` a shared cache must not use the rule's lifetime (RFC 9111 §3.5).
+            let by_rule = matches!(action, Action::Defaulted | Action::Overridden);
+            let lasting = fetched && is_storable(obeyed, status) && obeyed.max_age != Some(0);
+            if facts.authorization && by_rule && lasting && !allows_authorization(obeyed) {
+                let field = emitted.targeted.as_mut().unwrap_or(&mut emitted.cache_control);
+                field.change(|directives| directives.public = true);
             }
         }
 
         let vary = match &self.vary {
-            Some(kept) if vary.named && !vary.star && !unshared => reduced_vary(headers, kept),
-            _ => Change::Leave,
+            Some(kept) if vary.has_members && !vary.star && !unshared => changes::reduce_vary(headers, kept),
+            _ => Change::Keep,
         };
-        let mut passed = Change::Leave;
+        let mut passed = Change::Keep;
         if let Some(name) = passed_field {
-            // How the CDN reads a field that contradicts itself is unknown, so this does not depend on how it is read here.
-            let mut forbidding = unsafe_where(true, true);
+            // How the CDN reads a field that contradicts itself is unknown, so the directives in it do not count here.
+            let mut forbidding = unsafe_if(true, true);
             if strip_cookies {
                 forbidding.remove(Guard::SetCookie);
             }
             if status.is_server_error() {
                 forbidding.insert(Guard::Error);
             }
-            if !self.passes_own_field() {
+            if !self.passes_on() {
                 passed = Change::Remove;
             } else if !forbidding.is_empty() {
-                passed = without_permissions(headers, name);
-                if !matches!(passed, Change::Leave) {
+                passed = changes::remove_permissions(headers, name);
+                if !matches!(passed, Change::Keep) {
                     guards.insert_all(forbidding);
                     action = Action::Guarded;
                 }
             }
         }
-        let (own, surrogate_control) = self.own_changes(headers, seen, told.own.as_ref());
-        let there = seen.has(CacheField::CacheControl);
+        let (targeted, surrogate_control) = self.write_targeted(headers, present, emitted.targeted.as_ref());
+        let is_present = present.has(CacheField::CacheControl);
         Decision {
-            cache_control: line_change(headers, &names::CACHE_CONTROL, there, Some(&told.all)),
-            own,
+            cache_control: changes::write(headers, &names::CACHE_CONTROL, is_present, Some(&emitted.cache_control)),
+            targeted,
             surrogate_control,
             vary,
-            strip_cookies,
             passed,
+            strip_cookies,
             outcome: Outcome { action: Some(action), guards },
         }
     }
 
-    /// What the origin said to both audiences.
-    fn said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> Told<'a> {
-        let mut all = said(headers, seen, status, facts);
-        let mut own = self.own_said(headers, seen, status);
-        if let Some(name) = self.dialect.passed_field().filter(|_| !self.passes_own_field()) {
-            // The field is dropped, and no rule may stand in for what it forbids.
-            let words = edge_control(headers.get_all(name).iter().map(HeaderValue::as_bytes));
-            all.no_store |= words.is_some_and(|words| words.no_store);
-        }
-        if let Some(own) = &mut own {
-            // It is about the bytes, which are the same for everybody, and `gzip` looks for it in Cache-Control.
-            all.no_transform |= own.no_transform;
-            if !own.has_lifetime() && !own.is_restricted() {
-                // One CDN looks for what is missing there in Cache-Control, another does not: said in both, both read the same.
-                own.max_age = all.s_maxage.or(all.max_age);
-                own.no_store = all.no_store;
-                own.private = all.private;
-                own.no_cache = all.no_cache;
-                own.take_conditions(&all);
+    /// The origin's directives in both fields.
+    fn origin_fields<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        present: CacheFields,
+        status: StatusCode,
+        facts: &Facts<'_>,
+    ) -> FieldPair<'a> {
+        let mut all = origin_fields::cache_control(headers, present, status, facts.now);
+        let mut targeted = None;
+        if present.has(CacheField::Targeted) || present.has(CacheField::SurrogateControl) {
+            let passed = origin_fields::passed(headers, self.dialect);
+            if self.dialect.passed_field().is_some() && self.passes_on() {
+                targeted = passed;
+            } else {
+                // The passed field is removed. No rule may allow what it forbids.
+                all.no_store |= passed.is_some_and(|directives| directives.no_store);
+                targeted = origin_fields::targeted(headers, self.dialect, status);
             }
         }
-        let spoken = |words| Spoken { words, ready: None };
-        Told { all: spoken(all), own: own.map(spoken) }
-    }
-
-    /// What the origin said to this CDN alone; a field that says nothing is none (RFC 9213 §2.1).
-    fn own_said<'a>(&self, headers: &'a HeaderMap, seen: Seen, status: StatusCode) -> Option<CacheControl<'a>> {
-        if !seen.has(CacheField::Targeted) && !seen.has(CacheField::SurrogateControl) {
-            return None;
-        }
-        if let Some(name) = self.dialect.passed_field().filter(|_| self.passes_own_field()) {
-            return edge_control(headers.get_all(name).iter().map(HeaderValue::as_bytes));
-        }
-        self.dialect.reads().iter().find_map(|name| {
-            let lines = headers.get_all(*name).iter().map(HeaderValue::as_bytes);
-            let mut words = CacheControl::parse(lines);
-            words.extensions.retain(stays_in_own_field);
-            resolve_field_lists(&mut words, headers, status);
-            if self.dialect.acts_on_lifetimes_alone() {
-                // It looks for no other lifetime in its own field.
-                words.max_age = words.s_maxage.take().into_iter().chain(words.max_age).min();
+        if let Some(targeted) = &mut targeted {
+            // no-transform is about the bytes, which are the same for every cache, and `gzip` reads it in Cache-Control.
+            all.no_transform |= targeted.no_transform;
+            if !targeted.has_lifetime() && !targeted.is_restricted() {
+                // Some CDNs read on in Cache-Control, others do not. The same directives in both fields mean the same to all.
+                targeted.max_age = all.s_maxage.or(all.max_age);
+                targeted.no_store = all.no_store;
+                targeted.private = all.private;
+                targeted.no_cache = all.no_cache;
+                targeted.take_conditions(&all);
             }
-            (!words.is_empty()).then_some(words)
-        })
+        }
+        FieldPair { cache_control: Field::of_origin(all), targeted: targeted.map(Field::of_origin) }
     }
 
-    /// What the class's rule makes of the origin's words: settled directives, their lines where they are prepared, and the action.
-    fn ruled<'a>(&'a self, said: Told<'a>, status: StatusCode, fetched: bool) -> (Told<'a>, Action) {
-        let given = || said.audiences().any(|words| words.has_lifetime() || words.is_restricted());
+    /// Applies the class's rule to the origin's directives.
+    fn apply_rule<'a>(&'a self, origin: FieldPair<'a>, status: StatusCode, fetched: bool) -> (FieldPair<'a>, Action) {
+        let origin_decides = || origin.each().any(|directives| directives.has_lifetime() || directives.is_restricted());
         let rule = match self.mode {
             CacheMode::Never => Some((&self.no_store, Action::Forbidden)),
             CacheMode::Keep => None,
-            CacheMode::Default if given() => None,
+            CacheMode::Default if origin_decides() => None,
             CacheMode::Default => self.rule_for(status, fetched).map(|rule| (rule, Action::Defaulted)),
             CacheMode::Override => self.rule_for(status, fetched).map(|rule| (rule, Action::Overridden)),
         };
         let Some((rule, action)) = rule else {
-            return (self.tidied(said, status, fetched), Action::Tidied);
+            return (self.tidy(origin, status, fetched), Action::Tidied);
         };
-        if said.audiences().all(CacheControl::is_empty) {
-            return (rule.told(), action);
+        if origin.each().all(CacheControl::is_empty) {
+            return (rule.fields(), action);
         }
         if action == Action::Defaulted {
-            return (defaulted(said, rule), action);
+            return (rule.complete(origin), action);
         }
-        let mut told = rule.told();
-        // no-transform is about the bytes and not about who keeps them: no rule takes it away (RFC 9110 §7.7).
-        if said.all.words.no_transform {
-            told.all.change(|words| words.no_transform = true);
+        let mut emitted = rule.fields();
+        // no-transform is not about storing: no rule removes it (RFC 9110 §7.7).
+        if origin.cache_control.directives.no_transform {
+            emitted.cache_control.change(|directives| directives.no_transform = true);
         }
-        (told, action)
+        (emitted, action)
     }
 
-    /// The origin's own words, settled within each field, and in those that this CDN acts on.
-    fn tidied<'a>(&'a self, said: Told<'a>, status: StatusCode, fetched: bool) -> Told<'a> {
-        let mut told = Told { all: Spoken::new(said.all.words), own: said.own.map(|own| Spoken::new(own.words)) };
-        if !self.dialect.acts_on_lifetimes_alone() {
-            return told;
+    /// The origin's directives, settled within each field, in a form that this CDN obeys.
+    fn tidy<'a>(&'a self, origin: FieldPair<'a>, status: StatusCode, fetched: bool) -> FieldPair<'a> {
+        let mut emitted = FieldPair {
+            cache_control: Field::new(origin.cache_control.directives),
+            targeted: origin.targeted.map(|field| Field::new(field.directives)),
+        };
+        if !self.dialect.ignores_no_cache() {
+            return emitted;
         }
-        // What it must not keep says so where it looks for it: its own field it reads for lifetimes.
-        let forbidden = told.own.as_ref().is_some_and(|own| own.words.is_unshared());
-        if forbidden && !told.all.words.is_unshared() {
-            told.all.change(|words| words.private = true);
+        // If the CDN reads its targeted field only for lifetimes, repeat prohibitions in Cache-Control.
+        let forbidden = emitted.targeted.as_ref().is_some_and(|field| field.directives.is_unshared());
+        if forbidden && !emitted.cache_control.directives.is_unshared() {
+            emitted.cache_control.change(|directives| directives.private = true);
         }
-        // What is only to be asked for again gets a lifetime that is over.
-        let all = &told.all.words;
-        let revalidated = all.no_cache && !all.is_unshared();
-        let (never_fresh, public) = match told.own.as_ref().map(|own| &own.words) {
-            None => (revalidated && fetched && is_storable(all, status), all.public),
-            Some(own) => (own.no_cache && !own.is_unshared(), own.public),
+        // For this CDN a lifetime of 0 stands for no-cache.
+        let all = &emitted.cache_control.directives;
+        let revalidates = |directives: &CacheControl<'_>| directives.no_cache && !directives.is_unshared();
+        let (never_fresh, public) = match emitted.targeted.as_ref().map(|field| &field.directives) {
+            None => (revalidates(all) && fetched && is_storable(all, status), all.public),
+            Some(targeted) => (revalidates(targeted), targeted.public),
         };
         if never_fresh {
-            let own = told.own.insert(self.no_lifetime.spoken());
+            let targeted = emitted.targeted.insert(self.no_lifetime.field());
             if public {
-                own.change(|words| words.public = true);
+                targeted.change(|directives| directives.public = true);
             }
         }
-        told
+        emitted
     }
 
-    /// Whether the origin may speak to this CDN in a field that is not written here: in the modes that replace its words it would beat them.
-    fn passes_own_field(&self) -> bool {
+    /// Whether the mode passes on a field of the origin that is never written here. In the other modes it would override the rule.
+    fn passes_on(&self) -> bool {
         matches!(self.mode, CacheMode::Keep | CacheMode::Default)
     }
 
-    /// What becomes of the CDN's own field, and of Surrogate-Control where that is another.
-    fn own_changes(&self, headers: &HeaderMap, seen: Seen, own: Option<&Spoken<'_>>) -> (Change, Change) {
-        let esi = seen.has(CacheField::SurrogateControl).then_some(headers);
-        match self.dialect.own_field() {
+    /// The changes of the targeted field and of Surrogate-Control, if that is another field.
+    fn write_targeted(
+        &self,
+        headers: &HeaderMap,
+        present: CacheFields,
+        targeted: Option<&Field<'_>>,
+    ) -> (Change, Change) {
+        let esi = present.has(CacheField::SurrogateControl).then_some(headers);
+        match self.dialect.targeted_field() {
             Some(name) if *name == names::SURROGATE_CONTROL => {
-                let there = esi.is_some();
-                let own = match (own, esi.and_then(esi_content)) {
-                    (own, Some(content)) => surrogate_control_change(headers, own, content),
-                    (own, None) => line_change(headers, name, there, own),
+                let change = match esi.and_then(changes::esi_content) {
+                    Some(content) => changes::write_surrogate_control(headers, targeted, content),
+                    None => changes::write(headers, name, esi.is_some(), targeted),
                 };
-                (own, Change::Leave)
+                (change, Change::Keep)
             }
-            own_field => {
-                let own = own_field
-                    .map_or(Change::Leave, |name| line_change(headers, name, seen.has(CacheField::Targeted), own));
-                let content = esi.filter(|_| self.dialect.bears_surrogate_control()).and_then(esi_content);
+            field => {
+                let is_present = present.has(CacheField::Targeted);
+                let change = field.map_or(Change::Keep, |name| changes::write(headers, name, is_present, targeted));
+                let content = esi.filter(|_| self.dialect.accepts_surrogate_control()).and_then(changes::esi_content);
                 let surrogate_control = match content {
-                    Some(content) => surrogate_control_change(headers, None, content),
+                    Some(content) => changes::write_surrogate_control(headers, None, content),
                     None if esi.is_some() => Change::Remove,
-                    None => Change::Leave,
+                    None => Change::Keep,
                 };
-                (own, surrogate_control)
+                (change, surrogate_control)
             }
         }
     }
@@ -598,243 +407,6 @@ impl Prepared {
     }
 }
 
-/// A rule's lifetime for an answer of which the origin said something, but no lifetime.
-fn defaulted<'a>(said: Told<'a>, rule: &Rule) -> Told<'a> {
-    let Told { all: Spoken { words: mut all, .. }, own: own_said } = said;
-    let words = &rule.cache_control.words;
-    all.max_age = words.max_age;
-    all.s_maxage = words.s_maxage;
-    all.stale_while_revalidate = all.stale_while_revalidate.or(words.stale_while_revalidate);
-    all.stale_if_error = all.stale_if_error.or(words.stale_if_error);
-    all.immutable |= words.immutable;
-    let own = (own_said.is_some() || rule.own.is_some()).then(|| {
-        // Who reads its own field reads nothing else: what the origin said to all caches has to stand there too.
-        let mut own = own_said.map(|own| own.words).unwrap_or_default();
-        own.max_age = rule.lifetime();
-        own.take_conditions(&all);
-        Spoken::new(own)
-    });
-    Told { all: Spoken::new(all), own }
-}
-
-/// Whether a directive that nobody here knows may stand in an own field: `content` is treated apart, and one that cannot stand in a
-/// dictionary (RFC 8941 §3.2) would make a strict reader ignore all of it.
-fn stays_in_own_field(extension: &Extension<'_>) -> bool {
-    let name = extension.name.as_bytes();
-    let small =
-        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.' | b'*');
-    let value = match extension.argument.map(str::as_bytes) {
-        None | Some([b'"' | b'*' | b'a'..=b'z' | b'A'..=b'Z', ..]) => true,
-        Some(text) => text.len() <= 15 && text.iter().all(u8::is_ascii_digit),
-    };
-    name != b"content"
-        && value
-        && name.first().is_some_and(|first| first.is_ascii_lowercase() || *first == b'*')
-        && name.iter().all(small)
-}
-
-/// What the origin said to everybody, Pragma and Expires read into it.
-fn said<'a>(headers: &'a HeaderMap, seen: Seen, status: StatusCode, facts: &Facts<'_>) -> CacheControl<'a> {
-    let mut said = CacheControl::default();
-    if seen.has(CacheField::CacheControl) {
-        said = CacheControl::parse(headers.get_all(&names::CACHE_CONTROL).iter().map(HeaderValue::as_bytes));
-        resolve_field_lists(&mut said, headers, status);
-    }
-    // Beside Cache-Control a response's Pragma means nothing (RFC 9111 §5.4). Alone it is the old way to say no-cache, which some
-    // caches still obey: it goes, so its word has to stay.
-    if seen.has(CacheField::Pragma) && said.is_empty() {
-        let lines = headers.get_all(&names::PRAGMA).iter();
-        said.no_cache = CacheControl::parse(lines.map(HeaderValue::as_bytes)).no_cache;
-    }
-    if seen.has(CacheField::Expires) && said.max_age.is_none() && !said.is_restricted() {
-        // As max-age it means the same to every cache, also to those that count Expires from their own clock instead of Date,
-        // and Age shortens both alike.
-        let lines = headers.get_all(&names::EXPIRES).iter().map(HeaderValue::as_bytes);
-        said.max_age = expires_lifetime(lines, headers.get(&names::DATE).map(HeaderValue::as_bytes), facts.now);
-    }
-    said
-}
-
-/// Gives `no-cache="…"` and `private="…"` one meaning.
-///
-/// Caches disagree about field lists: some look for the bare word, some act on lifetimes alone. A list that names a field of this
-/// answer is therefore read as the unqualified directive, which RFC 9111 §5.2.2.4 allows, and one that names none of them says
-/// nothing about it. Set-Cookie in a list (an idiom of one CDN) is the Set-Cookie guard's business, or the lifetime beside it would
-/// be lost on every answer without a cookie. A 304 does not show which fields the stored answer has: there any list counts.
-fn resolve_field_lists(said: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
-    let binds = |fields: &[&str]| {
-        fields
-            .iter()
-            .filter(|field| !field.eq_ignore_ascii_case(names::SET_COOKIE.as_str()))
-            .any(|field| status == StatusCode::NOT_MODIFIED || headers.contains_key(*field))
-    };
-    if binds(said.no_cache_fields()) {
-        said.no_cache = true;
-    }
-    if binds(said.private_fields()) {
-        said.private = true;
-    }
-    said.drop_field_lists();
-}
-
-/// RFC 9111 §3.5: the words by which an origin lets shared caches use the answer to a request with Authorization.
-///
-/// Beside no-cache only `public` is taken as one: `no-cache, must-revalidate` is the idiom for "do not keep this", Fastly keeps a
-/// no-cache all the same, and private costs such an answer nothing.
-fn allows_authorization(words: &CacheControl<'_>) -> bool {
-    !words.is_unshared() && (words.public || !words.no_cache && (words.s_maxage.is_some() || words.must_revalidate))
-}
-
-/// Whether some shared cache may store it, be it only to ask again before each use.
-fn is_storable(words: &CacheControl<'_>, status: StatusCode) -> bool {
-    !words.is_unshared() && (words.has_lifetime() || words.public || is_kept_unasked(status))
-}
-
-/// Whether shared caches would serve it to others without asking: it has a lifetime or a stale window there, claims to be public,
-/// or says nothing at all about itself. max-age=0 and no-cache alone are no such wish.
-fn is_shared(words: &CacheControl<'_>, status: StatusCode) -> bool {
-    if words.is_unshared() {
-        return false;
-    }
-    let windows = [words.stale_while_revalidate, words.stale_if_error];
-    if words.public || windows.into_iter().flatten().any(|seconds| seconds > 0) {
-        return true;
-    }
-    match words.s_maxage.or(words.max_age) {
-        Some(seconds) => seconds > 0,
-        None => !words.no_cache && is_kept_unasked(status),
-    }
-}
-
-/// Statuses that are kept without a lifetime: those of RFC 9110 §15.1, and what one or the other CDN adds on its own (302, 303,
-/// 307 and the client errors for which two of them have a default lifetime).
-fn is_kept_unasked(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 206 | 300..=304 | 307 | 308 | 400 | 403 | 404 | 405 | 410 | 414 | 416 | 421 | 451
-    )
-}
-
-/// What Vary names, as far as a guard looks at it.
-#[derive(Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one name; they are independent")]
-struct Vary {
-    named: bool,
-    star: bool,
-    user_agent: bool,
-    cookie: bool,
-}
-
-impl Vary {
-    fn read(headers: &HeaderMap) -> Self {
-        let mut vary = Self::default();
-        for member in vary::names(headers) {
-            vary.named = true;
-            vary.star |= member == b"*";
-            vary.user_agent |= member.eq_ignore_ascii_case(names::USER_AGENT.as_str().as_bytes());
-            vary.cookie |= member.eq_ignore_ascii_case(names::COOKIE.as_str().as_bytes());
-        }
-        vary
-    }
-}
-
-/// Vary with only those of its members that are in `kept`, in the order of `kept`.
-fn reduced_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
-    if vary::names(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
-        return Change::Leave;
-    }
-    let mut line = String::new();
-    for name in kept {
-        if vary::names(headers).any(|member| name.as_bytes().eq_ignore_ascii_case(member)) {
-            if !line.is_empty() {
-                line.push_str(", ");
-            }
-            line.push_str(name);
-        }
-    }
-    match HeaderValue::try_from(line) {
-        Ok(value) if !value.is_empty() => Change::Set(value),
-        _ => Change::Remove,
-    }
-}
-
-/// What becomes of one audience's field; `there` says whether the origin sent it.
-fn line_change(headers: &HeaderMap, name: &HeaderName, there: bool, spoken: Option<&Spoken<'_>>) -> Change {
-    let mut lines = headers.get_all(name).iter();
-    let line = if there { lines.next() } else { None };
-    let value = spoken.and_then(|Spoken { words, ready }| {
-        if let Some(line) = line
-            && lines.next().is_none()
-            && !line.is_empty()
-            && words.is_written_as(line.as_bytes())
-        {
-            return Some(Change::Leave);
-        }
-        ready.cloned().or_else(|| words.settled_value()).map(Change::Set)
-    });
-    value.unwrap_or(if line.is_some() { Change::Remove } else { Change::Leave })
-}
-
-/// What Surrogate-Control asks of an ESI processor.
-fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
-    let lines = headers.get_all(&names::SURROGATE_CONTROL);
-    lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {
-        let (Argument::Token(text) | Argument::Quoted(text)) = directive.argument else {
-            return None;
-        };
-        let plain = text.len() <= MAX_ESI_CONTENT
-            && text.iter().all(|&b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\' | b','));
-        (directive.name.eq_ignore_ascii_case(b"content") && plain).then_some(text)
-    })
-}
-
-/// What of Edge-Control cannot allow storing: prohibitions, lifetimes of 0 and what it asks of ESI (`dca`). Everything else is left out,
-/// unknown directives too.
-fn without_permissions(headers: &HeaderMap, name: &HeaderName) -> Change {
-    let (mut kept, mut all_kept) = (Vec::new(), true);
-    for directive in headers.get_all(name).iter().flat_map(|line| Directives::new(line.as_bytes())) {
-        let keeps = match edge_control([directive.text]) {
-            Some(words) => words.no_store || words.max_age == Some(0),
-            None => directive.name.eq_ignore_ascii_case(b"dca"),
-        };
-        if keeps {
-            kept.push(directive.text);
-        }
-        all_kept &= keeps;
-    }
-    if all_kept {
-        return Change::Leave;
-    }
-    Some(kept.join(&b", "[..]))
-        .filter(|line| !line.is_empty())
-        .and_then(|line| HeaderValue::try_from(line).ok())
-        .map_or(Change::Remove, Change::Set)
-}
-
-/// Surrogate-Control with its ESI `content`, behind the words to the CDN whose own field it is.
-fn surrogate_control_change(headers: &HeaderMap, own: Option<&Spoken<'_>>, content: &[u8]) -> Change {
-    let value = own.and_then(|own| own.words.settled_value());
-    let (words, comma) = value.as_ref().map_or((&b""[..], &b""[..]), |value| (value.as_bytes(), b", "));
-    let line = [words, comma, b"content=\"", content, b"\""].concat();
-    let mut lines = headers.get_all(&names::SURROGATE_CONTROL).iter();
-    if lines.next().is_some_and(|only| only.as_bytes() == line) && lines.next().is_none() {
-        return Change::Leave;
-    }
-    HeaderValue::try_from(line).map_or(Change::Remove, Change::Set)
-}
-
-/// Carries a change out; whether there was one.
-fn change(headers: &mut HeaderMap, name: &HeaderName, change: Change) -> bool {
-    match change {
-        Change::Leave => false,
-        Change::Remove => headers.remove(name).is_some(),
-        Change::Set(value) => {
-            headers.insert(name, value);
-            true
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
@@ -842,10 +414,13 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
     use proptest::prelude::*;
 
-    use super::{Action, Facts, Guard, Outcome, Prepared};
+    use super::{Facts, Prepared};
     use crate::cdn::dialect::Dialect;
+    use crate::edge::cache_control::outcome::{Action, Guard, Outcome};
     use crate::edge::request::class::{CacheMode, CachePolicy};
-    use crate::wire::cache_control::{CacheControl, Directives, TARGETED, edge_control};
+    use crate::wire::cache_control::CacheControl;
+    use crate::wire::cache_fields::{TARGETED, edge_control};
+    use crate::wire::directives::Directives;
     use crate::wire::names;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -1515,8 +1090,8 @@ mod tests {
             prop_assert!(!answer.contains_key(&names::PRAGMA) && !answer.contains_key(&names::EXPIRES));
             let passed = dialect.passed_field().filter(|_| matches!(class.mode, CacheMode::Keep | CacheMode::Default));
             for name in TARGETED.into_iter().chain([&names::SURROGATE_CONTROL]).filter(|name| passed != Some(*name)) {
-                let wanted = usize::from(dialect.own_field() == Some(name));
-                let esi = *name == names::SURROGATE_CONTROL && dialect.bears_surrogate_control();
+                let wanted = usize::from(dialect.targeted_field() == Some(name));
+                let esi = *name == names::SURROGATE_CONTROL && dialect.accepts_surrogate_control();
                 prop_assert!(answer.get_all(name).iter().count() <= wanted.max(usize::from(esi)), "{}", name);
             }
             prop_assert_eq!(outcome.action.is_some(), answer != origin);
@@ -1527,7 +1102,7 @@ mod tests {
                 words
             };
             let everybodys = parsed(&names::CACHE_CONTROL);
-            let own = dialect.own_field().map(parsed).filter(|words| !words.is_empty());
+            let own = dialect.targeted_field().map(parsed).filter(|words| !words.is_empty());
             for words in std::iter::once(&everybodys).chain(&own) {
                 prop_assert!(!(words.is_restricted() && words.has_lifetime()));
                 prop_assert!(!(words.is_restricted() && (words.stale_if_error.is_some() || words.stale_while_revalidate.is_some())));

@@ -84,7 +84,7 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
     assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
     let mut lasting = false;
     // The CDN's own field comes last, and what it gives a lifetime to is what this CDN keeps.
-    for name in std::iter::once(&names::CACHE_CONTROL).chain(dialect.own_field()) {
+    for name in std::iter::once(&names::CACHE_CONTROL).chain(dialect.targeted_field()) {
         let words = CacheControl::parse(answer.get(name).map(HeaderValue::as_bytes));
         assert!(!(words.is_restricted() && words.has_lifetime()));
         if status.is_server_error() {

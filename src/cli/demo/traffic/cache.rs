@@ -99,8 +99,8 @@ fn directives<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<CacheCont
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes).peekable();
     lines.peek()?;
     let mut control = CacheControl::parse(lines);
-    control.private |= !control.private_fields().is_empty();
-    control.no_cache |= !control.no_cache_fields().is_empty();
+    control.private |= !control.private_fields.is_empty();
+    control.no_cache |= !control.no_cache_fields.is_empty();
     Some(control)
 }
 

@@ -1,0 +1,117 @@
+//! The directives of one response for its two readers: all caches read Cache-Control, the pulling CDN reads its targeted field (RFC 9213).
+
+use http::HeaderValue;
+
+use crate::wire::cache_control::CacheControl;
+
+/// Directives and the field value for them, prepared once.
+#[derive(Debug, Clone)]
+pub(super) struct PreparedField {
+    directives: CacheControl<'static>,
+    value: Option<HeaderValue>,
+}
+
+impl PreparedField {
+    pub(super) fn new(mut directives: CacheControl<'static>) -> Self {
+        directives.settle();
+        let value = directives.settled_value();
+        Self { directives, value }
+    }
+
+    pub(super) fn field(&self) -> Field<'_> {
+        Field { directives: self.directives.clone(), prepared: self.value.as_ref() }
+    }
+}
+
+/// The directives of one field, and its value if that is prepared.
+pub(super) struct Field<'a> {
+    pub(super) directives: CacheControl<'a>,
+    prepared: Option<&'a HeaderValue>,
+}
+
+impl<'a> Field<'a> {
+    /// The origin's directives, not settled.
+    pub(super) fn of_origin(directives: CacheControl<'a>) -> Self {
+        Self { directives, prepared: None }
+    }
+
+    /// Directives to emit.
+    pub(super) fn new(mut directives: CacheControl<'a>) -> Self {
+        directives.settle();
+        Self { directives, prepared: None }
+    }
+
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut CacheControl<'a>)) {
+        change(&mut self.directives);
+        self.directives.settle();
+        self.prepared = None;
+    }
+
+    /// The value to emit; `None` without a directive.
+    pub(super) fn value(&self) -> Option<HeaderValue> {
+        self.prepared.cloned().or_else(|| self.directives.settled_value())
+    }
+}
+
+/// Cache-Control and the targeted field of one response.
+pub(super) struct FieldPair<'a> {
+    pub(super) cache_control: Field<'a>,
+    pub(super) targeted: Option<Field<'a>>,
+}
+
+impl<'a> FieldPair<'a> {
+    /// The directives that the pulling CDN obeys.
+    pub(super) fn obeyed(&self) -> &CacheControl<'a> {
+        self.targeted.as_ref().map_or(&self.cache_control.directives, |targeted| &targeted.directives)
+    }
+
+    pub(super) fn each(&self) -> impl Iterator<Item = &CacheControl<'a>> {
+        std::iter::once(&self.cache_control).chain(&self.targeted).map(|field| &field.directives)
+    }
+}
+
+/// The directives that a class writes in place of the origin's.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    pub(super) cache_control: PreparedField,
+    pub(super) targeted: Option<PreparedField>,
+}
+
+impl Rule {
+    /// The same lifetimes for all caches: nothing in a targeted field.
+    pub(super) fn for_all(directives: CacheControl<'static>) -> Self {
+        Self { cache_control: PreparedField::new(directives), targeted: None }
+    }
+
+    pub(super) fn fields(&self) -> FieldPair<'_> {
+        FieldPair {
+            cache_control: self.cache_control.field(),
+            targeted: self.targeted.as_ref().map(PreparedField::field),
+        }
+    }
+
+    /// Adds the rule's lifetime to the directives of an origin that sent some, but no lifetime.
+    pub(super) fn complete<'a>(&self, origin: FieldPair<'a>) -> FieldPair<'a> {
+        let FieldPair { cache_control: Field { mut directives, .. }, targeted } = origin;
+        let rule = &self.cache_control.directives;
+        directives.max_age = rule.max_age;
+        directives.s_maxage = rule.s_maxage;
+        directives.stale_while_revalidate = directives.stale_while_revalidate.or(rule.stale_while_revalidate);
+        directives.stale_if_error = directives.stale_if_error.or(rule.stale_if_error);
+        directives.immutable |= rule.immutable;
+        let targeted = (targeted.is_some() || self.targeted.is_some()).then(|| {
+            // A CDN that reads its targeted field does not read Cache-Control: the origin's directives for all caches are repeated.
+            let mut repeated = targeted.map(|field| field.directives).unwrap_or_default();
+            repeated.max_age = self.lifetime();
+            repeated.take_conditions(&directives);
+            Field::new(repeated)
+        });
+        FieldPair { cache_control: Field::new(directives), targeted }
+    }
+
+    /// The lifetime for the pulling CDN.
+    fn lifetime(&self) -> Option<u64> {
+        let all = &self.cache_control.directives;
+        self.targeted.as_ref().and_then(|field| field.directives.max_age).or(all.s_maxage).or(all.max_age)
+    }
+}

@@ -1,0 +1,96 @@
+//! The origin's directives, read from every field in which an origin may send them.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::cdn::dialect::Dialect;
+use crate::wire::cache_control::{CacheControl, Extension};
+use crate::wire::cache_fields::{CacheField, CacheFields, edge_control, expires_lifetime};
+use crate::wire::names;
+
+pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes)
+}
+
+/// The directives for all caches: Cache-Control, Pragma and Expires.
+pub(super) fn cache_control<'a>(
+    headers: &'a HeaderMap,
+    present: CacheFields,
+    status: StatusCode,
+    now: fn() -> SystemTime,
+) -> CacheControl<'a> {
+    let mut directives = CacheControl::default();
+    if present.has(CacheField::CacheControl) {
+        directives = CacheControl::parse(values(headers, &names::CACHE_CONTROL));
+        resolve_field_lists(&mut directives, headers, status);
+    }
+    // Pragma in a response means nothing beside Cache-Control (RFC 9111 §5.4). Alone it is the old form of no-cache, which some caches
+    // still obey. Pragma is removed, so its no-cache moves to Cache-Control.
+    if present.has(CacheField::Pragma) && directives.is_empty() {
+        directives.no_cache = CacheControl::parse(values(headers, &names::PRAGMA)).no_cache;
+    }
+    if present.has(CacheField::Expires) && directives.max_age.is_none() && !directives.is_restricted() {
+        // max-age means the same to every cache. Some caches compare Expires with their own clock instead of Date.
+        let date = headers.get(&names::DATE).map(HeaderValue::as_bytes);
+        directives.max_age = expires_lifetime(values(headers, &names::EXPIRES), date, now);
+    }
+    directives
+}
+
+/// The directives for CDNs of this dialect alone. An empty field counts as absent (RFC 9213 §2.1).
+pub(super) fn targeted(headers: &HeaderMap, dialect: Dialect, status: StatusCode) -> Option<CacheControl<'_>> {
+    dialect.reads().iter().find_map(|name| {
+        let mut directives = CacheControl::parse(values(headers, name));
+        directives.extensions.retain(fits_targeted_field);
+        resolve_field_lists(&mut directives, headers, status);
+        if dialect.ignores_no_cache() {
+            // Such a CDN reads only max-age in its targeted field.
+            directives.max_age = directives.s_maxage.take().into_iter().chain(directives.max_age).min();
+        }
+        (!directives.is_empty()).then_some(directives)
+    })
+}
+
+/// The directives in the field that this dialect passes on, Edge-Control.
+pub(super) fn passed(headers: &HeaderMap, dialect: Dialect) -> Option<CacheControl<'static>> {
+    edge_control(values(headers, dialect.passed_field()?))
+}
+
+/// Whether an unknown directive may stay in a targeted field. `content` is handled separately. One that is not a valid dictionary member
+/// (RFC 8941 §3.2) would make a strict parser ignore the whole field.
+fn fits_targeted_field(extension: &Extension<'_>) -> bool {
+    let name = extension.name.as_bytes();
+    let is_key_byte =
+        |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'.' | b'*');
+    let is_value = match extension.argument.map(str::as_bytes) {
+        None | Some([b'"' | b'*' | b'a'..=b'z' | b'A'..=b'Z', ..]) => true,
+        Some(text) => text.len() <= 15 && text.iter().all(u8::is_ascii_digit),
+    };
+    name != b"content"
+        && is_value
+        && name.first().is_some_and(|first| first.is_ascii_lowercase() || *first == b'*')
+        && name.iter().all(is_key_byte)
+}
+
+/// Gives `no-cache="…"` and `private="…"` one meaning for all caches.
+///
+/// Caches disagree about field lists: some look only for the unqualified directive, some only for lifetimes. If the response has a field of
+/// the list, the directive is therefore read as unqualified, which RFC 9111 §5.2.2.4 allows; else it is dropped. Set-Cookie in a list (an
+/// idiom for one CDN) is left to the Set-Cookie guard: otherwise every response without a cookie would lose its lifetime. A 304 does not
+/// show the fields of the stored response, so there every list counts.
+fn resolve_field_lists(directives: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
+    let applies = |fields: &[&str]| {
+        fields
+            .iter()
+            .filter(|field| !field.eq_ignore_ascii_case(names::SET_COOKIE.as_str()))
+            .any(|field| status == StatusCode::NOT_MODIFIED || headers.contains_key(*field))
+    };
+    if applies(&directives.no_cache_fields) {
+        directives.no_cache = true;
+    }
+    if applies(&directives.private_fields) {
+        directives.private = true;
+    }
+    directives.drop_field_lists();
+}

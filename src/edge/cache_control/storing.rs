@@ -1,0 +1,68 @@
+//! What shared caches may do with a response that has given directives.
+
+use http::{HeaderMap, StatusCode};
+
+use crate::wire::cache_control::CacheControl;
+use crate::wire::{names, vary};
+
+/// Whether the origin allows shared caches to store the response to a request with Authorization (RFC 9111 §3.5).
+///
+/// Beside no-cache only `public` counts: `no-cache, must-revalidate` is an idiom for "do not store", Fastly stores a no-cache response all
+/// the same, and `private` costs such a response nothing.
+pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
+    !directives.is_unshared()
+        && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
+}
+
+/// Whether some shared cache may store the response, if only to revalidate it before each use.
+pub(super) fn is_storable(directives: &CacheControl<'_>, status: StatusCode) -> bool {
+    !directives.is_unshared() && (directives.has_lifetime() || directives.public || is_stored_by_default(status))
+}
+
+/// Whether shared caches would serve the response without revalidation: it has a lifetime or a stale window for them, is `public`, or has
+/// no directive about storing. Neither max-age=0 nor no-cache alone asks for that.
+pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bool {
+    if directives.is_unshared() {
+        return false;
+    }
+    let windows = [directives.stale_while_revalidate, directives.stale_if_error];
+    if directives.public || windows.into_iter().flatten().any(|seconds| seconds > 0) {
+        return true;
+    }
+    match directives.s_maxage.or(directives.max_age) {
+        Some(seconds) => seconds > 0,
+        None => !directives.no_cache && is_stored_by_default(status),
+    }
+}
+
+/// Statuses that caches store without a lifetime: those of RFC 9110 §15.1, and those that some CDN adds (302, 303, 307, and the client
+/// errors for which two of them have a default lifetime).
+fn is_stored_by_default(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 206 | 300..=304 | 307 | 308 | 400 | 403 | 404 | 405 | 410 | 414 | 416 | 421 | 451
+    )
+}
+
+/// The members of Vary that guards look at.
+#[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one name; they are independent")]
+pub(super) struct Vary {
+    pub(super) has_members: bool,
+    pub(super) star: bool,
+    pub(super) user_agent: bool,
+    pub(super) cookie: bool,
+}
+
+impl Vary {
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        let mut vary = Self::default();
+        for member in vary::names(headers) {
+            vary.has_members = true;
+            vary.star |= member == b"*";
+            vary.user_agent |= member.eq_ignore_ascii_case(names::USER_AGENT.as_str().as_bytes());
+            vary.cookie |= member.eq_ignore_ascii_case(names::COOKIE.as_str().as_bytes());
+        }
+        vary
+    }
+}

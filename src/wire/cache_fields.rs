@@ -1,0 +1,221 @@
+//! The fields of a response beside Cache-Control that decide what caches may do.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName};
+
+use super::cache_control::{CacheControl, MAX_SECONDS};
+use super::directives::{Argument, Directives};
+use super::names;
+
+/// Longest HTTP-date that is parsed; the longest valid form (RFC 850) is shorter.
+const MAX_DATE: usize = 40;
+
+/// Fields of a response that decide what caches may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheField {
+    Age,
+    CacheControl,
+    Expires,
+    Pragma,
+    SetCookie,
+    /// Surrogate-Control. It may ask for ESI beside its lifetimes.
+    SurrogateControl,
+    /// Any other field that some CDN obeys before Cache-Control.
+    Targeted,
+    Vary,
+}
+
+/// Every field of [`CacheField::Targeted`].
+pub(crate) static TARGETED: [&HeaderName; 7] = [
+    &names::CDN_CACHE_CONTROL,
+    &names::CLOUDFLARE_CDN_CACHE_CONTROL,
+    &names::NETLIFY_CDN_CACHE_CONTROL,
+    &names::VERCEL_CDN_CACHE_CONTROL,
+    &names::AKAMAI_CACHE_CONTROL,
+    &names::EDGE_CONTROL,
+    &names::X_ACCEL_EXPIRES,
+];
+
+/// The set of [`CacheField`]s that a response has.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct CacheFields(u16);
+
+impl CacheFields {
+    /// Finds them in one pass over the names.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().filter_map(CacheField::of).fold(0, |fields, field| fields | 1 << field as u16))
+    }
+
+    pub(crate) fn has(self, field: CacheField) -> bool {
+        self.0 & (1 << field as u16) != 0
+    }
+}
+
+impl CacheField {
+    /// The field with this name.
+    pub(crate) fn of(name: &HeaderName) -> Option<Self> {
+        // A comparison of strings is faster than a hash lookup for each of these names.
+        Some(match name.as_str() {
+            "age" => Self::Age,
+            "cache-control" => Self::CacheControl,
+            "expires" => Self::Expires,
+            "pragma" => Self::Pragma,
+            "set-cookie" => Self::SetCookie,
+            "surrogate-control" => Self::SurrogateControl,
+            "vary" => Self::Vary,
+            "akamai-cache-control"
+            | "cdn-cache-control"
+            | "cloudflare-cdn-cache-control"
+            | "edge-control"
+            | "netlify-cdn-cache-control"
+            | "vercel-cdn-cache-control"
+            | "x-accel-expires" => Self::Targeted,
+            _ => return None,
+        })
+    }
+}
+
+/// Akamai's Edge-Control as directives of Cache-Control: `cache-maxage` and `max-age` (a number with an optional unit s, m, h or d),
+/// `no-store` and `bypass-cache`; `None` without any of them. The strictest of several counts. A lifetime that is not a number counts as one
+/// second, since Akamai may read more forms than this function. So does a `!` that revokes a prohibition.
+pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
+    let (mut read, mut allows) = (CacheControl::default(), false);
+    for directive in lines.into_iter().flat_map(Directives::new) {
+        let is = |name: &str| directive.name.eq_ignore_ascii_case(name.as_bytes());
+        if is("no-store") || is("bypass-cache") {
+            read.no_store = true;
+        } else if is("cache-maxage") || is("max-age") {
+            let seconds = match directive.argument {
+                Argument::Token(text) | Argument::Quoted(text) => seconds_with_unit(text).unwrap_or(1),
+                Argument::Absent | Argument::Malformed => 1,
+            };
+            read.max_age = Some(read.max_age.map_or(seconds, |known| known.min(seconds)));
+        } else if is("!no-store") || is("!bypass-cache") {
+            allows = true;
+        }
+    }
+    if allows && !read.no_store {
+        read.max_age = read.max_age.or(Some(1));
+    }
+    (!read.is_empty()).then_some(read)
+}
+
+fn seconds_with_unit(text: &[u8]) -> Option<u64> {
+    let (number, unit) = match text {
+        [number @ .., b'm' | b'M'] => (number, 60),
+        [number @ .., b'h' | b'H'] => (number, 3_600),
+        [number @ .., b'd' | b'D'] => (number, 86_400),
+        [number @ .., b's' | b'S'] | number => (number, 1),
+    };
+    if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(number).ok()?.parse().unwrap_or(MAX_SECONDS);
+    Some(number.saturating_mul(unit).min(MAX_SECONDS))
+}
+
+/// The lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, §5.3); `None` without Expires. An invalid Expires is in the past, the
+/// earliest of several counts, and `received` replaces a Date that is missing or invalid.
+pub(crate) fn expires_lifetime<'a, I>(
+    expires: I,
+    date: Option<&[u8]>,
+    received: impl FnOnce() -> SystemTime,
+) -> Option<u64>
+where
+    I: IntoIterator<Item = &'a [u8]>,
+{
+    let mut earliest: Option<Option<SystemTime>> = None;
+    for line in expires {
+        let time = http_date(line);
+        // `None < Some(_)`: an invalid date is earlier than every date.
+        earliest = Some(earliest.map_or(time, |known| known.min(time)));
+    }
+    let Some(expires) = earliest? else { return Some(0) };
+    let date = date.and_then(http_date).unwrap_or_else(received);
+    Some(expires.duration_since(date).map_or(0, |lifetime| lifetime.as_secs().min(MAX_SECONDS)))
+}
+
+fn http_date(line: &[u8]) -> Option<SystemTime> {
+    let text = line.trim_ascii();
+    if text.len() > MAX_DATE {
+        return None;
+    }
+    httpdate::parse_http_date(std::str::from_utf8(text).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn edge_control_when_read_then_its_lifetime_or_prohibition() {
+        let read = |lines: &[&'static str]| {
+            edge_control(lines.iter().map(|line| line.as_bytes())).map(|read| (read.max_age, read.no_store))
+        };
+        for (lines, wanted) in [
+            (&["cache-maxage=1d"][..], Some((Some(86_400), false))),
+            (&["max-age=90"], Some((Some(90), false))),
+            (&["Cache-MaxAge=10M, downstream-ttl=1h"], Some((Some(600), false))),
+            (&["cache-maxage=2h", "cache-maxage=90s"], Some((Some(90), false))),
+            (&["cache-maxage=0s"], Some((Some(0), false))),
+            (&["cache-maxage=\"1h\""], Some((Some(3_600), false))),
+            (&["cache-maxage=soon"], Some((Some(1), false))),
+            (&["cache-maxage"], Some((Some(1), false))),
+            (&["cache-maxage=99999999999999999999d"], Some((Some(MAX_SECONDS), false))),
+            (&["no-store"], Some((None, true))),
+            (&["bypass-cache"], Some((None, true))),
+            (&["!no-store, cache-maxage=5m"], Some((Some(300), false))),
+            (&["!bypass-cache"], Some((Some(1), false))),
+            (&["downstream-ttl=1d"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            assert_eq!(read(lines), wanted, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn expires_when_compared_with_date() {
+        let lifetime = |expires: &[&str], date: Option<&str>| {
+            let received = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+            expires_lifetime(expires.iter().map(|line| line.as_bytes()), date.map(str::as_bytes), || received)
+        };
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let later = "Sun, 06 Nov 1994 08:50:37 GMT";
+        assert_eq!(lifetime(&[], Some(date)), None);
+        assert_eq!(lifetime(&[later], Some(date)), Some(60));
+        assert_eq!(lifetime(&[later], None), Some(60));
+        assert_eq!(lifetime(&[later], Some("nonsense")), Some(60));
+        assert_eq!(lifetime(&["Sunday, 06-Nov-94 08:50:37 GMT"], Some("Sun Nov  6 08:49:37 1994")), Some(60));
+        assert_eq!(lifetime(&[date], Some(later)), Some(0));
+        assert_eq!(lifetime(&["0"], Some(date)), Some(0));
+        assert_eq!(lifetime(&["-1"], None), Some(0));
+        assert_eq!(lifetime(&[""], None), Some(0));
+        assert_eq!(lifetime(&[later, "0"], Some(date)), Some(0));
+        assert_eq!(lifetime(&[later, date], Some(date)), Some(0));
+        assert_eq!(lifetime(&["Fri, 31 Dec 9999 23:59:59 GMT"], Some(date)), Some(MAX_SECONDS));
+    }
+
+    #[test]
+    fn cache_fields_when_targeted_are_all_listed() {
+        for name in TARGETED {
+            assert_eq!(CacheField::of(name), Some(CacheField::Targeted), "{name}");
+        }
+        assert_eq!(CacheField::of(&names::SURROGATE_CONTROL), Some(CacheField::SurrogateControl));
+        assert_eq!(CacheField::of(&names::DATE), None);
+    }
+
+    proptest! {
+        #[test]
+        fn expires_lifetime_when_bytes_are_arbitrary_then_does_not_panic(
+            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4),
+        ) {
+            let _ = expires_lifetime(lines.iter().map(Vec::as_slice), None, || SystemTime::UNIX_EPOCH);
+        }
+    }
+}
