@@ -3,6 +3,7 @@
 
 mod support;
 
+use edgeshim::internals::PRESET_NAMES;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
@@ -249,28 +250,12 @@ fn version_when_requested_then_that_of_the_crate() {
 }
 
 #[test]
-fn providers_when_listed_then_all_14_presets() {
+fn providers_when_listed_then_every_preset() {
     let (code, out, err) = run(&["providers"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let first: Vec<_> = out.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
-    let presets = [
-        "fastly",
-        "cloudflare",
-        "cloudfront",
-        "akamai",
-        "google",
-        "azure",
-        "bunny",
-        "keycdn",
-        "cdn77",
-        "gcore",
-        "imperva",
-        "edgecast",
-        "rfc9213",
-        "generic",
-    ];
     let mut blocks = String::new();
-    for preset in presets {
+    for preset in PRESET_NAMES {
         assert_eq!(first.iter().filter(|word| **word == preset).count(), 1, "{preset}:\n{out}");
         let _ = writeln!(blocks, "[[provider]]\nname = \"my-{preset}\"\npreset = \"{preset}\"");
     }

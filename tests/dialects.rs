@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use support::presets::{PresetFile, presets};
 use support::{Config, Origin, Raw, Response, Shim, origin, raw, shim};
 
 const CASES: [&str; 8] = ["override", "default", "never", "guards", "404", "5xx", "304", "206"];
@@ -74,22 +75,12 @@ cache = { mode = "override", ttl = "1h", edge_ttl = "1d" }
 whoopsie = "never"
 "#;
 
-/// The names of the presets, from their files.
-fn presets() -> Vec<String> {
-    let files = std::fs::read_dir(shim::repository("config/presets")).expect("the presets");
-    let names = files.map(|file| file.expect("a preset").path());
-    let mut names: Vec<_> = names.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    names.sort_unstable();
-    names
-}
-
 /// A provider for each preset, with the preset's name.
 fn config(origin: &Origin) -> Config {
     let mut config = Shim::config(origin.addr).with(CLASSES);
     for preset in presets() {
-        let named = ["cloudfront", "imperva"].contains(&preset.as_str());
-        let tags = if named { format!("tag_header = \"{TAG_HEADER}\"\n") } else { String::new() };
-        config = config.with(&format!("[[provider]]\nname = \"{preset}\"\n{tags}"));
+        let tags = if preset.takes_tag_header() { format!("tag_header = \"{TAG_HEADER}\"\n") } else { String::new() };
+        config = config.with(&format!("[[provider]]\nname = \"{}\"\n{tags}", preset.name));
     }
     config
 }
@@ -178,7 +169,7 @@ impl Golden {
 
 fn goldens() -> Vec<Golden> {
     let (read, missing): (Vec<_>, Vec<_>) =
-        presets().iter().flat_map(|preset| CASES.map(|case| Golden::read(preset, case))).partition(Result::is_ok);
+        presets().iter().flat_map(|preset| CASES.map(|case| Golden::read(&preset.name, case))).partition(Result::is_ok);
     let missing: Vec<_> = missing.into_iter().filter_map(Result::err).collect();
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     read.into_iter().filter_map(Result::ok).collect()
@@ -228,16 +219,15 @@ fn goldens_when_listed_then_one_per_preset_and_case_with_own_reason() {
     assert_eq!(files, goldens.len(), "a file without a preset and case");
 }
 
-/// The targeted field of each preset that has one.
-const OWN: [(&str, &str); 3] =
-    [("fastly", "surrogate-control"), ("cloudflare", "cloudflare-cdn-cache-control"), ("rfc9213", "cdn-cache-control")];
-
 #[test]
 fn own_responses_when_sent_then_no_store_in_every_dialect() {
     let origin = Origin::start(origin::hang_up());
     let strict = "[server]\nhosts = [\"shim.test\"]\nmax_request_body = \"1KiB\"\n[rum]\npath = \"/rum\"\n";
     let shim = Shim::start(config(&origin).with(strict));
-    for preset in presets() {
+    let targeted: BTreeSet<_> = presets().iter().filter_map(PresetFile::targeted_field).collect();
+    assert!(targeted.len() >= 3, "{targeted:?}");
+    for file in presets() {
+        let preset = &file.name;
         let provider = ("X-CDN-Provider", preset.as_str());
         let large = [b'x'; 2048];
         for (what, status, request) in [
@@ -260,8 +250,8 @@ fn own_responses_when_sent_then_no_store_in_every_dialect() {
             let response = raw::exchange(shim.addr, request);
             assert_eq!(response.status, status, "{preset}, {what}: {response:?}");
             assert_eq!(response.fields_named("cache-control"), ["no-store"], "{preset}, {what}");
-            for (owner, name) in OWN {
-                let wanted: &[&str] = if owner == preset { &["no-store"] } else { &[] };
+            for name in &targeted {
+                let wanted: &[&str] = if file.targeted_field().as_ref() == Some(name) { &["no-store"] } else { &[] };
                 assert_eq!(response.fields_named(name), wanted, "{preset}, {what}, {name}");
             }
         }
@@ -275,10 +265,11 @@ fn wait_page_when_origin_full_then_no_store_in_every_dialect() {
     let mut first = Raw::connect(shim.addr);
     first.send(raw::request("GET", "/keep/a", &[], b""));
     support::wait_until(support::PATIENCE, || origin.count() == 1);
-    for (preset, name) in OWN {
+    for file in presets() {
+        let (preset, Some(name)) = (file.name.as_str(), file.targeted_field()) else { continue };
         let response = raw::fetch(shim.addr, "/keep/b", &[("X-CDN-Provider", preset), ("Accept", "text/html")]);
         assert_eq!((response.status, response.field("cache-control")), (503, Some("no-store")), "{preset}");
-        assert_eq!(response.fields_named(name), ["no-store"], "{preset}");
+        assert_eq!(response.fields_named(&name), ["no-store"], "{preset}");
     }
 }
 
@@ -331,7 +322,7 @@ fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothin
         for class in ["own-errors", "kept-errors"] {
             assert_eq!(told(method, class, "akamai", &[("X-Status", "503")]), gone("no-store"), "{method} {class}");
         }
-        for provider in presets().iter().filter(|preset| *preset != "akamai") {
+        for provider in presets().iter().map(|preset| preset.name.as_str()).filter(|name| *name != "akamai") {
             assert_eq!(told(method, "keep", provider, &[]).0, "", "{method} {provider}");
         }
         // Directives that forbid storing stay beside a guard and on an error.

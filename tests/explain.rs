@@ -18,6 +18,7 @@ use edgeshim::internals::PRESET_NAMES;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
+use support::presets::presets;
 use support::shim::{binary, repository};
 use support::{After, Config, Origin, PATIENCE, Raw, Response, Shim};
 
@@ -54,9 +55,10 @@ cache = { mode = "default", ttl = "5s", edge_ttl = "60s", vary = ["Accept-Encodi
 
 /// Every preset as a provider of its own name, each with a secret of its own; Akamai's signature too.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
-    PRESET_NAMES.iter().fold(Shim::config(origin).with(CLASSES), |config, name| {
-        let g2o = if *name == "akamai" { format!("g2o = {{ keys = {{ n = \"{G2O_KEY}\" }} }}") } else { String::new() };
-        let tags = if ["cloudfront", "imperva"].contains(name) { "tag_header = \"X-Purge-Tags\"" } else { "" };
+    presets().iter().fold(Shim::config(origin).with(CLASSES), |config, preset| {
+        let g2o = if preset.has_g2o() { format!("g2o = {{ keys = {{ n = \"{G2O_KEY}\" }} }}") } else { String::new() };
+        let tags = if preset.takes_tag_header() { "tag_header = \"X-Purge-Tags\"" } else { "" };
+        let name = &preset.name;
         config.with(&format!(
             "[[provider]]\nname = \"{name}\"\n{tags}\n[provider.verify]\n{g2o}\n\
              secret = {{ header = \"X-Origin-Secret\", values = [\"{name}-secret\"] }}"

@@ -11,7 +11,7 @@ use crate::clock::Deadline;
 
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
+pub(crate) enum Unread {
     /// It is longer than allowed.
     TooLarge,
     /// It did not come in time.

@@ -14,7 +14,7 @@ use super::Mistake;
 use super::whoopsie::Template;
 use super::words::Words;
 
-/// The built-in locale files: tag and content, in the order of their ids. `build.rs` lists `config/locales`.
+/// The built-in locale files: tag and content, in the order of their ids. `config/build.rs` lists `config/locales`.
 pub(super) const LOCALES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/locales.rs"));
 
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");

@@ -23,6 +23,7 @@ pub mod http1;
 pub mod metrics;
 pub mod mmdb;
 pub mod origin;
+pub mod presets;
 pub mod raw;
 pub mod shim;
 

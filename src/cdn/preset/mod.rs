@@ -19,23 +19,8 @@ use super::tags::TagRule;
 use crate::ids::PullKind;
 use crate::wire::forwarded::{Trail, client_of_cdn, entry_address};
 
-/// The files, in the order in which presets are listed.
-const FILES: [(&str, &str); 14] = [
-    ("fastly", include_str!("../../../config/presets/fastly.toml")),
-    ("cloudflare", include_str!("../../../config/presets/cloudflare.toml")),
-    ("cloudfront", include_str!("../../../config/presets/cloudfront.toml")),
-    ("akamai", include_str!("../../../config/presets/akamai.toml")),
-    ("google", include_str!("../../../config/presets/google.toml")),
-    ("azure", include_str!("../../../config/presets/azure.toml")),
-    ("bunny", include_str!("../../../config/presets/bunny.toml")),
-    ("keycdn", include_str!("../../../config/presets/keycdn.toml")),
-    ("cdn77", include_str!("../../../config/presets/cdn77.toml")),
-    ("gcore", include_str!("../../../config/presets/gcore.toml")),
-    ("imperva", include_str!("../../../config/presets/imperva.toml")),
-    ("edgecast", include_str!("../../../config/presets/edgecast.toml")),
-    ("rfc9213", include_str!("../../../config/presets/rfc9213.toml")),
-    ("generic", include_str!("../../../config/presets/generic.toml")),
-];
+/// The names and contents of `config/presets/*.toml`, by their key `order`. `config/build.rs` writes this list.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
 /// Their names, in the same order.
 pub const NAMES: [&str; FILES.len()] = {
@@ -49,11 +34,8 @@ pub const NAMES: [&str; FILES.len()] = {
 };
 
 static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
-    let presets = FILES.map(|(name, file)| read::preset(name, file));
-    presets
-        .into_iter()
-        .map(|preset| preset.expect("the files are part of the program, and a test reads them"))
-        .collect()
+    let presets = FILES.iter().map(|(name, file)| read::preset(name, file));
+    presets.map(|preset| preset.expect("the files are part of the program, and a test reads them")).collect()
 });
 
 /// One CDN.
@@ -163,10 +145,8 @@ pub(crate) struct Fact {
     pub table: String,
     /// `key value` for each of its keys.
     pub text: String,
-    /// Where it is written, or why it is unproved, and when that was read.
+    /// Where it is documented, or why it is unproved, and when that was read.
     pub source: String,
-    /// Whether it is written anywhere.
-    pub proved: bool,
 }
 
 /// A point of presence, as short as they are: a few letters or digits.

@@ -26,6 +26,8 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     }
     let title = root.text("title")?;
     let ended = root.optional_text("ended")?;
+    // The position in the list of presets, which config/build.rs reads.
+    root.number::<u32>("order")?;
     let mut facts =
         Facts { sources: root.table("sources")?.map(|sources| sources.table).unwrap_or_default(), list: Vec::new() };
 
@@ -221,9 +223,9 @@ impl Facts {
         let (at, unproved, read) =
             (source.optional_text("at")?, source.optional_text("unproved")?, source.text("read")?);
         source.end()?;
-        let (said, proved) = match (at, unproved) {
-            (Some(at), None) => (at, true),
-            (None, Some(why)) => (format!("unproved: {why}"), false),
+        let said = match (at, unproved) {
+            (Some(at), None) => at,
+            (None, Some(why)) => format!("unproved: {why}"),
             _ => return Err(source.flaw("write either at or unproved")),
         };
         let mut text = String::new();
@@ -237,7 +239,7 @@ impl Facts {
         if let Some(note) = note {
             let _ = write!(text, " ({note})");
         }
-        self.list.push(Fact { table: kind.to_owned(), text, source: format!("{said}, {read}"), proved });
+        self.list.push(Fact { table: kind.to_owned(), text, source: format!("{said}, {read}") });
         Ok(())
     }
 }
@@ -371,7 +373,6 @@ mod tests {
                 "client field X-Client, form address (as the visitor sent it) [unproved: from memory, 2026-11-22]",
             ]
         );
-        assert_eq!(preset.facts.iter().map(|fact| fact.proved).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

@@ -1,0 +1,45 @@
+//! The presets' files, read as data: what a test must know of each without a list of its own.
+
+use super::shim::repository;
+
+/// A file of `config/presets`.
+pub struct PresetFile {
+    /// The preset's name.
+    pub name: String,
+    table: toml::Table,
+}
+
+/// Every file, by name.
+pub fn presets() -> Vec<PresetFile> {
+    let files = std::fs::read_dir(repository("config/presets")).expect("the presets");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a preset").path()).collect();
+    paths.sort_unstable();
+    let read = |path: &std::path::PathBuf| PresetFile {
+        name: path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned(),
+        table: std::fs::read_to_string(path).expect("a readable preset").parse().expect("TOML"),
+    };
+    paths.iter().map(read).collect()
+}
+
+impl PresetFile {
+    /// Whether the operator names the field of its cache tags.
+    pub fn takes_tag_header(&self) -> bool {
+        self.value("tags", "named_by_operator").and_then(toml::Value::as_bool) == Some(true)
+    }
+
+    /// Whether it signs its requests.
+    pub fn has_g2o(&self) -> bool {
+        let proofs = self.table.get("proof").and_then(toml::Value::as_array);
+        proofs.is_some_and(|proofs| proofs.iter().any(|proof| proof["kind"].as_str() == Some("g2o")))
+    }
+
+    /// Its targeted header field, in lower case, where the shim writes it.
+    pub fn targeted_field(&self) -> Option<String> {
+        let is_passed_on = self.value("dialect", "passed_on").and_then(toml::Value::as_bool) == Some(true);
+        self.value("dialect", "field").filter(|_| !is_passed_on)?.as_str().map(str::to_ascii_lowercase)
+    }
+
+    fn value(&self, table: &str, key: &str) -> Option<&toml::Value> {
+        self.table.get(table)?.get(key)
+    }
+}
