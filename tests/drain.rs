@@ -1,7 +1,6 @@
-//! The end of the process and the other signals: what is in flight ends whole, what is kept is closed, nothing new comes in,
-//! and nothing is lost on the way; SIGUSR1 reopens the log and SIGHUP ends nothing.
-//!
-//! Slow answers wait at a gate that the test opens, so that no test depends on who is faster.
+//! Signals. On SIGTERM and SIGINT requests in flight complete, idle connections close, and new ones are refused.
+//! SIGUSR1 reopens the log, and SIGHUP ends nothing. Slow responses wait at a gate that the test opens, so that no test
+//! depends on timing.
 
 mod support;
 
@@ -16,20 +15,20 @@ use support::http1::{self, Reader};
 use support::raw::fetch;
 use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
 
-/// The limit of what waits for one of the shim's own timeouts or for a slow machine.
+/// The limit of waits for the shim's own timeouts.
 const LONG: Duration = Duration::from_secs(20);
 
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
-/// Answers `/quick` at once; `/late` after the gate; `/half` with one half before it and the other behind.
+/// Responds to `/quick` at once, to `/late` after the gate opens, and to `/half` with one half before and one after.
 fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     let gate = gate.clone();
     move |request, conn| match request.target.as_str() {
         "/late" => {
             gate.wait();
-            origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"late but whole")
+            origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"late but complete")
         }
         "/half" => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nfirst ";
@@ -45,7 +44,7 @@ fn config(origin: &Origin) -> Config {
     Shim::config(origin.addr).with("[server]\nworkers = 2")
 }
 
-/// Connected, a request answered, kept.
+/// An idle connection that served one request.
 fn kept(shim: &Shim) -> Raw {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/quick"));
@@ -54,7 +53,7 @@ fn kept(shim: &Shim) -> Raw {
     client
 }
 
-/// A request that is at the origin now.
+/// A request that has reached the origin.
 fn in_flight(shim: &Shim, origin: &Origin, request: &str) -> Raw {
     let before = origin.count();
     let mut client = Raw::connect(shim.addr).patient(LONG);
@@ -71,10 +70,10 @@ fn readyz(shim: &Shim) -> u16 {
     fetch(shim.admin, "/readyz", &[]).status
 }
 
-// ---- SIGTERM, SIGINT ----------------------------------------------------------------------------------------------------
+// ---- SIGTERM, SIGINT ------------------------------------------------------------------------------------------------
 
 #[test]
-fn drain_when_asked_by_either_signal_then_nothing_new_and_what_runs_ends_whole() {
+fn drain_when_sigterm_or_sigint_then_nothing_accepted_and_requests_in_flight_complete() {
     for signal in ["TERM", "INT"] {
         let gate = Gate::default();
         let origin = Origin::start(gated(&gate));
@@ -90,19 +89,19 @@ fn drain_when_asked_by_either_signal_then_nothing_new_and_what_runs_ends_whole()
         assert_eq!(readyz(&shim), 200);
 
         shim.signal(signal);
-        assert!(wait_until(LONG, || refuses(shim.addr)), "SIG{signal}: it still listens");
+        assert!(wait_until(LONG, || refuses(shim.addr)), "SIG{signal}: the listener is still open");
         assert_eq!(readyz(&shim), 503);
         for client in &mut resting {
-            assert!(client.closed(), "SIG{signal}: a kept connection stays open");
+            assert!(client.closed(), "SIG{signal}: an idle connection stays open");
         }
         assert!(shim.running(), "three requests are in flight");
         upload.send("after");
         let response = upload.response().expect("a response to the upload");
         assert_eq!((response.status, response.text().as_str()), (200, "quick"));
         gate.open();
-        let response = late.response().expect("a response that was waited for");
-        assert_eq!((response.status, response.text().as_str()), (200, "late but whole"));
-        assert_eq!(response.field("connection"), Some("close"), "a response from now on says that it is the last");
+        let response = late.response().expect("the late response");
+        assert_eq!((response.status, response.text().as_str()), (200, "late but complete"));
+        assert_eq!(response.field("connection"), Some("close"), "a response during the drain announces the close");
         let mut rest = Vec::new();
         while rest.len() < 12 {
             rest.extend(half.more().ok().filter(|bytes| !bytes.is_empty()).expect("the other half"));
@@ -112,13 +111,13 @@ fn drain_when_asked_by_either_signal_then_nothing_new_and_what_runs_ends_whole()
             assert!(client.closed());
         }
         assert_eq!(shim.wait_exit(LONG).code(), Some(0), "SIG{signal}: {}", shim.stderr());
-        assert!(!shim.stderr().contains("drain_timeout"), "nothing was cut: {}", shim.stderr());
+        assert!(!shim.stderr().contains("drain_timeout"), "something was cut: {}", shim.stderr());
         assert_eq!(origin.requests().iter().find(|request| request.method == "POST").expect("it").body, b"firstafter");
     }
 }
 
 #[test]
-fn drain_when_nothing_is_in_flight_then_it_ends_at_once_and_leaves_no_socket_file() {
+fn drain_when_nothing_in_flight_then_exits_at_once_without_socket_file() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let mut shim = Shim::start(
         config(&origin).with("[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]\ndrain_timeout = \"60s\""),
@@ -128,7 +127,7 @@ fn drain_when_nothing_is_in_flight_then_it_ends_at_once_and_leaves_no_socket_fil
     local.send(get("/"));
     assert_eq!(local.response().expect("a response").status, 200);
     let mut tcp = kept(&shim);
-    // One that has not said a word yet is nobody's request either.
+    // A connection without a byte is no request either.
     let mut silent = Raw::connect(shim.addr).patient(LONG);
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) > 2.5);
     let since = Instant::now();
@@ -137,12 +136,12 @@ fn drain_when_nothing_is_in_flight_then_it_ends_at_once_and_leaves_no_socket_fil
     assert_eq!(shim.wait_exit(Duration::from_secs(8)).code(), Some(0));
     // Far below header_timeout, idle_timeout and drain_timeout.
     assert!(since.elapsed() < Duration::from_secs(5), "waited for {:?}", since.elapsed());
-    assert!(!path.exists(), "the socket's file is left behind");
+    assert!(!path.exists(), "the socket file remains");
     assert!(UnixStream::connect(&path).is_err());
 }
 
 #[test]
-fn drain_when_a_delay_is_set_then_readyz_says_503_and_service_goes_on_until_it_is_over() {
+fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_delay = \"2s\""));
     let mut kept = kept(&shim);
@@ -156,10 +155,10 @@ fn drain_when_a_delay_is_set_then_readyz_says_503_and_service_goes_on_until_it_i
         assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "a new connection during the delay");
         kept.send(get("/kept"));
         let response = kept.response().expect("a response on a kept connection");
-        // A machine so slow that the delay ends in here has shown enough.
+        // On a slow machine the delay may end here.
         assert!(response.status == 200, "{}", response.line);
         asked += 1;
-        // Asked all through the delay, and not as fast as it goes.
+        // Polls during the delay, but not in a busy loop.
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(asked > 0);
@@ -170,7 +169,7 @@ fn drain_when_a_delay_is_set_then_readyz_says_503_and_service_goes_on_until_it_i
 }
 
 #[test]
-fn drain_when_a_request_hangs_then_it_is_cut_at_the_timeout_and_the_exit_code_is_0() {
+fn drain_when_request_hangs_then_cut_at_timeout_and_exit_code_0() {
     let origin = Origin::start(origin::silent());
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"1s\""));
     let mut hangs = in_flight(&shim, &origin, &get("/hangs"));
@@ -178,14 +177,14 @@ fn drain_when_a_request_hangs_then_it_is_cut_at_the_timeout_and_the_exit_code_is
     shim.signal("TERM");
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     let took = since.elapsed();
-    assert!(took >= Duration::from_secs(1), "not waited for: {took:?}");
+    assert!(took >= Duration::from_secs(1), "ended too early: {took:?}");
     assert!(took < Duration::from_secs(8), "{took:?}");
-    assert!(hangs.closed(), "cut, and not answered as if all were well");
-    assert!(shim.stderr().contains("drain_timeout"), "it says so: {}", shim.stderr());
+    assert!(hangs.closed(), "the connection closes without a response");
+    assert!(shim.stderr().contains("drain_timeout"), "the log names drain_timeout: {}", shim.stderr());
 }
 
 #[test]
-fn drain_when_an_answer_is_cut_by_the_timeout_then_it_does_not_look_whole() {
+fn drain_when_response_cut_by_timeout_then_incomplete() {
     let origin = Origin::start(origin::endless(b"more and more"));
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"500ms\""));
     let mut client = in_flight(&shim, &origin, &get("/endless"));
@@ -193,11 +192,11 @@ fn drain_when_an_answer_is_cut_by_the_timeout_then_it_does_not_look_whole() {
     shim.signal("TERM");
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     let response = reading.join().expect("a reader").expect("a head");
-    assert!(!response.complete && !response.body.is_empty(), "ended as if it were whole");
+    assert!(!response.complete && !response.body.is_empty(), "the cut response looks complete");
 }
 
 #[test]
-fn drain_when_a_second_signal_comes_then_it_ends_at_once() {
+fn drain_when_second_signal_then_exits_at_once() {
     for (delay, second) in [("0s", "TERM"), ("60s", "INT")] {
         let origin = Origin::start(origin::silent());
         let mut shim =
@@ -212,7 +211,7 @@ fn drain_when_a_second_signal_comes_then_it_ends_at_once() {
     }
 }
 
-/// HTTP/2 in frames, as little of it as the drain needs.
+/// An HTTP/2 client of frames, with what the drain tests need.
 struct Frames {
     raw: Raw,
     buffer: Vec<u8>,
@@ -231,13 +230,14 @@ impl Frames {
 
     /// A GET of `/late` or another target of five bytes.
     fn get(&mut self, stream: u8, target: &str) {
-        // :method GET and :scheme http whole, :path and :authority by their names in HPACK's static table.
+        // `:method: GET` and `:scheme: http` by index; `:path` and `:authority` with the name from HPACK's static
+        // table.
         let block = [&[0x82, 0x86, 4, 5][..], target.as_bytes(), &[1, 9], b"shim.test"].concat();
         let length = u8::try_from(block.len()).expect("a short block");
         self.raw.send([&[0, 0, length, 1, 5, 0, 0, 0, stream][..], &block].concat());
     }
 
-    /// The next frame but pings and settings, which are acknowledged: kind, flags, stream, payload. None at the end.
+    /// The next frame: kind, flags, stream, payload; none at the end. Acknowledges and skips pings and settings.
     fn next(&mut self) -> Option<(u8, u8, u8, Vec<u8>)> {
         loop {
             let whole = self.buffer.get(..3).map(|size| 9 + usize::from(size[1]) * 256 + usize::from(size[2]));
@@ -265,14 +265,14 @@ impl Frames {
 }
 
 #[test]
-fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
+fn drain_when_connection_is_http2_then_goaway_and_streams_finish() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = Frames::connect(shim.addr);
     resting.get(1, "/rest");
     while resting.next().is_some_and(|(kind, flags, ..)| kind > 1 || flags & 1 == 0) {}
-    // One that does not even answer the GOAWAY's ping: not waited for until drain_timeout.
+    // A connection that does not even acknowledge the ping of the GOAWAY must not delay the exit until drain_timeout.
     let mut deaf = Frames::connect(shim.addr);
     deaf.get(1, "/rest");
     assert!(wait_until(LONG, || origin.count() == 2));
@@ -285,7 +285,7 @@ fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
         std::iter::from_fn(|| resting.next()).find(|frame| frame.0 == GOAWAY).expect("a GOAWAY").3[4..8],
         [0; 4]
     );
-    assert!(resting.next().is_none_or(|frame| frame.0 == GOAWAY), "nothing but the end follows");
+    assert!(resting.next().is_none_or(|frame| frame.0 == GOAWAY), "only the end follows");
     let mut bodies = [String::new(), String::new()];
     let (mut goaway, mut ended) = (false, 0);
     while let Some((kind, flags, stream, payload)) = busy.next() {
@@ -307,16 +307,16 @@ fn drain_when_a_connection_is_http2_then_goaway_and_its_streams_finish() {
         }
     }
     assert!(goaway && ended == 2, "{ended} of 2 streams ended");
-    assert_eq!(bodies, ["late but whole", "first second"]);
+    assert_eq!(bodies, ["late but complete", "first second"]);
     deaf.raw.read_to_end();
     assert!(deaf.raw.closed());
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
 }
 
-// ---- under load ---------------------------------------------------------------------------------------------------------
+// ---- under load -----------------------------------------------------------------------------------------------------
 
-/// A request that came to nothing, and since when its head was out.
+/// A request without a complete response, and when its head was sent.
 #[derive(Debug)]
 struct Failed {
     sent: Instant,
@@ -324,7 +324,7 @@ struct Failed {
 }
 
 #[test]
-fn drain_when_under_load_then_no_request_is_lost_that_was_sent_before_the_listener_closed() {
+fn drain_when_under_load_then_no_request_lost_that_was_sent_before_listener_closed() {
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/plain")], "here you are"));
     let served = Arc::new(AtomicUsize::new(0));
     for _ in 0..5 {
@@ -333,10 +333,10 @@ fn drain_when_under_load_then_no_request_is_lost_that_was_sent_before_the_listen
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let (addr, served) = (shim.addr, Arc::clone(&served));
-                std::thread::spawn(move || visitor(addr, &served))
+                std::thread::spawn(move || send_load(addr, &served))
             })
             .collect();
-        // Whatever was out before a connection that succeeded was begun, was out while somebody listened.
+        // If a connection that started after a request was accepted, that request was sent while the listener was open.
         let stop = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
             let (addr, stop) = (shim.addr, Arc::clone(&stop));
@@ -358,8 +358,8 @@ fn drain_when_under_load_then_no_request_is_lost_that_was_sent_before_the_listen
         let status = shim.wait_exit(LONG);
         stop.store(true, Ordering::SeqCst);
         let open_at = probe.join().expect("the probe");
-        let failed: Vec<Failed> = threads.into_iter().flat_map(|thread| thread.join().expect("a visitor")).collect();
-        assert!(busy, "the load never came up");
+        let failed: Vec<Failed> = threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect();
+        assert!(busy, "the load did not start");
         assert_eq!(status.code(), Some(0));
         let lost: Vec<_> = failed
             .iter()
@@ -371,19 +371,19 @@ fn drain_when_under_load_then_no_request_is_lost_that_was_sent_before_the_listen
     }
 }
 
-/// GETs over kept connections, fifty on each, until nobody listens any more; what came to nothing.
-fn visitor(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
+/// Sends GETs over reused connections, fifty on each, until the listener closes; returns the failed ones.
+fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     let mut failed = Vec::new();
     while let Ok(mut conn) = Conn::tcp(addr, PATIENCE) {
         conn.limit(LONG);
         let mut reader = Reader::new(conn.again().expect("a second handle"));
         for number in 0..50 {
             if conn.write_all(get("/load").as_bytes()).is_err() {
-                // Closed before the head was out: a visitor comes again then.
+                // The connection closed before the head was sent: a real client retries.
                 break;
             }
             let sent = Instant::now();
-            match answered(&mut reader) {
+            match read_response(&mut reader) {
                 Ok(last) => {
                     served.fetch_add(1, Ordering::SeqCst);
                     if last {
@@ -400,8 +400,8 @@ fn visitor(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     failed
 }
 
-/// Reads a whole answer; says whether it is the connection's last.
-fn answered(reader: &mut Reader<Conn>) -> Result<bool, String> {
+/// Reads a complete response; true when it is the last one of the connection.
+fn read_response(reader: &mut Reader<Conn>) -> Result<bool, String> {
     let head = reader.head().map_err(|why| format!("no head: {why:?}"))?;
     let framing = http1::framing(&head.fields, &mut Vec::new()).ok_or("no framing")?;
     let body = reader.body(framing, 1000);
@@ -411,10 +411,10 @@ fn answered(reader: &mut Reader<Conn>) -> Result<bool, String> {
     Ok(head.field("connection") == Some("close"))
 }
 
-// ---- SIGUSR1, SIGHUP ----------------------------------------------------------------------------------------------------
+// ---- SIGUSR1, SIGHUP ------------------------------------------------------------------------------------------------
 
 #[test]
-fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_lost() {
+fn access_log_when_renamed_and_usr1_then_new_file_and_no_line_lost() {
     const VISITORS: usize = 3;
     let origin = Origin::start(origin::fixed(200, &[], "here you are"));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
@@ -439,7 +439,7 @@ fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_l
     let written = || std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
     let mut files = Vec::new();
     for rotation in 0..4 {
-        assert!(wait_until(LONG, written), "rotation {rotation}: no new file, or nothing in it");
+        assert!(wait_until(LONG, written), "rotation {rotation}: no new file, or an empty one");
         let old = shim.dir.join(format!("access.log.{rotation}"));
         std::fs::rename(&path, &old).expect("renamed");
         files.push(old);
@@ -448,7 +448,7 @@ fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_l
     assert!(wait_until(LONG, written));
     files.push(path.clone());
     stop.store(true, Ordering::SeqCst);
-    let sent: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().expect("a visitor")).collect();
+    let sent: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect();
     let dropped = shim.metrics().value("edgeshim_access_log_dropped_total", &[]);
     assert!(dropped.abs() < f64::EPSILON, "{dropped} lines dropped");
     shim.signal("TERM");
@@ -463,12 +463,12 @@ fn access_log_when_it_is_renamed_and_usr1_comes_then_a_new_file_and_no_line_is_l
         }
     }
     let unique: HashSet<&String> = logged.iter().collect();
-    assert_eq!(unique.len(), logged.len(), "a line twice");
+    assert_eq!(unique.len(), logged.len(), "a repeated line");
     assert_eq!(unique, sent.iter().collect(), "a line for every request");
 }
 
 #[test]
-fn drain_when_requests_end_during_it_then_their_lines_are_in_the_log() {
+fn drain_when_requests_end_during_it_then_logged() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
@@ -486,22 +486,22 @@ fn drain_when_requests_end_during_it_then_their_lines_are_in_the_log() {
 }
 
 #[test]
-fn hup_when_it_comes_then_nothing_ends() {
+fn hup_when_sent_then_nothing_ends() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = kept(&shim);
     let mut late = in_flight(&shim, &origin, &get("/late"));
     shim.signal("HUP");
-    // A signal to the same process that comes after it: when that has worked, this one has been taken.
+    // Signals arrive in order: after the effect of this second one, the first has been handled.
     shim.wait_stderr("HUP");
     assert!(shim.running());
     assert_eq!(readyz(&shim), 200);
     resting.send(get("/quick"));
-    assert_eq!(resting.response().expect("a response on the kept connection").status, 200);
+    assert_eq!(resting.response().expect("a response on the idle connection").status, 200);
     assert_eq!(fetch(shim.addr, "/quick", &[]).status, 200);
     gate.open();
-    assert_eq!(late.response().expect("a response").text(), "late but whole");
+    assert_eq!(late.response().expect("a response").text(), "late but complete");
     shim.signal("TERM");
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
 }

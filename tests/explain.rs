@@ -1,5 +1,5 @@
-//! `edgeshim explain` against the shim itself: what it says of a request and of the origin's answer is what a running shim with the
-//! same configuration does with them, in text as in JSON, and no secret stands in either.
+//! Compares `edgeshim explain` with a running shim of the same configuration: both treat a request and the origin's
+//! response alike, in text and in JSON, and neither output contains a secret.
 
 #![allow(clippy::unwrap_used)] // a failed test is a panic
 
@@ -25,7 +25,7 @@ use support::{After, Config, Origin, PATIENCE, Raw, Response, Shim};
 const G2O_KEY: &str = "a-g2o-key-that-nobody-tells";
 const EDGE_CONTROL: &str = "Edge-Control: cache-maxage=1d";
 const MADE: &str = "(made for each request)";
-const EACH_ANSWER: &str = "(made for each answer)";
+const EACH_RESPONSE: &str = "(made for each answer)";
 const HIDDEN: &str = "***";
 
 const CLASSES: &str = r#"
@@ -53,7 +53,7 @@ content_type = ["text/html"]
 cache = { mode = "default", ttl = "5s", edge_ttl = "60s", vary = ["Accept-Encoding"] }
 "#;
 
-/// Every preset as a provider of its own name, each with a secret of its own; Akamai's signature too.
+/// A provider for every preset, each with its own secret; for Akamai also a signature.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
     presets().iter().fold(Shim::config(origin).with(CLASSES), |config, preset| {
         let g2o = if preset.has_g2o() { format!("g2o = {{ keys = {{ n = \"{G2O_KEY}\" }} }}") } else { String::new() };
@@ -66,7 +66,7 @@ fn every_preset(origin: impl std::fmt::Display) -> Config {
     })
 }
 
-/// A request, and what the origin says to it.
+/// A request, and the origin's response.
 struct Case {
     name: String,
     method: String,
@@ -90,7 +90,7 @@ impl Case {
         }
     }
 
-    /// The golden heads of a preset, each with another answer.
+    /// The golden heads of a preset, each with another response.
     fn of_preset(preset: &str, turn: usize) -> Vec<Self> {
         let folder = repository("tests/golden/heads").join(preset);
         let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -99,7 +99,7 @@ impl Case {
             let text = std::fs::read_to_string(file).unwrap();
             let mut lines = text.split_once("\n\n").unwrap().1.trim_end().lines();
             let request = lines.next().unwrap().trim_end_matches(" HTTP/1.1");
-            let (status, response) = ANSWERS[(turn + nth) % ANSWERS.len()];
+            let (status, response) = RESPONSES[(turn + nth) % RESPONSES.len()];
             let fields: Vec<_> = lines.collect();
             Self { name: format!("{} {status}", file.display()), ..Self::new(request, &fields, status, response) }
         };
@@ -110,7 +110,7 @@ impl Case {
         self.method != "HEAD" && !matches!(self.status, 204 | 304)
     }
 
-    /// What is said to `explain`.
+    /// The arguments for `explain`.
     fn arguments(&self) -> Vec<String> {
         let mut all = ["--method", &self.method, "--path", &self.path].map(str::to_owned).to_vec();
         all.extend(["--status".to_owned(), self.status.to_string()]);
@@ -131,8 +131,8 @@ impl Case {
         format!("{head}\r\n{body}")
     }
 
-    /// The origin's answer on the wire.
-    fn answered(&self) -> String {
+    /// The origin's response on the wire.
+    fn response(&self) -> String {
         let length = self.response.iter().find_map(|field| field.strip_prefix("Content-Length: "));
         let body = "a".repeat(length.filter(|_| self.has_body()).map_or(0, |length| length.parse().unwrap()));
         let fields = self.response.iter().fold(String::new(), |all, field| all + field + "\r\n");
@@ -140,7 +140,7 @@ impl Case {
     }
 }
 
-const ANSWERS: [(u16, &[&str]); 8] = [
+const RESPONSES: [(u16, &[&str]); 8] = [
     (
         200,
         &[
@@ -174,7 +174,7 @@ const ANSWERS: [(u16, &[&str]); 8] = [
     (304, &["ETag: \"a\"", "Cache-Control: max-age=5", "Vary: Cookie"]),
 ];
 
-/// What no golden head shows.
+/// Cases beyond the golden heads.
 fn further() -> Vec<Case> {
     let host = "Host: www.example.com";
     let html = ["Content-Type: text/html", "Content-Length: 900"];
@@ -257,7 +257,7 @@ fn further() -> Vec<Case> {
     ]
 }
 
-/// G2O's fields for a request of `target` now.
+/// G2O's fields for a request of `target` at this time.
 fn signed(target: &str) -> [String; 2] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let data = format!("5, 192.0.2.9, 198.51.100.99, {now}, 1.2, n");
@@ -274,7 +274,7 @@ fn explain(folder: &Path, arguments: &[String]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// What is said of one case as JSON, which the text has to agree with; and no secret in either.
+/// Explains one case as JSON. Panics when the text differs from it, or either contains a secret.
 fn explained(folder: &Path, case: &Case) -> Value {
     let mut arguments = case.arguments();
     let (code, text, err) = explain(folder, &arguments);
@@ -292,7 +292,7 @@ fn explained(folder: &Path, case: &Case) -> Value {
     json
 }
 
-/// The lines of the text that say what the JSON says.
+/// The JSON as the lines of the text.
 fn as_lines(json: &Value) -> Vec<String> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -335,7 +335,7 @@ fn as_lines(json: &Value) -> Vec<String> {
     lines
 }
 
-/// Holds the lines of a head that were explained against those that came; what is another one each time by the name alone.
+/// Compares the explained lines of a head with the real ones. Values that differ each time are compared by name only.
 fn agree(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &str) {
     let hidden: Vec<(&str, &str)> = explained
         .as_array()
@@ -345,7 +345,7 @@ fn agree(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &
         .filter(|(name, _)| !ignored.contains(name))
         .collect();
     let veiled = |name: &str| {
-        hidden.iter().find(|(known, value)| *known == name && [MADE, EACH_ANSWER, HIDDEN].contains(value)).is_some()
+        hidden.iter().find(|(known, value)| *known == name && [MADE, EACH_RESPONSE, HIDDEN].contains(value)).is_some()
     };
     let mut wanted: Vec<(String, String)> = hidden
         .iter()
@@ -362,13 +362,13 @@ fn agree(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &
     assert_eq!(wanted, found, "{case}");
 }
 
-/// What is said of a line that goes on as it came; some say why.
+/// The reason of an unchanged line; some have more text.
 fn is_as_sent(reason: &str) -> bool {
     reason == "as sent" || reason.starts_with("as sent: ")
 }
 
-/// Every line that came goes on as it is, or is said to be dropped.
-fn nothing_is_missed(json: &Value, sent: &[String], there: &str, gone: &str, case: &str) {
+/// Every received line is forwarded unchanged or reported as dropped.
+fn every_line_is_explained(json: &Value, sent: &[String], there: &str, gone: &str, case: &str) {
     let of = |key: &str, kept_alone: bool| -> Vec<String> {
         let fields = json[key].as_array().unwrap().iter();
         let kept = fields.filter(|field| !kept_alone || is_as_sent(field["reason"].as_str().unwrap()));
@@ -381,17 +381,22 @@ fn nothing_is_missed(json: &Value, sent: &[String], there: &str, gone: &str, cas
     assert_eq!(told, sent, "{case}");
 }
 
-/// Asks a running shim the same, one case after the other: for each its answer, and what the origin got, if anything.
-fn really(shim: &Shim, origin: &Origin, says: &Mutex<String>, case: &Case) -> (Response, Option<support::Request>) {
+/// Sends the same request to a running shim; returns its response, and the request at the origin, if any.
+fn exchange_with(
+    shim: &Shim,
+    origin: &Origin,
+    says: &Mutex<String>,
+    case: &Case,
+) -> (Response, Option<support::Request>) {
     let before = origin.requests().len();
-    *says.lock().unwrap() = case.answered();
+    *says.lock().unwrap() = case.response();
     let mut raw = Raw::connect(shim.addr);
     raw.send(case.request());
     let response = if case.method == "HEAD" { raw.response_to_head() } else { raw.response() }.unwrap();
     (response, origin.requests().into_iter().nth(before))
 }
 
-/// Holds all that is said of each case against what a shim with that configuration does.
+/// Compares each explained case with a shim of that configuration.
 fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
     let says = Arc::new(Mutex::new(String::new()));
     let said = Arc::clone(&says);
@@ -402,7 +407,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
     let mut shim = Shim::start(configure(&origin));
     let mut told = Vec::new();
     for (nth, case) in cases.iter().enumerate() {
-        // By its agent a request is found in the log; no stage looks at it.
+        // The agent identifies the request in the log; no stage uses it.
         let agent = format!("User-Agent: case/{nth}");
         let case = &Case {
             name: format!("{nth}: {}", case.name),
@@ -420,7 +425,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         };
         let name = &case.name;
         let json = explained(&shim.dir, case);
-        let (response, request) = really(&shim, &origin, &says, case);
+        let (response, request) = exchange_with(&shim, &origin, &says, case);
         let refused = json.get("answer").is_some();
         assert_eq!(request.is_none(), refused, "{name}");
         if refused {
@@ -428,10 +433,10 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         } else {
             let request = request.unwrap();
             agree(&json["to_origin"], &request.fields, &["connection"], name);
-            nothing_is_missed(&json, &case.fields, "to_origin", "not_to_origin", name);
-            nothing_is_missed(&json, &case.response, "to_cdn", "not_to_cdn", name);
+            every_line_is_explained(&json, &case.fields, "to_origin", "not_to_origin", name);
+            every_line_is_explained(&json, &case.response, "to_cdn", "not_to_cdn", name);
         }
-        // These belong to the connection and to the moment; and how long a body becomes is known when it is compressed.
+        // These fields depend on the connection and the time, and the length on compression.
         let mut ignored = vec!["date", "connection", "transfer-encoding"];
         if json["gzip"] == "compressed" || refused {
             ignored.push("content-length");
@@ -449,12 +454,12 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         .collect();
     for (nth, (name, json, status)) in told.iter().enumerate() {
         let Some(line) = lines.get(&format!("case/{nth}")) else {
-            // A head that is not read is no pull.
+            // A malformed head is no pull.
             assert_eq!(*status, 400, "{name} is not in the log");
             continue;
         };
         let first = |value: &Value| value.as_array().and_then(|all| all.first()).cloned().unwrap_or("".into());
-        // A page hides the guard of the answer that it replaces.
+        // A page hides the guard of the response that it replaces.
         let guard = if json.get("page").is_some() { "".into() } else { first(&json["guards"]) };
         let pull = Some(&json["pull"]).filter(|pull| *pull != "unknown" && *pull != "edge");
         let told =
@@ -467,21 +472,21 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
 }
 
 #[test]
-fn explain_when_the_same_is_really_asked_then_every_field_and_every_verdict_agrees() {
+fn explain_when_compared_with_shim_then_all_fields_and_decisions_agree() {
     let goldens = PRESET_NAMES.iter().enumerate().flat_map(|(nth, name)| Case::of_preset(name, nth * 3));
     let mut cases: Vec<_> = goldens.chain(further()).collect();
     let [data, sign] = signed("/logo.png?v=1");
     let fields = ["Host: www.example.com", "X-CDN-Provider: akamai", &data, &sign];
-    cases.push(Case::new("GET /logo.png?v=1", &fields, 200, ANSWERS[0].1));
+    cases.push(Case::new("GET /logo.png?v=1", &fields, 200, RESPONSES[0].1));
     let all = [data.replace('5', "4"), sign];
     let fields = ["Host: www.example.com", "X-CDN-Provider: akamai", &all[0], &all[1]];
-    cases.push(Case::new("GET /logo.png?v=1", &fields, 200, ANSWERS[0].1));
+    cases.push(Case::new("GET /logo.png?v=1", &fields, 200, RESPONSES[0].1));
     assert!(cases.len() > 80, "only {} cases", cases.len());
     compare(|origin| every_preset(origin.url()), &cases);
 }
 
 #[test]
-fn explain_when_another_configuration_refuses_or_trusts_then_agrees_too() {
+fn explain_when_config_refuses_or_trusts_then_agrees_with_shim() {
     let host = "Host: www.example.com";
     let html = ["Content-Type: text/html", "Content-Length: 900"];
     let chain = "X-Forwarded-For: 203.0.113.1, 203.0.113.2, 127.0.0.9";
@@ -542,10 +547,10 @@ fn reason<'a>(json: &'a Value, key: &str, name: &str) -> &'a str {
 }
 
 #[test]
-fn explain_when_a_field_changes_then_says_which_stage_did_it_and_why() {
+fn explain_when_field_changes_then_names_stage_and_reason() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
-    let responses = |nth: usize| ANSWERS[nth].1;
+    let responses = |nth: usize| RESPONSES[nth].1;
     let named = |name: &str| [format!("X-CDN-Provider: {name}"), format!("X-Origin-Secret: {name}-secret")];
     for (name, path, field, nth, reasons) in [
         (
@@ -616,7 +621,7 @@ fn explain_when_a_field_changes_then_says_which_stage_did_it_and_why() {
         ("gcore", "/account/", "Accept: a", 2, &[("to_cdn", "cache-control", "never")]),
     ] {
         let [by_name, secret] = named(name);
-        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret, field], ANSWERS[nth].0, responses(nth));
+        let case = Case::new(&format!("GET {path}"), &[&by_name, &secret, field], RESPONSES[nth].0, responses(nth));
         let json = explained(&folder, &case);
         for (key, field, part) in reasons {
             let reason = reason(&json, key, field);
@@ -626,7 +631,7 @@ fn explain_when_a_field_changes_then_says_which_stage_did_it_and_why() {
 }
 
 #[test]
-fn explain_when_edge_control_stays_or_goes_then_says_why() {
+fn explain_when_edge_control_kept_or_removed_then_says_why() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
     for (name, path, status, more, key, part) in [
@@ -661,7 +666,7 @@ fn explain_when_edge_control_stays_or_goes_then_says_why() {
 }
 
 #[test]
-fn explain_when_lists_are_in_files_then_they_count_for_whoever_connects() {
+fn explain_when_address_lists_in_files_then_applied_to_peer() {
     let folder = support::temp_dir();
     folder.write("ranges.txt", "192.0.2.0/24\n");
     let provider = "[[provider]]\nname = \"bunny\"\nverify.addresses = [\"file:ranges.txt\"]";
@@ -681,7 +686,7 @@ fn explain_when_lists_are_in_files_then_they_count_for_whoever_connects() {
 }
 
 #[test]
-fn explain_when_the_path_is_answered_from_memory_then_says_so() {
+fn explain_when_path_served_from_memory_then_says_so() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", Shim::config("127.0.0.1:1").with("[identity]\nunknown = \"reject\"").to_string());
     let json = explained(&folder, &Case::new("GET /status/images/beacon.gif?source=x", &[], 200, &[]));
@@ -690,7 +695,7 @@ fn explain_when_the_path_is_answered_from_memory_then_says_so() {
 }
 
 #[test]
-fn explain_when_a_field_is_typed_wrongly_then_2_and_it_is_not_repeated() {
+fn explain_when_field_malformed_then_2_and_value_not_repeated() {
     let folder = support::temp_dir();
     for wrong in ["X-Origin-Secret my-secret", "X-Origin Secret: my-secret", "X-Origin-Secret: my-secret\u{7}"] {
         for argument in ["--request-header", "--response-header"] {

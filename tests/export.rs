@@ -1,4 +1,4 @@
-//! `edgeshim whoopsie export`: the pages as files, whole without a server, with each CDN's own words for what it can fill in.
+//! `edgeshim whoopsie export`: pages as files that need no server, with each CDN's own variables.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn locales() -> Vec<String> {
     names.map(|name| name.strip_suffix(".toml").expect("a locale file").to_owned()).collect()
 }
 
-/// Every file below a folder, by its path from there.
+/// Every file below a folder, by its relative path.
 fn files(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -43,7 +43,7 @@ fn kind(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or_default()
 }
 
-/// Exports with that configuration into `out`; the exit code and standard error.
+/// Exports with that configuration into `out`; returns the exit code and stderr.
 fn export(dir: &TempDir, config: &str, more: &[&str]) -> (i32, String) {
     dir.write("edgeshim.toml", config);
     let output = binary().args(["whoopsie", "export", "--out", "out"]).args(more).current_dir(&**dir).output();
@@ -58,7 +58,7 @@ fn exported(config: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn export_when_done_then_every_cdn_has_every_language_and_a_how_to() {
+fn export_when_done_then_every_cdn_has_every_language_and_instructions() {
     let files = exported(CONFIG);
     let locales = locales();
     for folder in FOLDERS {
@@ -70,7 +70,7 @@ fn export_when_done_then_every_cdn_has_every_language_and_a_how_to() {
                 let text = files.get(&name).unwrap_or_else(|| panic!("no {name}"));
                 let language = if place.is_empty() { "de" } else { place.trim_end_matches('/') };
                 assert!(text.contains(&format!("<html lang=\"{language}\" dir=")), "{name}");
-                // The words of one language, or of all.
+                // The texts of one language, or of all.
                 let inside = locales.iter().filter(|locale| text.contains(&format!("\n\"{locale}\":["))).count();
                 assert_eq!(inside, if place.is_empty() { locales.len() } else { 1 }, "{name}");
             }
@@ -80,10 +80,10 @@ fn export_when_done_then_every_cdn_has_every_language_and_a_how_to() {
 }
 
 #[test]
-fn exported_pages_when_opened_then_need_no_server() {
+fn pages_when_exported_then_need_no_server() {
     for (name, text) in exported(CONFIG).iter().filter(|(name, _)| kind(name) == "html") {
         assert!(text.starts_with("<!doctype html>") && text.ends_with("</html>\n"), "{name}");
-        assert!(!text.contains("{{") && !text.contains("}}\n"), "{name}: a placeholder is left");
+        assert!(!text.contains("{{") && !text.contains("}}\n"), "{name}: a placeholder remains");
         assert_eq!(text.matches(" src=").count(), 1, "{name}: only the beacon is fetched");
         let reason = if name.ends_with("wait.html") { "overload" } else { "edge" };
         let source =
@@ -93,7 +93,7 @@ fn exported_pages_when_opened_then_need_no_server() {
             "src=\"//beacon.example.com/status/images/beacon.gif?source={source}&amp;server_identity=&amp;reason={reason}&amp;id={id}\""
         );
         assert!(text.contains(&beacon), "{name}: no {beacon}");
-        // The reference says what is known, and the script adds the visitor's time.
+        // The reference line contains the known values; the script adds the visitor's time.
         let id = if id.is_empty() { String::new() } else { format!("<bdi>{id}</bdi>&nbsp;· ") };
         let line = format!("<p id=\"line\" dir=\"ltr\">{id}<span id=\"now\"></span><bdi>{source}</bdi></p>");
         assert!(text.contains(&line) && text.contains("at('now').textContent = new Date()"), "{name}: no {line}");
@@ -113,13 +113,13 @@ fn exported_pages_when_opened_then_need_no_server() {
 }
 
 #[test]
-fn fastlys_statement_when_read_as_vcl_then_is_strings_and_its_own_variables() {
+fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
     let files = exported(CONFIG);
     let mut read = 0;
     for (name, text) in files.iter().filter(|(name, _)| kind(name) == "vcl") {
         let mut rest = text.strip_prefix("synthetic ").and_then(|text| text.strip_suffix(";\n")).expect(name);
         let mut page = String::new();
-        // Long strings end at the first `"}` and know no escapes; strftime and if() take strings of their own.
+        // Long strings end at the first `"}` and have no escapes; strftime and if() take strings as arguments.
         while !rest.is_empty() {
             rest = rest.trim_start();
             if let Some(string) = rest.strip_prefix("{\"") {
@@ -150,14 +150,14 @@ fn fastlys_statement_when_read_as_vcl_then_is_strings_and_its_own_variables() {
 }
 
 #[test]
-fn own_pages_when_exported_then_are_those() {
+fn own_pages_when_configured_then_exported() {
     let dir = temp_dir();
     let template = "<html lang=\"{{language}}\" dir=\"{{direction}}\">{{#time}}{{time}}{{/time}}Ours {{id}}<img src=\"{{beacon_path}}\">";
     dir.write("own/pages/whoopsie.html", template);
     assert_eq!(export(&dir, "[whoopsie]\npages = \"own\"\n", &[]).0, 0);
     let files = files(&dir.join("out"));
     assert_eq!(files["fr/wait.html"], "<html lang=\"fr\" dir=\"ltr\">Ours <img src=\"/status/images/beacon.gif\">");
-    // Cloudflare's token finds its place without a body's end too.
+    // Cloudflare's token also has a place in a page without `</body>`.
     assert!(
         files["cloudflare/whoopsie.html"].contains("Ours ::RAY_ID::<img src=")
             && files["cloudflare/whoopsie.html"].contains("500S_BOX")
@@ -165,7 +165,7 @@ fn own_pages_when_exported_then_are_those() {
 }
 
 #[test]
-fn folder_when_it_holds_something_then_only_force_writes_into_it() {
+fn folder_when_not_empty_then_only_force_writes_into_it() {
     let dir = temp_dir();
     dir.write("out/whoopsie.html", "mine");
     dir.write("out/other", "mine");
@@ -175,27 +175,27 @@ fn folder_when_it_holds_something_then_only_force_writes_into_it() {
     assert_eq!(export(&dir, CONFIG, &["--force"]).0, 0);
     let all = files(&dir.join("out"));
     assert!(all["other"] == "mine" && all["whoopsie.html"].starts_with("<!doctype html>"));
-    assert_eq!(all.len(), 1 + FOLDERS.len() * (1 + 2 * (1 + locales().len())), "nothing unfinished is left");
+    assert_eq!(all.len(), 1 + FOLDERS.len() * (1 + 2 * (1 + locales().len())), "no temporary files remain");
 
-    // An empty folder is as good as none.
+    // An empty folder needs no `--force`.
     let dir = temp_dir();
     fs::create_dir(dir.join("out")).expect("a folder");
     assert_eq!(export(&dir, CONFIG, &[]).0, 0);
 }
 
 #[test]
-fn folder_when_it_cannot_be_one_then_2() {
+fn folder_when_it_is_a_file_then_2() {
     let dir = temp_dir();
     dir.write("out", "a file");
     let (code, err) = export(&dir, CONFIG, &[]);
     assert!(code == 2 && err.contains("out cannot be written") && err.contains("name a folder"), "{code} {err}");
     assert_eq!(fs::read_to_string(dir.join("out")).expect("still a file"), "a file");
-    assert_eq!(run(&["whoopsie", "export"]).0, 2, "--out is asked for");
+    assert_eq!(run(&["whoopsie", "export"]).0, 2, "--out is required");
     assert_eq!(run(&["whoopsie"]).0, 2);
 }
 
 #[test]
-fn configuration_when_it_is_wrong_then_2_and_nothing_is_written() {
+fn config_when_invalid_then_2_and_nothing_written() {
     let dir = temp_dir();
     let (code, err) = export(&dir, "[whoopsie]\npages = \"nowhere\"\n", &[]);
     assert!(code == 2 && err.contains("edgeshim.toml:2: whoopsie.pages"), "{code} {err}");
@@ -203,7 +203,7 @@ fn configuration_when_it_is_wrong_then_2_and_nothing_is_written() {
 }
 
 #[test]
-fn beacon_when_it_has_no_host_then_a_warning_says_so() {
+fn beacon_when_base_has_no_host_then_warning() {
     let dir = temp_dir();
     let (code, err) = export(&dir, "", &[]);
     assert!(

@@ -1,8 +1,7 @@
-//! The table of faults (`src/fault.rs`): every way in which an origin or a visitor can fail, made by a script, and what the
-//! visitor is told of it on HTTP/1.1 and on HTTP/2: status, Proxy-Status (RFC 9209), no-store. Each counts once as a pull under
-//! its code and once under its cause; the visitors' own count under none. A body that breaks off arrives broken off.
-//!
-//! `overload` is missing here: requests that wait in line have a test of their own, `tests/admission.rs`.
+//! The faults of `src/fault.rs`. A script causes every failure of an origin or a client, and each test checks the
+//! response on HTTP/1.1 and HTTP/2: status, Proxy-Status (RFC 9209), no-store. Each fault counts once as a pull under
+//! its code and once under its cause; failures of clients have no cause. A cut body arrives cut. `tests/admission.rs`
+//! covers `overload`.
 
 mod support;
 
@@ -22,20 +21,20 @@ use std::time::Duration;
 use support::http1::{self, Fields, Framing, Reader};
 use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, h2, origin, raw, temp_dir, wait_until};
 
-/// The limit of what waits for one of the shim's own timeouts first.
+/// The limit of waits that include one of the shim's own timeouts.
 const LONG: Duration = Duration::from_secs(20);
 
-// ---- asking on both protocols -----------------------------------------------------------------------------------------
+// ---- requests on both protocols -------------------------------------------------------------------------------------
 
-/// A response, however it came.
+/// A response over either protocol.
 #[derive(Debug, Default)]
 struct Received {
     status: u16,
     fields: Fields,
     body: Vec<u8>,
-    /// The framing said that this was all.
+    /// True when the framing says that the body is complete.
     whole: bool,
-    /// Why it ended, where it ended badly.
+    /// The error that ended it, if any.
     broken: String,
 }
 
@@ -45,13 +44,13 @@ impl Received {
     }
 }
 
-/// One connection of HTTP/2, driven while something is asked of it.
+/// One HTTP/2 connection, driven during each request.
 struct H2 {
     tokio: tokio::runtime::Runtime,
     sender: http2::SendRequest<Pieces>,
 }
 
-/// A request body in frames; one that hangs never ends.
+/// A request body of frames; with `hangs` it never ends.
 #[derive(Default)]
 struct Pieces {
     frames: VecDeque<Bytes>,
@@ -142,9 +141,9 @@ fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Received {
     }
 }
 
-// ---- judging ----------------------------------------------------------------------------------------------------------
+// ---- checks ---------------------------------------------------------------------------------------------------------
 
-/// What a fault has to look like.
+/// The expected effects of a fault.
 #[derive(Debug, Clone, Copy)]
 struct Want {
     cause: &'static str,
@@ -173,21 +172,21 @@ const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 
 impl Want {
-    fn is_visitors(self) -> bool {
+    fn is_of_client(self) -> bool {
         self.cause.starts_with("request_")
     }
 
-    /// Asks once, and holds the answer and every counter against what is wanted.
+    /// Sends one request, and checks the response and all counters.
     fn judge(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Received) {
         let before = shim.metrics();
         let response = ask(shim);
         let said = format!("{name}: {} {:?}", response.status, response.fields);
         assert_eq!(response.status, self.status, "{said}");
-        assert!(response.whole, "{said}: the page is not whole");
+        assert!(response.whole, "{said}: the page is incomplete");
         assert_eq!(response.field("cache-control"), Some("no-store"), "{said}");
         let proxy_status = format!("edgeshim; error={}", self.error);
         assert_eq!(response.field("proxy-status"), Some(proxy_status.as_str()), "{said}");
-        if !self.is_visitors() {
+        if !self.is_of_client() {
             assert!(response.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{said}");
             assert!(response.body.starts_with(b"<!"), "{said}: no page");
             assert!(response.field("retry-after").is_some(), "{said}");
@@ -195,7 +194,8 @@ impl Want {
         self.counted(name, shim, &before, self.status);
     }
 
-    /// Since `before` there was one pull with this code, and one fault of this cause (none of the origin's, if the visitor failed).
+    /// Checks that since `before` there was one pull with this code, and one fault with this cause (no origin fault if
+    /// the client failed).
     fn counted(self, name: &str, shim: &Shim, before: &Metrics, code: u16) {
         let code = code.to_string();
         let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]));
@@ -204,7 +204,7 @@ impl Want {
         assert!(close(more(PULLS, &[]), 1.0), "{name}: {} pulls", more(PULLS, &[]));
         let labels = [("provider", "none"), ("class", "other"), ("code", code.as_str())];
         assert!(close(more(PULLS, &labels), 1.0), "{name}: not counted as {code}");
-        let wanted = if self.is_visitors() { 0.0 } else { 1.0 };
+        let wanted = if self.is_of_client() { 0.0 } else { 1.0 };
         assert!(close(more(FAULTS, &[]), wanted), "{name}: {} faults", more(FAULTS, &[]));
         assert!(
             close(more(FAULTS, &[("cause", self.cause)]), wanted),
@@ -214,7 +214,7 @@ impl Want {
         );
     }
 
-    /// A GET that fails so, on both protocols.
+    /// Checks a GET with this fault on both protocols.
     fn judge_get(self, name: &str, shim: &Shim, target: &str) {
         let request = format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n");
         self.judge(&format!("{name}, HTTP/1.1"), shim, |shim| ask_h1(shim, &request));
@@ -228,10 +228,10 @@ impl Want {
     }
 }
 
-// ---- no connection ----------------------------------------------------------------------------------------------------
+// ---- no connection --------------------------------------------------------------------------------------------------
 
 #[test]
-fn causes_when_started_then_each_is_a_series_at_zero() {
+fn causes_when_started_then_each_has_series_at_zero() {
     let closed = origin::ClosedPort::new();
     let metrics = Shim::start(Shim::config(closed.addr)).metrics();
     let mut named: Vec<_> =
@@ -244,7 +244,7 @@ fn causes_when_started_then_each_is_a_series_at_zero() {
 }
 
 #[test]
-fn refused_when_nobody_listens_then_502() {
+fn refused_when_no_listener_then_502() {
     let closed = origin::ClosedPort::new();
     REFUSED.judge_origin("a port without a listener", &format!("http://{}", closed.addr), "");
     let dir = temp_dir();
@@ -254,12 +254,12 @@ fn refused_when_nobody_listens_then_502() {
 }
 
 #[test]
-fn unreachable_when_the_socket_file_is_missing_then_502() {
+fn unreachable_when_socket_file_missing_then_502() {
     let dir = temp_dir();
     UNREACHABLE.judge_origin("no such file", &format!("unix:{}", dir.join("none.sock").display()), "");
 }
 
-/// A listener whose queue is full, so that the kernel leaves further connections unanswered.
+/// A listener with a full backlog, so that the kernel does not complete further handshakes.
 struct FullQueue {
     listener: socket2::Socket,
     waiting: Vec<TcpStream>,
@@ -273,7 +273,7 @@ impl FullQueue {
         let mut full = Self { listener, waiting: Vec::new() };
         while let Ok(stream) = TcpStream::connect_timeout(&full.addr(), Duration::from_millis(300)) {
             full.waiting.push(stream);
-            assert!(full.waiting.len() < 100, "the queue has no end");
+            assert!(full.waiting.len() < 100, "the backlog never fills");
         }
         full
     }
@@ -284,16 +284,16 @@ impl FullQueue {
 }
 
 #[test]
-fn connect_timeout_when_the_handshake_hangs_then_504() {
+fn connect_timeout_when_handshake_hangs_then_504() {
     let full = FullQueue::new();
     let url = format!("http://{}", full.addr());
     CONNECT_TIMEOUT.judge_origin("a full queue", &url, "[origin]\nconnect_timeout = \"300ms\"");
 }
 
-// ---- no answer --------------------------------------------------------------------------------------------------------
+// ---- no response ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn closed_and_reset_when_no_byte_came_then_502() {
+fn closed_and_reset_when_no_byte_received_then_502() {
     let origin = Origin::start(origin::hang_up());
     CLOSED.judge_origin("closed", &origin.url(), "");
     let origin = Origin::start(origin::reset());
@@ -301,7 +301,7 @@ fn closed_and_reset_when_no_byte_came_then_502() {
 }
 
 #[test]
-fn closed_when_the_head_broke_off_then_502() {
+fn closed_when_head_truncated_then_502() {
     let origin = Origin::start(|_, conn: &mut Conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
         After::Close
@@ -310,7 +310,7 @@ fn closed_when_the_head_broke_off_then_502() {
 }
 
 #[test]
-fn timeout_when_no_head_comes_then_504() {
+fn timeout_when_no_head_then_504() {
     let origin = Origin::start(origin::silent());
     TIMEOUT.judge_origin("silence", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
     let origin = Origin::start(|_, conn: &mut Conn| {
@@ -320,7 +320,7 @@ fn timeout_when_no_head_comes_then_504() {
     TIMEOUT.judge_origin("half a head", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
 }
 
-/// Heads that are none, or that can be read in two ways.
+/// Heads that are malformed or ambiguous.
 fn broken_heads() -> Vec<(&'static str, String)> {
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
     let chunked = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
@@ -338,9 +338,12 @@ fn broken_heads() -> Vec<(&'static str, String)> {
         ("status 600", "HTTP/1.1 600 High\r\nContent-Length: 0\r\n\r\n".into()),
         ("status 999", "HTTP/1.1 999 High\r\nContent-Length: 0\r\n\r\n".into()),
         ("status 1000", "HTTP/1.1 1000 High\r\nContent-Length: 0\r\n\r\n".into()),
-        ("101 that nobody asked for", "HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".into()),
-        ("unlike lengths", head("Content-Length: 5\r\nContent-Length: 6") + "hello!"),
-        ("unlike lengths in a list", head("Content-Length: 5, 6") + "hello!"),
+        (
+            "101 without a request for it",
+            "HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".into(),
+        ),
+        ("different lengths", head("Content-Length: 5\r\nContent-Length: 6") + "hello!"),
+        ("different lengths in a list", head("Content-Length: 5, 6") + "hello!"),
         ("a length in words", head("Content-Length: five") + "hello"),
         ("a length with a sign", head("Content-Length: +5") + "hello"),
         ("a length below zero", head("Content-Length: -5") + "hello"),
@@ -366,15 +369,15 @@ fn broken_heads() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn broken_head_when_the_answer_cannot_be_read_then_502() {
+fn broken_head_when_response_malformed_then_502() {
     let heads: Vec<String> = broken_heads().into_iter().map(|(_, head)| head).collect();
     let origin = Origin::start(move |request, conn| {
         let number: usize = request.target.trim_start_matches('/').parse().expect("a row's number");
         let _ = conn.write_all(heads[number].as_bytes());
-        // Open until the shim closes it: that there is an end must not be what makes the fault.
+        // The connection stays open until the shim closes it, so that its end does not cause the fault.
         origin::silent()(request, conn)
     });
-    // The origin says nothing more; who waits for more than the head gets a timeout instead of the fault.
+    // The origin sends nothing more, so that a reader that waits for more than the head gets a timeout instead.
     let shim = Shim::start(Shim::config(origin.url()).with("[origin]\nresponse_timeout = \"5s\""));
     let mut failed = Vec::new();
     for (number, (name, _)) in broken_heads().iter().enumerate() {
@@ -384,16 +387,16 @@ fn broken_head_when_the_answer_cannot_be_read_then_502() {
             failed.push(*name);
         }
     }
-    assert!(failed.is_empty(), "these are no broken heads: {failed:?}");
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "a connection is kept after a broken head");
+    assert!(failed.is_empty(), "these heads cause no broken_head: {failed:?}");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "a connection stays open after a broken head");
 }
 
-// ---- uploads ----------------------------------------------------------------------------------------------------------
+// ---- uploads --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn upload_stalled_when_the_origin_takes_no_more_then_504() {
+fn upload_stalled_when_origin_stops_reading_then_504() {
     const LENGTH: usize = 64 << 20;
-    // Not a byte of the body is read until the test is over.
+    // The origin reads no byte of the body until the end of the test.
     let (over, waiting) = channel::<()>();
     let waiting = Mutex::new(waiting);
     let origin = Origin::start_at_head(move |_, _| {
@@ -421,7 +424,7 @@ fn upload_stalled_when_the_origin_takes_no_more_then_504() {
         let framing = http1::framing(&head.fields, &mut Vec::new()).expect("a framing");
         let body = reader.body(framing, 1 << 20);
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        assert!(writer.join().expect("the writer") > 0, "the whole upload was taken in though nobody read it");
+        assert!(writer.join().expect("the writer") > 0, "the shim buffered the whole upload");
         let status = head.start.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         Received { status, fields: head.fields, body: body.data, whole: body.complete, broken: String::new() }
     });
@@ -434,7 +437,7 @@ fn upload_stalled_when_the_origin_takes_no_more_then_504() {
 }
 
 #[test]
-fn request_stalled_when_the_visitor_sends_no_more_then_408() {
+fn request_stalled_when_client_stops_sending_then_408() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"400ms\""));
     for (name, framing) in [
@@ -450,24 +453,21 @@ fn request_stalled_when_the_visitor_sends_no_more_then_408() {
     REQUEST_STALLED.judge("stalled, HTTP/2", &shim, |_| {
         client.ask("POST", "/", &[], Pieces { frames: [Bytes::from_static(b"hello")].into(), hangs: true })
     });
-    assert!(
-        wait_until(PATIENCE, || origin.open_connections() == 0),
-        "the origin still waits for a request that is given up"
-    );
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
     assert!(
         origin.requests().iter().all(|request| !request.complete),
-        "a stalled request was ended as if it were whole"
+        "a stalled request looked complete to the origin"
     );
 }
 
 #[test]
-fn request_too_large_when_it_shows_on_the_way_then_413() {
+fn request_too_large_when_stream_exceeds_limit_then_413() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nmax_request_body = \"1KiB\""));
     let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
     let chunked =
         |body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n\r\n");
-    assert_eq!(ask_h1(&shim, chunked(&chunk)).status, 200, "just as much as allowed");
+    assert_eq!(ask_h1(&shim, chunked(&chunk)).status, 200, "exactly at the limit");
     shim.wait_metrics(|metrics| metrics.sum(PULLS, &[]) > 0.5);
     origin.forget();
     let one_more = chunked(&format!("{chunk}1\r\nx\r\n"));
@@ -477,15 +477,12 @@ fn request_too_large_when_it_shows_on_the_way_then_413() {
         let frames = [Bytes::from(vec![b'x'; 1024]), Bytes::from_static(b"x")].into();
         client.ask("POST", "/", &[], Pieces { frames, hangs: false })
     });
-    assert!(
-        wait_until(PATIENCE, || origin.open_connections() == 0),
-        "the origin still waits for a request that is given up"
-    );
-    assert!(origin.requests().iter().all(|request| !request.complete), "a cut request was ended as if it were whole");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
+    assert!(origin.requests().iter().all(|request| !request.complete), "a cut request looked complete to the origin");
 }
 
 #[test]
-fn request_cut_when_the_body_breaks_off_or_is_malformed_then_400() {
+fn request_cut_when_body_truncated_or_malformed_then_400() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for (name, framing) in [
@@ -508,18 +505,14 @@ fn request_cut_when_the_body_breaks_off_or_is_malformed_then_400() {
             }
         });
     }
-    assert!(
-        wait_until(PATIENCE, || origin.open_connections() == 0),
-        "the origin still waits for a request that is given up"
-    );
-    assert!(origin.requests().iter().all(|request| !request.complete), "a cut request was ended as if it were whole");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
+    assert!(origin.requests().iter().all(|request| !request.complete), "a cut request looked complete to the origin");
 }
 
-// ---- bodies that break off --------------------------------------------------------------------------------------------
+// ---- truncated bodies --------------------------------------------------------------------------------------------
 
-/// An origin that sends the beginning of a body, and on a word from the test ends it in the way that the target asks for:
-/// `/FRAMING/END`.
-fn breaking() -> (Origin, Sender<()>) {
+/// An origin that sends the start of a body and, when the test says so, ends it as the target `/FRAMING/END` says.
+fn truncating_origin() -> (Origin, Sender<()>) {
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
     let origin = Origin::start(move |request, conn| part(request, conn, &gone));
@@ -570,13 +563,13 @@ fn judge_breaks(wanted: Want, shim: &Shim, go: &Sender<()>, target: &str, coding
     let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
     assert_eq!(framing == Framing::Length(9999), target.starts_with("/length") && !zipped, "{name}: {framing:?}");
     assert_ne!(framing, Framing::Close, "{name}");
-    // What is zipped may be held back until there is more of it.
+    // The compressor may hold back the first bytes.
     let mut bytes = if zipped { Vec::new() } else { client.more().expect("the beginning of the body") };
     let _ = go.send(());
     bytes.extend(client.read_to_end());
     assert!(client.closed(), "{name}: the connection is still open");
     let body = Reader::new(&bytes[..]).body(framing, 1 << 20);
-    assert!(!body.complete, "{name}: the cut body came as if it were whole");
+    assert!(!body.complete, "{name}: the cut body looks complete");
     prefix(&name, &body.data, zipped);
     wanted.counted(&name, shim, &before, 200);
 
@@ -587,17 +580,17 @@ fn judge_breaks(wanted: Want, shim: &Shim, go: &Sender<()>, target: &str, coding
     assert_eq!(response.status(), 200, "{name}");
     let _ = go.send(());
     let response = client.rest(response);
-    assert!(!response.whole, "{name}: the cut body came as if it were whole");
+    assert!(!response.whole, "{name}: the cut body looks complete");
     assert!(response.broken.contains("stream error"), "{name}: no RST_STREAM but {:?}", response.broken);
     prefix(&name, &response.body, zipped);
     wanted.counted(&name, shim, &before, 200);
     let next = client.ask("GET", "/", &[], Pieces::default());
-    assert_eq!((next.status, &next.body[..]), (200, &b"whole"[..]), "{name}: the connection went with the stream");
+    assert_eq!((next.status, &next.body[..]), (200, &b"whole"[..]), "{name}: the connection ended with the stream");
     let pulls = before.sum(PULLS, &[]);
     shim.wait_metrics(|now| now.sum(PULLS, &[]) > pulls + 1.5);
 }
 
-/// What came is the beginning of the text, and not more than that.
+/// Checks that the body is a prefix of the text.
 fn prefix(name: &str, body: &[u8], zipped: bool) {
     let text = "It was a dark and stormy night. ".repeat(64);
     let mut plain = Vec::new();
@@ -608,12 +601,12 @@ fn prefix(name: &str, body: &[u8], zipped: bool) {
         plain.extend_from_slice(body);
     }
     assert!(text.as_bytes().starts_with(&plain), "{name}: {:?}", String::from_utf8_lossy(&plain));
-    assert!(zipped || !plain.is_empty(), "{name}: nothing of the body came");
+    assert!(zipped || !plain.is_empty(), "{name}: the body is empty");
 }
 
 #[test]
-fn cut_when_the_body_breaks_off_then_the_answer_does_too() {
-    let (origin, go) = breaking();
+fn cut_when_origin_body_truncated_then_response_truncated() {
+    let (origin, go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()));
     for target in
         ["/length/close", "/length/reset", "/chunked/close", "/chunked/reset", "/in-chunk/close", "/bad-chunk/open"]
@@ -628,8 +621,8 @@ fn cut_when_the_body_breaks_off_then_the_answer_does_too() {
 }
 
 #[test]
-fn cut_when_it_comes_with_the_head_then_nothing_whole_arrives() {
-    let (origin, _go) = breaking();
+fn cut_when_it_arrives_with_head_then_response_not_complete() {
+    let (origin, _go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()));
     for (target, coding) in [
         ("/length/at-once", "identity"),
@@ -641,8 +634,9 @@ fn cut_when_it_comes_with_the_head_then_nothing_whole_arrives() {
         let before = shim.metrics();
         let mut client = Raw::connect(shim.addr);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
-        let response = client.response().expect("what had come is sent before the cut");
-        // Of a known length all is read ahead for gzip, so nothing had been sent; else that depends on what hyper hands over first.
+        let response = client.response().expect("the received bytes are sent before the cut");
+        // A body of known length is read ahead for gzip, so nothing was sent before. Otherwise it depends on what hyper
+        // returns first.
         let page = (502, true);
         let cut = (200, false);
         let wanted: &[_] = match (target, coding) {
@@ -657,8 +651,8 @@ fn cut_when_it_comes_with_the_head_then_nothing_whole_arrives() {
 }
 
 #[test]
-fn stalled_when_the_body_makes_no_progress_then_it_is_cut() {
-    let (origin, go) = breaking();
+fn stalled_when_body_makes_no_progress_then_cut() {
+    let (origin, go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
     judge_breaks(STALLED, &shim, &go, "/length/stall", "identity");
     judge_breaks(STALLED, &shim, &go, "/chunked/stall", "identity");
@@ -667,7 +661,7 @@ fn stalled_when_the_body_makes_no_progress_then_it_is_cut() {
 }
 
 #[test]
-fn visitors_reset_when_answers_are_under_way_then_no_fault() {
+fn client_reset_when_response_in_progress_then_no_fault() {
     let origin = Origin::start(origin::endless(&[b'x'; 4096]));
     let shim = Shim::start(Shim::config(origin.url()));
     let before = shim.metrics();
@@ -676,11 +670,11 @@ fn visitors_reset_when_answers_are_under_way_then_no_fault() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     client.reset();
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "499")]) > 0.5);
-    assert!(after.sum(FAULTS, &[]) - before.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+    assert!(after.sum(FAULTS, &[]) - before.sum(FAULTS, &[]) < 0.5, "a disconnected client counts as a fault");
 }
 
 #[test]
-fn faults_when_there_are_many_then_one_message_a_cause_says_what_to_look_at() {
+fn faults_when_many_then_one_message_per_cause_with_remedy() {
     let closed = origin::ClosedPort::new();
     let broken = Origin::start(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello");
@@ -713,7 +707,7 @@ fn faults_when_there_are_many_then_one_message_a_cause_says_what_to_look_at() {
             assert!(first.contains(part), "{part}: {first}");
         }
     }
-    // What a client does wrong is no fault of the origin's and not logged.
+    // A failure of a client is not an origin fault and is not logged.
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nmax_request_body = \"1KiB\""));
     assert_eq!(ask_h1(&shim, raw::request("POST", "/", &[], &[b'x'; 5000])).status, 413);

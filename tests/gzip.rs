@@ -1,8 +1,7 @@
-//! gzip from end to end (spec §7): what is decoded is what the origin sent, whatever its length, framing and the request; what must
-//! not be touched is not; streams flow; a cut body stays cut.
-//!
-//! The origin says what the request asks it to: `X-Size` bytes of text, framed as `X-Framing` says (`length`, `chunked`, `close`),
-//! with `X-Status` and each `X-Say` as a field of the answer.
+//! gzip from end to end. The decoded body is what the origin sent, for any length, framing and request. Responses that
+//! must not be compressed stay unchanged, streams are not delayed, and a cut body stays cut. The origin sends what the
+//! request says: `X-Size` bytes of text, framed as `X-Framing` says (`length`, `chunked`, `close`), with the status
+//! `X-Status` and each `X-Say` as a header field.
 
 mod support;
 
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use support::http1::Framing;
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
-/// Text that compresses about as well as HTML does, and is nowhere the same: a byte that is lost or moved shows.
+/// Text that compresses about as well as HTML and never repeats, so that a lost or moved byte is found.
 fn text(size: usize) -> Vec<u8> {
     static LONGEST: OnceLock<Vec<u8>> = OnceLock::new();
     let longest = LONGEST.get_or_init(|| {
@@ -70,7 +69,7 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
 
 const HTML: &str = "Content-Type: text/html; charset=utf-8";
 
-/// A request of the scripted origin, through the shim.
+/// A request to the scripted origin through the shim.
 struct Ask<'a> {
     method: &'a str,
     size: usize,
@@ -82,7 +81,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// HTML of that size, asked for with gzip.
+    /// HTML of that size, requested with gzip.
     fn html(size: usize) -> Self {
         let fields = vec![("Accept-Encoding", "gzip")];
         Self { method: "GET", size, status: 200, framing: "length", chunk: 5000, say: vec![HTML], fields }
@@ -108,13 +107,13 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// In place of the type and whatever else was said.
+    /// Replaces all fields of the response, the type too.
     fn say_only(mut self, fields: &[&'a str]) -> Self {
         self.say = fields.to_vec();
         self
     }
 
-    /// In place of `Accept-Encoding: gzip`.
+    /// Replaces `Accept-Encoding: gzip`.
     fn fields(mut self, fields: &[(&'a str, &'a str)]) -> Self {
         self.fields = fields.to_vec();
         self
@@ -147,7 +146,7 @@ fn is_gzip(response: &Response) -> bool {
     }
 }
 
-/// The content; panics unless it is one whole gzip member, its CRC and length right, with nothing behind it.
+/// The content; panics unless the body is exactly one valid gzip member.
 fn decoded(response: &Response) -> Vec<u8> {
     assert!(response.complete, "the body is cut: {:?}", response.fields);
     if !is_gzip(response) {
@@ -155,12 +154,14 @@ fn decoded(response: &Response) -> Vec<u8> {
     }
     let mut content = Vec::new();
     let mut rest = &response.body[..];
-    GzDecoder::new(&mut rest).read_to_end(&mut content).unwrap_or_else(|error| panic!("no whole gzip member: {error}"));
+    GzDecoder::new(&mut rest)
+        .read_to_end(&mut content)
+        .unwrap_or_else(|error| panic!("no complete gzip member: {error}"));
     assert!(rest.is_empty(), "{} bytes behind the gzip member", rest.len());
     content
 }
 
-/// Whether Vary, which is one line at most, names Accept-Encoding; once.
+/// Whether Vary contains Accept-Encoding exactly once; panics at a second Vary line.
 fn varies(response: &Response) -> bool {
     let lines = response.fields_named("vary");
     assert!(lines.len() <= 1, "{lines:?}");
@@ -180,7 +181,7 @@ fn start() -> (Origin, Shim, Raw) {
 }
 
 #[test]
-fn body_when_compressed_then_decodes_to_what_the_origin_sent() {
+fn body_when_compressed_then_decodes_to_origins_bytes() {
     let (_origin, _shim, mut client) = start();
     for size in [0, 1, 255, 256, 1000, (16 << 10) - 1, 16 << 10, (16 << 10) + 1, 100 << 10, 3 << 20] {
         for framing in ["length", "chunked", "close"] {
@@ -193,13 +194,17 @@ fn body_when_compressed_then_decodes_to_what_the_origin_sent() {
                 assert_eq!(is_gzip(&response), wanted && !short, "{case}: {:?}", response.fields);
                 assert!(varies(&response) || (short && framing == "length"), "{case}: {:?}", response.fields);
                 match response.framing {
-                    // The length of what is compressed is not known before its end.
+                    // The compressed length is known only at the end.
                     Some(Framing::Chunked) => assert!(is_gzip(&response) || !wanted && framing != "length", "{case}"),
                     Some(Framing::Length(length)) => assert_eq!(length, response.body.len() as u64, "{case}"),
                     other => panic!("{case}: {other:?}"),
                 }
                 if is_gzip(&response) && size >= 1000 {
-                    assert!(response.body.len() < size * 3 / 4, "{case}: {} bytes are not small", response.body.len());
+                    assert!(
+                        response.body.len() < size * 3 / 4,
+                        "{case}: {} bytes after compression",
+                        response.body.len()
+                    );
                 }
             }
         }
@@ -207,7 +212,7 @@ fn body_when_compressed_then_decodes_to_what_the_origin_sent() {
 }
 
 #[test]
-fn accept_encoding_when_weighed_then_gzip_only_where_it_is_wanted() {
+fn accept_encoding_when_gzip_acceptable_then_gzip_else_identity() {
     let (_origin, _shim, mut client) = start();
     for (lines, wanted) in [
         (&["gzip"][..], true),
@@ -236,26 +241,26 @@ fn accept_encoding_when_weighed_then_gzip_only_where_it_is_wanted() {
         let fields: Vec<_> = lines.iter().map(|line| ("Accept-Encoding", *line)).collect();
         let response = Ask::html(1000).fields(&fields).send(&mut client);
         assert_eq!(is_gzip(&response), wanted, "{lines:?}");
-        assert!(varies(&response), "{lines:?}: who asks otherwise gets it otherwise");
+        assert!(varies(&response), "{lines:?}: no Vary");
         assert!(decoded(&response) == text(1000), "{lines:?}");
-        // A proxy in between is no reason to refuse it, and none to give it.
+        // Via in the request does not change the decision.
         let via: Vec<_> = fields.iter().copied().chain([("Via", "1.1 some-cdn")]).collect();
         assert_eq!(is_gzip(&Ask::html(1000).fields(&via).send(&mut client)), wanted, "{lines:?} with Via");
     }
 }
 
 #[test]
-fn answer_when_it_must_not_be_compressed_then_is_left_as_it_is() {
+fn response_when_it_must_not_be_compressed_then_unchanged() {
     let (_origin, _shim, mut client) = start();
     for (case, ask) in [
         ("an image", Ask::html(1000).say_only(&["Content-Type: image/png"])),
         ("a JPEG", Ask::html(1000).say_only(&["Content-Type: image/jpeg"])),
         ("a packed font", Ask::html(1000).say_only(&["Content-Type: font/woff2"])),
         ("no type", Ask::html(1000).say_only(&[])),
-        ("br already", Ask::html(1000).say(&["Content-Encoding: br", "ETag: \"b\""])),
+        ("already br", Ask::html(1000).say(&["Content-Encoding: br", "ETag: \"b\""])),
         ("no-transform", Ask::html(1000).say(&["Cache-Control: max-age=60, No-Transform"])),
         (
-            "no-transform on a line of its own",
+            "no-transform in a separate line",
             Ask::html(1000).say(&["Cache-Control: public", "Cache-Control: no-transform"]),
         ),
         ("a part", Ask::html(1000).status(206).say(&["Content-Range: bytes 0-999/5000"])),
@@ -275,8 +280,8 @@ fn answer_when_it_must_not_be_compressed_then_is_left_as_it_is() {
             response.fields
         );
         let coding = response.field("content-encoding");
-        assert_eq!(coding, (case == "br already").then_some("br"), "{case}");
-        if case == "br already" {
+        assert_eq!(coding, (case == "already br").then_some("br"), "{case}");
+        if case == "already br" {
             assert_eq!(response.field("etag"), Some("\"b\""));
         }
     }
@@ -292,8 +297,8 @@ fn answer_when_it_must_not_be_compressed_then_is_left_as_it_is() {
 }
 
 #[test]
-fn part_when_of_something_compressible_then_is_plain_and_varies_like_the_whole() {
-    // A 206 carries the Vary that the 200 would have (RFC 9110 §15.3.7): a cache joins it with the rest by that.
+fn partial_response_when_compressible_then_plain_with_vary_of_the_200() {
+    // A 206 has the Vary that the 200 would have (RFC 9110 §15.3.7), so that a cache can combine them.
     let (_origin, _shim, mut client) = start();
     for encoding in ["gzip", "identity"] {
         let fields = [("Accept-Encoding", encoding), ("Range", "bytes=0-999")];
@@ -309,7 +314,7 @@ fn part_when_of_something_compressible_then_is_plain_and_varies_like_the_whole()
 }
 
 #[test]
-fn range_when_the_origin_ignores_it_then_the_whole_is_plain() {
+fn range_when_origin_ignores_it_then_200_is_plain() {
     let (origin, _shim, mut client) = start();
     let fields = [("Accept-Encoding", "gzip"), ("Range", "bytes=0-99")];
     let response = Ask::html(1000).say(&["Accept-Ranges: bytes"]).fields(&fields).send(&mut client);
@@ -319,7 +324,7 @@ fn range_when_the_origin_ignores_it_then_the_whole_is_plain() {
 }
 
 #[test]
-fn head_of_a_compressed_answer_when_asked_then_says_nothing_of_the_plain_bytes() {
+fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
     let (_origin, _shim, mut client) = start();
     let said = [
         "ETag: \"strong\"",
@@ -349,13 +354,13 @@ fn head_of_a_compressed_answer_when_asked_then_says_nothing_of_the_plain_bytes()
     let weak = Ask::html(1000).say(&["ETag: W/\"w\""]).send(&mut client);
     assert_eq!(weak.fields_named("etag"), ["W/\"w\""]);
     let star = Ask::html(1000).say(&["Vary: *"]).send(&mut client);
-    assert_eq!(star.fields_named("vary"), ["*"], "nothing is added to a star");
+    assert_eq!(star.fields_named("vary"), ["*"], "Vary: * stays alone");
 }
 
 #[test]
-fn head_request_when_get_would_be_compressed_then_has_the_same_fields() {
+fn head_request_when_get_would_be_compressed_then_same_fields() {
     let (_origin, _shim, mut client) = start();
-    // Framing and Date may differ: a HEAD has nothing to frame (RFC 9110 §9.3.2), and how long a body becomes is known when it is.
+    // Framing and Date may differ (RFC 9110 §9.3.2): the length is known only after compression.
     let comparable = |response: &Response| {
         let mut fields: Vec<_> =
             response.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
@@ -382,15 +387,17 @@ fn head_request_when_get_would_be_compressed_then_has_the_same_fields() {
 }
 
 #[test]
-fn validators_when_they_come_back_then_match_at_the_origin() {
-    // What left as W/"a" is "a" at the origin: If-Match compares strongly there (RFC 9110 §13.1.1), and some origins compare texts.
+fn validators_when_returned_then_match_at_origin() {
+    // `W/"a"` becomes `"a"` again at the origin: If-Match compares strongly (RFC 9110 §13.1.1), and some origins
+    // compare text.
     let (origin, _shim, mut client) = start();
     let seen = |client: &mut Raw, name: &str, sent: &str| {
         let fields = [("Accept-Encoding", "gzip"), (name, sent)];
         Ask::html(1000).status(304).say_only(&[HTML]).fields(&fields).send(client);
         origin.last().fields_named(name).join(", ")
     };
-    // After a start nothing is known. If-None-Match stays, since it is compared weakly; a weak If-Match could never match.
+    // After a start the shim remembers no tags. If-None-Match stays, since it compares weakly; a weak If-Match could
+    // never match.
     assert_eq!(seen(&mut client, "If-None-Match", "W/\"a\""), "W/\"a\"");
     assert_eq!(seen(&mut client, "If-Match", "W/\"a\""), "\"a\"");
     let first = Ask::html(1000).say(&["ETag: \"a\""]).fields(&[("Accept-Encoding", "gzip")]).send(&mut client);
@@ -408,7 +415,7 @@ fn validators_when_they_come_back_then_match_at_the_origin() {
 }
 
 #[test]
-fn not_modified_when_it_was_compressed_then_says_what_the_200_would() {
+fn not_modified_when_200_was_compressed_then_same_fields() {
     let (_origin, _shim, mut client) = start();
     let revalidated = |client: &mut Raw, encoding, tag, say: &[&str]| {
         let fields = [("Accept-Encoding", encoding), ("If-None-Match", tag)];
@@ -425,7 +432,7 @@ fn not_modified_when_it_was_compressed_then_says_what_the_200_would() {
 }
 
 #[test]
-fn settings_when_they_forbid_it_then_nothing_is_compressed() {
+fn settings_when_they_forbid_gzip_then_nothing_compressed() {
     let origin = Origin::start(obey);
     let class = "[[class]]\nname = \"all\"\npath = [\"/*\"]\ngzip = false";
     for (piece, size, wanted) in [
@@ -442,9 +449,9 @@ fn settings_when_they_forbid_it_then_nothing_is_compressed() {
     }
 }
 
-// ---- streams -------------------------------------------------------------------------------------------------------------
+// ---- streams --------------------------------------------------------------------------------------------------------
 
-/// Takes chunked framing off bytes as they come, and inflates them.
+/// Removes chunked framing from received bytes and inflates them.
 struct Inflating {
     framed: Vec<u8>,
     packed: Vec<u8>,
@@ -471,7 +478,7 @@ impl Inflating {
             self.framed.drain(..end + 4 + size);
         }
         if !self.header && self.packed.len() >= 10 {
-            // RFC 1952 §2.3: no flags, so that the header is these ten bytes.
+            // RFC 1952 §2.3: without flags the header has ten bytes.
             assert_eq!(self.packed[..4], [0x1f, 0x8b, 8, 0]);
             self.packed.drain(..10);
             self.header = true;
@@ -491,10 +498,10 @@ impl Inflating {
     }
 }
 
-/// Lengths of pieces that are read at once.
+/// Lengths of pieces that fit into one read.
 const SMALL: [usize; 6] = [0, 300, 600, 900, 1200, 1500];
 
-/// Sends pieces through a stream of that type when told to, and measures how long each takes to be readable at the other end.
+/// Sends pieces through a stream of that type, and measures how long each takes until the client can read it.
 fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize>) -> Vec<Duration> {
     let (go, wait) = mpsc::channel::<String>();
     let wait = std::sync::Mutex::new(wait);
@@ -522,7 +529,7 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
         go.send(piece).expect("the origin listens");
         while reading.content != sent.as_bytes() {
             assert!(sent.as_bytes().starts_with(&reading.content), "other bytes");
-            let bytes = client.more().unwrap_or_else(|error| panic!("piece {number} does not come: {error}"));
+            let bytes = client.more().unwrap_or_else(|error| panic!("piece {number} does not arrive: {error}"));
             assert!(!bytes.is_empty(), "the stream ended");
             reading.take(&bytes);
         }
@@ -531,14 +538,14 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
     measured
 }
 
-/// The median: one late piece on a busy machine is the machine's, most of them late are ours.
+/// The median, since on a busy machine single pieces may be late.
 fn median(mut delays: Vec<Duration>) -> Duration {
     delays.sort();
     delays[delays.len() / 2]
 }
 
 #[test]
-fn event_stream_when_an_event_comes_then_it_is_through_within_200_ms() {
+fn event_stream_when_event_sent_then_received_within_200_ms() {
     for more in ["", "Cache-Control: no-cache\r\n"] {
         let delays = delays("text/event-stream", more, SMALL);
         assert!(median(delays.clone()) <= Duration::from_millis(200), "{delays:?}");
@@ -546,18 +553,18 @@ fn event_stream_when_an_event_comes_then_it_is_through_within_200_ms() {
 }
 
 #[test]
-fn event_stream_when_events_are_larger_than_one_turn_compresses_then_none_leaves_its_end_behind() {
-    // A read of the shim's holds 66 KiB and a turn compresses 64.
+fn event_stream_when_events_larger_than_one_turn_then_received_to_their_end() {
+    // One read of the shim takes 66 KiB, and one turn compresses 64 KiB.
     delays("text/event-stream", "", [66_400; 40]);
 }
 
 #[test]
-fn page_when_it_trickles_then_each_piece_is_through_within_400_ms() {
+fn page_when_it_trickles_then_each_piece_received_within_400_ms() {
     let delays = delays("text/html", "", SMALL);
     assert!(median(delays.clone()) <= Duration::from_millis(400), "{delays:?}");
 }
 
-/// An origin that writes the pieces of a chunked page at that pace, and how many it has written.
+/// An origin that writes the pieces of a chunked page at that pace, and the number of written pieces.
 fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
     let written = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&written);
@@ -575,20 +582,21 @@ fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn page_when_it_comes_in_pieces_then_is_not_flushed_at_each() {
+fn page_when_sent_in_pieces_then_not_flushed_at_each() {
     let body = text(300_000);
     let (origin, _) = paced(Duration::from_millis(2), body.chunks(3000).map(<[u8]>::to_vec).collect());
     let shim = Shim::start(Shim::config(origin.addr));
     let response = raw::fetch(shim.addr, "/", &[("Accept-Encoding", "gzip"), ("Connection", "close")]);
     assert!(is_gzip(&response) && decoded(&response) == body);
-    // What a flush leaves behind: an empty stored block.
+    // A flush writes an empty stored block.
     let flushes = response.body.windows(4).filter(|window| *window == [0, 0, 0xff, 0xff]).count();
     assert!(flushes < 50, "{flushes} flushes for 100 pieces");
 }
 
 #[test]
-fn events_when_they_never_pause_then_are_not_held_back_for_the_next() {
-    // Nothing says that it is a stream, and no moment goes by without an event: neither the head nor the first of them waits for that.
+fn events_when_without_pause_then_not_held_back() {
+    // The type does not mark a stream, and the events never pause. Neither the head nor the first event may wait for a
+    // pause.
     for first in ["", "<p>"] {
         let begin = vec![first.repeat(100).into_bytes()].into_iter().filter(|piece| !piece.is_empty());
         let events = (0..100).map(|number| format!("{number}\n").into_bytes());
@@ -602,12 +610,12 @@ fn events_when_they_never_pause_then_are_not_held_back_for_the_next() {
             reading.take(&client.more().expect("an event"));
         }
         let sent = written.load(Ordering::Relaxed);
-        assert!(sent < 30, "{first}: the first came when {sent} were written");
+        assert!(sent < 30, "{first}: the first event was received after {sent} were written");
     }
 }
 
 #[test]
-fn trailers_when_the_body_is_compressed_then_stay() {
+fn trailers_when_body_compressed_then_kept() {
     let body = text(5000);
     let fields = [("Content-Type", "text/html"), ("Trailer", "X-Sum")];
     let origin = Origin::start(origin::chunked(&fields, &[&body[..2000], &body[2000..]], &[("X-Sum", "9")]));
@@ -621,7 +629,7 @@ fn trailers_when_the_body_is_compressed_then_stay() {
 }
 
 #[test]
-fn body_when_the_origin_breaks_it_off_then_is_never_ended_as_if_it_were_whole() {
+fn body_when_origin_truncates_it_then_never_complete() {
     let origin = Origin::start(|request, conn| {
         let body = text(300_000);
         let length = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 300000\r\n\r\n";
@@ -642,21 +650,21 @@ fn body_when_the_origin_breaks_it_off_then_is_never_ended_as_if_it_were_whole() 
         for encoding in ["gzip", "identity"] {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", encoding)], b""));
-            // A page in its place is as honest, as long as nothing of the answer has gone out.
+            // A page may replace the response as long as nothing was sent.
             let Ok(response) = client.response() else { continue };
             if response.status == 502 {
                 continue;
             }
             assert!(
                 !response.complete,
-                "{target}, {encoding}: cut at the origin, whole for the CDN: {:?}",
+                "{target}, {encoding}: cut at the origin, complete for the CDN: {:?}",
                 response.fields
             );
             assert_eq!(is_gzip(&response), encoding == "gzip", "{target}");
             let mut content = Vec::new();
             if encoding == "gzip" {
                 let ended = GzDecoder::new(&response.body[..]).read_to_end(&mut content);
-                assert!(ended.is_err(), "{target}: the gzip member has its end all the same");
+                assert!(ended.is_err(), "{target}: the gzip member is complete");
             } else {
                 content.clone_from(&response.body);
             }
@@ -689,7 +697,7 @@ fn large_bodies_when_interleaved_then_do_not_mix() {
             let bytes = client.more().expect("bytes");
             open[at] = !bytes.is_empty();
             reading.take(&bytes);
-            // Whoever has it all reads no further: the end of the stream is another test's.
+            // Stop at the end of the content; another test checks the end of the stream.
             if reading.content.len() == sizes[at] {
                 open[at] = false;
             }
@@ -701,7 +709,7 @@ fn large_bodies_when_interleaved_then_do_not_mix() {
 }
 
 #[test]
-fn tag_of_a_304_when_hosts_or_codings_share_it_then_never_strong_for_gzip() {
+fn tag_of_304_when_shared_by_hosts_or_codings_then_never_strong_for_gzip() {
     let origin = Origin::start(|request, conn| {
         let is_conditional = request.field("if-none-match").is_some();
         let body =
@@ -731,12 +739,12 @@ fn tag_of_a_304_when_hosts_or_codings_share_it_then_never_strong_for_gzip() {
     assert_eq!(get("short.test", "/", "gzip", None), (200, "\"x\"".to_owned(), false));
     assert_eq!(get("long.test", "/", "gzip", Some("W/\"x\"")), weak(304));
     assert_eq!(get("short.test", "/", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
-    // One tag for the origin's own br and for what is compressed here.
+    // One tag for the origin's br and for the shim's gzip.
     assert_eq!(get("long.test", "/br", "gzip", None), weak(200));
     assert_eq!(get("long.test", "/br", "br, gzip", None), (200, "\"x\"".to_owned(), true));
     assert_eq!(get("long.test", "/br", "gzip", Some("W/\"x\"")), weak(304));
     assert_eq!(get("long.test", "/br", "br, gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), true));
-    // A class that is chosen by the type, which the 304 does not tell.
+    // A class by type, which the 304 does not contain.
     assert_eq!(get("long.test", "/styled", "gzip", None), (200, "\"x\"".to_owned(), false));
     assert_eq!(get("long.test", "/styled", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
 }

@@ -1,4 +1,5 @@
-//! `gzip.inflate`: the origin's gzip is undone for a CDN that does not take it, bomb or not, and left alone for all others.
+//! `gzip.inflate`: the shim inflates the origin's gzip for a CDN that does not accept it, bombs included, and leaves it
+//! unchanged for all others.
 
 mod support;
 
@@ -20,7 +21,7 @@ fn text(size: usize) -> Vec<u8> {
     (0..size).map(|_| b"<p>etaoin shrdlu</p>\n"[random.usize(..21)]).collect()
 }
 
-/// What the origin has at each path, gzip coded or meant to look like it.
+/// The origin's body at each path: gzip, or invalid gzip.
 fn stored(target: &str) -> Vec<u8> {
     match target {
         "/small" => gzip(&text(10)),
@@ -29,7 +30,7 @@ fn stored(target: &str) -> Vec<u8> {
         "/large" => gzip(&text(5_000_000)),
         "/members" => [gzip(&text(70_000)), gzip(b""), gzip(&text(9))].concat(),
         "/nothing" => vec![],
-        // In pieces of 777 bytes some begin with the first byte of a member, and none is one.
+        // Some chunks of 777 bytes start with the first byte of a member, but none is a member.
         "/litter" => [gzip(&text(70_000)), vec![0; 7], vec![0x1f; 5000]].concat(),
         "/padded" => [gzip(&text(70_000)), vec![0; 512]].concat(),
         "/zeros" => gzip(&vec![b'0'; 1 << 20]),
@@ -42,7 +43,7 @@ fn stored(target: &str) -> Vec<u8> {
             bytes
         }
         "/junk" => text(5000),
-        other => panic!("{other} is not there"),
+        other => panic!("no body for {other}"),
     }
 }
 
@@ -76,7 +77,7 @@ fn get(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> Response {
 }
 
 #[test]
-fn origins_gzip_when_it_is_not_taken_then_is_undone() {
+fn origins_gzip_when_not_accepted_then_inflated() {
     let (_origin, shim) = start();
     for (target, plain) in [
         ("/small", text(10)),
@@ -101,7 +102,7 @@ fn origins_gzip_when_it_is_not_taken_then_is_undone() {
                 assert_eq!(response.field("etag"), Some("W/\"g\""), "two codings do not share a strong tag");
                 assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
                 assert_eq!((response.field("accept-ranges"), response.field("digest")), (None, None));
-                // The length is not known before the end, which comes with the head where there is nothing.
+                // The length is known only at the end; an empty body ends with the head.
                 let framing = response.framing.expect("framing");
                 let is_empty = plain.is_empty() && framing == Framing::Length(0);
                 assert!(is_empty || framing == Framing::Chunked, "{target}: {framing:?}");
@@ -111,7 +112,7 @@ fn origins_gzip_when_it_is_not_taken_then_is_undone() {
 }
 
 #[test]
-fn origins_gzip_when_it_is_taken_then_is_left_alone_but_varies() {
+fn origins_gzip_when_accepted_then_unchanged_with_vary() {
     let (origin, shim) = start();
     let response = get(&shim, "/page", &[("Accept-Encoding", "gzip")]);
     assert_eq!(response.body, stored("/page"));
@@ -132,12 +133,12 @@ fn origins_gzip_when_it_is_taken_then_is_left_alone_but_varies() {
     assert_eq!(
         response.fields_named("vary"),
         ["Accept-Encoding"],
-        "or a cache hands it to clients that cannot read it"
+        "without Vary a cache sends it to clients that cannot decode it"
     );
 }
 
 #[test]
-fn head_when_the_body_would_be_inflated_then_says_so() {
+fn head_when_body_would_be_inflated_then_same_fields() {
     let (_origin, shim) = start();
     let mut client = Raw::connect(shim.addr);
     client.send(raw::request("HEAD", "/page", &[], b""));
@@ -149,7 +150,7 @@ fn head_when_the_body_would_be_inflated_then_says_so() {
 }
 
 #[test]
-fn gzip_when_it_is_broken_then_cut_or_replaced_by_the_page_and_the_fault_counted() {
+fn gzip_when_invalid_then_cut_or_replaced_by_page_and_fault_counted() {
     let (_origin, shim) = start();
     let mut faults = 0.0;
     for (target, fails_at_once) in [("/bomb", false), ("/cut", false), ("/crc", false), ("/junk", true)] {
@@ -157,12 +158,12 @@ fn gzip_when_it_is_broken_then_cut_or_replaced_by_the_page_and_the_fault_counted
         client.send(raw::request("GET", target, &[], b""));
         let response = client.response().expect("a head");
         if fails_at_once {
-            // Nothing had been sent yet.
+            // Nothing was sent before.
             assert_eq!((response.status, response.complete), (502, true), "{target}");
             assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"));
             assert_eq!((response.field("etag"), response.field("cache-control")), (None, Some("no-store")));
         } else {
-            assert_eq!((response.status, response.complete), (200, false), "{target}: as if it were whole");
+            assert_eq!((response.status, response.complete), (200, false), "{target}: looks complete");
         }
         if target == "/bomb" {
             assert!(response.body.len() < 4 << 20, "{} bytes of a bomb", response.body.len());
@@ -172,7 +173,7 @@ fn gzip_when_it_is_broken_then_cut_or_replaced_by_the_page_and_the_fault_counted
         let counted = shim.metrics().value("edgeshim_origin_faults_total", &[("cause", "cut")]);
         assert!((counted - faults).abs() < 0.5, "{target}: {counted} faults");
     }
-    // The status stays what was sent, and the shim is well.
+    // The pull keeps the sent status, and the shim still serves.
     assert!(get(&shim, "/page", &[]).complete);
     let pulls = |code| {
         let labels = [("code", code), ("class", "other"), ("provider", "none")];

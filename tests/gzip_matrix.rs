@@ -1,11 +1,9 @@
-//! gzip at the origin as one table (spec §7): type, size, framing, status, method, Accept-Encoding, the origin's own coding, tag,
-//! Cache-Control, Vary, Range, If-Range and If-None-Match in full products, each answer held against an oracle.
-//!
-//! The origin keeps RFC 9110 to the letter: it obeys Range and If-Range, leaves a HEAD's body off, answers 304, and compares tags
-//! as texts, so that a tag that comes back in another form than it left in is a miss. What it holds at a target is a [`Resource`];
-//! [`Expected`] says what a CDN has to see of one, from the specification alone.
-//!
-//! `EDGESHIM_ANSWERS` names a file that gets every exchange as a line of JSON, for `tests/real/httplint`.
+//! gzip over full products of type, size, framing, status, method, Accept-Encoding, the origin's coding, tag,
+//! Cache-Control, Vary, Range, If-Range and If-None-Match. An oracle checks each response. The origin follows RFC 9110
+//! strictly: it obeys Range and If-Range, sends no body to HEAD, and sends 304. It compares tags as text, so that a tag
+//! that returns in another form does not match. A target has a [`Resource`]; [`Expected`] is the response that a CDN
+//! must get for it, independent of the shim's code. Each exchange is appended as a line of JSON to the file that
+//! `EDGESHIM_ANSWERS` names, for `tests/real/httplint`.
 
 mod support;
 
@@ -22,15 +20,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use support::http1::{Fields, find, find_all, lossy};
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
-/// What is asked for at least, so that a product that shrinks does not go unnoticed.
+/// The least number of requests, so that an accidentally smaller product fails.
 const AT_LEAST: usize = 2_000;
-/// spec §3: the default of `gzip.min_bytes`.
+/// The default of `gzip.min_bytes`.
 const MIN_BYTES: usize = 256;
-/// Of every resource.
+/// The date of every resource.
 const LAST_MODIFIED: &str = "Tue, 01 Jul 2025 00:00:00 GMT";
-/// Before that.
+/// A date before [`LAST_MODIFIED`].
 const LONG_AGO: &str = "Sun, 01 Jun 2025 00:00:00 GMT";
-/// What says something about the bytes as they left the origin.
+/// Digests of the origin's bytes.
 const DIGESTS: [(&str, &str); 4] = [
     ("Content-MD5", "Q2hlY2sgSW50ZWdyaXR5IQ=="),
     ("Digest", "sha-256=4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo="),
@@ -38,14 +36,15 @@ const DIGESTS: [(&str, &str); 4] = [
     ("Repr-Digest", "sha-256=:4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo=:"),
 ];
 
-// ---- what the origin holds -------------------------------------------------------------------------------------------------
+// ---- resources of the origin ----------------------------------------------------------------------------------------
 
 #[derive(Debug)]
 struct Kind {
     content_type: Option<&'static str>,
     file: &'static str,
     shrinks: bool,
-    /// What a 304 without a type has to pass for: the name tells the type, or nothing does.
+    /// Whether a 304 without a type may be of a compressible one: by the file extension, or because nothing names the
+    /// type.
     may_shrink: bool,
 }
 
@@ -85,13 +84,13 @@ struct Resource {
     /// Cache-Control; "" = none.
     cache: &'static str,
     vary: &'static [&'static str],
-    /// With every field that tells something about the bytes.
+    /// With all fields that describe the bytes.
     digests: bool,
-    /// With digests behind the body as well; chunked only.
+    /// With digests in trailers too; chunked only.
     trailers: bool,
-    /// Whether a 304 names the type (RFC 9110 §15.4.5 leaves it open).
+    /// Whether a 304 has the type (RFC 9110 §15.4.5 allows both).
     typed_304: bool,
-    /// Other bytes of the same size, under whatever tag.
+    /// Other bytes of the same size.
     edition: usize,
 }
 
@@ -111,7 +110,7 @@ const PAGE: Resource = Resource {
 };
 
 impl Resource {
-    /// The bytes before any coding: text of about HTML's redundancy, no two resources alike.
+    /// The bytes before any coding: text with about HTML's redundancy, different for each resource.
     fn plain(&self, number: usize) -> &'static [u8] {
         static TEXT: OnceLock<Vec<u8>> = OnceLock::new();
         let text = TEXT.get_or_init(|| {
@@ -126,16 +125,16 @@ impl Resource {
         &text[from..from + self.size]
     }
 
-    /// The bytes as they leave the origin.
+    /// The bytes that the origin sends.
     fn coded(&self, number: usize) -> Vec<u8> {
         let plain = self.plain(number);
         match self.coding {
             "gzip" | "x-gzip" => {
                 let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-                encoder.write_all(plain).and_then(|()| encoder.finish()).expect("memory takes it all")
+                encoder.write_all(plain).and_then(|()| encoder.finish()).expect("a write to memory")
             }
             "br" => {
-                // RFC 7932 §9.2: one meta-block of four nibbles' length, stored; then an empty last one.
+                // RFC 7932 §9.2: one stored meta-block with a length of four nibbles, then an empty last one.
                 let length = u32::try_from(plain.len() - 1).expect("at most 64 KiB");
                 let head = ((length << 4) | (1 << 20)).to_le_bytes();
                 [&head[..3], plain, b"\x03"].concat()
@@ -144,7 +143,7 @@ impl Resource {
         }
     }
 
-    /// The tag without its form.
+    /// The opaque part of the tag.
     fn opaque(number: usize) -> String {
         format!("\"r{number}\"")
     }
@@ -165,7 +164,7 @@ impl Resource {
         self.cache.contains("no-transform")
     }
 
-    /// Its length is known by its end alone, and that comes before it is worth compressing.
+    /// Whether the body has no declared length and ends below the minimum for compression.
     fn ends_early(&self) -> bool {
         self.framed != Framed::Length && self.size < MIN_BYTES
     }
@@ -173,7 +172,7 @@ impl Resource {
 
 type Resources = Arc<Mutex<Vec<Resource>>>;
 
-/// Answers from what is held, as RFC 9110 has it.
+/// Responds as RFC 9110 requires.
 fn obey(resources: &Resources, request: &Request, conn: &mut Conn) -> After {
     let number = request.target.split('/').nth(1).and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
     let Some(resource) = resources.lock().unwrap_or_else(PoisonError::into_inner).get(number).copied() else {
@@ -236,12 +235,12 @@ fn obey(resources: &Resources, request: &Request, conn: &mut Conn) -> After {
     write(&resource, status, &fields, &body[part], request.method == "HEAD", conn)
 }
 
-/// Whether a line of If-None-Match names the tag, text for text.
+/// Whether a line of If-None-Match contains the tag, compared as text.
 fn names(line: &str, etag: Option<&str>) -> bool {
     line == "*" || line.split(',').any(|named| Some(named.trim()) == etag)
 }
 
-/// The one range of bytes that `Range` asks for, empty where it lies beyond; none where the field is to be ignored.
+/// The requested range of bytes: empty when it is beyond the end, none when the field has to be ignored.
 fn bytes(range: &str, length: usize) -> Option<std::ops::Range<usize>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     match (first.parse::<usize>(), last.parse::<usize>()) {
@@ -293,20 +292,20 @@ fn write(
         return After::Close;
     }
     if framed == Framed::Close && status != 304 {
-        // At once: an end that comes late is a pause, and what goes out then is another case.
+        // At once, since a late end is a pause, which is another case.
         conn.shutdown(Shutdown::Write);
         return After::Close;
     }
     After::Keep
 }
 
-// ---- what is asked ---------------------------------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------------------------------
 
-/// Range, and what RFC 9110 §14 makes of it where If-Range allows.
+/// Range, and its meaning by RFC 9110 §14 if If-Range allows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ranged {
     Absent,
-    /// From, and how many bytes, of 5000 or more.
+    /// The first byte and the length.
     Part(&'static str, usize, usize),
     Tail(&'static str, usize),
     Beyond,
@@ -333,7 +332,7 @@ enum IfRange {
     OldDate,
 }
 
-/// What the visitor knows: in which forms If-None-Match names the tag.
+/// The forms in which If-None-Match contains the tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Absent,
@@ -343,14 +342,14 @@ enum Named {
     Other,
     OtherAndWeak,
     Any,
-    /// No tag but the date.
+    /// The date instead of a tag.
     Since,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Ask {
     method: &'static str,
-    /// Accept-Encoding, and whether it asks for gzip.
+    /// Accept-Encoding, and whether it accepts gzip.
     accept: (Option<&'static str>, bool),
     range: Ranged,
     if_range: IfRange,
@@ -395,9 +394,9 @@ impl Ask {
     }
 }
 
-// ---- the oracle --------------------------------------------------------------------------------------------------------------
+// ---- the oracle -----------------------------------------------------------------------------------------------------
 
-/// What has become of the origin's bytes.
+/// How the shim changes the origin's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Made {
     AsTheyCame,
@@ -405,22 +404,22 @@ enum Made {
     Inflated,
 }
 
-/// What a CDN has to see.
+/// The response that a CDN must get.
 #[derive(Debug)]
 struct Expected {
     status: u16,
     made: Made,
-    /// Accept-Encoding in Vary on our account.
+    /// Whether the shim adds Accept-Encoding to Vary.
     varies: bool,
-    /// The tags that are right; two where nothing decides.
+    /// The allowed tags.
     tags: Vec<Option<String>>,
-    /// The length that the head has to tell; none: it is not known before the end.
+    /// The length in the head; none if it is known only at the end.
     length: Option<usize>,
-    /// The bytes before our coding.
+    /// The bytes before the shim's coding.
     content: Content,
 }
 
-/// Bytes, which a report leaves out.
+/// Bytes that `Debug` leaves out.
 struct Content(Vec<u8>);
 
 impl fmt::Debug for Content {
@@ -439,7 +438,8 @@ impl Expected {
         let packed = matches!(resource.coding, "gzip" | "x-gzip");
         let made = Made::AsTheyCame;
         if resource.status == 200 && ask.method != "POST" && ask.hits(resource) {
-            // What the 200 was is remembered by its strong tag. Of other tags the 304's type tells, or else the name.
+            // The shim remembers the coding of the 200 by its strong tag. For other tags the type of the 304 decides,
+            // or else the name.
             let shrinks = if resource.typed_304 && resource.kind.content_type.is_some() {
                 resource.kind.shrinks
             } else {
@@ -463,7 +463,7 @@ impl Expected {
         }
         let inflatable = inflate && packed && free;
         let compressible = resource.coding.is_empty() && free && resource.kind.shrinks;
-        // A cache must not hand the origin's coding to clients that cannot read it.
+        // A cache must not send the origin's coding to clients that cannot decode it.
         let coded_text = !resource.coding.is_empty() && resource.kind.shrinks;
         if let Some((status, part)) = ask.part(resource, &body) {
             let varies = status == 206 && (compressible || inflatable) || coded_text;
@@ -474,7 +474,7 @@ impl Expected {
         let kept = matches!(resource.status, 200 | 203 | 404 | 410);
         let worth_it = !known || resource.size >= MIN_BYTES;
         let varies = kept && (inflatable || (compressible && worth_it)) || coded_text;
-        // A stream that ends early goes out plain, and its length is known by then; a HEAD is told of the usual, long one.
+        // A stream that ends early is sent plain, with a known length. A HEAD gets the fields of a longer one.
         let held = varies && compressible && ask.takes_gzip() && resource.ends_early() && ask.method != "HEAD";
         let made = match (inflatable, ask.accept.1) {
             _ if !varies || held => Made::AsTheyCame,
@@ -491,12 +491,12 @@ impl Expected {
 }
 
 impl Ask {
-    /// A range is counted in bytes as they came (spec §7).
+    /// A range refers to the origin's bytes, so a request with Range gets no gzip.
     fn takes_gzip(&self) -> bool {
         self.accept.1 && self.range == Ranged::Absent
     }
 
-    /// Whether If-None-Match names the resource's tag, weakly compared (RFC 9110 §13.1.2).
+    /// Whether If-None-Match contains the resource's tag by weak comparison (RFC 9110 §13.1.2).
     fn hits(&self, resource: &Resource) -> bool {
         match self.named {
             Named::Absent | Named::Other => false,
@@ -505,7 +505,7 @@ impl Ask {
         }
     }
 
-    /// Status and bytes where Range is obeyed.
+    /// Status and bytes for a valid Range.
     fn part(&self, resource: &Resource, body: &[u8]) -> Option<(u16, Vec<u8>)> {
         let unchanged = match self.if_range {
             IfRange::Absent | IfRange::Date => true,
@@ -524,7 +524,7 @@ impl Ask {
     }
 }
 
-// ---- asking and comparing ----------------------------------------------------------------------------------------------------
+// ---- exchange and comparison ----------------------------------------------------------------------------------------
 
 struct Matrix {
     origin: Origin,
@@ -534,15 +534,15 @@ struct Matrix {
     client: Raw,
     asked: usize,
     compressed: usize,
-    /// By what was wrong: how often, and the first case.
+    /// The faults by kind: how often, and the first case.
     faults: BTreeMap<String, (usize, String)>,
-    /// By resource and strong tag: the bytes that left under it.
+    /// The bytes sent under each resource and strong tag.
     strong: HashMap<(usize, String), Vec<u8>>,
     record: Option<File>,
 }
 
 impl Matrix {
-    /// How many answers were ready twins.
+    /// How many responses were twins.
     fn twins(&self) -> f64 {
         self.shim.metrics().value("edgeshim_gzip_twins_total", &[("result", "hit")])
     }
@@ -561,19 +561,19 @@ impl Matrix {
         Self { origin, resources, inflate, shim, client, asked: 0, compressed: 0, faults, strong, record }
     }
 
-    /// Puts something at a target of its own.
+    /// Adds a resource at a new target.
     fn hold(&self, resource: Resource) -> (usize, Resource) {
         let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
         resources.push(resource);
         (resources.len() - 1, resource)
     }
 
-    /// Puts something else at the target that is held already.
+    /// Replaces the resource at a target.
     fn replace(&self, (number, resource): (usize, Resource)) {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner)[number] = resource;
     }
 
-    /// Passes, or tells every kind of fault with its first case.
+    /// Panics with every kind of fault and its first case, if there is any.
     fn judge(&self) {
         println!("{} responses, {} of them compressed here", self.asked, self.compressed);
         let mut report = String::new();
@@ -583,7 +583,7 @@ impl Matrix {
         assert!(report.is_empty(), "in {} responses{report}", self.asked);
     }
 
-    /// GET and HEAD, and the GET's tag once more.
+    /// Sends GET and HEAD, then revalidates the tag of the GET.
     fn ask(&mut self, held: &(usize, Resource), ask: Ask) {
         let (_, resource) = held;
         let to_get = self.exchange(held, &ask);
@@ -597,7 +597,7 @@ impl Matrix {
         }
     }
 
-    /// Every tag that went out comes back and finds nothing changed.
+    /// Checks that the sent tag, returned in If-None-Match, gets a 304.
     fn revalidate(&mut self, held: &(usize, Resource), ask: &Ask, full: &Response) {
         let (_, resource) = held;
         let Some(tag) = full.field("etag") else { return };
@@ -605,14 +605,14 @@ impl Matrix {
         let again = Ask { range: Ranged::Absent, if_range: IfRange::Absent, named, ..*ask };
         let response = self.exchange(held, &again);
         for name in ["etag", "cache-control"] {
-            // A part has the strong tag of the bytes that it was cut from; a 304 that of the whole (RFC 9110 §14.2).
+            // A partial response has the strong tag of the plain bytes, a 304 the tag of the 200 (RFC 9110 §14.2).
             let is_part = name == "etag" && ask.range != Ranged::Absent;
             if !is_part && response.field(name) != full.field(name) {
                 self.fault(&format!("{name} of the 304"), held, &again, &[full, &response]);
             }
         }
         let (whole, said) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
-        // Of a weak tag nothing more is remembered; a 304 without Vary leaves the one that is stored.
+        // The shim remembers nothing about a weak tag; a 304 without Vary keeps the stored one.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
         if !is_unknown && !whole.iter().all(|name| said.contains(name)) {
             self.fault("Vary of the 304 lacks a name", held, &again, &[full, &response]);
@@ -680,18 +680,18 @@ impl Matrix {
             "complete": response.complete,
             "trailers": response.trailers,
         });
-        // One write a line: the tests beside this one write into the same file.
-        record.write_all(format!("{line}\n").as_bytes()).expect("the file of answers takes a line");
+        // One write per line: parallel tests write to the same file.
+        record.write_all(format!("{line}\n").as_bytes()).expect("a line in the file of exchanges");
     }
 }
 
-/// The names in lines of Vary, in small letters.
+/// The names in Vary, in lower case.
 fn members(lines: Vec<&str>) -> Vec<String> {
     let members = lines.into_iter().flat_map(|line| line.split(',')).map(|member| member.trim().to_ascii_lowercase());
     members.filter(|member| !member.is_empty()).collect()
 }
 
-/// All that a head says, but for when it was sent and how the bytes behind it are framed.
+/// The fields without Date and framing.
 fn described(fields: &Fields) -> Fields {
     let mut fields: Fields = fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
     fields.retain(|(name, _)| !matches!(&**name, "date" | "transfer-encoding" | "content-length"));
@@ -699,7 +699,7 @@ fn described(fields: &Fields) -> Fields {
     fields
 }
 
-/// What of the response is not as expected.
+/// The differences between the response and the expected one.
 fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Response) -> Vec<&'static str> {
     let mut faults = Vec::new();
     let mut check = |what, holds: bool| {
@@ -747,7 +747,7 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
         "Content-Length",
         match expected.length {
             _ if response.status == 304 => true,
-            // What came at once is compressed at once, and its length known; that it is true has shown as it was read.
+            // A body that arrives at once is compressed at once and has a length, which the reader has checked.
             None => length.is_none() || (expected.made == Made::Compressed && has_body),
             known => length == known,
         },
@@ -773,7 +773,7 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
     faults
 }
 
-/// What is in one whole gzip member, nothing behind it.
+/// The content of a body that is exactly one gzip member.
 fn inflated(body: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let mut rest = body;
@@ -781,10 +781,10 @@ fn inflated(body: &[u8]) -> Option<Vec<u8>> {
     rest.is_empty().then_some(content)
 }
 
-// ---- the products --------------------------------------------------------------------------------------------------------------
+// ---- the products ---------------------------------------------------------------------------------------------------
 
-/// type × size × framing × status × coding asked for.
-fn what_it_is(matrix: &mut Matrix) {
+/// type × size × framing × status × requested coding.
+fn representations(matrix: &mut Matrix) {
     for kind in [&HTML, &JSON, &SVG, &PNG, &UNTYPED] {
         for size in [0, MIN_BYTES - 1, MIN_BYTES, 20_000] {
             for framed in [Framed::Length, Framed::Chunked, Framed::Close] {
@@ -799,8 +799,8 @@ fn what_it_is(matrix: &mut Matrix) {
     }
 }
 
-/// Accept-Encoding × the origin's coding × tag × framing × method, with every field that may become false.
-fn who_asks(matrix: &mut Matrix) {
+/// Accept-Encoding × origin's coding × tag × framing × method, with all fields that describe the bytes.
+fn accepted_codings(matrix: &mut Matrix) {
     for coding in ["", "gzip", "x-gzip", "br"] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
             for framed in [Framed::Length, Framed::Chunked] {
@@ -828,7 +828,7 @@ fn who_asks(matrix: &mut Matrix) {
     }
 }
 
-/// Range × If-Range × type × tag × the origin's coding × coding asked for.
+/// Range × If-Range × type × tag × origin's coding × requested coding.
 fn parts(matrix: &mut Matrix) {
     for kind in [&HTML, &PNG] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
@@ -860,17 +860,17 @@ fn parts(matrix: &mut Matrix) {
     }
 }
 
-/// If-None-Match × tag × type × what the 304 tells × the origin's coding × coding asked for.
+/// If-None-Match × tag × type × fields of the 304 × origin's coding × requested coding.
 fn conditions(matrix: &mut Matrix) {
     for kind in [&HTML, &PNG, &UNTYPED] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
             for typed_304 in [false, true] {
                 for coding in ["", "gzip"] {
                     let held = matrix.hold(Resource { kind, tag, typed_304, coding, vary: &["Origin"], ..PAGE });
-                    // A CDN has seen a tag before it names it.
+                    // A CDN sends only tags that it received.
                     matrix.ask(&held, GET);
                     for accept in [GZIP, IDENTITY, (None, false)] {
-                        // What was weak from the start has never been a strong tag.
+                        // A weak tag was never sent as a strong one.
                         let forms: &[_] = match tag {
                             Tag::Absent => &[],
                             Tag::Strong => &[Named::Strong, Named::Weak, Named::Both, Named::OtherAndWeak],
@@ -886,8 +886,8 @@ fn conditions(matrix: &mut Matrix) {
     }
 }
 
-/// Cache-Control × Vary × size × type × coding asked for.
-fn what_caches_read(matrix: &mut Matrix) {
+/// Cache-Control × Vary × size × type × requested coding.
+fn caching_fields(matrix: &mut Matrix) {
     for cache in ["", "max-age=60", "private", "no-store", "no-transform", "max-age=60, no-transform", "no-cache"] {
         for vary in [
             &[][..],
@@ -907,8 +907,8 @@ fn what_caches_read(matrix: &mut Matrix) {
     }
 }
 
-/// Trailers × size × coding asked for.
-fn what_follows(matrix: &mut Matrix) {
+/// Trailers × size × requested coding.
+fn trailers(matrix: &mut Matrix) {
     for size in [MIN_BYTES - 1, 5000] {
         let held = matrix.hold(Resource { size, framed: Framed::Chunked, trailers: true, ..PAGE });
         for accept in [GZIP, IDENTITY] {
@@ -917,8 +917,8 @@ fn what_follows(matrix: &mut Matrix) {
     }
 }
 
-/// Pull after pull × tag × Cache-Control × framing × method; then the origin changes the bytes and nothing else.
-fn pulled_again(matrix: &mut Matrix) {
+/// Repeated pulls × tag × Cache-Control × framing × method; then the origin changes only the bytes.
+fn repeated_pulls(matrix: &mut Matrix) {
     for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
         for cache in ["", "max-age=60", "private", "no-store"] {
             for framed in [Framed::Length, Framed::Chunked] {
@@ -941,8 +941,8 @@ fn pulled_again(matrix: &mut Matrix) {
     }
 }
 
-/// The origin's coding × tag × status × framing, or a Cache-Control or a type of its own × who asks, and how.
-fn packed_by_the_origin(matrix: &mut Matrix) {
+/// Origin's coding × tag × status × framing, or Cache-Control, or type × requested coding and method.
+fn origin_codings(matrix: &mut Matrix) {
     let mut held = Vec::new();
     for coding in ["gzip", "x-gzip", "br"] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
@@ -970,9 +970,9 @@ fn packed_by_the_origin(matrix: &mut Matrix) {
 }
 
 #[test]
-fn answer_when_any_axis_turns_then_is_what_the_specification_says() {
+fn response_when_inflate_off_then_as_expected_in_every_case() {
     let mut matrix = Matrix::start(false);
-    for product in [what_it_is, who_asks, parts, conditions, what_caches_read, what_follows, pulled_again] {
+    for product in [representations, accepted_codings, parts, conditions, caching_fields, trailers, repeated_pulls] {
         product(&mut matrix);
     }
     matrix.judge();
@@ -980,9 +980,9 @@ fn answer_when_any_axis_turns_then_is_what_the_specification_says() {
 }
 
 #[test]
-fn answer_when_the_origins_gzip_may_be_undone_then_is_what_the_specification_says() {
+fn response_when_inflate_on_then_as_expected_in_every_case() {
     let mut matrix = Matrix::start(true);
-    for product in [packed_by_the_origin, what_follows] {
+    for product in [origin_codings, trailers] {
         product(&mut matrix);
     }
     matrix.judge();

@@ -1,5 +1,5 @@
-//! Ready gzip twins (`gzip.twins`): the second pull of an object is answered without compressing, and never with another body than
-//! the origin's; and tags that come back match at the origin, however it compares them.
+//! Gzip twins (`gzip.twins`): the second pull of an object needs no compression and always gets the origin's body;
+//! returned tags match at the origin, even if it compares them as text.
 //!
 //! The origin sends the text that `/SIZE/SEED` names, with the tag in `X-Tag` and the fields in `X-Say`.
 
@@ -26,7 +26,7 @@ fn text(target: &str) -> Vec<u8> {
 }
 
 fn obey(request: &Request, conn: &mut Conn) -> After {
-    // The body is another one than the target's where the test wants an origin that uses a tag twice.
+    // `X-Body` gives a target another body under the same tag.
     let body = text(request.field("x-body").unwrap_or(&request.target));
     let mut head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", body.len());
     for tag in request.fields_named("x-tag") {
@@ -39,7 +39,7 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
     let cut = if request.field("x-cut").is_some() { body.len() / 2 } else { body.len() };
     let sent = conn.write_all(head.as_bytes()).and_then(|()| conn.write_all(&body[..cut]));
     if request.field("x-cut") == Some("trickle") {
-        // Too slow to come to an end in time, and never silent for long.
+        // Too slow to end in time, but never silent for long.
         while conn.write_all(b"x").is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -61,7 +61,7 @@ fn twins(shim: &Shim, result: &str) -> f64 {
     shim.metrics().value("edgeshim_gzip_twins_total", &[("result", result)])
 }
 
-/// One pull, and whether the answer was a twin.
+/// Pulls once; returns the response and whether it was a twin.
 fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) {
     let fields = [&[("Accept-Encoding", "gzip"), ("Connection", "close")], fields].concat();
     let before = twins(shim, "hit");
@@ -77,12 +77,12 @@ fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) 
 const TAG: (&str, &str) = ("X-Tag", "\"v1\"");
 
 #[test]
-fn second_pull_when_the_first_was_compressed_then_is_its_twin() {
+fn second_pull_when_first_compressed_then_twin() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/256/1", "/5000/1", "/100000/1", "/3000000/1", "/4194304/1"] {
         let (first, twin) = pull(&shim, target, &[TAG]);
-        assert!(!twin, "{target}: nothing is known of it");
+        assert!(!twin, "{target}: a twin at the first pull");
         let (second, twin) = pull(&shim, target, &[TAG]);
         assert!(twin, "{target}: {:?}", second.fields);
         assert!(second.body == first.body && decoded(&second) == text(target), "{target}: other bytes");
@@ -90,7 +90,7 @@ fn second_pull_when_the_first_was_compressed_then_is_its_twin() {
             assert_eq!(first.fields_named(name), second.fields_named(name), "{target}: {name}");
         }
         assert_eq!(second.field("etag"), Some("W/\"v1\""));
-        // Without gzip it is what it always was.
+        // A pull without gzip gets the plain body.
         let plain = raw::fetch(shim.addr, target, &[("Connection", "close"), TAG]);
         assert!(plain.body == text(target) && plain.field("etag") == Some("\"v1\""));
     }
@@ -98,11 +98,11 @@ fn second_pull_when_the_first_was_compressed_then_is_its_twin() {
     let metrics = shim.metrics();
     let value = |name: &str| metrics.value(name, &[("class", "other")]);
     assert!((value("edgeshim_gzip_input_bytes_total") - 2.0 * sum).abs() < 0.5, "a twin counts like compression");
-    assert!((value("edgeshim_origin_bytes_total") - 3.0 * sum).abs() < 0.5, "the origin's bytes are all read");
+    assert!((value("edgeshim_origin_bytes_total") - 3.0 * sum).abs() < 0.5, "all bytes of the origin are read");
 }
 
 #[test]
-fn twin_when_another_url_host_tag_or_length_is_pulled_then_is_not_used() {
+fn twin_when_url_host_tag_or_length_differs_then_not_used() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     let _ = pull(&shim, "/5000/1", &[TAG]);
@@ -119,7 +119,7 @@ fn twin_when_another_url_host_tag_or_length_is_pulled_then_is_not_used() {
 }
 
 #[test]
-fn twin_when_the_origin_uses_its_tag_for_other_bytes_then_the_new_bytes_are_sent() {
+fn twin_when_origin_reuses_tag_for_other_bytes_then_new_bytes_sent() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/300/1", "/100000/1", "/2000000/1"] {
@@ -129,14 +129,14 @@ fn twin_when_the_origin_uses_its_tag_for_other_bytes_then_the_new_bytes_are_sent
         let (response, twin) = pull(&shim, target, &[TAG, ("X-Body", &other)]);
         assert!(!twin && response.complete && decoded(&response) == text(&other), "{target}");
         assert!(twins(&shim, "changed") > 0.5);
-        // And from now on those are known.
+        // The next pull gets the twin of the new bytes.
         let (response, twin) = pull(&shim, target, &[TAG, ("X-Body", &other)]);
         assert!(twin && decoded(&response) == text(&other), "{target}");
     }
 }
 
 #[test]
-fn twin_when_the_body_is_private_unbuffered_weakly_tagged_or_too_long_then_is_not_made() {
+fn twin_when_body_private_unbuffered_weakly_tagged_or_too_long_then_not_stored() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     for (target, fields) in [
@@ -161,26 +161,26 @@ fn twin_when_the_body_is_private_unbuffered_weakly_tagged_or_too_long_then_is_no
 }
 
 #[test]
-fn twin_when_the_origin_breaks_its_body_off_then_the_answer_is_cut() {
+fn twin_when_origin_truncates_body_then_response_cut() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/5000/1", "/1000000/1"] {
         let is_whole = || {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "1")], b""));
-            // Read ahead: nothing has been sent yet, and the client gets the page. Else the body is cut.
+            // If the body is read ahead, nothing was sent and the client gets the page. Otherwise the body is cut.
             client.response().is_ok_and(|response| response.complete && response.status == 200)
         };
         assert!(!is_whole(), "{target}");
-        assert!(!pull(&shim, target, &[TAG]).1, "{target}: a twin in the making was kept");
+        assert!(!pull(&shim, target, &[TAG]).1, "{target}: an incomplete twin was stored");
         assert!(pull(&shim, target, &[TAG]).1);
-        assert!(!is_whole(), "{target}: the twin in its place");
-        assert!(pull(&shim, target, &[TAG]).1, "{target}: the twin is still good");
+        assert!(!is_whole(), "{target}: the twin hides the truncation");
+        assert!(pull(&shim, target, &[TAG]).1, "{target}: the twin remains");
     }
 }
 
 #[test]
-fn body_when_the_visitor_leaves_while_it_is_read_ahead_then_its_bytes_are_counted_and_logged() {
+fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"stdout\""));
     for _ in 0..2 {
@@ -192,8 +192,8 @@ fn body_when_the_visitor_leaves_while_it_is_read_ahead_then_its_bytes_are_counte
     assert!(wait_until(PATIENCE, || origin.bytes_written() > 750_245));
     visitor.reset();
     let metrics = shim.wait_metrics(|metrics| metrics.has("edgeshim_pulls_total", &[("code", "499")]));
-    assert!(bytes(&metrics) > 600_000.5, "{} after a visitor who left", bytes(&metrics));
-    assert!(metrics.value("edgeshim_origin_seconds_count", &[("class", "other")]) > 2.5, "three heads have come");
+    assert!(bytes(&metrics) > 600_000.5, "{} after a client that left", bytes(&metrics));
+    assert!(metrics.value("edgeshim_origin_seconds_count", &[("class", "other")]) > 2.5, "three heads were received");
     let logged = || -> f64 {
         let lines = shim.stdout();
         lines
@@ -205,7 +205,7 @@ fn body_when_the_visitor_leaves_while_it_is_read_ahead_then_its_bytes_are_counte
 }
 
 #[test]
-fn store_when_it_is_small_then_bodies_are_right_all_the_same() {
+fn store_when_small_then_bodies_correct() {
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr).with("[gzip]\ntwins = \"64KiB\""));
     let mut random = fastrand::Rng::with_seed(3);
@@ -217,15 +217,15 @@ fn store_when_it_is_small_then_bodies_are_right_all_the_same() {
 }
 
 #[test]
-fn weak_tag_when_the_origin_itself_sends_it_then_comes_back_as_it_was() {
-    // Rack's ConditionalGet compares texts: W/"…" must come back as W/"…", or there is never a 304.
+fn weak_tag_when_from_origin_then_returned_unchanged() {
+    // Rack's ConditionalGet compares text: `W/"…"` must return as `W/"…"` to get a 304.
     let origin = Origin::start(obey);
     let shim = Shim::start(Shim::config(origin.addr));
     let echo = |tag: &str| {
         let _ = pull(&shim, "/5000/1", &[("X-Tag", "\"any\""), ("If-None-Match", tag)]);
         origin.last().fields_named("if-none-match").join(", ")
     };
-    assert_eq!(echo("W/\"seen\""), "W/\"seen\"", "nothing is known of it");
+    assert_eq!(echo("W/\"seen\""), "W/\"seen\"", "an unknown tag");
     assert_eq!(pull(&shim, "/5000/1", &[("X-Tag", "W/\"seen\"")]).0.field("etag"), Some("W/\"seen\""));
     assert_eq!(pull(&shim, "/5000/1", &[("X-Tag", "\"other\"")]).0.field("etag"), Some("W/\"other\""));
     assert_eq!(echo("W/\"seen\""), "W/\"seen\"");

@@ -1,5 +1,4 @@
-//! Checks on the harness itself: a reader that lets faults through or an origin that forgets would make every other test say
-//! less than it seems to.
+//! Tests of the test harness: the strict reader finds faults, and the scripted origin records everything.
 
 mod support;
 
@@ -12,7 +11,7 @@ fn get(target: &str) -> String {
 }
 
 #[test]
-fn reader_when_a_head_is_wrong_then_says_so() {
+fn reader_when_head_malformed_then_problem() {
     for bad in [
         "GET / HTTP/1.1\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
@@ -31,7 +30,7 @@ fn reader_when_a_head_is_wrong_then_says_so() {
 }
 
 #[test]
-fn framing_when_ambiguous_then_says_so() {
+fn framing_when_ambiguous_then_problem() {
     let of = |fields: &[(&str, &str)]| {
         let fields: Vec<_> = fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut problems = Vec::new();
@@ -69,7 +68,7 @@ fn body_when_cut_or_malformed_then_incomplete() {
 }
 
 #[test]
-fn metrics_when_parsed_then_series_are_found_by_labels() {
+fn metrics_when_parsed_then_series_found_by_labels() {
     let text = "# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\\n}\"} 3\na_total{x=\"2\",y=\"\"} 1e1\nup 1\nb_sum NaN\n";
     let metrics = Metrics::parse(text);
     assert_eq!(metrics.series_count(), 4);
@@ -82,7 +81,7 @@ fn metrics_when_parsed_then_series_are_found_by_labels() {
 }
 
 #[test]
-fn config_when_pieces_are_merged_then_keys_replace_and_tables_append() {
+fn config_when_pieces_merged_then_keys_replaced_and_tables_appended() {
     let config = Shim::config("127.0.0.1:1")
         .with("[server]\nidle_timeout = \"1s\"\n[[provider]]\nname = \"a\"")
         .with("[server]\nidle_timeout = \"2s\"\nworkers = 1\n[[provider]]\nname = \"b\"");
@@ -94,7 +93,7 @@ fn config_when_pieces_are_merged_then_keys_replace_and_tables_append() {
 }
 
 #[test]
-fn origin_when_asked_then_records_and_answers_as_scripted() {
+fn origin_when_requested_then_records_and_responds_as_scripted() {
     let origin = Origin::start(origin::echo());
     let mut client = Raw::connect(origin.addr);
     client.send_pieces(
@@ -110,12 +109,12 @@ fn origin_when_asked_then_records_and_answers_as_scripted() {
     assert_eq!(origin.requests()[0].body, b"hi");
     assert!(origin.requests().iter().all(|request| request.complete && request.problems.is_empty()));
     client.send("no request\r\n\r\n");
-    assert!(wait_until(PATIENCE, || origin.count() == 3), "what is wrong is recorded too");
+    assert!(wait_until(PATIENCE, || origin.count() == 3), "a malformed request is recorded too");
     assert!(!origin.last().problems.is_empty());
 }
 
 #[test]
-fn origin_when_it_misbehaves_then_the_client_sees_it() {
+fn origin_when_it_misbehaves_then_client_sees_it() {
     let request = get("/");
     let first = |origin: &Origin| {
         let mut client = Raw::connect(origin.addr);
@@ -138,7 +137,7 @@ fn origin_when_it_misbehaves_then_the_client_sees_it() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert!(!client.more().expect("bytes").is_empty());
     drop(client);
-    assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the stream ends with its reader");
+    assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the stream ends when its reader leaves");
     let early = Origin::start_at_head(|request, conn| {
         origin::respond(request, conn, 413, &[], b"");
         After::Close
@@ -149,7 +148,7 @@ fn origin_when_it_misbehaves_then_the_client_sees_it() {
 }
 
 #[test]
-fn origin_when_on_a_unix_socket_or_a_closed_port_then_as_told() {
+fn origin_when_on_unix_socket_or_closed_port_then_served_or_refused() {
     let dir = temp_dir();
     let path = dir.join("origin.sock");
     let origin = Origin::start_unix(&path, origin::fixed(204, &[("X-A", "b")], ""));

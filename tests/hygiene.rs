@@ -1,4 +1,4 @@
-//! What a proxy owes both sides (spec §4): fields of one hop stay on it, the trail of a message is written down, framing is never
+//! The duties of a proxy: hop-by-hop fields stay on their hop, Via and similar fields record the path, framing is never
 //! ambiguous, and targets and end-to-end fields arrive byte for byte.
 
 mod support;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use support::http1::Framing;
 use support::{After, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, wait_until};
 
-/// A request in HTTP/2 by prior knowledge; the response's head, body and trailers.
+/// Sends a request over HTTP/2 by prior knowledge; returns the response's head, body and trailers.
 fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts, Bytes, Option<http::HeaderMap>) {
     let exchange = async move {
         let mut sender = support::h2::connect(addr).await;
@@ -24,19 +24,19 @@ fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts
         .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("a response in time") })
 }
 
-/// What an `http::Request` for [`h2`] begins with.
+/// The start of a request for [`h2`].
 fn h2_request(method: &str, target: &str) -> http::request::Builder {
     http::Request::builder().method(method).version(http::Version::HTTP_2).uri(format!("http://shim.test{target}"))
 }
 
-/// The one value of a field at the origin; panics when there is none or more than one line.
+/// The value of a field at the origin; panics unless there is exactly one line.
 fn single<'a>(request: &'a Request, name: &str) -> &'a str {
     let values = request.fields_named(name);
     assert_eq!(values.len(), 1, "{name}: {values:?} in {:?}", request.fields);
     values[0]
 }
 
-/// Every request that reached the origin was one that a strict server takes.
+/// Checks that a strict server would accept every request that reached the origin.
 fn assert_clean(origin: &Origin) {
     assert!(origin.problems().is_empty(), "{:?}", origin.problems());
     for request in origin.requests() {
@@ -56,10 +56,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "http2-settings",
 ];
 
-// ---- fields of one hop ---------------------------------------------------------------------------------------------------
+// ---- hop-by-hop fields ----------------------------------------------------------------------------------------------
 
 #[test]
-fn hop_by_hop_fields_when_a_cdn_sends_them_then_the_origin_sees_none() {
+fn hop_by_hop_fields_when_cdn_sends_them_then_none_at_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
     let response = raw::fetch(
@@ -85,7 +85,7 @@ fn hop_by_hop_fields_when_a_cdn_sends_them_then_the_origin_sees_none() {
     assert_eq!(response.status, 200);
     let seen = origin.last();
     for name in HOP_BY_HOP.into_iter().chain(["x-one", "x-two"]) {
-        assert!(seen.field(name).is_none(), "{name} went on: {:?}", seen.fields);
+        assert!(seen.field(name).is_none(), "{name} was forwarded: {:?}", seen.fields);
     }
     assert_eq!(single(&seen, "x-three"), "3");
     assert_eq!(single(&seen, "x-cdn-provider"), "fastly");
@@ -95,7 +95,7 @@ fn hop_by_hop_fields_when_a_cdn_sends_them_then_the_origin_sees_none() {
 }
 
 #[test]
-fn identity_header_of_another_name_when_connection_names_it_then_it_counts_and_goes_no_further() {
+fn identity_header_when_renamed_and_in_connection_then_used_and_not_forwarded() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let config =
         Shim::config(origin.addr).with("[identity]\nheader = \"X-Pulled-By\"\n[[provider]]\nname = \"akamai\"");
@@ -106,13 +106,13 @@ fn identity_header_of_another_name_when_connection_names_it_then_it_counts_and_g
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-cdn-provider"), "akamai");
-    // One that is not configured is told to the origin under no name at all.
+    // The origin gets the name of an unknown provider in no field.
     raw::fetch(shim.addr, "/", &[("X-Pulled-By", "nobody"), ("X-CDN-Provider", "akamai")]);
     assert!(origin.last().field("x-cdn-provider").is_none(), "{:?}", origin.last().fields);
 }
 
 #[test]
-fn trail_fields_when_connection_names_them_then_the_origin_has_them_all_the_same() {
+fn trace_fields_when_in_connection_then_still_at_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let named = "X-Forwarded-For, Forwarded, X-Forwarded-Proto, X-Forwarded-Host, Via, CDN-Loop, X-Request-Id, \
@@ -121,13 +121,13 @@ fn trail_fields_when_connection_names_them_then_the_origin_has_them_all_the_same
     assert_eq!(raw::fetch(shim.addr, "/", &fields).status, 200);
     let seen = origin.last();
     for name in named.split(", ") {
-        assert!(seen.field(name).is_some(), "{name} is gone: {:?}", seen.fields);
+        assert!(seen.field(name).is_some(), "{name} is missing: {:?}", seen.fields);
     }
     assert_eq!(seen.fields_named("cdn-loop").join(", "), "Fastly, edgeshim");
 }
 
 #[test]
-fn hop_by_hop_fields_when_the_origin_sends_them_then_no_client_sees_them() {
+fn hop_by_hop_fields_when_origin_sends_them_then_none_at_client() {
     let origin = Origin::start(origin::fixed(
         200,
         &[
@@ -147,25 +147,25 @@ fn hop_by_hop_fields_when_the_origin_sends_them_then_no_client_sees_them() {
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let response = client.response().expect("an answer");
+    let response = client.response().expect("a response");
     assert_eq!((response.status, response.text().as_str()), (200, "body"));
     for name in HOP_BY_HOP.into_iter().chain(["x-hop"]) {
-        assert!(response.field(name).is_none(), "{name} went on: {:?}", response.fields);
+        assert!(response.field(name).is_none(), "{name} was forwarded: {:?}", response.fields);
     }
     assert_eq!(response.field("x-end"), Some("2"));
 
     let (head, body, _) = h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
     assert_eq!((head.status.as_u16(), &body[..]), (200, &b"body"[..]));
     for name in HOP_BY_HOP.into_iter().chain(["x-hop"]) {
-        assert!(!head.headers.contains_key(name), "{name} went on in HTTP/2: {:?}", head.headers);
+        assert!(!head.headers.contains_key(name), "{name} was forwarded over HTTP/2: {:?}", head.headers);
     }
     assert_eq!(head.headers["x-end"], "2");
 }
 
-// ---- the trail -----------------------------------------------------------------------------------------------------------
+// ---- trace fields ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn via_when_a_request_passes_then_names_the_version_it_came_in() {
+fn via_when_request_forwarded_then_names_its_version() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let via = |response: Response| {
@@ -181,7 +181,7 @@ fn via_when_a_request_passes_then_names_the_version_it_came_in() {
         "1.0 old, 1.0 edgeshim"
     );
     assert_eq!(single(&origin.last(), "host"), "a.test");
-    // HTTP/1.0 needs no Host, HTTP/1.1 does: the origin gets one all the same.
+    // HTTP/1.0 needs no Host, but HTTP/1.1 at the origin does.
     assert_eq!(via(raw::exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n")), "1.0 edgeshim");
     assert_eq!(single(&origin.last(), "host"), origin.addr.to_string());
     h2(shim.addr, h2_request("GET", "/").header("via", "2 edge").body(Bytes::new()).expect("a request"));
@@ -190,7 +190,7 @@ fn via_when_a_request_passes_then_names_the_version_it_came_in() {
 }
 
 #[test]
-fn cdn_loop_when_others_are_in_it_then_they_stay_and_we_come_last() {
+fn cdn_loop_when_it_has_entries_then_they_stay_and_ours_is_last() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let seen = |fields: &[(&str, &str)]| {
@@ -203,18 +203,18 @@ fn cdn_loop_when_others_are_in_it_then_they_stay_and_we_come_last() {
         seen(&[("CDN-Loop", others), ("CDN-Loop", "x; a=\"b, edgeshim\"")]).1,
         format!("{others}, x; a=\"b, edgeshim\", edgeshim")
     );
-    // The fifth pass is one too many (max_hops = 4), the fourth is not.
+    // With max_hops = 4 the fourth pass is allowed, the fifth is not.
     assert_eq!(seen(&[("CDN-Loop", "edgeshim, EdgeShim"), ("CDN-Loop", "edgeshim;v=1")]).0, 200);
     let before = origin.count();
     let refused = raw::fetch(shim.addr, "/", &[("CDN-Loop", "edgeshim, edgeshim, edgeshim, edgeshim")]);
     assert_eq!((refused.status, refused.field("cache-control")), (508, Some("no-store")));
-    assert_eq!(origin.count(), before, "the origin has not seen it");
+    assert_eq!(origin.count(), before, "the request did not reach the origin");
 }
 
 #[test]
-fn forwarded_fields_when_the_peer_is_a_stranger_then_only_what_we_saw_is_told() {
+fn forwarded_fields_when_peer_untrusted_then_replaced() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
-    // Nobody is trusted, or somebody else is.
+    // No peer is trusted, or only another one.
     for trusted in ["[]", "[\"10.0.0.0/8\", \"6.6.6.6\", \"7.7.7.7\"]"] {
         let shim = Shim::start(Shim::config(origin.addr).with(&format!("[server]\ntrusted_proxies = {trusted}")));
         let lies = [
@@ -244,7 +244,7 @@ fn forwarded_fields_when_the_peer_is_a_stranger_then_only_what_we_saw_is_told() 
 }
 
 #[test]
-fn forwarded_fields_when_the_peer_is_a_trusted_proxy_then_the_walk_ends_at_the_first_stranger() {
+fn forwarded_fields_when_peer_trusted_then_client_is_first_untrusted_from_right() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let config = Shim::config(origin.addr).with("[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]");
     let shim = Shim::start(config);
@@ -263,7 +263,7 @@ fn forwarded_fields_when_the_peer_is_a_trusted_proxy_then_the_walk_ends_at_the_f
     let hops: Vec<_> = forwarded.split(", ").map(|element| element.split(';').next().unwrap_or_default()).collect();
     assert_eq!(hops, ["for=203.0.113.9", "for=10.0.0.1", "for=127.0.0.1"], "{forwarded}");
     assert!(forwarded.starts_with("for=203.0.113.9;proto=https"), "{forwarded}");
-    // Junk ends the walk as well; IPv6 is bracketed and quoted in Forwarded (RFC 7239 §6).
+    // An invalid entry also ends the list; Forwarded brackets and quotes IPv6 (RFC 7239 §6).
     raw::fetch(shim.addr, "/", &[("X-Forwarded-For", "unknown, \"[2001:db8::1]:443\""), ("X-Forwarded-Host", "a b")]);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-forwarded-for"), "2001:db8::1, 127.0.0.1");
@@ -271,7 +271,7 @@ fn forwarded_fields_when_the_peer_is_a_trusted_proxy_then_the_walk_ends_at_the_f
     assert_eq!(single(&seen, "x-forwarded-host"), "shim.test");
 }
 
-// ---- ids -----------------------------------------------------------------------------------------------------------------
+// ---- ids ------------------------------------------------------------------------------------------------------------
 
 #[test]
 fn traceparent_when_valid_then_kept_else_made() {
@@ -303,14 +303,14 @@ fn traceparent_when_valid_then_kept_else_made() {
             Some(parent.as_str()) != bad && all.insert(ids[1].to_owned()),
             "{bad:?} became {parent:?}, not a new one"
         );
-        assert_eq!(state, None, "the state belongs to a parent that is gone ({bad:?})");
+        assert_eq!(state, None, "tracestate belongs to the removed traceparent ({bad:?})");
     }
     let (parent, _) = seen(&[("traceparent", good), ("traceparent", good)]);
-    assert_ne!(parent, good, "two parents are none");
+    assert_ne!(parent, good, "two traceparent lines are invalid");
 }
 
 #[test]
-fn request_id_when_well_formed_then_kept_else_made_and_it_is_one_id_everywhere() {
+fn request_id_when_well_formed_then_kept_else_made_and_same_everywhere() {
     let origin = Origin::start(origin::fixed(503, &[], "down"));
     let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"file:access.log\""));
     let longest = "a".repeat(128);
@@ -342,14 +342,14 @@ fn request_id_when_well_formed_then_kept_else_made_and_it_is_one_id_everywhere()
         assert!((1..=128).contains(&id.len()) && id.bytes().all(valid), "{id:?}");
         assert_eq!(response.fields_named("x-request-id"), [id.as_str()], "the page's field");
         let page = response.text();
-        assert!(page.contains(&format!("<bdi>{id}</bdi>")), "no {id} to read on the page:\n{page}");
+        assert!(page.contains(&format!("<bdi>{id}</bdi>")), "no visible {id} on the page:\n{page}");
         assert!(page.contains(&format!("id={id}")), "no {id} in the page's beacon:\n{page}");
         expected.push(id);
     }
     let mut unique = expected.clone();
     unique.sort();
     unique.dedup();
-    assert_eq!(unique.len(), expected.len(), "ids that were made are unique");
+    assert_eq!(unique.len(), expected.len(), "made ids are unique");
     let mut logged = Vec::new();
     let complete = wait_until(PATIENCE, || {
         let text = std::fs::read_to_string(shim.dir.join("access.log")).unwrap_or_default();
@@ -362,10 +362,10 @@ fn request_id_when_well_formed_then_kept_else_made_and_it_is_one_id_everywhere()
     assert!(complete && logged == expected, "the log has {logged:?}\nthe origin had {expected:?}");
 }
 
-// ---- framing -------------------------------------------------------------------------------------------------------------
+// ---- framing --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn request_framing_when_forwarded_then_is_one_and_the_body_is_whole() {
+fn request_framing_when_forwarded_then_exactly_one_and_body_complete() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let head = |method: &str, rest: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\n{rest}");
@@ -392,7 +392,7 @@ fn request_framing_when_forwarded_then_is_one_and_the_body_is_whole() {
         assert_eq!(response.status, 200, "{request:?}");
         assert_eq!(declared(), wanted, "{request:?}");
     }
-    // In HTTP/2 the frames say where a body ends; towards HTTP/1.1 somebody has to.
+    // HTTP/2 frames mark the end of a body; towards HTTP/1.1 the shim has to frame it.
     let body = Bytes::from_static(b"abcde");
     h2(shim.addr, h2_request("POST", "/").body(body.clone()).expect("a request"));
     let seen = declared();
@@ -405,7 +405,7 @@ fn request_framing_when_forwarded_then_is_one_and_the_body_is_whole() {
 }
 
 #[test]
-fn request_trailers_when_sent_then_reach_the_origin() {
+fn request_trailers_when_sent_then_reach_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let request = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\n\
@@ -415,11 +415,11 @@ fn request_trailers_when_sent_then_reach_the_origin() {
     assert_eq!(seen.body, b"abc");
     assert_eq!(support::http1::find_all(&seen.trailers, "x-sum"), ["9"], "{:?}", seen.trailers);
     assert_eq!(seen.trailers.len(), 1, "{:?}", seen.trailers);
-    assert_eq!(single(&seen, "te"), "trailers", "that trailers are welcome is passed on");
+    assert_eq!(single(&seen, "te"), "trailers", "TE: trailers is forwarded");
     assert_clean(&origin);
 }
 
-/// An origin that writes what the target asks for: `/length`, `/chunked`, `/close`, `/old` (HTTP/1.0), `/both`.
+/// An origin that frames the body as the target says: `/length`, `/chunked`, `/close`, `/old` (HTTP/1.0), `/both`.
 fn framings() -> Origin {
     Origin::start(|request, conn| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n";
@@ -445,7 +445,7 @@ fn framings() -> Origin {
 }
 
 #[test]
-fn answer_framing_when_the_origin_uses_any_then_is_one_and_never_the_close() {
+fn response_framing_when_origin_uses_any_then_exactly_one_and_never_close() {
     let origin = framings();
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -461,14 +461,14 @@ fn answer_framing_when_the_origin_uses_any_then_is_one_and_never_the_close() {
         let framed = matches!(response.framing, Some(Framing::Length(_) | Framing::Chunked));
         assert!(framed, "{target}: {:?} {:?}", response.framing, response.fields);
         if target == "/length" || target == "/twice" {
-            assert_eq!(response.framing, Some(Framing::Length(5)), "{target}: a known length stays known");
+            assert_eq!(response.framing, Some(Framing::Length(5)), "{target}: a declared length stays declared");
         }
         let (head, body, _) = h2(shim.addr, h2_request("GET", target).body(Bytes::new()).expect("a request"));
         assert_eq!((head.status.as_u16(), body.len()), (200, response.body.len()), "{target}");
         assert!(!head.headers.contains_key("transfer-encoding"), "{target}: {:?}", head.headers);
     }
     for target in ["/length", "/chunked", "/close", "/old"] {
-        // HTTP/1.0 knows no chunks: a length, or the close.
+        // HTTP/1.0 has no chunks: a length, or the end of the connection.
         let response = raw::exchange(shim.addr, format!("GET {target} HTTP/1.0\r\n\r\n"));
         assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{target}");
         assert!(
@@ -482,7 +482,8 @@ fn answer_framing_when_the_origin_uses_any_then_is_one_and_never_the_close() {
     }
 }
 
-/// An origin that responses a target such as `/304/Content-Length: 10` with that status and that field, and with no body at all.
+/// An origin that responds to a target such as `/304/Content-Length: 10` with that status and field, and without a
+/// body.
 fn bodiless() -> Origin {
     Origin::start(|request, conn| {
         let mut words = request.target.trim_start_matches('/').splitn(2, '/');
@@ -499,7 +500,7 @@ fn bodiless() -> Origin {
 }
 
 #[test]
-fn answer_without_a_body_when_a_length_is_declared_then_the_connection_stays_in_step() {
+fn response_without_body_when_length_declared_then_connection_in_sync() {
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -510,7 +511,7 @@ fn answer_without_a_body_when_a_length_is_declared_then_the_connection_stays_in_
         ("GET", "/304/length", Some("1234")),
         ("HEAD", "/200/length", Some("1234")),
         ("HEAD", "/200/zero", Some("0")),
-        // What the origin did not say is not ours to say: this is no empty file.
+        // The shim must not add a length: the resource is not empty.
         ("HEAD", "/200/-", None),
         ("HEAD", "/200/chunked", None),
         ("HEAD", "/404/length", Some("1234")),
@@ -529,7 +530,7 @@ fn answer_without_a_body_when_a_length_is_declared_then_the_connection_stays_in_
         assert_eq!(response.field("etag"), Some("\"e\""), "{method} {target}");
         let said = response.field("content-length");
         if target.starts_with("/304") {
-            // May be left out, but never say anything else (RFC 9110 §8.6).
+            // The length may be missing, but must not differ (RFC 9110 §8.6).
             assert!(said.is_none() || said == length, "{method} {target}: {said:?}");
         } else {
             assert_eq!(said, length, "{method} {target}: {:?}", response.fields);
@@ -548,8 +549,9 @@ fn answer_without_a_body_when_a_length_is_declared_then_the_connection_stays_in_
 }
 
 #[test]
-fn no_content_when_the_origin_declares_a_length_then_it_goes() {
-    // RFC 9110 §8.6: no Content-Length in a 204. An origin that sends one all the same must not get the next answer swallowed.
+fn no_content_when_origin_declares_length_then_removed() {
+    // RFC 9110 §8.6: no Content-Length in a 204. If an origin sends one, the shim must not read the next response as
+    // the body.
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/204/zero", "/204/length"] {
@@ -561,7 +563,7 @@ fn no_content_when_the_origin_declares_a_length_then_it_goes() {
 }
 
 #[test]
-fn answer_trailers_when_the_origin_sends_them_then_arrive() {
+fn response_trailers_when_origin_sends_them_then_arrive() {
     let origin = Origin::start(origin::chunked(
         &[("Content-Type", "application/octet-stream"), ("Trailer", "X-Sum")],
         &[b"abc"],
@@ -578,9 +580,9 @@ fn answer_trailers_when_the_origin_sends_them_then_arrive() {
     assert_eq!(trailers.expect("trailers in HTTP/2")["x-sum"], "9");
 }
 
-// ---- targets and fields, byte for byte -------------------------------------------------------------------------------------
+// ---- targets and fields, byte for byte ------------------------------------------------------------------------------
 
-/// Targets that mean something only as long as nobody touches them.
+/// Targets that normalization would change.
 const TARGETS: [&str; 27] = [
     "/",
     "//",
@@ -612,7 +614,7 @@ const TARGETS: [&str; 27] = [
 ];
 
 #[test]
-fn target_when_forwarded_then_is_the_same_byte_for_byte() {
+fn target_when_forwarded_then_byte_for_byte() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -654,7 +656,7 @@ fn target_when_in_absolute_form_then_becomes_origin_form() {
 }
 
 #[test]
-fn options_when_for_the_whole_server_then_keeps_its_asterisk() {
+fn options_when_for_whole_server_then_keeps_asterisk() {
     let origin = Origin::start(origin::fixed(204, &[("Allow", "GET")], ""));
     let shim = Shim::start(Shim::config(origin.addr));
     let response = raw::exchange(shim.addr, raw::request("OPTIONS", "*", &[], b""));
@@ -666,7 +668,7 @@ fn options_when_for_the_whole_server_then_keeps_its_asterisk() {
 }
 
 #[test]
-fn methods_when_unusual_then_pass_and_connect_does_not() {
+fn methods_when_unusual_then_forwarded_except_connect() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     for method in ["PURGE", "PROPFIND", "M-SEARCH", "TRACE", "X!#$%&'*+-.^_`|~9", "get", "QUERY"] {
@@ -699,7 +701,7 @@ fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
         ("User-Agent", "(a(b)c) d/1.0"),
     ];
     let origin = Origin::start(|request, conn| {
-        // Everything that came in X- goes back, so that both directions are held in one.
+        // The origin returns all `X-` fields, so that one exchange checks both directions.
         let back: Vec<_> = request
             .fields
             .iter()
@@ -726,16 +728,16 @@ fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
         let sent: Vec<_> = odd.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect();
         assert_eq!(seen.fields_named(name), sent, "{name}");
         if name.starts_with("X-") {
-            assert_eq!(response.fields_named(name), sent, "{name} on its way back");
+            assert_eq!(response.fields_named(name), sent, "{name} in the response");
         }
     }
     assert_clean(&origin);
 }
 
-// ---- HTTP/2 in front -------------------------------------------------------------------------------------------------------
+// ---- HTTP/2 clients -------------------------------------------------------------------------------------------------
 
 #[test]
-fn host_when_the_request_is_http2_then_comes_from_the_authority() {
+fn host_when_request_is_http2_then_from_authority() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     for authority in ["www.shop.test", "www.shop.test:8443", "[::1]:80"] {
@@ -751,8 +753,9 @@ fn host_when_the_request_is_http2_then_comes_from_the_authority() {
 }
 
 #[test]
-fn cookie_crumbs_when_the_request_is_http2_then_reach_the_origin_as_one_line() {
-    // RFC 9113 §8.2.3: "these MUST be concatenated into a single octet string using the two-octet delimiter of 0x3b, 0x20".
+fn cookie_crumbs_when_request_is_http2_then_one_line_at_origin() {
+    // RFC 9113 §8.2.3: "these MUST be concatenated into a single octet string using the two-octet delimiter of 0x3b,
+    // 0x20".
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let request = h2_request("GET", "/").header("cookie", "a=1").header("cookie", "b=2; c=3").header("cookie", "d=4");
@@ -761,7 +764,7 @@ fn cookie_crumbs_when_the_request_is_http2_then_reach_the_origin_as_one_line() {
 }
 
 #[test]
-fn answer_when_a_refusal_closes_in_http1_then_http2_has_no_connection_field() {
+fn refusal_when_over_http2_then_no_connection_field() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_request_body = \"4B\""));
     let request = h2_request("POST", "/").header("content-length", "5").body(Bytes::from_static(b"abcde"));

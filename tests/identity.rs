@@ -1,4 +1,4 @@
-//! Who pulls, and whether it is really them (spec §5): real pull heads of every preset, and a hundred thousand forged ones.
+//! Provider identification and proofs: real pull heads of every preset, and 100,000 forged ones.
 
 #![allow(clippy::unwrap_used)] // a failed test is a panic
 
@@ -18,7 +18,7 @@ use support::raw::{Raw, exchange, fetch};
 use support::shim::{Config, repository};
 use support::{Metrics, Origin, PATIENCE, Shim, origin};
 
-/// Every preset as a provider of its own name, each with a secret of its own.
+/// A provider for every preset, each with its own secret.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
     let config = Shim::config(origin).with("[access_log]\noutput = \"file:access.log\"");
     edgeshim::internals::PRESET_NAMES.iter().fold(config, |config, name| {
@@ -29,7 +29,7 @@ fn every_preset(origin: impl std::fmt::Display) -> Config {
     })
 }
 
-/// One golden head: what is expected of it, and its lines.
+/// One golden head: the expected result, and its lines.
 struct Golden {
     path: PathBuf,
     name: String,
@@ -64,14 +64,14 @@ impl Golden {
         files.iter().map(|file| Self::read(file)).collect()
     }
 
-    /// As it is sent, with its name as the id.
+    /// The request on the wire, with its name as the id.
     fn request(&self) -> String {
         format!("{}\r\nX-Request-Id: {}\r\n\r\n", self.head.replace('\n', "\r\n"), self.name)
     }
 }
 
 #[test]
-fn pull_heads_of_every_preset_when_sent_are_told_as_their_golden_says() {
+fn pull_heads_when_sent_for_every_preset_then_identified_as_golden_says() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let mut shim = Shim::start(every_preset(origin.url()));
     let goldens: Vec<_> = edgeshim::internals::PRESET_NAMES.iter().flat_map(|name| Golden::of(name)).collect();
@@ -102,7 +102,7 @@ fn pull_heads_of_every_preset_when_sent_are_told_as_their_golden_says() {
         if told != *expected {
             wrong.push(format!("{name}: {told:?}, expected {expected:?}"));
         }
-        // The origin is told no more than was proved, and no secret.
+        // The origin gets only the proved values, and no secret.
         let request = &seen[name];
         let provider =
             Some(expected["provider"].as_str()).filter(|name| !["none", "other", "unverified"].contains(name));
@@ -116,12 +116,12 @@ fn pull_heads_of_every_preset_when_sent_are_told_as_their_golden_says() {
 }
 
 #[test]
-fn pulls_that_no_visitor_made_by_himself_when_they_come_are_told_apart() {
+fn pull_reasons_when_retries_and_prefetches_then_recognised() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let mut shim = Shim::start(every_preset(origin.url()));
     let [edge, shield, probe] = ["cloudflare/edge", "fastly/shield", "fastly/probe"]
         .map(|name| Golden::read(&repository("tests/golden/heads").join(format!("{name}.head"))));
-    // What Cloudflare sends twice with one ray is one pull tried again; another path is another pull.
+    // A second pull with the same ray is a retry by Cloudflare; another path is another pull.
     let other = Golden { head: edge.head.replacen("GET /", "GET /other/", 1), ..Golden::read(&edge.path) };
     for golden in [&edge, &shield, &edge, &probe, &edge, &other] {
         assert_eq!(exchange(shim.addr, golden.request()).status, 200, "{}", golden.name);
@@ -141,12 +141,12 @@ fn pulls_that_no_visitor_made_by_himself_when_they_come_are_told_apart() {
     assert_eq!(told, ["", "shield", "retry", "probe", "retry", ""]);
 }
 
-// ---- forged -------------------------------------------------------------------------------------------------------------
+// ---- forged ---------------------------------------------------------------------------------------------------------
 
 const SECRETS: [&str; 3] = ["3f9c-fastly-new", "3f9c-fastly-old", "77aa-bunny"];
 const G2O_KEY: &str = "a-g2o-key";
 
-/// Providers with every proof that can be had here; nothing on this machine comes from their addresses.
+/// Providers with every kind of proof; no request of this test comes from their addresses.
 fn guarded(origin: &Origin, doubt: &str) -> Config {
     Shim::config(origin.url()).with(&format!(
         r#"
@@ -175,9 +175,9 @@ fn guarded(origin: &Origin, doubt: &str) -> Config {
     ))
 }
 
-/// A provider's pulls, whatever came of them.
+/// A provider's pulls with any result.
 fn pulls(metrics: &Metrics, provider: &str) -> usize {
-    // A sum of nothing is -0.
+    // An empty sum is -0.
     let counted = metrics.sum("edgeshim_pulls_total", &[("provider", provider)]) + 0.0;
     format!("{counted}").parse().expect("a whole number")
 }
@@ -195,10 +195,10 @@ fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, St
     (data, String::from_utf8(text[..length].to_vec()).unwrap())
 }
 
-/// Makes requests that claim to be a CDN's and are not.
+/// Makes requests that falsely claim to be from a CDN.
 struct Forger {
     random: fastrand::Rng,
-    /// What somebody who listened has of Akamai's: a pull that was accepted, and its target.
+    /// An accepted pull of Akamai and its target, as an eavesdropper has them.
     overheard: (String, (String, String)),
 }
 
@@ -212,7 +212,7 @@ impl Forger {
         (0..length).map(|_| self.random.alphanumeric()).collect()
     }
 
-    /// Nearly a secret.
+    /// Almost a secret.
     fn near_miss(&mut self) -> String {
         let secret = self.choice(&SECRETS).to_owned();
         match self.random.u8(..7) {
@@ -241,7 +241,7 @@ impl Forger {
         let (now, id) = (now_seconds(), self.random.u64(..));
         let target = target.to_owned();
         match self.random.u8(..7) {
-            // What was accepted once, word for word and for something else.
+            // An accepted signature, replayed as it was or for another target.
             0 => self.overheard.clone(),
             1 => (target, self.overheard.1.clone()),
             2 => (target.clone(), signed(&target, "a-guessed-key", "n1", now, id)),
@@ -265,7 +265,7 @@ impl Forger {
             fields.push_str(value);
             fields.push_str("\r\n");
         };
-        // Each names a provider that asks for a proof, by header or by signs.
+        // Each claims a provider that requires a proof, by the identity header or by signals.
         let claimed = self.choice(&["fastly", "akamai", "cloudflare", "bunny"]);
         if self.random.bool() {
             let name = self.choice(&["X-CDN-Provider", "x-cdn-provider", "X-CDN-PROVIDER"]);
@@ -298,7 +298,7 @@ impl Forger {
             field(name, &if name == "Forwarded" { format!("for=\"{address}\"") } else { address });
         }
         for name in ["X-Origin-Secret", "X-Bunny-Secret"] {
-            // The right one of the two proofs that bunny needs, too.
+            // Also one valid proof of the two that bunny needs.
             if self.random.bool() {
                 let value = if name == "X-Bunny-Secret" { SECRETS[2].to_owned() } else { self.near_miss() };
                 field(name, &value);
@@ -321,7 +321,7 @@ impl Forger {
     }
 }
 
-/// Sends `count` forged requests, many on the way at once; the statuses that came back.
+/// Sends `count` forged requests, many at a time; returns how often each status came.
 fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed: u64) -> BTreeMap<u16, usize> {
     const AT_ONCE: usize = 50;
     let mut forger = Forger { random: fastrand::Rng::with_seed(seed), overheard: overheard.clone() };
@@ -338,7 +338,7 @@ fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed
 }
 
 #[test]
-fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
+fn forged_identity_when_tried_100_000_times_then_never_accepted() {
     const CLIENTS: u64 = 4;
     const EACH: usize = 12_500;
     let wrong: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -348,7 +348,7 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
     let origin = Origin::start(move |request, conn| {
         counted.fetch_add(1, Ordering::Relaxed);
         let told = |(name, value): &(String, String)| {
-            // With an underscore it is the same to CGI.
+            // CGI does not distinguish an underscore from a hyphen.
             let name = name.to_ascii_lowercase().replace('_', "-");
             name == "x-cdn-provider"
                 || name.contains("secret")
@@ -363,7 +363,7 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
     });
     for (doubt, status) in [("count", 200), ("reject", 403)] {
         let shim = Shim::start(guarded(&origin, doubt));
-        // One that is Akamai's own: it is believed, once.
+        // A genuine pull of Akamai is accepted once.
         let (target, signature) = ("/overheard".to_owned(), signed("/overheard", G2O_KEY, "n1", now_seconds(), 1));
         let fields = [
             ("X-CDN-Provider", "akamai"),
@@ -375,7 +375,7 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
         let told = std::mem::take(&mut *wrong.lock().unwrap());
         assert!(
             told.len() == 1 && told[0].contains("198.51.100.99, 127.0.0.1"),
-            "what is Akamai's own is told as such: {told:?}"
+            "the genuine pull is reported as Akamai's: {told:?}"
         );
         let before = shim.wait_metrics(|metrics| pulls(metrics, "akamai") == 1);
         let (series, seen) = (before.series_count(), served.load(Ordering::Relaxed));
@@ -407,7 +407,7 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
             let doubted = ["unverified", "other"].map(|label| pulls(metrics, label));
             doubted.into_iter().sum::<usize>() == total
         });
-        // A refused pull has a code of its own, which is no client's word.
+        // The code of a refused pull does not come from the client.
         let codes =
             after.series.iter().filter(|series| series.labels.contains(&("code".to_owned(), "403".to_owned()))).count();
         assert_eq!(after.series_count() - codes, series, "{doubt}");
@@ -424,13 +424,13 @@ fn forged_identity_when_tried_a_hundred_thousand_times_is_never_believed() {
     }
 }
 
-/// What came behind the body, in lower case.
+/// The trailers, in lower case.
 fn trailers_of(request: &support::Request) -> Vec<String> {
     request.trailers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect()
 }
 
 #[test]
-fn identity_when_claimed_in_trailers_then_the_origin_hears_nothing_of_it() {
+fn identity_when_claimed_in_trailers_then_not_forwarded() {
     const NAMES: [&str; 7] = [
         "X-CDN-Provider",
         "X-Origin-Secret",
@@ -457,7 +457,7 @@ fn identity_when_claimed_in_trailers_then_the_origin_hears_nothing_of_it() {
 }
 
 #[test]
-fn trailers_when_nothing_is_left_of_them_then_an_http2_origin_gets_a_whole_request() {
+fn trailers_when_all_removed_then_request_to_http2_origin_complete() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let inner = Shim::start(Shim::config(origin.url()));
     let outer = Shim::start(Shim::config(format!("http://{}", inner.addr)).with("[origin]\nhttp2 = true"));
@@ -467,20 +467,20 @@ fn trailers_when_nothing_is_left_of_them_then_an_http2_origin_gets_a_whole_reque
     assert_eq!(origin.requests().pop().expect("a request").body, b"abc");
 }
 
-// ---- address lists --------------------------------------------------------------------------------------------------------
+// ---- address lists --------------------------------------------------------------------------------------------------
 
-/// The status for a pull that comes from `address`, as our own balancer says.
+/// The status for a pull from `address`, which this test sends as a trusted proxy.
 fn pull_from(client: &mut Raw, address: &str) -> u16 {
     client.send(format!(
         "GET / HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nX-Forwarded-For: {address}\r\n\r\n"
     ));
-    client.response().unwrap_or_else(|why| panic!("no answer: {why:?}")).status
+    client.response().unwrap_or_else(|why| panic!("no response: {why:?}")).status
 }
 
 #[test]
-fn address_list_when_replaced_under_load_refuses_no_good_pull_and_lets_no_bad_one_in() {
+fn address_list_when_replaced_under_load_then_no_wrong_decision() {
     const ALWAYS: &str = "198.51.100.7";
-    // Which of the two is listed changes with each new file.
+    // Each new file lists the other of the two.
     const IN_TURN: [&str; 2] = ["192.0.2.1", "203.0.113.1"];
     let list = |listed: &str| {
         format!("{{\"addresses\":[\"198.51.100.0/24\",\"{listed}/32\"],\"ipv6_addresses\":[\"2001:db8::/32\"]}}")
@@ -508,29 +508,29 @@ fn address_list_when_replaced_under_load_refuses_no_good_pull_and_lets_no_bad_on
             scope.spawn(|| {
                 let mut client = Raw::connect(shim.addr);
                 while !done.load(Ordering::Relaxed) {
-                    assert_eq!(pull_from(&mut client, ALWAYS), 200, "a good pull");
+                    assert_eq!(pull_from(&mut client, ALWAYS), 200, "a pull from a listed address");
                     pulls.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        // Ends the load also where an expectation below is broken.
+        // Ends the load also when an assertion below fails.
         let ended = EndsLoad(&done);
         let mut client = Raw::connect(shim.addr);
         for turn in 1..=4 {
             let (new, old) = (IN_TURN[turn % 2], IN_TURN[(turn + 1) % 2]);
             assert_eq!((pull_from(&mut client, old), pull_from(&mut client, new)), (200, 403), "before turn {turn}");
-            // A list is replaced by renaming, so that nobody reads half of one.
+            // A list is replaced by renaming, so that it is never read incomplete.
             let written = shim.dir.write("ranges.json.new", list(new));
             std::fs::rename(written, shim.dir.join("ranges.json")).unwrap();
             assert!(
                 support::wait_until(PATIENCE, || pull_from(&mut client, new) == 200),
-                "turn {turn} is never taken up"
+                "the list of turn {turn} is never loaded"
             );
             for _ in 0..100 {
-                assert_eq!(pull_from(&mut client, old), 403, "a bad pull after turn {turn}");
+                assert_eq!(pull_from(&mut client, old), 403, "a pull from an unlisted address after turn {turn}");
             }
         }
-        // What cannot be used leaves the list before it in force, and says so.
+        // An unusable list keeps the previous one in use, with a warning.
         for (broken, said) in [
             ("{\"addresses\":[\"198.51.100.0/24\",\"nonsense\"]}", "entry 2"),
             ("{\"addresses\":[", "ranges.json"),
@@ -539,7 +539,10 @@ fn address_list_when_replaced_under_load_refuses_no_good_pull_and_lets_no_bad_on
         ] {
             let warned = shim.stderr().lines().count();
             shim.dir.write("ranges.json", broken);
-            assert!(support::wait_until(PATIENCE, || shim.stderr().lines().count() > warned), "no word on {broken:?}");
+            assert!(
+                support::wait_until(PATIENCE, || shim.stderr().lines().count() > warned),
+                "no warning about {broken:?}"
+            );
             let warning = shim.stderr().lines().nth(warned).unwrap_or_default().to_owned();
             assert!(warning.contains(said) && warning.contains("stays in"), "{warning}");
             assert_eq!((pull_from(&mut client, IN_TURN[0]), pull_from(&mut client, IN_TURN[1])), (200, 403));
@@ -547,16 +550,16 @@ fn address_list_when_replaced_under_load_refuses_no_good_pull_and_lets_no_bad_on
         shim.dir.write("ranges.json", list(IN_TURN[1]));
         assert!(
             support::wait_until(PATIENCE, || pull_from(&mut client, IN_TURN[1]) == 200),
-            "a good list after broken ones"
+            "a valid list after invalid ones"
         );
         drop(ended);
     });
-    assert!(pulls.load(Ordering::Relaxed) > 1_000, "too little load to show anything");
+    assert!(pulls.load(Ordering::Relaxed) > 1_000, "too little load");
     let age = shim.metrics().value("edgeshim_ranges_age_seconds", &[("provider", "fastly")]);
     assert!((0.0..60.0).contains(&age), "{age}");
 }
 
-/// Ends the load when it goes.
+/// Ends the load when dropped.
 struct EndsLoad<'a>(&'a AtomicBool);
 
 impl Drop for EndsLoad<'_> {

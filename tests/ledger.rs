@@ -1,7 +1,5 @@
-//! The counters equal the truth (spec §5 and §11): what the client and the origin counted for themselves stands in the metrics,
-//! to the last request and byte, and nothing that a stranger invents makes a series.
-//!
-//! The client's own tally is the measure throughout; the metrics are never compared with themselves.
+//! The metrics are exact: they equal what the client and the origin counted, to the request and the byte, and invented
+//! values create no series. Each test compares the metrics with the client's own counts.
 
 mod support;
 
@@ -21,7 +19,7 @@ const LABELS: [&str; 6] = ["none", "other", "unverified", "akamai", "edgecast", 
 const CLASSES: [&str; 4] = ["other", "image", "static", "page"];
 const GIF: &str = "/status/images/beacon.gif";
 
-/// Three CDNs and a class of each kind.
+/// Three CDNs and several classes.
 fn config(origin: impl std::fmt::Display) -> Config {
     Shim::config(origin).with(
         r#"
@@ -46,7 +44,7 @@ fn config(origin: impl std::fmt::Display) -> Config {
     )
 }
 
-/// Everything under a name that is not 0, by the values of these labels.
+/// The series of a name that are not 0, summed by the values of these labels.
 fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<String>, u64> {
     let mut found = BTreeMap::new();
     for series in metrics.matching(name, &[]).filter(|series| series.value != 0.0) {
@@ -59,12 +57,12 @@ fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<Strin
     found
 }
 
-/// What [`counted`] is expected to be.
+/// An expected result of [`counted`].
 fn table<const N: usize>(rows: &[([&str; N], u64)]) -> BTreeMap<Vec<String>, u64> {
     rows.iter().map(|(labels, count)| (labels.iter().map(|&label| label.to_owned()).collect(), *count)).collect()
 }
 
-/// The metrics once so many pulls are counted and none is under way.
+/// The metrics, once this many pulls are counted and none is in flight.
 fn settled(shim: &Shim, pulls: u64) -> Metrics {
     let metrics = shim.wait_metrics(|metrics| {
         metrics.count("edgeshim_pulls_total", &[]) >= pulls && metrics.count("edgeshim_in_flight", &[]) == 0
@@ -73,7 +71,7 @@ fn settled(shim: &Shim, pulls: u64) -> Metrics {
     metrics
 }
 
-/// One request on a kept connection.
+/// One request on a reused connection.
 fn ask(client: &mut Raw, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
     let fields: Vec<_> = fields.iter().copied().chain([("Connection", "keep-alive")]).collect();
     client.send(request(method, target, &fields, b""));
@@ -83,7 +81,8 @@ fn ask(client: &mut Raw, method: &str, target: &str, fields: &[(&str, &str)]) ->
     response
 }
 
-/// An origin that answers `/STATUS/LENGTH/name.ext` so: a type by the ending, and chunked where the name is "chunked".
+/// An origin that responds to `/STATUS/LENGTH/name.ext`: the extension gives the type, and the name "chunked" the
+/// framing.
 fn by_path(request: &Request, conn: &mut Conn) -> After {
     let mut parts = request.target.trim_start_matches('/').split('/');
     let status = parts.next().and_then(|part| part.parse().ok()).unwrap_or(200);
@@ -104,7 +103,7 @@ fn by_path(request: &Request, conn: &mut Conn) -> After {
 }
 
 #[test]
-fn pulls_when_answered_then_codes_bytes_and_histograms_are_the_clients() {
+fn pulls_when_served_then_codes_bytes_and_histograms_as_client_counted() {
     let origin = Origin::start(by_path);
     let shim = Shim::start(config(origin.addr));
     // Target, class, body bytes.
@@ -155,17 +154,17 @@ fn pulls_when_answered_then_codes_bytes_and_histograms_are_the_clients() {
     for (row, bytes) in bytes {
         *of_classes.entry(vec![row[1].clone()]).or_default() += bytes;
     }
-    assert_eq!(counted(&metrics, "edgeshim_origin_bytes_total", &["class"]), of_classes, "nothing was compressed");
+    assert_eq!(counted(&metrics, "edgeshim_origin_bytes_total", &["class"]), of_classes, "without compression");
     for name in ["edgeshim_origin_faults_total", "edgeshim_refused_total", "edgeshim_whoopsies_total"] {
         assert_eq!(metrics.count(name, &[]), 0, "{name}");
     }
 }
 
 #[test]
-fn seconds_when_the_origin_is_slow_then_are_in_their_buckets() {
+fn seconds_when_origin_slow_then_in_their_buckets() {
     let origin = Origin::start(|request, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
-        // The subject is time itself, so it has to pass.
+        // The test measures time, so some has to pass.
         std::thread::sleep(Duration::from_millis(300));
         let _ = request;
         if conn.write_all(b"b").is_ok() { After::Keep } else { After::Close }
@@ -175,7 +174,7 @@ fn seconds_when_the_origin_is_slow_then_are_in_their_buckets() {
     let metrics = settled(&shim, 1);
     let pull = [("provider", "fastly"), ("class", "other")];
     let seconds = metrics.value("edgeshim_pull_seconds_sum", &pull);
-    assert!((0.3..20.0).contains(&seconds), "head in to last byte out took {seconds} s");
+    assert!((0.3..20.0).contains(&seconds), "from the request head to the last byte: {seconds} s");
     let bucket = |name: &str, labels: &[(&str, &str)], bound| {
         let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
         metrics::whole(metrics.value(name, &labels))
@@ -184,11 +183,11 @@ fn seconds_when_the_origin_is_slow_then_are_in_their_buckets() {
     assert_eq!(bucket("edgeshim_pull_seconds_bucket", &pull, "+Inf"), 1);
     assert_eq!(bucket("edgeshim_origin_seconds_bucket", &[("class", "other")], "+Inf"), 1);
     let head = metrics.value("edgeshim_origin_seconds_sum", &[("class", "other")]);
-    assert!(head <= seconds - 0.29, "to the head only: {head} s of {seconds} s");
+    assert!(head <= seconds - 0.29, "to the response head: {head} s of {seconds} s");
 }
 
 #[test]
-fn revalidations_when_conditional_then_by_what_the_origin_said() {
+fn revalidations_when_conditional_then_counted_by_origins_status() {
     let origin = Origin::start(by_path);
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -203,7 +202,7 @@ fn revalidations_when_conditional_then_by_what_the_origin_said() {
         ("GET", "/304/0/b.css", vec![akamai, since]),
         ("GET", "/206/9/b.css", vec![akamai, since]),
         ("GET", "/200/9/b.css", vec![akamai, since]),
-        // Neither one nor the other: no condition, or no answer to it.
+        // Not counted: no condition, or a status that does not decide it.
         ("GET", "/200/9/b.css", vec![akamai]),
         ("GET", "/404/9/b.css", vec![akamai, tag]),
         ("GET", "/500/9/b.css", vec![akamai, tag]),
@@ -223,7 +222,7 @@ fn revalidations_when_conditional_then_by_what_the_origin_said() {
     );
 }
 
-/// An origin that holds every answer back until it is opened.
+/// An origin that holds all responses until the gate opens.
 fn gated() -> (Origin, Gate) {
     let gate = Gate::default();
     let held = gate.clone();
@@ -235,7 +234,7 @@ fn gated() -> (Origin, Gate) {
 }
 
 #[test]
-fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
+fn gauges_when_requests_hang_then_count_them_and_return_to_zero() {
     let (origin, gate) = gated();
     let shim = Shim::start(config(origin.addr));
     let gauge = |metrics: &Metrics, name: &str| metrics.count(name, &[]);
@@ -245,7 +244,7 @@ fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-CDN-Provider: {provider}\r\n\r\n"));
         clients.push(client);
     }
-    // A connection without a request is a connection all the same.
+    // A connection without a request counts too.
     let quiet = Raw::connect(shim.addr);
     let metrics = shim.wait_metrics(|metrics| {
         gauge(metrics, "edgeshim_in_flight") == 4
@@ -263,8 +262,8 @@ fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
         assert_eq!(client.response().expect("a response").text(), "late");
     }
     let metrics = settled(&shim, 4);
-    assert_eq!(gauge(&metrics, "edgeshim_connections"), 5, "kept by the clients");
-    assert_eq!(gauge(&metrics, "edgeshim_origin_connections"), 4, "kept by the shim");
+    assert_eq!(gauge(&metrics, "edgeshim_connections"), 5, "idle connections of clients");
+    assert_eq!(gauge(&metrics, "edgeshim_origin_connections"), 4, "idle connections to the origin");
     drop((clients, quiet));
     shim.wait_metrics(|metrics| gauge(metrics, "edgeshim_connections") == 0);
     origin.hang_up_all();
@@ -272,7 +271,7 @@ fn gauges_when_requests_hang_then_show_them_and_go_back_to_zero() {
 }
 
 #[test]
-fn visitor_when_leaving_before_the_head_or_in_the_body_then_counts_499() {
+fn client_when_leaving_before_head_or_in_body_then_499() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent.png" => origin::silent()(request, conn),
         "/endless" => origin::endless(&[b'x'; 4096])(request, conn),
@@ -285,7 +284,7 @@ fn visitor_when_leaving_before_the_head_or_in_the_body_then_counts_499() {
         let mut client = Raw::connect(shim.addr);
         let before = origin.count();
         client.send(get("/silent.png"));
-        assert!(wait_until(PATIENCE, || origin.count() > before), "the origin never had it");
+        assert!(wait_until(PATIENCE, || origin.count() > before), "the request never reached the origin");
         if reset {
             client.reset();
         } else {
@@ -309,15 +308,18 @@ fn visitor_when_leaving_before_the_head_or_in_the_body_then_counts_499() {
         table(&[(["fastly", "image"], 2), (["fastly", "other"], 4)])
     );
     assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
-    // The client's figure holds some framing of the chunked body.
+    // The client's count includes some chunk framing.
     let bytes = metrics.count("edgeshim_pull_bytes_total", &[]);
     assert!(bytes + 1024 >= read && bytes < 4 * (16 << 20), "{bytes} counted, {read} read");
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "who has left is not worked for");
+    assert!(
+        wait_until(PATIENCE, || origin.open_connections() == 0),
+        "the origin's connection closes after the client left"
+    );
     shim.wait_metrics(|metrics| metrics.count("edgeshim_origin_connections", &[]) == 0);
 }
 
 #[test]
-fn visitor_when_resetting_a_stream_then_counts_499() {
+fn client_when_resetting_stream_then_499() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/s" { origin::silent()(request, conn) } else { origin::endless(b"more")(request, conn) }
     });
@@ -326,12 +328,12 @@ fn visitor_when_resetting_a_stream_then_counts_499() {
         let length = u8::try_from(payload.len()).expect("a short frame");
         [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
     };
-    // GET, http, then :path and :authority by the static table's names with values as they stand.
+    // `:method: GET` and `:scheme: http` by index; `:path` and `:authority` with indexed names and literal values.
     let head = |path: &[u8]| [&[0x82, 0x86, 0x04, 2], path, &[0x01, 1, b'a']].concat();
     let mut client = Raw::connect(shim.addr);
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(4, 0, 0, &[]));
     client.send(frame(1, 5, 1, &head(b"/s"))).send(frame(1, 5, 3, &head(b"/e")));
-    assert!(wait_until(PATIENCE, || origin.count() == 2), "the origin never had them");
+    assert!(wait_until(PATIENCE, || origin.count() == 2), "the requests never reached the origin");
     shim.wait_metrics(|metrics| metrics.count("edgeshim_in_flight", &[]) == 2);
     assert_eq!(shim.metrics().count("edgeshim_connections", &[]), 1);
     let cancel = 8_u32.to_be_bytes();
@@ -342,11 +344,14 @@ fn visitor_when_resetting_a_stream_then_counts_499() {
         table(&[(["none", "other", "499"], 2)])
     );
     assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0);
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "who has left is not worked for");
+    assert!(
+        wait_until(PATIENCE, || origin.open_connections() == 0),
+        "the origin's connection closes after the client left"
+    );
 }
 
 #[test]
-fn body_when_the_origin_cuts_it_then_keeps_its_status_and_is_a_cut() {
+fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
     const ROUNDS: u64 = 20;
     let origin = Origin::start(|request, conn| {
         let head = "HTTP/1.1 203 \r\nContent-Type: text/css\r\n";
@@ -368,7 +373,7 @@ fn body_when_the_origin_cuts_it_then_keeps_its_status_and_is_a_cut() {
             let coding = if target == "/gzip.css" { "gzip" } else { "identity" };
             let response = fetch(shim.addr, target, &[("Accept-Encoding", coding)]);
             assert_eq!(response.status, 203, "round {round}, {target}");
-            assert!(!response.complete, "round {round}, {target}: a cut response ended as if it were whole");
+            assert!(!response.complete, "round {round}, {target}: a cut response looks complete");
             if coding == "gzip" {
                 compressed += response.body.len() as u64;
             } else {
@@ -383,10 +388,15 @@ fn body_when_the_origin_cuts_it_then_keeps_its_status_and_is_a_cut() {
         table(&[(["none", "static", "203"], count)])
     );
     assert_eq!(counted(&metrics, "edgeshim_origin_faults_total", &["cause"]), table(&[(["cut"], count)]));
-    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes + compressed, "what the client got");
-    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), ROUNDS * 201_200, "what was read");
+    assert_eq!(
+        metrics.count("edgeshim_pull_bytes_total", &[]),
+        bytes + compressed,
+        "the bytes that the client received"
+    );
+    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), ROUNDS * 201_200, "the bytes read from the origin");
     assert_eq!(counted(&metrics, "edgeshim_gzip_output_bytes_total", &["class"]).values().sum::<u64>(), compressed);
-    // A reset may overtake what was sent before it: then there is no head to keep, and it is the fault of a request.
+    // A reset may arrive before the data that was sent earlier. Then there is no head, and it is a fault of the
+    // request.
     let response = fetch(shim.addr, "/length-reset.css", &[]);
     let metrics = settled(&shim, count + 1);
     let cause = if response.status == 203 { "cut" } else { "reset" };
@@ -395,8 +405,8 @@ fn body_when_the_origin_cuts_it_then_keeps_its_status_and_is_a_cut() {
 }
 
 #[test]
-fn faults_when_the_origin_fails_then_are_counted_by_cause_with_their_pages() {
-    // Behaviour by path, and what it comes to.
+fn faults_when_origin_fails_then_counted_by_cause_with_pages() {
+    // The behaviour by path, and its result.
     let rows = [
         ("/hang-up", 502, "closed"),
         ("/reset", 502, "reset"),
@@ -435,7 +445,7 @@ fn faults_when_the_origin_fails_then_are_counted_by_cause_with_their_pages() {
     assert_eq!((response.status, response.field("content-language")), (503, Some("fr")));
     bytes += response.body.len() as u64;
     pages.push((["akamai", "fr", "origin_5xx"], 1));
-    // No page for a picture, so none is counted; the pull is.
+    // A picture gets no page, so only the pull counts.
     let response = ask("akamai", "fr", "/own", "image/png");
     assert_eq!((response.status, response.body.len()), (503, 0));
     let stalled = ask("fastly", "de", "/stalled", "text/html");
@@ -452,15 +462,11 @@ fn faults_when_the_origin_fails_then_are_counted_by_cause_with_their_pages() {
         table(&[(["fastly", "502"], 3), (["fastly", "504"], 1), (["fastly", "200"], 1), (["akamai", "503"], 2),])
     );
     assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes, "pages count like any response");
-    assert_eq!(
-        metrics.count("edgeshim_origin_bytes_total", &[]),
-        24,
-        "what was read of the bodies behind the pages too"
-    );
+    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), 24, "the bytes of replaced bodies count too");
 }
 
 #[test]
-fn faults_when_nobody_listens_then_are_refused_and_answered() {
+fn faults_when_no_listener_then_cause_refused() {
     let closed = ClosedPort::new();
     let shim = Shim::start(config(closed.addr));
     let response = fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
@@ -480,7 +486,7 @@ fn faults_when_nobody_listens_then_are_refused_and_answered() {
 }
 
 #[test]
-fn gzip_when_it_compresses_then_counts_both_sides() {
+fn gzip_when_it_compresses_then_input_and_output_counted() {
     let origin = Origin::start(by_path);
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -493,7 +499,7 @@ fn gzip_when_it_compresses_then_counts_both_sides() {
     let (chunked, chunked_bytes) = ask("GET", "/200/40000/chunked.css", &[gzip]);
     let (page, page_bytes) = ask("GET", "/404/3000/a.html", &[gzip]);
     assert!(css && chunked && page);
-    // None of these goes through the compressor.
+    // None of these is compressed.
     assert_eq!(ask("HEAD", "/200/50000/a.css", &[gzip]).1, 0);
     assert_eq!(ask("GET", "/200/50000/a.css", &[]), (false, 50_000));
     assert_eq!(ask("GET", "/200/100/a.css", &[gzip]), (false, 100));
@@ -518,11 +524,11 @@ fn gzip_when_it_compresses_then_counts_both_sides() {
 }
 
 #[test]
-fn beacons_when_sent_then_counted_by_source_and_never_pulls() {
+fn beacons_when_sent_then_counted_by_source_and_not_as_pulls() {
     let closed = ClosedPort::new();
     let rules = "[beacon]\nsources = [\"dyn\"]\n[identity]\nunknown = \"reject\"\n[server]\nhosts = [\"www.test\"]";
     let shim = Shim::start(config(closed.addr).with(rules));
-    // The origin is dead, Host and provider are unknown: a browser's beacon is answered all the same.
+    // The origin is dead, Host and provider are unknown, but beacons are served.
     for (query, _) in [
         ("?source=fastly", "fastly"),
         ("?source=FastLY&server_identity=cache-fra1&reason=timeout&id=7", "fastly"),
@@ -560,13 +566,13 @@ fn beacons_when_sent_then_counted_by_source_and_never_pulls() {
     );
     assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 0);
     assert_eq!(metrics.count("edgeshim_refused_total", &[]), 0);
-    // A neighbour of the path is no beacon.
+    // A path next to the beacon's is no beacon.
     assert_eq!(fetch(shim.addr, &format!("{GIF}/x"), &[]).status, 421);
     settled(&shim, 1);
 }
 
 #[test]
-fn refusals_when_made_then_counted_by_reason_and_code() {
+fn refusals_when_sent_then_counted_by_reason_and_code() {
     let origin = Origin::start(origin::fixed(200, &[], ""));
     let limits =
         "[server]\nhosts = [\"shim.test\"]\nmax_request_body = \"10B\"\nmax_headers = 20\nheader_timeout = \"300ms\"";
@@ -574,7 +580,7 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
     let shim = Shim::start(config(origin.addr).with(limits).with(reject));
     let fastly = ("X-CDN-Provider", "fastly");
     let status = |bytes: &[u8]| exchange(shim.addr, bytes).status;
-    // Clear requests that are not served: each is a pull too.
+    // Well-formed requests that are refused: each is also a pull.
     assert_eq!(status(&request("GET", "/a.png", &[], b"")), 403);
     assert_eq!(status(&request("GET", "/", &[("X-CDN-Provider", "cdn77")], b"")), 403);
     assert_eq!(status(&request("GET", "/", &[fastly, ("Host", "else.test")], b"")), 421);
@@ -608,7 +614,7 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
     ]);
     assert_eq!(counted(&metrics, "edgeshim_refused_total", &["provider", "reason"]), refused);
     assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
-    // Heads that cannot be read: refused, and no pulls.
+    // Malformed heads are refused and are no pulls.
     let many: String = (0..21).fold(String::new(), |mut lines, number| {
         let _ = write!(lines, "X-{number}: 1\r\n");
         lines
@@ -638,20 +644,20 @@ fn refusals_when_made_then_counted_by_reason_and_code() {
         });
         assert_eq!(metrics.count("edgeshim_refused_total", &[("reason", "malformed")]), u64::from(sent), "{head:?}");
     }
-    // A head that never ends.
+    // An endless head.
     let mut slow = Raw::connect(shim.addr);
     slow.send("GET / HTTP/1.1\r\nHost: shim");
     assert_eq!(slow.response().map(|response| response.status), Ok(408));
     let metrics =
         shim.wait_metrics(|metrics| metrics.sum("edgeshim_refused_total", &[("reason", "header_timeout")]) >= 1.0);
     assert_eq!(metrics.count("edgeshim_refused_total", &[]), 7 + malformed.len() as u64 + 1);
-    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 7, "a head that is not well formed is no pull");
-    // Only the chunked body's head may have gone on before its length was known.
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 7, "a malformed head is no pull");
+    // Only the head of the chunked request may reach the origin before the limit is exceeded.
     assert!(origin.requests().iter().all(|request| request.method == "POST" && !request.complete));
 }
 
 #[test]
-fn provider_when_claimed_then_label_and_origin_see_the_configured_ones_only() {
+fn provider_when_claimed_then_only_configured_names_in_label_and_at_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     let rows: [(&[&str], &str); 18] = [
@@ -684,19 +690,19 @@ fn provider_when_claimed_then_label_and_origin_see_the_configured_ones_only() {
         if PROVIDERS.contains(&label) {
             assert_eq!(told, [label], "{lines:?}");
         } else {
-            assert!(told.is_empty(), "{lines:?}: the origin was told {told:?}");
+            assert!(told.is_empty(), "{lines:?}: the origin got {told:?}");
         }
         *expected.entry(vec![label.to_owned()]).or_default() += 1;
     }
     let metrics = settled(&shim, rows.len() as u64);
     assert_eq!(counted(&metrics, "edgeshim_pulls_total", &["provider"]), expected);
-    // Connection may name the field; it is not hop-by-hop for all that (spec §4).
+    // The field is not hop-by-hop even if Connection contains it.
     fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly"), ("Connection", "close, X-CDN-Provider")]);
     assert_eq!(origin.last().fields_named("x-cdn-provider"), ["fastly"]);
 }
 
 #[test]
-fn unknown_provider_when_rejected_then_403_and_nothing_reaches_the_origin() {
+fn unknown_provider_when_rejected_then_403_and_not_forwarded() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr).with("[identity]\nunknown = \"reject\""));
     let mut client = Raw::connect(shim.addr);
@@ -724,7 +730,7 @@ fn unknown_provider_when_rejected_then_403_and_nothing_reaches_the_origin() {
 }
 
 #[test]
-fn cache_when_rules_and_guards_act_then_are_counted() {
+fn cache_when_rules_and_guards_apply_then_counted() {
     let origin = Origin::start(|request, conn| {
         let fields: &[(&str, &str)] = match request.target.as_str() {
             "/plain" | "/default.css" => &[],
@@ -785,18 +791,18 @@ fn cache_when_rules_and_guards_act_then_are_counted() {
 }
 
 #[test]
-fn cache_when_the_origin_faults_then_the_error_guard_counts() {
+fn cache_when_origin_fails_then_error_guard_counted() {
     let origin = Origin::start(origin::hang_up());
     let shim = Shim::start(config(origin.addr));
     let page = fetch(shim.addr, "/", &[]);
     assert_eq!((page.status, page.field("cache-control")), (502, Some("no-store")));
-    // A fault is kept out of caches like an origin's own 5xx, and guards are counted (spec §6).
+    // A fault is kept out of caches like the origin's own 5xx, and its guard counts.
     let metrics = settled(&shim, 1);
     assert_eq!(counted(&metrics, "edgeshim_cache_guards_total", &["guard"]), table(&[(["error"], 1)]));
 }
 
 #[test]
-fn series_when_nothing_has_happened_then_are_all_there_at_zero() {
+fn series_when_started_then_all_present_at_zero() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[beacon]\nsources = [\"dyn\"]"));
     let metrics = shim.metrics();
     let mut missing = Vec::new();
@@ -848,21 +854,21 @@ fn series_when_nothing_has_happened_then_are_all_there_at_zero() {
     for name in ["connections", "origin_connections", "waiting", "access_log_dropped_total"] {
         zero(&format!("edgeshim_{name}"), &[]);
     }
-    assert!(missing.is_empty(), "not there, or not 0:\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "missing, or not 0:\n{}", missing.join("\n"));
     assert!(
         (metrics.value("edgeshim_build_info", &[("version", env!("CARGO_PKG_VERSION"))]) - 1.0).abs() < f64::EPSILON
     );
     assert!(metrics.value("edgeshim_config_loaded_timestamp_seconds", &[]) > 1.7e9);
 }
 
-/// Every series but its value, without those whose code is new.
+/// All series without their values, and without those of another code than 200.
 fn names(metrics: &Metrics) -> BTreeSet<String> {
     let odd = |(label, value): &(String, String)| label == "code" && value != "200";
     let series = metrics.series.iter().filter(|series| !series.labels.iter().any(odd));
     series.map(|series| format!("{} {:?}", series.name, series.labels)).collect()
 }
 
-/// So many requests of which everything is invented, over a few kept connections.
+/// Sends requests with invented values over a few connections.
 fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
     const AT_ONCE: u32 = 25;
     std::thread::scope(|scope| {
@@ -876,7 +882,7 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
                         let method = if n % 4 < 2 { "GET".to_owned() } else { format!("INVENT{n}") };
                         let target =
                             if n % 5 == 0 { format!("{GIF}?source=cdn{n}") } else { format!("/{n}/p{n}.x{n}") };
-                        // A beacon refuses an invented method; that answer is as good as any.
+                        // A beacon with an invented method gets an error, which is fine here.
                         let _ = write!(
                             sent,
                             "{method} {target} HTTP/1.1\r\nHost: h{n}.test\r\nX-CDN-Provider: cdn-{n}\r\n\
@@ -896,7 +902,7 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
 }
 
 #[test]
-fn series_and_memory_when_ten_thousand_strangers_call_then_stay() {
+fn series_and_memory_when_ten_thousand_clients_invent_values_then_bounded() {
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/html")], "x"));
     let shim = Shim::start(config(origin.addr));
     flood(&shim, &origin, 0, 2000);
@@ -911,12 +917,12 @@ fn series_and_memory_when_ten_thousand_strangers_call_then_stay() {
     assert_eq!(counted(&after, "edgeshim_pulls_total", &["provider"]), table(&[(["other"], 9600)]));
     assert!(grown < 8 << 10, "grown by {grown} KiB from {rss} KiB");
     for invented in ["cdn-1", "INVENT", "h10", "/p1"] {
-        assert!(!after.text.contains(invented), "{invented} stands in the metrics");
+        assert!(!after.text.contains(invented), "{invented} is in the metrics");
     }
 }
 
 #[test]
-fn connection_when_it_ends_without_a_request_then_nothing_is_counted() {
+fn connection_when_without_request_then_nothing_counted() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     drop(Raw::connect(shim.addr));

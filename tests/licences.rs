@@ -1,6 +1,5 @@
-//! Licences, sources and duplicate versions of everything that is built into the product, held against `deploy/ci/deny.toml`:
-//! the file that cargo-deny reads too, so that both judge alike. Only what ships counts: normal and build dependencies of the
-//! Linux target, no dev-dependencies.
+//! Checks licences, sources and duplicate versions of the shipped crates against `deploy/ci/deny.toml`, which
+//! cargo-deny reads too. Shipped are normal and build dependencies of the Linux target, but no dev-dependencies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -12,25 +11,25 @@ use std::process::Command;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// A crate that ships.
+/// A shipped crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Package {
     name: String,
     version: String,
     licence: Option<String>,
-    /// `None`: a path, which is this repository.
+    /// `None` for a path dependency, which is this repository.
     source: Option<String>,
 }
 
-/// What `deny.toml` says.
+/// The rules of `deny.toml`.
 #[derive(Debug, Default)]
 struct Policy {
     allowed: BTreeSet<String>,
-    /// Crate name (or `name@version`) to the licences that are allowed for it alone.
+    /// The licences allowed for one crate only, by crate name or `name@version`.
     exceptions: BTreeMap<String, BTreeSet<String>>,
-    /// `name@version` that may stand beside another version of itself.
+    /// `name@version` that may ship beside another version.
     skipped: BTreeSet<String>,
-    /// Sources besides crates.io.
+    /// Allowed sources besides crates.io.
     sources: BTreeSet<String>,
 }
 
@@ -38,7 +37,7 @@ fn text_of(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// The crates that ship, from the output of `cargo metadata`: what the root reaches by normal and build dependencies.
+/// The shipped crates in the output of `cargo metadata`: those that the root reaches by normal and build dependencies.
 fn shipped(metadata: &Value) -> Vec<Package> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
@@ -67,7 +66,7 @@ fn shipped(metadata: &Value) -> Vec<Package> {
     list(&metadata["packages"]).iter().filter(ships).map(package).collect()
 }
 
-/// Reads the parts of cargo-deny's file that are judged here; what has the wrong shape is a message.
+/// Reads the parts of cargo-deny's file that this test checks; an error is a message.
 fn policy(text: &str) -> Result<Policy, String> {
     let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
     let strings = |value: Option<&toml::Value>| -> BTreeSet<String> {
@@ -112,7 +111,7 @@ fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, S
     let words: Vec<&str> = spaced.split_ascii_whitespace().collect();
     let mut at = 0;
     let value = either(&words, &mut at, allowed)?;
-    if at == words.len() { Ok(value) } else { Err(format!("`{}` where AND, OR or the end should be", words[at])) }
+    if at == words.len() { Ok(value) } else { Err(format!("`{}` instead of AND, OR or the end", words[at])) }
 }
 
 fn either(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
@@ -140,12 +139,12 @@ fn one(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result
         "(" => {
             let value = either(words, at, allowed)?;
             if words.get(*at) != Some(&")") {
-                return Err("a bracket is not closed".into());
+                return Err("an unclosed bracket".into());
             }
             *at += 1;
             Ok(value)
         }
-        "AND" | "OR" | "WITH" | ")" => Err(format!("`{word}` where a licence should be")),
+        "AND" | "OR" | "WITH" | ")" => Err(format!("`{word}` instead of a licence")),
         licence if words.get(*at) == Some(&"WITH") => {
             let exception = words.get(*at + 1).ok_or("WITH without an exception")?;
             *at += 2;
@@ -155,7 +154,7 @@ fn one(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result
     }
 }
 
-/// Everything that the policy objects to, one line each.
+/// What the policy forbids, one line each.
 fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
     let mut found = Vec::new();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -176,13 +175,13 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             policy.allowed.contains(licence) || exception.is_some_and(|(_, licences)| licences.contains(licence))
         };
         match &package.licence {
-            None => found.push(format!("{id} names no licence; replace it, or clear it in person")),
+            None => found.push(format!("{id} names no licence; replace it")),
             Some(licence) => match satisfied(licence, &allowed) {
                 Ok(true) => {}
                 Ok(false) => found.push(format!(
                     "{id} is under `{licence}`, which [licenses] in deploy/ci/deny.toml does not allow; replace the crate, or allow the licence there"
                 )),
-                Err(why) => found.push(format!("{id} is under `{licence}`, which cannot be read: {why}")),
+                Err(why) => found.push(format!("{id} is under `{licence}`, which is malformed: {why}")),
             },
         }
     }
@@ -191,7 +190,7 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             versions.iter().filter(|version| !policy.skipped.contains(&format!("{name}@{version}"))).collect();
         if loose.len() > 1 {
             found.push(format!(
-                "{name} ships in versions {}; bring them together, or name the older one with its reason under [bans] skip in deploy/ci/deny.toml",
+                "{name} ships in versions {}; use one version, or list the older one with its reason under [bans] skip in deploy/ci/deny.toml",
                 versions.iter().copied().collect::<Vec<_>>().join(" and ")
             ));
         }
@@ -201,16 +200,16 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             .split_once('@')
             .and_then(|(name, version)| Some(versions.get(name)?.contains(version) && versions.get(name)?.len() > 1));
         if needed != Some(true) {
-            found.push(format!("[bans] skip names {skip}, which is no duplicate any more; take the line out"));
+            found.push(format!("[bans] skip names {skip}, which is no longer a duplicate; remove the line"));
         }
     }
     for exception in policy.exceptions.keys().filter(|key| !exceptions_used.contains(key)) {
-        found.push(format!("[licenses] exceptions names {exception}, which does not ship any more; take the line out"));
+        found.push(format!("[licenses] exceptions names {exception}, which no longer ships; remove the line"));
     }
     found
 }
 
-/// `cargo metadata`, without the network where everything is there already.
+/// The output of `cargo metadata`, offline if possible.
 fn metadata() -> Value {
     let run = |offline: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
@@ -240,7 +239,7 @@ fn dependencies_when_shipped_then_licences_sources_and_versions_are_allowed() {
     assert!(objections.is_empty(), "{} objections:\n{}", objections.len(), objections.join("\n"));
 }
 
-// ---- the judgement can fail --------------------------------------------------------------------------------------------
+// ---- the checks can fail --------------------------------------------------------------------------------------------
 
 fn package(name: &str, version: &str, licence: &str) -> Package {
     Package {
@@ -265,7 +264,7 @@ fn sample() -> Policy {
 }
 
 #[test]
-fn expression_when_evaluated_then_and_or_with_and_brackets_hold() {
+fn expression_when_evaluated_then_and_or_with_and_brackets_work() {
     let allowed = |licence: &str| ["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].contains(&licence);
     for (expression, expected) in [
         ("MIT", true),
@@ -287,7 +286,7 @@ fn expression_when_evaluated_then_and_or_with_and_brackets_hold() {
 }
 
 #[test]
-fn objections_when_all_is_well_then_none() {
+fn objections_when_all_allowed_then_none() {
     let fine = [
         package("a", "1.0.0", "MIT"),
         package("odd", "1.0.0", "MPL-2.0"),
@@ -298,7 +297,7 @@ fn objections_when_all_is_well_then_none() {
 }
 
 #[test]
-fn objections_when_something_is_wrong_then_each_is_named() {
+fn objections_when_something_forbidden_then_each_named() {
     let base = [package("odd", "1.0.0", "MPL-2.0"), package("twice", "1.0.0", "MIT"), package("twice", "2.0.0", "MIT")];
     let unlicensed = Package { licence: None, ..package("a", "1.0.0", "") };
     let elsewhere = Package { source: Some("git+https://example.com/a".into()), ..package("a", "1.0.0", "MIT") };
@@ -318,7 +317,7 @@ fn objections_when_something_is_wrong_then_each_is_named() {
 }
 
 #[test]
-fn policy_when_a_skip_has_no_reason_or_version_then_refused() {
+fn policy_when_skip_has_no_reason_or_version_then_refused() {
     for skip in [r#"{ crate = "a@1.0.0" }"#, r#"{ crate = "a", reason = "b" }"#, r#"{ name = "a", reason = "b" }"#] {
         assert!(policy(&format!("[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = [{skip}]")).is_err(), "{skip}");
     }
@@ -326,7 +325,7 @@ fn policy_when_a_skip_has_no_reason_or_version_then_refused() {
 }
 
 #[test]
-fn shipped_when_a_dependency_is_for_development_alone_then_left_out() {
+fn shipped_when_dev_dependency_then_left_out() {
     let metadata = serde_json::json!({
         "workspace_members": ["root"],
         "packages": [

@@ -1,8 +1,6 @@
-//! Every limit of `[server]`: a request that crosses it and one just below that passes. On HTTP/1.1 by raw bytes; on HTTP/2
-//! by hyper's client, and by frames written by hand where a client would have to misbehave.
-//!
-//! Timeouts are around a second, so that a slow machine does not cross one by accident; where something must not happen
-//! before its time, half of the time is what is asked for.
+//! Every limit of `[server]`: a request above it is refused, and one just below passes. HTTP/1.1 uses raw bytes; HTTP/2
+//! uses hyper's client, and hand-written frames for misbehaving clients. Timeouts are about a second, so that a slow
+//! machine does not exceed one by accident. What must not happen before a timeout is checked at half of it.
 
 mod support;
 
@@ -19,18 +17,18 @@ use std::time::{Duration, Instant};
 use support::raw::{End, exchange, fetch, request};
 use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
 
-/// For what waits for one of the shim's timeouts first.
+/// The limit of waits that include one of the shim's timeouts.
 const LONG: Duration = Duration::from_secs(15);
-/// The pace of slow visitors; far below every timeout here.
+/// The pace of slow clients; far below every timeout here.
 const PACE: Duration = Duration::from_millis(100);
 
-// ---- asking -------------------------------------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------------------------------
 
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
-/// A GET whose head is `fields` (whole lines, CRLF included) after Host.
+/// A GET with `fields` (complete lines with CRLF) after Host.
 fn get_with(fields: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: shim.test\r\n{fields}\r\n")
 }
@@ -39,7 +37,7 @@ fn start(origin: &Origin, server: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with(&format!("[server]\nworkers = 2\n{server}")))
 }
 
-/// A stream of HTTP/2 is given up after the longer of `body_timeout` and this.
+/// A stalled HTTP/2 stream ends after the longer of `body_timeout` and this.
 const HASTY: &str = "[origin]\nresponse_timeout = \"1s\"";
 
 fn start_hasty(origin: &Origin, server: &str) -> Shim {
@@ -50,11 +48,11 @@ fn refused(metrics: &Metrics, reason: &str) -> f64 {
     metrics.sum("edgeshim_refused_total", &[("reason", reason)])
 }
 
-/// Waits until so many were refused for that reason.
+/// Waits until this many were refused for that reason.
 fn wait_refused(shim: &Shim, reason: &str, count: u32) {
     shim.wait_metrics(|metrics| refused(metrics, reason) >= f64::from(count));
     let exact = (refused(&shim.metrics(), reason) - f64::from(count)).abs() < f64::EPSILON;
-    assert!(exact, "refused for {reason} other than {count} times");
+    assert!(exact, "not refused exactly {count} times for {reason}");
 }
 
 fn pulls(metrics: &Metrics, code: &str) -> f64 {
@@ -65,7 +63,7 @@ fn once(pulls: f64) -> bool {
     (pulls - 1.0).abs() < f64::EPSILON
 }
 
-/// One request over a connection of HTTP/2 of its own; an error is a stream or connection that broke off.
+/// One request over its own HTTP/2 connection; an error is a reset stream or a closed connection.
 fn h2<B>(addr: SocketAddr, request: http::Request<B>) -> Result<(http::response::Parts, Bytes), hyper::Error>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
@@ -79,7 +77,7 @@ where
     answered.expect("a response in time")
 }
 
-/// A request for HTTP/2, without a body.
+/// An HTTP/2 request without a body.
 fn h2_get(target: &str) -> http::request::Builder {
     http::Request::builder().uri(format!("http://shim.test{target}"))
 }
@@ -88,7 +86,7 @@ fn nothing() -> Full<Bytes> {
     Full::new(Bytes::new())
 }
 
-/// A body in these frames, [`PACE`] before each; one that hangs never ends.
+/// A body of frames, with [`PACE`] before each; with `hangs` it never ends.
 struct Paced {
     frames: tokio::sync::mpsc::UnboundedReceiver<Bytes>,
     hangs: bool,
@@ -120,7 +118,7 @@ impl Body for Paced {
     }
 }
 
-/// A connection of HTTP/2 whose frames the test writes and reads itself (RFC 9113 §4.1).
+/// An HTTP/2 connection whose frames the test reads and writes (RFC 9113 §4.1).
 struct Frames {
     raw: Raw,
     buffer: Vec<u8>,
@@ -144,7 +142,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 impl Frames {
-    /// Preface and settings; a stream may bring so many bytes before it is given more.
+    /// Sends preface and settings; `window` is the initial flow-control window of a stream.
     fn connect(addr: SocketAddr, window: u32) -> Self {
         let mut raw = Raw::connect(addr).patient(LONG);
         raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -162,12 +160,12 @@ impl Frames {
         self.send(HEADERS, END_STREAM | END_HEADERS, stream, &get_block(target));
     }
 
-    /// Room for so many more bytes, on a stream or (0) on the connection.
+    /// Extends the flow-control window of a stream, or of the connection (0).
     fn grant(&mut self, stream: u32, bytes: u32) {
         self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
     }
 
-    /// The next frame, pings and settings acknowledged on the way; none when the connection has ended.
+    /// The next frame; none when the connection has ended. Acknowledges pings and settings.
     fn next(&mut self) -> Option<Got> {
         loop {
             let whole = self.buffer.get(..9).map(|head| 9 + length(head)).filter(|&whole| self.buffer.len() >= whole);
@@ -191,13 +189,13 @@ impl Frames {
         }
     }
 
-    /// Skips to a frame of this kind; none when the connection ends before.
+    /// Skips to a frame of this kind; none when the connection ends first.
     fn until(&mut self, kind: u8) -> Option<Got> {
         std::iter::from_fn(|| self.next()).find(|got| got.kind == kind)
     }
 
-    /// Skips to the end of a stream and says how it ended: with `END_STREAM` (true) or in another way.
-    fn ended_well(&mut self, stream: u32) -> bool {
+    /// Skips to the end of a stream; true when it ended with `END_STREAM`.
+    fn ended_normally(&mut self, stream: u32) -> bool {
         std::iter::from_fn(|| self.next())
             .filter(|got| got.stream == stream)
             .find(|got| got.kind == RST_STREAM || (got.kind <= HEADERS && got.flags & END_STREAM != 0))
@@ -217,9 +215,9 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The field block of a GET: names from HPACK's static table, values as they are (RFC 7541 §6.2.2).
+/// The field block of a GET, with names from HPACK's static table and literal values (RFC 7541 §6.2.2).
 fn get_block(target: &str) -> Vec<u8> {
-    // :method GET and :scheme http stand in the table whole.
+    // `:method: GET` and `:scheme: http` are in the table.
     let mut block = vec![0x82, 0x86];
     for (name, value) in [(4, target), (1, "shim.test")] {
         block.push(name);
@@ -229,9 +227,9 @@ fn get_block(target: &str) -> Vec<u8> {
     block
 }
 
-// ---- connections --------------------------------------------------------------------------------------------------------
+// ---- connections ----------------------------------------------------------------------------------------------------
 
-/// Asks over a connection and keeps it.
+/// Sends a request over a connection and keeps it open.
 fn served(client: &mut Raw, target: &str) -> Response {
     client.send(get(target));
     let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
@@ -240,7 +238,7 @@ fn served(client: &mut Raw, target: &str) -> Response {
 }
 
 #[test]
-fn max_connections_when_reached_then_the_next_waits_until_one_closes() {
+fn max_connections_when_reached_then_next_waits_until_one_closes() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_connections = 2");
     let mut first = Raw::connect(shim.addr);
@@ -256,12 +254,12 @@ fn max_connections_when_reached_then_the_next_waits_until_one_closes() {
     served(&mut second, "/second-again");
     drop(first);
     third = third.patient(LONG);
-    assert_eq!(third.response().expect("its turn").status, 200);
+    assert_eq!(third.response().expect("a response after one closed").status, 200);
     served(&mut second, "/second-to-the-end");
 }
 
 #[test]
-fn max_connections_when_there_are_several_listeners_then_each_can_use_all_of_them() {
+fn max_connections_when_several_listeners_then_each_can_use_all() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_connections = 3\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"unix:shim.sock\"]");
     let mut clients: Vec<Raw> = (0..3).map(|_| Raw::connect(shim.addr)).collect();
@@ -270,10 +268,10 @@ fn max_connections_when_there_are_several_listeners_then_each_can_use_all_of_the
     }
 }
 
-// ---- heads --------------------------------------------------------------------------------------------------------------
+// ---- heads ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn max_header_bytes_when_crossed_then_431_and_below_it_not() {
+fn max_header_bytes_when_exceeded_then_431() {
     const LIMIT: usize = 16 << 10;
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_header_bytes = \"16KiB\"");
@@ -295,16 +293,16 @@ fn max_header_bytes_when_crossed_then_431_and_below_it_not() {
         |bytes: usize| h2(shim.addr, h2_get("/").header("x-big", "a".repeat(bytes)).body(nothing()).expect("sound"));
     assert_eq!(of(15 << 10).expect("a response").0.status, 200);
     assert_eq!(of(16 << 10).expect("a response").0.status, 431);
-    assert_eq!(origin.count(), 2, "one of each protocol");
+    assert_eq!(origin.count(), 2, "one per protocol");
     assert!(refused(&shim.metrics(), "malformed") >= 3.0);
 }
 
 #[test]
-fn max_headers_when_one_line_more_then_431_on_both_protocols() {
+fn max_headers_when_exceeded_then_431_on_both_protocols() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     for (lines, status) in [(128, 200), (129, 431)] {
-        // Host and Connection are two of them.
+        // Host and Connection count too.
         let mut fields = String::new();
         for number in 2..lines {
             let _ = write!(fields, "X-{number}: {number}\r\n");
@@ -326,17 +324,17 @@ fn max_headers_when_one_line_more_then_431_on_both_protocols() {
 }
 
 #[test]
-fn max_headers_when_configured_lower_then_that_counts() {
+fn max_headers_when_configured_lower_then_applied() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_headers = 3");
     assert_eq!(fetch(shim.addr, "/", &[("A", "1")]).status, 200);
     assert_eq!(fetch(shim.addr, "/", &[("A", "1"), ("B", "2")]).status, 431);
 }
 
-// ---- request bodies -----------------------------------------------------------------------------------------------------
+// ---- request bodies -------------------------------------------------------------------------------------------------
 
 #[test]
-fn max_request_body_when_the_length_says_more_then_413_before_a_byte_of_it() {
+fn max_request_body_when_length_exceeds_it_then_413_before_body() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_request_body = \"1KiB\"");
     let whole = exchange(shim.addr, request("POST", "/just-below", &[], &[b'x'; 1024]));
@@ -354,13 +352,13 @@ fn max_request_body_when_the_length_says_more_then_413_before_a_byte_of_it() {
     };
     assert_eq!(of(1024).expect("a response").0.status, 200);
     assert_eq!(of(1025).expect("a response").0.status, 413);
-    assert_eq!(origin.count(), 2, "the origin saw only what is allowed");
+    assert_eq!(origin.count(), 2, "only the allowed requests reached the origin");
     wait_refused(&shim, "body_too_large", 3);
     assert!((pulls(&shim.metrics(), "413") - 3.0).abs() < f64::EPSILON);
 }
 
 #[test]
-fn max_request_body_when_a_stream_grows_above_it_then_413_and_the_origin_never_has_it_whole() {
+fn max_request_body_when_stream_exceeds_it_then_413_and_incomplete_at_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_request_body = \"1KiB\"");
     let chunked = |target: &str, chunks: &[usize]| {
@@ -378,7 +376,7 @@ fn max_request_body_when_a_stream_grows_above_it_then_413_and_the_origin_never_h
         client.send(chunked("/above", chunks));
         match client.response() {
             Ok(response) => assert_eq!(response.status, 413, "{chunks:?}"),
-            // What the visitor went on sending into a connection that is closed may cost the answer.
+            // Data sent to a closed connection may lose the response.
             Err(_) => assert!(client.closed()),
         }
     }
@@ -391,16 +389,16 @@ fn max_request_body_when_a_stream_grows_above_it_then_413_and_the_origin_never_h
         assert_eq!(head.status, 413);
     }
     shim.wait_metrics(|metrics| refused(metrics, "body_too_large") >= 5.0);
-    assert!(wait_until(PATIENCE, || origin.open_connections() <= 2), "what was broken off is closed");
+    assert!(wait_until(PATIENCE, || origin.open_connections() <= 2), "the connections of cut requests are closed");
     let requests = origin.requests();
     let whole = |target: &str| requests.iter().filter(|seen| seen.target == target && seen.complete).count();
     assert_eq!((whole("/below"), whole("/above")), (2, 0));
     assert!(requests.iter().all(|seen| seen.body.len() <= 1024));
 }
 
-// ---- header_timeout -----------------------------------------------------------------------------------------------------
+// ---- header_timeout -------------------------------------------------------------------------------------------------
 
-/// 408, told to close, closed.
+/// Checks for a 408 with `Connection: close`, then the close.
 fn times_out(client: &mut Raw) {
     let response = client.response().unwrap_or_else(|why| panic!("no 408: {why:?}"));
     assert_eq!(response.status, 408);
@@ -409,7 +407,7 @@ fn times_out(client: &mut Raw) {
 }
 
 #[test]
-fn header_timeout_when_a_head_does_not_end_then_408_and_close() {
+fn header_timeout_when_head_incomplete_then_408_and_close() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"1s\"");
     let since = Instant::now();
@@ -426,12 +424,12 @@ fn header_timeout_when_a_head_does_not_end_then_408_and_close() {
     times_out(&mut kept);
     times_out(&mut body);
     wait_refused(&shim, "header_timeout", 3);
-    assert_eq!(origin.count(), 2, "the requests that were whole");
-    assert!((pulls(&shim.metrics(), "408")).abs() < f64::EPSILON, "a head that is none is no pull");
+    assert_eq!(origin.count(), 2, "the complete requests");
+    assert!((pulls(&shim.metrics(), "408")).abs() < f64::EPSILON, "an incomplete head is no pull");
 }
 
 #[test]
-fn header_timeout_when_bytes_trickle_then_they_do_not_prolong_it() {
+fn header_timeout_when_bytes_trickle_then_not_extended() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"1s\"");
     let head = get_with(&format!("X-Slow: {}\r\n", "a".repeat(200)));
@@ -448,7 +446,7 @@ fn header_timeout_when_bytes_trickle_then_they_do_not_prolong_it() {
                     client.send([*byte]);
                     client.end() != End::Open
                 });
-                assert!(ended, "a head of {} bytes was waited for to its end", head.len());
+                assert!(ended, "a head of {} bytes was read to its end", head.len());
                 client = client.patient(PATIENCE);
                 assert_eq!(client.response().expect("a response").status, 408, "kept: {kept}");
             });
@@ -459,7 +457,7 @@ fn header_timeout_when_bytes_trickle_then_they_do_not_prolong_it() {
 }
 
 #[test]
-fn header_timeout_when_a_head_ends_in_time_then_it_is_served() {
+fn header_timeout_when_head_complete_in_time_then_served() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"3s\"");
     let mut client = Raw::connect(shim.addr).patient(PACE);
@@ -475,7 +473,7 @@ fn header_timeout_when_a_head_ends_in_time_then_it_is_served() {
 }
 
 #[test]
-fn header_timeout_when_nothing_at_all_comes_then_closed_and_counted() {
+fn header_timeout_when_no_byte_then_closed_and_counted() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"500ms\"");
     let starts = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM"];
@@ -493,48 +491,48 @@ fn header_timeout_when_nothing_at_all_comes_then_closed_and_counted() {
 }
 
 #[test]
-fn header_timeout_when_the_next_head_begins_during_an_answer_then_that_answer_is_whole() {
+fn header_timeout_when_next_head_begins_during_response_then_response_complete() {
     let origin = Origin::start(|request, conn| {
-        // Longer than the timeout for a head: the subject is time, so it has to pass.
+        // Longer than header_timeout: the test measures time, so it has to pass.
         std::thread::sleep(Duration::from_millis(1200));
-        origin::respond(request, conn, 200, &[], b"slow but whole")
+        origin::respond(request, conn, 200, &[], b"slow but complete")
     });
     let shim = start(&origin, "header_timeout = \"500ms\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/first") + "GET /second HTTP/1.1\r\nHost: ");
     let response = client.response().expect("the first response");
-    assert_eq!((response.status, response.text().as_str()), (200, "slow but whole"));
+    assert_eq!((response.status, response.text().as_str()), (200, "slow but complete"));
     times_out(&mut client);
     wait_refused(&shim, "header_timeout", 1);
 }
 
 #[test]
-fn header_timeout_when_a_head_trickles_on_http2_then_it_is_not_waited_for() {
+fn header_timeout_when_head_trickles_on_http2_then_closed() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"1s\"\nidle_timeout = \"1s\"");
     let mut slow = Frames::connect(shim.addr, 65_535);
     slow.get(1, "/");
-    assert!(slow.ended_well(1));
-    // Longer than what is sent of it; every byte is sound so far (:method GET, again and again).
+    assert!(slow.ended_normally(1));
+    // The declared length is never reached; all bytes are valid so far (`:method: GET`, repeated).
     let head = frame(HEADERS, END_STREAM | END_HEADERS, 3, &[0x82; 10_000]);
     slow.raw = slow.raw.patient(PACE);
     let ended = head.iter().take(60).any(|byte| {
         slow.raw.send([*byte]);
-        // What it says before it closes (GOAWAY) does not matter.
+        // A GOAWAY before the close does not matter.
         while slow.raw.end() == End::More && slow.raw.more().is_ok_and(|bytes| !bytes.is_empty()) {}
         slow.raw.end() == End::Closed
     });
-    assert!(ended, "HEADERS byte by byte hold the connection for longer than header_timeout");
+    assert!(ended, "byte-by-byte HEADERS keep the connection open beyond header_timeout");
     wait_refused(&shim, "header_timeout", 1);
 }
 
-// ---- body_timeout -------------------------------------------------------------------------------------------------------
+// ---- body_timeout ---------------------------------------------------------------------------------------------------
 
-/// The end of a head that promises more than the five bytes behind it.
+/// The end of a head that declares more than the five bytes behind it.
 const FRAMINGS: [&str; 2] = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
 
 #[test]
-fn body_timeout_when_the_visitor_stops_sending_then_408_and_the_origin_is_let_go() {
+fn body_timeout_when_client_stops_sending_then_408_and_origin_connection_closed() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let since = Instant::now();
@@ -554,17 +552,17 @@ fn body_timeout_when_the_visitor_stops_sending_then_408_and_the_origin_is_let_go
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
     assert!(origin.requests().iter().all(|request| !request.complete));
     let metrics = shim.wait_metrics(|metrics| pulls(metrics, "408") >= 3.0);
-    assert!(metrics.sum("edgeshim_origin_faults_total", &[]).abs() < f64::EPSILON, "no fault of the origin's");
+    assert!(metrics.sum("edgeshim_origin_faults_total", &[]).abs() < f64::EPSILON, "no fault of the origin");
 }
 
 #[test]
-fn body_timeout_when_the_visitor_stops_sending_after_an_early_answer_then_both_sides_are_let_go() {
+fn body_timeout_when_client_stops_after_early_response_then_both_connections_closed() {
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
     assert_eq!(client.response().expect("an early response").text(), "thanks");
-    // As long as something comes it is waited for.
+    // Any received byte extends the wait.
     for _ in 0..20 {
         std::thread::sleep(PACE);
         client.send("x");
@@ -577,25 +575,25 @@ fn body_timeout_when_the_visitor_stops_sending_after_an_early_answer_then_both_s
 }
 
 #[test]
-fn body_timeout_when_a_stream_of_http2_stops_sending_after_an_early_answer_then_the_origin_is_let_go() {
+fn body_timeout_when_http2_stream_stops_after_early_response_then_origin_connection_closed() {
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 65_535);
-    // POST, and no end of the stream.
+    // A POST without END_STREAM.
     let post = [&[0x83, 0x86, 0x84, 0x41, 9][..], b"shim.test"].concat();
     client.send(HEADERS, END_HEADERS, 1, &post);
     client.send(DATA, 0, 1, b"hel");
-    assert!(client.ended_well(1), "an early response");
+    assert!(client.ended_normally(1), "an early response");
     assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still waits for the rest");
-    // The connection itself is none the worse.
+    // The connection still works.
     client.get(3, "/");
-    assert!(client.ended_well(3));
+    assert!(client.ended_normally(3));
 }
 
 #[test]
-fn body_timeout_when_an_upload_is_slow_but_moves_then_it_may_last_longer() {
+fn body_timeout_when_upload_slow_but_progressing_then_not_cut() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
-    // On a stream of HTTP/2 the origin's timeout is looked at as well.
+    // On an HTTP/2 stream the origin's timeout applies too.
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -615,7 +613,7 @@ fn body_timeout_when_an_upload_is_slow_but_moves_then_it_may_last_longer() {
 }
 
 #[test]
-fn body_timeout_when_the_visitor_stops_reading_then_its_connection_and_the_origins_are_dropped() {
+fn body_timeout_when_client_stops_reading_then_both_connections_closed() {
     let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
@@ -629,7 +627,7 @@ fn body_timeout_when_the_visitor_stops_reading_then_its_connection_and_the_origi
 }
 
 #[test]
-fn body_timeout_when_a_stream_of_http2_is_not_read_then_that_stream_alone_is_reset() {
+fn body_timeout_when_http2_stream_not_read_then_only_that_stream_reset() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(&[b'x'; 16 << 10])(request, conn),
         _ => origin::respond(request, conn, 200, &[], b"hi"),
@@ -638,16 +636,16 @@ fn body_timeout_when_a_stream_of_http2_is_not_read_then_that_stream_alone_is_res
     let mut client = Frames::connect(shim.addr, 1000);
     client.get(1, "/endless");
     let since = Instant::now();
-    assert!(!client.ended_well(1));
+    assert!(!client.ended_normally(1));
     assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends");
     client.get(3, "/");
-    assert!(client.ended_well(3), "another stream of the same connection");
+    assert!(client.ended_normally(3), "another stream of the same connection");
     shim.wait_metrics(|metrics| once(pulls(metrics, "499")) && once(pulls(metrics, "200")));
 }
 
 #[test]
-fn body_timeout_when_a_whole_connection_of_http2_is_not_read_then_it_is_dropped() {
+fn body_timeout_when_http2_connection_not_read_then_closed() {
     let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, i32::MAX.unsigned_abs());
@@ -658,9 +656,10 @@ fn body_timeout_when_a_whole_connection_of_http2_is_not_read_then_it_is_dropped(
     shim.wait_metrics(|metrics| once(pulls(metrics, "499")));
 }
 
-/// Progress is what leaves the send buffer (64 KiB a stream), so the visitor takes more than that within the timeout.
+/// Progress means data that leaves the send buffer (64 KiB per stream), so the client reads more than that within the
+/// timeout.
 #[test]
-fn body_timeout_when_a_download_is_slow_but_moves_then_it_may_last_longer() {
+fn body_timeout_when_download_slow_but_progressing_then_not_cut() {
     const BYTES: usize = 1 << 20;
     let origin = Origin::start(origin::fixed(200, &[], vec![b'x'; BYTES]));
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
@@ -686,7 +685,7 @@ fn body_timeout_when_a_download_is_slow_but_moves_then_it_may_last_longer() {
 }
 
 #[test]
-fn body_timeout_when_the_origin_stops_sending_then_the_answer_is_cut() {
+fn body_timeout_when_origin_stops_sending_then_response_cut() {
     let origin = Origin::start(|request, conn| {
         let framing = if request.target == "/length" { FRAMINGS[0] } else { FRAMINGS[1] };
         let _ = conn.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{framing}").as_bytes());
@@ -707,24 +706,24 @@ fn body_timeout_when_the_origin_stops_sending_then_the_answer_is_cut() {
             });
             scope.spawn(move || {
                 let response = h2(addr, h2_get(target).body(nothing()).expect("sound"));
-                assert!(response.is_err(), "HTTP/2 ended {target} as if it were whole");
+                assert!(response.is_err(), "{target} looks complete over HTTP/2");
             });
         }
     });
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin is still waited for");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the connection to the origin is still open");
     shim.wait_metrics(|metrics| {
         let stalled = metrics.sum("edgeshim_origin_faults_total", &[("cause", "stalled")]);
         (stalled - 4.0).abs() < f64::EPSILON && (pulls(metrics, "200") - 4.0).abs() < f64::EPSILON
     });
 }
 
-// ---- idle_timeout -------------------------------------------------------------------------------------------------------
+// ---- idle_timeout ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_before() {
+fn idle_timeout_when_connection_idle_then_closed_after_it_and_not_before() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
-            // Longer than a connection may rest: the subject is time, so it has to pass.
+            // Longer than idle_timeout: the test measures time, so it has to pass.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::respond(request, conn, 200, &[], b"hi")
@@ -734,23 +733,23 @@ fn idle_timeout_when_a_kept_connection_rests_then_it_is_closed_after_it_and_not_
     for number in 0..3 {
         served(&mut client, &format!("/{number}"));
         client = client.patient(Duration::from_millis(400));
-        assert_eq!(client.end(), End::Open, "closed before its time");
+        assert_eq!(client.end(), End::Open, "closed too early");
         client = client.patient(LONG);
     }
-    // A response that is long in coming is no rest.
+    // A connection that waits for a slow response is not idle.
     served(&mut client, "/slow");
     let since = Instant::now();
     assert!(client.closed());
     assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
-    assert!(refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON, "resting is no refusal");
+    assert!(refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON, "an idle connection is not a refusal");
 }
 
 #[test]
-fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
+fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
-            // Longer than a connection may rest: the subject is time, so it has to pass.
+            // Longer than idle_timeout: the test measures time, so it has to pass.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::respond(request, conn, 200, &[], b"hi")
@@ -758,12 +757,12 @@ fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
     let shim = start(&origin, "idle_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 65_535);
     client.get(1, "/slow");
-    assert!(client.ended_well(1), "a response that is long in coming is no rest");
+    assert!(client.ended_normally(1), "a connection that waits for a slow response is not idle");
     let since = Instant::now();
     assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end").stream, 0);
     assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
     while client.next().is_some() {}
-    // One that does not answer the GOAWAY's ping is not waited for.
+    // A connection that does not acknowledge the ping of the GOAWAY closes too.
     let mut deaf = Frames::connect(shim.addr, 65_535);
     deaf.get(1, "/");
     deaf.raw.read_to_end();
@@ -772,10 +771,10 @@ fn idle_timeout_when_a_connection_of_http2_rests_then_goaway_and_close() {
 }
 
 #[test]
-fn idle_timeout_when_empty_lines_or_pings_come_then_they_do_not_prolong_it() {
+fn idle_timeout_when_empty_lines_or_pings_then_not_extended() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "idle_timeout = \"1s\"");
-    // The bytes that say nothing, whole and cut in two.
+    // The meaningless bytes, in one piece and in two.
     let pings = [frame(PING, 0, 0, b"pingpong"), frame(PING, 0, 0, b"pingpong")].concat();
     let (half, rest) = pings.split_at(20);
     let plain = || {
@@ -786,7 +785,7 @@ fn idle_timeout_when_empty_lines_or_pings_come_then_they_do_not_prolong_it() {
     let framed = || {
         let mut client = Frames::connect(shim.addr, 65_535);
         client.get(1, "/");
-        assert!(client.ended_well(1));
+        assert!(client.ended_normally(1));
         client.raw
     };
     let cases: [(&dyn Fn() -> Raw, _); 2] = [(&plain, [&b"\r\n\r"[..], b"\n"]), (&framed, [half, rest])];
@@ -797,23 +796,23 @@ fn idle_timeout_when_empty_lines_or_pings_come_then_they_do_not_prolong_it() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // Neither a response to a ping nor silence is the end.
+                // Neither an acknowledged ping nor silence is the end.
                 open = open
                     && client
                         .more()
                         .map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |bytes| !bytes.is_empty());
             }
         }
-        assert!(!open, "still there");
+        assert!(!open, "still open");
         assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
     }
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
 
-// ---- loops, hosts, CONNECT ----------------------------------------------------------------------------------------------
+// ---- loops, hosts, CONNECT ------------------------------------------------------------------------------------------
 
 #[test]
-fn max_hops_when_reached_then_508_and_below_it_the_origin_sees_one_more() {
+fn max_hops_when_reached_then_508() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     let loops = |lines: &[&str]| {
@@ -838,7 +837,7 @@ fn max_hops_when_reached_then_508_and_below_it_the_origin_sees_one_more() {
     )
     .expect("a response");
     assert_eq!(head.status, 508);
-    assert_eq!(origin.count(), 2, "the origin saw none of these");
+    assert_eq!(origin.count(), 2, "none of these reached the origin");
     wait_refused(&shim, "loop", 3);
     assert!((pulls(&shim.metrics(), "508") - 3.0).abs() < f64::EPSILON);
     let strict = start(&origin, "max_hops = 1");
@@ -847,21 +846,21 @@ fn max_hops_when_reached_then_508_and_below_it_the_origin_sees_one_more() {
 }
 
 #[test]
-fn max_hops_when_the_shim_is_its_own_origin_then_the_circle_ends() {
+fn max_hops_when_shim_is_its_own_origin_then_loop_ends() {
     let dir = support::temp_dir();
     let own = dir.join("own.sock");
     let url = format!("unix:{}", own.display());
     let shim = Shim::start_in(dir, Shim::config(&url).with(&format!("[server]\nlisten = [\"{url}\"]")));
     let mut client = Raw::connect_unix(&own);
     client.send(get("/"));
-    // What the innermost pass was told is what the visitor is told, or the page for it.
+    // The client gets the 508 of the innermost pass, or its page.
     assert_eq!(client.response().expect("a response").status, 508);
     shim.wait_metrics(|metrics| (pulls(metrics, "508") - 5.0).abs() < f64::EPSILON);
     wait_refused(&shim, "loop", 1);
 }
 
 #[test]
-fn hosts_when_a_name_is_not_on_the_list_then_421() {
+fn hosts_when_name_not_listed_then_421() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "hosts = [\"www.example.com\", \"api.example.com:8443\", \"[2001:db8::1]\"]");
     let allowed = [
@@ -875,7 +874,7 @@ fn hosts_when_a_name_is_not_on_the_list_then_421() {
     ];
     for host in allowed {
         assert_eq!(fetch(shim.addr, "/", &[("Host", host)]).status, 200, "{host}");
-        assert_eq!(origin.last().field("host"), Some(host), "passed on as it came");
+        assert_eq!(origin.last().field("host"), Some(host), "forwarded unchanged");
     }
     let others = [
         "example.com",
@@ -889,7 +888,7 @@ fn hosts_when_a_name_is_not_on_the_list_then_421() {
     for host in others {
         assert_eq!(fetch(shim.addr, "/", &[("Host", host)]).status, 421, "{host}");
     }
-    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 421, "no Host is none of them");
+    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 421, "a missing Host is not listed");
     let of = |uri: &str| {
         h2(shim.addr, http::Request::builder().uri(uri).body(nothing()).expect("sound")).expect("a response").0.status
     };
@@ -897,7 +896,7 @@ fn hosts_when_a_name_is_not_on_the_list_then_421() {
     assert_eq!(of("http://shim.test/"), 421);
     assert_eq!(origin.count(), allowed.len() + 1);
     wait_refused(&shim, "host", u32::try_from(others.len()).expect("few") + 2);
-    // The request was clear, only unwanted: its connection stays.
+    // A well-formed request for another host keeps the connection.
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response().expect("a response").status, 421);
@@ -906,7 +905,7 @@ fn hosts_when_a_name_is_not_on_the_list_then_421() {
 }
 
 #[test]
-fn connect_when_asked_for_then_refused() {
+fn connect_when_requested_then_refused() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     let mut client = Raw::connect(shim.addr);
@@ -921,16 +920,16 @@ fn connect_when_asked_for_then_refused() {
     wait_refused(&shim, "method", 2);
 }
 
-// ---- who is it? ---------------------------------------------------------------------------------------------------------
+// ---- client address -------------------------------------------------------------------------------------------------
 
-/// What the origin is told of the visitor: X-Forwarded-For, -Proto, -Host.
-fn told(origin: &Origin) -> [String; 3] {
+/// X-Forwarded-For, -Proto and -Host at the origin.
+fn forwarded(origin: &Origin) -> [String; 3] {
     let request = origin.last();
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].map(|name| request.fields_named(name).join(" & "))
 }
 
 #[test]
-fn trusted_proxies_when_a_peer_is_not_one_then_its_words_are_replaced() {
+fn trusted_proxies_when_peer_not_listed_then_fields_replaced() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let lies = [
         ("X-Forwarded-For", "203.0.113.9"),
@@ -942,13 +941,13 @@ fn trusted_proxies_when_a_peer_is_not_one_then_its_words_are_replaced() {
     for server in ["", "trusted_proxies = [\"10.0.0.0/8\", \"127.0.0.2\"]"] {
         let shim = start(&origin, server);
         assert_eq!(fetch(shim.addr, "/", &lies).status, 200);
-        assert_eq!(told(&origin), ["127.0.0.1", "http", "shim.test"], "{server}");
+        assert_eq!(forwarded(&origin), ["127.0.0.1", "http", "shim.test"], "{server}");
         assert_eq!(origin.last().fields_named("forwarded"), ["for=127.0.0.1;proto=http"]);
     }
 }
 
 #[test]
-fn trusted_proxies_when_the_peer_is_one_then_the_list_is_walked_from_the_right() {
+fn trusted_proxies_when_peer_listed_then_list_read_from_right() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"2001:db8:1::/48\"]");
     for (lines, expected) in [
@@ -965,17 +964,17 @@ fn trusted_proxies_when_the_peer_is_one_then_the_list_is_walked_from_the_right()
     ] {
         let fields: Vec<_> = lines.iter().map(|line| ("X-Forwarded-For", *line)).collect();
         assert_eq!(fetch(shim.addr, "/", &fields).status, 200);
-        assert_eq!(told(&origin)[0], expected, "{lines:?}");
+        assert_eq!(forwarded(&origin)[0], expected, "{lines:?}");
     }
     let words =
         [("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "HTTPS"), ("X-Forwarded-Host", "www.test:81")];
     fetch(shim.addr, "/", &words);
-    assert_eq!(told(&origin), ["203.0.113.7, 127.0.0.1", "https", "www.test:81"]);
+    assert_eq!(forwarded(&origin), ["203.0.113.7, 127.0.0.1", "https", "www.test:81"]);
     fetch(shim.addr, "/", &[("X-Forwarded-Proto", "gopher"), ("X-Forwarded-Host", "a, b")]);
-    assert_eq!(told(&origin), ["127.0.0.1", "http", "shim.test"]);
+    assert_eq!(forwarded(&origin), ["127.0.0.1", "http", "shim.test"]);
 }
 
-/// A PROXY header of version 2: command and family as bytes, then what follows the length.
+/// A PROXY header of version 2: command and family as bytes, then the bytes after the length.
 fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     bytes.extend_from_slice(&[0x20 | command, family]);
@@ -984,7 +983,7 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Four addresses' worth of bytes: 192.0.2.8 from port 1 to 198.51.100.1, port 2.
+/// From 192.0.2.8, port 1, to 198.51.100.1, port 2.
 const PAIR4: [u8; 12] = [192, 0, 2, 8, 198, 51, 100, 1, 0, 1, 0, 2];
 
 fn pair6() -> Vec<u8> {
@@ -997,10 +996,10 @@ fn pair6() -> Vec<u8> {
 }
 
 #[test]
-fn proxy_protocol_when_a_header_comes_then_its_address_is_the_visitors() {
+fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true");
-    // A type-length-value triple behind the addresses is legal, and nobody's business here.
+    // A type-length-value triple behind the addresses is legal and ignored.
     let extended = [&PAIR4[..], &[0xee, 0, 3, 1, 2, 3]].concat();
     let rows: Vec<(Vec<u8>, &str)> = vec![
         (b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_vec(), "192.0.2.7"),
@@ -1020,13 +1019,13 @@ fn proxy_protocol_when_a_header_comes_then_its_address_is_the_visitors() {
             client.send_pieces([header.as_slice(), get("/").as_bytes()].concat(), piece);
             let shown = String::from_utf8_lossy(header);
             assert_eq!(client.response().unwrap_or_else(|why| panic!("{shown:?}: {why:?}")).status, 200);
-            assert_eq!(told(&origin)[0], *expected, "{shown:?} in pieces of {piece}");
+            assert_eq!(forwarded(&origin)[0], *expected, "{shown:?} in pieces of {piece}");
             client.send(get_with("X-Forwarded-For: 203.0.113.1\r\n"));
-            assert_eq!(client.response().expect("the next of the same connection").status, 200);
-            assert_eq!(told(&origin)[0], *expected, "{shown:?}, second request");
+            assert_eq!(client.response().expect("the next response of the connection").status, 200);
+            assert_eq!(forwarded(&origin)[0], *expected, "{shown:?}, second request");
         }
     }
-    // Cut at every place: the first part has been looked at before the second comes.
+    // Split at every place: the shim reads the first part before the second arrives.
     for (header, expected) in [&rows[0], &rows[3], &rows[4]] {
         let text = [header.as_slice(), get("/").as_bytes()].concat();
         let mut clients: Vec<Raw> = (1..=header.len()).map(|_| Raw::connect(shim.addr)).collect();
@@ -1040,7 +1039,7 @@ fn proxy_protocol_when_a_header_comes_then_its_address_is_the_visitors() {
         for (cut, client) in (1..).zip(&mut clients) {
             client.send(&text[cut..]);
             let response = client.response().unwrap_or_else(|why| panic!("cut after {cut} bytes: {why:?}"));
-            assert_eq!((response.status, told(&origin)[0].as_str()), (200, *expected), "cut after {cut} bytes");
+            assert_eq!((response.status, forwarded(&origin)[0].as_str()), (200, *expected), "cut after {cut} bytes");
         }
     }
     let mut client = Raw::connect(shim.addr);
@@ -1048,12 +1047,12 @@ fn proxy_protocol_when_a_header_comes_then_its_address_is_the_visitors() {
     let mut client = Frames { raw: client.patient(LONG), buffer: Vec::new() };
     client.send(SETTINGS, 0, 0, &[]);
     client.get(1, "/");
-    assert!(client.ended_well(1), "HTTP/2 behind a PROXY header");
-    assert_eq!(told(&origin)[0], "192.0.2.8");
+    assert!(client.ended_normally(1), "HTTP/2 behind a PROXY header");
+    assert_eq!(forwarded(&origin)[0], "192.0.2.8");
 }
 
 #[test]
-fn proxy_protocol_when_the_header_is_missing_or_garbage_then_nothing_is_served() {
+fn proxy_protocol_when_header_missing_or_invalid_then_nothing_served() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true\nheader_timeout = \"1s\"");
     let rows: [(&str, Vec<u8>); 9] = [
@@ -1079,7 +1078,7 @@ fn proxy_protocol_when_the_header_is_missing_or_garbage_then_nothing_is_served()
         assert!(client.closed(), "{name}");
     }
     wait_refused(&shim, "malformed", 9);
-    // One that begins and does not end.
+    // An incomplete header.
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("PROXY TCP4 192.0.2.7 ");
     assert!(client.closed());
@@ -1088,6 +1087,6 @@ fn proxy_protocol_when_the_header_is_missing_or_garbage_then_nothing_is_served()
     let plain = start(&origin, "");
     let mut client = Raw::connect(plain.addr);
     client.send("PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_owned() + &get("/"));
-    assert_eq!(client.response().expect("a response").status, 400, "not asked for, not taken");
+    assert_eq!(client.response().expect("a response").status, 400, "not configured, so not accepted");
     assert_eq!(origin.count(), 0);
 }
