@@ -1,37 +1,40 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+// In the order in which a request meets them.
+
+// The commands.
 mod cli;
-
+// Sockets, worker threads, connections, the drain.
 mod serve;
-
+// Metrics, probes and the effective configuration, on their own thread.
 mod admin;
-
+// Settings become a runtime: all layers and tables, built once and swapped as a whole.
 mod runtime;
-
+// The configuration file and its problems.
 mod config;
-
+// The layers that a request passes through, and their order (`pipeline.rs`).
 mod edge;
-
+// The innermost service: connections to the origin, retries, timeouts.
 mod origin;
-
+// Data that arrives beside pulls: beacons, RUM, address lists.
 mod intake;
-
+// Log records, their formats, and the writer.
 mod access_log;
-
+// What is known about each CDN: presets, proofs, dialects.
 mod cdn;
-
+// The pages for when the origin fails.
 mod pages;
-
+// Every metric, with its labels and handles.
 mod metrics;
-
+// How a key of the configuration is read and shown.
 mod keys;
-
+// Why the origin gave no response, and which status that becomes.
 mod fault;
-
+// Small ids for providers, classes and labels.
 mod ids;
-
+// Header fields: names, parsers and writers.
 mod wire;
-
+// A coarse clock and deadlines.
 mod clock;
 
 pub use cli::main;

@@ -21,9 +21,9 @@ pub(super) struct WhoopsieArguments {
 #[derive(Debug, Subcommand)]
 enum WhoopsieCommand {
     /// Write the pages as files: one for each language, one with all of them, and instructions for each CDN.
-    #[command(
-        after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\nExamples:\n  edgeshim whoopsie export --out pages\n  edgeshim whoopsie export --out pages --config edgeshim.toml --force"
-    )]
+    #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\nExamples:\n  \
+            edgeshim whoopsie export --out pages\n  \
+            edgeshim whoopsie export --out pages --config edgeshim.toml --force")]
     Export(ExportArguments),
 }
 
@@ -64,7 +64,9 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
             println!("{out}: {count} files; start with {out}/README.md");
             if settings.pages.beacon_base.is_empty() {
                 eprintln!(
-                    "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN that failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches edgeshim without a CDN"
+                    "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN that \
+                     failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches edgeshim without \
+                     a CDN"
                 );
             }
             ExitCode::SUCCESS

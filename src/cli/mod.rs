@@ -20,9 +20,10 @@ use self::terminal::USAGE;
 /// A reverse proxy between several CDNs and one origin.
 #[derive(Debug, Parser)]
 #[command(name = "edgeshim", version, about, arg_required_else_help = true)]
-#[command(
-    after_help = "Examples:\n  edgeshim demo --traffic\n  edgeshim check --config edgeshim.toml\n  edgeshim run --config edgeshim.toml"
-)]
+#[command(after_help = "Examples:\n  \
+        edgeshim demo --traffic\n  \
+        edgeshim check --config edgeshim.toml\n  \
+        edgeshim run --config edgeshim.toml")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -31,9 +32,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT.
-    #[command(
-        after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\nSignals: SIGTERM and SIGINT drain and exit with 0, SIGUSR1 reopens the log file.\n\nExample:\n  edgeshim run --config edgeshim.toml"
-    )]
+    #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\n\
+            Signals: SIGTERM and SIGINT drain and exit with 0, SIGUSR1 reopens the log file.\n\n\
+            Example:\n  edgeshim run --config edgeshim.toml")]
     Run(ConfigArgument),
     /// Check a configuration and list every problem in it.
     #[command(
@@ -44,9 +45,10 @@ enum Command {
     #[command(after_help = "Example:\n  edgeshim demo --traffic")]
     Demo(demo::DemoArguments),
     /// Explain one request: its provider, class and rule, which header fields change, and why.
-    #[command(
-        after_help = "Examples:\n  edgeshim explain --path /logo.png --provider fastly\n  edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'\n  edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json"
-    )]
+    #[command(after_help = "Examples:\n  \
+            edgeshim explain --path /logo.png --provider fastly\n  \
+            edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'\n  \
+            edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json")]
     Explain(explain::ExplainArguments),
     /// List the CDNs that have a preset, or the facts of one preset.
     #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
@@ -59,7 +61,8 @@ enum Command {
     Completions(completions::CompletionsArguments),
 }
 
-/// Runs the command in the arguments. Exit codes: 0 success, 1 what was checked is wrong, 2 wrong usage or configuration.
+/// Runs the command in the arguments. Exit codes: 0 success, 1 what was checked is wrong, 2 wrong usage or
+/// configuration.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

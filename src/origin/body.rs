@@ -26,8 +26,8 @@ pub struct OriginBody {
     fault: Option<Cause>,
 }
 
-/// The part of a body that arrived together with the head. It is read before the head is passed on: if the body fails at once, nothing
-/// has been sent and the client gets the whoopsie page.
+/// The part of a body that arrived together with the head. It is read before the head is passed on: if the body fails
+/// at once, nothing has been sent and the client gets the whoopsie page.
 enum First {
     /// None arrived, or it has been passed on.
     Nothing,
@@ -77,8 +77,8 @@ impl OriginBody {
         self.fault
     }
 
-    /// Discards what has already arrived and never waits for more, so that a short body that is not needed does not cost its connection.
-    /// False if more may arrive once the connection's task has run.
+    /// Discards what has already arrived and never waits for more, so that a short body that is not needed does not
+    /// cost its connection. False if more may arrive once the connection's task has run.
     pub fn drain(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..DISCARD_FRAMES {

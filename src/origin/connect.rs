@@ -18,8 +18,8 @@ use super::upload::Upload;
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// The largest read buffer of hyper on a connection to the origin, unless a head may be larger. With 200 clients that do not read, memory
-/// stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
+/// The largest read buffer of hyper on a connection to the origin, unless a head may be larger. With 200 clients that
+/// do not read, memory stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
 const READ_BUFFER_BYTES: usize = 66 * 1024;
 /// HTTP/2 receive windows: large enough for one stream to fill a fast link, and the most that a stalled stream buffers.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -108,7 +108,8 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(READ_BUFFER_BYTES)
-        // Beyond this limit h2 resets the stream without a reason. `forward::check_size` has a lower limit and gives the reason.
+        // Beyond this limit h2 resets the stream without a reason. `forward::check_size` has a lower limit and gives
+        // the reason.
         .max_header_list_size(u32::try_from(2 * settings.limits.max_header_bytes).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(stream));
     let Ok(result) = tokio::time::timeout(settings.origin.connect_timeout, handshake).await else {
@@ -125,8 +126,8 @@ where
 
 /// Discards writes once the peer has closed the connection, so that hyper still reads the response.
 ///
-/// An origin may refuse an upload and close without reading the rest (413, 401). Its response has arrived by then, but hyper fails at the
-/// first write that fails, before it reads on.
+/// An origin may refuse an upload and close without reading the rest (413, 401). Its response has arrived by then, but
+/// hyper fails at the first write that fails, before it reads on.
 struct ReadsAfterClose<S> {
     stream: S,
     discards_writes: bool,

@@ -21,8 +21,8 @@ pub(super) struct Connection {
     _counted: Arc<Counted>,
 }
 
-/// The head of a request that may have to be sent again. The list keeps its capacity and names and values are reference-counted, so in
-/// the steady state this allocates nothing.
+/// The head of a request that may have to be sent again. The list keeps its capacity and names and values are
+/// reference-counted, so in the steady state this allocates nothing.
 #[derive(Debug, Default)]
 struct Memory {
     line: Option<(Method, Uri)>,

@@ -19,8 +19,8 @@ use crate::fault::{Begun, Cause, Fault};
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// Something that is dropped only when an upgraded connection has ended, such as the permit of the client's connection. `serve` puts it
-/// into the extensions of a request that asks for an upgrade.
+/// Something that is dropped only when an upgraded connection has ended, such as the permit of the client's connection.
+/// `serve` puts it into the extensions of a request that asks for an upgrade.
 #[derive(Clone)]
 pub(crate) struct Hold(#[expect(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
 
@@ -72,7 +72,8 @@ impl Client {
         self.accept(response, connection, client, is_head)
     }
 
-    /// Checks the origin's response and prepares it for the layers. The connection is idle again at once if there is no body.
+    /// Checks the origin's response and prepares it for the layers. The connection is idle again at once if there is no
+    /// body.
     fn accept(
         self: Arc<Self>,
         mut response: Response<Incoming>,

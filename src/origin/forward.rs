@@ -81,8 +81,8 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
     head.headers.contains_key(UPGRADE)
 }
 
-/// Sets the framing that hyper leaves out. hyper treats a GET or HEAD of unknown length as one without a body. And it writes no
-/// Content-Length on a POST without a body: RFC 9110 §8.6 asks for a 0 there, and origins respond with 411.
+/// Sets the framing that hyper leaves out. hyper treats a GET or HEAD of unknown length as one without a body. And it
+/// writes no Content-Length on a POST without a body: RFC 9110 §8.6 asks for a 0 there, and origins respond with 411.
 pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
@@ -98,7 +98,8 @@ pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     }
 }
 
-/// Gives a request the scheme and authority that HTTP/2 requires (RFC 9113 §8.3.1), and removes the fields that it forbids.
+/// Gives a request the scheme and authority that HTTP/2 requires (RFC 9113 §8.3.1), and removes the fields that it
+/// forbids.
 pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST);
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
@@ -117,7 +118,8 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Writes Content-Length as one plain number: `0005` and `5, 5` mean five here, but may mean something else to the next recipient.
+/// Writes Content-Length as one plain number: `0005` and `5, 5` mean five here, but may mean something else to the next
+/// recipient.
 ///
 /// # Errors
 /// Its values differ, or one is not a number (RFC 9110 §8.6).
@@ -135,8 +137,8 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts the bytes of an
-/// HTTP/1.1 head itself. The bytes of an HTTP/2 head are counted here, by RFC 9113 §6.5.2.
+/// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts
+/// the bytes of an HTTP/1.1 head itself. The bytes of an HTTP/2 head are counted here, by RFC 9113 §6.5.2.
 pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -> Result<(), Fault> {
     let headers = response.headers();
     if headers.len() > settings.limits.max_headers {

@@ -65,8 +65,8 @@ impl Client {
         }
     }
 
-    /// An idle connection. For a request that cannot be sent twice the runtime polls its sockets first, so that a connection that the
-    /// origin has just closed is not used.
+    /// An idle connection. For a request that cannot be sent twice the runtime polls its sockets first, so that a
+    /// connection that the origin has just closed is not used.
     async fn idle_connection(&self, replayable: bool) -> Option<Box<Connection>> {
         loop {
             let connection = self.pool().take()?;
@@ -88,8 +88,8 @@ impl Client {
     ) -> Result<Response<Incoming>, Fault> {
         forward::absolute(&mut request)?;
         let mut retries = self.settings.origin.retries;
-        // A request without a body is sent again if the origin reports that it has not processed it, or, if it is idempotent, when
-        // a reused connection dies.
+        // A request without a body is sent again if the origin reports that it has not processed it, or, if it is
+        // idempotent, when a reused connection dies.
         let idempotent = request.method().is_idempotent();
         let mut saved = (retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
         let deadline = clock::Deadline::new();

@@ -1,7 +1,7 @@
 //! An upgraded connection: bytes in both directions until one side ends, or none moves for `server.tunnel_timeout`.
 //!
-//! If one side fails or times out, both connections are dropped without an orderly shutdown. `serve/watched.rs` then resets the client's
-//! connection, so that the client notices the cut.
+//! If one side fails or times out, both connections are dropped without an orderly shutdown. `serve/watched.rs` then
+//! resets the client's connection, so that the client notices the cut.
 
 use std::future::poll_fn;
 use std::io;
@@ -41,8 +41,8 @@ enum End {
 }
 
 impl Tunnel {
-    /// Calls `then` once when the tunnel has ended, or now if it already has. Its arguments are the bytes written to the client and those
-    /// read from the origin.
+    /// Calls `then` once when the tunnel has ended, or now if it already has. Its arguments are the bytes written to
+    /// the client and those read from the origin.
     pub(crate) fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*end, End::Over) {

@@ -16,7 +16,8 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::received::Received;
 
-/// The request body on its way to the origin. It is limited to `server.max_request_body` and reports which side is waited for.
+/// The request body on its way to the origin. It is limited to `server.max_request_body` and reports which side is
+/// waited for.
 #[derive(Debug)]
 pub(crate) struct Upload {
     /// `None`: the body is empty.
@@ -24,7 +25,8 @@ pub(crate) struct Upload {
     /// Bytes that are still allowed.
     left: Option<u64>,
     progress: Option<Arc<Progress>>,
-    /// The timeout for a client that stops sending. It also applies after an early response, when no request waits any more.
+    /// The timeout for a client that stops sending. It also applies after an early response, when no request waits any
+    /// more.
     stalled: Option<(clock::Deadline, Duration)>,
     claims: Option<Arc<[HeaderName]>>,
 }
@@ -122,8 +124,8 @@ impl Body for Upload {
         match frame {
             Some(Ok(frame)) => {
                 if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
-                    // Only HTTP/2 yields an empty trailer section, after h2 has dropped pseudo-fields from it. RFC 9113 §8.1 calls
-                    // such a request malformed.
+                    // Only HTTP/2 yields an empty trailer section, after h2 has dropped pseudo-fields from it. RFC 9113
+                    // §8.1 calls such a request malformed.
                     return Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, "pseudo-fields in trailers"))));
                 }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);

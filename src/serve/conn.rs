@@ -25,7 +25,8 @@ use crate::ids::Reason;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 
-/// How long the peer of a cut HTTP/1.0 response on a unix socket may take to close the connection. nginx closes after 60 seconds.
+/// How long the peer of a cut HTTP/1.0 response on a unix socket may take to close the connection. nginx closes after
+/// 60 seconds.
 const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Serves a connection until it ends.
@@ -80,7 +81,8 @@ where
     }
 }
 
-/// Waits on a parked connection. True when there is something to read, false after `idle_timeout` or when the drain has begun.
+/// Waits on a parked connection. True when there is something to read, false after `idle_timeout` or when the drain has
+/// begun.
 async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
@@ -96,8 +98,9 @@ async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) 
     .await
 }
 
-/// Waits until the peer has closed, at most [`CUT_RESPONSE_LIMIT`]. A unix socket has no reset, so closing it would make a cut HTTP/1.0
-/// response look complete: the peer has to close first. If the peer has sent more bytes instead, closing does reset the connection.
+/// Waits until the peer has closed, at most [`CUT_RESPONSE_LIMIT`]. A unix socket has no reset, so closing it would
+/// make a cut HTTP/1.0 response look complete: the peer has to close first. If the peer has sent more bytes instead,
+/// closing does reset the connection.
 async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
@@ -109,7 +112,8 @@ async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     .await;
 }
 
-/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if the peer has to close it.
+/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if the peer has to close
+/// it.
 async fn drive_h1<S, E>(
     mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
     state: &State,
@@ -132,8 +136,8 @@ where
             if closing || !state.is_leaving() || !state.is_busy() {
                 break;
             }
-            // The current response announces that it is the last one. A connection that waits for a request stays open for a moment,
-            // because a head may be in flight and hyper would close without reading it.
+            // The current response announces that it is the last one. A connection that waits for a request stays open
+            // for a moment, because a head may be in flight and hyper would close without reading it.
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }

@@ -1,4 +1,5 @@
-//! The drain, which ends the process in steps: not ready, then no new connections and requests, then all connections closed.
+//! The drain, which ends the process in steps: not ready, then no new connections and requests, then all connections
+//! closed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};

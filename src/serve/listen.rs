@@ -107,8 +107,9 @@ impl Incoming {
         }
     }
 
-    /// Closes the listener and returns the connections that the kernel has already accepted. The listener leaves the runtime first: the
-    /// runtime notices a connection only at its next poll, and closing the listener resets all connections that are left in it.
+    /// Closes the listener and returns the connections that the kernel has already accepted. The listener leaves the
+    /// runtime first: the runtime notices a connection only at its next poll, and closing the listener resets all
+    /// connections that are left in it.
     pub(super) fn close(self) -> Vec<Detached> {
         let mut accepted = Vec::new();
         match self {
@@ -164,8 +165,9 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
         // So that `[::]` and `0.0.0.0` can both be configured.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit both options without a system call. Keep-alive detects a vanished peer even on a connection without
-    // timeouts, such as a WebSocket. With TCP_NODELAY a small response does not wait for the acknowledgement of the previous one.
+    // Accepted sockets inherit both options without a system call. Keep-alive detects a vanished peer even on a
+    // connection without timeouts, such as a WebSocket. With TCP_NODELAY a small response does not wait for the
+    // acknowledgement of the previous one.
     socket.set_keepalive(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;

@@ -64,8 +64,8 @@ impl Server {
         self.workers.loads()
     }
 
-    /// Drains: closes the listeners, lets requests in flight finish, and returns when all have ended or after `limit`. True if none was
-    /// cut off.
+    /// Drains: closes the listeners, lets requests in flight finish, and returns when all have ended or after `limit`.
+    /// True if none was cut off.
     pub fn finish(self, limit: Duration) -> bool {
         self.drain.close();
         let completed = self.drain.wait(limit);

@@ -9,11 +9,12 @@ use crate::clock::{self, Deadline};
 use crate::wire::frames::FrameGuard;
 use crate::wire::guard::{HeadGuard, Phase, Verdict};
 
-/// How long a connection that waits for a request stays open once the drain has begun, for bytes that are already in flight.
+/// How long a connection that waits for a request stays open once the drain has begun, for bytes that are already in
+/// flight.
 pub(super) const LEAVE: Duration = clock::TICK.saturating_mul(5);
 
-/// After this time without a request an HTTP/1.1 connection is parked: hyper's state and buffers, some 9 KiB, are dropped until bytes
-/// arrive. CDNs keep hundreds of connections open for the next peak.
+/// After this time without a request an HTTP/1.1 connection is parked: hyper's state and buffers, some 9 KiB, are
+/// dropped until bytes arrive. CDNs keep hundreds of connections open for the next peak.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// The timeouts of a connection.
@@ -194,8 +195,8 @@ impl State {
             framing.phase()
         };
         match (phase, self.purpose()) {
-            // The deadline of a head runs from its first byte to its last, however often bytes arrive. Empty lines and pings are
-            // not requests, so the wait for one goes on.
+            // The deadline of a head runs from its first byte to its last, however often bytes arrive. Empty lines and
+            // pings are not requests, so the wait for one goes on.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
             // Still the rest of a body: hyper may stop reading it at any time.
@@ -285,7 +286,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // hyper reads ahead for the next request while this one is served. If nothing was there, it does not read again.
+        // hyper reads ahead for the next request while this one is served. If nothing was there, it does not read
+        // again.
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.arm_for_input();
         }

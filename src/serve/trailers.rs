@@ -1,7 +1,7 @@
 //! Writes trailers that the response head does not announce. hyper leaves such trailers out.
 //!
-//! The body waits until hyper has written everything before the trailers. Then the body ends, and hyper's last chunk is replaced by one
-//! with the trailers.
+//! The body waits until hyper has written everything before the trailers. Then the body ends, and hyper's last chunk is
+//! replaced by one with the trailers.
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,7 +73,8 @@ impl TrailerWriter {
         }
     }
 
-    /// What to write instead of `bufs`, if hyper ends the body with them. The rest goes back with [`pending`](Self::pending).
+    /// What to write instead of `bufs`, if hyper ends the body with them. The rest goes back with
+    /// [`pending`](Self::pending).
     pub(super) fn replacement(&self, bufs: &[IoSlice<'_>]) -> Option<Bytes> {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {

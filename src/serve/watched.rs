@@ -1,10 +1,12 @@
 //! A connection's bytes on their way to hyper and back. The wrapper around the socket adds what hyper lacks:
 //!
-//! - Timeouts. hyper's own timer arms one deadline for each head and also ends connections that wait for their next request. Here one
-//!   coarse deadline for each connection covers the head, the wait between requests, and a peer that does not read.
+//! - Timeouts. hyper's own timer arms one deadline for each head and also ends connections that wait for their next
+//!   request. Here one coarse deadline for each connection covers the head, the wait between requests, and a peer that
+//!   does not read.
 //! - Refusal of heads with two lengths (`wire/guard.rs`).
-//! - Responses whose end is the end of the connection (HTTP/1.0, an upgraded connection). While one is in progress the socket is set to
-//!   reset at close, so that a cut, a timeout and even the end of this process differ from the end of the body.
+//! - Responses whose end is the end of the connection (HTTP/1.0, an upgraded connection). While one is in progress the
+//!   socket is set to reset at close, so that a cut, a timeout and even the end of this process differ from the end of
+//!   the body.
 //! - Trailers that the response head does not announce (`trailers.rs`).
 
 use std::io;

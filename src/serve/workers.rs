@@ -1,7 +1,8 @@
-//! The thread model: one current-thread runtime for each core, each with its own layers and its own connections to the origin.
+//! The thread model: one current-thread runtime for each core, each with its own layers and its own connections to the
+//! origin.
 //!
-//! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker accepts, and hands
-//! each connection to the worker with the fewest connections. It stays there until it closes.
+//! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker
+//! accepts, and hands each connection to the worker with the fewest connections. It stays there until it closes.
 
 use std::io;
 use std::pin::pin;
@@ -205,8 +206,8 @@ impl<E: EdgeService> Acceptor<E> {
         loop {
             match incoming.accept().await {
                 Ok(accepted) => {
-                    // Above max_connections this connection waits here, unread, and the next ones in the kernel's queue. Acquiring
-                    // before accepting would withhold a permit from the other listeners.
+                    // Above max_connections this connection waits here, unread, and the next ones in the kernel's
+                    // queue. Acquiring before accepting would withhold a permit from the other listeners.
                     let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
                     self.hand_over(accepted, permit);
                 }
@@ -224,8 +225,8 @@ impl<E: EdgeService> Acceptor<E> {
         }
     }
 
-    /// Closes the listener, so that the kernel refuses further connections. Those that the kernel has already accepted are served, because
-    /// their clients may have sent a request.
+    /// Closes the listener, so that the kernel refuses further connections. Those that the kernel has already accepted
+    /// are served, because their clients may have sent a request.
     fn finish(&self, incoming: Incoming) {
         for detached in incoming.close() {
             match (detached.attach(), Arc::clone(&self.permits).try_acquire_owned()) {
@@ -237,7 +238,8 @@ impl<E: EdgeService> Acceptor<E> {
         }
     }
 
-    /// Gives the connection to the worker with the fewest. A tie goes to the first worker: this one, which needs no hand-over.
+    /// Gives the connection to the worker with the fewest. A tie goes to the first worker: this one, which needs no
+    /// hand-over.
     fn hand_over(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };

@@ -1,14 +1,16 @@
 //! The pictures and the font, made at start: valid PNG and baseline JPEG files without an image library.
 //!
-//! Each picture is the same small seascape in its own colours, so that its bytes are unique and the same on every start.
+//! Each picture is the same small seascape in its own colours, so that its bytes are unique and the same on every
+//! start.
 
 use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use serde::Deserialize;
 
 /// The colours of one picture, from top to bottom.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 pub(super) struct Palette {
     pub(super) zenith: [u8; 3],
     pub(super) horizon: [u8; 3],
@@ -55,8 +57,8 @@ fn zlib(data: &[u8]) -> Vec<u8> {
     written.expect("writing to a Vec cannot fail")
 }
 
-/// A baseline JPEG (ITU-T T.81) of single-colour 8×8 blocks. It codes only DC coefficients, so it needs no cosine transform and no real
-/// Huffman tables. `across` and `down` count blocks.
+/// A baseline JPEG (ITU-T T.81) of single-colour 8×8 blocks. It codes only DC coefficients, so it needs no cosine
+/// transform and no real Huffman tables. `across` and `down` count blocks.
 pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     let mut file = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00".to_vec();
     // All quantisers are 8, so a DC coefficient is the block's mean minus 128.

@@ -1,7 +1,8 @@
 //! The demo's origin: a small magazine with a shop, in memory and the same on every start.
 //!
-//! It behaves like many real origins: it has correct validators, ranges and lengths, but no compression and almost no caching headers,
-//! because the shim adds those. A few routes are slow, fail, stream or send contradictory headers on purpose.
+//! It behaves like many real origins: it has correct validators, ranges and lengths, but no compression and almost no
+//! caching headers, because the shim adds those. A few routes are slow, fail, stream or send contradictory headers on
+//! purpose.
 
 mod content;
 mod media;
@@ -24,6 +25,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use self::content::CONTENT;
 use self::resource::Resource;
 pub(super) use self::response::SiteBody;
 use self::response::{HTML, JSON, TEXT, events, whole};
@@ -69,12 +71,12 @@ pub(super) async fn serve(listener: TcpListener) {
 pub(super) fn paths() -> Vec<String> {
     let mut paths: Vec<String> =
         ["/", "/assets/site.css", "/assets/site.js", "/images/logo.svg"].map(String::from).into();
-    paths.extend(content::PICTURES.iter().take(4).map(|picture| picture.path.to_owned()));
-    paths.extend(content::ARTICLES.iter().take(6).map(|article| format!("/articles/{}", article.slug)));
+    paths.extend(CONTENT.pictures.iter().take(4).map(|picture| picture.path.clone()));
+    paths.extend(CONTENT.articles.iter().take(6).map(|article| format!("/articles/{}", article.slug)));
     paths.extend(["/assets/demo.woff2", "/shop", "/api/products", "/images/waves.svg"].map(String::from));
-    paths.extend(content::PICTURES.iter().skip(4).map(|picture| picture.path.to_owned()));
-    paths.extend(content::ARTICLES.iter().skip(6).map(|article| format!("/articles/{}", article.slug)));
-    paths.extend((1..=content::PRODUCTS.len()).map(|number| format!("/api/products/{number}")));
+    paths.extend(CONTENT.pictures.iter().skip(4).map(|picture| picture.path.clone()));
+    paths.extend(CONTENT.articles.iter().skip(6).map(|article| format!("/articles/{}", article.slug)));
+    paths.extend((1..=CONTENT.products.len()).map(|number| format!("/api/products/{number}")));
     paths.extend(
         ["/about", "/images/compass.svg", "/login", "/nowhere", "/odd/two-lines", "/odd/expires"].map(String::from),
     );
@@ -94,20 +96,20 @@ impl Site {
         let mut add = |path: &str, resource| {
             resources.insert(path.to_owned(), resource);
         };
-        add("/", Resource::new(HTML, content::front()).modified(content::ARTICLES[0].published));
+        add("/", Resource::new(HTML, content::front()).modified(CONTENT.articles[0].published));
         add("/shop", Resource::new(HTML, content::shop()));
         add("/about", Resource::new(HTML, content::about()));
         add("/assets/site.css", Resource::new("text/css; charset=utf-8", content::STYLE));
         add("/assets/site.js", Resource::new("text/javascript; charset=utf-8", content::SCRIPT));
         add("/assets/demo.woff2", Resource::new("font/woff2", media::font(24_000)).with_ranges());
-        for (index, article) in content::ARTICLES.iter().enumerate() {
+        for (index, article) in CONTENT.articles.iter().enumerate() {
             let page = Resource::new(HTML, content::article(index, article)).modified(article.published);
             add(&format!("/articles/{}", article.slug), page);
         }
         for (path, drawing) in content::DRAWINGS {
             add(path, Resource::new("image/svg+xml", drawing).with_ranges());
         }
-        for content::Picture { path, palette } in &content::PICTURES {
+        for content::Picture { path, palette } in &CONTENT.pictures {
             let picture = match path.rsplit_once('.') {
                 Some((_, "png")) => Resource::new("image/png", media::png(240, 160, palette)),
                 _ => Resource::new("image/jpeg", media::jpeg(120, 80, palette)),
@@ -115,7 +117,7 @@ impl Site {
             add(path, picture.with_ranges());
         }
         let mut records = Vec::new();
-        for (number, product) in (1..).zip(&content::PRODUCTS) {
+        for (number, product) in (1..).zip(&CONTENT.products) {
             let content::Product { name, cents, picture, text } = product;
             let record = json!({"number": number, "name": name, "cents": cents, "picture": picture, "text": text});
             add(&format!("/api/products/{number}"), Resource::new(JSON, record.to_string()));

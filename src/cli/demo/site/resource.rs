@@ -46,7 +46,8 @@ impl Resource {
         Self { fields, ..self }
     }
 
-    /// The order of RFC 9110 §13.2.2 for a GET or HEAD: If-None-Match, else If-Modified-Since, then Range with If-Range.
+    /// The order of RFC 9110 §13.2.2 for a GET or HEAD: If-None-Match, else If-Modified-Since, then Range with
+    /// If-Range.
     pub(super) fn respond(&self, method: &Method, request: &HeaderMap) -> Response<SiteBody> {
         if self.unchanged(request) {
             let mut response = Response::new(Either::Left(Full::default()));
@@ -124,7 +125,8 @@ enum Span {
     Outside,
 }
 
-/// RFC 9110 §14.1.2 for a single range. Several ranges and invalid ones get the whole representation, as RFC 9110 §14.2 allows.
+/// RFC 9110 §14.1.2 for a single range. Several ranges and invalid ones get the whole representation, as RFC 9110 §14.2
+/// allows.
 fn requested_span(field: &[u8], total: usize) -> Span {
     let spec = str::from_utf8(field).ok().and_then(|text| text.split_once('='));
     let Some((first, last)) =
@@ -163,7 +165,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn span_when_the_field_is_arbitrary_then_stays_inside(field in "(bytes=)?[0-9-]{0,24}|[ -~]{0,30}", total in 0_usize..1000) {
+        fn span_when_the_field_is_arbitrary_then_stays_inside(
+            field in "(bytes=)?[0-9-]{0,24}|[ -~]{0,30}",
+            total in 0_usize..1000,
+        ) {
             if let Span::Part(part) = requested_span(field.as_bytes(), total) {
                 prop_assert!(part.start < part.end && part.end <= total);
             }
@@ -172,8 +177,9 @@ mod tests {
         #[test]
         fn span_when_first_and_last_are_given_then_has_those_bytes(first in 0_usize..500, more in 0_usize..500) {
             let last = first + more;
-            prop_assert_eq!(requested_span(format!("bytes={first}-{last}").as_bytes(), 1000), Span::Part(first..last + 1));
-            prop_assert_eq!(requested_span(format!("bytes={first}-{last}").as_bytes(), first), Span::Outside);
+            let field = format!("bytes={first}-{last}");
+            prop_assert_eq!(requested_span(field.as_bytes(), 1000), Span::Part(first..last + 1));
+            prop_assert_eq!(requested_span(field.as_bytes(), first), Span::Outside);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The cache of a simulated CDN: which responses it may store, and for how long.
 //!
-//! It reads the caching headers that the shim writes, each CDN in its own dialect. A response without a lifetime is not stored: a guess
-//! would make the demo's offload look better than the shim's headers earn. The visitors request a fixed list of paths, so the cache needs
-//! no limit.
+//! It reads the caching headers that the shim writes, each CDN in its own dialect. A response without a lifetime is not
+//! stored: a guess would make the demo's offload look better than the shim's headers earn. The visitors request a fixed
+//! list of paths, so the cache needs no limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::wire::{names, vary};
 /// Which fields a CDN takes its lifetimes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// The lifetime of Surrogate-Control, else of Cache-Control. `private` and `no-store` of Cache-Control always apply, its `no-cache`
-    /// does not.
+    /// The lifetime of Surrogate-Control, else of Cache-Control. `private` and `no-store` of Cache-Control always
+    /// apply, its `no-cache` does not.
     Fastly,
     /// The first of Cloudflare-CDN-Cache-Control, CDN-Cache-Control and Cache-Control alone.
     Cloudflare,

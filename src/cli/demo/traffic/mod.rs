@@ -1,7 +1,7 @@
 //! Simulated CDNs and visitors, so that the demo's offload and counters move.
 //!
-//! Three CDNs with caches pull from the shim. Visitors choose among the site's paths by Zipf's law, as real ones do. Responses of the shim
-//! are counted and never end the run.
+//! Three CDNs with caches pull from the shim. Visitors choose among the site's paths by Zipf's law, as real ones do.
+//! Responses of the shim are counted and never end the run.
 
 mod cache;
 mod crowd;
@@ -206,7 +206,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn beacon_address_when_the_page_is_arbitrary_then_is_a_path_or_nothing(page in "([ -~é\"']|beacon\\.gif\\?|//){0,60}") {
+        fn beacon_address_when_the_page_is_arbitrary_then_is_a_path_or_none(
+            page in "([ -~é\"']|beacon\\.gif\\?|//){0,60}",
+        ) {
             if let Some(address) = beacon_address(&page) {
                 prop_assert!(address.starts_with('/') && address.parse::<Uri>().is_ok());
             }

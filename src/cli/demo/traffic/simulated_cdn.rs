@@ -111,7 +111,8 @@ impl Cdn {
                 let delivered = stored.map_or_else(|delivered| delivered, Delivered::from);
                 delivered.count(tally, |counts| &mut counts.misses)
             }
-            // A 5xx, an unexpected 304 or no response: serve the stale response if that is allowed, else what was received.
+            // A 5xx, an unexpected 304 or no response: serve the stale response if that is allowed, else what was
+            // received.
             (_, Some(old)) if usable => deliver(old, tally, |counts| &mut counts.errors),
             (Some(pulled), _) => pulled.delivered().count(tally, |counts| &mut counts.errors),
             (None, _) => {

@@ -27,8 +27,8 @@ pub(in crate::cli::demo) struct Counts {
 }
 
 impl Counts {
-    /// Offload of requests in tenths of a percent, rounded down. `None` without edge requests. It may be negative while pulls are in
-    /// flight.
+    /// Offload of requests in tenths of a percent, rounded down. `None` without edge requests. It may be negative while
+    /// pulls are in flight.
     fn offload_permille(&self) -> Option<i64> {
         let (edge, pulls) = (i128::from(self.edge_requests), i128::from(self.pulls));
         let permille = (edge - pulls).checked_mul(1000)?.checked_div_euclid(edge)?;
