@@ -1,5 +1,5 @@
-//! The way to the origin: kept connections and what happens when they die, visitors that leave, streaming with back-pressure,
-//! upgrades, and every form in which an origin may answer, over TCP, a Unix socket and HTTP/2.
+//! The origin side: reused connections and retries, clients that leave, streaming with back-pressure, upgrades, and
+//! every form of origin response, over TCP, a Unix socket and HTTP/2.
 
 mod support;
 
@@ -21,7 +21,7 @@ use support::http1::Framing;
 use support::raw::{exchange, fetch, request};
 use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, h2, origin, temp_dir, wait_until};
 
-/// The limit of what takes long on a busy machine.
+/// The limit of waits that take long on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 const PULLS: &str = "edgeshim_pulls_total";
 const FAULTS: &str = "edgeshim_origin_faults_total";
@@ -30,7 +30,7 @@ fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
-/// What comes next, and at least one byte of it.
+/// The next bytes, at least one.
 fn more(client: &mut Raw, what: &str) -> Vec<u8> {
     let bytes = client.more().unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(!bytes.is_empty(), "{what}: the connection was closed");
@@ -45,10 +45,10 @@ fn one_worker(origin: &Origin) -> support::Config {
     Shim::config(origin.url()).with("[server]\nworkers = 1")
 }
 
-// ---- kept connections that die ----------------------------------------------------------------------------------------
+// ---- reused connections that close ----------------------------------------------------------------------------------
 
-/// An origin that answers the first request of a connection and closes without a byte when it has read the second.
-fn dying() -> Origin {
+/// An origin that responds to the first request of a connection, and closes it after reading the second.
+fn closing_on_reuse() -> Origin {
     let served = Mutex::new(BTreeMap::<usize, usize>::new());
     Origin::start(move |request, conn| {
         let mut served = lock(&served);
@@ -62,8 +62,8 @@ fn dying() -> Origin {
     })
 }
 
-/// Sends so many requests over eight connections; the statuses by target.
-fn storm(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
+/// Sends `total` requests over eight connections; returns the statuses by target.
+fn send_many(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
     let threads: Vec<_> = (0..8)
         .map(|thread| {
             let (addr, method) = (shim.addr, method.to_owned());
@@ -90,42 +90,42 @@ fn count_of(statuses: &BTreeMap<String, u16>, status: u16) -> usize {
 }
 
 #[test]
-fn gets_when_kept_connections_die_on_reuse_then_each_is_answered() {
-    let origin = dying();
+fn gets_when_connections_close_on_reuse_then_all_served() {
+    let origin = closing_on_reuse();
     let shim = Shim::start(Shim::config(origin.url()));
-    let statuses = storm(&shim, "GET", 4000);
-    assert_eq!(count_of(&statuses, 200), 4000, "some were not answered");
-    assert!(origin.count() > 5000, "the connections never died on reuse: {} requests", origin.count());
+    let statuses = send_many(&shim, "GET", 4000);
+    assert_eq!(count_of(&statuses, 200), 4000, "some got no 200");
+    assert!(origin.count() > 5000, "no connection closed on reuse: {} requests", origin.count());
     assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "a retried request counts as a fault");
 }
 
 #[test]
-fn gets_when_connections_close_right_after_answers_then_each_is_answered() {
+fn gets_when_connections_close_after_responses_then_all_served() {
     for (late, total) in [(false, 3000), (true, 3000)] {
         let origin = Origin::start(move |request, conn| {
             origin::respond(request, conn, 200, &[], b"hi");
             if late {
-                // The end arrives when the next request may just be on its way: the delays sweep over that moment.
+                // The close may meet the next request; the delays cover that moment.
                 std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
             }
             After::Close
         });
         let shim = Shim::start(Shim::config(origin.url()));
-        let statuses = storm(&shim, "GET", total);
-        assert_eq!(count_of(&statuses, 200), total, "late: {late}: some were not answered");
+        let statuses = send_many(&shim, "GET", total);
+        assert_eq!(count_of(&statuses, 200), total, "late: {late}: some got no 200");
     }
 }
 
 #[test]
-fn posts_when_kept_connections_die_then_none_is_sent_twice() {
+fn posts_when_reused_connections_close_then_none_sent_twice() {
     let closing = Origin::start(|request, conn| {
         origin::respond(request, conn, 200, &[], b"hi");
         std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
         After::Close
     });
-    for (origin, name) in [(dying(), "dies on reuse"), (closing, "closes after responses")] {
+    for (origin, name) in [(closing_on_reuse(), "closes on reuse"), (closing, "closes after responses")] {
         let shim = Shim::start(Shim::config(origin.url()));
-        let statuses = storm(&shim, "POST", 500);
+        let statuses = send_many(&shim, "POST", 500);
         let mut arrived = BTreeMap::<String, usize>::new();
         for request in origin.requests() {
             *arrived.entry(request.target).or_default() += 1;
@@ -135,19 +135,19 @@ fn posts_when_kept_connections_die_then_none_is_sent_twice() {
             assert!(times <= 1, "{name}: {target} was sent {times} times");
             assert!(*status == 502 || (*status == 200 && times == 1), "{name}: {target}: {status}, sent {times} times");
         }
-        if name == "dies on reuse" {
-            assert!(count_of(&statuses, 502) > 0, "{name}: the connections never died under a POST");
+        if name == "closes on reuse" {
+            assert!(count_of(&statuses, 502) > 0, "{name}: no connection closed during a POST");
         }
     }
 }
 
 #[test]
-fn puts_with_a_body_when_the_connection_dies_then_502_and_not_again() {
-    let origin = dying();
+fn puts_with_body_when_connection_closes_then_502_without_retry() {
+    let origin = closing_on_reuse();
     let shim = Shim::start(one_worker(&origin));
     let put = "PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(exchange(shim.addr, put).status, 502, "a streamed body is gone once it was sent");
+    assert_eq!(exchange(shim.addr, put).status, 502, "a streamed body cannot be sent again");
     assert_eq!(origin.requests().iter().filter(|request| request.target == "/put").count(), 1);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     let delete = "DELETE /delete HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -156,8 +156,8 @@ fn puts_with_a_body_when_the_connection_dies_then_502_and_not_again() {
 }
 
 #[test]
-fn retries_when_zero_then_nothing_is_sent_twice() {
-    let origin = dying();
+fn retries_when_zero_then_nothing_sent_twice() {
+    let origin = closing_on_reuse();
     let shim = Shim::start(one_worker(&origin).with("[origin]\nretries = 0"));
     let statuses: Vec<u16> = (0..6).map(|number| fetch(shim.addr, &format!("/{number}"), &[]).status).collect();
     assert_eq!(statuses, [200, 502, 200, 502, 200, 502]);
@@ -165,15 +165,15 @@ fn retries_when_zero_then_nothing_is_sent_twice() {
 }
 
 #[test]
-fn fresh_connections_when_they_die_then_502_at_once() {
+fn new_connections_when_they_close_then_502_at_once() {
     let origin = Origin::start(origin::hang_up());
     let shim = Shim::start(one_worker(&origin).with("[origin]\nretries = 3"));
     assert_eq!(fetch(shim.addr, "/", &[]).status, 502);
-    assert_eq!(origin.count(), 1, "retries are for kept connections");
+    assert_eq!(origin.count(), 1, "only reused connections get a retry");
 }
 
 #[test]
-fn answers_when_more_follows_them_then_it_serves_nobody() {
+fn responses_when_extra_bytes_follow_then_never_served() {
     let origin = Origin::start(|_, conn: &mut Conn| {
         let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
         let second = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
@@ -188,10 +188,10 @@ fn answers_when_more_follows_them_then_it_serves_nobody() {
     }
 }
 
-// ---- the pool ---------------------------------------------------------------------------------------------------------
+// ---- the pool -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn connections_when_answers_are_whole_then_reused() {
+fn connections_when_responses_complete_then_reused() {
     let origin = Origin::start(|request, conn| match request.target.rsplit('/').next() {
         Some("chunked") => origin::chunked(&[], &[b"a", b"bc"], &[])(request, conn),
         Some("trailers") => origin::chunked(&[("Trailer", "X-T")], &[b"abc"], &[("X-T", "1")])(request, conn),
@@ -240,7 +240,7 @@ fn connections_when_answers_are_whole_then_reused() {
 }
 
 #[test]
-fn max_idle_when_more_come_back_then_the_rest_is_closed() {
+fn max_idle_when_exceeded_then_surplus_closed() {
     for (most, gauge) in [(0, 0.0), (2, 2.0)] {
         let gate = Arc::new(std::sync::Barrier::new(6));
         let waiting = Arc::clone(&gate);
@@ -258,14 +258,14 @@ fn max_idle_when_more_come_back_then_the_rest_is_closed() {
         for client in clients {
             assert_eq!(client.join().expect("a client"), 200);
         }
-        assert_eq!(origin.connections(), 6, "the barrier lets six through at once");
-        assert!(wait_until(PATIENCE, || origin.open_connections() == most), "{} are kept", origin.open_connections());
+        assert_eq!(origin.connections(), 6, "six requests are in flight at once");
+        assert!(wait_until(PATIENCE, || origin.open_connections() == most), "{} are open", origin.open_connections());
         shim.wait_metrics(|metrics| (metrics.value("edgeshim_origin_connections", &[]) - gauge).abs() < 0.1);
     }
 }
 
 #[test]
-fn idle_timeout_when_nothing_is_asked_then_connections_close() {
+fn idle_timeout_when_no_request_then_connections_close() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(one_worker(&origin).with("[origin]\nidle_timeout = \"200ms\""));
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
@@ -274,18 +274,18 @@ fn idle_timeout_when_nothing_is_asked_then_connections_close() {
     assert_eq!(origin.connections(), 2);
 }
 
-// ---- visitors that leave ----------------------------------------------------------------------------------------------
+// ---- clients that leave ---------------------------------------------------------------------------------------------
 
 fn counted_499(shim: &Shim, times: f64) {
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "499")]) > times - 0.5);
-    assert!((after.sum(PULLS, &[]) - times).abs() < 0.1, "counted more than once");
-    assert!(after.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+    assert!((after.sum(PULLS, &[]) - times).abs() < 0.1, "not counted exactly once");
+    assert!(after.sum(FAULTS, &[]) < 0.5, "a disconnected client counts as a fault");
     let in_flight = after.sum("edgeshim_in_flight", &[]);
     assert!(in_flight.abs() < 0.1, "edgeshim_in_flight {in_flight}");
 }
 
 #[test]
-fn abort_when_no_head_has_come_then_the_origin_is_let_go() {
+fn abort_when_before_head_then_origin_connection_closed() {
     let origin = Origin::start(origin::silent());
     let shim = Shim::start(Shim::config(origin.url()));
     for (number, times, by_reset) in [(1, 1.0, false), (2, 2.0, true)] {
@@ -297,17 +297,23 @@ fn abort_when_no_head_has_come_then_the_origin_is_let_go() {
         } else {
             drop(client);
         }
-        assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still works for nobody");
+        assert!(
+            wait_until(PATIENCE, || origin.open_connections() == 0),
+            "the origin still works on an aborted request"
+        );
         counted_499(&shim, times);
     }
     let mut client = H2::connect(shim.addr);
     client.leave("/", || origin.count() == 3);
-    assert!(wait_until(PATIENCE, || client.turn() && origin.open_connections() == 0), "HTTP/2: the origin still works");
+    assert!(
+        wait_until(PATIENCE, || client.drive() && origin.open_connections() == 0),
+        "HTTP/2: the origin still works"
+    );
     counted_499(&shim, 3.0);
 }
 
 #[test]
-fn abort_when_in_the_body_then_the_origin_is_let_go() {
+fn abort_when_in_body_then_origin_connection_closed() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/fine" => origin::respond(request, conn, 200, &[], b"fine"),
         _ => origin::endless(&[b'x'; 4096])(request, conn),
@@ -317,20 +323,23 @@ fn abort_when_in_the_body_then_the_origin_is_let_go() {
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     drop(client);
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends to nobody");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends");
     counted_499(&shim, 1.0);
     let mut client = H2::connect(shim.addr);
     let response = client.head("GET", "/", &[], Pieces::default()).expect("a head");
     assert_eq!(response.status(), 200);
     drop(response);
-    assert!(wait_until(PATIENCE, || client.turn() && origin.open_connections() == 0), "HTTP/2: the origin still sends");
+    assert!(
+        wait_until(PATIENCE, || client.drive() && origin.open_connections() == 0),
+        "HTTP/2: the origin still sends"
+    );
     counted_499(&shim, 2.0);
     let next = client.ask("GET", "/fine", &[], Pieces::default());
-    assert_eq!((next.status, &next.body[..]), (200, &b"fine"[..]), "the connection went with the stream");
+    assert_eq!((next.status, &next.body[..]), (200, &b"fine"[..]), "the connection ended with the stream");
 }
 
 #[test]
-fn abort_when_in_the_upload_then_the_origin_is_let_go() {
+fn abort_when_in_upload_then_origin_connection_closed() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = Raw::connect(shim.addr);
@@ -338,15 +347,15 @@ fn abort_when_in_the_upload_then_the_origin_is_let_go() {
     assert!(wait_until(PATIENCE, || origin.count() == 1), "no request at the origin");
     client.reset();
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the upload");
-    assert!(!origin.last().complete, "a cut request was ended as if it were whole");
+    assert!(!origin.last().complete, "a cut request looked complete to the origin");
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > 0.5);
     assert!(after.sum(PULLS, &[("code", "499")]) + after.sum(PULLS, &[("code", "400")]) > 0.5, "{}", after.text);
-    assert!(after.sum(FAULTS, &[]) < 0.5, "the visitor's leaving counts as a fault");
+    assert!(after.sum(FAULTS, &[]) < 0.5, "a disconnected client counts as a fault");
 }
 
-// ---- streaming --------------------------------------------------------------------------------------------------------
+// ---- streaming ------------------------------------------------------------------------------------------------------
 
-/// Waits until a counter has stopped growing, and says where.
+/// Waits until a counter stops growing, and returns it.
 fn settled(mut read: impl FnMut() -> u64) -> u64 {
     let (mut last, mut since) = (0, Instant::now());
     wait_until(LONG, || {
@@ -360,7 +369,7 @@ fn settled(mut read: impl FnMut() -> u64) -> u64 {
 }
 
 #[test]
-fn download_when_nobody_reads_then_the_origin_cannot_send() {
+fn download_when_client_does_not_read_then_origin_cannot_send() {
     let origin = Origin::start(origin::endless(&[b'x'; 16 * 1024]));
     let shim = Shim::start(one_worker(&origin));
     let before = shim.rss_kib();
@@ -368,28 +377,28 @@ fn download_when_nobody_reads_then_the_origin_cannot_send() {
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     let sent = settled(|| origin.bytes_written());
-    // Four socket buffers and ours; the kernel's may grow to some MiB each.
-    assert!(sent < 32 << 20, "{sent} bytes went nowhere");
+    // Four socket buffers and the shim's; those of the kernel may grow to some MiB each.
+    assert!(sent < 32 << 20, "{sent} bytes were buffered");
     assert!(shim.rss_kib() < before + (8 << 10), "the unread response is in memory: {} KiB", shim.rss_kib());
     let mut read = 0;
     while read < sent + (1 << 20) {
         read += more(&mut client, "more of the body").len() as u64;
     }
-    assert!(origin.bytes_written() > sent, "it does not go on");
+    assert!(origin.bytes_written() > sent, "the download does not continue");
 
     let mut client = H2::connect(shim.addr);
     let start = origin.bytes_written();
     let response = client.head("GET", "/", &[], Pieces::default()).expect("a head");
     let sent = settled(|| {
-        client.turn();
+        client.drive();
         origin.bytes_written()
     });
-    assert!(sent - start < 64 << 20, "HTTP/2: {} bytes went nowhere", sent - start);
+    assert!(sent - start < 64 << 20, "HTTP/2: {} bytes were buffered", sent - start);
     drop(response);
 }
 
 #[test]
-fn upload_when_the_origin_does_not_read_then_the_visitor_cannot_send() {
+fn upload_when_origin_does_not_read_then_client_cannot_send() {
     const LENGTH: u64 = 64 << 20;
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
@@ -412,7 +421,7 @@ fn upload_when_the_origin_does_not_read_then_the_visitor_cannot_send() {
     stream.set_read_timeout(Some(LONG)).expect("a limit");
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {LENGTH}\r\n\r\n");
     stream.write_all(head.as_bytes()).expect("the head goes out");
-    assert!(wait_until(PATIENCE, || origin.count() == 1), "the head does not go ahead of the body");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "the head is not sent before the body");
     let sent = Arc::new(AtomicU64::new(0));
     let (mut writing, count) = (stream.try_clone().expect("a second handle"), Arc::clone(&sent));
     let writer = std::thread::spawn(move || {
@@ -425,7 +434,7 @@ fn upload_when_the_origin_does_not_read_then_the_visitor_cannot_send() {
         }
     });
     let stopped = settled(|| sent.load(Ordering::Relaxed));
-    assert!(stopped < 32 << 20, "{stopped} bytes went nowhere");
+    assert!(stopped < 32 << 20, "{stopped} bytes were buffered");
     assert!(shim.rss_kib() < before + (8 << 10), "the unread upload is in memory: {} KiB", shim.rss_kib());
     go.send(()).expect("the origin waits");
     let mut response = String::new();
@@ -436,7 +445,7 @@ fn upload_when_the_origin_does_not_read_then_the_visitor_cannot_send() {
 }
 
 #[test]
-fn answer_when_its_end_is_not_made_yet_then_its_beginning_arrives() {
+fn response_when_streamed_then_first_chunk_arrives_before_the_last() {
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
     let origin = Origin::start(move |_, conn: &mut Conn| {
@@ -465,10 +474,10 @@ fn answer_when_its_end_is_not_made_yet_then_its_beginning_arrives() {
 }
 
 #[test]
-fn upload_when_its_end_is_not_made_yet_then_both_sides_talk() {
+fn upload_when_streamed_then_each_chunk_echoed_before_the_next() {
     let origin = Origin::start_at_head(|_, conn: &mut Conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        // Every chunk is answered before the next one is sent; the framing of both directions is the same.
+        // The origin echoes every chunk before the next one is sent; both directions use the same framing.
         let mut piece = [0; 1024];
         while let Ok(length @ 1..) = conn.read(&mut piece) {
             if conn.write_all(&piece[..length]).is_err() || piece[..length].ends_with(b"0\r\n\r\n") {
@@ -491,16 +500,16 @@ fn upload_when_its_end_is_not_made_yet_then_both_sides_talk() {
 }
 
 #[test]
-fn early_answers_when_the_upload_goes_on_then_they_arrive() {
+fn early_responses_when_upload_continues_then_they_arrive() {
     for polite in [true, false] {
         let origin = Origin::start_at_head(move |request, conn| {
             origin::respond(request, conn, 413, &[("Connection", "close")], b"too much");
             if polite {
-                // As RFC 9112 §9.6 has it: no more to say, but what is on its way is still taken.
+                // As RFC 9112 §9.6 recommends: the origin closes its sending side, but still reads.
                 conn.shutdown(std::net::Shutdown::Write);
                 origin::silent()(request, conn);
             }
-            // Else the close finds the body unread, and the kernel makes it a reset.
+            // Otherwise the kernel turns the close into a reset, since the body is unread.
             After::Close
         });
         let shim = Shim::start(one_worker(&origin));
@@ -515,7 +524,7 @@ fn early_answers_when_the_upload_goes_on_then_they_arrive() {
         assert!((after.sum(PULLS, &[("code", "413")]) - 20.0).abs() < 0.1, "polite: {polite}: {}", after.text);
     }
 
-    // Answers at once and takes the body all the same.
+    // Responds at once and still reads the body.
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
@@ -525,13 +534,13 @@ fn early_answers_when_the_upload_goes_on_then_they_arrive() {
         client.send(vec![b'y'; 100_000]);
     }
     let whole = || origin.requests().iter().filter(|request| request.complete && request.body.len() == 200_000).count();
-    assert!(wait_until(PATIENCE, || whole() == 5), "{} of 5 uploads became whole after their responses", whole());
+    assert!(wait_until(PATIENCE, || whole() == 5), "{} of 5 uploads completed after their responses", whole());
 }
 
-// ---- framing ----------------------------------------------------------------------------------------------------------
+// ---- framing --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn bodies_when_chunked_or_of_known_length_then_they_stay_so() {
+fn bodies_when_chunked_or_of_known_length_then_framing_kept() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(one_worker(&origin));
     let chunked =
@@ -542,7 +551,7 @@ fn bodies_when_chunked_or_of_known_length_then_they_stay_so() {
     assert_eq!(exchange(shim.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").json()["body"], "hi");
     assert_eq!(origin.last().field("content-length"), Some("2"));
     assert_eq!(exchange(shim.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").status, 200);
-    assert_eq!(origin.last().field("content-length"), Some("0"), "a POST without a body says so");
+    assert_eq!(origin.last().field("content-length"), Some("0"), "a POST without a body has Content-Length: 0");
     fetch(shim.addr, "/", &[]);
     assert_eq!((origin.last().field("content-length"), origin.last().field("transfer-encoding")), (None, None));
     let mut client = H2::connect(shim.addr);
@@ -561,7 +570,7 @@ fn bodies_when_chunked_or_of_known_length_then_they_stay_so() {
 }
 
 #[test]
-fn bodies_of_gets_when_their_length_is_unknown_then_they_arrive() {
+fn bodies_of_gets_when_length_unknown_then_they_arrive() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(one_worker(&origin));
     for method in ["GET", "HEAD", "DELETE"] {
@@ -580,7 +589,7 @@ fn bodies_of_gets_when_their_length_is_unknown_then_they_arrive() {
 }
 
 #[test]
-fn trailers_when_announced_then_they_pass_both_ways() {
+fn trailers_when_announced_then_forwarded_both_ways() {
     let origin = Origin::start(|request, conn| {
         let had = request.trailers.iter().any(|(name, value)| name.eq_ignore_ascii_case("x-sum") && value == "up");
         let status: &[u8] = if had { b"had trailers" } else { b"had none" };
@@ -597,10 +606,10 @@ fn trailers_when_announced_then_they_pass_both_ways() {
     assert_eq!(response.trailers.len(), 1, "{response:?}");
     assert!(response.trailers[0].0.eq_ignore_ascii_case("x-sum") && response.trailers[0].1 == "down", "{response:?}");
     assert!(response.complete && response.problems.is_empty(), "{response:?}");
-    assert_eq!(origin.last().field("te"), Some("trailers"), "the origin is told that trailers are welcome");
+    assert_eq!(origin.last().field("te"), Some("trailers"), "TE: trailers reaches the origin");
     let response = exchange(shim.addr, with(""));
     assert_eq!(response.text(), "had trailers");
-    assert!(response.complete && response.trailers.is_empty(), "trailers for one who did not ask: {response:?}");
+    assert!(response.complete && response.trailers.is_empty(), "trailers for a client without TE: {response:?}");
 
     let mut client = H2::connect(shim.addr);
     let mut trailers = hyper::HeaderMap::new();
@@ -613,7 +622,7 @@ fn trailers_when_announced_then_they_pass_both_ways() {
 }
 
 #[test]
-fn expectation_when_continue_then_the_body_is_asked_for() {
+fn expectation_when_continue_then_100_sent() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
@@ -628,7 +637,7 @@ fn expectation_when_continue_then_the_body_is_asked_for() {
 }
 
 #[test]
-fn interim_answers_when_the_origin_sends_them_then_the_last_one_counts() {
+fn interim_responses_when_origin_sends_them_then_final_one_forwarded() {
     let origin = Origin::start(|request, conn| {
         let interim: &[u8] = match request.target.as_str() {
             "/100" => b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -654,7 +663,7 @@ fn interim_answers_when_the_origin_sends_them_then_the_last_one_counts() {
 }
 
 #[test]
-fn answers_without_a_body_when_they_pass_then_nothing_is_added() {
+fn responses_without_body_when_forwarded_then_nothing_added() {
     let origin = Origin::start(|request, conn| {
         let etag = [("ETag", "\"a\"")];
         match request.target.as_str() {
@@ -703,7 +712,7 @@ fn answers_without_a_body_when_they_pass_then_nothing_is_added() {
     }
     let response = ask("GET", "/304-length");
     assert!(matches!(response.field("content-length"), None | Some("99")), "{response:?}");
-    assert_eq!(ask("GET", "/").text(), "abcdefghi", "the connection is in step");
+    assert_eq!(ask("GET", "/").text(), "abcdefghi", "the connection is in sync");
     assert_eq!(origin.connections(), 1);
 
     let mut client = H2::connect(shim.addr);
@@ -720,7 +729,7 @@ fn answers_without_a_body_when_they_pass_then_nothing_is_added() {
 }
 
 #[test]
-fn answers_when_old_or_ended_by_a_close_then_they_are_framed() {
+fn responses_when_http10_or_ended_by_close_then_framed() {
     let origin = Origin::start(|request, conn| {
         let head = match request.target.as_str() {
             "/1.0" => "HTTP/1.0 200 OK\r\n\r\n",
@@ -744,13 +753,13 @@ fn answers_when_old_or_ended_by_a_close_then_they_are_framed() {
         assert_eq!((response.framing, response.text().as_str()), (Some(framing), "hello"), "{target}");
         assert!(response.complete && response.problems.is_empty(), "{target}: {response:?}");
         assert!(response.line.starts_with("HTTP/1.1 "), "{target}: {}", response.line);
-        assert_eq!(response.field("connection"), None, "{target}: the origin's connection is none of the visitor's");
+        assert_eq!(response.field("connection"), None, "{target}: Connection of the origin must not reach the client");
     }
 }
 
-// ---- upgrades ---------------------------------------------------------------------------------------------------------
+// ---- upgrades -------------------------------------------------------------------------------------------------------
 
-/// Agrees to every upgrade but those to `no`, says hello in the same breath, then sends back what comes.
+/// Grants every upgrade except `no`, sends `hello` with the 101, then echoes.
 fn upgrading(request: &Request, conn: &mut Conn) -> After {
     match request.field("upgrade") {
         None | Some("no") => origin::respond(request, conn, 200, &[], b"stay"),
@@ -780,9 +789,9 @@ fn upgrade(protocol: &str) -> String {
 }
 
 #[test]
-fn upgrade_when_granted_then_bytes_pass_both_ways() {
+fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
     let origin = Origin::start(upgrading);
-    // The shim's own timeouts are for HTTP: what was upgraded may be silent for longer.
+    // The HTTP timeouts do not apply to an upgraded connection.
     let quick = "[server]\nidle_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n[origin]\nidle_timeout = \"300ms\"";
     let shim = Shim::start(one_worker(&origin).with(quick));
     for protocol in ["websocket", "echo/1.0"] {
@@ -796,13 +805,13 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
         );
         assert_eq!(response.field("x-a"), Some("b"));
         assert!(response.problems.is_empty(), "{response:?}");
-        let mut said = more(&mut client, "what came with the 101");
+        let mut said = more(&mut client, "the bytes with the 101");
         while said.len() < 5 {
-            said.extend(more(&mut client, "the rest of it"));
+            said.extend(more(&mut client, "the rest of them"));
         }
         assert_eq!(said, b"hello");
         let mut quiet = client.patient(Duration::from_millis(900));
-        assert_eq!(quiet.end(), support::raw::End::Open, "an upgraded connection was cut for its silence");
+        assert_eq!(quiet.end(), support::raw::End::Open, "a silent upgraded connection was closed");
         let mut client = quiet.patient(PATIENCE);
         for text in ["GET / HTTP/1.1\r\n\r\n", "\0\u{1}\u{2}", "x"] {
             client.send(text);
@@ -814,7 +823,7 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
         }
         client.send("close");
         assert_eq!(client.read_to_end(), b"close");
-        assert!(client.closed(), "the origin's close does not arrive");
+        assert!(client.closed(), "the origin's close does not reach the client");
         let seen = origin.last();
         assert_eq!((seen.field("upgrade"), seen.field("connection")), (Some(protocol), Some("upgrade")));
         assert_eq!(seen.field("sec-websocket-version"), Some("13"));
@@ -823,13 +832,13 @@ fn upgrade_when_granted_then_bytes_pass_both_ways() {
     client.send(upgrade("websocket"));
     assert_eq!(client.response().expect("a response").status, 101);
     drop(client);
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the visitor's close does not arrive");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the client's close does not reach the origin");
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "101")]) > 2.5);
     assert!((after.sum(PULLS, &[]) - 3.0).abs() < 0.1, "{}", after.text);
 }
 
 #[test]
-fn upgrade_when_the_method_is_not_get_then_it_is_not_asked_for() {
+fn upgrade_when_method_is_not_get_then_not_requested() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(one_worker(&origin));
     for method in ["POST", "HEAD", "OPTIONS"] {
@@ -842,7 +851,7 @@ fn upgrade_when_the_method_is_not_get_then_it_is_not_asked_for() {
 }
 
 #[test]
-fn upgrade_when_refused_then_the_answer_is_a_common_one() {
+fn upgrade_when_refused_then_ordinary_response() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
@@ -853,8 +862,8 @@ fn upgrade_when_refused_then_the_answer_is_a_common_one() {
     let response = client.response().expect("a response");
     assert_eq!((response.status, response.text().as_str()), (426, "other"));
     client.send(get("/"));
-    assert_eq!(client.response().expect("a response").text(), "stay", "the connection goes on");
-    // What hands the rest of the connection past every check is not asked for in the visitor's name.
+    assert_eq!(client.response().expect("a response").text(), "stay", "the connection stays open");
+    // The shim does not forward an upgrade that would take the connection past its checks.
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
     assert_eq!(client.response().expect("a response").text(), "stay");
     let seen = origin.last();
@@ -862,10 +871,10 @@ fn upgrade_when_refused_then_the_answer_is_a_common_one() {
     assert_eq!(origin.connections(), 1);
 }
 
-// ---- heads ------------------------------------------------------------------------------------------------------------
+// ---- heads ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn host_when_configured_missing_or_given_then_the_origin_gets_one() {
+fn host_when_configured_missing_or_given_then_one_at_origin() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(one_worker(&origin));
     fetch(shim.addr, "/", &[]);
@@ -873,7 +882,7 @@ fn host_when_configured_missing_or_given_then_the_origin_gets_one() {
     let response = exchange(shim.addr, "GET /old HTTP/1.0\r\n\r\n");
     assert_eq!(response.status, 200, "HTTP/1.0 needs no Host");
     let seen = origin.last();
-    assert_eq!(seen.fields_named("host"), [origin.addr.to_string()], "the origin's own name stands in");
+    assert_eq!(seen.fields_named("host"), [origin.addr.to_string()], "the origin's own name replaces it");
     assert_eq!((seen.target.as_str(), seen.version.as_str()), ("/old", "HTTP/1.1"));
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\nHost: named.test\r\n\r\n").status, 200);
     assert_eq!(origin.last().fields_named("host"), ["named.test"]);
@@ -886,14 +895,14 @@ fn host_when_configured_missing_or_given_then_the_origin_gets_one() {
         assert_eq!(origin.last().fields_named("host"), ["inside.test"]);
     }
     fetch(shim.addr, "/", &[]);
-    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "the visitor's own Host is not lost");
+    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "X-Forwarded-Host has the client's Host");
     for request in origin.requests() {
         assert!(request.problems.is_empty(), "{request:?}");
     }
 }
 
 #[test]
-fn header_case_when_it_is_to_be_kept_then_it_is() {
+fn header_case_when_configured_then_kept() {
     let origin = Origin::start(origin::fixed(200, &[("X-oRiGiN", "b")], "hi"));
     let sent = [("X-sHoP-iD", "a"), ("SOAPAction", "c")];
     let names = |shim: &Shim| -> (Vec<String>, Vec<String>) {
@@ -907,23 +916,23 @@ fn header_case_when_it_is_to_be_kept_then_it_is() {
     };
     let shim = Shim::start(one_worker(&origin).with("[origin]\npreserve_header_case = true"));
     let (up, down) = names(&shim);
-    assert_eq!(up, ["X-sHoP-iD", "SOAPAction"], "towards the origin");
-    assert_eq!(down, ["X-oRiGiN"], "towards the visitor");
+    assert_eq!(up, ["X-sHoP-iD", "SOAPAction"], "at the origin");
+    assert_eq!(down, ["X-oRiGiN"], "at the client");
 
-    let origin = dying();
+    let origin = closing_on_reuse();
     let shim = Shim::start(one_worker(&origin).with("[origin]\npreserve_header_case = true"));
     for _ in 0..2 {
         assert_eq!(fetch(shim.addr, "/", &sent).status, 200);
     }
     let requests = origin.requests();
-    assert_eq!(requests.len(), 3, "the second one was sent again");
+    assert_eq!(requests.len(), 3, "the second one was retried");
     for request in requests {
-        assert!(request.fields.iter().any(|(name, _)| name == "X-sHoP-iD"), "sent again: {:?}", request.fields);
+        assert!(request.fields.iter().any(|(name, _)| name == "X-sHoP-iD"), "retried: {:?}", request.fields);
     }
 }
 
 #[test]
-fn unix_origin_when_named_then_it_serves() {
+fn unix_origin_when_configured_then_serves() {
     let dir = temp_dir();
     let path = dir.join("origin.sock");
     let origin = Origin::start_unix(&path, origin::echo());
@@ -934,22 +943,22 @@ fn unix_origin_when_named_then_it_serves() {
         let response = client.response().expect("a response");
         assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")));
     }
-    assert_eq!(origin.connections(), 1, "its connections are kept too");
+    assert_eq!(origin.connections(), 1, "its connections are reused too");
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 200);
     assert_eq!(origin.last().fields_named("host"), ["localhost"]);
     origin.hang_up_all();
     assert_eq!(fetch(shim.addr, "/again", &[]).status, 200);
 }
 
-// ---- an origin on HTTP/2 ----------------------------------------------------------------------------------------------
+// ---- an origin on HTTP/2 --------------------------------------------------------------------------------------------
 
 type Reply = hyper::Response<Pieces>;
 
-/// An origin that speaks HTTP/2 by prior knowledge; what it does depends on the path.
+/// An HTTP/2 origin by prior knowledge; the path selects its behaviour.
 struct H2Origin {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
-    /// Requests under way whose stream is open.
+    /// How many streams are open.
     open: Arc<AtomicUsize>,
     go: Sender<()>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -1013,7 +1022,7 @@ impl Drop for H2Origin {
     }
 }
 
-/// Counts a request while it is under way.
+/// Counts a request while its stream is open.
 struct Open(Arc<AtomicUsize>);
 
 impl Drop for Open {
@@ -1077,7 +1086,7 @@ async fn reply(
 }
 
 #[test]
-fn h2_origin_when_asked_then_one_connection_carries_all() {
+fn h2_origin_when_used_then_one_connection_for_all_requests() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     let response = fetch(shim.addr, "/a?b=c", &[("X-A", "b"), ("Connection", "close, X-Hop"), ("X-Hop", "1")]);
@@ -1089,7 +1098,7 @@ fn h2_origin_when_asked_then_one_connection_carries_all() {
         seen["fields"].as_array().expect("fields").iter().filter_map(|field| field[0].as_str()).collect();
     assert!(names.contains(&"x-a") && names.contains(&"via"), "{names:?}");
     for hop in ["connection", "host", "x-hop", "te", "transfer-encoding", "upgrade"] {
-        assert!(!names.contains(&hop), "{hop} has no place in HTTP/2: {names:?}");
+        assert!(!names.contains(&hop), "{hop} is not allowed in HTTP/2: {names:?}");
     }
     let mut client = Raw::connect(shim.addr);
     for (framing, body) in [
@@ -1105,14 +1114,14 @@ fn h2_origin_when_asked_then_one_connection_carries_all() {
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.response_to_head().expect("a response").status, 200);
     client.send(upgrade("websocket"));
-    assert_eq!(client.response().expect("a response").status, 200, "HTTP/2 knows no Upgrade");
+    assert_eq!(client.response().expect("a response").status, 200, "HTTP/2 has no Upgrade");
     let mut client = H2::connect(shim.addr);
     assert_eq!(client.ask("GET", "/", &[], Pieces::default()).status, 200);
     assert_eq!(origin.connections(), 1);
 }
 
 #[test]
-fn h2_origin_when_streaming_then_beginnings_and_trailers_pass() {
+fn h2_origin_when_streaming_then_first_chunks_and_trailers_forwarded() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     let mut client = Raw::connect(shim.addr);
@@ -1126,7 +1135,7 @@ fn h2_origin_when_streaming_then_beginnings_and_trailers_pass() {
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
-    // As gRPC has it: trailers that nobody announced.
+    // gRPC sends trailers without announcing them.
     let mut client = H2::connect(shim.addr);
     let mut trailers = hyper::HeaderMap::new();
     trailers.insert("x-sum", "up".parse().expect("a value"));
@@ -1141,7 +1150,7 @@ fn h2_origin_when_streaming_then_beginnings_and_trailers_pass() {
 }
 
 #[test]
-fn h2_origin_when_it_resets_or_cuts_then_so_it_arrives() {
+fn h2_origin_when_it_resets_or_cuts_then_502_or_cut() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     let response = fetch(shim.addr, "/reset", &[]);
@@ -1155,21 +1164,21 @@ fn h2_origin_when_it_resets_or_cuts_then_so_it_arrives() {
     assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
     origin.go.send(()).expect("the origin waits");
     let rest = client.read_to_end();
-    assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "a cut body came as if it were whole: {rest:?}");
+    assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "a cut body looks complete: {rest:?}");
     assert!(client.closed(), "still open");
     shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 1.0).abs() < 0.1);
     let mut client = H2::connect(shim.addr);
     let response = client.head("GET", "/cut", &[], Pieces::default()).expect("a head");
     origin.go.send(()).expect("the origin waits");
     let response = client.rest(response);
-    assert!(!response.whole, "a cut body came as if it were whole: {response:?}");
+    assert!(!response.whole, "a cut body looks complete: {response:?}");
     shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 2.0).abs() < 0.1);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(origin.connections(), 1, "a stream's end is not the connection's");
+    assert_eq!(origin.connections(), 1, "the connection survives the end of a stream");
 }
 
 #[test]
-fn h2_origin_when_the_visitor_leaves_then_the_stream_is_reset() {
+fn h2_origin_when_client_leaves_then_stream_reset() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     for target in ["/hang", "/endless"] {
@@ -1180,7 +1189,7 @@ fn h2_origin_when_the_visitor_leaves_then_the_stream_is_reset() {
             assert_eq!(client.response_head().expect("a head").status, 200);
         }
         drop(client);
-        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 0), "{target}: it works for nobody");
+        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 0), "{target}: the stream is still open");
     }
     counted_499(&shim, 2.0);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
@@ -1188,7 +1197,7 @@ fn h2_origin_when_the_visitor_leaves_then_the_stream_is_reset() {
 }
 
 #[test]
-fn h2_origin_when_it_says_goaway_then_a_new_connection_serves() {
+fn h2_origin_when_it_sends_goaway_then_new_connection_serves() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     for round in 1..=5 {
@@ -1197,12 +1206,12 @@ fn h2_origin_when_it_says_goaway_then_a_new_connection_serves() {
         let response = exchange(shim.addr, post);
         assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")), "round {round}");
     }
-    assert!(origin.connections() > 1, "the origin was asked to leave and did not");
+    assert!(origin.connections() > 1, "no new connection after the GOAWAY");
     shim.wait_metrics(|now| (now.value("edgeshim_origin_connections", &[]) - 1.0).abs() < 0.1);
 }
 
 #[test]
-fn h2_origin_when_it_speaks_http1_then_502() {
+fn h2_origin_when_it_sends_http1_then_502() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(one_worker(&origin).with("[origin]\nhttp2 = true\nconnect_timeout = \"500ms\""));
     let response = fetch(shim.addr, "/", &[]);
@@ -1210,9 +1219,9 @@ fn h2_origin_when_it_speaks_http1_then_502() {
     assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_protocol_error"), "{response:?}");
 }
 
-/// A server that writes HTTP/2 frames by hand. The first connections do what their entry says: "stream" and "goaway" turn their
-/// first request away unprocessed (RFC 9113 §8.7), "die" closes without a byte when the second request is there. Every other request
-/// gets 200. Returns the address and the count of request heads.
+/// A server of hand-written HTTP/2 frames. The entries say what the first connections do: "stream" and "goaway" refuse
+/// their first request as unprocessed (RFC 9113 §8.7), and "die" closes when the second request arrives. All other
+/// requests get 200. Returns the address and the count of request heads.
 fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("the port's number");
@@ -1233,7 +1242,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// None when the peer leaves.
+/// Serves one connection; none when the peer leaves.
 fn frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
     const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
     const NO_ERROR: [u8; 4] = [0; 4];
@@ -1259,7 +1268,7 @@ fn frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
                     "die" if !first => return None,
                     "stream" if first => frame(3, 0, id, &REFUSED_STREAM),
                     "goaway" if first => frame(7, 0, 0, &[NO_ERROR, NO_ERROR].concat()),
-                    // `:status: 200` is number 8 of HPACK's static table.
+                    // `:status: 200` is entry 8 of HPACK's static table.
                     _ => frame(1, 5, id, &[0x88]),
                 };
                 stream.write_all(&response).ok()?;
@@ -1278,13 +1287,13 @@ fn by_hand_shim(addr: SocketAddr, retries: u32) -> Shim {
 }
 
 #[test]
-fn h2_origin_when_it_turns_a_request_away_unseen_then_it_is_asked_again() {
+fn h2_origin_when_it_refuses_request_unprocessed_then_retried() {
     for how in [&["stream"][..], &["goaway"]] {
         for method in ["GET", "POST"] {
             let (addr, heads) = by_hand(how);
             let shim = by_hand_shim(addr, 1);
             let response = exchange(shim.addr, request(method, "/", &[], b""));
-            assert_eq!(response.status, 200, "{method}, {how:?}: the origin has not looked at it, and says so");
+            assert_eq!(response.status, 200, "{method}, {how:?}: the origin reports it as unprocessed");
             assert_eq!(heads.load(Ordering::SeqCst), 2, "{method}, {how:?}");
             assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "{method}, {how:?}: a retried request counts as a fault");
         }
@@ -1295,7 +1304,7 @@ fn h2_origin_when_it_turns_a_request_away_unseen_then_it_is_asked_again() {
 }
 
 #[test]
-fn h2_origin_when_a_connection_is_mute_then_the_next_request_takes_another() {
+fn h2_origin_when_connection_silent_then_next_request_uses_another() {
     let (addr, heads) = by_hand(&["mute"]);
     let config = "[server]\nworkers = 1\n[origin]\nhttp2 = true\nresponse_timeout = \"300ms\"";
     let shim = Shim::start(Shim::config(addr).with(config));
@@ -1305,7 +1314,7 @@ fn h2_origin_when_a_connection_is_mute_then_the_next_request_takes_another() {
 }
 
 #[test]
-fn h2_origin_when_its_kept_connection_dies_then_gets_are_asked_again_and_posts_not() {
+fn h2_origin_when_reused_connection_closes_then_gets_retried_and_posts_not() {
     for (method, body, status, times) in [("GET", "", 200, 3), ("POST", "hi", 502, 2), ("POST", "", 502, 2)] {
         let (addr, heads) = by_hand(&["die"]);
         let shim = by_hand_shim(addr, 1);
@@ -1316,14 +1325,14 @@ fn h2_origin_when_its_kept_connection_dies_then_gets_are_asked_again_and_posts_n
     }
 }
 
-// ---- HTTP/2 on the visitor's side -------------------------------------------------------------------------------------
+// ---- HTTP/2 clients -------------------------------------------------------------------------------------
 
-/// A body in frames, for both sides of HTTP/2.
+/// A body of frames, for both sides of HTTP/2.
 #[derive(Default)]
 struct Pieces {
     frames: VecDeque<Bytes>,
     trailers: Option<hyper::HeaderMap>,
-    /// After a word from the test there is one more frame.
+    /// One more frame when the test signals it.
     later: Option<Arc<Mutex<std::sync::mpsc::Receiver<()>>>>,
     endless: bool,
     breaks: bool,
@@ -1343,7 +1352,7 @@ impl Body for Pieces {
         }
         if let Some(later) = &self.later {
             if lock(later).try_recv().is_err() {
-                // Asked again at once: the runtime's other tasks have their turn in between.
+                // Polled again at once, after the other tasks of the runtime.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -1370,7 +1379,7 @@ struct Received {
     whole: bool,
 }
 
-/// One connection, driven while something is asked of it.
+/// One connection, driven during each request.
 struct H2 {
     tokio: tokio::runtime::Runtime,
     sender: http2::SendRequest<Pieces>,
@@ -1399,7 +1408,7 @@ impl H2 {
         self.tokio.block_on(waiting).expect("a response in time")
     }
 
-    /// Sends a GET and takes it back once `until`.
+    /// Sends a GET and cancels it when `until` is true.
     fn leave(&mut self, target: &str, mut until: impl FnMut() -> bool) {
         let request = hyper::Request::get(format!("http://shim.test{target}")).body(Pieces::default());
         let sending = self.sender.send_request(request.expect("a request"));
@@ -1414,9 +1423,9 @@ impl H2 {
         });
     }
 
-    /// Lets the connection do what it has to do, for its runtime runs only while it is waited on; true, so that it fits into a condition
-    /// that is asked again and again.
-    fn turn(&self) -> bool {
+    /// Drives the connection, since its runtime runs only during a wait. Returns true, so that it fits into a polled
+    /// condition.
+    fn drive(&self) -> bool {
         self.tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         true
     }

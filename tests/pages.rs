@@ -1,5 +1,5 @@
-//! An operator's own pages (`whoopsie.pages`), through the binary: what takes the built-in files' place, when it is read, and what is
-//! said of mistakes.
+//! An operator's own pages (`whoopsie.pages`): which built-in files they replace, when they are read, and the messages
+//! about mistakes.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{Response, Shim, TempDir, raw, temp_dir};
 const TEMPLATE: &str = "<!doctype html>\n<html lang=\"{{language}}\" dir=\"{{direction}}\"><title>{{text.heading}}</title>\n\
     <p>Ours: {{text.retry}} {{id}}</p>\n<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}\" alt=\"\">\n</html>\n";
 
-/// A built-in locale file, changed.
+/// A built-in locale file with changes.
 fn locale(tag: &str, changes: &[(&str, &str)]) -> String {
     let path = repository(&format!("config/locales/{tag}.toml"));
     let mut text = std::fs::read_to_string(path).expect("a built-in file");
@@ -22,9 +22,9 @@ fn locale(tag: &str, changes: &[(&str, &str)]) -> String {
     text
 }
 
-/// A shim whose origin is down, with that folder's pages.
+/// A shim with an unreachable origin and that folder's pages.
 fn shim(dir: TempDir) -> Shim {
-    // Held for the moment of the choice only: nobody listens there later.
+    // The listener is dropped at once, so nothing listens there later.
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address");
     Shim::start_in(dir, Shim::config(gone).with("[whoopsie]\npages = \"own\""))
 }
@@ -36,9 +36,9 @@ fn page(shim: &Shim, language: &str) -> Response {
 }
 
 #[test]
-fn own_files_when_there_are_some_then_the_rest_stays_built_in() {
+fn own_files_when_some_exist_then_others_built_in() {
     let dir = temp_dir();
-    // A word of German, a language that is not built in, and files that are nobody's business.
+    // A changed German text, a language that is not built in, and files that are ignored.
     let czech = [
         ("\"en\"", "\"cs\""),
         ("heading = \"Something", "heading = \"Něco"),
@@ -52,7 +52,7 @@ fn own_files_when_there_are_some_then_the_rest_stays_built_in() {
     dir.write("own/locales/.hidden", "");
     dir.write("own/README", "");
     let shim = shim(dir);
-    // Read once: what becomes of the files later is nothing to the pages.
+    // The files are read once; later changes have no effect.
     std::fs::remove_dir_all(shim.dir.join("own")).expect("removed");
     for (asked, language, words) in [
         ("cs-CZ", "cs", ">Něco went wrong"),
@@ -70,7 +70,7 @@ fn own_files_when_there_are_some_then_the_rest_stays_built_in() {
 }
 
 #[test]
-fn own_template_when_it_stands_alone_then_has_the_built_in_words() {
+fn own_template_when_alone_then_built_in_texts() {
     let dir = temp_dir();
     dir.write("own/pages/whoopsie.html", TEMPLATE);
     let shim = shim(dir);
@@ -83,7 +83,7 @@ fn own_template_when_it_stands_alone_then_has_the_built_in_words() {
 }
 
 #[test]
-fn default_locale_when_only_the_folder_has_it_then_stands() {
+fn default_locale_when_only_in_folder_then_used() {
     let dir = temp_dir();
     let own = locale("de", &[("\"de\"", "\"de-CH\"")]);
     dir.write("own/locales/de-CH.toml", own);
@@ -97,7 +97,7 @@ fn default_locale_when_only_the_folder_has_it_then_stands() {
 }
 
 #[test]
-fn ten_mistakes_and_more_when_checked_or_run_then_each_is_told_with_file_and_line() {
+fn mistakes_when_many_then_each_reported_with_file_and_line() {
     let dir = temp_dir();
     let template = TEMPLATE
         .replace("{{text.retry}}", "{{text.retri}}")
@@ -141,7 +141,10 @@ fn ten_mistakes_and_more_when_checked_or_run_then_each_is_told_with_file_and_lin
     assert_eq!(code, 1, "{out}");
     let told: Vec<&str> = out.lines().collect();
     assert_eq!(told.len(), expected.len() + 2, "{out}");
-    assert!(told[0].contains("edgeshim.toml:3: whoopsie.retry_after: "), "the configuration's own come first: {out}");
+    assert!(
+        told[0].contains("edgeshim.toml:3: whoopsie.retry_after: "),
+        "problems of the configuration come first: {out}"
+    );
     assert!(told[told.len() - 1].ends_with(&format!(": {} problems", expected.len() + 1)), "{out}");
     for ((name, line, message), told) in expected.into_iter().zip(&told[1..]) {
         let place = dir.join("own").join(name).display().to_string();
@@ -152,7 +155,7 @@ fn ten_mistakes_and_more_when_checked_or_run_then_each_is_told_with_file_and_lin
     assert_eq!((code, err.trim_end()), (2, told[..told.len() - 1].join("\n").as_str()));
 }
 
-/// What `check` says of a configuration with that folder of pages.
+/// The output of `check` for a configuration with that folder of pages.
 fn told(dir: &TempDir, folder: &str) -> String {
     let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {folder:?}\n"));
     let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
@@ -162,7 +165,7 @@ fn told(dir: &TempDir, folder: &str) -> String {
 }
 
 #[test]
-fn folder_when_it_is_none_of_pages_then_the_key_is_told() {
+fn folder_when_without_pages_then_problem_names_key() {
     let dir = temp_dir();
     dir.write("empty/locales/.keep", "");
     dir.write("file", "");
@@ -176,7 +179,7 @@ fn folder_when_it_is_none_of_pages_then_the_key_is_told() {
 }
 
 #[test]
-fn template_when_it_lacks_what_every_page_has_then_is_told() {
+fn template_when_required_part_missing_then_problem() {
     for (part, example) in [
         (" lang=\"{{language}}\"", "<html lang="),
         (" dir=\"{{direction}}\"", "dir=\"{{direction}}\""),
@@ -190,7 +193,7 @@ fn template_when_it_lacks_what_every_page_has_then_is_told() {
 }
 
 #[test]
-fn configs_own_folder_when_it_is_named_then_is_as_good_as_the_built_in_files() {
+fn built_in_folder_when_configured_then_valid() {
     let dir = temp_dir();
     let folder = repository("config");
     let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {:?}\n", Path::new(&folder)));

@@ -1,5 +1,5 @@
-//! What the documents say is so: the README's commands are run against the demo and their output compared, and every path, metric,
-//! configuration key, cause and layer that a document names is held against the repository and the binary.
+//! The documents are correct: the tests run the README's commands against the demo and compare the output. They look up
+//! every path, metric, configuration key, cause and layer that a document names in the repository and the binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -19,11 +19,11 @@ use regex::Regex;
 use support::shim::{binary, repository, run};
 use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};
 
-/// How long the demo may take to say something: it shares two cores with the other tests.
+/// How long the demo may take to print a line: it shares two cores with the other tests.
 const START: Duration = Duration::from_secs(30);
-/// A line that stands for one that is another one each time.
+/// Replaces a line that differs each time.
 const VARIES: &str = "…";
-/// What stands before a block that holds to the last byte.
+/// Marks a block that equals the output byte for byte.
 const EXACT: &str = "<!-- byte for byte -->";
 
 const README: &str = "README.md";
@@ -33,7 +33,7 @@ const CHANGELOG: &str = "deploy/CHANGELOG.md";
 const EXPLAIN: &str = "deploy/EXPLAIN.md";
 const DOCUMENTS: [&str; 5] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN];
 
-// ---- reading documents -------------------------------------------------------------------------------------------------
+// ---- reading documents ----------------------------------------------------------------------------------------------
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -61,7 +61,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
         }
         before = line;
     }
-    assert!(open.is_none(), "a block that never ends");
+    assert!(open.is_none(), "an unclosed block");
     blocks
 }
 
@@ -80,13 +80,13 @@ fn prose(markdown: &str) -> String {
     prose
 }
 
-/// What stands between backticks in the prose.
+/// The texts between backticks in the prose.
 fn spans(markdown: &str) -> Vec<String> {
     let spans = Regex::new("`([^`\n]+)`").unwrap();
     spans.captures_iter(&prose(markdown)).map(|found| found[1].to_owned()).collect()
 }
 
-/// The rows of the table under a head that begins with these cells.
+/// The rows of the table whose head begins with these cells.
 fn table(markdown: &str, head: &[&str]) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
@@ -101,7 +101,7 @@ fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-// ---- the demo ----------------------------------------------------------------------------------------------------------
+// ---- the demo -------------------------------------------------------------------------------------------------------
 
 /// A running demo; killed when dropped.
 struct Demo {
@@ -124,7 +124,7 @@ impl Demo {
         demo
     }
 
-    /// A command of the README with this demo's ports in it.
+    /// A command of the README with this demo's ports.
     fn here(&self, command: &str) -> String {
         command.replace("127.0.0.1:8080", &self.shim.to_string()).replace("127.0.0.1:9900", &self.admin.to_string())
     }
@@ -141,19 +141,19 @@ fn nowhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// The stream's lines, read by a thread of its own so that the pipe never stops the demo.
+/// The lines of a stream. A thread reads them, so that a full pipe does not stop the demo.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // A test that has read enough may be gone; the pipe is emptied all the same.
+            // The receiver may be gone; the pipe is still emptied.
             let _ = sender.send(line);
         }
     });
     receiver
 }
 
-/// The first line that holds `part`.
+/// The first line that contains `part`.
 fn wait_line(lines: &Receiver<String>, part: &str) -> String {
     let end = Instant::now() + START;
     let mut seen = Vec::new();
@@ -171,9 +171,9 @@ fn address(lines: &Receiver<String>, words: &str) -> SocketAddr {
     line.split_once(words).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-// ---- commands and their output -----------------------------------------------------------------------------------------
+// ---- commands and their output --------------------------------------------------------------------------------------
 
-/// A command that a document shows, and what it shows below it.
+/// A command in a document, and the output shown below it.
 struct Shown {
     command: String,
     output: Vec<String>,
@@ -200,11 +200,11 @@ fn shown(document: &str) -> Vec<Shown> {
 }
 
 impl Shown {
-    /// Whether that is the output; otherwise what is wrong.
+    /// Compares the output; an error shows the difference.
     fn compare(&self, output: &str) -> Result<(), String> {
         let shown = self.output.join("\n");
         let same = if self.exact {
-            // Markdown has a line end after the last line whether the output has one or not.
+            // In Markdown the last line always ends with a newline.
             output.strip_suffix('\n').unwrap_or(output) == shown
         } else {
             let lines: Vec<&str> = output.trim_end().lines().map(str::trim_end).collect();
@@ -215,7 +215,8 @@ impl Shown {
     }
 }
 
-/// Runs a line by the shell, with the binary under test on the path, in that folder; standard output and the exit code's success.
+/// Runs a line by the shell in that folder, with the binary under test on the path; returns stdout and whether it
+/// succeeded.
 fn by_shell(line: &str, folder: &Path) -> (String, bool) {
     let program = Path::new(env!("CARGO_BIN_EXE_edgeshim")).parent().unwrap().to_path_buf();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -237,9 +238,9 @@ fn has_program(name: &str) -> bool {
 }
 
 #[test]
-fn readme_when_its_curl_lines_are_run_then_the_demo_answers_as_shown() {
+fn readme_when_curl_lines_run_then_output_as_shown() {
     if !has_program("curl") {
-        eprintln!("curl is not here: the README's curl lines were not run");
+        eprintln!("curl is not installed: the README's curl lines were not run");
         return;
     }
     let shown: Vec<Shown> = shown(README).into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
@@ -248,10 +249,10 @@ fn readme_when_its_curl_lines_are_run_then_the_demo_answers_as_shown() {
     let folder = temp_dir();
     for shown in shown {
         let command = demo.here(&shown.command);
-        assert!(command != shown.command, "it asks neither the shim nor the admin listener: {command}");
+        assert!(command != shown.command, "the line uses neither the shim nor the admin listener: {command}");
         let mut result = Ok(());
         if shown.command.contains("/metrics") {
-            // A pull is counted when its answer has left, which may be a moment after curl has it.
+            // A pull is counted when its response has been sent, which may be after curl has read it.
             wait_until(PATIENCE, || {
                 result = shown.compare(&by_shell(&command, &folder).0);
                 result.is_ok()
@@ -264,7 +265,7 @@ fn readme_when_its_curl_lines_are_run_then_the_demo_answers_as_shown() {
 }
 
 #[test]
-fn readme_when_its_configurations_are_used_then_check_and_explain_say_what_it_shows() {
+fn readme_when_configurations_used_then_check_and_explain_as_shown() {
     let configuration = |document: &str| -> Vec<Block> {
         blocks(&text(document)).into_iter().filter(|block| block.language == "toml").collect()
     };
@@ -273,7 +274,7 @@ fn readme_when_its_configurations_are_used_then_check_and_explain_say_what_it_sh
     for (document, file) in [(README, "edgeshim.toml"), (EXPLAIN, "proofs.toml")] {
         let configuration = configuration(document);
         assert_eq!(configuration.len(), 1, "{document}");
-        assert!(text(document).contains(&format!("as `{file}`:")), "{document}: nobody knows that it is {file}");
+        assert!(text(document).contains(&format!("as `{file}`:")), "{document}: the text does not name {file}");
         folder.write(file, configuration[0].lines.join("\n"));
     }
     let all = shown(README).into_iter().chain(shown(EXPLAIN));
@@ -281,7 +282,7 @@ fn readme_when_its_configurations_are_used_then_check_and_explain_say_what_it_sh
     assert!(shown.iter().any(|shown| shown.command.starts_with("edgeshim check ")));
     assert!(shown.iter().filter(|shown| shown.command.starts_with("edgeshim explain ") && shown.exact).count() >= 3);
     for shown in shown {
-        assert!(shown.command.starts_with("edgeshim "), "nobody runs it: {}", shown.command);
+        assert!(shown.command.starts_with("edgeshim "), "an unknown command: {}", shown.command);
         let (output, success) = by_shell(&shown.command, &folder);
         assert!(success, "{}", shown.command);
         shown.compare(&output).unwrap_or_else(|difference| panic!("{difference}"));
@@ -289,7 +290,7 @@ fn readme_when_its_configurations_are_used_then_check_and_explain_say_what_it_sh
 }
 
 #[test]
-fn readme_when_a_block_is_exact_then_nothing_in_it_is_left_out() {
+fn readme_when_block_is_exact_then_nothing_omitted() {
     for document in [README, EXPLAIN] {
         let all = blocks(&text(document));
         assert!(all.iter().any(|block| block.exact), "{document}");
@@ -303,7 +304,7 @@ fn readme_when_a_block_is_exact_then_nothing_in_it_is_left_out() {
 }
 
 #[test]
-fn comparison_when_the_output_differs_then_says_so() {
+fn comparison_when_output_differs_then_error() {
     let shown = |output: &[&str], exact| Shown { command: "x".into(), output: owned(output), exact };
     assert!(shown(&["a", VARIES], false).compare("a\r\nb\r\n\r\n").is_ok());
     assert!(shown(&["a", VARIES], false).compare("a\n").is_err());
@@ -317,7 +318,7 @@ fn comparison_when_the_output_differs_then_says_so() {
 }
 
 #[test]
-fn demo_when_its_hints_are_followed_then_every_one_finds_something() {
+fn demo_when_hints_followed_then_each_works() {
     let demo = Demo::start(&[]);
     let url = Regex::new(r"curl .*http://([0-9.:]+)(/[^ ']*)").unwrap();
     let mut followed = 0;
@@ -339,7 +340,7 @@ fn demo_when_its_hints_are_followed_then_every_one_finds_something() {
 }
 
 #[test]
-fn demo_when_it_has_traffic_then_it_prints_the_offload_of_each_cdn() {
+fn demo_when_traffic_then_prints_offload_of_each_cdn() {
     let demo = Demo::start(&["--traffic"]);
     for provider in ["fastly", "cloudflare", "akamai"] {
         let line = wait_line(&demo.stdout, "offload");
@@ -347,16 +348,16 @@ fn demo_when_it_has_traffic_then_it_prints_the_offload_of_each_cdn() {
     }
 }
 
-// ---- what documents name -----------------------------------------------------------------------------------------------
+// ---- names in documents ---------------------------------------------------------------------------------------------
 
-/// Whether a path is there, from the folder of the document or from the repository's root.
+/// Whether a path exists, relative to the document or to the root of the repository.
 fn exists(document: &str, path: &str) -> bool {
     let folder = repository(document).parent().unwrap().to_path_buf();
     folder.join(path).exists() || repository(path).exists()
 }
 
 #[test]
-fn documents_when_they_link_then_the_target_is_there() {
+fn documents_when_they_link_then_target_exists() {
     let link = Regex::new(r"\]\(([^)]+)\)").unwrap();
     for document in DOCUMENTS {
         let markdown = text(document);
@@ -370,16 +371,16 @@ fn documents_when_they_link_then_the_target_is_there() {
             if let Some(anchor) = target.strip_prefix('#') {
                 assert!(anchors.iter().any(|known| known == anchor), "{document}: {target}");
             } else {
-                assert!(!target.contains("://"), "{document} links to the outside: {target}");
+                assert!(!target.contains("://"), "{document} links outside the repository: {target}");
                 let folder = repository(document).parent().unwrap().to_path_buf();
-                assert!(folder.join(target).exists(), "{document} links to what is not there: {target}");
+                assert!(folder.join(target).exists(), "{document} links to a missing file: {target}");
             }
         }
     }
 }
 
 #[test]
-fn documents_when_they_name_a_path_then_it_is_there() {
+fn documents_when_they_name_a_path_then_it_exists() {
     let folders = Regex::new(r"^(\.ci|benches|config|deploy|src|tests)/[\w./-]*$").unwrap();
     let files = Regex::new(r"^[\w-]+(/[\w-]+)*\.(rs|md|html|service)$").unwrap();
     for document in DOCUMENTS {
@@ -388,19 +389,19 @@ fn documents_when_they_name_a_path_then_it_is_there() {
         for span in spans(&markdown) {
             let path = span.split(' ').next().unwrap();
             if folders.is_match(path) || files.is_match(path) {
-                assert!(exists(document, path), "{document} names what is not there: {path}");
+                assert!(exists(document, path), "{document} names a missing path: {path}");
                 named += 1;
             }
         }
         assert!(
             named > 0 || document == CHANGELOG || document == RUNBOOK,
-            "{document} names no path: is it read right?"
+            "{document} names no path: does this test still read it correctly?"
         );
     }
 }
 
 #[test]
-fn documents_when_they_name_a_metric_then_the_table_has_it() {
+fn documents_when_they_name_a_metric_then_it_exists() {
     let is_real = |name: &str| {
         METRICS.iter().any(|metric| {
             let rest = name.strip_prefix(metric.name);
@@ -421,28 +422,31 @@ fn documents_when_they_name_a_metric_then_the_table_has_it() {
 }
 
 #[test]
-fn documents_when_they_name_a_key_then_the_reference_has_it() {
+fn documents_when_they_name_a_key_then_it_exists() {
     let reference: String = text("config/edgeshim.toml")
         .lines()
         .map(|line| line.strip_prefix("#: ").or_else(|| line.strip_prefix("#~ ")).unwrap_or(line))
         .fold(String::new(), |all, line| all + line + "\n");
-    let reference: toml::Table = reference.parse().expect("the reference with its examples live");
+    let reference: toml::Table = reference.parse().expect("the reference with its examples uncommented");
     let blocks: Vec<&str> = reference.keys().map(String::as_str).collect();
     let key = Regex::new(&format!(r"^\[?((?:{})(?:\.[a-z0-9_]+)*)\]?(?: = .*)?$", blocks.join("|"))).unwrap();
     let mut named = 0;
     for document in DOCUMENTS {
         for span in spans(&text(document)) {
             let Some(found) = key.captures(&span) else { continue };
-            // A bare word is a layer's or a room's name too; a file's name is no key.
+            // A single word may also be a layer or a room; a file name is no key.
             let is_file = Path::new(&span).extension().is_some_and(|extension| extension == "rs");
             if (!span.contains('.') && !span.starts_with('[')) || is_file {
                 continue;
             }
-            assert!(has_key(&toml::Value::Table(reference.clone()), &found[1]), "{document} names no key: {span}");
+            assert!(
+                has_key(&toml::Value::Table(reference.clone()), &found[1]),
+                "{document} names an unknown key: {span}"
+            );
             named += 1;
         }
     }
-    assert!(named > 30, "only {named} keys found: are the documents read right?");
+    assert!(named > 30, "only {named} keys found: does this test still read the documents correctly?");
     assert!(!has_key(&toml::Value::Table(reference), "server.max_connection"));
 }
 
@@ -458,10 +462,10 @@ fn has_key(value: &toml::Value, path: &str) -> bool {
     }
 }
 
-// ---- lists that have to be whole ---------------------------------------------------------------------------------------
+// ---- complete lists ---------------------------------------------------------------------------------------
 
 #[test]
-fn runbook_when_read_then_every_cause_reason_and_guard_has_its_row() {
+fn runbook_when_read_then_every_cause_reason_and_guard_has_a_row() {
     let runbook = text(RUNBOOK);
     let causes: Vec<Vec<String>> = Cause::ALL
         .into_iter()
@@ -487,7 +491,7 @@ fn runbook_when_read_then_every_cause_reason_and_guard_has_its_row() {
 }
 
 #[test]
-fn architecture_when_read_then_its_layers_and_rooms_are_the_sources() {
+fn architecture_when_read_then_layers_and_rooms_as_in_source() {
     let architecture = text(ARCHITECTURE);
     let list = Regex::new(r"(?m)^            // ([a-z_]+): ").unwrap();
     let pipeline = text("src/edge/pipeline.rs");
@@ -497,7 +501,7 @@ fn architecture_when_read_then_its_layers_and_rooms_are_the_sources() {
     let stairs = blocks(&architecture).into_iter().next().expect("the stairs");
     let mut rooms: BTreeSet<String> = BTreeSet::new();
     for line in stairs.lines {
-        // Two spaces at least stand between the rooms of a stair and what they hold; single rooms are single words.
+        // At least two spaces separate the rooms of a floor from their description; a room is a single word.
         let names = line.get(..26).unwrap_or(&line).to_owned();
         rooms.extend(names.split_ascii_whitespace().map(str::to_owned));
     }
@@ -512,7 +516,7 @@ fn architecture_when_read_then_its_layers_and_rooms_are_the_sources() {
 }
 
 #[test]
-fn readme_when_it_lists_commands_then_they_are_there_and_the_later_ones_are_not() {
+fn readme_when_it_lists_commands_then_current_ones_exist_and_later_ones_do_not() {
     let readme = text(README);
     let row = prose(&readme).lines().find(|line| line.starts_with("| Operation")).expect("the row").to_owned();
     let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
@@ -523,34 +527,34 @@ fn readme_when_it_lists_commands_then_they_are_there_and_the_later_ones_are_not(
     }
     for command in later {
         let words: Vec<&str> = command.split(' ').collect();
-        assert_eq!(run(&words).0, 2, "{command} is there: move it to today's column");
+        assert_eq!(run(&words).0, 2, "{command} exists: move it to today's column");
     }
     let help = run(&["demo", "--help"]).1;
     for option in ["--traffic", "--listen", "--admin", "127.0.0.1:8080", "127.0.0.1:9900"] {
         assert!(help.contains(option) && readme.contains(option), "{option}");
     }
-    assert!(readme.lines().count() <= 200, "a README of more than 200 lines is not read");
+    assert!(readme.lines().count() <= 200, "the README has more than 200 lines");
 }
 
 #[test]
-fn versions_when_named_then_they_are_the_packages() {
+fn versions_when_named_then_those_of_the_package() {
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let package = |key: &str| manifest["package"][key].as_str().unwrap().to_owned();
     let changelog = text(CHANGELOG);
-    // Above the newest release there may stand what comes with the next one.
+    // Unreleased changes may stand above the newest release.
     let mut sections = changelog.lines().filter_map(|line| line.strip_prefix("## "));
     let newest = sections.find(|section| *section != "Unreleased").expect("a release");
     let (version, date) = newest.split_once(", ").expect("version, date");
     assert_eq!(version, package("version"));
     assert!(Regex::new(r"^20\d\d-\d\d-\d\d$").unwrap().is_match(date), "{date}");
-    assert!(text(README).contains(&format!("in {version} |")), "the README's table is of another release");
+    assert!(text(README).contains(&format!("in {version} |")), "the README's table is for another release");
     assert!(text(README).contains(&format!("Rust {} or newer", package("rust-version"))));
     assert!(text("deploy/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
 }
 
-// ---- deploy ------------------------------------------------------------------------------------------------------------
+// ---- deploy ---------------------------------------------------------------------------------------------------------
 
-/// The words of a Dockerfile's instruction, each time that it stands there.
+/// The arguments of each instruction of that name in a Dockerfile.
 fn instructions<'t>(dockerfile: &'t str, name: &'t str) -> impl Iterator<Item = Vec<&'t str>> {
     dockerfile
         .lines()
@@ -559,7 +563,7 @@ fn instructions<'t>(dockerfile: &'t str, name: &'t str) -> impl Iterator<Item = 
 }
 
 #[test]
-fn dockerfile_when_read_then_all_that_it_copies_is_there_and_all_that_the_build_reads_is_copied() {
+fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
     let dockerfile = text("deploy/Dockerfile");
     let mut copied = Vec::new();
     let mut targets = Vec::new();
@@ -567,7 +571,7 @@ fn dockerfile_when_read_then_all_that_it_copies_is_there_and_all_that_the_build_
         let (target, sources) = words.split_last().expect("words");
         targets.push((*target).to_owned());
         if let Some((_, rest)) = sources.split_first().filter(|(first, _)| first.starts_with("--from=")) {
-            assert_eq!(rest, ["/build/target/release/edgeshim"], "the binary that cargo leaves there");
+            assert_eq!(rest, ["/build/target/release/edgeshim"], "the binary that cargo builds");
             continue;
         }
         for source in sources {
@@ -575,7 +579,7 @@ fn dockerfile_when_read_then_all_that_it_copies_is_there_and_all_that_the_build_
             copied.push((*source).to_owned());
         }
     }
-    // The sources and every file that they take in are part of the build's copy.
+    // The build copies the sources and all files that they include.
     assert!(copied.iter().any(|path| path == "src"), "{copied:?}");
     let include = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)""#).unwrap();
     let mut included = 0;
@@ -588,7 +592,7 @@ fn dockerfile_when_read_then_all_that_it_copies_is_there_and_all_that_the_build_
             included += 1;
         }
     }
-    assert!(included > 5, "only {included} files are taken in: is that read right?");
+    assert!(included > 5, "only {included} included files found: does this test still read the sources correctly?");
     // The build script lists files beside it.
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let script = manifest["package"]["build"].as_str().expect("the build script");
@@ -617,7 +621,7 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// The unit with the binary under test and the reference configuration in the places of those it names.
+/// The unit with the binary under test and the reference configuration instead of its own.
 fn unit_here(folder: &TempDir) -> String {
     let configuration = folder.write("edgeshim.toml", text("config/edgeshim.toml"));
     text("deploy/edgeshim.service")
@@ -626,7 +630,7 @@ fn unit_here(folder: &TempDir) -> String {
 }
 
 #[test]
-fn unit_when_read_then_its_commands_run_and_it_waits_for_the_drain() {
+fn unit_when_read_then_commands_run_and_stop_timeout_covers_drain() {
     let folder = temp_dir();
     let unit = unit_here(&folder);
     let value = |key: &str| {
@@ -644,7 +648,7 @@ fn unit_when_read_then_its_commands_run_and_it_waits_for_the_drain() {
     let server = Settings::default().server;
     assert!(
         Duration::from_secs(seconds) > server.drain_delay + server.drain_timeout,
-        "systemd would cut the drain short"
+        "systemd would end the drain too early"
     );
     let install = Regex::new(r"(?m)^#\s+install .*\b(deploy/\S+) ").unwrap();
     for found in install.captures_iter(&unit) {
@@ -653,9 +657,9 @@ fn unit_when_read_then_its_commands_run_and_it_waits_for_the_drain() {
 }
 
 #[test]
-fn unit_when_systemd_reads_it_then_it_has_nothing_to_say() {
+fn unit_when_verified_by_systemd_then_no_warning() {
     if !has_program("systemd-analyze") {
-        eprintln!("systemd-analyze is not here: the unit was not verified");
+        eprintln!("systemd-analyze is not installed: the unit was not verified");
         return;
     }
     let folder = temp_dir();

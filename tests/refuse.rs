@@ -1,9 +1,7 @@
-//! Ambiguous and hostile requests as raw bytes (spec §4): after each the origin has received nothing, or exactly one
-//! well-formed request, and an innocent request on another connection gets its own answer.
-//!
-//! One table, one row a request. All rows are sent to one shim, so that a poisoned connection to the origin would show at the
-//! next row's innocent; the origin's record is judged at the very end, when the shim is gone and nothing can arrive any more.
-//! All rows that fail are named, not only the first.
+//! Ambiguous and hostile requests as raw bytes. After each, the origin has received nothing or exactly one well-formed
+//! request, and a normal request on another connection gets its own response. The table has one row per request. All
+//! rows go to one shim, so that a poisoned connection to the origin affects the normal request of the next row. The
+//! origin's record is checked at the end, when the shim has exited. The failure lists all rows.
 
 mod support;
 
@@ -12,16 +10,16 @@ use std::time::Duration;
 use support::raw::End;
 use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, raw, wait_until};
 
-/// What the origin may have seen of a row.
+/// What may reach the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
-    /// Not a byte.
+    /// Nothing.
     Nothing,
-    /// Exactly one whole, well-formed request.
+    /// Exactly one complete, well-formed request.
     Whole,
-    /// One of the two above.
+    /// Either of the two above.
     NothingOrWhole,
-    /// Nothing, or a request that never became whole: bodies are streamed, and the breach is in the body.
+    /// Nothing, or an incomplete request: bodies are streamed, and the error is in the body.
     NeverWhole,
 }
 
@@ -29,14 +27,14 @@ type Check = fn(&Request) -> Result<(), String>;
 
 struct Row {
     name: String,
-    /// `{T}` is the row's own target, `{S}` a smuggled request that nobody may serve.
+    /// `{T}` is the row's target, `{S}` a smuggled request that must not be served.
     send: Vec<u8>,
     seen: Seen,
-    /// The statuses allowed for each answer, in order.
+    /// The statuses allowed for each response, in order.
     responses: Vec<&'static [u16]>,
-    /// No answer but a closed connection will do as well.
+    /// A closed connection without a response is allowed too.
     silence: bool,
-    /// The connection may stay open after a refusal: the request was clear, only unwanted.
+    /// The connection may stay open after a refusal, since the request was well-formed.
     stays: bool,
     /// The client closes its side after sending.
     cut: bool,
@@ -61,19 +59,19 @@ impl Row {
         }
     }
 
-    /// 200, and the origin has one whole request.
+    /// Expects 200 and one complete request at the origin.
     fn served(mut self) -> Self {
         (self.seen, self.responses) = (Seen::Whole, vec![SERVED]);
         self
     }
 
-    /// Served in strict form or refused: both are sound.
+    /// Served in strict form or refused: both are correct.
     fn either(mut self) -> Self {
         (self.seen, self.responses) = (Seen::NothingOrWhole, vec![EITHER]);
         self
     }
 
-    /// The breach is in the body.
+    /// The error is in the body.
     fn in_body(mut self) -> Self {
         (self.seen, self.responses, self.silence) = (Seen::NeverWhole, vec![IN_BODY], true);
         self
@@ -84,7 +82,7 @@ impl Row {
         self
     }
 
-    /// So much is left unread that the close may become a reset and take the answer with it.
+    /// So much is left unread that the close may become a reset, which loses the response.
     fn or_silence(mut self) -> Self {
         self.silence = true;
         self
@@ -134,7 +132,7 @@ fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
     result
 }
 
-/// A request with this request line and a Host, nothing else.
+/// A request with this request line and only Host.
 fn line(name: &str, line: impl AsRef<[u8]>) -> Row {
     Row::new(name, [line.as_ref(), b"\r\nHost: shim.test\r\n\r\n"].concat())
 }
@@ -144,39 +142,39 @@ fn get(name: &str, fields: impl AsRef<[u8]>) -> Row {
     Row::new(name, [b"GET {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
 }
 
-/// A GET whose field lines are these alone.
+/// A GET with only these field lines.
 fn host(name: &str, fields: impl AsRef<[u8]>) -> Row {
     Row::new(name, [b"GET {T} HTTP/1.1\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
 }
 
-/// A POST with these field lines and this after the head.
+/// A POST with these field lines and these bytes after the head.
 fn post(name: &str, fields: impl AsRef<[u8]>, rest: &str) -> Row {
     let head = [b"POST {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat();
     Row::new(name, [&head, rest.as_bytes()].concat())
 }
 
-/// A POST with a Content-Length of this value, five bytes and then a request that nobody may see.
+/// A POST with this Content-Length, five bytes and then a smuggled request.
 fn length(name: &str, value: impl AsRef<[u8]>) -> Row {
     post(name, [b"Content-Length: ", value.as_ref()].concat(), "hello{S}")
 }
 
-/// A POST with a Transfer-Encoding of this value and a chunked body.
+/// A POST with this Transfer-Encoding and a chunked body.
 fn coding(name: &str, value: impl AsRef<[u8]>) -> Row {
     post(name, [b"Transfer-Encoding: ", value.as_ref()].concat(), "5\r\nhello\r\n0\r\n\r\n{S}")
 }
 
-/// A chunked POST with these bytes as its body.
+/// A POST with these bytes as its chunked body.
 fn chunked(name: &str, body: &str) -> Row {
     post(name, "Transfer-Encoding: chunked", body)
 }
 
-/// So many field lines, joined, the last without its end.
+/// `count` field lines, joined, without the last CRLF.
 fn numbered(count: usize) -> String {
     let lines: Vec<String> = (0..count).map(|number| format!("X-{number}: {number}")).collect();
     lines.join("\r\n")
 }
 
-/// What a proxy has to let through: without these rows one that refuses everything would pass.
+/// Valid requests, so that a proxy that refuses everything fails.
 fn controls() -> Vec<Row> {
     let many = numbered(126);
     vec![
@@ -195,7 +193,7 @@ fn controls() -> Vec<Row> {
         Row::new(
             "control-pipelined",
             "POST {T} HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 5\r\n\r\nhello\
-             GET /innocent/control-pipelined HTTP/1.1\r\nHost: shim.test\r\n\r\n",
+             GET /normal_request/control-pipelined HTTP/1.1\r\nHost: shim.test\r\n\r\n",
         )
         .served()
         .responses(&[SERVED, SERVED])
@@ -203,7 +201,7 @@ fn controls() -> Vec<Row> {
     ]
 }
 
-/// How long is the body?
+/// Body length and framing.
 fn framing() -> Vec<Row> {
     let both = "0\r\n\r\n{S}";
     vec![
@@ -273,7 +271,7 @@ fn framing() -> Vec<Row> {
     ]
 }
 
-/// Chunks that are none.
+/// Malformed chunks.
 fn chunks() -> Vec<Row> {
     vec![
         chunked("chunk-size-junk", "5zz\r\nhello\r\n0\r\n\r\n{S}").in_body(),
@@ -303,7 +301,7 @@ fn chunks() -> Vec<Row> {
     ]
 }
 
-/// Where does a line, a name, a value end?
+/// Line ends, names and values.
 fn lines() -> Vec<Row> {
     vec![
         get("fold", "X-A: a\r\n b"),
@@ -345,7 +343,7 @@ fn lines() -> Vec<Row> {
     ]
 }
 
-/// For whom is it?
+/// Host.
 fn hosts() -> Vec<Row> {
     vec![
         host("hosts-same", "Host: shim.test\r\nHost: shim.test"),
@@ -380,7 +378,7 @@ fn hosts() -> Vec<Row> {
     ]
 }
 
-/// What is asked for?
+/// Request lines.
 fn request_lines() -> Vec<Row> {
     const VERSION: &[u16] = &[400, 505];
     const METHOD: &[u16] = &[400, 403, 405, 501];
@@ -418,7 +416,7 @@ fn request_lines() -> Vec<Row> {
     ]
 }
 
-/// How much is too much?
+/// Sizes.
 fn sizes() -> Vec<Row> {
     const FIELDS: &[u16] = &[431];
     const TARGET: &[u16] = &[414, 431];
@@ -446,7 +444,7 @@ fn table() -> Vec<Row> {
     [controls(), framing(), chunks(), lines(), hosts(), request_lines(), sizes()].into_iter().flatten().collect()
 }
 
-/// Says whose request it was, so that a foreign answer shows.
+/// Responds with the target of the request, so that a response to another request is found.
 fn named(request: &Request, conn: &mut Conn) -> After {
     origin::respond(
         request,
@@ -469,7 +467,7 @@ fn start(origin: &Origin) -> Shim {
     ))
 }
 
-/// The bodies of all rows go out in writes of this size.
+/// Sends all rows in writes of this size.
 fn run(piece: usize, rows: &[Row]) {
     let origin = Origin::start(named);
     let shim = start(&origin);
@@ -479,14 +477,14 @@ fn run(piece: usize, rows: &[Row]) {
         let (got, wrong) = exchange(&shim, row, piece);
         failures.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
         statuses.push(got);
-        if let Err(wrong) = innocent(&shim, &row.name) {
-            failures.push(format!("{}: the innocent request after it: {wrong}", row.name));
+        if let Err(wrong) = normal_request(&shim, &row.name) {
+            failures.push(format!("{}: the normal request after it: {wrong}", row.name));
         }
     }
-    // Once the shim is gone and every connection at its end, nothing more can arrive.
+    // When the shim has exited and all connections have ended, nothing more can arrive.
     drop(shim);
     let quiet = wait_until(PATIENCE, || origin.open_connections() == 0);
-    assert!(quiet, "connections to the origin outlive the shim");
+    assert!(quiet, "connections to the origin remain after the shim's exit");
     let requests = origin.requests();
     for (row, statuses) in rows.iter().zip(&statuses) {
         let target = format!("/r/{}", row.name);
@@ -494,17 +492,13 @@ fn run(piece: usize, rows: &[Row]) {
         failures.extend(judge(row, statuses, &mine).into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
     }
     let known = |request: &Request| {
-        let name = request.target.strip_prefix("/r/").or_else(|| request.target.strip_prefix("/innocent/"));
+        let name = request.target.strip_prefix("/r/").or_else(|| request.target.strip_prefix("/normal_request/"));
         name.is_some_and(|name| rows.iter().any(|row| row.name == name))
     };
     for request in requests.iter().filter(|request| !known(request)) {
-        failures.push(format!(
-            "the origin got a request that nobody may have sent it: {} {}",
-            request.method, request.target
-        ));
+        failures.push(format!("the origin got a smuggled request: {} {}", request.method, request.target));
     }
-    failures
-        .extend(origin.problems().into_iter().map(|problem| format!("the origin got what is no request: {problem}")));
+    failures.extend(origin.problems().into_iter().map(|problem| format!("the origin got malformed bytes: {problem}")));
     let mut report = String::new();
     for failure in &failures {
         let _ = writeln!(report, "  {failure}");
@@ -512,7 +506,7 @@ fn run(piece: usize, rows: &[Row]) {
     assert!(failures.is_empty(), "{} failures in {} rows:\n{report}", failures.len(), rows.len());
 }
 
-/// Sends the row and reads what comes: the statuses, and what is wrong with them.
+/// Sends a row and reads the responses; returns the statuses and the faults.
 fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
     let mut wrong = Vec::new();
     let mut statuses = Vec::new();
@@ -529,18 +523,18 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
                 break;
             }
             End::More if statuses.len() > 3 => {
-                wrong.push(format!("responses without end: {statuses:?}"));
+                wrong.push(format!("endless responses: {statuses:?}"));
                 break;
             }
             End::More => match client.response() {
                 Ok(response) => {
                     if !response.complete || !response.problems.is_empty() {
-                        wrong.push(format!("a broken response ({}): {:?}", response.line, response.problems));
+                        wrong.push(format!("a malformed response ({}): {:?}", response.line, response.problems));
                     }
                     let own = format!("/r/{}", row.name);
                     let target = response.field("x-target");
-                    if target.is_some_and(|target| target != own && !target.starts_with("/innocent/")) {
-                        wrong.push(format!("a foreign response: {target:?}"));
+                    if target.is_some_and(|target| target != own && !target.starts_with("/normal_request/")) {
+                        wrong.push(format!("the response to another request: {target:?}"));
                     }
                     statuses.push(response.status);
                     if statuses.len() == row.responses.len() && (response.status < 400 || row.stays) {
@@ -558,14 +552,14 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
     let expected = statuses.len() == row.responses.len()
         && statuses.iter().zip(&row.responses).all(|(status, allowed)| allowed.contains(status));
     if !silent && !expected {
-        wrong.push(format!("answered {statuses:?}, expected {:?}", row.responses));
+        wrong.push(format!("statuses {statuses:?}, expected {:?}", row.responses));
     }
     (statuses, wrong)
 }
 
-/// An innocent request on a connection of its own gets its own answer.
-fn innocent(shim: &Shim, name: &str) -> Result<(), String> {
-    let target = format!("/innocent/{name}");
+/// A normal request on its own connection gets its own response.
+fn normal_request(shim: &Shim, name: &str) -> Result<(), String> {
+    let target = format!("/normal_request/{name}");
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(5));
     client.send(raw::request("GET", &target, &[], b""));
     let response = client.response().map_err(|why| format!("{why:?}"))?;
@@ -575,7 +569,7 @@ fn innocent(shim: &Shim, name: &str) -> Result<(), String> {
     }
 }
 
-/// Holds what the origin saw of a row against what it may have seen.
+/// Compares what the origin received with what is allowed.
 fn judge(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
     let mut wrong = Vec::new();
     let whole = mine.iter().filter(|request| request.complete).count();
@@ -586,14 +580,18 @@ fn judge(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
         Seen::NeverWhole => mine.len() <= 1 && whole == 0,
     };
     if !allowed {
-        wrong.push(format!("the origin saw {} requests, {whole} of them whole; expected {:?}", mine.len(), row.seen));
+        wrong.push(format!(
+            "the origin got {} requests, {whole} of them complete; expected {:?}",
+            mine.len(),
+            row.seen
+        ));
     }
     if row.seen == Seen::NothingOrWhole && (whole == 1) != statuses.contains(&200) {
-        wrong.push(format!("the origin saw {whole} whole requests, the client {statuses:?}"));
+        wrong.push(format!("the origin got {whole} complete requests, the client {statuses:?}"));
     }
     for request in mine.iter().filter(|request| request.complete) {
         if !request.problems.is_empty() {
-            wrong.push(format!("forwarded in a form that is wrong itself: {}", request.problems.join("; ")));
+            wrong.push(format!("forwarded in a malformed form: {}", request.problems.join("; ")));
         }
         if row.body.is_some_and(|body| body != request.body) {
             wrong.push(format!("the origin read the body {:?}", String::from_utf8_lossy(&request.body)));
@@ -606,22 +604,22 @@ fn judge(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
 }
 
 #[test]
-fn origin_when_a_request_is_ambiguous_then_sees_nothing_or_one_strict_request() {
+fn origin_when_request_ambiguous_then_gets_nothing_or_one_strict_request() {
     let rows = table();
     assert!(rows.len() >= 150, "the table shrank to {} rows", rows.len());
     run(usize::MAX, &rows);
 }
 
 #[test]
-fn origin_when_an_ambiguous_request_comes_byte_by_byte_then_sees_the_same() {
+fn origin_when_ambiguous_request_sent_byte_by_byte_then_gets_the_same() {
     let mut rows = table();
-    // A megabyte byte by byte proves nothing more and takes its time.
+    // A megabyte sent byte by byte only takes time.
     rows.retain(|row| row.send.len() < 4096);
     run(1, &rows);
 }
 
 #[test]
-fn rows_when_named_then_each_once() {
+fn rows_when_listed_then_names_unique() {
     let rows = table();
     for (index, row) in rows.iter().enumerate() {
         assert!(rows[..index].iter().all(|other| other.name != row.name), "two rows are called {}", row.name);

@@ -1,5 +1,5 @@
-//! RUM (spec §8): load times from browsers into a histogram for each CDN and page, garbage that is told and counted, and Server-Timing,
-//! by which a page learns which CDN served it.
+//! RUM: load times from browsers in a histogram per CDN and page, invalid beacons, and Server-Timing, which tells a
+//! page which CDN served it.
 
 mod support;
 
@@ -29,7 +29,7 @@ fn post(shim: &Shim, fields: &[(&str, &str)], body: &[u8]) -> Response {
     exchange(shim.addr, request("POST", RUM, fields, body))
 }
 
-/// Samples by provider and page, those that are not 0.
+/// The numbers of samples by provider and page, without zeros.
 fn counts(metrics: &Metrics) -> BTreeMap<(String, String), u64> {
     let value = |labels: &[(String, String)], name: &str| {
         labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.clone()).expect("the label")
@@ -53,7 +53,7 @@ fn near(left: f64, right: f64) -> bool {
 }
 
 #[test]
-fn load_times_when_sent_then_recorded_by_provider_and_page_with_the_origin_dead() {
+fn load_times_when_origin_dead_then_recorded_by_provider_and_page() {
     let shim = Shim::start(
         config(ClosedPort::new().addr).with("[identity]\nunknown = \"reject\"\n[server]\nhosts = [\"www.test\"]"),
     );
@@ -82,7 +82,7 @@ fn load_times_when_sent_then_recorded_by_provider_and_page_with_the_origin_dead(
             &[("X-CDN-Provider", "unheard-of"), ("Transfer-Encoding", "chunked")],
             b"9\r\nt_done=77\r\n0\r\n\r\n",
         ),
-        // What the body does not say the query may.
+        // The query may contain what the body lacks.
         exchange(shim.addr, request("POST", &format!("{RUM}?page=home"), &[FASTLY, FORM], b"t_done=9")),
     ];
     for response in &sent {
@@ -108,12 +108,12 @@ fn load_times_when_sent_then_recorded_by_provider_and_page_with_the_origin_dead(
     assert!(near(metrics.sum("edgeshim_rum_rejected_total", &[]), 0.0));
     assert!(near(metrics.sum("edgeshim_pulls_total", &[]), 0.0), "no pulls");
     assert!(near(metrics.sum("edgeshim_refused_total", &[]), 0.0));
-    // A neighbour of the path is a pull.
+    // A request for a path next to RUM's is a pull.
     assert_eq!(fetch(shim.addr, &format!("{RUM}/x"), &[("Host", "else.test")]).status, 421);
 }
 
 #[test]
-fn garbage_when_sent_then_told_in_one_line_and_counted() {
+fn invalid_beacon_when_sent_then_one_line_message_and_counted() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let long = [b"t_done=1&x=".to_vec(), vec![b'x'; 16 * 1024]].concat();
     let limit = [b"t_done=1&x=".to_vec(), vec![b'x'; 16 * 1024 - 11]].concat();
@@ -158,14 +158,14 @@ fn garbage_when_sent_then_told_in_one_line_and_counted() {
     for (reason, count) in counted {
         assert!(near(rejected(&metrics, reason), count), "{reason} is not {count}:\n{}", metrics.text);
     }
-    assert_eq!(counts(&metrics).values().sum::<u64>(), 1, "the one that just fits");
+    assert_eq!(counts(&metrics).values().sum::<u64>(), 1, "the one at the size limit");
     assert!(
         near(metrics.sum("edgeshim_pulls_total", &[]), 0.0) && near(metrics.sum("edgeshim_refused_total", &[]), 0.0)
     );
 }
 
 #[test]
-fn body_when_it_stops_or_drips_then_ended_by_the_timeout() {
+fn body_when_it_stops_or_trickles_then_timeout() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[server]\nbody_timeout = \"500ms\""));
     let head =
         format!("POST {RUM} HTTP/1.1\r\nHost: a.test\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n");
@@ -176,7 +176,7 @@ fn body_when_it_stops_or_drips_then_ended_by_the_timeout() {
     assert_eq!((response.status, response.field("connection")), (408, Some("close")), "{response:?}");
     assert!(started.elapsed() >= Duration::from_millis(400), "too early");
     assert_eq!(stopped.end(), End::Closed);
-    // Each byte is progress, and yet the whole has to come in time.
+    // Each byte is progress, but the whole body has to arrive in time.
     let mut dripping = Raw::connect(shim.addr);
     dripping.send(&head);
     let started = Instant::now();
@@ -192,7 +192,7 @@ fn body_when_it_stops_or_drips_then_ended_by_the_timeout() {
 }
 
 #[test]
-fn connection_when_a_form_was_read_then_serves_on() {
+fn connection_when_form_read_then_serves_next_request() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -210,7 +210,8 @@ fn connection_when_a_form_was_read_then_serves_on() {
     assert_eq!(client.response().expect("a response").body, b"x");
 }
 
-/// Requests on one connection in HTTP/2: method, target, body; status, Content-Length and body of each answer.
+/// Sends requests (method, target, body) over one HTTP/2 connection; returns status, Content-Length and body of each
+/// response.
 fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<String>, Bytes)> {
     let exchange = async {
         let mut sender = support::h2::connect(shim.addr).await;
@@ -229,7 +230,7 @@ fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<Str
 }
 
 #[test]
-fn answers_when_asked_over_http2_then_the_same_and_none_to_head_has_a_body() {
+fn responses_when_over_http2_then_same_and_no_body_to_head() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let sample = format!("{RUM}?t_done=1");
     let gif = "/status/images/beacon.gif".to_owned();
@@ -247,14 +248,14 @@ fn answers_when_asked_over_http2_then_the_same_and_none_to_head_has_a_body() {
     );
     let statuses: Vec<_> = responses.iter().map(|(status, ..)| *status).collect();
     assert_eq!(statuses, [204, 204, 413, 400, 405, 200, 200]);
-    // A body here ends the stream with PROTOCOL_ERROR at a strict client.
+    // A strict client would end the stream with PROTOCOL_ERROR for a body here.
     assert!(responses[4..6].iter().all(|(_, _, body)| body.is_empty()), "{responses:?}");
     assert_eq!(responses[5].1, responses[6].1, "the pixel's length");
     assert_eq!(responses[6].2.len(), 43);
 }
 
 #[test]
-fn series_and_memory_when_ten_thousand_values_are_invented_then_stay() {
+fn series_and_memory_when_ten_thousand_values_invented_then_bounded() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let flood = |from: u32| {
         let mut client = Raw::connect(shim.addr);
@@ -288,7 +289,7 @@ fn series_and_memory_when_ten_thousand_values_are_invented_then_stay() {
 }
 
 #[test]
-fn log_when_a_beacon_was_rejected_then_says_why() {
+fn log_when_beacon_rejected_then_has_reason() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[access_log]\noutput = \"file:access.log\""));
     fetch(shim.addr, &format!("{RUM}?t_done=x"), &[FASTLY]);
     post(&shim, &[FORM], b"t_done=5");
@@ -304,7 +305,7 @@ fn log_when_a_beacon_was_rejected_then_says_why() {
 }
 
 #[test]
-fn path_when_it_is_the_beacons_then_check_refuses() {
+fn path_when_same_as_beacons_then_check_refuses() {
     let folder = temp_dir();
     for (rum, said) in [
         ("path = \"/status/images/beacon.gif\"", "rum.path: \"/status/images/beacon.gif\" is the beacon's own path"),
@@ -319,7 +320,7 @@ fn path_when_it_is_the_beacons_then_check_refuses() {
     }
 }
 
-/// Milliseconds in a value of ours for this provider.
+/// The duration in the shim's Server-Timing entry for this provider, in milliseconds.
 fn duration(value: &str, provider: &str) -> f64 {
     let rest =
         value.strip_prefix(&format!("cdn;desc=\"{provider}\", origin;dur=")).unwrap_or_else(|| panic!("{value}"));
@@ -329,10 +330,10 @@ fn duration(value: &str, provider: &str) -> f64 {
 }
 
 #[test]
-fn server_timing_when_rum_is_on_then_stands_beside_the_origins() {
+fn server_timing_when_rum_on_then_added_to_origins() {
     const PAUSE: Duration = Duration::from_millis(30);
     let origin = Origin::start(|request, conn| {
-        std::thread::sleep(PAUSE); // How long this origin takes; what is measured below.
+        std::thread::sleep(PAUSE); // The duration that is measured below.
         let own = ("Server-Timing", "db;dur=53.2");
         match request.target.as_str() {
             "/304" => origin::respond(request, conn, 304, &[("ETag", "\"a\""), own], b""),
@@ -355,18 +356,18 @@ fn server_timing_when_rum_is_on_then_stands_beside_the_origins() {
         assert!(duration(ours, provider) >= 30.0, "{ours}");
         assert_eq!(values, if own { vec!["db;dur=53.2"] } else { vec![] }, "{target}");
     }
-    // A page of ours did not come from the origin, whatever it answered.
+    // A page did not come from the origin, whatever the origin sent.
     let page = fetch(shim.addr, "/500", &[FASTLY, ("Accept", "text/html")]);
     assert_eq!((page.status, page.field("server-timing")), (500, None));
     assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[FASTLY]).field("server-timing"), None);
 }
 
 #[test]
-fn server_timing_when_rum_is_off_then_the_origins_alone() {
+fn server_timing_when_rum_off_then_only_origins() {
     let origin = Origin::start(origin::fixed(200, &[("Server-Timing", "db;dur=53.2")], "x"));
     let shim = Shim::start(Shim::config(origin.addr));
     assert_eq!(fetch(shim.addr, "/", &[]).fields_named("server-timing"), ["db;dur=53.2"]);
-    // Without RUM its path is the origin's.
+    // Without RUM the path belongs to the origin.
     assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[]).status, 200);
     assert!(!shim.metrics().text.contains("edgeshim_rum_"));
 }

@@ -1,5 +1,5 @@
-//! How the shim is reached: TCP and Unix sockets side by side, HTTP/1.0, HTTP/1.1 and HTTP/2 on the same port, pipelining, HEAD,
-//! connections shared out evenly; and the admin side, which nobody reaches through `[server]`.
+//! Listeners and protocols: TCP and Unix sockets, HTTP/1.0, HTTP/1.1 and HTTP/2 on one port, pipelining, HEAD, evenly
+//! distributed connections; and the admin listener, which is unreachable through `[server]`.
 
 mod support;
 
@@ -12,19 +12,19 @@ use support::http1::Framing;
 use support::raw::{exchange, fetch, request};
 use support::{Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
-/// The limit of what a slow machine may take.
+/// The limit of waits on a slow machine.
 const LONG: Duration = Duration::from_secs(15);
 
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
-/// Answers with the target as text, so that a foreign answer shows.
+/// Responds with the target as text, so that a response to another request is found.
 fn named(request: &support::Request, conn: &mut support::Conn) -> support::After {
     origin::respond(request, conn, 200, &[("Content-Type", "text/x-target")], request.target.as_bytes())
 }
 
-/// Asks over a connection and keeps it; returns the response's body.
+/// Sends a request over a connection and keeps it open; returns the body.
 fn asked(client: &mut Raw, target: &str) -> String {
     client.send(get(target));
     let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
@@ -32,7 +32,7 @@ fn asked(client: &mut Raw, target: &str) -> String {
     response.text()
 }
 
-/// Several GETs at once over one connection of HTTP/2 by prior knowledge; their statuses and bodies.
+/// Sends several GETs at once over one HTTP/2 connection; returns statuses and bodies.
 fn h2<S>(connect: impl Future<Output = std::io::Result<S>>, targets: &[&str]) -> Vec<(u16, String)>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
@@ -69,13 +69,13 @@ fn listener(shim: &Shim, number: usize) -> SocketAddr {
     let url = &shim.listeners[number];
     url.strip_prefix("http://")
         .and_then(|address| address.parse().ok())
-        .unwrap_or_else(|| panic!("{url} is no address"))
+        .unwrap_or_else(|| panic!("{url} is not an address"))
 }
 
-// ---- listeners and protocols --------------------------------------------------------------------------------------------
+// ---- listeners and protocols ----------------------------------------------------------------------------------------
 
 #[test]
-fn listeners_when_there_are_several_then_each_serves_both_protocols() {
+fn listeners_when_several_then_each_serves_both_protocols() {
     let origin = Origin::start(named);
     let six = TcpListener::bind("[::1]:0").is_ok();
     let tcp = if six { "\"127.0.0.1:0\", \"127.0.0.2:0\", \"[::1]:0\"" } else { "\"127.0.0.1:0\", \"127.0.0.2:0\"" };
@@ -99,13 +99,13 @@ fn listeners_when_there_are_several_then_each_serves_both_protocols() {
         assert!(shim.listeners.contains(&format!("unix:{}", path.display())), "{:?}", shim.listeners);
         assert_eq!(asked(&mut Raw::connect_unix(&path), "/one"), "/one");
         assert_eq!(h2(tokio::net::UnixStream::connect(&path), &["/two", "/three"]), ok(&["/two", "/three"]));
-        assert_eq!(origin.last().field("x-forwarded-for"), Some("127.0.0.1"), "a local visitor");
+        assert_eq!(origin.last().field("x-forwarded-for"), Some("127.0.0.1"), "a local client");
     }
     assert!(origin.requests().iter().all(|request| request.problems.is_empty()));
 }
 
 #[test]
-fn listener_when_its_socket_file_is_left_over_then_replaced_and_when_in_use_then_not() {
+fn listener_when_socket_file_stale_then_replaced_and_when_in_use_then_not() {
     let origin = Origin::start(named);
     let dir = support::temp_dir();
     let path = dir.join("own.sock");
@@ -116,10 +116,10 @@ fn listener_when_its_socket_file_is_left_over_then_replaced_and_when_in_use_then
     assert_eq!(asked(&mut Raw::connect_unix(&path), "/"), "/");
     let (status, stderr) = Shim::try_start_in(support::temp_dir(), &config).err().expect("the socket is in use");
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
-    assert!(stderr.contains("own.sock"), "it names the address: {stderr}");
+    assert!(stderr.contains("own.sock"), "the message names the address: {stderr}");
     assert_eq!(asked(&mut Raw::connect_unix(&path), "/still"), "/still");
     drop(first);
-    // What is no socket is not ours to remove.
+    // A file that is not a socket must not be removed.
     let dir = support::temp_dir();
     let file = dir.write("precious", "data");
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", file.display()));
@@ -128,7 +128,7 @@ fn listener_when_its_socket_file_is_left_over_then_replaced_and_when_in_use_then
 }
 
 #[test]
-fn protocol_when_the_preface_comes_in_pieces_or_is_almost_one_then_told_apart() {
+fn protocol_when_preface_in_pieces_or_incomplete_then_detected() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -146,7 +146,7 @@ fn protocol_when_the_preface_comes_in_pieces_or_is_almost_one_then_told_apart() 
 }
 
 #[test]
-fn http10_when_a_visitor_speaks_it_then_answered_so_that_it_understands() {
+fn http10_client_when_served_then_no_chunks_and_own_connection_rules() {
     let chunked = origin::chunked(&[("Content-Type", "text/plain")], &[b"in two ", b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
@@ -158,12 +158,12 @@ fn http10_when_a_visitor_speaks_it_then_answered_so_that_it_understands() {
         client.send(text);
         let response = client.response().expect("a response");
         assert!(response.status == 200 && response.complete && response.problems.is_empty(), "{response:?}");
-        assert_eq!(response.field("transfer-encoding"), None, "HTTP/1.0 knows no chunks");
+        assert_eq!(response.field("transfer-encoding"), None, "HTTP/1.0 has no chunks");
         (response, client)
     };
     let (response, mut client) = ask("GET /old HTTP/1.0\r\n\r\n");
     assert_eq!((response.text().as_str(), response.framing), ("/old", Some(Framing::Length(4))));
-    assert!(client.closed(), "a connection of HTTP/1.0 ends after its response");
+    assert!(client.closed(), "an HTTP/1.0 connection closes after its response");
     let seen = origin.last();
     assert_eq!((seen.version.as_str(), seen.fields_named("host").len()), ("HTTP/1.1", 1));
     assert!(seen.field("via").is_some_and(|via| via.starts_with("1.0 ")), "{:?}", seen.field("via"));
@@ -178,9 +178,9 @@ fn http10_when_a_visitor_speaks_it_then_answered_so_that_it_understands() {
 }
 
 #[test]
-fn pipelined_requests_when_sent_in_one_go_then_answered_in_their_order() {
+fn pipelined_requests_when_sent_at_once_then_served_in_order() {
     let origin = Origin::start(|request, conn| {
-        // The first takes longest: who answers as the origin does gets the order wrong.
+        // The first takes longest, so the origin finishes in another order.
         if request.target == "/0" {
             std::thread::sleep(Duration::from_millis(150));
         }
@@ -217,7 +217,7 @@ fn pipelined_requests_when_sent_in_one_go_then_answered_in_their_order() {
 }
 
 #[test]
-fn pipelined_requests_when_an_idle_time_passes_meanwhile_then_still_answered() {
+fn pipelined_requests_when_idle_time_passes_then_still_served() {
     let origin = Origin::start(|request, conn| {
         std::thread::sleep(Duration::from_millis(700));
         named(request, conn)
@@ -232,7 +232,7 @@ fn pipelined_requests_when_an_idle_time_passes_meanwhile_then_still_answered() {
 }
 
 #[test]
-fn head_when_asked_then_the_fields_of_a_get_and_no_body() {
+fn head_when_requested_then_fields_of_get_without_body() {
     let chunked = origin::chunked(&[("Content-Type", "image/x-test")], &[b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
@@ -246,22 +246,22 @@ fn head_when_asked_then_the_fields_of_a_get_and_no_body() {
         let head = client.response_to_head().expect("a response to HEAD");
         assert_eq!((head.status, head.field("content-length")), (status, length), "{target}");
         assert!(head.problems.is_empty(), "{:?}", head.problems);
-        // The next answer is where a body would have shown.
+        // A body would appear in the next response.
         client.send(get(target));
         let whole = client.response().expect("a response to GET on the same connection");
         assert_eq!((whole.status, whole.complete), (status, true), "{target}");
         assert_eq!(whole.field("content-type"), head.field("content-type"), "{target}");
     }
-    assert!(origin.requests().iter().any(|request| request.method == "HEAD"), "HEAD goes to the origin as HEAD");
+    assert!(origin.requests().iter().any(|request| request.method == "HEAD"), "HEAD is forwarded as HEAD");
 }
 
-// ---- workers ------------------------------------------------------------------------------------------------------------
+// ---- workers --------------------------------------------------------------------------------------------------------
 
-/// Sorts kept connections by the worker that serves them. Each worker has connections to the origin of its own, so two visitors
-/// whose requests arrived over the same one share a worker. Asked one after the other, a worker's visitors come to share its
-/// connections; asks until no more than `workers` groups are left. Returns the groups, as numbers of the visitors.
+/// Groups idle client connections by the worker that serves them. Each worker has its own connections to the origin, so
+/// two clients whose requests used the same one share a worker. Sends requests one after the other until at most
+/// `workers` groups remain. Returns the groups as numbers of the clients.
 fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<usize>> {
-    // Which connections to the origin each group has been seen on.
+    // The connections to the origin that each group used.
     let mut groups: Vec<(Vec<usize>, Vec<usize>)> =
         (0..clients.len()).map(|number| (vec![number], Vec::new())).collect();
     for round in 0..20 {
@@ -271,7 +271,7 @@ fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<us
             let (mut same, others): (Vec<_>, Vec<_>) = groups
                 .into_iter()
                 .partition(|(members, connections)| members.contains(&number) || connections.contains(&used));
-            let mut merged = same.pop().expect("the visitor's own group");
+            let mut merged = same.pop().expect("the client's own group");
             for (members, connections) in same {
                 merged.0.extend(members);
                 merged.1.extend(connections);
@@ -309,16 +309,16 @@ fn worker_threads(shim: &Shim) -> Vec<String> {
 }
 
 #[test]
-fn workers_when_eight_connections_are_kept_then_each_of_two_has_four() {
+fn workers_when_eight_connections_idle_then_each_of_two_has_four() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
-    // A thread gives itself its name, perhaps after the shim has said where it listens.
+    // A thread sets its own name, perhaps after the shim has printed its listeners.
     assert!(wait_until(PATIENCE, || worker_threads(&shim) == ["worker-0", "worker-1"]), "{:?}", worker_threads(&shim));
     let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(shim.addr)).collect();
     wait_connections(&shim, 8);
     let groups = by_worker(&origin, &mut clients, 2);
     assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
-    // All of one worker's go; as many new ones fill the gap, for the other worker has enough.
+    // All connections of one worker close; the new ones go to it, since the other worker is full.
     let mut left = Vec::new();
     for (number, client) in clients.into_iter().enumerate() {
         if groups[0].contains(&number) {
@@ -330,18 +330,21 @@ fn workers_when_eight_connections_are_kept_then_each_of_two_has_four() {
     wait_connections(&shim, 8);
     let groups = by_worker(&origin, &mut left, 2);
     assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
-    assert!(groups.iter().any(|group| (0..4).all(|number| group.contains(&number))), "those that stayed: {groups:?}");
+    assert!(
+        groups.iter().any(|group| (0..4).all(|number| group.contains(&number))),
+        "the remaining connections: {groups:?}"
+    );
 }
 
 #[test]
-fn workers_when_one_is_configured_then_it_serves_all() {
+fn workers_when_one_configured_then_it_serves_all() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
     let mut clients: Vec<Raw> = (0..6).map(|_| Raw::connect(shim.addr)).collect();
     assert_eq!(sizes(&by_worker(&origin, &mut clients, 1)), [6]);
 }
 
-// ---- the admin side -----------------------------------------------------------------------------------------------------
+// ---- the admin listener ---------------------------------------------------------------------------------------------
 
 const TOKEN: &str = "correct-horse-battery";
 
@@ -361,7 +364,7 @@ fn protobuf_names(mut bytes: &[u8]) -> Vec<String> {
     names
 }
 
-/// A length as varint and so many bytes.
+/// A varint length and that many bytes.
 fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let mut length = 0;
     for shift in (0..35).step_by(7) {
@@ -372,13 +375,13 @@ fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
             break;
         }
     }
-    let (message, rest) = bytes.split_at_checked(length).expect("as many bytes as the length says");
+    let (message, rest) = bytes.split_at_checked(length).expect("the declared number of bytes");
     *bytes = rest;
     message
 }
 
 #[test]
-fn metrics_when_scraped_then_text_and_on_request_protobuf_with_the_same_families() {
+fn metrics_when_scraped_then_text_or_protobuf_with_same_families() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
     fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
@@ -393,7 +396,7 @@ fn metrics_when_scraped_then_text_and_on_request_protobuf_with_the_same_families
     };
     let expected = families(&text.text());
     assert!(expected.len() > 10 && expected.contains(&"edgeshim_pulls_total".to_owned()), "{expected:?}");
-    // What Prometheus sends since native histograms.
+    // Prometheus sends this since it has native histograms.
     let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
                   application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
     let binary = fetch(shim.admin, "/metrics", &[("Accept", accept)]);
@@ -414,7 +417,7 @@ fn metrics_when_scraped_then_text_and_on_request_protobuf_with_the_same_families
 }
 
 #[test]
-fn admin_when_asked_then_probes_config_404_and_405() {
+fn admin_when_requested_then_probes_config_404_and_405() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_hops = 7"));
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/", 200), ("/nothing", 404), ("/metrics/", 404)] {
@@ -436,12 +439,12 @@ fn admin_when_asked_then_probes_config_404_and_405() {
     let head = exchange(shim.admin, request("HEAD", "/metrics", &[], b""));
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert!(head.field("content-length").is_some_and(|length| length != "0"), "{head:?}");
-    assert_eq!(origin.count(), 0, "nothing of the admin side reaches the origin");
+    assert_eq!(origin.count(), 0, "no admin request reaches the origin");
     assert!(shim.metrics().sum("edgeshim_pulls_total", &[]).abs() < f64::EPSILON, "nor counts as a pull");
 }
 
 #[test]
-fn admin_when_a_token_is_set_then_all_but_probes_and_metrics_want_it_and_nobody_sees_it() {
+fn admin_when_token_set_then_required_except_probes_and_metrics_and_never_shown() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with(&format!("[admin]\ntoken = \"{TOKEN}\"")));
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -470,7 +473,11 @@ fn admin_when_a_token_is_set_then_all_but_probes_and_metrics_want_it_and_nobody_
     ] {
         assert_eq!(with(&wrong).status, 401, "{wrong:?}");
     }
-    assert_eq!(fetch(shim.admin, &format!("/config?token={TOKEN}"), &[]).status, 401, "not in the address");
+    assert_eq!(
+        fetch(shim.admin, &format!("/config?token={TOKEN}"), &[]).status,
+        401,
+        "the token in the query does not count"
+    );
     for scheme in ["Bearer", "bearer"] {
         let config = with(&format!("{scheme} {TOKEN}"));
         assert_eq!(config.status, 200, "{scheme}");
@@ -488,7 +495,7 @@ fn admin_over(path: &Path, target: &str) -> Response {
 }
 
 #[test]
-fn admin_when_on_a_unix_socket_then_served_there() {
+fn admin_when_on_unix_socket_then_served_there() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[admin]\nlisten = \"unix:admin.sock\""));
     let path = shim.dir.join("admin.sock");
@@ -502,30 +509,30 @@ fn admin_when_on_a_unix_socket_then_served_there() {
 }
 
 #[test]
-fn admin_paths_when_asked_for_through_the_server_then_they_are_the_origins() {
+fn admin_paths_when_requested_from_server_then_forwarded_to_origin() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr));
     let paths = ["/metrics", "/livez", "/readyz", "/config", "/api/summary", "/api/series", "/api/top", "/annotations"];
     for path in paths {
         assert_eq!(asked(&mut Raw::connect(shim.addr), path), path);
-        // Not by naming the admin listener either.
+        // An absolute target with the admin address does not help either.
         let absolute = format!("GET http://{0}{path} HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", shim.admin);
         assert_eq!(exchange(shim.addr, absolute).text(), path);
     }
     assert_eq!(origin.count(), 2 * paths.len());
-    assert_eq!(fetch(shim.admin, "/served-by-the-origin", &[]).status, 404, "nor the other way round");
+    assert_eq!(fetch(shim.admin, "/served-by-the-origin", &[]).status, 404, "the admin listener forwards nothing");
     assert_eq!(origin.count(), 2 * paths.len());
 }
 
 #[test]
-fn connection_when_it_rests_between_requests_then_it_is_parked_and_served_on() {
+fn connection_when_idle_between_requests_then_parked_and_served_again() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nheader_timeout = \"2s\"\nidle_timeout = \"30s\""));
     let mut client = Raw::connect(shim.addr);
     let pull = get("/");
     for round in 0..4 {
         match round {
-            // Two at once, then byte by byte: the head guard goes on where it was.
+            // Two at once, then byte by byte: the strict head reader continues where it was.
             1 => {
                 client.send(format!("{pull}{pull}"));
                 assert_eq!(client.response().expect("the first of two").status, 200);
@@ -535,10 +542,10 @@ fn connection_when_it_rests_between_requests_then_it_is_parked_and_served_on() {
             _ => client.send(&pull),
         };
         assert_eq!(client.response().expect("a response").status, 200, "round {round}");
-        // Time is the subject here: after a fifth of a second hyper's side of the connection is given up.
+        // The test measures time: after a fifth of a second the shim drops hyper's part of an idle connection.
         std::thread::sleep(Duration::from_millis(600));
     }
-    // What was refused before is refused after a rest too.
+    // The same checks apply after an idle time.
     client
         .send("POST / HTTP/1.1\r\nHost: shim.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n");
     assert_eq!(client.response().expect("a refusal").status, 400);
@@ -547,13 +554,13 @@ fn connection_when_it_rests_between_requests_then_it_is_parked_and_served_on() {
 }
 
 #[test]
-fn admin_when_something_else_stands_in_its_sockets_place_then_it_stays_there() {
+fn admin_when_other_file_at_socket_path_then_kept() {
     let elsewhere = temp_dir();
     let path = elsewhere.write("admin.sock", "precious");
     let origin = Origin::start(named);
     let admin = format!("[admin]\nlisten = \"unix:{}\"", path.display());
     let Err((status, told)) = Shim::try_start_in(temp_dir(), Shim::config(origin.addr).with(&admin)) else {
-        panic!("it listens in the place of a file");
+        panic!("it replaced a file by its socket");
     };
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{told}");
     assert!(told.contains("cannot listen on unix:"), "{told}");

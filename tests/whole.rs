@@ -1,5 +1,5 @@
-//! What leaves is whole or visibly cut, and holds nothing that may not leave: tables over the clients' protocols, the origin's protocol,
-//! gzip, known and unknown lengths, and methods.
+//! A forwarded message is complete or visibly cut, and contains only allowed fields: tables over client and origin
+//! protocols, gzip, known and unknown lengths, and methods.
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::{
     After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, frames, h2, origin, raw, temp_dir, wait_until,
 };
 
-// ---- asking --------------------------------------------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------------------------------
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
@@ -29,15 +29,15 @@ enum Client {
 
 const CLIENTS: [Client; 3] = [Client::Http10, Client::Http11, Client::Http2];
 
-/// A response, however it came.
+/// A response over any protocol.
 #[derive(Debug, Default)]
 struct Got {
-    /// 0: no head came.
+    /// 0 without a head.
     status: u16,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
     trailers: Vec<(String, String)>,
-    /// The framing says that this is all.
+    /// True when the framing says that the body is complete.
     whole: bool,
 }
 
@@ -50,7 +50,7 @@ impl Got {
         support::http1::find_all(&self.fields, name)
     }
 
-    /// The body without its gzip, as far as it goes; true where the gzip stream has its end.
+    /// The body without gzip, as far as it decodes; true when the gzip stream is complete.
     fn plain(&self) -> (Vec<u8>, bool) {
         if self.field("content-encoding") != Some("gzip") {
             return (self.body.clone(), self.whole);
@@ -66,7 +66,7 @@ impl Client {
         self.ask(shim, "GET", target, fields, at_head)
     }
 
-    /// Asks on a connection of its own; calls `at_head` when the response's head is there.
+    /// Sends a request on its own connection; calls `at_head` when the response's head has arrived.
     fn ask(self, shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
         match self {
             Self::Http2 => ask_h2(shim, method, target, fields, at_head),
@@ -78,7 +78,7 @@ impl Client {
                 let (body, was_reset) = client.read_to_reset();
                 let length = head.field("content-length").map(|length| length.parse::<usize>().expect("a number"));
                 let whole = !was_reset && (method == "HEAD" || length.is_none_or(|length| length == body.len()));
-                assert_eq!(head.field("connection"), None, "the connection's end is the response's");
+                assert_eq!(head.field("connection"), None, "the end of the connection is the end of the response");
                 Got { status: head.status, fields: head.fields, body, trailers: Vec::new(), whole }
             }
             Self::Http11 => {
@@ -147,7 +147,7 @@ fn near(a: f64, b: f64) -> bool {
     (a - b).abs() < 0.5
 }
 
-/// Faults since `before`, once the pull has been counted.
+/// The faults since `before`, after the pull was counted.
 fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> f64 {
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]) + 0.5);
     let all = after.sum(FAULTS, &[]) - before.sum(FAULTS, &[]);
@@ -156,7 +156,7 @@ fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> f64 {
     all
 }
 
-/// A gate that the origin waits at until the client has the head.
+/// A gate at which the origin waits until the client has the head; each opening lets one pass.
 #[derive(Clone)]
 struct Gate {
     open: Sender<()>,
@@ -170,7 +170,7 @@ impl Gate {
     }
 
     fn open(&self) {
-        self.open.send(()).expect("somebody waits");
+        self.open.send(()).expect("a waiting origin");
     }
 
     fn wait(&self) {
@@ -182,9 +182,9 @@ fn body_text() -> String {
     "Once upon a time there was a body. ".repeat(40)[..1200].to_owned()
 }
 
-// ---- an HTTP/2 origin's ends ------------------------------------------------------------------------------------------------------
+// ---- ends of HTTP/2 origins -----------------------------------------------------------------------------------------
 
-/// How an HTTP/2 origin's body ends after its 1,200 bytes.
+/// How the body of an HTTP/2 origin ends after its 1,200 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     EndStream,
@@ -195,7 +195,7 @@ enum Ending {
     InternalError,
     GoAway,
     Close,
-    /// The stream's end after fewer bytes than declared.
+    /// END_STREAM after fewer bytes than declared.
     Short,
     /// More bytes than declared.
     Beyond,
@@ -221,7 +221,7 @@ impl Ending {
     }
 }
 
-fn answering(origin: &FrameOrigin, ending: Ending, length: Option<&'static str>, gate: Option<Gate>) {
+fn respond_with(origin: &FrameOrigin, ending: Ending, length: Option<&'static str>, gate: Option<Gate>) {
     origin.does(move |stream, out: &mut TcpStream| {
         let mut fields = vec![(":status", "200"), ("content-type", "text/html"), ("etag", "\"x\"")];
         fields.extend(length.map(|length| ("content-length", length)));
@@ -243,7 +243,7 @@ fn over_http2(origin: &FrameOrigin) -> Shim {
 }
 
 #[test]
-fn body_when_an_http2_origin_does_not_end_its_stream_then_it_is_cut() {
+fn body_when_http2_origin_does_not_end_stream_then_cut() {
     let origin = FrameOrigin::start();
     let shim = over_http2(&origin);
     for client in CLIENTS {
@@ -257,7 +257,7 @@ fn body_when_an_http2_origin_does_not_end_its_stream_then_it_is_cut() {
                         };
                         let case = format!("{client:?}, {coding}, {ending:?}, {length:?}, at once: {at_once}");
                         let gate = (!at_once).then(Gate::new);
-                        answering(&origin, ending, length, gate.clone());
+                        respond_with(&origin, ending, length, gate.clone());
                         let before = shim.metrics();
                         let got = client.get(&shim, "/", &[("Accept-Encoding", coding)], || {
                             if let Some(gate) = &gate {
@@ -269,15 +269,15 @@ fn body_when_an_http2_origin_does_not_end_its_stream_then_it_is_cut() {
                             assert_eq!(got.field("etag"), None, "{case}");
                         } else {
                             assert_eq!(got.status, 200, "{case}: {got:?}");
-                            assert!(!got.whole, "{case}: as if it were whole");
+                            assert!(!got.whole, "{case}: looks complete");
                             let (plain, ended) = got.plain();
-                            assert!(!ended, "{case}: a gzip stream with its end");
+                            assert!(!ended, "{case}: a complete gzip stream");
                             assert!(body_text().as_bytes().starts_with(&plain), "{case}");
-                            // The last bytes of a declared length wait for END_STREAM.
+                            // The last bytes of a declared length are held back until END_STREAM.
                             let waits = length == Some("1200") || coding == "gzip";
                             assert!(at_once || waits || plain.len() == 1200, "{case}: {}", plain.len());
                         }
-                        // A stream that fails before its head was looked at is another cause.
+                        // A stream that fails before its head is read has another cause.
                         let causes =
                             if got.status == 502 { &["cut", "reset", "broken_head", "closed"][..] } else { &["cut"] };
                         assert!(near(faults_since(&shim, &before, causes), 1.0), "{case}: faults");
@@ -289,7 +289,7 @@ fn body_when_an_http2_origin_does_not_end_its_stream_then_it_is_cut() {
 }
 
 #[test]
-fn body_when_an_http2_origin_ends_its_stream_then_it_is_whole() {
+fn body_when_http2_origin_ends_stream_then_complete() {
     let origin = FrameOrigin::start();
     let shim = over_http2(&origin);
     for client in CLIENTS {
@@ -299,7 +299,7 @@ fn body_when_an_http2_origin_ends_its_stream_then_it_is_whole() {
                     for at_once in [false, true] {
                         let case = format!("{client:?}, {coding}, {ending:?}, {length:?}, at once: {at_once}");
                         let gate = (!at_once).then(Gate::new);
-                        answering(&origin, ending, length, gate.clone());
+                        respond_with(&origin, ending, length, gate.clone());
                         let before = shim.metrics();
                         let got = client.get(&shim, "/", &[("Accept-Encoding", coding)], || {
                             if let Some(gate) = &gate {
@@ -319,7 +319,7 @@ fn body_when_an_http2_origin_ends_its_stream_then_it_is_whole() {
 }
 
 #[test]
-fn head_204_and_304_when_an_http2_origin_ends_them_late_then_they_are_whole() {
+fn head_204_and_304_when_http2_origin_ends_them_late_then_complete() {
     let origin = FrameOrigin::start();
     let shim = over_http2(&origin);
     for client in CLIENTS {
@@ -343,13 +343,13 @@ fn head_204_and_304_when_an_http2_origin_ends_them_late_then_they_are_whole() {
     assert!(near(shim.metrics().sum(FAULTS, &[]), 0.0));
 }
 
-// ---- uploads ---------------------------------------------------------------------------------------------------------------------
+// ---- uploads --------------------------------------------------------------------------------------------------------
 
 const UPLOAD: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "shim.test")];
 
 #[test]
-fn upload_when_its_http2_client_resets_the_stream_then_the_origin_gets_no_end() {
+fn upload_when_http2_client_resets_stream_then_incomplete_at_origin() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for code in [NO_ERROR, CANCEL, INTERNAL_ERROR] {
@@ -358,22 +358,22 @@ fn upload_when_its_http2_client_resets_the_stream_then_the_origin_gets_no_end() 
             let mut client = frames::connect(shim.addr);
             let pieces = [head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order"), reset(1, code)];
             if trial % 2 == 0 {
-                client.write_all(&pieces.concat()).expect("it is taken");
+                client.write_all(&pieces.concat()).expect("a write");
             } else {
-                client.write_all(&pieces[..2].concat()).expect("it is taken");
-                // So far the upload goes on; then it is taken back.
+                client.write_all(&pieces[..2].concat()).expect("a write");
+                // The upload reaches the origin first; then the client resets it.
                 assert!(wait_until(PATIENCE, || origin.connections() > 0));
-                client.write_all(&pieces[2]).expect("it is taken");
+                client.write_all(&pieces[2]).expect("a write");
             }
             shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]) + 0.5);
         }
     }
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "uploads are left open");
-    assert!(origin.requests().iter().all(|request| !request.complete), "the origin was told that half is all");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "uploads are still open");
+    assert!(origin.requests().iter().all(|request| !request.complete), "half an upload looks complete at the origin");
 }
 
 #[test]
-fn upload_when_it_is_reset_after_an_early_response_then_the_origin_gets_no_end() {
+fn upload_when_reset_after_early_response_then_incomplete_at_origin() {
     let (seen, uploads) = channel();
     let seen = Mutex::new(seen);
     let origin = Origin::start_at_head(move |_, conn| {
@@ -393,22 +393,20 @@ fn upload_when_it_is_reset_after_an_early_response_then_the_origin_gets_no_end()
     for code in [NO_ERROR, CANCEL] {
         for _ in 0..10 {
             let mut client = frames::connect(shim.addr);
-            client
-                .write_all(&[head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat())
-                .expect("it is taken");
+            client.write_all(&[head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat()).expect("a write");
             let answered = std::iter::from_fn(|| frames::read(&mut client)).any(|(kind, ..)| kind == DATA);
             assert!(answered, "the early response has begun");
-            client.write_all(&reset(1, code)).expect("it is taken");
+            client.write_all(&reset(1, code)).expect("a write");
             let upload = uploads.recv_timeout(PATIENCE).expect("the upload ends");
-            assert!(!upload.ends_with(b"0\r\n\r\n"), "{code}: the origin was told that half is all");
+            assert!(!upload.ends_with(b"0\r\n\r\n"), "{code}: half an upload looks complete at the origin");
         }
     }
 }
 
-// ---- HTTP/1.0 ---------------------------------------------------------------------------------------------------------------------
+// ---- HTTP/1.0 -------------------------------------------------------------------------------------------------------
 
-/// An HTTP/1.1 origin whose target says how its body breaks off: `/FRAMING/END`.
-fn breaking(gate: Gate) -> Origin {
+/// An HTTP/1.1 origin that ends its body as the target `/FRAMING/END` says.
+fn truncating_origin(gate: Gate) -> Origin {
     Origin::start(move |request, conn| {
         let (framing, end) = request.target[1..].split_once('/').expect("framing and end");
         let body = body_text();
@@ -446,9 +444,9 @@ fn breaking(gate: Gate) -> Origin {
 }
 
 #[test]
-fn http10_response_when_the_body_breaks_off_then_it_is_reset() {
+fn http10_response_when_body_truncated_then_reset() {
     let gate = Gate::new();
-    let origin = breaking(gate.clone());
+    let origin = truncating_origin(gate.clone());
     let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
     for coding in ["identity", "gzip"] {
         for connection in [None, Some("keep-alive")] {
@@ -468,7 +466,7 @@ fn http10_response_when_the_body_breaks_off_then_it_is_reset() {
                     assert!(body.len() < length.parse().expect("a number"), "{case}");
                     assert!(head.field("content-encoding").is_none(), "{case}");
                 } else {
-                    assert!(was_reset, "{case}: an orderly end after {} bytes", body.len());
+                    assert!(was_reset, "{case}: a normal close after {} bytes", body.len());
                     assert_eq!(head.field("connection"), None, "{case}");
                 }
             }
@@ -477,9 +475,9 @@ fn http10_response_when_the_body_breaks_off_then_it_is_reset() {
 }
 
 #[test]
-fn http10_response_when_the_body_is_whole_then_it_ends_in_good_order() {
+fn http10_response_when_body_complete_then_normal_close() {
     let gate = Gate::new();
-    let origin = breaking(gate);
+    let origin = truncating_origin(gate);
     let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
     for coding in ["identity", "gzip"] {
         for target in ["/chunked/whole", "/length/whole", "/close/whole"] {
@@ -493,7 +491,7 @@ fn http10_response_when_the_body_is_whole_then_it_ends_in_good_order() {
                 let kept = head.field("connection").is_some();
                 assert_eq!(kept, connection.is_some() && head.field("content-length").is_some(), "{case}: {head:?}");
                 if kept {
-                    // Its end is its length: another request follows.
+                    // The length marks the end, so another request follows.
                     let body = client.body(&head);
                     assert!(body.complete, "{case}");
                     client.send(text("GET", "/length/whole", "1.0", &[]));
@@ -510,9 +508,9 @@ fn http10_response_when_the_body_is_whole_then_it_ends_in_good_order() {
 }
 
 #[test]
-fn http10_response_when_it_is_cut_on_a_unix_socket_then_its_connection_stays_until_the_client_goes() {
+fn http10_response_when_cut_on_unix_socket_then_open_until_client_closes() {
     let gate = Gate::new();
-    let origin = breaking(gate.clone());
+    let origin = truncating_origin(gate.clone());
     let folder = temp_dir();
     let path = folder.join("shim.sock");
     let listen = format!("[server]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]", path.display());
@@ -522,12 +520,12 @@ fn http10_response_when_it_is_cut_on_a_unix_socket_then_its_connection_stays_unt
     assert_eq!(client.response_head().expect("a head").status, 200);
     gate.open();
     assert_eq!(client.more().expect("the beginning").len(), 1200);
-    assert_eq!(client.end(), raw::End::Open, "an end that looks like the body's");
+    assert_eq!(client.end(), raw::End::Open, "a close that looks like the end of the body");
     let open = |metrics: &Metrics| metrics.sum("edgeshim_connections", &[]);
     assert!(open(&shim.metrics()) > 0.5);
     drop(client);
     shim.wait_metrics(|metrics| open(metrics) < 0.5);
-    // A body that is whole ends in good order there too.
+    // A complete body ends with a normal close there too.
     let mut client = Raw::connect_unix(&path);
     client.send(text("GET", "/chunked/whole", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
@@ -536,7 +534,7 @@ fn http10_response_when_it_is_cut_on_a_unix_socket_then_its_connection_stays_unt
 }
 
 #[test]
-fn http10_response_when_its_client_does_not_read_on_then_it_is_reset_too() {
+fn http10_response_when_client_stops_reading_then_reset() {
     let origin = Origin::start(origin::endless(&[b'x'; 4096]));
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(20));
@@ -544,11 +542,11 @@ fn http10_response_when_its_client_does_not_read_on_then_it_is_reset_too() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     shim.wait_metrics(|metrics| metrics.sum(PULLS, &[("code", "499")]) > 0.5);
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "an orderly end of an endless body");
+    assert!(was_reset, "a normal close of an endless body");
 }
 
 #[test]
-fn http10_response_when_it_is_whole_and_the_request_is_not_then_it_ends_in_good_order() {
+fn http10_response_when_complete_before_request_then_normal_close() {
     let origin = Origin::start_at_head(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         let _ = conn.read(&mut [0; 4096]);
@@ -562,24 +560,24 @@ fn http10_response_when_it_is_whole_and_the_request_is_not_then_it_ends_in_good_
 }
 
 #[test]
-fn http10_response_when_the_process_is_killed_then_it_is_reset() {
+fn http10_response_when_process_killed_then_reset() {
     let gate = Gate::new();
-    let origin = breaking(gate);
+    let origin = truncating_origin(gate);
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = Raw::connect(shim.addr);
     client.send(text("GET", "/chunked/fin", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert_eq!(client.more().expect("the beginning").len(), 1200);
-    // SIGKILL, and gone.
+    // Dropping the shim sends SIGKILL.
     drop(shim);
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "an orderly end");
+    assert!(was_reset, "a normal close");
 }
 
-// ---- what fails before anything was sent -------------------------------------------------------------------------------------------
+// ---- failures before the first byte is sent -------------------------------------------------------------------------
 
 #[test]
-fn response_when_its_body_fails_at_once_then_the_page_comes_in_its_place() {
+fn response_when_body_fails_at_once_then_replaced_by_page() {
     let origin = Origin::start(|request, conn| {
         let fields = "Content-Type: text/html\r\nETag: \"x\"\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n";
         let chunk = if request.target == "/size" { "zz\r\n" } else { "ffffffffffffffffff\r\n" };
@@ -612,7 +610,7 @@ fn response_when_its_body_fails_at_once_then_the_page_comes_in_its_place() {
 }
 
 #[test]
-fn response_when_its_second_chunk_fails_at_once_then_what_came_before_is_sent() {
+fn response_when_second_chunk_fails_at_once_then_first_is_sent() {
     let origin = Origin::start(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n");
         After::Close
@@ -626,10 +624,10 @@ fn response_when_its_second_chunk_fails_at_once_then_what_came_before_is_sent() 
     }
 }
 
-// ---- Content-Length ------------------------------------------------------------------------------------------------------------------
+// ---- Content-Length -------------------------------------------------------------------------------------------------
 
 #[test]
-fn content_length_when_given_as_a_list_then_one_number_goes_on_or_502() {
+fn content_length_when_list_then_one_number_forwarded_or_502() {
     let origin = Origin::start(|request, conn| {
         let (status, length) = request.target[1..].split_once('/').expect("status and length");
         let length = length.replace('_', " ").replace('|', "\r\nContent-Length: ");
@@ -676,7 +674,7 @@ fn content_length_when_given_as_a_list_then_one_number_goes_on_or_502() {
             }
         }
     }
-    // Over HTTP/2 no list is valid: h2 refuses it.
+    // Over HTTP/2 h2 refuses any list.
     let origin = FrameOrigin::start();
     let shim = over_http2(&origin);
     for lengths in [&["2, 2"][..], &["2", "3"], &["2", "2"]] {
@@ -695,9 +693,9 @@ fn content_length_when_given_as_a_list_then_one_number_goes_on_or_502() {
     }
 }
 
-// ---- trailers --------------------------------------------------------------------------------------------------------------------------
+// ---- trailers -------------------------------------------------------------------------------------------------------
 
-/// Fields that only a head may hold.
+/// Fields that only a head may contain.
 const OF_HEAD: [&str; 34] = [
     "Keep-Alive",
     "Connection",
@@ -736,7 +734,7 @@ const OF_HEAD: [&str; 34] = [
 ];
 
 #[test]
-fn trailers_of_a_response_when_they_hold_fields_of_a_head_then_those_are_dropped_and_the_body_ends() {
+fn response_trailers_when_they_contain_head_fields_then_dropped_and_body_complete() {
     let http1 = Origin::start(|request, conn| {
         let name = &request.target[1..];
         let mut message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
@@ -772,7 +770,7 @@ fn trailers_of_a_response_when_they_hold_fields_of_a_head_then_those_are_dropped
 }
 
 #[test]
-fn trailers_when_not_announced_then_pass_to_clients_that_take_them() {
+fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
     let origin = Origin::start(|request, conn| {
         let trailers: Vec<_> = [("X-Sum", "7"), ("Server-Timing", "db;dur=3"), ("X-Sum", "8")].to_vec();
         let announced = request.target == "/announced";
@@ -790,11 +788,11 @@ fn trailers_when_not_announced_then_pass_to_clients_that_take_them() {
             got.trailers.sort();
             assert!(got.whole && got.trailers == sorted, "{client:?}, {target}: {:?}, {}", got.trailers, got.whole);
         }
-        // Nobody gets them on HTTP/1.1 who did not ask.
+        // An HTTP/1.1 client without `TE: trailers` gets none.
         let got = Client::Http11.get(&shim, target, &[], || {});
         assert!(got.whole && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
     }
-    // One connection, request after request, and a client that reads late.
+    // Several requests on one connection, and a client that reads late.
     let mut client = Raw::connect(shim.addr);
     for target in ["/", "/large", "/", "/announced", "/large"] {
         client.send(text("GET", target, "1.1", &[("TE", "trailers"), ("Connection", "te")]));
@@ -815,7 +813,7 @@ fn trailers_when_not_announced_then_pass_to_clients_that_take_them() {
 }
 
 #[test]
-fn trailers_of_a_request_when_they_hold_fields_of_a_head_then_those_are_dropped() {
+fn request_trailers_when_they_contain_head_fields_then_dropped() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for name in OF_HEAD {
@@ -830,10 +828,10 @@ fn trailers_of_a_request_when_they_hold_fields_of_a_head_then_those_are_dropped(
     }
 }
 
-// ---- white space in HTTP/2 --------------------------------------------------------------------------------------------------------------
+// ---- white space in HTTP/2 ------------------------------------------------------------------------------------------
 
 #[test]
-fn values_from_http2_when_white_space_is_at_their_edges_then_it_is_stripped() {
+fn values_from_http2_when_white_space_at_edges_then_stripped() {
     const ODD: [(&str, &str); 5] = [("x-a", "b\t"), ("x-b", " c"), ("x-c", " \t d e\t"), ("x-d", "\t"), ("x-e", "f")];
     const CLEAN: [(&str, &str); 5] = [("x-a", "b"), ("x-b", "c"), ("x-c", "d e"), ("x-d", ""), ("x-e", "f")];
     let http1 = Origin::start(origin::echo());
@@ -848,7 +846,7 @@ fn values_from_http2_when_white_space_is_at_their_edges_then_it_is_stripped() {
     for (name, value) in CLEAN {
         assert_eq!(seen.field(name), Some(value), "{name}");
     }
-    assert_eq!(seen.field("x-cdn-provider"), Some("fastly"), "a claim and its proof are read without it");
+    assert_eq!(seen.field("x-cdn-provider"), Some("fastly"), "the claim and its proof are read without white space");
 
     let http2 = FrameOrigin::start();
     let shim = over_http2(&http2);
@@ -869,10 +867,10 @@ fn values_from_http2_when_white_space_is_at_their_edges_then_it_is_stripped() {
     }
 }
 
-// ---- heads ------------------------------------------------------------------------------------------------------------------------------
+// ---- heads ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn reason_when_the_status_is_unknown_then_it_is_empty_or_the_origins() {
+fn reason_when_status_unknown_then_empty_or_origins() {
     let origin = Origin::start(|request, conn| {
         let _ = conn.write_all(
             format!("HTTP/1.1 {}\r\nContent-Length: 0\r\n\r\n", request.target[1..].replace('_', " ")).as_bytes(),
@@ -898,7 +896,7 @@ fn reason_when_the_status_is_unknown_then_it_is_empty_or_the_origins() {
 }
 
 #[test]
-fn post_when_it_has_no_body_then_an_http11_origin_gets_content_length_0() {
+fn post_when_without_body_then_content_length_0_at_http11_origin() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for (method, wanted) in
@@ -918,7 +916,7 @@ fn post_when_it_has_no_body_then_an_http11_origin_gets_content_length_0() {
 }
 
 #[test]
-fn heads_of_the_origin_when_beyond_the_configured_limits_then_502_says_so() {
+fn origin_heads_when_above_configured_limits_then_502_with_cause() {
     let fields = |count: usize, bytes: usize| -> Vec<(String, String)> {
         (0..count).map(|number| (format!("x-{number:04}"), "v".repeat(bytes))).collect()
     };
@@ -975,7 +973,7 @@ fn heads_of_the_origin_when_beyond_the_configured_limits_then_502_says_so() {
 }
 
 #[test]
-fn odd_heads_when_the_origin_sends_them_then_nothing_odd_goes_on() {
+fn odd_heads_when_origin_sends_them_then_not_forwarded() {
     let origin = Origin::start(|request, conn| {
         let message = match request.target.as_str() {
             "/cookie-304" => "HTTP/1.1 304 \r\nETag: \"x\"\r\nSet-Cookie: a=b\r\nCache-Control: max-age=60\r\n\r\n",
@@ -1021,7 +1019,7 @@ fn odd_heads_when_the_origin_sends_them_then_nothing_odd_goes_on() {
 }
 
 #[test]
-fn connections_when_a_response_without_content_announces_some_then_are_not_used_again() {
+fn connections_when_bodiless_response_declares_length_then_not_reused() {
     let origin = Origin::start(|request, conn| {
         let head: &[u8] = match request.target.as_str() {
             "/204-length" => b"HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",
@@ -1030,7 +1028,7 @@ fn connections_when_a_response_without_content_announces_some_then_are_not_used_
             _ => return origin::respond(request, conn, 200, &[], b"fine"),
         };
         let _ = conn.write_all(head);
-        // The content comes a moment after the head.
+        // The content arrives shortly after the head.
         std::thread::sleep(Duration::from_millis(5));
         let content: &[u8] = if head.ends_with(b"5\r\n\r\n") { b"hello" } else { b"5\r\nhello\r\n0\r\n\r\n" };
         let _ = conn.write_all(content);
@@ -1050,9 +1048,9 @@ fn connections_when_a_response_without_content_announces_some_then_are_not_used_
     }
 }
 
-// ---- upgraded connections ----------------------------------------------------------------------------------------------------------------
+// ---- upgraded connections -------------------------------------------------------------------------------------------
 
-/// Agrees to an upgrade; then does what its target says.
+/// Grants an upgrade, then does what the target says.
 fn upgrading(request: &Request, conn: &mut Conn) -> After {
     let _ = conn.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello");
     let mut some = [0; 64];
@@ -1088,13 +1086,13 @@ fn upgraded(shim: &Shim, target: &str) -> Raw {
 }
 
 #[test]
-fn upgraded_connection_when_nothing_moves_then_it_ends_and_is_logged_with_its_bytes_and_time() {
+fn upgraded_connection_when_idle_then_closed_and_logged_with_bytes_and_time() {
     let origin = Origin::start(upgrading);
     let config = "[server]\ntunnel_timeout = \"600ms\"\n[access_log]\noutput = \"stdout\"";
     let shim = Shim::start(Shim::config(origin.url()).with(config));
     let mut client = upgraded(&shim, "/");
     for round in 0..6 {
-        // Three times as long as the timeout, but never silent for so long.
+        // Three times the timeout in total, but never silent for that long.
         std::thread::sleep(Duration::from_millis(250));
         client.send(format!("ping{round}"));
         assert_eq!(client.more().expect("an echo").len(), 5, "round {round}");
@@ -1102,7 +1100,7 @@ fn upgraded_connection_when_nothing_moves_then_it_ends_and_is_logged_with_its_by
     assert_eq!(shim.stdout(), "", "no line before its end");
     assert!(near(shim.metrics().sum("edgeshim_in_flight", &[]), 1.0));
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "a cut that can be seen");
+    assert!(was_reset, "a visible cut");
     assert!(wait_until(PATIENCE, || shim.stdout().lines().count() == 1));
     let line: serde_json::Value = serde_json::from_str(&shim.stdout()).expect("one line");
     assert_eq!(
@@ -1120,7 +1118,7 @@ fn upgraded_connection_when_nothing_moves_then_it_ends_and_is_logged_with_its_by
 }
 
 #[test]
-fn upgraded_connection_when_one_side_ends_then_the_other_ends_alike() {
+fn upgraded_connection_when_one_side_ends_then_other_ends_alike() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(Shim::config(origin.url()));
     for (target, reset) in [("/close", false), ("/reset", true)] {
@@ -1135,8 +1133,8 @@ fn upgraded_connection_when_one_side_ends_then_the_other_ends_alike() {
 }
 
 #[test]
-fn settings_when_a_raw_client_connects_then_are_acknowledged() {
-    // The harness itself: what its frames say is understood.
+fn settings_when_raw_client_connects_then_acknowledged() {
+    // A test of the harness: the shim understands its frames.
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = frames::connect(shim.addr);

@@ -1,6 +1,5 @@
-//! The page for when the origin fails (spec §8), through the binary: status, language, form, fields, its gzip twin and its beacon.
-//!
-//! The origin says what the request asks it to: `X-Status` is the status, each `X-Say` a field of the answer, `X-Size` its length.
+//! The whoopsie page, for when the origin fails: status, language, format, header fields, its gzip form and its beacon.
+//! The origin sends what the request says: `X-Status` is the status, each `X-Say` a header field, `X-Size` the length.
 
 mod support;
 
@@ -11,11 +10,12 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 use support::{After, Origin, Raw, Response, Shim, origin, raw};
 
-/// What the origin says in its own body, and nobody is to read.
+/// The body of the origin's error, which must never be sent.
 const SECRET: &str = "panicked at secret.rs";
 
-/// See the head of this file. With `X-Chunked` the body is chunked; with `X-Split` it goes out in a write of its own.
-fn obedient() -> Origin {
+/// The origin that this file's head describes. With `X-Chunked` the body is chunked; with `X-Split` it is sent in its
+/// own write.
+fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let number = |name: &str| request.field(name).and_then(|value| value.parse::<usize>().ok());
         let mut message = format!("HTTP/1.1 {} X\r\n", number("x-status").unwrap_or(500));
@@ -36,14 +36,14 @@ fn obedient() -> Origin {
     })
 }
 
-/// A shim before that origin, with one CDN by name.
+/// A shim for that origin, with one provider.
 fn shim(origin: &Origin, piece: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\"").with(piece))
 }
 
 const BROWSER: (&str, &str) = ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8");
 
-/// The page as a reader gets it; panics unless the answer is one.
+/// The decoded page; panics unless the response is one.
 fn page(response: &Response) -> String {
     assert_eq!(response.field("content-type"), Some("text/html; charset=utf-8"), "{response:?}");
     assert!(response.complete && response.problems.is_empty(), "{:?}", response.problems);
@@ -57,18 +57,18 @@ fn page(response: &Response) -> String {
         other => panic!("Content-Encoding {other:?}"),
     };
     assert!(text.starts_with("<!doctype html>") && text.trim_end().ends_with("</html>"), "{text}");
-    assert!(!text.contains(SECRET), "the origin's own words are on the page");
+    assert!(!text.contains(SECRET), "the origin's body is on the page");
     text
 }
 
-/// The members of Vary, which is one line.
+/// The members of Vary; panics unless it is one line.
 fn vary(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("vary");
     assert!(lines.len() <= 1, "{lines:?}");
     lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-/// What the `lang` of the page's root says; the field has to agree.
+/// The `lang` of the page's root element; panics unless Content-Language agrees.
 fn language(response: &Response) -> String {
     let page = page(response);
     let language = page.split_once("<html lang=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a language").0;
@@ -79,8 +79,8 @@ fn language(response: &Response) -> String {
 }
 
 #[test]
-fn status_when_the_origin_answers_5xx_then_stays_and_the_page_tells_it() {
-    let origin = obedient();
+fn status_when_origin_sends_5xx_then_kept_and_shown_on_page() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     for status in [500, 501, 502, 503, 504, 505, 507, 511, 520, 599] {
         let status = status.to_string();
@@ -98,7 +98,7 @@ fn status_when_the_origin_answers_5xx_then_stays_and_the_page_tells_it() {
             assert_eq!(response.field("content-length"), Some(response.body.len().to_string().as_str()));
         }
     }
-    // Any other status is the origin's own affair.
+    // Other statuses pass unchanged.
     for status in ["200", "301", "404", "429"] {
         let response = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Status", status)]);
         assert_eq!((response.status.to_string().as_str(), response.text().starts_with(SECRET)), (status, true));
@@ -107,8 +107,8 @@ fn status_when_the_origin_answers_5xx_then_stays_and_the_page_tells_it() {
 }
 
 #[test]
-fn fields_of_the_origin_when_the_page_takes_its_place_then_go() {
-    let origin = obedient();
+fn origin_fields_when_replaced_by_page_then_removed() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     let said = [
         "ETag: \"origin\"",
@@ -177,8 +177,8 @@ fn fields_of_the_origin_when_the_page_takes_its_place_then_go() {
 }
 
 #[test]
-fn language_when_asked_for_then_is_looked_up_else_the_hosts_else_the_default() {
-    let origin = obedient();
+fn language_when_requested_then_used_else_hosts_else_default() {
+    let origin = obedient_origin();
     let hosts =
         "[whoopsie]\ndefault_locale = \"nl\"\nhosts = { \"www.example.de\" = \"de\", \"WWW.Example.SE\" = \"sv\" }";
     let shim = shim(&origin, hosts);
@@ -225,12 +225,12 @@ fn language_when_asked_for_then_is_looked_up_else_the_hosts_else_the_default() {
         let counted = [("provider", "none"), ("locale", tag)];
         shim.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &counted) >= 1.0);
     }
-    assert_eq!(pages.len(), all.len(), "each language has words of its own: {pages:?}");
+    assert_eq!(pages.len(), all.len(), "each language has its own texts: {pages:?}");
 }
 
 #[test]
-fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
-    let origin = obedient();
+fn retry_after_when_origins_valid_then_kept_else_configured() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "[whoopsie]\nretry_after = \"7s\"");
     for (said, wanted) in [
         ("Retry-After: 120", "120"),
@@ -246,7 +246,7 @@ fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
             let response = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", said)]);
             assert_eq!(response.fields_named("retry-after"), [wanted], "{said}, {accept}");
         }
-        // The page's own countdown starts from the same.
+        // The page's countdown starts at the same value.
         let page = page(&raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", said)]));
         let seconds = wanted.parse().unwrap_or(0);
         assert!(page.contains(&format!(" data-seconds=\"{seconds}\"")), "{said}: {page}");
@@ -254,8 +254,8 @@ fn retry_after_when_the_origin_has_a_valid_one_then_it_stays_else_ours() {
 }
 
 #[test]
-fn countdown_when_it_would_take_more_than_a_day_then_is_left_out() {
-    let origin = obedient();
+fn countdown_when_longer_than_a_day_then_left_out() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     for (said, counts) in
         [("86400", true), ("86401", false), ("999999999", false), ("Fri, 31 Dec 9999 23:59:59 GMT", false)]
@@ -267,19 +267,19 @@ fn countdown_when_it_would_take_more_than_a_day_then_is_left_out() {
 }
 
 #[test]
-fn countdown_when_the_page_answers_what_is_not_repeatable_then_is_left_out() {
-    let origin = obedient();
+fn countdown_when_request_not_repeatable_then_left_out() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     for (method, counts) in [("GET", true), ("POST", false), ("PUT", false), ("DELETE", false), ("OPTIONS", false)] {
         let page = page(&raw::exchange(shim.addr, raw::request(method, "/", &[BROWSER], b"")));
         assert_eq!(page.contains("data-seconds="), counts, "{method}");
-        assert!(page.contains("id=\"again\" href=\"\""), "{method}: the link is there all the same");
+        assert!(page.contains("id=\"again\" href=\"\""), "{method}: the link is still there");
     }
 }
 
 #[test]
-fn form_when_the_visitor_prefers_one_then_is_that_one() {
-    let origin = obedient();
+fn format_when_client_prefers_one_then_used() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     for (lines, form) in [
         (&[][..], "html"),
@@ -318,15 +318,15 @@ fn form_when_the_visitor_prefers_one_then_is_that_one() {
             }
             _ => {
                 assert!(response.body.is_empty() && response.problems.is_empty(), "{lines:?}: {response:?}");
-                assert!(response.field("content-type").is_none(), "nothing has no type: {:?}", response.fields);
+                assert!(response.field("content-type").is_none(), "an empty body has no type: {:?}", response.fields);
             }
         }
     }
 }
 
 #[test]
-fn grpc_when_the_origin_fails_then_gets_a_grpc_status() {
-    let origin = obedient();
+fn grpc_when_origin_fails_then_grpc_status() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     for kind in ["application/grpc", "application/grpc+proto"] {
         let request =
@@ -339,8 +339,8 @@ fn grpc_when_the_origin_fails_then_gets_a_grpc_status() {
 }
 
 #[test]
-fn class_when_it_says_always_or_never_then_so_it_is() {
-    let origin = obedient();
+fn class_when_always_or_never_then_applied() {
+    let origin = obedient_origin();
     let classes = "[[class]]\nname = \"always\"\npath = [\"/always/*\"]\nwhoopsie = \"always\"\n\
                    [[class]]\nname = \"never\"\npath = [\"/never/*\"]\nwhoopsie = \"never\"";
     let shim = shim(&origin, classes);
@@ -355,7 +355,7 @@ fn class_when_it_says_always_or_never_then_so_it_is() {
         assert_eq!(never.fields_named("cache-control"), ["no-store"], "{accept}");
         assert!(never.field("proxy-status").is_none(), "{accept}");
     }
-    // A fault has no answer that could pass: the same fields, and nothing to read.
+    // A fault has no origin response that could pass: same fields, empty body.
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(classes));
     let never = raw::fetch(shim.addr, "/never/x", &[BROWSER]);
@@ -367,8 +367,8 @@ fn class_when_it_says_always_or_never_then_so_it_is() {
 }
 
 #[test]
-fn statuses_when_configured_then_only_those_are_replaced() {
-    let origin = obedient();
+fn statuses_when_configured_then_only_those_replaced() {
+    let origin = obedient_origin();
     let some = shim(&origin, "[whoopsie]\nstatuses = [\"502\", \"504-506\"]");
     let none = shim(&origin, "[whoopsie]\nstatuses = []");
     for (status, replaced) in
@@ -381,7 +381,7 @@ fn statuses_when_configured_then_only_those_are_replaced() {
         let response = raw::fetch(none.addr, "/", &[BROWSER, ("X-Status", status)]);
         assert!(response.text().contains(SECRET), "{status}");
     }
-    // What cannot be answered gets the page whatever is listed.
+    // A fault gets the page with any list.
     let closed = origin::ClosedPort::new();
     let dead = Shim::start(Shim::config(closed.addr).with("[whoopsie]\nstatuses = []"));
     let response = raw::fetch(dead.addr, "/", &[BROWSER]);
@@ -389,8 +389,8 @@ fn statuses_when_configured_then_only_those_are_replaced() {
 }
 
 #[test]
-fn head_when_the_origin_fails_then_has_the_fields_of_get_and_no_body() {
-    let origin = obedient();
+fn head_when_origin_fails_then_fields_of_get_without_body() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     let mut client = Raw::connect(shim.addr);
     for accept in ["text/html", "application/json", "image/png"] {
@@ -422,8 +422,8 @@ fn head_when_the_origin_fails_then_has_the_fields_of_get_and_no_body() {
 }
 
 #[test]
-fn gzip_twin_when_unpacked_then_is_the_plain_page() {
-    let origin = obedient();
+fn gzip_page_when_decoded_then_equals_plain_page() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "[whoopsie]\nsite_name = \"A & B\"\nstatus_url = \"https://status.example.com/?a=b&c\"");
     let time = regex::Regex::new("<time.*?</time>").expect("a pattern");
     for tag in ["en", "ja", "ar"] {
@@ -445,7 +445,7 @@ fn gzip_twin_when_unpacked_then_is_the_plain_page() {
             assert_eq!((plain.field("content-encoding"), packed.field("content-encoding")), (None, Some("gzip")));
             assert!(packed.body.len() < plain.body.len(), "{} against {}", packed.body.len(), plain.body.len());
             let untimed = |response: &Response| time.replace_all(&page(response), "").into_owned();
-            assert_ne!(untimed(&plain), page(&plain), "the page tells the time");
+            assert_ne!(untimed(&plain), page(&plain), "the page contains the time");
             assert_eq!(untimed(&plain), untimed(&packed), "{tag} {status} {id}");
             for encoding in ["gzip;q=0", "br", "", "identity, gzip;q=0.5"] {
                 assert_eq!(fetch(encoding).field("content-encoding"), None, "{encoding}");
@@ -455,8 +455,8 @@ fn gzip_twin_when_unpacked_then_is_the_plain_page() {
 }
 
 #[test]
-fn beacon_when_the_page_is_opened_then_names_provider_cause_and_request() {
-    let origin = obedient();
+fn beacon_when_page_opened_then_has_provider_cause_and_request() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     let image = |page: &str| {
         let tag = page.split("<img").nth(1).and_then(|rest| rest.split_once('>')).expect("an image").0.to_owned();
@@ -480,9 +480,9 @@ fn beacon_when_the_page_is_opened_then_names_provider_cause_and_request() {
     );
     assert!(pixel.body.starts_with(b"GIF89a"));
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_beacons_total", &[("source", "fastly")]) >= 1.0);
-    assert_eq!(origin.count(), seen, "the origin is not asked for it");
+    assert_eq!(origin.count(), seen, "the beacon does not reach the origin");
 
-    // Elsewhere when so configured; the fault's own cause while the origin is dead.
+    // With a configured base the beacon goes to another host; with a dead origin it has the cause of the fault.
     let closed = origin::ClosedPort::new();
     let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n[[provider]]\nname = \"akamai\"";
     let dead = Shim::start(Shim::config(closed.addr).with(piece));
@@ -499,7 +499,7 @@ fn beacon_when_the_page_is_opened_then_names_provider_cause_and_request() {
 }
 
 #[test]
-fn page_when_the_origin_is_dead_or_silent_then_is_there_all_the_same() {
+fn page_when_origin_dead_or_silent_then_sent() {
     let timeouts = "[origin]\nresponse_timeout = \"300ms\"\nretries = 0";
     let closed = origin::ClosedPort::new();
     let refused = Shim::start(Shim::config(closed.addr));
@@ -531,8 +531,8 @@ fn page_when_the_origin_is_dead_or_silent_then_is_there_all_the_same() {
 }
 
 #[test]
-fn origin_connection_when_a_small_503_is_replaced_then_is_kept() {
-    let origin = obedient();
+fn origin_connection_when_small_503_replaced_then_reused() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(10));
     for (size, how) in [("1", ""), ("200", ""), ("4096", ""), ("4096", "X-Split"), ("4096", "X-Chunked")] {
@@ -545,8 +545,8 @@ fn origin_connection_when_a_small_503_is_replaced_then_is_kept() {
             assert_eq!(response.status, 503);
             page(&response);
         }
-        // A body that is still under way when the page goes out costs one more. How often two writes arrive apart is the machine's affair:
-        // a busy one stops the origin between them.
+        // If the body is incomplete when the page is sent, the connection is lost. How often that happens depends on
+        // the load of the machine.
         let used = origin.connections() - before;
         let most = if how == "X-Split" { 99 } else { 20 };
         assert!(used <= most, "{used} connections for 100 responses of {size} bytes {how}");
@@ -555,8 +555,8 @@ fn origin_connection_when_a_small_503_is_replaced_then_is_kept() {
 }
 
 #[test]
-fn weights_when_without_the_leading_zero_then_read_in_every_field() {
-    let origin = obedient();
+fn weights_when_without_leading_zero_then_read_in_every_field() {
+    let origin = obedient_origin();
     let shim = shim(&origin, "");
     let fetch = |accept, languages, codings| {
         let fields =
