@@ -192,7 +192,7 @@ fn max_waiting_when_no_max_in_flight_then_problem() {
     for text in ["max_waiting = 5", "max_in_flight = 0\nmax_waiting = 5"] {
         let problems_of = problems_of(&format!("[origin]\n{text}"));
         assert!(
-            problems_of.len() == 1 && problems_of[0].contains("origin.max_waiting: 5 has requests wait"),
+            problems_of.len() == 1 && problems_of[0].contains("origin.max_waiting: 5 lets requests wait"),
             "{problems_of:?}"
         );
     }

@@ -16,10 +16,10 @@ pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
     pages(settings, &root.section("whoopsie"));
     let rum = root.section("rum");
     if settings.rum.path.as_deref() == Some(&settings.beacon.path) && !rum.is_bad("path") {
-        rum.reject("path", "is the beacon's own path; write another, for example \"/status/rum\"");
+        rum.reject("path", "is the path of the beacon; write another, for example \"/status/rum\"");
     }
     if settings.rum.pages.len() > MAX_BLOCKS {
-        rum.reject("pages", format!("has too many entries; write at most {MAX_BLOCKS}, of your key pages"));
+        rum.reject("pages", format!("has too many entries; write at most {MAX_BLOCKS}"));
     }
 }
 
@@ -28,7 +28,7 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
     let (server, admin) = (root.section("server"), root.section("admin"));
     let mut claimed = Claimed::default();
     if server.has("listen") {
-        // All entries of the file, since a wrong one must not hide the others' problems.
+        // All texts of the file: a wrong entry must not hide the problems of the others.
         for (index, text) in server.texts("listen") {
             if let Ok(address) = listen(text, server.folder())
                 && let Err(message) = claimed.claim(&address)
@@ -37,7 +37,7 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
             }
         }
         if settings.server.listen.is_empty() {
-            server.reject("listen", "listens nowhere; write at least one address, for example [\"127.0.0.1:8080\"]");
+            server.reject("listen", "is empty; write at least one address, for example [\"127.0.0.1:8080\"]");
         }
     } else {
         for address in &settings.server.listen {
@@ -53,13 +53,10 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
         if admin.has("listen") {
             admin.reject("listen", message);
         } else {
-            admin.missing(
-                "listen",
-                format!("is missing, so that it is {}, which {message}", quote(&address.to_string())),
-            );
+            admin.missing("listen", format!("is missing, and its default {} {message}", quote(&address.to_string())));
         }
     } else if is_open && settings.admin.token.is_none() && !admin.is_bad("token") {
-        let message = "is open to the network without a token; write token = \"env:ADMIN_TOKEN\" beside it, \
+        let message = "is reachable from the network without a token; write token = \"env:ADMIN_TOKEN\" beside it, \
                        or listen on 127.0.0.1";
         admin.reject("listen", message);
     }
@@ -68,8 +65,8 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
 fn origin(settings: &Settings, origin: &Section<'_>) {
     let limits = settings.admission;
     if limits.max_waiting > 0 && limits.max_in_flight == 0 && !origin.is_bad("max_in_flight") {
-        let message = "has requests wait for a permit where permits have no limit; \
-                       write max_in_flight = 100 beside it, as many as the origin can serve at once, or max_waiting = 0";
+        let message = "lets requests wait, but the number of permits has no limit; \
+                       write max_in_flight = 100 beside it, as many as the origin can serve, or max_waiting = 0";
         origin.reject("max_waiting", message);
     }
 }
@@ -94,7 +91,7 @@ fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
     }
     let is_known = |locale: &str| pages.files.tags().any(|known| known.eq_ignore_ascii_case(locale));
     let known = pages.files.tags().map(quote).collect::<Vec<_>>().join(", ");
-    let message = format!("is no language that there are pages in; write one of {known}");
+    let message = format!("has no pages; write one of {known}");
     if !is_known(&pages.default_locale) && !whoopsie.is_bad("default_locale") {
         whoopsie.reject("default_locale", message.clone());
     }
@@ -113,8 +110,11 @@ mod tests {
     fn identity_header_when_it_has_a_meaning_then_is_refused() {
         for taken in ["X-Akamai-G2O-Auth-Data", "X-Akamai-G2O-Auth-Sign", "If-Match", "Cookie"] {
             let text = format!("[identity]\nheader = \"{taken}\"\n");
-            let told = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();
-            assert!(told.lines().count() == 1 && told.contains("write one that only the CDNs set"), "{taken}: {told}");
+            let problems = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();
+            assert!(
+                problems.lines().count() == 1 && problems.contains("write one that only the CDNs set"),
+                "{taken}: {problems}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Checks of the `[[class]]` blocks: names, what they apply to, and which cache keys make sense together.
+//! Checks of the `[[class]]` blocks: names, patterns, and which cache keys fit together.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
         let is_empty = |key, globs: &[String]| globs.is_empty() && !section.is_bad(key);
         if is_empty("path", &class.path) && is_empty("content_type", &class.content_type) {
             let message = "applies to nothing; write path = [\"*.png\"] or content_type = [\"image/*\"]; \
-                           what no class matches is class \"other\" anyway";
+                           what no class matches is in class \"other\" anyway";
             section.reject_block(message);
         }
         check_cache(&class.cache, &section.section("cache"));
@@ -70,7 +70,7 @@ mod tests {
 
     use crate::config::parse;
 
-    fn told(cache: &str) -> String {
+    fn problems(cache: &str) -> String {
         let text = format!("[[class]]\nname = \"c\"\npath = [\"*.png\"]\ncache = {{ {cache} }}\n");
         parse(&text, "e.toml", Path::new(".")).map_or_else(|problems| problems.to_string(), |_| String::new())
     }
@@ -86,9 +86,9 @@ mod tests {
             ("mode = \"default\", error_ttl = \"1s\"", "write ttl"),
             ("mode = \"overide\", ttl = \"7d\"", "did you mean \"override\""),
         ] {
-            let told = told(cache);
-            assert!(told.contains(remedy), "{cache}: {told}");
-            assert_eq!(told.lines().count(), 1, "{cache}: {told}");
+            let problems = problems(cache);
+            assert!(problems.contains(remedy), "{cache}: {problems}");
+            assert_eq!(problems.lines().count(), 1, "{cache}: {problems}");
         }
     }
 
@@ -102,7 +102,7 @@ mod tests {
             "mode = \"default\", edge_ttl = \"1h\", stale_while_revalidate = \"60s\", stale_if_error = \"1d\", \
              vary = [\"Accept-Encoding\"]",
         ] {
-            assert_eq!(told(cache), "", "{cache}");
+            assert_eq!(problems(cache), "", "{cache}");
         }
     }
 }

@@ -88,8 +88,8 @@ fn shown(keys: &mut impl Keys) -> Value {
 }
 
 impl Settings {
-    /// Everything that is in effect, in the file's own shape, with secrets as `***`. Keys of later releases have the only value
-    /// that they can have; those without effect are left out.
+    /// Everything that is in effect, in the file's own shape, with secrets as `***`. Keys of later releases have the
+    /// only value that they can have; those without effect are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {
@@ -100,7 +100,7 @@ impl Settings {
                 cache.retain(|key, _| key != "error_ttl" && key != "immutable");
             }
         }
-        whole["provider"] = self.providers.iter().map(super::providers::json).collect();
+        whole["provider"] = self.providers.iter().map(super::provider_blocks::json).collect();
         whole
     }
 }

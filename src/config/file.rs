@@ -1,7 +1,9 @@
-//! A configuration file while it is read: the TOML tree with its lines, and sections from which keys are read one by one.
+//! A configuration file while it is read: the TOML tree with its lines, and sections from which keys are read one by
+//! one.
 //!
-//! serde's derive stops at the first unknown key or wrong type, but operators see all problems of a file in one pass. So keys
-//! are read by name: a wrong value is reported and its default stays, and at the end each key that was not read is unknown.
+//! serde's derive stops at the first unknown key or wrong type, but operators see all problems of a file in one pass.
+//! So keys are read by name: a wrong value is reported and its default stays, and at the end each key that was not read
+//! is unknown.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problems::Problem;
 use super::shown::{kind, shown};
-use crate::keys::names::closest;
+use crate::keys::grammar::closest;
 use crate::keys::{Checked, quote};
 
 /// The longest list that is read.
@@ -20,7 +22,7 @@ const MAX_ENTRIES: usize = 10_000;
 
 /// A file while it is read.
 pub(super) struct TypedFile<'t> {
-    /// Where each line starts, so that a line is found without counting again.
+    /// Where each line starts.
     line_starts: Vec<usize>,
     folder: &'t Path,
     problems: RefCell<Vec<Problem>>,
@@ -82,7 +84,7 @@ struct Item<'f> {
     value: &'f DeValue<'f>,
 }
 
-/// Which entry of a list or a block of texts is meant.
+/// An entry of a list or of a block of texts.
 pub(super) enum Entry<'n> {
     /// By position, in a list.
     At(usize),
@@ -99,7 +101,7 @@ pub(super) struct Section<'f> {
 }
 
 impl<'f> Section<'f> {
-    /// Where relative paths start.
+    /// The folder at which relative paths start.
     pub(super) fn folder(&self) -> &'f Path {
         self.file.folder
     }
@@ -108,7 +110,7 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
-    /// Whether its name has a value, a block or not.
+    /// Whether its name has a value, even if that is no block.
     pub(super) fn is_typed(&self) -> bool {
         self.line.is_some()
     }
@@ -127,14 +129,14 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// The texts in a list, right or wrong, each with its position.
+    /// The texts in a list, valid or not, each with its position.
     pub(super) fn texts(&self, name: &str) -> Vec<(usize, &'f str)> {
         let entries = self.find(name).and_then(|item| item.value.as_array());
         let entries = entries.into_iter().flat_map(|array| array.iter().enumerate());
         entries.filter_map(|(index, entry)| Some((index, entry.get_ref().as_str()?))).collect()
     }
 
-    /// A text that `check` turns into its type. `example` is what messages show, as it would be typed.
+    /// A text, which `check` turns into its type. Messages show `example`, which has its quotes.
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
@@ -169,23 +171,10 @@ impl<'f> Section<'f> {
         mut check: impl FnMut(&str) -> Checked<T>,
     ) -> Read<Vec<T>> {
         let Some(item) = self.take(name) else { return Read::Absent };
-        let DeValue::Array(array) = item.value else {
-            self.wrong_type(&item, "a list belongs", &format!("[{example}]"));
-            return Read::Bad;
-        };
-        if array.len() > MAX_ENTRIES {
-            self.complain(&item, format!("has {} entries; write at most {MAX_ENTRIES}", array.len()));
-            return Read::Bad;
-        }
-        let mut values = Vec::with_capacity(array.len());
-        for (index, entry) in array.iter().enumerate() {
-            let line = Some(self.file.line(entry.span().start));
-            let entry = Item { key: format!("{}[{index}]", item.key), line, value: entry.get_ref() };
-            if let Read::Good(value) = self.check_text(&entry, example, &mut check) {
-                values.push(value);
-            }
-        }
-        if values.len() == array.len() { Read::Good(values) } else { Read::Bad }
+        let Some(entries) = self.entries(&item, example) else { return Read::Bad };
+        let read = |entry| self.check_text(entry, example, &mut check).good();
+        let values: Vec<T> = entries.iter().filter_map(read).collect();
+        if values.len() == entries.len() { Read::Good(values) } else { Read::Bad }
     }
 
     /// A list of whole numbers within `range`.
@@ -195,17 +184,27 @@ impl<'f> Section<'f> {
         range: RangeInclusive<i64>,
     ) -> Read<Vec<T>> {
         let Some(item) = self.take(name) else { return Read::Absent };
-        let DeValue::Array(array) = item.value else {
-            self.wrong_type(&item, "a list belongs", &format!("[{}]", range.end()));
-            return Read::Bad;
+        let Some(entries) = self.entries(&item, &range.end().to_string()) else { return Read::Bad };
+        let read = |entry| T::try_from(self.check_integer(entry, &range)?).ok();
+        let values: Vec<T> = entries.iter().filter_map(read).collect();
+        if values.len() == entries.len() { Read::Good(values) } else { Read::Bad }
+    }
+
+    fn entries(&self, list: &Item<'f>, example: &str) -> Option<Vec<Item<'f>>> {
+        let DeValue::Array(array) = list.value else {
+            self.wrong_type(list, "a list belongs", &format!("[{example}]"));
+            return None;
         };
-        let mut values = Vec::with_capacity(array.len());
-        for (index, entry) in array.iter().enumerate() {
-            let line = Some(self.file.line(entry.span().start));
-            let entry = Item { key: format!("{}[{index}]", item.key), line, value: entry.get_ref() };
-            values.extend(self.check_integer(&entry, &range).and_then(|value| T::try_from(value).ok()));
+        if array.len() > MAX_ENTRIES {
+            self.complain(list, format!("has {} entries; write at most {MAX_ENTRIES}", array.len()));
+            return None;
         }
-        if values.len() == array.len() { Read::Good(values) } else { Read::Bad }
+        let entry = |(index, entry): (usize, &'f toml::Spanned<DeValue<'f>>)| Item {
+            key: format!("{}[{index}]", list.key),
+            line: Some(self.file.line(entry.span().start)),
+            value: entry.get_ref(),
+        };
+        Some(array.iter().enumerate().map(entry).collect())
     }
 
     /// A block of texts under names that the operator chooses; both are checked.
@@ -229,9 +228,9 @@ impl<'f> Section<'f> {
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
                 // A wrong name may be a secret in the wrong place, so it is shown as one.
-                Err(said) => {
+                Err(message) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
-                    self.file.report(item.key.clone(), line, shown(&item.key, &typed), said.clone());
+                    self.file.report(item.key.clone(), line, shown(&item.key, &typed), message.clone());
                     item.key.clone()
                 }
             };
@@ -242,14 +241,14 @@ impl<'f> Section<'f> {
             {
                 self.complain(
                     &entry,
-                    "stands under a name that is there twice but for its case; keep one of them".to_owned(),
+                    "is under a name that differs from another only in case; keep one of them".to_owned(),
                 );
             }
         }
         if values.len() == table.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// The block `[name]`; it can be opened again to look at its keys together.
+    /// The block `[name]`. Opening it again reports nothing again.
     pub(super) fn section(&mut self, name: &'static str) -> Self {
         let again = self.is_known(name);
         let item = self.take(name);
@@ -348,7 +347,7 @@ impl<'f> Section<'f> {
                     None => format!("write one of {} or take it out", known.join(", ")),
                 };
                 let item = Item { key, line, value: value.get_ref() };
-                self.complain(&item, format!("stands under a key that does not exist; {remedy}"));
+                self.complain(&item, format!("is under an unknown key; {remedy}"));
                 continue;
             }
             let below = |key, table| Section { file: self.file, key, line: None, table: Some(table) }.reject_unknown();
@@ -400,8 +399,8 @@ impl<'f> Section<'f> {
         };
         match check(text) {
             Ok(value) => Read::Good(value),
-            Err(said) => {
-                self.complain(item, said);
+            Err(message) => {
+                self.complain(item, message);
                 Read::Bad
             }
         }
@@ -446,14 +445,14 @@ mod tests {
 
     #[test]
     fn key_when_unknown_then_gets_a_suggestion() {
-        let told = with("levle = 3\nzzz = 4\n", |root| {
+        let found = with("levle = 3\nzzz = 4\n", |root| {
             root.read_integer::<u32>("level", 1..=9);
         });
         assert_eq!(
-            told,
+            found,
             [
-                "1: levle: 3 stands under a key that does not exist; did you mean \"level\"?",
-                "2: zzz: 4 stands under a key that does not exist; write one of level or take it out",
+                "1: levle: 3 is under an unknown key; did you mean \"level\"?",
+                "2: zzz: 4 is under an unknown key; write one of level or take it out",
             ]
         );
     }
@@ -461,17 +460,17 @@ mod tests {
     #[test]
     fn number_when_out_of_range_then_is_refused() {
         for typed in ["0", "10", "-1", "99999999999999999999999999", "0xff"] {
-            let told = with(&format!("level = {typed}"), |root| {
+            let found = with(&format!("level = {typed}"), |root| {
                 assert!(matches!(root.read_integer::<u32>("level", 1..=9), Read::Bad));
             });
-            assert_eq!(told.len(), 1, "{typed}: {told:?}");
-            assert!(told[0].contains("from 1 to 9"), "{told:?}");
+            assert_eq!(found.len(), 1, "{typed}: {found:?}");
+            assert!(found[0].contains("from 1 to 9"), "{found:?}");
         }
     }
 
     #[test]
     fn value_when_of_the_wrong_type_then_message_names_the_right_one() {
-        let told = with("a = \"3\"\nb = 1\nc = 2.5\nd = \"x\"\ne = 1979-05-27\nf = [1]\n", |root| {
+        let found = with("a = \"3\"\nb = 1\nc = 2.5\nd = \"x\"\ne = 1979-05-27\nf = [1]\n", |root| {
             root.read_integer::<u32>("a", 1..=9);
             root.read_flag("b");
             root.read("c", "\"10s\"", |_| Ok(()));
@@ -482,26 +481,26 @@ mod tests {
             root.section("e");
             root.sections("f");
         });
-        assert_eq!(told.len(), 6, "{told:?}");
-        assert!(told[0].contains("a text where a whole number belongs"), "{told:?}");
-        assert!(told[3].contains("write [\"x\"]"), "{told:?}");
-        assert!(told[4].contains("write [e]"), "{told:?}");
-        assert!(told[5].contains("write [[f]]"), "{told:?}");
+        assert_eq!(found.len(), 6, "{found:?}");
+        assert!(found[0].contains("a text where a whole number belongs"), "{found:?}");
+        assert!(found[3].contains("write [\"x\"]"), "{found:?}");
+        assert!(found[4].contains("write [e]"), "{found:?}");
+        assert!(found[5].contains("write [[f]]"), "{found:?}");
     }
 
     #[test]
     fn secret_when_its_key_is_unknown_then_is_hidden() {
-        let told = with("tokn = 1\napi_token = \"hunter2\"\nurl = \"http://me:hunter2@host/\"\n", |root| {
+        let found = with("tokn = 1\napi_token = \"hunter2\"\nurl = \"http://me:hunter2@host/\"\n", |root| {
             _ = root.read_flag("a")
         })
         .join("\n");
-        assert!(!told.contains("hunter2"), "{told}");
-        assert!(told.contains("***@host"), "{told}");
+        assert!(!found.contains("hunter2"), "{found}");
+        assert!(found.contains("***@host"), "{found}");
     }
 
     #[test]
     fn key_when_it_has_control_characters_then_is_quoted() {
-        let told = with("\"a\\u001b[2J\" = 1", |root| _ = root.read_flag("a")).join("\n");
-        assert!(!told.contains('\u{1b}'), "{told}");
+        let found = with("\"a\\u001b[2J\" = 1", |root| _ = root.read_flag("a")).join("\n");
+        assert!(!found.contains('\u{1b}'), "{found}");
     }
 }

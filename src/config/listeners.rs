@@ -29,11 +29,11 @@ impl fmt::Display for Listen {
 /// `ADDRESS:PORT` or `unix:PATH`.
 pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
 
-/// The addresses claimed so far, so that no two listeners want the same one.
+/// The addresses in use so far, so that no two listeners have the same one.
 #[derive(Default)]
 pub(super) struct Claimed {
     exact: HashSet<Listen>,
-    /// Family (is it IPv6?) and port of every address, and of those that mean all addresses.
+    /// Whether it is IPv6, and the port, of each address; below, of each wildcard address.
     ports: HashSet<(bool, u16)>,
     wildcards: HashSet<(bool, u16)>,
 }
@@ -49,7 +49,7 @@ impl Claimed {
             let overlaps =
                 self.wildcards.contains(&port) || (address.ip().is_unspecified() && self.ports.contains(&port));
             if overlaps && !self.exact.contains(listen) {
-                let message = "overlaps an address listened on already, since one of them means every address";
+                let message = "overlaps an address of another listener, because one of them means every address";
                 return Err(format!("{message}; write another port or drop one of the two"));
             }
             self.ports.insert(port);
@@ -60,7 +60,7 @@ impl Claimed {
         if self.exact.insert(listen.clone()) {
             Ok(())
         } else {
-            Err("is listened on already; write another address or port, or drop one of the two".to_owned())
+            Err("is the address of another listener; write another address or port, or drop one of the two".to_owned())
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn listen(text: &str, folder: &Path) -> Checked<Listen> {
     let remedy = match text.rsplit_once(':') {
         Some(("" | "*", port)) if is_port(port) => format!("write \"0.0.0.0:{port}\" to mean every address"),
         Some(("localhost", port)) if is_port(port) => {
-            format!("write \"127.0.0.1:{port}\", since a name can mean several")
+            format!("write \"127.0.0.1:{port}\", because a name can have several addresses")
         }
         _ if is_port(text) => format!("write \"127.0.0.1:{text}\""),
         _ => match text.parse::<IpAddr>() {
@@ -101,13 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn listen_addresses_are_addresses_or_sockets() {
+    fn listen_when_no_address_or_socket_then_is_refused() {
         for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::1]:80", "unix:/run/e.sock"] {
             assert_eq!(listen(good, here()).map(|l| l.to_string()).as_deref(), Ok(good));
         }
         assert_eq!(listen("unix:e.sock", here()), Ok(Listen::Unix("/etc/edgeshim/e.sock".into())));
         assert!(listen(&format!("unix:/{}", "a".repeat(106)), here()).is_ok());
-        assert!(listen(&format!("unix:/{}", "a".repeat(107)), here()).is_err_and(|said| said.contains("108 bytes")));
+        assert!(
+            listen(&format!("unix:/{}", "a".repeat(107)), here()).is_err_and(|message| message.contains("108 bytes"))
+        );
         for (bad, remedy) in [
             (":8080", "\"0.0.0.0:8080\""),
             ("*:80", "\"0.0.0.0:80\""),
@@ -119,12 +121,12 @@ mod tests {
             ("unix:", "unix:PATH"),
             ("unix:\0", "unix:PATH"),
         ] {
-            assert!(listen(bad, here()).is_err_and(|said| said.contains(remedy)), "{bad}");
+            assert!(listen(bad, here()).is_err_and(|message| message.contains(remedy)), "{bad}");
         }
     }
 
     #[test]
-    fn no_two_listeners_want_one_address() {
+    fn listeners_when_they_share_an_address_then_are_refused() {
         let mut claimed = Claimed::default();
         let mut claim = |text| claimed.claim(&listen(text, here()).expect("valid"));
         assert!(claim("127.0.0.1:80").is_ok());
@@ -142,12 +144,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_panic(text in any::<String>()) {
+        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
             let _ = listen(&text, here());
         }
 
         #[test]
-        fn near_addresses_are_judged_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
+        fn address_when_nearly_valid_then_reads_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
             let _ = listen(&text, here());
         }
     }

@@ -1,8 +1,9 @@
 //! From the operator's file to valid settings.
 //!
-//! `settings` lists the blocks, each layer its own keys ([`Keys`]). `reader` reads them from the TOML tree in `file`, `effective`
-//! shows them as JSON. `checks`, `classes`, `providers` and `verify` check keys against each other. All problems of a file are
-//! reported at once, so that operators fix everything in one pass. `check` and start use the same functions.
+//! `settings` lists the blocks, each layer its own keys ([`Keys`]). `reader` reads them from the TOML tree in `file`,
+//! `effective` shows them as JSON. `checks` and `classes` check keys against each other. `provider_blocks` and
+//! `provider_proofs` read the providers, whose keys depend on each other. All problems of a file are reported at once,
+//! so that operators fix everything in one pass. `check` and start use the same functions.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,27 +18,27 @@ mod file;
 mod later;
 mod listeners;
 mod problems;
-mod providers;
+mod provider_blocks;
+mod provider_proofs;
 mod reader;
 mod secrets;
 mod settings;
 mod shown;
-mod verify;
 
 pub(crate) use listeners::Listen;
 pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
 pub(crate) use settings::{Provider, Verify};
 
-/// The longest configuration that is read, in bytes: beyond it something else was named by mistake.
+/// The longest configuration that is read, in bytes. A longer file is no configuration.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// Reads the file at `path` and checks it.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file: that it cannot be read, is no UTF-8 or no TOML (one problem), or every key
-/// that is unknown or holds a value that cannot stand.
+/// All problems of the file: it cannot be read, is no UTF-8 or no TOML (one problem), or has unknown keys or wrong
+/// values.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let origin_name = path.display().to_string();
     let folder = match path.parent() {
@@ -45,7 +46,7 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
         _ => Path::new("."),
     };
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file of just the right size from one that goes on, and a device never ends.
+    // One byte more than allowed shows that the file is too long. A device never ends.
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let message =
@@ -66,12 +67,11 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     }
 }
 
-/// Checks a configuration that is already in memory. `origin_name` is how messages call it, and relative paths start
-/// at `folder`.
+/// Checks a configuration in memory. Messages call it `origin_name`; relative paths start at `folder`.
 ///
 /// # Errors
 ///
-/// As [`load`], but for what concerns reading the file itself.
+/// As [`load`], except for problems of reading the file.
 pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("is longer than {MAX_FILE_BYTES} bytes; name a configuration file with --config FILE");
@@ -87,7 +87,7 @@ pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, P
     classes::check(&settings.classes, root.bounded_sections("class"));
     let trusts_everybody = settings.observe.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
     settings.providers =
-        providers::providers(root.bounded_sections("provider"), &settings.identity.header, trusts_everybody);
+        provider_blocks::providers(root.bounded_sections("provider"), &settings.identity.header, trusts_everybody);
     later::hidden(&mut root);
     let problems = file.into_problems(tree.get_ref());
     if problems.is_empty() { Ok(settings) } else { Err(Problems::new(origin_name, problems)) }
@@ -105,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn empty_file_is_the_defaults() {
+    fn file_when_empty_then_has_the_defaults() {
         assert_eq!(parse("", "edgeshim.toml", Path::new(".")), Ok(Settings::default()));
     }
 
     #[test]
-    fn problem_names_file_line_key_value_and_remedy() {
+    fn problem_when_shown_then_names_file_line_key_value_and_remedy() {
         assert_eq!(
             problems("# a comment\n[server]\nheader_timeout = \"10 parsecs\"\n"),
             ["edgeshim.toml:3: server.header_timeout: \"10 parsecs\" is no duration; \
@@ -119,23 +119,23 @@ mod tests {
     }
 
     #[test]
-    fn syntax_error_is_one_problem_with_line_and_column() {
-        let told = problems("[server]\nworkers = = 3\nnonsense = true\n");
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].starts_with("edgeshim.toml:2:"), "{told:?}");
+    fn syntax_error_when_shown_then_is_one_problem_with_line_and_column() {
+        let found = problems("[server]\nworkers = = 3\nnonsense = true\n");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("edgeshim.toml:2:"), "{found:?}");
     }
 
     #[test]
-    fn missing_file_and_folder_are_problems() {
+    fn file_when_missing_or_a_folder_then_is_one_problem() {
         for path in ["/nonexistent/edgeshim.toml", "/"] {
-            let told = load(Path::new(path)).expect_err("not a file");
-            assert_eq!(told.len(), 1);
-            assert!(told.to_string().contains("cannot be read"), "{told}");
+            let found = load(Path::new(path)).expect_err("not a file");
+            assert_eq!(found.len(), 1);
+            assert!(found.to_string().contains("cannot be read"), "{found}");
         }
     }
 
     #[test]
-    fn overlong_text_is_one_problem() {
+    fn text_when_too_long_then_is_one_problem() {
         assert_eq!(problems(&"#".repeat(MAX_FILE_BYTES + 1)).len(), 1);
     }
 }

@@ -1,22 +1,21 @@
-//! What is wrong with a configuration, all of it at once, in words that say what to write instead.
+//! The problems of a configuration, all at once, each with what to write instead.
 
 use std::fmt;
 
-/// One thing that is wrong. Shown as `key: value message`.
+/// One problem. Shown as `key: value message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file that is meant, safe to print, where it is another than the configuration.
+    /// The file, safe to print, if it is not the configuration itself.
     pub file: Option<String>,
-    /// The key's whole path, as in `class[0].cache.ttl`; empty where the file itself is meant.
+    /// The key's whole path, as in `class[0].cache.ttl`; empty for the file as a whole.
     pub key: String,
     /// The line in the file, counted from 1.
     pub line: Option<usize>,
-    /// The column in characters, counted from 1; only where the text is no TOML at all.
+    /// The column in characters, counted from 1; only for a text that is no TOML.
     pub column: Option<usize>,
-    /// The value as typed and safe to print: shortened, escaped, and `***` where it may be a secret. Empty where a
-    /// key is missing.
+    /// The value, safe to print: shortened, escaped, and `***` where it may be a secret. Empty for a missing key.
     pub value: String,
-    /// What is wrong with it and what to write instead; reads on from the value.
+    /// What is wrong and what to write instead; reads on from the value.
     pub message: String,
 }
 
@@ -48,7 +47,7 @@ pub struct Problems {
 
 impl Problems {
     pub(super) fn new(file: &str, mut list: Vec<Problem>) -> Self {
-        // Those of other files stay in the order in which they were found.
+        // Problems of other files keep their order.
         list.sort_by_key(|problem| match problem.file {
             Some(_) => (true, usize::MAX, None),
             None => (false, problem.line.unwrap_or(usize::MAX), problem.column),
@@ -60,18 +59,16 @@ impl Problems {
         Self::new(file, vec![problem])
     }
 
-    /// How the configuration is called in messages.
+    /// The name of the configuration in messages.
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// How many there are.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Each problem, in the file's order.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.list.iter()
     }
@@ -86,7 +83,7 @@ impl<'p> IntoIterator for &'p Problems {
     }
 }
 
-/// One line a problem, each in the `file:line:` form that editors can follow.
+/// One line for each problem, in the form `file:line:` that editors can follow.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.list.iter().enumerate() {
@@ -112,19 +109,19 @@ impl std::error::Error for Problems {}
 pub(super) fn position(text: &[u8]) -> (usize, usize) {
     let start = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let line = text.split(|&byte| byte == b'\n').count();
-    // A character has one byte that is no continuation byte.
+    // Each character has one byte that is no continuation byte.
     let column = text.get(start..).unwrap_or_default().iter().filter(|&&byte| byte & 0xC0 != 0x80).count() + 1;
     (line, column)
 }
 
-/// The one problem of a text that is no TOML.
+/// The problem of a text that is no TOML.
 pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or_default();
     let (line, column) = position(text.as_bytes().get(..span.start).unwrap_or_default());
-    // The offending text itself is left out: it may be half a secret.
-    let said = error.message().replace('\n', ", ");
+    // Without the text itself: it may be part of a secret.
+    let message = error.message().replace('\n', ", ");
     let message =
-        format!("{said}: this is no TOML; write key = value, texts in double quotes, each key and [block] once");
+        format!("{message}: this is no TOML; write key = value, texts in double quotes, each key and [block] once");
     let mut problem = Problem::of_file("", message);
     problem.line = Some(line);
     problem.column = Some(column);
@@ -136,13 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn position_counts_characters() {
+    fn position_when_text_is_not_ascii_then_counts_characters() {
         assert_eq!(position(b""), (1, 1));
         assert_eq!(position("a\nüb".as_bytes()), (2, 3));
     }
 
     #[test]
-    fn problems_are_shown_in_the_files_order() {
+    fn problems_when_shown_then_in_the_order_of_the_file() {
         let problem = |line, key: &str| Problem {
             file: None,
             key: key.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::file::{Read, Section};
-use crate::keys::names::one_of;
+use crate::keys::grammar::one_of;
 use crate::keys::{Keys, Text, Visitor, quote};
 
 /// The most blocks of one name; each costs metric series and time per request.
@@ -104,7 +104,7 @@ impl<'f> Section<'f> {
         if sections.len() > MAX_BLOCKS {
             if !self.is_bad(name) {
                 let count = sections.len();
-                self.reject(name, format!("stands there {count} times; write at most {MAX_BLOCKS} blocks"));
+                self.reject(name, format!("is there {count} times; write at most {MAX_BLOCKS} blocks"));
             }
             sections.truncate(MAX_BLOCKS);
         }

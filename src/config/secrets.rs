@@ -1,4 +1,4 @@
-//! Secrets: typed as they are, or named by where they are kept.
+//! Secrets, as typed or from an environment variable or file.
 
 use std::env;
 use std::fs::File;
@@ -25,7 +25,6 @@ impl Serialize for Secret {
 /// A secret as typed, or read from `env:NAME` or `file:PATH`.
 fn secret(text: &str, folder: &Path) -> Checked<Secret> {
     let found = if let Some(name) = text.strip_prefix("env:") {
-        // `var` itself never panics on odd names, but says "not found" for them, which is what they are.
         env::var(name).map_err(|error| match error {
             env::VarError::NotPresent => {
                 format!("names an environment variable that is not set; set {} or name another", quote(name))
@@ -40,11 +39,11 @@ fn secret(text: &str, folder: &Path) -> Checked<Secret> {
         text.to_owned()
     };
     if found.is_empty() {
-        return Err("names something empty; put the secret there, or name another place".to_owned());
+        return Err("names an empty value; put the secret there, or name another place".to_owned());
     }
-    // It travels in a header field, where nothing else can stand.
+    // It is sent in a header field.
     if !found.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = "holds a secret with characters that no header field carries as they are";
+        let message = "contains characters that header fields do not allow";
         return Err(format!("{message}; use visible ASCII without spaces, for example 64 hexadecimal digits"));
     }
     Ok(Secret::new(found))
@@ -61,7 +60,7 @@ fn secret_file(path: &Path) -> Checked<String> {
             "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name the file of one secret"
         ));
     }
-    // Editors end a file with a newline that nobody means as a part of the secret.
+    // The newline that editors write at the end is no part of the secret.
     secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
     Ok(secret)
 }
@@ -71,18 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_written_as_stars() {
+    fn secret_when_serialized_then_is_hidden() {
         let secret = Secret::new("hunter2");
         assert_eq!(serde_json::to_string(&secret).ok().as_deref(), Some("\"***\""));
     }
 
     #[test]
-    fn secrets_come_from_the_environment_or_a_file() {
+    fn secret_when_named_then_comes_from_environment_or_file() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(secret("plain", folder), Ok(Secret::new("plain")));
         // Set by cargo for every test; setting one here would need unsafe code.
         assert_eq!(secret("env:CARGO_PKG_NAME", folder), Ok(Secret::new("edgeshim")));
-        assert!(secret("env:EDGESHIM_UNSET", folder).is_err_and(|said| said.contains("not set")));
+        assert!(secret("env:EDGESHIM_UNSET", folder).is_err_and(|message| message.contains("not set")));
         for bad in ["", "env:", "env:A=B", "env:\0", "file:", "file:no/such/file", "file:Cargo.toml", "two words"] {
             assert!(secret(bad, folder).is_err(), "{bad}");
         }

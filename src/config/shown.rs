@@ -17,16 +17,16 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A value as messages show it; `key` is its whole path. Lists and blocks are not opened, and what may be a secret is
+/// A value as messages show it; `key` is its whole path. Lists and blocks are abbreviated, and possible secrets are
 /// hidden, under unknown keys too.
 pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     const TELLING: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
-    // The whole path is looked at, since what stands below a block of keys is a key too.
+    // The whole path, because names below a block of keys may be secrets.
     let key = key.to_ascii_lowercase();
     let may_be_secret = TELLING.iter().any(|word| key.contains(word)) && !is_plain_proof(&key);
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
-            // A reference is no secret, and without it the message would not help.
+            // A reference is no secret, and the message needs it.
             if text.starts_with("env:") || text.starts_with("file:") { quote(text) } else { "***".to_owned() }
         }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if may_be_secret => "***".to_owned(),
@@ -41,7 +41,8 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// Whether a key of `[provider.verify]` holds no secret. The rest of that block may, one that was typed in the wrong place too.
+/// Whether a key of `[provider.verify]` contains no secret. Any other key in that block may contain one, by mistake
+/// too.
 fn is_plain_proof(key: &str) -> bool {
     const PLAIN: [&str; 5] = ["require", "addresses", "client_cert.san", "client_cert.sha256", "g2o.versions"];
     let Some((_, name)) = key.split_once("].verify.") else { return false };
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_is_hidden() {
+    fn value_when_it_may_be_a_secret_then_is_hidden() {
         assert_eq!(show("admin.token", "hunter2"), "***");
         assert_eq!(show("admin.token", "env:TOKEN"), "\"env:TOKEN\"");
         assert_eq!(show("origin.url", "http://me:hunter2@host/a@b"), "\"http://***@host/a@b\"");
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn proofs_hide_all_but_what_is_no_secret() {
+    fn proof_when_not_known_to_be_public_then_is_hidden() {
         for key in [
             "verify",
             "verify.secret",
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn value_when_long_then_is_cut() {
         assert!(show("server.hosts[0]", &"ü".repeat(5_000)).chars().count() < 100);
         assert_eq!(cut(&"9".repeat(100)).chars().count(), 41);
     }

@@ -17,7 +17,7 @@ use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
 use crate::cdn::recognise::Recogniser;
 use crate::ids::{ProviderId, Reason};
-use crate::keys::names::{has_meaning, header_name};
+use crate::keys::grammar::{has_meaning, header_name};
 use crate::keys::{Checked, Keys, Text, Visitor};
 use crate::wire::names::X_CDN_PROVIDER;
 

@@ -32,7 +32,7 @@ use crate::intake::beacon;
 use crate::intake::country::Countries;
 use crate::intake::posted::Posted;
 use crate::intake::rum::{self, RumReason};
-use crate::keys::names::label;
+use crate::keys::grammar::label;
 use crate::keys::urls::local_path;
 use crate::keys::{Keys, Text, Visitor};
 use crate::metrics::{LazyCounters, Ledger, Table, describe};

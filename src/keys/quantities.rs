@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Checked, Text, quote};
 
-/// The longest duration that stands anywhere, in seconds: ten years of 365 days.
+/// The longest duration in seconds: ten years of 365 days.
 const MAX_DURATION_SECONDS: u64 = 10 * 365 * 86_400;
 
 /// A duration, which may be zero.
@@ -64,22 +64,21 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
         .ok_or_else(|| "is longer than ten years; write at most \"3650d\"".to_owned())
 }
 
-/// A duration above zero: a time limit of nothing would refuse everybody.
+/// A duration above zero.
 pub(crate) fn timeout(text: &str) -> Checked<Duration> {
     let duration = duration(text)?;
     if duration.is_zero() {
-        return Err("is no time at all, so that everything would fail; write a duration above 0, for example \"30s\""
-            .to_owned());
+        return Err("is zero, so every request would fail; write a duration above 0, for example \"30s\"".to_owned());
     }
     Ok(duration)
 }
 
-/// A duration in whole seconds, since that is all that Cache-Control and Retry-After can say.
+/// A duration in whole seconds, the unit of Cache-Control and Retry-After.
 pub(crate) fn seconds(text: &str) -> Checked<u64> {
     let duration = duration(text)?;
     if duration.subsec_nanos() != 0 {
         return Err(format!(
-            "has a part of a second, which no header field can say; write \"{}s\"",
+            "has a fraction of a second, which header fields do not allow; write \"{}s\"",
             duration.as_secs() + 1
         ));
     }
@@ -92,7 +91,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     match seconds {
         _ if duration.subsec_millis() != 0 => format!("{milliseconds}ms"),
         0 => "0s".to_owned(),
-        // Seconds stay seconds up to an hour and where nothing larger divides them evenly: "75s", not "1m15s".
+        // No minutes: "75s", "120s".
         _ if seconds.is_multiple_of(86_400) => format!("{}d", seconds / 86_400),
         _ if seconds.is_multiple_of(3_600) => format!("{}h", seconds / 3_600),
         _ => format!("{seconds}s"),
@@ -122,15 +121,15 @@ pub(crate) fn size(text: &str) -> Checked<u64> {
                 "g" | "gb" | "gib" => "GiB",
                 _ => return Err(format!("is no size; {REMEDY} \"64KiB\"")),
             };
-            return Err(format!("has a unit that not everybody reads alike; write \"{digits}{meant}\""));
+            return Err(format!("has an ambiguous unit; write \"{digits}{meant}\""));
         }
     };
     count
         .ok()
         .and_then(|count| count.checked_mul(bytes_each))
-        // TOML's and JSON's numbers end here, and no disk is larger.
+        // The largest number of TOML.
         .filter(|&bytes| i64::try_from(bytes).is_ok())
-        .ok_or_else(|| "is more bytes than can be counted; write at most \"1000000GiB\"".to_owned())
+        .ok_or_else(|| "is too large; write at most \"1000000GiB\"".to_owned())
 }
 
 /// The shortest way to type a size.
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_one_number_and_one_unit() {
+    fn duration_when_not_one_number_and_one_unit_then_is_refused() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
@@ -163,14 +162,14 @@ mod tests {
         {
             assert!(duration(bad).is_err(), "{bad}");
         }
-        assert!(duration("10").is_err_and(|said| said.ends_with("\"10s\"")));
+        assert!(duration("10").is_err_and(|message| message.ends_with("\"10s\"")));
         assert!(timeout("0ms").is_err());
-        assert!(seconds("1500ms").is_err_and(|said| said.contains("\"2s\"")));
+        assert!(seconds("1500ms").is_err_and(|message| message.contains("\"2s\"")));
         assert_eq!(seconds("2000ms"), Ok(2));
     }
 
     #[test]
-    fn sizes_have_binary_units() {
+    fn size_when_without_a_binary_unit_then_is_refused() {
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("100MiB"), Ok(104_857_600));
         assert_eq!(size("1GiB"), Ok(1 << 30));
@@ -179,17 +178,17 @@ mod tests {
         for bad in ["", "KiB", "64", "64KB", "64kib", "1TiB", "-1B", "1.5MiB", "64 KiB", "99999999999GiB"] {
             assert!(size(bad).is_err(), "{bad}");
         }
-        assert!(size("64kb").is_err_and(|said| said.contains("\"64KiB\"")));
+        assert!(size("64kb").is_err_and(|message| message.contains("\"64KiB\"")));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_panic(text in any::<String>()) {
+        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
             let _ = (duration(&text), timeout(&text), seconds(&text), size(&text));
         }
 
         #[test]
-        fn durations_and_sizes_are_shown_as_they_can_be_typed(
+        fn duration_or_size_when_written_then_reads_back(
             milliseconds in 0..MAX_DURATION_SECONDS * 1_000,
             bytes in 0..u64::MAX >> 1,
         ) {

@@ -29,7 +29,6 @@ pub(crate) fn is_port(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// The path of a unix socket.
 pub(crate) fn socket_path(path: &str, folder: &Path) -> Checked<PathBuf> {
     if path.is_empty() || path.contains(char::is_control) {
         return Err("names no unix socket; write unix:PATH, for example \"unix:/run/edgeshim.sock\"".to_owned());
@@ -38,7 +37,7 @@ pub(crate) fn socket_path(path: &str, folder: &Path) -> Checked<PathBuf> {
     let length = path.as_os_str().as_bytes().len();
     if length > MAX_SOCKET_PATH_BYTES {
         let message =
-            format!("is a socket path of {length} bytes, and the system takes no more than {MAX_SOCKET_PATH_BYTES}");
+            format!("is a socket path of {length} bytes, and the system allows at most {MAX_SOCKET_PATH_BYTES}");
         return Err(format!("{message}; write a shorter one, for example \"unix:/run/edgeshim.sock\""));
     }
     Ok(path)
@@ -52,7 +51,7 @@ pub(crate) fn host_name(text: &str) -> Option<String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    // The root's own dot at the end is fine.
+    // The dot of the root is allowed at the end.
     let bare = text.strip_suffix('.').unwrap_or(text);
     let last_is_number = bare.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     let fine = bare.len() <= MAX_HOST_BYTES
@@ -76,28 +75,27 @@ pub(crate) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host_name(host)?, port))
 }
 
-/// A value of Host: a name and perhaps a port, in lower case.
+/// A value of Host: a name and an optional port, in lower case.
 pub(crate) fn host(text: &str) -> Checked<String> {
     if text.contains('*') {
         return Err(
-            "has a wildcard, which Host values here cannot have; write each name, for example \"www.example.com\""
-                .to_owned(),
+            "has a wildcard, which is not allowed here; write each name, for example \"www.example.com\"".to_owned()
         );
     }
     match host_and_port(text) {
         Some((host, Some(port))) => Ok(format!("{host}:{port}")),
         Some((host, None)) => Ok(host),
-        None => Err("is no host; write a name and perhaps a port, for example \"www.example.com\"".to_owned()),
+        None => Err("is no host; write a name with an optional port, for example \"www.example.com\"".to_owned()),
     }
 }
 
-/// What follows the scheme, whatever its case.
+/// The text after the scheme, in any case.
 pub(crate) fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
     let start = text.get(..scheme.len())?;
     if start.eq_ignore_ascii_case(scheme) { text.get(scheme.len()..) } else { None }
 }
 
-/// A link that goes into pages: empty, or `http://`, `https://` or `//` and what may follow.
+/// A link on a page: empty, or an absolute URL with or without scheme.
 pub(crate) fn link(text: &str) -> Checked<String> {
     const REMEDY: &str =
         "write one that starts with https://, http:// or //, for example \"https://status.example.com/\"";
@@ -107,10 +105,10 @@ pub(crate) fn link(text: &str) -> Checked<String> {
     let rest =
         strip_scheme(text, "https://").or_else(|| strip_scheme(text, "http://")).or_else(|| text.strip_prefix("//"));
     let Some(rest) = rest else {
-        return Err(format!("is no link that a page may carry; {REMEDY}"));
+        return Err(format!("is no link; {REMEDY}"));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    // RFC 3986 §2 leaves these out; with them the text could end the attribute that it stands in.
+    // Not allowed in URLs (RFC 3986 §2); they could end the attribute that contains the link.
     let unsafe_byte = |b: u8| !b.is_ascii_graphic() || b"\"'<>\\^`{|}".contains(&b);
     if text.len() > MAX_URL_BYTES || text.bytes().any(unsafe_byte) || host_and_port(authority).is_none() {
         return Err(format!("is no valid URL; {REMEDY}"));
@@ -118,7 +116,7 @@ pub(crate) fn link(text: &str) -> Checked<String> {
     Ok(text.to_owned())
 }
 
-/// The place that the beacon's path is appended to: a link without query or fragment, and without a slash at its end.
+/// A link without query, fragment and final slash.
 pub(crate) fn link_base(text: &str) -> Checked<String> {
     let link = link(text)?;
     if link.contains(['?', '#']) {
@@ -141,7 +139,7 @@ pub(crate) fn local_path(text: &str, example: &str) -> Checked<String> {
     }
     if text == "/" {
         return Err(format!(
-            "is the whole site's own path; write one that nothing else has, for example {}",
+            "is the path of the home page; write one that nothing else uses, for example {}",
             quote(example)
         ));
     }
@@ -155,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_web_links() {
+    fn link_when_not_a_web_link_then_is_refused() {
         for good in ["", "https://status.example.com/", "HTTP://a", "//a:81/b?c=d#e"] {
             assert!(link(good).is_ok(), "{good}");
         }
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_with_a_port_at_most() {
+    fn host_when_more_than_name_and_port_then_is_refused() {
         for good in ["www.example.com", "localhost", "a_b.example:81", "[::1]:80", "10.0.0.1", "example.com."] {
             assert!(host(good).is_ok(), "{good}");
         }
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn local_paths_are_plain() {
+    fn local_path_when_not_plain_then_is_refused() {
         assert!(local_path("/status/images/beacon.gif", "/b").is_ok());
         for bad in ["", "/", "b", "//b", "/b?c", "/b c", "/%62"] {
             assert!(local_path(bad, "/b").is_err(), "{bad}");
@@ -197,12 +195,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_panic(text in any::<String>()) {
+        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
             let _ = (host(&text), link_base(&text), local_path(&text, "/b"), socket_path(&text, Path::new("/etc")));
         }
 
         #[test]
-        fn near_hosts_are_judged_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
+        fn host_when_nearly_valid_then_reads_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
             let _ = (host(&text), link(&format!("//{text}")));
         }
     }

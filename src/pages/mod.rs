@@ -33,7 +33,7 @@ use self::locale::{HostTwice, Locales};
 use self::whoopsie::{Page, Template};
 use self::words::Words;
 use crate::ids::LocaleId;
-use crate::keys::names::LOCALE;
+use crate::keys::grammar::LOCALE;
 use crate::keys::urls::{HOST, LINK, LINK_BASE};
 use crate::keys::{Checked, Keys, PATH, Text, Visitor};
 use crate::wire::json;

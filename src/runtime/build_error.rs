@@ -30,10 +30,11 @@ impl fmt::Display for BuildError {
             Self::Value(error) => f.write_str(error),
             Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
             Self::Ranges(error) => write!(f, "provider.verify.addresses: {} {error}", error.path.display()),
-            Self::Thread(error) => write!(f, "no thread can be started ({error}); allow this user more of them"),
+            Self::Thread(error) => write!(f, "no thread can be started ({error}); allow this user more threads"),
             Self::Log(error) => write!(
                 f,
-                "access_log.output: the file cannot be opened ({error}); name one in a folder that exists and that this user may write to"
+                "access_log.output: the file cannot be opened ({error}); \
+                 name one in a folder that exists and that this user may write to"
             ),
         }
     }

@@ -1,7 +1,8 @@
 //! Settings -> Runtime: everything that can be prepared for a configuration, built once and swapped whole.
 //!
-//! A swap keeps the metrics, the listeners, the drain's state and the limiter before the origin, of which only the limits
-//! change, so that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin are new.
+//! A swap keeps the metrics, the listeners, the drain's state and the limiter before the origin, of which only the
+//! limits change, so that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections
+//! to the origin are new.
 
 mod build_error;
 mod opened;
@@ -40,7 +41,7 @@ use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, ClientSettings, Target};
 use crate::pages::{PageSettings, Pages};
 
-/// The whole stack of layers, as `serve` sees it.
+/// The stack of layers, as `serve` sees it.
 pub trait EdgeService:
     Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
     + Send
@@ -74,10 +75,10 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Prepares everything. `replays`: the signatures that were accepted so far, which no configuration may forget.
+    /// Prepares everything. `replays`: the signatures accepted so far, which stay known under each configuration.
     ///
     /// # Errors
-    /// See [`BuildError`]; nothing is left behind.
+    /// See [`BuildError`].
     pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
@@ -87,8 +88,8 @@ impl Runtime {
         Ok(Self::of(settings, metrics, prepared, World { providers, countries, log }))
     }
 
-    /// Prepares the same for a look at what it decides: address lists are read once, no other file is opened, nothing is followed,
-    /// and no signature was there before.
+    /// Prepares the same for `explain`: reads address lists once, opens no other file, follows no file, and knows no
+    /// signatures.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -128,12 +129,12 @@ impl Runtime {
             providers,
             attempts: Arc::default(),
         };
-        // Each worker builds its own layers later. Building them here makes every series, so that the first scrape has them all.
+        // Creates every metric series, so that the first scrape has them all. Each worker builds its own layers later.
         drop(Layers::new(runtime.parts()));
         runtime
     }
 
-    /// What `build` would refuse, without opening anything: for `check`.
+    /// Finds what `build` would refuse, without opening files.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -141,13 +142,13 @@ impl Runtime {
         Prepared::new(settings).map(drop)
     }
 
-    /// The layers over a way to the origin of their own: one worker's. Reference counts are then touched by one core only.
+    /// The layers over a client for the origin, for one worker, so that only one core uses the reference counts.
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let client = Arc::new(origin::Client::new(self.client_settings(), self.metrics));
         (Layers::new(self.parts()).over(Arc::clone(&client)), client)
     }
 
-    /// What the layers are made of.
+    /// The settings of the layers, and what was prepared for them.
     pub(crate) fn parts(&self) -> Parts {
         let settings = &self.settings;
         Parts {
@@ -188,27 +189,25 @@ impl Runtime {
         }
     }
 
-    /// The configuration this was built from.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The process' metrics.
     pub fn metrics(&self) -> &'static Metrics {
         self.metrics
     }
 
-    /// Handles for what is counted outside of the layers.
+    /// Metrics that are counted outside of the layers.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The access log, while it is on.
+    /// The access log, unless it is off.
     pub(crate) fn log(&self) -> Option<&AccessLog> {
         self.log.as_ref()
     }
 
-    /// Worker threads: as configured, or one for each CPU that the process may use, the cgroup's quota counted in.
+    /// Worker threads: as configured, or one for each CPU that the cgroup grants.
     pub fn workers(&self) -> usize {
         match self.settings.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -216,7 +215,7 @@ impl Runtime {
         }
     }
 
-    /// A short name for the configuration's content: the label `config` of `edgeshim_build_info`.
+    /// A hash of the configuration: the label `config` of `edgeshim_build_info`.
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.settings.effective_json().to_string().hash(&mut hasher);
@@ -241,14 +240,14 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// What is read from files, or written to them.
+/// What uses files.
 struct World {
     providers: Arc<[Known]>,
     countries: Option<Arc<Countries>>,
     log: Option<AccessLog>,
 }
 
-/// What can be made of settings without touching the world.
+/// What is made of settings alone.
 struct Prepared {
     pages: Pages,
     classes: Classes,
@@ -279,7 +278,7 @@ pub(crate) fn page_settings(settings: &Settings) -> PageSettings {
     PageSettings { beacon_path: settings.beacon.path.clone(), ..settings.pages.clone() }
 }
 
-/// The providers' names, then the further ones that are configured.
+/// The names of the providers, then the configured sources.
 fn beacon_sources(settings: &Settings) -> Vec<String> {
     let mut sources: Vec<String> = Vec::new();
     let names = settings.providers.iter().map(|provider| &provider.name);
@@ -291,7 +290,7 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
     sources
 }
 
-/// How an answer is put to each provider, in the order of their ids: to the reserved ones as it is.
+/// How responses are adapted to each provider, in the order of ids; not at all for the reserved ids.
 fn provider_words(settings: &Settings, known: &[Known]) -> Vec<ProviderWords> {
     let reserved = ProviderId::RESERVED.map(|_| ProviderWords::default());
     let configured = settings.providers.iter().zip(known).map(|(provider, known)| ProviderWords {

@@ -13,12 +13,10 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A slot that holds `runtime`.
     pub fn new(runtime: Runtime) -> Self {
         Self { runtime: ArcSwap::from_pointee(runtime) }
     }
 
-    /// The configuration in force.
     pub fn load(&self) -> Arc<Runtime> {
         self.runtime.load_full()
     }
@@ -28,7 +26,8 @@ impl Slot {
         Arc::ptr_eq(&self.runtime.load(), runtime)
     }
 
-    /// Puts another configuration in force. Requests in flight end under theirs, and the queue before the origin goes on.
+    /// Puts another configuration in force. Requests in flight end under theirs, and the queue before the origin goes
+    /// on.
     pub fn swap(&self, mut runtime: Runtime) {
         runtime.gate = Arc::clone(&self.load().gate);
         runtime.gate.limit(runtime.settings.admission);
@@ -50,15 +49,15 @@ mod tests {
     }
 
     #[test]
-    fn gate_when_the_configuration_is_swapped_then_what_is_in_flight_stays_counted() {
+    fn swap_when_requests_are_in_flight_then_they_stay_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let slot = Slot::new(runtime(1, metrics));
-        let Entered::Inside(first) = slot.load().gate.enter() else { panic!("no place") };
+        let Entered::Inside(first) = slot.load().gate.enter() else { panic!("no permit") };
         slot.swap(runtime(2, metrics));
-        let Entered::Inside(_second) = slot.load().gate.enter() else { panic!("no second place") };
+        let Entered::Inside(_second) = slot.load().gate.enter() else { panic!("no second permit") };
         assert!(
             matches!(slot.load().gate.enter(), Entered::Full(fault) if fault.waiting() == Some(0)),
-            "the first is forgotten"
+            "the first is not counted"
         );
         drop(first);
         assert!(matches!(slot.load().gate.enter(), Entered::Inside(_)));

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, resp
 use super::tags::Kind;
 use crate::cdn::dialect::Dialect;
 use crate::ids::label;
-use crate::keys::names::MEDIA_TYPE;
+use crate::keys::grammar::MEDIA_TYPE;
 use crate::keys::quantities::SIZE;
 use crate::keys::{Keys, Visitor};
 use crate::wire::etag::{self, EntityTag, Listed};

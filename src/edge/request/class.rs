@@ -9,7 +9,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use percent_encoding::percent_decode_str;
 
 use crate::ids::ClassId;
-use crate::keys::names::{MEDIA_TYPE, PATH_GLOB, header_name, label};
+use crate::keys::grammar::{MEDIA_TYPE, PATH_GLOB, header_name, label};
 use crate::keys::quantities::SECONDS;
 use crate::keys::{Checked, Keys, Text, Visitor};
 use crate::wire::media_types::{MediaTypes, essence};

@@ -1,5 +1,4 @@
-//! Words with a fixed grammar: labels, locales, globs, media types, header names, and the nearest word to one
-//! misspelt.
+//! Texts with a grammar of their own: labels, language tags, globs, media types, field names.
 
 use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderName;
@@ -7,11 +6,11 @@ use http::HeaderName;
 use super::{Checked, Text, quote};
 use crate::wire::names;
 
-/// Longest provider, class or beacon source name, in bytes: it becomes a metric label.
+/// The longest name that becomes a metric label, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
-/// Longest glob, in bytes; a limit on what its compiled form can cost.
+/// The longest glob, in bytes; limits the size of its compiled form.
 const MAX_GLOB_BYTES: usize = 512;
-/// The longest language tag that RFC 5646 §4.4.1 tells anyone to expect, in bytes.
+/// The longest language tag (RFC 5646 §4.4.1), in bytes.
 const MAX_LOCALE_BYTES: usize = 35;
 
 /// A language tag.
@@ -25,7 +24,7 @@ pub(crate) const PATH_GLOB: Text<String> =
 pub(crate) const MEDIA_TYPE: Text<String> =
     Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
-/// Checks a word against the few that are allowed.
+/// The value of one of a few words.
 pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
     if let Some(&(_, value)) = words.iter().find(|&&(word, _)| word == text) {
         return Ok(value);
@@ -33,12 +32,12 @@ pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checke
     let names: Vec<&'static str> = words.iter().map(|&(word, _)| word).collect();
     let hint = closest(text, &names).map(|word| format!(" (did you mean {}?)", quote(word))).unwrap_or_default();
     let names: Vec<String> = names.into_iter().map(quote).collect();
-    Err(format!("is no word for this{hint}; write one of {}", names.join(", ")))
+    Err(format!("is not allowed here{hint}; write one of {}", names.join(", ")))
 }
 
-/// The candidate that `typed` was most likely meant to be, if one is near.
+/// The candidate nearest to a misspelt word, if one is near.
 pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    // Beyond this nobody misspelt anything, and the distance costs the product of both lengths.
+    // Computing the distance costs the product of both lengths.
     if typed.len() > MAX_LABEL_BYTES {
         return None;
     }
@@ -51,7 +50,7 @@ pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance, with one row kept.
+/// Levenshtein's distance.
 fn distance(left: &[u8], right: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (above, &l) in left.iter().enumerate() {
@@ -70,7 +69,7 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
     row.last().copied().unwrap_or(left.len())
 }
 
-/// A name that becomes a metric label; given back in lower case.
+/// A name that becomes a metric label; in lower case.
 pub(crate) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<String> {
     let name = text.to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
@@ -91,12 +90,12 @@ pub(crate) fn header_name(text: &str) -> Checked<HeaderName> {
     })
 }
 
-/// Whether a field means something to HTTP, to CDNs or to edgeshim itself, in a request or an answer: what an operator may name freely
-/// must be none of these, since it is taken out or written anew.
+/// Whether a field has a meaning to HTTP, CDNs or edgeshim, in requests or responses. Such a field may be removed or
+/// replaced, so an operator may not choose it for another purpose.
 pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     const FAMILIES: [&str; 7] = ["accept-", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-"];
     let single: [&HeaderName; 54] = [
-        // Framing, the target, and the connection.
+        // Framing, target and connection.
         &names::HOST,
         &names::CONNECTION,
         &names::KEEP_ALIVE,
@@ -107,7 +106,7 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         &names::HTTP2_SETTINGS,
         &names::EXPECT,
         &names::MAX_FORWARDS,
-        // Who asks, and by which way.
+        // The client and the path of the request.
         &names::AUTHORIZATION,
         &names::COOKIE,
         &names::FORWARDED,
@@ -121,13 +120,13 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         &names::ORIGIN,
         &names::X_AKAMAI_G2O_AUTH_DATA,
         &names::X_AKAMAI_G2O_AUTH_SIGN,
-        // What is asked.
+        // The request.
         &names::ACCEPT,
         &names::RANGE,
         &names::CACHE_CONTROL,
         &names::PRAGMA,
         &names::PRIORITY,
-        // What is answered.
+        // The response.
         &names::AGE,
         &names::ALLOW,
         &names::DATE,
@@ -146,7 +145,7 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         &names::STRICT_TRANSPORT_SECURITY,
         &names::VARY,
         &names::WWW_AUTHENTICATE,
-        // Who may keep it, said to one kind of cache.
+        // Caching, for one kind of cache.
         &names::CDN_CACHE_CONTROL,
         &names::CLOUDFLARE_CDN_CACHE_CONTROL,
         &names::SURROGATE_CONTROL,
@@ -156,13 +155,13 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         &names::VERCEL_CDN_CACHE_CONTROL,
         &names::X_ACCEL_EXPIRES,
     ];
-    // CGI and its kin know no difference between the two.
+    // CGI treats both characters alike.
     let dashed = name.as_str().replace('_', "-").parse();
     let name = dashed.as_ref().unwrap_or(name);
     FAMILIES.iter().any(|family| name.as_str().starts_with(family)) || single.contains(&name)
 }
 
-/// A language tag in BCP 47's outer form, as `pt-BR` or `zh-Hant`; whether there are pages for it is not known here.
+/// A language tag in the outer form of BCP 47, such as `pt-BR`. There may be no pages in that language.
 pub(crate) fn locale(text: &str) -> Checked<String> {
     let mut parts = text.split('-');
     let language = parts.next().unwrap_or_default();
@@ -177,14 +176,13 @@ pub(crate) fn locale(text: &str) -> Checked<String> {
     }
 }
 
-/// A glob on the decoded path.
 pub(crate) fn path_glob(text: &str) -> Checked<String> {
     glob(text)?;
-    // A glob matches the whole path, so that only these can begin one that ever does.
+    // A glob matches the whole path, so one with another first character never matches.
     if !text.starts_with(['/', '*', '{', '[', '?', '\\']) {
         let (here, anywhere) = (quote(&format!("/{text}")), quote(&format!("*/{text}")));
         return Err(format!(
-            "matches nothing, since every path begins with \"/\"; write {here}, or {anywhere} for any folder"
+            "matches nothing, because each path begins with \"/\"; write {here}, or {anywhere} for any folder"
         ));
     }
     Ok(text.to_owned())
@@ -195,7 +193,7 @@ fn glob(text: &str) -> Checked<()> {
     if text.is_empty() || text.len() > MAX_GLOB_BYTES || text.contains(char::is_control) {
         return Err(format!("is no glob of 1 to {MAX_GLOB_BYTES} visible bytes; {EXAMPLE}"));
     }
-    // Compiled here as later, since a pattern can parse and still be too big to compile.
+    // A pattern can parse and still be too large to compile.
     let compiled = GlobBuilder::new(text).case_insensitive(true).build().and_then(|glob| {
         let mut set = GlobSetBuilder::new();
         set.add(glob);
@@ -206,14 +204,11 @@ fn glob(text: &str) -> Checked<()> {
         .map_err(|error| format!("is no glob ({}); {EXAMPLE}", error.kind().to_string().replace('\n', " ")))
 }
 
-/// A glob on a media type: type, slash, subtype, and `*` for any run of characters; given back in lower case.
 pub(crate) fn media_type(text: &str) -> Checked<String> {
     if text.contains(';') {
-        return Err(
-            "has parameters, which are not looked at; write the type alone, for example \"text/html\"".to_owned()
-        );
+        return Err("has parameters, which are ignored; write the type alone, for example \"text/html\"".to_owned());
     }
-    // RFC 9110 §5.6.2's token characters, of which `*` is one.
+    // Token characters (RFC 9110 §5.6.2), which include `*`.
     let token = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
     };
@@ -232,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closest_finds_what_was_meant() {
+    fn closest_when_word_is_misspelt_then_is_the_intended_word() {
         let keys = ["header_timeout", "body_timeout", "listen", "max_headers"];
         assert_eq!(closest("header_timout", &keys), Some("header_timeout"));
         assert_eq!(closest("Header-Timeout", &keys), Some("header_timeout"));
@@ -244,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_bounded_and_lower_case() {
+    fn label_when_long_or_odd_then_is_refused() {
         assert_eq!(label("Fastly", &["other"], "\"fastly\"").as_deref(), Ok("fastly"));
         for bad in ["", "a b", "ü", "Other", &"a".repeat(65), "a\"b"] {
             assert!(label(bad, &["other"], "\"fastly\"").is_err(), "{bad}");
@@ -252,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn locales_have_the_outer_form() {
+    fn locale_when_not_in_the_outer_form_then_is_refused() {
         for good in ["en", "pt-BR", "zh-Hant-TW", "sl-rozaj-biske-1994"] {
             assert!(locale(good).is_ok(), "{good}");
         }
@@ -262,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn globs_that_cannot_match_or_compile_are_told() {
+    fn glob_when_it_cannot_match_or_compile_then_is_refused() {
         for good in ["*.png", "/static/**", "**/img/*", "*/favicon.ico", "{/a,/b}/*"] {
             assert!(path_glob(good).is_ok(), "{good}");
         }
@@ -272,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn media_types_have_one_slash_and_no_parameters() {
+    fn media_type_when_it_has_parameters_then_is_refused() {
         for good in ["text/*", "application/*+json", "*/*", "IMAGE/svg+xml"] {
             assert!(media_type(good).is_ok(), "{good}");
         }
@@ -283,13 +278,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_panic(text in any::<String>()) {
+        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
             let _ = (label(&text, &[], ""), locale(&text), path_glob(&text), media_type(&text), quote(&text));
             let _ = (header_name(&text), closest(&text, &["listen", "level"]));
         }
 
         #[test]
-        fn glob_that_passes_can_be_compiled_as_the_classes_do(text in r"[a-z*?{}\[\]!,/.\\-]{0,40}") {
+        fn glob_when_accepted_then_compiles(text in r"[a-z*?{}\[\]!,/.\\-]{0,40}") {
             if path_glob(&text).is_ok() {
                 let glob = GlobBuilder::new(&text).case_insensitive(true).build().expect("checked");
                 let _ = glob.compile_matcher().is_match("/a/b.png");

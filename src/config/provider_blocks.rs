@@ -1,4 +1,4 @@
-//! The `[[provider]]` blocks: which CDNs pull, and where each reads cache tags. What proves them is `verify`'s.
+//! The `[[provider]]` blocks: the CDNs that pull, and in which field each reads cache tags.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,14 @@ use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::file::{Read, Section};
+use super::provider_proofs::{self, Secrets, verify};
 use super::settings::Provider;
-use super::verify::{self, Secrets, verify};
 use crate::cdn::preset::{NAMES, Preset};
-use crate::keys::names::{closest, has_meaning, header_name, label};
+use crate::keys::grammar::{closest, has_meaning, header_name, label};
 use crate::keys::{Checked, quote};
 use crate::wire::names::X_CDN_PROVIDER;
 
-/// Reads every provider. `identity` is the field in which they say their names; `trusts_everybody`: `server.trusted_proxies` holds every
+/// Reads every provider. `identity`: the identity header; `trusts_everybody`: `server.trusted_proxies` contains every
 /// address.
 pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_everybody: bool) -> Vec<Provider> {
     const EXAMPLE: &str = "\"fastly\"";
@@ -31,7 +31,7 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
         if let Read::Absent = name {
             block.missing(
                 "name",
-                format!("is missing; write name = {EXAMPLE}, as the CDN says it in the identity field"),
+                format!("is missing; write name = {EXAMPLE}, as the CDN sends it in the identity header"),
             );
         }
         let name = name.or(String::new());
@@ -55,7 +55,7 @@ pub(super) fn json(provider: &Provider) -> Value {
         "tag_header": provider.tag_header.as_ref().map_or("", HeaderName::as_str),
     });
     if let Some(proofs) = &provider.verify {
-        keys["verify"] = verify::json(proofs);
+        keys["verify"] = provider_proofs::json(proofs);
     }
     keys
 }
@@ -71,7 +71,7 @@ fn preset_of(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|preset| *preset == name)
 }
 
-/// `preset` is none where it could not be read; then any field may be right.
+/// `preset`: none if it could not be read; then any field is accepted.
 fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
     if text.is_empty() {
         return Ok(None);
@@ -79,12 +79,15 @@ fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
     if let Some(refusal) = preset.and_then(Preset::named).and_then(Preset::refuses_tag_header) {
         return Err(format!("{refusal}; take the key out"));
     }
-    let name = header_name(text)
-        .map_err(|_| "is no header field name; write the one that the CDN was told, for example \"Cache-Tag\"")?;
+    let name = header_name(text).map_err(
+        |_| "is no header field name; write the one that the CDN is configured to read, for example \"Cache-Tag\"",
+    )?;
     if has_meaning(&name) || name == X_CDN_PROVIDER {
-        return Err("is a field with a meaning of its own; write the one that the CDN was told to read tags in, \
+        return Err(
+            "is a field with a meaning of its own; write the one in which the CDN is configured to read tags, \
              for example \"Cache-Tag\""
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(Some(name))
 }
@@ -102,12 +105,12 @@ mod tests {
         parse(text, "e.toml", Path::new(".")).map_err(|problems| problems.to_string())
     }
 
-    fn told(text: &str) -> Vec<String> {
-        read(text).map_or_else(|said| said.lines().map(str::to_owned).collect(), |_| Vec::new())
+    fn problems(text: &str) -> Vec<String> {
+        read(text).map_or_else(|message| message.lines().map(str::to_owned).collect(), |_| Vec::new())
     }
 
     #[test]
-    fn tag_field_is_named_only_where_the_operator_names_it() {
+    fn tag_header_when_the_preset_fixes_it_then_is_refused() {
         for preset in ["cloudfront", "imperva", "cdn77", "gcore", "edgecast", "rfc9213", "generic"] {
             let settings =
                 read(&format!("[[provider]]\nname = \"{preset}\"\ntag_header = \"X-Tags\"\n")).expect("valid");
@@ -123,12 +126,12 @@ mod tests {
             ("azure", "has no cache tags"),
         ] {
             let block = format!("[[provider]]\nname = \"mine\"\npreset = \"{preset}\"\n");
-            let said = told(&format!("{block}tag_header = \"X-Tags\"\n"));
+            let message = problems(&format!("{block}tag_header = \"X-Tags\"\n"));
             assert!(
-                said.len() == 1 && said[0].contains(remedy) && said[0].contains("take the key out"),
-                "{preset}: {said:?}"
+                message.len() == 1 && message[0].contains(remedy) && message[0].contains("take the key out"),
+                "{preset}: {message:?}"
             );
-            assert_eq!(told(&format!("{block}tag_header = \"\"\n")), [""; 0]);
+            assert_eq!(problems(&format!("{block}tag_header = \"\"\n")), [""; 0]);
         }
         for bad in [
             "X Tags",
@@ -139,14 +142,14 @@ mod tests {
             "X-Akamai-G2O-Auth-Data",
             "X-CDN-Provider",
         ] {
-            let said = told(&format!("[[provider]]\nname = \"mine\"\ntag_header = \"{bad}\"\n"));
-            assert!(said.len() == 1 && said[0].contains("for example \"Cache-Tag\""), "{bad}: {said:?}");
+            let message = problems(&format!("[[provider]]\nname = \"mine\"\ntag_header = \"{bad}\"\n"));
+            assert!(message.len() == 1 && message[0].contains("for example \"Cache-Tag\""), "{bad}: {message:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_panic(text in any::<String>()) {
+        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
             let _ = (preset(&text), tag_header(&text, None), tag_header(&text, Some("imperva")));
         }
     }

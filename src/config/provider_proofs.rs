@@ -1,4 +1,4 @@
-//! The `[provider.verify]` blocks: what proves that a pull comes from the CDN that it names. Nothing here shows a secret.
+//! The `[provider.verify]` blocks: proofs that a pull comes from the CDN that it names. No message contains a secret.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -17,44 +17,43 @@ use crate::cdn::addresses::network;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
-use crate::keys::names::{has_meaning, header_name};
+use crate::keys::grammar::{has_meaning, header_name};
 use crate::keys::urls::host_name;
 use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
-/// The most secrets of one provider: each is compared for each of its pulls, and a rotation has two.
+/// The most secrets of one provider: each is compared for each of its pulls, and a rotation needs two.
 const MAX_SECRETS: usize = 16;
 /// The longest nonce of G2O, in bytes.
 const MAX_NONCE_BYTES: usize = 64;
-/// The version of G2O where none is named: HMAC-SHA256. 1 to 4 are MD5 and SHA-1.
+/// The default version of G2O: HMAC-SHA256. 1 to 4 are MD5 and SHA-1.
 const G2O_VERSION: u8 = 5;
 
-/// The words for `require`.
 const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
 
-/// Where a secret is looked for.
+/// Where a request has a secret.
 #[derive(PartialEq, Eq, Hash)]
 enum Place {
     Field(HeaderName),
     Nonce(String),
 }
 
-/// The secrets of all providers so far. Two that share one could each be taken for the other.
+/// The secrets of all providers so far. With a shared one, each provider could prove to be the other.
 #[derive(Default)]
 pub(super) struct Secrets {
-    /// Whose each is, as a position among `names`.
+    /// The provider of each, counted from 1 in `names`.
     taken: HashMap<(Place, String), usize>,
     names: Vec<String>,
 }
 
 impl Secrets {
-    /// What is claimed from now on is this provider's.
+    /// Claims from now on are for this provider.
     pub(super) fn next_provider(&mut self, name: &str) {
         self.names.push(name.to_owned());
     }
 
-    /// Claims a secret for the latest provider, or names the one whose it is.
+    /// Claims a secret for the latest provider, or names the provider that has it already.
     fn claim(&mut self, place: Place, secret: &Secret) -> Result<(), String> {
         let latest = self.names.len();
         let owner = *self.taken.entry((place, secret.expose().to_owned())).or_insert(latest);
@@ -68,7 +67,7 @@ impl Secrets {
     }
 }
 
-/// `[provider.verify]`; none where it is not there or wrong.
+/// `[provider.verify]`; none if it is missing or no block.
 pub(super) fn verify(
     mut block: Section<'_>,
     identity: &HeaderName,
@@ -84,9 +83,9 @@ pub(super) fn verify(
     if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
         (block.is_present(), &secret, &addresses, &client_cert, &g2o)
     {
-        let message = "asks for no proof; write one, for example \
+        let message = "has no proof; write one, for example \
                        secret = { header = \"X-Origin-Secret\", values = [\"env:ORIGIN_SECRET\"] } or \
-                       addresses = [\"151.101.0.0/16\"], or take the block out, and the CDN is believed by name";
+                       addresses = [\"151.101.0.0/16\"], or take the block out to accept the CDN by its name";
         block.reject_block(message);
     }
     let verify = Verify {
@@ -134,20 +133,22 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
     }
     let folder = block.folder();
     let field = block.read("header", HEADER, |text| {
-        // The value itself is not shown: where a secret was typed in its place, this is where it would come out.
+        // The value is not shown, because it may be a secret in the wrong place.
         let Ok(name) = header_name(text) else {
-            return Err(format!("is no header field name; write the one that the CDN was told to add, as {HEADER}"));
+            return Err(format!(
+                "is no header field name; write the one that the CDN was problems to add, as {HEADER}"
+            ));
         };
-        let said = if name == *identity || name.as_str().replace('_', "-") == names::X_CDN_PROVIDER.as_str() {
-            "says who pulls, and everybody may know that"
+        let message = if name == *identity || name.as_str().replace('_', "-") == names::X_CDN_PROVIDER.as_str() {
+            "names the provider, which is no secret"
         } else if has_meaning(&name) {
-            "has a meaning of its own, and would be taken out of every request"
+            "has a meaning of its own, and would be removed from every request"
         } else if Preset::all().iter().any(|preset| preset.tells_in(&name)) {
-            "tells a visitor's address or a point of presence, which the log shows"
+            "contains a client's address or a point of presence, which the log shows"
         } else {
             return Ok(name);
         };
-        Err(format!("names a field ({}) that {said}; write one that only your CDNs set, as {HEADER}", quote(text)))
+        Err(format!("names a field ({}) that {message}; write one that only your CDNs set, as {HEADER}", quote(text)))
     });
     let values = block.read_list("values", VALUE, |text| {
         let secret = some_secret(text, folder, VALUE)?;
@@ -165,11 +166,11 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
         match &values {
             Read::Absent => block.missing("values", format!("is missing; write values = [{VALUE}]")),
             Read::Good(values) if values.is_empty() => {
-                block.reject("values", format!("holds no secret; write values = [{VALUE}]"));
+                block.reject("values", format!("is empty; write values = [{VALUE}]"));
             }
             Read::Good(values) if values.len() > MAX_SECRETS => {
-                let message = format!("holds {} secrets; write at most {MAX_SECRETS}", values.len());
-                block.reject("values", format!("{message}, of which a rotation needs two"));
+                let message = format!("has {} secrets; write at most {MAX_SECRETS}", values.len());
+                block.reject("values", format!("{message}; a rotation needs two"));
             }
             Read::Good(_) | Read::Bad => {}
         }
@@ -182,12 +183,12 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
 
 fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     if text.is_empty() {
-        return Err(format!("is no secret; write one or where it is, for example {example}"));
+        return Err(format!("is no secret; write a secret or a reference, for example {example}"));
     }
     (SECRET.read)(text, folder)
 }
 
-/// Where it pulls from. `trusts_everybody`: anybody is believed where a request comes from.
+/// The addresses it pulls from. `trusts_everybody`: every client may claim any address.
 fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<AddressSource>> {
     const EXAMPLE: &str = "\"151.101.0.0/16\"";
     let folder = block.folder();
@@ -200,7 +201,8 @@ fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<Addres
         })?;
         if network.prefix_len() == 0 {
             return Err(format!(
-                "is every address and proves nothing; write the networks that the CDN pulls from, for example {EXAMPLE}"
+                "contains every address and proves nothing; \
+                 write the networks that the CDN pulls from, for example {EXAMPLE}"
             ));
         }
         Ok(AddressSource::Network(network))
@@ -208,17 +210,17 @@ fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<Addres
     if let Read::Good(list) = &addresses
         && list.is_empty()
     {
-        let message = "names no address, so that nobody could prove anything";
+        let message = "names no address, so no pull could be proved";
         block.reject("addresses", format!("{message}; write networks, for example {EXAMPLE}, or take the key out"));
     } else if let (Read::Good(_), true) = (&addresses, trusts_everybody) {
-        let message = "proves nothing while server.trusted_proxies holds every address, since then anybody may say where \
-                       he comes from; write the networks of your own balancers there";
+        let message = "proves nothing while server.trusted_proxies contains every address, \
+                       because every client may claim any address; write the networks of your own balancers there";
         block.reject("addresses", message);
     }
     addresses
 }
 
-/// A list in a file. Read here and again when the runtime is built, so that its problems stand among the others.
+/// A list in a file. The runtime reads it again; here its problems are reported with the others.
 fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
     if path.is_empty() {
         return Err("names no file; write file:PATH, for example \"file:ranges/fastly.json\"".to_owned());
@@ -252,24 +254,24 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
     rule.filter(|_| block.is_present()).map_or(Read::Bad, Read::Good)
 }
 
-/// A name in a certificate: a host's, of which the first label may be `*`; given back in lower case.
+/// A host name in a certificate, of which the first label may be `*`; in lower case.
 fn certificate_name(text: &str) -> Checked<String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
     host_name(bare)
-        // Neither an address nor the root's dot stands among a certificate's DNS names.
+        // The DNS names of certificates have no addresses and no final dot.
         .filter(|host| !host.starts_with('[') && !host.ends_with('.') && host.parse::<Ipv4Addr>().is_err())
         .map(|host| if bare.len() == text.len() { host } else { format!("*.{host}") })
         .ok_or_else(|| {
-            "is no host name as certificates have it; write one without port or address, for example \"*.cdn.example\", \
+            "is no host name of a certificate; write one without port or address, for example \"*.cdn.example\", \
              where \"*\" is one label"
                 .to_owned()
         })
 }
 
-/// A certificate's SHA-256: 64 hexadecimal digits, with colons between the bytes where openssl put them.
+/// The SHA-256 of a certificate: 64 hexadecimal digits, with or without openssl's colons between the bytes.
 fn fingerprint(text: &str) -> Checked<[u8; 32]> {
     const MESSAGE: &str = "is no SHA-256 fingerprint; write its 64 hexadecimal digits, with or without colons, \
-                           as \"openssl x509 -noout -fingerprint -sha256\" prints them behind the \"=\"";
+                           as \"openssl x509 -noout -fingerprint -sha256\" prints them after the \"=\"";
     let mut digits = Vec::with_capacity(64);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -316,13 +318,13 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
                 format!("is missing; write keys = {{ {KEYS} }}, each key under the nonce that names it"),
             );
         }
-        Read::Good(keys) if keys.is_empty() => block.reject("keys", format!("holds no key; write keys = {{ {KEYS} }}")),
+        Read::Good(keys) if keys.is_empty() => block.reject("keys", format!("is empty; write keys = {{ {KEYS} }}")),
         Read::Good(keys) => {
             for (nonce, key) in keys {
                 if let Err(owner) = secrets.claim(Place::Nonce(nonce.clone()), key) {
                     let nonce = quote(nonce);
                     let message =
-                        format!("holds under {nonce} what is also {owner}'s key; each CDN needs one of its own");
+                        format!("has under {nonce} a key that is also {owner}'s; each CDN needs one of its own");
                     block.reject("keys", message);
                 }
             }
@@ -335,7 +337,7 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
     }
 }
 
-/// The name of a key, as it stands between the commas of G2O's data.
+/// The name of a key, between commas in the data of G2O.
 fn nonce(text: &str) -> Checked<String> {
     let fine = (1..=MAX_NONCE_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b',');
     if fine {
@@ -358,8 +360,8 @@ mod tests {
         parse(text, "e.toml", Path::new(env!("CARGO_MANIFEST_DIR"))).map_err(|problems| problems.to_string())
     }
 
-    fn told(text: &str) -> Vec<String> {
-        read(text).map_or_else(|said| said.lines().map(str::to_owned).collect(), |_| Vec::new())
+    fn problems(text: &str) -> Vec<String> {
+        read(text).map_or_else(|message| message.lines().map(str::to_owned).collect(), |_| Vec::new())
     }
 
     /// A provider's block with these lines in its `[provider.verify]`.
@@ -368,12 +370,12 @@ mod tests {
     }
 
     fn proofs(verify: &str) -> Verify {
-        let settings = read(&verified("fastly", verify)).unwrap_or_else(|said| panic!("{verify}: {said}"));
+        let settings = read(&verified("fastly", verify)).unwrap_or_else(|message| panic!("{verify}: {message}"));
         settings.providers[0].verify.clone().expect("proofs")
     }
 
     #[test]
-    fn block_without_a_proof_in_it_is_told_once_with_a_remedy() {
+    fn block_when_it_has_no_proof_then_is_refused_with_a_remedy() {
         for (verify, key, remedy) in [
             ("", "verify", "or take the block out"),
             ("require = \"all\"", "verify", "or take the block out"),
@@ -398,16 +400,19 @@ mod tests {
             ("g2o = { keys = { n = \"\" } }", "verify.g2o.keys.\"n\"", "for example \"env:G2O_KEY\""),
             ("g2o = { keys = { n = \"k\" }, versions = [] }", "verify.g2o.versions", "write versions = [5]"),
         ] {
-            let told = told(&verified("fastly", verify));
-            let (told, more) = told.split_first().unwrap_or_else(|| panic!("{verify} was taken"));
-            assert!(told.contains(&format!(" provider[0].{key}: ")) && told.contains(remedy), "{verify}: {told}");
+            let problems = problems(&verified("fastly", verify));
+            let (problems, more) = problems.split_first().unwrap_or_else(|| panic!("{verify} was taken"));
+            assert!(
+                problems.contains(&format!(" provider[0].{key}: ")) && problems.contains(remedy),
+                "{verify}: {problems}"
+            );
             // An empty block lacks both of its keys.
             assert_eq!(more.len(), usize::from(verify.starts_with("secret = {}")), "{verify}: {more:?}");
         }
     }
 
     #[test]
-    fn whole_proofs_are_read_as_typed() {
+    fn proofs_when_complete_then_read_as_typed() {
         let verify = proofs(
             "require = \"all\"\n\
              secret = { header = \"X-Pull\", values = [\"KeyCDN\", \"env:CARGO_PKG_NAME\"] }\n\
@@ -435,7 +440,7 @@ mod tests {
 
         let verify = proofs("g2o = { keys = { n = \"k\" } }");
         assert_eq!((verify.require, verify.secret, verify.addresses.len()), (Require::Any, None, 0));
-        assert_eq!(verify.g2o.map(|g2o| g2o.versions), Some(vec![5]), "weak versions only where they are named");
+        assert_eq!(verify.g2o.map(|g2o| g2o.versions), Some(vec![5]), "weak versions only if they are configured");
         assert_eq!(
             read("[[provider]]\nname = \"fastly\"\n").map(|settings| settings.providers[0].verify.clone()),
             Ok(None)
@@ -443,9 +448,9 @@ mod tests {
     }
 
     #[test]
-    fn secrets_field_is_one_that_no_request_needs() {
+    fn secret_field_when_it_has_a_meaning_then_is_refused() {
         let with = |field: &str, before: &str| {
-            told(&format!(
+            problems(&format!(
                 "{before}{}",
                 verified("mine", &format!("secret = {{ header = \"{field}\", values = [\"s\"] }}"))
             ))
@@ -481,50 +486,50 @@ mod tests {
             "True-Client-IP",
             "X-Akamai-G2O-Auth-Sign",
         ] {
-            let told = with(taken, "");
-            assert!(told.len() == 1 && told[0].contains(&format!("({taken:?})")), "{taken}: {told:?}");
-            assert!(told[0].contains("write one that only your CDNs set"), "{told:?}");
+            let problems = with(taken, "");
+            assert!(problems.len() == 1 && problems[0].contains(&format!("({taken:?})")), "{taken}: {problems:?}");
+            assert!(problems[0].contains("write one that only your CDNs set"), "{problems:?}");
         }
-        let told = with("X-Who", "[identity]\nheader = \"x-who\"\n");
-        assert!(told.len() == 1 && told[0].contains("says who pulls"), "{told:?}");
-        // The block that comes later in the file counts too.
+        let problems = with("X-Who", "[identity]\nheader = \"x-who\"\n");
+        assert!(problems.len() == 1 && problems[0].contains("names the provider"), "{problems:?}");
+        // A block later in the file counts too.
         let text = verified("mine", "secret = { header = \"X-Who\", values = [\"s\"] }");
-        assert_eq!(self::told(&format!("{text}[identity]\nheader = \"X-WHO\"\n")).len(), 1);
+        assert_eq!(self::problems(&format!("{text}[identity]\nheader = \"X-WHO\"\n")).len(), 1);
     }
 
     #[test]
-    fn two_providers_with_one_secret_are_told_without_it() {
+    fn providers_when_they_share_a_secret_then_are_refused_without_showing_it() {
         let fields = |first: &str, second: &str| {
             let of = |name, header: &str| {
                 verified(name, &format!("secret = {{ header = \"{header}\", values = [\"new\", \"hunter2\"] }}"))
             };
-            told(&(of("one", first) + &of("two", second).replace("new", "newer")))
+            problems(&(of("one", first) + &of("two", second).replace("new", "newer")))
         };
-        let said = fields("X-S", "x-s");
-        assert_eq!(said.len(), 1, "{said:?}");
+        let message = fields("X-S", "x-s");
+        assert_eq!(message.len(), 1, "{message:?}");
         assert!(
-            said[0].contains(
+            message[0].contains(
                 "provider[1].verify.secret.values[1]: *** is also \"one\"'s secret; each CDN needs one of its own"
             ),
-            "{said:?}"
+            "{message:?}"
         );
-        assert_eq!(fields("X-S", "X-T"), [""; 0], "another field tells them apart");
-        // One provider may hold one secret under two names, while a rotation is under way.
-        assert_eq!(told(&verified("one", "secret = { header = \"X-S\", values = [\"a\", \"a\"] }")), [""; 0]);
+        assert_eq!(fields("X-S", "X-T"), [""; 0], "another field distinguishes them");
+        // One provider may list a secret twice.
+        assert_eq!(problems(&verified("one", "secret = { header = \"X-S\", values = [\"a\", \"a\"] }")), [""; 0]);
 
         let keys = |nonce: &str| {
-            told(
+            problems(
                 &(verified("one", "g2o = { keys = { n = \"hunter2\" } }")
                     + &verified("two", &format!("g2o = {{ keys = {{ {nonce} = \"hunter2\" }} }}"))),
             )
         };
-        let said = keys("n");
-        assert!(said.len() == 1 && said[0].contains("what is also \"one\"'s key"), "{said:?}");
+        let message = keys("n");
+        assert!(message.len() == 1 && message[0].contains("a key that is also \"one\"'s"), "{message:?}");
         assert_eq!(keys("m"), [""; 0]);
     }
 
     #[test]
-    fn no_message_holds_a_secret_wherever_it_was_typed() {
+    fn secret_when_typed_in_the_wrong_place_then_is_in_no_message() {
         for wrong in [
             "secret = \"hunter2\"",
             "secret = { header = \"X-S: hunter2\", values = [\"s\"] }",
@@ -547,25 +552,25 @@ mod tests {
             "g2o = { keys = { n = \"k\" }, key = \"hunter2\" }",
             "client_cert = \"hunter2\"",
         ] {
-            let told = told(&verified("fastly", wrong));
-            assert!(!told.is_empty(), "{wrong}");
-            assert!(!told.concat().contains("hunter"), "{wrong}: {told:?}");
+            let problems = problems(&verified("fastly", wrong));
+            assert!(!problems.is_empty(), "{wrong}");
+            assert!(!problems.concat().contains("hunter"), "{wrong}: {problems:?}");
         }
-        assert!(!told("[[provider]]\nname = \"a\"\nverify = \"hunter2\"").concat().contains("hunter"));
+        assert!(!problems("[[provider]]\nname = \"a\"\nverify = \"hunter2\"").concat().contains("hunter"));
     }
 
     #[test]
-    fn addresses_prove_nothing_where_everybody_is_a_trusted_proxy() {
+    fn addresses_when_every_address_is_a_trusted_proxy_then_are_refused() {
         for (trusted, fine) in [("0.0.0.0/0", false), ("::/0", false), ("10.0.0.0/8", true)] {
             let block = verified("fastly", "addresses = [\"192.0.2.0/24\"]");
-            let said = told(&format!("[server]\ntrusted_proxies = [\"{trusted}\"]\n{block}"));
-            assert_eq!(said.is_empty(), fine, "{said:?}");
-            assert!(fine || said[0].contains("your own balancers"), "{said:?}");
+            let message = problems(&format!("[server]\ntrusted_proxies = [\"{trusted}\"]\n{block}"));
+            assert_eq!(message.is_empty(), fine, "{message:?}");
+            assert!(fine || message[0].contains("your own balancers"), "{message:?}");
         }
     }
 
     #[test]
-    fn addresses_are_networks_or_files_that_are_there() {
+    fn address_when_no_network_or_file_then_is_refused() {
         for (address, remedy) in [
             ("0.0.0.0/0", "proves nothing; write the networks"),
             ("::/0", "proves nothing; write the networks"),
@@ -574,19 +579,19 @@ mod tests {
             ("10.0.0.0/33", "or file:PATH"),
             ("file:", "for example \"file:ranges/fastly.json\""),
             ("file:no/such/list", "name a file that exists"),
-            // What is in a file that is no list may be a secret, and is not told.
+            // The content of a file that is no list may be a secret, and is not shown.
             ("file:src/main.rs", "has something in line"),
             ("file:src", "is no plain file"),
             ("file:/dev/zero", "is no plain file"),
         ] {
-            let told = told(&verified("fastly", &format!("addresses = [\"192.0.2.0/24\", \"{address}\"]")));
-            assert!(told.len() == 1 && told[0].contains(remedy), "{address}: {told:?}");
-            assert!(told[0].contains(&format!("provider[0].verify.addresses[1]: \"{address}\" ")), "{told:?}");
+            let problems = problems(&verified("fastly", &format!("addresses = [\"192.0.2.0/24\", \"{address}\"]")));
+            assert!(problems.len() == 1 && problems[0].contains(remedy), "{address}: {problems:?}");
+            assert!(problems[0].contains(&format!("provider[0].verify.addresses[1]: \"{address}\" ")), "{problems:?}");
         }
     }
 
     #[test]
-    fn certificates_are_names_and_fingerprints_and_wait_for_tls() {
+    fn certificate_when_valid_then_is_refused_until_there_is_tls() {
         for (typed, name) in [
             ("CDN.Example", "cdn.example"),
             ("*.Cdn.example", "*.cdn.example"),
@@ -633,21 +638,21 @@ mod tests {
             assert!(fingerprint(&bad).is_err(), "{bad}");
         }
 
-        // What is right in itself is refused for what is not there yet; what is wrong is told as such, and alone.
-        let said = told(&verified(
+        // A valid rule is refused because TLS is missing; a wrong one gets only its own problem.
+        let message = problems(&verified(
             "fastly",
             &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),
         ));
         assert!(
-            said.len() == 1 && said[0].contains("server.tls.client_ca") && said[0].contains("leave it out"),
-            "{said:?}"
+            message.len() == 1 && message[0].contains("server.tls.client_ca") && message[0].contains("leave it out"),
+            "{message:?}"
         );
-        let said = told(&verified("fastly", "client_cert = { san = [\"*.cdn.example:1\"], sha256 = [\"0\"] }"));
-        assert!(said.len() == 2 && said.iter().all(|said| !said.contains("later release")), "{said:?}");
+        let message = problems(&verified("fastly", "client_cert = { san = [\"*.cdn.example:1\"], sha256 = [\"0\"] }"));
+        assert!(message.len() == 2 && message.iter().all(|message| !message.contains("later release")), "{message:?}");
     }
 
     #[test]
-    fn nonces_are_what_stands_between_commas() {
+    fn nonce_when_it_has_a_comma_or_space_then_is_refused() {
         for good in ["1", "nonce1", "~!a", &"n".repeat(64)] {
             assert_eq!(nonce(good).as_deref(), Ok(good));
         }
@@ -657,18 +662,18 @@ mod tests {
     }
 
     #[test]
-    fn secrets_beyond_a_rotation_are_too_many() {
+    fn secrets_when_too_many_then_are_refused() {
         let values = |count: usize| {
             let values = (0..count).map(|n| format!("\"s{n}\"")).collect::<Vec<_>>().join(", ");
-            told(&verified("fastly", &format!("secret = {{ header = \"X-S\", values = [{values}] }}")))
+            problems(&verified("fastly", &format!("secret = {{ header = \"X-S\", values = [{values}] }}")))
         };
         assert_eq!(values(MAX_SECRETS), [""; 0]);
-        assert!(values(MAX_SECRETS + 1).first().is_some_and(|said| said.contains("write at most 16")));
+        assert!(values(MAX_SECRETS + 1).first().is_some_and(|message| message.contains("write at most 16")));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_panic(text in any::<String>()) {
+        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
             let _ = (certificate_name(&text), fingerprint(&text), nonce(&text));
             let quoted = toml::Value::String(text.clone()).to_string();
             for verify in [
@@ -678,14 +683,14 @@ mod tests {
                 format!("client_cert = {{ san = [{quoted}], sha256 = [{quoted}] }}"),
                 format!("g2o = {{ keys = {{ n = {quoted} }} }}"),
             ] {
-                for said in told(&verified("fastly", &verify)) {
-                    prop_assert!(!said.contains(char::is_control), "{}", said);
+                for message in problems(&verified("fastly", &verify)) {
+                    prop_assert!(!message.contains(char::is_control), "{}", message);
                 }
             }
         }
 
         #[test]
-        fn near_fingerprints_are_judged_without_panic(text in "[0-9a-fA-F:é]{60,100}") {
+        fn fingerprint_when_nearly_valid_then_reads_without_panic(text in "[0-9a-fA-F:é]{60,100}") {
             if fingerprint(&text).is_ok() {
                 prop_assert!(text.is_ascii() && (text.len() == 64 || text.len() == 95));
             }
