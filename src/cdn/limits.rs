@@ -19,7 +19,7 @@ use std::collections::HashSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::{names, tags};
+use crate::wire::{cache_tags, names};
 
 /// Lines that are added later: here Content-Encoding, Vary, Date, Connection and framing; and by the CDN itself, which counts its own
 /// (Fastly's Age, Via, Accept-Ranges, X-Served-By, X-Cache, X-Cache-Hits, X-Timer and one more).
@@ -219,14 +219,14 @@ fn is_list(name: &HeaderName) -> bool {
     ];
     // A cookie's date has a comma, and a challenge's parameters are lists themselves.
     let several = [names::SET_COOKIE, names::WWW_AUTHENTICATE, names::PROXY_AUTHENTICATE];
-    tags::delimiter(name) != Some(b' ') && !single.contains(name) && !several.contains(name)
+    cache_tags::delimiter(name) != Some(b' ') && !single.contains(name) && !several.contains(name)
 }
 
 fn worth(name: &HeaderName) -> Worth {
     if *name == names::SET_COOKIE {
         return Worth::Cookie;
     }
-    if tags::delimiter(name).is_some() {
+    if cache_tags::delimiter(name).is_some() {
         return Worth::Tags;
     }
     let answer: [&HeaderName; 40] = [

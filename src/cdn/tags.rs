@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::tags::{FIELDS, delimiter};
+use crate::wire::cache_tags::{FIELDS, delimiter};
 
 /// What becomes of an answer's tags on the way to one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -35,10 +35,10 @@ use crate::origin::MessageLimits;
 use crate::wire::forwarded::client_from_xff;
 use crate::wire::hops;
 use crate::wire::host::{host_allowed, same_authority, valid_host};
-use crate::wire::ids::{make_ids, valid_request_id, valid_traceparent};
 use crate::wire::names::{
     HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR, X_REQUEST_ID,
 };
+use crate::wire::trace_context::{make_ids, valid_request_id, valid_traceparent};
 use crate::wire::values::content_length;
 
 /// The port that an authority without one means on a listener without TLS.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::trailers::TrailerWriter;
 use crate::clock::{self, Deadline};
-use crate::wire::frames::FrameGuard;
-use crate::wire::guard::{HeadGuard, Phase, Verdict};
+use crate::wire::frame_tracker::FrameTracker;
+use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 
 /// How long a connection that waits for a request stays open once the drain has begun, for bytes that are already in
 /// flight.
@@ -66,7 +66,7 @@ mod ending {
 impl State {
     /// For a connection before hyper reads from it. The deadline for the first head continues.
     pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts) -> Self {
-        let framing = if is_h2 { Framing::Frames(FrameGuard::new()) } else { Framing::Heads(HeadGuard::new()) };
+        let framing = if is_h2 { Framing::Frames(FrameTracker::new()) } else { Framing::Heads(HeadTracker::new()) };
         Self {
             deadline,
             purpose: AtomicU8::new(Purpose::Head as u8),
@@ -159,15 +159,15 @@ impl State {
     /// Whether the head that hyper has just parsed can be read in one way only. HTTP/2's framing always can.
     pub(super) fn is_unambiguous(&self) -> bool {
         match &mut *self.framing() {
-            Framing::Heads(guard) => guard.take_verdict() == Verdict::Clear,
+            Framing::Heads(tracker) => tracker.take_verdict() == Verdict::Clear,
             Framing::Frames(_) => true,
         }
     }
 
     /// Another protocol follows, without heads and without waits between requests.
     pub(super) fn upgraded(&self) {
-        if let Framing::Heads(guard) = &mut *self.framing() {
-            guard.set_opaque();
+        if let Framing::Heads(tracker) = &mut *self.framing() {
+            tracker.set_opaque();
         }
         self.disarm();
         self.ends_with_connection();
@@ -251,22 +251,22 @@ impl State {
 /// Follows what is read, so that the deadline and the driver know what it is part of.
 #[derive(Debug)]
 enum Framing {
-    Heads(HeadGuard),
-    Frames(FrameGuard),
+    Heads(HeadTracker),
+    Frames(FrameTracker),
 }
 
 impl Framing {
     fn feed(&mut self, bytes: &[u8]) {
         match self {
-            Self::Heads(guard) => guard.feed(bytes),
-            Self::Frames(guard) => guard.feed(bytes),
+            Self::Heads(tracker) => tracker.feed(bytes),
+            Self::Frames(tracker) => tracker.feed(bytes),
         }
     }
 
     fn phase(&self) -> Phase {
         match self {
-            Self::Heads(guard) => guard.phase(),
-            Self::Frames(guard) => guard.phase(),
+            Self::Heads(tracker) => tracker.phase(),
+            Self::Frames(tracker) => tracker.phase(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! - Timeouts. hyper's own timer arms one deadline for each head and also ends connections that wait for their next
 //!   request. Here one coarse deadline for each connection covers the head, the wait between requests, and a peer that
 //!   does not read.
-//! - Refusal of heads with two lengths (`wire/guard.rs`).
+//! - Refusal of heads with two lengths (`wire/head_tracker.rs`).
 //! - Responses whose end is the end of the connection (HTTP/1.0, an upgraded connection). While one is in progress the
 //!   socket is set to reset at close, so that a cut, a timeout and even the end of this process differ from the end of
 //!   the body.

@@ -18,7 +18,7 @@ use super::names::{
     X_CDN_PROVIDER, X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS,
     X_REQUEST_ID,
 };
-use super::{tags, tokens};
+use super::{cache_tags, tokens};
 
 /// Our name in Via.
 const PSEUDONYM_1_0: &str = "1.0 edgeshim";
@@ -153,7 +153,7 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
         CacheField::of(name).is_some()
-            || tags::delimiter(name).is_some()
+            || cache_tags::delimiter(name).is_some()
             || hop_by_hop().contains(name)
             || end_to_end().contains(name)
             || others.contains(name)

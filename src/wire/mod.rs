@@ -8,15 +8,15 @@
 
 pub(crate) mod cache_control;
 pub(crate) mod cache_fields;
+pub(crate) mod cache_tags;
 pub(crate) mod certificate;
 pub(crate) mod directives;
 pub(crate) mod etag;
 pub(crate) mod forwarded;
-pub(crate) mod frames;
-pub(crate) mod guard;
+pub(crate) mod frame_tracker;
+pub(crate) mod head_tracker;
 pub(crate) mod hops;
 pub(crate) mod host;
-pub(crate) mod ids;
 pub(crate) mod json;
 pub(crate) mod media_types;
 pub(crate) mod names;
@@ -24,7 +24,7 @@ pub(crate) mod quality;
 pub(crate) mod received;
 pub(crate) mod secret;
 pub(crate) mod server_timing;
-pub(crate) mod tags;
 pub(crate) mod tokens;
+pub(crate) mod trace_context;
 pub(crate) mod values;
 pub(crate) mod vary;

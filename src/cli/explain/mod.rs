@@ -43,7 +43,7 @@ use crate::metrics::{Ledger, Metrics};
 use crate::origin::forward;
 use crate::runtime::Runtime;
 use crate::wire::forwarded::{Peer, Scheme, Trail};
-use crate::wire::guard::{HeadGuard, Verdict};
+use crate::wire::head_tracker::{HeadTracker, Verdict};
 use crate::wire::hops;
 use crate::wire::names::{
     AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, TRANSFER_ENCODING, X_REQUEST_ID,
@@ -332,13 +332,13 @@ impl<'a> Explainer<'a> {
 
 /// Whether a head's framing can be read in one way only, by what watches each connection.
 fn is_sound(head: &request::Parts) -> bool {
-    let mut guard = HeadGuard::new();
-    guard.feed(format!("{} {} HTTP/1.1\r\n", head.method, head.uri).as_bytes());
+    let mut tracker = HeadTracker::new();
+    tracker.feed(format!("{} {} HTTP/1.1\r\n", head.method, head.uri).as_bytes());
     for (name, value) in &head.headers {
-        guard.feed(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        tracker.feed(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    guard.feed(b"\r\n");
-    guard.take_verdict() == Verdict::Clear
+    tracker.feed(b"\r\n");
+    tracker.take_verdict() == Verdict::Clear
 }
 
 /// The origin's answer as it comes off its connection.

@@ -1,8 +1,8 @@
-//! Whether a connection of HTTP/2 is inside a request's head (RFC 9113 §4.1, §6.2, §6.10): all that a clock for heads has to know.
+//! Whether an HTTP/2 connection is inside a request head (RFC 9113 §4.1, RFC 9113 §6.2, RFC 9113 §6.10), for the timeout of heads.
 //!
-//! Nothing is judged here; that is the codec's work, which sees a frame only when it is whole.
+//! It checks nothing. The codec does that, but sees a frame only when the frame is complete.
 
-use super::guard::Phase;
+use super::head_tracker::Phase;
 
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
@@ -10,33 +10,27 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// Follows the bytes of one connection, frame by frame.
+/// Tracks the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]
-pub(crate) struct FrameGuard {
-    /// Bytes of the preface or of a payload that are still to come.
+pub(crate) struct FrameTracker {
+    /// Missing bytes of the preface or of a payload.
     left: usize,
-    /// A frame's head as far as it is there.
+    /// The received bytes of a frame's header, and their number.
     head: [u8; HEAD_BYTES],
     have: usize,
     /// Between HEADERS and the end of the last CONTINUATION.
     in_head: bool,
-    /// The payload at hand is the head's last.
+    /// The current payload is the last of the head.
     is_last: bool,
 }
 
-impl Default for FrameGuard {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl FrameGuard {
-    /// A guard for a connection whose preface is still to be fed.
+impl FrameTracker {
+    /// For a connection of which nothing is read yet, not even the preface.
     pub(crate) const fn new() -> Self {
         Self { left: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0, in_head: false, is_last: false }
     }
 
-    /// Takes the next bytes of the connection, cut in any way.
+    /// Reads the next bytes of the connection, however they are cut.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -71,7 +65,7 @@ impl FrameGuard {
         }
     }
 
-    /// Where the connection is after all bytes fed. The first bytes of a frame may be a head's.
+    /// The position after all bytes fed. The first bytes of any frame may belong to a head.
     pub(crate) const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }
@@ -88,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_lasts_from_its_first_byte_to_the_last_continuation() {
+    fn phase_when_inside_headers_and_continuations_then_head() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut expected = vec![Phase::Boundary; PREFACE_BYTES];
         for (kind, flags, payload, head_ends) in [
@@ -99,7 +93,7 @@ mod tests {
             (CONTINUATION, 0, 0, false),
             (CONTINUATION, END_HEADERS, 2, true),
             (HEADERS, END_HEADERS, 0, true),
-            // A PING has the bit of END_HEADERS for nothing.
+            // In a PING the bit of END_HEADERS has no meaning.
             (6, END_HEADERS, 8, true),
         ] {
             let is_head = matches!(kind, HEADERS | CONTINUATION);
@@ -110,11 +104,11 @@ mod tests {
                 *expected.last_mut().unwrap() = Phase::Boundary;
             }
         }
-        let mut one_by_one = FrameGuard::new();
+        let mut one_by_one = FrameTracker::new();
         for (position, (byte, phase)) in bytes.iter().zip(&expected).enumerate() {
             one_by_one.feed(&[*byte]);
             assert_eq!(one_by_one.phase(), *phase, "byte {position} of {bytes:?}");
-            let mut at_once = FrameGuard::new();
+            let mut at_once = FrameTracker::new();
             at_once.feed(&bytes[..=position]);
             assert_eq!(at_once.phase(), *phase, "{} bytes at once", position + 1);
         }
