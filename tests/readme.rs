@@ -31,7 +31,9 @@ const ARCHITECTURE: &str = "src/ARCHITECTURE.md";
 const RUNBOOK: &str = "deploy/RUNBOOK.md";
 const CHANGELOG: &str = "deploy/CHANGELOG.md";
 const EXPLAIN: &str = "deploy/EXPLAIN.md";
-const DOCUMENTS: [&str; 5] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN];
+const CONTRIBUTING: &str = "CONTRIBUTING.md";
+const SECURITY: &str = "SECURITY.md";
+const DOCUMENTS: [&str; 7] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY];
 
 // ---- reading documents ----------------------------------------------------------------------------------------------
 
@@ -394,7 +396,7 @@ fn documents_when_they_name_a_path_then_it_exists() {
             }
         }
         assert!(
-            named > 0 || document == CHANGELOG || document == RUNBOOK,
+            named > 0 || [CHANGELOG, RUNBOOK, SECURITY].contains(&document),
             "{document} names no path: does this test still read it correctly?"
         );
     }
@@ -505,7 +507,7 @@ fn architecture_when_read_then_layers_and_rooms_as_in_source() {
         let names = line.get(..26).unwrap_or(&line).to_owned();
         rooms.extend(names.split_ascii_whitespace().map(str::to_owned));
     }
-    let module = Regex::new(r"(?m)^pub mod ([a-z_]+);").unwrap();
+    let module = Regex::new(r"(?m)^mod ([a-z_]+);").unwrap();
     let library = text("src/lib.rs");
     let mut expected: BTreeSet<String> = module.captures_iter(&library).map(|found| found[1].to_owned()).collect();
     expected.insert("main".to_owned());
@@ -550,6 +552,30 @@ fn versions_when_named_then_those_of_the_package() {
     assert!(text(README).contains(&format!("in {version} |")), "the README's table is for another release");
     assert!(text(README).contains(&format!("Rust {} or newer", package("rust-version"))));
     assert!(text("deploy/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
+    let workflow = text(".github/workflows/ci.yml");
+    let toolchain = format!("{}.0", package("rust-version"));
+    assert!(workflow.contains(&format!("container: rust:{toolchain}-")), "CI uses another version");
+    assert!(workflow.contains(&format!("RUSTUP_TOOLCHAIN: {toolchain}\n")), "CI uses another version");
+}
+
+#[test]
+fn contributing_when_it_shows_a_file_then_the_file_has_these_lines() {
+    let mut shown = 0;
+    for block in blocks(&text(CONTRIBUTING)) {
+        let Some((first, lines)) = block.lines.split_first() else { continue };
+        let Some(path) = first.strip_prefix("// ").or_else(|| first.strip_prefix("# ")) else { continue };
+        // A block about a file that the reader creates says so after its path.
+        if path.contains(' ') {
+            continue;
+        }
+        let file = text(path);
+        let known: BTreeSet<&str> = file.lines().map(str::trim).collect();
+        for line in lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty() && *line != VARIES) {
+            assert!(known.contains(line), "{path} does not have the line {line:?}");
+        }
+        shown += 1;
+    }
+    assert!(shown >= 5, "only {shown} files are shown");
 }
 
 // ---- deploy ---------------------------------------------------------------------------------------------------------
