@@ -53,7 +53,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
     let mut open: Option<Block> = None;
     let mut before = "";
     for line in markdown.lines() {
-        match (&mut open, line.strip_prefix("```")) {
+        match (&mut open, line.trim_start().strip_prefix("```")) {
             (None, Some(language)) => {
                 open = Some(Block { language: language.into(), exact: before == EXACT, lines: Vec::new() });
             }
@@ -72,7 +72,7 @@ fn prose(markdown: &str) -> String {
     let mut inside = false;
     let mut prose = String::new();
     for line in markdown.lines() {
-        if line.starts_with("```") {
+        if line.trim_start().starts_with("```") {
             inside = !inside;
         } else if !inside {
             prose.push_str(line);
@@ -390,6 +390,11 @@ fn documents_when_they_name_a_path_then_it_exists() {
         let mut named = 0;
         for span in spans(&markdown) {
             let path = span.split(' ').next().unwrap();
+            // A file that the reader creates.
+            let is_new = document == CONTRIBUTING && ["NAME", "TAG", "example"].iter().any(|part| path.contains(part));
+            if is_new {
+                continue;
+            }
             if folders.is_match(path) || files.is_match(path) {
                 assert!(exists(document, path), "{document} names a missing path: {path}");
                 named += 1;
@@ -563,6 +568,7 @@ fn contributing_when_it_shows_a_file_then_the_file_has_these_lines() {
     let mut shown = 0;
     for block in blocks(&text(CONTRIBUTING)) {
         let Some((first, lines)) = block.lines.split_first() else { continue };
+        let first = first.trim_start();
         let Some(path) = first.strip_prefix("// ").or_else(|| first.strip_prefix("# ")) else { continue };
         // A block about a file that the reader creates says so after its path.
         if path.contains(' ') {
