@@ -1,5 +1,5 @@
-//! HTTP/2 frames by hand (RFC 9113 §4), for what hyper would not send: an origin that answers with scripted frames, and a client that
-//! writes them.
+//! Hand-written HTTP/2 frames (RFC 9113 §4), for what hyper would not send: an origin with scripted frames, and a
+//! client.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -29,7 +29,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header block of literal fields, neither indexed nor coded (RFC 7541 §6.2.2).
+/// A header block of literal fields without indexing (RFC 7541 §6.2.2).
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| {
         assert!(text.len() < 127, "a length of one byte");
@@ -38,7 +38,7 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
-/// HEADERS with all its fields.
+/// A HEADERS frame with all fields.
 pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, flags | END_HEADERS, stream, &block(fields))
 }
@@ -60,7 +60,7 @@ pub fn read(stream: &mut impl Read) -> Option<(u8, u8, u32, Vec<u8>)> {
 
 type Script = Arc<dyn Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync>;
 
-/// An origin on HTTP/2 by prior knowledge: to each request head it does what the script says that was set last.
+/// An HTTP/2 origin by prior knowledge; it runs the current script for each request head.
 pub struct FrameOrigin {
     pub addr: SocketAddr,
     script: Arc<Mutex<Option<Script>>>,
@@ -81,7 +81,7 @@ impl FrameOrigin {
         Self { addr, script }
     }
 
-    /// What is done to the requests from now on. An error closes the connection.
+    /// Sets the script for the next requests. An error closes the connection.
     pub fn does(&self, script: impl Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) {
         *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(script));
     }
@@ -106,12 +106,12 @@ fn serve(mut stream: TcpStream, script: &Mutex<Option<Script>>) -> Option<()> {
     Some(())
 }
 
-/// A client's connection on which the settings have been exchanged.
+/// Connects a client and sends the preface and its settings.
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(addr).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");
-    stream.write_all(PREFACE).expect("the preface is taken");
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).expect("settings are taken");
+    stream.write_all(PREFACE).expect("a write of the preface");
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).expect("a write of the settings");
     stream
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 by prior knowledge. hyper frames it; whoever needs frames that hyper would not send writes them himself.
+//! HTTP/2 clients by prior knowledge, on hyper. For frames that hyper would not send, see `frames`.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime for one thread: the test's own.
+/// A runtime on the thread of the test.
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A connection to a TCP address, driven in the background of the runtime that asks for it.
+/// Connects to a TCP address; the current runtime drives the connection in the background.
 pub async fn connect<B>(addr: SocketAddr) -> http2::SendRequest<B>
 where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
@@ -22,7 +22,7 @@ where
     handshake(tokio::net::TcpStream::connect(addr).await.expect("a connection")).await
 }
 
-/// The same over a stream that stands.
+/// The same over an open stream.
 pub async fn handshake<S, B>(stream: S) -> http2::SendRequest<B>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -1,9 +1,9 @@
-//! A strict reader of HTTP/1.1 messages (RFC 9112) that never guesses. It keeps what it read as it was: names in their case,
-//! fields in their order. What is read but wrong becomes a line in `problems`; what cannot be read at all ends the message.
+//! A strict reader of HTTP/1.1 messages (RFC 9112). It keeps the case of names and the order of fields. A readable
+//! fault becomes a line in `problems`; an unreadable one ends the message.
 
 use std::io::{ErrorKind, Read};
 
-/// Header fields in the order of the wire, names in the case of the wire.
+/// Header fields in the order and case of the wire.
 pub type Fields = Vec<(String, String)>;
 
 /// Start line and fields, as bytes and parsed.
@@ -19,34 +19,34 @@ pub struct Head {
     pub problems: Vec<String>,
 }
 
-/// Why no head came.
+/// Why there is no head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoHead {
     /// The peer closed before the first byte.
     Closed,
-    /// Reset, or silence until the time was up, before the first byte.
+    /// A reset or a timeout before the first byte.
     Nothing(String),
-    /// The peer closed, reset or fell silent within the head, or its head is longer than a mebibyte.
+    /// A close, reset or timeout within the head, or a head above 1 MiB.
     Broken(String),
 }
 
-/// A body as far as it came.
+/// The received part of a body.
 #[derive(Debug, Clone, Default)]
 pub struct Body {
     /// The bytes without framing.
     pub data: Vec<u8>,
     /// Its trailers.
     pub trailers: Fields,
-    /// True when the framing says that this was all.
+    /// True when the framing says that the body is complete.
     pub complete: bool,
     /// Breaches of the chunked grammar, and why an incomplete body ended.
     pub problems: Vec<String>,
 }
 
-/// How long a body is.
+/// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes.
+    /// After this many bytes.
     Length(u64),
     /// Chunked.
     Chunked,
@@ -54,7 +54,7 @@ pub enum Framing {
     Close,
 }
 
-/// A stream with what was read from it beyond the message at hand.
+/// A stream, and the bytes read beyond the current message.
 pub struct Reader<R> {
     inner: R,
     buffer: Vec<u8>,
@@ -72,7 +72,7 @@ impl<R: Read> Reader<R> {
         &mut self.inner
     }
 
-    /// Bytes that came but belong to no message yet.
+    /// Received bytes that belong to no message yet.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.at..]
     }
@@ -104,7 +104,7 @@ impl<R: Read> Reader<R> {
         piece
     }
 
-    /// Everything that is there and still comes, up to `most` bytes; the flag is true when the peer closed in good order.
+    /// All remaining bytes, up to `most`; true when the peer closed normally.
     pub fn rest(&mut self, most: usize) -> (Vec<u8>, bool) {
         while self.pending().len() < most {
             match self.fill() {
@@ -166,7 +166,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads a body; `most` bounds what is kept of it (the rest stays unread, `complete` false).
+    /// Reads a body of at most `most` bytes; of a longer one the rest stays unread, and `complete` is false.
     pub fn body(&mut self, framing: Framing, most: usize) -> Body {
         let mut body = Body::default();
         match framing {
@@ -224,7 +224,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// None when the body did not come whole; the reason is in `problems`.
+    /// None when the body is incomplete; the reason is in `problems`.
     fn chunked(&mut self, most: usize, body: &mut Body) -> Option<()> {
         loop {
             let line = self.body_line(body)?;
@@ -280,17 +280,17 @@ impl Head {
     }
 }
 
-/// The first value under `name`, compared without regard to case.
+/// The first value of a name (any case).
 pub fn find<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Every value under `name`, in order.
+/// Every value of a name (any case), in order.
 pub fn find_all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     fields.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
 }
 
-/// The framing that the fields declare, and what is wrong with it. `None`: they declare no body.
+/// The framing that the fields declare; none without a body. Adds faults to `problems`.
 pub fn framing(fields: &[(String, String)], problems: &mut Vec<String>) -> Option<Framing> {
     let codings = find_all(fields, "transfer-encoding");
     let lengths = find_all(fields, "content-length");
@@ -324,7 +324,7 @@ pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Bytes as text, those above 127 as Latin-1: nothing is lost.
+/// Bytes as text; those above 127 as Latin-1, so that nothing is lost.
 pub fn lossy(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }

@@ -1,11 +1,11 @@
-//! A reader of Prometheus' text format, for comparing counters with what really happened.
+//! A reader of Prometheus' text format.
 
 use std::fmt::Write as _;
 
 /// One line of a scrape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The name, with `_bucket`, `_sum` or `_count` where the line has it.
+    /// The name, with `_bucket`, `_sum` or `_count` if present.
     pub name: String,
     /// The labels in the line's order, unescaped.
     pub labels: Vec<(String, String)>,
@@ -23,7 +23,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Parses a scrape; panics on a line that is not of the format, for that is a bug of its own.
+    /// Parses a scrape; panics at a malformed line.
     pub fn parse(text: &str) -> Self {
         let series = text
             .lines()
@@ -33,7 +33,7 @@ impl Metrics {
         Self { series, text: text.to_owned() }
     }
 
-    /// Every series of that name which carries all of these labels (it may carry more).
+    /// Every series of a name that has these labels, and perhaps more.
     pub fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = &'a Series> {
         self.series.iter().filter(move |series| {
             series.name == name
@@ -41,7 +41,7 @@ impl Metrics {
         })
     }
 
-    /// The value of the one series that matches; panics, with what there is under that name, when none or several do.
+    /// The value of the one series that matches; panics when none or several match.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let mut found = self.matching(name, labels);
         match (found.next(), found.next()) {
@@ -57,7 +57,7 @@ impl Metrics {
         }
     }
 
-    /// The sum over every series that matches; 0 where none does.
+    /// The sum of the series that match; 0 for none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).map(|series| series.value).sum()
     }
@@ -72,7 +72,7 @@ impl Metrics {
         self.matching(name, labels).next().is_some()
     }
 
-    /// How many series the scrape holds.
+    /// The number of series.
     pub fn series_count(&self) -> usize {
         self.series.len()
     }

@@ -1,19 +1,19 @@
-//! A writer of country files in `MaxMind`'s format (version 2.0), as small as the format allows: records of 24 bits, IPv4 below `::/96`.
+//! A minimal writer of country files in MaxMind's format 2.0: records of 24 bits, IPv4 below `::/96`.
 
 use std::net::IpAddr;
 
-/// A file in which these networks lie in these countries. Networks may lie within one another, the wider one named first.
+/// A file with these networks and countries. Of nested networks the wider one comes first.
 pub fn countries(networks: &[(&str, &str)]) -> Vec<u8> {
     write(networks, |code| map(&[("country", map(&[("iso_code", text(code))]))]))
 }
 
-/// A file of the same make whose records hold no country but a number, as files of autonomous systems do.
+/// A file whose records contain a number instead of a country, like files of autonomous systems.
 pub fn systems(networks: &[&str]) -> Vec<u8> {
     let networks: Vec<_> = networks.iter().map(|network| (*network, "")).collect();
     write(&networks, |_| map(&[("autonomous_system_number", unsigned(6, 64_500))]))
 }
 
-/// What a side of a node leads to.
+/// The target of one side of a node.
 #[derive(Clone, Copy)]
 enum Way {
     Nowhere,
@@ -68,7 +68,7 @@ fn write(networks: &[(&str, &str)], record: impl Fn(&str) -> Vec<u8>) -> Vec<u8>
     file
 }
 
-/// The bits of `address/length` as IPv6 has them.
+/// The bits of `address/length` as an IPv6 prefix.
 fn prefix(network: &str) -> (u128, u32) {
     let (address, length) = network.split_once('/').expect("address/length");
     let length: u32 = length.parse().expect("a length");
@@ -78,10 +78,10 @@ fn prefix(network: &str) -> (u128, u32) {
     }
 }
 
-/// A value's first bytes: its type, and a size below 29.
+/// The first bytes of a value: its type, and a size below 29.
 fn control(kind: u8, size: usize) -> Vec<u8> {
     let size = u8::try_from(size).expect("a small value");
-    assert!(size < 29, "a longer form is not needed here");
+    assert!(size < 29, "the long form is not implemented");
     if kind < 8 { vec![kind << 5 | size] } else { vec![size, kind - 7] }
 }
 

@@ -1,11 +1,9 @@
-//! The harness of the integration tests: the real binary on port 0 ([`Shim`]), an origin that does what a test tells it to
-//! ([`Origin`]), a client that sends raw bytes and reads strictly ([`Raw`]), and polling instead of sleeping.
-//!
-//! Plain threads and blocking sockets on purpose: a test then reads from top to bottom, and nothing here shares code (or a
-//! bug) with what is under test. Every wait has a limit, so that no test hangs.
+//! The harness of the integration tests: the real binary on port 0 ([`Shim`]), a scripted origin ([`Origin`]), a client
+//! that sends raw bytes and reads strictly ([`Raw`]), and polling instead of sleeping. The harness uses threads and
+//! blocking sockets, so that a test reads from top to bottom and shares no code (and no bug) with the product. Every
+//! wait has a limit, so that no test hangs.
 
-// Each test file compiles this module for itself and uses a part of it; nothing outside sees its items; a broken expectation
-// is a failed test, which is what a panic says.
+// Each test file compiles this module and uses a part of it; a panic is a failed test.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -55,18 +53,18 @@ impl Gate {
     }
 }
 
-/// The limit of every wait that names none.
+/// The default limit of waits.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A fresh folder that goes when the value does.
+/// A temporary folder; removed when dropped.
 pub struct TempDir(PathBuf);
 
-/// Makes a fresh folder; its path is short enough for a Unix socket in it.
+/// Makes a temporary folder; its path is short enough for a Unix socket.
 pub fn temp_dir() -> TempDir {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("edgeshim-{}-{number}", std::process::id()));
-    // A process id may come round again: what an earlier run left there is not ours to trust.
+    // An earlier run with the same process id may have left files.
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("a temporary folder");
     TempDir(path)
@@ -97,7 +95,7 @@ impl Drop for TempDir {
     }
 }
 
-/// Polls until `done` says so; false when `timeout` passed first. `done` is asked at least once, and once more at the end.
+/// Polls until `done` is true; false when `timeout` passes first. Calls `done` at least once, and once at the end.
 pub fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + timeout;
     loop {
@@ -107,7 +105,7 @@ pub fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
         if Instant::now() >= end {
             return false;
         }
-        // The pace of the polling, not a wait for something to have happened by then.
+        // The pace of the polling.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -1,5 +1,5 @@
-//! A scripted origin: a thread a connection, a closure that writes what the test wants onto the raw stream, and a strict
-//! record of everything that arrived.
+//! A scripted origin: one thread per connection, a closure that writes to the raw stream, and a strict record of all
+//! requests.
 
 use super::http1::{self, Fields, Framing, Head, NoHead, Reader};
 use std::collections::BTreeMap;
@@ -13,29 +13,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How much of a request body is kept; a longer one is recorded as incomplete.
+/// The limit of recorded request bodies; a longer one is recorded as incomplete.
 const MOST_BODY_BYTES: usize = 256 << 20;
 
-/// One request as it arrived.
+/// A received request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// Which connection it came on, from 0.
+    /// The number of its connection, from 0.
     pub connection: usize,
-    /// The head's bytes, the empty line included.
+    /// The bytes of the head with the empty line.
     pub raw: Vec<u8>,
-    /// First word of the request line.
+    /// The first part of the request line.
     pub method: String,
-    /// Second word.
+    /// The second part.
     pub target: String,
-    /// Third word.
+    /// The third part.
     pub version: String,
-    /// The fields as they came.
+    /// The fields in the order and case of the wire.
     pub fields: Fields,
     /// The body without framing.
     pub body: Vec<u8>,
     /// Trailers.
     pub trailers: Fields,
-    /// True once the framing said that the body is whole.
+    /// True when the framing says that the body is complete.
     pub complete: bool,
     /// What a strict server would object to; empty for a well-formed request.
     pub problems: Vec<String>,
@@ -56,19 +56,19 @@ impl Request {
 /// What happens to the connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// It is kept for the next request.
+    /// Keep it open for the next request.
     Keep,
-    /// It is closed in good order (FIN).
+    /// Close it normally (FIN).
     Close,
-    /// It is reset (RST; on a Unix socket it is closed).
+    /// Reset it (RST; a Unix socket closes).
     Reset,
 }
 
-/// A connection of either family, with the bytes written to it counted.
+/// A TCP or Unix connection that counts written bytes.
 #[derive(Debug)]
 pub struct Conn {
     socket: Socket,
-    /// When reading and writing give up.
+    /// The end of all reads and writes.
     deadline: Option<Instant>,
     written: Arc<AtomicU64>,
 }
@@ -99,7 +99,7 @@ impl Conn {
         Self { socket: Socket::Unix(stream), deadline: None, written: Arc::default() }
     }
 
-    /// A second handle on the same socket and the same count.
+    /// A second handle for the same socket and count.
     pub fn again(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
@@ -108,7 +108,7 @@ impl Conn {
         Ok(Self { socket, deadline: self.deadline, written: Arc::clone(&self.written) })
     }
 
-    /// From now on reading and writing together may take so long.
+    /// Limits the total time of reads and writes from now on.
     pub fn limit(&mut self, timeout: Duration) {
         self.deadline = Some(Instant::now() + timeout);
     }
@@ -121,7 +121,7 @@ impl Conn {
         };
     }
 
-    /// Makes the close to come a reset.
+    /// Makes the next close a reset.
     pub fn reset_at_close(&self) {
         if let Socket::Tcp(stream) = &self.socket {
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -130,7 +130,7 @@ impl Conn {
 
     fn left(&self) -> io::Result<Option<Duration>> {
         match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => Err(io::Error::new(io::ErrorKind::TimedOut, "the test's patience is over")),
+            Some(Duration::ZERO) => Err(io::Error::new(io::ErrorKind::TimedOut, "the time limit of the test passed")),
             left => Ok(left),
         }
     }
@@ -174,10 +174,10 @@ impl Write for Conn {
     }
 }
 
-/// A port of the loopback on which nobody listens, held so that nobody else gets it: connecting is refused.
+/// A reserved loopback port without a listener: it refuses connections.
 pub struct ClosedPort {
     _socket: socket2::Socket,
-    /// The address that refuses.
+    /// The address.
     pub addr: SocketAddr,
 }
 
@@ -195,10 +195,10 @@ type Handler = Box<dyn Fn(&Request, &mut Conn) -> After + Send + Sync>;
 
 struct Shared {
     handler: Handler,
-    /// True: the handler runs before the body is read.
+    /// True when the handler runs before the body is read.
     at_head: bool,
     requests: Mutex<Vec<Request>>,
-    /// Whatever arrived and was no request.
+    /// Received bytes that were no request.
     problems: Mutex<Vec<String>>,
     open: Mutex<BTreeMap<usize, Conn>>,
     connections: AtomicUsize,
@@ -208,23 +208,23 @@ struct Shared {
 
 /// The origin; it stops when dropped.
 pub struct Origin {
-    /// Where it listens; for the Unix variant 0.0.0.0:0.
+    /// Its address; 0.0.0.0:0 for a Unix socket.
     pub addr: SocketAddr,
-    /// The socket's path, for the Unix variant.
+    /// The path of a Unix socket.
     pub path: Option<PathBuf>,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
 impl Origin {
-    /// Starts on a free port. `handler` runs once a request is whole (an incomplete one is recorded and not answered);
-    /// `Expect: 100-continue` is granted before the body is read.
+    /// Starts on a free port. `handler` runs when a request is complete; an incomplete one is only recorded. `Expect:
+    /// 100-continue` gets a 100 before the body is read.
     pub fn start(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), false)
     }
 
-    /// Like [`Origin::start`], but `handler` runs as soon as the head is there, the body unread; the body is read and
-    /// recorded after it when it says [`After::Keep`]. Nothing grants an `Expect: 100-continue` but the handler.
+    /// Like [`Origin::start`], but `handler` runs after the head. The body is read after [`After::Keep`]. Only the
+    /// handler may send a 100.
     pub fn start_at_head(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), true)
     }
@@ -246,7 +246,7 @@ impl Origin {
         Self { addr, path: None, accepting: Some(accepting(&shared, accept)), shared }
     }
 
-    /// What `origin.url` is for this origin.
+    /// The value of `origin.url` for this origin.
     pub fn url(&self) -> String {
         match &self.path {
             Some(path) => format!("unix:{}", path.display()),
@@ -254,12 +254,12 @@ impl Origin {
         }
     }
 
-    /// Every request so far, in the order in which their heads arrived.
+    /// Every request so far, in the order of their heads.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.shared.requests).clone()
     }
 
-    /// How many request heads arrived.
+    /// The number of request heads.
     pub fn count(&self) -> usize {
         lock(&self.shared.requests).len()
     }
@@ -269,33 +269,33 @@ impl Origin {
         lock(&self.shared.requests).last().cloned().expect("a request at the origin")
     }
 
-    /// Bytes that arrived and were no request.
+    /// Received bytes that were no request.
     pub fn problems(&self) -> Vec<String> {
         lock(&self.shared.problems).clone()
     }
 
-    /// Forgets requests and problems, not the connections.
+    /// Clears the recorded requests and problems.
     pub fn forget(&self) {
         lock(&self.shared.requests).clear();
         lock(&self.shared.problems).clear();
     }
 
-    /// How many connections were accepted.
+    /// The number of accepted connections.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// How many are open now.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         lock(&self.shared.open).len()
     }
 
-    /// Bytes written to all connections, heads and framing included.
+    /// The bytes written to all connections, with heads and framing.
     pub fn bytes_written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Closes every connection that is open, and goes on accepting: kept connections are dead then.
+    /// Closes every open connection, but still accepts new ones.
     pub fn hang_up_all(&self) {
         for conn in lock(&self.shared.open).values() {
             conn.shutdown(Shutdown::Both);
@@ -306,7 +306,7 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // The accepting thread sleeps in accept(): one more connection wakes it, and it sees that it is to stop.
+        // One more connection wakes the thread in accept(), which then stops.
         match &self.path {
             Some(path) => drop(UnixStream::connect(path)),
             None => drop(TcpStream::connect(self.addr)),
@@ -338,7 +338,7 @@ impl Shared {
         requests.len() - 1
     }
 
-    /// Puts the body of a recorded request in its place, unless the test said `forget` meanwhile.
+    /// Adds the body to a recorded request, unless the test called `forget` meanwhile.
     fn complete(&self, index: usize, request: &Request) {
         if let Some(slot) = lock(&self.requests).get_mut(index).filter(|slot| slot.raw == request.raw) {
             slot.clone_from(request);
@@ -363,7 +363,7 @@ fn accepting(shared: &Arc<Shared>, mut accept: impl FnMut() -> io::Result<Conn> 
                 if serve(&shared, number, &mut reader, &mut conn) == After::Reset {
                     conn.reset_at_close();
                 }
-                // The last handle closes the socket, so that the entry has to go first.
+                // The last handle closes the socket, so the entry is removed first.
                 lock(&shared.open).remove(&number);
             });
         }
@@ -457,9 +457,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// ---- behaviours -------------------------------------------------------------------------------------------------------
+// ---- behaviours -----------------------------------------------------------------------------------------------------
 
-/// Writes a whole answer with Content-Length (none for 204 and 304; no body to HEAD). The reason phrase is empty.
+/// Writes a complete response with Content-Length (none for 204 and 304; no body to HEAD) and an empty reason phrase.
 pub fn respond(request: &Request, conn: &mut Conn, status: u16, fields: &[(&str, &str)], body: &[u8]) -> After {
     let bodiless = status == 204 || status == 304;
     let mut text = format!("HTTP/1.1 {status} \r\n");
@@ -481,7 +481,7 @@ fn owned(fields: &[(&str, &str)]) -> Fields {
     fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// A behaviour: the same answer to everything.
+/// A behaviour: the same response to every request.
 pub fn fixed(
     status: u16,
     fields: &[(&str, &str)],
@@ -508,17 +508,17 @@ pub fn echo() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     }
 }
 
-/// A behaviour: the connection is closed without a word.
+/// A behaviour: close without a byte.
 pub fn hang_up() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, _| After::Close
 }
 
-/// A behaviour: the connection is reset without a word.
+/// A behaviour: reset without a byte.
 pub fn reset() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, _| After::Reset
 }
 
-/// A behaviour: 200 that promises `promised` bytes and closes after `sent` of them.
+/// A behaviour: 200 with a Content-Length of `promised`, closed after `sent` bytes.
 pub fn cut(promised: usize, sent: usize) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     move |_, conn| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {promised}\r\n\r\n");
@@ -529,7 +529,7 @@ pub fn cut(promised: usize, sent: usize) -> impl Fn(&Request, &mut Conn) -> Afte
     }
 }
 
-/// A behaviour: nothing is answered until the peer goes away or the origin stops.
+/// A behaviour: no response until the peer leaves or the origin stops.
 pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, conn| {
         let mut sink = [0; 1024];
@@ -567,7 +567,7 @@ pub fn chunked(
     }
 }
 
-/// A behaviour: 200, chunked, `piece` again and again until the peer goes away or the origin stops.
+/// A behaviour: 200, chunked, with `piece` repeated until the peer leaves or the origin stops.
 pub fn endless(piece: &[u8]) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     let chunk = chunk(piece);
     move |_, conn| {

@@ -1,4 +1,4 @@
-//! A client that sends the bytes it is given and reads strictly what comes back.
+//! A client that sends raw bytes and reads responses strictly.
 
 use super::PATIENCE;
 use super::http1::{self, Fields, Framing, NoHead, Reader};
@@ -9,25 +9,25 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-/// How much of a response body is kept.
+/// The limit of response bodies.
 const MOST_BODY_BYTES: usize = 256 << 20;
 
 /// One response.
 #[derive(Debug, Clone, Default)]
 pub struct Response {
-    /// The status line as it came.
+    /// The status line.
     pub line: String,
     /// Its status.
     pub status: u16,
-    /// The fields: order and case of the wire.
+    /// The fields in the order and case of the wire.
     pub fields: Fields,
     /// The body without framing.
     pub body: Vec<u8>,
-    /// How the body was framed; `None` where there is none.
+    /// How the body was framed; none without a body.
     pub framing: Option<Framing>,
     /// Trailers.
     pub trailers: Fields,
-    /// True when the body came whole.
+    /// True when the body is complete.
     pub complete: bool,
     /// What a strict client would object to; empty for a well-formed response.
     pub problems: Vec<String>,
@@ -51,24 +51,24 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; panics with the body when it is none.
+    /// The body as JSON; panics when it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }
 
-/// What [`Raw::end`] found.
+/// The result of [`Raw::end`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The peer closed or reset.
     Closed,
-    /// There are bytes to read.
+    /// More bytes arrived.
     More,
-    /// Neither came in time.
+    /// Neither in time.
     Open,
 }
 
-/// The client: one connection.
+/// A client with one connection.
 pub struct Raw {
     reader: Reader<Conn>,
     timeout: Duration,
@@ -87,13 +87,13 @@ impl Raw {
         Self { reader: Reader::new(conn), timeout: PATIENCE }
     }
 
-    /// Another limit for each operation than [`PATIENCE`].
+    /// Sets the limit of each operation instead of [`PATIENCE`].
     pub fn patient(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sends bytes. That the peer has closed already is no failure: its answer is still to be read.
+    /// Sends bytes. It is no failure if the peer has closed: the response can still be read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let timeout = self.timeout;
         let conn = self.reader.inner();
@@ -106,7 +106,7 @@ impl Raw {
         self
     }
 
-    /// Sends bytes in writes of `size`, each a segment of its own as far as the kernel goes along.
+    /// Sends bytes in writes of `size`, if possible each in its own segment.
     pub fn send_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> &mut Self {
         for piece in bytes.as_ref().chunks(size.max(1)) {
             self.send(piece);
@@ -114,40 +114,40 @@ impl Raw {
         self
     }
 
-    /// Says that nothing more will be sent; answers can still be read.
+    /// Closes the sending side; responses can still be read.
     pub fn finish(&mut self) -> &mut Self {
         self.reader.inner().shutdown(Shutdown::Write);
         self
     }
 
-    /// Closes by reset.
+    /// Resets the connection.
     pub fn reset(mut self) {
         self.reader.inner().reset_at_close();
     }
 
-    /// Reads one response; 1xx before it are in `interim` (101 is a response).
+    /// Reads one response; earlier 1xx are in `interim` (101 is a response).
     pub fn response(&mut self) -> Result<Response, NoHead> {
         self.read(false)
     }
 
-    /// Reads the response to a HEAD request: the fields declare a body that does not come.
+    /// Reads the response to HEAD, which has no body.
     pub fn response_to_head(&mut self) -> Result<Response, NoHead> {
         self.read(true)
     }
 
-    /// Reads a response's head and leaves its body on the wire, for [`Raw::more`].
+    /// Reads only the head of a response; [`Raw::more`] and [`Raw::body`] read its body.
     pub fn response_head(&mut self) -> Result<Response, NoHead> {
         self.reader.inner().limit(self.timeout);
         self.head(true)
     }
 
-    /// The body behind a head that [`Raw::response_head`] has read.
+    /// The body after a head from [`Raw::response_head`].
     pub fn body(&mut self, head: &Response) -> http1::Body {
         let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
         self.reader.body(framing, MOST_BODY_BYTES)
     }
 
-    /// Some bytes as they come, framing included; empty at the end of the stream.
+    /// The next bytes with framing; empty at the end of the stream.
     pub fn more(&mut self) -> std::io::Result<Vec<u8>> {
         self.reader.inner().limit(self.timeout);
         if self.reader.pending().is_empty() {
@@ -157,7 +157,7 @@ impl Raw {
         Ok(self.reader.rest(there).0)
     }
 
-    /// Everything until the peer closes or resets: the bytes, and whether it was a reset. Panics when the time is up before.
+    /// All bytes until the peer closes or resets, and whether it was a reset; panics on a timeout.
     pub fn read_to_reset(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         loop {
@@ -170,13 +170,13 @@ impl Raw {
         }
     }
 
-    /// Everything until the peer closes, resets or the time is up.
+    /// All bytes until a close, a reset or a timeout.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         self.reader.inner().limit(self.timeout);
         self.reader.rest(MOST_BODY_BYTES).0
     }
 
-    /// What comes next: the end of the connection, more bytes, or neither in the time there is.
+    /// Waits for the end of the connection or more bytes.
     pub fn end(&mut self) -> End {
         self.reader.inner().limit(self.timeout);
         if !self.reader.pending().is_empty() {
@@ -189,7 +189,7 @@ impl Raw {
         }
     }
 
-    /// True when the peer closes in good order or resets, and says nothing more before.
+    /// True when the peer closes or resets without sending more.
     pub fn closed(&mut self) -> bool {
         self.end() == End::Closed
     }
@@ -236,7 +236,7 @@ impl Raw {
     }
 }
 
-/// One request on a connection of its own, as bytes; panics when no response comes.
+/// Sends a request as bytes on its own connection; panics without a response.
 pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     let to_head = request.as_ref().starts_with(b"HEAD ");
     let mut raw = Raw::connect(addr);
@@ -245,12 +245,12 @@ pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     response.unwrap_or_else(|why| panic!("no response: {why:?}"))
 }
 
-/// A GET on a connection of its own, with `Host: shim.test` (unless given) and these fields.
+/// Sends a GET on its own connection, with `Host: shim.test` (unless given) and these fields.
 pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Response {
     exchange(addr, request("GET", target, fields, b""))
 }
 
-/// The bytes of a request: `Host: shim.test` (unless given), these fields, Content-Length where there is a body, and
+/// The bytes of a request with `Host: shim.test` (unless given), these fields, Content-Length for a body, and
 /// `Connection: close`.
 pub fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let given = |name: &str| fields.iter().any(|(have, _)| have.eq_ignore_ascii_case(name));

@@ -1,4 +1,4 @@
-//! The real binary, started on free ports with a config of the test's own.
+//! The real binary, started on free ports with the config of a test.
 
 use super::metrics::Metrics;
 use super::{PATIENCE, TempDir, raw, temp_dir, wait_until};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long the binary may take to listen: it shares two cores with the other tests.
 const START: Duration = Duration::from_secs(20);
 
-/// A configuration as text, put together from pieces of TOML.
+/// A configuration, merged from pieces of TOML.
 #[derive(Debug, Clone, Default)]
 pub struct Config(toml::Table);
 
@@ -46,7 +46,7 @@ fn merge(base: &mut toml::Table, piece: toml::Table) {
     }
 }
 
-/// Lines of a stream, filled by a thread of their own so that the pipe never stops the binary.
+/// The lines of a stream. A thread reads them, so that a full pipe does not stop the binary.
 #[derive(Default)]
 struct Lines {
     state: Mutex<(Vec<String>, bool)>,
@@ -72,7 +72,7 @@ impl Lines {
         lines
     }
 
-    /// Waits until `done` of the lines so far, or until the stream or the time is over; says which.
+    /// Waits until `done` is true for the lines so far; false when the stream ends or the time passes first.
     fn wait(&self, timeout: Duration, mut done: impl FnMut(&[String]) -> bool) -> bool {
         let end = Instant::now() + timeout;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +111,7 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// The smallest config for that origin: free ports, everything else by default. `origin` is an address or a URL.
+    /// The smallest config for an origin, which is an address or a URL: free ports and defaults.
     pub fn config(origin: impl fmt::Display) -> Config {
         let origin = origin.to_string();
         let url =
@@ -123,13 +123,13 @@ impl Shim {
         Config(table)
     }
 
-    /// Starts with that config; listeners that it leaves out are put on free ports. Panics, with what the binary said,
-    /// when it does not listen.
+    /// Starts with that config, with free ports for missing listeners. Panics with the stderr when the binary does not
+    /// listen.
     pub fn start(config: impl fmt::Display) -> Self {
         Self::start_in(temp_dir(), config)
     }
 
-    /// Like [`Shim::start`], with the config in a folder that holds further files already.
+    /// Like [`Shim::start`], with the config in a folder that has other files already.
     pub fn start_in(dir: TempDir, config: impl fmt::Display) -> Self {
         Self::try_start_in(dir, config)
             .unwrap_or_else(|(status, stderr)| panic!("edgeshim does not listen ({status:?}); its stderr:\n{stderr}"))
@@ -152,7 +152,7 @@ impl Shim {
             listeners.len() >= expected && admin.is_some()
         });
         let Some(admin) = admin.filter(|_| ready) else {
-            // Its stderr is at an end, or the time is up: an exit under way gets a moment to be one.
+            // The stderr has ended or the time has passed; an exiting process gets a moment.
             let mut status = None;
             wait_until(Duration::from_secs(1), || {
                 status = child.try_wait().ok().flatten();
@@ -187,14 +187,14 @@ impl Shim {
         Metrics::parse(&response.text())
     }
 
-    /// Polls the metrics until `done`; panics with the last scrape when it never is.
+    /// Polls the metrics until `done` is true; panics with the last scrape when it never is.
     pub fn wait_metrics(&self, mut done: impl FnMut(&Metrics) -> bool) -> Metrics {
         let mut last = Metrics::default();
         let reached = wait_until(PATIENCE, || {
             last = self.metrics();
             done(&last)
         });
-        assert!(reached, "the metrics never got there; the last scrape:\n{}", last.text);
+        assert!(reached, "the expected metrics never came; the last scrape:\n{}", last.text);
         last
     }
 
@@ -212,7 +212,7 @@ impl Shim {
         assert!(status.is_ok_and(|status| status.success()), "kill -{signal} {} failed", self.pid);
     }
 
-    /// Writes another config and has it loaded; returns once the reload is counted, whether it succeeded or not.
+    /// Writes another config and reloads; returns when the reload is counted, with or without success.
     pub fn reload(&self, config: impl fmt::Display) {
         let name = "edgeshim_config_reloads_total";
         let before = self.metrics().sum(name, &[]);
@@ -221,7 +221,7 @@ impl Shim {
         self.wait_metrics(|metrics| metrics.sum(name, &[]) > before);
     }
 
-    /// Waits for the exit; panics with the stderr when it does not come.
+    /// Waits for the exit; panics with the stderr on a timeout.
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         let mut status = None;
         wait_until(timeout, || {
@@ -236,17 +236,17 @@ impl Shim {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 
-    /// What it wrote to stderr so far.
+    /// The stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// What it wrote to stdout so far.
+    /// The stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// Waits for a line of stderr that contains `part`; panics with the stderr when none comes.
+    /// Waits for a line of stderr that contains `part`; panics on a timeout.
     pub fn wait_stderr(&self, part: &str) {
         let found = self.stderr.wait(PATIENCE, |lines| lines.iter().any(|line| line.contains(part)));
         assert!(found, "no {part:?} in the stderr:\n{}", self.stderr());
@@ -263,8 +263,7 @@ impl Drop for Shim {
     }
 }
 
-/// The binary under test, without arguments; a fresh environment but for the path, so that no variable of the developer's
-/// changes a test.
+/// The binary under test, without arguments. Its environment has only the path, so that no variable changes a test.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeshim"));
     command.env_clear().stdin(Stdio::null());
@@ -276,15 +275,15 @@ pub fn binary() -> Command {
     command
 }
 
-/// Runs the binary to its end: exit code, stdout, stderr.
+/// Runs the binary to its end; returns exit code, stdout and stderr.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = binary().args(arguments).output().expect("the edgeshim binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// The config with free ports where it names none, and how many `listening on` lines it makes. Text that is no TOML stays:
-/// it is the test's subject then.
+/// The config with free ports for missing listeners, and the number of `listening on` lines. Invalid TOML stays
+/// unchanged.
 fn completed(config: &str) -> (String, usize) {
     let Ok(mut table) = config.parse::<toml::Table>() else { return (config.to_owned(), 1) };
     default(&mut table, "server", "listen", toml::Value::Array(vec!["127.0.0.1:0".into()]));
@@ -303,7 +302,7 @@ fn default(table: &mut toml::Table, block: &str, key: &str, value: toml::Value) 
     }
 }
 
-/// What follows `words` in a line, up to the next space.
+/// The text after `words` in a line, up to the next space.
 fn after(line: &str, words: &str) -> Option<String> {
     line.split_once(words)?.1.split_ascii_whitespace().next().map(str::to_owned)
 }
