@@ -29,7 +29,7 @@ use crate::config::Settings;
 use crate::edge::cache_control::ProviderWords;
 use crate::edge::cache_control::outcome::{Guard, Outcome};
 use crate::edge::cache_control::policy::{Facts, Prepared};
-use crate::edge::gzip::policy as gzip;
+use crate::edge::gzip;
 use crate::edge::identify::{Identifier, Why};
 use crate::edge::local::LocalParts;
 use crate::edge::observe::ObserveParts;
@@ -118,7 +118,7 @@ struct Sent {
     /// As it was before anything was done to it for the origin's sake: what pages are chosen by.
     visitors: request::Parts,
     ctx: Ctx,
-    gzip: gzip::Asked,
+    gzip: gzip::RequestFacts,
     /// The ids that were made for it.
     made: Vec<HeaderValue>,
 }
@@ -214,7 +214,7 @@ impl<'a> Explainer<'a> {
         }
 
         let visitors = head.clone();
-        let gzip = gzip::Asked::of(&stages.gzip, &head, ctx.dialect);
+        let gzip = gzip::RequestFacts::of(&stages.gzip, &head, ctx.dialect);
         if stages.gzip.enabled {
             // No weak tag of the origin's is remembered yet.
             gzip::prepare(gzip, &mut head.headers, |_| None);

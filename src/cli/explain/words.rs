@@ -9,7 +9,7 @@ use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
 use crate::cdn::proof::{Failure, Proof};
 use crate::edge::admission::gate::GateLimits;
-use crate::edge::gzip::policy::Verdict;
+use crate::edge::gzip::Verdict;
 use crate::edge::identify::Why;
 use crate::edge::local::Endpoint;
 use crate::edge::request::Ctx;
@@ -166,8 +166,8 @@ pub(super) fn admission(limits: GateLimits, holds: bool) -> String {
 /// What becomes of the body's coding.
 pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
     match verdict {
-        Verdict::Leave(crate::edge::gzip::policy::Skip::Off) if !enabled => "off (gzip.enabled)".to_owned(),
-        Verdict::Leave(crate::edge::gzip::policy::Skip::Off) => "off for this class".to_owned(),
+        Verdict::Leave(crate::edge::gzip::Skip::Off) if !enabled => "off (gzip.enabled)".to_owned(),
+        Verdict::Leave(crate::edge::gzip::Skip::Off) => "off for this class".to_owned(),
         Verdict::Leave(why) => format!("left alone: {}", why.explanation()),
         Verdict::Vary(why) => {
             format!("left alone: {}; Vary says that another request may get another coding", why.explanation())

@@ -1,4 +1,4 @@
-//! One gzip member (RFC 1952) in the making.
+//! The compressor of one gzip member (RFC 1952).
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::ids::ClassId;
 
 /// RFC 1952 §2.3.1: deflate, no name, no time, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-/// Room for output: a socket buffer's worth, so that hyper writes it at once.
+/// Size of the output buffer: large enough for one write to the socket.
 pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
-/// Compressors that a worker keeps for its next answers; each holds some 270 KiB.
+/// Compressors that a worker keeps for its next responses. Each has some 270 KiB.
 const SPARES: usize = 4;
 
 thread_local! {
     static SPARE: RefCell<Vec<(u32, Compress)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many times as long as level 4 a level takes, at most.
+/// How many times longer than level 4 a level takes, at most.
 pub(super) fn weight(level: u32) -> usize {
     match level {
         0..=5 => 1,
@@ -31,15 +31,15 @@ pub(super) fn weight(level: u32) -> usize {
     }
 }
 
-/// A compressor with its member's head, checksum and end; counts itself when dropped.
+/// A compressor with its member's header, checksum and end. Counts its bytes when dropped.
 pub(super) struct Deflater {
     deflate: Option<Compress>,
     level: u32,
     crc: crc32fast::Hasher,
     output: BytesMut,
-    /// Every piece goes out at once.
+    /// Send every piece at once.
     unbuffered: bool,
-    /// Input since the last flush.
+    /// There was input since the last flush.
     unflushed: bool,
     input_bytes: u64,
     output_bytes: u64,
@@ -49,7 +49,7 @@ pub(super) struct Deflater {
 }
 
 impl Deflater {
-    /// With room for `expected` bytes at first; `draft` becomes the body's twin.
+    /// With a buffer of `expected` bytes; `draft` becomes the body's twin.
     pub(super) fn new(
         level: u32,
         expected: usize,
@@ -58,7 +58,7 @@ impl Deflater {
         class: ClassId,
         counts: Arc<Counts>,
     ) -> Self {
-        // The last one given back is the likeliest to be in the processor's cache still.
+        // The last one returned is most likely still in the CPU's cache.
         let spare = SPARE.with_borrow_mut(|spares| {
             let position = spares.iter().rposition(|(spare_level, _)| *spare_level == level)?;
             Some(spares.swap_remove(position).1)
@@ -85,7 +85,7 @@ impl Deflater {
         weight(self.level)
     }
 
-    /// Compresses `input`; `last` says that no more has come so far.
+    /// Compresses `input`; `last` means that no more has arrived so far.
     pub(super) fn take(&mut self, input: &[u8], last: bool) {
         self.input_bytes += input.len() as u64;
         self.crc.update(input);
@@ -94,7 +94,7 @@ impl Deflater {
         self.unflushed = !flush;
     }
 
-    /// Lets go of all that was taken. False: there was nothing.
+    /// Makes output of all input so far. False: there is no output.
     pub(super) fn flush(&mut self) -> bool {
         if self.unflushed {
             self.run(&[], FlushCompress::Sync);
@@ -103,7 +103,7 @@ impl Deflater {
         !self.output.is_empty()
     }
 
-    /// Whether a flush would bring anything to light.
+    /// Whether a flush would make output.
     pub(super) fn holds_back(&self) -> bool {
         self.unflushed
     }
@@ -124,16 +124,16 @@ impl Deflater {
         }
     }
 
-    /// Whether what has been made goes out now: unbuffered at once, all else when it is worth a write.
+    /// Whether to send the output now: at once if unbuffered, else when it is worth a write.
     pub(super) fn is_ready(&self) -> bool {
         let enough = if self.unbuffered && !self.unflushed { 1 } else { OUTPUT_BYTES / 2 };
         self.output.len() >= enough
     }
 
-    /// What has been made.
+    /// The output so far.
     pub(super) fn emit(&mut self) -> Bytes {
         self.output_bytes += self.output.len() as u64;
-        // After the end the draft is gone, and whole.
+        // After the end there is no draft: `finish` has stored it.
         if self.draft.as_mut().is_some_and(|draft| !draft.push(&self.output)) {
             self.draft = None;
         }
@@ -148,7 +148,7 @@ impl Deflater {
                 self.output.reserve(OUTPUT_BYTES);
             }
             let start = self.output.len();
-            // The compressor writes into initialised memory; zeroing 16 KiB is a hundredth of compressing it.
+            // The compressor writes into initialised memory. Zeroing 16 KiB costs a hundredth of compressing it.
             self.output.resize(self.output.capacity(), 0);
             let (before_in, before_out) = (deflate.total_in(), deflate.total_out());
             let room = self.output.get_mut(start..).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Deflater {
             let done = match status {
                 Ok(Status::StreamEnd) | Err(_) => true,
                 Ok(Status::BufError) => !full,
-                // A flush is over when it leaves room; plain compression when the input is used up.
+                // A flush is complete when it leaves room, plain compression when the input is consumed.
                 Ok(Status::Ok) => input.is_empty() && !full && flush != FlushCompress::Finish,
             };
             if done {
@@ -176,7 +176,7 @@ impl Drop for Deflater {
         self.counts.compressed(self.class, self.input_bytes, self.output_bytes);
         if let Some(mut deflate) = self.deflate.take() {
             SPARE.with_borrow_mut(|spares| {
-                // Those of a level that is no longer configured would be in the way for good.
+                // Spares of a level that is no longer configured would never be used again.
                 spares.retain(|(level, _)| *level == self.level);
                 if spares.len() < SPARES {
                     deflate.reset();
@@ -193,7 +193,7 @@ mod tests {
     use crate::metrics::{Labels, Metrics};
 
     #[test]
-    fn compressors_of_a_level_that_is_gone_do_not_stay() {
+    fn spares_when_level_changes_then_only_the_new_level_is_kept() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let counts = Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default()))));
         for level in [4, 6] {

@@ -1,4 +1,4 @@
-//! The origin's gzip undone (RFC 1952), within bounds.
+//! The decompressor of the origin's gzip (RFC 1952), with limits against bombs.
 
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -6,26 +6,26 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// Room for output of one step.
+/// Size of the output buffer of one step.
 const OUTPUT_BYTES: usize = 32 * 1024;
-/// The most that a body may become, in bytes: 1 GiB.
+/// The longest body after inflating, in bytes: 1 GiB.
 pub(super) const LONGEST: u64 = 1 << 30;
-/// Bytes out for one byte in, beyond which it is a bomb. Markup comes to 20, deflate to 1,032 at most.
+/// A body with more output bytes for one input byte is a bomb. Markup reaches 20; deflate can reach 1,032.
 pub(super) const RATIO: u64 = 200;
-/// Output from which the ratio counts: until then it says little.
+/// The ratio is checked only after this many bytes of output, because before it varies too much.
 const RATIO_FROM: u64 = 1 << 20;
 /// zlib's largest window.
 const WINDOW_BITS: u8 = 15;
 /// The first byte of a member.
 const MAGIC: u8 = 0x1f;
 
-/// A decompressor and what it has seen.
+/// A decompressor and its counts.
 pub(super) struct Inflater {
     inflate: Decompress,
     output: BytesMut,
-    /// A member has ended, and no other has begun.
+    /// A member has ended, and no other has started.
     ended: bool,
-    /// Something else has begun after the last member.
+    /// Other bytes follow the last member.
     padding: bool,
     input_bytes: u64,
     output_bytes: u64,
@@ -47,15 +47,15 @@ impl Inflater {
         }
     }
 
-    /// One step: takes some of `input` off and gives what became of it, which may be nothing yet.
+    /// One step: consumes some of `input` and returns the output, which may be empty.
     ///
     /// # Errors
-    /// The bytes are no gzip, or a bomb.
+    /// The bytes are not gzip, or a bomb.
     pub(super) fn step(&mut self, input: &mut Bytes) -> Result<Bytes, Fault> {
         if self.ended {
             self.padding |= input.first() != Some(&MAGIC);
             if self.padding {
-                // What stands behind the last member is padding; gzip(1) and browsers pass over it, too.
+                // Bytes after the last member are padding; gzip(1) and browsers skip them too.
                 input.clear();
                 return Ok(Bytes::new());
             }
@@ -71,24 +71,24 @@ impl Inflater {
         input.advance(usize::try_from(taken).unwrap_or(usize::MAX).min(input.len()));
         self.ended = match status {
             Ok(Status::StreamEnd) => true,
-            Ok(Status::BufError) if !input.is_empty() => return Err(self.fail("its gzip does not go on")),
+            Ok(Status::BufError) if !input.is_empty() => return Err(self.fail("the gzip stream is invalid")),
             Ok(_) => false,
             Err(error) => return Err(self.fail(error)),
         };
         if self.output_bytes > LONGEST
             || (self.output_bytes > RATIO_FROM && self.output_bytes / RATIO > self.input_bytes)
         {
-            return Err(self.fail("its gzip grows beyond all measure"));
+            return Err(self.fail("the gzip stream expands beyond the limit"));
         }
         Ok(self.output.split_to(usize::try_from(made).unwrap_or(usize::MAX).min(self.output.len())).freeze())
     }
 
-    /// To be asked when the body has ended.
+    /// To be called at the end of the body.
     ///
     /// # Errors
-    /// It ended within a member. An empty one is left to be empty: some label even that as gzip.
+    /// It ended within a member. An empty body is no error: some origins label even that as gzip.
     pub(super) fn finish(&mut self) -> Result<(), Fault> {
-        if self.ended || self.input_bytes == 0 { Ok(()) } else { Err(self.fail("its gzip breaks off")) }
+        if self.ended || self.input_bytes == 0 { Ok(()) } else { Err(self.fail("the gzip stream ends too early")) }
     }
 
     /// Why it failed, if it did.

@@ -1,4 +1,4 @@
-//! The body on its way through this layer: as it is, compressed, inflated, or its twin.
+//! The response body: passed on unchanged, compressed, inflated, or replaced by its twin.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::Counts;
+use super::apply::remove_digests;
 use super::deflate::Deflater;
 use super::inflate::Inflater;
-use super::policy::remove_digests;
 use super::twins::{Loan, Twin};
 use crate::clock::{self, Deadline};
 use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
 use crate::ids::ClassId;
 
-/// Input that is compressed before others have their turn, if level 4 does it: some 1.3 ms. A page has its turn as a whole then, and its
-/// compressor's quarter of a megabyte is fetched into the processor's cache once.
+/// Input that is compressed in one turn at level 4, before other tasks run: some 1.3 ms. This is enough for a whole page, so its
+/// compressor's state, a quarter of a megabyte, is loaded into the CPU's cache once.
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
-/// Input that is compressed in one go.
+/// Input that is compressed in one step.
 const BYTES_PER_STEP: usize = 32 * 1024;
-/// How many times as fast as level 4 bytes are made by inflating.
+/// How many times faster inflating makes bytes than level 4 reads them.
 const INFLATE_SPEED: usize = 4;
-/// What a step costs beside its bytes, in bytes: so many tiny frames are a turn's work as well.
+/// The fixed cost of a step, in bytes, so that many tiny frames end a turn too.
 const STEP_BYTES: usize = 256;
 
 pin_project! {
@@ -35,7 +35,7 @@ pin_project! {
     pub struct GzipBody<B> {
         #[pin]
         inner: B,
-        // Boxed: most answers have none, and it would make every body large.
+        // Boxed because most responses have none, and it is large.
         work: Option<Box<Work>>,
     }
 }
@@ -44,26 +44,26 @@ pin_project! {
 struct Work {
     ahead: Ahead,
     job: Job,
-    /// What of a frame waits for its turn.
+    /// The rest of a frame, for the next step.
     input: Bytes,
     trailers: Option<HeaderMap>,
-    /// Work since the last turn ended.
+    /// Work in this turn, in bytes.
     spent: usize,
-    /// The turn in which it gave way.
-    rests: Option<u64>,
+    /// The turn in which it yielded. It must not run again before the next one.
+    yielded: Option<u64>,
     held: Held,
     finished: bool,
-    /// What has been made already.
+    /// Output that was made before the head was sent.
     made: Bytes,
 }
 
 #[derive(Default)]
 #[allow(clippy::large_enum_variant, reason = "boxed with all the work")]
 enum Job {
-    /// Nothing: what was read ahead goes first.
+    /// Pass on what was read ahead, then the rest.
     #[default]
     Pass,
-    /// The bytes are there, compressed; empty when sent.
+    /// Send these compressed bytes; empty once sent.
     Ready(Bytes),
     Code(Coder),
 }
@@ -74,7 +74,7 @@ enum Coder {
 }
 
 impl Coder {
-    /// One step: takes some of `input` off, and gives what became of it and what that cost, in bytes of level 4's input.
+    /// One step: consumes some of `input`. Returns the output and the cost, in bytes of input at level 4.
     fn step(&mut self, input: &mut Bytes) -> Result<(Bytes, usize), Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -91,7 +91,7 @@ impl Coder {
         }
     }
 
-    /// What is left to send when the body has ended.
+    /// The rest of the output, after the end of the body.
     fn finish(&mut self) -> Result<Bytes, Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -102,7 +102,7 @@ impl Coder {
         }
     }
 
-    /// What was held back for more to come, once it has been for long enough.
+    /// The output that was held back to be sent with more, once it has waited long enough.
     fn poll_flush(&mut self, held: &mut Held, cx: &Context<'_>) -> Option<Bytes> {
         let Self::Deflate(deflater) = self else { return None };
         let flushed = deflater.holds_back() && held.poll_long(cx, Duration::ZERO) && deflater.flush();
@@ -110,28 +110,28 @@ impl Coder {
     }
 }
 
-/// What was read before it was known what becomes of it.
+/// What was read before the decision.
 #[derive(Default)]
 struct Ahead {
     frames: VecDeque<Bytes>,
     bytes: u64,
     trailers: Option<HeaderMap>,
-    /// There is no more, but for the fault.
+    /// The body has ended, or has failed with `fault`.
     ended: bool,
     fault: Option<Fault>,
-    /// What it holds, where that may be much.
+    /// Memory from the store's bound, for a whole body.
     _loan: Option<Loan>,
 }
 
-/// Since when something has been held back, for the next bytes or for a decision.
+/// How long output or a head has been held back.
 #[derive(Default)]
 struct Held {
     deadline: Option<Deadline>,
 }
 
 impl Held {
-    /// Whether that is longer than `patience`; else wakes the task when it is: at the worker's next look at its deadlines at the soonest,
-    /// and not when the task is polled again before for another reason.
+    /// Whether that is longer than `patience`. If not, wakes the task when it is: at the worker's next check of its deadlines at
+    /// the earliest, even if the task is polled before for another reason.
     fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
@@ -156,7 +156,7 @@ impl<B> GzipBody<B> {
         Self { inner, work: None }
     }
 
-    /// To be read ahead, and decided upon then.
+    /// A body to read ahead before a decision.
     pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
         let ahead = Ahead { _loan: loan, ..Ahead::default() };
         Self { inner, work: Some(Box::new(Work { ahead, ..Work::default() })) }
@@ -176,14 +176,14 @@ impl<B> GzipBody<B> {
         self
     }
 
-    /// The twin goes out in the place of what was read ahead.
+    /// Sends the twin in place of what was read ahead.
     pub(super) fn twin(self, twin: Twin, class: ClassId, counts: &Counts) -> Self {
-        // Counted with the head: these bytes are there, whoever stays to read them.
+        // Counted with the head: the compression was saved even if the client leaves.
         counts.compressed(class, self.bytes_ahead(), twin.gzip.len() as u64);
         self.ready(twin.gzip)
     }
 
-    /// All of it was read ahead, and is compressed in one go.
+    /// Compresses the body, which was read ahead as a whole.
     pub(super) fn whole(self, mut deflater: Deflater) -> Self {
         for frame in self.ahead().into_iter().flat_map(|ahead| &ahead.frames) {
             deflater.take(frame, false);
@@ -203,22 +203,22 @@ impl<B> GzipBody<B> {
         self.work.as_ref().map(|work| &work.ahead)
     }
 
-    /// Bytes read ahead.
+    /// Number of bytes read ahead.
     pub(super) fn bytes_ahead(&self) -> u64 {
         self.ahead().map_or(0, |ahead| ahead.bytes)
     }
 
-    /// Whether all of the body was read ahead.
+    /// Whether the whole body was read ahead.
     pub(super) fn is_whole_ahead(&self) -> bool {
         self.ahead().is_some_and(|ahead| ahead.ended && ahead.fault.is_none())
     }
 
-    /// The fault, where the body failed before anything of it was sent.
+    /// The fault, if the body failed before anything of it was sent.
     pub(super) fn take_fault(&mut self) -> Option<Fault> {
         self.work.as_mut()?.ahead.fault.take()
     }
 
-    /// CRC-32 of what was read ahead.
+    /// CRC-32 of the bytes read ahead.
     pub(super) fn crc_ahead(&self) -> u32 {
         let mut crc = crc32fast::Hasher::new();
         for frame in self.ahead().into_iter().flat_map(|ahead| &ahead.frames) {
@@ -229,14 +229,15 @@ impl<B> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Reads ahead until `goal` bytes have come, the body has ended, or `patience` is over. A frame does not put that off: the head waits.
+    /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` is over. A frame does not restart `patience`,
+    /// because the head waits.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64, patience: Duration) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let ahead = &mut work.ahead;
         while ahead.bytes < goal && !ahead.ended {
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // An empty one (HTTP/2 has them) would add to the list and not to the sum.
+                    // An empty frame (HTTP/2 has them) would make the list longer, but not the sum.
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
                         ahead.bytes += data.len() as u64;
@@ -253,14 +254,13 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        // What was read goes on being held, by the compressor.
         Poll::Ready(())
     }
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Makes the first piece of what is inflated; a fault is kept for [`take_fault`](Self::take_fault), since nothing has been sent yet. Waits
-    /// for it until the worker next looks at its deadlines; the head waits with it.
+    /// Makes the first piece of the inflated body. A fault is kept for [`take_fault`](Self::take_fault), since nothing has been
+    /// sent yet. Waits at most until the worker's next check of its deadlines, because the head waits too.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut *self).poll_frame(cx);
         let work = self.work.get_or_insert_default();
@@ -284,7 +284,7 @@ fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-/// The next frame: of what was read ahead first.
+/// The next frame: first those that were read ahead.
 fn poll_source<B: EdgeBody>(
     ahead: &mut Ahead,
     inner: Pin<&mut B>,
@@ -310,7 +310,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
         let Some(work) = this.work else { return this.inner.poll_frame(cx) };
-        let Work { ahead, job, input, trailers, spent, rests, held, finished, made } = &mut **work;
+        let Work { ahead, job, input, trailers, spent, yielded, held, finished, made } = &mut **work;
         if !made.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(made)))));
         }
@@ -324,13 +324,13 @@ impl<B: EdgeBody> Body for GzipBody<B> {
             if *finished {
                 return Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
-            if *rests == Some(clock::turn()) {
+            if *yielded == Some(clock::turn()) {
                 return Poll::Pending;
             }
-            *rests = None;
+            *yielded = None;
             if *spent >= BYTES_PER_TURN {
                 *spent = 0;
-                *rests = Some(clock::turn());
+                *yielded = Some(clock::turn());
                 clock::give_way(cx);
                 return Poll::Pending;
             }
@@ -343,7 +343,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                         }
                         continue;
                     }
-                    // The error goes on and the gzip stream stays without its end, so that nobody takes it for whole.
+                    // The gzip stream has no end then, so no client takes it for complete.
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
                     Poll::Ready(None) => {
                         *finished = true;
@@ -383,7 +383,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     fn size_hint(&self) -> SizeHint {
         match self.work.as_deref() {
             None => self.inner.size_hint(),
-            // With trailers the length must not be told: HTTP/1.1 has room for them in chunked framing alone.
+            // With trailers the length must stay unknown: HTTP/1.1 can send them only in chunked framing.
             Some(Work { job: Job::Pass, ahead, .. }) if self.is_whole_ahead() && ahead.trailers.is_none() => {
                 SizeHint::with_exact(ahead.bytes)
             }

@@ -1,0 +1,82 @@
+//! The changes of a response head that go with a verdict.
+
+use http::{HeaderMap, HeaderValue, StatusCode, response};
+
+use super::decide::Verdict;
+use super::fields::strong_tag;
+use super::request_facts::RequestFacts;
+use crate::wire::etag::{self, EntityTag};
+use crate::wire::names::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5, DIGEST, ETAG,
+    REPR_DIGEST, VARY,
+};
+use crate::wire::vary;
+
+/// Changes the head as the verdict requires.
+pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
+    let headers = &mut head.headers;
+    match verdict {
+        Verdict::Leave(_) => return,
+        Verdict::Vary(_) | Verdict::NotModified { weak: false } => {}
+        Verdict::NotModified { weak: true } => weaken(headers),
+        Verdict::Compress | Verdict::Inflate => {
+            weaken(headers);
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(ACCEPT_RANGES);
+            remove_digests(headers);
+            if verdict == Verdict::Compress {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            } else {
+                headers.remove(CONTENT_ENCODING);
+            }
+        }
+    }
+    vary::merge_accept_encoding(headers);
+}
+
+/// Removes `Vary: Accept-Encoding` from a response without a coding to Akamai. Akamai stores nothing that varies, except gzip
+/// and br, and every client can read identity bytes.
+///
+/// Any other Vary stays, and so does this one on a body with another coding, which Akamai then does not store. A 304 is about
+/// the stored response; under a strong tag that is the identity variant.
+pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts) {
+    let headers = &mut head.headers;
+    if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {
+        return;
+    }
+    if head.status == StatusCode::NOT_MODIFIED {
+        let coded = if headers.contains_key(ETAG) { strong_tag(headers).is_none() } else { request.wants_gzip() };
+        if coded {
+            return;
+        }
+    }
+    headers.remove(VARY);
+}
+
+/// Removes the digests of a body whose bytes have changed, from a head or from trailers. Repr-Digest includes the coding
+/// (RFC 9530 §3).
+pub(super) fn remove_digests(headers: &mut HeaderMap) {
+    for name in [&CONTENT_MD5, &DIGEST, &CONTENT_DIGEST, &REPR_DIGEST] {
+        headers.remove(name);
+    }
+}
+
+/// Makes the tag weak. A tag that cannot be made weak is removed, because two codings must not share it.
+fn weaken(headers: &mut HeaderMap) {
+    let mut tags = headers.get_all(ETAG).iter();
+    let (Some(tag), None) = (tags.next(), tags.next()) else {
+        headers.remove(ETAG);
+        return;
+    };
+    match EntityTag::parse(tag.as_bytes()) {
+        Some(parsed) if parsed.weak => {}
+        _ => match etag::weaken(tag) {
+            Some(weak) => {
+                headers.insert(ETAG, weak);
+            }
+            None => {
+                headers.remove(ETAG);
+            }
+        },
+    }
+}

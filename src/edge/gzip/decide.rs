@@ -1,0 +1,195 @@
+//! Which responses are compressed or inflated: plain functions on a response head.
+
+use http::{HeaderMap, StatusCode, response};
+
+use super::fields::{has_type, is_fixed, is_gzip, tag};
+use super::keys::GzipSettings;
+use super::known_tags::TagKind;
+use super::request_facts::RequestFacts;
+use crate::ids::label;
+use crate::wire::etag::EntityTag;
+use crate::wire::names::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE};
+use crate::wire::values::content_length;
+
+label! {
+    /// Why a body is not compressed: the label `reason` of `edgeshim_gzip_skipped_total`.
+    pub(crate) enum Skip {
+        /// `gzip.enabled` or the class's `gzip` is off.
+        Off = "off",
+        /// A status whose body is never compressed.
+        Status = "status",
+        /// The origin has set Content-Encoding.
+        Encoded = "encoded",
+        /// It is a part of a body.
+        Range = "range",
+        /// It has no type, or one that is not in `gzip.types`.
+        Type = "type",
+        /// Cache-Control: no-transform.
+        NoTransform = "no_transform",
+        /// Shorter than `gzip.min_bytes`.
+        TooShort = "too_short",
+        /// The request does not accept gzip.
+        NotAccepted = "not_accepted",
+    }
+}
+
+impl Skip {
+    /// The reason as a text for people.
+    pub(crate) fn explanation(self) -> &'static str {
+        match self {
+            Self::Off => "gzip is off here",
+            Self::Status => "a status whose body is never compressed",
+            Self::Encoded => "the origin has encoded it already",
+            Self::Range => "a part of a body",
+            Self::Type => "its type is not in gzip.types",
+            Self::NoTransform => "Cache-Control contains no-transform",
+            Self::TooShort => "shorter than gzip.min_bytes",
+            Self::NotAccepted => "this request does not ask for gzip",
+        }
+    }
+}
+
+/// What to do with a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing: no request would get it compressed.
+    Leave(Skip),
+    /// Send it as it is, with Vary, because another request would get it in another coding.
+    Vary(Skip),
+    /// A 304: Vary, and the tag in the form that the 200 would have.
+    NotModified {
+        /// Whether that form is the weak one.
+        weak: bool,
+    },
+    /// Compress it.
+    Compress,
+    /// Inflate the origin's gzip.
+    Inflate,
+}
+
+/// The verdict on a response. `length` is that of its body, if known. `known` is the kind of a 304's tag, if known.
+pub(crate) fn decide(
+    settings: &GzipSettings,
+    request: RequestFacts,
+    head: &response::Parts,
+    length: Option<u64>,
+    known: Option<TagKind>,
+) -> Verdict {
+    let headers = &head.headers;
+    if !settings.enabled {
+        return Verdict::Leave(Skip::Off);
+    }
+    if head.status == StatusCode::NOT_MODIFIED {
+        return not_modified(settings, request, headers, known);
+    }
+    // A part is never changed, but has the Vary of the 200 (RFC 9110 §15.3.7).
+    let part = head.status == StatusCode::PARTIAL_CONTENT;
+    let compressible = matches!(
+        head.status,
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::NOT_FOUND | StatusCode::GONE
+    );
+    let skip = if !compressible && !part {
+        Some(Skip::Status)
+    } else if headers.contains_key(CONTENT_RANGE) && !part {
+        Some(Skip::Range)
+    } else {
+        None
+    };
+    if headers.contains_key(CONTENT_ENCODING) {
+        if skip.is_none() && settings.inflate && !is_fixed(headers) && is_gzip(headers) {
+            return if part || request.accepts_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
+        }
+        let skip = skip.unwrap_or(Skip::Encoded);
+        // In any case a cache must not give the origin's coding to clients that cannot decode it.
+        return if has_type(settings, headers) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
+    }
+    if let Some(skip) = skip {
+        return Verdict::Leave(skip);
+    }
+    if !has_type(settings, headers) {
+        return Verdict::Leave(Skip::Type);
+    }
+    if is_fixed(headers) {
+        return Verdict::Leave(Skip::NoTransform);
+    }
+    if part {
+        return Verdict::Vary(Skip::Range);
+    }
+    // The body of a response to HEAD is empty, but Content-Length gives the length for GET.
+    let length = if request.is_head { content_length(headers).unwrap_or_default() } else { length };
+    if length.is_some_and(|length| length < settings.min_bytes) {
+        return Verdict::Leave(Skip::TooShort);
+    }
+    if request.wants_gzip() { Verdict::Compress } else { Verdict::Vary(Skip::NotAccepted) }
+}
+
+/// A 304 has the fields of the 200 to the same request without its conditions and its range (RFC 9110 §14.2, §15.4.5). The tag
+/// matters most: a cache puts it on the stored response that it updates, and some caches choose that response by
+/// Accept-Encoding, not by the tag in the request.
+///
+/// The known kind of the tag decides. If it is unknown, the 304's head decides, or else the path's extension: many origins send
+/// 304s without type and coding.
+fn not_modified(
+    settings: &GzipSettings,
+    request: RequestFacts,
+    headers: &HeaderMap,
+    known: Option<TagKind>,
+) -> Verdict {
+    let (named_weak, named_strong) = tag(headers).map_or((false, false), |tag| request.named_forms(tag.opaque));
+    let weak = match known {
+        Some(TagKind::Fixed) => return Verdict::Leave(Skip::Status),
+        Some(TagKind::Kept) => return Verdict::NotModified { weak: false },
+        Some(TagKind::Inflated) => !request.accepts_gzip,
+        Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
+        Some(TagKind::Compressed | TagKind::Mixed) => request.accepts_gzip,
+        Some(TagKind::Weak) | None => {
+            // A body of any type may have been inflated. If the client sent only the weak form, it was.
+            let inflated = settings.inflate && named_weak && !named_strong;
+            let compressible = if headers.contains_key(CONTENT_TYPE) {
+                has_type(settings, headers)
+            } else {
+                !request.has_packed_extension
+            };
+            let has_coding = headers.contains_key(CONTENT_ENCODING);
+            let fixed = is_fixed(headers);
+            if !(compressible || inflated) || (fixed && !has_coding) || (fixed && inflated) {
+                return Verdict::Leave(Skip::Status);
+            }
+            if has_coding && !inflated {
+                return Verdict::NotModified { weak: false };
+            }
+            request.accepts_gzip || inflated
+        }
+    };
+    let weak = if request.repeats_form && named_weak != named_strong { named_weak } else { weak };
+    Verdict::NotModified { weak }
+}
+
+/// The kind of a response's tag, if the verdict on the response shows it.
+pub(super) fn tag_kind(
+    settings: &GzipSettings,
+    verdict: Verdict,
+    tag: EntityTag<'_>,
+    head: &response::Parts,
+) -> Option<TagKind> {
+    if tag.weak {
+        return Some(TagKind::Weak);
+    }
+    let headers = &head.headers;
+    match verdict {
+        Verdict::Compress => Some(TagKind::Compressed),
+        // With `inflate` on, it may also be `Inflated`.
+        Verdict::NotModified { weak: true } if !settings.inflate => Some(TagKind::Compressed),
+        Verdict::Inflate => Some(TagKind::Inflated),
+        Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !is_fixed(headers) => {
+            Some(TagKind::Inflated)
+        }
+        Verdict::Vary(Skip::Encoded | Skip::TooShort) => Some(TagKind::Kept),
+        Verdict::Leave(Skip::Off | Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
+            if head.status == StatusCode::OK =>
+        {
+            Some(TagKind::Fixed)
+        }
+        _ => None,
+    }
+}

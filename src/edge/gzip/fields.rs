@@ -1,0 +1,57 @@
+//! The fields of a response head that `gzip` reads.
+
+use http::{HeaderMap, HeaderValue};
+
+use super::keys::GzipSettings;
+use crate::wire::etag::EntityTag;
+use crate::wire::media_types::essence;
+use crate::wire::names::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, X_ACCEL_BUFFERING};
+
+/// Whether each piece of the body must be sent at once: for server-sent events, or if the origin demands it.
+pub(super) fn is_unbuffered(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| essence(value.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))
+        || headers.get(&X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
+}
+
+/// The entity tag, if there is exactly one and it is well formed.
+pub(super) fn tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
+    let mut tags = headers.get_all(ETAG).iter();
+    let (Some(tag), None) = (tags.next(), tags.next()) else { return None };
+    EntityTag::parse(tag.as_bytes())
+}
+
+/// The opaque part of [`tag`], if the tag is strong.
+pub(super) fn strong_tag(headers: &HeaderMap) -> Option<&[u8]> {
+    tag(headers).filter(|tag| !tag.weak).map(|tag| tag.opaque)
+}
+
+/// Whether a response is for one user, or must not be stored. Then its twin must not be stored either.
+pub(super) fn is_private(headers: &HeaderMap) -> bool {
+    has_directive(headers, b"private") || has_directive(headers, b"no-store")
+}
+
+/// Whether Cache-Control forbids transformation (RFC 9111 §5.2.2.6).
+pub(super) fn is_fixed(headers: &HeaderMap) -> bool {
+    has_directive(headers, b"no-transform")
+}
+
+/// `cache_control` has written one canonical line, so a search for the text is enough. A match inside a quoted string only costs
+/// the compression.
+fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
+    let contains =
+        |line: &HeaderValue| line.as_bytes().windows(directive.len()).any(|at| at.eq_ignore_ascii_case(directive));
+    headers.get_all(CACHE_CONTROL).iter().any(contains)
+}
+
+/// Whether the type is in `gzip.types`.
+pub(super) fn has_type(settings: &GzipSettings, headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| settings.types.is_match(essence(value.as_bytes())))
+}
+
+/// Whether the only coding is gzip.
+pub(super) fn is_gzip(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_ENCODING).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let coding = line.as_bytes().trim_ascii();
+    coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+}

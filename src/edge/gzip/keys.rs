@@ -1,0 +1,76 @@
+//! The keys of `[gzip]`.
+
+use crate::keys::grammar::MEDIA_TYPE;
+use crate::keys::quantities::SIZE;
+use crate::keys::{Keys, Visitor};
+use crate::wire::media_types::MediaTypes;
+
+/// `[gzip]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GzipSettings {
+    /// If false, nothing is compressed or inflated, and no Vary is added.
+    pub enabled: bool,
+    /// zlib's level, 1–9.
+    pub level: u32,
+    /// Shorter bodies are not compressed.
+    pub min_bytes: u64,
+    /// The size of the store of compressed twins, in bytes; 0 = none is stored.
+    pub twins_bytes: u64,
+    /// Whether to inflate the origin's gzip for a CDN that does not accept it.
+    pub inflate: bool,
+    /// Media types that compress well.
+    pub types: MediaTypes,
+}
+
+/// The types that compress and that browsers and CDNs request. Images, audio, video and woff are compressed already.
+const TYPES: [&str; 23] = [
+    "text/*",
+    "application/json",
+    "application/*+json",
+    "application/javascript",
+    "application/x-javascript",
+    "application/ecmascript",
+    "application/xml",
+    "application/*+xml",
+    "application/graphql",
+    "application/manifest+json",
+    "application/x-ndjson",
+    "application/wasm",
+    "application/vnd.ms-fontobject",
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegurl",
+    "application/x-font-ttf",
+    "font/ttf",
+    "font/otf",
+    "font/collection",
+    "image/svg+xml",
+    "image/x-icon",
+    "image/vnd.microsoft.icon",
+    "image/bmp",
+];
+
+impl Default for GzipSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            level: 4,
+            min_bytes: 256,
+            twins_bytes: 64 * 1024 * 1024,
+            inflate: false,
+            types: MediaTypes::new(TYPES),
+        }
+    }
+}
+
+impl Keys for GzipSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.flag("enabled", &mut self.enabled);
+        v.integer("level", 1..=9, &mut self.level);
+        v.integer("min_bytes", 0..=1024 * 1024 * 1024, &mut self.min_bytes);
+        v.text("twins", &SIZE, &mut self.twins_bytes);
+        v.flag("inflate", &mut self.inflate);
+        let mut types = self.types.texts();
+        v.list("types", &MEDIA_TYPE, &mut types);
+        self.types = MediaTypes::new(types.iter().map(String::as_str));
+    }
+}
