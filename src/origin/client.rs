@@ -42,8 +42,7 @@ impl Client {
         Self { settings, name, metrics, pool, multiplexed: Mutex::default() }
     }
 
-    /// Closes connections that were idle for longer than `origin.idle_timeout`. The worker calls this about once a
-    /// second.
+    /// Closes connections that were idle for longer than `origin.idle_timeout`. Called about once a second.
     pub fn prune(&self) {
         self.pool().prune();
     }
@@ -97,8 +96,7 @@ impl Client {
         }
     }
 
-    /// The fault of a request that has taken too long, if it has. During an upload it depends on which side is waited
-    /// for.
+    /// The fault of a request that has taken too long, if it has. During an upload it depends on the stage.
     fn overdue(&self, progress: Option<&Progress>) -> Option<Fault> {
         let Some(progress) = progress else { return Some(Fault::new(Cause::Timeout)) };
         let (stage, elapsed) = progress.stage();

@@ -1,4 +1,4 @@
-//! What an error of hyper's client means.
+//! Turns errors of hyper's client into faults.
 
 use std::error::Error;
 use std::io;

@@ -72,8 +72,7 @@ impl Client {
         self.accept(response, connection, client, is_head)
     }
 
-    /// Checks the origin's response and prepares it for the layers. The connection is idle again at once if there is no
-    /// body.
+    /// Checks the origin's response and prepares it for the layers. Without a body the connection is idle at once.
     fn accept(
         self: Arc<Self>,
         mut response: Response<Incoming>,

@@ -1,4 +1,5 @@
-//! Idle connections, last in, first out: the warmest serves next, and the rest grow old and are closed.
+//! Idle connections, last in, first out: the most recently used one is taken next, so that the others reach their
+//! timeout and are closed.
 
 use std::time::Duration;
 

@@ -16,8 +16,7 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::received::Received;
 
-/// The request body on its way to the origin. It is limited to `server.max_request_body` and reports which side is
-/// waited for.
+/// The request body on its way to the origin. It is limited to `server.max_request_body` and reports its progress.
 #[derive(Debug)]
 pub(crate) struct Upload {
     /// `None`: the body is empty.
@@ -25,8 +24,7 @@ pub(crate) struct Upload {
     /// Bytes that are still allowed.
     left: Option<u64>,
     progress: Option<Arc<Progress>>,
-    /// The timeout for a client that stops sending. It also applies after an early response, when no request waits any
-    /// more.
+    /// The timeout for a client that stops sending. After an early response it is the only one.
     stalled: Option<(clock::Deadline, Duration)>,
     claims: Option<Arc<[HeaderName]>>,
 }
@@ -42,7 +40,7 @@ pub(super) enum Stage {
     Sent,
 }
 
-/// An upload's stage and since when it lasts, shared with the task that waits for the response.
+/// An upload's stage and when it began, shared with the task that waits for the response.
 #[derive(Debug)]
 pub(super) struct Progress {
     stage: AtomicU8,

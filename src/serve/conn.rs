@@ -25,8 +25,7 @@ use crate::ids::Reason;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 
-/// How long the peer of a cut HTTP/1.0 response on a unix socket may take to close the connection. nginx closes after
-/// 60 seconds.
+/// How long the peer of a cut HTTP/1.0 response on a unix socket may take to close. nginx closes after 60 seconds.
 const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Serves a connection until it ends.
@@ -81,8 +80,7 @@ where
     }
 }
 
-/// Waits on a parked connection. True when there is something to read, false after `idle_timeout` or when the drain has
-/// begun.
+/// Waits on a parked connection. True if there is input, false after `idle_timeout` or once the drain has begun.
 async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
@@ -112,8 +110,7 @@ async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     .await;
 }
 
-/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if the peer has to close
-/// it.
+/// Drives a connection until it ends. Returns its stream if it can be parked, or if the peer has to close it.
 async fn drive_h1<S, E>(
     mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
     state: &State,

@@ -11,8 +11,7 @@ use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
-/// The most that hyper buffers for a client that does not read, and reads ahead of an upload. Never below the largest
-/// head.
+/// The most that hyper buffers for a client that does not read, or reads ahead of an upload. A head may be larger.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The smallest buffer that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;

@@ -1,5 +1,4 @@
-//! The drain, which ends the process in steps: not ready, then no new connections and requests, then all connections
-//! closed.
+//! The drain ends the process in steps: not ready, no new connections, no new requests, all connections closed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -7,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// How far the drain is. The workers, `admin` and the main thread share it.
+/// The progress of the drain. The workers, `admin` and the main thread share it.
 #[derive(Debug, Default)]
 pub struct Drain {
     not_ready: AtomicBool,
     closing: AtomicBool,
     stopped: AtomicBool,
-    /// Connections of all workers.
+    /// The connections of all workers.
     connections: AtomicUsize,
     changed: Notify,
     empty: Condvar,

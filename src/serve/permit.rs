@@ -8,8 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::drain::Drain;
 use crate::metrics::Metrics;
 
-/// One of `server.max_connections`. As long as it lives the connection is counted by its worker, by the drain and in
-/// the metrics.
+/// One of `server.max_connections`. While it lives, the worker, the drain and the metrics count the connection.
 pub(super) struct ConnectionPermit {
     load: Arc<AtomicUsize>,
     drain: Arc<Drain>,

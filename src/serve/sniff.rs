@@ -1,5 +1,5 @@
-//! The first bytes of a connection: the PROXY header if one is required, then HTTP/1.1, or HTTP/2 by its preface (RFC
-//! 9113 §3.4).
+//! The first bytes of a connection: a PROXY header if one is required, then HTTP/1.1 or the preface of HTTP/2
+//! (RFC 9113 §3.4).
 
 use std::future::poll_fn;
 use std::io;
@@ -90,8 +90,8 @@ async fn read_more<S: AsyncRead + Unpin>(
     if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// The length and source address of a complete header, else `None`. A `LOCAL` or `UNKNOWN` header, as of a health
-/// check, has no address.
+/// The length and source address of a complete header, else `None`. `LOCAL` and `UNKNOWN` headers have no address:
+/// they belong to health checks.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);

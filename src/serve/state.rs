@@ -9,8 +9,7 @@ use crate::clock::{self, Deadline};
 use crate::wire::frame_tracker::FrameTracker;
 use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 
-/// How long a connection that waits for a request stays open once the drain has begun, for bytes that are already in
-/// flight.
+/// How long a connection that waits for a request stays open once the drain has begun, for bytes in flight.
 pub(super) const LEAVE: Duration = clock::TICK.saturating_mul(5);
 
 /// After this time without a request an HTTP/1.1 connection is parked: hyper's state and buffers, some 9 KiB, are
@@ -286,8 +285,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // hyper reads ahead for the next request while this one is served. If nothing was there, it does not read
-        // again.
+        // hyper looks for the next request while this one is served. If it found nothing, it does not read again.
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.arm_for_input();
         }

@@ -22,7 +22,7 @@ pub(super) struct TrailerWriter {
     is_active: AtomicBool,
 }
 
-/// The last chunk with the trailers, and how far it is.
+/// The last chunk with the trailers, and its progress.
 #[derive(Debug, Default)]
 enum Stage {
     #[default]
@@ -73,8 +73,7 @@ impl TrailerWriter {
         }
     }
 
-    /// What to write instead of `bufs`, if hyper ends the body with them. The rest goes back with
-    /// [`pending`](Self::pending).
+    /// What to write instead of `bufs`, if hyper ends the body with them. An unwritten rest goes to `pending`.
     pub(super) fn replacement(&self, bufs: &[IoSlice<'_>]) -> Option<Bytes> {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {

@@ -1,5 +1,4 @@
-//! The thread model: one current-thread runtime for each core, each with its own layers and its own connections to the
-//! origin.
+//! The thread model: one current-thread runtime for each core, with its own layers and connections to the origin.
 //!
 //! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker
 //! accepts, and hands each connection to the worker with the fewest connections. It stays there until it closes.

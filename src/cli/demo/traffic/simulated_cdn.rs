@@ -111,8 +111,7 @@ impl Cdn {
                 let delivered = stored.map_or_else(|delivered| delivered, Delivered::from);
                 delivered.count(tally, |counts| &mut counts.misses)
             }
-            // A 5xx, an unexpected 304 or no response: serve the stale response if that is allowed, else what was
-            // received.
+            // A 5xx, an unexpected 304 or no response: serve the stale response if allowed, else what was received.
             (_, Some(old)) if usable => deliver(old, tally, |counts| &mut counts.errors),
             (Some(pulled), _) => pulled.delivered().count(tally, |counts| &mut counts.errors),
             (None, _) => {
@@ -145,37 +144,19 @@ impl Cdn {
         renewed
     }
 
-    /// One pull, counted if any of it was sent. `None` without a complete response.
+    /// One pull. `None` without a complete response.
     async fn pull(&self, visit: &Visit, old: Option<&Stored>, tally: &Tally) -> Option<Pulled> {
         let _permit = self.pull_permits.acquire().await.ok()?;
-        let mut request = self.request(visit, old)?;
-        // Sent again only if an idle connection turns out to be closed before any byte was sent.
-        for _ in 0..=MAX_IDLE {
-            let mut connection = self.connection().await?;
-            match timeout(PULL_TIMEOUT, connection.sender.try_send_request(request)).await {
-                Ok(Ok(response)) => {
-                    tally.add(|counts| counts.pulls += 1);
-                    let pulled = timeout(PULL_TIMEOUT, Pulled::read(response, tally)).await.ok().flatten()?;
-                    let mut idle = locked(&self.idle);
-                    if idle.len() < MAX_IDLE {
-                        idle.push(connection);
-                    }
-                    return Some(pulled);
-                }
-                Ok(Err(mut failed)) => {
-                    let Some(unsent) = failed.take_message() else {
-                        tally.add(|counts| counts.pulls += 1);
-                        return None;
-                    };
-                    request = unsent;
-                }
-                Err(_) => {
-                    tally.add(|counts| counts.pulls += 1);
-                    return None;
-                }
-            }
+        let request = self.request(visit, old)?;
+        let mut connection = self.connection().await?;
+        tally.add(|counts| counts.pulls += 1);
+        let response = timeout(PULL_TIMEOUT, connection.sender.send_request(request)).await.ok()?.ok()?;
+        let pulled = timeout(PULL_TIMEOUT, Pulled::read(response, tally)).await.ok().flatten()?;
+        let mut idle = locked(&self.idle);
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
         }
-        None
+        Some(pulled)
     }
 
     fn request(&self, visit: &Visit, old: Option<&Stored>) -> Option<Request<Empty<Bytes>>> {
