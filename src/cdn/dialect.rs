@@ -40,6 +40,11 @@ impl Dialect {
     /// Every dialect, in the order of their discriminants.
     pub const ALL: [Self; 5] = [Self::Generic, Self::Fastly, Self::Cloudflare, Self::Akamai, Self::Rfc9213];
 
+    /// The position in [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
     /// The targeted field (RFC 9213) that is written for this CDN.
     pub fn targeted_field(self) -> Option<&'static HeaderName> {
         match self {

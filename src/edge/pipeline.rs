@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tower::{Service, ServiceBuilder};
 
 use super::admission::{AdmissionBody, AdmissionLayer, AdmissionSettings};
-use super::cache_control::{CacheControlLayer, ProviderWords};
+use super::cache_control::{CacheControlLayer, ProviderRules};
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{IdentifyLayer, IdentifySettings};
 use super::local::{LocalBody, LocalLayer, LocalParts};
@@ -78,7 +78,7 @@ pub(crate) struct Parts {
     /// The classes and their rules.
     pub classes: Classes,
     /// What each provider wants beside them, in the order of the ids.
-    pub words: Vec<ProviderWords>,
+    pub provider_rules: Vec<ProviderRules>,
     /// `origin.host`; none: the visitor's.
     pub host: Option<HeaderValue>,
     /// The origin's own authority, for a request without a Host.
@@ -160,7 +160,7 @@ impl Layers {
             pulls: PullsLayer::new(parts.pulls, Arc::clone(&ledger)),
             whoopsie: WhoopsieLayer::new(parts.whoopsie, parts.pages, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip: GzipLayer::new(parts.gzip, parts.gzip_memory, Arc::clone(&classes), Arc::clone(&ledger)),
-            cache_control: CacheControlLayer::new(&classes, parts.words, Arc::clone(&ledger)),
+            cache_control: CacheControlLayer::new(&classes, parts.provider_rules, Arc::clone(&ledger)),
             admission: AdmissionLayer::new(parts.admission, &classes),
             forward: Arc::new(forward),
         }
@@ -347,7 +347,7 @@ mod tests {
             gzip_memory: GzipMemory::new(0),
             admission: AdmissionSettings { gate: None, patience: std::time::Duration::from_secs(30) },
             classes: Classes::new(Vec::new()).unwrap(),
-            words: Vec::new(),
+            provider_rules: Vec::new(),
             host: None,
             fallback_host: HeaderValue::from_static("localhost"),
             server_timing: false,

@@ -25,7 +25,7 @@ use crate::cdn::proof::g2o::Replays;
 use crate::config::Settings;
 use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::Gate;
-use crate::edge::cache_control::ProviderWords;
+use crate::edge::cache_control::ProviderRules;
 use crate::edge::gzip::GzipMemory;
 use crate::edge::local::LocalParts;
 use crate::edge::observe::ObserveParts;
@@ -181,7 +181,7 @@ impl Runtime {
                 patience: settings.origin.response_timeout,
             },
             classes: self.classes.clone(),
-            words: provider_words(settings, &self.providers),
+            provider_rules: provider_rules(settings, &self.providers),
             host: self.host.clone(),
             fallback_host: self.fallback_host.clone(),
             server_timing: settings.rum.path.is_some(),
@@ -291,9 +291,9 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
 }
 
 /// How responses are adapted to each provider, in the order of ids; not at all for the reserved ids.
-fn provider_words(settings: &Settings, known: &[Known]) -> Vec<ProviderWords> {
-    let reserved = ProviderId::RESERVED.map(|_| ProviderWords::default());
-    let configured = settings.providers.iter().zip(known).map(|(provider, known)| ProviderWords {
+fn provider_rules(settings: &Settings, known: &[Known]) -> Vec<ProviderRules> {
+    let reserved = ProviderId::RESERVED.map(|_| ProviderRules::default());
+    let configured = settings.providers.iter().zip(known).map(|(provider, known)| ProviderRules {
         tags: known.preset.tags(provider.tag_header.as_ref()),
         limits: known.preset.limits,
     });

@@ -26,7 +26,7 @@ use super::terminal::{USAGE, print};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::known::Known;
 use crate::config::Settings;
-use crate::edge::cache_control::ProviderWords;
+use crate::edge::cache_control::ProviderRules;
 use crate::edge::cache_control::outcome::{Guard, Outcome};
 use crate::edge::cache_control::policy::{Facts, Prepared};
 use crate::edge::gzip;
@@ -100,7 +100,7 @@ struct Stages<'a> {
     whoopsie: WhoopsieLayer,
     gzip: gzip::GzipSettings,
     classes: Arc<Classes>,
-    words: Vec<ProviderWords>,
+    provider_rules: Vec<ProviderRules>,
     forward: ForwardSettings,
     ledger: Arc<Ledger>,
 }
@@ -137,7 +137,7 @@ impl<'a> Explainer<'a> {
             pages,
             gzip,
             classes,
-            words,
+            provider_rules,
             host,
             ledger,
             ..
@@ -156,7 +156,7 @@ impl<'a> Explainer<'a> {
             whoopsie: WhoopsieLayer::new(whoopsie, pages, Arc::clone(&classes), Arc::clone(&ledger)),
             gzip,
             classes,
-            words,
+            provider_rules,
             forward,
             ledger,
         };
@@ -299,11 +299,12 @@ impl<'a> Explainer<'a> {
         let Outcome { action, guards } = outgoing.outcome;
         report.guards = Some(guards.iter().map(Guard::as_str).collect());
         report.caching = Some(action.map_or("nothing to change", |action| action.as_str()));
-        if let Some(words) = stages.words.get(ctx.provider.index()).filter(|_| !head.status.is_informational()) {
-            outgoing.tags = words.tags.clone();
-            outgoing.tags_cut = words.tags.translate(&mut head.headers);
+        if let Some(rules) = stages.provider_rules.get(ctx.provider.index()).filter(|_| !head.status.is_informational())
+        {
+            outgoing.tags = rules.tags.clone();
+            outgoing.tags_cut = rules.tags.translate(&mut head.headers);
             journey.pass(Outward::Tags, &head.headers);
-            words.limits.cut(&mut head.headers);
+            rules.limits.cut(&mut head.headers);
             journey.pass(Outward::Limits, &head.headers);
         }
 

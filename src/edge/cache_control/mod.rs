@@ -1,12 +1,12 @@
-//! Gives every answer one Cache-Control line with one meaning, by the class's rule and the guards, in the words of the CDN that pulls.
+//! Gives every response one Cache-Control line with one meaning, by the class's rule and the guards, in the dialect of the pulling CDN.
 //!
-//! **Place:** innermost of the layers that touch an answer, so that it sees the origin's own fields; inside `gzip`, which has to
-//! read the `no-transform` that is left, and inside `whoopsie`, whose pages say no-store themselves.
-//! **Reads:** method, path, Authorization, `Ctx::dialect`, `Ctx::provider`; the answer's status, type, caching and tag fields.
+//! **Place:** innermost of the layers that change a response, so that it sees the origin's own fields. Inside `gzip`, which reads the
+//! emitted `no-transform`, and inside `whoopsie`, whose pages set no-store themselves.
+//! **Reads:** method, path, Authorization, `Ctx::dialect`, `Ctx::provider`; the response's status, type, caching and tag fields.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`, `edgeshim_fields_cut_total`.
-//! **Cost:** one pass over the answer's field names, another for a provider whose tags are translated, one over the values' lengths for
-//! a provider with such limits; one allocation where a line is written that was not prepared.
-//! **Can fail:** no; faults pass through, counted as the `error` guard.
+//! **Cost:** one pass over the response's field names, one more for a provider with translated tags, and one over the values' lengths for a
+//! provider with limits. One allocation for a field value that is not prepared.
+//! **Can fail:** no. Faults pass through, counted as the `error` guard.
 
 mod changes;
 mod field_pair;
@@ -37,16 +37,16 @@ use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Table, Throttle, describe};
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
 
-/// How an answer is put to one provider beside its lifetimes.
+/// What one provider needs beside lifetimes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ProviderWords {
-    /// Its cache tags.
+pub(crate) struct ProviderRules {
+    /// How its CDN accepts cache tags.
     pub tags: TagRule,
-    /// The largest head that it takes.
+    /// The largest response head that its CDN accepts.
     pub limits: HeadLimits,
 }
 
-/// One for all providers.
+/// Shared by all providers.
 static FIELDS_CUT_MESSAGE: Throttle = Throttle::new(Duration::from_mins(1));
 
 /// Puts [`CacheControl`] around a service.
@@ -61,7 +61,8 @@ struct Shared {
     /// By class id, then in the order of the dialects.
     rules: Vec<[Prepared; Dialect::ALL.len()]>,
     /// By provider id.
-    words: Vec<ProviderWords>,
+    providers: Vec<ProviderRules>,
+    /// Whether a class depends on the response's type.
     by_type: bool,
     counts: Counts,
 }
@@ -110,12 +111,12 @@ impl Counts {
 }
 
 impl CacheControlLayer {
-    /// Prepares the rules of `classes`, counts in `ledger`. `words` are those of every provider in the order of their ids.
-    pub(crate) fn new(classes: &Arc<Classes>, words: Vec<ProviderWords>, ledger: Arc<Ledger>) -> Self {
+    /// Prepares the rules of `classes`. `providers` is in the order of provider ids.
+    pub(crate) fn new(classes: &Arc<Classes>, providers: Vec<ProviderRules>, ledger: Arc<Ledger>) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
         let by_type = classes.ask_for_type();
         let counts = Counts::new(ledger);
-        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, words, by_type, counts }) }
+        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, providers, by_type, counts }) }
     }
 }
 
@@ -127,7 +128,7 @@ impl<S> Layer<S> for CacheControlLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`CacheControlLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct CacheControl<S> {
     inner: S,
@@ -147,32 +148,33 @@ where
     }
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
-        let asked = Asked {
+        let kept = Kept {
             provider: request.ctx.provider,
             dialect: request.ctx.dialect,
             method: request.head.method.clone(),
             authorization: request.head.headers.contains_key(AUTHORIZATION),
             target: self.shared.by_type.then(|| request.head.uri.clone()),
         };
-        CacheControlFuture { inner: self.inner.call(request), asked, shared: Arc::clone(&self.shared) }
+        CacheControlFuture { inner: self.inner.call(request), kept, shared: Arc::clone(&self.shared) }
     }
 }
 
-struct Asked {
+/// What of the request is needed when the response arrives.
+struct Kept {
     provider: ProviderId,
     dialect: Dialect,
     method: Method,
     authorization: bool,
-    /// Kept where a class goes by the answer's type too.
+    /// Only if a class depends on the response's type.
     target: Option<Uri>,
 }
 
 pin_project! {
-    /// Waits for the answer.
+    /// The future of [`CacheControl`].
     pub struct CacheControlFuture<F> {
         #[pin]
         inner: F,
-        asked: Asked,
+        kept: Kept,
         shared: Arc<Shared>,
     }
 }
@@ -185,45 +187,47 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Shared { classes, rules, words, counts, .. } = &**this.shared;
-        let mut answer = match ready!(this.inner.poll(cx)) {
-            Ok(answer) => answer,
+        let Shared { classes, rules, providers, counts, .. } = &**this.shared;
+        let mut response = match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
             Err(fault) => {
-                // What is sent in its place says no-store, as with the origin's own 5xx.
+                // The response to it will have no-store, as a 5xx of the origin has.
                 if !fault.cause().is_visitors() {
                     counts.guards.get(Guard::Error).increment(1);
                 }
                 return Poll::Ready(Err(fault));
             }
         };
-        if let Some(target) = &this.asked.target {
-            let content_type = answer.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-            answer.facts.class = classes.of_answer(target.path(), content_type);
+        if let Some(target) = &this.kept.target {
+            let content_type = response.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            response.facts.class = classes.of_answer(target.path(), content_type);
         }
-        let class = answer.facts.class;
-        if let Some(rule) = rules.get(class.index()).map(|rules| &rules[this.asked.dialect as usize]) {
+        let class = response.facts.class;
+        if let Some(rule) = rules.get(class.index()).map(|rules| &rules[this.kept.dialect.index()]) {
             let facts = policy::Facts {
-                method: &this.asked.method,
-                authorization: this.asked.authorization,
+                method: &this.kept.method,
+                authorization: this.kept.authorization,
                 now: SystemTime::now,
             };
-            let outcome = rule.apply(&mut answer.head.headers, answer.head.status, &facts);
+            let outcome = rule.apply(&mut response.head.headers, response.head.status, &facts);
             if let Some(action) = outcome.action {
                 counts.rewrites.get((class, action)).increment(1);
             }
             for guard in outcome.guards.iter() {
                 counts.guards.get(guard).increment(1);
-                if answer.facts.guard.is_empty() {
-                    answer.facts.guard = guard.as_str();
+                if response.facts.guard.is_empty() {
+                    response.facts.guard = guard.as_str();
                 }
             }
         }
-        // Last, so that what a CDN's limits leave is what the rule says.
-        let provider = this.asked.provider;
-        if let Some(words) = words.get(provider.index()).filter(|_| !answer.head.status.is_informational()) {
-            counts.tags_cut(provider, words.tags.translate(&mut answer.head.headers));
-            counts.fields_cut(provider, words.limits.cut(&mut answer.head.headers));
+        // Last: the limits apply to the final head.
+        let provider = this.kept.provider;
+        if !response.head.status.is_informational()
+            && let Some(ProviderRules { tags, limits }) = providers.get(provider.index())
+        {
+            counts.tags_cut(provider, tags.translate(&mut response.head.headers));
+            counts.fields_cut(provider, limits.cut(&mut response.head.headers));
         }
-        Poll::Ready(Ok(answer))
+        Poll::Ready(Ok(response))
     }
 }
