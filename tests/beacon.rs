@@ -120,9 +120,9 @@ fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
     from("AT");
     let good = mmdb::countries(&[("192.0.2.0/24", "CH")]);
     for (broken, said) in [
-        (&good[..good.len() / 2], "is no file in MaxMind's format"),
-        (b"", "is no file in MaxMind's format"),
-        (&mmdb::systems(&["192.0.2.0/24"]), "has no countries in it"),
+        (&good[..good.len() / 2], "is not in the MaxMind format"),
+        (b"", "is not in the MaxMind format"),
+        (&mmdb::systems(&["192.0.2.0/24"]), "has no countries"),
     ] {
         let before = beacons(&shim.metrics(), "fastly", "AT");
         replace(&shim, broken);
@@ -134,7 +134,7 @@ fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
     shim.wait_stderr("cannot be read");
     replace(&shim, &good);
     from("CH");
-    assert!(shim.stderr().contains("the one read before stays in use"), "{}", shim.stderr());
+    assert!(shim.stderr().contains("the previous file stays in use"), "{}", shim.stderr());
 }
 
 #[test]
@@ -160,9 +160,9 @@ fn file_when_unusable_then_check_says_what_to_write() {
     folder.write("good.mmdb", mmdb::countries(&NETWORKS));
     for (file, said) in [
         ("missing.mmdb", "cannot be read"),
-        ("folder.mmdb", "it is no plain file"),
-        ("text.mmdb", "is no file in MaxMind's format"),
-        ("systems.mmdb", "has no countries in it"),
+        ("folder.mmdb", "it is not a regular file"),
+        ("text.mmdb", "is not in the MaxMind format"),
+        ("systems.mmdb", "has no countries"),
     ] {
         // A second mistake is reported too.
         let text = format!("[beacon]\ncountry_database = \"{file}\"\npath = \"beacon.gif\"\n");

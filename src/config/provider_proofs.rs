@@ -580,9 +580,9 @@ mod tests {
             ("file:", "for example \"file:ranges/fastly.json\""),
             ("file:no/such/list", "name a file that exists"),
             // The content of a file that is no list may be a secret, and is not shown.
-            ("file:src/main.rs", "has something in line"),
-            ("file:src", "is no plain file"),
-            ("file:/dev/zero", "is no plain file"),
+            ("file:src/main.rs", "has no network in line"),
+            ("file:src", "is not a regular file"),
+            ("file:/dev/zero", "is not a regular file"),
         ] {
             let problems = problems(&verified("fastly", &format!("addresses = [\"192.0.2.0/24\", \"{address}\"]")));
             assert!(problems.len() == 1 && problems[0].contains(remedy), "{address}: {problems:?}");

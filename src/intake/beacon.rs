@@ -1,4 +1,4 @@
-//! The failure beacon: a pixel in the whoopsie page that tells us that a person saw it.
+//! The failure beacon: a pixel in the whoopsie page, loaded when a person sees the page.
 
 use http::Uri;
 
@@ -21,12 +21,12 @@ pub(crate) fn source(query: &str, sources: &[String]) -> SourceId {
     position.map_or(SourceId::OTHER, SourceId::configured)
 }
 
-/// A target's path and query for the log, each name and value cut; none where it is short enough as it is.
+/// A target for the log, with each name and value of its query truncated. None: it is short enough.
 pub(crate) fn cut(target: &Uri) -> Option<String> {
     let query = target.query().filter(|query| query.len() > MAX_LOGGED_BYTES)?;
     let mut kept = target.path().to_owned();
-    for (place, piece) in query.split('&').enumerate() {
-        kept.push(if place == 0 { '?' } else { '&' });
+    for (position, piece) in query.split('&').enumerate() {
+        kept.push(if position == 0 { '?' } else { '&' });
         match piece.split_once('=') {
             Some((name, value)) => {
                 kept.push_str(head(name));
@@ -50,9 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_known_source_is_found_under_either_name() {
+    fn source_when_known_then_found_under_either_name() {
         let sources = ["fastly".to_owned(), "akamai".to_owned()];
-        for (query, place) in [
+        for (query, position) in [
             ("source=fastly", Some(0)),
             ("beacon_source=AKAMAI&x=1", Some(1)),
             ("id=7&source=fastly&server_identity=cache-ny57", Some(0)),
@@ -66,12 +66,12 @@ mod tests {
             ("", None),
             ("&&&=&=fastly", None),
         ] {
-            assert_eq!(source(query, &sources), place.map_or(SourceId::OTHER, SourceId::configured), "{query}");
+            assert_eq!(source(query, &sources), position.map_or(SourceId::OTHER, SourceId::configured), "{query}");
         }
     }
 
     #[test]
-    fn logged_targets_keep_every_parameter_and_no_long_value() {
+    fn target_when_logged_then_all_parameters_but_no_long_value() {
         let cut = |target: &str| cut(&target.parse().unwrap());
         let long = "x".repeat(1000);
         let kept = "x".repeat(256);
@@ -87,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn the_pixel_is_a_gif_of_43_bytes() {
+    fn pixel_when_read_then_gif_of_43_bytes() {
         assert_eq!(PIXEL.len(), 43);
         assert!(PIXEL.starts_with(b"GIF89a\x01\x00\x01\x00") && PIXEL.ends_with(b";"));
     }
 
     proptest! {
         #[test]
-        fn any_target_is_cut_to_short_values(target in "/b\\?[a-zé&=%]{0,2000}") {
+        fn target_when_any_then_values_are_short(target in "/b\\?[a-zé&=%]{0,2000}") {
             let cut = cut(&target.parse().unwrap()).unwrap_or_else(|| target.clone());
             let long = |text: &str| text.len() > MAX_LOGGED_BYTES;
             let (_, query) = cut.split_once('?').unwrap();

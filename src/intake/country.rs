@@ -1,7 +1,7 @@
-//! The country of a beacon's sender, from a file in `MaxMind`'s format that may be replaced at any time.
+//! The country of a beacon's sender, from a file in the format of `MaxMind` that may be replaced at any time.
 //!
-//! The file is kept in memory and looked at every second, by a thread that ends with the last user. A look-up takes no lock. What
-//! cannot be used, a file half written or of another kind, is said once in the log, and the one before stays in use.
+//! The file is in memory. A thread checks it every second, until the last use ends. A lookup takes no lock. A file that cannot be used,
+//! because it is incomplete or of another kind, gets one message in the log, and the previous one stays in use.
 
 use std::fmt;
 use std::io;
@@ -17,19 +17,19 @@ use crate::ids::Country;
 
 /// The largest file that is read, in bytes. Country files have some 10 MB, city files up to 130.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// How many networks are looked at for a first country; files begin with a few that have none.
+/// The most networks that are searched for a first country. Files begin with a few networks that have none.
 const SEARCHED_NETWORKS: usize = 65_536;
 
-/// Why a file cannot be used; reads on from its name.
+/// Why a file cannot be used. The message continues the file's name.
 #[derive(Debug)]
 pub enum CountryError {
-    /// It is not there, or not for this user.
+    /// It is missing, or this user may not read it.
     Read(io::Error),
     /// It is longer than 256 MiB.
     TooLarge,
-    /// It is not in `MaxMind`'s format, or broken.
+    /// It is not in the format of `MaxMind`, or damaged.
     Format(MaxMindDbError),
-    /// Its records are about something else.
+    /// Its records have no countries.
     NoCountries,
 }
 
@@ -43,16 +43,16 @@ impl fmt::Display for CountryError {
             ),
             Self::TooLarge => write!(
                 f,
-                "is longer than {} MiB; name a file of countries, which is a tenth of that",
+                "is longer than {} MiB; name a file of countries, which is a tenth of that size",
                 MAX_FILE_BYTES >> 20
             ),
             Self::Format(error) => write!(
                 f,
-                "is no file in MaxMind's format ({}); name an unpacked one, whose name ends in .mmdb",
+                "is not in the MaxMind format ({}); name an unpacked file, whose name ends in .mmdb",
                 error.to_string().escape_debug()
             ),
             Self::NoCountries => f.write_str(
-                "has no countries in it (no record has country.iso_code); name a file of countries or cities, for example \
+                "has no countries (no record has country.iso_code); name a file of countries or cities, for example \
                  \"GeoLite2-Country.mmdb\"",
             ),
         }
@@ -83,7 +83,7 @@ impl fmt::Debug for Countries {
 }
 
 impl Countries {
-    /// Reads a file, of which every byte is taken to be possibly wrong.
+    /// Reads a file. No byte of it is trusted.
     ///
     /// # Errors
     /// See [`CountryError`].
@@ -92,28 +92,28 @@ impl Countries {
         Ok(Self { opened, reader: ArcSwap::from_pointee(reader(content)?) })
     }
 
-    /// Where an address is; one that the file does not know is in [`Country::OTHER`].
+    /// The country of an address; [`Country::OTHER`] if the file does not contain it.
     pub fn of(&self, address: IpAddr) -> Country {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }
 
-    /// Follows the file's changes, on a thread that ends some seconds after the last use of this value.
+    /// Follows changes of the file, on a thread that ends some seconds after the last use of this value.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub fn watch(self: &Arc<Self>) -> io::Result<()> {
         let mut followed = self.opened.clone();
-        follow("countries", self, move |countries| countries.look(&mut followed))
+        follow("countries", self, move |countries| countries.check(&mut followed))
     }
 
-    /// Takes the file in if it has become another one.
-    fn look(&self, followed: &mut Followed) {
-        let Some(read) = followed.news(MAX_FILE_BYTES) else { return };
+    /// Reads the file if it changed.
+    fn check(&self, followed: &mut Followed) {
+        let Some(read) = followed.changed(MAX_FILE_BYTES) else { return };
         match read.map_err(CountryError::from).and_then(reader) {
             Ok(reader) => self.reader.store(Arc::new(reader)),
             Err(error) => {
                 let path = followed.path().display();
-                tracing::warn!("beacon.country_database: {path} {error}; the one read before stays in use");
+                tracing::warn!("beacon.country_database: {path} {error}; the previous file stays in use");
             }
         }
     }
@@ -121,11 +121,11 @@ impl Countries {
 
 fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
     let reader = Reader::from_source(content.bytes).map_err(CountryError::Format)?;
-    // Networks without data are handed out too, so that a broken tree cannot keep us looking.
+    // Networks without data count too, so that a damaged tree cannot make the search endless.
     let options = WithinOptions::default().include_networks_without_data();
     for network in reader.networks(options).map_err(CountryError::Format)?.take(SEARCHED_NETWORKS) {
         let network = network.map_err(CountryError::Format)?;
-        // A record of another shape is no reason to stop: some files mix them.
+        // A record of another shape is skipped: some files mix them.
         if network.decode_path::<&str>(&path!["country", "iso_code"]).is_ok_and(|code| code.is_some()) {
             return Ok(reader);
         }
@@ -133,7 +133,7 @@ fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
     Err(CountryError::NoCountries)
 }
 
-/// The country of an address: none where the file has none, or is broken just there.
+/// The country of an address. None: the file has none, or is damaged there.
 fn code(reader: &Reader<Vec<u8>>, address: IpAddr) -> Option<Country> {
     let found = reader.lookup(address).ok()?;
     found.decode_path::<&str>(&path!["country", "iso_code"]).ok()?.map(Country::from_code)

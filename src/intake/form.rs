@@ -1,9 +1,9 @@
-//! Form fields as browsers write them into a query or a body (application/x-www-form-urlencoded), read where they stand: nothing is
-//! copied, each look-up passes over the text once, and any bytes are a form of some kind.
+//! Form fields in a query or a body (application/x-www-form-urlencoded), read in place: nothing is copied, a lookup reads the text once,
+//! and any bytes are valid input.
 
 use percent_encoding::percent_decode;
 
-/// The first value of `name`, in any case of letters. A piece without `=` has none.
+/// The first value of `name`, compared without case. A piece without `=` has no value.
 pub(crate) fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
     pieces(text).find(|(key, _)| key.is(name)).map(|(_, value)| value)
 }
@@ -20,9 +20,9 @@ fn pieces(text: &[u8]) -> impl Iterator<Item = (Value<'_>, Value<'_>)> {
 pub(crate) struct Value<'t>(&'t [u8]);
 
 impl<'t> Value<'t> {
-    /// Whether it says `word`, in any case of letters.
+    /// Whether it is `word`, compared without case.
     pub(crate) fn is(self, word: &str) -> bool {
-        // Decoding makes a text at most three times shorter, so that a long one is not even read.
+        // Decoding makes a text at most three times shorter, so a longer one cannot match.
         self.0.len() <= word.len() * 3
             && self.bytes().map(|byte| byte.to_ascii_lowercase()).eq(word.bytes().map(|byte| byte.to_ascii_lowercase()))
     }
@@ -43,12 +43,12 @@ mod tests {
 
     use super::*;
 
-    fn said(text: &str, name: &str) -> Option<Vec<u8>> {
+    fn decoded(text: &str, name: &str) -> Option<Vec<u8>> {
         value(text.as_bytes(), name).map(|value| value.bytes().collect())
     }
 
     #[test]
-    fn values_are_found_and_decoded() {
+    fn value_when_form_has_the_name_then_decoded() {
         for (text, found) in [
             ("a=1", Some(&b"1"[..])),
             ("b=2&a=1&a=3", Some(b"1")),
@@ -66,15 +66,15 @@ mod tests {
             ("", None),
             ("aa=1&=a&&", None),
         ] {
-            assert_eq!(said(text, "a").as_deref(), found, "{text}");
+            assert_eq!(decoded(text, "a").as_deref(), found, "{text}");
         }
     }
 
     #[test]
-    fn junk_of_any_length_is_passed_over_once() {
+    fn value_when_much_junk_stands_before_then_found() {
         let junk = ["%", "&", "=", "a=", "%61%61=", "+"].map(|piece| piece.repeat(8192));
         for junk in junk {
-            assert_eq!(said(&format!("{junk}&x=1"), "x").as_deref(), Some(&b"1"[..]));
+            assert_eq!(decoded(&format!("{junk}&x=1"), "x").as_deref(), Some(&b"1"[..]));
         }
     }
 
@@ -91,14 +91,14 @@ mod tests {
         }
 
         #[test]
-        fn what_was_encoded_reads_back(bytes in proptest::collection::vec(any::<u8>(), 0..200), before in "[a-z&=%+]{0,20}") {
-            prop_assume!(said(&before, "name").is_none());
+        fn value_when_encoded_then_decodes_to_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..200), before in "[a-z&=%+]{0,20}") {
+            prop_assume!(decoded(&before, "name").is_none());
             let text = format!("{before}&name={}&name=x", encode(&bytes));
-            prop_assert_eq!(said(&text, "name"), Some(bytes));
+            prop_assert_eq!(decoded(&text, "name"), Some(bytes));
         }
 
         #[test]
-        fn word_is_known_however_it_is_written(word in "[a-z0-9_-]{1,64}", upper in any::<bool>(), encoded in any::<bool>()) {
+        fn word_when_in_another_case_or_encoded_then_equal(word in "[a-z0-9_-]{1,64}", upper in any::<bool>(), encoded in any::<bool>()) {
             let written = if upper { word.to_uppercase() } else { word.clone() };
             let written = if encoded { encode(written.as_bytes()) } else { written };
             prop_assert!(Value(written.as_bytes()).is(&word));

@@ -1,4 +1,4 @@
-//! What comes in beside pulls.
+//! Input beside pulls: beacons, RUM, and files that the configuration names.
 
 pub(crate) mod beacon;
 pub(crate) mod country;

@@ -1,4 +1,4 @@
-//! A small request body, read into memory: bounded in bytes and in time.
+//! A small request body, read into memory with a limit of bytes and of time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,29 +14,29 @@ use crate::clock::Deadline;
 pub(crate) enum Unread {
     /// It is longer than allowed.
     TooLarge,
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
-    /// It broke off or is not framed right.
+    /// It was truncated, or its framing is invalid.
     Cut,
 }
 
-/// What has come of a body so far.
+/// The part of a body that has arrived.
 #[derive(Debug)]
 pub(crate) struct Posted {
     read: Vec<u8>,
     left: usize,
     timeout: Duration,
-    /// For the whole body: it is small, and a byte now and then must not hold a connection for hours.
+    /// For the whole body: it is small, and single bytes must not keep a connection open for hours.
     deadline: Option<Deadline>,
 }
 
 impl Posted {
-    /// Nothing yet; at most `limit` bytes, within `timeout` of the first wait.
+    /// Reads at most `limit` bytes, within `timeout` after the first wait.
     pub(crate) fn new(limit: usize, timeout: Duration) -> Self {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }
 
-    /// Reads on. Ready with the whole body, or with why there is none; not to be polled after that.
+    /// Reads more. Ready with the whole body or an error; must not be polled after that.
     pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
@@ -60,7 +60,7 @@ impl Posted {
                 Some(Err(_)) => return Poll::Ready(Err(Unread::Cut)),
                 Some(Ok(frame)) => {
                     let data = frame.data_ref().map_or(&[][..], |data| data);
-                    // An empty frame counts as a byte: HTTP/2 has them for nothing, and no window bounds them.
+                    // An empty frame counts as a byte: no HTTP/2 window limits empty frames.
                     let Some(left) = self.left.checked_sub(data.len().max(1)) else {
                         return Poll::Ready(Err(Unread::TooLarge));
                     };
@@ -84,7 +84,7 @@ mod tests {
 
     type Polled = Poll<Option<Result<Frame<Bytes>, &'static str>>>;
 
-    /// Frames that are there; then the end, a failure or silence.
+    /// The given frames, then pending.
     struct Script(VecDeque<Polled>);
 
     impl Body for Script {
@@ -113,18 +113,18 @@ mod tests {
     }
 
     #[test]
-    fn body_is_whole_cut_or_too_large() {
+    fn body_when_read_then_whole_cut_or_too_large() {
         let end = Poll::Ready(None);
         assert_eq!(read(4, [data(b"ab"), Poll::Pending, data(b"cd"), end]), Poll::Ready(Ok(b"abcd".to_vec())));
         assert_eq!(read(4, [Poll::Ready(None)]), Poll::Ready(Ok(Vec::new())));
         assert_eq!(read(3, [data(b"ab"), data(b"cd")]), Poll::Ready(Err(Unread::TooLarge)));
         assert_eq!(read(4, [data(b"ab"), Poll::Ready(Some(Err("reset")))]), Poll::Ready(Err(Unread::Cut)));
         assert_eq!(read(4, [data(b"ab")]), Poll::Pending);
-        assert_eq!(read(9, (0..10).map(|_| data(b""))), Poll::Ready(Err(Unread::TooLarge)), "empty frames without end");
+        assert_eq!(read(9, (0..10).map(|_| data(b""))), Poll::Ready(Err(Unread::TooLarge)), "endless empty frames");
     }
 
     #[test]
-    fn body_that_does_not_come_is_late() {
+    fn body_when_it_does_not_arrive_then_late() {
         clock::sweep();
         let mut cx = Context::from_waker(Waker::noop());
         let mut posted = Posted::new(4, Duration::ZERO);

@@ -1,7 +1,7 @@
-//! Real user monitoring: how long a page took in a browser, as boomerang and its kin tell it.
+//! Real user monitoring (RUM): the load time of a page, as boomerang and similar scripts report it.
 //!
-//! One parameter counts, `t_done`, and one says for which page, `h.pg` or `page`; the dozens that boomerang sends beside them are passed
-//! over. Nothing is echoed, so that nothing a stranger wrote comes back from our host.
+//! `t_done` is the load time, and `h.pg` or `page` names the page. The other parameters of boomerang are ignored. The response repeats
+//! nothing of the request, so that no text of a client comes back from this host.
 
 use http::StatusCode;
 
@@ -10,11 +10,11 @@ use super::posted::Unread;
 use crate::ids::{PageId, label};
 use crate::wire::media_types::essence;
 
-/// The longest body, in bytes: twice what boomerang sends at most.
+/// The longest body, in bytes: twice the most that boomerang sends.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
-/// The longest load time that is believed, in milliseconds. A page that takes longer belongs to a computer that slept.
+/// The longest load time that counts, in milliseconds. A longer one comes from a computer that slept.
 const MAX_MILLIS: f64 = 600_000.0;
-/// The longest number that is read, in bytes; browsers write up to 17 digits and a point.
+/// The longest number that is read, in bytes. Browsers write up to 17 digits and a point.
 const MAX_NUMBER_BYTES: usize = 24;
 
 label! {
@@ -46,10 +46,10 @@ pub(crate) struct Sample {
     pub page: PageId,
 }
 
-/// The sample in a body or, for what it does not say, in a query. `pages` are those configured.
+/// The sample in a body, or in a query for what the body lacks. `pages` are the configured ones.
 ///
 /// # Errors
-/// [`RumReason::Missing`] or [`RumReason::Number`]: there is no `t_done`, or it is no load time.
+/// [`RumReason::Missing`] or [`RumReason::Number`]: `t_done` is missing, or not a load time.
 pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
     let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
     let millis = millis(value("t_done").ok_or(RumReason::Missing)?).ok_or(RumReason::Number)?;
@@ -58,7 +58,7 @@ pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sampl
     Ok(Sample { seconds: millis / 1000.0, page: position.map_or(PageId::OTHER, PageId::configured) })
 }
 
-/// Digits, and further ones behind a point: no sign, no exponent, no word.
+/// Digits, and more digits after a point: no sign, no exponent, no word.
 fn millis(value: form::Value<'_>) -> Option<f64> {
     let mut text = [0; MAX_NUMBER_BYTES];
     let mut length = 0;
@@ -75,14 +75,14 @@ fn millis(value: form::Value<'_>) -> Option<f64> {
     text.parse().ok().filter(|millis| *millis <= MAX_MILLIS)
 }
 
-/// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string, or no word of it.
+/// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string, or none.
 pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
     let Some(content_type) = content_type else { return true };
     let essence = essence(content_type);
     [&b"application/x-www-form-urlencoded"[..], b"text/plain"].iter().any(|form| essence.eq_ignore_ascii_case(form))
 }
 
-/// The status of a rejection, and a line that says what was wrong.
+/// The status of a rejection, and a message.
 pub(crate) fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
     match reason {
         RumReason::Missing => {
@@ -90,15 +90,15 @@ pub(crate) fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
         }
         RumReason::Number => (
             StatusCode::BAD_REQUEST,
-            "t_done is no load time: send milliseconds from 0 to 600000, such as t_done=1234 or t_done=1234.5\n",
+            "t_done is not a load time: send milliseconds from 0 to 600000, such as t_done=1234 or t_done=1234.5\n",
         ),
         RumReason::MediaType => (
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "this body is no form: send application/x-www-form-urlencoded, or the same as text/plain\n",
+            "this body is not a form: send application/x-www-form-urlencoded, or the same as text/plain\n",
         ),
         RumReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "this body is longer than 16 KiB\n"),
-        RumReason::Late => (StatusCode::REQUEST_TIMEOUT, "this body did not come in time\n"),
-        RumReason::Cut => (StatusCode::BAD_REQUEST, "this body broke off\n"),
+        RumReason::Late => (StatusCode::REQUEST_TIMEOUT, "this body did not arrive in time\n"),
+        RumReason::Cut => (StatusCode::BAD_REQUEST, "this body was truncated\n"),
         RumReason::Method => (StatusCode::METHOD_NOT_ALLOWED, "send GET or POST\n"),
     }
 }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_read_from_body_and_query() {
+    fn sample_when_in_body_or_query_then_read() {
         for (body, query, seconds, page) in [
             ("t_done=1234", "", 1.234, None),
             ("", "t_done=1234.5&h.pg=home", 1.2345, Some(0)),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_numbers_are_no_load_time() {
+    fn sample_when_number_is_bad_then_rejected() {
         for query in ["", "t_done", "x=1", "t_don=1", "t_done1"] {
             assert_eq!(sample(b"", query, &pages()), Err(RumReason::Missing), "{query}");
         }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_what_browsers_post() {
+    fn form_when_a_browser_posts_it_then_accepted() {
         for form in
             ["application/x-www-form-urlencoded", "Text/Plain;charset=UTF-8", "application/x-www-form-urlencoded ; a=b"]
         {
@@ -188,19 +188,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_body_is_judged_without_panic(body in proptest::collection::vec(any::<u8>(), 0..8192), query in "[ -~]{0,200}") {
+        fn body_when_any_bytes_then_no_panic(body in proptest::collection::vec(any::<u8>(), 0..8192), query in "[ -~]{0,200}") {
             let _ = sample(&body, &query, &pages());
         }
 
         #[test]
-        fn any_text_behind_t_done_is_a_sane_time_or_none(text in ".{0,40}") {
+        fn t_done_when_any_text_then_in_range_or_rejected(text in ".{0,40}") {
             if let Ok(sample) = sample(format!("t_done={text}").as_bytes(), "", &pages()) {
                 prop_assert!((0.0..=600.0).contains(&sample.seconds), "{} s", sample.seconds);
             }
         }
 
         #[test]
-        fn load_times_read_back(millis in 0_u32..=600_000, part in 0_u32..1000) {
+        fn load_time_when_written_then_reads_back(millis in 0_u32..=600_000, part in 0_u32..1000) {
             prop_assume!(millis < 600_000 || part == 0);
             let read = sample(format!("t_done={millis}.{part:03}").as_bytes(), "", &pages());
             let seconds = (f64::from(millis) + f64::from(part) / 1000.0) / 1000.0;
