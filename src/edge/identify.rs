@@ -7,11 +7,10 @@
 //! sign of the provider's that tells a shield or a probe. **Can fail:** no.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tower::{Layer, Service};
 
+use super::request::inspect::Inspect;
 use super::request::{COUNT_OR_REJECT, Ctx, EdgeRequest};
 use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
@@ -137,10 +136,9 @@ impl Identifier {
         }
     }
 
-    /// Takes the identity header off, and notes what follows from whose pull it is. Gives why it is taken for theirs, and what the
-    /// header said.
-    pub(crate) fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> (Why, Option<HeaderValue>) {
-        let (provider, why) = self.identify(headers);
+    /// Removes the identity header and notes what follows from the provider. Returns the header's value.
+    fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> Option<HeaderValue> {
+        let (provider, _) = self.identify(headers);
         ctx.provider = provider;
         match provider.position().and_then(|position| self.providers.get(position)) {
             Some(known) => {
@@ -152,7 +150,7 @@ impl Identifier {
             }
             None => {}
         }
-        (why, headers.remove(&self.settings.header))
+        headers.remove(&self.settings.header)
     }
 
     fn recognise(&self, headers: &HeaderMap) -> (ProviderId, Why) {
@@ -179,50 +177,13 @@ impl Identifier {
     }
 }
 
-/// Puts [`Identify`] around a service.
-#[derive(Debug, Clone)]
-pub(crate) struct IdentifyLayer {
-    identifier: Arc<Identifier>,
-}
-
-impl IdentifyLayer {
-    /// Decides by `settings`.
-    pub(crate) fn new(settings: IdentifySettings, providers: Arc<[Known]>) -> Self {
-        Self { identifier: Arc::new(Identifier::new(settings, providers)) }
-    }
-}
-
-impl<S> Layer<S> for IdentifyLayer {
-    type Service = Identify<S>;
-
-    fn layer(&self, inner: S) -> Identify<S> {
-        Identify { inner, identifier: Arc::clone(&self.identifier) }
-    }
-}
-
-/// See the head of this file.
-#[derive(Debug, Clone)]
-pub(crate) struct Identify<S> {
-    inner: S,
-    identifier: Arc<Identifier>,
-}
-
-impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Identify<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
-        let EdgeRequest { ctx, head, line, .. } = &mut *request;
-        let (_, claimed) = self.identifier.admit(&mut head.headers, ctx);
+impl Inspect for Identifier {
+    fn inspect(&self, request: &mut EdgeRequest) {
+        let EdgeRequest { ctx, head, line, .. } = request;
+        let claimed = self.admit(&mut head.headers, ctx);
         if let Some(line) = line {
             line.record.claimed = claimed;
         }
-        self.inner.call(request)
     }
 }
 

@@ -21,7 +21,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::class::Classes;
-use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
+use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally, refusal};
 use crate::access_log::{AccessLog, Line, Record};
 use crate::cdn::addresses::NETWORK;
 use crate::cdn::dialect::Dialect;
@@ -43,8 +43,6 @@ use crate::wire::values::content_length;
 
 /// The port that an authority without one means on a listener without TLS.
 const HTTP_PORT: u16 = 80;
-/// Our name in CDN-Loop and Via.
-pub(crate) const PSEUDONYM: &str = "edgeshim";
 
 /// Keys of `[server]` that say which requests are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,16 +7,14 @@
 //! **Can fail:** no.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use http::{HeaderName, request};
-use tower::{Layer, Service};
+use http::HeaderName;
 
-use super::request::{COUNT_OR_REJECT, Ctx, EdgeRequest};
+use super::request::inspect::Inspect;
+use super::request::{COUNT_OR_REJECT, EdgeRequest};
 use crate::cdn::known::{self, Known};
 use crate::ids::Reason;
 use crate::keys::{Keys, Visitor};
-use crate::wire::forwarded::Peer;
 
 /// A key of `[identity]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,31 +29,17 @@ impl Keys for VerifySettings {
     }
 }
 
-/// Puts [`Verify`] around a service.
-#[derive(Debug, Clone)]
-pub(crate) struct VerifyLayer {
-    judge: Arc<Judge>,
-}
-
-/// Judges claims.
+/// Checks claims against their proofs.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct Verifier {
     settings: VerifySettings,
     /// In the order of their ids.
     providers: Arc<[Known]>,
-    /// What holds a secret or a signature, of whichever provider.
+    /// The fields that hold a secret or a signature, of all providers.
     confidential: Vec<HeaderName>,
 }
 
-impl VerifyLayer {
-    /// Decides by `settings`.
-    pub(crate) fn new(settings: VerifySettings, providers: Arc<[Known]>) -> Self {
-        Self { judge: Arc::new(Judge::new(settings, providers)) }
-    }
-}
-
-impl Judge {
-    /// Prepares the decision.
+impl Verifier {
     pub(crate) fn new(settings: VerifySettings, providers: Arc<[Known]>) -> Self {
         let mut confidential: Vec<HeaderName> = Vec::new();
         for field in known::confidential(&providers) {
@@ -65,14 +49,11 @@ impl Judge {
         }
         Self { settings, providers, confidential }
     }
+}
 
-    /// What holds a secret or a signature, of whichever provider.
-    pub(crate) fn confidential(&self) -> &[HeaderName] {
-        &self.confidential
-    }
-
-    /// Holds the claim against its proofs, notes what follows, and takes the fields of all proofs off.
-    pub(crate) fn judge(&self, head: &mut request::Parts, ctx: &mut Ctx, peer: &Peer) {
+impl Inspect for Verifier {
+    fn inspect(&self, request: &mut EdgeRequest) {
+        let EdgeRequest { ctx, peer, head, .. } = request;
         let holds = ctx.judge(&self.providers, head, peer);
         if !holds && self.settings.reject_unverified && ctx.refusal.is_none() {
             ctx.refusal = Some(Reason::Unverified);
@@ -80,36 +61,5 @@ impl Judge {
         for field in &self.confidential {
             head.headers.remove(field);
         }
-    }
-}
-
-impl<S> Layer<S> for VerifyLayer {
-    type Service = Verify<S>;
-
-    fn layer(&self, inner: S) -> Verify<S> {
-        Verify { inner, judge: Arc::clone(&self.judge) }
-    }
-}
-
-/// See the head of this file.
-#[derive(Debug, Clone)]
-pub(crate) struct Verify<S> {
-    inner: S,
-    judge: Arc<Judge>,
-}
-
-impl<S: Service<Box<EdgeRequest>>> Service<Box<EdgeRequest>> for Verify<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Box<EdgeRequest>) -> S::Future {
-        let EdgeRequest { ctx, peer, head, .. } = &mut *request;
-        self.judge.judge(head, ctx, peer);
-        self.inner.call(request)
     }
 }

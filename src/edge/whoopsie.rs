@@ -116,23 +116,6 @@ impl WhoopsieLayer {
         let statuses = settings.statuses;
         Self { shared: Arc::new(Shared { statuses, retry_after, pages, classes, ledger, served }) }
     }
-
-    /// The head of what is sent in place of an answer of the origin's; none: the answer goes on as it is.
-    pub(crate) fn in_place_of(
-        &self,
-        request: &request::Parts,
-        ctx: Ctx,
-        answer: &response::Parts,
-        class: ClassId,
-    ) -> Option<response::Parts> {
-        let keeps = self.shared.keeps(answer.status, &Facts::new(class));
-        (!keeps).then(|| self.shared.replace(&Asked::of(request, ctx), answer, class).head)
-    }
-
-    /// The head of what is sent where there is no answer.
-    pub(crate) fn for_fault(&self, request: &request::Parts, ctx: Ctx, fault: &Fault) -> response::Parts {
-        self.shared.fail(&Asked::of(request, ctx), fault).head
-    }
 }
 
 impl<S> Layer<S> for WhoopsieLayer {

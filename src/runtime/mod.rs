@@ -27,9 +27,10 @@ use crate::edge::admission::AdmissionSettings;
 use crate::edge::admission::gate::Gate;
 use crate::edge::cache_control::ProviderRules;
 use crate::edge::gzip::GzipMemory;
+use crate::edge::leaf::LeafParts;
 use crate::edge::local::LocalParts;
 use crate::edge::observe::ObserveParts;
-use crate::edge::pipeline::{AnswerBody, Layers, Parts};
+use crate::edge::pipeline::{Parts, StackBody, stack};
 use crate::edge::pulls::PullsSettings;
 use crate::edge::request::attempts::Attempts;
 use crate::edge::request::class::Classes;
@@ -43,14 +44,14 @@ use crate::pages::{PageSettings, Pages};
 
 /// The stack of layers, as `serve` sees it.
 pub trait EdgeService:
-    Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
+    Service<Box<EdgeRequest>, Response = EdgeResponse<StackBody>, Error = Infallible, Future: Send + 'static>
     + Send
     + 'static
 {
 }
 
 impl<S> EdgeService for S where
-    S: Service<Box<EdgeRequest>, Response = EdgeResponse<AnswerBody>, Error = Infallible, Future: Send + 'static>
+    S: Service<Box<EdgeRequest>, Response = EdgeResponse<StackBody>, Error = Infallible, Future: Send + 'static>
         + Send
         + 'static
 {
@@ -130,7 +131,7 @@ impl Runtime {
             attempts: Arc::default(),
         };
         // Creates every metric series, so that the first scrape has them all. Each worker builds its own layers later.
-        drop(Layers::new(runtime.parts()));
+        drop(runtime.stack());
         runtime
     }
 
@@ -145,7 +146,7 @@ impl Runtime {
     /// The layers over a client for the origin, for one worker, so that only one core uses the reference counts.
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let client = Arc::new(origin::Client::new(self.client_settings(), self.metrics));
-        (Layers::new(self.parts()).over(Arc::clone(&client)), client)
+        (stack(self.parts(), Arc::clone(&client)), client)
     }
 
     /// The settings of the layers, and what was prepared for them.
@@ -180,11 +181,13 @@ impl Runtime {
                 gate: (settings.admission.max_in_flight > 0).then(|| Arc::clone(&self.gate)),
                 patience: settings.origin.response_timeout,
             },
+            leaf: LeafParts {
+                host: self.host.clone(),
+                fallback_host: self.fallback_host.clone(),
+                server_timing: settings.rum.path.is_some(),
+            },
             classes: self.classes.clone(),
             provider_rules: provider_rules(settings, &self.providers),
-            host: self.host.clone(),
-            fallback_host: self.fallback_host.clone(),
-            server_timing: settings.rum.path.is_some(),
             ledger: self.metrics.ledger(&self.labels),
         }
     }

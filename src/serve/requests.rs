@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use super::permit::ConnectionPermit;
 use super::state::{InFlight, State};
 use super::worker::Worker;
-use crate::edge::pipeline::AnswerBody;
+use crate::edge::pipeline::StackBody;
 use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
 use crate::ids::Reason;
@@ -116,7 +116,7 @@ pin_project! {
 
 impl<F> Future for ResponseFuture<F>
 where
-    F: Future<Output = Result<EdgeResponse<AnswerBody>, Infallible>>,
+    F: Future<Output = Result<EdgeResponse<StackBody>, Infallible>>,
 {
     type Output = Result<Response<ResponseBody>, Fault>;
 
@@ -134,7 +134,7 @@ pin_project! {
     /// A response body. Its request is in flight until the body is dropped.
     pub(super) struct ResponseBody {
         #[pin]
-        inner: AnswerBody,
+        inner: StackBody,
         in_flight: InFlight,
         trailers: bool,
         // Boxed, because it is rare.

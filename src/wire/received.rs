@@ -80,6 +80,11 @@ impl Received {
     pub fn empty() -> Self {
         Self { incoming: None, is_h2: false, held: None }
     }
+
+    /// Content that nobody reads, for a request without a connection (`explain`).
+    pub(crate) fn unread() -> Self {
+        Self { incoming: None, is_h2: false, held: Some(Box::default()) }
+    }
 }
 
 impl Body for Received {

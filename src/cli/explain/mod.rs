@@ -1,53 +1,44 @@
-//! `edgeshim explain`: what becomes of one request and its answer, and why, by the same functions that serve.
+//! `edgeshim explain`: what happens to one request and its response, and why.
 //!
-//! Here a request goes through the stages of `edge/pipeline.rs` by their functions on heads, in the pipeline's order, without a socket or
-//! a body. What each stage did to a head is seen by comparing (`journey`), and put into words by stage and field (`reasons`).
+//! The request goes through the layers that serve, to an origin that responds with the given head ([`script`]). Probes between the layers
+//! record the heads; [`trace`] compares them. [`reasons`] has the text for a field that a layer changed, [`decisions`] for what was decided.
+//! A layer without text of its own is named as the reason.
 
 mod arguments;
-mod journey;
+mod decisions;
 mod reasons;
 mod report;
-mod words;
+mod script;
+mod trace;
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, response};
 
 pub(super) use self::arguments::ExplainArguments;
 use self::arguments::Failed;
-use self::journey::{Journey, Step};
-use self::reasons::{Incoming, Inward, Outgoing, Outward};
+use self::reasons::{Incoming, LEAF, Outgoing};
 use self::report::{Answer, Asked, Class, Client, Field, Provider, Report, Word};
+use self::script::Run;
+use self::trace::{Step, Trace};
 use super::terminal::{USAGE, print};
-use crate::cdn::dialect::Dialect;
-use crate::cdn::known::Known;
+use crate::cdn::known;
 use crate::config::Settings;
-use crate::edge::cache_control::ProviderRules;
-use crate::edge::cache_control::outcome::{Guard, Outcome};
+use crate::edge::cache_control::outcome::Guard;
 use crate::edge::cache_control::policy::{Facts, Prepared};
 use crate::edge::gzip;
-use crate::edge::identify::{Identifier, Why};
-use crate::edge::local::LocalParts;
-use crate::edge::observe::ObserveParts;
-use crate::edge::pipeline::{ForwardSettings, Parts};
-use crate::edge::request::class::Classes;
-use crate::edge::request::{Ctx, refusal};
-use crate::edge::verify::Judge;
-use crate::edge::whoopsie::WhoopsieLayer;
-use crate::ids::{ClassId, Reason};
-use crate::metrics::{Ledger, Metrics};
-use crate::origin::forward;
+use crate::edge::identify::Identifier;
+use crate::edge::pipeline::Parts;
+use crate::edge::recorder::Passed;
+use crate::edge::request::Ctx;
+use crate::ids::{ProviderId, Reason};
+use crate::metrics::Metrics;
 use crate::runtime::Runtime;
-use crate::wire::forwarded::{Peer, Scheme, Trail};
-use crate::wire::head_tracker::{HeadTracker, Verdict};
-use crate::wire::hops;
-use crate::wire::names::{
-    AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, TRANSFER_ENCODING, X_REQUEST_ID,
-};
+use crate::wire::forwarded::{Peer, Scheme};
+use crate::wire::names::{AUTHORIZATION, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, X_REQUEST_ID};
 use crate::wire::values::content_length;
 
 /// What stands in place of a secret.
@@ -75,339 +66,245 @@ pub(super) fn explain(arguments: &ExplainArguments) -> ExitCode {
 
 fn report(arguments: &ExplainArguments, settings: Settings) -> Result<Report, Failed> {
     let (request, host_assumed) = arguments.request(&settings)?;
-    let response = arguments.response()?;
     let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new()?));
     let runtime = Runtime::build_still(settings, metrics)?;
-    let mut explainer = Explainer::new(&runtime, arguments.peer, host_assumed);
-    explainer.report.request = Asked { method: arguments.method.to_string(), path: arguments.path.clone() };
-    if let Some(asked) = explainer.ask(request) {
-        explainer.answer(asked, response);
-    }
-    Ok(explainer.report)
+    let peer = Arc::new(Peer::new(arguments.peer, Scheme::Http));
+    let path = request.uri.path().to_owned();
+    let run = Run::new(&runtime, &peer, request, arguments.response()?)?;
+    let explainer = Explainer { runtime: &runtime, parts: runtime.parts(), run, peer, host_assumed };
+    let mut report = Report {
+        request: Asked { method: arguments.method.to_string(), path: arguments.path.clone() },
+        ..Report::default()
+    };
+    explainer.explain(&path, &mut report);
+    Ok(report)
 }
 
-/// The stages, made of the configuration as they are for serving.
-struct Stages<'a> {
-    settings: &'a Settings,
-    peer: Peer,
-    host_assumed: bool,
-    host_set: bool,
-    observe: ObserveParts,
-    identifier: Identifier,
-    providers: Arc<[Known]>,
-    local: LocalParts,
-    judge: Judge,
-    whoopsie: WhoopsieLayer,
-    gzip: gzip::GzipSettings,
-    classes: Arc<Classes>,
-    provider_rules: Vec<ProviderRules>,
-    forward: ForwardSettings,
-    ledger: Arc<Ledger>,
-}
-
-/// One request on its way.
+/// One request that went through the layers, and what the layers are made of.
 struct Explainer<'a> {
-    report: Report,
-    stages: Stages<'a>,
+    runtime: &'a Runtime,
+    parts: Parts,
+    run: Run,
+    peer: Arc<Peer>,
+    host_assumed: bool,
 }
 
-/// What is known of a request when the origin has it.
-struct Sent {
-    /// As the origin gets it.
-    head: request::Parts,
-    /// As it was before anything was done to it for the origin's sake: what pages are chosen by.
-    visitors: request::Parts,
-    ctx: Ctx,
-    gzip: gzip::RequestFacts,
-    /// The ids that were made for it.
-    made: Vec<HeaderValue>,
-}
+impl Explainer<'_> {
+    fn explain(&self, path: &str, report: &mut Report) {
+        self.provider(report);
+        if self.run.recording.requests.iter().any(|passed| passed.layer == "verify") {
+            let rule = self.parts.classes.rule(self.run.facts.class);
+            report.class = Some(Class { name: rule.name.clone(), why: decisions::class(self.run.facts.class, rule) });
+        }
+        let ids = self.sent(report);
+        let responder = self.responder();
+        if let (Some("local"), Some(endpoint)) = (responder, self.parts.local.endpoint(path)) {
+            // The status depends on what the request contains.
+            report.answer = Some(Answer { status: None, reason: decisions::local(endpoint).to_owned() });
+            return;
+        }
+        if let Some(layer) = responder {
+            let status = self.run.head.status;
+            let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
+            let reason = refusal.map(|reason| decisions::refusal(reason, status).to_owned());
+            let reason = reason.unwrap_or_else(|| format!("{layer} responds"));
+            report.answer = Some(Answer { status: Some(status.as_u16()), reason });
+        }
+        let outgoing = self.decided(report);
+        self.response(report, &outgoing, &ids);
+    }
 
-impl<'a> Explainer<'a> {
-    fn new(runtime: &'a Runtime, peer: IpAddr, host_assumed: bool) -> Self {
-        let parts = runtime.parts();
-        let forward = ForwardSettings::new(&parts);
-        let Parts {
-            observe,
-            identify,
-            local,
-            verify,
-            providers,
-            whoopsie,
-            pages,
-            gzip,
-            classes,
-            provider_rules,
-            host,
-            ledger,
-            ..
-        } = parts;
-        let (classes, ledger) = (Arc::new(classes), Arc::new(ledger));
-        let stages = Stages {
-            settings: runtime.settings(),
-            peer: Peer::new(peer, Scheme::Http),
-            host_assumed,
-            host_set: host.is_some(),
-            observe,
-            providers: Arc::clone(&providers),
-            identifier: Identifier::new(identify, Arc::clone(&providers)),
-            local,
-            judge: Judge::new(verify, providers),
-            whoopsie: WhoopsieLayer::new(whoopsie, pages, Arc::clone(&classes), Arc::clone(&ledger)),
-            gzip,
-            classes,
-            provider_rules,
-            forward,
-            ledger,
+    /// The layer that responded without asking the next one; none: the origin was asked.
+    fn responder(&self) -> Option<&'static str> {
+        self.run.recording.layers.get(self.run.recording.requests.len()).copied()
+    }
+
+    /// What was known of the request in the end; none: the first layer refused it.
+    fn ctx(&self) -> Option<&Ctx> {
+        self.run.recording.requests.last().map(|passed| &passed.ctx)
+    }
+
+    fn provider_label(&self) -> &'static str {
+        self.runtime.ledger().provider(self.ctx().map_or(ProviderId::NONE, |ctx| ctx.provider))
+    }
+
+    /// The request as `layer` passed it on.
+    fn passed(&self, layer: &str) -> Option<&Passed> {
+        self.run.recording.requests.iter().find(|passed| passed.layer == layer)
+    }
+
+    /// The request as `layer` got it, if that is not the first.
+    fn request_to(&self, layer: &str) -> Option<&Passed> {
+        let position = self.run.recording.layers.iter().position(|name| *name == layer)?;
+        self.run.recording.requests.get(position.checked_sub(1)?)
+    }
+
+    /// The response, or the failure, as `layer` got it.
+    fn response_to(&self, layer: &str) -> Option<Result<&response::Parts, &str>> {
+        let returned = self.run.recording.responses.iter().find(|returned| returned.layer == layer)?;
+        Some(returned.outcome.as_ref().map_err(String::as_str))
+    }
+
+    fn provider(&self, report: &mut Report) {
+        let (Some(received), Some(identified)) = (self.request_to("identify"), self.passed("identify")) else { return };
+        let received = &received.head.headers;
+        let Parts { identify, providers, .. } = &self.parts;
+        let claims = identified.ctx.provider.position().and_then(|position| providers.get(position));
+        let (_, why) = Identifier::new(identify.clone(), Arc::clone(providers)).identify(received);
+        let claimed = received.get(&identify.header);
+        let why = decisions::identity(why, &identify.header, claimed, received, identify.recognise);
+        let label = self.provider_label();
+        let Some(Passed { ctx, .. }) = self.passed("verify") else {
+            report.provider = Some(Provider { label, why });
+            return;
         };
-        Self { report: Report::default(), stages }
-    }
-
-    /// The request's way to the origin; none: it is answered before.
-    fn ask(&mut self, mut head: request::Parts) -> Option<Sent> {
-        let Self { report, stages } = self;
-        let peer = &stages.peer;
-        let mut ctx = Ctx::new(Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false });
-        ctx.takes_trailers = hops::wants_trailers(&head.headers);
-        if !is_sound(&head) {
-            ctx.refusal = Some(Reason::Malformed);
-        }
-        let mut journey = Journey::begin(&head.headers);
-        if let Some(status) = stages.observe.flaw(&head, &ctx) {
-            self.refuse(Reason::Malformed, &ctx, Some(status));
-            return None;
-        }
-        stages.observe.look(&stages.classes, peer.address(), &mut head, &mut ctx);
-        journey.pass(Inward::Observe, &head.headers);
-        let is_id = |step: &&Step<Inward>| [&X_REQUEST_ID, &TRACEPARENT].contains(&&step.name);
-        let made = journey.there.iter().filter(is_id).filter(|step| step.stage.is_some());
-        let made: Vec<_> = made.map(|step| step.value.clone()).collect();
-
-        let came = head.headers.clone();
-        let (why, claimed) = stages.identifier.admit(&mut head.headers, &mut ctx);
-        journey.pass(Inward::Identify, &head.headers);
-        let claims = ctx.provider.position().and_then(|position| stages.providers.get(position));
-        let why = stages.why(why, claimed.as_ref(), &came);
-        if let Some(endpoint) = stages.local.endpoint(head.uri.path()) {
-            report.provider = Some(Provider { label: stages.ledger.provider(ctx.provider), why });
-            report.answer = Some(Answer { status: None, reason: words::local(endpoint).to_owned() });
-            return None;
-        }
-        stages.judge.judge(&mut head, &mut ctx, peer);
-        journey.pass(Inward::Verify, &head.headers);
-        report.provider = Some(stages.provider(&ctx, claims, why));
-        let address = peer.address();
-        report.proof = Some(Word { word: ctx.proof.as_str(), why: words::proof(ctx.proof, claims) });
-        report.client = Some(Client {
-            address: ctx.trail.client.to_string(),
-            proven: ctx.trail.proven,
-            why: words::client(&ctx, claims, address),
-        });
-        report.pull = Some(words::pull(ctx.kind));
-        report.pull_sign = words::pull_sign(ctx.kind, claims, &came);
-        report.pop = Some(ctx.pop.as_str().to_owned());
-        if let Some(reason) = ctx.refusal {
-            let rule = stages.classes.rule(ctx.class);
-            report.class = Some(Class { name: rule.name.clone(), why: words::class(ctx.class, rule) });
-            self.refuse(reason, &ctx, None);
-            return None;
-        }
-
-        let visitors = head.clone();
-        let gzip = gzip::RequestFacts::of(&stages.gzip, &head, ctx.dialect);
-        if stages.gzip.enabled {
-            // No weak tag of the origin's is remembered yet.
-            gzip::prepare(gzip, &mut head.headers, |_| None);
-        }
-        journey.pass(Inward::Gzip, &head.headers);
-        let bodiless = has_no_body(&head.headers);
-        stages.forward.write(&mut head, &ctx, peer, bodiless);
-        journey.pass(Inward::Forward, &head.headers);
-
-        let incoming = Incoming {
-            trail: ctx.trail,
-            identity: &stages.settings.identity.header,
-            host_assumed: stages.host_assumed,
-            host_set: stages.host_set,
-        };
-        let field = |step: &Step<Inward>, reason| stages.field(&step.name, &step.value, &made, reason);
-        let there = journey.there.iter().map(|step| field(step, incoming.there(&step.name, step.stage)));
-        report.to_origin = there.collect();
-        let gone = journey.gone.iter().map(|step| field(step, incoming.gone(&step.name, step.stage, &journey)));
-        report.not_to_origin = gone.collect();
-        Some(Sent { head, visitors, ctx, gzip, made })
-    }
-
-    /// What is said to a request that goes no further.
-    fn refuse(&mut self, reason: Reason, ctx: &Ctx, status: Option<StatusCode>) {
-        let Self { report, stages } = self;
-        let mut head = refusal(reason, ctx.dialect);
-        head.status = status.unwrap_or(head.status);
-        let reason = words::refusal(reason, head.status).to_owned();
-        report.answer = Some(Answer { status: Some(head.status.as_u16()), reason });
-        let mut journey = Journey::begin(&HeaderMap::new());
-        journey.pass(Outward::Refusal, &head.headers);
-        let outgoing = Outgoing::new(stages.ledger.provider(ctx.provider), ctx.dialect);
-        stages.tell(report, &journey, &outgoing, &[]);
-    }
-
-    /// The answer's way to the CDN.
-    fn answer(&mut self, sent: Sent, response: Response<()>) {
-        let Self { report, stages } = self;
-        let Sent { head: request, visitors, ctx, gzip: asked, made } = sent;
-        let mut journey = Journey::begin(response.headers());
-        let mut outgoing = Outgoing::new(stages.ledger.provider(ctx.provider), ctx.dialect);
-        let mut head = match hop(&request, response) {
-            Ok(head) => head,
-            Err(fault) => {
-                let page = stages.whoopsie.for_fault(&visitors, ctx, &fault);
-                journey.pass(Outward::Page, &page.headers);
-                let rule = stages.classes.rule(ctx.class);
-                report.class = Some(Class { name: rule.name.clone(), why: words::class(ctx.class, rule) });
-                report.guards = Some(vec![Guard::Error.as_str()]);
-                report.page =
-                    Some(format!("{}, since the origin's answer cannot be used: {fault}", words::page(&page)));
-                stages.tell(report, &journey, &outgoing, &made);
-                return;
-            }
-        };
-        journey.pass(Outward::Hop, &head.headers);
-        stages.forward.tell_timing(&mut head.headers, ctx.provider, 0);
-        journey.pass(Outward::Timing, &head.headers);
-
-        let class = stages.class(ctx.class, request.uri.path(), &head.headers);
-        let rule = stages.classes.rule(class);
-        report.class = Some(Class { name: rule.name.clone(), why: words::class(class, rule) });
-        report.rule = Some(words::rule(&rule.cache));
-        let settings = stages.settings;
-        if settings.admission.max_in_flight > 0 {
-            // The answer's type is not known yet when a request comes to the line.
-            report.admission = Some(words::admission(settings.admission, stages.classes.rule(ctx.class).admission));
-        }
-
-        outgoing.is_error = head.status.is_server_error();
-        outgoing.mode = rule.cache.mode;
-        outgoing.has_edge_ttl = rule.cache.edge_ttl.is_some();
-        outgoing.said_own = ctx.dialect.reads().iter().any(|name| head.headers.contains_key(*name));
-        let facts = Facts {
-            method: &request.method,
-            authorization: request.headers.contains_key(AUTHORIZATION),
-            now: SystemTime::now,
-        };
-        outgoing.outcome = Prepared::new(&rule.cache, ctx.dialect).apply(&mut head.headers, head.status, &facts);
-        journey.pass(Outward::Caching, &head.headers);
-        let Outcome { action, guards } = outgoing.outcome;
-        report.guards = Some(guards.iter().map(Guard::as_str).collect());
-        report.caching = Some(action.map_or("nothing to change", |action| action.as_str()));
-        if let Some(rules) = stages.provider_rules.get(ctx.provider.index()).filter(|_| !head.status.is_informational())
-        {
-            outgoing.tags = rules.tags.clone();
-            outgoing.tags_cut = rules.tags.translate(&mut head.headers);
-            journey.pass(Outward::Tags, &head.headers);
-            rules.limits.cut(&mut head.headers);
-            journey.pass(Outward::Limits, &head.headers);
-        }
-
-        let length = content_length(&head.headers).unwrap_or_default();
-        let verdict = if rule.gzip {
-            gzip::decide(&stages.gzip, asked, &head, length, None)
-        } else {
-            gzip::Verdict::Leave(gzip::Skip::Off)
-        };
-        gzip::apply(verdict, &mut head);
-        journey.pass(Outward::Gzip, &head.headers);
-        report.gzip = Some(words::gzip(verdict, stages.gzip.enabled));
-        if ctx.dialect == Dialect::Akamai {
-            gzip::vary_for_akamai(asked, &mut head);
-            journey.pass(Outward::AkamaisVary, &head.headers);
-        }
-        if let Some(page) = stages.whoopsie.in_place_of(&visitors, ctx, &head, class) {
-            // What stages before have set goes with the answer; a page says its own, be it in the same words.
-            journey.there.retain(|step| step.stage.is_none());
-            journey.pass(Outward::Page, &page.headers);
-            report.page = Some(format!("{} takes this answer's place", words::page(&page)));
-        }
-        stages.tell(report, &journey, &outgoing, &made);
-    }
-}
-
-/// Whether a head's framing can be read in one way only, by what watches each connection.
-fn is_sound(head: &request::Parts) -> bool {
-    let mut tracker = HeadTracker::new();
-    tracker.feed(format!("{} {} HTTP/1.1\r\n", head.method, head.uri).as_bytes());
-    for (name, value) in &head.headers {
-        tracker.feed(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    tracker.feed(b"\r\n");
-    tracker.take_verdict() == Verdict::Clear
-}
-
-/// The origin's answer as it comes off its connection.
-fn hop(request: &request::Parts, mut response: Response<()>) -> Result<response::Parts, crate::fault::Fault> {
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS && forward::asks_upgrade(request);
-    if !upgraded {
-        forward::check_answer(&mut response)?;
-    }
-    let (mut head, ()) = response.into_parts();
-    if !upgraded {
-        forward::tidy_answer(&mut head, request.method == Method::HEAD);
-    }
-    Ok(head)
-}
-
-/// Whether no body follows a request's head.
-fn has_no_body(headers: &HeaderMap) -> bool {
-    !headers.contains_key(TRANSFER_ENCODING) && content_length(headers).unwrap_or_default().unwrap_or(0) == 0
-}
-
-impl Stages<'_> {
-    /// A line for people: no secret, and nothing that is another one each time.
-    fn field(&self, name: &HeaderName, value: &HeaderValue, made: &[HeaderValue], reason: Cow<'static, str>) -> Field {
-        let secret = [&AUTHORIZATION, &PROXY_AUTHORIZATION].contains(&name) || self.judge.confidential().contains(name);
-        let text = if secret {
-            HIDDEN.to_owned()
-        } else if made.contains(value) {
-            "(made for each request)".to_owned()
-        } else {
-            String::from_utf8_lossy(value.as_bytes()).replace(char::is_control, "\u{fffd}")
-        };
-        Field { name: name.to_string(), value: text, reason: reason.into_owned() }
-    }
-
-    fn tell(&self, report: &mut Report, journey: &Journey<Outward>, outgoing: &Outgoing<'_>, made: &[HeaderValue]) {
-        let field = |step: &Step<Outward>, reason| {
-            let mut field = self.field(&step.name, &step.value, made, reason);
-            if step.stage.is_some() && step.name == SERVER_TIMING {
-                "(made for each answer)".clone_into(&mut field.value);
-            }
-            field
-        };
-        let there = journey.there.iter().map(|step| field(step, outgoing.there(&step.name, step.stage)));
-        report.to_cdn = there.collect();
-        let gone = journey.gone.iter().map(|step| field(step, outgoing.gone(&step.name, step.stage, journey)));
-        report.not_to_cdn = gone.collect();
-    }
-
-    fn why(&self, why: Why, claimed: Option<&HeaderValue>, came: &HeaderMap) -> String {
-        let identity = &self.settings.identity;
-        words::identity(why, &identity.header, claimed, came, identity.recognise)
-    }
-
-    fn provider(&self, ctx: &Ctx, claims: Option<&Known>, why: String) -> Provider {
-        let label = self.ledger.provider(ctx.provider);
         let why = match claims {
             Some(known) if ctx.provider.position().is_none() => {
                 format!("claims to be {}, and proves nothing: {why}", known.name)
             }
             _ => why,
         };
-        Provider { label, why }
+        report.provider = Some(Provider { label, why });
+        report.proof = Some(Word { word: ctx.proof.as_str(), why: decisions::proof(ctx.proof, claims) });
+        report.client = Some(Client {
+            address: ctx.trail.client.to_string(),
+            proven: ctx.trail.proven,
+            why: decisions::client(ctx, claims, self.peer.address()),
+        });
+        report.pull = Some(decisions::pull(ctx.kind));
+        report.pull_sign = decisions::pull_sign(ctx.kind, claims, received);
+        report.pop = Some(ctx.pop.as_str().to_owned());
     }
 
-    fn class(&self, by_path: ClassId, path: &str, headers: &HeaderMap) -> ClassId {
-        if !self.classes.ask_for_type() {
-            return by_path;
+    /// The request's fields on their way to the origin. Returns the ids that were made for it.
+    fn sent(&self, report: &mut Report) -> Vec<HeaderValue> {
+        let (Some(sent), Some(ctx)) = (&self.run.sent, self.ctx()) else { return Vec::new() };
+        let mut trace = Trace::begin(&self.run.received);
+        for passed in &self.run.recording.requests {
+            trace.pass(passed.layer, &passed.head.headers);
         }
-        self.classes.of_answer(path, headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes))
+        trace.pass(LEAF, &sent.headers);
+        let is_id = |step: &&Step| [&X_REQUEST_ID, &TRACEPARENT].contains(&&step.name) && step.layer.is_some();
+        let ids: Vec<_> = trace.there.iter().filter(is_id).map(|step| step.value.clone()).collect();
+        let incoming = Incoming {
+            trail: ctx.trail,
+            identity: &self.parts.identify.header,
+            host_assumed: self.host_assumed,
+            host_set: self.parts.leaf.host.is_some(),
+        };
+        let field = |step: &Step, reason| self.field(step, &ids, reason);
+        let there = trace.there.iter().map(|step| field(step, incoming.there(&step.name, step.layer)));
+        report.to_origin = there.collect();
+        let gone = trace.gone.iter().map(|step| field(step, incoming.gone(&step.name, step.layer, &trace)));
+        report.not_to_origin = gone.collect();
+        ids
+    }
+
+    /// What the layers decided about the origin's response.
+    fn decided(&self, report: &mut Report) -> Outgoing<'_> {
+        let mut outgoing = Outgoing::new(self.provider_label(), self.ctx().map(|ctx| ctx.dialect));
+        let Some(response) = self.response_to("cache_control") else { return outgoing };
+        let Ok(head) = response else {
+            report.guards = Some(vec![Guard::Error.as_str()]);
+            return outgoing;
+        };
+        let (Some(request), Some(ctx)) = (self.request_to("cache_control"), self.ctx()) else { return outgoing };
+        let rule = self.parts.classes.rule(self.run.facts.class);
+        report.rule = Some(decisions::rule(&rule.cache));
+        let limits = self.runtime.settings().admission;
+        if limits.max_in_flight > 0 {
+            // By the class of the path: the response's type is not known yet.
+            report.admission = Some(decisions::admission(limits, self.parts.classes.rule(ctx.class).admission));
+        }
+        outgoing.is_error = head.status.is_server_error();
+        outgoing.mode = rule.cache.mode;
+        outgoing.has_edge_ttl = rule.cache.edge_ttl.is_some();
+        outgoing.said_own = ctx.dialect.reads().iter().any(|name| head.headers.contains_key(*name));
+        let facts = Facts {
+            method: &request.head.method,
+            authorization: request.head.headers.contains_key(AUTHORIZATION),
+            now: SystemTime::now,
+        };
+        let mut headers = head.headers.clone();
+        outgoing.outcome = Prepared::new(&rule.cache, ctx.dialect).apply(&mut headers, head.status, &facts);
+        report.guards = Some(outgoing.outcome.guards.iter().map(Guard::as_str).collect());
+        report.caching = Some(outgoing.outcome.action.map_or("nothing to change", |action| action.as_str()));
+        if let Some(rules) =
+            self.parts.provider_rules.get(ctx.provider.index()).filter(|_| !head.status.is_informational())
+        {
+            outgoing.tags = rules.tags.clone();
+            outgoing.tags_cut = rules.tags.translate(&mut headers);
+        }
+        if let (Some(Ok(head)), Some(request)) = (self.response_to("gzip"), self.request_to("gzip")) {
+            let asked = gzip::RequestFacts::of(&self.parts.gzip, &request.head, ctx.dialect);
+            let length = content_length(&head.headers).ok().flatten();
+            let verdict = if rule.gzip {
+                gzip::decide(&self.parts.gzip, asked, head, length, None)
+            } else {
+                gzip::Verdict::Leave(gzip::Skip::Off)
+            };
+            report.gzip = Some(decisions::gzip(verdict, self.parts.gzip.enabled));
+        }
+        outgoing
+    }
+
+    /// The response's fields on their way to the CDN.
+    fn response(&self, report: &mut Report, outgoing: &Outgoing<'_>, ids: &[HeaderValue]) {
+        let mut below = self.responder().unwrap_or(LEAF);
+        let mut trace = match below {
+            LEAF => Trace::begin(&self.run.origin),
+            _ => Trace::begin(&HeaderMap::new()),
+        };
+        let mut pass = |layer, head: &response::Parts| {
+            if layer == "whoopsie"
+                && let Some(page) = self.page(head)
+            {
+                trace.forget_set();
+                report.page = Some(page);
+            }
+            trace.pass(layer, &head.headers);
+        };
+        for returned in &self.run.recording.responses {
+            if let Ok(head) = &returned.outcome {
+                pass(below, head);
+            }
+            below = returned.layer;
+        }
+        pass(below, &self.run.head);
+        let field = |step: &Step, reason| {
+            let mut field = self.field(step, ids, reason);
+            if step.layer.is_some() && step.name == SERVER_TIMING {
+                "(made for each answer)".clone_into(&mut field.value);
+            }
+            field
+        };
+        report.to_cdn = trace.there.iter().map(|step| field(step, outgoing.there(&step.name, step.layer))).collect();
+        let gone = trace.gone.iter().map(|step| field(step, outgoing.gone(&step.name, step.layer, &trace)));
+        report.not_to_cdn = gone.collect();
+    }
+
+    /// What `whoopsie` sent in place of the origin's response, if it did.
+    fn page(&self, head: &response::Parts) -> Option<String> {
+        match self.response_to("whoopsie")? {
+            Err(fault) => Some(format!("{}, since the origin's answer cannot be used: {fault}", decisions::page(head))),
+            Ok(origin) if origin.headers != head.headers => {
+                Some(format!("{} takes this answer's place", decisions::page(head)))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// A field line for people: without secrets, and without values that change each time.
+    fn field(&self, Step { name, value, .. }: &Step, ids: &[HeaderValue], reason: Cow<'static, str>) -> Field {
+        let mut confidential = known::confidential(&self.parts.providers);
+        let value = if [&AUTHORIZATION, &PROXY_AUTHORIZATION].contains(&name) || confidential.any(|field| field == name)
+        {
+            HIDDEN.to_owned()
+        } else if ids.contains(value) {
+            "(made for each request)".to_owned()
+        } else {
+            String::from_utf8_lossy(value.as_bytes()).replace(char::is_control, "\u{fffd}")
+        };
+        Field { name: name.to_string(), value, reason: reason.into_owned() }
     }
 }

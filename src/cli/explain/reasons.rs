@@ -1,21 +1,22 @@
-//! Why a line of a head is there or is not: a table of stages and fields, in words.
+//! The reason for each field line that is there or is gone: a table by layer and field. A layer that is not in it is named as the reason.
 
 use std::borrow::Cow;
 
 use http::HeaderName;
 
-use super::journey::Journey;
+use super::trace::Trace;
 use crate::cdn::dialect::Dialect;
 use crate::cdn::tags::TagRule;
 use crate::edge::cache_control::outcome::{Action, Guard, Outcome};
 use crate::edge::request::class::CacheMode;
 use crate::wire::cache_fields::CacheField;
+use crate::wire::cache_tags;
 use crate::wire::forwarded::Trail;
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AGE, AKAMAI_CACHE_CONTROL, CACHE_CONTROL, CDN_LOOP, CONNECTION, CONTENT_ENCODING,
     CONTENT_LENGTH, COOKIE, ETAG, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, PRAGMA, PROXY_STATUS,
-    RANGE, RETRY_AFTER, SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA, X_CDN_PROVIDER, X_FORWARDED_FOR,
-    X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+    RANGE, RETRY_AFTER, SERVER_TIMING, SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA, X_CDN_PROVIDER,
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
 
 pub(super) const AS_SENT: &str = "as sent";
@@ -24,29 +25,8 @@ const HOP_BY_HOP: &str = "hop-by-hop (RFC 9110 §7.6.1)";
 
 type Reason = Cow<'static, str>;
 
-/// What changes a request's head, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Inward {
-    Observe,
-    Identify,
-    Verify,
-    Gzip,
-    Forward,
-}
-
-/// What changes an answer's head, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outward {
-    Hop,
-    Timing,
-    Caching,
-    Tags,
-    Limits,
-    Gzip,
-    AkamaisVary,
-    Page,
-    Refusal,
-}
+/// The service below every layer.
+pub(super) const LEAF: &str = "leaf";
 
 /// What has to be known of a request.
 pub(super) struct Incoming<'a> {
@@ -61,20 +41,21 @@ pub(super) struct Incoming<'a> {
 
 impl Incoming<'_> {
     /// Why a line goes to the origin.
-    pub(super) fn there(&self, name: &HeaderName, stage: Option<Inward>) -> Reason {
-        let Some(stage) = stage else {
-            let assumed = self.host_assumed && *name == HOST;
-            return if assumed { "assumed; give another by --request-header" } else { AS_SENT }.into();
-        };
-        match stage {
-            Inward::Observe if *name == X_REQUEST_ID => "one id for the origin, the log and the page",
-            Inward::Observe if *name == TRACEPARENT => "one trace (W3C Trace Context)",
-            Inward::Gzip if *name == ACCEPT_ENCODING => "without gzip, so that all ranges are cut from the same bytes",
-            Inward::Gzip => "strong again: what left as weak is strong at the origin",
-            Inward::Forward => self.written(name),
-            Inward::Observe | Inward::Identify | Inward::Verify => "settled here",
+    pub(super) fn there(&self, name: &HeaderName, layer: Option<&'static str>) -> Reason {
+        match layer {
+            None if self.host_assumed && *name == HOST => "assumed; give another by --request-header".into(),
+            None => AS_SENT.into(),
+            Some("observe") if *name == X_REQUEST_ID => "one id for the origin, the log and the page".into(),
+            Some("observe") if *name == TRACEPARENT => "one trace (W3C Trace Context)".into(),
+            Some("gzip") if *name == ACCEPT_ENCODING => {
+                "without gzip, so that all ranges are cut from the same bytes".into()
+            }
+            Some("gzip") if [IF_MATCH, IF_NONE_MATCH, IF_RANGE].contains(name) => {
+                "strong again: what left as weak is strong at the origin".into()
+            }
+            Some(LEAF) => self.written(name).into(),
+            Some(layer) => format!("set by {layer}").into(),
         }
-        .into()
     }
 
     fn written(&self, name: &HeaderName) -> &'static str {
@@ -102,25 +83,25 @@ impl Incoming<'_> {
     }
 
     /// Why a line that came does not go to the origin.
-    pub(super) fn gone(&self, name: &HeaderName, stage: Option<Inward>, journey: &Journey<Inward>) -> Reason {
-        match stage {
-            Some(Inward::Observe) if *name == X_REQUEST_ID => {
+    pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
+        match layer {
+            Some("observe") if *name == X_REQUEST_ID => {
                 "replaced: not one line of 1 to 128 of A-Z a-z 0-9 . _ -".into()
             }
-            Some(Inward::Observe) if *name == TRACESTATE => "there is no valid traceparent for it".into(),
-            Some(Inward::Observe) => "replaced: not one valid line".into(),
-            Some(Inward::Identify) => "read here; the origin is told what came of it".into(),
-            Some(Inward::Verify) => "secrets and signatures go no further, right or wrong".into(),
-            Some(Inward::Gzip) if *name == RANGE || *name == IF_RANGE => {
+            Some("observe") if *name == TRACESTATE => "there is no valid traceparent for it".into(),
+            Some("observe") => "replaced: not one valid line".into(),
+            Some("identify") => "read here; the origin is told what came of it".into(),
+            Some("verify") => "secrets and signatures go no further, right or wrong".into(),
+            Some("gzip") if *name == RANGE || *name == IF_RANGE => {
                 "a range that hangs on a weak tag is not asked for (RFC 9110 §13.1.5)".into()
             }
-            Some(Inward::Gzip) if [ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH].contains(name) => REWRITTEN.into(),
-            Some(Inward::Forward) => self.unwritten(name, journey).into(),
-            Some(Inward::Gzip) | None => REWRITTEN.into(),
+            Some(LEAF) => self.unwritten(name, trace).into(),
+            Some(layer) if !trace.has_set(name) => format!("removed by {layer}").into(),
+            Some(_) | None => REWRITTEN.into(),
         }
     }
 
-    fn unwritten(&self, name: &HeaderName, journey: &Journey<Inward>) -> &'static str {
+    fn unwritten(&self, name: &HeaderName, trace: &Trace) -> &'static str {
         let chain = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &FORWARDED];
         if chain.contains(&name) {
             return if self.trail.peer_trusted {
@@ -131,9 +112,9 @@ impl Incoming<'_> {
         }
         match name {
             name if *name == X_CDN_PROVIDER && name != self.identity => "nobody's word but the visitor's",
-            name if *name == CONTENT_LENGTH && !journey.has_set(name) => "a GET without a body",
+            name if *name == CONTENT_LENGTH && !trace.has_set(name) => "a GET without a body",
             name if *name == HOST => "replaced by origin.host",
-            name if journey.has_set(name) => REWRITTEN,
+            name if trace.has_set(name) => REWRITTEN,
             _ => HOP_BY_HOP,
         }
     }
@@ -160,12 +141,11 @@ pub(super) struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     /// An answer of which nothing is known yet.
-    pub(super) fn new(provider: &'a str, dialect: Dialect) -> Self {
-        let outcome = Outcome::default();
+    pub(super) fn new(provider: &'a str, dialect: Option<Dialect>) -> Self {
         Self {
             provider,
-            dialect,
-            outcome,
+            dialect: dialect.unwrap_or(Dialect::Generic),
+            outcome: Outcome::default(),
             is_error: false,
             mode: CacheMode::Keep,
             has_edge_ttl: false,
@@ -176,35 +156,48 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Why a line goes to the CDN.
-    pub(super) fn there(&self, name: &HeaderName, stage: Option<Outward>) -> Reason {
+    pub(super) fn there(&self, name: &HeaderName, layer: Option<&'static str>) -> Reason {
         let provider = self.provider;
-        let passed = self.dialect.passed_field() == Some(name);
-        let Some(stage) = stage else {
-            return if passed { format!("{AS_SENT}: {provider}'s own field").into() } else { AS_SENT.into() };
-        };
-        match stage {
-            Outward::Hop => "the same number, in one form".into(),
-            Outward::Timing => "tells the page's script which CDN served it ([rum])".into(),
-            Outward::Caching if self.dialect.targeted_field() == Some(name) => self.own_field(),
-            Outward::Caching if passed => format!("only what cannot allow storing: {}", self.guarded()).into(),
-            Outward::Caching if *name == CACHE_CONTROL => self.cache_control(),
-            Outward::Caching if *name == VARY => "reduced to class.cache.vary".into(),
-            Outward::Caching => "what it asks of ESI, and no more".into(),
-            Outward::Tags if self.tags_cut > 0 => {
+        match layer {
+            None if self.dialect.passed_field() == Some(name) => format!("{AS_SENT}: {provider}'s own field").into(),
+            None => AS_SENT.into(),
+            Some(LEAF) if *name == SERVER_TIMING => "tells the page's script which CDN served it ([rum])".into(),
+            Some(LEAF) => "the same number, in one form".into(),
+            Some("cache_control") => self.caching(name),
+            Some("gzip") if *name == CONTENT_ENCODING => "compressed here".into(),
+            Some("gzip") if *name == ETAG => "weak: the bytes are others (RFC 9110 §8.8.1)".into(),
+            Some("gzip") if *name == VARY => "others may get another coding (RFC 9110 §12.5.5)".into(),
+            Some("whoopsie") if self.is_about_caching(name) => "a page is never kept".into(),
+            Some("whoopsie") if *name == PROXY_STATUS => "why there is a page (RFC 9209)".into(),
+            Some("whoopsie") if *name == RETRY_AFTER => "whoopsie.retry_after".into(),
+            Some("whoopsie") => "the page's".into(),
+            Some("observe" | "pulls") if self.is_about_caching(name) => "a refusal is never kept".into(),
+            Some("observe" | "pulls") => "the refusal's".into(),
+            Some(layer) => format!("set by {layer}").into(),
+        }
+    }
+
+    fn caching(&self, name: &HeaderName) -> Reason {
+        let provider = self.provider;
+        match CacheField::of(name) {
+            _ if self.dialect.targeted_field() == Some(name) => self.own_field(),
+            _ if self.dialect.passed_field() == Some(name) => {
+                format!("only what cannot allow storing: {}", self.guarded()).into()
+            }
+            _ if *name == CACHE_CONTROL => self.cache_control(),
+            _ if *name == VARY => "reduced to class.cache.vary".into(),
+            Some(_) => "what it asks of ESI, and no more".into(),
+            None if !self.is_tags(name) => format!("lines joined, to fit what {provider} takes (RFC 9110 §5.3)").into(),
+            None if self.tags_cut > 0 => {
                 format!("cache tags as {provider} reads them, less {} beyond its limits", self.tags_cut).into()
             }
-            Outward::Tags => format!("cache tags as {provider} reads them").into(),
-            Outward::Limits => format!("lines joined, to fit what {provider} takes (RFC 9110 §5.3)").into(),
-            Outward::Gzip if *name == CONTENT_ENCODING => "compressed here".into(),
-            Outward::Gzip if *name == ETAG => "weak: the bytes are others (RFC 9110 §8.8.1)".into(),
-            Outward::Gzip | Outward::AkamaisVary => "others may get another coding (RFC 9110 §12.5.5)".into(),
-            Outward::Page if self.is_about_caching(name) => "a page is never kept".into(),
-            Outward::Page if *name == PROXY_STATUS => "why there is a page (RFC 9209)".into(),
-            Outward::Page if *name == RETRY_AFTER => "whoopsie.retry_after".into(),
-            Outward::Page => "the page's".into(),
-            Outward::Refusal if self.is_about_caching(name) => "a refusal is never kept".into(),
-            Outward::Refusal => "the refusal's".into(),
+            None => format!("cache tags as {provider} reads them").into(),
         }
+    }
+
+    /// Whether it is the field in which the CDN reads cache tags.
+    fn is_tags(&self, name: &HeaderName) -> bool {
+        matches!(&self.tags, TagRule::Field { name: own, .. } if own == name)
     }
 
     fn is_about_caching(&self, name: &HeaderName) -> bool {
@@ -246,25 +239,27 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Why a line of the origin's does not go to the CDN.
-    pub(super) fn gone(&self, name: &HeaderName, stage: Option<Outward>, journey: &Journey<Outward>) -> Reason {
-        let (provider, rewritten) = (self.provider, journey.has_set(name));
-        match stage {
-            Some(Outward::Page) => "it is about the answer whose place the page takes".into(),
-            Some(Outward::Tags) => self.tags_gone(name, rewritten),
+    pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
+        let (provider, rewritten) = (self.provider, trace.has_set(name));
+        match layer {
+            Some("whoopsie") => "it is about the answer whose place the page takes".into(),
+            Some("cache_control") if self.is_tags(name) || cache_tags::delimiter(name).is_some() => {
+                self.tags_gone(name, rewritten)
+            }
             _ if rewritten => REWRITTEN.into(),
-            Some(Outward::Hop) if *name == CONTENT_LENGTH => "said twice, or without a body (RFC 9110 §8.6)".into(),
-            Some(Outward::Hop) => HOP_BY_HOP.into(),
-            Some(Outward::Caching) => self.caching_gone(name),
-            Some(Outward::Limits) => format!("beyond the head that {provider} takes").into(),
-            Some(Outward::Gzip) if *name == CONTENT_LENGTH => "the length is another, and not known yet".into(),
-            Some(Outward::Gzip) if *name == ACCEPT_RANGES => "no ranges are cut from compressed bytes".into(),
-            Some(Outward::Gzip) if *name == ETAG => "it cannot be made weak, and the bytes are others".into(),
-            Some(Outward::Gzip) if *name == CONTENT_ENCODING => "undone here (gzip.inflate)".into(),
-            Some(Outward::Gzip) => "it is about bytes that are others now".into(),
-            Some(Outward::AkamaisVary) => {
+            Some(LEAF) if *name == CONTENT_LENGTH => "said twice, or without a body (RFC 9110 §8.6)".into(),
+            Some(LEAF) => HOP_BY_HOP.into(),
+            Some("cache_control") => self.caching_gone(name),
+            Some("gzip") if *name == CONTENT_LENGTH => "the length is another, and not known yet".into(),
+            Some("gzip") if *name == ACCEPT_RANGES => "no ranges are cut from compressed bytes".into(),
+            Some("gzip") if *name == ETAG => "it cannot be made weak, and the bytes are others".into(),
+            Some("gzip") if *name == CONTENT_ENCODING => "undone here (gzip.inflate)".into(),
+            Some("gzip") if *name == VARY => {
                 format!("{provider} keeps nothing that varies, and these bytes suit everybody").into()
             }
-            Some(Outward::Timing | Outward::Refusal) | None => REWRITTEN.into(),
+            Some("gzip") => "it is about bytes that are others now".into(),
+            Some(layer) => format!("removed by {layer}").into(),
+            None => REWRITTEN.into(),
         }
     }
 
@@ -303,7 +298,8 @@ impl<'a> Outgoing<'a> {
                 "of its own fields Edge-Control alone is passed on"
             }
             Some(CacheField::Targeted | CacheField::SurrogateControl) => "another CDN's field",
-            _ => "not for this CDN",
+            Some(_) => "not for this CDN",
+            None => return format!("beyond the head that {} takes", self.provider).into(),
         }
         .into()
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod class;
+pub(crate) mod inspect;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -26,6 +27,9 @@ use crate::wire::received::Received;
 
 /// What becomes of a pull in doubt: whether it is refused.
 pub(crate) const COUNT_OR_REJECT: [(&str, bool); 2] = [("count", false), ("reject", true)];
+
+/// The name of this proxy in CDN-Loop and Via.
+pub(crate) const PSEUDONYM: &str = "edgeshim";
 
 /// A request on its way to the origin.
 #[derive(Debug)]

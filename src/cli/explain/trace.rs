@@ -1,0 +1,91 @@
+//! One head on its way through the layers: which field lines it had from the start, which layer set the others, and which layer removed
+//! lines.
+//!
+//! Layers do not report this. The heads before and after each layer are compared.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// A field line, with the layer that set or removed it.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) name: HeaderName,
+    pub(super) value: HeaderValue,
+    /// None for a line that was received.
+    pub(super) layer: Option<&'static str>,
+}
+
+/// A head and its changes so far.
+#[derive(Debug)]
+pub(super) struct Trace {
+    /// The lines that are there, in the head's order.
+    pub(super) there: Vec<Step>,
+    /// The received lines that are gone, in the order of their removal.
+    pub(super) gone: Vec<Step>,
+}
+
+impl Trace {
+    /// A head as received.
+    pub(super) fn begin(head: &HeaderMap) -> Self {
+        let received =
+            |(name, value): (&HeaderName, &HeaderValue)| Step { name: name.clone(), value: value.clone(), layer: None };
+        Self { there: head.iter().map(received).collect(), gone: Vec::new() }
+    }
+
+    /// Compares with the head as `layer` left it.
+    pub(super) fn pass(&mut self, layer: &'static str, head: &HeaderMap) {
+        let mut before = std::mem::take(&mut self.there);
+        for (name, value) in head {
+            // Equal lines are interchangeable.
+            let same = before.iter().position(|step| step.name == name && step.value == value);
+            self.there.push(match same {
+                Some(at) => before.remove(at),
+                None => Step { name: name.clone(), value: value.clone(), layer: Some(layer) },
+            });
+        }
+        // Lines that one layer added and a later one removed are not reported.
+        let received = before.into_iter().filter(|step| step.layer.is_none());
+        self.gone.extend(received.map(|step| Step { layer: Some(layer), ..step }));
+    }
+
+    /// Forgets what layers have set, because a new head replaces this one. Its lines are new even if they are equal.
+    pub(super) fn forget_set(&mut self) {
+        self.there.retain(|step| step.layer.is_none());
+    }
+
+    /// Whether a layer set a line of that name.
+    pub(super) fn has_set(&self, name: &HeaderName) -> bool {
+        self.there.iter().any(|step| step.name == *name && step.layer.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |&(name, value): &(&'static str, &'static str)| {
+            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    fn shown(steps: &[Step]) -> Vec<(&str, &str, Option<&str>)> {
+        steps.iter().map(|step| (step.name.as_str(), step.value.to_str().unwrap(), step.layer)).collect()
+    }
+
+    #[test]
+    fn lines_when_layers_change_them_then_each_has_its_layer() {
+        let mut trace = Trace::begin(&head(&[("via", "a"), ("etag", "x"), ("age", "1"), ("name", "n")]));
+        trace.pass("one", &head(&[("via", "a"), ("etag", "y"), ("age", "1")]));
+        trace.pass("two", &head(&[("via", "a"), ("via", "a"), ("etag", "z"), ("name", "n")]));
+        assert_eq!(
+            shown(&trace.there),
+            [("via", "a", None), ("via", "a", Some("two")), ("etag", "z", Some("two")), ("name", "n", Some("two"))]
+        );
+        // The entity tag that the first layer wrote and the second replaced is not reported.
+        assert_eq!(
+            shown(&trace.gone),
+            [("etag", "x", Some("one")), ("name", "n", Some("one")), ("age", "1", Some("two"))]
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! The innermost service: prepares a request for the origin, sends it, and measures the response time.
+//!
+//! **Place:** below every layer, so that it sees the request as the layers leave it.
+//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head. **Metrics:** none; `origin` counts its faults.
+//! **Can fail:** with every [`Fault`] of the origin.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, request};
+use http_body::Body as _;
+use tower::Service;
+
+use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally};
+use crate::cdn::known::{self, Known};
+use crate::fault::{Begun, Fault};
+use crate::ids::ProviderId;
+use crate::metrics::Ledger;
+use crate::origin::{Client, OriginBody, forward};
+use crate::wire::forwarded::Peer;
+use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
+use crate::wire::received::Received;
+use crate::wire::server_timing::ServerTiming;
+
+/// What the leaf is made of, beside the providers.
+#[derive(Debug, Clone)]
+pub(crate) struct LeafParts {
+    /// `origin.host`; none: the client's Host.
+    pub host: Option<HeaderValue>,
+    /// The origin's own authority, for a request without a Host.
+    pub fallback_host: HeaderValue,
+    /// Whether Server-Timing tells browsers which CDN served them.
+    pub server_timing: bool,
+}
+
+/// The same, prepared.
+pub(crate) struct PreparedLeaf {
+    identity: HeaderName,
+    claims: Vec<HeaderName>,
+    /// The providers' names as sent to the origin, by position.
+    names: Vec<HeaderValue>,
+    host: Option<HeaderValue>,
+    fallback_host: HeaderValue,
+    loop_id: HeaderValue,
+    server_timing: Option<ServerTiming>,
+}
+
+impl PreparedLeaf {
+    pub(crate) fn new(parts: LeafParts, identity: &HeaderName, providers: &[Known], ledger: &Ledger) -> Self {
+        let LeafParts { host, fallback_host, server_timing } = parts;
+        Self {
+            identity: identity.clone(),
+            claims: known::claims(identity, providers).cloned().collect(),
+            names: providers.iter().filter_map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
+            host,
+            fallback_host,
+            loop_id: HeaderValue::from_static(PSEUDONYM),
+            server_timing: server_timing.then(|| ServerTiming::new(ledger.providers())),
+        }
+    }
+
+    /// Prepares a request's head for the origin.
+    fn write(&self, head: &mut request::Parts, ctx: &Ctx, peer: &Peer, bodiless: bool) {
+        let outward = forward::Outward {
+            peer,
+            trail: ctx.trail,
+            identity: &self.identity,
+            claims: &self.claims,
+            provider: ctx.provider.position().and_then(|position| self.names.get(position)),
+            host: self.host.as_ref(),
+            fallback_host: &self.fallback_host,
+            loop_id: &self.loop_id,
+            trailers: ctx.takes_trailers,
+        };
+        forward::outbound(head, &outward);
+        if bodiless && head.method == Method::GET {
+            // Some origins reject a GET with `Content-Length: 0`.
+            head.headers.remove(CONTENT_LENGTH);
+        }
+    }
+
+    /// Tells the browser which CDN served it and how long the origin took. A 304 gets it too: it updates a stored response (RFC 9111
+    /// §4.3.4), which another CDN may have delivered.
+    fn add_timing(&self, headers: &mut HeaderMap, provider: ProviderId, micros: u32) {
+        if let Some(timing) = &self.server_timing
+            && let Some(value) = timing.value(provider.index(), micros)
+        {
+            headers.append(&SERVER_TIMING, value);
+        }
+    }
+}
+
+/// Where the leaf sends requests: the pool of connections, or a script in `explain`.
+pub(crate) trait Origin {
+    type Body: EdgeBody + Unpin;
+
+    /// The origin's response to a request that is ready to be sent.
+    fn call(
+        self: Arc<Self>,
+        head: request::Parts,
+        body: Received,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Fault>>;
+}
+
+impl Origin for Client {
+    type Body = OriginBody;
+
+    fn call(
+        self: Arc<Self>,
+        head: request::Parts,
+        body: Received,
+    ) -> impl Future<Output = Result<Response<OriginBody>, Fault>> {
+        Self::call(self, head, body)
+    }
+}
+
+impl EdgeBody for OriginBody {
+    fn tally(&self) -> Tally {
+        Tally { origin_bytes: self.bytes(), fault: self.fault() }
+    }
+
+    fn drain(&mut self) -> bool {
+        OriginBody::drain(self)
+    }
+}
+
+/// See the head of this file. `call` is [`send`]: a closure, because the future of an async function has no name.
+#[derive(Clone)]
+pub(crate) struct Leaf<C> {
+    pub call: C,
+}
+
+impl<C, F, B> Service<Box<EdgeRequest>> for Leaf<C>
+where
+    C: Fn(Box<EdgeRequest>) -> F,
+    F: Future<Output = Result<EdgeResponse<B>, Fault>>,
+{
+    type Response = EdgeResponse<B>;
+    type Error = Fault;
+    type Future = F;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Box<EdgeRequest>) -> F {
+        (self.call)(request)
+    }
+}
+
+/// Sends a request to the origin.
+pub(crate) async fn send<O: Origin>(
+    origin: Arc<O>,
+    prepared: Arc<PreparedLeaf>,
+    request: Box<EdgeRequest>,
+) -> Result<EdgeResponse<O::Body>, Fault> {
+    let EdgeRequest { ctx, peer, mut head, body, .. } = *request;
+    prepared.write(&mut head, &ctx, &peer, body.is_end_stream());
+    let sent = Instant::now();
+    let outcome = origin.call(head, body).await;
+    let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
+    let (mut head, body) = match outcome {
+        Ok(response) => response.into_parts(),
+        Err(fault) => {
+            return Err(match fault.begun() {
+                Some(begun) => fault.after(Begun { micros, ..begun }),
+                None => fault,
+            });
+        }
+    };
+    prepared.add_timing(&mut head.headers, ctx.provider, micros);
+    let facts = Facts { origin_status: Some(head.status.as_u16()), origin_us: Some(micros), ..Facts::new(ctx.class) };
+    Ok(EdgeResponse { head, body, facts })
+}
