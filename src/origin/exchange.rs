@@ -101,7 +101,7 @@ impl Client {
             values::trim(response.headers_mut());
         }
         forward::check_size(&response, &self.settings)?;
-        forward::check_answer(&mut response)?;
+        forward::check_response(&mut response)?;
         let (mut head, incoming) = response.into_parts();
         let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         if never_has_content && !is_head && forward::declares_content(&head.headers) {
@@ -110,7 +110,7 @@ impl Client {
         }
         let is_empty = is_head || never_has_content || head.status == StatusCode::NOT_MODIFIED;
         let body = if is_empty { Received::empty() } else { Received::new(incoming, head.version) };
-        forward::tidy_answer(&mut head, is_head);
+        forward::clean_response(&mut head, is_head);
         Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     } else if !headers.contains_key(HOST) {
         headers.insert(HOST, outward.fallback_host.clone());
     }
-    // The head guard and h2 have already refused a value that is not a number.
+    // `observe` and h2 have already refused a value that is not a number.
     let _ = canonical_length(headers);
     head.version = Version::HTTP_11;
     let path = head.uri.path_and_query().cloned();
@@ -154,7 +154,7 @@ pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -
 }
 
 /// Refuses a response that can be read in two ways.
-pub(crate) fn check_answer<B>(response: &mut Response<B>) -> Result<(), Fault> {
+pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault> {
     let broken = |why: &'static str| Err(Fault::from_error(Cause::BrokenHead, why));
     if !(200..600).contains(&response.status().as_u16()) {
         return broken("a status that is not between 200 and 599");
@@ -189,7 +189,7 @@ pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
 }
 
 /// Removes the hop-by-hop fields from a response.
-pub(crate) fn tidy_answer(head: &mut response::Parts, is_head: bool) {
+pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) {
     hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);
     if head.status == StatusCode::NO_CONTENT || (head.status == StatusCode::RESET_CONTENT && !is_head) {
         // RFC 9110 §8.6: a 204 has no Content-Length. That of a 205 is 0, and hyper writes it.

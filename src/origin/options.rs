@@ -1,4 +1,4 @@
-//! The keys of `[origin]`, and those of `[server]` that hold towards the origin too.
+//! The keys of `[origin]`, and those of `[server]` that also apply to the origin.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,12 +11,11 @@ use crate::keys::quantities::{SIZE_LIMIT, TIMEOUT, size, size_text};
 use crate::keys::urls::HOST;
 use crate::keys::{Checked, Keys, Text, Visitor};
 
-/// `[origin]`, but for the keys of `admission`.
+/// `[origin]`, except for the keys of `admission`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginSettings {
-    /// Where it is.
     pub target: Target,
-    /// HTTP/2 by prior knowledge instead of HTTP/1.1.
+    /// HTTP/2 with prior knowledge instead of HTTP/1.1.
     pub http2: bool,
     /// Until a connection is established.
     pub connect_timeout: Duration,
@@ -28,9 +27,9 @@ pub struct OriginSettings {
     pub max_idle: usize,
     /// Retries of an idempotent request.
     pub retries: u32,
-    /// The Host that the origin gets, in lower case; none = the request's own.
+    /// The Host that the origin gets, in lower case; none = that of the request.
     pub host: Option<String>,
-    /// Send the case of field names on as it came (HTTP/1.1).
+    /// Keep the case of header names (HTTP/1.1).
     pub preserve_header_case: bool,
 }
 
@@ -73,9 +72,9 @@ pub struct MessageLimits {
     pub max_headers: usize,
     /// Bytes of a request body; none = no limit.
     pub max_request_body: Option<u64>,
-    /// Without progress on a body, in either direction.
+    /// For a body without progress, in either direction.
     pub body_timeout: Duration,
-    /// Without a byte on an upgraded connection, in either direction.
+    /// For an upgraded connection without a byte in either direction.
     pub tunnel_timeout: Duration,
 }
 
@@ -101,7 +100,7 @@ impl Keys for MessageLimits {
     }
 }
 
-/// What the client needs to know.
+/// What a [`Client`](super::Client) needs.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
     pub origin: OriginSettings,

@@ -1,4 +1,4 @@
-//! Where the origin is.
+//! The origin's address.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl Target {
     /// The key `origin.url`.
     pub(super) const TEXT: Text<Self> = Text { example: "http://127.0.0.1:3000", read: target, write: Self::url };
 
-    /// As the configuration has it.
+    /// As in the configuration.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Tcp { .. } => format!("http://{self}"),
@@ -44,7 +44,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Where the origin is: `http://HOST[:PORT]` or `unix:PATH`.
+/// Reads `http://HOST[:PORT]` or `unix:PATH`.
 fn target(text: &str, folder: &Path) -> Checked<Target> {
     const REMEDY: &str =
         "write http://HOST:PORT or unix:PATH, for example \"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
@@ -53,16 +53,15 @@ fn target(text: &str, folder: &Path) -> Checked<Target> {
     }
     if strip_scheme(text, "https://").is_some() {
         return Err(
-            "asks for TLS to the origin, which comes with a later release; write http://HOST:PORT or unix:PATH"
-                .to_owned(),
+            "needs TLS to the origin, which comes with a later release; write http://HOST:PORT or unix:PATH".to_owned()
         );
     }
     let Some(rest) = strip_scheme(text, "http://") else {
-        return Err(format!("is no origin; {REMEDY}"));
+        return Err(format!("is not the URL of an origin; {REMEDY}"));
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains('@') {
-        return Err(format!("has a user in it, which is not sent anywhere; {REMEDY}"));
+        return Err(format!("has a user, which would not be sent to the origin; {REMEDY}"));
     }
     if authority.contains(['/', '?', '#']) {
         return Err(format!("has a path, but requests keep their own; {REMEDY}"));
@@ -70,7 +69,7 @@ fn target(text: &str, folder: &Path) -> Checked<Target> {
     let Some((host, port)) = host_and_port(authority) else {
         return Err(format!("has no valid host and port; {REMEDY}"));
     };
-    // Brackets belong to the URL, not to the address that is connected to.
+    // The brackets of an IPv6 address belong to the URL only.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Target::Tcp { host, port: port.unwrap_or(80) })
 }

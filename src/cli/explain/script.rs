@@ -118,9 +118,9 @@ impl Origin for Script {
             }
             return Ok(response.map(|()| SilentBody { length: Some(0) }));
         }
-        forward::check_answer(&mut response)?;
+        forward::check_response(&mut response)?;
         let (mut head, ()) = response.into_parts();
-        forward::tidy_answer(&mut head, is_head);
+        forward::clean_response(&mut head, is_head);
         let is_empty = is_head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
             || status.is_informational();
