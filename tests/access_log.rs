@@ -1,6 +1,7 @@
 //! The access log: its keys and their order, the values for every kind of request, one line for each pull and beacon,
-//! and requests that try to forge lines. Each test stops the shim before it reads the file, so that the file is
-//! complete.
+//! and requests that try to forge lines.
+//!
+//! Each test stops the shim before it reads the file, so that the file is complete.
 
 mod support;
 

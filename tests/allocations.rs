@@ -1,6 +1,7 @@
-//! How many allocations one pull costs in steady state, counted in the serving process. The client and the origin are
-//! threads of this test that allocate nothing themselves. So the allocator counts only the shim: hyper's part (read
-//! buffers, channels, parsed heads) and ours.
+//! How many allocations one pull costs in steady state, counted in the serving process.
+//!
+//! The client and the origin are threads of this test that allocate nothing themselves. So the allocator counts only
+//! the shim: hyper's part (read buffers, channels, parsed heads) and ours.
 
 #![allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 

@@ -1,6 +1,7 @@
 //! Cache-Control from end to end: modes and statuses, one field line with one meaning, guards, classes by path and by
-//! type, and `config/etsy.toml`. The cases of the decision itself are unit tests. The origin sends what the request
-//! says: `X-Status` is the status, each `X-Say` is a header field of the response.
+//! type, and `config/etsy.toml`. The cases of the decision itself are unit tests.
+//!
+//! The origin sends what the request says: `X-Status` is the status, each `X-Say` is a header field of the response.
 
 mod support;
 

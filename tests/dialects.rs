@@ -1,9 +1,11 @@
 //! The response head for each CDN, from end to end. Each preset and case has a file under `tests/golden/dialects/` with
 //! the reason, its source, the origin's response and the exact head that is sent. Other tests cover the shim's own
-//! responses, limits and counters. The lines of a golden: `#` a comment, with the reason and its `Source:`; `class:`
-//! one of [`CLASSES`]; `body:` the number of bytes of the origin's body; `>` a field of the pull; `<` the origin's
-//! status and fields; `=` the sent status and the fields that caching depends on ([`SHOWN`]). `EDGESHIM_BLESS=1 cargo
-//! test --test dialects` writes the `=` lines again; read the difference before you commit it.
+//! responses, limits and counters.
+//!
+//! The lines of a golden: `#` a comment, with the reason and its `Source:`; `class:` one of [`CLASSES`]; `body:` the
+//! number of bytes of the origin's body; `>` a field of the pull; `<` the origin's status and fields; `=` the sent
+//! status and the fields that caching depends on ([`SHOWN`]). `EDGESHIM_BLESS=1 cargo test --test dialects` writes the
+//! `=` lines again; read the difference before you commit it.
 
 mod support;
 

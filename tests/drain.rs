@@ -1,6 +1,7 @@
 //! Signals. On SIGTERM and SIGINT requests in flight complete, idle connections close, and new ones are refused.
-//! SIGUSR1 reopens the log, and SIGHUP ends nothing. Slow responses wait at a gate that the test opens, so that no test
-//! depends on timing.
+//! SIGUSR1 reopens the log, and SIGHUP ends nothing.
+//!
+//! Slow responses wait at a gate that the test opens, so that no test depends on timing.
 
 mod support;
 

@@ -1,7 +1,8 @@
 //! The faults of `src/fault.rs`. A script causes every failure of an origin or a client, and each test checks the
 //! response on HTTP/1.1 and HTTP/2: status, Proxy-Status (RFC 9209), no-store. Each fault counts once as a pull under
-//! its code and once under its cause; failures of clients have no cause. A cut body arrives cut. `tests/admission.rs`
-//! covers `overload`.
+//! its code and once under its cause; failures of clients have no cause. A cut body arrives cut.
+//!
+//! `tests/admission.rs` covers `overload`.
 
 mod support;
 

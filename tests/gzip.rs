@@ -1,7 +1,8 @@
 //! gzip from end to end. The decoded body is what the origin sent, for any length, framing and request. Responses that
-//! must not be compressed stay unchanged, streams are not delayed, and a cut body stays cut. The origin sends what the
-//! request says: `X-Size` bytes of text, framed as `X-Framing` says (`length`, `chunked`, `close`), with the status
-//! `X-Status` and each `X-Say` as a header field.
+//! must not be compressed stay unchanged, streams are not delayed, and a cut body stays cut.
+//!
+//! The origin sends what the request says: `X-Size` bytes of text, framed as `X-Framing` says (`length`, `chunked`,
+//! `close`), with the status `X-Status` and each `X-Say` as a header field.
 
 mod support;
 

@@ -1,9 +1,11 @@
 //! gzip over full products of type, size, framing, status, method, Accept-Encoding, the origin's coding, tag,
-//! Cache-Control, Vary, Range, If-Range and If-None-Match. An oracle checks each response. The origin follows RFC 9110
-//! strictly: it obeys Range and If-Range, sends no body to HEAD, and sends 304. It compares tags as text, so that a tag
-//! that returns in another form does not match. A target has a [`Resource`]; [`Expected`] is the response that a CDN
-//! must get for it, independent of the shim's code. Each exchange is appended as a line of JSON to the file that
-//! `EDGESHIM_ANSWERS` names, for `tests/real/httplint`.
+//! Cache-Control, Vary, Range, If-Range and If-None-Match. An oracle checks each response.
+//!
+//! The origin follows RFC 9110 strictly: it obeys Range and If-Range, sends no body to HEAD, and sends 304. It compares
+//! tags as text, so that a tag that returns in another form does not match. A target has a [`Resource`]; [`Expected`]
+//! is the response that a CDN must get for it, independent of the shim's code.
+//!
+//! Each exchange is appended as a line of JSON to the file that `EDGESHIM_ANSWERS` names, for `tests/real/httplint`.
 
 mod support;
 

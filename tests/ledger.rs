@@ -1,5 +1,7 @@
 //! The metrics are exact: they equal what the client and the origin counted, to the request and the byte, and invented
-//! values create no series. Each test compares the metrics with the client's own counts.
+//! values create no series.
+//!
+//! Each test compares the metrics with the client's own counts.
 
 mod support;
 

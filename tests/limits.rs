@@ -1,6 +1,8 @@
 //! Every limit of `[server]`: a request above it is refused, and one just below passes. HTTP/1.1 uses raw bytes; HTTP/2
-//! uses hyper's client, and hand-written frames for misbehaving clients. Timeouts are about a second, so that a slow
-//! machine does not exceed one by accident. What must not happen before a timeout is checked at half of it.
+//! uses hyper's client, and hand-written frames for misbehaving clients.
+//!
+//! Timeouts are about a second, so that a slow machine does not exceed one by accident. What must not happen before a
+//! timeout is checked at half of it.
 
 mod support;
 

@@ -1,7 +1,9 @@
 //! Ambiguous and hostile requests as raw bytes. After each, the origin has received nothing or exactly one well-formed
-//! request, and a normal request on another connection gets its own response. The table has one row per request. All
-//! rows go to one shim, so that a poisoned connection to the origin affects the normal request of the next row. The
-//! origin's record is checked at the end, when the shim has exited. The failure lists all rows.
+//! request, and a normal request on another connection gets its own response.
+//!
+//! The table has one row per request. All rows go to one shim, so that a poisoned connection to the origin affects the
+//! normal request of the next row. The origin's record is checked at the end, when the shim has exited. The failure
+//! lists all rows.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The whoopsie page, for when the origin fails: status, language, format, header fields, its gzip form and its beacon.
+//!
 //! The origin sends what the request says: `X-Status` is the status, each `X-Say` a header field, `X-Size` the length.
 
 mod support;

@@ -1,7 +1,8 @@
 //! The harness of the integration tests: the real binary on port 0 ([`Shim`]), a scripted origin ([`Origin`]), a client
-//! that sends raw bytes and reads strictly ([`Raw`]), and polling instead of sleeping. The harness uses threads and
-//! blocking sockets, so that a test reads from top to bottom and shares no code (and no bug) with the product. Every
-//! wait has a limit, so that no test hangs.
+//! that sends raw bytes and reads strictly ([`Raw`]), and polling instead of sleeping.
+//!
+//! The harness uses threads and blocking sockets, so that a test reads from top to bottom and shares no code (and no
+//! bug) with the product. Every wait has a limit, so that no test hangs.
 
 // Each test file compiles this module and uses a part of it; a panic is a failed test.
 #![allow(
