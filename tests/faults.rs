@@ -7,124 +7,25 @@
 mod support;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http2;
-use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use support::http1::{self, Fields, Framing, Reader};
-use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, h2, origin, raw, temp_dir, wait_until};
+use support::h2::{H2, Pieces, Received};
+use support::http1::{self, Framing, Reader};
+use support::{
+    After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, temp_dir, wait_until,
+};
 
 /// The limit of waits that include one of the shim's own timeouts.
 const LONG: Duration = Duration::from_secs(20);
 
 // ---- requests on both protocols -------------------------------------------------------------------------------------
 
-/// A response over either protocol.
-#[derive(Debug, Default)]
-struct Received {
-    status: u16,
-    fields: Fields,
-    body: Vec<u8>,
-    /// True when the framing says that the body is complete.
-    whole: bool,
-    /// The error that ended it, if any.
-    broken: String,
-}
-
-impl Received {
-    fn field(&self, name: &str) -> Option<&str> {
-        http1::find(&self.fields, name)
-    }
-}
-
-/// One HTTP/2 connection, driven during each request.
-struct H2 {
-    tokio: tokio::runtime::Runtime,
-    sender: http2::SendRequest<Pieces>,
-}
-
-/// A request body of frames; with `hangs` it never ends.
-#[derive(Default)]
-struct Pieces {
-    frames: VecDeque<Bytes>,
-    hangs: bool,
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.frames.pop_front() {
-            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-            None if self.hangs => Poll::Pending,
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && !self.hangs
-    }
-}
-
-impl H2 {
-    fn connect(addr: SocketAddr) -> Self {
-        let tokio = h2::runtime();
-        let sender = tokio.block_on(h2::connect(addr));
-        Self { tokio, sender }
-    }
-
-    fn head(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> hyper::Response<Incoming> {
-        let mut request = hyper::Request::builder().method(method).uri(format!("http://shim.test{target}"));
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(body).expect("a request");
-        let sending = self.sender.send_request(request);
-        let waiting = async { tokio::time::timeout(LONG, sending).await };
-        self.tokio.block_on(waiting).expect("a response in time").expect("a response")
-    }
-
-    fn rest(&mut self, response: hyper::Response<Incoming>) -> Received {
-        let (head, mut body) = response.into_parts();
-        let mut received = Received { status: head.status.as_u16(), ..Received::default() };
-        for (name, value) in &head.headers {
-            received.fields.push((name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-        }
-        self.tokio.block_on(async {
-            loop {
-                match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
-                    Some(Ok(frame)) => received.body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-                    Some(Err(error)) => {
-                        let mut why: Option<&dyn std::error::Error> = Some(&error);
-                        while let Some(error) = why {
-                            let _ = write!(received.broken, "{error}; ");
-                            why = error.source();
-                        }
-                        return;
-                    }
-                    None => {
-                        received.whole = true;
-                        return;
-                    }
-                }
-            }
-        });
-        received
-    }
-
-    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Received {
-        let response = self.head(method, target, fields, body);
-        self.rest(response)
-    }
+fn received(response: Response) -> Received {
+    let Response { status, fields, body, trailers, complete, .. } = response;
+    Received { status, fields, body, trailers, complete, ..Received::default() }
 }
 
 fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Received {
@@ -133,13 +34,7 @@ fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Received {
     let response = client.response().unwrap_or_else(|why| panic!("no response: {why:?}"));
     assert_eq!(response.problems, Vec::<String>::new());
     assert!(!matches!(response.framing, Some(Framing::Close)), "a response without Content-Length or chunks");
-    Received {
-        status: response.status,
-        fields: response.fields,
-        body: response.body,
-        whole: response.complete,
-        broken: String::new(),
-    }
+    received(response)
 }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
@@ -183,7 +78,7 @@ impl Want {
         let response = ask(shim);
         let said = format!("{name}: {} {:?}", response.status, response.fields);
         assert_eq!(response.status, self.status, "{said}");
-        assert!(response.whole, "{said}: the page is incomplete");
+        assert!(response.complete, "{said}: the page is incomplete");
         assert_eq!(response.field("cache-control"), Some("no-store"), "{said}");
         let proxy_status = format!("edgeshim; error={}", self.error);
         assert_eq!(response.field("proxy-status"), Some(proxy_status.as_str()), "{said}");
@@ -427,12 +322,12 @@ fn upload_stalled_when_origin_stops_reading_then_504() {
         let _ = stream.shutdown(std::net::Shutdown::Both);
         assert!(writer.join().expect("the writer") > 0, "the shim buffered the whole upload");
         let status = head.start.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        Received { status, fields: head.fields, body: body.data, whole: body.complete, broken: String::new() }
+        Received { status, fields: head.fields, body: body.data, complete: body.complete, ..Received::default() }
     });
     let mut client = H2::connect(shim.addr);
     UPLOAD_STALLED.judge("upload, HTTP/2", &shim, |_| {
-        let frames = vec![Bytes::from(vec![b'x'; 1 << 20]); LENGTH >> 20].into();
-        client.ask("POST", "/", &[], Pieces { frames, hangs: false })
+        let frames = vec![Bytes::from(vec![b'x'; 1 << 20]); LENGTH >> 20];
+        client.ask("POST", "/", &[], Pieces::of(frames))
     });
     drop(over);
 }
@@ -452,7 +347,7 @@ fn request_stalled_when_client_stops_sending_then_408() {
     }
     let mut client = H2::connect(shim.addr);
     REQUEST_STALLED.judge("stalled, HTTP/2", &shim, |_| {
-        client.ask("POST", "/", &[], Pieces { frames: [Bytes::from_static(b"hello")].into(), hangs: true })
+        client.ask("POST", "/", &[], Pieces { hangs: true, ..Pieces::of([Bytes::from_static(b"hello")]) })
     });
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
     assert!(
@@ -475,8 +370,8 @@ fn request_too_large_when_stream_exceeds_limit_then_413() {
     REQUEST_TOO_LARGE.judge("too large, HTTP/1.1", &shim, |shim| ask_h1(shim, &one_more));
     let mut client = H2::connect(shim.addr);
     REQUEST_TOO_LARGE.judge("too large, HTTP/2", &shim, |_| {
-        let frames = [Bytes::from(vec![b'x'; 1024]), Bytes::from_static(b"x")].into();
-        client.ask("POST", "/", &[], Pieces { frames, hangs: false })
+        let frames = [Bytes::from(vec![b'x'; 1024]), Bytes::from_static(b"x")];
+        client.ask("POST", "/", &[], Pieces::of(frames))
     });
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
     assert!(origin.requests().iter().all(|request| !request.complete), "a cut request looked complete to the origin");
@@ -497,13 +392,7 @@ fn request_cut_when_body_truncated_or_malformed_then_400() {
             let mut client = Raw::connect(shim.addr);
             client.send(&request).finish();
             let response = client.response().unwrap_or_else(|why| panic!("{name}: no response: {why:?}"));
-            Received {
-                status: response.status,
-                fields: response.fields,
-                body: response.body,
-                whole: response.complete,
-                broken: String::new(),
-            }
+            received(response)
         });
     }
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
@@ -577,12 +466,12 @@ fn judge_breaks(wanted: Want, shim: &Shim, go: &Sender<()>, target: &str, coding
     let name = format!("{target}, {coding}, HTTP/2");
     let before = shim.metrics();
     let mut client = H2::connect(shim.addr);
-    let response = client.head("GET", target, &[("accept-encoding", coding)], Pieces::default());
+    let response = client.head("GET", target, &[("accept-encoding", coding)], Pieces::default()).expect("a head");
     assert_eq!(response.status(), 200, "{name}");
     let _ = go.send(());
     let response = client.rest(response);
-    assert!(!response.whole, "{name}: the cut body looks complete");
-    assert!(response.broken.contains("stream error"), "{name}: no RST_STREAM but {:?}", response.broken);
+    assert!(!response.complete, "{name}: the cut body looks complete");
+    assert!(response.error.contains("stream error"), "{name}: no RST_STREAM but {:?}", response.error);
     prefix(&name, &response.body, zipped);
     wanted.counted(&name, shim, &before, 200);
     let next = client.ask("GET", "/", &[], Pieces::default());

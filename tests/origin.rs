@@ -5,19 +5,17 @@ mod support;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http2;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use support::http1::Framing;
+use support::h2::{H2, Pieces};
+use support::http1::{self, Framing};
 use support::raw::{exchange, fetch, request};
 use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, h2, origin, temp_dir, wait_until};
 
@@ -617,8 +615,8 @@ fn trailers_when_announced_then_forwarded_both_ways() {
     let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
     let response = client.ask("POST", "/", &[("te", "trailers"), ("trailer", "x-sum")], body);
     assert_eq!(String::from_utf8_lossy(&response.body), "had trailers");
-    let sum = response.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
-    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{response:?}");
+    let sum = http1::find(&response.trailers, "x-sum");
+    assert_eq!(sum, Some("down"), "{response:?}");
 }
 
 #[test]
@@ -1055,7 +1053,7 @@ async fn reply(
         }
         "/endless" => {
             pieces.endless = true;
-            pieces.open = Some(open);
+            pieces.guard = Some(Box::new(open));
         }
         "/leave" => leaving.store(true, Ordering::SeqCst),
         _ => {
@@ -1145,8 +1143,8 @@ fn h2_origin_when_streaming_then_first_chunks_and_trailers_forwarded() {
     assert_eq!((seen["body"].as_str(), seen["trailers"].as_bool()), (Some("hi"), Some(true)), "{seen}");
     let te = seen["fields"].as_array().expect("fields").iter().find(|field| field[0] == "te");
     assert_eq!(te.and_then(|field| field[1].as_str()), Some("trailers"), "{seen}");
-    let sum = response.trailers.as_ref().and_then(|trailers| trailers.get("x-sum"));
-    assert_eq!(sum.and_then(|value| value.to_str().ok()), Some("down"), "{response:?}");
+    let sum = http1::find(&response.trailers, "x-sum");
+    assert_eq!(sum, Some("down"), "{response:?}");
 }
 
 #[test]
@@ -1171,7 +1169,7 @@ fn h2_origin_when_it_resets_or_cuts_then_502_or_cut() {
     let response = client.head("GET", "/cut", &[], Pieces::default()).expect("a head");
     origin.go.send(()).expect("the origin waits");
     let response = client.rest(response);
-    assert!(!response.whole, "a cut body looks complete: {response:?}");
+    assert!(!response.complete, "a cut body looks complete: {response:?}");
     shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 2.0).abs() < 0.1);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     assert_eq!(origin.connections(), 1, "the connection survives the end of a stream");
@@ -1322,140 +1320,5 @@ fn h2_origin_when_reused_connection_closes_then_gets_retried_and_posts_not() {
         let response = exchange(shim.addr, request(method, "/", &[], body.as_bytes()));
         assert_eq!(response.status, status, "{method} {body:?}");
         assert_eq!(heads.load(Ordering::SeqCst), times, "{method} {body:?}");
-    }
-}
-
-// ---- HTTP/2 clients -------------------------------------------------------------------------------------
-
-/// A body of frames, for both sides of HTTP/2.
-#[derive(Default)]
-struct Pieces {
-    frames: VecDeque<Bytes>,
-    trailers: Option<hyper::HeaderMap>,
-    /// One more frame when the test signals it.
-    later: Option<Arc<Mutex<std::sync::mpsc::Receiver<()>>>>,
-    endless: bool,
-    breaks: bool,
-    open: Option<Open>,
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(piece) = self.frames.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
-        if self.endless {
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))));
-        }
-        if let Some(later) = &self.later {
-            if lock(later).try_recv().is_err() {
-                // Polled again at once, after the other tasks of the runtime.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.later = None;
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"last")))));
-        }
-        if self.breaks {
-            return Poll::Ready(Some(Err(std::io::Error::other("cut"))));
-        }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && self.trailers.is_none() && self.later.is_none() && !self.endless && !self.breaks
-    }
-}
-
-/// A response over HTTP/2.
-#[derive(Debug, Default)]
-struct Received {
-    status: u16,
-    body: Vec<u8>,
-    trailers: Option<hyper::HeaderMap>,
-    whole: bool,
-}
-
-/// One connection, driven during each request.
-struct H2 {
-    tokio: tokio::runtime::Runtime,
-    sender: http2::SendRequest<Pieces>,
-}
-
-impl H2 {
-    fn connect(addr: SocketAddr) -> Self {
-        let tokio = h2::runtime();
-        let sender = tokio.block_on(h2::connect(addr));
-        Self { tokio, sender }
-    }
-
-    fn head(
-        &mut self,
-        method: &str,
-        target: &str,
-        fields: &[(&str, &str)],
-        body: Pieces,
-    ) -> Result<hyper::Response<Incoming>, hyper::Error> {
-        let mut request = hyper::Request::builder().method(method).uri(format!("http://shim.test{target}"));
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        let sending = self.sender.send_request(request.body(body).expect("a request"));
-        let waiting = async { tokio::time::timeout(LONG, sending).await };
-        self.tokio.block_on(waiting).expect("a response in time")
-    }
-
-    /// Sends a GET and cancels it when `until` is true.
-    fn leave(&mut self, target: &str, mut until: impl FnMut() -> bool) {
-        let request = hyper::Request::get(format!("http://shim.test{target}")).body(Pieces::default());
-        let sending = self.sender.send_request(request.expect("a request"));
-        self.tokio.block_on(async {
-            let mut sending = std::pin::pin!(sending);
-            let end = Instant::now() + LONG;
-            while !until() {
-                assert!(Instant::now() < end, "the request never arrived");
-                let waited = tokio::time::timeout(Duration::from_millis(2), sending.as_mut()).await;
-                assert!(waited.is_err(), "there is a response: {waited:?}");
-            }
-        });
-    }
-
-    /// Drives the connection, since its runtime runs only during a wait. Returns true, so that it fits into a polled
-    /// condition.
-    fn drive(&self) -> bool {
-        self.tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
-        true
-    }
-
-    fn frame(&self, body: &mut Incoming) -> Option<Frame<Bytes>> {
-        let waiting = async { tokio::time::timeout(LONG, body.frame()).await };
-        self.tokio.block_on(waiting).expect("the next frame in time").and_then(Result::ok)
-    }
-
-    fn ask(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: Pieces) -> Received {
-        let response = self.head(method, target, fields, body).expect("a response");
-        self.rest(response)
-    }
-
-    fn rest(&self, response: hyper::Response<Incoming>) -> Received {
-        let mut received = Received { status: response.status().as_u16(), ..Received::default() };
-        let mut body = response.into_body();
-        let waiting = async {
-            loop {
-                match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => received.body.extend_from_slice(&data),
-                        Err(frame) => received.trailers = frame.into_trailers().ok(),
-                    },
-                    Some(Err(_)) => return false,
-                    None => return true,
-                }
-            }
-        };
-        let whole = self.tokio.block_on(waiting);
-        Received { whole, ..received }
     }
 }

@@ -3,8 +3,6 @@
 
 mod support;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,9 +12,8 @@ use std::time::Duration;
 use support::frames::{
     ACK, CANCEL, DATA, END_STREAM, FrameOrigin, GOAWAY, INTERNAL_ERROR, NO_ERROR, SETTINGS, frame, head, reset,
 };
-use support::{
-    After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, frames, h2, origin, raw, temp_dir, wait_until,
-};
+use support::h2::{H2, Pieces, Received};
+use support::{After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Shim, frames, origin, raw, temp_dir, wait_until};
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
@@ -29,70 +26,53 @@ enum Client {
 
 const CLIENTS: [Client; 3] = [Client::Http10, Client::Http11, Client::Http2];
 
-/// A response over any protocol.
-#[derive(Debug, Default)]
-struct Got {
-    /// 0 without a head.
-    status: u16,
-    fields: Vec<(String, String)>,
-    body: Vec<u8>,
-    trailers: Vec<(String, String)>,
-    /// True when the framing says that the body is complete.
-    whole: bool,
-}
-
-impl Got {
-    fn field(&self, name: &str) -> Option<&str> {
-        support::http1::find(&self.fields, name)
+/// The body without gzip, as far as it decodes; true when the gzip stream is complete.
+fn plain(received: &Received) -> (Vec<u8>, bool) {
+    if received.field("content-encoding") != Some("gzip") {
+        return (received.body.clone(), received.complete);
     }
-
-    fn fields_named(&self, name: &str) -> Vec<&str> {
-        support::http1::find_all(&self.fields, name)
-    }
-
-    /// The body without gzip, as far as it decodes; true when the gzip stream is complete.
-    fn plain(&self) -> (Vec<u8>, bool) {
-        if self.field("content-encoding") != Some("gzip") {
-            return (self.body.clone(), self.whole);
-        }
-        let mut plain = Vec::new();
-        let ended = flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut plain).is_ok();
-        (plain, ended)
-    }
+    let mut plain = Vec::new();
+    let ended = flate2::read::GzDecoder::new(&received.body[..]).read_to_end(&mut plain).is_ok();
+    (plain, ended)
 }
 
 impl Client {
-    fn get(self, shim: &Shim, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
+    fn get(self, shim: &Shim, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Received {
         self.ask(shim, "GET", target, fields, at_head)
     }
 
     /// Sends a request on its own connection; calls `at_head` when the response's head has arrived.
-    fn ask(self, shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
+    fn ask(self, shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Received {
         match self {
             Self::Http2 => ask_h2(shim, method, target, fields, at_head),
             Self::Http10 => {
                 let mut client = Raw::connect(shim.addr);
                 client.send(text(method, target, "1.0", fields));
-                let Ok(head) = client.response_head() else { return Got::default() };
+                let Ok(head) = client.response_head() else { return Received::default() };
                 at_head();
                 let (body, was_reset) = client.read_to_reset();
                 let length = head.field("content-length").map(|length| length.parse::<usize>().expect("a number"));
-                let whole = !was_reset && (method == "HEAD" || length.is_none_or(|length| length == body.len()));
+                let complete = !was_reset && (method == "HEAD" || length.is_none_or(|length| length == body.len()));
                 assert_eq!(head.field("connection"), None, "the end of the connection is the end of the response");
-                Got { status: head.status, fields: head.fields, body, trailers: Vec::new(), whole }
+                Received { status: head.status, fields: head.fields, body, complete, ..Received::default() }
             }
             Self::Http11 => {
                 let mut client = Raw::connect(shim.addr);
                 client.send(text(method, target, "1.1", fields));
-                let Ok(head) = client.response_head() else { return Got::default() };
+                let Ok(head) = client.response_head() else { return Received::default() };
                 at_head();
                 if method == "HEAD" || matches!(head.status, 204 | 304) {
-                    return Got { status: head.status, fields: head.fields, whole: true, ..Got::default() };
+                    return Received {
+                        status: head.status,
+                        fields: head.fields,
+                        complete: true,
+                        ..Received::default()
+                    };
                 }
                 let body = client.body(&head);
                 assert!(!body.complete || body.problems.is_empty(), "{target}: {:?}", body.problems);
-                let (body, trailers, whole) = (body.data, body.trailers, body.complete);
-                Got { status: head.status, fields: head.fields, body, trailers, whole }
+                let (body, trailers, complete) = (body.data, body.trailers, body.complete);
+                Received { status: head.status, fields: head.fields, body, trailers, complete, ..Received::default() }
             }
         }
     }
@@ -106,38 +86,13 @@ fn text(method: &str, target: &str, version: &str, fields: &[(&str, &str)]) -> S
     text + "\r\n"
 }
 
-fn pairs(map: &hyper::HeaderMap) -> Vec<(String, String)> {
-    map.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
-}
-
-fn ask_h2(shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Got {
-    h2::runtime().block_on(async {
-        let mut sender = h2::connect::<Empty<Bytes>>(shim.addr).await;
-        let mut request = hyper::Request::builder().method(method).uri(format!("http://shim.test{target}"));
-        for (name, value) in fields.iter().filter(|(name, value)| *name != "Connection" && *value != "trailers, x") {
-            request = request.header(*name, *value);
-        }
-        let sending = sender.send_request(request.body(Empty::new()).expect("a request"));
-        let Ok(response) = tokio::time::timeout(PATIENCE, sending).await.expect("a head in time") else {
-            return Got::default();
-        };
-        at_head();
-        let (head, mut body) = response.into_parts();
-        let mut got = Got { status: head.status.as_u16(), fields: pairs(&head.headers), ..Got::default() };
-        loop {
-            match tokio::time::timeout(PATIENCE, body.frame()).await.expect("a frame in time") {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => got.body.extend_from_slice(&data),
-                    Err(frame) => got.trailers = pairs(&frame.into_trailers().expect("trailers")),
-                },
-                Some(Err(_)) => return got,
-                None => {
-                    got.whole = true;
-                    return got;
-                }
-            }
-        }
-    })
+fn ask_h2(shim: &Shim, method: &str, target: &str, fields: &[(&str, &str)], at_head: impl FnOnce()) -> Received {
+    let mut client = H2::connect(shim.addr);
+    let allowed = |field: &&(&str, &str)| field.0 != "Connection" && field.1 != "trailers, x";
+    let fields: Vec<_> = fields.iter().filter(allowed).copied().collect();
+    let Ok(response) = client.head(method, target, &fields, Pieces::default()) else { return Received::default() };
+    at_head();
+    client.rest(response)
 }
 
 const FAULTS: &str = "edgeshim_origin_faults_total";
@@ -265,12 +220,12 @@ fn body_when_http2_origin_does_not_end_stream_then_cut() {
                             }
                         });
                         if got.status == 502 {
-                            assert!(at_once && got.whole, "{case}: {got:?}");
+                            assert!(at_once && got.complete, "{case}: {got:?}");
                             assert_eq!(got.field("etag"), None, "{case}");
                         } else {
                             assert_eq!(got.status, 200, "{case}: {got:?}");
-                            assert!(!got.whole, "{case}: looks complete");
-                            let (plain, ended) = got.plain();
+                            assert!(!got.complete, "{case}: looks complete");
+                            let (plain, ended) = plain(&got);
                             assert!(!ended, "{case}: a complete gzip stream");
                             assert!(body_text().as_bytes().starts_with(&plain), "{case}");
                             // The last bytes of a declared length are held back until END_STREAM.
@@ -306,8 +261,8 @@ fn body_when_http2_origin_ends_stream_then_complete() {
                                 gate.open();
                             }
                         });
-                        assert_eq!((got.status, got.whole), (200, true), "{case}: {got:?}");
-                        assert_eq!(got.plain(), (body_text().into_bytes(), true), "{case}");
+                        assert_eq!((got.status, got.complete), (200, true), "{case}: {got:?}");
+                        assert_eq!(plain(&got), (body_text().into_bytes(), true), "{case}");
                         let trailers = usize::from(ending == Ending::Trailers && client == Client::Http2);
                         assert_eq!(got.trailers.len(), trailers, "{case}");
                         assert!(near(faults_since(&shim, &before, &[]), 0.0), "{case}: faults");
@@ -335,7 +290,7 @@ fn head_204_and_304_when_http2_origin_ends_them_late_then_complete() {
                 });
                 let got = client.ask(&shim, method, "/", &[], || {});
                 let case = format!("{client:?}, {method}, {status}, {end}: {got:?}");
-                assert!(got.whole && got.status == status.parse::<u16>().expect("a status"), "{case}");
+                assert!(got.complete && got.status == status.parse::<u16>().expect("a status"), "{case}");
                 assert!(got.body.is_empty() && (status != "204" || got.field("content-length").is_none()), "{case}");
             }
         }
@@ -500,8 +455,8 @@ fn http10_response_when_body_complete_then_normal_close() {
                 }
                 let (body, was_reset) = client.read_to_reset();
                 assert!(!was_reset, "{case}: reset");
-                let got = Got { status: 200, fields: head.fields, body, trailers: Vec::new(), whole: true };
-                assert_eq!(got.plain(), (body_text().into_bytes(), true), "{case}");
+                let got = Received { status: 200, fields: head.fields, body, complete: true, ..Received::default() };
+                assert_eq!(plain(&got), (body_text().into_bytes(), true), "{case}");
             }
         }
     }
@@ -591,7 +546,7 @@ fn response_when_body_fails_at_once_then_replaced_by_page() {
                 let before = shim.metrics();
                 let got = client.get(&shim, target, &[("Accept-Encoding", coding)], || {});
                 let case = format!("{client:?}, {coding}, {target}: {got:?}");
-                assert_eq!((got.status, got.whole), (502, true), "{case}");
+                assert_eq!((got.status, got.complete), (502, true), "{case}");
                 assert_eq!(got.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"), "{case}");
                 assert_eq!((got.field("etag"), got.field("set-cookie")), (None, None), "{case}");
                 assert_eq!(got.field("cache-control"), Some("no-store"), "{case}");
@@ -619,7 +574,7 @@ fn response_when_second_chunk_fails_at_once_then_first_is_sent() {
     for client in CLIENTS {
         for _ in 0..20 {
             let got = client.get(&shim, "/", &[], || {});
-            assert_eq!((got.status, got.whole), (200, false), "{client:?}: {got:?}");
+            assert_eq!((got.status, got.complete), (200, false), "{client:?}: {got:?}");
         }
     }
 }
@@ -659,14 +614,14 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
                     let got = client.ask(&shim, method, &target, &[("Accept-Encoding", coding)], || {});
                     let case = format!("{client:?}, {method} {target}, {coding}: {got:?}");
                     if !valid {
-                        assert_eq!((got.status, got.whole), (502, true), "{case}");
+                        assert_eq!((got.status, got.complete), (502, true), "{case}");
                         continue;
                     }
-                    assert_eq!((got.status, got.whole), (status, true), "{case}");
+                    assert_eq!((got.status, got.complete), (status, true), "{case}");
                     let told = got.fields_named("content-length");
                     match (method, status, coding) {
                         (_, 200, "identity") => assert_eq!(told, ["2"], "{case}"),
-                        ("GET", 200, _) => assert_eq!(got.plain().0, b"ab", "{case}"),
+                        ("GET", 200, _) => assert_eq!(plain(&got).0, b"ab", "{case}"),
                         (_, 204, _) => assert!(told.is_empty(), "{case}"),
                         _ => assert!(told.is_empty() || told == ["2"], "{case}"),
                     }
@@ -687,7 +642,7 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
         });
         for client in CLIENTS {
             let got = client.get(&shim, "/", &[], || {});
-            assert_eq!((got.status, got.whole), (if is_valid { 200 } else { 502 }, true), "{client:?}: {got:?}");
+            assert_eq!((got.status, got.complete), (if is_valid { 200 } else { 502 }, true), "{client:?}: {got:?}");
             assert!(!is_valid || got.fields_named("content-length") == ["2"], "{client:?}: {got:?}");
         }
     }
@@ -758,8 +713,8 @@ fn response_trailers_when_they_contain_head_fields_then_dropped_and_body_complet
                     }
                     let got = client.get(&shim, &format!("/{name}"), &fields, || {});
                     let case = format!("{client:?}, {coding}, {name}, {more}: {got:?}");
-                    assert_eq!((got.status, got.whole), (200, true), "{case}");
-                    assert_eq!(got.plain(), (body_text().into_bytes(), true), "{case}");
+                    assert_eq!((got.status, got.complete), (200, true), "{case}");
+                    assert_eq!(plain(&got), (body_text().into_bytes(), true), "{case}");
                     let sum = vec![("x-sum".to_owned(), "7".to_owned())];
                     assert_eq!(got.trailers, if more { sum } else { Vec::new() }, "{case}");
                 }
@@ -786,11 +741,16 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
         for client in [Client::Http11, Client::Http2] {
             let mut got = client.get(&shim, target, &[("TE", "trailers"), ("Connection", "te")], || {});
             got.trailers.sort();
-            assert!(got.whole && got.trailers == sorted, "{client:?}, {target}: {:?}, {}", got.trailers, got.whole);
+            assert!(
+                got.complete && got.trailers == sorted,
+                "{client:?}, {target}: {:?}, {}",
+                got.trailers,
+                got.complete
+            );
         }
         // An HTTP/1.1 client without `TE: trailers` gets none.
         let got = Client::Http11.get(&shim, target, &[], || {});
-        assert!(got.whole && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
+        assert!(got.complete && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
     }
     // Several requests on one connection, and a client that reads late.
     let mut client = Raw::connect(shim.addr);
@@ -935,7 +895,7 @@ fn origin_heads_when_above_configured_limits_then_502_with_cause() {
         let shim = Shim::start(Shim::config(http1.url()).with(&format!("[server]\n{limits}")));
         for (target, status) in cases {
             let got = Client::Http11.get(&shim, target, &[], || {});
-            assert_eq!((got.status, got.whole), (*status, true), "{limits} {target}: {:?}", got.fields.len());
+            assert_eq!((got.status, got.complete), (*status, true), "{limits} {target}: {:?}", got.fields.len());
             if *status == 502 {
                 let wanted = "edgeshim; error=http_response_header_section_size";
                 assert_eq!(got.field("proxy-status"), Some(wanted), "{limits} {target}");
@@ -994,16 +954,16 @@ fn odd_heads_when_origin_sends_them_then_not_forwarded() {
     for client in CLIENTS {
         let got = client.get(&shim, "/cookie-304", &[("If-None-Match", "\"x\"")], || {});
         assert_eq!(
-            (got.status, got.whole, got.field("cache-control")),
+            (got.status, got.complete, got.field("cache-control")),
             (304, true, Some("private")),
             "{client:?}: {got:?}"
         );
         let got = client.get(&shim, "/length-204", &[], || {});
-        assert_eq!((got.status, got.field("content-length"), got.whole), (204, None, true), "{client:?}: {got:?}");
+        assert_eq!((got.status, got.field("content-length"), got.complete), (204, None, true), "{client:?}: {got:?}");
         for target in ["/early", "/early-coded", "/"] {
             let got = client.get(&shim, target, &[], || {});
             assert_eq!(
-                (got.status, got.body.as_slice(), got.whole),
+                (got.status, got.body.as_slice(), got.complete),
                 (200, &b"ok"[..], true),
                 "{client:?}, {target}: {got:?}"
             );
@@ -1040,7 +1000,11 @@ fn connections_when_bodiless_response_declares_length_then_not_reused() {
             for _ in 0..5 {
                 let got = client.get(&shim, target, &[], || {});
                 let status = target[1..4].parse::<u16>().expect("a status");
-                assert_eq!((got.status, got.body.len(), got.whole), (status, 0, true), "{client:?}, {target}: {got:?}");
+                assert_eq!(
+                    (got.status, got.body.len(), got.complete),
+                    (status, 0, true),
+                    "{client:?}, {target}: {got:?}"
+                );
                 let got = client.get(&shim, "/next", &[], || {});
                 assert_eq!((got.status, got.body.as_slice()), (200, &b"fine"[..]), "{client:?}, after {target}");
             }
