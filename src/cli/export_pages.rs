@@ -64,9 +64,9 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
             println!("{out}: {count} files; start with {out}/README.md");
             if settings.pages.beacon_base.is_empty() {
                 eprintln!(
-                    "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN that \
-                     failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches edgeshim without \
-                     a CDN"
+                    "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN \
+                     that failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches edgeshim \
+                     without a CDN"
                 );
             }
             ExitCode::SUCCESS

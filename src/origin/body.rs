@@ -87,7 +87,7 @@ impl OriginBody {
             }
             match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                // A failure has been counted, though nobody reads this body.
+                // A failure has been counted, although this body is not needed.
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => return false,
             }

@@ -105,7 +105,7 @@ impl Client {
         let (mut head, incoming) = response.into_parts();
         let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         if never_has_content && !is_head && forward::declares_content(&head.headers) {
-            // The origin may or may not send that content, so the next response cannot be told from it.
+            // The origin may or may not send that content, so no later response can be read safely.
             connection = None;
         }
         let is_empty = is_head || never_has_content || head.status == StatusCode::NOT_MODIFIED;

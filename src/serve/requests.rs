@@ -179,7 +179,7 @@ impl Body for ResponseBody {
                 polled
             }
             Some(Err(fault)) => {
-                // When a body fails, hyper drops what it has not written, even the head. This delay lets it write first.
+                // When a body fails, hyper drops what it has not written, even the head. The delay lets it write.
                 *this.end = Some(Box::new(End::Fault(Some(fault))));
                 cx.waker().wake_by_ref();
                 Poll::Pending
