@@ -1,4 +1,4 @@
-//! Which addresses are a CDN's: looked up for every pull, replaced as a whole while they are.
+//! The addresses of a CDN: a lookup for every pull, while the whole set may be replaced.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::keys::{Checked, Text};
 
-/// Where the IPv4 addresses are within IPv6: `::ffff:0:0/96`.
+/// The prefix of IPv4-mapped IPv6 addresses: `::ffff:0:0/96`.
 const MAPPED_PREFIX_BITS: u8 = 96;
 
-/// A set of addresses: a look-up costs a binary search in its ranges.
+/// A set of addresses. A lookup is a binary search in its ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressSet {
     v4: Vec<(u32, u32)>,
@@ -32,7 +32,7 @@ impl AddressSet {
         Self { v4: disjoint(v4, |bits| bits.checked_add(1)), v6: disjoint(v6, |bits| bits.checked_add(1)) }
     }
 
-    /// Whether an address is in it. One of IPv4 is the same in either form.
+    /// Whether the set contains an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(address) => within(&self.v4, address.to_bits()),
@@ -41,7 +41,7 @@ impl AddressSet {
     }
 }
 
-/// A network without bits below its mask, and as one of IPv4 where it is written in IPv6 form.
+/// A network without bits below its mask. An IPv4-mapped network becomes IPv4.
 pub(crate) fn canonical(network: IpNet) -> IpNet {
     let network = network.trunc();
     if let IpNet::V6(mapped) = network
@@ -65,7 +65,7 @@ pub(crate) fn network(text: &str) -> Checked<IpNet> {
         return Ok(canonical(address.into()));
     }
     text.parse::<IpNet>().map(canonical).map_err(|_| {
-        "is no network; write an address or a CIDR, for example \"10.0.0.0/8\" or \"2001:db8::/32\"".to_owned()
+        "is not a network; write an address or a CIDR, for example \"10.0.0.0/8\" or \"2001:db8::/32\"".to_owned()
     })
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn network(text: &str) -> Checked<IpNet> {
 fn disjoint<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     ranges.dedup_by(|later, kept| {
-        // Nothing is beyond the last address of all.
+        // No address follows the last one.
         let joins = next(kept.1).is_none_or(|next| later.0 <= next);
         if joins {
             kept.1 = kept.1.max(later.1);
@@ -86,10 +86,10 @@ fn disjoint<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T
 
 fn within<T: Copy + Ord>(ranges: &[(T, T)], bits: T) -> bool {
     let begun = ranges.partition_point(|range| range.0 <= bits);
-    begun.checked_sub(1).and_then(|place| ranges.get(place)).is_some_and(|range| bits <= range.1)
+    begun.checked_sub(1).and_then(|position| ranges.get(position)).is_some_and(|range| bits <= range.1)
 }
 
-/// The addresses of one provider, which may be replaced at any moment. A look-up takes no lock.
+/// The addresses of one provider, which may be replaced at any time. A lookup takes no lock.
 #[derive(Debug)]
 pub(crate) struct AddressList {
     in_force: ArcSwap<InForce>,
@@ -102,22 +102,22 @@ struct InForce {
 }
 
 impl AddressList {
-    /// A list to begin with, and how old what it was made from is; none where nothing in it can grow old.
+    /// A first set. `as_of` is when the oldest of its files was written; none without files.
     pub(crate) fn new(set: AddressSet, as_of: Option<SystemTime>) -> Self {
         Self { in_force: ArcSwap::from_pointee(InForce { set, as_of }) }
     }
 
-    /// Whether an address is in the set that is in force.
+    /// Whether the set in force contains an address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.in_force.load().set.contains(address)
     }
 
-    /// Puts another set in force: every look-up sees either the one or the other, whole.
+    /// Replaces the set. A lookup sees either the old set or the new one.
     pub(crate) fn replace(&self, set: AddressSet, as_of: Option<SystemTime>) {
         self.in_force.store(Arc::new(InForce { set, as_of }));
     }
 
-    /// When the oldest part of what is in force was written.
+    /// When the oldest file of the set in force was written.
     pub(crate) fn as_of(&self) -> Option<SystemTime> {
         self.in_force.load().as_of
     }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn set_when_networks_overlap_or_touch_then_they_are_one_range() {
+    fn set_when_networks_overlap_or_touch_then_one_range() {
         let set = set(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.128/25", "10.0.0.7/32", "10.0.4.0/24", "2001:db8::/32"]);
         assert_eq!(set.v4.len(), 2);
         assert_eq!(set.v6.len(), 1);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn set_when_at_the_ends_of_all_addresses_then_nothing_overflows() {
+    fn set_when_at_the_first_or_last_address_then_no_overflow() {
         let set = set(&["255.255.255.255/32", "255.0.0.0/8", "0.0.0.0/32", "ffff::/16", "ffff:ffff::/32", "::1/128"]);
         for inside in ["255.255.255.255", "255.0.0.0", "0.0.0.0", "ffff::", "ffff:ffff::1", "::1"] {
             assert!(set.contains(ip(inside)), "{inside}");
@@ -163,25 +163,25 @@ mod tests {
     }
 
     #[test]
-    fn set_when_nothing_is_in_it_then_nothing_is_found() {
+    fn set_when_empty_then_contains_nothing() {
         assert!(!AddressSet::default().contains(ip("0.0.0.0")));
         assert!(!AddressSet::default().contains(ip("::")));
     }
 
     #[test]
-    fn ipv4_in_ipv6_form_is_ipv4_on_both_sides() {
+    fn ipv4_mapped_when_in_set_or_lookup_then_counts_as_ipv4() {
         assert!(set(&["192.0.2.0/24"]).contains(ip("::ffff:192.0.2.9")));
         let mapped = set(&["::ffff:192.0.2.0/120"]);
         assert!(mapped.contains(ip("192.0.2.9")) && mapped.contains(ip("::ffff:192.0.2.9")));
         assert!(!mapped.contains(ip("192.0.3.0")) && mapped.v6.is_empty());
         assert_eq!(canonical("::ffff:0:0/96".parse().unwrap()), "0.0.0.0/0".parse::<IpNet>().unwrap());
-        // Wider than all of IPv4: a network of IPv6, in which no IPv4 address is.
+        // Wider than all of IPv4: an IPv6 network, which contains no IPv4 address.
         assert!(!set(&["::/64"]).contains(ip("192.0.2.9")));
         assert_eq!(canonical("10.1.2.3/8".parse().unwrap()), "10.0.0.0/8".parse::<IpNet>().unwrap());
     }
 
     #[test]
-    fn networks_take_bare_addresses() {
+    fn network_when_bare_address_then_a_network_of_one() {
         for (typed, read) in [
             ("10.0.0.1", "10.0.0.1/32"),
             ("::1", "::1/128"),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_replaced_then_the_other_set_is_in_force() {
+    fn list_when_replaced_then_new_set_in_force() {
         let list = AddressList::new(set(&["192.0.2.0/24"]), None);
         assert!(list.contains(ip("192.0.2.1")) && list.as_of().is_none());
         list.replace(set(&["198.51.100.0/24"]), Some(SystemTime::UNIX_EPOCH));
@@ -207,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_holds_what_any_of_its_networks_holds(
+        fn set_when_any_networks_then_contains_what_they_contain(
             v4 in prop::collection::vec((any::<u32>(), 0_u8..=32), 0..12),
             v6 in prop::collection::vec((any::<u128>(), 0_u8..=128), 0..12),
             near in prop::collection::vec((any::<prop::sample::Index>(), -2_i8..=2), 0..16),
@@ -217,16 +217,16 @@ mod tests {
             networks.extend(v4.iter().map(|&(bits, prefix)| IpNet::new(Ipv4Addr::from(bits).into(), prefix).unwrap()));
             networks.extend(v6.iter().map(|&(bits, prefix)| IpNet::new(Ipv6Addr::from(bits).into(), prefix).unwrap()));
             let set = AddressSet::new(networks.iter().copied());
-            let mut asked = vec![IpAddr::from(Ipv4Addr::from(far.0)), IpAddr::from(Ipv6Addr::from(far.1))];
+            let mut probes = vec![IpAddr::from(Ipv4Addr::from(far.0)), IpAddr::from(Ipv6Addr::from(far.1))];
             for (index, step) in near {
                 let Some(network) = (!networks.is_empty()).then(|| networks[index.index(networks.len())]) else { break };
                 let edge = if step < 0 { network.network() } else { network.broadcast() };
-                asked.push(match edge {
+                probes.push(match edge {
                     IpAddr::V4(edge) => Ipv4Addr::from(edge.to_bits().wrapping_add_signed(step.into())).into(),
                     IpAddr::V6(edge) => Ipv6Addr::from(edge.to_bits().wrapping_add_signed(step.into())).into(),
                 });
             }
-            for address in asked {
+            for address in probes {
                 let expected = networks.iter().any(|&network| canonical(network).contains(&address.to_canonical()));
                 prop_assert_eq!(set.contains(address), expected, "{} in {:?}", address, networks);
             }

@@ -1,7 +1,7 @@
-//! How one CDN wants its lifetimes told.
+//! How one CDN expects its lifetimes.
 //!
 //! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`, and which of an origin's fields a CDN acts on.
-//! Which dialect a provider speaks is its preset's business, when a lifetime applies is the `cache_control` layer's.
+//! The preset of a provider sets its dialect. The `cache_control` layer decides when a lifetime applies.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -9,17 +9,17 @@ use crate::wire::names::{
     CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL,
 };
 
-/// The header fields in which one CDN wants its lifetime.
+/// The header fields in which one CDN expects its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
     /// Cache-Control alone, the lifetime of shared caches as `s-maxage` (RFC 9111 §5.2.2.10).
     #[default]
     Generic,
-    /// Surrogate-Control, by whose lifetimes alone it acts.
+    /// Surrogate-Control, of which it reads only lifetimes.
     Fastly,
     /// Cloudflare-CDN-Cache-Control.
     Cloudflare,
-    /// Cache-Control as [`Generic`](Self::Generic), and a Vary that keeps nothing out but where the body is coded.
+    /// Cache-Control as [`Generic`](Self::Generic). It stores a response with Vary only if the body has a content coding.
     Akamai,
     /// CDN-Cache-Control (RFC 9213).
     Rfc9213,
@@ -30,7 +30,7 @@ pub enum Dialect {
 pub struct Lifetimes {
     /// Cache-Control's `max-age`.
     pub max_age: u64,
-    /// Cache-Control's `s-maxage`, where shared caches get a lifetime of their own there.
+    /// Cache-Control's `s-maxage`, if shared caches get their own lifetime there.
     pub s_maxage: Option<u64>,
     /// `max-age` of the CDN's targeted field, if it has one.
     pub targeted: Option<u64>,
@@ -84,10 +84,10 @@ impl Dialect {
         self != Self::Cloudflare
     }
 
-    /// What is written for a class's `ttl` and `edge_ttl` (seconds); `None` where the class sets neither.
+    /// The lifetimes for a class's `ttl` and `edge_ttl` (seconds); `None` if the class sets neither.
     ///
-    /// With `edge_ttl` alone browsers are told `max-age=0`. Who sets only the edge's lifetime relies on purges, and a bare
-    /// `s-maxage` would let each browser invent a lifetime from Last-Modified (RFC 9111 §4.2.2) that no purge reaches.
+    /// With `edge_ttl` alone browsers get `max-age=0`. An operator who sets only `edge_ttl` relies on purges. With `s-maxage` alone each
+    /// browser may choose a lifetime from Last-Modified (RFC 9111 §4.2.2), which no purge reaches.
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
         let max_age = match (ttl, edge_ttl) {
             (None, None) => return None,
@@ -99,7 +99,7 @@ impl Dialect {
         })
     }
 
-    /// Says no-store to everybody, in an answer of our own making.
+    /// Writes no-store for all caches, in a response that the shim makes itself.
     pub fn forbid_storing(self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(name) = self.targeted_field() {
@@ -112,33 +112,33 @@ impl Dialect {
 mod tests {
     use super::*;
 
-    fn told(dialect: Dialect, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<(u64, Option<u64>, Option<u64>)> {
-        dialect.lifetimes(ttl, edge_ttl).map(|told| (told.max_age, told.s_maxage, told.targeted))
+    fn lifetimes(dialect: Dialect, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<(u64, Option<u64>, Option<u64>)> {
+        dialect.lifetimes(ttl, edge_ttl).map(|all| (all.max_age, all.s_maxage, all.targeted))
     }
 
     #[test]
-    fn lifetimes_when_each_combination_is_set_then_in_the_dialects_words() {
+    fn lifetimes_when_set_then_in_the_fields_of_the_dialect() {
         for dialect in Dialect::ALL {
             let is_targeted = dialect.targeted_field().is_some();
             let edge = |seconds: u64| if is_targeted { (None, Some(seconds)) } else { (Some(seconds), None) };
-            assert_eq!(told(dialect, None, None), None);
-            assert_eq!(told(dialect, Some(5), None), Some((5, None, None)), "{dialect:?}");
+            assert_eq!(lifetimes(dialect, None, None), None);
+            assert_eq!(lifetimes(dialect, Some(5), None), Some((5, None, None)), "{dialect:?}");
             let (s_maxage, targeted) = edge(9);
-            assert_eq!(told(dialect, Some(5), Some(9)), Some((5, s_maxage, targeted)), "{dialect:?}");
-            assert_eq!(told(dialect, None, Some(9)), Some((0, s_maxage, targeted)), "{dialect:?}");
+            assert_eq!(lifetimes(dialect, Some(5), Some(9)), Some((5, s_maxage, targeted)), "{dialect:?}");
+            assert_eq!(lifetimes(dialect, None, Some(9)), Some((0, s_maxage, targeted)), "{dialect:?}");
         }
         let generic = Dialect::Generic;
         assert_eq!(generic.lifetimes(None, Some(9)), Some(Lifetimes { max_age: 0, s_maxage: Some(9), targeted: None }));
     }
 
     #[test]
-    fn dialects_when_listed_are_in_the_order_of_the_tables() {
+    fn dialects_when_listed_then_in_the_order_of_their_positions() {
         for (index, dialect) in Dialect::ALL.into_iter().enumerate() {
             assert_eq!(dialect as usize, index);
             assert_eq!(
                 dialect.reads().first().copied(),
                 dialect.targeted_field(),
-                "what is written is what is read first"
+                "the field that is written is the first that is read"
             );
         }
     }

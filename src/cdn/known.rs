@@ -1,4 +1,4 @@
-//! A configured provider with all that is known of it, and what is made of its claim.
+//! A configured provider with its preset and its proofs, and the check of a request that claims it.
 
 use std::net::IpAddr;
 
@@ -13,36 +13,36 @@ use crate::wire::forwarded::Trail;
 pub(crate) struct Known {
     /// The name in the identity field, in lower case.
     pub name: String,
-    /// What is known of its CDN.
+    /// Its CDN.
     pub preset: &'static Preset,
-    /// What proves its pulls; none: its name is believed.
+    /// What proves its pulls. None: its name is believed.
     pub proofs: Option<Proofs>,
 }
 
-/// What is made of a claim.
+/// The result of the check of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// How it is known to be right, or why it is not.
+    /// The proof that held, or the one that failed.
     pub proof: Proof,
-    /// The visitor's address, where it is proven.
+    /// The client's address, if it is proved.
     pub client: Option<IpAddr>,
-    /// The point of presence; empty where it is not known.
+    /// The point of presence; empty if unknown.
     pub pop: Pop,
 }
 
-/// The fields that hold a secret or a signature, of whichever provider.
+/// The header fields that contain a secret or a signature, of all providers.
 pub(crate) fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderName> {
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
-/// The fields that say or prove who pulls: `identity` and the confidential ones.
+/// The header fields that name or prove the provider: `identity` and the confidential ones.
 pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
     std::iter::once(identity).chain(confidential(providers))
 }
 
 impl Known {
-    /// Holds a request that claims to be this provider's against its proofs. What the CDN says of its visitor counts after proof
-    /// alone, and an address that it signed before one that it only tells.
+    /// Checks a request that claims this provider. The client's address counts only after a proof, and a signed address before an
+    /// unsigned one.
     pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
         let headers = evidence.headers;
         let Some(proofs) = &self.proofs else {

@@ -1,4 +1,4 @@
-//! What we know about CDNs: no sockets, no futures.
+//! Knowledge about CDNs: no sockets, no futures.
 
 pub(crate) mod addresses;
 pub(crate) mod dialect;

@@ -1,8 +1,8 @@
-//! Cache tags in the words of one CDN: whatever field the origin sends them in, they leave in the field that this CDN reads.
+//! Cache tags in the field of one CDN: whatever field the origin uses, they are sent in the field that this CDN reads.
 //!
-//! Pure knowledge: each CDN has a field, a delimiter and limits of its own, and a tag that it does not take is a page that no purge
-//! finds. So tags are kept in order as far as they fit, and what is cut is counted. An answer without tags costs one look at each
-//! field's name; one that has the right field in the right shape is left as it is.
+//! Each CDN has its own field, delimiter and limits. A purge does not find a response by a tag that the CDN did not accept. So tags stay
+//! in order as far as they fit, and removed ones are counted. A response without tags costs one comparison for each field name. A
+//! response whose field is already right is not changed.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -11,106 +11,106 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::wire::cache_tags::{FIELDS, delimiter};
 
-/// What becomes of an answer's tags on the way to one CDN.
+/// The treatment of a response's tags for one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum TagRule {
-    /// They go out as they came: nothing is known of the CDN's tags.
+    /// Sent as received: the CDN's tags are unknown.
     #[default]
     Unchanged,
-    /// They go: the CDN has none.
+    /// Removed: the CDN has no tags.
     Dropped,
-    /// They leave in this field.
+    /// Sent in this field.
     Field {
-        /// Its name.
+        /// The name.
         name: HeaderName,
-        /// What stands between two tags.
+        /// The byte between two tags.
         delimiter: u8,
-        /// Most tags.
+        /// The most tags.
         max_tags: Option<usize>,
-        /// Longest tag.
+        /// The longest tag.
         max_tag_bytes: Option<usize>,
-        /// Longest line.
+        /// The longest line.
         max_bytes: Option<usize>,
-        /// Whether tags that differ in the case of letters alone are two.
+        /// Whether tags that differ only in case are different.
         case_sensitive: bool,
     },
 }
 
 impl TagRule {
-    /// Brings an answer's tags into shape; says how many were cut because the CDN would not have taken them.
+    /// Rewrites a response's tags. Gives the number of tags that were removed because the CDN does not accept them.
     pub(crate) fn translate(&self, headers: &mut HeaderMap) -> usize {
-        let own = match self {
+        let target = match self {
             Self::Unchanged => return 0,
             Self::Dropped => None,
             Self::Field { name, .. } => Some(name),
         };
-        let (mut in_own, mut in_others) = (false, false);
+        let (mut in_target, mut in_others) = (false, false);
         for name in headers.keys() {
-            if own == Some(name) {
-                in_own = true;
+            if target == Some(name) {
+                in_target = true;
             } else {
                 in_others |= delimiter(name).is_some();
             }
         }
-        if !in_others && (!in_own || self.is_right(headers)) {
+        if !in_others && (!in_target || self.is_right(headers)) {
             return 0;
         }
         let (line, cut) = self.written(headers);
         for name in FIELDS {
             headers.remove(name);
         }
-        if let Some(own) = own {
-            headers.remove(own);
+        if let Some(target) = target {
+            headers.remove(target);
             if let Ok(value) = HeaderValue::try_from(line)
                 && !value.is_empty()
             {
-                headers.insert(own, value);
+                headers.insert(target, value);
             }
         }
         cut
     }
 
-    /// Whether the CDN's field is one line that can stay as it is.
+    /// Whether the CDN's field is one line that needs no change.
     fn is_right(&self, headers: &HeaderMap) -> bool {
         let Self::Field { name, delimiter, max_tags, max_bytes, .. } = self else { return false };
         let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
         let (Some(line), None) = (lines.next(), lines.next()) else { return false };
         max_bytes.is_none_or(|most| line.len() <= most)
-            && line.split(|byte| byte == delimiter).all(|tag| self.takes(tag))
+            && line.split(|byte| byte == delimiter).all(|tag| self.accepts(tag))
             && max_tags.is_none_or(|most| line.split(|byte| byte == delimiter).count() <= most)
     }
 
-    /// Whether a tag can be written at all.
-    fn takes(&self, tag: &[u8]) -> bool {
+    /// Whether a tag can be written.
+    fn accepts(&self, tag: &[u8]) -> bool {
         let Self::Field { name, delimiter: between, max_tag_bytes, .. } = self else { return false };
-        // Others may split a field of that name elsewhere than this CDN.
+        // Other CDNs may use another delimiter in a field of that name.
         let usual = delimiter(name).unwrap_or(*between);
         !tag.is_empty()
             && max_tag_bytes.is_none_or(|most| tag.len() <= most)
             && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
     }
 
-    /// All tags in one line, and how many are not in it. Once one does not fit none is added: which pages a purge finds must not
-    /// depend on how long the names of the others are.
+    /// All tags in one line, and the number of those left out. After the first that does not fit, none is added: which pages a purge
+    /// finds must not depend on the lengths of other tags.
     fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
-        let Self::Field { name: own, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
+        let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
         };
-        let known = delimiter(own).is_some();
-        let fields = (!known).then_some((own, *between)).into_iter();
+        let known = delimiter(target).is_some();
+        let fields = (!known).then_some((target, *between)).into_iter();
         let fields = fields.chain(FIELDS.into_iter().filter_map(|name| Some((name, delimiter(name)?))));
         let (mut seen, mut line, mut written, mut cut, mut full) = (HashSet::new(), Vec::new(), 0, 0, false);
         for (name, apart) in fields {
-            // In the CDN's own field its own delimiter counts as well.
+            // In the CDN's field its own delimiter splits too.
             let splits =
-                |byte: &u8| *byte == apart || (apart == b' ' && *byte == b'\t') || (name == own && byte == between);
+                |byte: &u8| *byte == apart || (apart == b' ' && *byte == b'\t') || (name == target && byte == between);
             let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
             for tag in lines.flat_map(|line| line.split(splits)).map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()) {
                 if !seen.insert(Tag { text: tag, case_sensitive: *case_sensitive }) {
                     continue;
                 }
                 let longer = line.len() + usize::from(written > 0) + tag.len();
-                if !self.takes(tag) {
+                if !self.accepts(tag) {
                     cut += 1;
                 } else if full
                     || max_tags.is_some_and(|most| written == most)
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_when_the_origin_speaks_another_dialect_then_translated() {
+    fn tags_when_in_the_field_of_another_cdn_then_translated() {
         let (fastly, akamai) = (rule(&names::SURROGATE_KEY, b' '), rule(&names::EDGE_CACHE_TAG, b','));
         let named = rule(&HeaderName::from_static("x-tags"), b',');
         let (key, tag) = (&names::SURROGATE_KEY, &names::CACHE_TAG);
@@ -224,13 +224,13 @@ mod tests {
         }
     }
 
-    /// A CDN that reads a field of commas with spaces.
+    /// A CDN that splits a comma-separated field at spaces.
     fn rule_of_spaces() -> TagRule {
         rule(&names::CACHE_TAG, b' ')
     }
 
     #[test]
-    fn tags_when_nothing_reads_them_then_dropped_and_when_nothing_is_known_then_left() {
+    fn tags_when_the_cdn_has_none_or_is_unknown_then_dropped_or_unchanged() {
         let sent = [(&names::SURROGATE_KEY, "a"), (&names::CACHE_TAG, "b"), (&names::VARY, "c")];
         let mut headers = head(&sent);
         assert_eq!(TagRule::Unchanged.translate(&mut headers), 0);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_when_they_are_right_already_then_the_same_bytes_stay() {
+    fn tags_when_already_right_then_same_bytes_stay() {
         let rule = rule(&names::CACHE_TAG, b',');
         let mut headers = head(&[(&names::CACHE_TAG, "a,b,a")]);
         let before = headers[&names::CACHE_TAG].as_bytes().as_ptr();

@@ -29,8 +29,8 @@ pub(super) fn providers(arguments: &ProvidersArguments) -> ExitCode {
 fn table() -> String {
     let mut text = row(["preset", "CDN", "targeted field", "cache tags in", "proofs"]);
     for preset in Preset::all() {
-        let field = preset.own_field.as_ref().map_or("Cache-Control (s-maxage)", |field| &field.spelled);
-        text += &row([preset.name, &preset.title, field, preset.tag_place(), &preset.proofs.join(", ")]);
+        let field = preset.targeted_field.as_ref().map_or("Cache-Control (s-maxage)", |field| &field.spelled);
+        text += &row([preset.name, &preset.title, field, preset.tag_field_name(), &preset.proofs.join(", ")]);
         let signals: Vec<_> = preset.signals.iter().map(ToString::to_string).collect();
         let signals = if signals.is_empty() { "the identity header only".to_owned() } else { signals.join("; ") };
         let _ = writeln!(text, "{:<12}signals: {signals}", "");

@@ -117,12 +117,12 @@ mod tests {
             assert_eq!(settings.providers[0].tag_header.as_ref().map(HeaderName::as_str), Some("x-tags"));
         }
         for (preset, remedy) in [
-            ("fastly", "from Surrogate-Key alone"),
-            ("cloudflare", "from Cache-Tag alone"),
-            ("google", "from Cache-Tag alone"),
-            ("keycdn", "from Cache-Tag alone"),
-            ("akamai", "from Edge-Cache-Tag alone"),
-            ("bunny", "from CDN-Tag alone"),
+            ("fastly", "only from Surrogate-Key"),
+            ("cloudflare", "only from Cache-Tag"),
+            ("google", "only from Cache-Tag"),
+            ("keycdn", "only from Cache-Tag"),
+            ("akamai", "only from Edge-Cache-Tag"),
+            ("bunny", "only from CDN-Tag"),
             ("azure", "has no cache tags"),
         ] {
             let block = format!("[[provider]]\nname = \"mine\"\npreset = \"{preset}\"\n");

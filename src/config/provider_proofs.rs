@@ -143,7 +143,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
             "names the provider, which is no secret"
         } else if has_meaning(&name) {
             "has a meaning of its own, and would be removed from every request"
-        } else if Preset::all().iter().any(|preset| preset.tells_in(&name)) {
+        } else if Preset::all().iter().any(|preset| preset.is_public_field(&name)) {
             "contains a client's address or a point of presence, which the log shows"
         } else {
             return Ok(name);

@@ -170,10 +170,10 @@ impl Identifier {
     /// Whose signs are there, where all of `preset`'s are missing.
     fn contradicted(&self, preset: &Preset, headers: &HeaderMap) -> Option<usize> {
         let recogniser = self.recogniser.as_ref()?;
-        if !preset.is_recognisable() || preset.shows_itself(headers) {
+        if !preset.has_signals() || preset.has_signal_in(headers) {
             return None;
         }
-        recogniser.signals(headers).places().next()
+        recogniser.signals(headers).positions().next()
     }
 }
 

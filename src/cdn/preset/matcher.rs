@@ -1,4 +1,4 @@
-//! What a preset looks for in a request: one field and what has to be in it.
+//! A signal of a preset: one header field, and a test of its value.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::wire::names::VIA;
 use crate::wire::tokens;
 
-/// The most entries of Fastly-FF that are looked at; each is one hop inside Fastly.
+/// The most entries of Fastly-FF that are read. Each is one hop inside Fastly.
 const MOST_FASTLY_HOPS: usize = 16;
 
-/// A field's name, and how its CDN spells it.
+/// A header field, with the spelling of its CDN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     /// The name.
     pub name: HeaderName,
-    /// In the CDN's own upper and lower case, for people.
+    /// The spelling that the CDN documents, for people.
     pub spelled: String,
 }
 
@@ -25,39 +25,39 @@ impl fmt::Display for Field {
     }
 }
 
-/// The most hops of CDN-Loop and Via that are looked at, the nearest ones: real requests have some ten.
+/// The most hops of CDN-Loop and Via that are read, nearest first. Real requests have some ten.
 pub(in crate::cdn) const MOST_HOPS: u16 = 32;
-/// The longest entry of either that is looked at; real ones have some 60 bytes.
+/// The longest entry of either that is read. Real ones have some 60 bytes.
 const MOST_HOP_BYTES: usize = 256;
 
-/// One field and what has to be in it.
+/// One header field and the test of its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Matcher {
     /// The field.
     pub field: Field,
-    /// What has to be in it; of several lines, in one.
+    /// The test. With several field lines, one must pass.
     pub test: Test,
 }
 
-/// What has to be in a field.
+/// A test of a field's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Test {
-    /// Anything: the field is the sign.
+    /// Any value: the field itself is the signal.
     Present,
-    /// One of the list's last members has this name, in any case (in Via: as a word of it).
+    /// One of the last list members has this name, compared without case. In Via any word of a member counts.
     Member(String),
-    /// Just this.
+    /// This value.
     Value(String),
-    /// It begins so.
+    /// A value that starts with this.
     Starts(String),
-    /// A whole number, this one or more.
+    /// An integer of at least this.
     AtLeast(u64),
-    /// Fastly-FF names as many different points of presence, or more.
+    /// Fastly-FF with at least so many different points of presence.
     Pops(usize),
 }
 
 impl Matcher {
-    /// Whether the request has it.
+    /// Whether the request passes.
     pub(crate) fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.test {
             Test::Member(name) if self.field.name == VIA => hops(headers, &VIA).any(|member| is_via(member, name)),
@@ -68,19 +68,19 @@ impl Matcher {
 }
 
 impl Test {
-    /// Whether one line has it; of a list, see [`Matcher::holds`].
+    /// Whether one field line passes. For lists see [`Matcher::holds`].
     pub(in crate::cdn) fn holds_in(&self, line: &HeaderValue) -> bool {
         let line = line.as_bytes();
         match self {
             Self::Present => true,
-            // A list goes over all lines of a field.
+            // A list spans all lines of a field.
             Self::Member(_) => false,
             Self::Value(value) => line.trim_ascii() == value.as_bytes(),
             Self::Starts(start) => line.starts_with(start.as_bytes()),
             Self::AtLeast(least) => std::str::from_utf8(line)
                 .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
             Self::Pops(least) => {
-                // Without a comma there is one at most, as in most pulls.
+                // Without a comma there is at most one, as in most pulls.
                 if *least > 1 && memchr::memchr(b',', line).is_none() {
                     return false;
                 }
@@ -91,7 +91,7 @@ impl Test {
     }
 }
 
-/// What is there, as a sentence would go on after the field's name.
+/// For people: the field and the test.
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = &self.field;
@@ -106,20 +106,20 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// The hops that a list names, the nearest first. The rest is what anybody wrote before, at no cost of ours.
+/// The nearest hops that a list names, nearest first. Further ones are not read, so that a long list costs nothing.
 pub(in crate::cdn) fn hops<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     tokens::last(headers, list, usize::from(MOST_HOPS)).filter(|member| member.len() <= MOST_HOP_BYTES)
 }
 
-/// Whether a member of CDN-Loop is `name`'s: it stands before any parameters (RFC 8586 §2).
+/// Whether a member of CDN-Loop has this name, which comes before any parameters (RFC 8586 §2).
 pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
     tokens::with_parameters(member).0.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// Whether a member of Via is `name`'s: a word of it is, or is a host name below `name`.
+/// Whether a member of Via contains this name, or a host name below it, as a word.
 ///
-/// CDNs leave out the version (`BunnyCDN`), write the protocol's name into it (`HTTP/1.1 ECS (x)`) or hide their own in a comment,
-/// against RFC 9110 §7.6.3, so any word counts.
+/// Against RFC 9110 §7.6.3, CDNs omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS (x)`) or write their name
+/// in a comment. So any word counts.
 pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
@@ -131,16 +131,16 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     })
 }
 
-/// The points of presence in Fastly-FF, the visitor's first. Its entries are `signature!POP!node`, each node appends its own, and the
-/// signature is the service's: those of another one are what a visitor wrote, or another service before this one.
+/// The points of presence in Fastly-FF, the client's first. Each node appends an entry `signature!POP!node`. The signature is the
+/// service's: entries with another one come from a client or from another service before this one, and are ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
-    let ours = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
+    let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
     let entries = tokens::of_line(line).filter_map(fastly_entry);
-    entries.filter(move |&(signature, _)| Some(signature) == ours).map(|(_, pop)| pop)
+    entries.filter(move |&(signature, _)| Some(signature) == of_service).map(|(_, pop)| pop)
 }
 
-/// The visitor's point of presence in Fastly-FF.
+/// The client's point of presence in Fastly-FF.
 pub(in crate::cdn) fn fastly_pop(line: &[u8]) -> Option<&[u8]> {
     if memchr::memchr(b',', line).is_none() {
         return fastly_entry(line.trim_ascii()).map(|(_, pop)| pop);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn via_when_written_against_the_grammar_is_understood() {
+    fn via_when_against_the_grammar_then_read() {
         for (line, name, is) in [
             ("1.1 google", "google", true),
             ("BunnyCDN", "bunnycdn", true),
@@ -186,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn each_test_when_asked_holds_for_its_own() {
+    fn test_when_value_matches_then_holds() {
         let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
         assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
         assert!(!member("fastlyy, x-fastly"));
-        // What a visitor wrote before hides nothing.
+        // Junk that a client sent before hides nothing.
         assert!(member("\"never closed, fastly") && member(&format!("{}fastly", "a, ".repeat(5_000))));
         assert!(holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront"));
         assert!(!holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront/2"));

@@ -1,7 +1,7 @@
-//! What we know about each CDN: how its pulls look, what proves them, and in which words it wants its answers.
+//! The presets: what is known about each CDN. How its pulls look, what proves them, and which header fields it expects.
 //!
-//! The knowledge is data, `config/presets/*.toml`, each fact with its source and the date on which that was read; here are its types
-//! and the one list of presets. What a preset says is tried on real request heads in `tests/golden/heads/`.
+//! The knowledge is data in `config/presets/*.toml`. Each fact has its source and the date on which that was read. `tests/golden/heads/`
+//! checks the presets with real request heads.
 
 mod matcher;
 mod read;
@@ -43,37 +43,37 @@ static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
 pub(crate) struct Preset {
     /// The name in `[[provider]] preset`.
     pub name: &'static str,
-    /// Whose it is.
+    /// The name of the CDN, for people.
     pub title: String,
-    /// The day on which its service ended, where it has.
+    /// The day on which its service ended, if it did.
     pub ended: Option<String>,
-    /// What its pulls carry; any one is enough.
+    /// Signals in its pulls. One is enough.
     pub signals: Vec<Matcher>,
-    /// Where it says its visitor's address.
+    /// The header field with its client's address.
     pub client: Option<ClientField>,
-    /// Where it says from which point of presence it pulls.
+    /// The header field with its point of presence.
     pub pop: Option<PopField>,
-    /// The field of an id that is the same when a pull is tried again.
+    /// The header field with a request id that a retry repeats.
     pub request_id: Option<HeaderName>,
     /// A health check has one of these.
     pub probes: Vec<Matcher>,
     /// A pull through a shield has one of these.
     pub shields: Vec<Matcher>,
-    /// The proofs that it offers, the best first, by the names of the configuration's keys.
+    /// The proofs that it offers, best first, as keys of the configuration.
     pub proofs: Vec<String>,
-    /// In which words it is told its lifetimes.
+    /// How it expects its lifetimes.
     pub dialect: Dialect,
-    /// The field of its own in which it is told them, as it spells it.
-    pub own_field: Option<Field>,
-    /// Where it reads cache tags.
+    /// Its targeted field (RFC 9213) for lifetimes, if the shim writes it.
+    pub targeted_field: Option<Field>,
+    /// The header field from which it reads cache tags.
     tags: TagField,
-    /// What it takes of an answer's head.
+    /// The largest response head that it accepts.
     pub limits: HeadLimits,
-    /// All that the file says, for people.
+    /// All facts of the file, for people.
     pub facts: Vec<Fact>,
 }
 
-/// Where a CDN says its visitor's address.
+/// The header field with the address of a CDN's client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientField {
     field: HeaderName,
@@ -84,11 +84,11 @@ pub(crate) struct ClientField {
 enum ClientForm {
     /// One address.
     Address,
-    /// X-Forwarded-For's own form, with as many of the CDN's own addresses at its end.
-    List { own: usize },
+    /// A list as in X-Forwarded-For, with so many addresses of the CDN at its end.
+    List { nodes: usize },
 }
 
-/// Where a CDN says its point of presence.
+/// The header field with a CDN's point of presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PopField {
     field: HeaderName,
@@ -102,20 +102,20 @@ enum PopForm {
     FastlyFf,
 }
 
-/// Where a CDN reads cache tags.
+/// The header field from which a CDN reads cache tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TagField {
-    /// Nothing is known of it.
+    /// Unknown.
     Unknown,
-    /// Nowhere.
+    /// The CDN has no cache tags.
     None,
-    /// In this field and no other.
-    Own(Field, TagForm),
-    /// In a field that its customer names.
-    Operators(TagForm),
+    /// Always this field.
+    Fixed(Field, TagForm),
+    /// A field that the operator names.
+    Configured(TagForm),
 }
 
-/// How tags stand in their field.
+/// The format of tags in their field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TagForm {
     delimiter: u8,
@@ -126,30 +126,30 @@ struct TagForm {
 }
 
 impl TagForm {
-    /// What is assumed of a field that only the operator knows.
+    /// The assumed format of a field that only the operator knows.
     const PLAIN: Self =
         Self { delimiter: b',', max_tags: None, max_tag_bytes: None, max_bytes: None, case_sensitive: true };
 
     fn in_field(self, name: HeaderName, limits: HeadLimits) -> TagRule {
         let Self { delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive } = self;
-        // A line that is longer than the CDN takes would fall with every tag in it.
+        // A line that is longer than the CDN accepts would lose all its tags.
         let max_bytes = max_bytes.into_iter().chain(limits.value_bytes(&name)).min();
         TagRule::Field { name, delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive }
     }
 }
 
-/// One line of a preset's file: a fact, and who says so.
+/// One fact of a preset's file, with its source.
 #[derive(Debug)]
 pub(crate) struct Fact {
-    /// The table that it stands in.
+    /// Its table.
     pub table: String,
-    /// `key value` for each of its keys.
+    /// `key value` for each key.
     pub text: String,
-    /// Where it is documented, or why it is unproved, and when that was read.
+    /// Where it is documented, or why it is unproved, and the date.
     pub source: String,
 }
 
-/// A point of presence, as short as they are: a few letters or digits.
+/// The name of a point of presence: a few letters or digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pop {
     length: u8,
@@ -157,10 +157,10 @@ pub struct Pop {
 }
 
 impl Pop {
-    /// The longest that is read, in bytes.
+    /// The longest name, in bytes.
     const MOST_BYTES: usize = 15;
 
-    /// Reads one. A longer one, or one of other characters than letters, digits, `-` and `_`, is none.
+    /// Reads a name. Empty: it is too long, or has other characters than letters, digits, `-` and `_`.
     pub fn new(text: &[u8]) -> Self {
         let text = text.trim_ascii();
         let mut pop = Self::default();
@@ -173,7 +173,7 @@ impl Pop {
         pop
     }
 
-    /// As it is shown; empty where it is not known.
+    /// The name; empty if unknown.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
@@ -191,56 +191,56 @@ impl Preset {
         Self::all().iter().find(|preset| preset.name == name)
     }
 
-    /// Whether the request carries one of its signals.
-    pub(crate) fn shows_itself(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request has one of its signals.
+    pub(crate) fn has_signal_in(&self, headers: &HeaderMap) -> bool {
         self.signals.iter().any(|signal| signal.holds(headers))
     }
 
-    /// Whether its pulls can be told by what they carry.
-    pub(crate) fn is_recognisable(&self) -> bool {
+    /// Whether its pulls can be recognised by signals.
+    pub(crate) fn has_signals(&self) -> bool {
         !self.signals.is_empty()
     }
 
-    /// Where it reads cache tags. `named` is the operator's `tag_header`, which counts where the CDN has no field of its own.
+    /// The treatment of cache tags. `named` is the operator's `tag_header`, which counts if the CDN has no fixed field.
     pub(crate) fn tags(&self, named: Option<&HeaderName>) -> TagRule {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
-            (TagField::Own(Field { name, .. }, form), _) | (TagField::Operators(form), Some(name)) => {
+            (TagField::Fixed(Field { name, .. }, form), _) | (TagField::Configured(form), Some(name)) => {
                 form.in_field(name.clone(), self.limits)
             }
             (TagField::Unknown, Some(name)) => TagForm::PLAIN.in_field(name.clone(), self.limits),
-            (TagField::Operators(_) | TagField::Unknown, None) => TagRule::Unchanged,
+            (TagField::Configured(_) | TagField::Unknown, None) => TagRule::Unchanged,
         }
     }
 
-    /// Where it reads cache tags, in words.
-    pub(crate) fn tag_place(&self) -> &str {
+    /// The field of cache tags, for people.
+    pub(crate) fn tag_field_name(&self) -> &str {
         match &self.tags {
             TagField::Unknown => "not known",
             TagField::None => "no field",
-            TagField::Own(field, _) => &field.spelled,
-            TagField::Operators(_) => "tag_header",
+            TagField::Fixed(field, _) => &field.spelled,
+            TagField::Configured(_) => "tag_header",
         }
     }
 
-    /// Why a `tag_header` makes no sense for it, as a sentence goes on; none where it does.
+    /// Why it takes no `tag_header`, as the rest of a sentence. None: it takes one.
     pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
-            TagField::Own(field, _) => {
-                Some(format!("is not asked for: {} reads its tags from {field} alone", self.title))
+            TagField::Fixed(field, _) => {
+                Some(format!("has no effect: {} reads its tags only from {field}", self.title))
             }
-            TagField::None => Some(format!("is not asked for: {} has no cache tags", self.title)),
-            TagField::Operators(_) | TagField::Unknown => None,
+            TagField::None => Some(format!("has no effect: {} has no cache tags", self.title)),
+            TagField::Configured(_) | TagField::Unknown => None,
         }
     }
 
-    /// Whether a field tells the visitor's address, or the point of presence, which is shown to everybody.
-    pub(crate) fn tells_in(&self, field: &HeaderName) -> bool {
+    /// Whether a field contains the client's address or the point of presence, which are public.
+    pub(crate) fn is_public_field(&self, field: &HeaderName) -> bool {
         let (client, pop) = (self.client.as_ref(), self.pop.as_ref());
         client.is_some_and(|client| client.field == *field) || pop.is_some_and(|pop| pop.field == *field)
     }
 
-    /// What sort of pull this is.
+    /// The kind of a pull.
     pub(crate) fn kind(&self, headers: &HeaderMap) -> PullKind {
         let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(headers));
         if has(&self.probes) {
@@ -252,7 +252,7 @@ impl Preset {
         }
     }
 
-    /// The visitor's address as this CDN says it, to be asked after proof only. `is_node`: the CDN's own machines.
+    /// The client's address as this CDN reports it. Only valid after a proof. `is_node` recognises the CDN's own machines.
     pub(crate) fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let client = self.client.as_ref()?;
         match client.form {
@@ -263,16 +263,16 @@ impl Preset {
                     _ => None,
                 }
             }
-            ClientForm::List { own } => client_of_cdn(headers, trail, own, is_node),
+            ClientForm::List { nodes } => client_of_cdn(headers, trail, nodes, is_node),
         }
     }
 
-    /// The field in which it says its visitor's address.
+    /// The field with its client's address.
     pub(crate) fn client_field(&self) -> Option<&HeaderName> {
         self.client.as_ref().map(|client| &client.field)
     }
 
-    /// The point of presence that it names; empty where it does not.
+    /// The point of presence that a request names; empty if it names none.
     pub(crate) fn pop(&self, headers: &HeaderMap) -> Pop {
         let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
         else {

@@ -1,4 +1,4 @@
-//! Reads a preset's file. Whatever is in it and not understood is an error: a fact that nobody reads is a fact that does nothing.
+//! Reads a preset's file. An unknown key is an error, because it would have no effect.
 
 use std::fmt::Write as _;
 
@@ -11,10 +11,10 @@ use crate::wire::names::{
     CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR,
 };
 
-/// What is wrong with a file.
+/// A message about an error in a file.
 type Flaw = String;
 
-/// Tables that are facts for people and for what comes later; their keys are shown as they stand.
+/// Tables for people only: their keys are shown and not read.
 const PROSE: [&str; 4] = ["addresses", "edge", "statistics", "logs"];
 
 /// Reads one file.
@@ -22,7 +22,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let mut root =
         Reader { place: name.to_owned(), table: file.parse::<Table>().map_err(|error| format!("{name}: {error}"))? };
     if root.text("name")? != name {
-        return Err(format!("{name}: its name is another one than its file's"));
+        return Err(format!("{name}: its name differs from the file's name"));
     }
     let title = root.text("title")?;
     let ended = root.optional_text("ended")?;
@@ -56,21 +56,20 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         Ok(found)
     };
     let (probes, shields) = (matchers("probe")?, matchers("shield")?);
-    // A probe is as much the CDN's own as any other sign.
+    // A field that marks a probe is a signal too.
     signals.extend(probes.iter().cloned());
     let mut proofs = Vec::new();
     for mut table in root.tables("proof")? {
         facts.take("proof", &mut table)?;
         let kind = table.text("kind")?;
         if !["secret", "addresses", "client_cert", "g2o"].contains(&kind.as_str()) {
-            return Err(table.flaw(&format!("there is no proof called {kind}")));
+            return Err(table.flaw(&format!("there is no proof {kind}")));
         }
         table.end()?;
         proofs.push(kind);
     }
     for kind in PROSE {
         if let Some(mut table) = root.table(kind)? {
-            // Shown as it stands.
             facts.take(kind, &mut table)?;
         }
     }
@@ -82,12 +81,12 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
             match rule.as_str() {
                 "any" | "accept_encoding_only" => false,
                 "coded_only" => true,
-                _ => return Err(format!("{name}: vary: there is no rule called {rule}")),
+                _ => return Err(format!("{name}: vary: there is no rule {rule}")),
             }
         }
         None => false,
     };
-    let (dialect, own_field) = dialect(root.table("dialect")?, coded_only, &mut facts)?;
+    let (dialect, targeted_field) = dialect(root.table("dialect")?, coded_only, &mut facts)?;
     let tags = root.table("tags")?.map_or(Ok(TagField::Unknown), |table| tags(table, &mut facts))?;
     let limits = root.table("limits")?.map_or(Ok(HeadLimits::default()), |table| limits(table, &mut facts))?;
     root.end()?;
@@ -103,7 +102,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         shields,
         proofs,
         dialect,
-        own_field,
+        targeted_field,
         tags,
         limits,
         facts: facts.list,
@@ -115,11 +114,11 @@ fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
     let field = table.field("field")?.name;
     let form = match table.text("form")?.as_str() {
         "address" => ClientForm::Address,
-        "list" if field == X_FORWARDED_FOR => ClientForm::List { own: 0 },
-        "list_but_last" if field == X_FORWARDED_FOR => ClientForm::List { own: 1 },
+        "list" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 0 },
+        "list_but_last" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 1 },
         other => return Err(table.flaw(&format!("a client field has no form {other}"))),
     };
-    // Told to people alone.
+    // For people only.
     table.flag("anonymised")?;
     table.end()?;
     Ok(ClientField { field, form })
@@ -141,7 +140,7 @@ fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
 fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<(Dialect, Option<Field>), Flaw> {
     let Some(mut table) = table else {
         return if coded_only {
-            Err("vary: coded_only is Akamai's alone, and its dialect is missing".to_owned())
+            Err("vary: only Akamai has coded_only, and its dialect is missing".to_owned())
         } else {
             Ok((Dialect::Generic, None))
         };
@@ -158,14 +157,14 @@ fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result
     } else if field.name == EDGE_CONTROL && !lifetimes_alone && passed_on {
         Dialect::Akamai
     } else {
-        return Err(table.flaw("no dialect is spoken so"));
+        return Err(table.flaw("there is no such dialect"));
     };
     table.end()?;
     if coded_only == (dialect == Dialect::Akamai) {
-        // Lifetimes of ours are written into no field that is passed on.
+        // The shim writes no lifetimes into a field that is passed on.
         Ok((dialect, Some(field).filter(|_| !passed_on)))
     } else {
-        Err("a dialect of its own, and Vary of coded bodies alone: only Akamai does both".to_owned())
+        Err("only Akamai has both its dialect and vary coded_only".to_owned())
     }
 }
 
@@ -188,7 +187,7 @@ fn tags(mut table: Reader, facts: &mut Facts) -> Result<TagField, Flaw> {
         case_sensitive: table.flag("case_sensitive")?,
     };
     table.end()?;
-    Ok(name.map_or(TagField::Operators(form), |name| TagField::Own(name, form)))
+    Ok(name.map_or(TagField::Configured(form), |name| TagField::Fixed(name, form)))
 }
 
 fn limits(mut table: Reader, facts: &mut Facts) -> Result<HeadLimits, Flaw> {
@@ -209,7 +208,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// Takes a table's source off it and notes what else it says.
+    /// Removes the source from a table, and stores the rest as a fact.
     fn take(&mut self, kind: &str, table: &mut Reader) -> Result<(), Flaw> {
         let key = table.text("source")?;
         let note = table.optional_text("note")?;
@@ -217,16 +216,16 @@ impl Facts {
             place: format!("{} source {key}", table.place),
             table: match self.sources.get(&key) {
                 Some(Value::Table(source)) => source.clone(),
-                _ => return Err(table.flaw(&format!("[sources] holds no {key}"))),
+                _ => return Err(table.flaw(&format!("[sources] has no {key}"))),
             },
         };
         let (at, unproved, read) =
             (source.optional_text("at")?, source.optional_text("unproved")?, source.text("read")?);
         source.end()?;
-        let said = match (at, unproved) {
+        let place = match (at, unproved) {
             (Some(at), None) => at,
             (None, Some(why)) => format!("unproved: {why}"),
-            _ => return Err(source.flaw("write either at or unproved")),
+            _ => return Err(source.flaw("write either `at` or `unproved`")),
         };
         let mut text = String::new();
         for (key, value) in &table.table {
@@ -239,12 +238,12 @@ impl Facts {
         if let Some(note) = note {
             let _ = write!(text, " ({note})");
         }
-        self.list.push(Fact { table: kind.to_owned(), text, source: format!("{said}, {read}") });
+        self.list.push(Fact { table: kind.to_owned(), text, source: format!("{place}, {read}") });
         Ok(())
     }
 }
 
-/// A table whose keys are taken one by one.
+/// A table whose keys are removed as they are read.
 struct Reader {
     place: String,
     table: Table,
@@ -259,7 +258,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(_) => Err(self.flaw(&format!("{key} is no text"))),
+            Some(_) => Err(self.flaw(&format!("{key} is not a string"))),
         }
     }
 
@@ -271,7 +270,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(false),
             Some(Value::Boolean(flag)) => Ok(flag),
-            Some(_) => Err(self.flaw(&format!("{key} is neither true nor false"))),
+            Some(_) => Err(self.flaw(&format!("{key} is not true or false"))),
         }
     }
 
@@ -282,7 +281,7 @@ impl Reader {
                 Ok(number) => Ok(Some(number)),
                 Err(_) => Err(self.flaw(&format!("{key} is out of range"))),
             },
-            Some(_) => Err(self.flaw(&format!("{key} is no whole number"))),
+            Some(_) => Err(self.flaw(&format!("{key} is not an integer"))),
         }
     }
 
@@ -290,11 +289,11 @@ impl Reader {
         let spelled = self.text(key)?;
         match spelled.parse() {
             Ok(name) => Ok(Field { name, spelled }),
-            Err(_) => Err(self.flaw(&format!("{key} is no field name"))),
+            Err(_) => Err(self.flaw(&format!("{key} is not a field name"))),
         }
     }
 
-    /// A field and what has to be in it; nothing else may be left.
+    /// A field and its test. No other key may be left.
     fn matcher(mut self) -> Result<Matcher, Flaw> {
         let field = self.field("field")?;
         let test = if let Some(name) = self.optional_text("member")? {
@@ -318,7 +317,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(None),
             Some(Value::Table(table)) => Ok(Some(Self { place: format!("{}: {key}", self.place), table })),
-            Some(_) => Err(self.flaw(&format!("{key} is no table"))),
+            Some(_) => Err(self.flaw(&format!("{key} is not a table"))),
         }
     }
 
@@ -326,14 +325,14 @@ impl Reader {
         let list = match self.table.remove(key) {
             None => Vec::new(),
             Some(Value::Array(list)) => list,
-            Some(_) => return Err(self.flaw(&format!("{key} is no list of tables"))),
+            Some(_) => return Err(self.flaw(&format!("{key} is not a list of tables"))),
         };
         let place = |at| format!("{}: {key} {}", self.place, at + 1);
         list.into_iter()
             .enumerate()
             .map(|(at, value)| match value {
                 Value::Table(table) => Ok(Self { place: place(at), table }),
-                _ => Err(format!("{}: no table", place(at))),
+                _ => Err(format!("{}: not a table", place(at))),
             })
             .collect()
     }
@@ -341,7 +340,7 @@ impl Reader {
     fn end(&self) -> Result<(), Flaw> {
         match self.table.keys().next() {
             None => Ok(()),
-            Some(key) => Err(self.flaw(&format!("nobody reads {key}"))),
+            Some(key) => Err(self.flaw(&format!("unknown key {key}"))),
         }
     }
 }
@@ -358,10 +357,10 @@ mod tests {
     }
 
     #[test]
-    fn facts_when_read_keep_their_sources() {
+    fn facts_when_read_then_keep_their_sources() {
         let preset = read(
             "[[signal]]\nfield = \"X-Sign\"\nsource = \"a\"\n\
-             [client]\nfield = \"X-Client\"\nform = \"address\"\nnote = \"as the visitor sent it\"\nsource = \"b\"\n",
+             [client]\nfield = \"X-Client\"\nform = \"address\"\nnote = \"as the client sent it\"\nsource = \"b\"\n",
         )
         .unwrap();
         let lines: Vec<_> =
@@ -370,30 +369,30 @@ mod tests {
             lines,
             [
                 "signal field X-Sign [https://cdn.example/docs, 2026-11-22]",
-                "client field X-Client, form address (as the visitor sent it) [unproved: from memory, 2026-11-22]",
+                "client field X-Client, form address (as the client sent it) [unproved: from memory, 2026-11-22]",
             ]
         );
     }
 
     #[test]
-    fn files_with_something_that_nobody_reads_are_refused() {
-        for (text, said) in [
+    fn file_when_it_has_an_unknown_key_then_refused() {
+        for (text, message) in [
             ("[[signal]]\nfield = \"X\"\n", "source is missing"),
-            ("[[signal]]\nfield = \"X\"\nsource = \"c\"\n", "holds no c"),
-            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value is no text"),
-            ("[[signal]]\nfield = \"X Y\"\nsource = \"a\"\n", "no field name"),
-            ("[[signal]]\nfield = \"X\"\nmember = \"y\"\nvalue = \"y\"\nsource = \"a\"\n", "nobody reads value"),
+            ("[[signal]]\nfield = \"X\"\nsource = \"c\"\n", "has no c"),
+            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value is not a string"),
+            ("[[signal]]\nfield = \"X Y\"\nsource = \"a\"\n", "not a field name"),
+            ("[[signal]]\nfield = \"X\"\nmember = \"y\"\nvalue = \"y\"\nsource = \"a\"\n", "unknown key value"),
             ("[client]\nfield = \"X\"\nform = \"list\"\nsource = \"a\"\n", "no form list"),
-            ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no dialect"),
+            ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no such dialect"),
             ("[dialect]\nfield = \"Edge-Control\"\npassed_on = true\nsource = \"a\"\n", "only Akamai"),
-            ("[dialect]\nfield = \"CDN-Cache-Control\"\npassed_on = true\nsource = \"a\"\n", "no dialect"),
-            ("[vary]\nrule = \"coded_only\"\nsource = \"a\"\n", "Akamai's alone"),
+            ("[dialect]\nfield = \"CDN-Cache-Control\"\npassed_on = true\nsource = \"a\"\n", "no such dialect"),
+            ("[vary]\nrule = \"coded_only\"\nsource = \"a\"\n", "only Akamai has coded_only"),
             ("[limits]\nlines = 70000\nsource = \"a\"\n", "out of range"),
-            ("[[proof]]\nkind = \"word\"\nsource = \"a\"\n", "no proof called word"),
-            ("[[surprise]]\n", "nobody reads surprise"),
+            ("[[proof]]\nkind = \"word\"\nsource = \"a\"\n", "no proof word"),
+            ("[[surprise]]\n", "unknown key surprise"),
         ] {
             let flaw = read(text).err().unwrap_or_default();
-            assert!(flaw.contains(said), "{text}: {flaw}");
+            assert!(flaw.contains(message), "{text}: {flaw}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Akamai's G2O ("ghost to origin"): the edge signs what it asks for, when, and for whom.
+//! Akamai's G2O ("ghost to origin"): the edge signs the target, the time and the client's address of a request.
 //!
-//! One field holds six members (version, the edge's address, the client's, the time, an id, the nonce that names the key),
-//! the other the base64 of a keyed hash over that field as it stands and the path with its query. The versions differ in the hash
-//! alone. The construction is that of the verifiers that are public (ynohat/akamai-g2o, whose samples come from Akamai's own tool,
-//! an nginx module, Lua and C# ones; all agree), read in November 2026.
+//! One field contains six members: version, the edge's address, the client's, the time, an id, the nonce that names the key. The other
+//! contains the base64 of a keyed hash over that field as sent and the path with its query. The versions differ only in the hash. The
+//! construction follows the public verifiers (ynohat/akamai-g2o, whose samples come from Akamai's own tool; modules for nginx, Lua and
+//! C#; all agree), read in November 2026.
 //!
-//! What has been signed is good once: see [`Replays`].
+//! A signature is accepted once: see [`Replays`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -26,29 +26,29 @@ use super::{Failure, G2oKeys, only_line};
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 
-/// How far the edge's clock may be from ours, either way.
+/// The largest difference between the edge's clock and ours, in either direction.
 const WINDOW_SECONDS: u64 = 30;
-/// The longest field of six members that is read; real ones have some 70 bytes.
+/// The longest field of six members that is read. Real ones have some 70 bytes.
 const MOST_DATA_BYTES: usize = 1024;
-/// The longest signature that is decoded; SHA-256 has 44 characters.
+/// The longest signature that is decoded. SHA-256 has 44 characters.
 const MOST_SIGN_BYTES: usize = 64;
-/// What [`MOST_SIGN_BYTES`] can decode to.
+/// The most bytes that [`MOST_SIGN_BYTES`] decode to.
 const MOST_DECODED_BYTES: usize = MOST_SIGN_BYTES / 4 * 3;
 
-/// Whether there is anything of G2O in a request.
-pub(crate) fn is_there(headers: &HeaderMap) -> bool {
+/// Whether a request has a G2O field.
+pub(crate) fn has_fields(headers: &HeaderMap) -> bool {
     headers.contains_key(&X_AKAMAI_G2O_AUTH_DATA) || headers.contains_key(&X_AKAMAI_G2O_AUTH_SIGN)
 }
 
-/// What checks signatures: the keys, prepared, and what was there before.
+/// Checks signatures: the prepared keys, and the signatures that were accepted.
 pub struct Verifier {
-    /// By nonce; of each key the versions that are accepted.
+    /// By nonce: the accepted versions of each key.
     signers: BTreeMap<String, Vec<(u8, Signer)>>,
     replays: Arc<Replays>,
 }
 
 impl Verifier {
-    /// Prepares keys.
+    /// Prepares the keys.
     pub fn new(keys: &G2oKeys, replays: Arc<Replays>) -> Self {
         let signers = |key: &Secret| {
             let accepted = keys.versions.iter();
@@ -57,10 +57,10 @@ impl Verifier {
         Self { signers: keys.keys.iter().map(|(nonce, key)| (nonce.clone(), signers(key))).collect(), replays }
     }
 
-    /// Checks a request and gives the client's address that the edge has signed. `target` is the path with its query, as received.
+    /// Checks a request. Gives the client's address that the edge signed. `target` is the path with its query, as received.
     ///
     /// # Errors
-    /// The first thing that is wrong, in the order of [`Failure`].
+    /// The first failure, in the order of [`Failure`].
     pub fn check(&self, headers: &HeaderMap, target: &str, now: SystemTime) -> Result<IpAddr, Failure> {
         let line = only_line(headers, &X_AKAMAI_G2O_AUTH_DATA).map_err(|_| Failure::NoG2o)?;
         let sign = only_line(headers, &X_AKAMAI_G2O_AUTH_SIGN).map_err(|_| Failure::NoG2o)?;
@@ -83,28 +83,28 @@ impl Verifier {
     }
 }
 
-/// Only the nonces, which travel in every request.
+/// Shows only the nonces, which are part of every request.
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("nonces", &self.signers.keys()).finish_non_exhaustive()
     }
 }
 
-/// The signed field's members that matter here.
+/// The members of the signed field that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data<'a> {
-    /// Which hash signs.
+    /// The version, which selects the hash.
     pub version: u8,
-    /// Whom the edge asks for.
+    /// The client's address.
     pub client: IpAddr,
-    /// When it was signed, in seconds since 1970.
+    /// The time of the signature, in seconds since 1970.
     pub signed_at_seconds: u64,
-    /// Which key signs.
+    /// The name of the key.
     pub nonce: &'a str,
 }
 
 impl<'a> Data<'a> {
-    /// Reads the field; none where it is anything but six members, each of its kind.
+    /// Reads the field. None: it has not exactly six valid members.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         if line.len() > MOST_DATA_BYTES {
             return None;
@@ -123,7 +123,7 @@ impl<'a> Data<'a> {
     }
 }
 
-/// A number in digits alone: a sign is none.
+/// A number of digits only, without a sign.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -138,7 +138,7 @@ fn decoded<'a>(sign: &[u8], buffer: &'a mut [u8; MOST_DECODED_BYTES]) -> Option<
 
 /// One key, prepared for one version.
 enum Signer {
-    /// 1: MD5 of the key and what is signed.
+    /// 1: MD5 of the key and the signed data.
     Md5(Secret),
     /// 2: MD5 of the key and of version 1's digest.
     Md5Twice(Secret),
@@ -188,7 +188,7 @@ fn md5<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> impl AsRef<[u8]> {
     parts.into_iter().fold(Md5::new(), Md5::chain_update).finalize()
 }
 
-/// A signature's bytes: 16 to 32 of them.
+/// The 16 to 32 bytes of a signature.
 struct Signature {
     bytes: [u8; 32],
     length: usize,
@@ -203,9 +203,9 @@ impl Signature {
         Self { bytes, length }
     }
 
-    /// What is kept of it: all of an MD5, and enough of the others.
+    /// The part that is stored: all of an MD5, and enough of the other hashes.
     fn prefix(&self) -> [u8; 16] {
-        std::array::from_fn(|place| self.bytes[place])
+        std::array::from_fn(|position| self.bytes[position])
     }
 }
 
@@ -215,19 +215,18 @@ impl AsRef<[u8]> for Signature {
     }
 }
 
-/// The most signatures that are remembered for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
-const MOST_REMEMBERED: usize = 1 << 20;
-/// Of how many seconds of signing one generation remembers the signatures. More than can be accepted at one moment, so that what is
-/// accepted always lies in two generations that follow each other.
+/// The most signatures that are stored for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
+const MOST_STORED: usize = 1 << 20;
+/// The length of a generation in seconds of signature times. It is longer than the window that is accepted at one moment, so that
+/// accepted signatures are always in two consecutive generations.
 const SPAN_SECONDS: u64 = 64;
-const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "no more than two generations at a time");
+const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window spans at most two generations");
 
-/// The signatures that were accepted, as long as their time would let them be accepted again.
+/// The accepted signatures, stored as long as their time would let them be accepted again.
 ///
-/// They are sorted by the time for which they were signed, not by when they came: two generations, and the older one is forgotten
-/// when something is accepted that was signed too late for it ever to be needed again. What belongs to a generation that is gone is
-/// refused, so that setting the clock back does not let old signatures in again. One store is for all workers and all
-/// configurations; its lock is held for a look-up.
+/// There are two generations, by the time in the signature, not by the time of arrival. The older one is dropped when a signature with a
+/// time after the newer one is accepted. A signature of a dropped generation is rejected, so that setting the clock back does not let
+/// old signatures in again. All workers and all configurations share one store. Its lock is held for one lookup.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,
@@ -235,7 +234,7 @@ pub struct Replays {
 
 #[derive(Default)]
 struct Generation {
-    /// Which span of time: its number since 1970. It only grows.
+    /// The number of the time span since 1970. It only increases.
     span: u64,
     seen: HashSet<[u8; 16]>,
 }
@@ -246,20 +245,20 @@ impl Replays {
         Self::default()
     }
 
-    /// Remembers a signature that is right; wrong where it was there before, or cannot be told from one that was.
+    /// Stores a valid signature. An error if it was stored before, or if that cannot be decided.
     fn admit(&self, signature: [u8; 16], signed_at_seconds: u64) -> Result<(), Failure> {
-        self.admit_of(MOST_REMEMBERED, signature, signed_at_seconds)
+        self.admit_of(MOST_STORED, signature, signed_at_seconds)
     }
 
     fn admit_of(&self, most: usize, signature: [u8; 16], signed_at_seconds: u64) -> Result<(), Failure> {
         let span = signed_at_seconds / SPAN_SECONDS;
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = &mut generations[usize::from(span % 2 == 1)];
-        let mut forgotten = HashSet::new();
+        let mut dropped = HashSet::new();
         if generation.span < span {
-            // With room for as many as there were in the one before the last, so that a busy edge makes it grow but once.
+            // With the capacity of the dropped one, so that the set seldom grows under load.
             let seen = HashSet::with_capacity(generation.seen.len());
-            forgotten = std::mem::replace(generation, Generation { span, seen }).seen;
+            dropped = std::mem::replace(generation, Generation { span, seen }).seen;
         }
         let admitted = if generation.span > span {
             Err(Failure::G2oTime)
@@ -271,9 +270,9 @@ impl Replays {
             generation.seen.insert(signature);
             Ok(())
         };
-        // Megabytes are given back without the others waiting for it.
+        // The memory is freed after the lock, so that other workers do not wait.
         drop(generations);
-        drop(forgotten);
+        drop(dropped);
         admitted
     }
 }
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn signature_when_right_then_its_client_is_known_for_every_version() {
+    fn signature_when_valid_then_client_known_in_every_version() {
         for (version, sign) in (1..).zip(SIGNATURES) {
             let headers = headers(&format!("{version}, {REST}"), sign);
             assert_eq!(check(&headers), Ok("2001:db8::7".parse().unwrap()), "version {version}");
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn signature_when_anything_signed_is_another_then_it_fails() {
+    fn signature_when_any_signed_part_differs_then_fails() {
         for (version, sign) in (1..).zip(SIGNATURES) {
             let data = format!("{version}, {REST}");
             for other in [
@@ -370,13 +369,13 @@ mod tests {
             for other in SIGNATURES.into_iter().filter(|&other| other != sign) {
                 assert_eq!(check(&headers(&data, other)), Err(Failure::G2oSignature), "{other} for version {version}");
             }
-            // Cut to a whole group of base64, and to a shorter prefix that is right as far as it goes.
+            // A valid prefix that is a whole group of base64.
             assert_eq!(check(&headers(&data, &sign[..8])), Err(Failure::G2oSignature));
         }
     }
 
     #[test]
-    fn key_when_the_nonce_or_the_version_is_not_ours_then_it_fails() {
+    fn key_when_nonce_or_version_is_unknown_then_fails() {
         for data in [
             "5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117543".to_owned(),
             format!("6, {REST}"),
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_when_they_cannot_be_read_then_there_is_no_g2o() {
+    fn fields_when_they_cannot_be_read_then_no_g2o() {
         let good = format!("5, {REST}");
         assert!(check(&signed(&good)).is_ok());
         for data in [
@@ -430,22 +429,22 @@ mod tests {
             let mut missing = signed(&good);
             let value = missing.remove(name).unwrap();
             assert_eq!(check(&missing), Err(Failure::NoG2o));
-            assert!(is_there(&missing));
+            assert!(has_fields(&missing));
             missing.append(name, value.clone());
             missing.append(name, value);
             assert_eq!(check(&missing), Err(Failure::NoG2o));
         }
-        assert!(!is_there(&HeaderMap::new()));
+        assert!(!has_fields(&HeaderMap::new()));
     }
 
     #[test]
-    fn client_in_ipv6_form_is_an_ipv4_address() {
+    fn client_when_ipv4_mapped_then_ipv4() {
         let data = "5, 192.0.2.1, ::ffff:192.0.2.7, 1700000000, 1.2, 117542";
         assert_eq!(check(&signed(data)), Ok("192.0.2.7".parse().unwrap()));
     }
 
     #[test]
-    fn time_when_at_the_window_s_edges_then_it_holds_and_beyond_not() {
+    fn time_when_beyond_the_window_then_fails() {
         let headers = signed(&format!("5, {REST}"));
         for (now, holds) in [
             (SIGNED_AT - 31, false),
@@ -468,17 +467,17 @@ mod tests {
     }
 
     #[test]
-    fn replay_when_the_same_comes_again_then_it_fails_wherever_the_clock_is() {
+    fn replay_when_sent_again_then_fails_at_any_clock() {
         let verifier = verifier();
         let headers = signed(&format!("5, {REST}"));
-        // What is not good yet does not use it up.
+        // A failed check does not use it up.
         assert_eq!(verifier.check(&headers, TARGET, at(SIGNED_AT - 40)), Err(Failure::G2oTime));
         assert_eq!(verifier.check(&headers, "/elsewhere", at(SIGNED_AT)), Err(Failure::G2oSignature));
         assert!(verifier.check(&headers, TARGET, at(SIGNED_AT)).is_ok());
         for now in [SIGNED_AT, SIGNED_AT + 30, SIGNED_AT - 30, SIGNED_AT + 1] {
             assert_eq!(verifier.check(&headers, TARGET, at(now)), Err(Failure::G2oReplay), "{now}");
         }
-        // Later ones push it out of the store; the clock is set back; it is not let in again.
+        // Later signatures push it out of the store. It fails even if the clock is set back.
         for later in [60, 120, 180, 240] {
             let time = SIGNED_AT + later;
             let data = format!("5, 192.0.2.1, 2001:db8::7, {time}, 1.2, 117542");
@@ -490,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn replays_are_shared_by_all_who_hold_the_store() {
+    fn replays_when_store_is_shared_then_found_by_every_verifier() {
         let replays = Arc::new(Replays::new());
         let before = Verifier::new(&keys("117542", KEY), Arc::clone(&replays));
         let reloaded = Verifier::new(&keys("117542", KEY), replays);
@@ -500,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn store_when_full_then_it_refuses_until_the_next_but_one_span() {
+    fn store_when_full_then_rejects_in_that_span() {
         let replays = Replays::new();
         let signature = |number: u8| [number; 16];
         let start = 10 * SPAN_SECONDS;
@@ -509,7 +508,7 @@ mod tests {
         }
         assert_eq!(replays.admit_of(4, signature(4), start), Err(Failure::G2oFull));
         assert_eq!(replays.admit_of(4, signature(0), start), Err(Failure::G2oReplay));
-        // The next span has room of its own, and forgets nothing of this one.
+        // The next span has its own room and drops nothing of this one.
         assert_eq!(replays.admit_of(4, signature(4), start + SPAN_SECONDS), Ok(()));
         assert_eq!(replays.admit_of(4, signature(3), start + SPAN_SECONDS - 1), Err(Failure::G2oReplay));
         assert_eq!(replays.admit_of(4, signature(4), start + 2 * SPAN_SECONDS), Ok(()));
@@ -518,14 +517,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_when_shown_then_without_keys() {
         let shown = format!("{:?} {:?}", verifier(), keys("117542", KEY));
         assert!(shown.contains("117542") && !shown.contains(KEY), "{shown}");
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_a_panic(data in prop::collection::vec(any::<u8>(), 0..200), sign in "[A-Za-z0-9+/=]{0,70}") {
+        fn fields_when_any_bytes_then_no_panic(data in prop::collection::vec(any::<u8>(), 0..200), sign in "[A-Za-z0-9+/=]{0,70}") {
             let _ = Data::parse(&data);
             if let (Ok(data), Ok(sign)) = (HeaderValue::from_bytes(&data), HeaderValue::from_str(&sign)) {
                 let headers = HeaderMap::from_iter([(X_AKAMAI_G2O_AUTH_DATA.clone(), data), (X_AKAMAI_G2O_AUTH_SIGN.clone(), sign)]);
@@ -534,13 +533,13 @@ mod tests {
         }
 
         #[test]
-        fn nobody_without_the_key_is_believed(sign in any::<[u8; 32]>(), length in 0_usize..=32, version in 1_u8..=5) {
+        fn signature_when_made_without_the_key_then_fails(sign in any::<[u8; 32]>(), length in 0_usize..=32, version in 1_u8..=5) {
             let headers = headers(&format!("{version}, {REST}"), &STANDARD.encode(&sign[..length]));
             prop_assert!(check(&headers).is_err());
         }
 
         #[test]
-        fn no_signature_is_admitted_twice_however_the_clock_jumps(
+        fn signature_when_clock_jumps_then_admitted_at_most_once(
             steps in prop::collection::vec((0_u8..6, 0_u64..400), 1..200),
         ) {
             let replays = Replays::new();

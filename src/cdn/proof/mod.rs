@@ -1,6 +1,6 @@
-//! What proves that a pull comes from the CDN that it claims to be.
+//! The proofs that a pull comes from the CDN that it claims.
 //!
-//! Nothing here knows a clock, a socket or a file: what there is to judge comes as [`Evidence`].
+//! No clock, socket or file is used here: a check gets everything as [`Evidence`].
 
 pub(crate) mod g2o;
 
@@ -16,56 +16,56 @@ use crate::wire::certificate::Certificate;
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 
-/// How a provider's name is known to be right, or why it is not: the log's `proof`.
+/// The proof of a provider's name, or the one that failed: the log's `proof`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// No provider, so nothing to prove.
+    /// No provider.
     None,
-    /// A configured provider without proofs: believed by name.
+    /// A configured provider without proofs: its name is believed.
     Believed,
-    /// The secret that only the CDN knows.
+    /// A secret that only the CDN knows.
     Secret,
-    /// It comes from the CDN's own addresses.
+    /// An address of the CDN.
     Addresses,
-    /// It holds the key of a client certificate.
+    /// A client certificate of the CDN.
     ClientCert,
-    /// It is signed by Akamai's G2O.
+    /// A G2O signature of Akamai.
     G2o,
-    /// All that were asked for.
+    /// All configured proofs.
     All,
-    /// It claims a provider and proves nothing.
+    /// A claim whose proof failed.
     Failed(Failure),
 }
 
-/// Why a proof did not hold. Where several were tried, the first that failed.
+/// Why a proof failed. With several proofs, the first that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The secret's field is missing.
     NoSecret,
-    /// The secret's field is there more than once, or holds something else.
+    /// The secret's field occurs more than once, or has another value.
     WrongSecret,
-    /// The address is in none of the lists.
+    /// No list contains the address.
     WrongAddress,
-    /// No client certificate was shown.
+    /// There is no client certificate.
     NoCertificate,
-    /// The client certificate is somebody else's.
+    /// The client certificate is not one of the CDN's.
     WrongCertificate,
-    /// One of G2O's fields is missing, there twice, or cannot be read.
+    /// A G2O field is missing, occurs twice, or cannot be read.
     NoG2o,
-    /// A version of G2O that the configuration does not accept, or a nonce that names no key.
+    /// A G2O version that the configuration does not accept, or a nonce without a key.
     G2oKey,
-    /// The signature does not fit what was asked.
+    /// The signature does not match the request.
     G2oSignature,
-    /// Signed longer ago, or later, than clocks may differ.
+    /// The time of the signature differs from the clock by too much.
     G2oTime,
-    /// The same signature was there before.
+    /// The same signature was accepted before.
     G2oReplay,
-    /// More signatures within the window than are remembered, so that a replay could not be told.
+    /// More signatures within the window than can be stored, so a replay could not be detected.
     G2oFull,
 }
 
 impl Proof {
-    /// The log's word.
+    /// The value in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -81,7 +81,7 @@ impl Proof {
 }
 
 impl Failure {
-    /// The log's word.
+    /// The value in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoSecret => "no_secret",
@@ -99,7 +99,7 @@ impl Failure {
     }
 }
 
-/// How many of a provider's proofs have to hold.
+/// How many of a provider's proofs must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Require {
     /// One of them.
@@ -112,34 +112,34 @@ pub enum Require {
 /// A secret in a field of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretField {
-    /// The field, which leaves every request.
+    /// The field, which is removed from every request.
     pub field: HeaderName,
-    /// The secrets that are right at the moment, never none: several while one is being replaced.
+    /// The valid secrets, at least one: several while one is being replaced.
     pub values: Vec<Secret>,
 }
 
-/// Which client certificates are the CDN's. Never both empty.
+/// The client certificates of the CDN. Not both lists are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateRule {
-    /// Names in lower case, one of which has to stand in the certificate; `*.` before a name means one label more.
+    /// Names in lower case. The certificate must contain one. `*.` before a name stands for one label.
     pub san: Vec<String>,
-    /// SHA-256 of whole certificates (DER), one of which it has to be.
+    /// SHA-256 of whole certificates (DER). It must be one of them.
     pub sha256: Vec<[u8; 32]>,
 }
 
-/// Akamai's signature of what it forwards to the origin.
+/// The keys of Akamai's request signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct G2oKeys {
-    /// By the nonce that names them; never none.
+    /// By the nonce that names them, at least one.
     pub keys: BTreeMap<String, Secret>,
-    /// Versions that are accepted, of 1 to 5; never none.
+    /// The accepted versions of 1 to 5, at least one.
     pub versions: Vec<u8>,
 }
 
-/// One provider's proofs, prepared. At least one is there.
+/// The prepared proofs of one provider, at least one.
 #[derive(Debug)]
 pub(crate) struct Proofs {
-    /// How many of them have to hold.
+    /// How many of them must hold.
     pub require: Require,
     /// The secret that only the CDN knows.
     pub secret: Option<SecretField>,
@@ -151,42 +151,42 @@ pub(crate) struct Proofs {
     pub g2o: Option<g2o::Verifier>,
 }
 
-/// What a request brings along to be judged by.
+/// The data of a request that a check needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a> {
     /// Its fields.
     pub headers: &'a HeaderMap,
     /// Its path with the query, byte for byte as received.
     pub target: &'a str,
-    /// The CDN's machine: who talked to the outermost of our own balancers.
+    /// The CDN's machine: the peer of the outermost trusted balancer.
     pub address: IpAddr,
     /// The client certificate of its connection.
     pub certificate: Option<&'a Certificate>,
-    /// When it came.
+    /// When it arrived.
     pub now: SystemTime,
 }
 
-/// What came of it.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// What held, or why nothing did.
+    /// The proof that held, or the one that failed.
     pub proof: Proof,
-    /// The client's address, where G2O has signed it.
+    /// The client's address, if G2O signs it.
     pub client: Option<IpAddr>,
 }
 
-/// A proof that needs nothing remembered: none where it is not configured.
-type Plain = fn(&Proofs, &Evidence<'_>) -> Option<Result<Proof, Failure>>;
-const PLAIN: [Plain; 3] = [Proofs::secret, Proofs::address, Proofs::certificate];
+/// A proof without state. None: it is not configured.
+type Stateless = fn(&Proofs, &Evidence<'_>) -> Option<Result<Proof, Failure>>;
+const STATELESS: [Stateless; 3] = [Proofs::secret, Proofs::address, Proofs::certificate];
 
 impl Proofs {
-    /// The fields that hold a secret or a signature.
+    /// The fields that contain a secret or a signature.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let signed = self.g2o.as_ref().map(|_| [&X_AKAMAI_G2O_AUTH_DATA, &X_AKAMAI_G2O_AUTH_SIGN]);
         self.secret.iter().map(|secret| &secret.field).chain(signed.into_iter().flatten())
     }
 
-    /// Judges a request.
+    /// Checks a request.
     pub(crate) fn check(&self, evidence: &Evidence<'_>) -> Verdict {
         match self.require {
             Require::Any => self.any(evidence),
@@ -194,10 +194,9 @@ impl Proofs {
         }
     }
 
-    /// One after the other until one holds: G2O first where the request is signed, so that the client is known even if another
-    /// would have been enough.
+    /// Tries one proof after the other until one holds. G2O is first if the request is signed, because it also proves the client.
     fn any(&self, evidence: &Evidence<'_>) -> Verdict {
-        let signed = g2o::is_there(evidence.headers);
+        let signed = g2o::has_fields(evidence.headers);
         let mut failed = None;
         if signed && let Some(g2o) = &self.g2o {
             match g2o.check(evidence.headers, evidence.target, evidence.now) {
@@ -205,7 +204,7 @@ impl Proofs {
                 Err(failure) => failed = Some(failure),
             }
         }
-        for proof in PLAIN {
+        for proof in STATELESS {
             match proof(self, evidence) {
                 Some(Ok(proof)) => return Verdict { proof, client: None },
                 Some(Err(failure)) => failed = failed.or(Some(failure)),
@@ -215,14 +214,14 @@ impl Proofs {
         if !signed && self.g2o.is_some() {
             failed = failed.or(Some(Failure::NoG2o));
         }
-        // With no proof to ask for, which no configuration can say, nothing is proved.
+        // Without any configured proof, which no configuration allows, nothing is proved.
         Verdict { proof: Proof::Failed(failed.unwrap_or(Failure::NoSecret)), client: None }
     }
 
-    /// One after the other until one fails: G2O last, so that what another proof would have refused uses no signature up.
+    /// Tries one proof after the other until one fails. G2O is last, so that a request that fails another proof uses up no signature.
     fn all(&self, evidence: &Evidence<'_>) -> Verdict {
         let mut proof = Proof::Failed(Failure::NoSecret);
-        for plain in PLAIN {
+        for plain in STATELESS {
             match plain(self, evidence) {
                 Some(Ok(_)) => proof = Proof::All,
                 Some(Err(failure)) => return Verdict { proof: Proof::Failed(failure), client: None },
@@ -242,7 +241,7 @@ impl Proofs {
             Err(Lines::None) => Err(Failure::NoSecret),
             Err(Lines::Several) => Err(Failure::WrongSecret),
             Ok(given) => {
-                // All of them, so that the time does not tell which one it was.
+                // Compares all of them, so that the time does not reveal which one matches.
                 let right = secret.values.iter().fold(false, |right, value| value.matches(given) | right);
                 if right { Ok(Proof::Secret) } else { Err(Failure::WrongSecret) }
             }
@@ -265,7 +264,7 @@ impl Proofs {
 }
 
 impl CertificateRule {
-    /// Whether a certificate is the CDN's; where both kinds are given, by both.
+    /// Whether a certificate is the CDN's. If both lists have entries, both must match.
     fn admits(&self, certificate: &Certificate) -> bool {
         let named = |san: &String| certificate.names.iter().any(|name| covers(san, name));
         (!self.san.is_empty() || !self.sha256.is_empty())
@@ -274,7 +273,7 @@ impl CertificateRule {
     }
 }
 
-/// Whether a name is the one in the rule, or one label below it where the rule begins with `*.`.
+/// Whether a name is the one in the rule, or one label below it if the rule begins with `*.`.
 fn covers(san: &str, name: &str) -> bool {
     match san.strip_prefix("*.") {
         None => name.eq_ignore_ascii_case(san),
@@ -284,14 +283,14 @@ fn covers(san: &str, name: &str) -> bool {
     }
 }
 
-/// How many lines a field has that should have one.
+/// The number of lines of a field that should have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lines {
     None,
     Several,
 }
 
-/// The value of a field that stands there exactly once.
+/// The value of a field that occurs exactly once.
 fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Result<&'a [u8], Lines> {
     let mut lines = headers.get_all(field).iter();
     match (lines.next(), lines.next()) {
@@ -345,7 +344,7 @@ mod tests {
         g2o::Verifier::new(&keys, Arc::default())
     }
 
-    /// All of them.
+    /// Every kind of proof.
     fn proofs(require: Require) -> Proofs {
         Proofs {
             require,
@@ -356,8 +355,8 @@ mod tests {
         }
     }
 
-    /// A request with those of the proofs that are asked for: secret, address, certificate, G2O.
-    fn judged(proofs: &Proofs, [by_secret, by_address, by_certificate, by_g2o]: [bool; 4]) -> Verdict {
+    /// Checks a request with the given proofs: secret, address, certificate, G2O.
+    fn checked(proofs: &Proofs, [by_secret, by_address, by_certificate, by_g2o]: [bool; 4]) -> Verdict {
         let mut headers = HeaderMap::new();
         if by_secret {
             headers.append(field(), HeaderValue::from_static("old one"));
@@ -381,28 +380,28 @@ mod tests {
     }
 
     #[test]
-    fn any_when_one_holds_then_it_is_named_and_a_signed_client_known() {
+    fn any_when_one_holds_then_named_and_signed_client_known() {
         let any = || proofs(Require::Any);
-        assert_eq!(judged(&any(), [true, false, false, false]), without_client(Proof::Secret));
-        assert_eq!(judged(&any(), [false, true, false, false]), without_client(Proof::Addresses));
-        assert_eq!(judged(&any(), [false, false, true, false]), without_client(Proof::ClientCert));
+        assert_eq!(checked(&any(), [true, false, false, false]), without_client(Proof::Secret));
+        assert_eq!(checked(&any(), [false, true, false, false]), without_client(Proof::Addresses));
+        assert_eq!(checked(&any(), [false, false, true, false]), without_client(Proof::ClientCert));
         for others in [false, true] {
-            let verdict = judged(&any(), [others, others, others, true]);
+            let verdict = checked(&any(), [others, others, others, true]);
             assert_eq!(verdict, Verdict { proof: Proof::G2o, client: CLIENT });
         }
-        assert_eq!(judged(&any(), [false; 4]), without_client(Proof::Failed(Failure::NoSecret)));
+        assert_eq!(checked(&any(), [false; 4]), without_client(Proof::Failed(Failure::NoSecret)));
     }
 
     #[test]
-    fn any_when_the_signature_is_a_replay_then_another_proof_is_enough_but_not_for_the_client() {
+    fn any_when_signature_is_a_replay_then_another_proof_without_client() {
         let any = proofs(Require::Any);
-        assert_eq!(judged(&any, [false, false, false, true]).client, CLIENT);
-        assert_eq!(judged(&any, [false, false, false, true]), without_client(Proof::Failed(Failure::G2oReplay)));
-        assert_eq!(judged(&any, [false, true, false, true]), without_client(Proof::Addresses));
+        assert_eq!(checked(&any, [false, false, false, true]).client, CLIENT);
+        assert_eq!(checked(&any, [false, false, false, true]), without_client(Proof::Failed(Failure::G2oReplay)));
+        assert_eq!(checked(&any, [false, true, false, true]), without_client(Proof::Addresses));
     }
 
     #[test]
-    fn all_when_one_is_missing_then_it_is_named_and_no_signature_used_up() {
+    fn all_when_one_is_missing_then_named_and_no_signature_used_up() {
         let all = proofs(Require::All);
         for (held, failure) in [
             ([false, true, true, true], Failure::NoSecret),
@@ -410,14 +409,14 @@ mod tests {
             ([true, true, false, true], Failure::NoCertificate),
             ([true, true, true, false], Failure::NoG2o),
         ] {
-            assert_eq!(judged(&all, held), without_client(Proof::Failed(failure)), "{held:?}");
+            assert_eq!(checked(&all, held), without_client(Proof::Failed(failure)), "{held:?}");
         }
-        assert_eq!(judged(&all, [true; 4]), Verdict { proof: Proof::All, client: CLIENT });
-        assert_eq!(judged(&all, [true; 4]), without_client(Proof::Failed(Failure::G2oReplay)));
+        assert_eq!(checked(&all, [true; 4]), Verdict { proof: Proof::All, client: CLIENT });
+        assert_eq!(checked(&all, [true; 4]), without_client(Proof::Failed(Failure::G2oReplay)));
     }
 
     #[test]
-    fn proof_when_it_is_the_only_one_then_the_others_are_not_asked() {
+    fn proof_when_the_only_one_then_others_are_not_needed() {
         for require in [Require::Any, Require::All] {
             let none = || Proofs { secret: None, addresses: None, client_cert: None, g2o: None, ..proofs(require) };
             let cases = [
@@ -430,19 +429,19 @@ mod tests {
                 ),
                 (Proofs { g2o: Some(signatures()), ..none() }, Proof::G2o, Failure::NoG2o),
             ];
-            for (place, (only, proof, failure)) in cases.into_iter().enumerate() {
+            for (position, (only, proof, failure)) in cases.into_iter().enumerate() {
                 let proof = if require == Require::All { Proof::All } else { proof };
-                let only_it: [bool; 4] = std::array::from_fn(|at| at == place);
-                assert_eq!(judged(&only, only_it.map(|held| !held)).proof, Proof::Failed(failure));
-                assert_eq!(judged(&only, only_it).proof, proof);
+                let only_it: [bool; 4] = std::array::from_fn(|at| at == position);
+                assert_eq!(checked(&only, only_it.map(|held| !held)).proof, Proof::Failed(failure));
+                assert_eq!(checked(&only, only_it).proof, proof);
             }
         }
     }
 
     #[test]
-    fn secret_when_not_exactly_one_right_line_then_it_fails() {
+    fn secret_when_not_exactly_one_valid_line_then_fails() {
         let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::Any) };
-        let judged = |lines: &[&[u8]]| {
+        let checked = |lines: &[&[u8]]| {
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append(field(), HeaderValue::from_bytes(line).unwrap());
@@ -451,9 +450,9 @@ mod tests {
             only.check(&Evidence { headers: &headers, target: "/", address, certificate: None, now: UNIX_EPOCH }).proof
         };
         for right in ["new one", "old one"] {
-            assert_eq!(judged(&[right.as_bytes()]), Proof::Secret);
+            assert_eq!(checked(&[right.as_bytes()]), Proof::Secret);
         }
-        assert_eq!(judged(&[]), Proof::Failed(Failure::NoSecret));
+        assert_eq!(checked(&[]), Proof::Failed(Failure::NoSecret));
         for wrong in [
             &[&b""[..]][..],
             &[b"new on"],
@@ -465,12 +464,12 @@ mod tests {
             &[b"new one", b"old one"],
             &[b"new one", b""],
         ] {
-            assert_eq!(judged(wrong), Proof::Failed(Failure::WrongSecret), "{wrong:?}");
+            assert_eq!(checked(wrong), Proof::Failed(Failure::WrongSecret), "{wrong:?}");
         }
     }
 
     #[test]
-    fn certificate_when_named_or_known_by_its_hash_then_it_holds() {
+    fn certificate_when_name_or_hash_matches_then_holds() {
         for (san, sha256, names, hash, admits) in [
             (&["edge.example"][..], &[][..], &["edge.example"][..], 1, true),
             (&["edge.example"], &[], &["other.example", "EDGE.Example"], 1, true),
@@ -505,7 +504,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_the_secret_holds_only_as_it_is(given in "(new|old| |one|N|\\PC){0,4}") {
+        fn secret_when_any_value_then_holds_only_if_equal(given in "(new|old| |one|N|\\PC){0,4}") {
             let Ok(value) = HeaderValue::from_str(&given) else { return Ok(()) };
             let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::All) };
             let headers = HeaderMap::from_iter([(field(), value)]);
