@@ -14,7 +14,7 @@ use super::listeners::{LISTEN, Listen};
 use super::secrets::SECRET;
 use crate::access_log::AccessLogSettings;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
-use crate::edge::admission::gate::GateLimits;
+use crate::edge::admission::limiter::Limits;
 use crate::edge::gzip::GzipSettings;
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::{BeaconSettings, RumSettings};
@@ -39,7 +39,7 @@ pub struct Settings {
     pub admin: Admin,
     /// `[origin]`, with `admission`.
     pub origin: OriginSettings,
-    pub admission: GateLimits,
+    pub admission: Limits,
     /// `[identity]`, with `verify`.
     pub identity: IdentifySettings,
     pub verify: VerifySettings,

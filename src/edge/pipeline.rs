@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tower::{Service, ServiceBuilder};
 
-use super::admission::{AdmissionBody, AdmissionLayer, AdmissionSettings};
+use super::admission::{AdmissionBody, AdmissionLayer, AdmissionParts};
 use super::cache_control::{CacheControlLayer, ProviderRules};
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{Identifier, IdentifySettings};
@@ -44,7 +44,7 @@ pub(crate) struct Parts {
     pub gzip: GzipSettings,
     /// What `gzip` remembers, shared by all workers.
     pub gzip_memory: GzipMemory,
-    pub admission: AdmissionSettings,
+    pub admission: AdmissionParts,
     pub leaf: LeafParts,
     pub classes: Classes,
     /// Cache tags and limits of each provider, in the order of the ids.
@@ -239,7 +239,7 @@ mod tests {
             pages: Arc::new(Pages::build(&crate::pages::PageSettings::default()).unwrap()),
             gzip: GzipSettings::default(),
             gzip_memory: GzipMemory::new(0),
-            admission: AdmissionSettings { gate: None, patience: std::time::Duration::from_secs(30) },
+            admission: AdmissionParts { limiter: None, queue_timeout: std::time::Duration::from_secs(30) },
             leaf: LeafParts { host: None, fallback_host: HeaderValue::from_static("localhost"), server_timing: false },
             classes: Classes::new(Vec::new()).unwrap(),
             provider_rules: Vec::new(),

@@ -23,8 +23,8 @@ use crate::access_log::AccessLog;
 use crate::cdn::known::{self, Known};
 use crate::cdn::proof::g2o::Replays;
 use crate::config::Settings;
-use crate::edge::admission::AdmissionSettings;
-use crate::edge::admission::gate::Gate;
+use crate::edge::admission::AdmissionParts;
+use crate::edge::admission::limiter::Limiter;
 use crate::edge::cache_control::ProviderRules;
 use crate::edge::gzip::GzipMemory;
 use crate::edge::leaf::LeafParts;
@@ -67,7 +67,7 @@ pub struct Runtime {
     gzip_memory: GzipMemory,
     pages: Arc<Pages>,
     log: Option<AccessLog>,
-    gate: Arc<Gate>,
+    limiter: Arc<Limiter>,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
     countries: Option<Arc<Countries>>,
@@ -110,7 +110,7 @@ impl Runtime {
             rum_pages: settings.rum.pages.iter().map(|page| intern(page)).collect(),
         };
         let ledger = metrics.ledger(&labels);
-        let gate = Arc::new(Gate::new(settings.admission, metrics));
+        let limiter = Arc::new(Limiter::new(settings.admission, metrics));
         let Prepared { pages, classes, host, fallback_host } = prepared;
         let pages = Arc::new(pages);
         let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
@@ -123,7 +123,7 @@ impl Runtime {
             gzip_memory,
             pages,
             log,
-            gate,
+            limiter,
             host,
             fallback_host,
             countries,
@@ -177,9 +177,9 @@ impl Runtime {
             pages: Arc::clone(&self.pages),
             gzip: settings.gzip.clone(),
             gzip_memory: self.gzip_memory.clone(),
-            admission: AdmissionSettings {
-                gate: (settings.admission.max_in_flight > 0).then(|| Arc::clone(&self.gate)),
-                patience: settings.origin.response_timeout,
+            admission: AdmissionParts {
+                limiter: (settings.admission.max_in_flight > 0).then(|| Arc::clone(&self.limiter)),
+                queue_timeout: settings.origin.response_timeout,
             },
             leaf: LeafParts {
                 host: self.host.clone(),

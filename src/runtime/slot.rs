@@ -29,8 +29,8 @@ impl Slot {
     /// Puts another configuration in force. Requests in flight end under theirs, and the queue before the origin goes
     /// on.
     pub fn swap(&self, mut runtime: Runtime) {
-        runtime.gate = Arc::clone(&self.load().gate);
-        runtime.gate.limit(runtime.settings.admission);
+        runtime.limiter = Arc::clone(&self.load().limiter);
+        runtime.limiter.set_limits(runtime.settings.admission);
         self.runtime.store(Arc::new(runtime));
     }
 }
@@ -39,7 +39,7 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::edge::admission::gate::Entered;
+    use crate::edge::admission::limiter::Entry;
     use crate::metrics::Metrics;
 
     fn runtime(max_in_flight: usize, metrics: &'static Metrics) -> Runtime {
@@ -52,14 +52,14 @@ mod tests {
     fn swap_when_requests_are_in_flight_then_they_stay_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let slot = Slot::new(runtime(1, metrics));
-        let Entered::Inside(first) = slot.load().gate.enter() else { panic!("no permit") };
+        let Entry::Admitted(first) = slot.load().limiter.enter() else { panic!("no permit") };
         slot.swap(runtime(2, metrics));
-        let Entered::Inside(_second) = slot.load().gate.enter() else { panic!("no second permit") };
+        let Entry::Admitted(_second) = slot.load().limiter.enter() else { panic!("no second permit") };
         assert!(
-            matches!(slot.load().gate.enter(), Entered::Full(fault) if fault.waiting() == Some(0)),
+            matches!(slot.load().limiter.enter(), Entry::Full(fault) if fault.waiting() == Some(0)),
             "the first is not counted"
         );
         drop(first);
-        assert!(matches!(slot.load().gate.enter(), Entered::Inside(_)));
+        assert!(matches!(slot.load().limiter.enter(), Entry::Admitted(_)));
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use crate::cdn::known::Known;
 use crate::cdn::preset::{NAMES, Preset};
 use crate::cdn::proof::{Failure, Proof};
-use crate::edge::admission::gate::GateLimits;
+use crate::edge::admission::limiter::Limits;
 use crate::edge::gzip::Verdict;
 use crate::edge::identify::Why;
 use crate::edge::local::Endpoint;
@@ -155,11 +155,11 @@ pub(super) fn rule(cache: &CachePolicy) -> String {
 }
 
 /// Whether a request has to wait for its place.
-pub(super) fn admission(limits: GateLimits, holds: bool) -> String {
+pub(super) fn admission(limits: Limits, holds: bool) -> String {
     if !holds {
         return "exempt: it neither counts nor waits (class.admission)".to_owned();
     }
-    let GateLimits { max_in_flight, max_waiting } = limits;
+    let Limits { max_in_flight, max_waiting } = limits;
     format!("at most {max_in_flight} at the origin at once, {max_waiting} more in line, then 503")
 }
 

@@ -1,17 +1,17 @@
-//! Lets no more requests to the origin at once than it can bear: the others wait in line, and what the line does not hold is shed.
+//! Limits the requests that are at the origin at once. The others wait in a queue; what exceeds the queue is shed.
 //!
-//! **Place:** innermost, so that a place is held by what is at the origin and by nothing else: whatever an outer layer answers by itself
-//! takes none, and the origin's own retries take no second one.
-//! **Reads:** `Ctx::class` and the class's `admission`; the answer's status. A waiting request's body is left unread.
-//! **Metrics:** `edgeshim_waiting`, and `edgeshim_origin_faults_total{cause="overload"}` for what is shed.
-//! **Cost:** nothing without a limit; with one, two locks and a reference count a request, and some allocations for one that waits.
-//! **Can fail:** with an overload: at once where the line is full, after `origin.response_timeout` for a request still in it.
+//! **Place:** innermost, so that only requests at the origin have a permit: a response by an outer layer needs none, and the origin's
+//! retries need no second one.
+//! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The body of a queued request is not read.
+//! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
+//! **Cost:** none without a limit; with one, two locks and a reference count for each request, and allocations for each queued request.
+//! **Can fail:** with an overload: at once if the queue is full, after `origin.response_timeout` for a queued request.
 //!
-//! A place is held until the response's body has ended or was dropped. An upgraded connection gives it back with the 101: it may live
-//! for hours, and no answer is being worked on. A visitor who leaves drops the future, and that is how the line, or the place, is left
-//! (hyper notices it late on HTTP/1.1 while a body is unread; then the wait's end is what ends it).
+//! A permit is held until the response's body has ended or was dropped. An upgraded connection releases it with the 101: it may live for
+//! hours without another response. If the client leaves, the future is dropped, and with it the ticket. On HTTP/1.1 hyper notices this only
+//! when it reads the body, so until then such a request stays in the queue.
 
-pub(crate) mod gate;
+pub(crate) mod limiter;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use self::gate::{Entered, Gate, Ticket};
+use self::limiter::{Entry, Limiter, Ticket};
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::clock::Deadline;
 use crate::fault::Fault;
 
-/// What `admission` needs to know.
+/// What the layer is made of, beside the classes.
 #[derive(Debug)]
-pub(crate) struct AdmissionSettings {
-    /// The gate of the process; none while there is no limit.
-    pub gate: Option<Arc<Gate>>,
-    /// How long a request may stand in line.
-    pub patience: Duration,
+pub(crate) struct AdmissionParts {
+    /// The limiter of the process; none while there is no limit.
+    pub limiter: Option<Arc<Limiter>>,
+    /// The longest time in the queue.
+    pub queue_timeout: Duration,
 }
 
 /// Puts [`Admission`] around a service.
@@ -47,16 +47,15 @@ pub(crate) struct AdmissionLayer {
 
 #[derive(Debug)]
 struct Shared {
-    gate: Arc<Gate>,
-    patience: Duration,
+    limiter: Arc<Limiter>,
+    queue_timeout: Duration,
     classes: Arc<Classes>,
 }
 
 impl AdmissionLayer {
-    /// Exempts by the classes.
-    pub(crate) fn new(settings: AdmissionSettings, classes: &Arc<Classes>) -> Self {
-        let AdmissionSettings { gate, patience } = settings;
-        let shared = gate.map(|gate| Arc::new(Shared { gate, patience, classes: Arc::clone(classes) }));
+    pub(crate) fn new(parts: AdmissionParts, classes: &Arc<Classes>) -> Self {
+        let AdmissionParts { limiter, queue_timeout } = parts;
+        let shared = limiter.map(|limiter| Arc::new(Shared { limiter, queue_timeout, classes: Arc::clone(classes) }));
         Self { shared }
     }
 }
@@ -94,34 +93,34 @@ where
         let Some(shared) = limited else {
             return AdmissionFuture::Inner { inner: self.inner.call(request), ticket: None };
         };
-        // Here and not when first polled, so that the line is in the order of arrival.
-        match shared.gate.enter() {
-            Entered::Inside(ticket) => AdmissionFuture::Inner { inner: self.inner.call(request), ticket: Some(ticket) },
-            Entered::InLine(ticket) => {
+        // Here and not at the first poll, so that the queue is in the order of arrival.
+        match shared.limiter.enter() {
+            Entry::Admitted(ticket) => AdmissionFuture::Inner { inner: self.inner.call(request), ticket: Some(ticket) },
+            Entry::Queued(ticket) => {
                 let deadline = Deadline::new();
-                deadline.arm(shared.patience);
-                let stay = Stay { ticket, deadline, request, service: self.inner.clone() };
-                AdmissionFuture::InLine { stay: Some(stay) }
+                deadline.arm(shared.queue_timeout);
+                let queued = Queued { ticket, deadline, request, service: self.inner.clone() };
+                AdmissionFuture::Queued { queued: Some(queued) }
             }
-            Entered::Full(fault) => AdmissionFuture::Full { fault: Some(fault) },
+            Entry::Full(fault) => AdmissionFuture::Full { fault: Some(fault) },
         }
     }
 }
 
 pin_project! {
-    /// Waits for a place, then for the answer.
+    /// Waits for a permit, then for the response.
     #[project = Projected]
     pub enum AdmissionFuture<S, F> {
-        /// At the origin; without a ticket where no limit holds.
+        /// At the origin; without a ticket if it is exempt.
         Inner {
-            // Dropped before the ticket, so that who comes next finds the origin rid of this one.
+            // Dropped before the ticket, so that the origin's connection is free before the next request gets the permit.
             #[pin]
             inner: F,
             ticket: Option<Ticket>,
         },
-        /// In line.
-        InLine {
-            stay: Option<Stay<S>>,
+        /// In the queue.
+        Queued {
+            queued: Option<Queued<S>>,
         },
         /// To be shed.
         Full {
@@ -130,9 +129,9 @@ pin_project! {
     }
 }
 
-/// A request in line, and what takes it to the origin.
+/// A request in the queue, and the service to call when it gets a permit.
 #[derive(Debug)]
-pub(crate) struct Stay<S> {
+pub(crate) struct Queued<S> {
     ticket: Ticket,
     deadline: Deadline,
     request: Box<EdgeRequest>,
@@ -150,25 +149,25 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const ONCE: &str = "a future is not polled after it was ready";
         loop {
-            let Stay { ticket, mut service, request, .. } = match self.as_mut().project() {
+            let Queued { ticket, mut service, request, .. } = match self.as_mut().project() {
                 Projected::Inner { inner, ticket } => {
-                    let answer = ready!(inner.poll(cx));
+                    let response = ready!(inner.poll(cx));
                     let ticket = ticket.take();
-                    return Poll::Ready(answer.map(|answer| admitted(answer, ticket)));
+                    return Poll::Ready(response.map(|response| with_ticket(response, ticket)));
                 }
                 Projected::Full { fault } => return Poll::Ready(Err(fault.take().expect(ONCE))),
-                Projected::InLine { stay } => {
-                    let waiting = stay.as_ref().expect(ONCE);
-                    if waiting.ticket.poll_place(cx).is_pending() {
+                Projected::Queued { queued } => {
+                    let waiting = queued.as_ref().expect(ONCE);
+                    if waiting.ticket.poll_permit(cx).is_pending() {
                         waiting.deadline.watch(cx);
                         if !waiting.deadline.is_due() {
                             return Poll::Pending;
                         }
                         let fault = waiting.ticket.overload();
-                        *stay = None;
+                        *queued = None;
                         return Poll::Ready(Err(fault));
                     }
-                    stay.take().expect(ONCE)
+                    queued.take().expect(ONCE)
                 }
             };
             let inner = service.call(request);
@@ -177,14 +176,14 @@ where
     }
 }
 
-/// An answer that holds its place until its body has ended, where there is one to end.
-fn admitted<B: EdgeBody>(answer: EdgeResponse<B>, ticket: Option<Ticket>) -> EdgeResponse<AdmissionBody<B>> {
-    let over = answer.head.status == StatusCode::SWITCHING_PROTOCOLS || answer.body.is_end_stream();
-    answer.map(|inner| AdmissionBody { inner, ticket: ticket.filter(|_| !over) })
+/// Ties the ticket to the body, unless the body is empty or belongs to an upgraded connection.
+fn with_ticket<B: EdgeBody>(response: EdgeResponse<B>, ticket: Option<Ticket>) -> EdgeResponse<AdmissionBody<B>> {
+    let over = response.head.status == StatusCode::SWITCHING_PROTOCOLS || response.body.is_end_stream();
+    response.map(|inner| AdmissionBody { inner, ticket: ticket.filter(|_| !over) })
 }
 
 pin_project! {
-    /// Holds the place.
+    /// Has the ticket until it ends.
     pub struct AdmissionBody<B> {
         // Dropped before the ticket, as above.
         #[pin]
@@ -200,8 +199,8 @@ impl<B: EdgeBody> Body for AdmissionBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let mut this = self.project();
         let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        let goes_on = matches!(&frame, Some(Ok(frame)) if !frame.is_trailers()) && !this.inner.is_end_stream();
-        if !goes_on {
+        let continues = matches!(&frame, Some(Ok(frame)) if !frame.is_trailers()) && !this.inner.is_end_stream();
+        if !continues {
             *this.ticket = None;
         }
         Poll::Ready(frame)
@@ -233,14 +232,14 @@ mod tests {
 
     use http::HeaderMap;
 
-    use super::gate::GateLimits;
+    use super::limiter::Limits;
     use super::*;
     use crate::edge::request::Facts;
     use crate::fault::Cause;
     use crate::ids::ClassId;
     use crate::metrics::Metrics;
 
-    /// A body of frames that were made before.
+    /// A body of given frames.
     struct Frames(VecDeque<Result<Frame<Bytes>, Fault>>, bool);
 
     impl Body for Frames {
@@ -274,66 +273,74 @@ mod tests {
         Frame::data(Bytes::from_static(b"x"))
     }
 
-    fn answer(status: u16, frames: impl IntoIterator<Item = Result<Frame<Bytes>, Fault>>, told: bool) -> Answer {
+    fn response(
+        status: u16,
+        frames: impl IntoIterator<Item = Result<Frame<Bytes>, Fault>>,
+        is_end_known: bool,
+    ) -> Response {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = StatusCode::from_u16(status).unwrap();
-        EdgeResponse { head, body: Frames(frames.into_iter().collect(), told), facts: Facts::new(ClassId::OTHER) }
+        EdgeResponse {
+            head,
+            body: Frames(frames.into_iter().collect(), is_end_known),
+            facts: Facts::new(ClassId::OTHER),
+        }
     }
 
-    type Answer = EdgeResponse<Frames>;
+    type Response = EdgeResponse<Frames>;
 
-    fn gate() -> Arc<Gate> {
+    fn limiter() -> Arc<Limiter> {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
-        Arc::new(Gate::new(GateLimits { max_in_flight: 1, max_waiting: 0 }, metrics))
+        Arc::new(Limiter::new(Limits { max_in_flight: 1, max_waiting: 0 }, metrics))
     }
 
-    /// Whether nobody is inside.
-    fn is_free(gate: &Arc<Gate>) -> bool {
-        matches!(gate.enter(), Entered::Inside(_))
+    /// Whether the permit is free.
+    fn is_free(limiter: &Arc<Limiter>) -> bool {
+        matches!(limiter.enter(), Entry::Admitted(_))
     }
 
-    fn held(gate: &Arc<Gate>, answer: Answer) -> AdmissionBody<Frames> {
-        let Entered::Inside(ticket) = gate.enter() else { panic!("no place") };
-        admitted(answer, Some(ticket)).body
+    fn held(limiter: &Arc<Limiter>, response: Response) -> AdmissionBody<Frames> {
+        let Entry::Admitted(ticket) = limiter.enter() else { panic!("no permit") };
+        with_ticket(response, Some(ticket)).body
     }
 
     #[test]
-    fn place_when_the_body_has_frames_then_held_to_the_last_of_them() {
+    fn permit_when_the_body_has_frames_then_held_until_the_last() {
         let trailers = Frame::trailers(HeaderMap::new());
         let cut = Fault::new(Cause::Cut);
-        // Frames, whether the last of them is known as such, and after how many the place is free.
-        for (frames, told, held_for) in [
+        // Frames, whether the body knows its end, and the number of polls until the permit is free.
+        for (frames, is_end_known, held_for) in [
             (vec![Ok(data()), Ok(data())], true, 2),
             (vec![Ok(data()), Ok(data())], false, 3),
             (vec![Ok(data()), Ok(trailers)], false, 2),
             (vec![Ok(data()), Err(cut)], false, 2),
         ] {
-            let gate = gate();
-            let mut body = held(&gate, answer(200, frames, told));
+            let limiter = limiter();
+            let mut body = held(&limiter, response(200, frames, is_end_known));
             for polled in 1..=held_for {
-                assert!(!is_free(&gate), "before frame {polled}");
+                assert!(!is_free(&limiter), "before frame {polled}");
                 let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
             }
-            assert!(is_free(&gate), "{held_for}, {told}");
+            assert!(is_free(&limiter), "{held_for}, {is_end_known}");
         }
     }
 
     #[test]
-    fn place_when_the_body_is_dropped_or_there_is_none_then_free() {
-        let gate = gate();
-        let body = held(&gate, answer(200, [Ok(data())], false));
-        assert!(!is_free(&gate));
+    fn permit_when_the_body_is_dropped_or_empty_then_free() {
+        let limiter = limiter();
+        let body = held(&limiter, response(200, [Ok(data())], false));
+        assert!(!is_free(&limiter));
         drop(body);
-        assert!(is_free(&gate));
-        let _nothing = held(&gate, answer(304, [], true));
-        assert!(is_free(&gate), "nothing is to come");
-        let _tunnel = held(&gate, answer(101, [Ok(data())], false));
-        assert!(is_free(&gate), "a tunnel holds no place");
+        assert!(is_free(&limiter));
+        let _nothing = held(&limiter, response(304, [], true));
+        assert!(is_free(&limiter), "the body is empty");
+        let _tunnel = held(&limiter, response(101, [Ok(data())], false));
+        assert!(is_free(&limiter), "a tunnel holds no permit");
     }
 
     #[test]
-    fn body_when_asked_then_says_what_the_one_below_says() {
-        let mut body = held(&gate(), answer(200, [Ok(data())], true));
+    fn body_when_asked_then_forwards_the_inner_body() {
+        let mut body = held(&limiter(), response(200, [Ok(data())], true));
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(7), false));
         assert_eq!(body.tally().origin_bytes, 7);
         assert!(!body.drain());
