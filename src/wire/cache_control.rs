@@ -1,8 +1,10 @@
-//! Cache-Control of a response (RFC 9111 §5.2, RFC 5861, RFC 8246): reads any number of lines, writes one line with one meaning.
+//! Cache-Control of a response (RFC 9111 §5.2, RFC 5861, RFC 8246): reads any number of lines, writes one line with one
+//! meaning.
 //!
-//! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers and quotes that do not close.
-//! What cannot be read is dropped, with two exceptions: everything that might forbid storing counts, and a lifetime that is not a number
-//! counts as 0 (RFC 9111 §4.2.1 asks for "stale"). Reading takes time linear in the input and keeps a bounded amount of it.
+//! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers and quotes that
+//! do not close. What cannot be read is dropped, with two exceptions: everything that might forbid storing counts, and
+//! a lifetime that is not a number counts as 0 (RFC 9111 §4.2.1 asks for "stale"). Reading takes time linear in the
+//! input and keeps a bounded amount of it.
 
 use std::cmp::Ordering;
 
@@ -20,8 +22,8 @@ const MAX_EXTENSIONS: usize = 16;
 /// Longest name or argument of an unknown directive, and longest name in a field list, in bytes.
 const MAX_TEXT: usize = 64;
 
-/// The directives of all Cache-Control lines of one response. Times are in seconds. Borrows from the lines; allocates only for field
-/// lists and unknown directives.
+/// The directives of all Cache-Control lines of one response. Times are in seconds. Borrows from the lines; allocates
+/// only for field lists and unknown directives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one directive of the standard; they are independent")]
 pub struct CacheControl<'a> {
@@ -90,7 +92,8 @@ impl<'a> CacheControl<'a> {
             self.add_malformed(text);
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // By length first: one comparison for most names. A prohibition counts with any argument, a permission only without one.
+        // By length first: one comparison for most names. A prohibition counts with any argument, a permission only
+        // without one.
         match name.len() {
             6 if is(b"public") => self.public |= argument == Argument::Absent,
             7 if is(b"max-age") => lower(&mut self.max_age, seconds(argument)),
@@ -113,7 +116,8 @@ impl<'a> CacheControl<'a> {
         }
     }
 
-    /// For `private; max-age=0`, `no-cache no-store` and the like: everything that might forbid storing counts, a lifetime counts as 0.
+    /// For `private; max-age=0`, `no-cache no-store` and the like: everything that might forbid storing counts, a
+    /// lifetime counts as 0.
     fn add_malformed(&mut self, text: &[u8]) {
         for word in text.split(|&b| !is_token_byte(b)) {
             let is = |known: &[u8]| word.eq_ignore_ascii_case(known);
@@ -188,8 +192,8 @@ impl<'a> CacheControl<'a> {
 
     /// Removes every directive that contradicts a stricter one, so that all caches read the same.
     ///
-    /// Beside no-store only no-transform and unknown directives stay. private and no-cache remove lifetimes (Fastly would obey them).
-    /// must-revalidate removes the stale windows, which some caches would use in spite of it.
+    /// Beside no-store only no-transform and unknown directives stay. private and no-cache remove lifetimes (Fastly
+    /// would obey them). must-revalidate removes the stale windows, which some caches would use in spite of it.
     pub fn settle(&mut self) {
         if self.no_store {
             *self = Self {
@@ -224,8 +228,8 @@ impl<'a> CacheControl<'a> {
         }
     }
 
-    /// One field line with all directives in canonical order; `None` without a directive. [`Self::settle`] must have been called before.
-    /// Allocates once at most.
+    /// One field line with all directives in canonical order; `None` without a directive. [`Self::settle`] must have
+    /// been called before. Allocates once at most.
     pub fn settled_value(&self) -> Option<HeaderValue> {
         for fixed in ["private", "no-store", "no-cache"] {
             if self.is_written_as(fixed.as_bytes()) {
@@ -330,8 +334,8 @@ fn lower(known: &mut Option<u64>, seconds: u64) {
     *known = Some(known.map_or(seconds, |known| known.min(seconds)));
 }
 
-/// Adds the names of a field list, or with `None` the unqualified directive. The unqualified directive removes all names, and so does a
-/// list that grows too long.
+/// Adds the names of a field list, or with `None` the unqualified directive. The unqualified directive removes all
+/// names, and so does a list that grows too long.
 fn qualify<'a>(unqualified: &mut bool, names: &mut Vec<&'a str>, more: Option<Vec<&'a str>>) {
     match more {
         Some(more) if !*unqualified => {
@@ -353,8 +357,9 @@ fn qualify<'a>(unqualified: &mut bool, names: &mut Vec<&'a str>, more: Option<Ve
     }
 }
 
-/// The names in a directive's field list. `None` if it must be read as the unqualified directive: without a list, without quotes
-/// (`no-cache=1` names no field), with an empty list, with an escape, or with anything that is not a field name.
+/// The names in a directive's field list. `None` if it must be read as the unqualified directive: without a list,
+/// without quotes (`no-cache=1` names no field), with an empty list, with an escape, or with anything that is not a
+/// field name.
 fn field_names(argument: Argument<'_>) -> Option<Vec<&str>> {
     let Argument::Quoted(text) = argument else { return None };
     let mut names = Vec::new();
@@ -367,8 +372,8 @@ fn field_names(argument: Argument<'_>) -> Option<Vec<&str>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// The directive as an unknown one, if it can be written back. A string with commas or escapes cannot: a cache that splits at every
-/// comma would read directives in it.
+/// The directive as an unknown one, if it can be written back. A string with commas or escapes cannot: a cache that
+/// splits at every comma would read directives in it.
 fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
     let argument = match directive.argument {
         Argument::Absent => None,
@@ -657,7 +662,9 @@ mod tests {
         }
 
         #[test]
-        fn parse_never_panics_when_bytes_are_arbitrary(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4)) {
+        fn parse_when_bytes_are_arbitrary_then_no_panic(
+            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4),
+        ) {
             let mut parsed = parse_all(&lines);
             parsed.settle();
             let _ = parsed.settled_value();

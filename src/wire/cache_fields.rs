@@ -76,9 +76,10 @@ impl CacheField {
     }
 }
 
-/// Akamai's Edge-Control as directives of Cache-Control: `cache-maxage` and `max-age` (a number with an optional unit s, m, h or d),
-/// `no-store` and `bypass-cache`; `None` without any of them. The strictest of several counts. A lifetime that is not a number counts as one
-/// second, since Akamai may read more forms than this function. So does a `!` that revokes a prohibition.
+/// Akamai's Edge-Control as directives of Cache-Control: `cache-maxage` and `max-age` (a number with an optional unit
+/// s, m, h or d), `no-store` and `bypass-cache`; `None` without any of them. The strictest of several counts. A
+/// lifetime that is not a number counts as one second, since Akamai may read more forms than this function. So does a
+/// `!` that revokes a prohibition.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
     let (mut read, mut allows) = (CacheControl::default(), false);
     for directive in lines.into_iter().flat_map(Directives::new) {
@@ -115,8 +116,8 @@ fn seconds_with_unit(text: &[u8]) -> Option<u64> {
     Some(number.saturating_mul(unit).min(MAX_SECONDS))
 }
 
-/// The lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, §5.3); `None` without Expires. An invalid Expires is in the past, the
-/// earliest of several counts, and `received` replaces a Date that is missing or invalid.
+/// The lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, §5.3); `None` without Expires. An invalid Expires is
+/// in the past, the earliest of several counts, and `received` replaces a Date that is missing or invalid.
 pub(crate) fn expires_lifetime<'a, I>(
     expires: I,
     date: Option<&[u8]>,

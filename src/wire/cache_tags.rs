@@ -1,16 +1,16 @@
-//! Cache tags: the fields in which origins send them, each for the CDN that made its name up.
+//! Cache tags: the fields in which origins send them. Each is the field of some CDN.
 
 use http::HeaderName;
 
 use super::names;
 
-/// Every field that carries tags, in the order in which several of one answer are united.
+/// Every field with tags. If a response has several, their tags are joined in this order.
 pub(crate) static FIELDS: [&HeaderName; 5] =
     [&names::SURROGATE_KEY, &names::CACHE_TAG, &names::EDGE_CACHE_TAG, &names::CDN_TAG, &names::NETLIFY_CACHE_TAG];
 
-/// What stands between two tags in a field of that name; `None`: it carries none.
+/// The delimiter between two tags in the field; `None` if it is not a field with tags.
 pub(crate) fn delimiter(name: &HeaderName) -> Option<u8> {
-    // One comparison of strings by length and bytes for each field of an answer, which beats five look-ups.
+    // A comparison of strings is faster than a hash lookup for each of these names.
     match name.as_str() {
         "surrogate-key" => Some(b' '),
         "cache-tag" | "edge-cache-tag" | "cdn-tag" | "netlify-cache-tag" => Some(b','),

@@ -28,7 +28,8 @@ pub(crate) struct Directive<'a> {
 
 /// The directives of one field line, without empty elements.
 ///
-/// A quote opens a string only directly after `=` and only if a closing quote follows: an open quote must not hide later directives.
+/// A quote opens a string only directly after `=` and only if a closing quote follows: an open quote must not hide
+/// later directives.
 #[derive(Debug, Clone)]
 pub(crate) struct Directives<'a> {
     rest: &'a [u8],

@@ -1,8 +1,8 @@
 //! Entity tags (RFC 9110 §8.8.3) and lists of them (If-Match, If-None-Match).
 //!
-//! Compression makes another representation, and two representations never share a strong tag: so the gzip layer
-//! weakens tags on the way out and takes the weakness off again where a CDN echoes them. Reading allocates nothing;
-//! writing allocates once.
+//! Compression makes another representation, and two representations must not share a strong tag. Therefore the gzip
+//! layer weakens tags in responses, and makes them strong again in requests in which a CDN sends them back. Reading
+//! allocates nothing, writing allocates once.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
@@ -10,14 +10,14 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 /// A well-formed entity tag, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
-    /// Whether it began with `W/`.
+    /// Whether it starts with `W/`.
     pub weak: bool,
-    /// What stands between the quotes.
+    /// The text between the quotes.
     pub opaque: &'a [u8],
 }
 
 impl<'a> EntityTag<'a> {
-    /// Reads a whole field value, `"abc"` or `W/"abc"`; `None` when it is malformed (the `W` is case-sensitive).
+    /// Reads a field value, `"abc"` or `W/"abc"`; `None` if it is malformed. The `W` is case-sensitive.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         match take_tag(value.trim_ascii()) {
             Some((tag, [])) => Some(tag),
@@ -25,7 +25,8 @@ impl<'a> EntityTag<'a> {
         }
     }
 
-    /// The same without a look at what stands between the quotes: for a key, where a malformed tag does no harm.
+    /// Like [`Self::parse`], but does not check the text between the quotes: for lookup keys, where a malformed tag is
+    /// harmless.
     pub fn outline(value: &'a [u8]) -> Option<Self> {
         let (weak, quoted) = match value {
             [b'W', b'/', quoted @ ..] => (true, quoted),
@@ -38,7 +39,7 @@ impl<'a> EntityTag<'a> {
     }
 }
 
-/// The weak form of a strong tag; `None` when it is weak already or malformed.
+/// The weak form of a strong tag; `None` if the tag is weak or malformed.
 pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
     let parsed = EntityTag::parse(tag.as_bytes())?;
     if parsed.weak {
@@ -51,9 +52,9 @@ pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(weak)).ok()
 }
 
-/// One line of If-Match or If-None-Match with its tags made strong, but for those whose opaque part `stays_weak`.
+/// One line of If-Match or If-None-Match with its weak tags made strong, except those whose opaque part `stays_weak`.
 ///
-/// `None` when there is nothing to do: no such tag, a `*`, or a malformed member (which only its writer can explain).
+/// `None` if nothing changes: without such a tag, with `*`, or with a malformed member.
 pub fn strengthen(line: &HeaderValue, stays_weak: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let bytes = line.as_bytes();
     memchr::memmem::find(bytes, b"W/\"")?;
@@ -78,15 +79,15 @@ pub fn strengthen(line: &HeaderValue, stays_weak: impl Fn(&[u8]) -> bool) -> Opt
 /// A member of a list of tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed<'a> {
-    /// `*`: whatever there is.
+    /// `*`: any tag.
     Any,
     /// A tag.
     Tag(EntityTag<'a>),
-    /// Something else, up to the next comma.
+    /// Anything else, up to the next comma.
     Malformed,
 }
 
-/// The members of all lines of `name` (If-Match or If-None-Match), in order. A comma inside a tag separates nothing.
+/// The members of all lines of `name` (If-Match or If-None-Match), in order. A comma in a tag does not separate.
 pub fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> ListedTags<'a> {
     ListedTags { lines: headers.get_all(name).iter(), rest: &[] }
 }
@@ -112,10 +113,10 @@ impl<'a> Iterator for ListedTags<'a> {
     }
 }
 
-/// The next member of a list and what follows it; `None` at the end.
+/// The next member of a list and the text after it; `None` at the end.
 ///
-/// Each byte is passed over at most twice: a search for a closing quote stops at the next quote, and a member that
-/// begins with a quote cannot begin before it.
+/// Each byte is read at most twice: a search for a closing quote stops at the next quote, and no later member starts
+/// before it.
 fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
     let line = line.get(start..)?;
@@ -132,7 +133,7 @@ fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     Some((if alone { listed } else { Listed::Malformed }, rest))
 }
 
-/// A tag at the start of `bytes`, and what follows it.
+/// A tag at the start of `bytes`, and the text after it.
 fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (weak, quoted) = match bytes {
         [b'W', b'/', b'"', rest @ ..] => (true, rest),
@@ -140,7 +141,7 @@ fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
         _ => return None,
     };
     let (opaque, rest) = quoted.split_at_checked(memchr::memchr(b'"', quoted)?)?;
-    // etagc: visible ASCII but the quote, and obs-text.
+    // `etagc`: visible ASCII without the quote, and obs-text.
     if !opaque.iter().all(|&byte| byte == 0x21 || (0x23..=0x7e).contains(&byte) || byte >= 0x80) {
         return None;
     }
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_strong_weak_or_malformed() {
+    fn parse_when_tag_is_malformed_then_none() {
         assert_eq!(EntityTag::parse(b"\"xyzzy\""), Some(strong("xyzzy")));
         assert_eq!(EntityTag::parse(b" W/\"a,b\" "), Some(weak("a,b")));
         assert_eq!(EntityTag::parse(b"\"\""), Some(strong("")));
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn weaken_touches_strong_tags_only() {
+    fn weaken_when_tag_is_weak_or_malformed_then_none() {
         assert_eq!(weaken(&HeaderValue::from_static("\"a\"")).unwrap(), "W/\"a\"");
         assert_eq!(weaken(&HeaderValue::from_bytes(b"\"\xe4\"").unwrap()).unwrap().as_bytes(), b"W/\"\xe4\"");
         assert_eq!(weaken(&HeaderValue::from_static("W/\"a\"")), None);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn strengthen_rewrites_a_whole_line() {
+    fn strengthen_when_line_has_weak_tags_then_rewrites_it() {
         let line = |text: &'static str| strengthen(&HeaderValue::from_static(text), |opaque| opaque == b"known");
         assert_eq!(line("W/\"a\"").unwrap(), "\"a\"");
         assert_eq!(line("W/\"a,W\" ,, \"b\",W/\"c\"").unwrap(), "\"a,W\", \"b\", \"c\"");
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_span_lines() {
+    fn listed_when_there_are_several_lines_then_reads_all() {
         let mut headers = HeaderMap::new();
         headers.append(IF_NONE_MATCH, HeaderValue::from_static(" ,\"a\" , W/\"b,c\","));
         headers.append(IF_NONE_MATCH, HeaderValue::from_static(""));
@@ -216,14 +217,19 @@ mod tests {
         assert_eq!(listed(&headers, &IF_MATCH).count(), 0);
     }
 
+    fn written(tags: &[(bool, String)]) -> String {
+        let tag = |(weak, opaque): &(bool, String)| format!("{}\"{opaque}\"", if *weak { "W/" } else { "" });
+        tags.iter().map(tag).collect::<Vec<_>>().join(" ,")
+    }
+
     proptest! {
         #[test]
-        fn written_lists_are_read_back(tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 0..8)) {
-            let text: Vec<_> = tags.iter().map(|(weak, opaque)| format!("{}\"{opaque}\"", if *weak { "W/" } else { "" })).collect();
+        fn listed_when_written_then_read_back(tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 0..8)) {
+            let text = written(&tags);
             let mut headers = HeaderMap::new();
-            headers.append(IF_NONE_MATCH, HeaderValue::from_str(&text.join(" ,")).unwrap());
-            let wanted: Vec<_> =
-                tags.iter().map(|(weak, opaque)| Listed::Tag(EntityTag { weak: *weak, opaque: opaque.as_bytes() })).collect();
+            headers.append(IF_NONE_MATCH, HeaderValue::from_str(&text).unwrap());
+            let wanted = tags.iter().map(|(weak, opaque)| EntityTag { weak: *weak, opaque: opaque.as_bytes() });
+            let wanted: Vec<_> = wanted.map(Listed::Tag).collect();
             prop_assert_eq!(listed(&headers, &IF_NONE_MATCH).collect::<Vec<_>>(), wanted);
         }
 
@@ -236,7 +242,9 @@ mod tests {
         }
 
         #[test]
-        fn any_line_ends(line in prop::collection::vec(prop::sample::select(b"\"W/*, ax".to_vec()), 0..60)) {
+        fn take_listed_when_bytes_are_arbitrary_then_ends(
+            line in prop::collection::vec(prop::sample::select(b"\"W/*, ax".to_vec()), 0..60),
+        ) {
             let mut rest = &line[..];
             while let Some((_, after)) = take_listed(rest) {
                 prop_assert!(after.len() < rest.len());
@@ -245,17 +253,20 @@ mod tests {
         }
 
         #[test]
-        fn a_strengthened_list_has_the_same_tags(tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 1..8)) {
+        fn strengthen_when_applied_then_keeps_the_tags(
+            tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 1..8),
+        ) {
             let stays_weak = |opaque: &[u8]| opaque.len() > 4;
-            let text: Vec<_> = tags.iter().map(|(weak, opaque)| format!("{}\"{opaque}\"", if *weak { "W/" } else { "" })).collect();
-            let strengthened = strengthen(&HeaderValue::from_str(&text.join(" ,")).unwrap(), stays_weak);
+            let text = written(&tags);
+            let strengthened = strengthen(&HeaderValue::from_str(&text).unwrap(), stays_weak);
             let wanted: Vec<_> = tags
                 .iter()
-                .map(|(weak, opaque)| EntityTag { weak: *weak && stays_weak(opaque.as_bytes()), opaque: opaque.as_bytes() })
+                .map(|(weak, opaque)| (weak, opaque.as_bytes()))
+                .map(|(weak, opaque)| EntityTag { weak: *weak && stays_weak(opaque), opaque })
                 .collect();
             prop_assert_eq!(strengthened.is_some(), tags.iter().zip(&wanted).any(|((weak, _), tag)| *weak != tag.weak));
             if let Some(line) = strengthened {
-                prop_assert_eq!(strengthen(&line, stays_weak), None, "twice is once");
+                prop_assert_eq!(strengthen(&line, stays_weak), None, "applied twice");
                 let headers = HeaderMap::from_iter([(IF_NONE_MATCH, line)]);
                 prop_assert!(listed(&headers, &IF_NONE_MATCH).eq(wanted.into_iter().map(Listed::Tag)));
             }

@@ -1,4 +1,5 @@
-//! Whether an HTTP/2 connection is inside a request head (RFC 9113 §4.1, RFC 9113 §6.2, RFC 9113 §6.10), for the timeout of heads.
+//! Whether an HTTP/2 connection is inside a request head (RFC 9113 §4.1, RFC 9113 §6.2, RFC 9113 §6.10), for the
+//! timeout of heads.
 //!
 //! It checks nothing. The codec does that, but sees a frame only when the frame is complete.
 

@@ -1,15 +1,18 @@
 //! Framing of HTTP/1.1 requests, tracked byte by byte before hyper parses them.
 //!
-//! hyper silently drops Content-Length beside Transfer-Encoding, so no code behind it can see that a request was ambiguous (RFC 9112 §6.1 and
-//! RFC 9112 §11.2: request smuggling). [`HeadTracker`] sees every byte read from a client's connection, follows heads and bodies by hyper's rules,
-//! and keeps a verdict on each head until the service asks for it. It refuses a head with both fields (RFC 9112 §6.1), with a CR that no LF
-//! follows (RFC 9112 §2.2), and with a field line that continues on the next line (RFC 9112 §5.2).
+//! hyper silently drops Content-Length beside Transfer-Encoding, so no code behind it can see that a request was
+//! ambiguous (RFC 9112 §6.1 and RFC 9112 §11.2: request smuggling). [`HeadTracker`] sees every byte read from a
+//! client's connection, follows heads and bodies by hyper's rules, and keeps a verdict on each head until the service
+//! asks for it. It refuses a head with both fields (RFC 9112 §6.1), with a CR that no LF follows (RFC 9112 §2.2), and
+//! with a field line that continues on the next line (RFC 9112 §5.2).
 //!
-//! It is not a second parser: hyper checks names, methods and values. The tracker only has to agree with hyper on where each message ends
-//! *if hyper accepts it*. Where hyper refuses a message (a bad chunk size, different lengths, a last coding that is not chunked) the tracker
-//! stops. A head that it did not track is refused, so a disagreement can only refuse too much.
+//! It is not a second parser: hyper checks names, methods and values. The tracker only has to agree with hyper on where
+//! each message ends *if hyper accepts it*. Where hyper refuses a message (a bad chunk size, different lengths, a last
+//! coding that is not chunked) the tracker stops. A head that it did not track is refused, so a disagreement can only
+//! refuse too much.
 //!
-//! Cost: one `memchr2` a line, and a few compared bytes for lines that start with `c` or `t`. Nothing is stored but the position.
+//! Cost: one `memchr2` a line, and a few compared bytes for lines that start with `c` or `t`. Nothing is stored but the
+//! position.
 
 use memchr::memchr2;
 
@@ -110,8 +113,8 @@ enum State {
 
 /// Tracks the bytes of one connection.
 ///
-/// A flawed head ends the tracking: its connection will close, so nobody asks for a verdict on later heads. A count of clear heads and a
-/// flag are therefore enough for pipelining of any depth.
+/// A flawed head ends the tracking: its connection will close, so nobody asks for a verdict on later heads. A count of
+/// clear heads and a flag are therefore enough for pipelining of any depth.
 #[derive(Clone, Debug)]
 pub(crate) struct HeadTracker {
     /// Bytes left of a body or chunk. While a chunk size is read, its value so far.
@@ -442,8 +445,8 @@ impl HeadTracker {
         after
     }
 
-    /// To the end of an extension or a trailer line. hyper refuses a bare LF in an extension and ignores it in a trailer, where others might
-    /// see the end of the line: tracking stops.
+    /// To the end of an extension or a trailer line. hyper refuses a bare LF in an extension and ignores it in a
+    /// trailer, where others might see the end of the line: tracking stops.
     fn until_cr<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr2(b'\r', b'\n', rest) else { return &[] };
         let (ended, after) = rest.split_at_checked(end + 1).unwrap_or((rest, &[]));
@@ -525,11 +528,13 @@ mod tests {
                 Phase::Boundary,
             ),
             (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=\"b\"\r\n\r\n\r\r\nA \r\n0123456789\r\n00\r\nX: y\r\n\r\n",
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=\"b\"\r\n\r\n\r\r\nA \
+                \r\n0123456789\r\n00\r\nX: y\r\n\r\n",
                 Phase::Boundary,
             ),
             (
-                "GET / HTTP/1.1\r\nContent-Lengths: 5\r\nContent-Type: a\r\nTE: x\r\nX-Content-Length: 5\r\nTransfer-Encodin: b\r\n\r\n",
+                "GET / HTTP/1.1\r\nContent-Lengths: 5\r\nContent-Type: a\r\nTE: x\r\nX-Content-Length: \
+                5\r\nTransfer-Encodin: b\r\n\r\n",
                 Phase::Boundary,
             ),
             // A request line and a value may look like a field.
@@ -741,7 +746,9 @@ mod tests {
             let mut wanted = Vec::new();
             for (at, message) in messages.iter().enumerate() {
                 if flawed_at == Some(at) {
-                    bytes.extend_from_slice(b"PUT / HTTP/1.1\r\nContent-LENGTH: 9\r\nx: y\r\nTRANSFER-encoding: chunked\r\n\r\n");
+                    bytes.extend_from_slice(
+                        b"PUT / HTTP/1.1\r\nContent-LENGTH: 9\r\nx: y\r\nTRANSFER-encoding: chunked\r\n\r\n",
+                    );
                     wanted.push(Verdict::Refuse);
                     break;
                 }
@@ -760,7 +767,8 @@ mod tests {
         fn arbitrary_bytes_when_cut_anywhere_then_same_result(
             pieces in prop::collection::vec(
                 prop::sample::select(vec![
-                    "GET / HTTP/1.1", "Content-Length", "transfer-encoding", ":", " ", "\t", "\r", "\n", "\r\n", "\r\n\r\n", "chunked", ",", "5", "0", "x", ";",
+                    "GET / HTTP/1.1", "Content-Length", "transfer-encoding", ":", " ", "\t", "\r", "\n", "\r\n",
+                    "\r\n\r\n", "chunked", ",", "5", "0", "x", ";",
                 ]),
                 0..40,
             ),

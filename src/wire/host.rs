@@ -1,20 +1,19 @@
-//! Host and authority: what is a valid one, when two are the same, which are allowed (RFC 9110 §7.2, RFC 3986 §3.2).
+//! Host and authority (RFC 9110 §7.2, RFC 3986 §3.2): validity, equality, allowed hosts.
 //!
-//! Stricter than the grammar on purpose: sub-delims, percent-encoding and user information are legal in a URI's
-//! authority, but no real site uses them in Host, and each has carried an attack past a cache that read it another way.
+//! Stricter than the grammar. A URI's authority may have sub-delims, percent-encoding and user information, but no real
+//! site uses them in Host, and with each of them attackers have deceived caches that read it differently.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The longest host name DNS can hold, in bytes; the port is not counted.
+/// The longest host name in DNS, in bytes, without the port.
 const LONGEST_NAME: usize = 255;
 
 /// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
 ///
-/// Names hold ASCII letters, digits and `-._~` alone. A port has one to five digits and is at most 65535; a colon with
-/// nothing behind it is accepted, for `port` may be empty (RFC 3986 §3.2.3) and means the default one. An empty host is
-/// refused, although HTTP knows it for targets without an authority: an origin's site always has a name. IPv6 zones and
-/// future forms are refused.
+/// A name has ASCII letters, digits and `-._~` only. A port has one to five digits and is at most 65535. It may be
+/// empty after its colon and is then the default one (RFC 3986 §3.2.3). Not valid are an empty host, which HTTP allows
+/// for targets without an authority, IPv6 zones and future address forms.
 pub(crate) fn valid_host(host: &[u8]) -> bool {
     let Some((name, port)) = split(host) else { return false };
     let name_fits = match name {
@@ -27,8 +26,8 @@ pub(crate) fn valid_host(host: &[u8]) -> bool {
     name_fits && port.is_none_or(|port| port.is_empty() || port_number(port).is_some())
 }
 
-/// Whether two authorities mean the same place: names compared without case, IPv6 addresses by value, a missing or
-/// empty port read as `default_port`. What cannot be read is the same as nothing.
+/// Whether two authorities are equivalent: names without case, IPv6 addresses by value, and a missing or empty port as
+/// `default_port`. An authority that cannot be read is equivalent to none.
 pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
     let (Some((name_a, port_a)), Some((name_b, port_b))) = (split(a), split(b)) else { return false };
     let number = |port: Option<&[u8]>| match port {
@@ -46,9 +45,9 @@ pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
 
 /// Whether `host` is one of `allowed`; an empty list allows every host.
 ///
-/// An entry is a host, compared without case; `*.example.com` stands for every name below example.com, at any depth,
-/// but not for itself. An entry with a port matches that port alone, one without any. A dot at the end of `host` (the
-/// root of DNS) is ignored.
+/// An entry is a host, compared without case. `*.example.com` matches every name below example.com, at any depth, but
+/// not example.com. An entry with a port matches only that port, an entry without one matches any. A dot at the end of
+/// `host` (the DNS root) is ignored.
 pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;
@@ -71,7 +70,7 @@ pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     })
 }
 
-/// Name (brackets kept) and what follows the colon. `None` when brackets or colons stand where they cannot.
+/// The name, with its brackets, and the text after the colon. `None` if a bracket or colon is in the wrong place.
 fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let name_length = if host.first() == Some(&b'[') {
         memchr::memchr(b']', host)? + 1
@@ -86,7 +85,7 @@ fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 fn ipv6(address: &[u8]) -> Option<Ipv6Addr> {
-    // No textual IPv6 address is longer than 45 bytes; the check spares the parser junk.
+    // No IPv6 address is longer than 45 bytes as text.
     if address.len() > 45 {
         return None;
     }
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_that_are_valid() {
+    fn valid_host_when_name_or_address_then_true() {
         for host in [
             "example.com",
             "EXAMPLE.com:8080",
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_are_not() {
+    fn valid_host_when_malformed_then_false() {
         for host in [
             "",
             ":80",
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_are_the_same_with_the_default_port_left_out() {
+    fn same_authority_when_default_port_is_left_out_then_true() {
         for (a, b) in [
             ("Example.com", "example.COM"),
             ("example.com:80", "example.com"),
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn allowed_hosts_are_exact_or_below_a_wildcard() {
+    fn host_allowed_when_equal_or_below_a_wildcard_then_true() {
         let list = ["www.example.com", "*.img.example.com", "admin.example.com:8443", "[::1]"].map(String::from);
         for host in [
             "www.example.com",
@@ -223,7 +222,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_valid_is_itself(name in "[a-z0-9-]{1,20}(\\.[a-z0-9_~-]{1,9}){0,3}", port in prop::option::of(any::<u16>())) {
+        fn host_when_valid_then_equals_itself(
+            name in "[a-z0-9-]{1,20}(\\.[a-z0-9_~-]{1,9}){0,3}",
+            port in prop::option::of(any::<u16>()),
+        ) {
             let host = port.map_or_else(|| name.clone(), |port| format!("{name}:{port}"));
             prop_assert!(valid_host(host.as_bytes()));
             prop_assert!(same_authority(host.as_bytes(), host.to_ascii_uppercase().as_bytes(), 443));
@@ -231,7 +233,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(host in prop::collection::vec(prop::sample::select(b"a[]:1.%*@\xc3\xa4".to_vec()), 0..20), text in "[\\[\\]:a\u{e4}.*]{0,12}") {
+        fn hosts_when_bytes_are_arbitrary_then_no_panic(
+            host in prop::collection::vec(prop::sample::select(b"a[]:1.%*@\xc3\xa4".to_vec()), 0..20),
+            text in "[\\[\\]:a\u{e4}.*]{0,12}",
+        ) {
             let _ = (valid_host(&host), same_authority(&host, &host, 80));
             let _ = host_allowed(&text, std::slice::from_ref(&text));
         }

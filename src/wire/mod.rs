@@ -1,10 +1,11 @@
-//! What header fields say on the wire: names, lists, weights, tags, hosts, hops, addresses, ids, timings and framing.
+//! HTTP syntax: reading and writing header fields, framing and addresses.
 //!
-//! Pure functions on bytes and `http::HeaderMap`: no socket, no future, no clock, no configuration. [`received`] alone is more: it
-//! checks how a body ends. A field's name is
-//! spelt here and nowhere else ([`names`]). All of it runs on what strangers sent, mostly once or twice a request, so
-//! every reader works on borrowed data, looks at each byte a bounded number of times and answers "malformed" by a
-//! value, never by a panic.
+//! Pure functions on bytes and `http::HeaderMap`, without sockets, futures, clocks or configuration. The exception is
+//! [`received`], which checks how a body ends. Field names are spelled in [`names`] only.
+//!
+//! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all of them work
+//! on borrowed data, read each byte a bounded number of times, and return a value for malformed input instead of a
+//! panic.
 
 pub(crate) mod cache_control;
 pub(crate) mod cache_fields;

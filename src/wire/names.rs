@@ -1,8 +1,7 @@
-//! Every header field name the product reads or writes, spelt once.
+//! Every header field name that the product reads or writes, spelled once.
 //!
-//! Names that `http` knows are re-exported, so that a comparison stays a comparison of two small integers; the rest are
-//! statics (never `const`: a constant would be built anew wherever it is used). House rule: a field name in quotes
-//! anywhere outside `wire` is a bug.
+//! Names that `http` knows are re-exported, since it compares them as small integers. The others are statics, not
+//! constants: a constant would be built again at each use. A test checks that no other room spells a field name.
 
 use http::HeaderName;
 
@@ -17,7 +16,7 @@ pub use http::header::{
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 
-/// RFC 8586: the chain of CDNs a request has passed.
+/// RFC 8586: the CDNs that a request passed.
 pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// The client's address and those of the proxies between, nearest last.
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -25,92 +24,92 @@ pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-fo
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The host the client asked for.
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// One id for a request on every machine it passes.
+/// One id for a request on every hop.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context: trace id and parent span.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// W3C Trace Context: vendors' own data.
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The identity field's default name, and the name under which the origin learns the provider.
+/// The default name of the identity field, and the field that names the provider to the origin.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
-/// RFC 9209: why an intermediary answered itself.
+/// RFC 9209: why an intermediary generated the response.
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// An old browser's `Connection` for proxies; hop-by-hop.
+/// `Connection` for proxies, from old browsers; hop-by-hop.
 pub static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// HTTP/1.0's keep-alive parameters; hop-by-hop.
 pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// RFC 1864's digest of the body, gone stale when its bytes change.
+/// RFC 1864: digest of the body.
 pub static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
-/// RFC 3230's digest of the representation.
+/// RFC 3230: digest of the representation.
 pub static DIGEST: HeaderName = HeaderName::from_static("digest");
-/// RFC 9530's digest of the representation.
+/// RFC 9530: digest of the representation.
 pub static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-/// RFC 9530's digest of the content as sent.
+/// RFC 9530: digest of the content.
 pub static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-/// nginx's switch: `no` asks proxies not to hold back bytes.
+/// nginx: `no` asks proxies not to buffer the response.
 pub static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// RFC 7540's upgrade settings; hop-by-hop and obsolete.
+/// RFC 7540: settings of an upgrade to h2c; hop-by-hop and obsolete.
 pub static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-/// Edge Architecture's Cache-Control for surrogates, Fastly's dialect.
+/// Edge Architecture Specification: Cache-Control for surrogates; Fastly's targeted field.
 pub static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
-/// Fastly's cache tags, separated by spaces.
+/// Cache tags of Fastly, separated by spaces.
 pub static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 /// Cache tags of Cloudflare, Google and `KeyCDN`, separated by commas.
 pub static CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
-/// Akamai's cache tags, separated by commas, in one line.
+/// Cache tags of Akamai, separated by commas, in one line.
 pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag");
-/// bunny.net's cache tags.
+/// Cache tags of bunny.net, separated by commas.
 pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
-/// Netlify's cache tags, separated by commas.
+/// Cache tags of Netlify, separated by commas.
 pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
-/// RFC 9213: Cache-Control for CDNs only.
+/// RFC 9213: Cache-Control for all CDNs.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-/// Cloudflare's own targeted Cache-Control.
+/// RFC 9213: Cache-Control for Cloudflare.
 pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cloudflare-cdn-cache-control");
-/// Akamai's own targeted Cache-Control.
+/// Cache-Control for Akamai, in a syntax of its own.
 pub static EDGE_CONTROL: HeaderName = HeaderName::from_static("edge-control");
 /// W3C Server Timing.
 pub static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// gRPC's coding of each message.
+/// gRPC: the coding of each message.
 pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// gRPC's outcome, in the head of a trailers-only answer.
+/// gRPC: the status, in the head of a response that has only trailers.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// RFC 9218: the client's wish for order among answers.
+/// RFC 9218: the priority of a response.
 pub static PRIORITY: HeaderName = HeaderName::from_static("priority");
-/// RFC 9213's field for Netlify alone.
+/// RFC 9213: Cache-Control for Netlify.
 pub static NETLIFY_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("netlify-cdn-cache-control");
-/// RFC 9213's field for Vercel alone.
+/// RFC 9213: Cache-Control for Vercel.
 pub static VERCEL_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("vercel-cdn-cache-control");
-/// RFC 9213's field for Akamai alone.
+/// RFC 9213: Cache-Control for Akamai.
 pub static AKAMAI_CACHE_CONTROL: HeaderName = HeaderName::from_static("akamai-cache-control");
-/// A lifetime that nginx and `KeyCDN` put before Cache-Control.
+/// A lifetime that nginx and `KeyCDN` prefer to Cache-Control.
 pub static X_ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expires");
-/// Akamai's G2O: what the edge says of a request, by whom it is signed and when.
+/// Akamai's G2O: the signed data of a request.
 pub static X_AKAMAI_G2O_AUTH_DATA: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-data");
 /// Akamai's G2O: the signature.
 pub static X_AKAMAI_G2O_AUTH_SIGN: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-sign");
-/// What an answer says about the authentication that went before it (RFC 9110 §11.6.3).
+/// RFC 9110 §11.6.3: data about a successful authentication.
 pub static AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("authentication-info");
-/// What a page may use of the browser.
+/// The browser features that a page may use.
 pub static PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
-/// Which windows a page shares its process with.
+/// The windows that may share a process with a page.
 pub static CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
-/// What a page may embed.
+/// The resources that a page may embed.
 pub static CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
-/// Who may embed an answer.
+/// The sites that may embed a response.
 pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-/// Who may read an answer's timings.
+/// The sites that may read the timings of a response.
 pub static TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
-/// What a browser is to forget.
+/// The data of the site that a browser deletes.
 pub static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-/// Where a browser sends its reports.
+/// The URLs for a browser's reports.
 pub static REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
-/// The older form of it.
+/// The older form of Reporting-Endpoints.
 pub static REPORT_TO: HeaderName = HeaderName::from_static("report-to");
-/// Which failures of the network a browser reports.
+/// The network errors that a browser reports.
 pub static NEL: HeaderName = HeaderName::from_static("nel");
 
-/// Whether a field tells a browser what pages of other sites may do with an answer (CORS).
+/// Whether the field belongs to CORS: it tells a browser what pages of other sites may do with a response.
 pub fn is_cross_origin(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-")
 }

@@ -1,39 +1,39 @@
-//! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, §12.5).
+//! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, RFC 9110 §12.5).
 //!
-//! A weight has at most three decimals and lies between 0 and 1; `.5` without the leading zero, which some clients write, is `0.5`. A
-//! member whose weight is anything else is ignored as a whole: guessing what was meant could turn a refusal into a wish. Weights are kept
-//! in thousandths. Everything is one pass over the field without allocation.
+//! A weight is between 0 and 1 and has at most three decimals. Some clients write `.5`, which is read as `0.5`. A
+//! member with any other weight is ignored, since a guess could turn a refusal into a preference. Weights are stored in
+//! thousandths. Each function makes one pass over the field and allocates nothing.
 
 use http::header::HeaderMap;
 
 use super::names::{ACCEPT, ACCEPT_ENCODING};
 use super::tokens;
 
-/// How the body may travel.
+/// A content coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// As it is.
+    /// Not compressed.
     Identity,
-    /// Compressed by gzip.
+    /// Compressed with gzip.
     Gzip,
 }
 
-/// What to put into the body of an error page.
+/// The form of an error body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Preference {
-    /// A page for a person.
+    /// A page, for a person.
     Html,
-    /// `application/problem+json` for a program.
+    /// `application/problem+json`, for a program.
     Json,
-    /// Nothing: what asks is an image, a style sheet, a font, a player.
+    /// No body, for an image, a style sheet, a font or a player.
     Nothing,
 }
 
-/// Whether Accept-Encoding makes gzip or identity the better choice (RFC 9110 §12.5.3).
+/// Whether Accept-Encoding prefers gzip or identity (RFC 9110 §12.5.3).
 ///
-/// gzip wins when its weight is above 0 and not below identity's. Identity that is not named counts as `*`, or else as
-/// the last resort. No field at all is identity: a CDN that wants gzip says so. When one coding is named twice, the
-/// lower weight counts, for identity is never wrong.
+/// The result is gzip if its weight is above 0 and not below identity's. If identity is not named, it has the weight of
+/// `*`, or 0. Without the field the result is identity: a CDN that wants gzip asks for it. If a coding is named twice,
+/// the lower weight counts, since identity is always safe.
 pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for member in tokens::members(headers, &ACCEPT_ENCODING) {
@@ -56,13 +56,16 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     if gzip > 0 && gzip >= identity { Coding::Gzip } else { Coding::Identity }
 }
 
-/// Which error body the asker can use, by Accept.
+/// The form of an error body that the client can use, by Accept.
 ///
-/// Browsers end nearly every Accept with `*/*`, so the wildcard alone says little; what is *named* tells a page load
-/// from an image: a type named before a wildcard of no higher weight is what the asker is after. HTML when it is named
-/// and JSON is not weighed higher, when there are only wildcards, and when there is nothing to go by. JSON
-/// (`application/json` or any `+json`) when it outweighs HTML, or equals what HTML gets only by a wildcard (axios sends
-/// `application/json, text/plain, */*`).
+/// Browsers end almost every Accept with `*/*`, so only the *named* types distinguish a page load from an image. The
+/// result is:
+///
+/// - HTML if it is named and JSON does not have a higher weight, if there are only wildcards, and if nothing can be
+///   read.
+/// - JSON (`application/json` or any `+json`) if it has a higher weight than HTML, or the same weight as HTML has by a
+///   wildcard only (axios sends `application/json, text/plain, */*`).
+/// - Nothing if another type is named and HTML does not have a higher weight.
 pub(crate) fn accept_prefers(headers: &HeaderMap) -> Preference {
     let mut named = Named::default();
     for member in tokens::members(headers, &ACCEPT) {
@@ -111,7 +114,7 @@ impl Named {
         let html = self.html.or(self.any_text).or(self.any);
         let json = self.json.or(self.any_application).or(self.any);
         let Some(best) = html.max(json).max(self.other) else {
-            // Missing, empty or junk.
+            // Missing, empty or malformed.
             return Preference::Html;
         };
         let html_weight = html.unwrap_or(0);
@@ -130,7 +133,7 @@ impl Named {
     }
 }
 
-/// A member without its parameters, and its weight in thousandths: 1000 without one, `None` when it is no weight.
+/// A member without its parameters, and its weight in thousandths: 1000 without a weight, `None` for a malformed one.
 fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     let (value, parameters) = tokens::with_parameters(member);
     let mut weight = Some(1000);
@@ -145,8 +148,8 @@ fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     (value, weight)
 }
 
-/// `qvalue` of RFC 9110 §12.4.2: "0" or "1", then at most a point and three digits, which after a 1 are zeros. The "0" may be missing where
-/// digits follow the point.
+/// `qvalue` of RFC 9110 §12.4.2: 0 or 1, then optionally a point and up to three digits, which are zeros after a 1. The
+/// 0 may be missing if digits follow the point.
 pub(crate) fn thousandths(digits: &[u8]) -> Option<u16> {
     let (whole, decimals) = match digits {
         [b'.', decimals @ ..] if (1..=3).contains(&decimals.len()) => (&b'0', decimals),
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_when_wished_for() {
+    fn gzip_acceptance_when_gzip_is_preferred_then_gzip() {
         for lines in [
             &["gzip"][..],
             &["GZIP"],
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_in_all_other_cases() {
+    fn gzip_acceptance_when_gzip_is_not_preferred_then_identity() {
         for lines in [
             &[][..],
             &[""],
@@ -242,12 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn accept_of_people_wants_html() {
+    fn accept_prefers_when_a_page_loads_then_html() {
         assert_eq!(accept_prefers(&HeaderMap::new()), Preference::Html);
         for accept in [
             // Chrome, Firefox and Safari loading a page
-            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
-            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,image/svg+xml,*/*;q=0.8",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,\
+            application/signed-exchange;v=b3;q=0.7",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,image/svg+xml,\
+            */*;q=0.8",
             "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
             // curl, fetch(), a script
             "*/*",
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_of_programs_wants_json() {
+    fn accept_prefers_when_a_program_asks_then_json() {
         for accept in [
             "application/json",
             "application/problem+json",
@@ -290,12 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn accept_of_parts_of_a_page_wants_nothing() {
+    fn accept_prefers_when_a_part_of_a_page_loads_then_nothing() {
         for accept in [
             // images: Chrome, Firefox, Safari new and old
             "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",
             "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
-            "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
+            "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,\
+            image/*;q=0.8,*/*;q=0.5",
             "image/png,image/svg+xml,image/*;q=0.8,video/*;q=0.8,*/*;q=0.5",
             "image/avif,image/webp,*/*;q=0.8",
             "image/webp,*/*",
@@ -314,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_read_to_the_letter() {
+    fn thousandths_when_not_a_qvalue_then_none() {
         for (text, wanted) in [
             ("0", 0),
             ("1", 1000),
@@ -339,7 +345,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_weight_of_three_decimals_is_read(weight in 0_u16..=1000) {
+        fn thousandths_when_three_decimals_then_reads_them(weight in 0_u16..=1000) {
             let text = format!("{}.{:03}", weight / 1000, weight % 1000);
             prop_assert_eq!(thousandths(text.as_bytes()), Some(weight));
             if weight < 1000 {
@@ -348,7 +354,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_a_client_writes_panics(text in "[ -~]{0,80}") {
+        fn preferences_when_text_is_arbitrary_then_no_panic(text in "[ -~]{0,80}") {
             let value = HeaderValue::from_str(&text).unwrap();
             let mut headers = HeaderMap::new();
             headers.append(ACCEPT, value.clone());
@@ -357,7 +363,7 @@ mod tests {
         }
 
         #[test]
-        fn gzip_goes_by_the_lowest_weights_named(
+        fn gzip_acceptance_when_named_several_times_then_lowest_weights_count(
             members in prop::collection::vec(
                 ("gzip|GZip|x-gzip|identity|\\*|br", prop::option::of(0_u16..=1000), "[ \t]{0,2}"),
                 0..6,
@@ -372,15 +378,20 @@ mod tests {
                 })
                 .collect();
             let lowest = |names: &[&str]| {
-                let named = members.iter().filter(|(coding, _, _)| names.contains(&coding.to_ascii_lowercase().as_str()));
+                let is_named = |coding: &str| names.contains(&coding.to_ascii_lowercase().as_str());
+                let named = members.iter().filter(|(coding, _, _)| is_named(coding));
                 named.map(|(_, weight, _)| weight.unwrap_or(1000)).min()
             };
             let any = lowest(&["*"]).unwrap_or(0);
             let gzip = lowest(&["gzip", "x-gzip"]).unwrap_or(any);
             let wanted = gzip > 0 && gzip >= lowest(&["identity"]).unwrap_or(any);
-            // In one line or in two, in this order or the other, it is the same wish.
+            // Neither the number of lines nor their order matters.
             let (first, second) = text.split_at(cut.min(text.len()));
-            for lines in [vec![text.join(",")], vec![first.join(","), second.join(",")], vec![second.join(" , "), first.join(",")]] {
+            for lines in [
+                vec![text.join(",")],
+                vec![first.join(","), second.join(",")],
+                vec![second.join(" , "), first.join(",")],
+            ] {
                 let headers: HeaderMap =
                     lines.iter().map(|line| (ACCEPT_ENCODING, HeaderValue::from_str(line).unwrap())).collect();
                 prop_assert_eq!(gzip_acceptance(&headers) == Coding::Gzip, wanted, "{:?}", lines);

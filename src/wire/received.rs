@@ -1,13 +1,13 @@
-//! A body as it is received, from a client or from the origin: it ends well only where its sender ended it.
+//! A body received from a client or from the origin. It ends without an error only if its sender ended it.
 //!
-//! hyper ends an HTTP/2 body at `RST_STREAM(NO_ERROR)` and at `GOAWAY(NO_ERROR)` as if `END_STREAM` had come (RFC 9113 §8.1 allows that
-//! reset only after a complete response). Here such a body fails. So does one that ends before its declared Content-Length. hyper and h2
-//! themselves fail a body that goes on beyond it.
+//! hyper treats `RST_STREAM(NO_ERROR)` and `GOAWAY(NO_ERROR)` as the end of an HTTP/2 body, as if `END_STREAM` had
+//! arrived (RFC 9113 §8.1 allows that reset only after a complete response). Here such a body fails. So does a body
+//! that ends before its Content-Length. A body that is longer than its Content-Length already fails in hyper and h2.
 //!
-//! An HTTP/2 body of declared length gives its last bytes away only when `END_STREAM` has come: else its recipient, who counts bytes, would
-//! take a body for whole that its sender went on with or took back.
+//! An HTTP/2 body with a Content-Length releases its last bytes only after `END_STREAM`. Otherwise a recipient that
+//! counts bytes would accept a body as complete that its sender continues or resets.
 //!
-//! Cost: one comparison at the end of a body; for HTTP/2 also a pass over the trailers, whose values lose the white space at their edges.
+//! Cost: one comparison at the end of a body. For HTTP/2 also a pass over the trailers, to trim their values.
 
 use std::error::Error;
 use std::fmt;
@@ -24,29 +24,29 @@ use super::values;
 /// hyper's body, with a check of how it ends.
 #[derive(Debug)]
 pub struct Received {
-    /// None: there is no content, whatever the head says.
+    /// `None`: there is no content, whatever the head declares.
     incoming: Option<Incoming>,
     is_h2: bool,
-    /// What is held back on HTTP/2. Boxed: few bodies have it, and bodies are moved from layer to layer.
+    /// Frames held back on HTTP/2. Boxed: few bodies need it, and each layer moves the body.
     held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// The last bytes of the declared length, while `END_STREAM` has not come.
+    /// The last bytes of the declared length, until `END_STREAM`.
     last: Bytes,
-    /// What goes behind those.
+    /// The trailers after them.
     trailers: Option<HeaderMap>,
 }
 
-/// Why a body is not whole.
+/// Why a body is incomplete.
 #[derive(Debug)]
 pub enum Broken {
-    /// hyper says why.
+    /// An error of hyper.
     Transport(hyper::Error),
     /// The stream was closed without `END_STREAM`.
     Reset,
-    /// It ended with so many bytes of its declared length missing.
+    /// It ended, and so many bytes of its declared length are missing.
     Short(u64),
 }
 
@@ -70,13 +70,13 @@ impl Error for Broken {
 }
 
 impl Received {
-    /// The body of a message that came in that version.
+    /// The body of a message of that version.
     pub fn new(incoming: Incoming, version: Version) -> Self {
         Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None }
     }
 
-    /// For a message that has no content by its nature: the response to HEAD, a 204, a 304. What its sender frames as content all the
-    /// same is not read; on HTTP/2 the stream is reset.
+    /// For a message that must not have content: the response to HEAD, a 204, a 304. Content that its sender sends
+    /// anyway is not read; on HTTP/2 the stream is reset.
     pub fn empty() -> Self {
         Self { incoming: None, is_h2: false, held: None }
     }
@@ -137,13 +137,13 @@ fn poll_h2(
         let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(frame) => frame.map_err(Broken::Transport)?,
             None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
-            // That was an empty frame with the stream's end.
+            // An empty frame ended the stream.
             None if held.is_some() => continue,
             None => return Poll::Ready(missing(incoming).map(Err)),
         };
         match frame.into_data() {
             Ok(data) if incoming.size_hint().exact() == Some(0) && !incoming.is_end_stream() => {
-                // Nothing but empty frames may follow these.
+                // Only empty frames may follow these bytes.
                 if !data.is_empty() {
                     held.get_or_insert_default().last = data;
                 }
@@ -159,7 +159,7 @@ fn poll_h2(
     }
 }
 
-/// What is missing of the declared length at the end of a body.
+/// The error of a body that ended before its declared length.
 fn missing(incoming: &Incoming) -> Option<Broken> {
     incoming.size_hint().exact().filter(|&left| left > 0).map(Broken::Short)
 }

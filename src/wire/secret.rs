@@ -1,13 +1,12 @@
-//! A secret that travels in a header field, and how it is compared.
+//! Secrets in header fields.
 
 use std::fmt;
 
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// Something that is in no log, message or page: it shows as `***`.
+/// A secret. Its `Debug` form is `***`, so that no log contains it.
 ///
-/// Two are compared with `==` only to find out whether a reload changed anything; what a client sent goes through
-/// [`Secret::matches`].
+/// `==` is only for a reload that checks for changes. [`Secret::matches`] compares with input from a peer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -17,22 +16,22 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself; to be handed to what needs it and nowhere else.
+    /// The secret itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `given` is the secret, in a time that depends on the lengths alone.
+    /// Whether `given` is the secret. The time depends on the lengths only.
     pub fn matches(&self, given: &[u8]) -> bool {
         let ours = self.0.as_bytes();
-        // Eight bytes at a time: byte by byte it would be the dearest part of a pull's proof.
+        // Eight bytes at a time: a comparison byte by byte would be the slowest part of a proof.
         let words = ours.chunks(8).map(word).zip(given.chunks(8).map(word));
         let equal = words.fold(Choice::from(1), |equal, (ours, theirs)| equal & ours.ct_eq(&theirs));
         ours.len() == given.len() && equal.into()
     }
 }
 
-/// Up to eight bytes as one number.
+/// Up to eight bytes as a number.
 fn word(bytes: &[u8]) -> u64 {
     if let Ok(whole) = bytes.try_into() {
         return u64::from_le_bytes(whole);

@@ -1,38 +1,39 @@
-//! Comma-separated lists (RFC 9110 §5.6.1) spread over any number of lines of one field.
+//! Comma-separated lists (RFC 9110 §5.6.1) over any number of lines of one field.
 //!
-//! Two readers: [`tokens`] for fields whose members are plain tokens (Connection, Vary, TE, Upgrade), where a quote has
-//! no meaning, and [`members`] for fields whose members may hold quoted strings (Accept, CDN-Loop, Forwarded), where a
-//! comma between quotes separates nothing. Both trim white space and skip empty members. Cost: one pass over the bytes,
-//! no allocation.
+//! There are two readers. [`tokens`] is for fields whose members are plain tokens (Connection, Vary, TE, Upgrade): a
+//! quote has no meaning. [`members`] is for fields whose members may contain quoted strings (Accept, CDN-Loop,
+//! Forwarded): a comma in quotes does not separate. Both trim white space and skip empty members. Cost: one pass over
+//! the bytes, no allocation.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
-/// The members of all lines of `name`, cut at every comma.
+/// The members of all lines of `name`, split at every comma.
 pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Tokens<'a> {
     Tokens { lines: headers.get_all(name).iter(), rest: None }
 }
 
-/// The members of all lines of `name`, cut at commas outside quoted strings.
+/// The members of all lines of `name`, split at commas outside quoted strings.
 pub(crate) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
     Members { lines: headers.get_all(name).iter(), rest: None }
 }
 
-/// The last members of all lines of `name`, the very last first, cut at every comma: at most `most`, empty ones counted and skipped.
+/// The last `most` members of all lines of `name`, last first, split at every comma. Empty members count but are
+/// skipped.
 ///
-/// For lists to which each hop appends, whatever somebody far away wrote before: neither a long list nor a quote that is never closed
-/// hides what was appended, and the cost has a bound.
+/// For lists to which each hop appends. Neither a long list nor an open quote of an earlier hop can hide the last
+/// members, and the cost is bounded.
 pub(crate) fn last<'a>(headers: &'a HeaderMap, name: &HeaderName, most: usize) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter().rev();
     let members = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).take(most);
     members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Whether one of the members of `name` is `token`, in any case.
+/// Whether `token` is a member of `name`, in any case.
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The members of one line, cut at every comma.
+/// The members of one line, split at every comma.
 pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let mut rest = Some(line);
     let pieces = std::iter::from_fn(move || {
@@ -44,9 +45,9 @@ pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     pieces.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// A member's value and its parameters: `text/html;level=1;q=0.5` is `text/html` and `level=1`, `q=0.5`.
+/// The value and parameters of a member: `text/html;level=1;q=0.5` is `text/html` and `level=1`, `q=0.5`.
 ///
-/// Semicolons inside quoted strings belong to their parameter; empty parameters are skipped.
+/// Semicolons in quoted strings do not separate; empty parameters are skipped.
 pub(crate) fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
     let (value, rest) = cut(member, b';');
     (value.trim_ascii(), Parameters { rest })
@@ -109,7 +110,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// Iterator of [`with_parameters`]: each parameter as written, `name=value`, white space around it removed.
+/// Iterator of [`with_parameters`]: each parameter as written, `name=value`, trimmed.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters<'a> {
     rest: Option<&'a [u8]>,
@@ -130,9 +131,9 @@ impl<'a> Iterator for Parameters<'a> {
     }
 }
 
-/// What stands before the first `separator` outside a quoted string, and what stands after it, if there is one.
+/// The text before the first `separator` outside a quoted string, and the text after it, if there is one.
 ///
-/// A quote that is never closed runs to the end: what follows it cannot be told apart, so it stays one piece.
+/// An open quote extends to the end.
 fn cut(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     let mut quoted = false;
     let mut at = 0;
@@ -141,7 +142,7 @@ fn cut(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
         let Some(hit) = hit else { break };
         match rest.get(hit) {
             Some(b'"') => quoted = !quoted,
-            // A quoted pair: the next byte stands for itself.
+            // A quoted pair: the next byte is literal.
             Some(b'\\') if quoted => at += 1,
             _ => return (input.get(..at + hit).unwrap_or(input), rest.get(hit + 1..)),
         }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_span_lines_and_skip_empty_members() {
+    fn tokens_when_lines_have_empty_members_then_skips_them() {
         let headers = map(&CONNECTION, &["a, ,b\t,", "", ",", " c"]);
         let all: Vec<_> = tokens(&headers, &CONNECTION).collect();
         assert_eq!(all, [b"a", b"b", b"c"]);
@@ -176,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn members_keep_commas_between_quotes() {
+    fn members_when_comma_is_in_quotes_then_does_not_split() {
         let headers = map(&ACCEPT, &[r#"a;x="1,2\",3", b"#, r#"c"unclosed, d"#]);
         let all: Vec<_> = members(&headers, &ACCEPT).collect();
         assert_eq!(all, [&br#"a;x="1,2\",3""#[..], b"b", br#"c"unclosed, d"#]);
     }
 
     #[test]
-    fn parameters_are_cut_at_semicolons_outside_quotes() {
+    fn parameters_when_semicolon_is_in_quotes_then_do_not_split() {
         let (value, parameters) = with_parameters(br#"text/html ; a="x;y";; q=1 "#);
         assert_eq!(value, b"text/html");
         assert_eq!(parameters.collect::<Vec<_>>(), [&br#"a="x;y""#[..], b"q=1"]);
@@ -192,14 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_at_the_end_is_no_trap() {
+    fn cut_when_backslash_ends_the_input_then_no_panic() {
         assert_eq!(cut(b"\"\\", b','), (&b"\"\\"[..], None));
         assert_eq!(cut(b"\\,a", b','), (&b"\\"[..], Some(&b"a"[..])));
     }
 
     proptest! {
         #[test]
-        fn plain_lists_come_back_whole(lists in prop::collection::vec(prop::collection::vec("[a-zA-Z0-9-]{1,9}", 0..6), 0..4)) {
+        fn lists_when_written_then_read_back(
+            lists in prop::collection::vec(prop::collection::vec("[a-zA-Z0-9-]{1,9}", 0..6), 0..4),
+        ) {
             let mut headers = HeaderMap::new();
             for list in &lists {
                 headers.append(CONNECTION, HeaderValue::from_str(&list.join(" ,\t")).unwrap());
@@ -210,7 +213,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_cut_without_loss(input in prop::collection::vec(prop::sample::select(b"a,;\"\\ ".to_vec()), 0..40)) {
+        fn cut_when_bytes_are_arbitrary_then_loses_none(
+            input in prop::collection::vec(prop::sample::select(b"a,;\"\\ ".to_vec()), 0..40),
+        ) {
             let mut length = 0;
             let mut rest = Some(&input[..]);
             while let Some(piece) = rest {

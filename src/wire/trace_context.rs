@@ -1,15 +1,14 @@
-//! Request ids and traceparent (W3C Trace Context, level 1): what is valid, and making both at once.
+//! Request ids and traceparent (W3C Trace Context, level 1): validation, and new ids.
 
 use bytes::Bytes;
 use http::HeaderValue;
 
 /// `00-`, 32 hex digits, `-`, 16 hex digits, `-`, 2 hex digits.
 const TRACEPARENT_LENGTH: usize = 55;
-/// The flags of a trace that we begin: sampled. An origin's tracer that follows its parent would record nothing at all
-/// otherwise.
+/// The flags of a new trace: sampled. Otherwise a tracer of the origin that follows its parent would record nothing.
 const FLAGS: &[u8; 2] = b"01";
 
-/// Whether a request id from outside may be taken over: 1 to 128 of `[A-Za-z0-9._-]`.
+/// Whether a request id from a peer may be kept: 1 to 128 of `[A-Za-z0-9._-]`.
 pub(crate) fn valid_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
@@ -17,8 +16,8 @@ pub(crate) fn valid_request_id(id: &[u8]) -> bool {
 
 /// Whether a traceparent may be passed on.
 ///
-/// Version 00 is exactly `00-trace-parent-flags` in lower-case hex, neither id all zeros. A later version may go on
-/// after that, behind a dash; version ff does not exist.
+/// Version 00 is exactly `00-trace-parent-flags` in lower-case hex, and no id is all zeros. A later version may have
+/// more after a dash. Version ff is invalid.
 pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
     let Some((head, rest)) = value.split_at_checked(TRACEPARENT_LENGTH) else { return false };
     let mut parts = head.split(|&byte| byte == b'-');
@@ -44,9 +43,9 @@ pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
         }
 }
 
-/// A request id of 32 hex digits and a traceparent whose trace id it is, from 24 random bytes.
+/// A request id of 32 hex digits, and a traceparent with the same trace id, from 24 random bytes.
 ///
-/// Both are views of one block: a single allocation a request.
+/// Both are views of one buffer: one allocation per request.
 pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
     let mut text = [b'0'; TRACEPARENT_LENGTH];
     let (trace, parent) = random.split_at(16);
@@ -57,19 +56,19 @@ pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
             *slot = byte;
         }
     }
-    // An owner keeps text and count in the same block; `Bytes` from a Vec would add another one when it is first
-    // shared.
+    // `from_owner` allocates once for text and reference count. `Bytes` from a Vec would allocate again when it is
+    // first shared.
     let block = Bytes::from_owner(text);
     let id = HeaderValue::from_maybe_shared(block.slice(3..35));
     let traceparent = HeaderValue::from_maybe_shared(block);
-    // Hex digits and dashes are always a valid value, so the other branch is never taken.
+    // Hex digits and dashes are always a valid value.
     match (id, traceparent) {
         (Ok(id), Ok(traceparent)) => (id, traceparent),
         _ => (HeaderValue::from_static("0"), HeaderValue::from_static("0")),
     }
 }
 
-/// Writes `bytes` in lower-case hex from `at` on; the last digit becomes 1 if all are 0, for an id of zeros is invalid.
+/// Writes `bytes` in lower-case hex at `at`. If all are 0, the last digit becomes 1, since an id of zeros is invalid.
 fn write_hex(text: &mut [u8; TRACEPARENT_LENGTH], at: usize, bytes: &[u8]) {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let all_zero = bytes.iter().all(|&byte| byte == 0);
@@ -95,7 +94,7 @@ mod tests {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn request_ids_are_short_and_plain() {
+    fn valid_request_id_when_long_or_with_other_characters_then_false() {
         for id in ["a", "A-b_c.9", "4bf92f3577b34da6a3ce929d0e0e4736"] {
             assert!(valid_request_id(id.as_bytes()), "{id}");
         }
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn traceparents_are_read_as_the_standard_says() {
+    fn valid_traceparent_when_not_in_the_standards_form_then_false() {
         for good in [
             GOOD.to_owned(),
             GOOD.replacen("00", "01", 1),
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_zeros_are_never_made() {
+    fn make_ids_when_random_bytes_are_zeros_then_ids_are_not() {
         let (id, traceparent) = make_ids([0; 24]);
         assert_eq!(id, format!("{}1", "0".repeat(31)));
         assert_eq!(traceparent, format!("00-{}1-{}1-01", "0".repeat(31), "0".repeat(15)));
@@ -143,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn made_ids_are_valid_and_agree(random in any::<[u8; 24]>()) {
+        fn make_ids_when_random_then_valid_and_equal(random in any::<[u8; 24]>()) {
             let (id, traceparent) = make_ids(random);
             prop_assert!(valid_request_id(id.as_bytes()) && id.len() == 32);
             prop_assert!(valid_traceparent(traceparent.as_bytes()));
@@ -155,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(value in prop::collection::vec(any::<u8>(), 0..70)) {
+        fn validation_when_bytes_are_arbitrary_then_does_not_panic(value in prop::collection::vec(any::<u8>(), 0..70)) {
             let _ = (valid_request_id(&value), valid_traceparent(&value));
         }
     }

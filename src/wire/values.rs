@@ -4,7 +4,8 @@ use http::{HeaderMap, HeaderValue};
 
 use super::names::CONTENT_LENGTH;
 
-/// Content-Length (RFC 9110 §8.6), `None` without one. Equal numbers in several field lines or in one list count as one.
+/// Content-Length (RFC 9110 §8.6), `None` without one. Equal numbers in several field lines or in one list count as
+/// one.
 ///
 /// # Errors
 /// A member is not a number, or two numbers differ.
@@ -34,8 +35,9 @@ fn decimal(text: &[u8]) -> Option<u64> {
 
 /// Removes spaces and tabs from both ends of every value. Allocates only for a value that has some.
 ///
-/// This white space is no part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it (RFC 9113 §8.2.1), but curl, nginx
-/// and Go accept it, so a message that has it is repaired here, not refused. The next recipient gets what an HTTP/1.1 parser would read.
+/// This white space is no part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it
+/// (RFC 9113 §8.2.1), but curl, nginx and Go accept it, so a message that has it is repaired here, not refused. The
+/// next recipient gets what an HTTP/1.1 parser would read.
 pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();

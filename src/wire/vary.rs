@@ -1,7 +1,7 @@
-//! Vary (RFC 9110 §12.5.5): one merged line, each name once, `*` alone.
+//! Vary (RFC 9110 §12.5.5): one merged line, with each name once, or with `*` only.
 //!
-//! Some caches read only the first line (and Imperva only the exact text `Accept-Encoding`), so what leaves here is one
-//! line with the usual spelling. The common cases, no Vary at all and one line that is right already, allocate nothing.
+//! Some caches read only the first line, and Imperva only the exact text `Accept-Encoding`, so a response gets one line
+//! with the usual spelling. The common cases allocate nothing: no Vary, or one line that is correct already.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -9,10 +9,9 @@ use http::header::{HeaderMap, HeaderValue};
 use super::names::VARY;
 use super::tokens;
 
-/// How Accept-Encoding is spelt in Vary.
+/// The spelling of Accept-Encoding in Vary.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";
-/// More distinct names than this become `*`: no cache could use such an answer twice, and it bounds the search for
-/// duplicates.
+/// As many distinct names become `*`: no cache could reuse such a response, and the search for duplicates is bounded.
 const MOST_NAMES: usize = 64;
 
 /// The names in all lines of Vary, as written.
@@ -20,13 +19,14 @@ pub(crate) fn names(headers: &HeaderMap) -> tokens::Tokens<'_> {
     tokens::tokens(headers, &VARY)
 }
 
-/// Whether Vary names `name` and nothing else.
+/// Whether Vary has `name` and no other name.
 pub(crate) fn is_only(headers: &HeaderMap, name: &str) -> bool {
     let mut names = names(headers).peekable();
     names.peek().is_some() && names.all(|known| known.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Adds Accept-Encoding to Vary and merges its lines into one: each name once, in the order of appearance; `*` replaces all others.
+/// Adds Accept-Encoding to Vary and merges its lines into one: each name once, in the order of appearance; `*` replaces
+/// all others.
 pub fn merge_accept_encoding(headers: &mut HeaderMap) {
     let line = if !headers.contains_key(VARY) || is_only(headers, ACCEPT_ENCODING) {
         HeaderValue::from_static(ACCEPT_ENCODING)
@@ -77,7 +77,7 @@ fn merged(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(line)).unwrap_or(any)
 }
 
-/// A bounded set of names on the stack; the case of letters does not count.
+/// A bounded set of names on the stack, without case.
 struct Unique<'a> {
     names: [&'a [u8]; MOST_NAMES],
     count: usize,
@@ -94,7 +94,7 @@ impl<'a> Unique<'a> {
         self.names.into_iter().take(self.count)
     }
 
-    /// Whether the name was new. A full set answers no to everything.
+    /// Whether the name is new. Always false if the set is full.
     fn add(&mut self, name: &'a [u8]) -> bool {
         if self.names().any(|known| known.eq_ignore_ascii_case(name)) {
             return false;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_encoding_is_merged_into_one_line() {
+    fn merge_when_vary_has_any_lines_then_one_line_remains() {
         for (before, after) in [
             (&[][..], "Accept-Encoding"),
             (&[""], "Accept-Encoding"),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn very_many_names_become_any() {
+    fn merge_when_there_are_too_many_names_then_any() {
         let names: Vec<_> = (0..MOST_NAMES).map(|n| format!("x-{n}")).collect();
         let mut headers = map(&[&names.join(",")]);
         merge_accept_encoding(&mut headers);
@@ -163,23 +163,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merged_lines_hold_each_name_once(before in prop::collection::vec(prop::collection::vec("[aAbBcC]{1,2}|Accept-Encoding|ACCEPT-encoding", 0..5), 0..4)) {
+        fn merge_when_names_repeat_then_each_is_kept_once(
+            before in prop::collection::vec(
+                prop::collection::vec("[aAbBcC]{1,2}|Accept-Encoding|ACCEPT-encoding", 0..5),
+                0..4,
+            ),
+        ) {
             let text: Vec<_> = before.iter().map(|line| line.join(", ")).collect();
             let mut headers = map(&text.iter().map(String::as_str).collect::<Vec<_>>());
             merge_accept_encoding(&mut headers);
             let first = lines(&headers).join("|");
             merge_accept_encoding(&mut headers);
-            prop_assert_eq!(lines(&headers), [first.as_str()], "twice is once");
+            prop_assert_eq!(lines(&headers), [first.as_str()], "applied twice");
             let mut after: Vec<_> = first.split(", ").map(str::to_ascii_lowercase).collect();
             after.sort();
-            let mut wanted: Vec<_> = before.iter().flatten().map(|name| name.to_ascii_lowercase()).chain(["accept-encoding".into()]).collect();
+            let names = before.iter().flatten().map(|name| name.to_ascii_lowercase());
+            let mut wanted: Vec<_> = names.chain(["accept-encoding".into()]).collect();
             wanted.sort();
             wanted.dedup();
             prop_assert_eq!(after, wanted);
         }
 
         #[test]
-        fn merged_lines_keep_every_name_or_say_any(before in prop::collection::vec("[aAbB*,\t ]{0,12}", 0..4)) {
+        fn merge_when_names_are_arbitrary_then_all_are_kept_or_any(
+            before in prop::collection::vec("[aAbB*,\t ]{0,12}", 0..4),
+        ) {
             let mut headers = map(&before.iter().map(String::as_str).collect::<Vec<_>>());
             let small = |headers: &HeaderMap| names(headers).map(<[u8]>::to_ascii_lowercase).collect::<Vec<_>>();
             let mut wanted = small(&headers);
@@ -193,7 +201,7 @@ mod tests {
             prop_assert_eq!(headers.get_all(VARY).iter().count(), 1);
             let once = headers.clone();
             merge_accept_encoding(&mut headers);
-            prop_assert_eq!(&once, &headers, "twice is once");
+            prop_assert_eq!(&once, &headers, "applied twice");
             let mut after = small(&headers);
             after.sort();
             prop_assert_eq!(after, wanted);

@@ -1,4 +1,5 @@
-//! Changes of single fields: decided first and applied afterwards, so that a response that is right already stays as it is.
+//! Changes of single fields: decided first and applied afterwards, so that a response that is right already stays as it
+//! is.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -93,7 +94,8 @@ pub(super) fn write_surrogate_control(headers: &HeaderMap, targeted: Option<&Fie
     HeaderValue::try_from(line).map_or(Change::Remove, Change::Set)
 }
 
-/// Removes every directive of Edge-Control that may allow storing, unknown ones too. Prohibitions, lifetimes of 0 and `dca` (for ESI) stay.
+/// Removes every directive of Edge-Control that may allow storing, unknown ones too. Prohibitions, lifetimes of 0 and
+/// `dca` (for ESI) stay.
 pub(super) fn remove_permissions(headers: &HeaderMap, edge_control_name: &HeaderName) -> Change {
     let (mut kept, mut all_kept) = (Vec::new(), true);
     for directive in headers.get_all(edge_control_name).iter().flat_map(|line| Directives::new(line.as_bytes())) {

@@ -1,4 +1,5 @@
-//! The directives of one response for its two readers: all caches read Cache-Control, the pulling CDN reads its targeted field (RFC 9213).
+//! The directives of one response for its two readers: all caches read Cache-Control, the pulling CDN reads its
+//! targeted field (RFC 9213).
 
 use http::HeaderValue;
 
@@ -100,7 +101,8 @@ impl Rule {
         directives.stale_if_error = directives.stale_if_error.or(rule.stale_if_error);
         directives.immutable |= rule.immutable;
         let targeted = (targeted.is_some() || self.targeted.is_some()).then(|| {
-            // A CDN that reads its targeted field does not read Cache-Control: the origin's directives for all caches are repeated.
+            // A CDN that reads its targeted field does not read Cache-Control: the origin's directives for all caches
+            // are repeated.
             let mut repeated = targeted.map(|field| field.directives).unwrap_or_default();
             repeated.max_age = self.lifetime();
             repeated.take_conditions(&directives);

@@ -1,11 +1,14 @@
-//! Gives every response one Cache-Control line with one meaning, by the class's rule and the guards, in the dialect of the pulling CDN.
+//! Gives every response one Cache-Control line with one meaning, by the class's rule and the guards, in the dialect of
+//! the pulling CDN.
 //!
-//! **Place:** innermost of the layers that change a response, so that it sees the origin's own fields. Inside `gzip`, which reads the
-//! emitted `no-transform`, and inside `whoopsie`, whose pages set no-store themselves.
-//! **Reads:** method, path, Authorization, `Ctx::dialect`, `Ctx::provider`; the response's status, type, caching and tag fields.
-//! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`, `edgeshim_fields_cut_total`.
-//! **Cost:** one pass over the response's field names, one more for a provider with translated tags, and one over the values' lengths for a
-//! provider with limits. One allocation for a field value that is not prepared.
+//! **Place:** innermost of the layers that change a response, so that it sees the origin's own fields. Inside `gzip`,
+//! which reads the emitted `no-transform`, and inside `whoopsie`, whose pages set no-store themselves.
+//! **Reads:** method, path, Authorization, `Ctx::dialect`, `Ctx::provider`; the response's status, type, caching and
+//! tag fields.
+//! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`,
+//! `edgeshim_fields_cut_total`.
+//! **Cost:** one pass over the response's field names, one more for a provider with translated tags, and one over the
+//! values' lengths for a provider with limits. One allocation for a field value that is not prepared.
 //! **Can fail:** no. Faults pass through, counted as the `error` guard.
 
 mod changes;
@@ -94,7 +97,8 @@ impl Counts {
         }
     }
 
-    /// Counts field lines of a response head that is larger than the provider's CDN accepts, and logs that once a minute.
+    /// Counts field lines of a response head that is larger than the provider's CDN accepts, and logs that once a
+    /// minute.
     fn fields_cut(&self, provider: ProviderId, lines: usize) {
         if lines == 0 {
             return;
@@ -102,8 +106,8 @@ impl Counts {
         self.fields_cut.get(provider).increment(lines as u64);
         if let Some(count) = FIELDS_CUT_MESSAGE.pass_many(lines as u64) {
             tracing::warn!(
-                "a response head is larger than {} takes: header fields left out since the last message: {count}; have the origin \
-                 send fewer fields, cookies above all (edgeshim_fields_cut_total counts by provider)",
+                "a response head is larger than {} accepts: header fields removed since the last message: {count}; \
+                 make the origin send fewer fields, especially cookies (edgeshim_fields_cut_total counts by provider)",
                 self.ledger.provider(provider)
             );
         }

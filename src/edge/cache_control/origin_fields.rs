@@ -25,8 +25,8 @@ pub(super) fn cache_control<'a>(
         directives = CacheControl::parse(values(headers, &names::CACHE_CONTROL));
         resolve_field_lists(&mut directives, headers, status);
     }
-    // Pragma in a response means nothing beside Cache-Control (RFC 9111 §5.4). Alone it is the old form of no-cache, which some caches
-    // still obey. Pragma is removed, so its no-cache moves to Cache-Control.
+    // Pragma in a response means nothing beside Cache-Control (RFC 9111 §5.4). Alone it is the old form of no-cache,
+    // which some caches still obey. Pragma is removed, so its no-cache moves to Cache-Control.
     if present.has(CacheField::Pragma) && directives.is_empty() {
         directives.no_cache = CacheControl::parse(values(headers, &names::PRAGMA)).no_cache;
     }
@@ -57,8 +57,8 @@ pub(super) fn passed(headers: &HeaderMap, dialect: Dialect) -> Option<CacheContr
     edge_control(values(headers, dialect.passed_field()?))
 }
 
-/// Whether an unknown directive may stay in a targeted field. `content` is handled separately. One that is not a valid dictionary member
-/// (RFC 8941 §3.2) would make a strict parser ignore the whole field.
+/// Whether an unknown directive may stay in a targeted field. `content` is handled separately. One that is not a valid
+/// dictionary member (RFC 8941 §3.2) would make a strict parser ignore the whole field.
 fn fits_targeted_field(extension: &Extension<'_>) -> bool {
     let name = extension.name.as_bytes();
     let is_key_byte =
@@ -75,10 +75,11 @@ fn fits_targeted_field(extension: &Extension<'_>) -> bool {
 
 /// Gives `no-cache="…"` and `private="…"` one meaning for all caches.
 ///
-/// Caches disagree about field lists: some look only for the unqualified directive, some only for lifetimes. If the response has a field of
-/// the list, the directive is therefore read as unqualified, which RFC 9111 §5.2.2.4 allows; else it is dropped. Set-Cookie in a list (an
-/// idiom for one CDN) is left to the Set-Cookie guard: otherwise every response without a cookie would lose its lifetime. A 304 does not
-/// show the fields of the stored response, so there every list counts.
+/// Caches disagree about field lists: some look only for the unqualified directive, some only for lifetimes. If the
+/// response has a field of the list, the directive is therefore read as unqualified, which RFC 9111 §5.2.2.4 allows;
+/// else it is dropped. Set-Cookie in a list (an idiom for one CDN) is left to the Set-Cookie guard: otherwise every
+/// response without a cookie would lose its lifetime. A 304 does not show the fields of the stored response, so there
+/// every list counts.
 fn resolve_field_lists(directives: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
     let applies = |fields: &[&str]| {
         fields

@@ -7,8 +7,8 @@ use crate::wire::{names, vary};
 
 /// Whether the origin allows shared caches to store the response to a request with Authorization (RFC 9111 §3.5).
 ///
-/// Beside no-cache only `public` counts: `no-cache, must-revalidate` is an idiom for "do not store", Fastly stores a no-cache response all
-/// the same, and `private` costs such a response nothing.
+/// Beside no-cache only `public` counts: `no-cache, must-revalidate` is an idiom for "do not store", Fastly stores a
+/// no-cache response all the same, and `private` costs such a response nothing.
 pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
     !directives.is_unshared()
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
@@ -19,8 +19,8 @@ pub(super) fn is_storable(directives: &CacheControl<'_>, status: StatusCode) -> 
     !directives.is_unshared() && (directives.has_lifetime() || directives.public || is_stored_by_default(status))
 }
 
-/// Whether shared caches would serve the response without revalidation: it has a lifetime or a stale window for them, is `public`, or has
-/// no directive about storing. Neither max-age=0 nor no-cache alone asks for that.
+/// Whether shared caches would serve the response without revalidation: it has a lifetime or a stale window for them,
+/// is `public`, or has no directive about storing. Neither max-age=0 nor no-cache alone asks for that.
 pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bool {
     if directives.is_unshared() {
         return false;
@@ -35,8 +35,8 @@ pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bo
     }
 }
 
-/// Statuses that caches store without a lifetime: those of RFC 9110 §15.1, and those that some CDN adds (302, 303, 307, and the client
-/// errors for which two of them have a default lifetime).
+/// Statuses that caches store without a lifetime: those of RFC 9110 §15.1, and those that some CDN adds (302, 303, 307,
+/// and the client errors for which two of them have a default lifetime).
 fn is_stored_by_default(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),

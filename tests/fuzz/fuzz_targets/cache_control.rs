@@ -1,7 +1,7 @@
 //! Cache-Control from hostile origins: reading, merging, writing and the class's decision.
 //!
-//! The first two bytes choose class, status and request; the rest is split into field lines at line feeds. A line that starts with
-//! a byte below 9, or with 11, goes to another field than Cache-Control.
+//! The first two bytes choose class, status and request; the rest is split into field lines at line feeds. A line that
+//! starts with a byte below 9, or with 11, goes to another field than Cache-Control.
 
 #![no_main]
 
