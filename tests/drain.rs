@@ -483,7 +483,7 @@ fn drain_when_requests_end_during_it_then_logged() {
     let log = std::fs::read_to_string(shim.dir.join("access.log")).expect("a log file");
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 2, "{log}");
-    assert_eq!((&lines[1]["status"], &lines[1]["bytes"]), (&200.into(), &14.into()), "{log}");
+    assert_eq!((&lines[1]["status"], &lines[1]["bytes"]), (&200.into(), &17.into()), "{log}");
 }
 
 #[test]
