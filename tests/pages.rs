@@ -93,7 +93,7 @@ fn default_locale_when_only_in_folder_then_used() {
     assert_eq!(run(&["check", "--config", file]).0, 0);
     dir.write("edgeshim.toml", configuration.replace("de-CH", "de-AT"));
     let (code, out, _) = run(&["check", "--config", file]);
-    assert!(code == 1 && out.contains("is no language that there are pages in") && out.contains("\"de-CH\""), "{out}");
+    assert!(code == 1 && out.contains("has no pages") && out.contains("\"de-CH\""), "{out}");
 }
 
 #[test]
@@ -122,18 +122,18 @@ fn mistakes_when_many_then_each_reported_with_file_and_line() {
     let expected = [
         ("pages/whoopsie.html", Some(3), "unknown placeholder `{{text.retri}}`"),
         ("pages/whoopsie.html", Some(5), "write `{{/status_url}}`"),
-        ("pages/whoopsie.html", Some(6), "`{{id}}` inside of <script>"),
+        ("pages/whoopsie.html", Some(6), "`{{id}}` inside <script>"),
         ("locales/de.tml", None, "such as de.toml"),
         ("locales/de.toml", Some(1), "`retry` is missing; write retry = "),
         ("locales/de.toml", Some(line("locales/de.toml", "retyr")), "`retyr` is not a key"),
         ("locales/en_GB.toml", Some(line("locales/en_GB.toml", "language = ")), "write a BCP 47 tag"),
-        ("locales/es.toml", Some(2), "this is no TOML"),
-        ("locales/fr.toml", Some(1), "the same language as FR.toml"),
+        ("locales/es.toml", Some(2), "this is not TOML"),
+        ("locales/fr.toml", Some(1), "has the same language as FR.toml"),
         ("locales/he.toml", Some(line("locales/he.toml", "direction")), "write `ltr` or `rtl`"),
         ("locales/it.toml", Some(2), "save the file as UTF-8 text"),
-        ("locales/ja.toml", None, "cannot be read (it is no file)"),
+        ("locales/ja.toml", None, "cannot be read (it is not a file)"),
         ("locales/nl.toml", Some(1), "is longer than 32768 bytes"),
-        ("locales/pl.toml", Some(line("locales/pl.toml", "two = ")), "it has `one`, `few`, `many`"),
+        ("locales/pl.toml", Some(line("locales/pl.toml", "two = ")), "the language has `one`, `few`, `many`"),
         ("locales/sv.toml", Some(line("locales/sv.toml", "[minutes]")), "`minutes.one` is missing"),
     ];
     let file = dir.write("edgeshim.toml", "[whoopsie]\npages = \"own\"\nretry_after = 30\n");
@@ -170,7 +170,7 @@ fn folder_when_without_pages_then_problem_names_key() {
     dir.write("empty/locales/.keep", "");
     dir.write("file", "");
     for (folder, expected) in
-        [("nowhere", "cannot be read as a folder"), ("file", "cannot be read as a folder"), ("empty", "holds no pages")]
+        [("nowhere", "cannot be read as a folder"), ("file", "cannot be read as a folder"), ("empty", "has no pages")]
     {
         let out = told(&dir, folder);
         let place = format!("edgeshim.toml:2: whoopsie.pages: {folder:?} {expected}");
@@ -188,7 +188,7 @@ fn template_when_required_part_missing_then_problem() {
         let dir = temp_dir();
         dir.write("own/pages/whoopsie.html", TEMPLATE.replace(part, ""));
         let out = told(&dir, "own");
-        assert!(out.contains("whoopsie.html:1: lacks what every page has to have") && out.contains(example), "{out}");
+        assert!(out.contains("whoopsie.html:1: a required placeholder is missing") && out.contains(example), "{out}");
     }
 }
 

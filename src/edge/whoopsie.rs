@@ -29,7 +29,7 @@ use crate::keys::quantities::WHOLE_SECONDS;
 use crate::keys::{Keys, Visitor};
 use crate::metrics::labels::{Dimension, Labels};
 use crate::metrics::{LazyCounters, Ledger, describe};
-use crate::pages::{LONGEST_COUNTDOWN_SECONDS, Moment, Pages, problem_json};
+use crate::pages::{LONGEST_COUNTDOWN_SECONDS, PageValues, Pages, problem_json};
 use crate::wire::names::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
     CONTENT_TYPE, DATE, GRPC_STATUS, HOST, PROXY_STATUS, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, VARY,
@@ -367,7 +367,7 @@ impl Shared {
         if let Some(id) = &asked.id {
             headers.insert(&X_REQUEST_ID, id.clone());
         }
-        let moment = Moment {
+        let values = PageValues {
             status: status.as_u16(),
             id: asked.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             provider: self.ledger.provider(asked.ctx.provider),
@@ -411,11 +411,11 @@ impl Shared {
                     }
                     locale = Some(chosen);
                     self.served.get((asked.ctx.provider, chosen, PageCause(cause))).increment(1);
-                    pages.render(chosen, &moment, gzip)
+                    pages.render(chosen, &values, gzip)
                 }
                 Preference::Json => {
                     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-                    problem_json(&moment, status.canonical_reason().unwrap_or("Error"))
+                    problem_json(&values, status.canonical_reason().unwrap_or("Error"))
                 }
                 Preference::Nothing => Bytes::new(),
             }

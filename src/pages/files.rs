@@ -1,8 +1,7 @@
-//! What pages are made of: the built-in template and words, and those of an operator's folder in their place.
+//! The template and the locale files: the built-in ones, and those of an operator's folder that replace them.
 //!
-//! A folder is laid out like `config/`: `pages/whoopsie.html` takes the built-in template's place, `locales/TAG.toml` the words of a
-//! built-in language, or adds one. Either may be missing; what it does not hold stays built in. Everything is read, bounded, when the
-//! configuration is, and never again.
+//! A folder has the layout of `config/`: `pages/whoopsie.html` replaces the built-in template, and `locales/TAG.toml` replaces or
+//! adds a language. Both are optional. Files of limited size are read with the configuration, and never again.
 
 use std::error::Error;
 use std::fmt;
@@ -10,58 +9,37 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::Mistake;
-use super::whoopsie::Template;
-use super::words::Words;
+use super::locale_file::LocaleTexts;
+use super::mistakes::{FileProblem, Mistake, lines};
+use super::template::Template;
 
 /// The built-in locale files: tag and content, in the order of their ids. `config/build.rs` lists `config/locales`.
 pub(super) const LOCALES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/locales.rs"));
 
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 
-/// The longest template, in bytes: a page goes out to everybody when little else does.
-const MOST_TEMPLATE_BYTES: u64 = 128 * 1024;
-/// The longest locale file, in bytes: the words of all of them stand in every page.
-const MOST_LOCALE_BYTES: u64 = 32 * 1024;
+/// The longest template, in bytes: during an outage every client gets the page.
+const MAX_TEMPLATE_BYTES: u64 = 128 * 1024;
+/// The longest locale file, in bytes: every page contains the texts of all.
+const MAX_LOCALE_BYTES: u64 = 32 * 1024;
 /// The most files in a folder of locales.
-const MOST_LOCALES: usize = 100;
+const MAX_LOCALES: usize = 100;
 
-/// The template and the locale files that pages are made of. The default is what is built in.
+/// The template and the locale files of the pages. The default is the built-in ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PageFiles {
     folder: PathBuf,
     template: Option<String>,
-    /// Names without `.toml`, and contents, in the order of the names.
+    /// Names without `.toml` and contents, sorted by name.
     locales: Vec<(String, String)>,
-}
-
-/// One mistake in a file of pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileProblem {
-    /// The file's path, safe to print.
-    pub file: String,
-    /// From 1; none where the file cannot be read at all.
-    pub line: Option<usize>,
-    /// What is wrong there, and what to write instead.
-    pub message: String,
-}
-
-impl fmt::Display for FileProblem {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(out, ":{line}")?;
-        }
-        write!(out, ": {}", self.message)
-    }
 }
 
 /// Why a folder of pages cannot be used.
 #[derive(Debug)]
 pub enum PageFilesError {
-    /// It is no folder of pages; a sentence that reads on from its name, with what to write instead.
+    /// It is not a folder of pages. The message continues after the folder's name.
     Folder(String),
-    /// Everything that is wrong with its files.
+    /// All mistakes in its files.
     Files(Vec<FileProblem>),
 }
 
@@ -69,10 +47,7 @@ impl fmt::Display for PageFilesError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(message) => out.write_str(message),
-            Self::Files(problems) => {
-                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                out.write_str(&lines.join("\n"))
-            }
+            Self::Files(problems) => out.write_str(&lines(problems)),
         }
     }
 }
@@ -83,39 +58,40 @@ impl PageFiles {
     /// Reads and checks a folder.
     ///
     /// # Errors
-    /// It is no folder, or holds no pages; or else every mistake in its files at once, in the order of files and lines.
+    /// It is not a folder, or has no pages. Else all mistakes in its files, in the order of files and lines.
     pub fn read(folder: &Path) -> Result<Self, PageFilesError> {
-        const HOLDS: &str = "write a folder that holds pages/whoopsie.html, locales/TAG.toml (such as de.toml) or both";
+        const CONTENT: &str = "write a folder that has pages/whoopsie.html, locales/TAG.toml (such as de.toml) or both";
         let entries = fs::read_dir(folder);
-        entries.map_err(|error| PageFilesError::Folder(format!("cannot be read as a folder ({error}); {HOLDS}")))?;
+        entries.map_err(|error| PageFilesError::Folder(format!("cannot be read as a folder ({error}); {CONTENT}")))?;
         let mut reader = Reader::default();
         let mut template = None;
         for path in reader.entries(&folder.join("pages")) {
             if path.file_name().is_some_and(|name| name == "whoopsie.html") {
-                template = reader.text(&path, MOST_TEMPLATE_BYTES);
+                template = reader.text(&path, MAX_TEMPLATE_BYTES);
                 if let Some(text) = &template {
                     reader.check_template(&path, text);
                 }
             } else {
-                reader.tell(&path, None, "is no page that there is; call it whoopsie.html, or take it away");
+                reader.report(&path, None, "is not a known page; name it whoopsie.html, or remove it");
             }
         }
         let mut locales: Vec<(String, String)> = Vec::new();
         for path in reader.entries(&folder.join("locales")) {
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
             let Some(name) = name else {
-                reader.tell(
+                reader.report(
                     &path,
                     None,
-                    "is no locale file; call it by its language, such as de.toml, or take it away",
+                    "is not a locale file; name it after its language, such as de.toml, or remove it",
                 );
                 continue;
             };
-            let Some(text) = reader.text(&path, MOST_LOCALE_BYTES) else { continue };
-            reader.tell_all(&path, Words::parse(name, &text).err().unwrap_or_default());
+            let Some(text) = reader.text(&path, MAX_LOCALE_BYTES) else { continue };
+            reader.report_all(&path, LocaleTexts::parse(name, &text).err().unwrap_or_default());
             if let Some((other, _)) = locales.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)) {
-                let message = format!("is the same language as {other}.toml but for its case; keep one of the two");
-                reader.tell(&path, Some(1), message);
+                let message =
+                    format!("has the same language as {other}.toml (case does not count); keep one of the two");
+                reader.report(&path, Some(1), message);
             }
             locales.push((name.to_owned(), text));
         }
@@ -123,12 +99,12 @@ impl PageFiles {
             return Err(PageFilesError::Files(reader.problems));
         }
         if template.is_none() && locales.is_empty() {
-            return Err(PageFilesError::Folder(format!("holds no pages; {HOLDS}")));
+            return Err(PageFilesError::Folder(format!("has no pages; {CONTENT}")));
         }
         Ok(Self { folder: folder.to_owned(), template, locales })
     }
 
-    /// The folder as it was named; empty where everything is built in.
+    /// The folder as configured; empty if there is none.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -142,7 +118,7 @@ impl PageFiles {
         self.template.as_deref().unwrap_or(WHOOPSIE)
     }
 
-    /// Names and contents: the built-in languages in their order, each from the folder where it is there, then the folder's others.
+    /// Names and contents: the built-in languages in their order, each replaced if the folder has it, then the folder's others.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.locales.iter().map(|(tag, text)| (tag.as_str(), text.as_str()));
         let of_folder = move |wanted: &str| own.clone().find(|(tag, _)| tag.eq_ignore_ascii_case(wanted));
@@ -152,38 +128,38 @@ impl PageFiles {
     }
 }
 
-/// Collects what is wrong while a folder is read.
+/// Reads a folder and collects what is wrong.
 #[derive(Default)]
 struct Reader {
     problems: Vec<FileProblem>,
 }
 
 impl Reader {
-    fn tell(&mut self, path: &Path, line: Option<usize>, message: impl Into<String>) {
+    fn report(&mut self, path: &Path, line: Option<usize>, message: impl Into<String>) {
         let file = path.display().to_string();
-        // A name can hold anything, and is shown on terminals.
+        // A name can contain control characters, and is shown on terminals.
         let file = if file.contains(char::is_control) { file.escape_debug().to_string() } else { file };
         self.problems.push(FileProblem { file, line, message: message.into() });
     }
 
-    fn tell_all(&mut self, path: &Path, mistakes: Vec<Mistake>) {
+    fn report_all(&mut self, path: &Path, mistakes: Vec<Mistake>) {
         for Mistake { line, message } in mistakes {
-            self.tell(path, Some(line), message);
+            self.report(path, Some(line), message);
         }
     }
 
-    /// What a folder holds, sorted, but for hidden files; nothing where it is not there.
+    /// The entries of a folder, sorted, without hidden files; none if there is no folder.
     fn entries(&mut self, folder: &Path) -> Vec<PathBuf> {
         let read = fs::read_dir(folder).and_then(|entries| {
             let paths = entries.map(|entry| entry.map(|entry| entry.path())).filter(|path| {
                 let name = path.as_ref().ok().and_then(|path| path.file_name());
                 !name.is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
             });
-            paths.take(MOST_LOCALES + 1).collect::<io::Result<Vec<_>>>()
+            paths.take(MAX_LOCALES + 1).collect::<io::Result<Vec<_>>>()
         });
         match read {
-            Ok(paths) if paths.len() > MOST_LOCALES => {
-                self.tell(folder, None, format!("holds more than {MOST_LOCALES} files; take some away"));
+            Ok(paths) if paths.len() > MAX_LOCALES => {
+                self.report(folder, None, format!("has more than {MAX_LOCALES} files; remove some"));
                 Vec::new()
             }
             Ok(mut paths) => {
@@ -192,28 +168,32 @@ impl Reader {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
-                self.tell(folder, None, format!("cannot be read ({error}); let this user read it, or take it away"));
+                self.report(
+                    folder,
+                    None,
+                    format!("cannot be read ({error}); give this user read permission, or remove it"),
+                );
                 Vec::new()
             }
         }
     }
 
-    /// A file's text; none where it has none, which has been noted.
+    /// A file's text. None: a problem was reported.
     fn text(&mut self, path: &Path, most_bytes: u64) -> Option<String> {
         let mut bytes = Vec::new();
-        // Anything but a file, such as a pipe, may never end or never begin.
+        // Reading from anything but a file, such as a pipe, might never end.
         let read = fs::metadata(path).and_then(|about| {
             if !about.is_file() {
-                return Err(io::Error::other("it is no file"));
+                return Err(io::Error::other("it is not a file"));
             }
             File::open(path)?.take(most_bytes + 1).read_to_end(&mut bytes)
         });
         if let Err(error) = read {
-            self.tell(path, None, format!("cannot be read ({error}); put a file there that this user may read"));
+            self.report(path, None, format!("cannot be read ({error}); write a file that this user may read"));
             return None;
         }
         if bytes.len() as u64 > most_bytes {
-            self.tell(path, Some(1), format!("is longer than {most_bytes} bytes; make it shorter"));
+            self.report(path, Some(1), format!("is longer than {most_bytes} bytes; make it shorter"));
             return None;
         }
         match String::from_utf8(bytes) {
@@ -221,7 +201,7 @@ impl Reader {
             Err(error) => {
                 let text = String::from_utf8_lossy(error.as_bytes());
                 let line = Mistake::line_at(&text, error.utf8_error().valid_up_to());
-                self.tell(path, Some(line), "is no UTF-8; save the file as UTF-8 text");
+                self.report(path, Some(line), "is not UTF-8; save the file as UTF-8 text");
                 None
             }
         }
@@ -230,11 +210,11 @@ impl Reader {
     fn check_template(&mut self, path: &Path, text: &str) {
         match Template::parse(text) {
             Ok(template) => {
-                for example in template.lacks() {
-                    self.tell(path, Some(1), format!("lacks what every page has to have; write {example}"));
+                for example in template.missing() {
+                    self.report(path, Some(1), format!("a required placeholder is missing; write {example}"));
                 }
             }
-            Err(mistakes) => self.tell_all(path, mistakes),
+            Err(mistakes) => self.report_all(path, mistakes),
         }
     }
 }

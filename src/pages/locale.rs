@@ -1,20 +1,20 @@
-//! Which language a reader gets: RFC 4647 §3.4 (lookup) on Accept-Language (RFC 9110 §12.5.4).
+//! The choice of a locale: lookup (RFC 4647 §3.4) on Accept-Language (RFC 9110 §12.5.4).
 //!
-//! The field is read as bytes and never copied. What is looked at is bounded, whatever a client sends: 8 KiB over all lines and 32
-//! ranges; what comes after is as if it were not there. A range that breaks the grammar matches nothing.
+//! The field is read as bytes and never copied. Only 8 KiB of all lines and 32 ranges are read; the rest is ignored. A malformed
+//! range matches nothing.
 
 use std::cmp::Ordering;
 
 use crate::ids::LocaleId;
 use crate::wire::quality::thousandths;
 
-/// How much of the field is looked at, all lines together.
-const MOST_BYTES: usize = 8 * 1024;
+/// How much of the field is read, all lines together.
+const MAX_BYTES: usize = 8 * 1024;
 
-/// How many list members are looked at, broken ones included.
-const MOST_RANGES: usize = 32;
+/// How many list members are read, including malformed ones.
+const MAX_RANGES: usize = 32;
 
-/// The tags there are, and who gets which when the reader did not say.
+/// The known tags, and the locale for a request without a usable Accept-Language.
 #[derive(Debug)]
 pub(super) struct Locales {
     /// BCP 47 tags in the order of their ids; at most 256.
@@ -24,12 +24,11 @@ pub(super) struct Locales {
     default: LocaleId,
 }
 
-/// Why a table of hosts cannot be used.
+/// Two entries have the same host.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostTwice(pub(super) String);
 
 impl Locales {
-    /// `tags` in the order of their ids.
     pub(super) fn new(tags: Vec<String>, hosts: &[(String, LocaleId)], default: LocaleId) -> Result<Self, HostTwice> {
         let mut hosts: Vec<_> =
             hosts.iter().map(|(host, locale)| (name_of(host).to_ascii_lowercase(), *locale)).collect();
@@ -44,28 +43,28 @@ impl Locales {
         self.tags.iter().map(String::as_str)
     }
 
-    /// The reader's wish, else the host's language, else the default. The default is given even to a reader who excludes it: there
-    /// has to be a page.
+    /// The best match of Accept-Language, else the host's locale, else the default. A client gets the default even if it excludes
+    /// that language, because there must be a page.
     pub(super) fn choose<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
-        let wishes = self.wishes(accept_language);
-        wishes
+        let preferences = self.preferences(accept_language);
+        preferences
             .best()
-            .or_else(|| host.and_then(|host| self.of_host(host)).filter(|&locale| !wishes.exclude(locale)))
+            .or_else(|| host.and_then(|host| self.of_host(host)).filter(|&locale| !preferences.exclude(locale)))
             .unwrap_or(self.default)
     }
 
-    fn wishes<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> Wishes {
-        let mut wishes = Wishes { count: 0, all: [(LocaleId(0), 0); MOST_RANGES] };
-        let mut bytes_left = MOST_BYTES;
-        let mut ranges_left = MOST_RANGES;
+    fn preferences<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> Preferences {
+        let mut preferences = Preferences { count: 0, all: [(LocaleId(0), 0); MAX_RANGES] };
+        let mut bytes_left = MAX_BYTES;
+        let mut ranges_left = MAX_RANGES;
         for line in lines {
             let seen = line.get(..bytes_left).unwrap_or(line);
             let cut = seen.len() < line.len();
             let mut members = seen.split(|&byte| byte == b',').peekable();
             while let Some(member) = members.next() {
-                // A member that was cut short may have lost its weight or half of its range.
+                // The last member may have lost its weight or a part of its range.
                 if ranges_left == 0 || (cut && members.peek().is_none()) {
-                    return wishes;
+                    return preferences;
                 }
                 let member = member.trim_ascii();
                 if member.is_empty() {
@@ -75,22 +74,22 @@ impl Locales {
                 if let Some((range, weight)) = parse(member) {
                     let locale = if weight == 0 { self.exactly(range) } else { self.lookup(range) };
                     if let Some(locale) = locale {
-                        wishes.push(locale, weight);
+                        preferences.push(locale, weight);
                     }
                 }
             }
             bytes_left -= seen.len();
         }
-        wishes
+        preferences
     }
 
-    /// RFC 4647 §3.4: the range loses its last subtag until it is a tag that is there. That is the longest tag that the range begins
-    /// with, found in one pass instead of one for each subtag of a range of any length.
+    /// RFC 4647 §3.4: the range loses its last subtag until it is a known tag. The result is the longest tag that the range starts
+    /// with, so one pass over the tags finds it.
     fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| starts_with(range, tag))
     }
 
-    /// The tag that a range with `q=0` takes away: this one, and not those that it would fall back to.
+    /// The tag that a range with `q=0` excludes. Its fallbacks are not excluded.
     fn exactly(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| tag.len() == range.len() && starts_with(range, tag))
     }
@@ -108,14 +107,14 @@ impl Locales {
     }
 }
 
-/// What the reader said of the tags there are, in the order in which it was said.
-struct Wishes {
+/// The known tags in Accept-Language, in the order of the field.
+struct Preferences {
     count: usize,
-    /// With the weight in thousandths; 0 excludes.
-    all: [(LocaleId, u16); MOST_RANGES],
+    /// The weight is in thousandths; 0 excludes.
+    all: [(LocaleId, u16); MAX_RANGES],
 }
 
-impl Wishes {
+impl Preferences {
     fn push(&mut self, locale: LocaleId, weight: u16) {
         if let Some(place) = self.all.get_mut(self.count) {
             *place = (locale, weight);
@@ -127,19 +126,19 @@ impl Wishes {
         self.all.iter().take(self.count).copied()
     }
 
-    /// The greatest weight; of equals the first.
+    /// The first one with the greatest weight.
     fn best(&self) -> Option<LocaleId> {
         let wanted = self.iter().filter(|&(locale, _)| !self.exclude(locale));
         wanted.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(locale, _)| locale)
     }
 
     fn exclude(&self, locale: LocaleId) -> bool {
-        self.iter().any(|wish| wish == (locale, 0))
+        self.iter().any(|preference| preference == (locale, 0))
     }
 }
 
-/// A basic language range (RFC 4647 §2.1) and its weight in thousandths. None for what breaks the grammar, and for `*`, which by
-/// RFC 4647 §3.4 says no more than the default does.
+/// A basic language range (RFC 4647 §2.1) and its weight in thousandths. None for a malformed one, and for `*`, which means the
+/// default (RFC 4647 §3.4).
 fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     let mut parts = member.split(|&byte| byte == b';');
     let range = parts.next()?.trim_ascii_end();
@@ -161,21 +160,21 @@ fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     }
 }
 
-/// Whether the subtags of `range` begin with all those of `tag`, in any case.
+/// Whether the subtags of `range` start with all those of `tag`; case does not count.
 fn starts_with(range: &[u8], tag: &str) -> bool {
     let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
-    let primary = today(primary);
+    let primary = current(primary);
     let Some((start, more)) = tag.as_bytes().split_at_checked(primary.len()) else { return false };
     let Some((begun, after)) = rest.split_at_checked(more.len()) else { return false };
     start.eq_ignore_ascii_case(primary) && begun.eq_ignore_ascii_case(more) && matches!(after, [] | [b'-', ..])
 }
 
-/// The present code of a language that has had another: old Java and Android systems still ask for Hebrew as `iw`.
-fn today(primary: &[u8]) -> &[u8] {
+/// The current code of a language. Old Java and Android systems send `iw` for Hebrew.
+fn current(primary: &[u8]) -> &[u8] {
     if primary.eq_ignore_ascii_case(b"iw") { b"he" } else { primary }
 }
 
-/// The name in a Host value: no port, no root's dot.
+/// The name in a Host value, without the port and the root's dot.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port))
@@ -188,7 +187,7 @@ fn name_of(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Orders `name`, which is lowercase, against `other`, which need not be.
+/// Compares `name`, which is lowercase, with `other`, which may not be.
 fn compare_lowercase(name: &str, other: &str) -> Ordering {
     name.bytes().cmp(other.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
@@ -217,7 +216,7 @@ mod tests {
         TAGS[usize::from(locales().choose(lines.iter().copied(), host).0)]
     }
 
-    /// Accept-Language, and what comes of it where the default is `en`.
+    /// Accept-Language and its result; the default is `en`.
     const TABLE: [(&str, &str); 84] = [
         // One range.
         ("", "en"),
@@ -276,7 +275,7 @@ mod tests {
         ("*;q=0.5,fr;q=0.1", "fr"),
         ("*;q=0", "en"),
         ("de,*;q=0", "de"),
-        // What is excluded.
+        // Excluded ranges.
         ("de;q=0", "en"),
         ("de;q=0,fr;q=0.1", "fr"),
         ("de-AT,de;q=0", "en"),
@@ -289,7 +288,7 @@ mod tests {
         ("iw;q=0,he,fr;q=0.5", "fr"),
         ("pt-BR;q=0,pt", "pt"),
         ("pt;q=0,pt-BR;q=0.5", "pt-BR"),
-        // Broken members match nothing and harm no other.
+        // Malformed members match nothing, and do not affect others.
         (",,, de", "de"),
         (",", "en"),
         (";q=1,fr", "fr"),
@@ -312,21 +311,21 @@ mod tests {
     ];
 
     #[test]
-    fn a_reader_gets_the_language_that_the_table_says() {
+    fn locale_when_accept_language_is_sent_then_follows_the_table() {
         for (field, expected) in TABLE {
             assert_eq!(chosen(&[field.as_bytes()], None), expected, "Accept-Language: {field}");
         }
     }
 
     #[test]
-    fn several_lines_are_one_list() {
+    fn locale_when_field_has_several_lines_then_they_are_one_list() {
         assert_eq!(chosen(&[b"de;q=0.5", b"fr"], None), "fr");
         assert_eq!(chosen(&[b"de", b"de;q=0"], None), "en");
         assert_eq!(chosen(&[], None), "en");
     }
 
     #[test]
-    fn the_host_counts_where_the_reader_said_nothing_that_fits() {
+    fn locale_when_no_range_matches_then_that_of_the_host() {
         for (host, expected) in [
             ("www.example.de", "de"),
             ("WWW.Example.De:8080", "de"),
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_named_twice_is_told() {
+    fn hosts_when_one_occurs_twice_then_refused() {
         let hosts = ["a.example", "b.example", "A.example:80"].map(|host| (host.to_owned(), LocaleId(0)));
         assert_eq!(
             Locales::new(vec!["en".to_owned()], &hosts, LocaleId(0)).unwrap_err(),
@@ -358,24 +357,24 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_bounds_is_not_looked_at() {
+    fn locale_when_field_is_beyond_the_limits_then_rest_is_ignored() {
         let many = |count: usize| format!("{}de", "ja,".repeat(count));
         assert_eq!(chosen(&[many(31).as_bytes()], None), "de");
         assert_eq!(chosen(&[many(32).as_bytes()], None), "en");
         // Empty members are no ranges.
         assert_eq!(chosen(&[format!("{}de", ",".repeat(100)).as_bytes()], None), "de");
-        // The last member ends on the last byte, one after it, and is cut where it would read as something else.
+        // The last member ends at the limit, or after it, where a cut would change its meaning.
         let ending = |member: &str, bytes: usize| format!("{}{member}", ",".repeat(bytes - member.len()));
-        assert_eq!(chosen(&[ending("de", MOST_BYTES).as_bytes()], None), "de");
-        assert_eq!(chosen(&[ending("de-AT", MOST_BYTES + 3).as_bytes()], None), "en");
-        assert_eq!(chosen(&[ending("de;q=0", MOST_BYTES + 4).as_bytes()], Some("www.example.de")), "de");
-        // The bound holds over all lines.
-        assert_eq!(chosen(&[",".repeat(MOST_BYTES).as_bytes(), b"de"], None), "en");
-        assert_eq!(chosen(&[",".repeat(MOST_BYTES - 2).as_bytes(), b"de", b"fr"], None), "de");
+        assert_eq!(chosen(&[ending("de", MAX_BYTES).as_bytes()], None), "de");
+        assert_eq!(chosen(&[ending("de-AT", MAX_BYTES + 3).as_bytes()], None), "en");
+        assert_eq!(chosen(&[ending("de;q=0", MAX_BYTES + 4).as_bytes()], Some("www.example.de")), "de");
+        // The limit is for all lines together.
+        assert_eq!(chosen(&[",".repeat(MAX_BYTES).as_bytes(), b"de"], None), "en");
+        assert_eq!(chosen(&[",".repeat(MAX_BYTES - 2).as_bytes(), b"de", b"fr"], None), "de");
     }
 
-    /// RFC 4647 §3.4 and the rules of this file written down in the plainest way, for lists within the bounds.
-    fn by_the_book(members: &[(String, u16)]) -> &'static str {
+    /// RFC 4647 §3.4 and the rules of this file in the simplest form, for lists within the limits.
+    fn simple_form(members: &[(String, u16)]) -> &'static str {
         let excluded: Vec<_> =
             members.iter().filter(|(_, weight)| *weight == 0).map(|(range, _)| range.to_lowercase()).collect();
         let mut wanted: Vec<_> = members.iter().filter(|(_, weight)| *weight > 0).collect();
@@ -401,23 +400,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lookup_agrees_with_the_book(
+        fn locale_when_looked_up_then_same_as_in_the_simple_form(
             members in proptest::collection::vec(("(en|de|fr|he|zh|pt|ja)(-(BR|br|Hant|x|a))?(-[a-z0-9]{1,8})?", 0..=1000_u16), 0..12)
         ) {
             let field: Vec<_> = members.iter().map(|(range, weight)| {
                 format!("{range};q={}.{:03}", weight / 1000, weight % 1000)
             }).collect();
-            prop_assert_eq!(chosen(&[field.join(", ").as_bytes()], None), by_the_book(&members));
+            prop_assert_eq!(chosen(&[field.join(", ").as_bytes()], None), simple_form(&members));
         }
 
         #[test]
-        fn any_bytes_give_a_locale(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5), host in ".{0,40}") {
+        fn any_bytes_when_read_then_a_locale(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5), host in ".{0,40}") {
             let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
             prop_assert!(TAGS.contains(&chosen(&lines, Some(&host))));
         }
 
         #[test]
-        fn bytes_near_the_grammar_give_a_locale(field in "[a-zA-Z0-9;,=.*q -]{0,300}") {
+        fn bytes_near_the_grammar_when_read_then_a_locale(field in "[a-zA-Z0-9;,=.*q -]{0,300}") {
             prop_assert!(TAGS.contains(&chosen(&[field.as_bytes()], None)));
         }
     }

@@ -1,16 +1,16 @@
-//! Which form of a text goes with a number: the plural categories of CLDR for whole numbers, by `icu_plurals`.
+//! The form of a text for a number: the plural categories of CLDR for whole numbers, from `icu_plurals`.
 //!
-//! French, Spanish, Italian, Portuguese and some others have a form for whole millions alone. Locale files do without it, and `other`
-//! takes its place. The page's script does the same: there `Intl.PluralRules` gives the category.
+//! French, Spanish, Italian, Portuguese and some others have a form that is only for whole millions. Locale files do not have it,
+//! and `other` replaces it. The page's script does the same with the category of `Intl.PluralRules`.
 
 pub(super) use icu_plurals::PluralCategory as Category;
 use icu_plurals::PluralRules;
 use icu_provider::prelude::icu_locale_core::LanguageIdentifier;
 
-/// Every category that a language has for whole numbers below a million comes up among them.
+/// These numbers have all categories that a language has for whole numbers below a million.
 const SAMPLE: std::ops::RangeInclusive<u32> = 0..=200;
 
-/// As CLDR and locale files write it.
+/// The name of a category in CLDR and in locale files.
 pub(super) fn name(category: Category) -> &'static str {
     match category {
         Category::Zero => "zero",
@@ -26,15 +26,17 @@ pub(super) fn name(category: Category) -> &'static str {
 #[derive(Debug)]
 pub(super) struct Plural {
     rules: Option<PluralRules>,
-    /// In CLDR's order, each with how many numbers of the sample are in it.
+    /// In CLDR's order, each with the count of its numbers in the sample.
     categories: Vec<(Category, usize)>,
 }
 
 impl Plural {
-    /// By a BCP 47 tag. A language that CLDR does not know has `other` alone.
+    /// By a BCP 47 tag; of a malformed one, by its first part. A language that CLDR does not know has only `other`.
     pub(super) fn of(language: &str) -> Self {
-        let language =
-            LanguageIdentifier::try_from_locale_bytes(language.as_bytes()).unwrap_or(LanguageIdentifier::UNKNOWN);
+        let primary = || language.split(|character: char| !character.is_ascii_alphanumeric()).next();
+        let language = LanguageIdentifier::try_from_locale_bytes(language.as_bytes())
+            .or_else(|_| LanguageIdentifier::try_from_str(primary().unwrap_or_default()))
+            .unwrap_or(LanguageIdentifier::UNKNOWN);
         let rules = PluralRules::try_new_cardinal(language.into()).ok();
         let count = |category| SAMPLE.filter(|&number| category_of(rules.as_ref(), number) == category).count();
         let all = rules.iter().flat_map(PluralRules::categories);
@@ -73,7 +75,7 @@ mod tests {
     fn category_when_number_is_whole_then_cldrs() {
         for (languages, category, numbers) in [
             ("ja zh zh-Hant ko xx", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
-            ("en de nl sv es it tr en-GB pt-PT", One, &[1]),
+            ("en de nl sv es it tr en-GB en_GB pt-PT", One, &[1]),
             ("en de nl sv es it tr pt-PT", Other, &[0, 2, 11, 16, 21, 100, 101, 1_001, 1_000_000]),
             ("fr pt pt-BR", One, &[0, 1]),
             ("fr pt", Other, &[2, 17, 100, 1_001, 1_000_000]),

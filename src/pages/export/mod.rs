@@ -1,24 +1,27 @@
-//! The pages as files for others to keep: for the case that a CDN cannot even reach the shim.
+//! The pages as files for CDNs to host, for the case that a CDN cannot reach edgeshim.
 //!
-//! Nobody fills in a request's values there, so each CDN's pages hold its own words for them (`Cdn`), and the template's sections leave
-//! out what it cannot know; the script takes the time from the visitor's clock. The how-tos beside this file go along.
+//! The pages of a CDN have its own expressions for a request's values (`Cdn`). The template's sections leave out what the CDN does
+//! not know; the script takes the time from the visitor's clock. The instructions in this folder are exported too.
 
-use super::whoopsie::Hosting;
-use super::words::Words;
-use super::{PageSettings, PagesError, parsed};
+mod hosting;
 
-/// A file of the export.
+use self::hosting::Hosting;
+use super::locale_file::LocaleTexts;
+use super::mistakes::PagesError;
+use super::page_settings::PageSettings;
+use super::parsed;
+
+/// An exported file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exported {
-    /// Below the export's folder, with `/`.
+    /// The path in the export's folder, with `/`.
     pub path: String,
-    /// What it holds.
     pub text: String,
 }
 
-/// Who keeps pages, and what it can say of a request.
+/// A CDN that hosts pages, and its expressions for the values of a request.
 struct Cdn {
-    /// The preset's name, and the folder's.
+    /// The name of the preset and the folder.
     preset: &'static str,
     how_to: &'static str,
     extension: &'static str,
@@ -29,11 +32,11 @@ struct Cdn {
     time_rfc3339: &'static str,
     /// How the text between two values is written.
     fixed: fn(&str) -> String,
-    /// What is done to the page as a whole.
+    /// Changes the page as a whole.
     finish: fn(String) -> String,
 }
 
-/// Pages that hold nothing of a request.
+/// Pages without values of a request.
 const STATIC: Cdn = Cdn {
     preset: "static",
     how_to: include_str!("README.md"),
@@ -53,7 +56,7 @@ const CDNS: [Cdn; 4] = [
         how_to: include_str!("fastly.md"),
         extension: "vcl",
         status: " obj.status ",
-        // A client may have sent that field; what else it could hold would stand in the page as HTML.
+        // The client may have sent that field. Anything but an id could be HTML.
         id: r#" if(req.http.X-Request-Id ~ "^[A-Za-z0-9._-]{1,128}$", req.http.X-Request-Id, req.xid) "#,
         pop: " server.identity ",
         time: r#" strftime({"%Y-%m-%d %H:%M:%S UTC"}, now) "#,
@@ -65,7 +68,7 @@ const CDNS: [Cdn; 4] = [
         preset: "cloudflare",
         how_to: include_str!("cloudflare.md"),
         id: "::RAY_ID::",
-        // Its error pages for 5xx are refused without that token.
+        // Cloudflare refuses an error page for 5xx without that token.
         finish: |page| {
             let at = page.rfind("</body>").unwrap_or(page.len());
             let (before, after) = page.split_at_checked(at).unwrap_or((&page, ""));
@@ -77,23 +80,23 @@ const CDNS: [Cdn; 4] = [
     Cdn { preset: "akamai", how_to: include_str!("akamai.md"), ..STATIC },
 ];
 
-/// A text as VCL's long strings, which end at the first `"}` and know no escapes.
+/// A text as long strings of VCL, which end at the first `"}` and have no escapes.
 fn long_string(text: &str) -> String {
     format!("{{\"{}\"}}", text.replace("\"}", "\"\"} {\"}"))
 }
 
-/// The pages for whom there are no CDN's own and for each CDN: both kinds, in one file with every language and in one for each, and a
-/// how-to. `source` gives the beacon's `source` for a preset; `retry_after` is the countdown's seconds.
+/// The static pages and those for each CDN. Each set has the page and the wait page, with all languages and for each language, and
+/// instructions. `source` returns the beacon's `source` for a preset; `retry_after` is the countdown in seconds.
 ///
 /// # Errors
-/// As [`Pages::build`](super::Pages::build); the default locale has to be one that there is.
+/// As [`Pages::build`](super::Pages::build), and an unknown default locale.
 pub(crate) fn export(
     settings: &PageSettings,
     retry_after: u64,
     source: impl Fn(&str) -> String,
 ) -> Result<Vec<Exported>, PagesError> {
     let (template, locales) = parsed(settings.files.template(), settings.files.all())?;
-    let default = locales.iter().find(|words| words.language.eq_ignore_ascii_case(&settings.default_locale));
+    let default = locales.iter().find(|texts| texts.language.eq_ignore_ascii_case(&settings.default_locale));
     let default = default.ok_or_else(|| PagesError::UnknownLocale {
         key: "whoopsie.default_locale".to_owned(),
         value: settings.default_locale.clone(),
@@ -118,13 +121,13 @@ pub(crate) fn export(
                 time_rfc3339: cdn.time_rfc3339,
                 fixed: cdn.fixed,
             };
-            let mut add = |folder: &str, words: &Words, all: &[Words]| {
-                let text = (cdn.finish)(template.host(words, all, settings, &hosting));
+            let mut add = |folder: &str, texts: &LocaleTexts, all: &[LocaleTexts]| {
+                let text = (cdn.finish)(hosting::page(&template, texts, all, settings, &hosting));
                 files.push(Exported { path: format!("{folder}{name}.{}", cdn.extension), text });
             };
             add(&folder, default, &locales);
-            for words in &locales {
-                add(&format!("{folder}{}/", words.language), words, std::slice::from_ref(words));
+            for texts in &locales {
+                add(&format!("{folder}{}/", texts.language), texts, std::slice::from_ref(texts));
             }
         }
     }
@@ -135,7 +138,7 @@ pub(crate) fn export(
 mod tests {
     use super::*;
 
-    /// What a VCL compiler makes of a concatenation of long strings, with `[CODE]` for what stands between them.
+    /// The text of a concatenation of long strings in VCL, with `[CODE]` for the code between them.
     fn compiled(vcl: &str) -> String {
         let fastly = &CDNS[0];
         let all = [fastly.time_rfc3339, fastly.time, fastly.status, fastly.id, fastly.pop];
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn long_strings_say_what_the_text_says() {
+    fn long_string_when_compiled_then_the_text() {
         for text in
             ["", "plain", "a\"}b", "\"}", "{\"a\":{\"b\":\"c\"}}", "\"\"}}\"}\"", "ends in \"", "} begins", "\"}\"}\"}"]
         {
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn fastlys_page_is_the_static_one_with_its_variables() {
+    fn fastly_page_when_exported_then_the_static_one_with_variables() {
         let settings = PageSettings { default_locale: "de".to_owned(), ..PageSettings::default() };
         let files = export(&settings, 30, |preset| format!("my-{preset}")).unwrap();
         let file = |path: &str| files.iter().find(|file| file.path == path).unwrap().text.as_str();

@@ -1,18 +1,17 @@
-//! The pieces of a gzip member (RFC 1951, RFC 1952) that is put together per request without compressing anything.
+//! The parts of a gzip member (RFC 1951, RFC 1952), to assemble one for each request without compression.
 //!
-//! A page is fixed text with a few short values between. Each fixed text is deflated once, by a compressor of its own: nothing in it
-//! refers to bytes before it, so any value may stand there. It is ended by a flush, whose last sign is an empty stored block. The
-//! empty block's length field is cut off, and the value's own length and bytes are written in its place: flush and value share one
-//! block header.
+//! A page is fixed text with a few short values in between. Each fixed text is deflated once, by a separate compressor: it refers
+//! to no bytes before it, so any value may precede it. It ends with a flush, which ends with an empty stored block. The length
+//! field of that block is removed, and the length and bytes of the value follow instead. So flush and value share one block header.
 //!
-//! Cost per request: a copy for each piece, and for the checksum at most 32 XORs for each fixed text, however long it is.
+//! Cost of a request: a copy of each part, and for the checksum at most 32 XORs for each fixed text of any length.
 
 use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-/// RFC 1952 §2.3: deflate, no flags, no time, slowest and best, system unknown.
+/// RFC 1952 §2.3: deflate, no flags, no time, best compression, unknown system.
 pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
 
 /// CRC32 and ISIZE.
@@ -21,23 +20,23 @@ pub(super) const TRAILER_BYTES: usize = 8;
 /// LEN and NLEN of a stored block.
 pub(super) const LENGTH_BYTES: usize = 4;
 
-/// LEN and NLEN as a flush leaves them: an empty stored block.
+/// LEN and NLEN of the empty stored block after a flush.
 const EMPTY: [u8; LENGTH_BYTES] = [0, 0, 0xff, 0xff];
 
-/// The header bits of a stored block that is not the last, in a byte of their own.
+/// A byte with the header bits of a stored block that is not the last.
 const STORED: u8 = 0;
 
-/// A last block with nothing in it: fixed codes, end of block.
+/// An empty last block: fixed codes, end of block.
 const END: [u8; 2] = [3, 0];
 
-/// Deflates `plain` so that the length of a stored block must follow ([`push_length`]), then its bytes.
+/// Deflates `plain`. The length of a stored block must follow ([`push_length`]), then its bytes.
 pub(super) fn before_value(plain: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(plain)?;
     encoder.flush()?;
     let mut stored = stored(plain);
     stored.push(STORED);
-    // What does not shrink is kept as it is.
+    // Text that does not get shorter is stored.
     Ok(match encoder.get_ref().strip_suffix(&EMPTY) {
         Some(deflated) if deflated.len() < stored.len() => deflated.to_vec(),
         _ => stored,
@@ -54,7 +53,7 @@ pub(super) fn at_end(plain: &[u8]) -> io::Result<Vec<u8>> {
     Ok(if deflated.len() < stored.len() { deflated } else { stored })
 }
 
-/// The length of a stored block, after what [`before_value`] made.
+/// The length of a stored block, after the output of [`before_value`].
 pub(super) fn push_length(out: &mut Vec<u8>, bytes: u16) {
     out.extend_from_slice(&bytes.to_le_bytes());
     out.extend_from_slice(&(!bytes).to_le_bytes());
@@ -67,7 +66,7 @@ pub(super) fn push_trailer(out: &mut Vec<u8>, crc: u32, plain_bytes: usize) {
     out.extend_from_slice(&[a, b, c, d]);
 }
 
-/// `plain` in whole stored blocks, none of them the last; nothing for nothing.
+/// `plain` in complete stored blocks, none of them the last; empty for an empty text.
 fn stored(plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(plain.len() + 8);
     for chunk in plain.chunks(usize::from(u16::MAX)) {
@@ -78,11 +77,10 @@ fn stored(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What a fixed text does to the CRC32 of all that stands before it.
+/// Appends a fixed text to a CRC32.
 ///
-/// `crc32fast` combines two checksums too, but works the length in anew at each call, a multiplication for each bit set in it. The
-/// length of a fixed text is known at start, and appending that many bytes is linear in the checksum before them: 32 columns say
-/// all about it.
+/// `crc32fast` can combine two checksums too, but each call computes with the length again, one multiplication for each bit set
+/// in it. Appending bytes is linear in the checksum before them, so 32 columns, computed once, describe a fixed text.
 #[derive(Debug)]
 pub(super) struct Checksum {
     crc: u32,
@@ -100,7 +98,7 @@ impl Checksum {
         Self { crc: crc32fast::hash(plain), columns }
     }
 
-    /// The checksum of a text with checksum `before`, followed by this one.
+    /// The checksum of a text with checksum `before`, followed by this text.
     pub(super) fn after(&self, before: u32) -> u32 {
         let moved = self
             .columns
@@ -140,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_texts_and_values_make_a_whole_member() {
+    fn member_when_texts_and_values_are_empty_then_valid() {
         assert_eq!(inflate(&member(b"", b"", b"")), b"");
         assert_eq!(inflate(&member(b"", b"x", b"")), b"x");
         assert_eq!(inflate(&member(b"a", b"", b"b")), b"ab");
     }
 
-    /// Bytes that no compressor makes fewer.
+    /// Bytes that no compressor makes shorter.
     fn noise(bytes: usize) -> Vec<u8> {
         let mut state = 1_u32;
         let next = || {
@@ -157,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_beyond_one_stored_block_make_a_whole_member() {
+    fn member_when_text_is_longer_than_a_stored_block_then_valid() {
         let noise = noise(150_000);
         let plain = inflate(&member(&noise, b"value", &noise));
         assert_eq!(plain, [&noise[..], b"value", &noise[..]].concat());
     }
 
     #[test]
-    fn noise_is_stored_and_words_are_deflated() {
+    fn text_when_it_does_not_shrink_then_stored() {
         assert_eq!(before_value(&noise(1_000)).unwrap().len(), 1_000 + 6);
         let words = "the same words again and again, ".repeat(64);
         assert!(before_value(words.as_bytes()).unwrap().len() < words.len() / 10);
@@ -172,7 +170,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_pieces_inflate_to_what_went_in(
+        fn any_parts_when_inflated_then_same_bytes(
             first in proptest::collection::vec(any::<u8>(), 0..600),
             value in proptest::collection::vec(any::<u8>(), 0..600),
             last in proptest::collection::vec(0..4_u8, 0..600),
@@ -181,7 +179,7 @@ mod tests {
         }
 
         #[test]
-        fn checksums_add_up(a in proptest::collection::vec(any::<u8>(), 0..300), b in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn checksum_when_text_is_appended_then_that_of_both(a in proptest::collection::vec(any::<u8>(), 0..300), b in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(Checksum::of(&b).after(crc32fast::hash(&a)), crc32fast::hash(&[a, b].concat()));
         }
     }

@@ -1,0 +1,90 @@
+//! Escaping of values in a page: as HTML text, or percent-encoded in a query.
+
+/// How a value is escaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Escape {
+    Html,
+    Query,
+}
+
+impl Escape {
+    /// For a place after `before`.
+    pub(super) fn after(before: &str) -> Self {
+        let tag = match (before.rfind('<'), before.rfind('>')) {
+            (Some(open), Some(close)) if close > open => "",
+            (Some(open), _) => before.get(open..).unwrap_or_default(),
+            (None, _) => "",
+        };
+        let mut quotes = tag.rsplit('"');
+        let attribute = quotes.next().unwrap_or_default();
+        let is_quoted = quotes.count() % 2 == 1;
+        if is_quoted && attribute.contains('?') { Self::Query } else { Self::Html }
+    }
+
+    /// Whether a place after `before` is inside a tag, but not inside double quotes.
+    pub(super) fn is_bare(before: &str) -> bool {
+        let tag = before.rfind('<').and_then(|open| before.get(open..)).unwrap_or_default();
+        !tag.is_empty() && !tag.contains('>') && tag.matches('"').count().is_multiple_of(2)
+    }
+
+    pub(super) fn push(self, out: &mut Vec<u8>, text: &[u8]) {
+        for &byte in text {
+            match self {
+                Self::Html => match entity(byte) {
+                    Some(entity) => out.extend_from_slice(entity),
+                    None => out.push(byte),
+                },
+                Self::Query if is_unreserved(byte) => out.push(byte),
+                Self::Query => out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]),
+            }
+        }
+    }
+}
+
+/// The length of each byte as HTML and in a query. Every value is measured for both, so this is a table.
+#[expect(clippy::cast_possible_truncation, reason = "no entity is longer than a few bytes")]
+static WIDTHS: [(u8, u8); 256] = {
+    let mut all = [(1, 1); 256];
+    let mut byte = u8::MAX;
+    loop {
+        let (html, query) = &mut all[byte as usize];
+        if let Some(entity) = entity(byte) {
+            *html = entity.len() as u8;
+        }
+        if !is_unreserved(byte) {
+            *query = 3;
+        }
+        if byte == 0 {
+            break all;
+        }
+        byte -= 1;
+    }
+};
+
+/// The length of `text` as HTML and in a query.
+pub(super) fn widths(text: &[u8]) -> (u16, u16) {
+    text.iter().fold((0, 0), |sum: (u16, u16), &byte| {
+        let (html, query) = WIDTHS[usize::from(byte)];
+        (sum.0.saturating_add(u16::from(html)), sum.1.saturating_add(u16::from(query)))
+    })
+}
+
+const fn entity(byte: u8) -> Option<&'static [u8]> {
+    Some(match byte {
+        b'&' => b"&amp;",
+        b'<' => b"&lt;",
+        b'>' => b"&gt;",
+        b'"' => b"&quot;",
+        b'\'' => b"&#39;",
+        _ => return None,
+    })
+}
+
+/// RFC 3986 §2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn hex(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
+}

@@ -1,0 +1,111 @@
+//! What is wrong with page files and settings.
+
+use std::error::Error;
+use std::{fmt, io};
+
+/// A mistake in a template or a locale file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mistake {
+    /// From 1.
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+impl Mistake {
+    pub(super) fn at(text: &str, at: usize, message: String) -> Self {
+        Self { line: Self::line_at(text, at), message }
+    }
+
+    /// The line of a byte offset.
+    pub(super) fn line_at(text: &str, at: usize) -> usize {
+        text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1
+    }
+}
+
+/// A piece of a file for a message: short, and without control characters.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = text.escape_debug().take(60).collect::<String>();
+    if text.len() > 60 {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A mistake in a file of a page folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileProblem {
+    /// The file's path, safe to print.
+    pub file: String,
+    /// From 1; none if the file cannot be read.
+    pub line: Option<usize>,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(out, ":{line}")?;
+        }
+        write!(out, ": {}", self.message)
+    }
+}
+
+/// One problem a line.
+pub(super) fn lines(problems: &[FileProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Why pages could not be built.
+#[derive(Debug)]
+pub enum PagesError {
+    /// The template or a locale file has mistakes.
+    Files(Vec<FileProblem>),
+    /// A setting names an unknown locale.
+    UnknownLocale {
+        /// The path of the key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// The known locales.
+        known: String,
+    },
+    /// Two entries of `whoopsie.hosts` are the same host; case and port do not count.
+    HostTwice {
+        /// In lowercase, without a port.
+        host: String,
+    },
+    /// There are more locales than ids.
+    TooManyLocales,
+    /// The compressor failed.
+    Deflate(io::Error),
+}
+
+impl fmt::Display for PagesError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files(problems) => out.write_str(&lines(problems)),
+            Self::UnknownLocale { key, value, known } => {
+                write!(out, "{key} = \"{value}\": there is no such locale; write one of {known}")
+            }
+            Self::HostTwice { host } => {
+                write!(
+                    out,
+                    "whoopsie.hosts: \"{host}\" occurs more than once (case and port do not count); keep one entry"
+                )
+            }
+            Self::TooManyLocales => out.write_str("more than 256 locale files; remove some"),
+            Self::Deflate(_) => out.write_str("a page could not be compressed"),
+        }
+    }
+}
+
+impl Error for PagesError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Deflate(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Pages that are ready but for the values of a request.
+//!
+//! [`Page::new`] fills the settings and the texts of a locale into a template. The text between two values of a request becomes
+//! one fixed text with its deflated form (`gzip_member.rs`). A request then costs one allocation and a copy for each part.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::escape::Escape;
+use super::gzip_member::{self, Checksum};
+use super::locale_file::{LocaleTexts, NUMBER};
+use super::page_settings::PageSettings;
+use super::page_values::PageValues;
+use super::plural::{Category, Plural};
+use super::script::texts_json;
+use super::slots::{Clock, Digits, Numbers, Slot, SlotTexts};
+use super::template::{Condition, Piece, RequestCondition, Template, Text};
+
+/// The texts for the script, for the page and for the wait page. The pages of all locales share them.
+#[derive(Debug)]
+pub(super) struct ScriptTexts {
+    page: Arc<Fixed>,
+    wait_page: Arc<Fixed>,
+}
+
+impl ScriptTexts {
+    /// The texts of `locales` for the script of a template.
+    pub(super) fn new(template: &Template<'_>, locales: &[LocaleTexts], settings: &PageSettings) -> io::Result<Self> {
+        let fixed = |is_wait| {
+            let json = |first| texts_json(template, is_wait, first, locales, settings);
+            let plain = locales.first().map(json).unwrap_or_default();
+            let deflated = gzip_member::before_value(&plain)?;
+            Ok::<_, io::Error>(Arc::new(Fixed::new(plain, deflated)))
+        };
+        Ok(Self { page: fixed(false)?, wait_page: fixed(true)? })
+    }
+}
+
+/// A text that is the same for all requests.
+#[derive(Debug)]
+struct Fixed {
+    plain: Vec<u8>,
+    deflated: Vec<u8>,
+    checksum: Checksum,
+}
+
+impl Fixed {
+    fn new(plain: Vec<u8>, deflated: Vec<u8>) -> Self {
+        let checksum = Checksum::of(&plain);
+        Self { plain, deflated, checksum }
+    }
+}
+
+/// A fixed text, and the value that follows it.
+#[derive(Debug)]
+struct Part {
+    /// The condition of the section around it, and the value that the condition must have.
+    section: Option<(RequestCondition, bool)>,
+    /// The plural form that it is a part of.
+    form: Option<Category>,
+    fixed: Arc<Fixed>,
+    value: Option<(Slot, Escape)>,
+}
+
+/// An unfinished page.
+#[derive(Debug, Default)]
+struct Unfinished {
+    parts: Vec<Part>,
+    /// The start of the next part.
+    fixed: Vec<u8>,
+    section: Option<(RequestCondition, bool)>,
+    form: Option<Category>,
+}
+
+impl Unfinished {
+    /// Ends a part, unless it is empty.
+    fn end_part(&mut self, value: Option<(Slot, Escape)>) -> io::Result<()> {
+        if value.is_some() || !self.fixed.is_empty() {
+            let plain = std::mem::take(&mut self.fixed);
+            let deflated = gzip_member::before_value(&plain)?;
+            let fixed = Arc::new(Fixed::new(plain, deflated));
+            self.parts.push(Part { section: self.section, form: self.form, fixed, value });
+        }
+        Ok(())
+    }
+}
+
+/// A page in one language, without the values of a request.
+#[derive(Debug)]
+pub(super) struct Page {
+    parts: Vec<Part>,
+    end: Fixed,
+    plural: Arc<Plural>,
+    thousands: String,
+}
+
+impl Page {
+    /// Fills the settings and the texts of a locale into a template.
+    pub(super) fn new(
+        template: &Template<'_>,
+        texts: &LocaleTexts,
+        settings: &PageSettings,
+        script: &ScriptTexts,
+    ) -> io::Result<Self> {
+        let mut page = Unfinished::default();
+        let mut skip = false;
+        for piece in &template.pieces {
+            match piece {
+                Piece::Open(Condition::Setting(setting), wanted) => {
+                    skip = settings.text(*setting, texts).is_empty() == *wanted;
+                }
+                Piece::Open(Condition::Known(_), wanted) => skip = !wanted,
+                Piece::Open(Condition::Request(condition), wanted) => {
+                    page.end_part(None)?;
+                    page.section = Some((*condition, *wanted));
+                }
+                Piece::Close => {
+                    if page.section.is_some() {
+                        page.end_part(None)?;
+                        page.section = None;
+                    }
+                    skip = false;
+                }
+                _ if skip => {}
+                Piece::Fixed(text) => page.fixed.extend_from_slice(text.as_bytes()),
+                Piece::Text(Text::Forms(key), escape) => {
+                    page.end_part(None)?;
+                    for (category, form) in texts.forms(key) {
+                        page.form = Some(*category);
+                        let after = match form.split_once(NUMBER) {
+                            Some((before, after)) => {
+                                escape.push(&mut page.fixed, before.as_bytes());
+                                page.end_part(Some((Slot::WaitingGrouped, *escape)))?;
+                                after
+                            }
+                            None => form,
+                        };
+                        escape.push(&mut page.fixed, after.as_bytes());
+                        page.end_part(None)?;
+                    }
+                    page.form = None;
+                }
+                Piece::Text(text, escape) => escape.push(&mut page.fixed, texts.text(text.name()).as_bytes()),
+                Piece::Setting(setting, escape) => {
+                    escape.push(&mut page.fixed, settings.text(*setting, texts).as_bytes());
+                }
+                Piece::Slot(slot, escape) => page.end_part(Some((*slot, *escape)))?,
+                Piece::ScriptTexts(_) => {
+                    page.end_part(None)?;
+                    for (is_wait, fixed) in [(false, &script.page), (true, &script.wait_page)] {
+                        let section = Some((RequestCondition::Wait, is_wait));
+                        page.parts.push(Part { section, form: None, fixed: Arc::clone(fixed), value: None });
+                    }
+                }
+            }
+        }
+        let deflated = gzip_member::at_end(&page.fixed)?;
+        Ok(Self {
+            parts: page.parts,
+            end: Fixed::new(page.fixed, deflated),
+            plural: Arc::clone(&texts.plural),
+            thousands: texts.text("thousands").to_owned(),
+        })
+    }
+
+    /// The page with the values of a request: one allocation of the exact size.
+    pub(super) fn render(&self, values: &PageValues<'_>, gzip: bool) -> Bytes {
+        let status = StatusCode::from_u16(values.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let clock = Clock::at(values.unix_seconds);
+        let waiting = values.waiting.filter(|&waiting| values.is_wait && waiting > 0);
+        let numbers = Numbers {
+            retry_after: Digits::plain(values.retry_after.unwrap_or_default()),
+            waiting: Digits::plain(waiting.unwrap_or_default()),
+            waiting_grouped: Digits::grouped(waiting.unwrap_or_default(), &self.thousands),
+        };
+        let texts = SlotTexts::new(values, status.as_str(), &clock, &numbers);
+        let form = waiting.map(|waiting| self.plural.category(waiting));
+        let is_shown = |part: &&Part| {
+            let holds = |condition| match condition {
+                RequestCondition::Retry => values.retry_after.is_some(),
+                RequestCondition::Wait => values.is_wait,
+                RequestCondition::Waiting => form.is_some(),
+                RequestCondition::Pop => !values.pop.is_empty(),
+            };
+            part.section.is_none_or(|(condition, wanted)| holds(condition) == wanted)
+                && (part.form.is_none() || part.form == form)
+        };
+        let parts = self.parts.iter().filter(is_shown);
+        let out = if gzip { self.gzip(parts, &texts) } else { self.plain(parts, &texts) };
+        // Its capacity is its length, so this does not copy.
+        Bytes::from(out)
+    }
+
+    fn plain<'p>(&self, parts: impl Iterator<Item = &'p Part> + Clone, texts: &SlotTexts<'_>) -> Vec<u8> {
+        let bytes = |part: &Part| part.fixed.plain.len() + usize::from(texts.bytes(part.value));
+        let mut out = Vec::with_capacity(parts.clone().map(bytes).sum::<usize>() + self.end.plain.len());
+        for part in parts {
+            out.extend_from_slice(&part.fixed.plain);
+            texts.push(&mut out, part.value);
+        }
+        out.extend_from_slice(&self.end.plain);
+        out
+    }
+
+    fn gzip<'p>(&self, parts: impl Iterator<Item = &'p Part> + Clone, texts: &SlotTexts<'_>) -> Vec<u8> {
+        let bytes =
+            |part: &Part| part.fixed.deflated.len() + gzip_member::LENGTH_BYTES + usize::from(texts.bytes(part.value));
+        let overhead = gzip_member::HEADER.len() + self.end.deflated.len() + gzip_member::TRAILER_BYTES;
+        let mut out = Vec::with_capacity(parts.clone().map(bytes).sum::<usize>() + overhead);
+        out.extend_from_slice(&gzip_member::HEADER);
+        let mut crc = 0;
+        let mut plain_bytes = self.end.plain.len();
+        for part in parts {
+            out.extend_from_slice(&part.fixed.deflated);
+            let value_bytes = texts.bytes(part.value);
+            gzip_member::push_length(&mut out, value_bytes);
+            let start = out.len();
+            texts.push(&mut out, part.value);
+            let mut hasher = crc32fast::Hasher::new_with_initial(part.fixed.checksum.after(crc));
+            hasher.update(out.get(start..).unwrap_or_default());
+            crc = hasher.finalize();
+            plain_bytes += part.fixed.plain.len() + usize::from(value_bytes);
+        }
+        out.extend_from_slice(&self.end.deflated);
+        gzip_member::push_trailer(&mut out, self.end.checksum.after(crc), plain_bytes);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::page_values::MAX_VALUE_BYTES;
+    use crate::pages::tests::VALUES;
+
+    fn texts() -> LocaleTexts {
+        LocaleTexts::parse("en", include_str!("../../config/locales/en.toml")).unwrap()
+    }
+
+    fn values<'a>(id: &'a str, provider: &'a str) -> PageValues<'a> {
+        PageValues { id, provider, ..VALUES }
+    }
+
+    fn rendered(source: &str, settings: &PageSettings, values: &PageValues<'_>) -> String {
+        let template = Template::parse(source).unwrap();
+        let script = ScriptTexts::new(&template, &[texts()], settings).unwrap();
+        let page = Page::new(&template, &texts(), settings, &script).unwrap();
+        String::from_utf8(page.render(values, false).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn known_values_when_served_by_edgeshim_then_always_shown() {
+        let source = "{{#id}}I{{/id}}{{^time}}t{{/time}}{{#status}}S{{/status}}";
+        assert_eq!(rendered(source, &PageSettings::default(), &values("", "")), "IS");
+    }
+
+    #[test]
+    fn placeholders_when_filled_then_texts_settings_and_values() {
+        let settings = PageSettings::default();
+        let source = "<p lang=\"{{language}}\">{{text.retry}}{{! not\nseen }} {{site_name}} {{status}} {{id}} {{time}} {{time_rfc3339}}";
+        assert_eq!(
+            rendered(source, &settings, &values("a-1", "fastly")),
+            "<p lang=\"en\">Try again This site 503 a-1 2026-11-22 11:09:01 UTC 2026-11-22T11:09:01Z"
+        );
+    }
+
+    #[test]
+    fn values_when_filled_in_then_escaped_for_their_place() {
+        let settings = PageSettings { site_name: "A & B".to_owned(), ..PageSettings::default() };
+        let source = "<p>{{id}}? {{provider}}</p>{{site_name}}<img alt=\"{{id}}\" src=\"/x?a={{provider}}&amp;b={{id}}\" title=\"{{id}}\">{{id}}";
+        assert_eq!(
+            rendered(source, &settings, &values("<é>", "\"&' ")),
+            "<p>&lt;é&gt;? &quot;&amp;&#39; </p>A &amp; B<img alt=\"&lt;é&gt;\" src=\"/x?a=%22%26%27%20&amp;b=%3C%C3%A9%3E\" \
+             title=\"&lt;é&gt;\">&lt;é&gt;"
+        );
+    }
+
+    #[test]
+    fn value_when_too_long_then_cut_between_characters() {
+        let settings = PageSettings::default();
+        let id = format!("a{}", "é".repeat(100_000));
+        assert_eq!(rendered("{{id}}", &settings, &values(&id, "")).len(), MAX_VALUE_BYTES - 1);
+        let id = "\"".repeat(100_000);
+        assert_eq!(rendered("{{id}}", &settings, &values(&id, "")).len(), MAX_VALUE_BYTES * 6);
+    }
+
+    #[test]
+    fn section_when_setting_is_empty_then_left_out() {
+        let source = "a{{#status_url}}<a href=\"{{status_url}}\">{{id}}</a>{{/status_url}}b";
+        let mut settings = PageSettings::default();
+        assert_eq!(rendered(source, &settings, &values("7", "")), "ab");
+        settings.status_url = "https://status.example/?a=1&b=2".to_owned();
+        assert_eq!(
+            rendered(source, &settings, &values("7", "")),
+            "a<a href=\"https://status.example/?a=1&amp;b=2\">7</a>b"
+        );
+    }
+
+    #[test]
+    fn section_when_request_decides_then_shown_or_left_out() {
+        let source = "a{{#wait}}W{{id}}{{/wait}}{{^wait}}F{{/wait}}{{#retry}}R{{retry_after}}{{/retry}}{{^retry}}N{{/retry}}\
+                      {{#waiting}}{{waiting}}{{text.waiting}}{{/waiting}}{{^status_url}}S{{/status_url}}{{#pop}}{{pop}}{{/pop}}b";
+        let settings = PageSettings::default();
+        let fault = values("7", "");
+        let wait = PageValues { is_wait: true, waiting: Some(1), retry_after: None, ..fault };
+        for (values, expected) in [
+            (&fault, "aFR30SLHRb"),
+            (&PageValues { retry_after: None, ..fault }, "aFNSLHRb"),
+            (&PageValues { waiting: Some(9), ..fault }, "aFR30SLHRb"),
+            (&wait, "aW7N11 visitor is waiting at the moment.SLHRb"),
+            (&PageValues { waiting: Some(2_000), ..wait }, "aW7N20002000 visitors are waiting at the moment.SLHRb"),
+            (&PageValues { waiting: None, ..wait }, "aW7NSLHRb"),
+            (&PageValues { pop: "", ..fault }, "aFR30Sb"),
+        ] {
+            assert_eq!(rendered(source, &settings, values), expected);
+        }
+    }
+
+    #[test]
+    fn script_texts_when_they_contain_a_tag_then_cannot_end_the_script() {
+        let settings = PageSettings { site_name: "</script><!--".to_owned(), ..PageSettings::default() };
+        let source = "{{site_name}}|{{#wait}}{{text.stop}}{{/wait}}{{words copy minutes}}";
+        assert_eq!(
+            rendered(source, &settings, &values("", "")),
+            "&lt;/script&gt;&lt;!--|[[\"direction\",\"site_name\",\"copy\",\"minutes\"],{\n\"en\":[\"ltr\",\"\\u003c/script>\\u003c!--\",\"Copy\",\
+             {\"one\":\"Trying again in {n} minute\",\"other\":\"Trying again in {n} minutes\"}]}]"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! The texts for the page's script: `{{words}}`.
+
+use super::locale_file::LocaleTexts;
+use super::page_settings::PageSettings;
+use super::plural;
+use super::template::{Condition, Piece, RequestCondition, Setting, Template, Text};
+use crate::wire::json;
+
+/// The JSON for a script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. Each locale has its direction, then its texts in the order of
+/// the names. With names in each locale it would be twice as long.
+///
+/// It has the texts that the page of that kind shows, and those that the template names. `shown` is the locale of the page.
+pub(super) fn texts_json(
+    template: &Template<'_>,
+    is_wait: bool,
+    shown: &LocaleTexts,
+    locales: &[LocaleTexts],
+    settings: &PageSettings,
+) -> Vec<u8> {
+    let texts = texts_on(template, is_wait, shown, settings);
+    let mut out = b"[[".to_vec();
+    quote("direction", &mut out);
+    for text in &texts {
+        out.push(b',');
+        quote(text.name(), &mut out);
+    }
+    out.extend_from_slice(b"],{");
+    for (place, locale) in locales.iter().enumerate() {
+        out.extend_from_slice(if place > 0 { b",\n" } else { b"\n" });
+        quote(&locale.language, &mut out);
+        out.extend_from_slice(b":[");
+        quote(&locale.direction, &mut out);
+        for text in &texts {
+            out.push(b',');
+            match text {
+                Text::SiteName => quote(settings.text(Setting::SiteName, locale), &mut out),
+                Text::Key(key) => quote(locale.text(key), &mut out),
+                Text::Forms(key) => {
+                    for (place, (category, form)) in locale.forms(key).iter().enumerate() {
+                        out.push(if place > 0 { b',' } else { b'{' });
+                        quote(plural::name(*category), &mut out);
+                        out.push(b':');
+                        quote(form, &mut out);
+                    }
+                    out.push(b'}');
+                }
+            }
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(b"}]");
+    out
+}
+
+fn quote(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    // `<` could end the script.
+    json::push_escaped(out, text.as_bytes(), |character| character == '<');
+    out.push(b'"');
+}
+
+/// The texts that the page or the wait page shows, and those that the template names for the script, each once.
+fn texts_on(template: &Template<'_>, is_wait: bool, shown: &LocaleTexts, settings: &PageSettings) -> Vec<Text> {
+    let mut found = Vec::new();
+    let mut skip = false;
+    for piece in &template.pieces {
+        let here: &[Text] = match piece {
+            Piece::Open(condition, wanted) => {
+                skip = match condition {
+                    Condition::Setting(setting) => settings.text(*setting, shown).is_empty() == *wanted,
+                    Condition::Request(RequestCondition::Wait) => is_wait != *wanted,
+                    Condition::Request(RequestCondition::Waiting) => !is_wait && *wanted,
+                    Condition::Request(RequestCondition::Retry | RequestCondition::Pop) | Condition::Known(_) => false,
+                };
+                &[]
+            }
+            Piece::Close => {
+                skip = false;
+                &[]
+            }
+            Piece::Text(text, _) if !skip => &[*text],
+            Piece::Setting(Setting::SiteName, _) if !skip => &[Text::SiteName],
+            Piece::ScriptTexts(named) => named,
+            _ => &[],
+        };
+        for text in here {
+            if !found.contains(text) {
+                found.push(*text);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,205 @@
+//! The values of one request, as texts.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use time::UtcDateTime;
+
+use super::escape::{Escape, widths};
+use super::page_values::{PageValues, cut};
+
+/// A placeholder that a request fills in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    Status,
+    Id,
+    Provider,
+    Pop,
+    Cause,
+    Time,
+    TimeRfc3339,
+    RetryAfter,
+    Waiting,
+    /// With separators between the thousands.
+    WaitingGrouped,
+}
+
+const SLOTS: usize = 10;
+
+impl Slot {
+    pub(super) const ALL: [(&str, Self); 9] = [
+        ("status", Self::Status),
+        ("id", Self::Id),
+        ("provider", Self::Provider),
+        ("pop", Self::Pop),
+        ("cause", Self::Cause),
+        ("time", Self::Time),
+        ("time_rfc3339", Self::TimeRfc3339),
+        ("retry_after", Self::RetryAfter),
+        ("waiting", Self::Waiting),
+    ];
+}
+
+/// The numbers of one request, as texts.
+pub(super) struct Numbers {
+    pub(super) retry_after: Digits,
+    pub(super) waiting: Digits,
+    pub(super) waiting_grouped: Digits,
+}
+
+/// A number as a text, without an allocation.
+#[derive(Clone, Copy)]
+pub(super) struct Digits {
+    /// Enough for ten digits and three separators of up to four bytes each.
+    bytes: [u8; 22],
+    count: usize,
+}
+
+impl Digits {
+    pub(super) fn plain(number: u32) -> Self {
+        let mut digits = Self { bytes: [0; 22], count: 0 };
+        // There is room for every number, so this does not fail.
+        let _ = write!(digits, "{number}");
+        digits
+    }
+
+    /// With a separator between groups of three digits. Numbers of four digits have none, as some languages require.
+    pub(super) fn grouped(number: u32, separator: &str) -> Self {
+        let plain = Self::plain(number);
+        if plain.count < 5 {
+            return plain;
+        }
+        let mut digits = Self { bytes: [0; 22], count: 0 };
+        for (place, digit) in plain.as_bytes().iter().enumerate() {
+            let separator = if place > 0 && (plain.count - place).is_multiple_of(3) { separator } else { "" };
+            let _ = digits.write_str(separator).and_then(|()| digits.write_char(char::from(*digit)));
+        }
+        digits
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.count).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Digits {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.count + text.len();
+        self.bytes.get_mut(self.count..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.count = end;
+        Ok(())
+    }
+}
+
+/// The values of one request as texts, with their lengths as HTML and in a query.
+pub(super) struct SlotTexts<'a> {
+    /// In the order of [`Slot`].
+    all: [(&'a [u8], u16, u16); SLOTS],
+}
+
+impl<'a> SlotTexts<'a> {
+    pub(super) fn new(values: &PageValues<'a>, status: &'a str, clock: &'a Clock, numbers: &'a Numbers) -> Self {
+        let measured = |text: &'a [u8]| {
+            let (html, query) = widths(text);
+            (text, html, query)
+        };
+        let all = [
+            status.as_bytes(),
+            cut(values.id).as_bytes(),
+            cut(values.provider).as_bytes(),
+            cut(values.pop).as_bytes(),
+            cut(values.cause).as_bytes(),
+            &clock.readable,
+            &clock.rfc3339,
+            numbers.retry_after.as_bytes(),
+            numbers.waiting.as_bytes(),
+            numbers.waiting_grouped.as_bytes(),
+        ];
+        Self { all: all.map(measured) }
+    }
+
+    /// The length of a value in its place.
+    pub(super) fn bytes(&self, value: Option<(Slot, Escape)>) -> u16 {
+        value.map_or(0, |(slot, escape)| {
+            let (_, html, query) = self.all[slot as usize];
+            match escape {
+                Escape::Html => html,
+                Escape::Query => query,
+            }
+        })
+    }
+
+    pub(super) fn push(&self, out: &mut Vec<u8>, value: Option<(Slot, Escape)>) {
+        let Some((slot, escape)) = value else { return };
+        let (text, ..) = self.all[slot as usize];
+        if text.len() == usize::from(self.bytes(value)) {
+            out.extend_from_slice(text);
+        } else {
+            escape.push(out, text);
+        }
+    }
+}
+
+/// A second of UTC as texts.
+pub(super) struct Clock {
+    /// `2026-11-22 11:09:01 UTC`
+    readable: [u8; 23],
+    /// `2026-11-22T11:09:01Z` (RFC 3339)
+    rfc3339: [u8; 20],
+}
+
+impl Clock {
+    /// A time after the year 9999, which RFC 3339 cannot write, becomes its last second.
+    pub(super) fn at(unix_seconds: u64) -> Self {
+        const LAST_SECOND: i64 = 253_402_300_799;
+        let seconds = i64::try_from(unix_seconds).unwrap_or(LAST_SECOND).min(LAST_SECOND);
+        let time = UtcDateTime::from_unix_timestamp(seconds).unwrap_or(UtcDateTime::UNIX_EPOCH);
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second) = time.as_hms();
+        let mut readable = [b' '; 23];
+        // There is room for every time until the year 9999, so this does not fail.
+        let _ = write!(
+            readable.as_mut_slice(),
+            "{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC",
+            u8::from(month)
+        );
+        let mut rfc3339 = [b'Z'; 20];
+        for (to, from) in rfc3339.iter_mut().zip(readable).take(19) {
+            *to = if from == b' ' { b'T' } else { from };
+        }
+        Self { readable, rfc3339 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_when_it_has_five_digits_or_more_then_grouped() {
+        for (number, separator, grouped) in [
+            (0, ",", "0"),
+            (9_999, ",", "9999"),
+            (10_000, ",", "10,000"),
+            (123_456, "", "123456"),
+            (u32::MAX, "\u{10ffff}", "4\u{10ffff}294\u{10ffff}967\u{10ffff}295"),
+        ] {
+            assert_eq!(Digits::grouped(number, separator).as_bytes(), grouped.as_bytes());
+        }
+    }
+
+    #[test]
+    fn clock_when_second_is_given_then_written_in_utc() {
+        for (second, readable) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_868_799, "2000-02-29 23:59:59 UTC"),
+            (1_795_345_741, "2026-11-22 11:09:01 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+            (253_402_300_799, "9999-12-31 23:59:59 UTC"),
+            (u64::MAX, "9999-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(Clock::at(second).readable, readable.as_bytes());
+        }
+        assert_eq!(Clock::at(1_795_345_741).rfc3339, *b"2026-11-22T11:09:01Z");
+    }
+}
