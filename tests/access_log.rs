@@ -458,6 +458,7 @@ fn json_when_client_forges_lines_then_one_object_with_own_values_each() {
 fn combined(front: &str) -> regex::Regex {
     let quoted = r#""([^"]*)""#;
     regex::Regex::new(&format!(
+        // tidy: a regular expression is easier to read in one line
         r"^{front} - - \[(\d\d/[A-Z][a-z][a-z]/\d{{4}}:\d\d:\d\d:\d\d \+0000)\] {quoted} (\d{{3}}) (\d+) {quoted} {quoted} (\S+)$"
     ))
     .expect("a pattern")

@@ -58,7 +58,8 @@ fn origin() -> std::net::SocketAddr {
 
 fn shim(origin: std::net::SocketAddr, verify: &str, further: &str) -> Server {
     let text = format!(
-        "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[origin]\nurl = \"http://{origin}\"\n[[provider]]\nname = \"fastly\"\n{verify}\n\
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[origin]\nurl = \"http://{origin}\"\n\
+         [[provider]]\nname = \"fastly\"\n{verify}\n\
          [[class]]\nname = \"html\"\npath = [\"*.html\"]\ncache = {{ mode = \"default\", ttl = \"5s\" }}\n{further}"
     );
     let settings = config::parse(&text, "test.toml", Path::new(".")).unwrap();

@@ -278,12 +278,14 @@ fn effective_config_when_read_back_then_equal() {
     let countries = support::temp_dir();
     let file = countries.write("geo.mmdb", support::mmdb::countries(&[("192.0.2.0/24", "DE")]));
     let intake = format!(
-        "[beacon]\nsources = [\"dyn\"]\ncountry_database = {file:?}\n[rum]\npath = \"/rum\"\npages = [\"home\", \"cart\"]\n"
+        "[beacon]\nsources = [\"dyn\"]\ncountry_database = {file:?}\n[rum]\npath = \"/rum\"\n\
+         pages = [\"home\", \"cart\"]\n"
     );
     let own_pages = "[whoopsie]\npages = \".\"\n".to_owned();
     let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
                max_request_body = \"1000B\"\n\
-               [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n[whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
+               [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n\
+               [whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
     let (lists, examples) = examples();
     for (text, folder) in [
         (String::new(), folder()),

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::frames::{self, DATA, GOAWAY, HEADERS, RST_STREAM};
 use support::http1::{self, Reader};
 use support::raw::fetch;
 use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
@@ -212,99 +213,44 @@ fn drain_when_second_signal_then_exits_at_once() {
     }
 }
 
-/// An HTTP/2 client of frames, with what the drain tests need.
-struct Frames {
-    raw: Raw,
-    buffer: Vec<u8>,
-}
-
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-
-impl Frames {
-    fn connect(addr: SocketAddr) -> Self {
-        let mut raw = Raw::connect(addr).patient(LONG);
-        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
-        Self { raw, buffer: Vec::new() }
-    }
-
-    /// A GET of `/late` or another target of five bytes.
-    fn get(&mut self, stream: u8, target: &str) {
-        // `:method: GET` and `:scheme: http` by index; `:path` and `:authority` with the name from HPACK's static
-        // table.
-        let block = [&[0x82, 0x86, 4, 5][..], target.as_bytes(), &[1, 9], b"shim.test"].concat();
-        let length = u8::try_from(block.len()).expect("a short block");
-        self.raw.send([&[0, 0, length, 1, 5, 0, 0, 0, stream][..], &block].concat());
-    }
-
-    /// The next frame: kind, flags, stream, payload; none at the end. Acknowledges and skips pings and settings.
-    fn next(&mut self) -> Option<(u8, u8, u8, Vec<u8>)> {
-        loop {
-            let whole = self.buffer.get(..3).map(|size| 9 + usize::from(size[1]) * 256 + usize::from(size[2]));
-            let Some(whole) = whole.filter(|&whole| self.buffer.len() >= whole) else {
-                match self.raw.more() {
-                    Ok(bytes) if !bytes.is_empty() => self.buffer.extend_from_slice(&bytes),
-                    Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("no frame: {error}"),
-                    Ok(_) | Err(_) => return None,
-                }
-                continue;
-            };
-            let mut bytes: Vec<u8> = self.buffer.drain(..whole).collect();
-            if matches!(bytes[3], PING | SETTINGS) {
-                if bytes[4] == 0 {
-                    bytes[4] = 1;
-                    let echoed = if bytes[3] == PING { bytes.len() } else { 9 };
-                    bytes[2] = if bytes[3] == PING { bytes[2] } else { 0 };
-                    self.raw.send(&bytes[..echoed]);
-                }
-                continue;
-            }
-            return Some((bytes[3], bytes[4], bytes[8], bytes.split_off(9)));
-        }
-    }
-}
-
 #[test]
 fn drain_when_connection_is_http2_then_goaway_and_streams_finish() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
-    let mut resting = Frames::connect(shim.addr);
+    let mut resting = frames::Client::connect(shim.addr, 65_535);
     resting.get(1, "/rest");
-    while resting.next().is_some_and(|(kind, flags, ..)| kind > 1 || flags & 1 == 0) {}
+    assert!(resting.ended_normally(1));
     // A connection that does not even acknowledge the ping of the GOAWAY must not delay the exit until drain_timeout.
-    let mut deaf = Frames::connect(shim.addr);
+    let mut deaf = frames::Client::connect(shim.addr, 65_535);
     deaf.get(1, "/rest");
     assert!(wait_until(LONG, || origin.count() == 2));
-    let mut busy = Frames::connect(shim.addr);
+    let mut busy = frames::Client::connect(shim.addr, 65_535);
     busy.get(1, "/late");
     busy.get(3, "/half");
     assert!(wait_until(LONG, || origin.count() == 4));
     shim.signal("TERM");
-    assert_eq!(
-        std::iter::from_fn(|| resting.next()).find(|frame| frame.0 == GOAWAY).expect("a GOAWAY").3[4..8],
-        [0; 4]
-    );
-    assert!(resting.next().is_none_or(|frame| frame.0 == GOAWAY), "only the end follows");
+    assert_eq!(resting.until(GOAWAY).expect("a GOAWAY").payload[4..8], [0; 4]);
+    assert!(resting.next().is_none_or(|frame| frame.kind == GOAWAY), "only the end follows");
     let mut bodies = [String::new(), String::new()];
     let (mut goaway, mut ended) = (false, 0);
-    while let Some((kind, flags, stream, payload)) = busy.next() {
-        match kind {
+    while let Some(frame) = busy.next() {
+        match frame.kind {
             GOAWAY => {
-                assert_eq!(payload[4..8], [0; 4], "NO_ERROR");
+                assert_eq!(frame.payload[4..8], [0; 4], "NO_ERROR");
                 if !goaway {
                     gate.open();
                 }
                 goaway = true;
             }
-            0 | 1 => {
-                if kind == 0 {
-                    bodies[usize::from(stream / 2)].push_str(&String::from_utf8_lossy(&payload));
+            DATA | HEADERS => {
+                if frame.kind == DATA {
+                    let body = &mut bodies[usize::from(frame.stream == 3)];
+                    body.push_str(&String::from_utf8_lossy(&frame.payload));
                 }
-                ended += usize::from(flags & 1 != 0);
+                ended += usize::from(frame.ends_stream());
             }
-            other => assert_ne!(other, 3, "stream {stream} is reset"),
+            other => assert_ne!(other, RST_STREAM, "stream {} is reset", frame.stream),
         }
     }
     assert!(goaway && ended == 2, "{ended} of 2 streams ended");

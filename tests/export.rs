@@ -10,7 +10,8 @@ use support::{TempDir, temp_dir};
 
 const FOLDERS: [&str; 5] = ["", "akamai/", "cloudflare/", "cloudfront/", "fastly/"];
 
-const CONFIG: &str = "[[provider]]\nname = \"edge1\"\npreset = \"fastly\"\n[[provider]]\nname = \"akamai\"\n[whoopsie]\n\
+const CONFIG: &str = "[[provider]]\nname = \"edge1\"\npreset = \"fastly\"\n[[provider]]\nname = \"akamai\"\n\
+                      [whoopsie]\n\
     default_locale = \"de\"\nsite_name = \"Shop & \\\"Söhne\\\"}\"\nstatus_url = \"https://status.example/?a=1&b=2\"\n\
     beacon_base = \"//beacon.example.com\"\nretry_after = \"45s\"\n";
 
@@ -90,7 +91,8 @@ fn pages_when_exported_then_need_no_server() {
             name.split('/').next().filter(|first| FOLDERS.contains(&format!("{first}/").as_str())).unwrap_or("static");
         let id = if source == "cloudflare" { "::RAY_ID::" } else { "" };
         let beacon = format!(
-            "src=\"//beacon.example.com/status/images/beacon.gif?source={source}&amp;server_identity=&amp;reason={reason}&amp;id={id}\""
+            "src=\"//beacon.example.com/status/images/beacon.gif?source={source}&amp;\
+             server_identity=&amp;reason={reason}&amp;id={id}\""
         );
         assert!(text.contains(&beacon), "{name}: no {beacon}");
         // The reference line contains the known values; the script adds the visitor's time.
@@ -142,7 +144,13 @@ fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
         }
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n") && !page.contains("{{"), "{name}");
         assert!(page.contains("?source=edge1&amp;server_identity=server.identity&amp;reason="), "{name}");
-        assert!(page.contains("<bdi>if</bdi>&nbsp;· <time datetime=\"strftime\">strftime</time>&nbsp;· <bdi>edge1 server.identity</bdi>&nbsp;· <bdi>obj.status</bdi></p>"), "{name}");
+        assert!(
+            page.contains(
+                "<bdi>if</bdi>&nbsp;· <time datetime=\"strftime\">strftime</time>&nbsp;· \
+                 <bdi>edge1 server.identity</bdi>&nbsp;· <bdi>obj.status</bdi></p>"
+            ),
+            "{name}"
+        );
         assert!(!page.contains("id=\"now\"") && !page.contains("'now'"), "{name}");
         read += 1;
     }
@@ -152,7 +160,8 @@ fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
 #[test]
 fn own_pages_when_configured_then_exported() {
     let dir = temp_dir();
-    let template = "<html lang=\"{{language}}\" dir=\"{{direction}}\">{{#time}}{{time}}{{/time}}Ours {{id}}<img src=\"{{beacon_path}}\">";
+    let template = "<html lang=\"{{language}}\" dir=\"{{direction}}\">{{#time}}{{time}}{{/time}}Ours {{id}}<img \
+                    src=\"{{beacon_path}}\">";
     dir.write("own/pages/whoopsie.html", template);
     assert_eq!(export(&dir, "[whoopsie]\npages = \"own\"\n", &[]).0, 0);
     let files = files(&dir.join("out"));

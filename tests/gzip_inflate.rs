@@ -50,7 +50,8 @@ fn stored(target: &str) -> Vec<u8> {
 fn obey(request: &Request, conn: &mut Conn) -> After {
     let body = stored(&request.target);
     let mut head = format!(
-        "HTTP/1.1 {} X\r\nContent-Type: text/html\r\nETag: \"g\"\r\nAccept-Ranges: bytes\r\nDigest: x=y\r\nContent-Encoding: {}\r\n",
+        "HTTP/1.1 {} X\r\nContent-Type: text/html\r\nETag: \"g\"\r\nAccept-Ranges: bytes\r\nDigest: x=y\r\n\
+         Content-Encoding: {}\r\n",
         request.field("x-status").unwrap_or("200"),
         request.field("x-coding").unwrap_or("gzip"),
     );

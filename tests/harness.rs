@@ -69,7 +69,8 @@ fn body_when_cut_or_malformed_then_incomplete() {
 
 #[test]
 fn metrics_when_parsed_then_series_found_by_labels() {
-    let text = "# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\\n}\"} 3\na_total{x=\"2\",y=\"\"} 1e1\nup 1\nb_sum NaN\n";
+    let text = "# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\\n}\"} 3\na_total{x=\"2\",y=\"\"} 1e1\nup 1\n\
+                b_sum NaN\n";
     let metrics = Metrics::parse(text);
     assert_eq!(metrics.series_count(), 4);
     assert_eq!(metrics.series[0].labels[1].1, "q\"\\\n}");

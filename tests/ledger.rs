@@ -13,7 +13,7 @@ use support::origin::ClosedPort;
 use support::raw::{End, exchange, fetch, request};
 use support::shim::Config;
 use support::{
-    After, Conn, Gate, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, metrics, origin, wait_until,
+    After, Conn, Gate, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, frames, metrics, origin, wait_until,
 };
 
 const PROVIDERS: [&str; 3] = ["akamai", "edgecast", "fastly"];
@@ -326,20 +326,13 @@ fn client_when_resetting_stream_then_499() {
         if request.target == "/s" { origin::silent()(request, conn) } else { origin::endless(b"more")(request, conn) }
     });
     let shim = Shim::start(config(origin.addr));
-    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
-        let length = u8::try_from(payload.len()).expect("a short frame");
-        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
-    };
-    // `:method: GET` and `:scheme: http` by index; `:path` and `:authority` with indexed names and literal values.
-    let head = |path: &[u8]| [&[0x82, 0x86, 0x04, 2], path, &[0x01, 1, b'a']].concat();
-    let mut client = Raw::connect(shim.addr);
-    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(4, 0, 0, &[]));
-    client.send(frame(1, 5, 1, &head(b"/s"))).send(frame(1, 5, 3, &head(b"/e")));
+    let mut client = frames::Client::connect(shim.addr, 65_535);
+    client.get(1, "/s");
+    client.get(3, "/e");
     assert!(wait_until(PATIENCE, || origin.count() == 2), "the requests never reached the origin");
     shim.wait_metrics(|metrics| metrics.count("edgeshim_in_flight", &[]) == 2);
     assert_eq!(shim.metrics().count("edgeshim_connections", &[]), 1);
-    let cancel = 8_u32.to_be_bytes();
-    client.send(frame(3, 0, 1, &cancel)).send(frame(3, 0, 3, &cancel));
+    client.raw.send(frames::reset(1, frames::CANCEL)).send(frames::reset(3, frames::CANCEL));
     let metrics = settled(&shim, 2);
     assert_eq!(
         counted(&metrics, "edgeshim_pulls_total", &["provider", "class", "code"]),

@@ -179,7 +179,8 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             Some(licence) => match satisfied(licence, &allowed) {
                 Ok(true) => {}
                 Ok(false) => found.push(format!(
-                    "{id} is under `{licence}`, which [licenses] in deploy/ci/deny.toml does not allow; replace the crate, or allow the licence there"
+                    "{id} is under `{licence}`, which [licenses] in deploy/ci/deny.toml does not allow; replace the \
+                     crate, or allow the licence there"
                 )),
                 Err(why) => found.push(format!("{id} is under `{licence}`, which is malformed: {why}")),
             },
@@ -190,7 +191,8 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             versions.iter().filter(|version| !policy.skipped.contains(&format!("{name}@{version}"))).collect();
         if loose.len() > 1 {
             found.push(format!(
-                "{name} ships in versions {}; use one version, or list the older one with its reason under [bans] skip in deploy/ci/deny.toml",
+                "{name} ships in versions {}; use one version, or list the older one with its reason under [bans] \
+                 skip in deploy/ci/deny.toml",
                 versions.iter().copied().collect::<Vec<_>>().join(" and ")
             ));
         }

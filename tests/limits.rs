@@ -16,6 +16,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use support::frames::{
+    Client as Frames, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame,
+};
 use support::raw::{End, exchange, fetch, request};
 use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
 
@@ -118,115 +121,6 @@ impl Body for Paced {
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
-}
-
-/// An HTTP/2 connection whose frames the test reads and writes (RFC 9113 §4.1).
-struct Frames {
-    raw: Raw,
-    buffer: Vec<u8>,
-}
-
-struct Got {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    length: usize,
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-impl Frames {
-    /// Sends preface and settings; `window` is the initial flow-control window of a stream.
-    fn connect(addr: SocketAddr, window: u32) -> Self {
-        let mut raw = Raw::connect(addr).patient(LONG);
-        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        let mut frames = Self { raw, buffer: Vec::new() };
-        frames.send(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat());
-        frames
-    }
-
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        self.raw.send(frame(kind, flags, stream, payload));
-    }
-
-    /// A GET without a body.
-    fn get(&mut self, stream: u32, target: &str) {
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &get_block(target));
-    }
-
-    /// Extends the flow-control window of a stream, or of the connection (0).
-    fn grant(&mut self, stream: u32, bytes: u32) {
-        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
-    }
-
-    /// The next frame; none when the connection has ended. Acknowledges pings and settings.
-    fn next(&mut self) -> Option<Got> {
-        loop {
-            let whole = self.buffer.get(..9).map(|head| 9 + length(head)).filter(|&whole| self.buffer.len() >= whole);
-            let Some(whole) = whole else {
-                match self.raw.more() {
-                    Ok(bytes) if !bytes.is_empty() => self.buffer.extend_from_slice(&bytes),
-                    Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("no frame: {error}"),
-                    Ok(_) | Err(_) => return None,
-                }
-                continue;
-            };
-            let bytes: Vec<u8> = self.buffer.drain(..whole).collect();
-            let (kind, flags) = (bytes[3], bytes[4]);
-            let stream = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
-            match kind {
-                PING | SETTINGS if flags & 1 == 0 => {
-                    self.send(kind, 1, 0, if kind == PING { &bytes[9..] } else { &[] });
-                }
-                _ => return Some(Got { kind, flags, stream, length: whole - 9 }),
-            }
-        }
-    }
-
-    /// Skips to a frame of this kind; none when the connection ends first.
-    fn until(&mut self, kind: u8) -> Option<Got> {
-        std::iter::from_fn(|| self.next()).find(|got| got.kind == kind)
-    }
-
-    /// Skips to the end of a stream; true when it ended with `END_STREAM`.
-    fn ended_normally(&mut self, stream: u32) -> bool {
-        std::iter::from_fn(|| self.next())
-            .filter(|got| got.stream == stream)
-            .find(|got| got.kind == RST_STREAM || (got.kind <= HEADERS && got.flags & END_STREAM != 0))
-            .is_some_and(|got| got.kind != RST_STREAM)
-    }
-}
-
-fn length(head: &[u8]) -> usize {
-    usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
-    let mut bytes = vec![size[1], size[2], size[3], kind, flags];
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// The field block of a GET, with names from HPACK's static table and literal values (RFC 7541 §6.2.2).
-fn get_block(target: &str) -> Vec<u8> {
-    // `:method: GET` and `:scheme: http` are in the table.
-    let mut block = vec![0x82, 0x86];
-    for (name, value) in [(4, target), (1, "shim.test")] {
-        block.push(name);
-        block.push(u8::try_from(value.len()).ok().filter(|&length| length < 127).expect("a short value"));
-        block.extend_from_slice(value.as_bytes());
-    }
-    block
 }
 
 // ---- connections ----------------------------------------------------------------------------------------------------
@@ -674,8 +568,8 @@ fn body_timeout_when_download_slow_but_progressing_then_not_cut() {
         if got.kind != DATA {
             continue;
         }
-        bytes += got.length;
-        owed += u32::try_from(got.length).expect("a frame's length");
+        bytes += got.payload.len();
+        owed += u32::try_from(got.payload.len()).expect("a frame's length");
         if owed >= 32 << 10 {
             std::thread::sleep(PACE);
             client.grant(1, owed);
@@ -1046,7 +940,7 @@ fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
     }
     let mut client = Raw::connect(shim.addr);
     client.send([&rows[4].0[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat());
-    let mut client = Frames { raw: client.patient(LONG), buffer: Vec::new() };
+    let mut client = Frames::over(client.patient(LONG));
     client.send(SETTINGS, 0, 0, &[]);
     client.get(1, "/");
     assert!(client.ended_normally(1), "HTTP/2 behind a PROXY header");

@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use support::frames::{ACK, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, REFUSED_STREAM, SETTINGS, frame};
 use support::h2::{H2, Pieces};
 use support::http1::{self, Framing};
 use support::raw::{exchange, fetch, request};
-use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, h2, origin, temp_dir, wait_until};
+use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, frames, h2, origin, temp_dir, wait_until};
 
 /// The limit of waits that take long on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -596,7 +597,8 @@ fn trailers_when_announced_then_forwarded_both_ways() {
     let shim = Shim::start(one_worker(&origin));
     let with = |te: &str| {
         format!(
-            "POST / HTTP/1.1\r\nHost: a\r\n{te}Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: up\r\n\r\n"
+            "POST / HTTP/1.1\r\nHost: a\r\n{te}Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\
+             X-Sum: up\r\n\r\n"
         )
     };
     let response = exchange(shim.addr, with("TE: trailers\r\nConnection: te\r\n"));
@@ -641,7 +643,10 @@ fn interim_responses_when_origin_sends_them_then_final_one_forwarded() {
             "/100" => b"HTTP/1.1 100 Continue\r\n\r\n",
             "/102" => b"HTTP/1.1 102 Processing\r\n\r\n",
             "/103" => b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n",
-            _ => b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+            _ => {
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early \
+                   Hints\r\n\r\n"
+            }
         };
         let _ = conn.write_all(interim);
         origin::respond(request, conn, 200, &[("X-Final", "yes")], b"final")
@@ -862,7 +867,10 @@ fn upgrade_when_refused_then_ordinary_response() {
     client.send(get("/"));
     assert_eq!(client.response().expect("a response").text(), "stay", "the connection stays open");
     // The shim does not forward an upgrade that would take the connection past its checks.
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \
+                 AAMAAABk\r\n\r\n",
+    );
     assert_eq!(client.response().expect("a response").text(), "stay");
     let seen = origin.last();
     assert_eq!((seen.field("upgrade"), seen.field("http2-settings"), seen.field("connection")), (None, None, None));
@@ -1229,51 +1237,39 @@ fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize
         for (number, stream) in listener.incoming().take(connections.len() + 1).flatten().enumerate() {
             let how = connections.get(number).copied().unwrap_or_default();
             let counting = Arc::clone(&counting);
-            std::thread::spawn(move || frames(stream, how, &counting));
+            std::thread::spawn(move || serve_frames(stream, how, &counting));
         }
     });
     (addr, heads)
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Serves one connection; none when the peer leaves.
-fn frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
-    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
-    const NO_ERROR: [u8; 4] = [0; 4];
+fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
     stream.set_read_timeout(Some(LONG)).ok()?;
-    let mut preface = [0; 24];
+    let mut preface = [0; PREFACE.len()];
     stream.read_exact(&mut preface).ok()?;
-    stream.write_all(&frame(4, 0, 0, &[])).ok()?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
     let mut first = true;
     loop {
-        let mut header = [0; 9];
-        stream.read_exact(&mut header).ok()?;
-        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
-        let id = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
-        let mut payload = vec![0; length as usize];
-        stream.read_exact(&mut payload).ok()?;
-        match (header[3], header[4] & 1) {
-            (1, _) => {
+        let Frame { kind, flags, stream: id, payload } = frames::read(&mut stream)?;
+        match kind {
+            HEADERS => {
                 heads.fetch_add(1, Ordering::SeqCst);
                 if how == "mute" {
                     continue;
                 }
                 let response = match how {
                     "die" if !first => return None,
-                    "stream" if first => frame(3, 0, id, &REFUSED_STREAM),
-                    "goaway" if first => frame(7, 0, 0, &[NO_ERROR, NO_ERROR].concat()),
-                    // `:status: 200` is entry 8 of HPACK's static table.
-                    _ => frame(1, 5, id, &[0x88]),
+                    "stream" if first => frames::reset(id, REFUSED_STREAM),
+                    // No stream was processed, and no error.
+                    "goaway" if first => frame(GOAWAY, 0, 0, &[0; 8]),
+                    _ => frames::head(id, END_STREAM, &[(":status", "200")]),
                 };
                 stream.write_all(&response).ok()?;
                 first = false;
             }
-            (4, 0) => stream.write_all(&frame(4, 1, 0, &[])).ok()?,
-            (6, 0) => stream.write_all(&frame(6, 1, 0, &payload)).ok()?,
+            SETTINGS if flags & ACK == 0 => stream.write_all(&frame(SETTINGS, ACK, 0, &[])).ok()?,
+            PING if flags & ACK == 0 => stream.write_all(&frame(PING, ACK, 0, &payload)).ok()?,
             _ => {}
         }
     }

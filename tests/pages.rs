@@ -8,8 +8,10 @@ use std::path::Path;
 use support::shim::{repository, run};
 use support::{Response, Shim, TempDir, raw, temp_dir};
 
-const TEMPLATE: &str = "<!doctype html>\n<html lang=\"{{language}}\" dir=\"{{direction}}\"><title>{{text.heading}}</title>\n\
-    <p>Ours: {{text.retry}} {{id}}</p>\n<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}\" alt=\"\">\n</html>\n";
+const TEMPLATE: &str = "<!doctype html>\n\
+    <html lang=\"{{language}}\" dir=\"{{direction}}\"><title>{{text.heading}}</title>\n\
+    <p>Ours: {{text.retry}} {{id}}</p>\n<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}\" alt=\"\">\n\
+    </html>\n";
 
 /// A built-in locale file with changes.
 fn locale(tag: &str, changes: &[(&str, &str)]) -> String {

@@ -349,7 +349,7 @@ fn upload_when_reset_after_early_response_then_incomplete_at_origin() {
         for _ in 0..10 {
             let mut client = frames::connect(shim.addr);
             client.write_all(&[head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat()).expect("a write");
-            let answered = std::iter::from_fn(|| frames::read(&mut client)).any(|(kind, ..)| kind == DATA);
+            let answered = std::iter::from_fn(|| frames::read(&mut client)).any(|frame| frame.kind == DATA);
             assert!(answered, "the early response has begun");
             client.write_all(&reset(1, code)).expect("a write");
             let upload = uploads.recv_timeout(PATIENCE).expect("the upload ends");
@@ -779,7 +779,8 @@ fn request_trailers_when_they_contain_head_fields_then_dropped() {
     for name in OF_HEAD {
         let mut client = Raw::connect(shim.addr);
         client.send(format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum, {name}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{name}: x\r\nX-Sum: 7\r\n\r\n"
+            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum, {name}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n\
+             0\r\n{name}: x\r\nX-Sum: 7\r\n\r\n"
         ));
         let response = client.response().expect("a response");
         assert_eq!((response.status, response.complete), (200, true), "{name}: {response:?}");
@@ -1104,6 +1105,6 @@ fn settings_when_raw_client_connects_then_acknowledged() {
     let mut client = frames::connect(shim.addr);
     let acknowledged = std::iter::from_fn(|| frames::read(&mut client))
         .take(5)
-        .any(|(kind, flags, ..)| kind == SETTINGS && flags == ACK);
+        .any(|frame| frame.kind == SETTINGS && frame.flags == ACK);
     assert!(acknowledged);
 }

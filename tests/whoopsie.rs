@@ -485,7 +485,8 @@ fn beacon_when_page_opened_then_has_provider_cause_and_request() {
 
     // With a configured base the beacon goes to another host; with a dead origin it has the cause of the fault.
     let closed = origin::ClosedPort::new();
-    let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n[[provider]]\nname = \"akamai\"";
+    let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n\
+                 [[provider]]\nname = \"akamai\"";
     let dead = Shim::start(Shim::config(closed.addr).with(piece));
     let response = raw::fetch(dead.addr, "/", &[BROWSER, ("X-CDN-Provider", "akamai"), ("X-Request-Id", "req-2")]);
     let source = image(&page(&response));

@@ -1,6 +1,7 @@
 //! Hand-written HTTP/2 frames (RFC 9113 §4), for what hyper would not send: an origin with scripted frames, and a
 //! client.
 
+use super::{PATIENCE, Raw};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
@@ -19,6 +21,7 @@ pub const ACK: u8 = 1;
 
 pub const NO_ERROR: u32 = 0;
 pub const INTERNAL_ERROR: u32 = 2;
+pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -48,14 +51,100 @@ pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// Reads one frame: kind, flags, stream and payload; none at the end.
-pub fn read(stream: &mut impl Read) -> Option<(u8, u8, u32, Vec<u8>)> {
+/// A received frame.
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn ends_stream(&self) -> bool {
+        [DATA, HEADERS].contains(&self.kind) && self.flags & END_STREAM != 0
+    }
+}
+
+/// Reads one frame; none at the end or at an error.
+pub fn read(stream: &mut impl Read) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
     let [a, b, c, kind, flags, id @ ..] = head;
     let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
     stream.read_exact(&mut payload).ok()?;
-    Some((kind, flags, u32::from_be_bytes(id), payload))
+    Some(Frame { kind, flags, stream: u32::from_be_bytes(id), payload })
+}
+
+/// A client whose frames the test writes and reads.
+pub struct Client {
+    pub raw: Raw,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// Connects; `window` is the initial flow-control window of a stream.
+    pub fn connect(addr: SocketAddr, window: u32) -> Self {
+        let mut client = Self::over(Raw::connect(addr).patient(PATIENCE * 4));
+        client.raw.send(PREFACE);
+        client.send(SETTINGS, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat());
+        client
+    }
+
+    /// A client on a connection that has sent the preface and its settings.
+    pub fn over(raw: Raw) -> Self {
+        Self { raw, buffer: Vec::new() }
+    }
+
+    pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.raw.send(frame(kind, flags, stream, payload));
+    }
+
+    /// Sends a GET without a body.
+    pub fn get(&mut self, stream: u32, target: &str) {
+        let fields = [(":method", "GET"), (":scheme", "http"), (":path", target), (":authority", "shim.test")];
+        self.raw.send(head(stream, END_STREAM, &fields));
+    }
+
+    /// Extends the flow-control window of a stream, or of the connection (0).
+    pub fn grant(&mut self, stream: u32, bytes: u32) {
+        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    }
+
+    /// The next frame; none when the connection has ended. Acknowledges and skips pings and settings.
+    pub fn next(&mut self) -> Option<Frame> {
+        loop {
+            let mut unread = &self.buffer[..];
+            let Some(frame) = read(&mut unread) else {
+                match self.raw.more() {
+                    Ok(bytes) if !bytes.is_empty() => self.buffer.extend_from_slice(&bytes),
+                    Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("no frame: {error}"),
+                    Ok(_) | Err(_) => return None,
+                }
+                continue;
+            };
+            let read = self.buffer.len() - unread.len();
+            self.buffer.drain(..read);
+            match frame.kind {
+                PING if frame.flags & ACK == 0 => self.send(PING, ACK, 0, &frame.payload),
+                SETTINGS if frame.flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
+                PING | SETTINGS => {}
+                _ => return Some(frame),
+            }
+        }
+    }
+
+    /// Skips to a frame of this kind; none when the connection ends first.
+    pub fn until(&mut self, kind: u8) -> Option<Frame> {
+        std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
+    }
+
+    /// Skips to the end of a stream; true when it ended with `END_STREAM`.
+    pub fn ended_normally(&mut self, stream: u32) -> bool {
+        std::iter::from_fn(|| self.next())
+            .filter(|frame| frame.stream == stream)
+            .find(|frame| frame.kind == RST_STREAM || frame.ends_stream())
+            .is_some_and(|frame| frame.kind != RST_STREAM)
+    }
 }
 
 type Script = Arc<dyn Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync>;
@@ -92,7 +181,7 @@ fn serve(mut stream: TcpStream, script: &Mutex<Option<Script>>) -> Option<()> {
     stream.read_exact(&mut preface).ok()?;
     stream.set_nodelay(true).ok()?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
-    while let Some((kind, flags, id, payload)) = read(&mut stream) {
+    while let Some(Frame { kind, flags, stream: id, payload }) = read(&mut stream) {
         match kind {
             SETTINGS if flags & ACK == 0 => stream.write_all(&frame(SETTINGS, ACK, 0, &[])).ok()?,
             PING if flags & ACK == 0 => stream.write_all(&frame(PING, ACK, 0, &payload)).ok()?,

@@ -1,7 +1,7 @@
 //! Modules must not import each other in a circle.
 //!
-//! The siblings are compared at each level: files, and folders with everything below them. A name that the parent module
-//! re-exports counts as an import of the file that declares it. A parent and its children may use each other.
+//! The siblings are compared at each level: files, and folders with everything below them. A name that the parent
+//! module re-exports counts as an import of the file that declares it. A parent and its children may use each other.
 
 use std::collections::BTreeMap;
 

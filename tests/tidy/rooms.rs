@@ -18,8 +18,8 @@ const FLOORS: &[&[&str]] = &[
     &["fault", "ids", "wire", "clock"],
 ];
 
-/// The order of the `mod` lines in `lib.rs`: the order in which a request passes the rooms. `clock` may stand anywhere on
-/// its floor.
+/// The order of the `mod` lines in `lib.rs`: the order in which a request passes the rooms. `clock` may stand anywhere
+/// on its floor.
 const READING_ORDER: &[&str] = &[
     "cli",
     "serve",
@@ -128,8 +128,8 @@ pub(crate) fn crates(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Only `metrics` may call the macros of the metrics crate, since each call hashes its key and takes a lock. Any room may
-/// use handles.
+/// Only `metrics` may call the macros of the metrics crate, since each call hashes its key and takes a lock. Any room
+/// may use handles.
 pub(crate) fn metrics(source: &Source) -> Vec<Breach> {
     const MACROS: &[&str] =
         &["counter", "gauge", "histogram", "describe_counter", "describe_gauge", "describe_histogram"];

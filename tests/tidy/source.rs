@@ -1,7 +1,7 @@
 //! A source file in the forms that the rules need.
 //!
-//! The rules search the text; they do not parse Rust. A comment `// tidy: <reason>` on a line, or on the line before it,
-//! allows a breach on that line.
+//! The rules search the text; they do not parse Rust. A comment `// tidy: <reason>` on a line, or on the line before
+//! it, allows a breach on that line.
 
 use std::fmt;
 
@@ -205,8 +205,8 @@ fn test_items(code: &str) -> Vec<(usize, usize)> {
     items
 }
 
-/// The end of the item at `start`: a `;`, or the brace that closes its first one. A field, a variant or a match arm, which
-/// starts without a keyword, also ends at its comma.
+/// The end of the item at `start`: a `;`, or the brace that closes its first one. A field, a variant or a match arm,
+/// which starts without a keyword, also ends at its comma.
 fn item_end(code: &str, start: usize) -> usize {
     const KEYWORDS: &[&str] =
         &["pub", "fn", "impl", "struct", "enum", "trait", "type", "const", "static", "async", "unsafe", "let", "use"];
