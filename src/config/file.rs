@@ -491,7 +491,7 @@ mod tests {
     #[test]
     fn secret_when_its_key_is_unknown_then_is_hidden() {
         let found = with("tokn = 1\napi_token = \"hunter2\"\nurl = \"http://me:hunter2@host/\"\n", |root| {
-            _ = root.read_flag("a")
+            _ = root.read_flag("a");
         })
         .join("\n");
         assert!(!found.contains("hunter2"), "{found}");

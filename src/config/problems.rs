@@ -59,12 +59,6 @@ impl Problems {
         Self::new(file, vec![problem])
     }
 
-    /// The name of the configuration in messages.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.list.len()
     }

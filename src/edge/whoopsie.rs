@@ -38,7 +38,7 @@ use crate::wire::names::{
 use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
 
 /// Keys of `[whoopsie]`; `PageSettings` has the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WhoopsieSettings {
     /// The responses of the origin that are replaced.
     pub statuses: StatusSet,

@@ -17,7 +17,7 @@ use http::HeaderValue;
 use tower::Service;
 
 pub(crate) use self::build_error::BuildError;
-use self::opened::{known_providers, open_countries};
+use self::opened::Opened;
 pub use self::slot::Slot;
 use crate::access_log::AccessLog;
 use crate::cdn::known::{self, Known};
@@ -36,8 +36,6 @@ use crate::edge::request::attempts::Attempts;
 use crate::edge::request::class::Classes;
 use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::ids::{ProviderId, intern};
-use crate::intake::country::Countries;
-use crate::intake::ranges::Ranges;
 use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, ClientSettings, Target};
 use crate::pages::{PageSettings, Pages};
@@ -63,15 +61,10 @@ pub struct Runtime {
     metrics: &'static Metrics,
     labels: Labels,
     ledger: Ledger,
-    classes: Classes,
-    gzip_memory: GzipMemory,
-    pages: Arc<Pages>,
-    log: Option<AccessLog>,
+    prepared: Prepared,
+    opened: Opened,
     limiter: Arc<Limiter>,
-    host: Option<HeaderValue>,
-    fallback_host: HeaderValue,
-    countries: Option<Arc<Countries>>,
-    providers: Arc<[Known]>,
+    gzip_memory: GzipMemory,
     attempts: Arc<Attempts>,
 }
 
@@ -82,11 +75,8 @@ impl Runtime {
     /// See [`BuildError`].
     pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
-        let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
-        let providers = known_providers(&settings, replays, follow)?;
-        let countries = open_countries(&settings).map_err(BuildError::Countries)?;
-        let log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone()).map_err(BuildError::Log)?;
-        Ok(Self::of(settings, metrics, prepared, World { providers, countries, log }))
+        let opened = Opened::new(&settings, metrics, replays)?;
+        Ok(Self::of(settings, metrics, prepared, opened))
     }
 
     /// Prepares the same for `explain`: reads address lists once, opens no other file, follows no file, and knows no
@@ -96,12 +86,11 @@ impl Runtime {
     /// See [`BuildError`].
     pub(crate) fn build_still(settings: Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
-        let providers = known_providers(&settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
-        Ok(Self::of(settings, metrics, prepared, World { providers, countries: None, log: None }))
+        let opened = Opened::still(&settings)?;
+        Ok(Self::of(settings, metrics, prepared, opened))
     }
 
-    fn of(settings: Settings, metrics: &'static Metrics, prepared: Prepared, world: World) -> Self {
-        let World { providers, countries, log } = world;
+    fn of(settings: Settings, metrics: &'static Metrics, prepared: Prepared, opened: Opened) -> Self {
         let labels = Labels {
             providers: settings.providers.iter().map(|provider| intern(&provider.name)).collect(),
             classes: settings.classes.iter().map(|class| intern(&class.name)).collect(),
@@ -109,26 +98,16 @@ impl Runtime {
             beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
             rum_pages: settings.rum.pages.iter().map(|page| intern(page)).collect(),
         };
-        let ledger = metrics.ledger(&labels);
-        let limiter = Arc::new(Limiter::new(settings.admission, metrics));
-        let Prepared { pages, classes, host, fallback_host } = prepared;
-        let pages = Arc::new(pages);
-        let gzip_memory = GzipMemory::new(settings.gzip.twins_bytes);
         let runtime = Self {
+            ledger: metrics.ledger(&labels),
+            limiter: Arc::new(Limiter::new(settings.admission, metrics)),
+            gzip_memory: GzipMemory::new(settings.gzip.twins_bytes),
+            attempts: Arc::default(),
             settings,
             metrics,
             labels,
-            ledger,
-            classes,
-            gzip_memory,
-            pages,
-            log,
-            limiter,
-            host,
-            fallback_host,
-            countries,
-            providers,
-            attempts: Arc::default(),
+            prepared,
+            opened,
         };
         // Creates every metric series, so that the first scrape has them all. Each worker builds its own layers later.
         drop(runtime.stack());
@@ -156,25 +135,25 @@ impl Runtime {
             observe: ObserveParts {
                 settings: settings.observe.clone(),
                 limits: settings.limits,
-                log: self.log.clone(),
+                log: self.opened.log.clone(),
             },
             identify: settings.identity.clone(),
             verify: settings.verify.clone(),
-            providers: Arc::clone(&self.providers),
+            providers: Arc::clone(&self.opened.providers),
             pulls: PullsSettings {
-                request_ids: self.providers.iter().map(|known| known.preset.request_id.clone()).collect(),
+                request_ids: self.opened.providers.iter().map(|known| known.preset.request_id.clone()).collect(),
                 attempts: Arc::clone(&self.attempts),
             },
             local: LocalParts {
                 beacon: settings.beacon.clone(),
                 rum: settings.rum.clone(),
-                providers: Arc::clone(&self.providers),
+                providers: Arc::clone(&self.opened.providers),
                 sources: beacon_sources(settings),
-                countries: self.countries.clone(),
+                countries: self.opened.countries.clone(),
                 body_timeout: settings.limits.body_timeout,
             },
-            whoopsie: settings.whoopsie.clone(),
-            pages: Arc::clone(&self.pages),
+            whoopsie: settings.whoopsie,
+            pages: Arc::clone(&self.prepared.pages),
             gzip: settings.gzip.clone(),
             gzip_memory: self.gzip_memory.clone(),
             admission: AdmissionParts {
@@ -182,12 +161,12 @@ impl Runtime {
                 queue_timeout: settings.origin.response_timeout,
             },
             leaf: LeafParts {
-                host: self.host.clone(),
-                fallback_host: self.fallback_host.clone(),
+                host: self.prepared.host.clone(),
+                fallback_host: self.prepared.fallback_host.clone(),
                 server_timing: settings.rum.path.is_some(),
             },
-            classes: self.classes.clone(),
-            provider_rules: provider_rules(settings, &self.providers),
+            classes: self.prepared.classes.clone(),
+            provider_rules: provider_rules(settings, &self.opened.providers),
             ledger: self.metrics.ledger(&self.labels),
         }
     }
@@ -207,7 +186,7 @@ impl Runtime {
 
     /// The access log, unless it is off.
     pub(crate) fn log(&self) -> Option<&AccessLog> {
-        self.log.as_ref()
+        self.opened.log.as_ref()
     }
 
     /// Worker threads: as configured, or one for each CPU that the cgroup grants.
@@ -232,7 +211,7 @@ impl Runtime {
             origin: settings.origin.clone(),
             limits: settings.limits,
             max_idle: settings.origin.max_idle.div_ceil(self.workers()),
-            claims: known::claims(&settings.identity.header, &self.providers).cloned().collect(),
+            claims: known::claims(&settings.identity.header, &self.opened.providers).cloned().collect(),
         }
     }
 }
@@ -243,16 +222,9 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// What uses files.
-struct World {
-    providers: Arc<[Known]>,
-    countries: Option<Arc<Countries>>,
-    log: Option<AccessLog>,
-}
-
 /// What is made of settings alone.
 struct Prepared {
-    pages: Pages,
+    pages: Arc<Pages>,
     classes: Classes,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
@@ -269,7 +241,7 @@ impl Prepared {
         };
         Ok(Self {
             fallback_host: HeaderValue::try_from(authority).map_err(|error| value(&error))?,
-            pages: pages.map_err(BuildError::Pages)?,
+            pages: Arc::new(pages.map_err(BuildError::Pages)?),
             classes: Classes::new(settings.classes.clone()).map_err(|error| value(&error))?,
             host: host.transpose().map_err(|error| value(&error))?,
         })

@@ -1,8 +1,9 @@
-//! What a configuration needs from outside itself: address lists, the country file.
+//! The files that a configuration uses: address lists, the country file, the access log.
 
 use std::sync::Arc;
 
 use super::BuildError;
+use crate::access_log::AccessLog;
 use crate::cdn::addresses::AddressList;
 use crate::cdn::known::Known;
 use crate::cdn::preset::Preset;
@@ -12,9 +13,39 @@ use crate::config::{AddressSource, Provider, Settings, Verify};
 use crate::ids::intern;
 use crate::intake::country::{Countries, CountryError};
 use crate::intake::ranges::{Ranges, RangesError};
+use crate::metrics::Metrics;
+
+pub(super) struct Opened {
+    /// In the order of their ids.
+    pub(super) providers: Arc<[Known]>,
+    pub(super) countries: Option<Arc<Countries>>,
+    pub(super) log: Option<AccessLog>,
+}
+
+impl Opened {
+    /// Opens all files, and follows those that may change.
+    pub(super) fn new(
+        settings: &Settings,
+        metrics: &'static Metrics,
+        replays: &Arc<Replays>,
+    ) -> Result<Self, BuildError> {
+        let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
+        Ok(Self {
+            providers: known_providers(settings, replays, follow)?,
+            countries: open_countries(settings).map_err(BuildError::Countries)?,
+            log: AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone()).map_err(BuildError::Log)?,
+        })
+    }
+
+    /// Reads the address lists once, and opens nothing else.
+    pub(super) fn still(settings: &Settings) -> Result<Self, BuildError> {
+        let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
+        Ok(Self { providers, countries: None, log: None })
+    }
+}
 
 /// The configured providers with their presets and proofs.
-pub(super) fn known_providers(
+fn known_providers(
     settings: &Settings,
     replays: &Arc<Replays>,
     list: impl Fn(Ranges, &'static str) -> Result<Arc<AddressList>, BuildError>,
@@ -53,8 +84,8 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
     Ranges::open(&files, &networks)
 }
 
-/// The country file, which is followed from now on.
-pub(super) fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
+/// The country file, which is followed.
+fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
     let Some(path) = &settings.beacon.country_database else { return Ok(None) };
     let countries = Arc::new(Countries::open(path)?);
     countries.watch().map_err(CountryError::Read)?;

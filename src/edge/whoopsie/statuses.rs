@@ -13,7 +13,8 @@ const ALL: Range = (500, 599);
 
 impl StatusSet {
     /// One range: `5xx`, `502` or `500-504`.
-    pub(super) const RANGE: Text<Range> = Text { example: "5xx", read: |text, _| range(text), write: range_text };
+    pub(super) const RANGE: Text<Range> =
+        Text { example: "5xx", read: |text, _| range(text), write: |range| range_text(*range) };
 
     /// Every status.
     pub(crate) const fn all() -> Self {
@@ -56,7 +57,7 @@ fn range(text: &str) -> Checked<Range> {
     })
 }
 
-fn range_text(&(low, high): &Range) -> String {
+fn range_text((low, high): Range) -> String {
     match (low, high) {
         ALL => "5xx".to_owned(),
         _ if low == high => low.to_string(),
@@ -96,7 +97,7 @@ mod tests {
         #[test]
         fn set_when_shown_then_reads_back_as_itself(bits in any::<u128>()) {
             let set = StatusSet(bits & StatusSet::all().0);
-            let texts: Vec<String> = set.ranges().iter().map(range_text).collect();
+            let texts: Vec<String> = set.ranges().into_iter().map(range_text).collect();
             let again: StatusSet = texts.iter().map(|text| range(text).unwrap()).collect();
             prop_assert_eq!(set, again);
         }
