@@ -1,10 +1,10 @@
-//! Coarse time: deadlines that cost a store to arm and nothing to keep; and turns, for work that takes long.
+//! Coarse time: deadlines that cost one store to arm, and turns, with which long tasks yield.
 //!
-//! A timer of the runtime's own costs some 1,600 instructions a request where a head is read with a timeout; a proxy needs its
-//! timeouts to a tenth of a second. So each worker keeps a list of the deadlines made on it and looks through it ten times a
-//! second ([`sweep`]). A deadline belongs to a connection, not to a request: arming it again allocates nothing.
+//! A timer of the runtime costs some 1,600 instructions a request if a head is read with a timeout. A proxy needs timeouts only to a
+//! tenth of a second. So each worker has a list of its deadlines and checks it ten times a second ([`sweep`]). A deadline belongs to a
+//! connection, not to a request: arming it again allocates nothing.
 //!
-//! Cost: reading the time is a thread-local load; a sweep over 16,384 connections takes about 0.1 ms.
+//! Cost: the time is a thread-local load. A sweep over 16,384 connections takes about 0.1 ms.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -14,50 +14,50 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
-/// How often a worker sweeps, and so how late a timeout may be.
+/// The time between two sweeps, and so the largest delay of a timeout.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
     static EPOCH: Instant = Instant::now();
     static TURN: Cell<u64> = const { Cell::new(1) };
     static NOW_MS: Cell<u64> = const { Cell::new(1) };
-    static GIVE_WAY: Cell<fn(&mut Context<'_>)> = const { Cell::new(wake_at_once) };
+    static YIELD: Cell<fn(&mut Context<'_>)> = const { Cell::new(wake_at_once) };
     static DEADLINES: RefCell<Vec<Arc<Entry>>> = const { RefCell::new(Vec::new()) };
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Milliseconds of this worker's clock; 0: not armed.
+    /// Milliseconds of the worker's clock; 0: not armed.
     at_ms: AtomicU64,
     waker: AtomicWaker,
 }
 
-/// One deadline, armed again and again. Made on the worker that will wait for it; dropping it takes it off the worker's list at
-/// the next sweep.
+/// A deadline that can be armed many times. It belongs to the worker that creates it. The next sweep after its drop removes it from the
+/// worker's list.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
     entry: Arc<Entry>,
 }
 
 impl Deadline {
-    /// Not armed yet.
+    /// A deadline that is not armed.
     pub(crate) fn new() -> Self {
         let entry = Arc::new(Entry { at_ms: AtomicU64::new(0), waker: AtomicWaker::new() });
         DEADLINES.with_borrow_mut(|all| all.push(Arc::clone(&entry)));
         Self { entry }
     }
 
-    /// Due `after` from now, give or take a [`TICK`].
+    /// Sets it to be due `after` from now, to within a [`TICK`].
     pub(crate) fn arm(&self, after: Duration) {
         self.entry.at_ms.store(now_ms().saturating_add(millis(after)), Ordering::Relaxed);
     }
 
-    /// Never due.
+    /// Sets it to be never due.
     pub(crate) fn disarm(&self) {
         self.entry.at_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it is due at some time.
+    /// Whether it is armed.
     pub(crate) fn is_armed(&self) -> bool {
         self.entry.at_ms.load(Ordering::Relaxed) != 0
     }
@@ -68,7 +68,7 @@ impl Deadline {
         at != 0 && at <= now_ms()
     }
 
-    /// Has the task of `cx` woken when it is due, or when [`wake_all`] is called.
+    /// Wakes the task of `cx` when it is due, or when [`wake_all`] is called.
     pub(crate) fn watch(&self, cx: &Context<'_>) {
         self.entry.waker.register(cx.waker());
     }
@@ -80,12 +80,12 @@ impl Default for Deadline {
     }
 }
 
-/// Milliseconds of this worker's clock, as of its last sweep; never 0.
+/// Milliseconds of this worker's clock at its last sweep; never 0.
 pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }
 
-/// Moves this worker's clock on, wakes whoever waits for a deadline that is due, and forgets deadlines that were dropped.
+/// Updates this worker's clock, wakes tasks whose deadline is due, and removes dropped deadlines.
 pub(crate) fn sweep() {
     let now = EPOCH.with(|epoch| millis(epoch.elapsed())).max(1);
     NOW_MS.set(now);
@@ -108,7 +108,7 @@ pub(crate) fn sweep() {
     });
 }
 
-/// Wakes everybody who watches a deadline of this worker, due or not: a drain begins.
+/// Wakes all tasks that watch a deadline of this worker, due or not, because a drain begins.
 pub(crate) fn wake_all() {
     DEADLINES.with_borrow(|all| {
         for entry in all {
@@ -117,26 +117,26 @@ pub(crate) fn wake_all() {
     });
 }
 
-/// Begins a turn: called when the sockets have been looked at for whoever gave way.
+/// Begins a turn: called after the sockets were polled, before tasks that yielded run again.
 pub(crate) fn begin_turn() {
     TURN.set(TURN.get().wrapping_add(1));
 }
 
-/// The turn that runs on this worker. Who gave way in it rests until there is another, however often it is polled: hyper polls a body 16
-/// times in a row whatever it answers, and then wakes its own task at once.
+/// The current turn of this worker. A task that yielded must not run again before the next turn, however often it is polled: hyper polls
+/// a body 16 times in a row, whatever the result, and then wakes its own task at once.
 pub(crate) fn turn() -> u64 {
     TURN.get()
 }
 
-/// Ends the turn of the task of `cx`, which has to return `Pending` now: it is polled again when others have had theirs.
-pub(crate) fn give_way(cx: &mut Context<'_>) {
-    GIVE_WAY.get()(cx);
+/// Yields: ends the turn of the task of `cx`, which must return `Pending` now. It is polled again after the other tasks.
+pub(crate) fn yield_turn(cx: &mut Context<'_>) {
+    YIELD.get()(cx);
 }
 
-/// Says how tasks of this worker give way. A waker alone would not do: its task may run again many times before anybody looks at the
-/// sockets, and only the runtime knows when that has been done.
-pub(crate) fn on_give_way(how: fn(&mut Context<'_>)) {
-    GIVE_WAY.set(how);
+/// Sets how tasks of this worker yield. A waker alone is not enough: the task might run again many times before the sockets are polled,
+/// and only the runtime knows when that happened.
+pub(crate) fn on_yield(how: fn(&mut Context<'_>)) {
+    YIELD.set(how);
 }
 
 fn wake_at_once(cx: &mut Context<'_>) {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_due_only_when_its_time_has_come() {
+    fn deadline_when_its_time_has_come_then_due() {
         sweep();
         let deadline = Deadline::new();
         assert!(!deadline.is_armed() && !deadline.is_due());
@@ -166,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn dropped_deadlines_leave_the_list() {
-        let kept = Deadline::new();
+    fn deadline_when_dropped_then_removed_from_the_list() {
+        let remaining = Deadline::new();
         drop((0..100).map(|_| Deadline::new()).collect::<Vec<_>>());
         sweep();
         assert_eq!(DEADLINES.with_borrow(Vec::len), 1);
-        drop(kept);
+        drop(remaining);
     }
 }

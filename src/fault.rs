@@ -1,4 +1,4 @@
-//! Why a request could not be answered as asked: one type from the origin up to the page, and the one match that gives its status.
+//! Why a request could not be served: one type from the origin up to the whoopsie page, with the one match from a cause to a status.
 
 use std::error::Error;
 use std::fmt;
@@ -42,7 +42,7 @@ label! {
 }
 
 impl Cause {
-    /// The one match from a fault to a status. Faults in a body come too late for one: theirs is only written in logs.
+    /// The status for a fault. A fault in a body is too late for a status: it is only logged.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Refused | Self::Unreachable | Self::Reset | Self::Closed | Self::BrokenHead | Self::Cut => {
@@ -56,12 +56,12 @@ impl Cause {
         }
     }
 
-    /// Whether the visitor's side brought it about, so that it is no fault of the origin's.
-    pub fn is_visitors(self) -> bool {
+    /// Whether the client caused it, so that it does not count as a fault of the origin.
+    pub fn is_client_error(self) -> bool {
         matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
     }
 
-    /// The error type of Proxy-Status (RFC 9209 §2.3), as far as the cause alone tells.
+    /// The error type of Proxy-Status (RFC 9209 §2.3) for the cause alone.
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
@@ -79,50 +79,50 @@ impl Cause {
     }
 }
 
-/// A failure with its cause and, where there is one, the error below it.
+/// A failure with its cause and, if there is one, the error below it.
 #[derive(Debug)]
 pub struct Fault {
     cause: Cause,
     source: Option<Box<dyn Error + Send + Sync>>,
     waiting: Option<u32>,
-    /// A broken head that only is too large.
+    /// The head is valid but too large.
     too_large: bool,
     begun: Option<Begun>,
 }
 
-/// What had come of the origin's response when it failed, before anything of it was sent.
+/// The part of the origin's response that had arrived when it failed, of which nothing was sent yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begun {
     /// The origin's status.
     pub status: u16,
-    /// Microseconds to its head.
+    /// Microseconds until its head.
     pub micros: u32,
-    /// Body bytes that were read.
+    /// Body bytes read.
     pub bytes: u64,
 }
 
 impl Fault {
-    /// A fault by itself.
+    /// A fault without an error below it.
     pub fn new(cause: Cause) -> Self {
         Self { cause, source: None, waiting: None, too_large: false, begun: None }
     }
 
-    /// A fault with the error that made it one.
+    /// A fault with the error that caused it.
     pub fn from_error(cause: Cause, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..Self::new(cause) }
     }
 
-    /// A response head with more lines or bytes than the configuration allows.
+    /// A response head with more field lines or bytes than the configuration allows.
     pub fn head_too_large(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { too_large: true, ..Self::from_error(Cause::BrokenHead, source) }
     }
 
-    /// An overload, with so many requests in line.
+    /// An overload, with the number of requests in the queue.
     pub fn overload(waiting: usize) -> Self {
         Self { waiting: Some(u32::try_from(waiting).unwrap_or(u32::MAX)), ..Self::new(Cause::Overload) }
     }
 
-    /// Why.
+    /// The cause.
     pub fn cause(&self) -> Cause {
         self.cause
     }
@@ -132,45 +132,47 @@ impl Fault {
         if self.too_large { "http_response_header_section_size" } else { self.cause.proxy_status() }
     }
 
-    /// The same fault, with what had come.
+    /// The same fault, with the part of the response that had arrived.
     pub fn after(self, begun: Begun) -> Self {
         Self { begun: Some(begun), ..self }
     }
 
-    /// What had come of the response, if its head had.
+    /// The part of the response that had arrived, if its head had.
     pub fn begun(&self) -> Option<Begun> {
         self.begun
     }
 
-    /// What an operator can look at or change.
+    /// What an operator can check or change.
     pub fn remedy(&self) -> &'static str {
         match self.cause {
             Cause::Refused => "nothing listens there: start the origin, or correct origin.url",
             Cause::ConnectTimeout => {
-                "look for a firewall that drops packets or a full accept queue; the limit is origin.connect_timeout"
+                "check for a firewall that drops packets or a full accept queue; the limit is origin.connect_timeout"
             }
-            Cause::Unreachable => "check the name, the route, the socket file and its rights, and `ulimit -n`",
+            Cause::Unreachable => "check the name, the route, the socket file and its permissions, and `ulimit -n`",
             Cause::Reset | Cause::Closed => {
-                "look at the origin's log for workers that died; keep origin.idle_timeout below the origin's own keep-alive timeout"
+                "check the origin's log for crashed workers; keep origin.idle_timeout below the origin's keep-alive timeout"
             }
-            Cause::Timeout => "the origin is slow: look at its log by request id; the limit is origin.response_timeout",
+            Cause::Timeout => {
+                "the origin is slow: find the request id in its log; the limit is origin.response_timeout"
+            }
             Cause::BrokenHead if self.too_large => {
-                "have the origin send fewer or shorter header fields, or raise server.max_headers or server.max_header_bytes"
+                "let the origin send fewer or shorter header fields, or raise server.max_headers or server.max_header_bytes"
             }
             Cause::BrokenHead => {
-                "look at the raw response with `curl -i` at the origin; see whether origin.http2 is right"
+                "check the raw response with `curl -i` at the origin, and whether origin.http2 is right"
             }
-            Cause::Cut => "look for origin workers that died in the middle of a response, or a wrong Content-Length",
-            Cause::Stalled => "the origin stopped in the middle of a body; the limit is server.body_timeout",
-            Cause::UploadStalled => "the origin stopped reading a request body: look at its limits and its disk",
+            Cause::Cut => "check for origin workers that crashed during a response, or a wrong Content-Length",
+            Cause::Stalled => "the origin stopped during a body; the limit is server.body_timeout",
+            Cause::UploadStalled => "the origin stopped reading a request body: check its limits and its disk",
             Cause::Overload => {
-                "see in edgeshim_origin_seconds whether the origin got slower; raise origin.max_in_flight only if it has room"
+                "check edgeshim_origin_seconds for a slower origin; raise origin.max_in_flight only if the origin has capacity"
             }
-            Cause::RequestStalled | Cause::RequestTooLarge | Cause::RequestCut => "the client's own failure",
+            Cause::RequestStalled | Cause::RequestTooLarge | Cause::RequestCut => "a failure of the client",
         }
     }
 
-    /// How many requests stand in line, where that is why.
+    /// The number of requests in the queue, for an overload.
     pub fn waiting(&self) -> Option<u32> {
         self.waiting
     }
@@ -183,7 +185,7 @@ impl fmt::Display for Fault {
             write!(f, ": {source}")?;
         }
         if let Some(waiting) = self.waiting {
-            write!(f, ": {waiting} in line")?;
+            write!(f, ": {waiting} in the queue")?;
         }
         Ok(())
     }
@@ -195,7 +197,7 @@ impl Error for Fault {
     }
 }
 
-/// The first fault in an error's chain: hyper wraps what a body of ours returned.
+/// The first fault in an error's chain. hyper wraps the errors of our bodies.
 pub(crate) fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -212,23 +214,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_visitors_faults_are_client_errors() {
+    fn status_when_the_client_caused_the_fault_then_4xx() {
         for cause in Cause::ALL {
-            assert_eq!(cause.status().is_client_error(), cause.is_visitors(), "{cause:?}");
+            assert_eq!(cause.status().is_client_error(), cause.is_client_error(), "{cause:?}");
         }
     }
 
     #[test]
-    fn a_wrapped_fault_is_found() {
+    fn cause_when_fault_is_wrapped_then_found() {
         let outer = Fault::from_error(Cause::Closed, Fault::new(Cause::RequestCut));
         assert_eq!(cause_in(&outer), Some(Cause::Closed));
     }
 
     #[test]
-    fn an_overload_says_how_many_wait() {
+    fn overload_when_shown_then_with_the_length_of_the_queue() {
         let fault = Fault::overload(200);
         assert_eq!((fault.cause(), fault.waiting()), (Cause::Overload, Some(200)));
-        assert_eq!(fault.to_string(), "overload: 200 in line");
+        assert_eq!(fault.to_string(), "overload: 200 in the queue");
         assert_eq!(Fault::overload(usize::MAX).waiting(), Some(u32::MAX));
         assert_eq!(Fault::new(Cause::Reset).waiting(), None);
     }

@@ -577,7 +577,7 @@ fn faults_when_many_then_one_message_per_cause_with_remedy() {
     for (address, said, remedy) in [
         (closed.addr, "refused: ", "start the origin, or correct origin.url"),
         (broken.addr, "broken_head: ", "curl -i"),
-        (cut.addr, "cut: ", "workers that died"),
+        (cut.addr, "cut: ", "workers that crashed"),
     ] {
         let shim = Shim::start(Shim::config(address));
         let begun = std::time::Instant::now();

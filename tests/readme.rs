@@ -476,7 +476,7 @@ fn runbook_when_read_then_every_cause_reason_and_guard_has_a_row() {
     let runbook = text(RUNBOOK);
     let causes: Vec<Vec<String>> = Cause::ALL
         .into_iter()
-        .filter(|cause| !cause.is_visitors())
+        .filter(|cause| !cause.is_client_error())
         .map(|cause| owned(&[cause.as_str(), &cause.status().as_u16().to_string(), cause.proxy_status()]))
         .collect();
     let rows = table(&runbook, &["cause", "status", "Proxy-Status"]);

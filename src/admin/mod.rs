@@ -1,5 +1,5 @@
-//! The operator's side: metrics, probes, the effective configuration. Its own thread and runtime, so that a scrape never waits for
-//! a busy worker, nor a worker for a scrape; and its own listener, so that nothing here is reachable through `[server]`.
+//! The admin listener for operators: metrics, probes and the effective configuration. It has its own thread and runtime, so that a
+//! scrape and a busy worker never wait for each other. It has its own socket, so that nothing here is reachable through `[server]`.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,19 +27,19 @@ use crate::wire::names::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 
-/// How often histogram samples are folded into their buckets while nobody scrapes.
+/// How often histogram samples are moved into their buckets while nothing scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Heads come from scrapers and people; nobody of them needs longer.
+/// The longest time for a request head, enough for scrapers and people.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at once. A scraper keeps one.
+/// The most connections at once. A scraper uses one.
 const MAX_CONNECTIONS: usize = 256;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// Binds `[admin] listen` and serves it on a thread of its own until the process ends. Returns where it listens.
+/// Binds `[admin] listen` and serves it on its own thread until the process ends. Returns the address.
 ///
 /// # Errors
-/// The address cannot be bound, or there is no thread to be had.
+/// The address cannot be bound, or the thread cannot be started.
 pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<String> {
     let runtime = slot.load();
     let listen = &runtime.settings().admin.listen;
@@ -66,51 +66,51 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
     Ok(address)
 }
 
-enum Std {
+enum Listener {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
 
-fn bind(listen: &Listen) -> io::Result<(Std, String)> {
+fn bind(listen: &Listen) -> io::Result<(Listener, String)> {
     match listen {
         Listen::Tcp(address) => {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
             let bound: SocketAddr = listener.local_addr()?;
-            Ok((Std::Tcp(listener), format!("http://{bound}")))
+            Ok((Listener::Tcp(listener), format!("http://{bound}")))
         }
         Listen::Unix(path) => {
-            // A socket file that nobody listens on is left from a process that was killed; anything else is not ours to remove.
+            // A socket file without a listener is left from a killed process. Any other file is not removed.
             let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
             if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                 std::fs::remove_file(path)?;
             }
             let listener = std::os::unix::net::UnixListener::bind(path)?;
             listener.set_nonblocking(true)?;
-            Ok((Std::Unix(listener), format!("unix:{}", path.display())))
+            Ok((Listener::Unix(listener), format!("unix:{}", path.display())))
         }
     }
 }
 
-async fn accept(listener: Std, routes: Arc<Routes>) -> io::Result<()> {
+async fn accept(listener: Listener, routes: Arc<Routes>) -> io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
-    let rest = || tokio::time::sleep(Duration::from_millis(100));
+    let pause = || tokio::time::sleep(Duration::from_millis(100));
     match listener {
-        Std::Tcp(listener) => {
+        Listener::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => spawn(stream, &routes, &open),
-                    Err(_) => rest().await,
+                    Err(_) => pause().await,
                 }
             }
         }
-        Std::Unix(listener) => {
+        Listener::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => spawn(stream, &routes, &open),
-                    Err(_) => rest().await,
+                    Err(_) => pause().await,
                 }
             }
         }
@@ -129,8 +129,8 @@ where
     let routes = Arc::clone(routes);
     tokio::spawn(async move {
         let service = service_fn(move |request| {
-            let answer = routes.answer(&request);
-            async move { Ok::<_, Infallible>(answer) }
+            let response = routes.respond(&request);
+            async move { Ok::<_, Infallible>(response) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -151,12 +151,12 @@ struct Routes {
 }
 
 impl Routes {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Use GET or HEAD.\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
         }
         match path {
             "/livez" => return text(StatusCode::OK, "alive\n"),
@@ -166,9 +166,9 @@ impl Routes {
             _ => {}
         }
         if !self.is_allowed(request) {
-            let mut answer = text(StatusCode::UNAUTHORIZED, "Send the token of [admin]: Authorization: Bearer ...\n");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return answer;
+            let mut response = text(StatusCode::UNAUTHORIZED, "Send admin.token: Authorization: Bearer ...\n");
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return response;
         }
         match path {
             "/config" => {
@@ -176,14 +176,14 @@ impl Routes {
                 with_type(StatusCode::OK, "application/json", format!("{config:#}\n").into_bytes())
             }
             "/" => text(StatusCode::OK, "edgeshim\n\n/metrics\n/livez\n/readyz\n/config\n"),
-            _ => text(StatusCode::NOT_FOUND, "There is /metrics, /livez, /readyz and /config.\n"),
+            _ => text(StatusCode::NOT_FOUND, "Not found. Use /metrics, /livez, /readyz or /config.\n"),
         }
     }
 
     fn scrape(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let wants_protobuf =
             request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| {
-                // Prometheus lists what it takes in the order of its liking.
+                // Prometheus lists the formats that it accepts in the order of preference.
                 accept.trim_start().starts_with("application/vnd.google.protobuf")
             });
         if wants_protobuf {
@@ -209,11 +209,11 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
+    response
 }

@@ -328,7 +328,7 @@ impl Shared {
     /// The page, or less, for a request that has no answer: the one place where a fault becomes a status.
     fn fail(&self, asked: &Asked, fault: &Fault) -> Failure {
         let cause = fault.cause();
-        if cause.is_visitors() {
+        if cause.is_client_error() {
             if cause == Cause::RequestTooLarge {
                 self.ledger.refused(asked.ctx.provider, Reason::BodyTooLarge);
             }

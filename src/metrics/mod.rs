@@ -63,7 +63,7 @@ impl Metrics {
             metric.describe(&recorder);
         }
         let fault = |cause: Cause| {
-            (!cause.is_visitors()).then(|| describe::ORIGIN_FAULTS.register(&recorder, &[cause.as_str()]))
+            (!cause.is_client_error()).then(|| describe::ORIGIN_FAULTS.register(&recorder, &[cause.as_str()]))
         };
         Ok(Self {
             page: recorder.handle(),

@@ -1,8 +1,8 @@
-//! The protobuf exposition format, made from the text one.
+//! The protobuf exposition format, converted from the text format.
 //!
-//! The exporter's own protobuf feature needs `protoc` on every machine that builds; what a scrape holds is small, so our own text,
-//! whose form we know, is read once more and written as `io.prometheus.client.MetricFamily` messages, each behind its length.
-//! Field numbers: the client model's `metrics.proto`.
+//! The exporter's protobuf feature needs `protoc` on every build machine. A scrape is small, so the text, whose format is known, is
+//! parsed and written as `io.prometheus.client.MetricFamily` messages, each after its length. The field numbers are those of the client
+//! model's `metrics.proto`.
 
 use prost::Message;
 
@@ -14,7 +14,7 @@ struct LabelPair {
     value: Option<String>,
 }
 
-/// A gauge or a counter: both hold their value in field 1.
+/// A gauge or a counter: both have their value in field 1.
 #[derive(Clone, PartialEq, Message)]
 struct Value {
     #[prost(double, optional, tag = "1")]
@@ -74,13 +74,13 @@ enum Kind {
     Histogram = 4,
 }
 
-/// Families of `text`, each behind its length as a varint.
+/// The families of `text`, each after its length as a varint.
 pub(super) fn from_text(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut family = MetricFamily::default();
     let mut flush = |family: &mut MetricFamily| {
         if !family.metric.is_empty() {
-            // A Vec grows as needed, so encoding into it cannot fail.
+            // Encoding into a Vec cannot fail.
             let _ = family.encode_length_delimited(&mut out);
         }
         *family = MetricFamily::default();
@@ -176,7 +176,7 @@ fn add(family: &mut MetricFamily, sample: Sample<'_>) {
             let Some(histogram) = family.metric.last_mut().and_then(|m| m.histogram.as_mut()) else {
                 return;
             };
-            // Counts are whole and far below 2^53 in any text that a counter can have written.
+            // Counts are integers below 2^53 in any text of a counter.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let count = sample.value as u64;
             if sample.name.ends_with("_bucket") {
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_becomes_the_same_families() {
+    fn text_when_converted_then_same_families() {
         let text = "# HELP a_total What it is.\n# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\"} 3\na_total{x=\"2\",y=\"\"} 4\n\n\
             # HELP h_seconds H.\n# TYPE h_seconds histogram\nh_seconds_bucket{c=\"o\",le=\"0.5\"} 1\nh_seconds_bucket{c=\"o\",le=\"+Inf\"} 2\n\
             h_seconds_sum{c=\"o\"} 1.5\nh_seconds_count{c=\"o\"} 2\n\n# TYPE g gauge\ng 7\n";

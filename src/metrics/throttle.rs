@@ -1,36 +1,35 @@
-//! A limit on how often one message is logged: what happens thousands of times a second is said once in a while, with its count.
+//! A limit on how often one message is logged: an event that occurs thousands of times a second is logged once a period, with a count.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// When this process first asked.
+/// The first use in this process.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// One kind of message. Without a lock: two threads that ask at the same moment cannot both be told to log.
+/// One kind of message. It needs no lock, and two threads at the same moment never both log.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     period_ms: u64,
     /// Milliseconds since [`EPOCH`] from which the next message may be logged.
     next_ms: AtomicU64,
-    /// How often it was asked for since the last message.
+    /// Events since the last message.
     count: AtomicU64,
 }
 
 impl Throttle {
-    /// At most one message in `period`; the first one at once.
+    /// At most one message in `period`, the first one at once.
     pub(crate) const fn new(period: Duration) -> Self {
-        // A few seconds or minutes.
         #[allow(clippy::cast_possible_truncation, reason = "584 million years")]
         Self { period_ms: period.as_millis() as u64, next_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
-    /// Counts one more; gives the count since the last message where the next one is due.
+    /// Counts an event. Gives the count since the last message if the next one is due.
     pub(crate) fn pass(&self) -> Option<u64> {
         self.pass_many(1)
     }
 
-    /// The same for `n` at once.
+    /// The same for `n` events at once.
     pub(crate) fn pass_many(&self, n: u64) -> Option<u64> {
         self.pass_at(u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX), n)
     }
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_when_asked_for_too_often_then_one_in_a_period_with_the_count() {
+    fn message_when_events_are_frequent_then_one_in_a_period_with_the_count() {
         let throttle = Throttle::new(Duration::from_secs(5));
         assert_eq!(throttle.pass_at(0, 1), Some(1), "the first at once");
         for now in [0, 1, 4_999] {
@@ -64,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn messages_when_threads_ask_at_once_then_nothing_is_counted_twice_or_lost() {
+    fn message_when_threads_count_at_once_then_no_event_is_lost_or_counted_twice() {
         let throttle = Throttle::new(Duration::from_millis(1));
-        let said: u64 = std::thread::scope(|scope| {
+        let reported: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..10_000).filter_map(|now| throttle.pass_at(now, 1)).sum::<u64>()))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!(said + throttle.count.load(Ordering::Relaxed), 40_000);
+        assert_eq!(reported + throttle.count.load(Ordering::Relaxed), 40_000);
     }
 }

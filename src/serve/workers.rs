@@ -112,7 +112,7 @@ fn run(
     listeners: Option<Vec<Listener>>,
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    clock::on_give_way(|cx| {
+    clock::on_yield(|cx| {
         // The runtime wakes the task after it has polled the sockets.
         let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
         let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));

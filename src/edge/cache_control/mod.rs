@@ -196,7 +196,7 @@ where
             Ok(response) => response,
             Err(fault) => {
                 // The response to it will have no-store, as a 5xx of the origin has.
-                if !fault.cause().is_visitors() {
+                if !fault.cause().is_client_error() {
                     counts.guards.get(Guard::Error).increment(1);
                 }
                 return Poll::Ready(Err(fault));

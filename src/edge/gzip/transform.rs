@@ -331,7 +331,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
             if *spent >= BYTES_PER_TURN {
                 *spent = 0;
                 *yielded = Some(clock::turn());
-                clock::give_way(cx);
+                clock::yield_turn(cx);
                 return Poll::Pending;
             }
             let made = if input.is_empty() {
