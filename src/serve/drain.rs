@@ -20,7 +20,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Makes /readyz respond with 503. Requests are still served.
+    /// First step: /readyz responds with 503. New connections are still served.
     pub fn announce(&self) {
         self.not_ready.store(true, Ordering::Release);
     }
@@ -30,6 +30,7 @@ impl Drain {
         !self.not_ready.load(Ordering::Acquire)
     }
 
+    /// Second step: the listeners close, and each connection ends after its requests in flight.
     pub(super) fn close(&self) {
         self.announce();
         self.closing.store(true, Ordering::Release);
@@ -40,6 +41,7 @@ impl Drain {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Last step: the workers end and drop what still runs.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.changed.notify_waiters();

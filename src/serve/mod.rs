@@ -59,11 +59,6 @@ impl Server {
         })
     }
 
-    /// The number of connections of each worker.
-    pub fn loads(&self) -> Vec<usize> {
-        self.workers.loads()
-    }
-
     /// Drains: closes the listeners, lets requests in flight finish, and returns when all have ended or after `limit`.
     /// True if none was cut off.
     pub fn finish(self, limit: Duration) -> bool {
@@ -89,8 +84,8 @@ mod tests {
 
     fn wait_for_loads(server: &Server, loads: &[usize]) {
         let end = std::time::Instant::now() + Duration::from_secs(10);
-        while server.loads() != loads {
-            assert!(std::time::Instant::now() < end, "{:?} instead of {loads:?}", server.loads());
+        while server.workers.loads() != loads {
+            assert!(std::time::Instant::now() < end, "{:?} instead of {loads:?}", server.workers.loads());
             std::thread::yield_now();
         }
     }
@@ -109,7 +104,7 @@ mod tests {
         wait_for_loads(&server, &[4, 4]);
         // Two close, and the next two go to the workers that lost them.
         open.drain(..2);
-        while server.loads().iter().sum::<usize>() != 6 {
+        while server.workers.loads().iter().sum::<usize>() != 6 {
             std::thread::yield_now();
         }
         open.extend((0..2).map(|_| std::net::TcpStream::connect(address).unwrap()));
