@@ -1,4 +1,4 @@
-//! Checks of keys against each other, after each has been read.
+//! Checks of keys against each other, after each was read.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ fn origin(settings: &Settings, origin: &Section<'_>) {
     }
 }
 
-/// Reads the folder of pages, with all problems in it, and checks that there are pages in each language that is named.
+/// Reads the folder of pages, reports all its problems, and checks that each configured language has pages.
 fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
     let pages = &mut settings.pages;
     if whoopsie.is_bad("pages") {

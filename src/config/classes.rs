@@ -13,7 +13,7 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
     for (class, mut section) in classes.iter().zip(sections) {
         if !section.has("name") {
             section.missing("name", "is missing; write name = \"image\", which becomes the metric label");
-        // Names that differ in case alone are two to Prometheus, but look like one.
+        // Names that differ only in case are two labels to Prometheus, but look alike.
         } else if !section.is_bad("name") && !taken.insert(class.name.to_ascii_lowercase()) {
             section.reject("name", "is a name that an earlier class has; write another, or merge the two blocks");
         }

@@ -50,7 +50,7 @@ impl Claimed {
                 self.wildcards.contains(&port) || (address.ip().is_unspecified() && self.ports.contains(&port));
             if overlaps && !self.exact.contains(listen) {
                 let message = "overlaps an address of another listener, because one of them means every address";
-                return Err(format!("{message}; write another port or drop one of the two"));
+                return Err(format!("{message}; write another port or remove one of the two"));
             }
             self.ports.insert(port);
             if address.ip().is_unspecified() {
@@ -60,7 +60,8 @@ impl Claimed {
         if self.exact.insert(listen.clone()) {
             Ok(())
         } else {
-            Err("is the address of another listener; write another address or port, or drop one of the two".to_owned())
+            Err("is the address of another listener; write another address or port, or remove one of the two"
+                .to_owned())
         }
     }
 }

@@ -1,9 +1,9 @@
 //! From the operator's file to valid settings.
 //!
-//! `settings` lists the blocks, each layer its own keys ([`Keys`]). `reader` reads them from the TOML tree in `file`,
-//! `effective` shows them as JSON. `checks` and `classes` check keys against each other. `provider_blocks` and
-//! `provider_proofs` read the providers, whose keys depend on each other. All problems of a file are reported at once,
-//! so that operators fix everything in one pass. `check` and start use the same functions.
+//! `settings` lists the blocks, and each layer lists its own keys ([`Keys`](crate::keys::Keys)). `reader` reads them
+//! from the TOML tree in `file`, `effective` shows them as JSON. `checks` and `classes` check keys against each other.
+//! `provider_blocks` and `provider_proofs` read the providers, whose keys depend on each other. All problems of a file
+//! are reported at once, so that operators fix everything in one pass. `check` and start use the same functions.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -30,7 +30,7 @@ pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
 pub(crate) use settings::{Provider, Verify};
 
-/// The longest configuration that is read, in bytes. A longer file is no configuration.
+/// The longest configuration that is read, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// Reads the file at `path` and checks it.
@@ -46,7 +46,7 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
         _ => Path::new("."),
     };
     let mut bytes = Vec::new();
-    // One byte more than allowed shows that the file is too long. A device never ends.
+    // One byte more shows that the file is too long. A device never ends.
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let message =

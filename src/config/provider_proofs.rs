@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::slice;
 
 use http::HeaderName;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::file::{Read, Section};
 use super::later;
@@ -101,28 +100,27 @@ pub(super) fn verify(
 /// The proofs as `/config` shows them: those that are not required are left out, as in the file.
 pub(super) fn json(proofs: &Verify) -> Value {
     let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(word, _)| word);
-    let mut keys = Map::new();
-    keys.insert("require".to_owned(), json!(require));
+    let mut keys = json!({ "require": require });
     if let Some(secret) = &proofs.secret {
         // A secret serializes as `***`.
-        keys.insert("secret".to_owned(), json!({ "header": secret.field.as_str(), "values": secret.values }));
+        keys["secret"] = json!({ "header": secret.field.as_str(), "values": secret.values });
     }
     if !proofs.addresses.is_empty() {
         let typed = |source: &AddressSource| match source {
             AddressSource::Network(network) => network.to_string(),
             AddressSource::File(path) => format!("file:{}", path.display()),
         };
-        keys.insert("addresses".to_owned(), proofs.addresses.iter().map(typed).collect());
+        keys["addresses"] = proofs.addresses.iter().map(typed).collect();
     }
     if let Some(rule) = &proofs.client_cert {
         let hex = |sha256: &[u8; 32]| sha256.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let sha256 = rule.sha256.iter().map(hex).collect::<Vec<_>>();
-        keys.insert("client_cert".to_owned(), json!({ "san": rule.san, "sha256": sha256 }));
+        keys["client_cert"] = json!({ "san": rule.san, "sha256": sha256 });
     }
     if let Some(g2o) = &proofs.g2o {
-        keys.insert("g2o".to_owned(), json!({ "keys": g2o.keys, "versions": g2o.versions }));
+        keys["g2o"] = json!({ "keys": g2o.keys, "versions": g2o.versions });
     }
-    Value::Object(keys)
+    keys
 }
 
 fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Secrets) -> Read<SecretField> {
@@ -136,7 +134,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
         // The value is not shown, because it may be a secret in the wrong place.
         let Ok(name) = header_name(text) else {
             return Err(format!(
-                "is no header field name; write the one that the CDN was problems to add, as {HEADER}"
+                "is no header field name; write the one that the CDN is configured to add, as {HEADER}"
             ));
         };
         let message = if name == *identity || name.as_str().replace('_', "-") == names::X_CDN_PROVIDER.as_str() {
@@ -161,7 +159,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
     });
     if block.is_present() {
         if let Read::Absent = field {
-            block.missing("header", format!("is missing; write header = {HEADER}, the field that holds the secret"));
+            block.missing("header", format!("is missing; write header = {HEADER}, the field that contains the secret"));
         }
         match &values {
             Read::Absent => block.missing("values", format!("is missing; write values = [{VALUE}]")),

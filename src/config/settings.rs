@@ -60,7 +60,7 @@ pub struct Settings {
     pub access_log: AccessLogSettings,
 }
 
-/// Every block but `[[provider]]`, whose keys depend on each other (`providers`).
+/// All blocks except `[[provider]]`, whose keys depend on each other (`provider_blocks`).
 impl Keys for Settings {
     fn keys<V: Visitor>(&mut self, v: &mut V) {
         v.block("server", |v| {

@@ -24,7 +24,7 @@ pub(crate) const PATH_GLOB: Text<String> =
 pub(crate) const MEDIA_TYPE: Text<String> =
     Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
-/// The value of one of a few words.
+/// The value that belongs to one of a few words.
 pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
     if let Some(&(_, value)) = words.iter().find(|&&(word, _)| word == text) {
         return Ok(value);
@@ -37,7 +37,7 @@ pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checke
 
 /// The candidate nearest to a misspelt word, if one is near.
 pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    // Computing the distance costs the product of both lengths.
+    // The distance costs the product of both lengths.
     if typed.len() > MAX_LABEL_BYTES {
         return None;
     }
