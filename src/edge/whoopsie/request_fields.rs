@@ -1,0 +1,81 @@
+//! What a page needs of the request.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
+
+use crate::edge::request::Ctx;
+use crate::wire::names::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_TYPE, HOST, X_REQUEST_ID};
+use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
+
+/// The facts and fields of a request that are needed after it was sent to the origin.
+#[derive(Debug)]
+pub(super) struct RequestFields {
+    pub(super) ctx: Ctx,
+    pub(super) is_head: bool,
+    /// Whether the page may repeat the request by itself: the method is safe.
+    pub(super) is_repeatable: bool,
+    pub(super) is_grpc: bool,
+    accept: Option<HeaderValue>,
+    accept_encoding: Option<HeaderValue>,
+    pub(super) accept_language: Option<HeaderValue>,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) id: Option<HeaderValue>,
+}
+
+impl RequestFields {
+    pub(super) fn of(request: &request::Parts, ctx: Ctx) -> Self {
+        let headers = &request.headers;
+        Self {
+            ctx,
+            is_head: request.method == Method::HEAD,
+            is_repeatable: matches!(request.method, Method::GET | Method::HEAD),
+            is_grpc: headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            accept: line(headers, &ACCEPT),
+            accept_encoding: line(headers, &ACCEPT_ENCODING),
+            accept_language: line(headers, &ACCEPT_LANGUAGE),
+            host: headers.get(HOST).cloned(),
+            id: headers.get(&X_REQUEST_ID).cloned(),
+        }
+    }
+
+    /// The form of the body that Accept prefers.
+    pub(super) fn prefers(&self) -> Preference {
+        evaluate(&ACCEPT, self.accept.as_ref(), accept_prefers)
+    }
+
+    pub(super) fn accepts_gzip(&self) -> bool {
+        evaluate(&ACCEPT_ENCODING, self.accept_encoding.as_ref(), gzip_acceptance) == Coding::Gzip
+    }
+}
+
+/// Applies a function on headers to one stored field.
+fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&HeaderMap) -> T) -> T {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = value {
+        headers.insert(name, value.clone());
+    }
+    function(&headers)
+}
+
+/// A list field as one line. It nearly always has one line, and then nothing is copied.
+fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let first = headers.get(name)?;
+    if headers.get_all(name).iter().nth(1).is_none() {
+        return Some(first.clone());
+    }
+    let all: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_field_when_it_has_several_lines_then_one() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(line(&headers, &ACCEPT), None);
+        headers.append(ACCEPT, HeaderValue::from_static("text/html"));
+        headers.append(ACCEPT, HeaderValue::from_static("*/*;q=0.1"));
+        assert_eq!(line(&headers, &ACCEPT).unwrap(), "text/html, */*;q=0.1");
+    }
+}
