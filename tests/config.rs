@@ -244,9 +244,9 @@ fn address_file_when_invalid_then_problem_at_its_entry() {
     let file = || AddressSource::File(folder.join("good.txt"));
     assert_eq!(settings.providers[0].verify.as_ref().expect("proofs").addresses, [file(), file()]);
     for (list, remedy) in [
-        ("everybody.txt", "write the CDN's own networks"),
-        ("other.json", "or write one network a line"),
-        ("empty.txt", "or write one network a line"),
+        ("everybody.txt", "write the networks of the CDN"),
+        ("other.json", "or write one network per line"),
+        ("empty.txt", "or write one network per line"),
         ("missing.txt", "name a file that exists"),
     ] {
         let said = problems_of(list).expect_err(list);
