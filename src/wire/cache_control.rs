@@ -22,36 +22,28 @@ const MAX_EXTENSIONS: usize = 16;
 /// Longest name or argument of an unknown directive, and longest name in a field list, in bytes.
 const MAX_TEXT: usize = 64;
 
-/// The directives of all Cache-Control lines of one response. Times are in seconds. Borrows from the lines; allocates
-/// only for field lists and unknown directives.
+/// The directives of all Cache-Control lines of one response (RFC 9111 §5.2.2). Times are in seconds. Borrows from the
+/// lines; allocates only for field lists and unknown directives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one directive of the standard; they are independent")]
 pub struct CacheControl<'a> {
-    /// `max-age`.
     pub max_age: Option<u64>,
-    /// `s-maxage`.
     pub s_maxage: Option<u64>,
-    /// `stale-while-revalidate`, RFC 5861 §3.
+    /// RFC 5861 §3.
     pub stale_while_revalidate: Option<u64>,
-    /// `stale-if-error`, RFC 5861 §4.
+    /// RFC 5861 §4.
     pub stale_if_error: Option<u64>,
-    /// `no-store`.
     pub no_store: bool,
-    /// `no-cache` without a field list.
+    /// Without a field list.
     pub no_cache: bool,
-    /// `private` without a field list.
+    /// Without a field list.
     pub private: bool,
-    /// `public`.
     pub public: bool,
-    /// `must-revalidate`.
     pub must_revalidate: bool,
-    /// `proxy-revalidate`.
     pub proxy_revalidate: bool,
-    /// `no-transform`.
     pub no_transform: bool,
-    /// `immutable`, RFC 8246.
+    /// RFC 8246.
     pub immutable: bool,
-    /// `must-understand`.
     pub must_understand: bool,
     // These three are sorted, bounded and without duplicates.
     /// The names in `no-cache="…"`; empty beside an unqualified no-cache.
@@ -119,9 +111,9 @@ impl<'a> CacheControl<'a> {
     /// For `private; max-age=0`, `no-cache no-store` and the like: everything that might forbid storing counts, a
     /// lifetime counts as 0.
     fn add_malformed(&mut self, text: &[u8]) {
-        for word in text.split(|&b| !is_token_byte(b)) {
-            let is = |known: &[u8]| word.eq_ignore_ascii_case(known);
-            match word.len() {
+        for token in text.split(|&b| !is_token_byte(b)) {
+            let is = |known: &[u8]| token.eq_ignore_ascii_case(known);
+            match token.len() {
                 7 if is(b"private") => qualify(&mut self.private, &mut self.private_fields, None),
                 7 if is(b"max-age") => lower(&mut self.max_age, 0),
                 8 if is(b"no-store") => self.no_store = true,
@@ -450,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
+    #[rustfmt::skip] // a table
     fn cache_control_when_read_and_written() {
         let rows: &[(&str, &str)] = &[
             ("", ""),

@@ -1,4 +1,4 @@
-//! The fields of a response beside Cache-Control that decide what caches may do.
+//! The fields of a response that decide what caches may do.
 
 use std::time::SystemTime;
 

@@ -116,6 +116,7 @@ enum State {
 /// A flawed head ends the tracking: its connection will close, so nobody asks for a verdict on later heads. A count of
 /// clear heads and a flag are therefore enough for pipelining of any depth.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of a head; they are independent")]
 pub(crate) struct HeadTracker {
     /// Bytes left of a body or chunk. While a chunk size is read, its value so far.
     remaining: u64,

@@ -445,7 +445,7 @@ mod tests {
             "later" => return (names::EXPIRES.clone(), Some(MINUTE_LATER)),
             "date" => return (names::DATE.clone(), Some(DATE)),
             "cookie" => return (names::SET_COOKIE.clone(), Some("a=b")),
-            "user" => return (names::COOKIE.clone(), Some("a field of the answer")),
+            "user" => return (names::COOKIE.clone(), Some("any value")),
             "vary" => &names::VARY,
             "age" => &names::AGE,
             "surrogate" => &names::SURROGATE_CONTROL,
@@ -474,8 +474,8 @@ mod tests {
 
     fn policy(text: &str) -> CachePolicy {
         let mut policy = CachePolicy::keep();
-        for word in text.split(' ') {
-            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        for setting in text.split(' ') {
+            let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
             let seconds = value.parse().ok();
             match key {
                 "keep" => policy.mode = CacheMode::Keep,
@@ -497,13 +497,13 @@ mod tests {
         policy
     }
 
-    fn apply(dialect: Dialect, policy: &CachePolicy, asked: &str, headers: &mut HeaderMap) -> Outcome {
-        let mut words = asked.split(' ');
-        let status = words.next().and_then(|status| status.parse::<StatusCode>().ok()).unwrap();
+    fn apply(dialect: Dialect, policy: &CachePolicy, request: &str, headers: &mut HeaderMap) -> Outcome {
+        let mut parts = request.split(' ');
+        let status = parts.next().and_then(|status| status.parse::<StatusCode>().ok()).unwrap();
         let mut method = Method::GET;
         let mut authorization = false;
-        for word in words {
-            match word {
+        for part in parts {
+            match part {
                 "auth" => authorization = true,
                 other => method = other.parse().unwrap(),
             }
@@ -517,7 +517,7 @@ mod tests {
         labels.collect::<Vec<_>>().join(" ")
     }
 
-    /// Class, request and status, what the origin sends, what goes out, action and guards.
+    /// Class, status and request, the origin's fields, the emitted fields, action and guards.
     type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
     fn check(rows: &[Row]) {
@@ -525,21 +525,21 @@ mod tests {
     }
 
     fn check_in(dialect: Dialect, rows: &[Row]) {
-        for &(class, asked, origin, wanted, outcome) in rows {
-            let row = format!("{dialect:?} / {class} / {asked} / {origin}");
-            let mut answer = headers(origin);
-            let done = apply(dialect, &policy(class), asked, &mut answer);
-            assert_eq!(answer, headers(wanted), "{row}");
+        for &(class, request, origin, wanted, outcome) in rows {
+            let row = format!("{dialect:?} / {class} / {request} / {origin}");
+            let mut response = headers(origin);
+            let done = apply(dialect, &policy(class), request, &mut response);
+            assert_eq!(response, headers(wanted), "{row}");
             assert_eq!(shown(done), outcome, "{row}");
-            let again = apply(dialect, &policy(class), asked, &mut answer);
-            assert_eq!(answer, headers(wanted), "twice: {row}");
+            let again = apply(dialect, &policy(class), request, &mut response);
+            assert_eq!(response, headers(wanted), "twice: {row}");
             assert_eq!(again.action, None, "twice: {row}");
         }
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn edge_control_when_akamai_pulls_then_goes_on_where_no_rule_or_guard_forbids() {
+    #[rustfmt::skip] // a table
+    fn edge_control_when_akamai_pulls_then_passed_on_unless_rule_or_guard_forbids() {
         check_in(Dialect::Akamai, &[
             ("keep", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
             ("keep", "200", "edge: cache-maxage=1d | edge: downstream-ttl=5m",
@@ -554,23 +554,23 @@ mod tests {
             ("keep", "200", "surrogate: max-age=9 | edge: cache-maxage=1d | akamai: max-age=9", "edge: cache-maxage=1d",
              "tidied"),
             ("keep", "200", "cc: max-age=9 | edge: no-store", "cc: max-age=9 | edge: no-store", ""),
-            // The class's lifetime is for a response that has none; Akamai has been given one here.
+            // The class's lifetime is for a response without one. This one has a lifetime for Akamai.
             ("default ttl=60", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
             ("default ttl=60", "200", "edge: no-store", "edge: no-store", ""),
             ("default ttl=60", "200", "edge: downstream-ttl=5m", "cc: max-age=60 | edge: downstream-ttl=5m",
              "defaulted"),
             ("default ttl=60", "304", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
-            // It would beat the rule.
+            // Edge-Control would override the rule.
             ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
             ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
             ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),
-            // No rule for this status: what the dropped field forbids stays forbidden.
+            // No rule for this status: a prohibition of the removed field stays.
             ("override ttl=60", "302", "edge: no-store | cc: max-age=5", "cc: no-store", "tidied"),
             ("override ttl=60", "200 POST", "edge: bypass-cache", "cc: no-store", "tidied"),
             ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
             ("never", "304", "edge: cache-maxage=1d | cc: no-store", "cc: no-store", "forbidden"),
-            // It would beat the guard: Akamai would keep what Cache-Control calls private.
+            // Edge-Control would override the guard: Akamai would store a response that is private in Cache-Control.
             ("keep", "200", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cc: private | edge: cache-maxage=1d | cookie", "cc: private | cookie",
              "guarded set_cookie"),
@@ -581,8 +581,8 @@ mod tests {
             ("keep", "200 auth", "edge: cache-maxage=1d", "cc: private", "guarded authorization"),
             ("keep", "200", "edge: cache-maxage=1d | vary: *", "cc: private | vary: *", "guarded vary_star"),
             ("keep", "503", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
-            // What cannot allow storing stays: without a prohibition the property's own lifetime would count, without
-            // dca no ESI is read.
+            // Without the prohibition the lifetime of the property would count, and without `dca` Akamai would not
+            // process ESI.
             ("keep", "503", "edge: no-store", "cc: no-store | edge: no-store", "tidied"),
             ("keep", "503", "edge: no-store, max-age=1d", "cc: no-store | edge: no-store", "guarded error"),
             ("keep", "200", "edge: no-store, max-age=1d | cookie", "cc: private | edge: no-store | cookie",
@@ -613,8 +613,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn keep_when_it_only_tidies() {
+    #[rustfmt::skip] // a table
+    fn keep_when_origin_sends_any_fields_then_tidies() {
         check(&[
             ("keep", "200", "", "", ""),
             ("keep", "200", "cc: max-age=60", "cc: max-age=60", ""),
@@ -661,8 +661,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn default_when_the_origin_gave_a_lifetime_or_none() {
+    #[rustfmt::skip] // a table
+    fn default_when_origin_sends_no_lifetime_then_adds_it() {
         check(&[
             ("default ttl=60", "200", "", "cc: max-age=60", "defaulted"),
             ("default ttl=60", "203", "", "cc: max-age=60", "defaulted"),
@@ -710,8 +710,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn override_and_never_when_the_origin_disagrees() {
+    #[rustfmt::skip] // a table
+    fn override_and_never_when_origin_disagrees_then_replace_its_directives() {
         check(&[
             ("override ttl=94670800", "200", "", "cc: max-age=94670800", "overridden"),
             ("override ttl=60", "200", "cc: max-age=60", "cc: max-age=60", ""),
@@ -757,8 +757,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn cookie_guard_when_the_answer_would_be_shared() {
+    #[rustfmt::skip] // a table
+    fn cookie_guard_when_response_is_shared_then_makes_it_private() {
         check(&[
             ("keep", "200", "cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
@@ -799,8 +799,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn authorization_guard_when_the_origin_allows_or_not() {
+    #[rustfmt::skip] // a table
+    fn authorization_guard_when_origin_does_not_allow_sharing_then_makes_it_private() {
         check(&[
             ("keep", "200 auth", "", "cc: private", "guarded authorization"),
             ("keep", "200 auth", "cc: max-age=60", "cc: private", "guarded authorization"),
@@ -834,8 +834,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn error_guard_when_the_origin_fails() {
+    #[rustfmt::skip] // a table
+    fn error_guard_when_origin_fails_then_forbids_storing() {
         check(&[
             ("keep", "500", "", "cc: no-store", "guarded error"),
             ("keep", "503", "cc: max-age=60 | age: 9 | later | date", "cc: no-store | date", "guarded error"),
@@ -853,8 +853,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn vary_guards_when_the_answer_varies() {
+    #[rustfmt::skip] // a table
+    fn vary_guards_when_response_varies_then_private_or_reported() {
         check(&[
             ("keep", "200", "vary: *", "cc: private | vary: *", "guarded vary_star"),
             ("keep", "200", "vary: *, accept | cc: max-age=9", "cc: private | vary: *, accept", "guarded vary_star"),
@@ -884,8 +884,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn targeted_fields_when_the_origin_sends_them() {
+    #[rustfmt::skip] // a table
+    fn targeted_fields_when_dialect_has_none_then_removed() {
         check(&[
             ("keep", "200", "surrogate: max-age=60", "", "tidied"),
             ("keep", "200", "cdn: max-age=60 | cc: max-age=1", "cc: max-age=1", "tidied"),
@@ -902,8 +902,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn fastly_when_it_gets_its_own_field() {
+    #[rustfmt::skip] // a table
+    fn fastly_when_it_pulls_then_gets_surrogate_control() {
         check_in(Dialect::Fastly, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5 sie=9", "200", "",
@@ -934,7 +934,7 @@ mod tests {
             ("keep", "500", "cc: no-store | surrogate: max-age=5", "cc: no-store | surrogate: no-store",
              "guarded error"),
             ("keep", "500", "surrogate: max-age=5 | age: 3", "cc: no-store | surrogate: no-store", "guarded error"),
-            // Its lifetime counts beside no-cache: what is only to be asked for again gets one of 0.
+            // It honours max-age despite no-cache, so a lifetime of 0 stands for no-cache.
             ("keep", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "pragma: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
@@ -952,10 +952,10 @@ mod tests {
             ("keep", "429", "cc: no-cache", "cc: no-cache", ""),
             ("keep", "200", "cc: private, no-cache", "cc: private, no-cache", ""),
             ("keep", "200", "cc: no-store", "cc: no-store", ""),
-            // The origin's own words to it.
+            // The origin's Surrogate-Control.
             ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
             ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
-            // It looks for a prohibition in Cache-Control alone.
+            // It reads prohibitions only in Cache-Control.
             ("keep", "200", "surrogate: max-age=60, no-store", "cc: private | surrogate: no-store", "tidied"),
             ("keep", "200", "cc: max-age=60 | surrogate: no-store", "cc: private | surrogate: no-store", "tidied"),
             ("keep", "200", "cc: no-cache | surrogate: private", "cc: private, no-cache | surrogate: private",
@@ -990,8 +990,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn guards_when_the_cdn_acts_on_its_own_field() {
+    #[rustfmt::skip] // a table
+    fn guards_when_cdn_obeys_targeted_field_then_check_that() {
         check_in(Dialect::Fastly, &[
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie",
              "guarded set_cookie"),
@@ -1028,7 +1028,7 @@ mod tests {
         check_in(Dialect::Cloudflare, &[
             ("keep", "200", "cookie | cdn: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "tidied"),
-            // What its own field does not say it may or may not look for in Cache-Control.
+            // It is unknown whether it looks in Cache-Control for directives that its targeted field does not have.
             ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=60", "cc: private | cookie",
              "guarded set_cookie"),
             ("keep", "200", "cookie | cloudflare: stale-if-error=0", "cc: private | cookie", "guarded set_cookie"),
@@ -1039,8 +1039,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn cloudflare_when_it_gets_its_own_field() {
+    #[rustfmt::skip] // a table
+    fn cloudflare_when_it_pulls_then_gets_its_targeted_field() {
         check_in(Dialect::Cloudflare, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5 sie=9", "200", "",
@@ -1070,8 +1070,8 @@ mod tests {
     }
 
     #[test]
-    #[rustfmt::skip] // One row a line.
-    fn rfc9213_and_akamai_when_they_get_their_words() {
+    #[rustfmt::skip] // a table
+    fn rfc9213_and_akamai_when_they_pull_then_get_their_fields() {
         check_in(Dialect::Rfc9213, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5", "200", "",
@@ -1113,7 +1113,7 @@ mod tests {
         )
     }
 
-    fn any_answer() -> impl Strategy<Value = HeaderMap> {
+    fn any_response() -> impl Strategy<Value = HeaderMap> {
         let line = prop_oneof![
             3 => prop::sample::select(vec![
                 "cc: max-age=60", "cc: no-cache", "cc: private", "cc: no-store", "cc: public, s-maxage=5",
@@ -1153,7 +1153,7 @@ mod tests {
         })
     }
 
-    fn any_asked() -> impl Strategy<Value = (StatusCode, Method, bool)> {
+    fn any_request() -> impl Strategy<Value = (StatusCode, Method, bool)> {
         let status = prop::sample::select(vec![200_u16, 201, 206, 301, 302, 304, 401, 404, 410, 429, 500, 503])
             .prop_map(|code| StatusCode::from_u16(code).unwrap());
         let method = prop::sample::select(vec![Method::GET, Method::GET, Method::HEAD, Method::POST]);
@@ -1164,92 +1164,92 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn answer_is_safe_and_settled_whatever_was_said(
+        fn response_when_origin_sends_arbitrary_fields_then_safe_and_settled(
             class in any_policy(),
             dialect in prop::sample::select(Dialect::ALL.to_vec()),
-            origin in any_answer(),
-            (status, method, authorization) in any_asked(),
+            origin in any_response(),
+            (status, method, authorization) in any_request(),
         ) {
             let prepared = Prepared::new(&class, dialect);
             let facts = Facts { method: &method, authorization, now };
-            let mut answer = origin.clone();
-            let outcome = prepared.apply(&mut answer, status, &facts);
+            let mut response = origin.clone();
+            let outcome = prepared.apply(&mut response, status, &facts);
 
-            prop_assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
-            prop_assert!(!answer.contains_key(&names::PRAGMA) && !answer.contains_key(&names::EXPIRES));
+            prop_assert!(response.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
+            prop_assert!(!response.contains_key(&names::PRAGMA) && !response.contains_key(&names::EXPIRES));
             let passed = dialect.passed_field().filter(|_| matches!(class.mode, CacheMode::Keep | CacheMode::Default));
             for name in TARGETED.into_iter().chain([&names::SURROGATE_CONTROL]).filter(|name| passed != Some(*name)) {
                 let wanted = usize::from(dialect.targeted_field() == Some(name));
                 let esi = *name == names::SURROGATE_CONTROL && dialect.accepts_surrogate_control();
-                prop_assert!(answer.get_all(name).iter().count() <= wanted.max(usize::from(esi)), "{}", name);
+                prop_assert!(response.get_all(name).iter().count() <= wanted.max(usize::from(esi)), "{}", name);
             }
-            prop_assert_eq!(outcome.action.is_some(), answer != origin);
+            prop_assert_eq!(outcome.action.is_some(), response != origin);
 
             let parsed = |name: &HeaderName| {
-                let mut words = CacheControl::parse(answer.get(name).map(HeaderValue::as_bytes));
-                words.extensions.retain(|extension| extension.name != "content");
-                words
+                let mut directives = CacheControl::parse(response.get(name).map(HeaderValue::as_bytes));
+                directives.extensions.retain(|extension| extension.name != "content");
+                directives
             };
-            let everybodys = parsed(&names::CACHE_CONTROL);
-            let own = dialect.targeted_field().map(parsed).filter(|words| !words.is_empty());
-            for words in std::iter::once(&everybodys).chain(&own) {
-                prop_assert!(!(words.is_restricted() && words.has_lifetime()));
-                prop_assert!(!(words.is_restricted() && words.stale_if_error.is_some()));
-                prop_assert!(!(words.is_restricted() && words.stale_while_revalidate.is_some()));
+            let for_all = parsed(&names::CACHE_CONTROL);
+            let targeted = dialect.targeted_field().map(parsed).filter(|directives| !directives.is_empty());
+            for directives in std::iter::once(&for_all).chain(&targeted) {
+                prop_assert!(!(directives.is_restricted() && directives.has_lifetime()));
+                prop_assert!(!(directives.is_restricted() && directives.stale_if_error.is_some()));
+                prop_assert!(!(directives.is_restricted() && directives.stale_while_revalidate.is_some()));
             }
-            // What this CDN acts on: its own field, where that leaves nothing to be looked for in Cache-Control.
-            let words = own.clone().unwrap_or_else(|| everybodys.clone());
-            if !words.has_lifetime() && !words.is_restricted() {
-                prop_assert!(!everybodys.has_lifetime() && !everybodys.is_restricted());
+            // This CDN obeys its targeted field, which leaves nothing to look for in Cache-Control.
+            let obeyed = targeted.clone().unwrap_or_else(|| for_all.clone());
+            if !obeyed.has_lifetime() && !obeyed.is_restricted() {
+                prop_assert!(!for_all.has_lifetime() && !for_all.is_restricted());
             }
             if dialect == Dialect::Fastly && fetched_of(&method) && status == StatusCode::OK {
-                prop_assert!(!words.no_cache || words.is_unshared(), "it does not know no-cache");
+                prop_assert!(!obeyed.no_cache || obeyed.is_unshared(), "it ignores no-cache");
             }
-            if dialect == Dialect::Fastly && words.is_unshared() {
-                prop_assert!(everybodys.is_unshared(), "it looks for no prohibition in its own field");
+            if dialect == Dialect::Fastly && obeyed.is_unshared() {
+                prop_assert!(for_all.is_unshared(), "it ignores a prohibition in its targeted field");
             }
 
             let of_edge =
                 |headers: &HeaderMap| headers.get_all(&names::EDGE_CONTROL).iter().cloned().collect::<Vec<_>>();
-            let left = of_edge(&answer);
-            // Read one by one: how Akamai reads a field that contradicts itself is unknown.
+            let left = of_edge(&response);
+            // Directive by directive: how Akamai reads a field that contradicts itself is unknown.
             let permits = left.iter().flat_map(|line| Directives::new(line.as_bytes())).any(|directive| {
-                edge_control([directive.text]).is_some_and(|words| !words.no_store && words.max_age != Some(0))
+                edge_control([directive.text]).is_some_and(|read| !read.no_store && read.max_age != Some(0))
             });
             if passed.is_some() && outcome.guards.is_empty() && !status.is_server_error() {
                 prop_assert_eq!(&left, &of_edge(&origin), "as sent");
             }
-            let denied = answer.get_all(&names::VARY).iter().any(|line| line == "*")
-                || answer.contains_key(&names::SET_COOKIE)
+            let denied = response.get_all(&names::VARY).iter().any(|line| line == "*")
+                || response.contains_key(&names::SET_COOKIE)
                 || authorization && !class.allow_authorization;
             prop_assert!(!(permits && (status.is_server_error() || denied && fetched_of(&method))));
-            let cookies = answer.contains_key(&names::SET_COOKIE);
-            let lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
+            let cookies = response.contains_key(&names::SET_COOKIE);
+            let lasting = obeyed.s_maxage.or(obeyed.max_age).is_some_and(|seconds| seconds > 0);
             let fetched = fetched_of(&method);
             if status.is_server_error() {
-                prop_assert!(everybodys.no_store && words.no_store && !answer.contains_key(&names::AGE));
+                prop_assert!(for_all.no_store && obeyed.no_store && !response.contains_key(&names::AGE));
             }
             if class.mode == CacheMode::Never {
-                prop_assert!(everybodys.no_store && words.no_store);
+                prop_assert!(for_all.no_store && obeyed.no_store);
             }
             if fetched {
-                prop_assert!(!(cookies && (lasting || words.public)));
-                let unsaid = !words.has_lifetime() && !words.is_restricted();
-                prop_assert!(!(cookies && status == StatusCode::OK && unsaid));
-                let star = answer.get_all(&names::VARY).iter().any(|line| line == "*");
-                prop_assert!(!(star && (lasting || words.public)));
-                // Behind this CDN there may be a cache that knows Cache-Control alone.
-                let lifetime = everybodys.s_maxage.or(everybodys.max_age);
-                let open = everybodys.public || lifetime.is_some_and(|seconds| seconds > 0);
+                prop_assert!(!(cookies && (lasting || obeyed.public)));
+                let undecided = !obeyed.has_lifetime() && !obeyed.is_restricted();
+                prop_assert!(!(cookies && status == StatusCode::OK && undecided));
+                let star = response.get_all(&names::VARY).iter().any(|line| line == "*");
+                prop_assert!(!(star && (lasting || obeyed.public)));
+                // A cache behind this CDN may read only Cache-Control.
+                let lifetime = for_all.s_maxage.or(for_all.max_age);
+                let open = for_all.public || lifetime.is_some_and(|seconds| seconds > 0);
                 prop_assert!(!((cookies || star) && open));
-                let by_origin = words.public || words.s_maxage.is_some() || words.must_revalidate;
+                let by_origin = obeyed.public || obeyed.s_maxage.is_some() || obeyed.must_revalidate;
                 let allowed = class.allow_authorization || by_origin;
                 prop_assert!(!(authorization && lasting && !allowed));
             }
 
-            let once = answer.clone();
-            let again = prepared.apply(&mut answer, status, &facts);
-            prop_assert_eq!(answer, once);
+            let once = response.clone();
+            let again = prepared.apply(&mut response, status, &facts);
+            prop_assert_eq!(response, once);
             prop_assert_eq!(again.action, None);
         }
     }

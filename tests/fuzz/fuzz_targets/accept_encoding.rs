@@ -1,4 +1,4 @@
-//! Accept-Encoding from hostile visitors, against a second reader that is slow, plain and written apart from the first.
+//! Accept-Encoding from hostile clients, compared with a second parser that is simple, slow and independent.
 //!
 //! The input is split into field lines at line feeds.
 
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(found, acceptance(lines.iter().rev().cloned()), "the order of the lines");
     let capitals = lines.iter().filter_map(|line| HeaderValue::from_bytes(&line.as_bytes().to_ascii_uppercase()).ok());
     assert_eq!(found, acceptance(capitals), "the case of letters");
-    // Quotes have no place here; the second reader does not know them.
+    // The second parser does not support quotes.
     if !lines.iter().any(|line| line.as_bytes().contains(&b'"')) {
         assert_eq!(found == Coding::Gzip, takes_gzip(&lines));
     }
@@ -30,7 +30,7 @@ fn acceptance(lines: impl Iterator<Item = HeaderValue>) -> Coding {
     gzip_acceptance(&headers)
 }
 
-/// gzip is asked for, and identity is not liked better.
+/// Whether gzip is accepted, and identity does not have a higher weight.
 fn takes_gzip(lines: &[HeaderValue]) -> bool {
     let text: Vec<String> = lines.iter().map(|line| line.as_bytes().iter().map(|&b| char::from(b)).collect()).collect();
     let members: Vec<(String, f64)> = text.iter().flat_map(|line| line.split(',')).filter_map(member).collect();
@@ -46,7 +46,7 @@ fn takes_gzip(lines: &[HeaderValue]) -> bool {
     gzip > 0.0 && gzip >= lowest(&["identity"]).unwrap_or(any)
 }
 
-/// A coding in small letters and its weight; none where the weight is no weight.
+/// A coding in lower case and its weight; `None` if the weight is malformed.
 fn member(text: &str) -> Option<(String, f64)> {
     let mut parts = text.split(';').map(|part| part.trim_matches([' ', '\t']));
     let coding = parts.next()?.to_ascii_lowercase();

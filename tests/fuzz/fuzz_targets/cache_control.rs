@@ -1,7 +1,7 @@
-//! Cache-Control from hostile origins: reading, merging, writing and the class's decision.
+//! Cache-Control from hostile origins: reading, writing and the cache policy.
 //!
-//! The first two bytes choose class, status and request; the rest is split into field lines at line feeds. A line that
-//! starts with a byte below 9, or with 11, goes to another field than Cache-Control.
+//! The first two bytes select class, status and request. The rest is split into field lines at line feeds. A line that
+//! starts with a byte below 9, or with 11, is a line of another field than Cache-Control.
 
 #![no_main]
 
@@ -30,7 +30,7 @@ fn reads_what_it_wrote(lines: &[&[u8]]) {
 }
 
 fn decides(class: u8, request: u8, lines: &[&[u8]]) {
-    let mut answer = HeaderMap::new();
+    let mut response = HeaderMap::new();
     for line in lines {
         let (name, text) = match line {
             [0, text @ ..] => (&names::EXPIRES, text),
@@ -46,7 +46,7 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
             text => (&names::CACHE_CONTROL, *text),
         };
         if let Ok(value) = HeaderValue::from_bytes(text) {
-            answer.append(name, value);
+            response.append(name, value);
         }
     }
     let bit = |byte: u8, index: u32| byte >> index & 1 == 1;
@@ -66,38 +66,38 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
     let method = if bit(request, 3) { Method::POST } else { Method::GET };
     let facts = Facts { method: &method, authorization: bit(request, 4), now: SystemTime::now };
 
-    // Two bits are left for five dialects.
+    // Only two bits are left for the dialect.
     let last = if lines.len() % 2 == 0 { Dialect::Rfc9213 } else { Dialect::Akamai };
     let dialects = [Dialect::Generic, Dialect::Fastly, Dialect::Cloudflare, last];
     let dialect = dialects[usize::from(request >> 6)];
 
     let prepared = Prepared::new(&policy, dialect);
-    prepared.apply(&mut answer, status, &facts);
-    let once = answer.clone();
-    let again = prepared.apply(&mut answer, status, &facts);
-    assert_eq!(once, answer);
+    prepared.apply(&mut response, status, &facts);
+    let once = response.clone();
+    let again = prepared.apply(&mut response, status, &facts);
+    assert_eq!(once, response);
     assert!(again.action.is_none());
     if status.is_informational() {
         return;
     }
 
-    assert!(answer.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
+    assert!(response.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
     let mut lasting = false;
-    // The CDN's own field comes last, and what it gives a lifetime to is what this CDN keeps.
+    // The targeted field comes last: this CDN obeys its lifetime.
     for name in std::iter::once(&names::CACHE_CONTROL).chain(dialect.targeted_field()) {
-        let words = CacheControl::parse(answer.get(name).map(HeaderValue::as_bytes));
-        assert!(!(words.is_restricted() && words.has_lifetime()));
+        let directives = CacheControl::parse(response.get(name).map(HeaderValue::as_bytes));
+        assert!(!(directives.is_restricted() && directives.has_lifetime()));
         if status.is_server_error() {
-            assert!(words.no_store);
+            assert!(directives.no_store);
         }
-        if words.has_lifetime() || words.is_restricted() {
-            lasting = words.s_maxage.or(words.max_age).is_some_and(|seconds| seconds > 0);
+        if directives.has_lifetime() || directives.is_restricted() {
+            lasting = directives.s_maxage.or(directives.max_age).is_some_and(|seconds| seconds > 0);
         }
     }
-    assert!(dialect == Dialect::Akamai || !answer.contains_key(&names::EDGE_CONTROL));
-    let edge_control = edge_control(answer.get_all(&names::EDGE_CONTROL).iter().map(HeaderValue::as_bytes));
-    let edge_lasting = edge_control.and_then(|words| words.max_age).is_some_and(|seconds| seconds > 0);
+    assert!(dialect == Dialect::Akamai || !response.contains_key(&names::EDGE_CONTROL));
+    let edge_control = edge_control(response.get_all(&names::EDGE_CONTROL).iter().map(HeaderValue::as_bytes));
+    let edge_lasting = edge_control.and_then(|directives| directives.max_age).is_some_and(|seconds| seconds > 0);
     assert!(!(edge_lasting && status.is_server_error()));
     lasting |= edge_lasting;
-    assert!(!(method == Method::GET && lasting && answer.contains_key(&names::SET_COOKIE)));
+    assert!(!(method == Method::GET && lasting && response.contains_key(&names::SET_COOKIE)));
 }

@@ -1,6 +1,6 @@
-//! Akamai's G2O from hostile clients: nobody who does not hold the key is believed.
+//! Akamai's G2O from hostile clients: no signature is valid without the key.
 //!
-//! The first line is the signed field, the second the signature, the rest the target.
+//! The first line is the signed field, the second the signature, and the rest the target.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Vary from hostile origins: one line, every name kept once, twice is once.
+//! Vary from hostile origins: the result is one line with each name once, and merging it again changes nothing.
 //!
 //! The input is split into field lines at line feeds.
 
@@ -11,7 +11,7 @@ use edgeshim::internals::names::VARY;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
-/// From so many names on, Vary may become `*`.
+/// With so many names, Vary may become `*`.
 const MANY: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
@@ -25,19 +25,19 @@ fuzz_target!(|data: &[u8]| {
     merge_accept_encoding(&mut headers);
     let once = headers.clone();
     merge_accept_encoding(&mut headers);
-    assert_eq!(once, headers, "twice is once");
+    assert_eq!(once, headers, "applied twice");
 
     let after = names(&headers);
     assert_eq!(headers.get_all(VARY).iter().count(), 1);
     if after == [b"*"] {
         assert!(wanted.contains(&b"*"[..]) || wanted.len() >= MANY, "{} names", wanted.len());
     } else {
-        assert_eq!(after.iter().collect::<BTreeSet<_>>().len(), after.len(), "a name appears twice");
+        assert_eq!(after.iter().collect::<BTreeSet<_>>().len(), after.len(), "a name is there twice");
         assert_eq!(after.into_iter().collect::<BTreeSet<_>>(), wanted);
     }
 });
 
-/// What Vary names, in small letters.
+/// The names in Vary, in lower case.
 fn names(headers: &HeaderMap) -> Vec<Vec<u8>> {
     let lines = headers.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
     lines.map(|name| name.trim_ascii().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect()
