@@ -106,8 +106,8 @@ fn wait_page_when_rendered_then_has_its_texts_and_the_number_waiting() {
     let page = |tag, values: &PageValues<'_>| plain(&pages, tag, values);
     let english = page("en", &WAIT);
     for part in [
-        "<title>Many people are here right now – Shop &amp; Söhne</title>",
-        ">Many people are here right now</h1>",
+        "<title>We have a lot of visitors right now – Shop &amp; Söhne</title>",
+        ">We have a lot of visitors right now</h1>",
         "<p id=\"waiting\" data-number=\"12345\">12,345 visitors are waiting at the moment.</p>",
         "data-seconds=\"30\"",
     ] {
@@ -115,7 +115,7 @@ fn wait_page_when_rendered_then_has_its_texts_and_the_number_waiting() {
     }
     assert_eq!(english.matches("<h1").count(), 1);
     assert!(!english.contains("Something went wrong") && !english.contains("data-text=\"heading\""));
-    assert!(!page("en", &VALUES).contains("Many people are here right now"), "not in the script either");
+    assert!(!page("en", &VALUES).contains("We have a lot of visitors right now"), "not in the script either");
     // The forms one, few and many. Zero and an unknown number are not shown.
     for (locale, waiting, words) in [
         ("en", Some(1), Some("1 visitor is waiting at the moment.")),
@@ -214,7 +214,7 @@ fn page_when_rendered_then_has_the_reference_and_loads_only_the_beacon() {
     for part in [
         "<!doctype html>\n<html lang=\"en\" dir=\"ltr\">",
         "<meta name=\"robots\" content=\"noindex\">",
-        "<title>Something went wrong on our side – Shop &amp; Söhne</title>",
+        "<title>Something went wrong on our end – Shop &amp; Söhne</title>",
         "<bdi>0193-a.b_c</bdi>&nbsp;· <time datetime=\"2026-11-22T11:09:01Z\">2026-11-22 11:09:01 UTC</time>&nbsp;· <bdi>fastly LHR</bdi>&nbsp;· <bdi>503</bdi></p>",
         "<a href=\"https://status.example/?a=1&amp;b=2\" data-text=\"status_link\">Service status</a>",
         "<a href=\"mailto:help@example.com\" data-text=\"support_link\">Contact support</a>",
