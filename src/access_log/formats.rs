@@ -1,7 +1,8 @@
 //! The three formats of an access log line: json, combined and etsy.
 //!
-//! Only the writer's thread formats, so no request waits for it. One record becomes exactly one line, whatever a client sent: every value from
-//! the network is cut, then escaped. Nothing is allocated once the buffer has grown; a date is formatted once a second.
+//! Only the writer's thread formats, so no request waits for it. One record becomes exactly one line, whatever a
+//! client sent: every value from the network is cut, then escaped. Nothing is allocated once the buffer has grown; a
+//! date is formatted once a second.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,8 +24,8 @@ pub enum LogFormat {
     Combined,
     /// The line that Etsy's logster pattern for beacons matches.
     ///
-    /// The pattern knows only IPv4 and HTTP/1, and a line that does not match is not counted at all. So an IPv6 or unknown client is
-    /// written as 0.0.0.0, which is in no country file, and HTTP/2 as HTTP/1.1.
+    /// The pattern knows only IPv4 and HTTP/1, and a line that does not match is not counted at all. So an IPv6 or
+    /// unknown client is written as 0.0.0.0, which is in no country file, and HTTP/2 as HTTP/1.1.
     Etsy,
 }
 
@@ -206,8 +207,9 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
     text.get(..end).unwrap_or_default()
 }
 
-/// The trusted client, then the other addresses of X-Forwarded-For, IPv4 only: the pattern allows digits, dots and commas. The client
-/// comes first because the pattern reads the first address as the client's, and the first of the field is untrusted.
+/// The trusted client, then the other addresses of X-Forwarded-For, IPv4 only: the pattern allows digits, dots and
+/// commas. The client comes first because the pattern reads the first address as the client's, and the first of the
+/// field is untrusted.
 fn chain(record: &Record, out: &mut Vec<u8>) {
     let client = match record.client.map(|client| client.to_canonical()) {
         Some(IpAddr::V4(client)) => client,
@@ -306,8 +308,8 @@ fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Escapes quotes, backslashes and everything but printable ASCII as `\xHH`, as nginx does. httpd's `\"` would end a value for every
-/// pattern that reads `"[^"]*"`. `also` is one more byte to escape.
+/// Escapes quotes, backslashes and everything but printable ASCII as `\xHH`, as nginx does. httpd's `\"` would end a
+/// value for every pattern that reads `"[^"]*"`. `also` is one more byte to escape.
 fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     const HEX: [u8; 16] = *b"0123456789ABCDEF";
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also;
@@ -365,7 +367,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Etsy's pattern. The published form has `,- ` inside the brackets, a reversed range that no engine accepts, so the hyphen goes last.
+    /// Etsy's pattern. The published form has `,- ` inside the brackets, a reversed range that no engine accepts, so
+    /// the hyphen goes last.
     fn pattern() -> regex::Regex {
         regex::Regex::new(concat!(
             r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
@@ -379,9 +382,11 @@ mod tests {
         assert_eq!(
             line(LogFormat::Json, &record()),
             concat!(
-                r#"{"time":"2026-11-22T11:09:01.042Z","id":"r-1","provider":"fastly","claimed":"Fastly","proof":"secret","#,
+                r#"{"time":"2026-11-22T11:09:01.042Z","id":"r-1","provider":"fastly","claimed":"Fastly","#,
+                r#""proof":"secret","#,
                 r#""pop":"FRA","client":"203.0.113.9","method":"GET","host":"img.example.com","path":"/a.png?v=1","#,
-                r#""protocol":"HTTP/1.1","class":"image","status":200,"bytes":1234,"origin_status":200,"origin_bytes":4321,"#,
+                r#""protocol":"HTTP/1.1","class":"image","status":200,"bytes":1234,"#,
+                r#""origin_status":200,"origin_bytes":4321,"#,
                 r#""origin_ms":7.005,"total_ms":12.345,"encoding":"gzip","guard":"","cause":"","locale":"","#,
                 r#""referer":"https://example.com/","user_agent":"curl/8"}"#,
                 "\n"
@@ -435,8 +440,8 @@ mod tests {
     fn combined_when_complete_or_bare_then_byte_for_byte() {
         assert_eq!(
             line(LogFormat::Combined, &record()),
-            "203.0.113.9 - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/1.1\" 200 1234 \"https://example.com/\" \
-             \"curl/8\" fastly\n"
+            "203.0.113.9 - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/1.1\" 200 1234 \
+             \"https://example.com/\" \"curl/8\" fastly\n"
         );
         let bare = Record {
             client: None,
@@ -447,7 +452,8 @@ mod tests {
         };
         assert_eq!(
             line(LogFormat::Combined, &bare),
-            "- - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/2.0\" 200 1234 \"-\" \"a\\x22b\\x5Cc\\x09d\" fastly\n"
+            "- - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/2.0\" 200 1234 \"-\" \
+             \"a\\x22b\\x5Cc\\x09d\" fastly\n"
         );
         let six = Record { client: "2001:db8::1".parse().ok(), ..record() };
         assert!(line(LogFormat::Combined, &six).starts_with("2001:db8::1 - - ["));
@@ -461,7 +467,8 @@ mod tests {
         assert_eq!(
             written,
             "img.example.com 203.0.113.9, 151.101.1.1 - - [22/Nov/2026:11:09:01 +0000] \
-             \"GET /status/images/beacon.gif?source=fastly&id=r-1 HTTP/1.1\" 200 1234 \"https://example.com/\" \"curl/8\" fastly\n"
+             \"GET /status/images/beacon.gif?source=fastly&id=r-1 HTTP/1.1\" 200 1234 \
+             \"https://example.com/\" \"curl/8\" fastly\n"
         );
         let found = pattern().captures(&written).unwrap();
         assert_eq!(&found["remote_addr"], "203.0.113.9");
@@ -470,11 +477,12 @@ mod tests {
 
     #[test]
     fn etsy_when_compared_with_a_line_of_2013_then_the_pattern_reads_the_same() {
-        // As Etsy's edges wrote it in October 2013: the host, a single colon, the chain with the client on its left. The host names are
-        // replaced by those of RFC 2606.
+        // As Etsy's edges wrote it in October 2013: the host, a single colon, the chain with the client on its left.
+        // The host names are replaced by those of RFC 2606.
         let theirs = concat!(
             r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
-            r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "http://www.example.com/" "Mozilla/5.0 (X11)" -"#
+            r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "#,
+            r#""http://www.example.com/" "Mozilla/5.0 (X11)" -"#
         );
         let sent = Record {
             time: UNIX_EPOCH + Duration::from_secs(1_383_228_446),
@@ -579,11 +587,15 @@ mod tests {
         }
 
         #[test]
-        fn ncsa_when_any_bytes_then_one_quoted_value(text in proptest::collection::vec(any::<u8>(), 0..400), word in any::<bool>()) {
+        fn ncsa_when_any_bytes_then_one_quoted_value(
+            text in proptest::collection::vec(any::<u8>(), 0..400),
+            word in any::<bool>(),
+        ) {
             let mut out = Vec::new();
             let also = if word { b' ' } else { b'"' };
             escape_ncsa(&text, also, &mut out);
-            prop_assert!(out.iter().all(|&byte| (b' '..=b'~').contains(&byte) && byte != b'"' && !(word && byte == b' ')));
+            let allowed = |byte| (b' '..=b'~').contains(&byte) && byte != b'"' && !(word && byte == b' ');
+            prop_assert!(out.iter().all(|&byte| allowed(byte)));
         }
 
         #[test]
@@ -593,9 +605,10 @@ mod tests {
             clock.set(time);
             let ncsa = String::from_utf8(clock.ncsa).unwrap();
             let known = httpdate::fmt_http_date(time); // Sun, 22 Nov 2026 11:09:01 GMT
-            prop_assert_eq!(&ncsa, &format!("{}/{}/{}:{} +0000", &known[5..7], &known[8..11], &known[12..16], &known[17..25]));
-            let month = MONTHS.iter().position(|name| *name == &known[8..11]).unwrap() + 1;
-            let rfc3339 = format!("{}-{month:02}-{}T{}", &known[12..16], &known[5..7], &known[17..25]);
+            let [day, month, year, hours] = [5..7, 8..11, 12..16, 17..25].map(|range| &known[range]);
+            prop_assert_eq!(&ncsa, &format!("{day}/{month}/{year}:{hours} +0000"));
+            let month = MONTHS.iter().position(|name| *name == month).unwrap() + 1;
+            let rfc3339 = format!("{year}-{month:02}-{day}T{hours}");
             prop_assert_eq!(String::from_utf8(clock.rfc3339).unwrap(), rfc3339);
         }
 

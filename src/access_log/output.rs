@@ -76,7 +76,8 @@ impl Sink {
     pub(super) fn open(output: LogOutput, dropped: Counter) -> io::Result<Option<Self>> {
         let (path, (file, open_ended)) = match output {
             LogOutput::Off => return Ok(None),
-            // A descriptor of its own: std's handle buffers what a failed write leaves behind, and those lines could not be counted.
+            // A descriptor of its own: std's handle buffers what a failed write leaves behind, and those lines could
+            // not be counted.
             LogOutput::Stdout => (None, (File::from(io::stdout().as_fd().try_clone_to_owned()?), false)),
             LogOutput::File(path) => {
                 let opened = open_file(&path)?;
@@ -93,8 +94,8 @@ impl Sink {
         let opened = open_file(path);
         if let Err(error) = &opened {
             tracing::error!(
-                "access log: cannot open {} again: {error}; the old file stays in use. Check that the folder exists and is \
-                 writable, then send SIGUSR1 again",
+                "access log: cannot open {} again: {error}; the old file stays in use. Check that the folder exists \
+                 and is writable, then send SIGUSR1 again",
                 path.display()
             );
         }
@@ -149,13 +150,14 @@ pub(super) struct Batch {
     pub(super) lines: Vec<u8>,
     /// The length of that rest.
     torn: usize,
-    /// The output ends with an incomplete line that will never be finished (a crash, a full disk), so a newline comes first.
+    /// The output ends with an incomplete line that will never be finished (a crash, a full disk), so a newline comes
+    /// first.
     open_ended: bool,
 }
 
 impl Batch {
-    /// Writes all lines and returns how many are lost. If the output fails, those are the lines not begun yet. A line that is begun
-    /// stays here, to be finished before the next batch.
+    /// Writes all lines and returns how many are lost. If the output fails, those are the lines not begun yet. A line
+    /// that is begun stays here, to be finished before the next batch.
     fn write(&mut self, output: &mut impl Write) -> (u64, io::Result<()>) {
         if self.open_ended {
             if let (_, Err(error)) = write_out(output, b"\n") {
@@ -286,7 +288,8 @@ mod tests {
             let whole = taken.matches("!\n").count() as u64;
             prop_assert_eq!(whole + lost, sent);
             // Only the last line can be incomplete, where its end was refused.
-            let mut lines = taken.split_inclusive('\n').filter(|line| !(line.starts_with("line ") && line.ends_with("!\n")));
+            let is_whole = |line: &&str| line.starts_with("line ") && line.ends_with("!\n");
+            let mut lines = taken.split_inclusive('\n').filter(|line| !is_whole(line));
             prop_assert_eq!(lines.next().is_some(), batch.open_ended);
             prop_assert!(lines.next().is_none());
         }

@@ -13,8 +13,8 @@ pub(super) const TEXT_BYTES: usize = 256;
 /// The same for the request target, which is more useful when complete.
 pub(super) const TARGET_BYTES: usize = 2_048;
 
-/// All values of a line. Clones of `HeaderValue` and `Uri` only raise a reference count and labels live as long as the process, so
-/// making a record copies and formats no text.
+/// All values of a line. Clones of `HeaderValue` and `Uri` only raise a reference count and labels live as long as
+/// the process, so making a record copies and formats no text.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     /// When the request's head was complete.
@@ -72,8 +72,8 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Replaces every handle by a copy of the part that will be written, so that the record no longer keeps a connection's read buffer
-    /// alive. It costs an allocation for each field, so it is for a backlog only.
+    /// Replaces every handle by a copy of the part that will be written, so that the record no longer keeps a
+    /// connection's read buffer alive. It costs an allocation for each field, so it is for a backlog only.
     pub(super) fn detach(&mut self) {
         if self.host.is_none()
             && let Some(authority) = self.target.authority()
@@ -86,7 +86,8 @@ impl Record {
         let optional =
             [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
         for value in optional.into_iter().flatten().chain([&mut self.id]) {
-            // One byte more than is written, so that the formatter still sees that the last address of the chain may be cut.
+            // One byte more than is written, so that the formatter still sees that the last address of the chain may
+            // be cut.
             let bytes = value.as_bytes();
             if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
                 *value = copy;

@@ -1,8 +1,9 @@
 //! The queue of the access log, and the thread that writes it.
 //!
-//! **Cost** to a request: moving its record into a lock-free queue, and one system call if the writer sleeps because nothing arrived for
-//! half a second. **Can fail:** a full queue, a full disk or a closed pipe lose lines but never block. Each lost line is counted
-//! (`edgeshim_access_log_dropped_total`), so lines plus that counter equal the records.
+//! **Cost** to a request: moving its record into a lock-free queue, and one system call if the writer sleeps because
+//! nothing arrived for half a second. **Can fail:** a full queue, a full disk or a closed pipe lose lines but never
+//! block. Each lost line is counted (`edgeshim_access_log_dropped_total`), so lines plus that counter equal the
+//! records.
 //!
 //! The queue's slots are allocated when a log is opened (about 36 MiB).
 
@@ -23,8 +24,8 @@ use crate::keys::{Keys, Visitor};
 
 /// Records that can wait for the writer: more than one machine handles in a second.
 const QUEUE_RECORDS: usize = 65_536;
-/// With more records than this the writer is behind, and records release the connections' read buffers. Those can be a hundred times the
-/// size of a record, and a stalled disk must not keep them.
+/// With more records than this the writer is behind, and records release the connections' read buffers. Those can be
+/// a hundred times the size of a record, and a stalled disk must not keep them.
 const ATTACHED_RECORDS: usize = 2_048;
 /// The longest time that a line waits while there is traffic.
 const POLL: Duration = Duration::from_millis(20);
@@ -109,7 +110,8 @@ struct Shared {
 }
 
 impl AccessLog {
-    /// Opens the output and starts the writer's thread; none where the log is off. `dropped` counts records that never became a line.
+    /// Opens the output and starts the writer's thread; none where the log is off. `dropped` counts records that
+    /// never became a line.
     ///
     /// # Errors
     /// When the file cannot be opened for appending, or the system gives no thread or file descriptor.
@@ -142,8 +144,8 @@ impl AccessLog {
         if shared.queue.push(record).is_err() {
             shared.dropped.increment(1);
         }
-        // The push and this load are sequentially consistent, and so are the writer's store of its state and its last look into the
-        // queue. So at least one side sees the other's store.
+        // The push and this load are sequentially consistent, and so are the writer's store of its state and its last
+        // look into the queue. So at least one side sees the other's store.
         match shared.state.load(Ordering::SeqCst) {
             // Only one of the threads that see it parked wakes it.
             state::PARKED if shared.move_on(state::PARKED, state::POLLING) => self.0.writer.unpark(),
@@ -152,16 +154,17 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file again by its name, for log rotation (SIGUSR1). Does not wait. Every record made after this call goes to the new
-    /// file. If that cannot be opened, the old file stays in use and an error is logged. Does nothing for stdout.
+    /// Opens the file again by its name, for log rotation (SIGUSR1). Does not wait. Every record made after this call
+    /// goes to the new file. If that cannot be opened, the old file stays in use and an error is logged. Does nothing
+    /// for stdout.
     pub(crate) fn reopen(&self) {
         self.0.shared.reopen.store(true, Ordering::SeqCst);
         self.0.writer.unpark();
     }
 
-    /// Writes everything that is queued and ends the writer. Waits as long as the queue shrinks. If nothing moves for five seconds, the
-    /// queued records are dropped and counted, and so are records made later. Calling it again does nothing. It blocks, so call it at the
-    /// end of the drain, not on a worker with requests in flight.
+    /// Writes everything that is queued and ends the writer. Waits as long as the queue shrinks. If nothing moves for
+    /// five seconds, the queued records are dropped and counted, and so are records made later. Calling it again does
+    /// nothing. It blocks, so call it at the end of the drain, not on a worker with requests in flight.
     pub(crate) fn close(&self) {
         self.0.close();
     }
@@ -202,7 +205,8 @@ impl Shared {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Counts the records that will not be written. Each is popped, and so counted, once, even if two threads do this at a time.
+    /// Counts the records that will not be written. Each is popped, and so counted, once, even if two threads do this
+    /// at a time.
     fn discard(&self) {
         while self.queue.pop().is_some() {
             self.dropped.increment(1);
@@ -243,8 +247,8 @@ impl Shared {
         sink.give_up();
     }
 
-    /// Sleeps until `record`, `reopen` or `close` wakes it. The last two set their flag and then unpark, which `park` remembers, so only
-    /// the queue has to be checked again.
+    /// Sleeps until `record`, `reopen` or `close` wakes it. The last two set their flag and then unpark, which `park`
+    /// remembers, so only the queue has to be checked again.
     fn park(&self) {
         if self.move_on(state::POLLING, state::PARKED) {
             if self.queue.is_empty() {

@@ -1,10 +1,11 @@
-//! Says which CDN pulls: by the identity header, else by what else the request carries.
+//! Decides which CDN pulls: by the identity header, otherwise by the presets' signals.
 //!
-//! **Place:** inside `observe`, which has judged the head; outside of all that is done per provider.
-//! **Reads:** the identity header (`identity.header`), which leaves the request here: the origin gets one of our own making; the
+//! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
+//! **Reads:** the identity header (`identity.header`), which is removed here, since the leaf writes its own; the
 //! presets' signals.
-//! **Metrics:** none; `pulls` counts under what is decided here. **Cost:** one pass over the fields' names, and a look-up for each
-//! sign of the provider's that tells a shield or a probe. **Can fail:** no.
+//! **Metrics:** none; `pulls` counts under the provider.
+//! **Cost:** one pass over the field names, and a lookup for each of the provider's signals of a shield or a probe.
+//! **Can fail:** no.
 
 use std::sync::Arc;
 
@@ -60,56 +61,55 @@ fn identity_header(text: &str) -> Checked<HeaderName> {
     Ok(name)
 }
 
-/// Why a pull is taken for whose it is. Presets are named by their place in the list.
+/// Reason for the provider decision. Presets are given by their position in [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
     /// The header names a configured provider.
     Named,
-    /// The header names nobody that is configured.
+    /// The header names no configured provider.
     UnknownName,
     /// Two lines of the header differ.
     NamesDiffer,
-    /// The header names a provider of whom there is no sign, while there are signs of this one.
-    SignsDiffer(usize),
-    /// There is no header, and the signs are this one's, which one provider is.
+    /// The header names a provider none of whose signals match, but signals of this preset do.
+    SignalsDiffer(usize),
+    /// No header; the signals are those of this preset, which one provider has.
     Recognised(usize),
-    /// The signs are this one's, which no provider is.
+    /// No header; the signals are those of this preset, which no provider has.
     NotConfigured(usize),
-    /// The signs are this one's, which several providers are.
+    /// No header; the signals are those of this preset, which several providers have.
     Shared(usize),
-    /// There are signs of several, and nothing tells which is the nearest.
+    /// Signals of several presets match, and neither CDN-Loop nor Via shows which CDN is the nearest.
     Unclear,
-    /// There is no sign of anybody.
-    NoSign,
+    /// No signal matches.
+    NoSignal,
 }
 
-/// Decides whose a pull is.
+/// Decides the provider of a pull.
 #[derive(Debug)]
 pub(crate) struct Identifier {
     settings: IdentifySettings,
     /// In the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// Who is recognised by the signals of the preset at each place.
+    /// The provider that is recognised by the signals of each preset.
     by_preset: [Recognised; NAMES.len()],
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Recognised {
-    Nobody,
+    None,
     One(ProviderId),
     Several,
 }
 
 impl Identifier {
-    /// Prepares the decision.
     pub(crate) fn new(settings: IdentifySettings, providers: Arc<[Known]>) -> Self {
-        let mut by_preset = [Recognised::Nobody; NAMES.len()];
+        let mut by_preset = [Recognised::None; NAMES.len()];
         for (position, known) in providers.iter().enumerate() {
             let place = NAMES.iter().position(|&name| name == known.preset.name);
             if let Some(entry) = place.and_then(|place| by_preset.get_mut(place)) {
                 *entry = match entry {
-                    Recognised::Nobody => Recognised::One(ProviderId::configured(position)),
+                    Recognised::None => Recognised::One(ProviderId::configured(position)),
                     Recognised::One(_) | Recognised::Several => Recognised::Several,
                 };
             }
@@ -118,7 +118,7 @@ impl Identifier {
         Self { settings, providers, recogniser, by_preset }
     }
 
-    /// Whose pull it is. Equal lines of the header are one.
+    /// The provider of a pull, and why. Equal lines of the header count as one.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> (ProviderId, Why) {
         let mut lines = headers.get_all(&self.settings.header).iter();
         let Some(first) = lines.next() else { return self.recognise(headers) };
@@ -129,7 +129,7 @@ impl Identifier {
         let named = self.providers.iter().enumerate();
         match named.into_iter().find(|(_, known)| known.name.as_bytes().eq_ignore_ascii_case(name)) {
             Some((position, known)) => match self.contradicted(known.preset, headers) {
-                Some(place) => (ProviderId::OTHER, Why::SignsDiffer(place)),
+                Some(place) => (ProviderId::OTHER, Why::SignalsDiffer(place)),
                 None => (ProviderId::configured(position), Why::Named),
             },
             None => (ProviderId::OTHER, Why::UnknownName),
@@ -154,20 +154,20 @@ impl Identifier {
     }
 
     fn recognise(&self, headers: &HeaderMap) -> (ProviderId, Why) {
-        let Some(recogniser) = &self.recogniser else { return (ProviderId::NONE, Why::NoSign) };
+        let Some(recogniser) = &self.recogniser else { return (ProviderId::NONE, Why::NoSignal) };
         let found = recogniser.signals(headers);
         if found.is_empty() {
-            return (ProviderId::NONE, Why::NoSign);
+            return (ProviderId::NONE, Why::NoSignal);
         }
         let Some(place) = recogniser.nearest(found, headers) else { return (ProviderId::OTHER, Why::Unclear) };
         match self.by_preset.get(place) {
             Some(&Recognised::One(provider)) => (provider, Why::Recognised(place)),
             Some(Recognised::Several) => (ProviderId::OTHER, Why::Shared(place)),
-            Some(Recognised::Nobody) | None => (ProviderId::OTHER, Why::NotConfigured(place)),
+            Some(Recognised::None) | None => (ProviderId::OTHER, Why::NotConfigured(place)),
         }
     }
 
-    /// Whose signs are there, where all of `preset`'s are missing.
+    /// The preset whose signals match, if none of `preset`'s signals do.
     fn contradicted(&self, preset: &Preset, headers: &HeaderMap) -> Option<usize> {
         let recogniser = self.recogniser.as_ref()?;
         if !preset.has_signals() || preset.has_signal_in(headers) {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_known_in_any_case_and_anything_else_is_other() {
+    fn name_when_configured_then_its_provider_in_any_case_else_other() {
         let who = |lines: &[&str]| {
             let lines: Vec<_> = lines.iter().map(|&line| (NAME, line)).collect();
             identify(&TWO, false, &lines).0
@@ -231,28 +231,32 @@ mod tests {
     }
 
     #[test]
-    fn signs_when_the_name_is_missing_say_who_it_is() {
+    fn signals_when_the_name_is_missing_then_decide_the_provider() {
         let (fastly, cloudflare) = (("fastly-ff", "a!LHR!c"), ("cf-ray", "8a1-FRA"));
         assert_eq!(identify(&TWO, true, &[fastly]), (FIRST, Why::Recognised(place("fastly"))));
-        assert_eq!(identify(&TWO, false, &[fastly]), (ProviderId::NONE, Why::NoSign));
+        assert_eq!(identify(&TWO, false, &[fastly]), (ProviderId::NONE, Why::NoSignal));
         assert_eq!(identify(&TWO, true, &[cloudflare]), (ProviderId::OTHER, Why::NotConfigured(place("cloudflare"))));
         assert_eq!(identify(&TWO, true, &[cloudflare, fastly]), (ProviderId::OTHER, Why::Unclear));
         let shared = [("images", "fastly"), ("fastly", "fastly")];
         assert_eq!(identify(&shared, true, &[fastly]), (ProviderId::OTHER, Why::Shared(place("fastly"))));
-        assert_eq!(identify(&TWO, true, &[("via", "1.1 squid")]), (ProviderId::NONE, Why::NoSign));
+        assert_eq!(identify(&TWO, true, &[("via", "1.1 squid")]), (ProviderId::NONE, Why::NoSignal));
     }
 
     #[test]
-    fn name_when_only_another_cdn_shows_itself_is_other() {
+    fn name_when_only_signals_of_another_cdn_match_then_other() {
         let named = |preset: &str, lines: &[(&str, &str)]| {
             let lines: Vec<_> = [(NAME, "cdn")].iter().chain(lines).copied().collect();
             identify(&[("cdn", preset)], true, &lines)
         };
         let (fastly, cloudflare) = (("fastly-ff", "a!LHR!c"), ("cf-ray", "8a1-FRA"));
-        assert_eq!(named("fastly", &[cloudflare]), (ProviderId::OTHER, Why::SignsDiffer(place("cloudflare"))));
-        for believed in [&[][..], &[fastly], &[cloudflare, fastly]] {
-            assert_eq!(named("fastly", believed), (FIRST, Why::Named), "{believed:?}");
+        assert_eq!(named("fastly", &[cloudflare]), (ProviderId::OTHER, Why::SignalsDiffer(place("cloudflare"))));
+        for trusted in [&[][..], &[fastly], &[cloudflare, fastly]] {
+            assert_eq!(named("fastly", trusted), (FIRST, Why::Named), "{trusted:?}");
         }
-        assert_eq!(named("generic", &[cloudflare]), (FIRST, Why::Named), "a preset without signs has none to miss");
+        assert_eq!(
+            named("generic", &[cloudflare]),
+            (FIRST, Why::Named),
+            "a preset without signals cannot be contradicted"
+        );
     }
 }

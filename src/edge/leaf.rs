@@ -1,8 +1,8 @@
 //! The innermost service: prepares a request for the origin, sends it, and measures the response time.
 //!
 //! **Place:** below every layer, so that it sees the request as the layers leave it.
-//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head. **Metrics:** none; `origin` counts its faults.
-//! **Can fail:** with every [`Fault`] of the origin.
+//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head. **Metrics:** none; `origin` counts
+//! its faults. **Can fail:** with every [`Fault`] of the origin.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -80,8 +80,8 @@ impl PreparedLeaf {
         }
     }
 
-    /// Tells the browser which CDN served it and how long the origin took. A 304 gets it too: it updates a stored response (RFC 9111
-    /// §4.3.4), which another CDN may have delivered.
+    /// Tells the browser which CDN served it and how long the origin took. A 304 gets it too: it updates a stored
+    /// response (RFC 9111 §4.3.4), which another CDN may have delivered.
     fn add_timing(&self, headers: &mut HeaderMap, provider: ProviderId, micros: u32) {
         if let Some(timing) = &self.server_timing
             && let Some(value) = timing.value(provider.index(), micros)

@@ -1,14 +1,15 @@
-//! Answers what comes in beside pulls, from memory: the beacon and, where it is on, RUM.
+//! Responds from memory to requests that are not pulls: the beacon and, if it is on, RUM.
 //!
-//! **Place:** outside of everything that speaks for the site: both come from browsers, so they are no pulls and are never refused for
-//! identity or Host, and they are answered while the origin is dead.
-//! **Reads:** path, query and method; the proofs of the CDN that it came through, whose verdict says under which name it counts and whether
-//! that CDN's word on the visitor's address does; of RUM a form of at most 16 KiB, within `server.body_timeout`.
+//! **Place:** outside of `verify` and `pulls`. Both come from browsers, so they are no pulls, are never refused for
+//! identity or Host, and work while the origin is down.
+//! **Reads:** path, query and method; the proofs of the CDN on the way, which decide the provider to count under and
+//! whether the CDN's field with the client's address is trusted; for RUM a form of at most 16 KiB, within
+//! `server.body_timeout`.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`.
-//! **Cost:** a comparison of paths, two where RUM is on. **Can fail:** no.
+//! **Cost:** a comparison of paths, two if RUM is on. **Can fail:** no.
 //!
-//! Neither answer has a CORS field: an image, and a form that is sent with `mode: "no-cors"` as `navigator.sendBeacon` does, need none,
-//! since nobody reads what comes back.
+//! The responses have no CORS fields. Images, and forms sent with `mode: "no-cors"` as `navigator.sendBeacon` does,
+//! need none, because no script reads the response.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -109,18 +110,18 @@ const COUNTRY_DATABASE: Text<PathBuf> = Text {
     write: |path| path.display().to_string(),
 };
 
-/// What `local` needs to know.
+/// What the layer is made of, beside the ledger.
 #[derive(Debug)]
 pub(crate) struct LocalParts {
     pub beacon: BeaconSettings,
     pub rum: RumSettings,
     /// Configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
-    /// Accepted `source` values, in the order of the ledger's.
+    /// Accepted `source` values, in the order of their ids.
     pub sources: Vec<String>,
     /// None: beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
-    /// For a body to arrive.
+    /// How long a body may take to arrive.
     pub body_timeout: Duration,
 }
 
@@ -138,7 +139,7 @@ struct Shared {
     rum: Option<Rum>,
 }
 
-/// `edgeshim_beacons_total`
+/// `edgeshim_beacons_total`, by country only if there is a country file.
 #[derive(Debug)]
 enum Beacons {
     BySource(Table<SourceId, Counter>),
@@ -153,7 +154,6 @@ struct Rum {
 }
 
 impl LocalLayer {
-    /// Responds by `parts`, counts in `ledger`.
     pub(crate) fn new(parts: LocalParts, ledger: Arc<Ledger>) -> Self {
         let beacons = Beacons::new(&parts, &ledger);
         let rum = parts.rum.path.as_ref().map(|_| Rum {
@@ -170,7 +170,7 @@ impl Beacons {
             return Self::BySource(ledger.table(&describe::BEACONS));
         }
         let counters = ledger.lazy(&describe::BEACONS);
-        // So that each source exists from the start.
+        // Each source has a series from the start.
         let configured = (0..parts.sources.len()).map(SourceId::configured);
         for source in configured.chain([SourceId::OTHER]) {
             counters.get((source, Country::OTHER));
@@ -218,32 +218,32 @@ where
         let parts = &self.shared.parts;
         match parts.endpoint(request.head.uri.path()) {
             None => return LocalFuture::Inner { inner: self.inner.call(request) },
-            Some(Endpoint::Beacon) => return LocalFuture::Answered { answer: Some(self.shared.beacon(request)) },
+            Some(Endpoint::Beacon) => return LocalFuture::Done { response: Some(self.shared.beacon(request)) },
             Some(Endpoint::Rum) => {}
         }
-        match expected(&request) {
+        match has_form(&request) {
             Ok(true) => {
                 let posted = Posted::new(rum::MAX_BODY_BYTES, parts.body_timeout);
                 let form = Form { shared: Arc::clone(&self.shared), request, posted };
                 LocalFuture::Reading { form: Some(Box::new(form)) }
             }
-            Ok(false) => LocalFuture::Answered { answer: Some(self.shared.rum(request, Ok(&[]))) },
-            Err(reason) => LocalFuture::Answered { answer: Some(self.shared.rum(request, Err(reason))) },
+            Ok(false) => LocalFuture::Done { response: Some(self.shared.rum(request, Ok(&[]))) },
+            Err(reason) => LocalFuture::Done { response: Some(self.shared.rum(request, Err(reason))) },
         }
     }
 }
 
-/// What is answered here.
+/// A path that this layer serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// The pixel of the pages.
+    /// The image in the whoopsie page.
     Beacon,
     /// Load times from browsers.
     Rum,
 }
 
 impl LocalParts {
-    /// Whose path it is; none: it is for the origin.
+    /// The endpoint at `path`; none: the request is for the origin.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         if path == self.beacon.path {
             Some(Endpoint::Beacon)
@@ -255,8 +255,8 @@ impl LocalParts {
     }
 }
 
-/// Whether a RUM beacon has a body that is to be read.
-fn expected(request: &EdgeRequest) -> Result<bool, RumReason> {
+/// Whether a RUM request has a body to read.
+fn has_form(request: &EdgeRequest) -> Result<bool, RumReason> {
     let headers = &request.head.headers;
     match request.head.method {
         Method::GET => Ok(false),
@@ -274,18 +274,17 @@ fn expected(request: &EdgeRequest) -> Result<bool, RumReason> {
     }
 }
 
-type Answer = (response::Parts, Bytes);
+type Response = (response::Parts, Bytes);
 
 impl Shared {
-    /// Holds the CDN that it came through against its proofs: not to refuse anybody, but to know under whose name it counts and
-    /// whether that one's word on the browser's address does.
-    fn settle(&self, request: &mut EdgeRequest) {
-        request.ctx.judge(&self.parts.providers, &request.head, &request.peer);
+    /// Checks the CDN's proofs, for the provider to count under and the client's address. It refuses nothing.
+    fn check(&self, request: &mut EdgeRequest) {
+        request.ctx.verify(&self.parts.providers, &request.head, &request.peer);
     }
 
-    fn beacon(&self, mut request: Box<EdgeRequest>) -> Answer {
-        self.settle(&mut request);
-        let mut head = answer_head(request.ctx.dialect);
+    fn beacon(&self, mut request: Box<EdgeRequest>) -> Response {
+        self.check(&mut request);
+        let mut head = uncacheable(request.ctx.dialect);
         let pixel = match request.head.method {
             Method::GET | Method::HEAD => {
                 let query = request.head.uri.query().unwrap_or_default();
@@ -302,12 +301,12 @@ impl Shared {
                 b""
             }
         };
-        self.answer(request, head, pixel, "")
+        self.complete(request, head, pixel, "")
     }
 
-    fn rum(&self, mut request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Answer {
-        self.settle(&mut request);
-        let mut head = answer_head(request.ctx.dialect);
+    fn rum(&self, mut request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Response {
+        self.check(&mut request);
+        let mut head = uncacheable(request.ctx.dialect);
         let query = request.head.uri.query().unwrap_or_default();
         let is_read = body.is_ok();
         let sample = body.and_then(|body| rum::sample(body, query, &self.parts.rum.pages));
@@ -330,25 +329,25 @@ impl Shared {
                     head.headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
                 }
                 if !is_read && !request.body.is_end_stream() {
-                    // What is left of the body is wanted by nobody.
+                    // The rest of the body is not read.
                     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 (text, reason.as_str())
             }
         };
-        self.answer(request, head, text.as_bytes(), cause)
+        self.complete(request, head, text.as_bytes(), cause)
     }
 
-    /// Puts head and body together, and writes the log's line.
-    fn answer(
+    /// Completes the response and writes its log line.
+    fn complete(
         &self,
         mut request: Box<EdgeRequest>,
         mut head: response::Parts,
         mut body: &'static [u8],
         cause: &'static str,
-    ) -> Answer {
+    ) -> Response {
         if request.head.method == Method::HEAD {
-            // hyper leaves a body out on HTTP/1.1 alone.
+            // hyper drops the body of a response to HEAD only on HTTP/1.1.
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             body = b"";
         }
@@ -368,13 +367,13 @@ impl Shared {
     }
 }
 
-fn answer_head(dialect: Dialect) -> response::Parts {
+fn uncacheable(dialect: Dialect) -> response::Parts {
     let (mut head, ()) = http::Response::new(()).into_parts();
     dialect.forbid_storing(&mut head.headers);
     head
 }
 
-/// A RUM beacon whose body is being read.
+/// A RUM request whose body is being read.
 #[derive(Debug)]
 pub(crate) struct Form {
     shared: Arc<Shared>,
@@ -383,21 +382,18 @@ pub(crate) struct Form {
 }
 
 pin_project! {
-    /// Waits for the site's answer or for a form, or has the local answer.
+    /// Waits for the inner response or for a form, or has the local response.
     #[project = Projected]
     pub enum LocalFuture<F> {
-        /// Not for us.
         Inner {
             #[pin]
             inner: F,
         },
-        /// A form for RUM.
         Reading {
             form: Option<Box<Form>>,
         },
-        /// The local answer.
-        Answered {
-            answer: Option<Answer>,
+        Done {
+            response: Option<Response>,
         },
     }
 }
@@ -423,7 +419,7 @@ where
                     Err(unread) => shared.rum(request, Err((*unread).into())),
                 }
             }
-            Projected::Answered { answer } => answer.take().expect(ONCE),
+            Projected::Done { response } => response.take().expect(ONCE),
         };
         let facts = Facts::new(ClassId::OTHER);
         Poll::Ready(Ok(EdgeResponse { head, body: LocalBody::Text { text }, facts }))
@@ -431,15 +427,14 @@ where
 }
 
 pin_project! {
-    /// The site's body or a local one.
+    /// The inner body or a local one.
     #[project = ProjectedBody]
     pub enum LocalBody<B> {
-        /// The site's.
         Inner {
             #[pin]
             inner: B,
         },
-        /// From memory; empty when sent.
+        /// Empty when sent.
         Text {
             text: Bytes,
         },

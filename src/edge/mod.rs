@@ -1,4 +1,4 @@
-//! The layers a request goes through, one file each; `pipeline` alone knows their order.
+//! The layers that a request passes, one file each. Only `pipeline` knows their order.
 
 pub(crate) mod admission;
 pub(crate) mod cache_control;

@@ -1,10 +1,11 @@
-//! Judges the head, gives the request its ids, and begins its log line.
+//! Checks the request's head, gives the request its ids, and begins its log line.
 //!
-//! **Place:** outermost, so that everything further in sees a request that can be read in one way only, with one id on it.
+//! **Place:** outermost, so that all other layers see a request that can be read in one way only and has one id.
 //! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
-//! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. What else is refused is only marked: `pulls` answers and counts it.
-//! **Cost:** one allocation for both ids where the CDN sent none; another for the log line while the log is on.
-//! **Can fail:** no; an ambiguous head is answered with 400, a head with too many fields with 431, and the connection is closed.
+//! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. Other refusals are only marked here; `pulls` responds
+//! and counts them.
+//! **Cost:** one allocation for both ids if the CDN sent none; another for the log line while the log is on. **Can
+//! fail:** no. An ambiguous head gets a 400, a head with too many fields a 431, and the connection is closed.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -41,7 +42,7 @@ use crate::wire::names::{
 use crate::wire::trace_context::{make_ids, valid_request_id, valid_traceparent};
 use crate::wire::values::content_length;
 
-/// The port that an authority without one means on a listener without TLS.
+/// The default port of a listener without TLS.
 const HTTP_PORT: u16 = 80;
 
 /// Keys of `[server]` that say which requests are accepted.
@@ -49,9 +50,9 @@ const HTTP_PORT: u16 = 80;
 pub struct ObserveSettings {
     /// Allowed Host values; empty: any.
     pub hosts: Vec<String>,
-    /// Own balancers, whose X-Forwarded-For is believed.
+    /// Own load balancers, whose X-Forwarded-For is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Passes through this shim before a request is taken to run in circles.
+    /// Passes through this proxy after which a request counts as a loop.
     pub max_hops: u32,
 }
 
@@ -69,11 +70,11 @@ impl Keys for ObserveSettings {
     }
 }
 
-/// What `observe` needs to know.
+/// What the layer is made of, beside classes and ledger.
 #[derive(Debug)]
 pub(crate) struct ObserveParts {
     pub settings: ObserveSettings,
-    /// hyper counts the fields of a head on HTTP/1.1 alone.
+    /// Checked here too, because hyper counts the fields of a head only on HTTP/1.1.
     pub limits: MessageLimits,
     /// The access log, while it is on.
     pub log: Option<AccessLog>,
@@ -93,7 +94,6 @@ struct Shared {
 }
 
 impl ObserveLayer {
-    /// Judges by `parts`, names classes by `classes`, counts in `ledger`.
     pub(crate) fn new(parts: ObserveParts, classes: Arc<Classes>, ledger: Arc<Ledger>) -> Self {
         Self { shared: Arc::new(Shared { parts, classes, ledger }) }
     }
@@ -148,7 +148,7 @@ impl Shared {
 }
 
 impl ObserveParts {
-    /// The status for a head that is not to be read any further.
+    /// The status for a malformed head.
     pub(crate) fn flaw(&self, head: &request::Parts, ctx: &Ctx) -> Option<StatusCode> {
         if ctx.refusal == Some(Reason::Malformed) || is_ambiguous(head) {
             return Some(StatusCode::BAD_REQUEST);
@@ -159,7 +159,7 @@ impl ObserveParts {
         None
     }
 
-    /// Settles what is known of a head by itself, and gives its id.
+    /// Fills `ctx` with what the head alone decides. Returns the request's id.
     pub(crate) fn look(
         &self,
         classes: &Classes,
@@ -172,14 +172,14 @@ impl ObserveParts {
             let trusted = |address: IpAddr| proxies.iter().any(|net| net.contains(&address));
             ctx.trail = client_from_xff(&head.headers, peer, trusted);
         }
-        // HTTP/2 says the host in its target; from here on it stands where HTTP/1.1 has it.
+        // HTTP/2 has the host in its target. From here on it is in Host, as on HTTP/1.1.
         if !head.headers.contains_key(HOST)
             && let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
             head.headers.insert(HOST, host);
         }
-        let id = settle_ids(&mut head.headers);
+        let id = ensure_ids(&mut head.headers);
         ctx.class = classes.of_request(head.uri.path());
         ctx.refusal = self.refusal(head);
         id
@@ -209,7 +209,7 @@ impl ObserveParts {
     }
 }
 
-/// Whether a head can be read in two ways, as far as hyper lets it through (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
+/// Whether a head that hyper accepts can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
 fn is_ambiguous(head: &request::Parts) -> bool {
     let headers = &head.headers;
     let mut hosts = headers.get_all(HOST).iter();
@@ -223,7 +223,7 @@ fn is_ambiguous(head: &request::Parts) -> bool {
     }
     match (host, authority) {
         (None, None)
-            // HTTP/1.0 had no Host yet.
+            // HTTP/1.0 does not require Host.
             if head.version != Version::HTTP_10 => {
                 return true;
             }
@@ -235,7 +235,7 @@ fn is_ambiguous(head: &request::Parts) -> bool {
         return true;
     }
     if head.method != Method::CONNECT {
-        // Authority-form belongs to CONNECT; `*` to OPTIONS.
+        // Only CONNECT has an authority as its target, and only OPTIONS has `*`.
         let path = head.uri.path();
         let asterisk = path == "*" && head.method == Method::OPTIONS;
         if !asterisk && !path.starts_with('/') {
@@ -248,8 +248,8 @@ fn is_ambiguous(head: &request::Parts) -> bool {
     head.version == Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// Keeps or makes X-Request-Id and traceparent; both are then single and valid. Returns the id.
-fn settle_ids(headers: &mut HeaderMap) -> HeaderValue {
+/// Keeps or makes X-Request-Id and traceparent, so that each is one valid line. Returns the id.
+fn ensure_ids(headers: &mut HeaderMap) -> HeaderValue {
     let single = |name: &http::HeaderName, valid: fn(&[u8]) -> bool| {
         let first = headers.get(name).filter(|value| valid(value.as_bytes()))?;
         headers.get_all(name).iter().nth(1).is_none().then(|| first.clone())
@@ -264,7 +264,7 @@ fn settle_ids(headers: &mut HeaderMap) -> HeaderValue {
     let (new_id, traceparent) = make_ids(random);
     if !has_parent {
         headers.insert(&TRACEPARENT, traceparent);
-        // The state belongs to the parent that was not there.
+        // The state belongs to a parent that is missing.
         headers.remove(&TRACESTATE);
     }
 
@@ -307,15 +307,13 @@ fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue) -> Record {
 }
 
 pin_project! {
-    /// Waits for the answer, or has refused.
+    /// Waits for the response, or refuses the request.
     #[project = Projected]
     pub enum ObserveFuture<F> {
-        /// On its way.
         Inner {
             #[pin]
             inner: F,
         },
-        /// A head that is not read any further.
         Malformed {
             status: StatusCode,
         },
@@ -331,11 +329,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(Ok(match self.project() {
             Projected::Inner { inner } => {
-                let Ok(answer) = ready!(inner.poll(cx));
-                answer.map(|inner| ObserveBody { inner: Some(inner) })
+                let Ok(response) = ready!(inner.poll(cx));
+                response.map(|inner| ObserveBody { inner: Some(inner) })
             }
             Projected::Malformed { status } => {
-                // Who pulls is not known of a head that is not read.
+                // The provider of a malformed request is unknown.
                 let mut head = refusal(Reason::Malformed, Dialect::Generic);
                 head.status = *status;
                 EdgeResponse { head, body: ObserveBody { inner: None }, facts: Facts::new(ClassId::OTHER) }
@@ -345,7 +343,7 @@ where
 }
 
 pin_project! {
-    /// The answer's body; none for a refusal.
+    /// The response's body; none for a refusal.
     pub struct ObserveBody<B> {
         #[pin]
         inner: Option<B>,
@@ -391,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_can_be_read_in_two_ways_are_ambiguous() {
+    fn head_when_it_can_be_read_in_two_ways_then_ambiguous() {
         let host = ("host", "a.test");
         for (method, target, version, fields, ambiguous) in [
             ("GET", "/", Version::HTTP_11, vec![host], false),
@@ -421,16 +419,16 @@ mod tests {
     }
 
     #[test]
-    fn a_good_id_is_kept_and_a_bad_one_replaced() {
+    fn id_when_valid_then_kept_and_when_invalid_then_replaced() {
         let mut headers = HeaderMap::new();
         headers.insert(&X_REQUEST_ID, HeaderValue::from_static("abc-1"));
-        assert_eq!(settle_ids(&mut headers), "abc-1");
+        assert_eq!(ensure_ids(&mut headers), "abc-1");
         assert!(headers.contains_key(&TRACEPARENT));
         headers.insert(&X_REQUEST_ID, HeaderValue::from_static("a b"));
-        let made = settle_ids(&mut headers);
+        let made = ensure_ids(&mut headers);
         assert!(made.len() == 32 && headers[&X_REQUEST_ID] == made);
         headers.append(&X_REQUEST_ID, HeaderValue::from_static("second"));
-        settle_ids(&mut headers);
+        ensure_ids(&mut headers);
         assert_eq!(headers.get_all(&X_REQUEST_ID).iter().count(), 1);
     }
 }

@@ -1,7 +1,7 @@
-//! The order of the layers. It is written down here and nowhere else.
+//! The order of the layers. It is defined only here.
 //!
-//! A request passes the list from top to bottom, its response from bottom to top. Every layer is always ready, so a stack is called without
-//! `poll_ready`; the tests below check that, and the order.
+//! A request passes the list from top to bottom, its response from bottom to top. Every layer is always ready, so a
+//! stack is called without `poll_ready`. The tests below check that, and the order.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::identify::{Identifier, IdentifySettings};
 use super::leaf::{Leaf, LeafParts, Origin, PreparedLeaf, send};
 use super::local::{LocalBody, LocalLayer, LocalParts};
 use super::observe::{ObserveBody, ObserveLayer, ObserveParts};
-use super::pulls::{PullsBody, PullsLayer, PullsSettings};
+use super::pulls::{PullsBody, PullsLayer, PullsParts};
 use super::recorder::Recorder;
 use super::request::class::Classes;
 use super::request::inspect::InspectLayer;
@@ -38,7 +38,7 @@ pub(crate) struct Parts {
     pub verify: VerifySettings,
     /// Configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
-    pub pulls: PullsSettings,
+    pub pulls: PullsParts,
     pub whoopsie: WhoopsieSettings,
     pub pages: Arc<Pages>,
     pub gzip: GzipSettings,
@@ -226,7 +226,7 @@ mod tests {
             identify: IdentifySettings::default(),
             verify: VerifySettings::default(),
             providers: Arc::default(),
-            pulls: PullsSettings { request_ids: Vec::new(), attempts: Arc::default() },
+            pulls: PullsParts { request_ids: Vec::new(), attempts: Arc::default() },
             local: LocalParts {
                 beacon: crate::edge::local::BeaconSettings::default(),
                 rum: crate::edge::local::RumSettings::default(),

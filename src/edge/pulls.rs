@@ -1,15 +1,18 @@
-//! Counts every pull once, and answers the ones that were refused.
+//! Counts every pull once, and responds to refused ones.
 //!
-//! **Place:** outside of everything that makes an answer, so that pages, shed requests and refusals count like the origin's own
-//! answers; inside `local`, whose requests are no pulls. `identify` and `observe` only *mark* a refusal, so that it is counted and
-//! answered here and nowhere else.
-//! **Reads:** `Ctx::{provider, kind, class, refusal}`, the answer's `Facts`, If-None-Match and If-Modified-Since, the field in which
-//! the CDN names its request.
-//! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`, `edgeshim_revalidations_total`,
-//! `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`, `edgeshim_refused_total`,
-//! `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`.
+//! **Place:** outside of every layer that makes a response, so that pages, shed requests and refusals count like the
+//! origin's responses; inside `local`, whose requests are no pulls. `observe`, `identify` and `verify` only mark a
+//! refusal; only this layer responds to it and counts it.
+//! **Reads:** `Ctx::{provider, kind, class, refusal}`, the response's `Facts`, If-None-Match, If-Modified-Since, and
+//! the field with the CDN's request id.
+//! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`,
+//! `edgeshim_revalidations_total`, `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`,
+//! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`,
+//! `edgeshim_retry_pulls_total`.
+//! **Cost:** eight atomic adds, and one hash if the CDN sends a request id. **Can fail:** no; every fault below has
+//! become a response.
+//!
 //! An upgraded connection is counted, and its log line written, when it ends.
-//! **Cost:** eight atomic adds, and one hash where the CDN names its requests. **Can fail:** no; below it every fault has become an answer.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,17 +37,17 @@ use crate::metrics::{Ledger, Table, describe};
 use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
-/// What `pulls` needs to know.
+/// What the layer is made of, beside the ledger.
 #[derive(Debug, Clone)]
-pub(crate) struct PullsSettings {
-    /// The field of an id that is the same when a pull is tried again, by configured provider.
+pub(crate) struct PullsParts {
+    /// The field with a request id that a retry repeats, by configured provider.
     pub request_ids: Vec<Option<HeaderName>>,
-    /// The pulls of late, shared by all workers.
+    /// Recent request ids, for retry detection; shared by all workers.
     pub attempts: Arc<Attempts>,
 }
 
-impl PullsSettings {
-    /// What sort of pull it is: a second attempt is told by the id that its CDN gave the first.
+impl PullsParts {
+    /// The kind of pull. A retry has the request id of the first attempt.
     fn kind(&self, request: &EdgeRequest) -> PullKind {
         let EdgeRequest { ctx, head, .. } = request;
         let field = ctx.provider.position().and_then(|position| self.request_ids.get(position)?.as_ref());
@@ -64,14 +67,13 @@ impl PullsSettings {
 /// Puts [`Pulls`] around a service.
 #[derive(Debug, Clone)]
 pub(crate) struct PullsLayer {
-    settings: Arc<PullsSettings>,
+    parts: Arc<PullsParts>,
     counts: Arc<Counts>,
 }
 
 impl PullsLayer {
-    /// Counts in `ledger`.
-    pub(crate) fn new(settings: PullsSettings, ledger: Arc<Ledger>) -> Self {
-        Self { settings: Arc::new(settings), counts: Arc::new(Counts::new(ledger)) }
+    pub(crate) fn new(parts: PullsParts, ledger: Arc<Ledger>) -> Self {
+        Self { parts: Arc::new(parts), counts: Arc::new(Counts::new(ledger)) }
     }
 }
 
@@ -79,7 +81,7 @@ impl<S> Layer<S> for PullsLayer {
     type Service = Pulls<S>;
 
     fn layer(&self, inner: S) -> Pulls<S> {
-        Pulls { inner, settings: Arc::clone(&self.settings), counts: Arc::clone(&self.counts) }
+        Pulls { inner, parts: Arc::clone(&self.parts), counts: Arc::clone(&self.counts) }
     }
 }
 
@@ -170,7 +172,7 @@ impl Counts {
 #[derive(Debug, Clone)]
 pub(crate) struct Pulls<S> {
     inner: S,
-    settings: Arc<PullsSettings>,
+    parts: Arc<PullsParts>,
     counts: Arc<Counts>,
 }
 
@@ -188,7 +190,7 @@ where
     }
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
-        request.ctx.kind = self.settings.kind(&request);
+        request.ctx.kind = self.parts.kind(&request);
         let pull = Pull::start(Arc::clone(&self.counts), &mut request);
         match request.ctx.refusal {
             Some(reason) => PullsFuture::Refused { reason, dialect: request.ctx.dialect, pull: Some(pull) },
@@ -198,16 +200,14 @@ where
 }
 
 pin_project! {
-    /// Waits for the answer; dropped before it comes, the visitor has left.
+    /// Waits for the response. If it is dropped before, the client has left.
     #[project = Projected]
     pub enum PullsFuture<F: EdgeFuture> {
-        /// On its way.
         Inner {
             #[pin]
             inner: F,
             pull: Option<Pull>,
         },
-        /// Not to go further.
         Refused {
             reason: Reason,
             dialect: Dialect,
@@ -236,17 +236,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Projected::Inner { inner, pull } => {
-                let Ok(mut answer) = ready!(inner.poll(cx));
+                let Ok(mut response) = ready!(inner.poll(cx));
                 let mut pull = pull.take().expect("a future is not polled after it was ready");
-                pull.answered(&answer);
-                let pull = match answer.head.extensions.remove::<Arc<Tunnel>>() {
+                pull.responded(&response);
+                let pull = match response.head.extensions.remove::<Arc<Tunnel>>() {
                     Some(tunnel) => {
                         tunnel.at_end(move |sent, origin_bytes| pull.tunnelled(sent, origin_bytes));
                         None
                     }
                     None => Some(pull),
                 };
-                Poll::Ready(Ok(answer.map(|inner| PullsBody { inner: Some(inner), pull })))
+                Poll::Ready(Ok(response.map(|inner| PullsBody { inner: Some(inner), pull })))
             }
             Projected::Refused { reason, dialect, pull } => {
                 let mut pull = pull.take().expect("a future is not polled after it was ready");
@@ -262,7 +262,7 @@ where
     }
 }
 
-/// One pull from its head to its last byte; counts itself when dropped.
+/// One pull, from its head to its last byte. It is counted when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Pull {
     counts: Arc<Counts>,
@@ -271,9 +271,9 @@ pub(crate) struct Pull {
     arrived: Instant,
     conditional: bool,
     is_head: bool,
-    /// 499 until an answer's head is there.
+    /// 499 until there is a response head.
     code: u16,
-    /// The body's length where it is known, so that a transport that stops asking after the last byte is no abort.
+    /// The body's length, if known: a transport may stop polling after the last byte.
     expected: Option<u64>,
     sent: u64,
     whole: bool,
@@ -287,7 +287,7 @@ pub(crate) struct Pull {
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 const IDENTITY: &str = "identity";
 
-/// The log's word for an answer's coding, whoever put it on.
+/// The response's content coding as the log has it, applied here or by the origin.
 fn encoding(headers: &HeaderMap) -> &'static str {
     let Some(coding) = headers.get(CONTENT_ENCODING) else { return IDENTITY };
     let coding = coding.as_bytes().trim_ascii();
@@ -328,14 +328,14 @@ impl Pull {
         }
     }
 
-    /// The status to count: 499 where the visitor has left. A body that the origin broke off keeps its status; its fault has been
-    /// counted at the origin.
+    /// The status to count: 499 if the client left. A body that the origin cut keeps its status; its fault is counted
+    /// at the origin.
     fn counted(&self) -> u16 {
         let whole = self.whole || self.expected == Some(self.sent);
         if whole || self.tally.fault.is_some() { self.code } else { CLIENT_CLOSED_REQUEST }
     }
 
-    /// The origin has begun to answer.
+    /// The origin's response has begun.
     fn begun(&mut self, facts: Facts, tally: Tally) {
         self.class = facts.class;
         self.facts = facts;
@@ -345,28 +345,28 @@ impl Pull {
         }
     }
 
-    /// The upgraded connection has ended, after so many bytes to the client and so many from the origin: it is counted now.
+    /// The upgraded connection has ended. Dropping `self` counts it.
     fn tunnelled(mut self, sent: u64, origin_bytes: u64) {
         self.whole = true;
         self.sent = sent;
         self.tally.origin_bytes = origin_bytes;
     }
 
-    fn answered<B: EdgeBody>(&mut self, answer: &EdgeResponse<B>) {
-        self.begun(answer.facts, answer.body.tally());
+    fn responded<B: EdgeBody>(&mut self, response: &EdgeResponse<B>) {
+        self.begun(response.facts, response.body.tally());
         if self.line.is_some() {
-            self.encoding = encoding(&answer.head.headers);
+            self.encoding = encoding(&response.head.headers);
         }
-        let status = answer.head.status;
+        let status = response.head.status;
         self.code = status.as_u16();
         let bodiless = self.is_head
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED
             || status == StatusCode::SWITCHING_PROTOCOLS
-            || answer.body.is_end_stream();
-        self.expected = if bodiless { Some(0) } else { answer.body.size_hint().exact() };
+            || response.body.is_end_stream();
+        self.expected = if bodiless { Some(0) } else { response.body.size_hint().exact() };
         if self.conditional {
-            let result = match answer.facts.origin_status {
+            let result = match response.facts.origin_status {
                 Some(304) => Revalidation::NotModified,
                 Some(200..=299) => Revalidation::Modified,
                 _ => return,
@@ -410,11 +410,11 @@ impl Drop for Pull {
 }
 
 pin_project! {
-    /// Counts what is sent.
+    /// Counts the bytes sent.
     pub struct PullsBody<B> {
         #[pin]
         inner: Option<B>,
-        // None: it is counted when the connection that was upgraded ends.
+        // None: it is counted when the upgraded connection ends.
         pull: Option<Pull>,
     }
 }
@@ -433,7 +433,7 @@ impl<B: EdgeBody> Body for PullsBody<B> {
         };
         let frame = inner.as_mut().poll_frame(cx);
         let Some(pull) = this.pull else { return frame };
-        // Before it is known whether anything comes of it: a compressor holds back what was read.
+        // Even if there is no frame: a compressor may have read bytes and keep them.
         pull.tally = inner.tally();
         let frame = ready!(frame);
         match &frame {
@@ -469,10 +469,10 @@ mod tests {
     use super::*;
     use crate::metrics::{Labels, Metrics};
 
-    /// Has read five bytes and gives nothing away, as a compressor does.
-    struct HeldBack;
+    /// Has read five bytes and returns no frame, as a compressor does.
+    struct Unready;
 
-    impl Body for HeldBack {
+    impl Body for Unready {
         type Data = Bytes;
         type Error = Fault;
 
@@ -481,7 +481,7 @@ mod tests {
         }
     }
 
-    impl EdgeBody for HeldBack {
+    impl EdgeBody for Unready {
         fn tally(&self) -> Tally {
             Tally { origin_bytes: 5, fault: None }
         }
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_were_read_and_held_back_when_the_visitor_left_are_counted() {
+    fn bytes_when_read_but_not_sent_before_the_client_left_then_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let pull = Pull {
             counts: Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default())))),
@@ -524,7 +524,7 @@ mod tests {
             encoding: IDENTITY,
             line: None,
         };
-        let mut body = PullsBody { inner: Some(HeldBack), pull: Some(pull) };
+        let mut body = PullsBody { inner: Some(Unready), pull: Some(pull) };
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
         drop(body);
         let counted = metrics.render();

@@ -19,7 +19,8 @@ use super::request::{Ctx, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 pub(crate) struct Recording {
     /// The names of all layers, outermost first.
     pub layers: Vec<&'static str>,
-    /// The request as each layer passed it on, outermost layer first. If a layer responds by itself, it and those below are missing.
+    /// The request as each layer passed it on, outermost layer first. If a layer responds by itself, it and those
+    /// below are missing.
     pub requests: Vec<Passed>,
     /// What each of the same layers received from the next layer below, innermost layer first.
     pub responses: Vec<Returned>,

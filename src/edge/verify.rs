@@ -1,10 +1,11 @@
-//! Holds a claimed provider against its proofs.
+//! Checks the claimed provider against its proofs.
 //!
-//! **Place:** after `local`, whose browsers and log shippers prove nothing, and before `pulls`, which counts under the verdict.
-//! **Reads:** `Ctx::{provider, trail}`, the fields and the address of the proofs. The fields of secrets and signatures leave every
-//! request here, right or wrong. A provider without a `verify` block is believed by name (spec.md §5).
-//! **Metrics:** none; what is not proved is only marked. **Cost:** by the proof: a comparison, a search in a sorted list, a MAC.
-//! **Can fail:** no.
+//! **Place:** after `local`, whose requests come from browsers and need no proof; before `pulls`, which counts under
+//! the result.
+//! **Reads:** `Ctx::{provider, trail}`, the fields and the address of the proofs. It removes the fields of secrets
+//! and signatures from every request. A provider without a `verify` block is trusted by name.
+//! **Metrics:** none; a failed proof is only marked.
+//! **Cost:** by the proof: a comparison, a search in a sorted list, a MAC. **Can fail:** no.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::keys::{Keys, Visitor};
 /// A key of `[identity]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifySettings {
-    /// Refuse pulls whose claim was not proved.
+    /// Refuse pulls whose proof fails.
     pub reject_unverified: bool,
 }
 
@@ -33,7 +34,7 @@ impl Keys for VerifySettings {
 #[derive(Debug)]
 pub(crate) struct Verifier {
     settings: VerifySettings,
-    /// In the order of their ids.
+    /// Configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     /// The fields that hold a secret or a signature, of all providers.
     confidential: Vec<HeaderName>,
@@ -54,7 +55,7 @@ impl Verifier {
 impl Inspect for Verifier {
     fn inspect(&self, request: &mut EdgeRequest) {
         let EdgeRequest { ctx, peer, head, .. } = request;
-        let holds = ctx.judge(&self.providers, head, peer);
+        let holds = ctx.verify(&self.providers, head, peer);
         if !holds && self.settings.reject_unverified && ctx.refusal.is_none() {
             ctx.refusal = Some(Reason::Unverified);
         }

@@ -31,7 +31,7 @@ use crate::edge::leaf::LeafParts;
 use crate::edge::local::LocalParts;
 use crate::edge::observe::ObserveParts;
 use crate::edge::pipeline::{Parts, StackBody, stack};
-use crate::edge::pulls::PullsSettings;
+use crate::edge::pulls::PullsParts;
 use crate::edge::request::attempts::Attempts;
 use crate::edge::request::class::Classes;
 use crate::edge::request::{EdgeRequest, EdgeResponse};
@@ -140,7 +140,7 @@ impl Runtime {
             identify: settings.identity.clone(),
             verify: settings.verify.clone(),
             providers: Arc::clone(&self.opened.providers),
-            pulls: PullsSettings {
+            pulls: PullsParts {
                 request_ids: self.opened.providers.iter().map(|known| known.preset.request_id.clone()).collect(),
                 attempts: Arc::clone(&self.attempts),
             },

@@ -36,7 +36,7 @@ pub(super) fn identity(
         Why::Named => format!("{header} names it"),
         Why::UnknownName => format!("no [[provider]] is named {claimed:?}"),
         Why::NamesDiffer => format!("the lines of {header} differ"),
-        Why::SignsDiffer(place) => {
+        Why::SignalsDiffer(place) => {
             format!("{header} says {claimed:?}, of whom there is no sign; {} is {}'s", sign(place), name(place))
         }
         Why::Recognised(place) => format!("no {header}; {} is {}'s", sign(place), name(place)),
@@ -49,8 +49,8 @@ pub(super) fn identity(
         Why::Unclear => {
             format!("no {header}; there are signs of several, and none of CDN-Loop and Via tells the nearest")
         }
-        Why::NoSign if recognise => format!("no {header}, and no sign of anybody"),
-        Why::NoSign => format!("no {header}, and identity.recognise is off"),
+        Why::NoSignal if recognise => format!("no {header}, and no sign of anybody"),
+        Why::NoSignal => format!("no {header}, and identity.recognise is off"),
     }
 }
 

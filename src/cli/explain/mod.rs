@@ -1,8 +1,8 @@
 //! `edgeshim explain`: what happens to one request and its response, and why.
 //!
-//! The request goes through the layers that serve, to an origin that responds with the given head ([`script`]). Probes between the layers
-//! record the heads; [`trace`] compares them. [`reasons`] has the text for a field that a layer changed, [`decisions`] for what was decided.
-//! A layer without text of its own is named as the reason.
+//! The request goes through the layers that serve, to an origin that responds with the given head ([`script`]).
+//! Probes between the layers record the heads; [`trace`] compares them. [`reasons`] has the text for a field that a
+//! layer changed, [`decisions`] for what was decided. A layer without text of its own is named as the reason.
 
 mod arguments;
 mod decisions;

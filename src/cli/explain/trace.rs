@@ -1,5 +1,5 @@
-//! One head on its way through the layers: which field lines it had from the start, which layer set the others, and which layer removed
-//! lines.
+//! One head on its way through the layers: which field lines it had from the start, which layer set the others, and
+//! which layer removed lines.
 //!
 //! Layers do not report this. The heads before and after each layer are compared.
 

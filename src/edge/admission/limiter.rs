@@ -1,12 +1,13 @@
 //! The limiter before the origin: some requests get a permit, others wait in one queue, in the order of arrival.
 //!
-//! It is not the runtime's semaphore, which has no bounded queue, does not report the queue's length, and cannot change its limit while
-//! permits are held. A released permit goes to the first request in the queue under the lock, before its task even wakes. So no later request
-//! can take it, and one task is woken for one permit. A [`Ticket`] stands for a request from its arrival to its end; dropping it leaves the
-//! queue or releases the permit. So a permit that is granted to a request that ends at the same moment goes to the next one.
+//! It is not the runtime's semaphore, which has no bounded queue, does not report the queue's length, and cannot
+//! change its limit while permits are held. A released permit goes to the first request in the queue under the lock,
+//! before its task even wakes. So no later request can take it, and one task is woken for one permit. A [`Ticket`]
+//! stands for a request from its arrival to its end; dropping it leaves the queue or releases the permit. So a permit
+//! that is granted to a request that ends at the same moment goes to the next one.
 //!
-//! **Cost:** one uncontended lock on the way in and one on the way out, each held for a few instructions. Wakers are woken and dropped
-//! outside of it. The queue is a tree by number of arrival, so that leaving it needs no search.
+//! **Cost:** one uncontended lock on the way in and one on the way out, each held for a few instructions. Wakers are
+//! woken and dropped outside of it. The queue is a tree by number of arrival, so that leaving it needs no search.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -33,7 +34,8 @@ impl Keys for Limits {
     }
 }
 
-/// The limiter of all workers. It outlives every configuration, so that requests in flight stay counted when the limits change.
+/// The limiter of all workers. It outlives every configuration, so that requests in flight stay counted when the
+/// limits change.
 pub(crate) struct Limiter {
     metrics: &'static Metrics,
     state: Mutex<State>,
@@ -321,7 +323,8 @@ mod tests {
     }
 
     proptest! {
-        /// Compares with a simple model: a list in order of arrival, each with whether it was queued and whether it has a permit.
+        /// Compares with a simple list: in order of arrival, each with whether it was queued and whether it
+        /// has a permit.
         #[test]
         fn steps_when_in_any_order_then_limit_order_and_counts_hold(steps in prop::collection::vec(step(), 0..120)) {
             let limiter = limiter(2, 3);
@@ -358,7 +361,7 @@ mod tests {
                     }
                     Step::Drop(_) | Step::Poll(_) => {}
                 }
-                // The model grants free permits to the first requests without one.
+                // The list grants free permits to the first requests without one.
                 let mut inside = requests.iter().filter(|(.., inside)| *inside).count();
                 for (.., has_permit) in requests.iter_mut().filter(|(.., has_permit)| !has_permit) {
                     if max_in_flight == 0 || inside < max_in_flight {

@@ -1,15 +1,18 @@
 //! Limits the requests that are at the origin at once. The others wait in a queue; what exceeds the queue is shed.
 //!
-//! **Place:** innermost, so that only requests at the origin have a permit: a response by an outer layer needs none, and the origin's
-//! retries need no second one.
-//! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The body of a queued request is not read.
+//! **Place:** innermost, so that only requests at the origin have a permit: a response by an outer layer needs none,
+//! and the origin's retries need no second one.
+//! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The body of a queued request is not
+//! read.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
-//! **Cost:** none without a limit; with one, two locks and a reference count for each request, and allocations for each queued request.
-//! **Can fail:** with an overload: at once if the queue is full, after `origin.response_timeout` for a queued request.
+//! **Cost:** none without a limit; with one, two locks and a reference count for each request, and allocations for
+//! each queued request. **Can fail:** with an overload: at once if the queue is full, after `origin.response_timeout`
+//! for a queued request.
 //!
-//! A permit is held until the response's body has ended or was dropped. An upgraded connection releases it with the 101: it may live for
-//! hours without another response. If the client leaves, the future is dropped, and with it the ticket. On HTTP/1.1 hyper notices this only
-//! when it reads the body, so until then such a request stays in the queue.
+//! A permit is held until the response's body has ended or was dropped. An upgraded connection releases it with the
+//! 101: it may live for hours without another response. If the client leaves, the future is dropped, and with it the
+//! ticket. On HTTP/1.1 hyper notices this only when it reads the body, so until then such a request stays in the
+//! queue.
 
 pub(crate) mod limiter;
 
@@ -113,7 +116,8 @@ pin_project! {
     pub enum AdmissionFuture<S, F> {
         /// At the origin; without a ticket if it is exempt.
         Inner {
-            // Dropped before the ticket, so that the origin's connection is free before the next request gets the permit.
+            // Dropped before the ticket, so that the origin's connection is free before the next request gets the
+            // permit.
             #[pin]
             inner: F,
             ticket: Option<Ticket>,

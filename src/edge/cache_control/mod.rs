@@ -118,7 +118,7 @@ impl CacheControlLayer {
     /// Prepares the rules of `classes`. `providers` is in the order of provider ids.
     pub(crate) fn new(classes: &Arc<Classes>, providers: Vec<ProviderRules>, ledger: Arc<Ledger>) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
-        let by_type = classes.ask_for_type();
+        let by_type = classes.need_type();
         let counts = Counts::new(ledger);
         Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, providers, by_type, counts }) }
     }
@@ -204,7 +204,7 @@ where
         };
         if let Some(target) = &this.kept.target {
             let content_type = response.head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-            response.facts.class = classes.of_answer(target.path(), content_type);
+            response.facts.class = classes.of_response(target.path(), content_type);
         }
         let class = response.facts.class;
         if let Some(rule) = rules.get(class.index()).map(|rules| &rules[this.kept.dialect.index()]) {

@@ -473,7 +473,7 @@ mod tests {
     }
 
     fn policy(text: &str) -> CachePolicy {
-        let mut policy = CachePolicy::keep();
+        let mut policy = CachePolicy::default();
         for setting in text.split(' ') {
             let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
             let seconds = value.parse().ok();

@@ -1,7 +1,8 @@
-//! Tells a pull that was tried again from a first one, by the id that its CDN gives both.
+//! Recent request ids, for retry detection: a CDN gives a retry the id of the first attempt.
 //!
-//! A table of fixed size holds the hash of the last pull that fell on each of its places, so that telling costs a hash and an exchange
-//! of one word, whatever the traffic. A pull that was pushed out by another is not told; a first pull is never taken for a second.
+//! A table of fixed size keeps the hash of the last pull for each of its slots. So detection costs a hash and one
+//! atomic exchange, at any load. A retry is missed if another pull has taken the slot. A first pull never counts as a
+//! retry.
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,10 @@ use http::{HeaderName, request};
 
 use crate::wire::names::RANGE;
 
-/// Places of the table: at ten thousand pulls a second, one is remembered for some six seconds.
-const PLACES: usize = 1 << 16;
+/// At ten thousand pulls a second, a pull is remembered for about six seconds.
+const SLOTS: usize = 1 << 16;
 
-/// The pulls that were seen of late.
+/// The hashes of recent pulls.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     seen: Box<[AtomicU64]>,
@@ -22,25 +23,25 @@ pub(crate) struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { seen: (0..PLACES).map(|_| AtomicU64::new(0)).collect(), hashes: RandomState::new() }
+        Self { seen: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), hashes: RandomState::new() }
     }
 }
 
 impl Attempts {
-    /// Notes a pull with the id in `field`; whether the same one, by the same method for the same bytes of the same target, was there
-    /// before.
+    /// Notes a pull with the request id in `field`. Returns whether it repeats a recent one: same id, method, target
+    /// and range.
     pub(crate) fn is_again(&self, field: &HeaderName, head: &request::Parts) -> bool {
         let Some(id) = head.headers.get(field).filter(|id| !id.is_empty()) else { return false };
         let mut hasher = self.hashes.build_hasher();
         id.as_bytes().hash(&mut hasher);
         head.method.hash(&mut hasher);
         head.uri.path_and_query().map(http::uri::PathAndQuery::as_str).hash(&mut hasher);
-        // A CDN that fetches a file in slices asks for all of them with one id.
+        // A CDN that fetches a file in slices uses one id for all slices.
         head.headers.get(RANGE).map(http::HeaderValue::as_bytes).hash(&mut hasher);
         let hash = hasher.finish();
-        let place = usize::try_from(hash).unwrap_or(usize::MAX) % self.seen.len();
-        // Nothing else is published by it, so no order is asked for.
-        self.seen.get(place).is_some_and(|seen| seen.swap(hash, Ordering::Relaxed) == hash)
+        let slot = usize::try_from(hash).unwrap_or(usize::MAX) % self.seen.len();
+        // No other memory depends on it, so the order does not matter.
+        self.seen.get(slot).is_some_and(|seen| seen.swap(hash, Ordering::Relaxed) == hash)
     }
 }
 
@@ -50,7 +51,7 @@ mod tests {
     use crate::wire::names::X_REQUEST_ID;
 
     #[test]
-    fn pull_when_its_id_comes_again_for_the_same_bytes_is_told() {
+    fn pull_when_id_and_range_repeat_then_retry() {
         let attempts = Attempts::default();
         let again = |fields: &[(&HeaderName, &str)], method: &str, target: &str| {
             let request = http::Request::builder().method(method).uri(target);
@@ -70,8 +71,8 @@ mod tests {
         ] {
             assert!(!again(fields, method, target), "{fields:?} {method} {target}");
         }
-        for nameless in [&[(&X_REQUEST_ID, "")][..], &[]] {
-            assert!(!again(nameless, "GET", "/x") && !again(nameless, "GET", "/x"));
+        for without_id in [&[(&X_REQUEST_ID, "")][..], &[]] {
+            assert!(!again(without_id, "GET", "/x") && !again(without_id, "GET", "/x"));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The partition of the site: which class a request or its answer belongs to.
+//! The classes of the site, and which class a request or its response belongs to.
 //!
-//! Place: knowledge that several layers share, so it stands beside the request type and in no layer. Matching happens twice: by
-//! path when the request arrives, and once more by the answer's type for classes that ask for one.
+//! Several layers need it, so it is beside the request type and not in a layer. A request's class is found by path.
+//! For classes with media types, the class is found again by the response's type.
 
 use std::borrow::Cow;
 
@@ -14,23 +14,22 @@ use crate::keys::quantities::SECONDS;
 use crate::keys::{Checked, Keys, Text, Visitor};
 use crate::wire::media_types::{MediaTypes, essence};
 
-/// What a class does with the lifetime that the origin gave (spec: `mode`).
+/// What a class does with the origin's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheMode {
-    /// Only tidy what the origin said.
+    /// Keep the origin's directives, in one line with one meaning.
     Keep,
-    /// Give a lifetime where the origin gave none.
+    /// Set a lifetime if the origin sets none.
     Default,
-    /// Replace whatever the origin said.
+    /// Replace the origin's lifetime.
     Override,
-    /// No shared or private cache keeps it.
+    /// No cache may store the response.
     Never,
 }
 
 /// The cache keys of one class. All times are whole seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachePolicy {
-    /// What to do with the origin's own words.
     pub mode: CacheMode,
     /// `max-age`.
     pub ttl: Option<u64>,
@@ -42,19 +41,18 @@ pub struct CachePolicy {
     pub stale_if_error: Option<u64>,
     /// RFC 8246 §2.
     pub immutable: bool,
-    /// Take Set-Cookie off shared answers instead of making them private.
+    /// Remove Set-Cookie from shared responses instead of making them private.
     pub strip_cookies: bool,
-    /// Reduce Vary to these field names; none: leave it.
+    /// Reduce Vary to these field names; none: leave it unchanged.
     pub vary: Option<Vec<String>>,
     /// Lifetime of 404 and 410.
     pub error_ttl: u64,
-    /// Let answers to requests with Authorization be shared (RFC 9111 §3.5).
+    /// Let responses to requests with Authorization be shared (RFC 9111 §3.5).
     pub allow_authorization: bool,
 }
 
-impl CachePolicy {
-    /// What applies where no class matches: tidy and guard, nothing else.
-    pub fn keep() -> Self {
+impl Default for CachePolicy {
+    fn default() -> Self {
         Self {
             mode: CacheMode::Keep,
             ttl: None,
@@ -67,12 +65,6 @@ impl CachePolicy {
             error_ttl: 10,
             allow_authorization: false,
         }
-    }
-}
-
-impl Default for CachePolicy {
-    fn default() -> Self {
-        Self::keep()
     }
 }
 
@@ -109,31 +101,30 @@ fn vary(text: &str) -> Checked<String> {
     header_name(text).map(|_| text.to_owned())
 }
 
-/// Whether a class's failures become the page.
+/// Whether a class's failures become the whoopsie page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhoopsieMode {
-    /// A page, problem+json or nothing, by what the visitor accepts.
+    /// The page, problem+json or an empty body, by what the client accepts.
     Auto,
-    /// The page whatever was asked for.
+    /// The page in any case.
     Always,
-    /// The origin's own 5xx passes; a fault gets an empty body.
+    /// No page: the origin's 5xx passes, and a fault gets an empty body.
     Never,
 }
 
-/// One `[[class]]` block, valid and with nothing unset.
+/// One `[[class]]` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassRule {
     /// The metric label.
     pub name: String,
     /// Globs on the decoded path.
     pub path: Vec<String>,
-    /// Globs on the answer's media type.
+    /// Globs on the response's media type.
     pub content_type: Vec<String>,
     /// The cache keys.
     pub cache: CachePolicy,
-    /// Whether answers may be compressed.
+    /// Whether responses may be compressed.
     pub gzip: bool,
-    /// What becomes of failures.
     pub whoopsie: WhoopsieMode,
     /// Whether `origin.max_in_flight` counts it.
     pub admission: bool,
@@ -145,7 +136,7 @@ impl Default for ClassRule {
             name: "other".to_owned(),
             path: Vec::new(),
             content_type: Vec::new(),
-            cache: CachePolicy::keep(),
+            cache: CachePolicy::default(),
             gzip: true,
             whoopsie: WhoopsieMode::Auto,
             admission: true,
@@ -166,19 +157,18 @@ impl Keys for ClassRule {
     }
 }
 
-/// Kept as typed: the metric label may have upper case.
+/// Kept as written: the metric label may have upper case.
 const CLASS_NAME: Text<String> = Text {
     example: "image",
     read: |text, _| label(text, &["other"], "\"image\"").map(|_| text.to_owned()),
     write: String::clone,
 };
 
-/// A pattern on the path. Most patterns are endings (`*.jpg`), and an ending costs a tenth of a glob.
+/// A pattern for the path. Most patterns are endings (`*.jpg`), and an ending costs a tenth of a glob.
 #[derive(Debug, Clone)]
 enum PathPattern {
-    /// `*.x` without a slash: this ending in any folder, in lower case.
+    /// `*.x`: this ending in any folder, in lower case.
     Ending(Box<str>),
-    /// Anything else.
     Glob(GlobMatcher),
 }
 
@@ -200,7 +190,7 @@ impl Classes {
     /// Compiles the globs of `rules`.
     ///
     /// # Errors
-    /// A pattern that is no glob; the configuration has refused it before.
+    /// A pattern is not a glob. The configuration has refused it before.
     pub(crate) fn new(rules: Vec<ClassRule>) -> Result<Self, globset::Error> {
         let glob = |pattern: &String| {
             let built = GlobBuilder::new(pattern).case_insensitive(true).literal_separator(false).build();
@@ -220,16 +210,14 @@ impl Classes {
         Ok(Self { rules, matchers, other: ClassRule::default() })
     }
 
-    /// The class of a request before its answer is known: the first whose path rules match and that asks for no type.
-    ///
-    /// `path` is the path as sent, still percent-encoded.
+    /// The class of a request: the first whose path matches and that has no media types. `path` is percent-encoded.
     pub(crate) fn of_request(&self, path: &str) -> ClassId {
         let path = decoded(path);
         self.first(|matcher| matcher.types.is_empty() && matcher.matches_path(&path))
     }
 
-    /// The class of an answer. Without a type (a 304), a class that has path rules goes by them alone.
-    pub(crate) fn of_answer(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
+    /// The class of a response. If it has no type (a 304), a class with paths matches by them alone.
+    pub(crate) fn of_response(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
         let path = decoded(path);
         let essence = content_type.map(essence);
         self.first(|matcher| {
@@ -242,8 +230,8 @@ impl Classes {
         })
     }
 
-    /// Whether an answer's type can change the class that its path gave.
-    pub(crate) fn ask_for_type(&self) -> bool {
+    /// Whether a response's type can change the class.
+    pub(crate) fn need_type(&self) -> bool {
         self.matchers.iter().any(|matcher| !matcher.types.is_empty())
     }
 
@@ -252,7 +240,7 @@ impl Classes {
         class.index().checked_sub(1).and_then(|position| self.rules.get(position)).unwrap_or(&self.other)
     }
 
-    /// `other` first, then the configured ones, in the order of their ids.
+    /// All classes, in the order of their ids.
     pub(crate) fn all(&self) -> impl Iterator<Item = &ClassRule> {
         std::iter::once(&self.other).chain(&self.rules)
     }
@@ -271,7 +259,7 @@ impl Matcher {
     }
 }
 
-/// The ending that `*.x` stands for, if the pattern is nothing more than that.
+/// The ending of a pattern like `*.x`.
 fn plain_ending(pattern: &str) -> Option<&str> {
     let ending = pattern.strip_prefix('*')?;
     let plain = ending.starts_with('.') && !ending.contains(['*', '?', '[', ']', '{', '}', '\\', '/', '!']);
@@ -285,7 +273,7 @@ fn ends_with(path: &str, ending: &str) -> bool {
         .is_some_and(|tail| tail.eq_ignore_ascii_case(ending.as_bytes()))
 }
 
-/// The path with its percent-encodings undone; borrowed where there are none. A `%` that starts none stays as it is.
+/// The path, percent-decoded. An invalid `%` stays as it is.
 fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
@@ -302,7 +290,7 @@ mod tests {
             name: name.to_owned(),
             path: path.iter().map(ToString::to_string).collect(),
             content_type: content_type.iter().map(ToString::to_string).collect(),
-            cache: CachePolicy::keep(),
+            cache: CachePolicy::default(),
             gzip: true,
             whoopsie: WhoopsieMode::Auto,
             admission: true,
@@ -320,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_matched_decoded_and_without_regard_to_case() {
+    fn path_when_encoded_or_in_upper_case_then_matches() {
         let classes = classes();
         for (path, class) in [
             ("/a.png", 1),
@@ -342,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_matched_by_type_too() {
+    fn response_when_it_has_a_type_then_matched_by_it_too() {
         let classes = classes();
         for (path, content_type, class) in [
             ("/api/x", Some("application/json"), 2),
@@ -353,10 +341,10 @@ mod tests {
             ("/x", None, 0),
             ("/x.png", Some("text/html"), 1),
         ] {
-            let found = classes.of_answer(path, content_type.map(str::as_bytes));
+            let found = classes.of_response(path, content_type.map(str::as_bytes));
             assert_eq!(found.index(), class, "{path} {content_type:?}");
         }
         assert_eq!(classes.of_request("/api/x"), ClassId::OTHER);
-        assert!(classes.ask_for_type());
+        assert!(classes.need_type());
     }
 }

@@ -1,6 +1,7 @@
-//! What travels through the layers: the request on its way in, the answer on its way out, and the small facts about both.
+//! What passes through the layers: the request, the response, and small facts about both.
 //!
-//! [`Ctx`] and [`Facts`] are `Copy` and typed, so that a layer can keep its own and nothing is looked up by type in a map.
+//! [`Ctx`] and [`Facts`] are `Copy` and typed. So a layer can keep its own copy, and nothing is looked up by type in
+//! a map.
 
 pub(crate) mod attempts;
 pub(crate) mod class;
@@ -25,7 +26,7 @@ use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::names::{ALLOW, CONNECTION};
 use crate::wire::received::Received;
 
-/// What becomes of a pull in doubt: whether it is refused.
+/// Values of the keys that say whether a doubtful pull is refused.
 pub(crate) const COUNT_OR_REJECT: [(&str, bool); 2] = [("count", false), ("reject", true)];
 
 /// The name of this proxy in CDN-Loop and Via.
@@ -34,15 +35,12 @@ pub(crate) const PSEUDONYM: &str = "edgeshim";
 /// A request on its way to the origin.
 #[derive(Debug)]
 pub struct EdgeRequest {
-    /// What is known about it so far.
     pub ctx: Ctx,
-    /// Who is at the other end of the connection.
+    /// The other end of the connection.
     pub peer: Arc<Peer>,
-    /// Its line in the access log, as far as it is known; none while the log is off.
+    /// Its access log line, as far as it is known; none while the log is off.
     pub(crate) line: Option<Line>,
-    /// Method, target, version and fields.
     pub head: request::Parts,
-    /// The body, still in hyper's hands.
     pub body: Received,
 }
 
@@ -51,29 +49,29 @@ pub struct EdgeRequest {
 pub struct Ctx {
     /// When its head was complete.
     pub arrived: Instant,
-    /// Which CDN pulls.
     pub provider: ProviderId,
-    /// How that is known.
+    /// How the provider was proved, or why not.
     pub proof: Proof,
-    /// In which words it is answered: those of the provider's preset.
+    /// The provider's dialect.
     pub dialect: Dialect,
-    /// What sort of pull it is, as far as its CDN tells.
+    /// The kind of pull, as far as the CDN reports it.
     pub kind: PullKind,
-    /// The provider's point of presence; empty where it is not known.
+    /// The provider's point of presence; empty if unknown.
     pub pop: Pop,
-    /// Its class by path; the answer's type may still change it.
+    /// The class by path; the response's type may still change it.
     pub class: ClassId,
-    /// The CDN's machine, after the own balancers, or its visitor where that is proven; and how far X-Forwarded-For is believed.
+    /// The client's address, which is the CDN's server without a proof, and how much of X-Forwarded-For is trusted.
     pub trail: Trail,
-    /// Whether the client takes trailers (`TE: trailers`).
+    /// Whether the client accepts trailers (`TE: trailers`).
     pub takes_trailers: bool,
-    /// Set where it is not to reach the origin; `pulls` counts and answers it.
+    /// Set if it must not reach the origin. `pulls` responds and counts it.
     pub refusal: Option<Reason>,
 }
 
 impl Ctx {
-    /// Holds the claim, if there is one, against the proofs of `providers` and notes what follows; false where it proves nothing.
-    pub(crate) fn judge(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
+    /// Checks the claimed provider, if any, against its proofs and updates the provider and the client. Returns false
+    /// if the proof fails.
+    pub(crate) fn verify(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
         let Some(known) = self.provider.position().and_then(|position| providers.get(position)) else { return true };
         let evidence = Evidence {
             headers: &head.headers,
@@ -82,19 +80,18 @@ impl Ctx {
             certificate: peer.certificate(),
             now: SystemTime::now(),
         };
-        let judged = known.judge(&evidence, self.trail);
-        (self.proof, self.pop) = (judged.proof, judged.pop);
-        if let Some(client) = judged.client {
+        let verdict = known.judge(&evidence, self.trail);
+        (self.proof, self.pop) = (verdict.proof, verdict.pop);
+        if let Some(client) = verdict.client {
             (self.trail.client, self.trail.proven) = (client, true);
         }
-        let failed = matches!(judged.proof, Proof::Failed(_));
+        let failed = matches!(verdict.proof, Proof::Failed(_));
         if failed {
             (self.provider, self.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
         }
         !failed
     }
 
-    /// A request that arrived now.
     pub fn new(trail: Trail) -> Self {
         Self {
             arrived: Instant::now(),
@@ -111,7 +108,7 @@ impl Ctx {
     }
 }
 
-/// The head of a refusal's answer, in the words of the CDN that pulled; it has no body.
+/// The head of the response to a refused request, in the CDN's dialect. It has no body.
 pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
     let status = match reason {
         Reason::Malformed => StatusCode::BAD_REQUEST,
@@ -129,76 +126,71 @@ pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
         head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if matches!(reason, Reason::Malformed | Reason::BodyTooLarge | Reason::Method) {
-        // What follows on the connection cannot be told from what was refused, or is a body that nobody wants.
+        // The end of the refused request is unknown, or its body is not read.
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head
 }
 
-/// An answer on its way out.
+/// A response on its way to the client.
 #[derive(Debug)]
 pub struct EdgeResponse<B> {
-    /// Status and fields.
     pub head: response::Parts,
-    /// The body.
     pub body: B,
-    /// What the layers know about it.
     pub facts: Facts,
 }
 
 impl<B> EdgeResponse<B> {
-    /// The same answer with another body.
+    /// The same response with another body.
     pub fn map<C>(self, body: impl FnOnce(B) -> C) -> EdgeResponse<C> {
         EdgeResponse { head: self.head, body: body(self.body), facts: self.facts }
     }
 }
 
-/// What the layers learn about an answer on its way out.
+/// What the layers learn about a response.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
-    /// Its class, by path and type.
+    /// The class, by path and type.
     pub class: ClassId,
-    /// The origin's status, where it answered.
+    /// The origin's status, if it responded.
     pub origin_status: Option<u16>,
-    /// Microseconds to the origin's response head, where one came.
+    /// Microseconds until the origin's response head, if one arrived.
     pub origin_us: Option<u32>,
-    /// The first guard that held.
+    /// The first guard that acted.
     pub guard: &'static str,
-    /// Why there is no answer of the origin's.
+    /// Why the origin's response is missing.
     pub cause: Option<Cause>,
-    /// The page's language.
+    /// The page's locale.
     pub locale: Option<LocaleId>,
 }
 
 impl Facts {
-    /// Nothing known but the class.
     pub fn new(class: ClassId) -> Self {
         Self { class, origin_status: None, origin_us: None, guard: "", cause: None, locale: None }
     }
 }
 
-/// What a body has seen so far, asked from outside when it ends.
+/// What a body has read so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Body bytes read from the origin.
     pub origin_bytes: u64,
-    /// The fault that broke it off.
+    /// The fault that cut it.
     pub fault: Option<Cause>,
 }
 
-/// An answer in the making, asked from outside when it comes to nothing.
+/// A future of a response, which reports what it has when it is dropped.
 pub(crate) trait EdgeFuture {
-    /// What is known of an answer of the origin's that has begun, while it is still held back.
+    /// The origin's response, if its head has arrived and is not returned yet.
     fn begun(&self) -> Option<(Facts, Tally)>;
 }
 
 /// A response body between two layers.
 pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
-    /// What it has seen so far.
     fn tally(&self) -> Tally;
 
-    /// Reads what has arrived of a body that a page takes the place of, so that the origin's connection is kept. False: more may be
-    /// there when the connection has had its turn.
+    /// Reads what has arrived of a body that a page replaces, so that the origin's connection can be reused. Returns
+    /// false if more may arrive after the connection's task has run.
     fn drain(&mut self) -> bool {
         true
     }

@@ -59,7 +59,7 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
         strip_cookies: bit(class, 5),
         vary: bit(class, 6).then(|| vec!["Accept-Encoding".to_owned()]),
         allow_authorization: bit(class, 7),
-        ..CachePolicy::keep()
+        ..CachePolicy::default()
     };
     let status = [200, 206, 304, 404, 302, 201, 503, 101][usize::from(request & 7)];
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
