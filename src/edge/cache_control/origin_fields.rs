@@ -14,12 +14,12 @@ pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
 }
 
 /// The directives for all caches: Cache-Control, Pragma and Expires.
-pub(super) fn cache_control<'a>(
-    headers: &'a HeaderMap,
+pub(super) fn cache_control(
+    headers: &HeaderMap,
     present: CacheFields,
     status: StatusCode,
     now: fn() -> SystemTime,
-) -> CacheControl<'a> {
+) -> CacheControl<'_> {
     let mut directives = CacheControl::default();
     if present.has(CacheField::CacheControl) {
         directives = CacheControl::parse(values(headers, &names::CACHE_CONTROL));

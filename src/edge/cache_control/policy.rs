@@ -21,7 +21,7 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::changes::{self, Change};
 use super::field_pair::{Field, FieldPair, PreparedField, Rule};
@@ -250,14 +250,10 @@ impl Prepared {
             if status.is_server_error() {
                 forbidding.insert(Guard::Error);
             }
-            if !self.passes_on() {
-                passed = Change::Remove;
-            } else if !forbidding.is_empty() {
-                passed = changes::remove_permissions(headers, name);
-                if !matches!(passed, Change::Keep) {
-                    guards.insert_all(forbidding);
-                    action = Action::Guarded;
-                }
+            passed = self.change_passed(headers, name, forbidding);
+            if self.passes_on() && !matches!(passed, Change::Keep) {
+                guards.insert_all(forbidding);
+                action = Action::Guarded;
             }
         }
         let (targeted, surrogate_control) = self.write_targeted(headers, present, emitted.targeted.as_ref());
@@ -371,6 +367,17 @@ impl Prepared {
     /// override the rule.
     fn passes_on(&self) -> bool {
         matches!(self.mode, CacheMode::Keep | CacheMode::Default)
+    }
+
+    /// The change of a field that is passed on or removed. `forbidding` has the guards that forbid storing.
+    fn change_passed(&self, headers: &HeaderMap, name: &HeaderName, forbidding: Guards) -> Change {
+        if !self.passes_on() {
+            Change::Remove
+        } else if forbidding.is_empty() {
+            Change::Keep
+        } else {
+            changes::remove_permissions(headers, name)
+        }
     }
 
     /// The changes of the targeted field and of Surrogate-Control, if that is another field.
