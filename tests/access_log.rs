@@ -154,7 +154,7 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
         ("X-Forwarded-For", "203.0.113.9"),
     ];
     fetch(shim.addr, "/A%20b/c.PNG?x=1&y=%22", &fields);
-    let told = origin.last().field("x-request-id").map(str::to_owned);
+    let received = origin.last().field("x-request-id").map(str::to_owned);
     let lines = lines(shim, 1, 0);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].starts_with("{\"time\":\"") && lines[0].ends_with("\"}"), "{}", lines[0]);
@@ -186,7 +186,7 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
     }
     let (origin_ms, total_ms) = (line.millis("origin_ms"), line.millis("total_ms"));
     assert!((30.0..30_000.0).contains(&origin_ms) && total_ms >= origin_ms, "{origin_ms} of {total_ms}");
-    assert_eq!(told.as_deref(), Some("made-by.the_CDN-1"));
+    assert_eq!(received.as_deref(), Some("made-by.the_CDN-1"));
     // The time of the complete head, in UTC, as RFC 3339 writes it.
     let time = line.text("time");
     let shape = regex::Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$").expect("a pattern");
@@ -365,13 +365,13 @@ fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
     assert_eq!(from_origin, metrics.count("edgeshim_origin_bytes_total", &[]));
     let ids: std::collections::BTreeSet<_> = parsed.iter().map(|line| line.text("id")).collect();
     assert_eq!(ids.len(), lines.len(), "one id for each line");
-    let mut told: Vec<_> =
+    let mut received: Vec<_> =
         origin.requests().iter().filter_map(|r| r.field("x-request-id").map(str::to_owned)).collect();
-    told.sort();
+    received.sort();
     let mut logged: Vec<_> =
         parsed.iter().filter(|line| !of(line, "class").is_empty()).map(|line| of(line, "id")).collect();
     logged.sort();
-    assert_eq!(logged, told, "the log has the id that the origin received");
+    assert_eq!(logged, received, "the log has the id that the origin received");
 }
 
 /// How the shim treats a forged request.

@@ -38,13 +38,13 @@ struct Seen {
 
 /// An origin that holds every request until the test grants a response.
 #[derive(Clone, Default)]
-struct Desk(Arc<(Mutex<Seen>, Condvar)>);
+struct Grants(Arc<(Mutex<Seen>, Condvar)>);
 
-impl Desk {
+impl Grants {
     fn origin(&self) -> Origin {
-        let desk = self.clone();
+        let grants = self.clone();
         Origin::start(move |request, conn| {
-            if !desk.hold(request) {
+            if !grants.hold(request) {
                 return After::Close;
             }
             let target = request.target.clone();
@@ -213,8 +213,8 @@ fn burst(workers: usize) {
     assert!((INSIDE + LINE).is_multiple_of(TURN));
 
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let desk = Desk::default();
-    let origin = desk.origin();
+    let grants = Grants::default();
+    let origin = grants.origin();
     let server = format!("[server]\nworkers = {workers}\n");
     let shim = Shim::start(Shim::config(origin.url()).with(&limits(INSIDE, LINE)).with(&server));
     let mut clients = [H2::connect(shim.addr), H2::connect(shim.addr)];
@@ -226,12 +226,12 @@ fn burst(workers: usize) {
             clients[client].settle();
         }
     }
-    desk.wait(INSIDE);
+    grants.wait(INSIDE);
     assert_eq!(waiting(&shim.metrics()), LINE);
 
     let mut took: Vec<Duration> = std::thread::scope(|scope| {
-        let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(|| crowd(shim.addr, EACH))).collect();
-        crowd.into_iter().flat_map(|one| one.join().expect("a client thread")).collect()
+        let send_in_turn: Vec<_> = (0..CROWD).map(|_| scope.spawn(|| send_in_turn(shim.addr, EACH))).collect();
+        send_in_turn.into_iter().flat_map(|one| one.join().expect("a client thread")).collect()
     });
     took.sort_unstable();
     let (median, late, last) = (took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]);
@@ -239,22 +239,22 @@ fn burst(workers: usize) {
     // The bound is per request. One in a hundred may be late because of the scheduler, on a machine that also runs
     // other tests. If requests waited for something, more than that would be late.
     assert!(late < Duration::from_millis(50), "99 of 100 within {late:?}");
-    assert_eq!((desk.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "a request passed the queue");
+    assert_eq!((grants.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "a request passed the queue");
 
     for next in INSIDE..INSIDE + LINE {
-        desk.grant(1);
-        desk.wait(next + 1);
+        grants.grant(1);
+        grants.wait(next + 1);
     }
-    desk.grant(INSIDE);
+    grants.grant(INSIDE);
     for (number, client, sent) in sent {
         let (status, _, body) = clients[client].response(sent);
         assert_eq!((status, body), (200, format!("/{number}").into_bytes()));
     }
-    let mut arrived: Vec<usize> = desk.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
+    let mut arrived: Vec<usize> = grants.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
     // The first ones did not queue: each has its own connection, and they race.
     arrived[..INSIDE].sort_unstable();
     assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "first in, first out");
-    assert_eq!(desk.most(), INSIDE, "most requests at the origin at once");
+    assert_eq!(grants.most(), INSIDE, "most requests at the origin at once");
     let metrics = settled(&shim, &[("200", INSIDE + LINE), ("503", CROWD * EACH)]);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[("cause", "overload")]), CROWD * EACH);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[]), CROWD * EACH);
@@ -262,7 +262,7 @@ fn burst(workers: usize) {
 
 /// Sends requests one after the other on one connection; returns how long each took, from the first byte sent to the
 /// last byte read.
-fn crowd(addr: SocketAddr, times: usize) -> Vec<Duration> {
+fn send_in_turn(addr: SocketAddr, times: usize) -> Vec<Duration> {
     let mut client = Raw::connect(addr);
     let mut took = Vec::with_capacity(times);
     for _ in 0..times {
@@ -289,11 +289,11 @@ fn burst_when_two_workers_then_one_shared_limit_and_queue() {
 
 #[test]
 fn request_when_queue_size_zero_then_shed_on_both_protocols() {
-    let desk = Desk::default();
-    let origin = desk.origin();
+    let grants = Grants::default();
+    let origin = grants.origin();
     let shim = start(&origin, 1, 0);
     let mut first = ask(&shim, "/first");
-    desk.wait(1);
+    grants.wait(1);
     assert_shed(&fetch(shim.addr, "/second", &[]));
     let mut h2 = H2::connect(shim.addr);
     let sent = h2.send("/third");
@@ -301,20 +301,20 @@ fn request_when_queue_size_zero_then_shed_on_both_protocols() {
     check_shed(status, |name| fields.get(name).and_then(|value| value.to_str().ok()), &body);
     let json = fetch(shim.addr, "/fourth", &[("Accept", "application/json")]);
     assert_eq!((json.status, json.field("content-type")), (503, Some("application/problem+json")));
-    desk.grant(2);
+    grants.grant(2);
     assert_eq!(read_response(&mut first).status, 200);
     assert_eq!(fetch(shim.addr, "/fifth", &[]).status, 200, "the permit is free again");
-    assert_eq!(desk.arrived(), ["/first", "/fifth"]);
+    assert_eq!(grants.arrived(), ["/first", "/fifth"]);
     settled(&shim, &[("200", 2), ("503", 3)]);
 }
 
 #[test]
 fn client_when_it_leaves_the_queue_then_499_and_next_moves_up() {
-    let desk = Desk::default();
-    let origin = desk.origin();
+    let grants = Grants::default();
+    let origin = grants.origin();
     let shim = start(&origin, 1, 4);
     let mut first = ask(&shim, "/first");
-    desk.wait(1);
+    grants.wait(1);
     let leaver = ask(&shim, "/leaver");
     wait_waiting(&shim, 1);
     let mut h2 = H2::connect(shim.addr);
@@ -330,24 +330,24 @@ fn client_when_it_leaves_the_queue_then_499_and_next_moves_up() {
         waiting(&shim.metrics()) == 1
     });
     assert!(left, "a reset stream stays in the queue");
-    desk.grant(2);
+    grants.grant(2);
     assert_eq!((read_response(&mut first).status, read_response(&mut last).status), (200, 200));
-    assert_eq!(desk.arrived(), ["/first", "/last"]);
+    assert_eq!(grants.arrived(), ["/first", "/last"]);
     settled(&shim, &[("200", 2), ("499", 2)]);
 }
 
 #[test]
 fn client_when_it_leaves_in_flight_then_permit_goes_to_next() {
-    let desk = Desk::default();
-    let origin = desk.origin();
+    let grants = Grants::default();
+    let origin = grants.origin();
     let shim = start(&origin, 1, 1);
     let first = ask(&shim, "/first");
-    desk.wait(1);
+    grants.wait(1);
     let mut next = ask(&shim, "/next");
     wait_waiting(&shim, 1);
     drop(first);
-    desk.wait(2);
-    desk.grant(2);
+    grants.wait(2);
+    grants.grant(2);
     assert_eq!(read_response(&mut next).body, b"/next");
     settled(&shim, &[("200", 1), ("499", 1)]);
 }
@@ -355,8 +355,8 @@ fn client_when_it_leaves_in_flight_then_permit_goes_to_next() {
 #[test]
 fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
     // The origin holds back the body, so the permit stays taken and the response timeout does not end it.
-    let desk = Desk::default();
-    let held = desk.clone();
+    let grants = Grants::default();
+    let held = grants.clone();
     let origin = Origin::start(move |request, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
         if held.hold(request) && conn.write_all(b"b").is_ok() { After::Keep } else { After::Close }
@@ -364,13 +364,13 @@ fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
     let config = Shim::config(origin.url()).with(&limits(1, 2)).with("[origin]\nresponse_timeout = \"2s\"\n");
     let shim = Shim::start(config);
     let mut first = ask(&shim, "/first");
-    desk.wait(1);
+    grants.wait(1);
     let [mut second, mut third] = [ask(&shim, "/second"), ask(&shim, "/third")];
     wait_waiting(&shim, 2);
     assert_shed(&read_response(&mut second));
     assert_shed(&read_response(&mut third));
-    assert_eq!(desk.arrived(), ["/first"]);
-    desk.grant(1);
+    assert_eq!(grants.arrived(), ["/first"]);
+    grants.grant(1);
     let first = read_response(&mut first);
     assert_eq!((first.status, first.body.as_slice()), (200, &b"ab"[..]));
     settled(&shim, &[("200", 1), ("503", 2)]);
@@ -378,17 +378,17 @@ fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
 
 #[test]
 fn upload_when_waiting_then_body_not_read() {
-    let desk = Desk::default();
-    let origin = desk.origin();
+    let grants = Grants::default();
+    let origin = grants.origin();
     let shim = start(&origin, 1, 1);
     let mut first = ask(&shim, "/first");
-    desk.wait(1);
+    grants.wait(1);
     let head = "POST /upload HTTP/1.1\r\nHost: shim.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     let mut upload = Raw::connect(shim.addr).patient(Duration::from_millis(200));
     upload.send(head);
     wait_waiting(&shim, 1);
     assert_eq!(upload.end(), End::Open, "the body was requested while the upload waits");
-    desk.grant(2);
+    grants.grant(2);
     let mut upload = upload.patient(LONG);
     assert_eq!(upload.end(), End::More, "the body was never requested");
     upload.send("hello");
@@ -401,17 +401,17 @@ fn upload_when_waiting_then_body_not_read() {
 
 #[test]
 fn drain_when_requests_wait_in_queue_then_served_first() {
-    let desk = Desk::default();
-    let origin = desk.origin();
+    let grants = Grants::default();
+    let origin = grants.origin();
     let mut shim = start(&origin, 1, 1);
     let mut first = ask(&shim, "/first");
-    desk.wait(1);
+    grants.wait(1);
     let mut second = ask(&shim, "/second");
     wait_waiting(&shim, 1);
     shim.signal("TERM");
     let closed = wait_until(PATIENCE, || std::net::TcpStream::connect(shim.addr).is_err());
     assert!(closed, "it still listens");
-    desk.grant(2);
+    grants.grant(2);
     assert_eq!((read_response(&mut first).status, read_response(&mut second).status), (200, 200));
     assert!(shim.wait_exit(LONG).success());
 }
@@ -501,8 +501,8 @@ fn permit_when_request_retried_then_still_one() {
 
 #[test]
 fn class_when_exempt_then_neither_counted_nor_queued() {
-    let desk = Desk::default();
-    let held = desk.clone();
+    let grants = Grants::default();
+    let held = grants.clone();
     let origin = Origin::start(move |request, conn| {
         if request.target == "/held" && !held.hold(request) {
             return After::Close;
@@ -512,11 +512,11 @@ fn class_when_exempt_then_neither_counted_nor_queued() {
     let health = "[[class]]\nname = \"health\"\npath = [\"/health*\"]\nadmission = false\n";
     let shim = Shim::start(Shim::config(origin.url()).with(&limits(1, 0)).with(health));
     let mut first = ask(&shim, "/held");
-    desk.wait(1);
+    grants.wait(1);
     assert_eq!(fetch(shim.addr, "/health", &[]).status, 200);
     assert_eq!(fetch(shim.addr, BEACON, &[]).status, 200, "a beacon never queues");
     assert_eq!(fetch(shim.addr, "/page", &[]).status, 503);
-    desk.grant(1);
+    grants.grant(1);
     assert_eq!(read_response(&mut first).status, 200);
     settled(&shim, &[("200", 2), ("503", 1)]);
 }

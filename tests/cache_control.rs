@@ -81,9 +81,9 @@ fn classes(origin: &Origin) -> Config {
 }
 
 /// One connection for many requests.
-struct Asker(Raw);
+struct Connection(Raw);
 
-impl Asker {
+impl Connection {
     fn new(shim: &Shim) -> Self {
         Self(Raw::connect(shim.addr))
     }
@@ -111,14 +111,14 @@ impl Asker {
 
 /// The directives of a response's Cache-Control line; empty without one. Panics at a second line, at a repeated
 /// directive, and at a lifetime beside a directive that forbids storing.
-fn words(response: &Response) -> BTreeSet<String> {
+fn directives(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("cache-control");
     assert!(lines.len() <= 1, "several lines: {lines:?}");
     let listed: Vec<_> =
         lines.iter().flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
-    let words: BTreeSet<_> = listed.iter().cloned().collect();
-    assert_eq!(words.len(), listed.len(), "{lines:?}");
-    let has = |start: &str| words.iter().any(|word| word.starts_with(start));
+    let directives: BTreeSet<_> = listed.iter().cloned().collect();
+    assert_eq!(directives.len(), listed.len(), "{lines:?}");
+    let has = |start: &str| directives.iter().any(|word| word.starts_with(start));
     let refused = has("no-store") || has("no-cache") || has("private");
     assert!(!(refused && (has("max-age") || has("s-maxage") || has("public"))), "two meanings: {lines:?}");
     for gone in [
@@ -131,7 +131,7 @@ fn words(response: &Response) -> BTreeSet<String> {
     ] {
         assert!(response.field(gone).is_none(), "{gone} was sent: {:?}", response.fields);
     }
-    words
+    directives
 }
 
 fn set(line: &str) -> BTreeSet<String> {
@@ -142,7 +142,7 @@ fn set(line: &str) -> BTreeSet<String> {
 fn modes_when_each_status_then_directives_of_the_table() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     // The origin's directives, and what remains of them under the mode `keep`.
     let said = [
         (&[][..], ""),
@@ -166,8 +166,8 @@ fn modes_when_each_status_then_directives_of_the_table() {
                     "override" => given.unwrap_or(tidied),
                     _ => tidied,
                 };
-                let response = asker.get(&format!("/{mode}/x"), status, fields);
-                assert_eq!(words(&response), set(wanted), "{mode}, {status}, {fields:?}: {:?}", response.fields);
+                let response = connection.get(&format!("/{mode}/x"), status, fields);
+                assert_eq!(directives(&response), set(wanted), "{mode}, {status}, {fields:?}: {:?}", response.fields);
             }
         }
     }
@@ -177,7 +177,7 @@ fn modes_when_each_status_then_directives_of_the_table() {
 fn lines_when_several_then_one_with_strictest_meaning() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     for (said, wanted) in [
         (&["Cache-Control: public", "Cache-Control: max-age=60"][..], "public, max-age=60"),
         (&["Cache-Control: max-age=60, max-age=10"], "max-age=10"),
@@ -197,9 +197,9 @@ fn lines_when_several_then_one_with_strictest_meaning() {
         (&["Date: Tue, 01 Jul 2025 00:00:00 GMT", "Expires: Tue, 01 Jul 2025 00:02:00 GMT"], "max-age=120"),
         (&["Expires: 0"], "max-age=0"),
     ] {
-        let response = asker.get("/keep/x", 200, said);
+        let response = connection.get("/keep/x", 200, said);
         let mut wanted = set(wanted);
-        let mut have = words(&response);
+        let mut have = directives(&response);
         // This test does not check whether the origin's extension directives stay.
         wanted.remove("x-own=1");
         have.remove("x-own=1");
@@ -210,8 +210,8 @@ fn lines_when_several_then_one_with_strictest_meaning() {
             assert!(allowed, "an Expires field whose agreement with max-age this test does not check: {expires}");
         }
     }
-    let response = asker.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
-    assert_eq!(words(&response), set("max-age=100"));
+    let response = connection.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
+    assert_eq!(directives(&response), set("max-age=100"));
     assert!(response.field("expires").is_none(), "Expires would disagree: {:?}", response.fields);
 }
 
@@ -219,69 +219,72 @@ fn lines_when_several_then_one_with_strictest_meaning() {
 fn lifetimes_when_class_has_several_keys_then_all_written() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     let edge = "max-age=10, s-maxage=3600, stale-while-revalidate=30, stale-if-error=86400";
-    assert_eq!(words(&asker.get("/edge/x", 200, &[])), set(edge));
-    assert_eq!(words(&asker.get("/edge/x", 200, &["Cache-Control: max-age=5, stale-if-error=1"])), set(edge));
-    assert_eq!(words(&asker.get("/fonts/a.WOFF2", 200, &[])), set("max-age=31536000, immutable"));
+    assert_eq!(directives(&connection.get("/edge/x", 200, &[])), set(edge));
+    assert_eq!(directives(&connection.get("/edge/x", 200, &["Cache-Control: max-age=5, stale-if-error=1"])), set(edge));
+    assert_eq!(directives(&connection.get("/fonts/a.WOFF2", 200, &[])), set("max-age=31536000, immutable"));
     // no-transform is about the bytes, so it stays under any mode.
-    let kept = asker.get("/override/x", 200, &["Cache-Control: no-transform, private"]);
-    assert_eq!(words(&kept), set("max-age=100, no-transform"));
+    let kept = connection.get("/override/x", 200, &["Cache-Control: no-transform, private"]);
+    assert_eq!(directives(&kept), set("max-age=100, no-transform"));
 }
 
 #[test]
 fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     let count = |guard: &str| shim.metrics().value("edgeshim_cache_guards_total", &[("guard", guard)]).to_string();
     let cookie = "Set-Cookie: session=1; HttpOnly";
 
     for path in ["/override/x", "/default/x"] {
-        let response = asker.get(path, 200, &[cookie]);
+        let response = connection.get(path, 200, &[cookie]);
         assert_eq!(
-            (words(&response), response.field("set-cookie")),
+            (directives(&response), response.field("set-cookie")),
             (set("private"), Some("session=1; HttpOnly")),
             "{path}"
         );
     }
-    assert_eq!(words(&asker.get("/keep/x", 200, &[cookie, "Cache-Control: public, max-age=60"])), set("private"));
+    assert_eq!(
+        directives(&connection.get("/keep/x", 200, &[cookie, "Cache-Control: public, max-age=60"])),
+        set("private")
+    );
     assert_eq!(count("set_cookie"), "3");
-    let response = asker.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
-    assert_eq!((words(&response), response.fields_named("set-cookie").len()), (set("no-store"), 1), "no guard");
+    let response = connection.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
+    assert_eq!((directives(&response), response.fields_named("set-cookie").len()), (set("no-store"), 1), "no guard");
     assert_eq!(count("set_cookie"), "3");
 
-    let response = asker.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
-    assert_eq!((words(&response), response.fields_named("set-cookie").len()), (set("max-age=100"), 0));
+    let response = connection.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
+    assert_eq!((directives(&response), response.fields_named("set-cookie").len()), (set("max-age=100"), 0));
     assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
     assert_eq!(count("cookie_stripped"), "1");
 
     let authorization = [("Authorization", "Basic YTpi")];
-    let response = asker.ask("GET", "/override/x", 200, &["Cache-Control: max-age=60"], &authorization);
-    assert_eq!(words(&response), set("private"));
+    let response = connection.ask("GET", "/override/x", 200, &["Cache-Control: max-age=60"], &authorization);
+    assert_eq!(directives(&response), set("private"));
     assert_eq!(count("authorization"), "1");
-    let allowed = words(&asker.ask("GET", "/authorized/x", 200, &[], &authorization));
+    let allowed = directives(&connection.ask("GET", "/authorized/x", 200, &[], &authorization));
     assert!(allowed.contains("max-age=100") && !allowed.contains("private"), "{allowed:?}");
     assert_eq!(count("authorization"), "1");
 
     for path in ["/override/x", "/keep/x", "/stripped/x"] {
-        let response = asker.get(path, 200, &["Vary: *", "Cache-Control: max-age=60"]);
-        assert_eq!((words(&response), response.field("vary")), (set("private"), Some("*")), "{path}");
+        let response = connection.get(path, 200, &["Vary: *", "Cache-Control: max-age=60"]);
+        assert_eq!((directives(&response), response.field("vary")), (set("private"), Some("*")), "{path}");
     }
     assert_eq!(count("vary_star"), "3");
 
     // These two guards only count.
-    let response = asker.get("/override/x", 200, &["Vary: User-Agent"]);
-    assert_eq!((words(&response), response.field("vary")), (set("max-age=100"), Some("User-Agent")));
-    let response = asker.get("/override/x", 200, &["Vary: Accept, cookie"]);
-    assert_eq!((words(&response), response.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
+    let response = connection.get("/override/x", 200, &["Vary: User-Agent"]);
+    assert_eq!((directives(&response), response.field("vary")), (set("max-age=100"), Some("User-Agent")));
+    let response = connection.get("/override/x", 200, &["Vary: Accept, cookie"]);
+    assert_eq!((directives(&response), response.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
     // The response whose cookie was stripped also varied by Cookie.
     assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
 
     // The origin's own 5xx passes, but without anything that lets a cache store it.
     let said = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
-    let response = asker.get("/own-errors/x", 500, &said);
-    assert_eq!((words(&response), response.text().as_str()), (set("no-store"), "hello"));
+    let response = connection.get("/own-errors/x", 500, &said);
+    assert_eq!((directives(&response), response.text().as_str()), (set("no-store"), "hello"));
     assert!(response.field("age").is_none() && response.field("expires").is_none(), "{:?}", response.fields);
     assert_eq!(count("error"), "1");
 }
@@ -290,13 +293,13 @@ fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
 fn methods_when_not_get_or_head_then_no_lifetime() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     for method in ["POST", "DELETE", "OPTIONS"] {
         let fields = [("Content-Length", "0")];
-        assert_eq!(words(&asker.ask(method, "/override/x", 200, &[], &fields)), set(""), "{method}");
-        assert_eq!(words(&asker.ask(method, "/never/x", 200, &[], &fields)), set("no-store"), "{method}");
-        let response = asker.ask(method, "/override/x", 200, &["Cache-Control: private"], &fields);
-        assert_eq!(words(&response), set("private"), "{method}");
+        assert_eq!(directives(&connection.ask(method, "/override/x", 200, &[], &fields)), set(""), "{method}");
+        assert_eq!(directives(&connection.ask(method, "/never/x", 200, &[], &fields)), set("no-store"), "{method}");
+        let response = connection.ask(method, "/override/x", 200, &["Cache-Control: private"], &fields);
+        assert_eq!(directives(&response), set("private"), "{method}");
     }
 }
 
@@ -304,7 +307,7 @@ fn methods_when_not_get_or_head_then_no_lifetime() {
 fn class_when_by_path_or_type_then_first_match_applies() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     for (path, content_type, wanted) in [
         ("/x", Some("text/html; charset=utf-8"), "max-age=200"),
         ("/x", Some("TEXT/HTML"), "max-age=200"),
@@ -328,18 +331,22 @@ fn class_when_by_path_or_type_then_first_match_applies() {
     ] {
         let field = content_type.map(|value| format!("Content-Type: {value}"));
         let said: Vec<_> = field.iter().map(String::as_str).collect();
-        let response = asker.get(path, 200, &said);
-        assert_eq!(words(&response), set(wanted), "{path} {content_type:?}");
+        let response = connection.get(path, 200, &said);
+        assert_eq!(directives(&response), set(wanted), "{path} {content_type:?}");
         // HEAD, a partial response and a revalidation get the directives of the 200.
-        assert_eq!(words(&asker.ask("HEAD", path, 200, &said, &[])), set(wanted), "HEAD {path} {content_type:?}");
+        assert_eq!(
+            directives(&connection.ask("HEAD", path, 200, &said, &[])),
+            set(wanted),
+            "HEAD {path} {content_type:?}"
+        );
         let mut part = said.clone();
         part.push("Content-Range: bytes 0-4/10");
-        assert_eq!(words(&asker.get(path, 206, &part)), set(wanted), "206 of {path} {content_type:?}");
-        assert_eq!(words(&asker.get(path, 304, &said)), set(wanted), "304 of {path} {content_type:?}");
+        assert_eq!(directives(&connection.get(path, 206, &part)), set(wanted), "206 of {path} {content_type:?}");
+        assert_eq!(directives(&connection.get(path, 304, &said)), set(wanted), "304 of {path} {content_type:?}");
     }
     // A 304 without a type matches classes by path only.
-    assert_eq!(words(&asker.get("/reports/x", 304, &[])), set("max-age=300"));
-    assert_eq!(words(&asker.get("/x", 304, &[])), set(""));
+    assert_eq!(directives(&connection.get("/reports/x", 304, &[])), set("max-age=300"));
+    assert_eq!(directives(&connection.get("/x", 304, &[])), set(""));
 }
 
 #[test]
@@ -348,7 +355,7 @@ fn page_when_origin_dead_then_no_store_under_every_mode() {
     let shim = Shim::start(Shim::config(closed.addr).with(CLASSES));
     for path in ["/keep/x", "/default/x", "/override/x", "/never/x", "/edge/x", "/a.woff2", "/own-errors/x", "/x"] {
         let response = raw::fetch(shim.addr, path, &[]);
-        assert_eq!((response.status, words(&response)), (502, set("no-store")), "{path}");
+        assert_eq!((response.status, directives(&response)), (502, set("no-store")), "{path}");
         for name in ["age", "expires", "etag", "last-modified", "surrogate-control"] {
             assert!(response.field(name).is_none(), "{name} on {path}: {:?}", response.fields);
         }
@@ -364,7 +371,7 @@ fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
         origin.addr
     );
     let shim = Shim::start(Config::default().with(&file).with(&own));
-    let mut asker = Asker::new(&shim);
+    let mut connection = Connection::new(&shim);
     let three_years = set("max-age=94670800");
     for path in [
         "/a.gif",
@@ -382,27 +389,27 @@ fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
             [&[][..], &["Cache-Control: private"], &["Cache-Control: no-store", "Pragma: no-cache"], &["Expires: 0"]]
         {
             for status in [200, 206, 304, 301] {
-                let response = asker.get(path, status, said);
-                assert_eq!(words(&response), three_years, "{path} {status} {said:?}: {:?}", response.fields);
+                let response = connection.get(path, status, said);
+                assert_eq!(directives(&response), three_years, "{path} {status} {said:?}: {:?}", response.fields);
                 assert!(response.field("expires").is_none(), "{path} {status} {said:?}");
             }
         }
         for status in [404, 500, 302, 403] {
-            let response = asker.get(path, status, &[]);
-            assert!(!words(&response).contains("max-age=94670800"), "{path} {status}: {:?}", response.fields);
+            let response = connection.get(path, status, &[]);
+            assert!(!directives(&response).contains("max-age=94670800"), "{path} {status}: {:?}", response.fields);
         }
-        assert_eq!(words(&asker.get(path, 500, &["Cache-Control: max-age=9"])), set("no-store"), "{path}");
+        assert_eq!(directives(&connection.get(path, 500, &["Cache-Control: max-age=9"])), set("no-store"), "{path}");
     }
     for path in ["/", "/xpng", "/png", "/a.pngx", "/a.png/", "/a.js/b", "/a.jp", "/a?b.png", "/a.html", "/a.json"] {
-        assert_eq!(words(&asker.get(path, 200, &[])), set(""), "{path}");
-        let response = asker.get(path, 200, &["Cache-Control: max-age=60"]);
-        assert_eq!(words(&response), set("max-age=60"), "{path}");
+        assert_eq!(directives(&connection.get(path, 200, &[])), set(""), "{path}");
+        let response = connection.get(path, 200, &["Cache-Control: max-age=60"]);
+        assert_eq!(directives(&response), set("max-age=60"), "{path}");
     }
     // Pages keep the origin's directives; three CDNs are counted by the name in the header field.
     let html = "Content-Type: text/html; charset=utf-8";
     let response =
-        asker.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);
-    assert_eq!(words(&response), set("private"));
+        connection.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);
+    assert_eq!(directives(&response), set("private"));
     let pulls = [("provider", "edgecast"), ("class", "html"), ("code", "200")];
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
     assert_eq!(shim.metrics().value("edgeshim_pulls_total", &pulls).to_string(), "1");

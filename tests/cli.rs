@@ -99,9 +99,9 @@ fn check_when_many_problems_then_1_and_all_reported() {
     assert_eq!((code, err.as_str()), (1, ""), "{out}");
     for (line, key, value, instead) in WRONG_LINES {
         let start = format!("bad.toml:{line}: {key}: {value} ");
-        let told = out.lines().find(|told| told.starts_with(&start));
-        let told = told.unwrap_or_else(|| panic!("nothing begins with {start:?} in:\n{out}"));
-        assert!(told[start.len()..].contains(instead), "{told}");
+        let reported = out.lines().find(|reported| reported.starts_with(&start));
+        let reported = reported.unwrap_or_else(|| panic!("nothing begins with {start:?} in:\n{out}"));
+        assert!(reported[start.len()..].contains(instead), "{reported}");
     }
     assert!(out.contains("colours"), "an unknown block is a problem:\n{out}");
     let problems = out.lines().count() - 1;
@@ -325,13 +325,13 @@ cache = { mode = "override", ttl = "10s", strip_cookies = true, vary = ["Accept-
 "#;
 
 /// The lines of `explain` under one heading.
-fn said<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
+fn section<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
     out.lines().filter_map(|line| line.strip_prefix(what)).filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
 }
 
 /// The header fields of `explain` under one heading, each with its reason.
-fn fields_said<'a>(out: &'a str, what: &str) -> Vec<(&'a str, &'a str)> {
-    let lines = said(out, what).into_iter();
+fn fields_in_section<'a>(out: &'a str, what: &str) -> Vec<(&'a str, &'a str)> {
+    let lines = section(out, what).into_iter();
     lines.map(|line| line.rsplit_once(" <- ").expect("a reason")).map(|(field, why)| (field.trim_end(), why)).collect()
 }
 
@@ -347,63 +347,63 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
         out
     };
     let out = explain(&["--path", "/a/logo.PNG", "--provider", "Fastly"]);
-    assert_eq!(said(&out, "request"), ["GET /a/logo.PNG"]);
-    assert!(said(&out, "provider")[0].starts_with("fastly "), "{out}");
-    assert!(said(&out, "class")[0].starts_with("image "), "{out}");
-    assert!(said(&out, "rule")[0].starts_with("override") && said(&out, "rule")[0].contains("94670800"), "{out}");
-    assert_eq!((said(&out, "guards"), said(&out, "caching")), (vec!["none"], vec!["overridden"]), "{out}");
-    assert!(said(&out, "out").iter().any(|line| line.starts_with("cache-control: max-age=94670800")), "{out}");
+    assert_eq!(section(&out, "request"), ["GET /a/logo.PNG"]);
+    assert!(section(&out, "provider")[0].starts_with("fastly "), "{out}");
+    assert!(section(&out, "class")[0].starts_with("image "), "{out}");
+    assert!(section(&out, "rule")[0].starts_with("override") && section(&out, "rule")[0].contains("94670800"), "{out}");
+    assert_eq!((section(&out, "guards"), section(&out, "caching")), (vec!["none"], vec!["overridden"]), "{out}");
+    assert!(section(&out, "out").iter().any(|line| line.starts_with("cache-control: max-age=94670800")), "{out}");
 
     let out = explain(&["--path", "/a.png", "--response-header", "Set-Cookie: a=1"]);
-    assert!(said(&out, "provider")[0].starts_with("none "), "{out}");
-    assert_eq!(said(&out, "guards"), ["set_cookie"], "{out}");
-    assert!(said(&out, "out").iter().any(|line| line.starts_with("cache-control: private")), "{out}");
+    assert!(section(&out, "provider")[0].starts_with("none "), "{out}");
+    assert_eq!(section(&out, "guards"), ["set_cookie"], "{out}");
+    assert!(section(&out, "out").iter().any(|line| line.starts_with("cache-control: private")), "{out}");
 
     let out = explain(&["--path", "/x", "--provider", "bunny", "--response-header", "Cache-Control: max-age=60"]);
-    assert!(said(&out, "provider")[0].starts_with("other "), "{out}");
-    assert!(said(&out, "class")[0].starts_with("other "), "{out}");
+    assert!(section(&out, "provider")[0].starts_with("other "), "{out}");
+    assert!(section(&out, "class")[0].starts_with("other "), "{out}");
     assert!(
-        fields_said(&out, "out").contains(&("cache-control: max-age=60", "as sent")),
+        fields_in_section(&out, "out").contains(&("cache-control: max-age=60", "as sent")),
         "the origin's directive, unchanged: {out}"
     );
 
     let out = explain(&["--path", "/account/x", "--method", "POST"]);
-    assert_eq!(said(&out, "request"), ["POST /account/x"]);
-    assert!(said(&out, "out").iter().any(|line| line.starts_with("cache-control: no-store")), "{out}");
+    assert_eq!(section(&out, "request"), ["POST /account/x"]);
+    assert!(section(&out, "out").iter().any(|line| line.starts_with("cache-control: no-store")), "{out}");
 
     let out = explain(&["--path", "/x", "--status", "503", "--response-header", "Content-Type: text/html"]);
-    assert!(said(&out, "page")[0].contains("page"), "{out}");
-    assert!(said(&out, "class")[0].starts_with("html "), "{out}");
+    assert!(section(&out, "page")[0].contains("page"), "{out}");
+    assert!(section(&out, "class")[0].starts_with("html "), "{out}");
 
     // The queue before the origin appears for a class by path, and only if one is configured.
-    assert!(said(&out, "admission").is_empty(), "{out}");
+    assert!(section(&out, "admission").is_empty(), "{out}");
     let limited = "[origin]\nmax_in_flight = 16\nmax_waiting = 200\n\
         [[class]]\nname = \"health\"\npath = [\"/health\"]\nadmission = false\n";
     dir.write("limited.toml", limited);
     let out = explain(&["--config", "limited.toml", "--path", "/x"]);
-    assert!(said(&out, "admission")[0].starts_with("at most 16 ") && out.contains("200 more in line"), "{out}");
+    assert!(section(&out, "admission")[0].starts_with("at most 16 ") && out.contains("200 more in line"), "{out}");
     let out = explain(&["--config", "limited.toml", "--path", "/health"]);
-    assert!(said(&out, "admission")[0].starts_with("exempt"), "{out}");
+    assert!(section(&out, "admission")[0].starts_with("exempt"), "{out}");
 
     // With --config: another file, unknown providers refused, another identity header.
     let other = "[identity]\nheader = \"X-Pulled-By\"\nunknown = \"reject\"\n[[provider]]\nname = \"akamai\"\n";
     dir.write("other.toml", other);
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "fastly"]);
-    assert!(said(&out, "answer")[0].starts_with("403"), "{out}");
+    assert!(section(&out, "answer")[0].starts_with("403"), "{out}");
     let out = explain(&["--config", "other.toml", "--path", "/x"]);
-    assert!(said(&out, "answer")[0].starts_with("403"), "{out}");
+    assert!(section(&out, "answer")[0].starts_with("403"), "{out}");
     assert!(out.to_ascii_lowercase().contains("x-pulled-by"), "the identity header has another name here: {out}");
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "akamai"]);
-    assert!(said(&out, "answer").is_empty() && said(&out, "provider")[0].starts_with("akamai "), "{out}");
+    assert!(section(&out, "answer").is_empty() && section(&out, "provider")[0].starts_with("akamai "), "{out}");
 }
 
 #[test]
 fn explain_when_same_request_sent_then_reports_the_fields_sent() {
     let origin = Origin::start(|request, conn| {
         let status = request.field("x-status").unwrap_or("200");
-        let said: Vec<_> = request.fields_named("x-say").iter().map(|field| format!("{field}\r\n")).collect();
+        let sent: Vec<_> = request.fields_named("x-say").iter().map(|field| format!("{field}\r\n")).collect();
         let body = if status == "304" || request.method == "HEAD" { String::new() } else { "a".repeat(1000) };
-        let head = format!("HTTP/1.1 {status} X\r\n{}\r\n{body}", said.concat());
+        let head = format!("HTTP/1.1 {status} X\r\n{}\r\n{body}", sent.concat());
         if conn.write_all(head.as_bytes()).is_ok() { After::Keep } else { After::Close }
     });
     let shim = Shim::start(Shim::config(origin.addr).with(CLASSES));
@@ -452,7 +452,8 @@ fn explain_when_same_request_sent_then_reports_the_fields_sent() {
         }
         let (code, out, err) = run_in(&dir, &arguments);
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
-        let mut explained: Vec<_> = fields_said(&out, "out").iter().map(|(field, _)| (*field).to_owned()).collect();
+        let mut explained: Vec<_> =
+            fields_in_section(&out, "out").iter().map(|(field, _)| (*field).to_owned()).collect();
         explained.sort();
         let response = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =

@@ -302,7 +302,7 @@ fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothin
     });
     let kept_errors = "[[class]]\nname = \"kept-errors\"\npath = [\"/kept-errors/*\"]\nwhoopsie = \"never\"\n";
     let shim = Shim::start(config(&origin).with(kept_errors));
-    let told = |method: &str, class: &str, provider: &str, more: &[(&str, &str)]| {
+    let caching_fields = |method: &str, class: &str, provider: &str, more: &[(&str, &str)]| {
         let fields = [&[("X-CDN-Provider", provider)], more].concat();
         let response = raw::exchange(shim.addr, raw::request(method, &format!("/{class}/a"), &fields, b""));
         let lines = |name| response.fields_named(name).join(" + ");
@@ -313,29 +313,49 @@ fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothin
     for method in ["GET", "HEAD"] {
         for status in ["200", "206", "304", "404"] {
             for class in ["keep", "default"] {
-                assert_eq!(told(method, class, "akamai", &[("X-Status", status)]), kept, "{method} {status} {class}");
+                assert_eq!(
+                    caching_fields(method, class, "akamai", &[("X-Status", status)]),
+                    kept,
+                    "{method} {status} {class}"
+                );
             }
-            let (edge_control, cache_control) = told(method, "override", "akamai", &[("X-Status", status)]);
+            let (edge_control, cache_control) = caching_fields(method, "override", "akamai", &[("X-Status", status)]);
             assert!(edge_control.is_empty() && cache_control.contains("max-age"), "{method} {status}: {cache_control}");
-            assert_eq!(told(method, "never", "akamai", &[("X-Status", status)]), gone("no-store"), "{method} {status}");
+            assert_eq!(
+                caching_fields(method, "never", "akamai", &[("X-Status", status)]),
+                gone("no-store"),
+                "{method} {status}"
+            );
         }
-        assert_eq!(told(method, "keep", "akamai", &[("X-Cookie", "1")]), gone("private"), "{method}");
-        assert_eq!(told(method, "keep", "akamai", &[("Authorization", "Basic YQ==")]), gone("private"), "{method}");
+        assert_eq!(caching_fields(method, "keep", "akamai", &[("X-Cookie", "1")]), gone("private"), "{method}");
+        assert_eq!(
+            caching_fields(method, "keep", "akamai", &[("Authorization", "Basic YQ==")]),
+            gone("private"),
+            "{method}"
+        );
         for class in ["own-errors", "kept-errors"] {
-            assert_eq!(told(method, class, "akamai", &[("X-Status", "503")]), gone("no-store"), "{method} {class}");
+            assert_eq!(
+                caching_fields(method, class, "akamai", &[("X-Status", "503")]),
+                gone("no-store"),
+                "{method} {class}"
+            );
         }
         for provider in presets().iter().map(|preset| preset.name.as_str()).filter(|name| *name != "akamai") {
-            assert_eq!(told(method, "keep", provider, &[]).0, "", "{method} {provider}");
+            assert_eq!(caching_fields(method, "keep", provider, &[]).0, "", "{method} {provider}");
         }
         // Directives that forbid storing stay beside a guard and on an error.
         let (cookie, both) = (("X-Cookie", "1"), [("X-Edge", "no-store, max-age=1d"), ("X-Edge", "dca=esi")]);
         let say = |edge_control: &str, cache_control: &str| (edge_control.to_owned(), cache_control.to_owned());
-        assert_eq!(told(method, "keep", "akamai", &both), say("no-store, max-age=1d + dca=esi", ""), "{method}");
-        let guarded = told(method, "default", "akamai", &[&both[..], &[cookie]].concat());
+        assert_eq!(
+            caching_fields(method, "keep", "akamai", &both),
+            say("no-store, max-age=1d + dca=esi", ""),
+            "{method}"
+        );
+        let guarded = caching_fields(method, "default", "akamai", &[&both[..], &[cookie]].concat());
         assert_eq!(guarded, say("no-store, dca=esi", "private"), "{method}");
-        let failed = told(method, "kept-errors", "akamai", &[&both[..], &[("X-Status", "503")]].concat());
+        let failed = caching_fields(method, "kept-errors", "akamai", &[&both[..], &[("X-Status", "503")]].concat());
         assert_eq!(failed, say("no-store, dca=esi", "no-store"), "{method}");
-        let dropped = told(method, "override", "akamai", &[("X-Edge", "bypass-cache"), ("X-Status", "302")]);
+        let dropped = caching_fields(method, "override", "akamai", &[("X-Edge", "bypass-cache"), ("X-Status", "302")]);
         assert_eq!(dropped, gone("no-store"), "{method}");
     }
 }

@@ -14,15 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::frames::{self, DATA, GOAWAY, HEADERS, RST_STREAM};
 use support::http1::{self, Reader};
-use support::raw::fetch;
+use support::raw::{fetch, get};
 use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
 
 /// The limit of waits for the shim's own timeouts.
 const LONG: Duration = Duration::from_secs(20);
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
-}
 
 /// Responds to `/quick` at once, to `/late` after the gate opens, and to `/half` with one half before and one after.
 fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
@@ -47,7 +43,7 @@ fn config(origin: &Origin) -> Config {
 }
 
 /// An idle connection that served one request.
-fn kept(shim: &Shim) -> Raw {
+fn idle(shim: &Shim) -> Raw {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/quick"));
     let response = client.response().expect("a response");
@@ -80,7 +76,7 @@ fn drain_when_sigterm_or_sigint_then_nothing_accepted_and_requests_in_flight_com
         let gate = Gate::default();
         let origin = Origin::start(gated(&gate));
         let mut shim = Shim::start(config(&origin));
-        let mut resting = [kept(&shim), kept(&shim), kept(&shim)];
+        let mut resting = [idle(&shim), idle(&shim), idle(&shim)];
         let mut late = in_flight(&shim, &origin, &get("/late"));
         let mut half = in_flight(&shim, &origin, &get("/half"));
         let head = half.response_head().expect("a head");
@@ -128,7 +124,7 @@ fn drain_when_nothing_in_flight_then_exits_at_once_without_socket_file() {
     let mut local = Raw::connect_unix(&path).patient(LONG);
     local.send(get("/"));
     assert_eq!(local.response().expect("a response").status, 200);
-    let mut tcp = kept(&shim);
+    let mut tcp = idle(&shim);
     // A connection without a byte is no request either.
     let mut silent = Raw::connect(shim.addr).patient(LONG);
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) > 2.5);
@@ -146,7 +142,7 @@ fn drain_when_nothing_in_flight_then_exits_at_once_without_socket_file() {
 fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_delay = \"2s\""));
-    let mut kept = kept(&shim);
+    let mut idle = idle(&shim);
     assert_eq!(readyz(&shim), 200);
     shim.signal("TERM");
     let since = Instant::now();
@@ -155,8 +151,8 @@ fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
     while since.elapsed() < Duration::from_millis(1500) {
         assert_eq!(readyz(&shim), 503);
         assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "a new connection during the delay");
-        kept.send(get("/kept"));
-        let response = kept.response().expect("a response on a kept connection");
+        idle.send(get("/kept"));
+        let response = idle.response().expect("a response on an idle connection");
         // On a slow machine the delay may end here.
         assert!(response.status == 200, "{}", response.line);
         asked += 1;
@@ -165,7 +161,7 @@ fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
     }
     assert!(asked > 0);
     assert_eq!(fetch(shim.admin, "/livez", &[]).status, 200);
-    assert!(kept.closed());
+    assert!(idle.closed());
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     assert!(since.elapsed() >= Duration::from_secs(2), "the delay was cut short: {:?}", since.elapsed());
 }
@@ -419,7 +415,7 @@ fn drain_when_requests_end_during_it_then_logged() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
-    drop(kept(&shim));
+    drop(idle(&shim));
     let mut late = in_flight(&shim, &origin, &get("/late"));
     shim.signal("TERM");
     assert!(wait_until(LONG, || refuses(shim.addr)));
@@ -437,7 +433,7 @@ fn hup_when_sent_then_nothing_ends() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
-    let mut resting = kept(&shim);
+    let mut resting = idle(&shim);
     let mut late = in_flight(&shim, &origin, &get("/late"));
     shim.signal("HUP");
     // Signals arrive in order: after the effect of this second one, the first has been handled.

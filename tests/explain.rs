@@ -175,7 +175,7 @@ const RESPONSES: [(u16, &[&str]); 8] = [
 ];
 
 /// Cases beyond the golden heads.
-fn further() -> Vec<Case> {
+fn more_cases() -> Vec<Case> {
     let host = "Host: www.example.com";
     let html = ["Content-Type: text/html", "Content-Length: 900"];
     let big: Vec<String> = (0..95).map(|nth| format!("X-Made-Up-{nth}: {nth}")).collect();
@@ -336,7 +336,7 @@ fn as_lines(json: &Value) -> Vec<String> {
 }
 
 /// Compares the explained lines of a head with the real ones. Values that differ each time are compared by name only.
-fn agree(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &str) {
+fn compare_fields(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &str) {
     let hidden: Vec<(&str, &str)> = explained
         .as_array()
         .unwrap()
@@ -374,22 +374,22 @@ fn every_line_is_explained(json: &Value, sent: &[String], there: &str, gone: &st
         let kept = fields.filter(|field| !kept_alone || is_as_sent(field["reason"].as_str().unwrap()));
         kept.map(|field| field["name"].as_str().unwrap().to_owned()).collect()
     };
-    let mut told = [of(there, true), of(gone, false)].concat();
+    let mut explanations = [of(there, true), of(gone, false)].concat();
     let mut sent: Vec<_> = sent.iter().map(|field| field.split(':').next().unwrap().to_ascii_lowercase()).collect();
-    told.sort();
+    explanations.sort();
     sent.sort();
-    assert_eq!(told, sent, "{case}");
+    assert_eq!(explanations, sent, "{case}");
 }
 
 /// Sends the same request to a running shim; returns its response, and the request at the origin, if any.
 fn exchange_with(
     shim: &Shim,
     origin: &Origin,
-    says: &Mutex<String>,
+    scripted: &Mutex<String>,
     case: &Case,
 ) -> (Response, Option<support::Request>) {
     let before = origin.requests().len();
-    *says.lock().unwrap() = case.response();
+    *scripted.lock().unwrap() = case.response();
     let mut raw = Raw::connect(shim.addr);
     raw.send(case.request());
     let response = if case.method == "HEAD" { raw.response_to_head() } else { raw.response() }.unwrap();
@@ -398,14 +398,14 @@ fn exchange_with(
 
 /// Compares each explained case with a shim of that configuration.
 fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
-    let says = Arc::new(Mutex::new(String::new()));
-    let said = Arc::clone(&says);
+    let scripted = Arc::new(Mutex::new(String::new()));
+    let scripted_response = Arc::clone(&scripted);
     let origin = Origin::start(move |_, conn| {
-        let said = said.lock().unwrap().clone();
-        if conn.write_all(said.as_bytes()).is_ok() { After::Close } else { After::Reset }
+        let scripted_response = scripted_response.lock().unwrap().clone();
+        if conn.write_all(scripted_response.as_bytes()).is_ok() { After::Close } else { After::Reset }
     });
     let mut shim = Shim::start(configure(&origin));
-    let mut told = Vec::new();
+    let mut explanations = Vec::new();
     for (nth, case) in cases.iter().enumerate() {
         // The agent identifies the request in the log; no stage uses it.
         let agent = format!("User-Agent: case/{nth}");
@@ -425,14 +425,14 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         };
         let name = &case.name;
         let json = explained(&shim.dir, case);
-        let (response, request) = exchange_with(&shim, &origin, &says, case);
+        let (response, request) = exchange_with(&shim, &origin, &scripted, case);
         let refused = json.get("answer").is_some();
         assert_eq!(request.is_none(), refused, "{name}");
         if refused {
             assert_eq!(json["answer"]["status"], response.status, "{name}");
         } else {
             let request = request.unwrap();
-            agree(&json["to_origin"], &request.fields, &["connection"], name);
+            compare_fields(&json["to_origin"], &request.fields, &["connection"], name);
             every_line_is_explained(&json, &case.fields, "to_origin", "not_to_origin", name);
             every_line_is_explained(&json, &case.response, "to_cdn", "not_to_cdn", name);
         }
@@ -441,8 +441,8 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         if json["gzip"] == "compressed" || refused {
             ignored.push("content-length");
         }
-        agree(&json["to_cdn"], &response.fields, &ignored, name);
-        told.push((name.clone(), json, response.status));
+        compare_fields(&json["to_cdn"], &response.fields, &ignored, name);
+        explanations.push((name.clone(), json, response.status));
     }
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE).success());
@@ -452,7 +452,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .map(|line| (line["user_agent"].as_str().unwrap().to_owned(), line))
         .collect();
-    for (nth, (name, json, status)) in told.iter().enumerate() {
+    for (nth, (name, json, status)) in explanations.iter().enumerate() {
         let Some(line) = lines.get(&format!("case/{nth}")) else {
             // A malformed head is no pull.
             assert_eq!(*status, 400, "{name} is not in the log");
@@ -462,10 +462,10 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         // A page hides the guard of the response that it replaces.
         let guard = if json.get("page").is_some() { "".into() } else { first(&json["guards"]) };
         let pull = Some(&json["pull"]).filter(|pull| *pull != "unknown" && *pull != "edge");
-        let told =
+        let explanations =
             [&json["provider"]["label"], &json["proof"]["word"], &json["client"]["address"], &json["pop"], &guard];
         let logged = ["provider", "proof", "client", "pop", "guard"].map(|key| &line[key]);
-        assert_eq!(told, logged, "{name}");
+        assert_eq!(explanations, logged, "{name}");
         assert_eq!(line.get("pull").filter(|pull| **pull != "edge"), pull, "{name}: {line}");
         assert_eq!((&line["class"], &line["status"]), (&json["class"]["name"], &Value::from(*status)), "{name}");
     }
@@ -474,7 +474,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
 #[test]
 fn explain_when_compared_with_shim_then_all_fields_and_decisions_agree() {
     let goldens = PRESET_NAMES.iter().enumerate().flat_map(|(nth, name)| Case::of_preset(name, nth * 3));
-    let mut cases: Vec<_> = goldens.chain(further()).collect();
+    let mut cases: Vec<_> = goldens.chain(more_cases()).collect();
     let [data, sign] = signed("/logo.png?v=1");
     let fields = ["Host: www.example.com", "X-CDN-Provider: akamai", &data, &sign];
     cases.push(Case::new("GET /logo.png?v=1", &fields, 200, RESPONSES[0].1));

@@ -41,39 +41,39 @@ fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Received {
 
 /// The expected effects of a fault.
 #[derive(Debug, Clone, Copy)]
-struct Want {
+struct Expected {
     cause: &'static str,
     status: u16,
     error: &'static str,
 }
 
-const fn want(cause: &'static str, status: u16, error: &'static str) -> Want {
-    Want { cause, status, error }
+const fn expected(cause: &'static str, status: u16, error: &'static str) -> Expected {
+    Expected { cause, status, error }
 }
 
-const REFUSED: Want = want("refused", 502, "connection_refused");
-const CONNECT_TIMEOUT: Want = want("connect_timeout", 504, "connection_timeout");
-const UNREACHABLE: Want = want("unreachable", 502, "destination_unavailable");
-const RESET: Want = want("reset", 502, "connection_terminated");
-const CLOSED: Want = want("closed", 502, "connection_terminated");
-const TIMEOUT: Want = want("timeout", 504, "http_response_timeout");
-const BROKEN_HEAD: Want = want("broken_head", 502, "http_protocol_error");
-const LARGE_HEAD: Want = want("broken_head", 502, "http_response_header_section_size");
-const UPLOAD_STALLED: Want = want("upload_stalled", 504, "connection_write_timeout");
-const REQUEST_STALLED: Want = want("request_stalled", 408, "http_request_error");
-const REQUEST_TOO_LARGE: Want = want("request_too_large", 413, "http_request_error");
-const REQUEST_CUT: Want = want("request_cut", 400, "http_request_error");
+const REFUSED: Expected = expected("refused", 502, "connection_refused");
+const CONNECT_TIMEOUT: Expected = expected("connect_timeout", 504, "connection_timeout");
+const UNREACHABLE: Expected = expected("unreachable", 502, "destination_unavailable");
+const RESET: Expected = expected("reset", 502, "connection_terminated");
+const CLOSED: Expected = expected("closed", 502, "connection_terminated");
+const TIMEOUT: Expected = expected("timeout", 504, "http_response_timeout");
+const BROKEN_HEAD: Expected = expected("broken_head", 502, "http_protocol_error");
+const LARGE_HEAD: Expected = expected("broken_head", 502, "http_response_header_section_size");
+const UPLOAD_STALLED: Expected = expected("upload_stalled", 504, "connection_write_timeout");
+const REQUEST_STALLED: Expected = expected("request_stalled", 408, "http_request_error");
+const REQUEST_TOO_LARGE: Expected = expected("request_too_large", 413, "http_request_error");
+const REQUEST_CUT: Expected = expected("request_cut", 400, "http_request_error");
 
 const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 
-impl Want {
+impl Expected {
     fn is_of_client(self) -> bool {
         self.cause.starts_with("request_")
     }
 
     /// Sends one request, and checks the response and all counters.
-    fn judge(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Received) {
+    fn check(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Received) {
         let before = shim.metrics();
         let response = ask(shim);
         let said = format!("{name}: {} {:?}", response.status, response.fields);
@@ -111,16 +111,16 @@ impl Want {
     }
 
     /// Checks a GET with this fault on both protocols.
-    fn judge_get(self, name: &str, shim: &Shim, target: &str) {
+    fn check_get(self, name: &str, shim: &Shim, target: &str) {
         let request = format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n");
-        self.judge(&format!("{name}, HTTP/1.1"), shim, |shim| ask_h1(shim, &request));
+        self.check(&format!("{name}, HTTP/1.1"), shim, |shim| ask_h1(shim, &request));
         let mut client = H2::connect(shim.addr);
-        self.judge(&format!("{name}, HTTP/2"), shim, |_| client.ask("GET", target, &[], Pieces::default()));
+        self.check(&format!("{name}, HTTP/2"), shim, |_| client.ask("GET", target, &[], Pieces::default()));
     }
 
-    fn judge_origin(self, name: &str, url: &str, config: &str) {
+    fn check_origin(self, name: &str, url: &str, config: &str) {
         let shim = Shim::start(Shim::config(url).with(config));
-        self.judge_get(name, &shim, "/");
+        self.check_get(name, &shim, "/");
     }
 }
 
@@ -142,17 +142,17 @@ fn causes_when_started_then_each_has_series_at_zero() {
 #[test]
 fn refused_when_no_listener_then_502() {
     let closed = origin::ClosedPort::new();
-    REFUSED.judge_origin("a port without a listener", &format!("http://{}", closed.addr), "");
+    REFUSED.check_origin("a port without a listener", &format!("http://{}", closed.addr), "");
     let dir = temp_dir();
     let path = dir.join("dead.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket file"));
-    REFUSED.judge_origin("a socket file without a listener", &format!("unix:{}", path.display()), "");
+    REFUSED.check_origin("a socket file without a listener", &format!("unix:{}", path.display()), "");
 }
 
 #[test]
 fn unreachable_when_socket_file_missing_then_502() {
     let dir = temp_dir();
-    UNREACHABLE.judge_origin("no such file", &format!("unix:{}", dir.join("none.sock").display()), "");
+    UNREACHABLE.check_origin("no such file", &format!("unix:{}", dir.join("none.sock").display()), "");
 }
 
 /// A listener with a full backlog, so that the kernel does not complete further handshakes.
@@ -183,7 +183,7 @@ impl FullQueue {
 fn connect_timeout_when_handshake_hangs_then_504() {
     let full = FullQueue::new();
     let url = format!("http://{}", full.addr());
-    CONNECT_TIMEOUT.judge_origin("a full queue", &url, "[origin]\nconnect_timeout = \"300ms\"");
+    CONNECT_TIMEOUT.check_origin("a full queue", &url, "[origin]\nconnect_timeout = \"300ms\"");
 }
 
 // ---- no response ----------------------------------------------------------------------------------------------------
@@ -191,9 +191,9 @@ fn connect_timeout_when_handshake_hangs_then_504() {
 #[test]
 fn closed_and_reset_when_no_byte_received_then_502() {
     let origin = Origin::start(origin::hang_up());
-    CLOSED.judge_origin("closed", &origin.url(), "");
+    CLOSED.check_origin("closed", &origin.url(), "");
     let origin = Origin::start(origin::reset());
-    RESET.judge_origin("reset", &origin.url(), "");
+    RESET.check_origin("reset", &origin.url(), "");
 }
 
 #[test]
@@ -202,18 +202,18 @@ fn closed_when_head_truncated_then_502() {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
         After::Close
     });
-    CLOSED.judge_origin("half a head", &origin.url(), "");
+    CLOSED.check_origin("half a head", &origin.url(), "");
 }
 
 #[test]
 fn timeout_when_no_head_then_504() {
     let origin = Origin::start(origin::silent());
-    TIMEOUT.judge_origin("silence", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
+    TIMEOUT.check_origin("silence", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
     let origin = Origin::start(|_, conn: &mut Conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n");
         origin::silent()(&Request::default(), conn)
     });
-    TIMEOUT.judge_origin("half a head", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
+    TIMEOUT.check_origin("half a head", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
 }
 
 /// Heads that are malformed or ambiguous.
@@ -277,8 +277,8 @@ fn broken_head_when_response_malformed_then_502() {
     let shim = Shim::start(Shim::config(origin.url()).with("[origin]\nresponse_timeout = \"5s\""));
     let mut failed = Vec::new();
     for (number, (name, _)) in broken_heads().iter().enumerate() {
-        let want = if name.contains("head of") || name.contains("300 fields") { LARGE_HEAD } else { BROKEN_HEAD };
-        let judged = std::panic::catch_unwind(|| want.judge_get(name, &shim, &format!("/{number}")));
+        let expected = if name.contains("head of") || name.contains("300 fields") { LARGE_HEAD } else { BROKEN_HEAD };
+        let judged = std::panic::catch_unwind(|| expected.check_get(name, &shim, &format!("/{number}")));
         if judged.is_err() {
             failed.push(*name);
         }
@@ -300,7 +300,7 @@ fn upload_stalled_when_origin_stops_reading_then_504() {
         After::Close
     });
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
-    UPLOAD_STALLED.judge("upload, HTTP/1.1", &shim, |shim| {
+    UPLOAD_STALLED.check("upload, HTTP/1.1", &shim, |shim| {
         let stream = TcpStream::connect(shim.addr).expect("a connection");
         let mut uplink = stream.try_clone().expect("a second handle");
         stream.set_read_timeout(Some(LONG)).expect("a limit");
@@ -325,7 +325,7 @@ fn upload_stalled_when_origin_stops_reading_then_504() {
         Received { status, fields: head.fields, body: body.data, complete: body.complete, ..Received::default() }
     });
     let mut client = H2::connect(shim.addr);
-    UPLOAD_STALLED.judge("upload, HTTP/2", &shim, |_| {
+    UPLOAD_STALLED.check("upload, HTTP/2", &shim, |_| {
         let frames = vec![Bytes::from(vec![b'x'; 1 << 20]); LENGTH >> 20];
         client.ask("POST", "/", &[], Pieces::of(frames))
     });
@@ -343,10 +343,10 @@ fn request_stalled_when_client_stops_sending_then_408() {
         ("stalled before the first byte", "Content-Length: 50\r\n\r\n"),
     ] {
         let request = format!("POST / HTTP/1.1\r\nHost: shim.test\r\n{framing}");
-        REQUEST_STALLED.judge(name, &shim, |shim| ask_h1(shim, &request));
+        REQUEST_STALLED.check(name, &shim, |shim| ask_h1(shim, &request));
     }
     let mut client = H2::connect(shim.addr);
-    REQUEST_STALLED.judge("stalled, HTTP/2", &shim, |_| {
+    REQUEST_STALLED.check("stalled, HTTP/2", &shim, |_| {
         client.ask("POST", "/", &[], Pieces { hangs: true, ..Pieces::of([Bytes::from_static(b"hello")]) })
     });
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
@@ -367,9 +367,9 @@ fn request_too_large_when_stream_exceeds_limit_then_413() {
     shim.wait_metrics(|metrics| metrics.sum(PULLS, &[]) > 0.5);
     origin.forget();
     let one_more = chunked(&format!("{chunk}1\r\nx\r\n"));
-    REQUEST_TOO_LARGE.judge("too large, HTTP/1.1", &shim, |shim| ask_h1(shim, &one_more));
+    REQUEST_TOO_LARGE.check("too large, HTTP/1.1", &shim, |shim| ask_h1(shim, &one_more));
     let mut client = H2::connect(shim.addr);
-    REQUEST_TOO_LARGE.judge("too large, HTTP/2", &shim, |_| {
+    REQUEST_TOO_LARGE.check("too large, HTTP/2", &shim, |_| {
         let frames = [Bytes::from(vec![b'x'; 1024]), Bytes::from_static(b"x")];
         client.ask("POST", "/", &[], Pieces::of(frames))
     });
@@ -388,7 +388,7 @@ fn request_cut_when_body_truncated_or_malformed_then_400() {
         ("no chunk size", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\nhello\r\n0\r\n\r\n"),
     ] {
         let request = format!("POST / HTTP/1.1\r\nHost: shim.test\r\n{framing}");
-        REQUEST_CUT.judge(name, &shim, |shim| {
+        REQUEST_CUT.check(name, &shim, |shim| {
             let mut client = Raw::connect(shim.addr);
             client.send(&request).finish();
             let response = client.response().unwrap_or_else(|why| panic!("{name}: no response: {why:?}"));
@@ -439,10 +439,10 @@ fn part(request: &Request, conn: &mut Conn, gone: &Mutex<Receiver<()>>) -> After
     if end == "reset" { After::Reset } else { After::Close }
 }
 
-const CUT: Want = want("cut", 200, "");
-const STALLED: Want = want("stalled", 200, "");
+const CUT: Expected = expected("cut", 200, "");
+const STALLED: Expected = expected("stalled", 200, "");
 
-fn judge_breaks(wanted: Want, shim: &Shim, go: &Sender<()>, target: &str, coding: &str) {
+fn check_truncated(wanted: Expected, shim: &Shim, go: &Sender<()>, target: &str, coding: &str) {
     let zipped = coding == "gzip";
     let name = format!("{target}, {coding}, HTTP/1.1");
     let before = shim.metrics();
@@ -501,12 +501,12 @@ fn cut_when_origin_body_truncated_then_response_truncated() {
     for target in
         ["/length/close", "/length/reset", "/chunked/close", "/chunked/reset", "/in-chunk/close", "/bad-chunk/open"]
     {
-        judge_breaks(CUT, &shim, &go, target, "identity");
+        check_truncated(CUT, &shim, &go, target, "identity");
     }
-    judge_breaks(CUT, &shim, &go, "/in-trailer/close", "identity");
-    judge_breaks(CUT, &shim, &go, "/close/reset", "identity");
+    check_truncated(CUT, &shim, &go, "/in-trailer/close", "identity");
+    check_truncated(CUT, &shim, &go, "/close/reset", "identity");
     for target in ["/length/close", "/chunked/close", "/in-chunk/reset", "/bad-chunk/open", "/close/reset"] {
-        judge_breaks(CUT, &shim, &go, target, "gzip");
+        check_truncated(CUT, &shim, &go, target, "gzip");
     }
 }
 
@@ -544,9 +544,9 @@ fn cut_when_it_arrives_with_head_then_response_not_complete() {
 fn stalled_when_body_makes_no_progress_then_cut() {
     let (origin, go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
-    judge_breaks(STALLED, &shim, &go, "/length/stall", "identity");
-    judge_breaks(STALLED, &shim, &go, "/chunked/stall", "identity");
-    judge_breaks(STALLED, &shim, &go, "/chunked/stall", "gzip");
+    check_truncated(STALLED, &shim, &go, "/length/stall", "identity");
+    check_truncated(STALLED, &shim, &go, "/chunked/stall", "identity");
+    check_truncated(STALLED, &shim, &go, "/chunked/stall", "gzip");
     assert!(wait_until(PATIENCE, || origin.open_connections() <= 2), "stalled connections to the origin stay open");
 }
 

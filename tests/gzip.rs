@@ -31,7 +31,7 @@ fn text(size: usize) -> Vec<u8> {
     longest[..size].to_vec()
 }
 
-fn obey(request: &Request, conn: &mut Conn) -> After {
+fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
     let number =
         |name: &str, default: usize| request.field(name).and_then(|value| value.parse().ok()).unwrap_or(default);
     let body = text(number("x-size", 1000));
@@ -175,7 +175,7 @@ fn varies(response: &Response) -> bool {
 }
 
 fn start() -> (Origin, Shim, Raw) {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     let client = Raw::connect(shim.addr);
     (origin, shim, client)
@@ -434,7 +434,7 @@ fn not_modified_when_200_was_compressed_then_same_fields() {
 
 #[test]
 fn settings_when_they_forbid_gzip_then_nothing_compressed() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let class = "[[class]]\nname = \"all\"\npath = [\"/*\"]\ngzip = false";
     for (piece, size, wanted) in [
         ("[gzip]\nenabled = false", 1000, false),
@@ -676,7 +676,7 @@ fn body_when_origin_truncates_it_then_never_complete() {
 
 #[test]
 fn large_bodies_when_interleaved_then_do_not_mix() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     // One worker, so that both compressors take turns on one thread.
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
     let sizes = [3 << 20, (3 << 20) - 12_345];

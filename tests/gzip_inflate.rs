@@ -47,7 +47,7 @@ fn stored(target: &str) -> Vec<u8> {
     }
 }
 
-fn obey(request: &Request, conn: &mut Conn) -> After {
+fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
     let body = stored(&request.target);
     let mut head = format!(
         "HTTP/1.1 {} X\r\nContent-Type: text/html\r\nETag: \"g\"\r\nAccept-Ranges: bytes\r\nDigest: x=y\r\n\
@@ -68,7 +68,7 @@ fn obey(request: &Request, conn: &mut Conn) -> After {
 }
 
 fn start() -> (Origin, Shim) {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr).with("[gzip]\ninflate = true"));
     (origin, shim)
 }

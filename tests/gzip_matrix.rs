@@ -175,7 +175,7 @@ impl Resource {
 type Resources = Arc<Mutex<Vec<Resource>>>;
 
 /// Responds as RFC 9110 requires.
-fn obey(resources: &Resources, request: &Request, conn: &mut Conn) -> After {
+fn respond_as_requested(resources: &Resources, request: &Request, conn: &mut Conn) -> After {
     let number = request.target.split('/').nth(1).and_then(|number| number.parse().ok()).unwrap_or(usize::MAX);
     let Some(resource) = resources.lock().unwrap_or_else(PoisonError::into_inner).get(number).copied() else {
         return After::Close;
@@ -552,7 +552,7 @@ impl Matrix {
     fn start(inflate: bool) -> Self {
         let resources = Resources::default();
         let held = Arc::clone(&resources);
-        let origin = Origin::start(move |request, conn| obey(&held, request, conn));
+        let origin = Origin::start(move |request, conn| respond_as_requested(&held, request, conn));
         let shim = Shim::start(Shim::config(origin.addr).with(&format!("[gzip]\ninflate = {inflate}")));
         let client = Raw::connect(shim.addr);
         let record = std::env::var_os("EDGESHIM_ANSWERS").map(|path| {
@@ -576,7 +576,7 @@ impl Matrix {
     }
 
     /// Panics with every kind of fault and its first case, if there is any.
-    fn judge(&self) {
+    fn report(&self) {
         println!("{} responses, {} of them compressed here", self.asked, self.compressed);
         let mut report = String::new();
         for (fault, (count, case)) in &self.faults {
@@ -756,9 +756,9 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
     );
 
     if response.status != 304 {
-        let told = resource.digests && response.status != 206 && expected.made == Made::AsTheyCame;
+        let has_digests = resource.digests && response.status != 206 && expected.made == Made::AsTheyCame;
         for name in DIGESTS.map(|(name, _)| name).into_iter().chain(["Accept-Ranges"]) {
-            check(name, find(fields, name).is_some() == told);
+            check(name, find(fields, name).is_some() == has_digests);
         }
     }
     if resource.trailers && has_body {
@@ -977,7 +977,7 @@ fn response_when_inflate_off_then_as_expected_in_every_case() {
     for product in [representations, accepted_codings, parts, conditions, caching_fields, trailers, repeated_pulls] {
         product(&mut matrix);
     }
-    matrix.judge();
+    matrix.report();
     assert!(matrix.asked >= AT_LEAST && matrix.compressed >= 200, "{} compressed", matrix.compressed);
 }
 
@@ -987,5 +987,5 @@ fn response_when_inflate_on_then_as_expected_in_every_case() {
     for product in [origin_codings, trailers] {
         product(&mut matrix);
     }
-    matrix.judge();
+    matrix.report();
 }

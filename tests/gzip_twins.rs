@@ -25,7 +25,7 @@ fn text(target: &str) -> Vec<u8> {
     text
 }
 
-fn obey(request: &Request, conn: &mut Conn) -> After {
+fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
     // `X-Body` gives a target another body under the same tag.
     let body = text(request.field("x-body").unwrap_or(&request.target));
     let mut head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", body.len());
@@ -78,7 +78,7 @@ const TAG: (&str, &str) = ("X-Tag", "\"v1\"");
 
 #[test]
 fn second_pull_when_first_compressed_then_twin() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/256/1", "/5000/1", "/100000/1", "/3000000/1", "/4194304/1"] {
         let (first, twin) = pull(&shim, target, &[TAG]);
@@ -103,7 +103,7 @@ fn second_pull_when_first_compressed_then_twin() {
 
 #[test]
 fn twin_when_url_host_tag_or_length_differs_then_not_used() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     let _ = pull(&shim, "/5000/1", &[TAG]);
     assert!(pull(&shim, "/5000/1", &[TAG]).1);
@@ -120,7 +120,7 @@ fn twin_when_url_host_tag_or_length_differs_then_not_used() {
 
 #[test]
 fn twin_when_origin_reuses_tag_for_other_bytes_then_new_bytes_sent() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/300/1", "/100000/1", "/2000000/1"] {
         let other = target.replace("/1", "/2");
@@ -137,7 +137,7 @@ fn twin_when_origin_reuses_tag_for_other_bytes_then_new_bytes_sent() {
 
 #[test]
 fn twin_when_body_private_unbuffered_weakly_tagged_or_too_long_then_not_stored() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for (target, fields) in [
         ("/5000/1", vec![]),
@@ -162,7 +162,7 @@ fn twin_when_body_private_unbuffered_weakly_tagged_or_too_long_then_not_stored()
 
 #[test]
 fn twin_when_origin_truncates_body_then_response_cut() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/5000/1", "/1000000/1"] {
         let is_whole = || {
@@ -181,7 +181,7 @@ fn twin_when_origin_truncates_body_then_response_cut() {
 
 #[test]
 fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"stdout\""));
     for _ in 0..2 {
         let _ = pull(&shim, "/300000/1", &[TAG]);
@@ -206,7 +206,7 @@ fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
 
 #[test]
 fn store_when_small_then_bodies_correct() {
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr).with("[gzip]\ntwins = \"64KiB\""));
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..300 {
@@ -219,7 +219,7 @@ fn store_when_small_then_bodies_correct() {
 #[test]
 fn weak_tag_when_from_origin_then_returned_unchanged() {
     // Rack's ConditionalGet compares text: `W/"…"` must return as `W/"…"` to get a 304.
-    let origin = Origin::start(obey);
+    let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     let echo = |tag: &str| {
         let _ = pull(&shim, "/5000/1", &[("X-Tag", "\"any\""), ("If-None-Match", tag)]);

@@ -248,13 +248,13 @@ fn forwarded_fields_when_peer_trusted_then_client_is_first_untrusted_from_right(
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let config = Shim::config(origin.addr).with("[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]");
     let shim = Shim::start(config);
-    let told = [
+    let sent = [
         ("X-Forwarded-For", "6.6.6.6, 203.0.113.9"),
         ("X-Forwarded-For", "10.0.0.1"),
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", "www.shop.test"),
     ];
-    assert_eq!(raw::fetch(shim.addr, "/", &told).status, 200);
+    assert_eq!(raw::fetch(shim.addr, "/", &sent).status, 200);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-forwarded-for"), "203.0.113.9, 10.0.0.1, 127.0.0.1");
     assert_eq!(single(&seen, "x-forwarded-proto"), "https");

@@ -94,13 +94,13 @@ fn pull_heads_when_sent_for_every_preset_then_identified_as_golden_says() {
     let mut wrong = Vec::new();
     for Golden { name, expected, .. } in &goldens {
         let line = &lines[name];
-        let word = |key: &str| line.get(key).map_or("edge", |value| value.as_str().unwrap()).to_owned();
-        let client = Some(word("client")).filter(|client| client != "127.0.0.1").unwrap_or_default();
-        let mut told: BTreeMap<_, _> =
-            ["pop", "proof", "provider", "pull"].map(|key| (key.to_owned(), word(key))).into();
-        told.insert("client".to_owned(), client.clone());
-        if told != *expected {
-            wrong.push(format!("{name}: {told:?}, expected {expected:?}"));
+        let logged = |key: &str| line.get(key).map_or("edge", |value| value.as_str().unwrap()).to_owned();
+        let client = Some(logged("client")).filter(|client| client != "127.0.0.1").unwrap_or_default();
+        let mut reported: BTreeMap<_, _> =
+            ["pop", "proof", "provider", "pull"].map(|key| (key.to_owned(), logged(key))).into();
+        reported.insert("client".to_owned(), client.clone());
+        if reported != *expected {
+            wrong.push(format!("{name}: {reported:?}, expected {expected:?}"));
         }
         // The origin gets only the proved values, and no secret.
         let request = &seen[name];
@@ -134,11 +134,11 @@ fn pull_reasons_when_retries_and_prefetches_then_recognised() {
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE).success());
     let log = std::fs::read_to_string(shim.dir.join("access.log")).unwrap();
-    let told: Vec<_> = log
+    let reported: Vec<_> = log
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["pull"].as_str().unwrap_or("").to_owned())
         .collect();
-    assert_eq!(told, ["", "shield", "retry", "probe", "retry", ""]);
+    assert_eq!(reported, ["", "shield", "retry", "probe", "retry", ""]);
 }
 
 // ---- forged ---------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ const SECRETS: [&str; 3] = ["3f9c-fastly-new", "3f9c-fastly-old", "77aa-bunny"];
 const G2O_KEY: &str = "a-g2o-key";
 
 /// Providers with every kind of proof; no request of this test comes from their addresses.
-fn guarded(origin: &Origin, doubt: &str) -> Config {
+fn with_proofs(origin: &Origin, doubt: &str) -> Config {
     Shim::config(origin.url()).with(&format!(
         r#"
         [server]
@@ -207,7 +207,7 @@ impl Forger {
         of[self.random.usize(..of.len())]
     }
 
-    fn word(&mut self, most: usize) -> String {
+    fn random_text(&mut self, most: usize) -> String {
         let length = self.random.usize(..=most);
         (0..length).map(|_| self.random.alphanumeric()).collect()
     }
@@ -222,7 +222,7 @@ impl Forger {
             3 => format!("{secret}, {secret}"),
             4 => format!("\"{secret}\""),
             5 => String::new(),
-            _ => self.word(40),
+            _ => self.random_text(40),
         }
     }
 
@@ -233,7 +233,7 @@ impl Forger {
             1 => format!("203.0.113.{byte}:443"),
             2 => format!("[2001:db8::{byte:x}]"),
             3 => format!("{byte}.{byte}.1.1, 198.51.100.{byte}"),
-            _ => self.word(20),
+            _ => self.random_text(20),
         }
     }
 
@@ -252,12 +252,12 @@ impl Forger {
                 let at = if self.random.bool() { early } else { late };
                 (target.clone(), signed(&target, G2O_KEY, "n1", at, id))
             }
-            _ => (target, (self.word(60), self.word(44))),
+            _ => (target, (self.random_text(60), self.random_text(44))),
         }
     }
 
     fn request(&mut self) -> String {
-        let mut target = format!("/{}?{}", self.word(8), self.word(8));
+        let mut target = format!("/{}?{}", self.random_text(8), self.random_text(8));
         let mut fields = String::new();
         let mut field = |name: &str, value: &str| {
             fields.push_str(name);
@@ -271,7 +271,7 @@ impl Forger {
             let name = self.choice(&["X-CDN-Provider", "x-cdn-provider", "X-CDN-PROVIDER"]);
             let value = match self.random.u8(..4) {
                 0 => claimed.to_ascii_uppercase(),
-                1 => self.word(12),
+                1 => self.random_text(12),
                 _ => claimed.to_owned(),
             };
             field(name, &value);
@@ -280,9 +280,9 @@ impl Forger {
             }
         }
         match claimed {
-            "fastly" => field("Fastly-FF", &format!("{}!LHR!cache-lhr1", self.word(20))),
+            "fastly" => field("Fastly-FF", &format!("{}!LHR!cache-lhr1", self.random_text(20))),
             "akamai" => field("X-Akamai-CONFIG-LOG-DETAIL", "true"),
-            "cloudflare" => field("CF-Ray", &format!("{}-FRA", self.word(16))),
+            "cloudflare" => field("CF-Ray", &format!("{}-FRA", self.random_text(16))),
             _ => field("Via", "BunnyCDN"),
         }
         for _ in 0..self.random.u8(1..4) {
@@ -311,7 +311,8 @@ impl Forger {
             field("X-Akamai-G2O-Auth-Sign", &sign);
         }
         if self.random.u8(..8) == 0 {
-            let (name, value) = (self.choice(&["X_CDN_Provider", "X_Origin_Secret", "X_Forwarded-For"]), self.word(8));
+            let (name, value) =
+                (self.choice(&["X_CDN_Provider", "X_Origin_Secret", "X_Forwarded-For"]), self.random_text(8));
             field(name, &value);
         }
         if self.random.u8(..6) == 0 {
@@ -347,7 +348,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
     let counted = Arc::clone(&served);
     let origin = Origin::start(move |request, conn| {
         counted.fetch_add(1, Ordering::Relaxed);
-        let told = |(name, value): &(String, String)| {
+        let is_forged = |(name, value): &(String, String)| {
             // CGI does not distinguish an underscore from a hyphen.
             let name = name.to_ascii_lowercase().replace('_', "-");
             name == "x-cdn-provider"
@@ -356,13 +357,13 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
                 || SECRETS.iter().any(|secret| value.contains(secret))
                 || (name == "x-forwarded-for" && value != "127.0.0.1")
         };
-        if let Some(told) = request.fields.iter().find(|field| told(field)) {
-            noted.lock().unwrap().push(format!("{told:?} reached the origin"));
+        if let Some(forged) = request.fields.iter().find(|field| is_forged(field)) {
+            noted.lock().unwrap().push(format!("{forged:?} reached the origin"));
         }
         origin::respond(request, conn, 200, &[], b"fine")
     });
     for (doubt, status) in [("count", 200), ("reject", 403)] {
-        let shim = Shim::start(guarded(&origin, doubt));
+        let shim = Shim::start(with_proofs(&origin, doubt));
         // A genuine pull of Akamai is accepted once.
         let (target, signature) = ("/overheard".to_owned(), signed("/overheard", G2O_KEY, "n1", now_seconds(), 1));
         let fields = [
@@ -372,10 +373,10 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
         ];
         wrong.lock().unwrap().clear();
         assert_eq!(fetch(shim.addr, &target, &fields).status, 200);
-        let told = std::mem::take(&mut *wrong.lock().unwrap());
+        let reported = std::mem::take(&mut *wrong.lock().unwrap());
         assert!(
-            told.len() == 1 && told[0].contains("198.51.100.99, 127.0.0.1"),
-            "the genuine pull is reported as Akamai's: {told:?}"
+            reported.len() == 1 && reported[0].contains("198.51.100.99, 127.0.0.1"),
+            "the genuine pull is reported as Akamai's: {reported:?}"
         );
         let before = shim.wait_metrics(|metrics| pulls(metrics, "akamai") == 1);
         let (series, seen) = (before.series_count(), served.load(Ordering::Relaxed));
@@ -441,7 +442,7 @@ fn identity_when_claimed_in_trailers_then_not_forwarded() {
         "Via",
     ];
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
-    let shim = Shim::start(guarded(&origin, "count"));
+    let shim = Shim::start(with_proofs(&origin, "count"));
     for others in ["", "X-Sum"] {
         let names: Vec<_> = NAMES.into_iter().chain([others]).filter(|name| !name.is_empty()).collect();
         let trailers: String = names.iter().map(|name| [*name, ": 6.6.6.6\r\n"].concat()).collect();

@@ -680,12 +680,12 @@ fn provider_when_claimed_then_only_configured_names_in_label_and_at_origin() {
         let fields: Vec<_> = lines.iter().map(|&line| ("x-cdn-PROVIDER", line)).collect();
         assert_eq!(fetch(shim.addr, "/", &fields).status, 200, "{lines:?}");
         assert_eq!(origin.count(), sent);
-        let told = origin.last();
-        let told = told.fields_named("x-cdn-provider");
+        let received = origin.last();
+        let received = received.fields_named("x-cdn-provider");
         if PROVIDERS.contains(&label) {
-            assert_eq!(told, [label], "{lines:?}");
+            assert_eq!(received, [label], "{lines:?}");
         } else {
-            assert!(told.is_empty(), "{lines:?}: the origin got {told:?}");
+            assert!(received.is_empty(), "{lines:?}: the origin got {received:?}");
         }
         *expected.entry(vec![label.to_owned()]).or_default() += 1;
     }

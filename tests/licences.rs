@@ -110,34 +110,34 @@ fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, S
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_ascii_whitespace().collect();
     let mut at = 0;
-    let value = either(&words, &mut at, allowed)?;
+    let value = parse_or(&words, &mut at, allowed)?;
     if at == words.len() { Ok(value) } else { Err(format!("`{}` instead of AND, OR or the end", words[at])) }
 }
 
-fn either(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let mut value = both(words, at, allowed)?;
+fn parse_or(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let mut value = parse_and(words, at, allowed)?;
     while words.get(*at) == Some(&"OR") {
         *at += 1;
-        value |= both(words, at, allowed)?;
+        value |= parse_and(words, at, allowed)?;
     }
     Ok(value)
 }
 
-fn both(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let mut value = one(words, at, allowed)?;
+fn parse_and(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let mut value = parse_atom(words, at, allowed)?;
     while words.get(*at) == Some(&"AND") {
         *at += 1;
-        value &= one(words, at, allowed)?;
+        value &= parse_atom(words, at, allowed)?;
     }
     Ok(value)
 }
 
-fn one(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+fn parse_atom(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
     let word = *words.get(*at).ok_or("the expression ends too early")?;
     *at += 1;
     match word {
         "(" => {
-            let value = either(words, at, allowed)?;
+            let value = parse_or(words, at, allowed)?;
             if words.get(*at) != Some(&")") {
                 return Err("an unclosed bracket".into());
             }
@@ -191,7 +191,7 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             versions.iter().filter(|version| !policy.skipped.contains(&format!("{name}@{version}"))).collect();
         if loose.len() > 1 {
             found.push(format!(
-                "{name} ships in versions {}; use one version, or list the older one with its reason under [bans] \
+                "{name} ships in versions {}; use parse_atom version, or list the older parse_atom with its reason under [bans] \
                  skip in deploy/ci/deny.toml",
                 versions.iter().copied().collect::<Vec<_>>().join(" and ")
             ));

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use support::frames::{
     Client as Frames, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame,
 };
-use support::raw::{End, exchange, fetch, request};
+use support::raw::{End, exchange, fetch, get, request};
 use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
 
 /// The limit of waits that include one of the shim's timeouts.
@@ -28,10 +28,6 @@ const LONG: Duration = Duration::from_secs(15);
 const PACE: Duration = Duration::from_millis(100);
 
 // ---- requests -------------------------------------------------------------------------------------------------------
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
-}
 
 /// A GET with `fields` (complete lines with CRLF) after Host.
 fn get_with(fields: &str) -> String {

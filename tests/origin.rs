@@ -4,37 +4,22 @@
 mod support;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use support::frames::{ACK, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, REFUSED_STREAM, SETTINGS, frame};
 use support::h2::{H2, Pieces};
 use support::http1::{self, Framing};
-use support::raw::{exchange, fetch, request};
-use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, frames, h2, origin, temp_dir, wait_until};
+use support::raw::{exchange, fetch, get, request, upgrade};
+use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
 
 /// The limit of waits that take long on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 const PULLS: &str = "edgeshim_pulls_total";
 const FAULTS: &str = "edgeshim_origin_faults_total";
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
-}
-
-/// The next bytes, at least one.
-fn more(client: &mut Raw, what: &str) -> Vec<u8> {
-    let bytes = client.more().unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert!(!bytes.is_empty(), "{what}: the connection was closed");
-    bytes
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -275,19 +260,11 @@ fn idle_timeout_when_no_request_then_connections_close() {
 
 // ---- clients that leave ---------------------------------------------------------------------------------------------
 
-fn counted_499(shim: &Shim, times: f64) {
-    let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "499")]) > times - 0.5);
-    assert!((after.sum(PULLS, &[]) - times).abs() < 0.1, "not counted exactly once");
-    assert!(after.sum(FAULTS, &[]) < 0.5, "a disconnected client counts as a fault");
-    let in_flight = after.sum("edgeshim_in_flight", &[]);
-    assert!(in_flight.abs() < 0.1, "edgeshim_in_flight {in_flight}");
-}
-
 #[test]
 fn abort_when_before_head_then_origin_connection_closed() {
     let origin = Origin::start(origin::silent());
     let shim = Shim::start(Shim::config(origin.url()));
-    for (number, times, by_reset) in [(1, 1.0, false), (2, 2.0, true)] {
+    for (number, times, by_reset) in [(1, 1, false), (2, 2, true)] {
         let mut client = Raw::connect(shim.addr);
         client.send(get("/"));
         assert!(wait_until(PATIENCE, || origin.open_connections() == 1 && origin.count() == number), "no request");
@@ -300,7 +277,7 @@ fn abort_when_before_head_then_origin_connection_closed() {
             wait_until(PATIENCE, || origin.open_connections() == 0),
             "the origin still works on an aborted request"
         );
-        counted_499(&shim, times);
+        shim.wait_aborts(times);
     }
     let mut client = H2::connect(shim.addr);
     client.leave("/", || origin.count() == 3);
@@ -308,7 +285,7 @@ fn abort_when_before_head_then_origin_connection_closed() {
         wait_until(PATIENCE, || client.drive() && origin.open_connections() == 0),
         "HTTP/2: the origin still works"
     );
-    counted_499(&shim, 3.0);
+    shim.wait_aborts(3);
 }
 
 #[test]
@@ -323,7 +300,7 @@ fn abort_when_in_body_then_origin_connection_closed() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     drop(client);
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends");
-    counted_499(&shim, 1.0);
+    shim.wait_aborts(1);
     let mut client = H2::connect(shim.addr);
     let response = client.head("GET", "/", &[], Pieces::default()).expect("a head");
     assert_eq!(response.status(), 200);
@@ -332,7 +309,7 @@ fn abort_when_in_body_then_origin_connection_closed() {
         wait_until(PATIENCE, || client.drive() && origin.open_connections() == 0),
         "HTTP/2: the origin still sends"
     );
-    counted_499(&shim, 2.0);
+    shim.wait_aborts(2);
     let next = client.ask("GET", "/fine", &[], Pieces::default());
     assert_eq!((next.status, &next.body[..]), (200, &b"fine"[..]), "the connection ended with the stream");
 }
@@ -381,7 +358,7 @@ fn download_when_client_does_not_read_then_origin_cannot_send() {
     assert!(shim.rss_kib() < before + (8 << 10), "the unread response is in memory: {} KiB", shim.rss_kib());
     let mut read = 0;
     while read < sent + (1 << 20) {
-        read += more(&mut client, "more of the body").len() as u64;
+        read += client.some("more of the body").len() as u64;
     }
     assert!(origin.bytes_written() > sent, "the download does not continue");
 
@@ -449,19 +426,19 @@ fn response_when_streamed_then_first_chunk_arrives_before_the_last() {
     let gone = Mutex::new(gone);
     let origin = Origin::start(move |_, conn: &mut Conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
-        let told = lock(&gone).recv_timeout(LONG).is_ok();
-        let _ = conn.write_all(if told { b"4\r\nlast\r\n0\r\n\r\n" } else { b"broken!\r\n" });
+        let signalled = lock(&gone).recv_timeout(LONG).is_ok();
+        let _ = conn.write_all(if signalled { b"4\r\nlast\r\n0\r\n\r\n" } else { b"broken!\r\n" });
         After::Close
     });
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
+    assert_eq!(client.some("the first chunk"), b"5\r\nfirst\r\n");
     go.send(()).expect("the origin waits");
-    let mut rest = more(&mut client, "the last chunk");
+    let mut rest = client.some("the last chunk");
     while !rest.ends_with(b"0\r\n\r\n") {
-        rest.extend(more(&mut client, "the end"));
+        rest.extend(client.some("the end"));
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
@@ -492,10 +469,10 @@ fn upload_when_streamed_then_each_chunk_echoed_before_the_next() {
     for number in 0..10 {
         let chunk = format!("6\r\nround{number}\r\n");
         client.send(&chunk);
-        assert_eq!(more(&mut client, "the chunk's echo"), chunk.as_bytes());
+        assert_eq!(client.some("the chunk's echo"), chunk.as_bytes());
     }
     client.send("0\r\n\r\n");
-    assert_eq!(more(&mut client, "the end"), b"0\r\n\r\n");
+    assert_eq!(client.some("the end"), b"0\r\n\r\n");
 }
 
 #[test]
@@ -628,7 +605,7 @@ fn expectation_when_continue_then_100_sent() {
     let mut client = Raw::connect(shim.addr);
     for _ in 0..2 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-        assert_eq!(more(&mut client, "an interim response"), b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(client.some("an interim response"), b"HTTP/1.1 100 Continue\r\n\r\n");
         client.send("hello");
         let response = client.response().expect("a response");
         assert_eq!((response.status, response.interim.len()), (200, 0), "{response:?}");
@@ -784,13 +761,6 @@ fn upgrading(request: &Request, conn: &mut Conn) -> After {
     }
 }
 
-fn upgrade(protocol: &str) -> String {
-    format!(
-        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-}
-
 #[test]
 fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
     let origin = Origin::start(upgrading);
@@ -808,9 +778,9 @@ fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
         );
         assert_eq!(response.field("x-a"), Some("b"));
         assert!(response.problems.is_empty(), "{response:?}");
-        let mut said = more(&mut client, "the bytes with the 101");
+        let mut said = client.some("the bytes with the 101");
         while said.len() < 5 {
-            said.extend(more(&mut client, "the rest of them"));
+            said.extend(client.some("the rest of them"));
         }
         assert_eq!(said, b"hello");
         let mut quiet = client.patient(Duration::from_millis(900));
@@ -818,9 +788,9 @@ fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
         let mut client = quiet.patient(PATIENCE);
         for text in ["GET / HTTP/1.1\r\n\r\n", "\0\u{1}\u{2}", "x"] {
             client.send(text);
-            let mut back = more(&mut client, "the echo");
+            let mut back = client.some("the echo");
             while back.len() < text.len() {
-                back.extend(more(&mut client, "the rest of the echo"));
+                back.extend(client.some("the rest of the echo"));
             }
             assert_eq!(back, text.as_bytes());
         }
@@ -954,367 +924,4 @@ fn unix_origin_when_configured_then_serves() {
     assert_eq!(origin.last().fields_named("host"), ["localhost"]);
     origin.hang_up_all();
     assert_eq!(fetch(shim.addr, "/again", &[]).status, 200);
-}
-
-// ---- an origin on HTTP/2 --------------------------------------------------------------------------------------------
-
-type Reply = hyper::Response<Pieces>;
-
-/// An HTTP/2 origin by prior knowledge; the path selects its behaviour.
-struct H2Origin {
-    addr: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    /// How many streams are open.
-    open: Arc<AtomicUsize>,
-    go: Sender<()>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-}
-
-impl H2Origin {
-    fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("a non-blocking listener");
-        let addr = listener.local_addr().expect("the port's number");
-        let (connections, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (go, gone) = channel();
-        let gone = Arc::new(Mutex::new(gone));
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let (counting, opening) = (Arc::clone(&connections), Arc::clone(&open));
-        std::thread::spawn(move || {
-            let tokio = h2::runtime();
-            let accepting = async move {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-                while let Ok((stream, _)) = listener.accept().await {
-                    counting.fetch_add(1, Ordering::SeqCst);
-                    let leaving = Arc::new(AtomicBool::new(false));
-                    let (told, gone, opening) = (Arc::clone(&leaving), Arc::clone(&gone), Arc::clone(&opening));
-                    let service = hyper::service::service_fn(move |request| {
-                        let (told, gone, opening) = (Arc::clone(&told), Arc::clone(&gone), Arc::clone(&opening));
-                        async move { reply(request, &told, gone, opening).await }
-                    });
-                    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service);
-                    tokio::spawn(async move {
-                        let mut serving = std::pin::pin!(serving);
-                        std::future::poll_fn(|cx| {
-                            if leaving.swap(false, Ordering::SeqCst) {
-                                serving.as_mut().graceful_shutdown();
-                            }
-                            serving.as_mut().poll(cx)
-                        })
-                        .await
-                    });
-                }
-            };
-            tokio.block_on(async {
-                tokio::select! { () = accepting => {}, _ = stopped => {} }
-            });
-        });
-        Self { addr, connections, open, go, stop: Some(stop) }
-    }
-
-    fn shim(&self) -> Shim {
-        Shim::start(Shim::config(self.addr).with("[server]\nworkers = 1\n[origin]\nhttp2 = true"))
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for H2Origin {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-    }
-}
-
-/// Counts a request while its stream is open.
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-async fn reply(
-    request: hyper::Request<Incoming>,
-    leaving: &AtomicBool,
-    gone: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
-    open: Arc<AtomicUsize>,
-) -> Result<Reply, std::io::Error> {
-    open.fetch_add(1, Ordering::SeqCst);
-    let open = Open(open);
-    let (head, body) = request.into_parts();
-    let mut pieces = Pieces::default();
-    match head.uri.path() {
-        "/reset" => return Err(std::io::Error::other("reset")),
-        "/hang" => std::future::pending::<()>().await,
-        "/cut" => {
-            pieces.frames.push_back(Bytes::from_static(b"first"));
-            pieces.later = Some(gone);
-            pieces.breaks = true;
-        }
-        "/stream" => {
-            pieces.frames.push_back(Bytes::from_static(b"first"));
-            pieces.later = Some(gone);
-        }
-        "/endless" => {
-            pieces.endless = true;
-            pieces.guard = Some(Box::new(open));
-        }
-        "/leave" => leaving.store(true, Ordering::SeqCst),
-        _ => {
-            let fields: Vec<(String, String)> = head
-                .headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-                .collect();
-            let body = body.collect().await.map_err(std::io::Error::other)?;
-            let trailers = body.trailers().is_some_and(|trailers| trailers.contains_key("x-sum"));
-            let json = serde_json::json!({
-                "method": head.method.as_str(),
-                "target": head.uri.to_string(),
-                "version": format!("{:?}", head.version),
-                "fields": fields,
-                "trailers": trailers,
-                "body": String::from_utf8_lossy(&body.to_bytes()),
-            });
-            pieces.frames.push_back(Bytes::from(json.to_string()));
-            if trailers {
-                let mut back = hyper::HeaderMap::new();
-                back.insert("x-sum", "down".parse().expect("a value"));
-                pieces.trailers = Some(back);
-            }
-        }
-    }
-    Ok(hyper::Response::new(pieces))
-}
-
-#[test]
-fn h2_origin_when_used_then_one_connection_for_all_requests() {
-    let origin = H2Origin::start();
-    let shim = origin.shim();
-    let response = fetch(shim.addr, "/a?b=c", &[("X-A", "b"), ("Connection", "close, X-Hop"), ("X-Hop", "1")]);
-    assert_eq!(response.status, 200, "{response:?}");
-    let seen = response.json();
-    assert_eq!((seen["method"].as_str(), seen["version"].as_str()), (Some("GET"), Some("HTTP/2.0")));
-    assert_eq!(seen["target"], "http://shim.test/a?b=c");
-    let names: Vec<_> =
-        seen["fields"].as_array().expect("fields").iter().filter_map(|field| field[0].as_str()).collect();
-    assert!(names.contains(&"x-a") && names.contains(&"via"), "{names:?}");
-    for hop in ["connection", "host", "x-hop", "te", "transfer-encoding", "upgrade"] {
-        assert!(!names.contains(&hop), "{hop} is not allowed in HTTP/2: {names:?}");
-    }
-    let mut client = Raw::connect(shim.addr);
-    for (framing, body) in [
-        ("Content-Length: 5\r\n\r\nhello", "hello"),
-        ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n ho\r\n0\r\n\r\n", "hello ho"),
-        ("Content-Length: 0\r\n\r\n", ""),
-    ] {
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}"));
-        let response = client.response().expect("a response");
-        assert_eq!((response.status, response.json()["body"].as_str()), (200, Some(body)), "{framing}");
-        assert!(response.complete && response.problems.is_empty(), "{response:?}");
-    }
-    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.response_to_head().expect("a response").status, 200);
-    client.send(upgrade("websocket"));
-    assert_eq!(client.response().expect("a response").status, 200, "HTTP/2 has no Upgrade");
-    let mut client = H2::connect(shim.addr);
-    assert_eq!(client.ask("GET", "/", &[], Pieces::default()).status, 200);
-    assert_eq!(origin.connections(), 1);
-}
-
-#[test]
-fn h2_origin_when_streaming_then_first_chunks_and_trailers_forwarded() {
-    let origin = H2Origin::start();
-    let shim = origin.shim();
-    let mut client = Raw::connect(shim.addr);
-    client.send(get("/stream"));
-    assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
-    origin.go.send(()).expect("the origin waits");
-    let mut rest = Vec::new();
-    while !rest.ends_with(b"0\r\n\r\n") {
-        rest.extend(more(&mut client, "the rest"));
-    }
-    assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
-
-    // gRPC sends trailers without announcing them.
-    let mut client = H2::connect(shim.addr);
-    let mut trailers = hyper::HeaderMap::new();
-    trailers.insert("x-sum", "up".parse().expect("a value"));
-    let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
-    let response = client.ask("POST", "/", &[("te", "trailers")], body);
-    let seen: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
-    assert_eq!((seen["body"].as_str(), seen["trailers"].as_bool()), (Some("hi"), Some(true)), "{seen}");
-    let te = seen["fields"].as_array().expect("fields").iter().find(|field| field[0] == "te");
-    assert_eq!(te.and_then(|field| field[1].as_str()), Some("trailers"), "{seen}");
-    let sum = http1::find(&response.trailers, "x-sum");
-    assert_eq!(sum, Some("down"), "{response:?}");
-}
-
-#[test]
-fn h2_origin_when_it_resets_or_cuts_then_502_or_cut() {
-    let origin = H2Origin::start();
-    let shim = origin.shim();
-    let response = fetch(shim.addr, "/reset", &[]);
-    assert_eq!(response.status, 502);
-    assert!(response.field("proxy-status").is_some_and(|value| value.starts_with("edgeshim; error=")), "{response:?}");
-    let faults = shim.metrics();
-    assert!((faults.sum(FAULTS, &[]) - 1.0).abs() < 0.1, "{}", faults.text);
-    let mut client = Raw::connect(shim.addr);
-    client.send(get("/cut"));
-    assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(more(&mut client, "the first chunk"), b"5\r\nfirst\r\n");
-    origin.go.send(()).expect("the origin waits");
-    let rest = client.read_to_end();
-    assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "a cut body looks complete: {rest:?}");
-    assert!(client.closed(), "still open");
-    shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 1.0).abs() < 0.1);
-    let mut client = H2::connect(shim.addr);
-    let response = client.head("GET", "/cut", &[], Pieces::default()).expect("a head");
-    origin.go.send(()).expect("the origin waits");
-    let response = client.rest(response);
-    assert!(!response.complete, "a cut body looks complete: {response:?}");
-    shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 2.0).abs() < 0.1);
-    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(origin.connections(), 1, "the connection survives the end of a stream");
-}
-
-#[test]
-fn h2_origin_when_client_leaves_then_stream_reset() {
-    let origin = H2Origin::start();
-    let shim = origin.shim();
-    for target in ["/hang", "/endless"] {
-        let mut client = Raw::connect(shim.addr);
-        client.send(get(target));
-        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 1), "{target}: no request");
-        if target == "/endless" {
-            assert_eq!(client.response_head().expect("a head").status, 200);
-        }
-        drop(client);
-        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 0), "{target}: the stream is still open");
-    }
-    counted_499(&shim, 2.0);
-    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(origin.connections(), 1);
-}
-
-#[test]
-fn h2_origin_when_it_sends_goaway_then_new_connection_serves() {
-    let origin = H2Origin::start();
-    let shim = origin.shim();
-    for round in 1..=5 {
-        assert_eq!(fetch(shim.addr, "/leave", &[]).status, 200, "round {round}");
-        let post = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
-        let response = exchange(shim.addr, post);
-        assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")), "round {round}");
-    }
-    assert!(origin.connections() > 1, "no new connection after the GOAWAY");
-    shim.wait_metrics(|now| (now.value("edgeshim_origin_connections", &[]) - 1.0).abs() < 0.1);
-}
-
-#[test]
-fn h2_origin_when_it_sends_http1_then_502() {
-    let origin = Origin::start(origin::fixed(200, &[], "hi"));
-    let shim = Shim::start(one_worker(&origin).with("[origin]\nhttp2 = true\nconnect_timeout = \"500ms\""));
-    let response = fetch(shim.addr, "/", &[]);
-    assert_eq!(response.status, 502);
-    assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_protocol_error"), "{response:?}");
-}
-
-/// A server of hand-written HTTP/2 frames. The entries say what the first connections do: "stream" and "goaway" refuse
-/// their first request as unprocessed (RFC 9113 §8.7), and "die" closes when the second request arrives. All other
-/// requests get 200. Returns the address and the count of request heads.
-fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let addr = listener.local_addr().expect("the port's number");
-    let heads = Arc::new(AtomicUsize::new(0));
-    let counting = Arc::clone(&heads);
-    std::thread::spawn(move || {
-        for (number, stream) in listener.incoming().take(connections.len() + 1).flatten().enumerate() {
-            let how = connections.get(number).copied().unwrap_or_default();
-            let counting = Arc::clone(&counting);
-            std::thread::spawn(move || serve_frames(stream, how, &counting));
-        }
-    });
-    (addr, heads)
-}
-
-/// Serves one connection; none when the peer leaves.
-fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
-    stream.set_read_timeout(Some(LONG)).ok()?;
-    let mut preface = [0; PREFACE.len()];
-    stream.read_exact(&mut preface).ok()?;
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
-    let mut first = true;
-    loop {
-        let Frame { kind, flags, stream: id, payload } = frames::read(&mut stream)?;
-        match kind {
-            HEADERS => {
-                heads.fetch_add(1, Ordering::SeqCst);
-                if how == "mute" {
-                    continue;
-                }
-                let response = match how {
-                    "die" if !first => return None,
-                    "stream" if first => frames::reset(id, REFUSED_STREAM),
-                    // No stream was processed, and no error.
-                    "goaway" if first => frame(GOAWAY, 0, 0, &[0; 8]),
-                    _ => frames::head(id, END_STREAM, &[(":status", "200")]),
-                };
-                stream.write_all(&response).ok()?;
-                first = false;
-            }
-            SETTINGS if flags & ACK == 0 => stream.write_all(&frame(SETTINGS, ACK, 0, &[])).ok()?,
-            PING if flags & ACK == 0 => stream.write_all(&frame(PING, ACK, 0, &payload)).ok()?,
-            _ => {}
-        }
-    }
-}
-
-fn by_hand_shim(addr: SocketAddr, retries: u32) -> Shim {
-    let config = format!("[server]\nworkers = 1\n[origin]\nhttp2 = true\nretries = {retries}");
-    Shim::start(Shim::config(addr).with(&config))
-}
-
-#[test]
-fn h2_origin_when_it_refuses_request_unprocessed_then_retried() {
-    for how in [&["stream"][..], &["goaway"]] {
-        for method in ["GET", "POST"] {
-            let (addr, heads) = by_hand(how);
-            let shim = by_hand_shim(addr, 1);
-            let response = exchange(shim.addr, request(method, "/", &[], b""));
-            assert_eq!(response.status, 200, "{method}, {how:?}: the origin reports it as unprocessed");
-            assert_eq!(heads.load(Ordering::SeqCst), 2, "{method}, {how:?}");
-            assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "{method}, {how:?}: a retried request counts as a fault");
-        }
-    }
-    let (addr, heads) = by_hand(&["stream"]);
-    assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "retries = 0");
-    assert_eq!(heads.load(Ordering::SeqCst), 1);
-}
-
-#[test]
-fn h2_origin_when_connection_silent_then_next_request_uses_another() {
-    let (addr, heads) = by_hand(&["mute"]);
-    let config = "[server]\nworkers = 1\n[origin]\nhttp2 = true\nresponse_timeout = \"300ms\"";
-    let shim = Shim::start(Shim::config(addr).with(config));
-    assert_eq!(fetch(shim.addr, "/", &[]).status, 504);
-    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(heads.load(Ordering::SeqCst), 2);
-}
-
-#[test]
-fn h2_origin_when_reused_connection_closes_then_gets_retried_and_posts_not() {
-    for (method, body, status, times) in [("GET", "", 200, 3), ("POST", "hi", 502, 2), ("POST", "", 502, 2)] {
-        let (addr, heads) = by_hand(&["die"]);
-        let shim = by_hand_shim(addr, 1);
-        assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-        let response = exchange(shim.addr, request(method, "/", &[], body.as_bytes()));
-        assert_eq!(response.status, status, "{method} {body:?}");
-        assert_eq!(heads.load(Ordering::SeqCst), times, "{method} {body:?}");
-    }
 }

@@ -141,24 +141,24 @@ fn mistakes_when_many_then_each_reported_with_file_and_line() {
     let file = dir.write("edgeshim.toml", "[whoopsie]\npages = \"own\"\nretry_after = 30\n");
     let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
     assert_eq!(code, 1, "{out}");
-    let told: Vec<&str> = out.lines().collect();
-    assert_eq!(told.len(), expected.len() + 2, "{out}");
+    let reported: Vec<&str> = out.lines().collect();
+    assert_eq!(reported.len(), expected.len() + 2, "{out}");
     assert!(
-        told[0].contains("edgeshim.toml:3: whoopsie.retry_after: "),
+        reported[0].contains("edgeshim.toml:3: whoopsie.retry_after: "),
         "problems of the configuration come first: {out}"
     );
-    assert!(told[told.len() - 1].ends_with(&format!(": {} problems", expected.len() + 1)), "{out}");
-    for ((name, line, message), told) in expected.into_iter().zip(&told[1..]) {
+    assert!(reported[reported.len() - 1].ends_with(&format!(": {} problems", expected.len() + 1)), "{out}");
+    for ((name, line, message), reported) in expected.into_iter().zip(&reported[1..]) {
         let place = dir.join("own").join(name).display().to_string();
         let place = line.map_or_else(|| format!("{place}: "), |line| format!("{place}:{line}: "));
-        assert!(told.starts_with(&place) && told.contains(message), "{place} {message}: {told}");
+        assert!(reported.starts_with(&place) && reported.contains(message), "{place} {message}: {reported}");
     }
     let (code, _, err) = run(&["run", "--config", file.to_str().expect("a path in UTF-8")]);
-    assert_eq!((code, err.trim_end()), (2, told[..told.len() - 1].join("\n").as_str()));
+    assert_eq!((code, err.trim_end()), (2, reported[..reported.len() - 1].join("\n").as_str()));
 }
 
 /// The output of `check` for a configuration with that folder of pages.
-fn told(dir: &TempDir, folder: &str) -> String {
+fn reported(dir: &TempDir, folder: &str) -> String {
     let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {folder:?}\n"));
     let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
     assert_eq!(code, 1, "{out}");
@@ -174,7 +174,7 @@ fn folder_when_without_pages_then_problem_names_key() {
     for (folder, expected) in
         [("nowhere", "cannot be read as a folder"), ("file", "cannot be read as a folder"), ("empty", "has no pages")]
     {
-        let out = told(&dir, folder);
+        let out = reported(&dir, folder);
         let place = format!("edgeshim.toml:2: whoopsie.pages: {folder:?} {expected}");
         assert!(out.contains(&place) && out.contains("pages/whoopsie.html"), "{out}");
     }
@@ -189,7 +189,7 @@ fn template_when_required_part_missing_then_problem() {
     ] {
         let dir = temp_dir();
         dir.write("own/pages/whoopsie.html", TEMPLATE.replace(part, ""));
-        let out = told(&dir, "own");
+        let out = reported(&dir, "own");
         assert!(out.contains("whoopsie.html:1: a required placeholder is missing") && out.contains(example), "{out}");
     }
 }

@@ -491,7 +491,7 @@ fn run(piece: usize, rows: &[Row]) {
     for (row, statuses) in rows.iter().zip(&statuses) {
         let target = format!("/r/{}", row.name);
         let mine: Vec<&Request> = requests.iter().filter(|request| request.target == target).collect();
-        failures.extend(judge(row, statuses, &mine).into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
+        failures.extend(compare(row, statuses, &mine).into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
     }
     let known = |request: &Request| {
         let name = request.target.strip_prefix("/r/").or_else(|| request.target.strip_prefix("/normal_request/"));
@@ -572,7 +572,7 @@ fn normal_request(shim: &Shim, name: &str) -> Result<(), String> {
 }
 
 /// Compares what the origin received with what is allowed.
-fn judge(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
+fn compare(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
     let mut wrong = Vec::new();
     let whole = mine.iter().filter(|request| request.complete).count();
     let allowed = match row.seen {

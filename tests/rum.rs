@@ -308,7 +308,7 @@ fn log_when_beacon_rejected_then_has_reason() {
 fn path_when_same_as_beacons_then_check_refuses() {
     let folder = temp_dir();
     for (rum, said) in [
-        ("path = \"/status/images/beacon.gif\"", "rum.path: \"/status/images/beacon.gif\" is the beacon's own path"),
+        ("path = \"/status/images/beacon.gif\"", "rum.path: \"/status/images/beacon.gif\" is the path of the beacon"),
         ("path = \"rum\"", "rum.path: \"rum\" is no path"),
         ("pages = [\"a b\"]", "rum.pages[0]: \"a b\" is no name"),
         ("pages = [\"other\"]", "rum.pages[0]: \"other\" is a name that edgeshim uses itself"),

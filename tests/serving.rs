@@ -9,15 +9,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 use support::http1::Framing;
-use support::raw::{exchange, fetch, request};
+use support::raw::{exchange, fetch, get, request};
 use support::{Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
 /// The limit of waits on a slow machine.
 const LONG: Duration = Duration::from_secs(15);
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
-}
 
 /// Responds with the target as text, so that a response to another request is found.
 fn named(request: &support::Request, conn: &mut support::Conn) -> support::After {
@@ -559,10 +555,10 @@ fn admin_when_other_file_at_socket_path_then_kept() {
     let path = elsewhere.write("admin.sock", "precious");
     let origin = Origin::start(named);
     let admin = format!("[admin]\nlisten = \"unix:{}\"", path.display());
-    let Err((status, told)) = Shim::try_start_in(temp_dir(), Shim::config(origin.addr).with(&admin)) else {
+    let Err((status, stderr)) = Shim::try_start_in(temp_dir(), Shim::config(origin.addr).with(&admin)) else {
         panic!("it replaced a file by its socket");
     };
-    assert_eq!(status.and_then(|status| status.code()), Some(2), "{told}");
-    assert!(told.contains("cannot listen on unix:"), "{told}");
+    assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot listen on unix:"), "{stderr}");
     assert_eq!(std::fs::read(&path).expect("the file"), b"precious");
 }

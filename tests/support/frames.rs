@@ -1,7 +1,7 @@
 //! Hand-written HTTP/2 frames (RFC 9113 §4), for what hyper would not send: an origin with scripted frames, and a
 //! client.
 
-use super::{PATIENCE, Raw};
+use super::{PATIENCE, Raw, Shim};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -168,6 +168,11 @@ impl FrameOrigin {
             }
         });
         Self { addr, script }
+    }
+
+    /// A shim for this origin, without retries and without twins.
+    pub fn shim(&self) -> Shim {
+        Shim::start(Shim::config(self.addr).with("[origin]\nhttp2 = true\nretries = 0\n[gzip]\ntwins = \"0\""))
     }
 
     /// Sets the script for the next requests. An error closes the connection.

@@ -16,6 +16,7 @@
     clippy::missing_errors_doc
 )]
 
+pub mod clients;
 pub mod frames;
 pub mod h2;
 pub mod http1;

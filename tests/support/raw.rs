@@ -157,6 +157,13 @@ impl Raw {
         Ok(self.reader.rest(there).0)
     }
 
+    /// The next bytes, at least one; panics with `what` at the end of the stream.
+    pub fn some(&mut self, what: &str) -> Vec<u8> {
+        let bytes = self.more().unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(!bytes.is_empty(), "{what}: the connection was closed");
+        bytes
+    }
+
     /// All bytes until the peer closes or resets, and whether it was a reset; panics on a timeout.
     pub fn read_to_reset(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
@@ -248,6 +255,19 @@ pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
 /// Sends a GET on its own connection, with `Host: shim.test` (unless given) and these fields.
 pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Response {
     exchange(addr, request("GET", target, fields, b""))
+}
+
+/// A GET as text that keeps the connection open.
+pub fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
+}
+
+/// A GET as text that requests an upgrade.
+pub fn upgrade(protocol: &str) -> String {
+    format!(
+        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
 }
 
 /// The bytes of a request with `Host: shim.test` (unless given), these fields, Content-Length for a body, and

@@ -198,6 +198,15 @@ impl Shim {
         last
     }
 
+    /// Waits until this many pulls ended with 499, and checks that there was no other pull and no fault.
+    pub fn wait_aborts(&self, times: u64) {
+        let pulls = "edgeshim_pulls_total";
+        let after = self.wait_metrics(|now| now.count(pulls, &[("code", "499")]) >= times);
+        assert_eq!(after.count(pulls, &[]), times, "not counted exactly once");
+        assert_eq!(after.count("edgeshim_origin_faults_total", &[]), 0, "a disconnected client counts as a fault");
+        assert_eq!(after.count("edgeshim_in_flight", &[]), 0);
+    }
+
     /// Resident memory in KiB.
     pub fn rss_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a running process");
