@@ -490,12 +490,12 @@ fn upgraded(shim: &Shim, target: &str) -> Raw {
 #[test]
 fn upgraded_connection_when_idle_then_closed_and_logged_with_bytes_and_time() {
     let origin = Origin::start(upgrading);
-    let config = "[server]\ntunnel_timeout = \"600ms\"\n[access_log]\noutput = \"stdout\"";
+    let config = "[server]\ntunnel_timeout = \"1200ms\"\n[access_log]\noutput = \"stdout\"";
     let shim = Shim::start(Shim::config(origin.url()).with(config));
     let mut client = upgraded(&shim, "/");
     for round in 0..6 {
-        // Three times the timeout in total, but never silent for that long.
-        std::thread::sleep(Duration::from_millis(250));
+        // Longer than the timeout in total, but never silent for that long.
+        std::thread::sleep(Duration::from_millis(400));
         client.send(format!("ping{round}"));
         assert_eq!(client.more().expect("an echo").len(), 5, "round {round}");
     }
