@@ -523,7 +523,7 @@ proptest! {
         }
         let text: String = text.into_iter().collect();
         if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder) {
-            for problem in &problems {
+            for problem in problems.iter() {
                 prop_assert!(!problem.to_string().contains(char::is_control));
             }
         }

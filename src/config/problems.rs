@@ -63,17 +63,8 @@ impl Problems {
         self.list.len()
     }
 
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.list.iter()
-    }
-}
-
-impl<'p> IntoIterator for &'p Problems {
-    type Item = &'p Problem;
-    type IntoIter = std::slice::Iter<'p, Problem>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
     }
 }
 
