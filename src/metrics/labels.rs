@@ -88,11 +88,11 @@ pub(crate) trait Dimensions: Copy {
     /// The texts of all values of each label under one configuration.
     fn lists(labels: &Labels) -> Vec<Vec<&'static str>>;
 
-    /// The position among all combinations, where the last label has its next value first. `lengths`: how many values each label has.
+    /// The position among all combinations. The last label varies fastest.
     fn index(self, lengths: Lengths) -> usize;
 }
 
-/// How many values the second and the third label have.
+/// The number of values of the second and the third label; 1 without that label.
 pub(crate) type Lengths = [usize; 2];
 
 impl<A: Dimension> Dimensions for A {

@@ -12,6 +12,10 @@ use crate::intake::followed::ReadError;
 pub(super) const MOST_BYTES: u64 = 64 * 1024 * 1024;
 /// The most networks in one file. CDNs have some hundreds; those that list single machines have some thousands.
 pub(super) const MOST_NETWORKS: usize = 200_000;
+/// The AWS services whose machines are the CDN: all of them, and those that pull.
+pub(super) const AWS_SERVICES: [&str; 2] = ["CLOUDFRONT", "CLOUDFRONT_ORIGIN_FACING"];
+/// The Azure service tag of the machines that pull for the CDN.
+pub(super) const AZURE_TAG: &str = "AzureFrontDoor.Backend";
 
 /// Why a list cannot be used. The messages never quote the file: it may be a wrong one that holds secrets.
 #[derive(Debug)]
@@ -122,11 +126,6 @@ impl From<ReadError> for ListError {
     }
 }
 
-/// The AWS services whose machines are the CDN: all of them, and those that pull.
-pub(super) const AWS_SERVICES: [&str; 2] = ["CLOUDFRONT", "CLOUDFRONT_ORIGIN_FACING"];
-/// The Azure service tag of the machines that pull for the CDN.
-pub(super) const AZURE_TAG: &str = "AzureFrontDoor.Backend";
-
 /// A network, or one address.
 pub(super) fn network(entry: &[u8]) -> Option<IpNet> {
     addresses::network(std::str::from_utf8(entry).ok()?).ok()
@@ -178,8 +177,8 @@ impl Found {
     }
 }
 
-/// The networks of all arrays, each with its name. `none` is the error where there are none.
-pub(super) fn gathered(
+/// The networks of all arrays, each with its name. `none` is the error if there are none.
+pub(super) fn all_networks(
     arrays: impl IntoIterator<Item = (&'static str, Option<Found>)>,
     none: ListError,
 ) -> Result<Vec<IpNet>, ListError> {

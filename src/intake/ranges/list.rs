@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use super::entries::{AWS_SERVICES, AZURE_TAG, Found, ListError, Place, gathered, network};
+use super::entries::{AWS_SERVICES, AZURE_TAG, Found, ListError, Place, all_networks, network};
 
 /// Reads a list. It has at least one network, and none of all addresses.
 ///
@@ -21,7 +21,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bytes.trim_ascii_start().first() {
         Some(b'{') => json::<Document>(bytes)?.networks(),
-        Some(b'[') => gathered([("", Some(json(bytes)?))], ListError::Empty),
+        Some(b'[') => all_networks([("", Some(json(bytes)?))], ListError::Empty),
         _ => lines(bytes),
     }
 }
@@ -116,7 +116,7 @@ impl Document {
             ("ipv6Ranges", self.ipv6_ranges),
         ];
         let tags = self.values.into_iter().flat_map(|tags| tags.found);
-        gathered(arrays.into_iter().chain(tags.map(|found| ("addressPrefixes", Some(found)))), none)
+        all_networks(arrays.into_iter().chain(tags.map(|found| ("addressPrefixes", Some(found)))), none)
     }
 }
 
