@@ -31,7 +31,7 @@ fn list(folder: &str) -> Result<(), Box<dyn Error>> {
     files.sort();
     let mut list = String::from("&[");
     for (_, name, path) in files {
-        write!(list, "({name:?}, include_str!({path:?})),")?;
+        write!(list, "({name:?}, include_str!({:?})),", path.display().to_string())?;
     }
     list.push(']');
     fs::write(Path::new(&env::var("OUT_DIR")?).join(format!("{folder}.rs")), list)?;
