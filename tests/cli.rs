@@ -381,7 +381,7 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
         [[class]]\nname = \"health\"\npath = [\"/health\"]\nadmission = false\n";
     dir.write("limited.toml", limited);
     let out = explain(&["--config", "limited.toml", "--path", "/x"]);
-    assert!(section(&out, "admission")[0].starts_with("at most 16 ") && out.contains("200 more in line"), "{out}");
+    assert!(section(&out, "admission")[0].starts_with("at most 16 ") && out.contains("200 more in the queue"), "{out}");
     let out = explain(&["--config", "limited.toml", "--path", "/health"]);
     assert!(section(&out, "admission")[0].starts_with("exempt"), "{out}");
 

@@ -25,7 +25,7 @@ use support::{After, Config, Origin, PATIENCE, Raw, Response, Shim};
 const G2O_KEY: &str = "a-g2o-key-that-nobody-tells";
 const EDGE_CONTROL: &str = "Edge-Control: cache-maxage=1d";
 const MADE: &str = "(made for each request)";
-const EACH_RESPONSE: &str = "(made for each answer)";
+const EACH_RESPONSE: &str = "(made for each response)";
 const HIDDEN: &str = "***";
 
 const CLASSES: &str = r#"
@@ -565,7 +565,7 @@ fn explain_when_field_changes_then_names_stage_and_reason() {
                 ("to_origin", "cdn-loop", "RFC 8586"),
                 ("to_origin", "accept-encoding", "as sent"),
                 ("not_to_origin", "x-cdn-provider", "read here"),
-                ("not_to_origin", "x-origin-secret", "no further"),
+                ("not_to_origin", "x-origin-secret", "never passed on"),
                 ("to_cdn", "content-type", "as sent"),
                 ("to_cdn", "surrogate-control", "edge_ttl"),
                 ("to_cdn", "surrogate-key", "as fastly reads them"),
@@ -615,7 +615,7 @@ fn explain_when_field_changes_then_names_stage_and_reason() {
                 ("to_cdn", "cache-control", "a page"),
                 ("to_cdn", "proxy-status", "RFC 9209"),
                 ("to_cdn", "retry-after", "as sent"),
-                ("not_to_cdn", "set-cookie", "whose place"),
+                ("not_to_cdn", "set-cookie", "the page replaces"),
             ],
         ),
         ("gcore", "/account/", "Accept: a", 2, &[("to_cdn", "cache-control", "never")]),
@@ -662,7 +662,7 @@ fn explain_when_edge_control_kept_or_removed_then_says_why() {
     let case = Case::new("GET /api/a", &asked, 200, &[EDGE_CONTROL, "Akamai-Cache-Control: max-age=9"]);
     let json = explained(&folder, &case);
     let reason = reason(&json, "not_to_cdn", "akamai-cache-control");
-    assert!(reason.contains("Edge-Control alone"), "{reason}");
+    assert!(reason.contains("only Edge-Control"), "{reason}");
 }
 
 #[test]

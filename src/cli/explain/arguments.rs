@@ -1,4 +1,4 @@
-//! What `explain` is told: a request line, fields, and what the origin answers.
+//! The arguments of `explain`: a request, and the head of the origin's response.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::cli::config_argument::ConfigArgument;
 use crate::config::Settings;
 use crate::wire::names::HOST;
 
-/// Why nothing can be explained.
+/// Why a request cannot be explained.
 pub(super) type Failed = Box<dyn std::error::Error>;
 
 #[derive(Debug, clap::Args)]
@@ -21,36 +21,36 @@ pub(in crate::cli) struct ExplainArguments {
     /// The request's path, with its query.
     #[arg(long)]
     pub(super) path: String,
-    /// The identity header's value; left out: the other fields of the request tell whose pull it is.
+    /// The value of the identity header. Without it the other fields of the request decide the provider.
     #[arg(long)]
     pub(super) provider: Option<String>,
-    /// The address that connects.
+    /// The address of the peer.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(super) peer: IpAddr,
-    // Fields are read by ourselves: a message of clap's would repeat a secret that stands in one.
-    /// A further field of the request, `Name: value`; may be given again.
+    // Parsed here: an error message of clap would repeat the value, which may be a secret.
+    /// A field of the request, `Name: value`; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub(super) request_header: Vec<String>,
-    /// The origin's status.
+    /// The status of the origin's response.
     #[arg(long, default_value = "200")]
     pub(super) status: StatusCode,
-    /// A field of the origin's answer, `Name: value`; may be given again.
+    /// A field of the origin's response, `Name: value`; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub(super) response_header: Vec<String>,
-    /// The same as one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl ExplainArguments {
-    /// The request, and whether its Host is none that was given.
+    /// The request, and whether its Host was not given.
     pub(super) fn request(&self, settings: &Settings) -> Result<(request::Parts, bool), Failed> {
         let path = Some(self.path.as_str()).filter(|path| path.starts_with('/') || *path == "*");
         let uri = path.and_then(|path| path.parse::<http::Uri>().ok());
         let uri = uri.ok_or("--path: write a path such as /images/logo.png")?;
         let (mut head, ()) = Request::builder().method(&self.method).uri(uri).body(())?.into_parts();
         if let Some(name) = &self.provider {
-            let value = HeaderValue::try_from(name).map_err(|_| "--provider: this cannot stand in a header")?;
+            let value = HeaderValue::try_from(name).map_err(|_| "--provider: this is not a valid field value")?;
             head.headers.append(&settings.identity.header, value);
         }
         add(&mut head.headers, "--request-header", &self.request_header)?;
@@ -62,7 +62,7 @@ impl ExplainArguments {
         Ok((head, host_assumed))
     }
 
-    /// The origin's answer.
+    /// The origin's response.
     pub(super) fn response(&self) -> Result<Response<()>, Failed> {
         let mut response = Response::new(());
         *response.status_mut() = self.status;
@@ -71,14 +71,14 @@ impl ExplainArguments {
     }
 }
 
-/// Adds fields as they were typed. No message repeats one.
+/// Adds fields. No error message repeats one, since it may be a secret.
 fn add(headers: &mut HeaderMap, argument: &str, fields: &[String]) -> Result<(), Failed> {
     for (field, nth) in fields.iter().zip(1..) {
-        let wrong = |why: &str| format!("{argument}, the {nth}. of them: {why}; write it as 'Name: value'");
+        let wrong = |why: &str| format!("{argument}, number {nth}: {why}; write it as 'Name: value'");
         let (name, value) = field.split_once(':').ok_or_else(|| wrong("there is no colon"))?;
-        let name = HeaderName::try_from(name.trim()).map_err(|_| wrong("the name is no header name"))?;
-        let value = HeaderValue::try_from(value.trim()).map_err(|_| wrong("the value cannot stand in a header"))?;
-        headers.try_append(name, value).map_err(|_| wrong("these are too many"))?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| wrong("the name is not a valid field name"))?;
+        let value = HeaderValue::try_from(value.trim()).map_err(|_| wrong("the value is not a valid field value"))?;
+        headers.try_append(name, value).map_err(|_| wrong("there are too many fields"))?;
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ use crate::wire::forwarded::{Peer, Scheme};
 use crate::wire::names::{AUTHORIZATION, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, X_REQUEST_ID};
 use crate::wire::values::content_length;
 
-/// What stands in place of a secret.
+/// Shown in place of a secret.
 const HIDDEN: &str = "***";
 
 pub(super) fn explain(arguments: &ExplainArguments) -> ExitCode {
@@ -160,7 +160,7 @@ impl Explainer<'_> {
         };
         let why = match claims {
             Some(known) if ctx.provider.position().is_none() => {
-                format!("claims to be {}, and proves nothing: {why}", known.name)
+                format!("{why}; the proof of {} fails", known.name)
             }
             _ => why,
         };
@@ -219,7 +219,7 @@ impl Explainer<'_> {
         outgoing.is_error = head.status.is_server_error();
         outgoing.mode = rule.cache.mode;
         outgoing.has_edge_ttl = rule.cache.edge_ttl.is_some();
-        outgoing.said_own = ctx.dialect.reads().iter().any(|name| head.headers.contains_key(*name));
+        outgoing.has_targeted = ctx.dialect.reads().iter().any(|name| head.headers.contains_key(*name));
         let facts = Facts {
             method: &request.head.method,
             authorization: request.head.headers.contains_key(AUTHORIZATION),
@@ -274,7 +274,7 @@ impl Explainer<'_> {
         let field = |step: &Step, reason| {
             let mut field = self.field(step, ids, reason);
             if step.layer.is_some() && step.name == SERVER_TIMING {
-                "(made for each answer)".clone_into(&mut field.value);
+                "(made for each response)".clone_into(&mut field.value);
             }
             field
         };
@@ -286,9 +286,11 @@ impl Explainer<'_> {
     /// What `whoopsie` sent in place of the origin's response, if it did.
     fn page(&self, head: &response::Parts) -> Option<String> {
         match self.response_to("whoopsie")? {
-            Err(fault) => Some(format!("{}, since the origin's answer cannot be used: {fault}", decisions::page(head))),
+            Err(fault) => {
+                Some(format!("{}, since the origin's response cannot be used: {fault}", decisions::page(head)))
+            }
             Ok(origin) if origin.headers != head.headers => {
-                Some(format!("{} takes this answer's place", decisions::page(head)))
+                Some(format!("{} replaces the origin's response", decisions::page(head)))
             }
             Ok(_) => None,
         }

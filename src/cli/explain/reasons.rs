@@ -29,12 +29,12 @@ type Reason = Cow<'static, str>;
 /// The service below every layer.
 pub(super) const LEAF: &str = "leaf";
 
-/// What has to be known of a request.
+/// What the reasons for a request's fields depend on.
 pub(super) struct Incoming<'a> {
     pub(super) trail: Trail,
     /// The identity header.
     pub(super) identity: &'a HeaderName,
-    /// Whether the Host was not given.
+    /// Whether the Host was not given in the arguments.
     pub(super) host_assumed: bool,
     /// `origin.host` is set.
     pub(super) host_set: bool,
@@ -44,15 +44,13 @@ impl Incoming<'_> {
     /// Why a line goes to the origin.
     pub(super) fn there(&self, name: &HeaderName, layer: Option<&'static str>) -> Reason {
         match layer {
-            None if self.host_assumed && *name == HOST => "assumed; give another by --request-header".into(),
+            None if self.host_assumed && *name == HOST => "assumed; set another with --request-header".into(),
             None => AS_SENT.into(),
             Some("observe") if *name == X_REQUEST_ID => "one id for the origin, the log and the page".into(),
             Some("observe") if *name == TRACEPARENT => "one trace (W3C Trace Context)".into(),
-            Some("gzip") if *name == ACCEPT_ENCODING => {
-                "without gzip, so that all ranges are cut from the same bytes".into()
-            }
+            Some("gzip") if *name == ACCEPT_ENCODING => "without gzip, so that all ranges are of the same bytes".into(),
             Some("gzip") if [IF_MATCH, IF_NONE_MATCH, IF_RANGE].contains(name) => {
-                "strong again: what left as weak is strong at the origin".into()
+                "strong again, as the origin sent it".into()
             }
             Some(LEAF) => self.written(name).into(),
             Some(layer) => format!("set by {layer}").into(),
@@ -63,38 +61,38 @@ impl Incoming<'_> {
         match name {
             name if *name == X_FORWARDED_FOR => {
                 match (self.trail.proven, self.trail.kept > 0 || self.trail.peer_trusted) {
-                    (true, _) => "the visitor, as the proven CDN says, then who connects",
-                    (false, true) => "what the trusted proxies saw, then who connects",
-                    (false, false) => "who connects",
+                    (true, _) => "the client as the proven CDN reports it, then the peer",
+                    (false, true) => "the addresses that trusted proxies report, then the peer",
+                    (false, false) => "the peer",
                 }
             }
             name if *name == FORWARDED => "the same (RFC 7239)",
-            name if *name == X_FORWARDED_PROTO => "the scheme that was asked by",
-            name if *name == X_FORWARDED_HOST => "the host that was asked for",
+            name if *name == X_FORWARDED_PROTO => "the scheme of the request",
+            name if *name == X_FORWARDED_HOST => "the host of the request",
             name if *name == VIA => "this hop (RFC 9110 §7.6.3)",
             name if *name == CDN_LOOP => "this hop (RFC 8586)",
-            name if *name == X_CDN_PROVIDER => "who pulls, as decided here",
+            name if *name == X_CDN_PROVIDER => "the provider, as decided here",
             name if *name == HOST && self.host_set => "origin.host",
-            name if *name == HOST => "the origin's own, since none came",
+            name if *name == HOST => "the origin's own, since the request has none",
             name if *name == CONTENT_LENGTH => "the same number, in one form",
-            name if *name == COOKIE => "one line of several (RFC 9113 §8.2.3)",
-            name if [CONNECTION, UPGRADE, TE].contains(name) => "asked of the next hop anew (RFC 9110 §7.6.1)",
-            _ => "written here",
+            name if *name == COOKIE => "one line instead of several (RFC 9113 §8.2.3)",
+            name if [CONNECTION, UPGRADE, TE].contains(name) => "for the next hop (RFC 9110 §7.6.1)",
+            _ => "set by leaf",
         }
     }
 
-    /// Why a line that came does not go to the origin.
+    /// Why a received line does not go to the origin.
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         match layer {
             Some("observe") if *name == X_REQUEST_ID => {
-                "replaced: not one line of 1 to 128 of A-Z a-z 0-9 . _ -".into()
+                "replaced: it must be one line of 1 to 128 of A-Z a-z 0-9 . _ -".into()
             }
-            Some("observe") if *name == TRACESTATE => "there is no valid traceparent for it".into(),
+            Some("observe") if *name == TRACESTATE => "there is no valid traceparent".into(),
             Some("observe") => "replaced: not one valid line".into(),
-            Some("identify") => "read here; the origin is told what came of it".into(),
-            Some("verify") => "secrets and signatures go no further, right or wrong".into(),
+            Some("identify") => "read here; the origin gets the decision".into(),
+            Some("verify") => "secrets and signatures are never passed on".into(),
             Some("gzip") if *name == RANGE || *name == IF_RANGE => {
-                "a range that hangs on a weak tag is not asked for (RFC 9110 §13.1.5)".into()
+                "a range with a weak tag in If-Range is not requested (RFC 9110 §13.1.5)".into()
             }
             Some(LEAF) => self.unwritten(name, trace).into(),
             Some(layer) if !trace.has_set(name) => format!("removed by {layer}").into(),
@@ -106,13 +104,13 @@ impl Incoming<'_> {
         let chain = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &FORWARDED];
         if chain.contains(&name) {
             return if self.trail.peer_trusted {
-                "replaced: what trusted proxies did not see is not believed"
+                "replaced: only reports of trusted proxies are trusted"
             } else {
-                "replaced: who connects is not in server.trusted_proxies"
+                "replaced: the peer is not in server.trusted_proxies"
             };
         }
         match name {
-            name if *name == X_CDN_PROVIDER && name != self.identity => "nobody's word but the visitor's",
+            name if *name == X_CDN_PROVIDER && name != self.identity => "client-supplied, so untrusted",
             name if *name == CONTENT_LENGTH && !trace.has_set(name) => "a GET without a body",
             name if *name == HOST => "replaced by origin.host",
             name if trace.has_set(name) => REWRITTEN,
@@ -121,27 +119,25 @@ impl Incoming<'_> {
     }
 }
 
-/// What has to be known of an answer.
+/// What the reasons for a response's fields depend on.
 pub(super) struct Outgoing<'a> {
-    /// Who gets it.
     pub(super) provider: &'a str,
     pub(super) dialect: Dialect,
     pub(super) outcome: Outcome,
-    /// The origin's answer is a 5xx.
+    /// The origin's response is a 5xx.
     pub(super) is_error: bool,
     /// The class's `cache.mode`.
     pub(super) mode: CacheMode,
     /// The class has an `edge_ttl`.
     pub(super) has_edge_ttl: bool,
-    /// The origin said something to this CDN alone.
-    pub(super) said_own: bool,
+    /// The origin sent a field for this CDN alone.
+    pub(super) has_targeted: bool,
     pub(super) tags: TagRule,
-    /// Tags that the CDN would not have taken.
+    /// Tags removed because of the CDN's limits.
     pub(super) tags_cut: usize,
 }
 
 impl<'a> Outgoing<'a> {
-    /// An answer of which nothing is known yet.
     pub(super) fn new(provider: &'a str, dialect: Option<Dialect>) -> Self {
         Self {
             provider,
@@ -150,7 +146,7 @@ impl<'a> Outgoing<'a> {
             is_error: false,
             mode: CacheMode::Keep,
             has_edge_ttl: false,
-            said_own: false,
+            has_targeted: false,
             tags: TagRule::default(),
             tags_cut: 0,
         }
@@ -166,14 +162,14 @@ impl<'a> Outgoing<'a> {
             Some(LEAF) => "the same number, in one form".into(),
             Some("cache_control") => self.caching(name),
             Some("gzip") if *name == CONTENT_ENCODING => "compressed here".into(),
-            Some("gzip") if *name == ETAG => "weak: the bytes are others (RFC 9110 §8.8.1)".into(),
-            Some("gzip") if *name == VARY => "others may get another coding (RFC 9110 §12.5.5)".into(),
-            Some("whoopsie") if self.is_about_caching(name) => "a page is never kept".into(),
-            Some("whoopsie") if *name == PROXY_STATUS => "why there is a page (RFC 9209)".into(),
+            Some("gzip") if *name == ETAG => "weak: the bytes have changed (RFC 9110 §8.8.1)".into(),
+            Some("gzip") if *name == VARY => "another request may get another coding (RFC 9110 §12.5.5)".into(),
+            Some("whoopsie") if self.is_about_caching(name) => "a page is never stored".into(),
+            Some("whoopsie") if *name == PROXY_STATUS => "the cause of the page (RFC 9209)".into(),
             Some("whoopsie") if *name == RETRY_AFTER => "whoopsie.retry_after".into(),
-            Some("whoopsie") => "the page's".into(),
-            Some("observe" | "pulls") if self.is_about_caching(name) => "a refusal is never kept".into(),
-            Some("observe" | "pulls") => "the refusal's".into(),
+            Some("whoopsie") => "set by the page".into(),
+            Some("observe" | "pulls") if self.is_about_caching(name) => "a refusal is never stored".into(),
+            Some("observe" | "pulls") => "set by the refusal".into(),
             Some(layer) => format!("set by {layer}").into(),
         }
     }
@@ -181,16 +177,18 @@ impl<'a> Outgoing<'a> {
     fn caching(&self, name: &HeaderName) -> Reason {
         let provider = self.provider;
         match CacheField::of(name) {
-            _ if self.dialect.targeted_field() == Some(name) => self.own_field(),
+            _ if self.dialect.targeted_field() == Some(name) => self.targeted_field(),
             _ if self.dialect.passed_field() == Some(name) => {
-                format!("only what cannot allow storing: {}", self.guarded()).into()
+                format!("only directives that cannot allow storing: {}", self.guarded()).into()
             }
             _ if *name == CACHE_CONTROL => self.cache_control(),
             _ if *name == VARY => "reduced to class.cache.vary".into(),
-            Some(_) => "what it asks of ESI, and no more".into(),
-            None if !self.is_tags(name) => format!("lines joined, to fit what {provider} takes (RFC 9110 §5.3)").into(),
+            Some(_) => "only the directives for ESI".into(),
+            None if !self.is_tags(name) => {
+                format!("lines joined, to fit the limits of {provider} (RFC 9110 §5.3)").into()
+            }
             None if self.tags_cut > 0 => {
-                format!("cache tags as {provider} reads them, less {} beyond its limits", self.tags_cut).into()
+                format!("cache tags as {provider} reads them, without {} beyond its limits", self.tags_cut).into()
             }
             None => format!("cache tags as {provider} reads them").into(),
         }
@@ -207,23 +205,25 @@ impl<'a> Outgoing<'a> {
 
     fn cache_control(&self) -> Reason {
         match self.outcome.action {
-            Some(Action::Defaulted) => "the class's lifetime, where the origin gave none".into(),
-            Some(Action::Overridden) => "the class's rule, whatever the origin said".into(),
-            Some(Action::Forbidden) => "the class says never".into(),
+            Some(Action::Defaulted) => "the class's lifetime, since the origin sets none".into(),
+            Some(Action::Overridden) => "the class's rule, in place of the origin's".into(),
+            Some(Action::Forbidden) => "cache.mode is never".into(),
             Some(Action::Guarded) => self.guarded(),
-            Some(Action::Tidied) | None if self.is_error => "an error is never kept".into(),
-            Some(Action::Tidied) | None => "the origin's words in one line with one meaning (RFC 9111 §5.2)".into(),
+            Some(Action::Tidied) | None if self.is_error => "an error is never stored".into(),
+            Some(Action::Tidied) | None => {
+                "the origin's directives in one line with one meaning (RFC 9111 §5.2)".into()
+            }
         }
     }
 
     fn guarded(&self) -> Reason {
         let (reported, stripped) = ([Guard::VaryUserAgent, Guard::VaryCookie], Guard::CookieStripped);
-        let beats = |guard: &Guard| !reported.contains(guard) && *guard != stripped;
-        let guards: Vec<_> = self.outcome.guards.iter().filter(beats).map(Guard::as_str).collect();
-        format!("the guard {} beats every rule", guards.join(" and ")).into()
+        let overrides = |guard: &Guard| !reported.contains(guard) && *guard != stripped;
+        let guards: Vec<_> = self.outcome.guards.iter().filter(overrides).map(Guard::as_str).collect();
+        format!("the guard {} overrides every rule", guards.join(" and ")).into()
     }
 
-    fn own_field(&self) -> Reason {
+    fn targeted_field(&self) -> Reason {
         let provider = self.provider;
         match self.outcome.action {
             Some(Action::Defaulted | Action::Overridden) if self.has_edge_ttl => {
@@ -233,32 +233,34 @@ impl<'a> Outgoing<'a> {
                 format!("the same, in the field that {provider} obeys first").into()
             }
             Some(Action::Guarded) => self.guarded(),
-            Some(Action::Tidied) | None if self.is_error => "an error is never kept".into(),
-            Some(Action::Tidied) | None if self.said_own => format!("the origin's words to {provider} alone").into(),
-            Some(Action::Tidied) | None => format!("the origin's words, as {provider} obeys them").into(),
+            Some(Action::Tidied) | None if self.is_error => "an error is never stored".into(),
+            Some(Action::Tidied) | None if self.has_targeted => {
+                format!("the origin's directives for {provider} alone").into()
+            }
+            Some(Action::Tidied) | None => format!("the origin's directives, as {provider} obeys them").into(),
         }
     }
 
-    /// Why a line of the origin's does not go to the CDN.
+    /// Why one of the origin's lines does not go to the CDN.
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         let (provider, rewritten) = (self.provider, trace.has_set(name));
         match layer {
-            Some("whoopsie") => "it is about the answer whose place the page takes".into(),
+            Some("whoopsie") => "it describes the response that the page replaces".into(),
             Some("cache_control") if self.is_tags(name) || cache_tags::delimiter(name).is_some() => {
                 self.tags_gone(name, rewritten)
             }
             _ if rewritten => REWRITTEN.into(),
-            Some(LEAF) if *name == CONTENT_LENGTH => "said twice, or without a body (RFC 9110 §8.6)".into(),
+            Some(LEAF) if *name == CONTENT_LENGTH => "repeated, or without a body (RFC 9110 §8.6)".into(),
             Some(LEAF) => HOP_BY_HOP.into(),
             Some("cache_control") => self.caching_gone(name),
-            Some("gzip") if *name == CONTENT_LENGTH => "the length is another, and not known yet".into(),
-            Some("gzip") if *name == ACCEPT_RANGES => "no ranges are cut from compressed bytes".into(),
-            Some("gzip") if *name == ETAG => "it cannot be made weak, and the bytes are others".into(),
-            Some("gzip") if *name == CONTENT_ENCODING => "undone here (gzip.inflate)".into(),
+            Some("gzip") if *name == CONTENT_LENGTH => "the new length is not known yet".into(),
+            Some("gzip") if *name == ACCEPT_RANGES => "ranges of compressed bytes are not served".into(),
+            Some("gzip") if *name == ETAG => "it cannot be made weak, and the bytes have changed".into(),
+            Some("gzip") if *name == CONTENT_ENCODING => "decompressed here (gzip.inflate)".into(),
             Some("gzip") if *name == VARY => {
-                format!("{provider} keeps nothing that varies, and these bytes suit everybody").into()
+                format!("{provider} stores nothing that varies, and every client can read these bytes").into()
             }
-            Some("gzip") => "it is about bytes that are others now".into(),
+            Some("gzip") => "it describes bytes that have changed".into(),
             Some(layer) => format!("removed by {layer}").into(),
             None => REWRITTEN.into(),
         }
@@ -269,9 +271,9 @@ impl<'a> Outgoing<'a> {
         match &self.tags {
             TagRule::Field { .. } if rewritten => REWRITTEN.into(),
             TagRule::Field { name: own, .. } if own != name && self.tags_cut == 0 => {
-                format!("its tags stand in {own}").into()
+                format!("its tags are in {own}").into()
             }
-            TagRule::Field { .. } => format!("{provider} takes none of its tags").into(),
+            TagRule::Field { .. } => format!("{provider} accepts none of its tags").into(),
             TagRule::Dropped | TagRule::Unchanged => format!("{provider} has no cache tags").into(),
         }
     }
@@ -286,21 +288,21 @@ impl<'a> Outgoing<'a> {
             return format!("{} would obey it before the class's rule (cache.mode {mode})", self.provider).into();
         }
         if self.dialect.reads().contains(&name) {
-            return format!("nothing is left to say to {} alone", self.provider).into();
+            return format!("no directive is left for {} alone", self.provider).into();
         }
         match CacheField::of(name) {
-            _ if *name == PRAGMA => "Cache-Control says it (RFC 9111 §5.4)",
-            _ if *name == EXPIRES => "Cache-Control says it (RFC 9111 §5.3)",
+            _ if *name == PRAGMA => "Cache-Control replaces it (RFC 9111 §5.4)",
+            _ if *name == EXPIRES => "Cache-Control replaces it (RFC 9111 §5.3)",
             _ if *name == SET_COOKIE => "the guard cookie_stripped (class.cache.strip_cookies)",
             _ if *name == AGE => "an error has no age",
             _ if *name == VARY => "reduced to class.cache.vary",
-            _ if *name == CACHE_CONTROL => "it said nothing",
+            _ if *name == CACHE_CONTROL => "it has no valid directive",
             Some(_) if *name == AKAMAI_CACHE_CONTROL && self.dialect == Dialect::Akamai => {
-                "of its own fields Edge-Control alone is passed on"
+                "of its own fields only Edge-Control is passed on"
             }
             Some(CacheField::Targeted | CacheField::SurrogateControl) => "another CDN's field",
             Some(_) => "not for this CDN",
-            None => return format!("beyond the head that {} takes", self.provider).into(),
+            None => return format!("beyond the largest head that {} accepts", self.provider).into(),
         }
         .into()
     }

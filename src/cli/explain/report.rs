@@ -1,13 +1,13 @@
-//! What `explain` has found out, and how it is written: the same for people and as JSON.
+//! The result of `explain`, as text and as JSON. Both have the same content.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Longest line of a field, in characters, beside which reasons still stand below each other.
+/// The longest field line, in characters, up to which the reasons are aligned.
 const WIDEST: usize = 60;
 
-/// Everything about one request. What was not decided, since the request was refused, is missing.
+/// Everything about one request. What was not decided, because the request was refused, is missing.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) request: Asked,
@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) client: Option<Client>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull: Option<&'static str>,
-    /// By what it is told from a pull of the edge's.
+    /// The signal of a pull of a shield or a probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull_sign: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,53 +46,53 @@ pub(super) struct Report {
     pub(super) not_to_cdn: Vec<Field>,
 }
 
-/// The request's line.
+/// The request line.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Asked {
     pub(super) method: String,
     pub(super) path: String,
 }
 
-/// Whose pull it is.
+/// The provider decision.
 #[derive(Debug, Serialize)]
 pub(super) struct Provider {
     pub(super) label: &'static str,
     pub(super) why: String,
 }
 
-/// The log's word, and what it means here.
+/// A value as the access log has it, and what it means here.
 #[derive(Debug, Serialize)]
 pub(super) struct Word {
     pub(super) word: &'static str,
     pub(super) why: String,
 }
 
-/// Whose address counts.
+/// The client's address.
 #[derive(Debug, Serialize)]
 pub(super) struct Client {
     pub(super) address: String,
-    /// Whether it is the visitor's, as a CDN says that has proved itself.
+    /// Whether a proven CDN reported it.
     pub(super) proven: bool,
     pub(super) why: String,
 }
 
-/// The class of the answer.
+/// The response's class.
 #[derive(Debug, Serialize)]
 pub(super) struct Class {
     pub(super) name: String,
     pub(super) why: &'static str,
 }
 
-/// What is answered without asking the origin.
+/// A response without asking the origin.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// Missing where it hangs on what the request holds.
+    /// Missing if it depends on the request's content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
     pub(super) reason: String,
 }
 
-/// A line of a head.
+/// A field line of a head, and why it is there or gone.
 #[derive(Debug, Serialize)]
 pub(super) struct Field {
     pub(super) name: String,
