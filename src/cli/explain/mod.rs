@@ -1,6 +1,6 @@
 //! `edgeshim explain`: what happens to one request and its response, and why.
 //!
-//! The request goes through the layers that serve, to an origin that responds with the given head ([`script`]).
+//! The request goes through the layers that serve, to an origin that responds with the given head ([`scripted`]).
 //! Probes between the layers record the heads; [`trace`] compares them. [`reasons`] has the text for a field that a
 //! layer changed, [`decisions`] for what was decided. A layer without text of its own is named as the reason.
 
@@ -8,7 +8,7 @@ mod arguments;
 mod decisions;
 mod reasons;
 mod report;
-mod script;
+mod scripted;
 mod trace;
 
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ pub(super) use self::arguments::ExplainArguments;
 use self::arguments::Failed;
 use self::reasons::{Incoming, LEAF, Outgoing};
 use self::report::{Answer, Asked, Class, Client, Field, Provider, Report, Word};
-use self::script::Run;
+use self::scripted::Run;
 use self::trace::{Step, Trace};
 use super::terminal::{USAGE, print};
 use crate::cdn::known;
