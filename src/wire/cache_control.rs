@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn cache_control_when_read_and_written() {
+    fn parse_when_lines_are_merged_then_one_line_is_written() {
         let rows: &[(&str, &str)] = &[
             ("", ""),
             (",,, ,\t,", ""),
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_control_stays_bounded_when_lines_are_huge() {
+    fn parse_when_lines_are_huge_then_bounded() {
         let commas = vec![b','; 64 * 1024];
         assert!(CacheControl::parse([commas.as_slice()]).is_empty());
 
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_control_knows_its_own_line_when_it_is_there_already() {
+    fn is_written_as_when_line_differs_then_false() {
         let parsed = parse(&["max-age=1, s-maxage=22"]);
         assert!(parsed.is_written_as(b"max-age=1, s-maxage=22"));
         for other in ["max-age=1, s-maxage=2", "max-age=1, s-maxage=222", "max-age=1,s-maxage=22", ""] {
@@ -622,7 +622,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cache_control_reads_the_same_when_written_and_read_again(lines in prop::collection::vec(any_line(), 0..4)) {
+        fn parse_when_written_then_reads_the_same(lines in prop::collection::vec(any_line(), 0..4)) {
             let mut parsed = parse_all(&lines);
             parsed.settle();
             let value = parsed.settled_value();
@@ -636,7 +636,7 @@ mod tests {
         }
 
         #[test]
-        fn cache_control_holds_no_lifetime_when_restricted(lines in prop::collection::vec(any_line(), 0..4)) {
+        fn settle_when_restricted_then_no_lifetime(lines in prop::collection::vec(any_line(), 0..4)) {
             let mut parsed = parse_all(&lines);
             parsed.settle();
             if parsed.is_restricted() {
@@ -646,7 +646,7 @@ mod tests {
         }
 
         #[test]
-        fn cache_control_reads_the_same_when_the_order_of_lines_changes(
+        fn parse_when_order_of_lines_changes_then_reads_the_same(
             (lines, shuffled) in prop::collection::vec(any_line(), 0..5)
                 .prop_flat_map(|lines| (Just(lines.clone()), Just(lines).prop_shuffle())),
         ) {

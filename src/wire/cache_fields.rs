@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edge_control_when_read_then_its_lifetime_or_prohibition() {
+    fn edge_control_when_read_then_lifetime_or_prohibition() {
         let read = |lines: &[&'static str]| {
             edge_control(lines.iter().map(|line| line.as_bytes())).map(|read| (read.max_age, read.no_store))
         };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn expires_when_compared_with_date() {
+    fn expires_lifetime_when_date_varies_then_relative_to_it() {
         let lifetime = |expires: &[&str], date: Option<&str>| {
             let received = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
             expires_lifetime(expires.iter().map(|line| line.as_bytes()), date.map(str::as_bytes), || received)
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_fields_when_targeted_are_all_listed() {
+    fn targeted_when_listed_then_all_known() {
         for name in TARGETED {
             assert_eq!(CacheField::of(name), Some(CacheField::Targeted), "{name}");
         }

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_when_listed_are_all_known() {
+    fn fields_when_listed_then_all_have_a_delimiter() {
         assert!(FIELDS.iter().all(|name| delimiter(name).is_some()));
         assert_eq!(delimiter(&names::CACHE_CONTROL), None);
     }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_when_arguments_differ() {
+    fn directives_when_arguments_differ_then_kinds_differ() {
         let line = b"a, b=c, d=\"e,f\", g=, \"h\"=i";
         let read: Vec<_> = Directives::new(line).map(|directive| (directive.name, directive.argument)).collect();
         let wanted: Vec<(&[u8], Argument<'_>)> = vec![

@@ -113,7 +113,7 @@ enum State {
 
 /// Tracks the bytes of one connection.
 ///
-/// A flawed head ends the tracking: its connection will close, so nobody asks for a verdict on later heads. A count of
+/// A flawed head ends the tracking: its connection will close, so no later head needs a verdict. A count of
 /// clear heads and a flag are therefore enough for pipelining of any depth.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact of a head; they are independent")]

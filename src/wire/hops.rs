@@ -31,17 +31,11 @@ const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17 | 1
 /// Fields that are never forwarded, even if Connection does not name them (RFC 9110 §7.6.1). Connection is the first.
 ///
 /// Trailer is not one of them: trailers are forwarded, and so is the field that announces them.
+#[rustfmt::skip] // a list
 fn hop_by_hop() -> [&'static HeaderName; 9] {
     [
-        &CONNECTION,
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHENTICATE,
-        &PROXY_AUTHORIZATION,
-        &TE,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
-        &HTTP2_SETTINGS,
+        &CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION, &TE,
+        &TRANSFER_ENCODING, &UPGRADE, &HTTP2_SETTINGS,
     ]
 }
 
@@ -51,64 +45,23 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 /// that earlier hops rely on: the client's address, a cookie, a condition, a caching prohibition. Therefore all fields
 /// stay by which an origin or a cache identifies the client, the request and who may store the response. Unknown fields
 /// are removed, as the RFC demands.
+#[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
         // Framing and target.
-        &HOST,
-        &CONTENT_LENGTH,
-        &TRAILER,
-        &EXPECT,
+        &HOST, &CONTENT_LENGTH, &TRAILER, &EXPECT,
         // The client and the path of the request.
-        &AUTHORIZATION,
-        &COOKIE,
-        &ORIGIN,
-        &REFERER,
-        &USER_AGENT,
-        &FORWARDED,
-        &X_FORWARDED_FOR,
-        &X_FORWARDED_HOST,
-        &X_FORWARDED_PROTO,
-        &VIA,
-        &CDN_LOOP,
-        &X_REQUEST_ID,
-        &TRACEPARENT,
-        &TRACESTATE,
+        &AUTHORIZATION, &COOKIE, &ORIGIN, &REFERER, &USER_AGENT, &FORWARDED, &X_FORWARDED_FOR, &X_FORWARDED_HOST,
+        &X_FORWARDED_PROTO, &VIA, &CDN_LOOP, &X_REQUEST_ID, &TRACEPARENT, &TRACESTATE,
         // The request.
-        &RANGE,
-        &IF_MATCH,
-        &IF_NONE_MATCH,
-        &IF_MODIFIED_SINCE,
-        &IF_UNMODIFIED_SINCE,
-        &IF_RANGE,
+        &RANGE, &IF_MATCH, &IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_UNMODIFIED_SINCE, &IF_RANGE,
         // The response, and who may store it.
-        &CACHE_CONTROL,
-        &CDN_CACHE_CONTROL,
-        &CLOUDFLARE_CDN_CACHE_CONTROL,
-        &EDGE_CONTROL,
-        &SURROGATE_CONTROL,
-        &SURROGATE_KEY,
-        &PRAGMA,
-        &EXPIRES,
-        &AGE,
-        &DATE,
-        &VARY,
-        &ETAG,
-        &LAST_MODIFIED,
-        &SET_COOKIE,
-        &WWW_AUTHENTICATE,
-        &CONTENT_TYPE,
-        &CONTENT_ENCODING,
-        &CONTENT_LANGUAGE,
-        &CONTENT_LOCATION,
-        &CONTENT_RANGE,
-        &ACCEPT_RANGES,
-        &LOCATION,
-        &RETRY_AFTER,
+        &CACHE_CONTROL, &CDN_CACHE_CONTROL, &CLOUDFLARE_CDN_CACHE_CONTROL, &EDGE_CONTROL, &SURROGATE_CONTROL,
+        &SURROGATE_KEY, &PRAGMA, &EXPIRES, &AGE, &DATE, &VARY, &ETAG, &LAST_MODIFIED, &SET_COOKIE,
+        &WWW_AUTHENTICATE, &CONTENT_TYPE, &CONTENT_ENCODING, &CONTENT_LANGUAGE, &CONTENT_LOCATION, &CONTENT_RANGE,
+        &ACCEPT_RANGES, &LOCATION, &RETRY_AFTER,
         // The protection of the browser.
-        &CONTENT_SECURITY_POLICY,
-        &STRICT_TRANSPORT_SECURITY,
-        &X_CONTENT_TYPE_OPTIONS,
-        &X_FRAME_OPTIONS,
+        &CONTENT_SECURITY_POLICY, &STRICT_TRANSPORT_SECURITY, &X_CONTENT_TYPE_OPTIONS, &X_FRAME_OPTIONS,
     ]
 }
 

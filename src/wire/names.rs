@@ -20,15 +20,12 @@ pub use http::header::{
 pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// The client's address and those of the proxies between, nearest last.
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The scheme the client used.
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The host the client asked for.
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// One id for a request on every hop.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// W3C Trace Context: trace id and parent span.
+/// W3C Trace Context.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// W3C Trace Context: vendors' own data.
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The default name of the identity field, and the field that names the provider to the origin.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
@@ -62,51 +59,36 @@ pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag"
 pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
 /// Cache tags of Netlify, separated by commas.
 pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
-/// RFC 9213: Cache-Control for all CDNs.
+/// RFC 9213: Cache-Control for all CDNs. A field with the name of a CDN is for that CDN only.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-/// RFC 9213: Cache-Control for Cloudflare.
 pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cloudflare-cdn-cache-control");
 /// Cache-Control for Akamai, in a syntax of its own.
 pub static EDGE_CONTROL: HeaderName = HeaderName::from_static("edge-control");
-/// W3C Server Timing.
 pub static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// gRPC: the coding of each message.
 pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// gRPC: the status, in the head of a response that has only trailers.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// RFC 9218: the priority of a response.
 pub static PRIORITY: HeaderName = HeaderName::from_static("priority");
-/// RFC 9213: Cache-Control for Netlify.
 pub static NETLIFY_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("netlify-cdn-cache-control");
-/// RFC 9213: Cache-Control for Vercel.
 pub static VERCEL_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("vercel-cdn-cache-control");
-/// RFC 9213: Cache-Control for Akamai.
 pub static AKAMAI_CACHE_CONTROL: HeaderName = HeaderName::from_static("akamai-cache-control");
 /// A lifetime that nginx and `KeyCDN` prefer to Cache-Control.
 pub static X_ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expires");
 /// Akamai's G2O: the signed data of a request.
 pub static X_AKAMAI_G2O_AUTH_DATA: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-data");
-/// Akamai's G2O: the signature.
 pub static X_AKAMAI_G2O_AUTH_SIGN: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-sign");
 /// RFC 9110 §11.6.3: data about a successful authentication.
 pub static AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("authentication-info");
-/// The browser features that a page may use.
 pub static PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
-/// The windows that may share a process with a page.
 pub static CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
-/// The resources that a page may embed.
 pub static CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
-/// The sites that may embed a response.
 pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-/// The sites that may read the timings of a response.
 pub static TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
-/// The data of the site that a browser deletes.
 pub static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-/// The URLs for a browser's reports.
 pub static REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
-/// The older form of Reporting-Endpoints.
 pub static REPORT_TO: HeaderName = HeaderName::from_static("report-to");
-/// The network errors that a browser reports.
+/// Network Error Logging.
 pub static NEL: HeaderName = HeaderName::from_static("nel");
 
 /// Whether the field belongs to CORS: it tells a browser what pages of other sites may do with a response.

@@ -54,7 +54,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn secrets_show_as_stars_and_compare_whole() {
+    fn secret_when_shown_or_compared_then_hidden_and_whole() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "***");
         assert!(secret.matches(b"hunter2"));
