@@ -1,5 +1,5 @@
-//! A forwarded message contains only allowed fields: Content-Length, trailers, white space, odd heads and upgrades, over
-//! all protocols of clients and origins.
+//! A forwarded message contains only allowed fields: Content-Length, trailers, white space, odd heads and upgrades,
+//! over all protocols of clients and origins.
 
 mod support;
 
