@@ -1,7 +1,8 @@
 //! The template and the locale files: the built-in ones, and those of an operator's folder that replace them.
 //!
-//! A folder has the layout of `config/`: `pages/whoopsie.html` replaces the built-in template, and `locales/TAG.toml` replaces or
-//! adds a language. Both are optional. Files of limited size are read with the configuration, and never again.
+//! A folder has the layout of `config/`: `pages/whoopsie.html` replaces the built-in template, and `locales/TAG.toml`
+//! replaces or adds a language. Both are optional. Files of limited size are read with the configuration, and never
+//! again.
 
 use std::error::Error;
 use std::fmt;
@@ -118,7 +119,8 @@ impl PageFiles {
         self.template.as_deref().unwrap_or(WHOOPSIE)
     }
 
-    /// Names and contents: the built-in languages in their order, each replaced if the folder has it, then the folder's others.
+    /// Names and contents: the built-in languages in their order, each replaced if the folder has it, then the folder's
+    /// others.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.locales.iter().map(|(tag, text)| (tag.as_str(), text.as_str()));
         let of_folder = move |wanted: &str| own.clone().find(|(tag, _)| tag.eq_ignore_ascii_case(wanted));

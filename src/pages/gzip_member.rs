@@ -1,8 +1,9 @@
 //! The parts of a gzip member (RFC 1951, RFC 1952), to assemble one for each request without compression.
 //!
-//! A page is fixed text with a few short values in between. Each fixed text is deflated once, by a separate compressor: it refers
-//! to no bytes before it, so any value may precede it. It ends with a flush, which ends with an empty stored block. The length
-//! field of that block is removed, and the length and bytes of the value follow instead. So flush and value share one block header.
+//! A page is fixed text with a few short values in between. Each fixed text is deflated once, by a separate compressor:
+//! it refers to no bytes before it, so any value may precede it. It ends with a flush, which ends with an empty stored
+//! block. The length field of that block is removed, and the length and bytes of the value follow instead. So flush and
+//! value share one block header.
 //!
 //! Cost of a request: a copy of each part, and for the checksum at most 32 XORs for each fixed text of any length.
 
@@ -79,8 +80,9 @@ fn stored(plain: &[u8]) -> Vec<u8> {
 
 /// Appends a fixed text to a CRC32.
 ///
-/// `crc32fast` can combine two checksums too, but each call computes with the length again, one multiplication for each bit set
-/// in it. Appending bytes is linear in the checksum before them, so 32 columns, computed once, describe a fixed text.
+/// `crc32fast` can combine two checksums too, but each call computes with the length again, one multiplication for each
+/// bit set in it. Appending bytes is linear in the checksum before them, so 32 columns, computed once, describe a fixed
+/// text.
 #[derive(Debug)]
 pub(super) struct Checksum {
     crc: u32,
@@ -179,7 +181,10 @@ mod tests {
         }
 
         #[test]
-        fn checksum_when_text_is_appended_then_that_of_both(a in proptest::collection::vec(any::<u8>(), 0..300), b in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn checksum_when_text_is_appended_then_that_of_both(
+            a in proptest::collection::vec(any::<u8>(), 0..300),
+            b in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
             prop_assert_eq!(Checksum::of(&b).after(crc32fast::hash(&a)), crc32fast::hash(&[a, b].concat()));
         }
     }

@@ -1,7 +1,7 @@
 //! The choice of a locale: lookup (RFC 4647 §3.4) on Accept-Language (RFC 9110 §12.5.4).
 //!
-//! The field is read as bytes and never copied. Only 8 KiB of all lines and 32 ranges are read; the rest is ignored. A malformed
-//! range matches nothing.
+//! The field is read as bytes and never copied. Only 8 KiB of all lines and 32 ranges are read; the rest is ignored. A
+//! malformed range matches nothing.
 
 use std::cmp::Ordering;
 
@@ -43,8 +43,8 @@ impl Locales {
         self.tags.iter().map(String::as_str)
     }
 
-    /// The best match of Accept-Language, else the host's locale, else the default. A client gets the default even if it excludes
-    /// that language, because there must be a page.
+    /// The best match of Accept-Language, else the host's locale, else the default. A client gets the default even if
+    /// it excludes that language, because there must be a page.
     pub(super) fn choose<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         let preferences = self.preferences(accept_language);
         preferences
@@ -83,8 +83,8 @@ impl Locales {
         preferences
     }
 
-    /// RFC 4647 §3.4: the range loses its last subtag until it is a known tag. The result is the longest tag that the range starts
-    /// with, so one pass over the tags finds it.
+    /// RFC 4647 §3.4: the range loses its last subtag until it is a known tag. The result is the longest tag that the
+    /// range starts with, so one pass over the tags finds it.
     fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| starts_with(range, tag))
     }
@@ -137,8 +137,8 @@ impl Preferences {
     }
 }
 
-/// A basic language range (RFC 4647 §2.1) and its weight in thousandths. None for a malformed one, and for `*`, which means the
-/// default (RFC 4647 §3.4).
+/// A basic language range (RFC 4647 §2.1) and its weight in thousandths. None for a malformed one, and for `*`, which
+/// means the default (RFC 4647 §3.4).
 fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     let mut parts = member.split(|&byte| byte == b';');
     let range = parts.next()?.trim_ascii_end();
@@ -401,7 +401,10 @@ mod tests {
     proptest! {
         #[test]
         fn locale_when_looked_up_then_same_as_in_the_simple_form(
-            members in proptest::collection::vec(("(en|de|fr|he|zh|pt|ja)(-(BR|br|Hant|x|a))?(-[a-z0-9]{1,8})?", 0..=1000_u16), 0..12)
+            members in proptest::collection::vec(
+                ("(en|de|fr|he|zh|pt|ja)(-(BR|br|Hant|x|a))?(-[a-z0-9]{1,8})?", 0..=1000_u16),
+                0..12,
+            )
         ) {
             let field: Vec<_> = members.iter().map(|(range, weight)| {
                 format!("{range};q={}.{:03}", weight / 1000, weight % 1000)
@@ -410,7 +413,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_when_read_then_a_locale(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5), host in ".{0,40}") {
+        fn any_bytes_when_read_then_a_locale(
+            lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5),
+            host in ".{0,40}",
+        ) {
             let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
             prop_assert!(TAGS.contains(&chosen(&lines, Some(&host))));
         }

@@ -1,15 +1,17 @@
 //! The pages for people when the origin fails. They are rendered at the start as far as possible.
 //!
-//! Place: below the layers. `edge::whoopsie` decides which response gets a page, and writes its header fields. This room knows
-//! languages, texts and bytes, but no requests. [`Pages`] is built with a configuration and then only read.
+//! Place: below the layers. `edge::whoopsie` decides which response gets a page, and writes its header fields. This
+//! room knows languages, texts and bytes, but no requests. [`Pages`] is built with a configuration and then only read.
 //!
 //! - `locale.rs` chooses the language, `plural.rs` the plural form for a number.
-//! - `files.rs` has the template and the locale files, built in or an operator's own. `template.rs` and `locale_file.rs` parse them.
-//! - `render.rs` makes pages of both, `gzip_member.rs` their gzip form without compression for each request. The wait page is the
-//!   same template with other sections.
+//! - `files.rs` has the template and the locale files, built in or an operator's own. `template.rs` and
+//!   `locale_file.rs` parse them.
+//! - `render.rs` makes pages of both, `gzip_member.rs` their gzip form without compression for each request. The wait
+//!   page is the same template with other sections.
 //! - `export` writes pages for CDNs to host.
 //!
-//! Cost: the choice of a locale reads Accept-Language once and allocates nothing. A page is one allocation and some thirty copies.
+//! Cost: the choice of a locale reads Accept-Language once and allocates nothing. A page is one allocation and some
+//! thirty copies.
 
 mod escape;
 mod export;
@@ -22,7 +24,7 @@ mod page_settings;
 mod page_values;
 mod plural;
 mod render;
-mod script;
+mod script_texts;
 mod slots;
 mod template;
 #[cfg(test)]
@@ -60,8 +62,8 @@ struct LocalePage {
 impl Pages {
     /// Renders the pages, except for the values of a request.
     ///
-    /// # Errors
-    /// A setting names an unknown locale, or a host occurs twice. Files that [`PageFiles::read`] accepted have no mistakes.
+    /// # Errors A setting names an unknown locale, or a host occurs twice. Files that [`PageFiles::read`] accepted have
+    /// no mistakes.
     pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())
     }
@@ -103,8 +105,8 @@ impl Pages {
         self.locales.tags()
     }
 
-    /// The locale for a request: the best match of Accept-Language (RFC 4647 §3.4), else that of `hosts` for the Host value (in any
-    /// case, with or without a port), else the default.
+    /// The locale for a request: the best match of Accept-Language (RFC 4647 §3.4), else that of `hosts` for the Host
+    /// value (in any case, with or without a port), else the default.
     pub(crate) fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         self.locales.choose(accept_language, host)
     }

@@ -90,7 +90,8 @@ const SITE_NAME: Text<String> = Text { example: NO_SITE_NAME, read: |text, _| si
 fn site_name(text: &str) -> Checked<String> {
     if text.trim().is_empty() || text.len() > MAX_SITE_NAME_BYTES || text.contains(char::is_control) {
         return Err(format!(
-            "is not a name for a heading; write 1 to {MAX_SITE_NAME_BYTES} bytes of visible text, for example \"This site\""
+            "is not a name for a heading; write 1 to {MAX_SITE_NAME_BYTES} bytes of visible text, for example \
+             \"This site\""
         ));
     }
     Ok(text.to_owned())

@@ -5,7 +5,8 @@ use http::StatusCode;
 
 use crate::wire::json;
 
-/// The longest value that is shown, in bytes. Escaping makes it up to six times longer, so it fits into one stored block.
+/// The longest value that is shown, in bytes. Escaping makes it up to six times longer, so it fits into one stored
+/// block.
 pub(super) const MAX_VALUE_BYTES: usize = 256;
 
 /// The values of one request. The page escapes them, and cuts them after 256 bytes.
@@ -34,8 +35,8 @@ pub(crate) struct PageValues<'a> {
 /// The longest wait that a page counts down, in seconds.
 pub(crate) const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
 
-/// The page for programs: `application/problem+json` (RFC 9457) of type `about:blank`, whose `title` is the reason phrase. The
-/// request id is `reference`, because `instance` must be a URI.
+/// The page for programs: `application/problem+json` (RFC 9457) of type `about:blank`, whose `title` is the reason
+/// phrase. The request id is `reference`, because `instance` must be a URI.
 pub(crate) fn problem_json(values: &PageValues<'_>, title: &str) -> Bytes {
     let status = StatusCode::from_u16(values.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut out = Vec::with_capacity(96 + title.len().min(256) + values.id.len().min(256));

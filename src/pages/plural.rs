@@ -1,7 +1,7 @@
 //! The form of a text for a number: the plural categories of CLDR for whole numbers, from `icu_plurals`.
 //!
-//! French, Spanish, Italian, Portuguese and some others have a form that is only for whole millions. Locale files do not have it,
-//! and `other` replaces it. The page's script does the same with the category of `Intl.PluralRules`.
+//! French, Spanish, Italian, Portuguese and some others have a form that is only for whole millions. Locale files do
+//! not have it, and `other` replaces it. The page's script does the same with the category of `Intl.PluralRules`.
 
 pub(super) use icu_plurals::PluralCategory as Category;
 use icu_plurals::PluralRules;

@@ -1,7 +1,8 @@
 //! Pages that are ready but for the values of a request.
 //!
-//! [`Page::new`] fills the settings and the texts of a locale into a template. The text between two values of a request becomes
-//! one fixed text with its deflated form (`gzip_member.rs`). A request then costs one allocation and a copy for each part.
+//! [`Page::new`] fills the settings and the texts of a locale into a template. The text between two values of a request
+//! becomes one fixed text with its deflated form (`gzip_member.rs`). A request then costs one allocation and a copy for
+//! each part.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::locale_file::{LocaleTexts, NUMBER};
 use super::page_settings::PageSettings;
 use super::page_values::PageValues;
 use super::plural::{Category, Plural};
-use super::script::texts_json;
+use super::script_texts::texts_json;
 use super::slots::{Clock, Digits, Numbers, Slot, SlotTexts};
 use super::template::{Condition, Piece, RequestCondition, Template, Text};
 
@@ -260,7 +261,8 @@ mod tests {
     #[test]
     fn placeholders_when_filled_then_texts_settings_and_values() {
         let settings = PageSettings::default();
-        let source = "<p lang=\"{{language}}\">{{text.retry}}{{! not\nseen }} {{site_name}} {{status}} {{id}} {{time}} {{time_rfc3339}}";
+        let source = "<p lang=\"{{language}}\">{{text.retry}}{{! not\nseen }} {{site_name}} {{status}} {{id}} {{time}} \
+                      {{time_rfc3339}}";
         assert_eq!(
             rendered(source, &settings, &values("a-1", "fastly")),
             "<p lang=\"en\">Try again This site 503 a-1 2026-11-22 11:09:01 UTC 2026-11-22T11:09:01Z"
@@ -270,11 +272,12 @@ mod tests {
     #[test]
     fn values_when_filled_in_then_escaped_for_their_place() {
         let settings = PageSettings { site_name: "A & B".to_owned(), ..PageSettings::default() };
-        let source = "<p>{{id}}? {{provider}}</p>{{site_name}}<img alt=\"{{id}}\" src=\"/x?a={{provider}}&amp;b={{id}}\" title=\"{{id}}\">{{id}}";
+        let source = "<p>{{id}}? {{provider}}</p>{{site_name}}<img alt=\"{{id}}\" \
+                      src=\"/x?a={{provider}}&amp;b={{id}}\" title=\"{{id}}\">{{id}}";
         assert_eq!(
             rendered(source, &settings, &values("<é>", "\"&' ")),
-            "<p>&lt;é&gt;? &quot;&amp;&#39; </p>A &amp; B<img alt=\"&lt;é&gt;\" src=\"/x?a=%22%26%27%20&amp;b=%3C%C3%A9%3E\" \
-             title=\"&lt;é&gt;\">&lt;é&gt;"
+            "<p>&lt;é&gt;? &quot;&amp;&#39; </p>A &amp; B<img alt=\"&lt;é&gt;\" \
+             src=\"/x?a=%22%26%27%20&amp;b=%3C%C3%A9%3E\" title=\"&lt;é&gt;\">&lt;é&gt;"
         );
     }
 
@@ -301,8 +304,9 @@ mod tests {
 
     #[test]
     fn section_when_request_decides_then_shown_or_left_out() {
-        let source = "a{{#wait}}W{{id}}{{/wait}}{{^wait}}F{{/wait}}{{#retry}}R{{retry_after}}{{/retry}}{{^retry}}N{{/retry}}\
-                      {{#waiting}}{{waiting}}{{text.waiting}}{{/waiting}}{{^status_url}}S{{/status_url}}{{#pop}}{{pop}}{{/pop}}b";
+        let source = "a{{#wait}}W{{id}}{{/wait}}{{^wait}}F{{/wait}}{{#retry}}R{{retry_after}}{{/retry}}\
+                      {{^retry}}N{{/retry}}{{#waiting}}{{waiting}}{{text.waiting}}{{/waiting}}\
+                      {{^status_url}}S{{/status_url}}{{#pop}}{{pop}}{{/pop}}b";
         let settings = PageSettings::default();
         let fault = values("7", "");
         let wait = PageValues { is_wait: true, waiting: Some(1), retry_after: None, ..fault };
@@ -325,7 +329,8 @@ mod tests {
         let source = "{{site_name}}|{{#wait}}{{text.stop}}{{/wait}}{{words copy minutes}}";
         assert_eq!(
             rendered(source, &settings, &values("", "")),
-            "&lt;/script&gt;&lt;!--|[[\"direction\",\"site_name\",\"copy\",\"minutes\"],{\n\"en\":[\"ltr\",\"\\u003c/script>\\u003c!--\",\"Copy\",\
+            "&lt;/script&gt;&lt;!--|[[\"direction\",\"site_name\",\"copy\",\"minutes\"],{\n\
+             \"en\":[\"ltr\",\"\\u003c/script>\\u003c!--\",\"Copy\",\
              {\"one\":\"Trying again in {n} minute\",\"other\":\"Trying again in {n} minutes\"}]}]"
         );
     }

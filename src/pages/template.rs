@@ -1,27 +1,28 @@
 //! Page templates: the names for double braces, and the parser.
 //!
-//! A template is parsed once. `render.rs` fills in the settings and the texts of each locale at the start, and the values of a
-//! request later. These may stand in double braces:
+//! A template is parsed once. `render.rs` fills in the settings and the texts of each locale at the start, and the
+//! values of a request later. These may stand in double braces:
 //!
-//! - `{{text.NAME}}`: a text of the locale, any of [`TEXT_KEYS`]. `{{text.waiting}}`: the form for the number of waiting
-//!   requests.
-//! - A setting, filled in at the start: `language`, `direction`, `site_name`, `status_url`, `support_url`, `beacon_base`,
-//!   `beacon_path`.
-//! - A value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`, `retry_after` (in seconds),
-//!   `waiting`.
+//! - `{{text.NAME}}`: a text of the locale, any of [`TEXT_KEYS`]. `{{text.waiting}}`: the form for the number of
+//!   waiting requests.
+//! - A setting, filled in at the start: `language`, `direction`, `site_name`, `status_url`, `support_url`,
+//!   `beacon_base`, `beacon_path`.
+//! - A value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`, `retry_after` (in
+//!   seconds), `waiting`.
 //! - `{{#NAME}} … {{/NAME}}`: a section that is left out under a condition. Sections must not be nested.
 //!   - By setting: left out if the setting is empty.
-//!   - By request: `retry` is shown if the page may reload itself, `wait` on the wait page, `waiting` if the number of waiting
-//!     requests is known, `pop` if the point of presence is known.
-//!   - By value: `status`, `id` and `time` are always shown on pages that edgeshim serves. On an exported page they are shown
-//!     if the CDN can fill them in (`export`).
+//!   - By request: `retry` is shown if the page may reload itself, `wait` on the wait page, `waiting` if the number of
+//!     waiting requests is known, `pop` if the point of presence is known.
+//!   - By value: `status`, `id` and `time` are always shown on pages that edgeshim serves. On an exported page they are
+//!     shown if the CDN can fill them in (`export`).
 //! - `{{^NAME}} … {{/NAME}}`: a section with the opposite condition.
-//! - `{{words NAME …}}`: the texts of every locale as JSON, for a script: those that the template shows, and those named here.
+//! - `{{words NAME …}}`: the texts of every locale as JSON, for a script: those that the template shows, and those
+//!   named here.
 //! - `{{! … }}`: a comment.
 //!
-//! Values are escaped for their place: percent-encoded after the `?` of a quoted attribute (RFC 3986 §2.1), else as HTML text.
-//! This is not enough inside `<script>`, `<style>` or an attribute without double quotes. No value may stand there; `words` may
-//! stand in a script.
+//! Values are escaped for their place: percent-encoded after the `?` of a quoted attribute (RFC 3986 §2.1), else as
+//! HTML text. This is not enough inside `<script>`, `<style>` or an attribute without double quotes. No value may stand
+//! there; `words` may stand in a script.
 
 use super::escape::Escape;
 use super::locale_file::{FORM_KEYS, TEXT_KEYS};
@@ -234,7 +235,8 @@ impl<'t> Template<'t> {
                     }
                     Some(piece @ Piece::ScriptTexts(_)) => pieces.push(piece),
                     Some(_) if let Some(element) = element => report(format!(
-                        "`{{{{{name}}}}}` inside <{element}>, where values cannot be escaped; put it into a data attribute of an element"
+                        "`{{{{{name}}}}}` inside <{element}>, where values cannot be escaped; \
+                         put it into a data attribute of an element"
                     )),
                     Some(_) if Escape::is_bare(before) => {
                         report(format!(

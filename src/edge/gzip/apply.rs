@@ -34,11 +34,11 @@ pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
     vary::merge_accept_encoding(headers);
 }
 
-/// Removes `Vary: Accept-Encoding` from a response without a coding to Akamai. Akamai stores nothing that varies, except gzip
-/// and br, and every client can read identity bytes.
+/// Removes `Vary: Accept-Encoding` from a response without a coding to Akamai. Akamai stores nothing that varies,
+/// except gzip and br, and every client can read identity bytes.
 ///
-/// Any other Vary stays, and so does this one on a body with another coding, which Akamai then does not store. A 304 is about
-/// the stored response; under a strong tag that is the identity variant.
+/// Any other Vary stays, and so does this one on a body with another coding, which Akamai then does not store. A 304 is
+/// about the stored response; under a strong tag that is the identity variant.
 pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {
@@ -53,8 +53,8 @@ pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts)
     headers.remove(VARY);
 }
 
-/// Removes the digests of a body whose bytes have changed, from a head or from trailers. Repr-Digest includes the coding
-/// (RFC 9530 §3).
+/// Removes the digests of a body whose bytes have changed, from a head or from trailers. Repr-Digest includes the
+/// coding (RFC 9530 §3).
 pub(super) fn remove_digests(headers: &mut HeaderMap) {
     for name in [&CONTENT_MD5, &DIGEST, &CONTENT_DIGEST, &REPR_DIGEST] {
         headers.remove(name);

@@ -123,12 +123,12 @@ pub(crate) fn decide(
     if request.wants_gzip() { Verdict::Compress } else { Verdict::Vary(Skip::NotAccepted) }
 }
 
-/// A 304 has the fields of the 200 to the same request without its conditions and its range (RFC 9110 §14.2, §15.4.5). The tag
-/// matters most: a cache puts it on the stored response that it updates, and some caches choose that response by
-/// Accept-Encoding, not by the tag in the request.
+/// A 304 has the fields of the 200 to the same request without its conditions and its range (RFC 9110 §14.2, §15.4.5).
+/// The tag matters most: a cache puts it on the stored response that it updates, and some caches choose that response
+/// by Accept-Encoding, not by the tag in the request.
 ///
-/// The known kind of the tag decides. If it is unknown, the 304's head decides, or else the path's extension: many origins send
-/// 304s without type and coding.
+/// The known kind of the tag decides. If it is unknown, the 304's head decides, or else the path's extension: many
+/// origins send 304s without type and coding.
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,

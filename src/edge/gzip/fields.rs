@@ -35,8 +35,8 @@ pub(super) fn is_fixed(headers: &HeaderMap) -> bool {
     has_directive(headers, b"no-transform")
 }
 
-/// `cache_control` has written one canonical line, so a search for the text is enough. A match inside a quoted string only costs
-/// the compression.
+/// `cache_control` has written one canonical line, so a search for the text is enough. A match inside a quoted string
+/// only costs the compression.
 fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
     let contains =
         |line: &HeaderValue| line.as_bytes().windows(directive.len()).any(|at| at.eq_ignore_ascii_case(directive));

@@ -1,8 +1,9 @@
-//! The kind of each entity tag when the origin last sent it: a table of fixed size, shared by the workers, without a lock.
+//! The kind of each entity tag when the origin last sent it: a table of fixed size, shared by the workers, without a
+//! lock.
 //!
-//! A 304 seldom has a type or a coding, and a weak tag in a request does not show whether the origin or this layer made it
-//! weak. The table answers both. If a tag is missing, after a start or because another tag replaced it, `decide.rs` and
-//! `request_facts.rs` guess; a wrong guess costs a 304 at most.
+//! A 304 seldom has a type or a coding, and a weak tag in a request does not show whether the origin or this layer made
+//! it weak. The table answers both. If a tag is missing, after a start or because another tag replaced it, `decide.rs`
+//! and `request_facts.rs` guess; a wrong guess costs a 304 at most.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,7 +19,8 @@ pub(crate) enum TagKind {
     Weak = 1,
     /// Strong from the origin. A client that accepts gzip gets it weak.
     Compressed,
-    /// Strong, and sent on unchanged with `Vary: Accept-Encoding`: the origin coded the body, or the body was too short.
+    /// Strong, and sent on unchanged with `Vary: Accept-Encoding`: the origin coded the body, or the body was too
+    /// short.
     Kept,
     /// Strong from the origin, with gzip. A client that does not accept gzip gets the body inflated, and the tag weak.
     Inflated,
@@ -44,8 +46,8 @@ impl TagKind {
 
 /// The table. One part of the hash of target and tag gives the place; another part is stored there with the kind.
 ///
-/// The hash is made of two mixed checksums. The origin chooses the tags: with a collision it can only get a wrong tag for its own
-/// responses.
+/// The hash is made of two mixed checksums. The origin chooses the tags: with a collision it can only get a wrong tag
+/// for its own responses.
 #[derive(Debug)]
 pub(super) struct KnownTags {
     seen: Box<[AtomicU32]>,

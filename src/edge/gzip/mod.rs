@@ -1,14 +1,16 @@
-//! Compresses identity bodies for CDNs that accept gzip. If configured, inflates the origin's gzip for CDNs that do not.
+//! Compresses identity bodies for CDNs that accept gzip. If configured, inflates the origin's gzip for CDNs that do
+//! not.
 //!
-//! **Place:** outside of `cache_control`, which must see the origin's fields; inside `whoopsie`, whose pages have their own
-//! gzip form.
-//! **Reads:** `Ctx::dialect`; method, host, target, Accept-Encoding, Range, If-Range, If-Match and If-None-Match of the request;
-//! status, type, length, tag and the fields that forbid compression of the response (`decide.rs`).
+//! **Place:** outside of `cache_control`, which must see the origin's fields; inside `whoopsie`, whose pages have their
+//! own gzip form.
+//! **Reads:** `Ctx::dialect`; method, host, target, Accept-Encoding, Range, If-Range, If-Match and If-None-Match of the
+//! request; status, type, length, tag and the fields that forbid compression of the response (`decide.rs`).
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`.
-//! **Cost:** reads Accept-Encoding. A compressed response costs the compressor's work, whose state is reused for the next
-//! response, or a checksum if its twin is stored (`twins.rs`).
-//! **Can fail:** if the body below it fails, or if the origin's gzip is broken. A compressor in memory has no errors of its own.
+//! **Cost:** reads Accept-Encoding. A compressed response costs the compressor's work, whose state is reused for the
+//! next response, or a checksum if its twin is stored (`twins.rs`).
+//! **Can fail:** if the body below it fails, or if the origin's gzip is broken. A compressor in memory has no errors of
+//! its own.
 
 mod apply;
 mod decide;
@@ -208,8 +210,8 @@ struct Undecided<B> {
 enum Question {
     /// Whether the body has `gzip.min_bytes`.
     Length,
-    /// Whether the whole body arrives at once. Then it is compressed in one step, while the compressor is in the CPU's cache,
-    /// and the compressed length is known.
+    /// Whether the whole body arrives at once. Then it is compressed in one step, while the compressor is in the CPU's
+    /// cache, and the compressed length is known.
     Whole { key: Option<Key> },
     /// Whether a body to inflate starts with valid gzip.
     IsGzip,
@@ -347,7 +349,8 @@ impl Shared {
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
     }
 
-    /// Stores the kind of the response's tag. A response to HEAD shows no kind: without a length, its body is taken for long.
+    /// Stores the kind of the response's tag. A response to HEAD shows no kind: without a length, its body is taken for
+    /// long.
     fn note(&self, request: RequestFacts, verdict: Verdict, head: &response::Parts) {
         if !request.is_head
             && let Some(tag) = head.headers.get(ETAG).and_then(|tag| EntityTag::outline(tag.as_bytes()))

@@ -66,8 +66,8 @@ impl RequestFacts {
         self.accepts_gzip && !self.has_range
     }
 
-    /// Whether If-None-Match contains a tag in its weak form, and in its strong form. Two tags may share a bit; then the 304
-    /// has the form that the client sent.
+    /// Whether If-None-Match contains a tag in its weak form, and in its strong form. Two tags may share a bit; then
+    /// the 304 has the form that the client sent.
     pub(super) fn named_forms(self, opaque: &[u8]) -> (bool, bool) {
         let bit = bit(opaque);
         (self.named_weak & bit != 0, self.named_strong & bit != 0)
@@ -87,19 +87,20 @@ fn bit(opaque: &[u8]) -> u64 {
 
 /// Undoes in a request's head what this layer does to responses.
 ///
-/// A tag that is `"a"` at the origin may have been sent as `W/"a"`, and comes back weak. Some origins compare tags as text. So
-/// it becomes strong again:
+/// A tag that is `"a"` at the origin may have been sent as `W/"a"`, and comes back weak. Some origins compare tags as
+/// text. So it becomes strong again:
 ///
-/// - in If-None-Match only if `kind` reports that the origin sends it strong. An unknown tag, the first time after a start,
-///   stays as it is. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 requires, so both forms match
-///   there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares the whole line as one text: `W/"a"`
-///   must stay for it, and a list of both forms would never match. If Rails or Sinatra make a strong tag, the first request
-///   after a start costs a 200 in place of a 304;
-/// - in If-Match unless `kind` reports that the origin sends it weak: a weak tag never matches there (RFC 9110 §13.1.1).
+/// - in If-None-Match only if `kind` reports that the origin sends it strong. An unknown tag, the first time after a
+///   start, stays as it is. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 requires, so both
+///   forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares the whole line as
+///   one text: `W/"a"` must stay for it, and a list of both forms would never match. If Rails or Sinatra make a strong
+///   tag, the first request after a start costs a 200 in place of a 304;
+/// - in If-Match unless `kind` reports that the origin sends it weak: a weak tag never matches there (RFC 9110
+///   §13.1.1).
 ///
-/// A range with a weak tag in If-Range is removed: the condition is false by definition (RFC 9110 §13.1.5), and an origin that
-/// compares carelessly would continue gzip with identity bytes. Any other range goes to the origin without gzip, so that all
-/// parts come from the same bytes.
+/// A range with a weak tag in If-Range is removed: the condition is false by definition (RFC 9110 §13.1.5), and an
+/// origin that compares carelessly would continue gzip with identity bytes. Any other range goes to the origin without
+/// gzip, so that all parts come from the same bytes.
 pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<TagKind>) {
     strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));
     strengthen(headers, IF_MATCH, |opaque| kind(opaque) == Some(TagKind::Weak));

@@ -20,8 +20,8 @@ use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
 use crate::ids::ClassId;
 
-/// Input that is compressed in one turn at level 4, before other tasks run: some 1.3 ms. This is enough for a whole page, so its
-/// compressor's state, a quarter of a megabyte, is loaded into the CPU's cache once.
+/// Input that is compressed in one turn at level 4, before other tasks run: some 1.3 ms. This is enough for a whole
+/// page, so its compressor's state, a quarter of a megabyte, is loaded into the CPU's cache once.
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 /// Input that is compressed in one step.
 const BYTES_PER_STEP: usize = 32 * 1024;
@@ -130,8 +130,8 @@ struct Held {
 }
 
 impl Held {
-    /// Whether that is longer than `patience`. If not, wakes the task when it is: at the worker's next check of its deadlines at
-    /// the earliest, even if the task is polled before for another reason.
+    /// Whether that is longer than `patience`. If not, wakes the task when it is: at the worker's next check of its
+    /// deadlines at the earliest, even if the task is polled before for another reason.
     fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
@@ -229,8 +229,8 @@ impl<B> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` is over. A frame does not restart `patience`,
-    /// because the head waits.
+    /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` is over. A frame does not restart
+    /// `patience`, because the head waits.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64, patience: Duration) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let ahead = &mut work.ahead;
@@ -259,8 +259,8 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Makes the first piece of the inflated body. A fault is kept for [`take_fault`](Self::take_fault), since nothing has been
-    /// sent yet. Waits at most until the worker's next check of its deadlines, because the head waits too.
+    /// Makes the first piece of the inflated body. A fault is kept for [`take_fault`](Self::take_fault), since nothing
+    /// has been sent yet. Waits at most until the worker's next check of its deadlines, because the head waits too.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut *self).poll_frame(cx);
         let work = self.work.get_or_insert_default();

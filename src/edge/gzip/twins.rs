@@ -1,8 +1,9 @@
 //! The store of gzip twins: compressed forms of the origin's bodies, which outlive the response that made them.
 //!
-//! Every POP of every CDN pulls the same object. A twin is found by host, target, strong entity tag and length. It is used only if
-//! the origin's whole body has the checksum of the body that the twin was made from. Two bodies of one length under one strong tag
-//! are an origin's error. CRC-32 detects it except in one of four thousand million cases, unless the bytes were made to collide.
+//! Every POP of every CDN pulls the same object. A twin is found by host, target, strong entity tag and length. It is
+//! used only if the origin's whole body has the checksum of the body that the twin was made from. Two bodies of one
+//! length under one strong tag are an origin's error. CRC-32 detects it except in one of four thousand million cases,
+//! unless the bytes were made to collide.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

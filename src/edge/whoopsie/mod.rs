@@ -1,8 +1,10 @@
 //! Serves a page when the origin fails: a fault or a 5xx becomes the page, with the same status.
 //!
-//! **Place:** outside of `gzip`, because pages have their own gzip form, and of `cache_control`, so that no rule of a class makes
-//! an error cacheable; inside `pulls`, which counts pages like any other response. Outside of this layer nothing fails.
-//! **Reads:** Accept, Accept-Encoding, Accept-Language, Host and X-Request-Id; the response's status; the class's `whoopsie`.
+//! **Place:** outside of `gzip`, because pages have their own gzip form, and of `cache_control`, so that no rule of a
+//! class makes an error cacheable; inside `pulls`, which counts pages like any other response. Outside of this layer
+//! nothing fails.
+//! **Reads:** Accept, Accept-Encoding, Accept-Language, Host and X-Request-Id; the response's status; the class's
+//! `whoopsie`.
 //! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for bodies that are too large.
 //! **Cost:** five reference counts for a request; a page is one copy of some kilobytes. **Can fail:** no.
 

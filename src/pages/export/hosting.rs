@@ -2,7 +2,7 @@
 
 use crate::pages::locale_file::LocaleTexts;
 use crate::pages::page_settings::PageSettings;
-use crate::pages::script::texts_json;
+use crate::pages::script_texts::texts_json;
 use crate::pages::slots::Slot;
 use crate::pages::template::{Condition, Piece, RequestCondition, Template, Text};
 
@@ -53,8 +53,9 @@ pub(super) fn page(
     out
 }
 
-/// The values of a page that a CDN hosts. Provider, cause and seconds are fixed. The others are the CDN's own expressions, which
-/// are written unescaped. A value that the CDN does not know is empty, and the template's sections leave it out.
+/// The values of a page that a CDN hosts. Provider, cause and seconds are fixed. The others are the CDN's own
+/// expressions, which are written unescaped. A value that the CDN does not know is empty, and the template's sections
+/// leave it out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hosting<'a> {
     pub(super) provider: &'a str,
@@ -92,8 +93,10 @@ mod tests {
 
     #[test]
     fn page_when_hosted_then_has_only_what_the_host_can_fill_in() {
-        let source = "{{#id}}I{{id}}{{/id}}{{^id}}i{{/id}}{{#time}}T{{/time}}{{^time}}t{{/time}}{{#status}}S{{status}}{{/status}}\
-                      {{#pop}}P{{/pop}}{{#retry}}R{{retry_after}}{{/retry}}{{#waiting}}{{text.waiting}}{{/waiting}}{{#wait}}W{{/wait}}|{{text.retry}}";
+        let source = "{{#id}}I{{id}}{{/id}}{{^id}}i{{/id}}{{#time}}T{{/time}}{{^time}}t{{/time}}\
+                      {{#status}}S{{status}}{{/status}}\
+                      {{#pop}}P{{/pop}}{{#retry}}R{{retry_after}}{{/retry}}\
+                      {{#waiting}}{{text.waiting}}{{/waiting}}{{#wait}}W{{/wait}}|{{text.retry}}";
         let texts = LocaleTexts::parse("en", include_str!("../../../config/locales/en.toml")).unwrap();
         let template = Template::parse(source).unwrap();
         let settings = PageSettings::default();

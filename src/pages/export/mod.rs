@@ -1,7 +1,8 @@
 //! The pages as files for CDNs to host, for the case that a CDN cannot reach edgeshim.
 //!
-//! The pages of a CDN have its own expressions for a request's values (`Cdn`). The template's sections leave out what the CDN does
-//! not know; the script takes the time from the visitor's clock. The instructions in this folder are exported too.
+//! The pages of a CDN have its own expressions for a request's values (`Cdn`). The template's sections leave out what
+//! the CDN does not know; the script takes the time from the visitor's clock. The instructions in this folder are
+//! exported too.
 
 mod hosting;
 
@@ -23,7 +24,7 @@ pub(crate) struct Exported {
 struct Cdn {
     /// The name of the preset and the folder.
     preset: &'static str,
-    how_to: &'static str,
+    instructions: &'static str,
     extension: &'static str,
     status: &'static str,
     id: &'static str,
@@ -39,7 +40,7 @@ struct Cdn {
 /// Pages without values of a request.
 const STATIC: Cdn = Cdn {
     preset: "static",
-    how_to: include_str!("README.md"),
+    instructions: include_str!("README.md"),
     extension: "html",
     status: "",
     id: "",
@@ -53,7 +54,7 @@ const STATIC: Cdn = Cdn {
 const CDNS: [Cdn; 4] = [
     Cdn {
         preset: "fastly",
-        how_to: include_str!("fastly.md"),
+        instructions: include_str!("fastly.md"),
         extension: "vcl",
         status: " obj.status ",
         // The client may have sent that field. Anything but an id could be HTML.
@@ -66,7 +67,7 @@ const CDNS: [Cdn; 4] = [
     },
     Cdn {
         preset: "cloudflare",
-        how_to: include_str!("cloudflare.md"),
+        instructions: include_str!("cloudflare.md"),
         id: "::RAY_ID::",
         // Cloudflare refuses an error page for 5xx without that token.
         finish: |page| {
@@ -76,8 +77,8 @@ const CDNS: [Cdn; 4] = [
         },
         ..STATIC
     },
-    Cdn { preset: "cloudfront", how_to: include_str!("cloudfront.md"), ..STATIC },
-    Cdn { preset: "akamai", how_to: include_str!("akamai.md"), ..STATIC },
+    Cdn { preset: "cloudfront", instructions: include_str!("cloudfront.md"), ..STATIC },
+    Cdn { preset: "akamai", instructions: include_str!("akamai.md"), ..STATIC },
 ];
 
 /// A text as long strings of VCL, which end at the first `"}` and have no escapes.
@@ -85,8 +86,9 @@ fn long_string(text: &str) -> String {
     format!("{{\"{}\"}}", text.replace("\"}", "\"\"} {\"}"))
 }
 
-/// The static pages and those for each CDN. Each set has the page and the wait page, with all languages and for each language, and
-/// instructions. `source` returns the beacon's `source` for a preset; `retry_after` is the countdown in seconds.
+/// The static pages and those for each CDN. Each set has the page and the wait page, with all languages and for each
+/// language, and instructions. `source` returns the beacon's `source` for a preset; `retry_after` is the countdown in
+/// seconds.
 ///
 /// # Errors
 /// As [`Pages::build`](super::Pages::build), and an unknown default locale.
@@ -107,7 +109,7 @@ pub(crate) fn export(
     for cdn in std::iter::once(&STATIC).chain(&CDNS) {
         let folder = if cdn.preset == STATIC.preset { String::new() } else { format!("{}/", cdn.preset) };
         let provider = source(cdn.preset);
-        files.push(Exported { path: format!("{folder}README.md"), text: cdn.how_to.to_owned() });
+        files.push(Exported { path: format!("{folder}README.md"), text: cdn.instructions.to_owned() });
         for (name, cause, is_wait) in [("whoopsie", "edge", false), ("wait", "overload", true)] {
             let hosting = Hosting {
                 provider: &provider,

@@ -6,10 +6,11 @@ use super::plural;
 use super::template::{Condition, Piece, RequestCondition, Setting, Template, Text};
 use crate::wire::json;
 
-/// The JSON for a script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. Each locale has its direction, then its texts in the order of
-/// the names. With names in each locale it would be twice as long.
+/// The JSON for a script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. Each locale has its direction, then its texts in the
+/// order of the names. With names in each locale it would be twice as long.
 ///
-/// It has the texts that the page of that kind shows, and those that the template names. `shown` is the locale of the page.
+/// It has the texts that the page of that kind shows, and those that the template names. `shown` is the locale of the
+/// page.
 pub(super) fn texts_json(
     template: &Template<'_>,
     is_wait: bool,
