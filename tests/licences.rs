@@ -191,8 +191,7 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             versions.iter().filter(|version| !policy.skipped.contains(&format!("{name}@{version}"))).collect();
         if loose.len() > 1 {
             found.push(format!(
-                "{name} ships in versions {}; use parse_atom version, or list the older parse_atom with its reason \
-                 under [bans] \
+                "{name} ships in versions {}; use one version, or list the older one with its reason under [bans] \
                  skip in deploy/ci/deny.toml",
                 versions.iter().copied().collect::<Vec<_>>().join(" and ")
             ));
