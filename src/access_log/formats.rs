@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn json_when_the_pull_is_not_a_first_one_from_the_edge_then_has_its_kind() {
-        for (kind, told) in [
+        for (kind, shown) in [
             (PullKind::Unknown, None),
             (PullKind::Edge, None),
             (PullKind::Shield, Some("shield")),
@@ -405,7 +405,7 @@ mod tests {
         ] {
             let line: serde_json::Value =
                 serde_json::from_str(&line(LogFormat::Json, &Record { kind, ..record() })).unwrap();
-            assert_eq!(line.get("pull").map(|told| told.as_str().unwrap()), told);
+            assert_eq!(line.get("pull").map(|kind| kind.as_str().unwrap()), shown);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Responds from memory to requests that are not pulls: the beacon and, if it is on, RUM.
 //!
-//! **Place:** outside of `verify` and `pulls`. Both come from browsers, so they are no pulls, are never refused for
+//! **Place:** outside of `verify` and `pulls`. Browsers send both, so they are no pulls, are never refused for
 //! identity or Host, and work while the origin is down.
 //! **Reads:** path, query and method; the proofs of the CDN on the way, which decide the provider to count under and
 //! whether the CDN's field with the client's address is trusted; for RUM a form of at most 16 KiB, within

@@ -115,7 +115,7 @@ impl fmt::Display for Report {
         }
         if let Some(pull) = self.pull {
             match &self.pull_sign {
-                Some(sign) => line("pull", &format_args!("{pull} ({sign})"))?,
+                Some(signal) => line("pull", &format_args!("{pull} ({signal})"))?,
                 None => line("pull", &pull)?,
             }
         }

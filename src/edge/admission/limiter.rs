@@ -50,7 +50,7 @@ struct State {
     queue: BTreeMap<u64, Waker>,
 }
 
-/// The limiter's answer to a request.
+/// The limiter's decision about a request.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// It has a permit.
