@@ -127,6 +127,9 @@ mod tests {
     use crate::wire::names::HOST;
     use crate::wire::received::Received;
 
+    const ORDER: [&str; 9] =
+        ["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control", "admission"];
+
     /// Never responds.
     struct Silent;
 
@@ -142,10 +145,7 @@ mod tests {
     fn layers_when_stacked_then_in_this_order() {
         let recorder = Recorder::default();
         let _stack = recorded_stack(parts(), Arc::new(Silent), &recorder);
-        assert_eq!(
-            recorder.take().layers,
-            ["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control", "admission"]
-        );
+        assert_eq!(recorder.take().layers, ORDER);
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let ctx = Ctx::new(Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false });
         let body = Received::empty();
         drop(stack.call(Box::new(EdgeRequest { ctx, peer, line: None, head, body })));
-        assert_eq!(READY.get(), 9, "every layer is called");
+        assert_eq!(READY.get(), ORDER.len(), "every layer is called");
     }
 
     fn parts() -> Parts {
