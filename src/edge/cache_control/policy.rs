@@ -188,6 +188,7 @@ impl Prepared {
             vary = Vary::read(headers);
         }
         let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
+        // The guards that fire for a response that shared caches may store, and would serve without revalidation.
         let unsafe_if = |storable: bool, shared: bool| {
             let stored = fetched && storable;
             Guards::of([
