@@ -122,7 +122,6 @@ impl Fault {
         Self { waiting: Some(u32::try_from(waiting).unwrap_or(u32::MAX)), ..Self::new(Cause::Overload) }
     }
 
-    /// The cause.
     pub fn cause(&self) -> Cause {
         self.cause
     }

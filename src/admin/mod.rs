@@ -37,9 +37,6 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// Binds `[admin] listen` and serves it on its own thread until the process ends. Returns the address.
-///
-/// # Errors
-/// The address cannot be bound, or the thread cannot be started.
 pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<String> {
     let runtime = slot.load();
     let listen = &runtime.settings().admin.listen;
@@ -93,26 +90,28 @@ fn bind(listen: &Listen) -> io::Result<(Listener, String)> {
 }
 
 async fn accept(listener: Listener, routes: Arc<Routes>) -> io::Result<()> {
-    let open = Arc::new(AtomicUsize::new(0));
-    let pause = || tokio::time::sleep(Duration::from_millis(100));
     match listener {
         Listener::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => spawn(stream, &routes, &open),
-                    Err(_) => pause().await,
-                }
-            }
+            serve(async || listener.accept().await.map(|(stream, _)| stream), &routes).await;
         }
         Listener::Unix(listener) => {
             let listener = UnixListener::from_std(listener)?;
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => spawn(stream, &routes, &open),
-                    Err(_) => pause().await,
-                }
-            }
+            serve(async || listener.accept().await.map(|(stream, _)| stream), &routes).await;
+        }
+    }
+    Ok(())
+}
+
+async fn serve<S>(accept: impl AsyncFn() -> io::Result<S>, routes: &Arc<Routes>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        match accept().await {
+            Ok(stream) => spawn(stream, routes, &open),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }

@@ -17,7 +17,6 @@ pub enum Dialect {
     Generic,
     /// Surrogate-Control, of which it reads only lifetimes.
     Fastly,
-    /// Cloudflare-CDN-Cache-Control.
     Cloudflare,
     /// Cache-Control as [`Generic`](Self::Generic). It stores a response with Vary only if the body has a content coding.
     Akamai,

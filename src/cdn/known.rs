@@ -13,7 +13,6 @@ use crate::wire::forwarded::Trail;
 pub(crate) struct Known {
     /// The name in the identity field, in lower case.
     pub name: String,
-    /// Its CDN.
     pub preset: &'static Preset,
     /// What proves its pulls. None: its name is believed.
     pub proofs: Option<Proofs>,

@@ -21,15 +21,11 @@ pub(crate) enum TagRule {
     Dropped,
     /// Sent in this field.
     Field {
-        /// The name.
         name: HeaderName,
         /// The byte between two tags.
         delimiter: u8,
-        /// The most tags.
         max_tags: Option<usize>,
-        /// The longest tag.
         max_tag_bytes: Option<usize>,
-        /// The longest line.
         max_bytes: Option<usize>,
         /// Whether tags that differ only in case are different.
         case_sensitive: bool,

@@ -12,7 +12,6 @@ use crate::clock::Deadline;
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// It is longer than allowed.
     TooLarge,
     /// It did not arrive in time.
     Late,

@@ -47,9 +47,6 @@ pub(crate) struct Sample {
 }
 
 /// The sample in a body, or in a query for what the body lacks. `pages` are the configured ones.
-///
-/// # Errors
-/// [`RumReason::Missing`] or [`RumReason::Number`]: `t_done` is missing, or not a load time.
 pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
     let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
     let millis = millis(value("t_done").ok_or(RumReason::Missing)?).ok_or(RumReason::Number)?;

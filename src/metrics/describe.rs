@@ -9,11 +9,9 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 pub struct Description {
     /// The name on the page; a histogram's series have further endings.
     pub name: &'static str,
-    /// What kind it is.
     pub kind: Kind,
     /// The names of its labels, in the order of their values.
     pub labels: &'static [&'static str],
-    /// The unit.
     pub unit: Unit,
     /// The HELP line.
     pub help: &'static str,
@@ -22,11 +20,8 @@ pub struct Description {
 /// The kinds of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only increases.
     Counter,
-    /// Increases and decreases.
     Gauge,
-    /// Counts values in buckets.
     Histogram,
 }
 

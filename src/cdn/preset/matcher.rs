@@ -13,7 +13,6 @@ const MOST_FASTLY_HOPS: usize = 16;
 /// A header field, with the spelling of its CDN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
-    /// The name.
     pub name: HeaderName,
     /// The spelling that the CDN documents, for people.
     pub spelled: String,
@@ -33,7 +32,6 @@ const MOST_HOP_BYTES: usize = 256;
 /// One header field and the test of its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Matcher {
-    /// The field.
     pub field: Field,
     /// The test. With several field lines, one must pass.
     pub test: Test,

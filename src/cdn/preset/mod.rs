@@ -141,7 +141,6 @@ impl TagForm {
 /// One fact of a preset's file, with its source.
 #[derive(Debug)]
 pub(crate) struct Fact {
-    /// Its table.
     pub table: String,
     /// `key value` for each key.
     pub text: String,
@@ -157,7 +156,6 @@ pub struct Pop {
 }
 
 impl Pop {
-    /// The longest name, in bytes.
     const MOST_BYTES: usize = 15;
 
     /// Reads a name. Empty: it is too long, or has other characters than letters, digits, `-` and `_`.

@@ -31,11 +31,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let mut facts =
         Facts { sources: root.table("sources")?.map(|sources| sources.table).unwrap_or_default(), list: Vec::new() };
 
-    let mut signals = Vec::new();
-    for mut table in root.tables("signal")? {
-        facts.take("signal", &mut table)?;
-        signals.push(table.matcher()?);
-    }
+    let mut signals = matchers("signal", &mut root, &mut facts)?;
     let client = root.table("client")?.map(|table| client(table, &mut facts)).transpose()?;
     let pop = root.table("pop")?.map(|table| pop(table, &mut facts)).transpose()?;
     let request_id = match root.table("request_id")? {
@@ -47,15 +43,8 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         }
         None => None,
     };
-    let mut matchers = |kind: &str| -> Result<Vec<Matcher>, Flaw> {
-        let mut found = Vec::new();
-        for mut table in root.tables(kind)? {
-            facts.take(kind, &mut table)?;
-            found.push(table.matcher()?);
-        }
-        Ok(found)
-    };
-    let (probes, shields) = (matchers("probe")?, matchers("shield")?);
+    let probes = matchers("probe", &mut root, &mut facts)?;
+    let shields = matchers("shield", &mut root, &mut facts)?;
     // A field that marks a probe is a signal too.
     signals.extend(probes.iter().cloned());
     let mut proofs = Vec::new();
@@ -107,6 +96,14 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         limits,
         facts: facts.list,
     })
+}
+
+fn matchers(kind: &str, root: &mut Reader, facts: &mut Facts) -> Result<Vec<Matcher>, Flaw> {
+    let read = |mut table: Reader| {
+        facts.take(kind, &mut table)?;
+        table.matcher()
+    };
+    root.tables(kind)?.into_iter().map(read).collect()
 }
 
 fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac};
 use http::HeaderMap;
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
@@ -95,7 +95,6 @@ impl fmt::Debug for Verifier {
 pub struct Data<'a> {
     /// The version, which selects the hash.
     pub version: u8,
-    /// The client's address.
     pub client: IpAddr,
     /// The time of the signature, in seconds since 1970.
     pub signed_at_seconds: u64,
@@ -171,17 +170,15 @@ impl Signer {
                 let key = key.expose().as_bytes();
                 Signature::new(md5([key, md5([key, data, target]).as_ref()]))
             }
-            Self::HmacMd5(key) => {
-                Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
-            }
-            Self::HmacSha1(key) => {
-                Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
-            }
-            Self::HmacSha256(key) => {
-                Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
-            }
+            Self::HmacMd5(key) => hmac(key, data, target),
+            Self::HmacSha1(key) => hmac(key, data, target),
+            Self::HmacSha256(key) => hmac(key, data, target),
         }
     }
+}
+
+fn hmac(key: &(impl Mac + Clone), data: &[u8], target: &[u8]) -> Signature {
+    Signature::new(key.clone().chain_update(data).chain_update(target).finalize().into_bytes())
 }
 
 fn md5<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> impl AsRef<[u8]> {

@@ -19,7 +19,6 @@ use crate::wire::secret::Secret;
 /// The proof of a provider's name, or the one that failed: the log's `proof`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// No provider.
     None,
     /// A configured provider without proofs: its name is believed.
     Believed,
@@ -143,18 +142,14 @@ pub(crate) struct Proofs {
     pub require: Require,
     /// The secret that only the CDN knows.
     pub secret: Option<SecretField>,
-    /// The CDN's own addresses.
     pub addresses: Option<Arc<AddressList>>,
-    /// The CDN's client certificates.
     pub client_cert: Option<CertificateRule>,
-    /// Akamai's signature.
     pub g2o: Option<g2o::Verifier>,
 }
 
 /// The data of a request that a check needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a> {
-    /// Its fields.
     pub headers: &'a HeaderMap,
     /// Its path with the query, byte for byte as received.
     pub target: &'a str,
@@ -186,7 +181,6 @@ impl Proofs {
         self.secret.iter().map(|secret| &secret.field).chain(signed.into_iter().flatten())
     }
 
-    /// Checks a request.
     pub(crate) fn check(&self, evidence: &Evidence<'_>) -> Verdict {
         match self.require {
             Require::Any => self.any(evidence),

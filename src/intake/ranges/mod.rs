@@ -24,9 +24,7 @@ use crate::metrics::{Metrics, describe};
 /// Why a list cannot be used. The message continues the file's name.
 #[derive(Debug)]
 pub struct RangesError {
-    /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
     pub error: ListError,
 }
 
@@ -66,9 +64,6 @@ struct Usable {
 
 impl Ranges {
     /// Reads a provider's files. No byte of them is trusted.
-    ///
-    /// # Errors
-    /// The first file that cannot be used, and why.
     pub(crate) fn open(paths: &[PathBuf], networks: &[IpNet]) -> Result<Self, RangesError> {
         let open = |path: &PathBuf| ListFile::open(path).map_err(|error| RangesError { path: path.clone(), error });
         let sources = Sources { networks: networks.to_vec(), files: paths.iter().map(open).collect::<Result<_, _>>()? };
@@ -82,9 +77,6 @@ impl Ranges {
 
     /// Follows changes of the files, on a thread that ends some seconds after the last use of the list. Without files there is no
     /// thread.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
