@@ -62,25 +62,17 @@ fn quote(text: &str, out: &mut Vec<u8>) {
 
 /// The texts that the page or the wait page shows, and those that the template names for the script, each once.
 fn texts_on(template: &Template<'_>, is_wait: bool, shown: &LocaleTexts, settings: &PageSettings) -> Vec<Text> {
+    let pieces = template.shown(|condition| match condition {
+        Condition::Setting(setting) => Some(!settings.text(setting, shown).is_empty()),
+        Condition::Request(RequestCondition::Wait) => Some(is_wait),
+        Condition::Request(RequestCondition::Waiting) if !is_wait => Some(false),
+        Condition::Request(_) | Condition::Known(_) => None,
+    });
     let mut found = Vec::new();
-    let mut skip = false;
-    for piece in &template.pieces {
+    for piece in pieces {
         let here: &[Text] = match piece {
-            Piece::Open(condition, wanted) => {
-                skip = match condition {
-                    Condition::Setting(setting) => settings.text(*setting, shown).is_empty() == *wanted,
-                    Condition::Request(RequestCondition::Wait) => is_wait != *wanted,
-                    Condition::Request(RequestCondition::Waiting) => !is_wait && *wanted,
-                    Condition::Request(RequestCondition::Retry | RequestCondition::Pop) | Condition::Known(_) => false,
-                };
-                &[]
-            }
-            Piece::Close => {
-                skip = false;
-                &[]
-            }
-            Piece::Text(text, _) if !skip => &[*text],
-            Piece::Setting(Setting::SiteName, _) if !skip => &[Text::SiteName],
+            Piece::Text(text, _) => &[*text],
+            Piece::Setting(Setting::SiteName, _) => &[Text::SiteName],
             Piece::ScriptTexts(named) => named,
             _ => &[],
         };

@@ -121,7 +121,7 @@ impl<'a> SlotTexts<'a> {
     /// The length of a value in its place.
     pub(super) fn bytes(&self, value: Option<(Slot, Escape)>) -> u16 {
         value.map_or(0, |(slot, escape)| {
-            let (_, html, query) = self.all[slot as usize];
+            let (_, html, query) = self.all[usize::from(slot as u8)];
             match escape {
                 Escape::Html => html,
                 Escape::Query => query,
@@ -131,7 +131,7 @@ impl<'a> SlotTexts<'a> {
 
     pub(super) fn push(&self, out: &mut Vec<u8>, value: Option<(Slot, Escape)>) {
         let Some((slot, escape)) = value else { return };
-        let (text, ..) = self.all[slot as usize];
+        let (text, ..) = self.all[usize::from(slot as u8)];
         if text.len() == usize::from(self.bytes(value)) {
             out.extend_from_slice(text);
         } else {
@@ -140,7 +140,7 @@ impl<'a> SlotTexts<'a> {
     }
 }
 
-/// A second of UTC as texts.
+/// A time in UTC as texts, to the second.
 pub(super) struct Clock {
     /// `2026-11-22 11:09:01 UTC`
     readable: [u8; 23],

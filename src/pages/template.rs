@@ -29,6 +29,7 @@ use super::locale_file::{FORM_KEYS, TEXT_KEYS};
 use super::mistakes::{Mistake, shown};
 use super::slots::Slot;
 
+/// The value of a name in a list.
 fn of_name<T: Copy>(all: &[(&str, T)], name: &str) -> Option<T> {
     all.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
@@ -162,7 +163,8 @@ fn unknown(name: &str) -> String {
     format!("unknown placeholder `{{{{{}}}}}`; write one of {}", shown(name), known.join(", "))
 }
 
-/// The open element whose content is not HTML, if any, after `text`; `before` is the one before it.
+/// The element whose content is not HTML (`script` or `style`) and that is open after `text`. `before` is the one that
+/// was open before it.
 fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str> {
     let text = text.to_ascii_lowercase();
     ["script", "style"]
@@ -174,7 +176,7 @@ fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str>
 }
 
 /// The most pieces of a template. Each one costs time at the start for each language, and with each page.
-const MOST_PIECES: usize = 2_000;
+const MAX_PIECES: usize = 2_000;
 
 /// A parsed template.
 #[derive(Debug)]
@@ -196,8 +198,8 @@ impl<'t> Template<'t> {
             line += fixed.matches('\n').count();
             element = raw_element(element, fixed);
             let mut report = |message: String| mistakes.push(Mistake { line, message });
-            if pieces.len() > MOST_PIECES {
-                report(format!("more than {} placeholders; remove some", MOST_PIECES / 2));
+            if pieces.len() > MAX_PIECES {
+                report(format!("more than {} placeholders; remove some", MAX_PIECES / 2));
                 break;
             }
             let before = source.get(..source.len() - after.len() - "{{".len()).unwrap_or_default();
@@ -255,6 +257,19 @@ impl<'t> Template<'t> {
         }));
         mistakes.sort_by_key(|mistake| mistake.line);
         if mistakes.is_empty() { Ok(Self { pieces }) } else { Err(mistakes) }
+    }
+
+    /// The pieces outside of sections that are left out. `holds` evaluates a condition; None: it is not known yet.
+    pub(super) fn shown(&self, holds: impl Fn(Condition) -> Option<bool>) -> impl Iterator<Item = &Piece<'t>> {
+        let mut skip = false;
+        self.pieces.iter().filter(move |piece| {
+            match piece {
+                Piece::Open(condition, wanted) => skip = holds(*condition).is_some_and(|holds| holds != *wanted),
+                Piece::Close => skip = false,
+                _ => {}
+            }
+            !skip
+        })
     }
 
     /// Examples of the required placeholders that are missing.

@@ -279,23 +279,23 @@ fn gzip_page_when_rendered_then_a_quarter_smaller() {
 
 #[test]
 fn settings_when_wrong_then_refused_with_the_known_values() {
-    let told = |change: fn(&mut PageSettings)| {
+    let refused = |change: fn(&mut PageSettings)| {
         let mut settings = settings();
         change(&mut settings);
         Pages::build(&settings).unwrap_err().to_string()
     };
-    let text = told(|settings| settings.default_locale = "xx".to_owned());
+    let text = refused(|settings| settings.default_locale = "xx".to_owned());
     assert!(text.starts_with("whoopsie.default_locale = \"xx\": there is no such locale; write one of ar, "), "{text}");
-    let text = told(|settings| _ = settings.hosts.insert("www.example.de".to_owned(), "de-AT".to_owned()));
+    let text = refused(|settings| _ = settings.hosts.insert("www.example.de".to_owned(), "de-AT".to_owned()));
     assert!(text.starts_with("whoopsie.hosts.\"www.example.de\" = \"de-AT\""), "{text}");
-    let text = told(|settings| _ = settings.hosts.insert("WWW.example.de:80".to_owned(), "en".to_owned()));
+    let text = refused(|settings| _ = settings.hosts.insert("WWW.example.de:80".to_owned(), "en".to_owned()));
     assert!(text.contains("\"www.example.de\" occurs more than once"), "{text}");
-    let told = |template: &str, files: &[(&str, &str)]| {
+    let refused = |template: &str, files: &[(&str, &str)]| {
         Pages::build_from(&settings(), template, files.iter().copied()).unwrap_err().to_string()
     };
-    assert!(told("\n{{nonsense}}", LOCALES).contains("whoopsie.html:2: unknown placeholder `{{nonsense}}`"));
-    assert!(told("", &[("en", file("de"))]).contains("`language` is `de`"));
-    assert!(told("", &[LOCALES[0]; 257]).contains("more than 256"));
+    assert!(refused("\n{{nonsense}}", LOCALES).contains("whoopsie.html:2: unknown placeholder `{{nonsense}}`"));
+    assert!(refused("", &[("en", file("de"))]).contains("`language` is `de`"));
+    assert!(refused("", &[LOCALES[0]; 257]).contains("more than 256"));
 }
 
 #[test]

@@ -15,26 +15,22 @@ pub(super) fn page(
     hosting: &Hosting<'_>,
 ) -> String {
     let script = texts_json(template, hosting.is_wait, texts, locales, settings);
+    let pieces = template.shown(|condition| {
+        Some(match condition {
+            Condition::Setting(setting) => !settings.text(setting, texts).is_empty(),
+            Condition::Request(RequestCondition::Retry) => true,
+            Condition::Request(RequestCondition::Wait) => hosting.is_wait,
+            Condition::Request(RequestCondition::Waiting) => false,
+            Condition::Request(RequestCondition::Pop) => !hosting.pop.is_empty(),
+            Condition::Known(slot) => !hosting.value(slot).is_empty(),
+        })
+    });
     let mut out = String::new();
     let mut fixed = Vec::new();
-    let mut skip = false;
-    for piece in &template.pieces {
+    for piece in pieces {
         match piece {
-            Piece::Open(condition, wanted) => {
-                let holds = match condition {
-                    Condition::Setting(setting) => !settings.text(*setting, texts).is_empty(),
-                    Condition::Request(RequestCondition::Retry) => true,
-                    Condition::Request(RequestCondition::Wait) => hosting.is_wait,
-                    Condition::Request(RequestCondition::Waiting) => false,
-                    Condition::Request(RequestCondition::Pop) => !hosting.pop.is_empty(),
-                    Condition::Known(slot) => !hosting.value(*slot).is_empty(),
-                };
-                skip = holds != *wanted;
-            }
-            Piece::Close => skip = false,
-            // The number of waiting requests is not known there.
-            Piece::Text(Text::Forms(_), _) => {}
-            _ if skip => {}
+            // The CDN does not know the number of waiting requests.
+            Piece::Open(..) | Piece::Close | Piece::Text(Text::Forms(_), _) => {}
             Piece::Fixed(text) => fixed.extend_from_slice(text.as_bytes()),
             Piece::Text(text, escape) => escape.push(&mut fixed, texts.text(text.name()).as_bytes()),
             Piece::Setting(setting, escape) => escape.push(&mut fixed, settings.text(*setting, texts).as_bytes()),
