@@ -92,7 +92,7 @@ struct Explainer<'a> {
 impl Explainer<'_> {
     fn explain(&self, path: &str, report: &mut Report) {
         self.provider(report);
-        if self.run.recording.requests.iter().any(|passed| passed.layer == "verify") {
+        if self.passed("verify").is_some() {
             let rule = self.parts.classes.rule(self.run.facts.class);
             report.class = Some(Class { name: rule.name.clone(), why: decisions::class(self.run.facts.class, rule) });
         }
@@ -105,9 +105,10 @@ impl Explainer<'_> {
         }
         if let Some(layer) = responder {
             let status = self.run.head.status;
-            let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
-            let reason = refusal.map(|reason| decisions::refusal(reason, status).to_owned());
-            let reason = reason.unwrap_or_else(|| format!("{layer} responds"));
+            let refusal =
+                if layer == "observe" { Some(Reason::Malformed) } else { self.ctx().and_then(|ctx| ctx.refusal) };
+            let reason = refusal
+                .map_or_else(|| format!("{layer} responds"), |reason| decisions::refusal(reason, status).to_owned());
             report.answer = Some(Answer { status: Some(status.as_u16()), reason });
         }
         let outgoing = self.decided(report);
@@ -119,7 +120,7 @@ impl Explainer<'_> {
         self.run.recording.layers.get(self.run.recording.requests.len()).copied()
     }
 
-    /// What was known of the request in the end; none: the first layer refused it.
+    /// What the last layer that passed the request on knew; none: the first layer refused it.
     fn ctx(&self) -> Option<&Ctx> {
         self.run.recording.requests.last().map(|passed| &passed.ctx)
     }

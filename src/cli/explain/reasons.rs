@@ -307,3 +307,18 @@ impl<'a> Outgoing<'a> {
         .into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn reason_when_the_layer_has_no_text_then_names_it() {
+        let outgoing = Outgoing::new("fastly", None);
+        let trace = Trace::begin(&HeaderMap::new());
+        assert_eq!(outgoing.there(&VIA, Some("methods")), "set by methods");
+        assert_eq!(outgoing.gone(&VIA, Some("methods"), &trace), "removed by methods");
+    }
+}
