@@ -163,7 +163,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn record_stays_small() {
+    fn record_when_measured_then_small() {
         assert!(size_of::<Record>() <= 600, "{}", size_of::<Record>());
     }
 }
