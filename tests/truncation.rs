@@ -64,7 +64,7 @@ enum Ending {
     InternalError,
     GoAway,
     Close,
-    /// END_STREAM after fewer bytes than declared.
+    /// `END_STREAM` after fewer bytes than declared.
     Short,
     /// More bytes than declared.
     Beyond,

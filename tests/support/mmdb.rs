@@ -1,4 +1,4 @@
-//! A minimal writer of country files in MaxMind's format 2.0: records of 24 bits, IPv4 below `::/96`.
+//! A minimal writer of country files in `MaxMind`'s format 2.0: records of 24 bits, IPv4 below `::/96`.
 
 use std::net::IpAddr;
 

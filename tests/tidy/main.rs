@@ -57,7 +57,10 @@ fn texts(paths: &[&str]) -> Vec<(String, String)> {
 }
 
 fn rust_files(paths: &[&str]) -> Vec<(String, String)> {
-    texts(paths).into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
+    texts(paths)
+        .into_iter()
+        .filter(|(path, _)| Path::new(path).extension().is_some_and(|extension| extension == "rs"))
+        .collect()
 }
 
 fn sources(files: &[(String, String)]) -> Vec<Source<'_>> {

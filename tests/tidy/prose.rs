@@ -9,11 +9,10 @@ const POINTERS: &[&str] = &["spec §", "spec.md", "house", "the contract §", "t
 type Paragraph<'a> = Vec<(usize, &'a str)>;
 
 /// Splits a text into paragraphs, at empty lines and where `unmark` gives no text.
-fn paragraphs(text: &str, unmark: fn(&str) -> Option<&str>) -> Vec<Paragraph<'_>> {
+fn paragraphs(text: &str, unmark: fn(&str) -> &str) -> Vec<Paragraph<'_>> {
     let mut paragraphs = vec![Paragraph::new()];
     for (index, line) in text.lines().enumerate() {
-        let words: Paragraph<'_> =
-            unmark(line).unwrap_or_default().split_whitespace().map(|word| (index + 1, word)).collect();
+        let words: Paragraph<'_> = unmark(line).split_whitespace().map(|word| (index + 1, word)).collect();
         match paragraphs.last_mut() {
             Some(last) if !words.is_empty() => last.extend(words),
             _ => paragraphs.push(words),
@@ -23,13 +22,13 @@ fn paragraphs(text: &str, unmark: fn(&str) -> Option<&str>) -> Vec<Paragraph<'_>
 }
 
 /// A line without the marker of a comment in any language of the repository.
-fn any_line(line: &str) -> Option<&str> {
-    Some(line.trim_start().trim_start_matches(['/', '!', '#', '*']))
+fn any_line(line: &str) -> &str {
+    line.trim_start().trim_start_matches(['/', '!', '#', '*'])
 }
 
-fn doc_comment(line: &str) -> Option<&str> {
+fn doc_comment(line: &str) -> &str {
     let line = line.trim_start();
-    line.strip_prefix("//!").or_else(|| line.strip_prefix("///"))
+    line.strip_prefix("//!").or_else(|| line.strip_prefix("///")).unwrap_or_default()
 }
 
 /// A document points to nothing outside this repository, and each `§` belongs to an RFC that the same sentence names.

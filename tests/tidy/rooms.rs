@@ -147,7 +147,7 @@ pub(crate) fn metrics(source: &Source) -> Vec<Breach> {
         .collect()
 }
 
-/// The `mod` lines of `lib.rs` follow READING_ORDER.
+/// The `mod` lines of `lib.rs` follow [`READING_ORDER`].
 pub(crate) fn order(source: &Source) -> Vec<Breach> {
     if source.path != "src/lib.rs" {
         return Vec::new();
