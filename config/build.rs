@@ -1,7 +1,8 @@
-//! Lists the files of `config/presets` and `config/locales` for the sources, so that a new file needs no entry anywhere else.
+//! Lists the files of `config/presets` and `config/locales` for the sources, so that a new file needs no entry anywhere
+//! else.
 //!
-//! A list is an expression in `OUT_DIR`: a slice of names and contents. It is sorted by the key `order`, where a file has one, then
-//! by name.
+//! A list is an expression in `OUT_DIR`: a slice of names and contents. It is sorted by the key `order`, where a file
+//! has one, then by name.
 
 use std::env;
 use std::error::Error;

@@ -1,4 +1,5 @@
-//! Why a request could not be served: one type from the origin up to the whoopsie page, with the one match from a cause to a status.
+//! Why a request could not be served: one type from the origin up to the whoopsie page, with the one match from a cause
+//! to a status.
 
 use std::error::Error;
 use std::fmt;
@@ -150,13 +151,13 @@ impl Fault {
             }
             Cause::Unreachable => "check the name, the route, the socket file and its permissions, and `ulimit -n`",
             Cause::Reset | Cause::Closed => {
-                "check the origin's log for crashed workers; keep origin.idle_timeout below the origin's keep-alive timeout"
+                "check the origin's log for crashed workers; keep origin.idle_timeout below its keep-alive timeout"
             }
             Cause::Timeout => {
                 "the origin is slow: find the request id in its log; the limit is origin.response_timeout"
             }
             Cause::BrokenHead if self.too_large => {
-                "let the origin send fewer or shorter header fields, or raise server.max_headers or server.max_header_bytes"
+                "let the origin send fewer or shorter fields, or raise server.max_headers or server.max_header_bytes"
             }
             Cause::BrokenHead => {
                 "check the raw response with `curl -i` at the origin, and whether origin.http2 is right"
@@ -165,7 +166,7 @@ impl Fault {
             Cause::Stalled => "the origin stopped during a body; the limit is server.body_timeout",
             Cause::UploadStalled => "the origin stopped reading a request body: check its limits and its disk",
             Cause::Overload => {
-                "check edgeshim_origin_seconds for a slower origin; raise origin.max_in_flight only if the origin has capacity"
+                "check edgeshim_origin_seconds for a slower origin; raise origin.max_in_flight only if it has capacity"
             }
             Cause::RequestStalled | Cause::RequestTooLarge | Cause::RequestCut => "a failure of the client",
         }

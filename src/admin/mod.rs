@@ -1,5 +1,6 @@
-//! The admin listener for operators: metrics, probes and the effective configuration. It has its own thread and runtime, so that a
-//! scrape and a busy worker never wait for each other. It has its own socket, so that nothing here is reachable through `[server]`.
+//! The admin listener for operators: metrics, probes and the effective configuration. It has its own thread and
+//! runtime, so that a scrape and a busy worker never wait for each other. It has its own socket, so that nothing here
+//! is reachable through `[server]`.
 
 use std::convert::Infallible;
 use std::io;

@@ -58,8 +58,8 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
 pub(crate) const NETWORK: Text<IpNet> =
     Text { example: "10.0.0.0/8", read: |text, _| network(text), write: IpNet::to_string };
 
-/// Reads a network, or one address as a network of itself. Bits below the prefix are dropped, as in other proxies, and IPv4-mapped IPv6
-/// becomes IPv4, as in every lookup.
+/// Reads a network, or one address as a network of itself. Bits below the prefix are dropped, as in other proxies, and
+/// IPv4-mapped IPv6 becomes IPv4, as in every lookup.
 pub(crate) fn network(text: &str) -> Checked<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(canonical(address.into()));
@@ -219,7 +219,10 @@ mod tests {
             let set = AddressSet::new(networks.iter().copied());
             let mut probes = vec![IpAddr::from(Ipv4Addr::from(far.0)), IpAddr::from(Ipv6Addr::from(far.1))];
             for (index, step) in near {
-                let Some(network) = (!networks.is_empty()).then(|| networks[index.index(networks.len())]) else { break };
+                if networks.is_empty() {
+                    break;
+                }
+                let network = networks[index.index(networks.len())];
                 let edge = if step < 0 { network.network() } else { network.broadcast() };
                 probes.push(match edge {
                     IpAddr::V4(edge) => Ipv4Addr::from(edge.to_bits().wrapping_add_signed(step.into())).into(),

@@ -1,7 +1,7 @@
 //! How one CDN expects its lifetimes.
 //!
-//! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`, and which of an origin's fields a CDN acts on.
-//! The preset of a provider sets its dialect. The `cache_control` layer decides when a lifetime applies.
+//! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`, and which of an origin's fields a
+//! CDN acts on. The preset of a provider sets its dialect. The `cache_control` layer decides when a lifetime applies.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -18,7 +18,8 @@ pub enum Dialect {
     /// Surrogate-Control, of which it reads only lifetimes.
     Fastly,
     Cloudflare,
-    /// Cache-Control as [`Generic`](Self::Generic). It stores a response with Vary only if the body has a content coding.
+    /// Cache-Control as [`Generic`](Self::Generic). It stores a response with Vary only if the body has a content
+    /// coding.
     Akamai,
     /// CDN-Cache-Control (RFC 9213).
     Rfc9213,
@@ -54,7 +55,8 @@ impl Dialect {
         }
     }
 
-    /// The targeted fields that this CDN obeys before Cache-Control, first to last. The first that has a directive is the only one that counts.
+    /// The targeted fields that this CDN obeys before Cache-Control, first to last. The first that has a directive is
+    /// the only one that counts.
     pub fn reads(self) -> &'static [&'static HeaderName] {
         static FASTLY: [&HeaderName; 1] = [&SURROGATE_CONTROL];
         static CLOUDFLARE: [&HeaderName; 2] = [&CLOUDFLARE_CDN_CACHE_CONTROL, &CDN_CACHE_CONTROL];
@@ -67,8 +69,8 @@ impl Dialect {
         }
     }
 
-    /// A field with a syntax of its own that this CDN obeys before Cache-Control. It is never added here. The origin's is removed or passed
-    /// on, without the directives that a guard forbids.
+    /// A field with a syntax of its own that this CDN obeys before Cache-Control. It is never added here. The origin's
+    /// is removed or passed on, without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
@@ -78,15 +80,17 @@ impl Dialect {
         self == Self::Fastly
     }
 
-    /// Whether the CDN may get Surrogate-Control. Cloudflare ignores Cache-Control if it gets Surrogate-Control, with any directives.
+    /// Whether the CDN may get Surrogate-Control. Cloudflare ignores Cache-Control if it gets Surrogate-Control, with
+    /// any directives.
     pub fn accepts_surrogate_control(self) -> bool {
         self != Self::Cloudflare
     }
 
     /// The lifetimes for a class's `ttl` and `edge_ttl` (seconds); `None` if the class sets neither.
     ///
-    /// With `edge_ttl` alone browsers get `max-age=0`. An operator who sets only `edge_ttl` relies on purges. With `s-maxage` alone each
-    /// browser may choose a lifetime from Last-Modified (RFC 9111 §4.2.2), which no purge reaches.
+    /// With `edge_ttl` alone browsers get `max-age=0`. An operator who sets only `edge_ttl` relies on purges. With
+    /// `s-maxage` alone each browser may choose a lifetime from Last-Modified (RFC 9111 §4.2.2), which no purge
+    /// reaches.
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
         let max_age = match (ttl, edge_ttl) {
             (None, None) => return None,

@@ -40,8 +40,8 @@ pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> im
 }
 
 impl Known {
-    /// Checks a request that claims this provider. The client's address counts only after a proof, and a signed address before an
-    /// unsigned one.
+    /// Checks a request that claims this provider. The client's address counts only after a proof, and a signed address
+    /// before an unsigned one.
     pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
         let headers = evidence.headers;
         let Some(proofs) = &self.proofs else {

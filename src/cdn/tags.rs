@@ -1,8 +1,8 @@
 //! Cache tags in the field of one CDN: whatever field the origin uses, they are sent in the field that this CDN reads.
 //!
-//! Each CDN has its own field, delimiter and limits. A purge does not find a response by a tag that the CDN did not accept. So tags stay
-//! in order as far as they fit, and removed ones are counted. A response without tags costs one comparison for each field name. A
-//! response whose field is already right is not changed.
+//! Each CDN has its own field, delimiter and limits. A purge does not find a response by a tag that the CDN did not
+//! accept. So tags stay in order as far as they fit, and removed ones are counted. A response without tags costs one
+//! comparison for each field name. A response whose field is already right is not changed.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -86,8 +86,8 @@ impl TagRule {
             && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
     }
 
-    /// All tags in one line, and the number of those left out. After the first that does not fit, none is added: which pages a purge
-    /// finds must not depend on the lengths of other tags.
+    /// All tags in one line, and the number of those left out. After the first that does not fit, none is added: which
+    /// pages a purge finds must not depend on the lengths of other tags.
     fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
@@ -267,7 +267,8 @@ mod tests {
                 prop_assert!(line.len() <= 20);
                 let tags: Vec<_> = line.as_bytes().split(|byte| *byte == delimiter).collect();
                 prop_assert!(tags.len() <= 4);
-                prop_assert!(tags.iter().all(|tag| (1..=8).contains(&tag.len()) && tag.iter().all(u8::is_ascii_graphic)));
+                let is_valid = |tag: &&[u8]| (1..=8).contains(&tag.len()) && tag.iter().all(u8::is_ascii_graphic);
+                prop_assert!(tags.iter().all(is_valid));
             }
             let once = headers.clone();
             prop_assert_eq!(rule.translate(&mut headers), 0);

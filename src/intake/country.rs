@@ -1,7 +1,8 @@
 //! The country of a beacon's sender, from a file in the format of `MaxMind` that may be replaced at any time.
 //!
-//! The file is in memory. A thread checks it every second, until the last use ends. A lookup takes no lock. A file that cannot be used,
-//! because it is incomplete or of another kind, gets one message in the log, and the previous one stays in use.
+//! The file is in memory. A thread checks it every second, until the last use ends. A lookup takes no lock. A file that
+//! cannot be used, because it is incomplete or of another kind, gets one message in the log, and the previous one stays
+//! in use.
 
 use std::fmt;
 use std::io;

@@ -1,8 +1,8 @@
-//! A file that may be replaced at any time: read whole, up to a size limit, and checked every second. The thread that checks it ends
-//! after the last use of its content.
+//! A file that may be replaced at any time: read whole, up to a size limit, and checked every second. The thread that
+//! checks it ends after the last use of its content.
 //!
-//! A file that changes while it is read, or between two checks, is read only after a period without a change. A list that is
-//! being written may look complete at the end of each line.
+//! A file that changes while it is read, or between two checks, is read only after a period without a change. A list
+//! that is being written may look complete at the end of each line.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 /// The time between two checks of a file.
 const POLL: Duration = Duration::from_secs(1);
 
-/// One state of a file: the time of its last change in nanoseconds, its length, its inode. The time of the last write is not enough:
-/// copy tools set it back, and a change of permissions, which makes a file readable, does not touch it.
+/// One state of a file: the time of its last change in nanoseconds, its length, its inode. The time of the last write
+/// is not enough: copy tools set it back, and a change of permissions, which makes a file readable, does not touch it.
 type Stamp = (i64, i64, u64, u64);
 
 /// A file as it was read.
@@ -54,7 +54,8 @@ impl Followed {
         &self.path
     }
 
-    /// Reads the file if it differs from what was last read and has not changed since the last check. Gives each state once.
+    /// Reads the file if it differs from what was last read and has not changed since the last check. Gives each state
+    /// once.
     pub(super) fn changed(&mut self, most_bytes: u64) -> Option<Result<Content, ReadError>> {
         let now = stamp(&self.path);
         let before = std::mem::replace(&mut self.checked, now);

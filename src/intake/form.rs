@@ -1,5 +1,5 @@
-//! Form fields in a query or a body (application/x-www-form-urlencoded), read in place: nothing is copied, a lookup reads the text once,
-//! and any bytes are valid input.
+//! Form fields in a query or a body (application/x-www-form-urlencoded), read in place: nothing is copied, a lookup
+//! reads the text once, and any bytes are valid input.
 
 use percent_encoding::percent_decode;
 
@@ -91,14 +91,21 @@ mod tests {
         }
 
         #[test]
-        fn value_when_encoded_then_decodes_to_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..200), before in "[a-z&=%+]{0,20}") {
+        fn value_when_encoded_then_decodes_to_the_same(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            before in "[a-z&=%+]{0,20}",
+        ) {
             prop_assume!(decoded(&before, "name").is_none());
             let text = format!("{before}&name={}&name=x", encode(&bytes));
             prop_assert_eq!(decoded(&text, "name"), Some(bytes));
         }
 
         #[test]
-        fn word_when_in_another_case_or_encoded_then_equal(word in "[a-z0-9_-]{1,64}", upper in any::<bool>(), encoded in any::<bool>()) {
+        fn word_when_in_another_case_or_encoded_then_equal(
+            word in "[a-z0-9_-]{1,64}",
+            upper in any::<bool>(),
+            encoded in any::<bool>(),
+        ) {
             let written = if upper { word.to_uppercase() } else { word.clone() };
             let written = if encoded { encode(written.as_bytes()) } else { written };
             prop_assert!(Value(written.as_bytes()).is(&word));

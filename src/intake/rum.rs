@@ -1,7 +1,7 @@
 //! Real user monitoring (RUM): the load time of a page, as boomerang and similar scripts report it.
 //!
-//! `t_done` is the load time, and `h.pg` or `page` names the page. The other parameters of boomerang are ignored. The response repeats
-//! nothing of the request, so that no text of a client comes back from this host.
+//! `t_done` is the load time, and `h.pg` or `page` names the page. The other parameters of boomerang are ignored. The
+//! response repeats nothing of the request, so that no text of a client comes back from this host.
 
 use http::StatusCode;
 
@@ -72,7 +72,8 @@ fn millis(value: form::Value<'_>) -> Option<f64> {
     text.parse().ok().filter(|millis| *millis <= MAX_MILLIS)
 }
 
-/// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string, or none.
+/// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string,
+/// or none.
 pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
     let Some(content_type) = content_type else { return true };
     let essence = essence(content_type);
@@ -185,7 +186,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn body_when_any_bytes_then_no_panic(body in proptest::collection::vec(any::<u8>(), 0..8192), query in "[ -~]{0,200}") {
+        fn body_when_any_bytes_then_no_panic(
+            body in proptest::collection::vec(any::<u8>(), 0..8192),
+            query in "[ -~]{0,200}",
+        ) {
             let _ = sample(&body, &query, &pages());
         }
 

@@ -130,7 +130,8 @@ metrics! {
     ORIGIN_BYTES: Counter("edgeshim_origin_bytes_total", ["class"], Bytes, "Response body bytes read from the origin.");
     ORIGIN_FAULTS: Counter("edgeshim_origin_faults_total", ["cause"], Count,
         "Requests that the origin could not serve, or whose response body it truncated.");
-    ORIGIN_CONNECTIONS: Gauge("edgeshim_origin_connections", [], Count, "Open connections to the origin, idle ones included.");
+    ORIGIN_CONNECTIONS: Gauge("edgeshim_origin_connections", [], Count,
+        "Open connections to the origin, idle ones included.");
     WAITING: Gauge("edgeshim_waiting", [], Count, "Requests that wait in the queue for the origin.");
 
     // The layers.
@@ -143,16 +144,20 @@ metrics! {
     FIELDS_CUT: Counter("edgeshim_fields_cut_total", ["provider"], Count,
         "Header field lines removed because the CDN does not accept a response head of that size.");
     GZIP_INPUT_BYTES: Counter("edgeshim_gzip_input_bytes_total", ["class"], Bytes, "Body bytes into the compressor.");
-    GZIP_OUTPUT_BYTES: Counter("edgeshim_gzip_output_bytes_total", ["class"], Bytes, "Body bytes out of the compressor.");
-    GZIP_SKIPPED: Counter("edgeshim_gzip_skipped_total", ["reason"], Count, "Bodies that were not compressed, by reason.");
+    GZIP_OUTPUT_BYTES: Counter("edgeshim_gzip_output_bytes_total", ["class"], Bytes,
+        "Body bytes out of the compressor.");
+    GZIP_SKIPPED: Counter("edgeshim_gzip_skipped_total", ["reason"], Count,
+        "Bodies that were not compressed, by reason.");
     GZIP_TWINS: Counter("edgeshim_gzip_twins_total", ["result"], Count,
         "Lookups of stored gzip twins, by result.");
     WHOOPSIES: Counter("edgeshim_whoopsies_total", ["provider", "locale", "cause"], Count, "Whoopsie pages served.");
 
     // Browsers. `country` exists while `beacon.country_database` is set.
     BEACONS: Counter("edgeshim_beacons_total", ["source", "country"], Count, "Failure beacons that browsers sent.");
-    RUM_SECONDS: Histogram("edgeshim_rum_seconds", ["provider", "page"], Seconds, "Load times of pages, as browsers report them.");
-    RUM_REJECTED: Counter("edgeshim_rum_rejected_total", ["reason"], Count, "RUM beacons without a valid load time, by reason.");
+    RUM_SECONDS: Histogram("edgeshim_rum_seconds", ["provider", "page"], Seconds,
+        "Load times of pages, as browsers report them.");
+    RUM_REJECTED: Counter("edgeshim_rum_rejected_total", ["reason"], Count,
+        "RUM beacons without a valid load time, by reason.");
 
     // The process.
     CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
@@ -160,6 +165,8 @@ metrics! {
         "Access log lines dropped because the writer could not keep up.");
     RANGES_AGE: Gauge("edgeshim_ranges_age_seconds", ["provider"], Seconds,
         "Age of the oldest of a provider's address lists in force, by the time of its file.");
-    BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count, "Always 1; the labels name the running version.");
-    CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds, "When the running configuration was loaded.");
+    BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count,
+        "Always 1; the labels name the running version.");
+    CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds,
+        "When the running configuration was loaded.");
 }

@@ -1,7 +1,8 @@
-//! The metrics of the process: the table of rows ([`describe`]), the label values ([`labels`]), the handles ([`ledger`]) and the page.
+//! The metrics of the process: the table of rows ([`describe`]), the label values ([`labels`]), the handles
+//! ([`ledger`]) and the page.
 //!
-//! A series of configured labels exists from the start. Three kinds are made on first use, because most of them would stay at 0: by
-//! `code` (at most 500 a class), by locale and cause of a page, and by `country` (at most 251 a source).
+//! A series of configured labels exists from the start. Three kinds are made on first use, because most of them would
+//! stay at 0: by `code` (at most 500 a class), by locale and cause of a page, and by `country` (at most 251 a source).
 
 pub(crate) mod describe;
 pub(crate) mod labels;
@@ -81,7 +82,8 @@ impl Metrics {
         metric.register(&self.recorder, values)
     }
 
-    /// Counts a fault of the origin, and logs the first of its cause in each period. The clients' own failures are no faults.
+    /// Counts a fault of the origin, and logs the first of its cause in each period. The clients' own failures are no
+    /// faults.
     pub fn fault(&self, fault: &Fault, origin: Option<&str>) {
         let cause = fault.cause().position();
         let Some(counter) = self.faults.get(cause).and_then(Option::as_ref) else { return };
@@ -114,7 +116,8 @@ impl Metrics {
         protobuf::from_text(&self.render())
     }
 
-    /// Moves histogram samples into their buckets. Must run every few seconds: while nothing scrapes, samples would pile up.
+    /// Moves histogram samples into their buckets. Must run every few seconds: while nothing scrapes, samples would
+    /// pile up.
     pub fn upkeep(&self) {
         self.page.run_upkeep();
     }

@@ -1,8 +1,8 @@
 //! The protobuf exposition format, converted from the text format.
 //!
-//! The exporter's protobuf feature needs `protoc` on every build machine. A scrape is small, so the text, whose format is known, is
-//! parsed and written as `io.prometheus.client.MetricFamily` messages, each after its length. The field numbers are those of the client
-//! model's `metrics.proto`.
+//! The exporter's protobuf feature needs `protoc` on every build machine. A scrape is small, so the text, whose format
+//! is known, is parsed and written as `io.prometheus.client.MetricFamily` messages, each after its length. The field
+//! numbers are those of the client model's `metrics.proto`.
 
 use prost::Message;
 
@@ -198,8 +198,10 @@ mod tests {
 
     #[test]
     fn text_when_converted_then_same_families() {
-        let text = "# HELP a_total What it is.\n# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\"} 3\na_total{x=\"2\",y=\"\"} 4\n\n\
-            # HELP h_seconds H.\n# TYPE h_seconds histogram\nh_seconds_bucket{c=\"o\",le=\"0.5\"} 1\nh_seconds_bucket{c=\"o\",le=\"+Inf\"} 2\n\
+        let text = "# HELP a_total What it is.\n# TYPE a_total counter\n\
+            a_total{x=\"1\",y=\"q\\\"\\\\\"} 3\na_total{x=\"2\",y=\"\"} 4\n\n\
+            # HELP h_seconds H.\n# TYPE h_seconds histogram\n\
+            h_seconds_bucket{c=\"o\",le=\"0.5\"} 1\nh_seconds_bucket{c=\"o\",le=\"+Inf\"} 2\n\
             h_seconds_sum{c=\"o\"} 1.5\nh_seconds_count{c=\"o\"} 2\n\n# TYPE g gauge\ng 7\n";
         let bytes = from_text(text);
         let mut rest = bytes.as_slice();

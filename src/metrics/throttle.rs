@@ -1,4 +1,5 @@
-//! A limit on how often one message is logged: an event that occurs thousands of times a second is logged once a period, with a count.
+//! A limit on how often one message is logged: an event that occurs thousands of times a second is logged once a
+//! period, with a count.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

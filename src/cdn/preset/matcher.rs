@@ -116,8 +116,8 @@ pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
 
 /// Whether a member of Via contains this name, or a host name below it, as a word.
 ///
-/// Against RFC 9110 §7.6.3, CDNs omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS (x)`) or write their name
-/// in a comment. So any word counts.
+/// Against RFC 9110 §7.6.3, CDNs omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS (x)`) or
+/// write their name in a comment. So any word counts.
 pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
@@ -129,8 +129,9 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     })
 }
 
-/// The points of presence in Fastly-FF, the client's first. Each node appends an entry `signature!POP!node`. The signature is the
-/// service's: entries with another one come from a client or from another service before this one, and are ignored.
+/// The points of presence in Fastly-FF, the client's first. Each node appends an entry `signature!POP!node`. The
+/// signature is the service's: entries with another one come from a client or from another service before this one, and
+/// are ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);

@@ -1,7 +1,7 @@
 //! The presets: what is known about each CDN. How its pulls look, what proves them, and which header fields it expects.
 //!
-//! The knowledge is data in `config/presets/*.toml`. Each fact has its source and the date on which that was read. `tests/golden/heads/`
-//! checks the presets with real request heads.
+//! The knowledge is data in `config/presets/*.toml`. Each fact has its source and the date on which that was read.
+//! `tests/golden/heads/` checks the presets with real request heads.
 
 mod matcher;
 mod read;
@@ -250,7 +250,8 @@ impl Preset {
         }
     }
 
-    /// The client's address as this CDN reports it. Only valid after a proof. `is_node` recognises the CDN's own machines.
+    /// The client's address as this CDN reports it. Only valid after a proof. `is_node` recognises the CDN's own
+    /// machines.
     pub(crate) fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let client = self.client.as_ref()?;
         match client.form {

@@ -1,9 +1,9 @@
 //! Akamai's G2O ("ghost to origin"): the edge signs the target, the time and the client's address of a request.
 //!
-//! One field contains six members: version, the edge's address, the client's, the time, an id, the nonce that names the key. The other
-//! contains the base64 of a keyed hash over that field as sent and the path with its query. The versions differ only in the hash. The
-//! construction follows the public verifiers (ynohat/akamai-g2o, whose samples come from Akamai's own tool; modules for nginx, Lua and
-//! C#; all agree), read in November 2026.
+//! One field contains six members: version, the edge's address, the client's, the time, an id, the nonce that names the
+//! key. The other contains the base64 of a keyed hash over that field as sent and the path with its query. The versions
+//! differ only in the hash. The construction follows the public verifiers (ynohat/akamai-g2o, whose samples come from
+//! Akamai's own tool; modules for nginx, Lua and C#; all agree), read in November 2026.
 //!
 //! A signature is accepted once: see [`Replays`].
 
@@ -57,7 +57,8 @@ impl Verifier {
         Self { signers: keys.keys.iter().map(|(nonce, key)| (nonce.clone(), signers(key))).collect(), replays }
     }
 
-    /// Checks a request. Gives the client's address that the edge signed. `target` is the path with its query, as received.
+    /// Checks a request. Gives the client's address that the edge signed. `target` is the path with its query, as
+    /// received.
     ///
     /// # Errors
     /// The first failure, in the order of [`Failure`].
@@ -214,16 +215,17 @@ impl AsRef<[u8]> for Signature {
 
 /// The most signatures that are stored for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
 const MOST_STORED: usize = 1 << 20;
-/// The length of a generation in seconds of signature times. It is longer than the window that is accepted at one moment, so that
-/// accepted signatures are always in two consecutive generations.
+/// The length of a generation in seconds of signature times. It is longer than the window that is accepted at one
+/// moment, so that accepted signatures are always in two consecutive generations.
 const SPAN_SECONDS: u64 = 64;
 const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window spans at most two generations");
 
 /// The accepted signatures, stored as long as their time would let them be accepted again.
 ///
-/// There are two generations, by the time in the signature, not by the time of arrival. The older one is dropped when a signature with a
-/// time after the newer one is accepted. A signature of a dropped generation is rejected, so that setting the clock back does not let
-/// old signatures in again. All workers and all configurations share one store. Its lock is held for one lookup.
+/// There are two generations, by the time in the signature, not by the time of arrival. The older one is dropped when a
+/// signature with a time after the newer one is accepted. A signature of a dropped generation is rejected, so that
+/// setting the clock back does not let old signatures in again. All workers and all configurations share one store. Its
+/// lock is held for one lookup.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,
@@ -521,16 +523,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_when_any_bytes_then_no_panic(data in prop::collection::vec(any::<u8>(), 0..200), sign in "[A-Za-z0-9+/=]{0,70}") {
+        fn fields_when_any_bytes_then_no_panic(
+            data in prop::collection::vec(any::<u8>(), 0..200),
+            sign in "[A-Za-z0-9+/=]{0,70}",
+        ) {
             let _ = Data::parse(&data);
             if let (Ok(data), Ok(sign)) = (HeaderValue::from_bytes(&data), HeaderValue::from_str(&sign)) {
-                let headers = HeaderMap::from_iter([(X_AKAMAI_G2O_AUTH_DATA.clone(), data), (X_AKAMAI_G2O_AUTH_SIGN.clone(), sign)]);
+                let (name, name_of_sign) = (X_AKAMAI_G2O_AUTH_DATA.clone(), X_AKAMAI_G2O_AUTH_SIGN.clone());
+                let headers = HeaderMap::from_iter([(name, data), (name_of_sign, sign)]);
                 prop_assert!(check(&headers).is_err());
             }
         }
 
         #[test]
-        fn signature_when_made_without_the_key_then_fails(sign in any::<[u8; 32]>(), length in 0_usize..=32, version in 1_u8..=5) {
+        fn signature_when_made_without_the_key_then_fails(
+            sign in any::<[u8; 32]>(),
+            length in 0_usize..=32,
+            version in 1_u8..=5,
+        ) {
             let headers = headers(&format!("{version}, {REST}"), &STANDARD.encode(&sign[..length]));
             prop_assert!(check(&headers).is_err());
         }

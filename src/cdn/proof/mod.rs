@@ -188,7 +188,8 @@ impl Proofs {
         }
     }
 
-    /// Tries one proof after the other until one holds. G2O is first if the request is signed, because it also proves the client.
+    /// Tries one proof after the other until one holds. G2O is first if the request is signed, because it also proves
+    /// the client.
     fn any(&self, evidence: &Evidence<'_>) -> Verdict {
         let signed = g2o::has_fields(evidence.headers);
         let mut failed = None;
@@ -212,7 +213,8 @@ impl Proofs {
         Verdict { proof: Proof::Failed(failed.unwrap_or(Failure::NoSecret)), client: None }
     }
 
-    /// Tries one proof after the other until one fails. G2O is last, so that a request that fails another proof uses up no signature.
+    /// Tries one proof after the other until one fails. G2O is last, so that a request that fails another proof uses up
+    /// no signature.
     fn all(&self, evidence: &Evidence<'_>) -> Verdict {
         let mut proof = Proof::Failed(Failure::NoSecret);
         for plain in STATELESS {

@@ -81,11 +81,12 @@ impl fmt::Display for ListError {
             ),
             Self::Json { line, column } => write!(
                 f,
-                "begins like JSON but is not valid JSON (line {line}, column {column}); download it again, or write one network per line"
+                "begins like JSON but is not valid JSON (line {line}, column {column}); download it again, or write \
+                 one network per line"
             ),
             Self::Shape => f.write_str(
-                "is JSON, but not a known address list; download the list of the CDN itself (Fastly, Cloudflare, AWS, Azure, \
-                 Google, bunny.net, KeyCDN, CDN77, Gcore or Imperva), or write one network per line",
+                "is JSON, but not a known address list; download the list of the CDN itself (Fastly, Cloudflare, AWS, \
+                 Azure, Google, bunny.net, KeyCDN, CDN77, Gcore or Imperva), or write one network per line",
             ),
             Self::NoNetwork(place) => write!(
                 f,
@@ -96,19 +97,21 @@ impl fmt::Display for ListError {
                 "has the network of all addresses in {place}, which would prove every client to be the CDN; write the \
                  networks of the CDN"
             ),
-            Self::Empty => f.write_str("has no networks; download the list of the CDN again, or write one network per line"),
+            Self::Empty => {
+                f.write_str("has no networks; download the list of the CDN again, or write one network per line")
+            }
             Self::NoService => {
                 let [cloudfront, origin_facing] = AWS_SERVICES;
                 write!(
                     f,
-                    "has no networks of the AWS services {cloudfront} and {origin_facing}, and only those count; download the \
-                     whole ip-ranges.json of AWS"
+                    "has no networks of the AWS services {cloudfront} and {origin_facing}, and only those count; \
+                     download the whole ip-ranges.json of AWS"
                 )
             }
             Self::NoTag => write!(
                 f,
-                "has no networks of the Azure service tag {AZURE_TAG}, and only those count; download the whole list of \
-                 service tags"
+                "has no networks of the Azure service tag {AZURE_TAG}, and only those count; download the whole list \
+                 of service tags"
             ),
             Self::TooMany => {
                 write!(f, "has more than {MOST_NETWORKS} networks; name the list of one CDN, which has far fewer")

@@ -258,6 +258,8 @@ fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, take: i
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::super::entries::MOST_NETWORKS;
@@ -359,7 +361,7 @@ mod tests {
             "syncToken": "1700000000", "createDate": "2023-11-14-22-13-20",
             "prefixes": [
                 {"ip_prefix": "3.2.34.0/26", "region": "af-south-1", "service": "AMAZON", "network_border_group": "x"},
-                {"ip_prefix": "120.52.22.96/27", "region": "GLOBAL", "service": "CLOUDFRONT", "network_border_group": "GLOBAL"},
+                {"ip_prefix": "120.52.22.96/27", "region": "GLOBAL", "service": "CLOUDFRONT", "network": "G"},
                 {"ip_prefix": "13.124.199.0/24", "region": "GLOBAL", "service": "CLOUDFRONT_ORIGIN_FACING"},
                 {"ip_prefix": "0.0.0.0/0", "service": "EC2"}
             ],
@@ -403,12 +405,14 @@ mod tests {
     #[test]
     fn json_when_of_cloudflare_google_bunny_keycdn_or_cdn77_then_read() {
         holds(
-            r#"{"result":{"ipv4_cidrs":["173.245.48.0/20"],"ipv6_cidrs":["2400:cb00::/32"],"etag":"38f7"},"success":true,"errors":[],"messages":[]}"#,
+            r#"{"result":{"ipv4_cidrs":["173.245.48.0/20"],"ipv6_cidrs":["2400:cb00::/32"],"etag":"38f7"},
+                "success":true,"errors":[],"messages":[]}"#,
             &["173.245.48.0/20", "2400:cb00::/32"],
         );
         refused(r#"{"result":null,"success":false,"errors":[{"code":1}]}"#, "is JSON, but not a known");
         holds(
-            r#"{"syncToken":"1","prefixes":[{"ipv4Prefix":"34.1.208.0/20","service":"Google Cloud"},{"ipv6Prefix":"2600:1900::/35"}]}"#,
+            r#"{"syncToken":"1","prefixes":[{"ipv4Prefix":"34.1.208.0/20","service":"Google Cloud"},
+                {"ipv6Prefix":"2600:1900::/35"}]}"#,
             &["34.1.208.0/20", "2600:1900::/35"],
         );
         holds(" [\"89.187.188.227\",\r\n\"2400:52e0::1\"]\n", &["89.187.188.227/32", "2400:52e0::1/128"]);
@@ -458,15 +462,18 @@ mod tests {
 
         #[test]
         fn list_when_any_json_then_no_panic(
-            text in "[\\[{]([\\[{\\]},:\"]|\"addresses\":|\"prefixes\":|\"ip_prefix\":|\"values\":|\"result\":|\"::/1\"|null|1){0,24}",
+            text in "[\\[{]([\\[{\\]},:\"]|\"addresses\":|\"prefixes\":|\"ip_prefix\":|\"values\":|\"result\":|\"::/1\"\
+                     |null|1){0,24}",
         ) {
             let _ = parse(text.as_bytes());
         }
 
         #[test]
-        fn list_when_written_then_reads_back(networks in prop::collection::vec((any::<u128>(), any::<u32>(), 1_u8..=32), 1..20)) {
-            let v6 = networks.iter().map(|&(bits, _, prefix)| IpNet::new(std::net::Ipv6Addr::from(bits).into(), prefix));
-            let v4 = networks.iter().map(|&(_, bits, prefix)| IpNet::new(std::net::Ipv4Addr::from(bits).into(), prefix));
+        fn list_when_written_then_reads_back(
+            networks in prop::collection::vec((any::<u128>(), any::<u32>(), 1_u8..=32), 1..20),
+        ) {
+            let v6 = networks.iter().map(|&(bits, _, prefix)| IpNet::new(Ipv6Addr::from(bits).into(), prefix));
+            let v4 = networks.iter().map(|&(_, bits, prefix)| IpNet::new(Ipv4Addr::from(bits).into(), prefix));
             let written: Vec<_> = v6.chain(v4).map(|network| network.unwrap().trunc()).collect();
             let texts: Vec<_> = written.iter().map(ToString::to_string).collect();
             prop_assert_eq!(&parse(texts.join("\n").as_bytes()).unwrap(), &written);

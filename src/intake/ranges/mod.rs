@@ -1,7 +1,7 @@
 //! Address lists of CDNs, from files that may be replaced at any time.
 //!
-//! A list with an error is not used: the previous one stays in force, and the log has one message. The files are checked every
-//! second. A lookup during a change sees the old addresses or the new ones, and takes no lock.
+//! A list with an error is not used: the previous one stays in force, and the log has one message. The files are
+//! checked every second. A lookup during a change sees the old addresses or the new ones, and takes no lock.
 
 mod entries;
 mod list;
@@ -75,8 +75,8 @@ impl Ranges {
         self.list
     }
 
-    /// Follows changes of the files, on a thread that ends some seconds after the last use of the list. Without files there is no
-    /// thread.
+    /// Follows changes of the files, on a thread that ends some seconds after the last use of the list. Without files
+    /// there is no thread.
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
