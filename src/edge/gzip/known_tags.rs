@@ -2,8 +2,8 @@
 //! lock.
 //!
 //! A 304 seldom has a type or a coding, and a weak tag in a request does not show whether the origin or this layer made
-//! it weak. The table has both facts. If a tag is missing, after a start or because another tag replaced it, `decide.rs`
-//! and `request_facts.rs` guess; a wrong guess costs a 304 at most.
+//! it weak. The table has both facts. If a tag is missing, after a start or because another tag replaced it,
+//! `decide.rs` and `request_facts.rs` guess; a wrong guess costs a 304 at most.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
