@@ -65,8 +65,8 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
             if settings.pages.beacon_base.is_empty() {
                 eprintln!(
                     "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN \
-                     that failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches edgeshim \
-                     without a CDN"
+                     that failed; write for example beacon_base = \"//beacon.example.com\", a host that reaches \
+                     edgeshim without a CDN"
                 );
             }
             ExitCode::SUCCESS
