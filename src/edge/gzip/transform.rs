@@ -40,6 +40,7 @@ pin_project! {
     }
 }
 
+/// The state of a body that is not only passed on.
 #[derive(Default)]
 struct Work {
     ahead: Ahead,
@@ -119,7 +120,7 @@ struct Ahead {
     /// The body has ended, or has failed with `fault`.
     ended: bool,
     fault: Option<Fault>,
-    /// Memory from the store's bound, for a whole body.
+    /// The memory for a whole body, counted against the store's limit.
     _loan: Option<Loan>,
 }
 
@@ -130,8 +131,8 @@ struct Held {
 }
 
 impl Held {
-    /// Whether that is longer than `patience`. If not, wakes the task when it is: at the worker's next check of its
-    /// deadlines at the earliest, even if the task is polled before for another reason.
+    /// Whether that is longer than `patience`. If not, wakes the task when it is, at the worker's next check of its
+    /// deadlines at the earliest. A poll before that, for another reason, does not end the wait.
     fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
