@@ -1,6 +1,6 @@
 //! Handles of series, made once from the rows of the table and the labels of one configuration, and found by position.
 //!
-//! A layer asks the [`Ledger`] for its tables when it is built. To record is then one lookup and one atomic add.
+//! A layer gets its tables from the [`Ledger`] when it is built. Recording is then one lookup and one atomic add.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use super::describe::{self, Handle, Metric};
 use super::labels::{Dimension, Dimensions, Labels, Lengths};
 use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
 
-/// The labels of one configuration and what makes handles of them.
+/// The labels of one configuration. It makes the handles of series with these labels.
 pub struct Ledger {
     metrics: &'static Metrics,
     labels: Arc<Labels>,
@@ -48,7 +48,7 @@ impl Ledger {
         Table::new(&self.labels, make)
     }
 
-    /// Counters that exist from the first time that they count.
+    /// Counters whose series exist only after their first use.
     pub(crate) fn lazy<D: Dimensions>(&self, metric: &'static Metric<Counter>) -> LazyCounters<D> {
         let (metrics, labels) = (self.metrics, Arc::clone(&self.labels));
         LazyCounters { metrics, labels, metric, slots: Table::new(&self.labels, |_| OnceLock::new()) }
@@ -105,7 +105,7 @@ impl<D: Dimensions, T> Table<D, T> {
     /// The row of these label values.
     pub(crate) fn get(&self, dimensions: D) -> &T {
         // Ids and tables come from the same lists; an id from elsewhere gets the first row.
-        self.rows.get(dimensions.index(self.lengths)).unwrap_or(&self.rows[0])
+        self.rows.get(dimensions.index(self.lengths)).unwrap_or_else(|| &self.rows[0])
     }
 }
 
@@ -115,7 +115,7 @@ impl<D, T> fmt::Debug for Table<D, T> {
     }
 }
 
-/// Counters of label values of which most never occur: each is made when it first counts.
+/// Counters for label values that mostly never occur. Each is made on its first use.
 pub(crate) struct LazyCounters<D> {
     metrics: &'static Metrics,
     labels: Arc<Labels>,
@@ -139,7 +139,7 @@ impl<D> fmt::Debug for LazyCounters<D> {
     }
 }
 
-/// The combination of label values at a position of their table, out of the values of each label.
+/// The combination of label values at a position of a table. `values` are the values of each label.
 fn at(mut position: usize, values: &[Vec<&'static str>]) -> Vec<&'static str> {
     let mut combination: Vec<_> = values
         .iter()
