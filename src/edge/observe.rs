@@ -199,8 +199,8 @@ impl ObserveParts {
         if hops::cdn_loop_count(headers, PSEUDONYM) >= self.settings.max_hops {
             return Some(Reason::Loop);
         }
-        let length = content_length(headers).unwrap_or_default();
-        if let (Some(limit), Some(length)) = (self.limits.max_request_body, length)
+        if let Some(limit) = self.limits.max_request_body
+            && let Ok(Some(length)) = content_length(headers)
             && length > limit
         {
             return Some(Reason::BodyTooLarge);

@@ -124,14 +124,15 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
 /// # Errors
 /// Its values differ, or one is not a number (RFC 9110 §8.6).
 fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
-    let Some(length) = content_length(headers)? else { return Ok(()) };
     let mut lines = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
     let is_canonical = match (lines.next(), lines.next()) {
-        (Some([_]), None) => true,
-        (Some(line), None) => line.first() != Some(&b'0') && line.iter().all(u8::is_ascii_digit),
+        (None, _) => true,
+        (Some([digit]), None) => digit.is_ascii_digit(),
+        // Every number of fewer than 20 digits fits into 64 bits.
+        (Some(line @ [b'1'..=b'9', ..]), None) => line.len() < 20 && line.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    if !is_canonical {
+    if !is_canonical && let Some(length) = content_length(headers)? {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(())

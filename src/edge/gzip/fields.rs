@@ -38,9 +38,11 @@ pub(super) fn is_fixed(headers: &HeaderMap) -> bool {
 /// `cache_control` has written one canonical line, so a search for the text is enough. A match inside a quoted string
 /// only costs the compression.
 fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
-    let contains =
-        |line: &HeaderValue| line.as_bytes().windows(directive.len()).any(|at| at.eq_ignore_ascii_case(directive));
-    headers.get_all(CACHE_CONTROL).iter().any(contains)
+    let [first, rest @ ..] = directive else { return true };
+    headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).any(|line| {
+        memchr::memchr2_iter(*first, first.to_ascii_uppercase(), line)
+            .any(|at| line.get(at + 1..=at + rest.len()).is_some_and(|text| text.eq_ignore_ascii_case(rest)))
+    })
 }
 
 /// Whether the type is in `gzip.types`.
