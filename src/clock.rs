@@ -1,4 +1,4 @@
-//! Coarse time: deadlines that cost one store to arm, and turns, with which long tasks yield.
+//! Coarse time: deadlines that cost one store to arm, and turns, after which long tasks yield.
 //!
 //! A timer of the runtime costs some 1,600 instructions a request if a head is read with a timeout. A proxy needs
 //! timeouts only to a tenth of a second. So each worker has a list of its deadlines and checks it ten times a second
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadline_when_its_time_has_come_then_due() {
+    fn deadline_when_its_time_is_reached_then_due() {
         sweep();
         let deadline = Deadline::new();
         assert!(!deadline.is_armed() && !deadline.is_due());

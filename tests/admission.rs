@@ -1,5 +1,5 @@
 //! The queue before the origin (`origin.max_in_flight`, `origin.max_waiting`): how many requests pass at once, in which
-//! order, which are shed and how soon, what holds a permit, who leaves the queue, and that all counters agree.
+//! order, which are shed and how soon, what keeps a permit, which clients leave the queue, and that all counters agree.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock is a failed test")]
 
@@ -24,7 +24,7 @@ const BEACON: &str = "/status/images/beacon.gif?source=fastly";
 /// The limit of waits for a whole burst.
 const LONG: Duration = Duration::from_secs(20);
 
-// ---- an origin that responds when told ---------------------------------------------------------------------------
+// ---- an origin that responds when granted ------------------------------------------------------------------------
 
 #[derive(Default)]
 struct Seen {
@@ -251,7 +251,7 @@ fn burst(workers: usize) {
         assert_eq!((status, body), (200, format!("/{number}").into_bytes()));
     }
     let mut arrived: Vec<usize> = grants.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
-    // The first ones did not queue: each has its own connection, and they race.
+    // The first ones did not wait in the queue. Each has its own connection, so their order is not fixed.
     arrived[..INSIDE].sort_unstable();
     assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "first in, first out");
     assert_eq!(grants.most(), INSIDE, "most requests at the origin at once");
@@ -416,7 +416,7 @@ fn drain_when_requests_wait_in_queue_then_served_first() {
     assert!(shim.wait_exit(LONG).success());
 }
 
-// ---- what holds a permit --------------------------------------------------------------------------------------------
+// ---- what keeps a permit --------------------------------------------------------------------------------------------
 
 #[test]
 fn permit_when_response_in_progress_then_held_until_body_end() {

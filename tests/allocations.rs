@@ -96,7 +96,7 @@ fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
         ("small", &plain, PULL, LIMIT_SMALL),
         ("rich", &plain, RICH_PULL, LIMIT_RICH),
         ("small with Server-Timing", &timing, PULL, LIMIT_SMALL + 1.0),
-        // Identification and proofs cost no allocation. To send the proved client address to the origin costs its text
+        // Identification and proofs cost no allocation. Sending the proved client address to the origin costs its text
         // and a reference count.
         ("no proof configured", &unasked, SIGNED_PULL, LIMIT_SIGNED),
         ("recognised", &plain, SIGNED_PULL, LIMIT_SIGNED),

@@ -231,9 +231,9 @@ fn etsy_file_when_read_then_has_classes_providers_and_log() {
 fn address_file_when_invalid_then_problem_at_its_entry() {
     let folder = support::temp_dir();
     folder.write("good.txt", "192.0.2.0/24\n2001:db8::/32\n");
-    folder.write("everybody.txt", "192.0.2.0/24\n0.0.0.0/0\n");
+    folder.write("every-address.txt", "192.0.2.0/24\n0.0.0.0/0\n");
     folder.write("other.json", "{\"token\": \"hunter2\"}");
-    folder.write("empty.txt", "# nobody\n");
+    folder.write("empty.txt", "# a comment\n");
     let problems_of = |list: &str| {
         let text = format!(
             "[[provider]]\nname = \"fastly\"\n[provider.verify]\naddresses = [\"file:good.txt\", \"file:{list}\"]\n"
@@ -244,7 +244,7 @@ fn address_file_when_invalid_then_problem_at_its_entry() {
     let file = || AddressSource::File(folder.join("good.txt"));
     assert_eq!(settings.providers[0].verify.as_ref().expect("proofs").addresses, [file(), file()]);
     for (list, remedy) in [
-        ("everybody.txt", "write the networks of the CDN"),
+        ("every-address.txt", "write the networks of the CDN"),
         ("other.json", "or write one network per line"),
         ("empty.txt", "or write one network per line"),
         ("missing.txt", "name a file that exists"),

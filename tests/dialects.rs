@@ -280,7 +280,7 @@ fn unknown_cdn_when_it_pulls_then_gets_standard_directives() {
     let origin =
         Origin::start(origin::fixed(200, &[("Surrogate-Key", "a"), ("Surrogate-Control", "max-age=5")], "hello"));
     let shim = Shim::start(config(&origin));
-    for fields in [&[][..], &[("X-CDN-Provider", "nobody")]] {
+    for fields in [&[][..], &[("X-CDN-Provider", "unknown-cdn")]] {
         let response = raw::fetch(shim.addr, "/stripped/a", fields);
         assert_eq!(
             Golden::shown(&response),

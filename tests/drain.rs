@@ -358,19 +358,19 @@ fn read_response(reader: &mut Reader<Conn>) -> Result<bool, String> {
 
 #[test]
 fn access_log_when_renamed_and_usr1_then_new_file_and_no_line_lost() {
-    const VISITORS: usize = 3;
+    const CLIENTS: usize = 3;
     let origin = Origin::start(origin::fixed(200, &[], "here you are"));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
     let path = shim.dir.join("access.log");
     let stop = Arc::new(AtomicBool::new(false));
-    let threads: Vec<_> = (0..VISITORS)
-        .map(|visitor| {
+    let threads: Vec<_> = (0..CLIENTS)
+        .map(|number| {
             let (addr, stop) = (shim.addr, Arc::clone(&stop));
             std::thread::spawn(move || {
                 let mut client = Raw::connect(addr).patient(LONG);
                 let mut sent = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
-                    let id = format!("visitor-{visitor}-{}", sent.len());
+                    let id = format!("client-{number}-{}", sent.len());
                     client.send(format!("GET / HTTP/1.1\r\nHost: shim.test\r\nX-Request-Id: {id}\r\n\r\n"));
                     assert_eq!(client.response().expect("a response").status, 200);
                     sent.push(id);

@@ -22,7 +22,7 @@ use support::presets::presets;
 use support::shim::{binary, repository};
 use support::{After, Config, Origin, PATIENCE, Raw, Response, Shim};
 
-const G2O_KEY: &str = "a-g2o-key-that-nobody-tells";
+const G2O_KEY: &str = "a-g2o-key-that-stays-secret";
 const EDGE_CONTROL: &str = "Edge-Control: cache-maxage=1d";
 const MADE: &str = "(made for each request)";
 const EACH_RESPONSE: &str = "(made for each response)";
@@ -189,7 +189,7 @@ fn more_cases() -> Vec<Case> {
         (&*Box::leak(Box::new(fastly)), &*Box::leak(Box::new(akamai)), &*Box::leak(Box::new(bunny)));
     vec![
         Case::new("GET /", &[host], 200, &html),
-        Case::new("GET /", &[host, "X-CDN-Provider: nobody"], 200, &html),
+        Case::new("GET /", &[host, "X-CDN-Provider: unknown-cdn"], 200, &html),
         Case::new("GET /", &[host, "X-CDN-Provider: fastly", "X-CDN-Provider: bunny"], 200, &html),
         Case::new("GET /", &[host, "X-CDN-Provider: fastly", "CF-Ray: 8a1-FRA"], 200, &html),
         Case::new("GET /", &[host, "X-CDN-Provider: fastly", "X-Origin-Secret: almost-secret"], 200, &html),
@@ -492,7 +492,7 @@ fn explain_when_config_refuses_or_trusts_then_agrees_with_shim() {
     let chain = "X-Forwarded-For: 203.0.113.1, 203.0.113.2, 127.0.0.9";
     let cases = [
         Case::new("GET /", &[host], 200, &html),
-        Case::new("GET /", &[host, "X-Pulled-By: nobody"], 200, &html),
+        Case::new("GET /", &[host, "X-Pulled-By: unknown-cdn"], 200, &html),
         Case::new("GET /", &[host, "X-Pulled-By: fastly"], 200, &html),
         Case::new("GET /", &["Host: www.example.org", "X-Pulled-By: fastly", "X-Key: right-secret"], 200, &html),
         Case::new("CONNECT /", &[host, "X-Pulled-By: fastly", "X-Key: right-secret"], 200, &html),

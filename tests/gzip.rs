@@ -397,7 +397,7 @@ fn validators_when_returned_then_match_at_origin() {
         Ask::html(1000).status(304).say_only(&[HTML]).fields(&fields).send(client);
         origin.last().fields_named(name).join(", ")
     };
-    // After a start the shim remembers no tags. If-None-Match stays, since it compares weakly; a weak If-Match could
+    // After a start the shim has no stored tags. If-None-Match stays, since it compares weakly; a weak If-Match could
     // never match.
     assert_eq!(seen(&mut client, "If-None-Match", "W/\"a\""), "W/\"a\"");
     assert_eq!(seen(&mut client, "If-Match", "W/\"a\""), "\"a\"");

@@ -440,7 +440,7 @@ impl Expected {
         let packed = matches!(resource.coding, "gzip" | "x-gzip");
         let made = Made::AsTheyCame;
         if resource.status == 200 && ask.method != "POST" && ask.hits(resource) {
-            // The shim remembers the coding of the 200 by its strong tag. For other tags the type of the 304 decides,
+            // The shim stores the coding of the 200 under its strong tag. For other tags the type of the 304 decides,
             // or else the name.
             let shrinks = if resource.typed_304 && resource.kind.content_type.is_some() {
                 resource.kind.shrinks
@@ -614,7 +614,7 @@ impl Matrix {
             }
         }
         let (whole, said) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
-        // The shim remembers nothing about a weak tag; a 304 without Vary keeps the stored one.
+        // The shim stores nothing about a weak tag; a 304 without Vary keeps the stored one.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
         if !is_unknown && !whole.iter().all(|name| said.contains(name)) {
             self.fault("Vary of the 304 lacks a name", held, &again, &[full, &response]);

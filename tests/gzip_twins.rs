@@ -187,10 +187,10 @@ fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
         let _ = pull(&shim, "/300000/1", &[TAG]);
     }
     let bytes = |metrics: &Metrics| metrics.value("edgeshim_origin_bytes_total", &[("class", "other")]);
-    let mut visitor = Raw::connect(shim.addr);
-    visitor.send(raw::request("GET", "/300000/1", &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "trickle")], b""));
+    let mut client = Raw::connect(shim.addr);
+    client.send(raw::request("GET", "/300000/1", &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "trickle")], b""));
     assert!(wait_until(PATIENCE, || origin.bytes_written() > 750_245));
-    visitor.reset();
+    client.reset();
     let metrics = shim.wait_metrics(|metrics| metrics.has("edgeshim_pulls_total", &[("code", "499")]));
     assert!(bytes(&metrics) > 600_000.5, "{} after a client that left", bytes(&metrics));
     assert!(metrics.value("edgeshim_origin_seconds_count", &[("class", "other")]) > 2.5, "three heads were received");

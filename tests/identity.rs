@@ -198,7 +198,7 @@ fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, St
 /// Makes requests that falsely claim to be from a CDN.
 struct Forger {
     random: fastrand::Rng,
-    /// An accepted pull of Akamai and its target, as an eavesdropper has them.
+    /// The target and the signature of an accepted pull of Akamai, as an eavesdropper can record them.
     overheard: (String, (String, String)),
 }
 
@@ -212,7 +212,7 @@ impl Forger {
         (0..length).map(|_| self.random.alphanumeric()).collect()
     }
 
-    /// Almost a secret.
+    /// A value that is similar to a secret, but not equal.
     fn near_miss(&mut self) -> String {
         let secret = self.choice(&SECRETS).to_owned();
         match self.random.u8(..7) {
@@ -265,7 +265,7 @@ impl Forger {
             fields.push_str(value);
             fields.push_str("\r\n");
         };
-        // Each claims a provider that requires a proof, by the identity header or by signals.
+        // Each request claims a provider that requires a proof: by the identity header, or by signals.
         let claimed = self.choice(&["fastly", "akamai", "cloudflare", "bunny"]);
         if self.random.bool() {
             let name = self.choice(&["X-CDN-Provider", "x-cdn-provider", "X-CDN-PROVIDER"]);
@@ -298,7 +298,7 @@ impl Forger {
             field(name, &if name == "Forwarded" { format!("for=\"{address}\"") } else { address });
         }
         for name in ["X-Origin-Secret", "X-Bunny-Secret"] {
-            // Also one valid proof of the two that bunny needs.
+            // Half of the requests have one valid proof of the two that bunny requires.
             if self.random.bool() {
                 let value = if name == "X-Bunny-Secret" { SECRETS[2].to_owned() } else { self.near_miss() };
                 field(name, &value);
@@ -322,7 +322,7 @@ impl Forger {
     }
 }
 
-/// Sends `count` forged requests, many at a time; returns how often each status came.
+/// Sends `count` forged requests, many at a time. Returns the number of responses by status.
 fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed: u64) -> BTreeMap<u16, usize> {
     const AT_ONCE: usize = 50;
     let mut forger = Forger { random: fastrand::Rng::with_seed(seed), overheard: overheard.clone() };
@@ -408,7 +408,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
             let doubted = ["unverified", "other"].map(|label| pulls(metrics, label));
             doubted.into_iter().sum::<usize>() == total
         });
-        // The code of a refused pull does not come from the client.
+        // Series with the status 403 are new, but clients cannot choose that status.
         let codes =
             after.series.iter().filter(|series| series.labels.contains(&("code".to_owned(), "403".to_owned()))).count();
         assert_eq!(after.series_count() - codes, series, "{doubt}");
@@ -481,7 +481,7 @@ fn pull_from(client: &mut Raw, address: &str) -> u16 {
 #[test]
 fn address_list_when_replaced_under_load_then_no_wrong_decision() {
     const ALWAYS: &str = "198.51.100.7";
-    // Each new file lists the other of the two.
+    // Each new file lists the one that the previous file does not list.
     const IN_TURN: [&str; 2] = ["192.0.2.1", "203.0.113.1"];
     let list = |listed: &str| {
         format!("{{\"addresses\":[\"198.51.100.0/24\",\"{listed}/32\"],\"ipv6_addresses\":[\"2001:db8::/32\"]}}")
@@ -514,7 +514,7 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
                 }
             });
         }
-        // Ends the load also when an assertion below fails.
+        // The load ends even if an assertion below fails.
         let ended = EndsLoad(&done);
         let mut client = Raw::connect(shim.addr);
         for turn in 1..=4 {

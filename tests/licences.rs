@@ -1,5 +1,6 @@
 //! Checks licences, sources and duplicate versions of the shipped crates against `deploy/ci/deny.toml`, which
-//! cargo-deny reads too. Shipped are normal and build dependencies of the Linux target, but no dev-dependencies.
+//! cargo-deny reads too. The shipped crates are the normal and build dependencies of the Linux target, without
+//! dev-dependencies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -66,7 +67,7 @@ fn shipped(metadata: &Value) -> Vec<Package> {
     list(&metadata["packages"]).iter().filter(ships).map(package).collect()
 }
 
-/// Reads the parts of cargo-deny's file that this test checks; an error is a message.
+/// Reads the parts of cargo-deny's file that this test checks. An `Err` is a message for people.
 fn policy(text: &str) -> Result<Policy, String> {
     let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
     let strings = |value: Option<&toml::Value>| -> BTreeSet<String> {

@@ -66,7 +66,7 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
             }
         }
     }
-    // Over HTTP/2 h2 refuses any list.
+    // On HTTP/2, h2 refuses any list.
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for lengths in [&["2, 2"][..], &["2", "3"], &["2", "2"]] {
@@ -518,7 +518,7 @@ fn upgraded_connection_when_idle_then_closed_and_logged_with_bytes_and_time() {
 }
 
 #[test]
-fn upgraded_connection_when_one_side_ends_then_other_ends_alike() {
+fn upgraded_connection_when_one_side_ends_then_other_side_ends_the_same_way() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(Shim::config(origin.url()));
     for (target, reset) in [("/close", false), ("/reset", true)] {

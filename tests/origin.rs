@@ -89,7 +89,7 @@ fn gets_when_connections_close_after_responses_then_all_served() {
         let origin = Origin::start(move |request, conn| {
             origin::respond(request, conn, 200, &[], b"hi");
             if late {
-                // The close may meet the next request; the delays cover that moment.
+                // The close may coincide with the next request. The delays cover that moment.
                 std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
             }
             After::Close

@@ -308,7 +308,7 @@ fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize
     (addr, heads)
 }
 
-/// Serves one connection; none when the peer leaves.
+/// Serves one connection. Returns `None` when the peer leaves.
 fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
     stream.set_read_timeout(Some(LONG)).ok()?;
     let mut preface = [0; PREFACE.len()];
@@ -326,7 +326,7 @@ fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option
                 let response = match how {
                     "die" if !first => return None,
                     "stream" if first => frames::reset(id, REFUSED_STREAM),
-                    // No stream was processed, and no error.
+                    // The frame reports that no stream was processed, and no error.
                     "goaway" if first => frame(GOAWAY, 0, 0, &[0; 8]),
                     _ => frames::head(id, END_STREAM, &[(":status", "200")]),
                 };

@@ -1,5 +1,6 @@
-//! The documents are correct: the tests run the README's commands against the demo and compare the output. They look up
-//! every path, metric, configuration key, cause and layer that a document names in the repository and the binary.
+//! The documents are correct: the tests run the README's commands against the demo and compare the output. They also
+//! check that every path, metric, configuration key, cause and layer in a document exists in the repository or the
+//! binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -390,7 +391,7 @@ fn documents_when_they_name_a_path_then_it_exists() {
         let mut named = 0;
         for span in spans(&markdown) {
             let path = span.split(' ').next().unwrap();
-            // A file that the reader creates.
+            // The reader creates this file, so it need not exist.
             let is_new = document == CONTRIBUTING
                 && ["NAME", "TAG", "example", "methods"].iter().any(|part| path.contains(part));
             if is_new {
@@ -553,7 +554,7 @@ fn versions_when_named_then_those_of_the_package() {
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let package = |key: &str| manifest["package"][key].as_str().unwrap().to_owned();
     let changelog = text(CHANGELOG);
-    // Unreleased changes may stand above the newest release.
+    // A section of unreleased changes may come before the newest release.
     let mut sections = changelog.lines().filter_map(|line| line.strip_prefix("## "));
     let newest = sections.find(|section| *section != "Unreleased").expect("a release");
     let (version, date) = newest.split_once(", ").expect("version, date");
@@ -575,7 +576,7 @@ fn contributing_when_it_shows_a_file_then_the_file_has_these_lines() {
         let Some((first, lines)) = block.lines.split_first() else { continue };
         let first = first.trim_start();
         let Some(path) = first.strip_prefix("// ").or_else(|| first.strip_prefix("# ")) else { continue };
-        // A block about a file that the reader creates says so after its path.
+        // If the reader creates the file, the block has a note after the path.
         if path.contains(' ') {
             continue;
         }

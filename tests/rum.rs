@@ -1,5 +1,5 @@
-//! RUM: load times from browsers in a histogram per CDN and page, invalid beacons, and Server-Timing, which tells a
-//! page which CDN served it.
+//! RUM: load times from browsers in a histogram per CDN and page, invalid beacons, and Server-Timing, which names the
+//! CDN that served a page.
 
 mod support;
 

@@ -511,7 +511,7 @@ fn admin_paths_when_requested_from_server_then_forwarded_to_origin() {
     let paths = ["/metrics", "/livez", "/readyz", "/config", "/api/summary", "/api/series", "/api/top", "/annotations"];
     for path in paths {
         assert_eq!(asked(&mut Raw::connect(shim.addr), path), path);
-        // An absolute target with the admin address does not help either.
+        // An absolute target with the admin address does not reach the admin listener either.
         let absolute = format!("GET http://{0}{path} HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", shim.admin);
         assert_eq!(exchange(shim.addr, absolute).text(), path);
     }

@@ -25,7 +25,7 @@ fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> u64 {
     all
 }
 
-/// A gate at which the origin waits until the client has the head; each opening lets one pass.
+/// The origin waits at this gate until the client has the head. Each opening releases one response.
 #[derive(Clone)]
 struct Gate {
     open: Sender<()>,

@@ -24,7 +24,7 @@ pub enum LogFormat {
     Combined,
     /// The line that Etsy's logster pattern for beacons matches.
     ///
-    /// The pattern knows only IPv4 and HTTP/1, and a line that does not match is not counted at all. So an IPv6 or
+    /// The pattern accepts only IPv4 and HTTP/1, and a line that does not match is not counted at all. So an IPv6 or
     /// unknown client is written as 0.0.0.0, which is in no country file, and HTTP/2 as HTTP/1.1.
     Etsy,
 }
@@ -194,7 +194,7 @@ fn bytes(value: Option<&HeaderValue>) -> &[u8] {
     value.map_or(b"", HeaderValue::as_bytes)
 }
 
-/// At most `most` bytes, and no half character at the end where the text is UTF-8.
+/// At most `most` bytes. UTF-8 text is not cut inside a character.
 fn cut(text: &[u8], most: usize) -> &[u8] {
     let Some(first_out) = text.get(most) else { return text };
     let mut end = most;
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn etsy_when_any_client_asks_then_matches_the_pattern() {
+    fn etsy_when_any_client_sends_a_request_then_matches_the_pattern() {
         let chains =
             [None, value(""), value("2001:db8::7"), value("evil \" [x], 10.0.0.1:99, , 1.2.3"), value("203.0.113.9")];
         let clients = ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"].map(|client| client.parse().ok());
@@ -570,7 +570,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_when_values_are_long_then_has_them_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
+        fn json_when_values_are_long_then_cuts_them(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
             let raw: Vec<u8> = raw.into_iter().filter(|&byte| byte != 0x7F).collect();
             let mut sent = Record { user_agent: HeaderValue::from_bytes(&raw).ok(), ..record() };
             let first = line(LogFormat::Json, &sent);

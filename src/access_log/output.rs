@@ -17,7 +17,7 @@ pub(super) const BATCH_BYTES: usize = 64 * 1024;
 const LINE_BYTES: usize = 32 * 1024;
 /// How long to wait before a pipe in non-blocking mode is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// After so many tries its reader counts as stuck.
+/// After this number of tries its reader counts as stuck.
 const MOST_TRIES: u32 = 50;
 
 /// The target of the access log.
@@ -67,7 +67,7 @@ pub(super) struct Sink {
     file: File,
     pub(super) batch: Batch,
     dropped: Counter,
-    /// The last write failed. Only changes of this are logged.
+    /// Whether the last write failed. Only a change of this value is logged.
     failing: bool,
 }
 
@@ -76,8 +76,8 @@ impl Sink {
     pub(super) fn open(output: LogOutput, dropped: Counter) -> io::Result<Option<Self>> {
         let (path, (file, open_ended)) = match output {
             LogOutput::Off => return Ok(None),
-            // A descriptor of its own: std's handle buffers what a failed write leaves behind, and those lines could
-            // not be counted.
+            // This is a separate descriptor. std's handle buffers the bytes that a failed write leaves, so those lines
+            // could not be counted.
             LogOutput::Stdout => (None, (File::from(io::stdout().as_fd().try_clone_to_owned()?), false)),
             LogOutput::File(path) => {
                 let opened = open_file(&path)?;
@@ -114,7 +114,8 @@ impl Sink {
         }
         let (lost, outcome) = if self.path.is_none() {
             let mut stdout = io::stdout().lock();
-            // What others have printed goes first. If that fails, the write below fails too and is reported.
+            // Output that other code has printed is flushed first. If that fails, the write below fails too and is
+            // reported.
             drop(stdout.flush());
             self.batch.write(&mut &self.file)
         } else {
@@ -218,7 +219,7 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// Opens a log for appending, and tells whether it ends with an incomplete line.
+/// Opens a log for appending, and returns whether it ends with an incomplete line.
 fn open_file(path: &Path) -> io::Result<(File, bool)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let meta = file.metadata()?;

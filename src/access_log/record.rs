@@ -86,8 +86,8 @@ impl Record {
         let optional =
             [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
         for value in optional.into_iter().flatten().chain([&mut self.id]) {
-            // One byte more than is written, so that the formatter still sees that the last address of the chain may
-            // be cut.
+            // One byte more than is written, so that the formatter can still detect that the last address of the chain
+            // may be cut.
             let bytes = value.as_bytes();
             if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
                 *value = copy;

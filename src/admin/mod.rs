@@ -32,7 +32,7 @@ use crate::wire::names::{
 const UPKEEP: Duration = Duration::from_secs(5);
 /// The longest time for a request head, enough for scrapers and people.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most connections at once. A scraper uses one.
+/// The largest number of connections at once. A scraper uses one.
 const MAX_CONNECTIONS: usize = 256;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";

@@ -14,14 +14,14 @@ pub(crate) struct Known {
     /// The name in the identity field, in lower case.
     pub name: String,
     pub preset: &'static Preset,
-    /// What proves its pulls. None: its name is believed.
+    /// The proofs of its pulls. None: the name is accepted without a proof.
     pub proofs: Option<Proofs>,
 }
 
 /// The result of the check of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// The proof that held, or the one that failed.
+    /// The proof that succeeded, or the one that failed.
     pub proof: Proof,
     /// The client's address, if it is proved.
     pub client: Option<IpAddr>,

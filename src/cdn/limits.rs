@@ -34,11 +34,11 @@ const LINE_BYTES: usize = 4;
 /// The largest response head that a CDN accepts. None: it has no such limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct HeadLimits {
-    /// Most lines.
+    /// The largest number of lines.
     pub lines: Option<u16>,
-    /// Most bytes of all lines.
+    /// The largest number of bytes of all lines.
     pub bytes: Option<u32>,
-    /// Most bytes of one line.
+    /// The largest number of bytes of one line.
     pub field_bytes: Option<u32>,
 }
 

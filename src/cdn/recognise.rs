@@ -142,7 +142,8 @@ impl Recogniser {
 
     fn order(&self, headers: &HeaderMap) -> Order {
         let mut order = Order::default();
-        // The positions of hops: a higher one is nearer. The nearest hop comes first.
+        // The hops have descending positions, because the nearest hop comes first. A higher position means a nearer
+        // hop.
         let descending = || (1..=MOST_HOPS).rev();
         let members = descending().zip(hops(headers, &CDN_LOOP)).map(|(at, member)| (0, at, member));
         let entries = descending().zip(hops(headers, &VIA)).map(|(at, member)| (1, at, member));

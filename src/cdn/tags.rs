@@ -1,8 +1,8 @@
-//! Cache tags in the field of one CDN: whatever field the origin uses, they are sent in the field that this CDN reads.
+//! Sends cache tags in the field that the pulling CDN reads, whatever field the origin uses.
 //!
 //! Each CDN has its own field, delimiter and limits. A purge does not find a response by a tag that the CDN did not
-//! accept. So tags stay in order as far as they fit, and removed ones are counted. A response without tags costs one
-//! comparison for each field name. A response whose field is already right is not changed.
+//! accept. So the first tags that fit stay, in their order, and the removed tags are counted. A response without tags
+//! costs one comparison for each field name. A response whose field is already right is not changed.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -86,8 +86,8 @@ impl TagRule {
             && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
     }
 
-    /// All tags in one line, and the number of those left out. After the first that does not fit, none is added: which
-    /// pages a purge finds must not depend on the lengths of other tags.
+    /// All tags in one line, and the number of those left out. After the first tag that does not fit, no tag is added.
+    /// Otherwise the lengths of other tags would decide which pages a purge finds.
     fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
@@ -97,7 +97,7 @@ impl TagRule {
         let fields = fields.chain(FIELDS.into_iter().filter_map(|name| Some((name, delimiter(name)?))));
         let (mut seen, mut line, mut written, mut cut, mut full) = (HashSet::new(), Vec::new(), 0, 0, false);
         for (name, apart) in fields {
-            // In the CDN's field its own delimiter splits too.
+            // In the CDN's field, the CDN's delimiter separates tags too.
             let splits =
                 |byte: &u8| *byte == apart || (apart == b' ' && *byte == b'\t') || (name == target && byte == between);
             let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);

@@ -53,7 +53,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let files = Runtime::check(&settings)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            // At most what the page's countdown allows.
+            // The page's countdown has an upper limit.
             let retry_after = settings.whoopsie.retry_after.as_secs().min(LONGEST_COUNTDOWN_SECONDS.into());
             export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
         })

@@ -28,7 +28,7 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
     let (server, admin) = (root.section("server"), root.section("admin"));
     let mut claimed = Claimed::default();
     if server.has("listen") {
-        // All texts of the file: a wrong entry must not hide the problems of the others.
+        // Reads all texts of the list, also next to a wrong entry, so that no problem is hidden.
         for (index, text) in server.texts("listen") {
             if let Ok(address) = listen(text, server.folder())
                 && let Err(message) = claimed.claim(&address)

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::file::Section;
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule};
 
-/// The most globs in one list: all of them may be tried for each request.
+/// The largest number of globs in one list: all of them may be tried for each request.
 const MAX_GLOBS: usize = 1_000;
 
 pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {

@@ -19,7 +19,7 @@ impl Shown {
     }
 }
 
-/// Writes down the values and changes none.
+/// Records the values and changes none.
 impl Visitor for Shown {
     fn flag(&mut self, name: &'static str, value: &mut bool) {
         self.insert(name, *value);

@@ -227,7 +227,7 @@ impl<'f> Section<'f> {
             let name = check_name(typed.get_ref());
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
-                // A wrong name may be a secret in the wrong place, so it is shown as one.
+                // A wrong name may be a secret in the wrong place, so the message shows it like a value.
                 Err(message) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
                     self.file.report(item.key.clone(), line, shown(&item.key, &typed), message.clone());

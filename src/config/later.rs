@@ -1,7 +1,7 @@
 //! Keys whose feature comes with a later release.
 //!
-//! They are read and checked, and may have their defaults. Any other value is refused: an operator who configured a
-//! certificate must not believe that it is in use.
+//! They are read and checked, and may have their defaults. Any other value is refused: an operator who configures a
+//! certificate must not assume that it is in use.
 
 use super::file::Section;
 use super::listeners::LISTEN;

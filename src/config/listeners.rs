@@ -33,7 +33,7 @@ pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: 
 #[derive(Default)]
 pub(super) struct Claimed {
     exact: HashSet<Listen>,
-    /// Whether it is IPv6, and the port, of each address; below, of each wildcard address.
+    /// For each address: whether it is IPv6, and the port. `wildcards` is the same for wildcard addresses.
     ports: HashSet<(bool, u16)>,
     wildcards: HashSet<(bool, u16)>,
 }

@@ -85,9 +85,9 @@ pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, P
     settings.keys(&mut root);
     checks::check(&mut settings, &mut root);
     classes::check(&settings.classes, root.bounded_sections("class"));
-    let trusts_everybody = settings.observe.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
+    let trusts_all = settings.observe.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
     settings.providers =
-        provider_blocks::providers(root.bounded_sections("provider"), &settings.identity.header, trusts_everybody);
+        provider_blocks::providers(root.bounded_sections("provider"), &settings.identity.header, trusts_all);
     later::hidden(&mut root);
     let problems = file.into_problems(tree.get_ref());
     if problems.is_empty() { Ok(settings) } else { Err(Problems::new(origin_name, problems)) }

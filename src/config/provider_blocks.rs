@@ -13,9 +13,9 @@ use crate::keys::grammar::{closest, has_meaning, header_name, label};
 use crate::keys::{Checked, quote};
 use crate::wire::names::X_CDN_PROVIDER;
 
-/// Reads every provider. `identity`: the identity header; `trusts_everybody`: `server.trusted_proxies` contains every
+/// Reads every provider. `identity`: the identity header; `trusts_all`: `server.trusted_proxies` contains every
 /// address.
-pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_everybody: bool) -> Vec<Provider> {
+pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_all: bool) -> Vec<Provider> {
     const EXAMPLE: &str = "\"fastly\"";
     let mut taken = HashSet::new();
     let mut secrets = Secrets::default();
@@ -41,7 +41,7 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
         };
         let tag_header = block.read("tag_header", "\"Cache-Tag\"", |text| tag_header(text, preset)).or(None);
         secrets.next_provider(&name);
-        let verify = verify(block.section("verify"), identity, trusts_everybody, &mut secrets);
+        let verify = verify(block.section("verify"), identity, trusts_all, &mut secrets);
         providers.push(Provider { name, preset: preset.unwrap_or("generic").to_owned(), tag_header, verify });
     }
     providers

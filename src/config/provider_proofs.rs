@@ -22,7 +22,7 @@ use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
-/// The most secrets of one provider: each is compared for each of its pulls, and a rotation needs two.
+/// The largest number of secrets of one provider: each is compared for each of its pulls, and a rotation needs two.
 const MAX_SECRETS: usize = 16;
 /// The longest nonce of G2O, in bytes.
 const MAX_NONCE_BYTES: usize = 64;
@@ -31,14 +31,14 @@ const G2O_VERSION: u8 = 5;
 
 const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
 
-/// Where a request has a secret.
+/// Where a secret is in a request: in a field, or under a nonce.
 #[derive(PartialEq, Eq, Hash)]
 enum Place {
     Field(HeaderName),
     Nonce(String),
 }
 
-/// The secrets of all providers so far. With a shared one, each provider could prove to be the other.
+/// The secrets of all providers so far. With a shared secret, one provider could pass the proof of another.
 #[derive(Default)]
 pub(super) struct Secrets {
     /// The provider of each, counted from 1 in `names`.
@@ -70,13 +70,13 @@ impl Secrets {
 pub(super) fn verify(
     mut block: Section<'_>,
     identity: &HeaderName,
-    trusts_everybody: bool,
+    trusts_all: bool,
     secrets: &mut Secrets,
 ) -> Option<Verify> {
     let mut require = Require::default();
     block.choice("require", &REQUIRE, &mut require);
     let secret = secret_field(block.section("secret"), identity, secrets);
-    let addresses = addresses(&mut block, trusts_everybody);
+    let addresses = addresses(&mut block, trusts_all);
     let client_cert = client_cert(block.section("client_cert"));
     let g2o = g2o(block.section("g2o"), secrets);
     if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
@@ -186,8 +186,8 @@ fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     (SECRET.read)(text, folder)
 }
 
-/// The addresses it pulls from. `trusts_everybody`: every client may claim any address.
-fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<AddressSource>> {
+/// The addresses it pulls from. `trusts_all`: every client may claim any address.
+fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSource>> {
     const EXAMPLE: &str = "\"151.101.0.0/16\"";
     let folder = block.folder();
     let addresses = block.read_list("addresses", EXAMPLE, |text| {
@@ -210,7 +210,7 @@ fn addresses(block: &mut Section<'_>, trusts_everybody: bool) -> Read<Vec<Addres
     {
         let message = "names no address, so no pull could be proved";
         block.reject("addresses", format!("{message}; write networks, for example {EXAMPLE}, or take the key out"));
-    } else if let (Read::Good(_), true) = (&addresses, trusts_everybody) {
+    } else if let (Read::Good(_), true) = (&addresses, trusts_all) {
         let message = "proves nothing while server.trusted_proxies contains every address, \
                        because every client may claim any address; write the networks of your own balancers there";
         block.reject("addresses", message);

@@ -7,7 +7,7 @@ use super::file::{Read, Section};
 use crate::keys::grammar::one_of;
 use crate::keys::{Keys, Text, Visitor, quote};
 
-/// The most blocks of one name; each costs metric series and time per request.
+/// The largest number of blocks of one name; each costs metric series and time per request.
 pub(super) const MAX_BLOCKS: usize = 500;
 
 impl<T> Read<T> {
@@ -98,7 +98,7 @@ impl Visitor for Section<'_> {
 }
 
 impl<'f> Section<'f> {
-    /// The blocks `[[name]]`, of which there may be so many.
+    /// The blocks `[[name]]`, at most [`MAX_BLOCKS`].
     pub(super) fn bounded_sections(&mut self, name: &'static str) -> Vec<Section<'f>> {
         let mut sections = self.sections(name);
         if sections.len() > MAX_BLOCKS {

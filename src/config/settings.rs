@@ -171,7 +171,7 @@ pub struct Provider {
     pub preset: String,
     /// The field in which it reads cache tags, where the operator names it.
     pub tag_header: Option<HeaderName>,
-    /// What proves a pull; none = its name is believed.
+    /// The proofs of a pull; none = its name is accepted without a proof.
     pub verify: Option<Verify>,
 }
 

@@ -20,10 +20,10 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 /// A value as messages show it; `key` is its whole path. Lists and blocks are abbreviated, and possible secrets are
 /// hidden, under unknown keys too.
 pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
-    const TELLING: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
+    const SECRET_PARTS: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
     // The whole path, because names below a block of keys may be secrets.
     let key = key.to_ascii_lowercase();
-    let may_be_secret = TELLING.iter().any(|word| key.contains(word)) && !is_plain_proof(&key);
+    let may_be_secret = SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key);
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
             // A reference is no secret, and the message needs it.

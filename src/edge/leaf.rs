@@ -23,7 +23,7 @@ use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::received::Received;
 use crate::wire::server_timing::ServerTiming;
 
-/// What the leaf is made of, beside the providers.
+/// What the leaf needs, besides the providers.
 #[derive(Debug, Clone)]
 pub(crate) struct LeafParts {
     /// `origin.host`; none: the client's Host.

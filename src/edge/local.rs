@@ -110,7 +110,7 @@ const COUNTRY_DATABASE: Text<PathBuf> = Text {
     write: |path| path.display().to_string(),
 };
 
-/// What the layer is made of, beside the ledger.
+/// What the layer needs, besides the ledger.
 #[derive(Debug)]
 pub(crate) struct LocalParts {
     pub beacon: BeaconSettings,

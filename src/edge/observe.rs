@@ -70,7 +70,7 @@ impl Keys for ObserveSettings {
     }
 }
 
-/// What the layer is made of, beside classes and ledger.
+/// What the layer needs, besides classes and ledger.
 #[derive(Debug)]
 pub(crate) struct ObserveParts {
     pub settings: ObserveSettings,

@@ -30,7 +30,7 @@ use crate::pages::Pages;
 /// The body of a response after the outermost layer.
 pub(crate) type StackBody<B = OriginBody> = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<B>>>>>>;
 
-/// What the layers are made of.
+/// What the layers need.
 pub(crate) struct Parts {
     pub observe: ObserveParts,
     pub identify: IdentifySettings,
@@ -61,7 +61,7 @@ macro_rules! stack {
         let prepared = Arc::new(PreparedLeaf::new(parts.leaf, &parts.identify.header, &providers, &ledger));
         // The order is important. Outermost first; each with the reason for its place.
         ServiceBuilder::new()
-            // A request whose head can be read in two ways goes no further; all others get one id here.
+            // A request whose head can be read in two ways is rejected here; all others get one id.
             .layer($wrap!(observe, ObserveLayer::new(parts.observe, classes.clone(), ledger.clone())))
             // The provider decides how everything below counts and responds.
             .layer($wrap!(identify, InspectLayer::new(Identifier::new(parts.identify, providers.clone()))))

@@ -37,7 +37,7 @@ use crate::metrics::{Ledger, Table, describe};
 use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
-/// What the layer is made of, beside the ledger.
+/// What the layer needs, besides the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct PullsParts {
     /// The field with a request id that a retry repeats, by configured provider.

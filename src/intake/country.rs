@@ -18,7 +18,8 @@ use crate::ids::Country;
 
 /// The largest file that is read, in bytes. Country files have some 10 MB, city files up to 130.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// The most networks that are searched for a first country. Files begin with a few networks that have none.
+/// The largest number of networks that are searched for a first country. Files begin with a few networks that have
+/// none.
 const SEARCHED_NETWORKS: usize = 65_536;
 
 /// Why a file cannot be used. The message continues the file's name.

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn value_when_much_junk_stands_before_then_found() {
+    fn value_when_much_junk_comes_first_then_found() {
         let junk = ["%", "&", "=", "a=", "%61%61=", "+"].map(|piece| piece.repeat(8192));
         for junk in junk {
             assert_eq!(decoded(&format!("{junk}&x=1"), "x").as_deref(), Some(&b"1"[..]));

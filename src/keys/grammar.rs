@@ -24,7 +24,7 @@ pub(crate) const PATH_GLOB: Text<String> =
 pub(crate) const MEDIA_TYPE: Text<String> =
     Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
-/// The value that belongs to one of a few words.
+/// The value of a text that must be one of a fixed set.
 pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
     if let Some(&(_, value)) = words.iter().find(|&&(word, _)| word == text) {
         return Ok(value);

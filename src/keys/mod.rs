@@ -31,7 +31,7 @@ pub(crate) trait Visitor {
     where
         T: Copy + TryFrom<i64> + TryInto<i64>;
 
-    /// One of a few words.
+    /// One of a fixed set of texts.
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T);
 
     /// A text.
@@ -67,7 +67,7 @@ pub(crate) trait Visitor {
 
 /// How a value is written as a text.
 pub(crate) struct Text<T> {
-    /// Stands in messages where the default is empty.
+    /// The example in messages, if the default is empty.
     pub example: &'static str,
     /// Reads it; relative paths start at the folder.
     pub read: fn(text: &str, folder: &Path) -> Checked<T>,

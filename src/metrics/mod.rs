@@ -28,10 +28,11 @@ const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
 /// One for each cause, shared by all workers: they use the same origin.
 static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAULT_MESSAGE_PERIOD) }; Cause::ALL.len()];
 
-/// Upper bounds of the histograms of seconds: from a response out of memory to a timeout.
+/// Upper bounds of the histograms of seconds: from a response that is served from memory to a timeout.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Upper bounds of the histogram of load times in browsers: from a cached page to one that few people wait for.
+/// Upper bounds of the histogram of load times in browsers: from a cached page to one for which most people do not
+/// wait.
 const LOAD_SECONDS: [f64; 16] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0];
 
 /// The metrics of the process. They outlive every reload.

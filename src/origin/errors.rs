@@ -24,7 +24,7 @@ pub(super) fn is_dead(error: &hyper::Error) -> bool {
     h2_error(error).is_none_or(|error| error.is_io() || error.is_go_away())
 }
 
-/// The fault that an error of hyper's client stands for.
+/// The fault for an error of hyper's client.
 pub(super) fn fault_of(error: hyper::Error) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause

@@ -8,7 +8,7 @@ pub(super) enum Escape {
 }
 
 impl Escape {
-    /// For a place after `before`.
+    /// The escaping of a value that follows the text `before`.
     pub(super) fn after(before: &str) -> Self {
         let tag = match (before.rfind('<'), before.rfind('>')) {
             (Some(open), Some(close)) if close > open => "",

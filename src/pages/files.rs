@@ -23,7 +23,7 @@ const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 const MAX_TEMPLATE_BYTES: u64 = 128 * 1024;
 /// The longest locale file, in bytes: every page contains the texts of all.
 const MAX_LOCALE_BYTES: u64 = 32 * 1024;
-/// The most files in a folder of locales.
+/// The largest number of files in a folder of locales.
 const MAX_LOCALES: usize = 100;
 
 /// The template and the locale files of the pages. The default is the built-in ones.

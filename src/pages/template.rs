@@ -1,7 +1,7 @@
 //! Page templates: the names for double braces, and the parser.
 //!
 //! A template is parsed once. `render.rs` fills in the settings and the texts of each locale at the start, and the
-//! values of a request later. These may stand in double braces:
+//! values of a request later. These names are allowed in double braces:
 //!
 //! - `{{text.NAME}}`: a text of the locale, any of [`TEXT_KEYS`]. `{{text.waiting}}`: the form for the number of
 //!   waiting requests.
@@ -21,8 +21,8 @@
 //! - `{{! … }}`: a comment.
 //!
 //! Values are escaped for their place: percent-encoded after the `?` of a quoted attribute (RFC 3986 §2.1), else as
-//! HTML text. This is not enough inside `<script>`, `<style>` or an attribute without double quotes. No value may stand
-//! there; `words` may stand in a script.
+//! HTML text. This is not enough inside `<script>`, `<style>` or an attribute without double quotes. No value is
+//! allowed there; `words` is allowed in a script.
 
 use super::escape::Escape;
 use super::locale_file::{FORM_KEYS, TEXT_KEYS};
@@ -175,7 +175,7 @@ fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str>
         .map_or(before, |(_, element)| element)
 }
 
-/// The most pieces of a template. Each one costs time at the start for each language, and with each page.
+/// The largest number of pieces of a template. Each one costs time at the start for each language, and with each page.
 const MAX_PIECES: usize = 2_000;
 
 /// A parsed template.

@@ -222,7 +222,7 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// What is made of settings alone.
+/// The parts that need only the settings.
 struct Prepared {
     pages: Arc<Pages>,
     classes: Classes,

@@ -26,8 +26,8 @@ impl Slot {
         Arc::ptr_eq(&self.runtime.load(), runtime)
     }
 
-    /// Puts another configuration in force. Requests in flight end under theirs, and the queue before the origin goes
-    /// on.
+    /// Puts another configuration in force. Requests in flight keep their configuration. The queue before the origin
+    /// continues.
     pub fn swap(&self, mut runtime: Runtime) {
         runtime.limiter = Arc::clone(&self.load().limiter);
         runtime.limiter.set_limits(runtime.settings.admission);

@@ -11,7 +11,8 @@ use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
-/// The most that hyper buffers for a client that does not read, or reads ahead of an upload. A head may be larger.
+/// The largest amount that hyper buffers for a client that does not read, or reads ahead of an upload. A head may be
+/// larger.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The smallest buffer that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;

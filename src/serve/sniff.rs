@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ppp::{HeaderResult, PartialResult, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::state::LEAVE;
+use super::state::LEAVE_AFTER;
 use crate::clock::Deadline;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -76,9 +76,9 @@ async fn read_more<S: AsyncRead + Unpin>(
         }
         deadline.watch(cx);
         if silent && !left && is_leaving() {
-            // The drain has begun. A silent client gets only LEAVE, for bytes in flight.
+            // The drain has begun. A silent client gets only `LEAVE_AFTER`, for bytes in flight.
             left = true;
-            deadline.arm(LEAVE);
+            deadline.arm(LEAVE_AFTER);
         }
         match (deadline.is_due(), left) {
             (false, _) => Poll::Pending,

@@ -10,7 +10,7 @@ use crate::wire::frame_tracker::FrameTracker;
 use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 
 /// How long a connection that waits for a request stays open once the drain has begun, for bytes in flight.
-pub(super) const LEAVE: Duration = clock::TICK.saturating_mul(5);
+pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 
 /// After this time without a request an HTTP/1.1 connection is parked: hyper's state and buffers, some 9 KiB, are
 /// dropped until bytes arrive. CDNs keep hundreds of connections open for the next peak.
@@ -208,7 +208,7 @@ impl State {
     /// How long hyper keeps a connection that waits for a request.
     fn idle_limit(&self) -> Duration {
         if self.is_leaving() {
-            return LEAVE;
+            return LEAVE_AFTER;
         }
         let left = self.idle_left();
         match &*self.framing() {
@@ -226,7 +226,7 @@ impl State {
     }
 
     fn await_rest(&self) {
-        self.arm(Purpose::Rest, if self.is_leaving() { LEAVE } else { self.timeouts.body });
+        self.arm(Purpose::Rest, if self.is_leaving() { LEAVE_AFTER } else { self.timeouts.body });
     }
 
     /// There is nothing to read or write: arms the deadline for what the connection waits for.

@@ -15,9 +15,9 @@ use super::directives::{Argument, Directive, Directives, is_token, is_token_byte
 /// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2).
 pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
-/// Most names kept of one field list. A longer list is read as the unqualified directive.
+/// The largest number of names that are stored of one field list. A longer list is read as the unqualified directive.
 const MAX_FIELD_NAMES: usize = 8;
-/// Most unknown directives kept.
+/// The largest number of unknown directives that are stored.
 const MAX_EXTENSIONS: usize = 16;
 /// Longest name or argument of an unknown directive, and longest name in a field list, in bytes.
 const MAX_TEXT: usize = 64;
@@ -131,7 +131,7 @@ impl<'a> CacheControl<'a> {
             |a, b| folded(a.name, b.name).then_with(|| a.argument.cmp(&b.argument)).then_with(|| a.name.cmp(b.name)),
             |a, b| a.argument == b.argument && a.name.eq_ignore_ascii_case(b.name),
         );
-        // The smallest stay, not the first, so that the order of lines does not matter.
+        // The smallest ones are kept, not the first ones, so that the order of lines does not matter.
         self.extensions.truncate(MAX_EXTENSIONS);
     }
 

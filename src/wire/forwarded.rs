@@ -17,7 +17,7 @@ use super::certificate::Certificate;
 use super::host::valid_host;
 use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
-/// The most entries that are read.
+/// The largest number of entries that are read.
 const MOST_HOPS: usize = 32;
 /// The longest IPv6 address.
 const MOST_ADDRESS_BYTES: usize = 40;
@@ -88,7 +88,7 @@ impl Peer {
 pub struct Trail {
     /// The address that connected to the outermost trusted proxy; the peer's if the peer is not trusted.
     pub client: IpAddr,
-    /// Whether a proven CDN reported `client`. Then it is in none of the kept entries.
+    /// Whether a proven CDN reported `client`. Then `client` is not one of the entries that stay.
     pub proven: bool,
     /// The number of entries of X-Forwarded-For, from the right, that stay.
     pub kept: u8,
@@ -118,7 +118,7 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
 
 /// Replaces X-Forwarded-For, -Proto, -Host and Forwarded.
 ///
-/// X-Forwarded-For lists the client, if a proven CDN reported it, then the kept entries, then the peer.
+/// X-Forwarded-For lists the client, if a proven CDN reported it, then the entries that stay, then the peer.
 /// X-Forwarded-Proto is the connection's scheme, and X-Forwarded-Host the request's Host (`host` if the map has none),
 /// unless a trusted peer sent them. Forwarded has the same data without the host, so that its value can be prepared.
 pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
@@ -215,7 +215,7 @@ impl Reported {
     }
 }
 
-/// New values of X-Forwarded-For and Forwarded: the proven client, the kept entries from left to right, the peer.
+/// New values of X-Forwarded-For and Forwarded: the proven client, the entries that stay from left to right, the peer.
 fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;

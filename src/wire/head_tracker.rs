@@ -64,7 +64,7 @@ impl Field {
 /// How the last member of a Transfer-Encoding line compares to `chunked` so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
-    /// So many of its letters are there.
+    /// This number of its letters has matched.
     Matching(u8),
     /// All of it, then white space.
     Whole,
@@ -202,7 +202,7 @@ impl HeadTracker {
         }
     }
 
-    /// The verdict on the oldest complete head that nobody asked for yet. Must be called once per request.
+    /// The verdict on the oldest complete head whose verdict was not requested yet. Must be called once per request.
     ///
     /// Without such a head it is a refusal: tracker and hyper disagree.
     pub(crate) fn take_verdict(&mut self) -> Verdict {

@@ -41,10 +41,10 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 
 /// Fields that Connection cannot remove.
 ///
-/// RFC 9110 §7.6.1 forbids a sender to name there a field for all recipients. An attacker does it to remove a field
-/// that earlier hops rely on: the client's address, a cookie, a condition, a caching prohibition. Therefore all fields
-/// stay by which an origin or a cache identifies the client, the request and who may store the response. Unknown fields
-/// are removed, as the RFC demands.
+/// RFC 9110 §7.6.1 forbids a sender to name a field for all recipients in Connection. An attacker does so to remove a
+/// field that earlier hops rely on: the client's address, a cookie, a condition, a caching prohibition. Therefore these
+/// fields stay: those that identify the client and the request, and those that decide which caches may store the
+/// response. Unknown fields are removed, as the RFC demands.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -55,7 +55,7 @@ fn end_to_end() -> [&'static HeaderName; 51] {
         &X_FORWARDED_PROTO, &VIA, &CDN_LOOP, &X_REQUEST_ID, &TRACEPARENT, &TRACESTATE,
         // The request.
         &RANGE, &IF_MATCH, &IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_UNMODIFIED_SINCE, &IF_RANGE,
-        // The response, and who may store it.
+        // The response, and the caches that may store it.
         &CACHE_CONTROL, &CDN_CACHE_CONTROL, &CLOUDFLARE_CDN_CACHE_CONTROL, &EDGE_CONTROL, &SURROGATE_CONTROL,
         &SURROGATE_KEY, &PRAGMA, &EXPIRES, &AGE, &DATE, &VARY, &ETAG, &LAST_MODIFIED, &SET_COOKIE,
         &WWW_AUTHENTICATE, &CONTENT_TYPE, &CONTENT_ENCODING, &CONTENT_LANGUAGE, &CONTENT_LOCATION, &CONTENT_RANGE,
@@ -162,7 +162,7 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
-/// The most entries of CDN-Loop that are read.
+/// The largest number of entries of CDN-Loop that are read.
 const MOST_LOOP_ENTRIES: usize = 1_000;
 
 /// How often `our_id` is in CDN-Loop: in all lines, in any case, with or without parameters (RFC 8586 §2).

@@ -46,7 +46,7 @@ pub enum Broken {
     Transport(hyper::Error),
     /// The stream was closed without `END_STREAM`.
     Reset,
-    /// It ended, and so many bytes of its declared length are missing.
+    /// It ended, and this number of bytes of its declared length is missing.
     Short(u64),
 }
 
@@ -81,7 +81,7 @@ impl Received {
         Self { incoming: None, is_h2: false, held: None }
     }
 
-    /// Content that nobody reads, for a request without a connection (`explain`).
+    /// Content that is never read, for a request without a connection (`explain`).
     pub(crate) fn unread() -> Self {
         Self { incoming: None, is_h2: false, held: Some(Box::default()) }
     }

@@ -11,7 +11,8 @@ use super::tokens;
 
 /// The spelling of Accept-Encoding in Vary.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";
-/// As many distinct names become `*`: no cache could reuse such a response, and the search for duplicates is bounded.
+/// From this number of distinct names on, Vary becomes `*`: no cache could reuse such a response, and the search for
+/// duplicates is bounded.
 const MOST_NAMES: usize = 64;
 
 /// The names in all lines of Vary, as written.

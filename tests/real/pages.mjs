@@ -73,8 +73,8 @@ async function looksRight(page, tag, words) {
 // Checks all rules of axe-core, with the rule of WCAG 2.2 that is off by default.
 async function accessible(page, what) {
   const { violations } = await page.evaluate(() => axe.run({ rules: { 'target-size': { enabled: true } } }))
-  const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`)
-  assert.deepEqual(told, [], what)
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`)
+  assert.deepEqual(found, [], what)
 }
 
 async function everyLanguage() {

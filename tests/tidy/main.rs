@@ -32,7 +32,7 @@ const ALL_RUST: &[Rule] = &[shape::names, shape::head, prose::backticks, prose::
 fn files_under(path: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(path) else { return found.push(path.into()) };
     for entry in entries.flatten() {
-        // Goldens are data; `target` holds what the fuzzer builds.
+        // Goldens are data; `target` contains what the fuzzer builds.
         if !["golden", "target"].contains(&entry.file_name().to_string_lossy().as_ref()) {
             files_under(&entry.path(), found);
         }

@@ -62,7 +62,7 @@ pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Whether a phrase of whole words stands at the start of a text, behind punctuation.
+/// Whether a text starts with a phrase of whole words, after any punctuation.
 fn starts_with_words(text: &str, phrase: &str) -> bool {
     let text = text.trim_start_matches(|character: char| !is_word(character));
     text.strip_prefix(phrase).is_some_and(|rest| !phrase.ends_with(is_word) || !rest.starts_with(is_word))

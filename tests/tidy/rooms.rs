@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["fault", "ids", "wire", "clock"],
 ];
 
-/// The order of the `mod` lines in `lib.rs`: the order in which a request passes the rooms. `clock` may stand anywhere
+/// The order of the `mod` lines in `lib.rs`: the order in which a request passes the rooms. `clock` may have any place
 /// on its floor.
 const READING_ORDER: &[&str] = &[
     "cli",
@@ -176,7 +176,7 @@ pub(crate) fn order(source: &Source) -> Vec<Breach> {
         if let Some((last_floor, last_place, before)) = &last
             && (floor < *last_floor || place < *last_place)
         {
-            let what = format!("`mod {name}` stands after `mod {before}`");
+            let what = format!("`mod {name}` comes after `mod {before}`");
             breaches.extend(source.breach(at, what, format!("keep the reading order: {}", READING_ORDER.join(", "))));
         }
         last = Some((floor, place, name.to_owned()));

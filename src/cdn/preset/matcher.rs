@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::wire::names::VIA;
 use crate::wire::tokens;
 
-/// The most entries of Fastly-FF that are read. Each is one hop inside Fastly.
+/// The largest number of entries of Fastly-FF that are read. Each is one hop inside Fastly.
 const MOST_FASTLY_HOPS: usize = 16;
 
 /// A header field, with the spelling of its CDN.
@@ -24,7 +24,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// The most hops of CDN-Loop and Via that are read, nearest first. Real requests have some ten.
+/// The largest number of hops of CDN-Loop and Via that are read, nearest first. Real requests have some ten.
 pub(in crate::cdn) const MOST_HOPS: u16 = 32;
 /// The longest entry of either that is read. Real ones have some 60 bytes.
 const MOST_HOP_BYTES: usize = 256;
@@ -44,13 +44,13 @@ pub(crate) enum Test {
     Present,
     /// One of the last list members has this name, compared without case. In Via any word of a member counts.
     Member(String),
-    /// This value.
+    /// The value is equal to this text.
     Value(String),
-    /// A value that starts with this.
+    /// The value starts with this text.
     Starts(String),
-    /// An integer of at least this.
+    /// The value is an integer, and at least this one.
     AtLeast(u64),
-    /// Fastly-FF with at least so many different points of presence.
+    /// Fastly-FF has at least this number of different points of presence.
     Pops(usize),
 }
 
@@ -78,7 +78,7 @@ impl Test {
             Self::AtLeast(least) => std::str::from_utf8(line)
                 .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
             Self::Pops(least) => {
-                // Without a comma there is at most one, as in most pulls.
+                // Without a comma the field has at most one entry. Most pulls are like this.
                 if *least > 1 && memchr::memchr(b',', line).is_none() {
                     return false;
                 }
@@ -116,8 +116,8 @@ pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
 
 /// Whether a member of Via contains this name, or a host name below it, as a word.
 ///
-/// Against RFC 9110 §7.6.3, CDNs omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS (x)`) or
-/// write their name in a comment. So any word counts.
+/// CDNs do not follow RFC 9110 §7.6.3: they omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS
+/// (x)`) or write their name in a comment. So any word counts.
 pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
@@ -189,7 +189,7 @@ mod tests {
         let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
         assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
         assert!(!member("fastlyy, x-fastly"));
-        // Junk that a client sent before hides nothing.
+        // Invalid or many members from a client do not hide the CDN's own member.
         assert!(member("\"never closed, fastly") && member(&format!("{}fastly", "a, ".repeat(5_000))));
         assert!(holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront"));
         assert!(!holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront/2"));

@@ -1,4 +1,5 @@
-//! The presets: what is known about each CDN. How its pulls look, what proves them, and which header fields it expects.
+//! The presets: what is known about each CDN, such as the signals in its pulls, its proofs, and the header fields that
+//! it expects.
 //!
 //! The knowledge is data in `config/presets/*.toml`. Each fact has its source and the date on which that was read.
 //! `tests/golden/heads/` checks the presets with real request heads.
@@ -84,7 +85,7 @@ pub(crate) struct ClientField {
 enum ClientForm {
     /// One address.
     Address,
-    /// A list as in X-Forwarded-For, with so many addresses of the CDN at its end.
+    /// A list as in X-Forwarded-For, with this number of addresses of the CDN at its end.
     List { nodes: usize },
 }
 
@@ -221,7 +222,7 @@ impl Preset {
         }
     }
 
-    /// Why it takes no `tag_header`, as the rest of a sentence. None: it takes one.
+    /// Why `tag_header` is not allowed for it, as the rest of a sentence. None: it is allowed.
     pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
             TagField::Fixed(field, _) => {

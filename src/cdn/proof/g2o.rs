@@ -32,7 +32,7 @@ const WINDOW_SECONDS: u64 = 30;
 const MOST_DATA_BYTES: usize = 1024;
 /// The longest signature that is decoded. SHA-256 has 44 characters.
 const MOST_SIGN_BYTES: usize = 64;
-/// The most bytes that [`MOST_SIGN_BYTES`] decode to.
+/// The largest number of bytes that [`MOST_SIGN_BYTES`] decode to.
 const MOST_DECODED_BYTES: usize = MOST_SIGN_BYTES / 4 * 3;
 
 /// Whether a request has a G2O field.
@@ -213,14 +213,14 @@ impl AsRef<[u8]> for Signature {
     }
 }
 
-/// The most signatures that are stored for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
+/// The largest number of signatures that are stored for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
 const MOST_STORED: usize = 1 << 20;
 /// The length of a generation in seconds of signature times. It is longer than the window that is accepted at one
 /// moment, so that accepted signatures are always in two consecutive generations.
 const SPAN_SECONDS: u64 = 64;
 const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window spans at most two generations");
 
-/// The accepted signatures, stored as long as their time would let them be accepted again.
+/// The accepted signatures. Each is stored as long as its time is inside the window.
 ///
 /// There are two generations, by the time in the signature, not by the time of arrival. The older one is dropped when a
 /// signature with a time after the newer one is accepted. A signature of a dropped generation is rejected, so that
@@ -255,7 +255,7 @@ impl Replays {
         let generation = &mut generations[usize::from(span % 2 == 1)];
         let mut dropped = HashSet::new();
         if generation.span < span {
-            // With the capacity of the dropped one, so that the set seldom grows under load.
+            // The new set has the capacity of the dropped one, so that it seldom grows under load.
             let seen = HashSet::with_capacity(generation.seen.len());
             dropped = std::mem::replace(generation, Generation { span, seen }).seen;
         }
@@ -409,7 +409,7 @@ mod tests {
             "-5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
             "+5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
             "256, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117542",
-            "5, 192.0.2.1, somebody, 1700000000, 1.2, 117542",
+            "5, 192.0.2.1, no-address, 1700000000, 1.2, 117542",
             "5, 192.0.2.1, 192.0.2.7:80, 1700000000, 1.2, 117542",
             "5, 192.0.2.1, 192.0.2.7/32, 1700000000, 1.2, 117542",
             "5, 192.0.2.1, 2001:db8::7, +1700000000, 1.2, 117542",
@@ -476,7 +476,7 @@ mod tests {
         for now in [SIGNED_AT, SIGNED_AT + 30, SIGNED_AT - 30, SIGNED_AT + 1] {
             assert_eq!(verifier.check(&headers, TARGET, at(now)), Err(Failure::G2oReplay), "{now}");
         }
-        // Later signatures push it out of the store. It fails even if the clock is set back.
+        // Later signatures remove it from the store. It fails even if the clock is set back.
         for later in [60, 120, 180, 240] {
             let time = SIGNED_AT + later;
             let data = format!("5, 192.0.2.1, 2001:db8::7, {time}, 1.2, 117542");

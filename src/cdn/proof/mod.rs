@@ -20,7 +20,7 @@ use crate::wire::secret::Secret;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     None,
-    /// A configured provider without proofs: its name is believed.
+    /// A configured provider without proofs: its name is accepted.
     Believed,
     /// A secret that only the CDN knows.
     Secret,
@@ -98,7 +98,7 @@ impl Failure {
     }
 }
 
-/// How many of a provider's proofs must hold.
+/// How many of a provider's proofs must succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Require {
     /// One of them.
@@ -117,10 +117,10 @@ pub struct SecretField {
     pub values: Vec<Secret>,
 }
 
-/// The client certificates of the CDN. Not both lists are empty.
+/// The client certificates of the CDN. At least one of the lists has an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateRule {
-    /// Names in lower case. The certificate must contain one. `*.` before a name stands for one label.
+    /// Names in lower case. The certificate must contain one. `*.` before a name matches one label.
     pub san: Vec<String>,
     /// SHA-256 of whole certificates (DER). It must be one of them.
     pub sha256: Vec<[u8; 32]>,
@@ -138,7 +138,7 @@ pub struct G2oKeys {
 /// The prepared proofs of one provider, at least one.
 #[derive(Debug)]
 pub(crate) struct Proofs {
-    /// How many of them must hold.
+    /// How many of them must succeed.
     pub require: Require,
     /// The secret that only the CDN knows.
     pub secret: Option<SecretField>,
@@ -164,7 +164,7 @@ pub(crate) struct Evidence<'a> {
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// The proof that held, or the one that failed.
+    /// The proof that succeeded, or the one that failed.
     pub proof: Proof,
     /// The client's address, if G2O signs it.
     pub client: Option<IpAddr>,
@@ -188,8 +188,8 @@ impl Proofs {
         }
     }
 
-    /// Tries one proof after the other until one holds. G2O is first if the request is signed, because it also proves
-    /// the client.
+    /// Tries one proof after the other until one succeeds. G2O is first if the request is signed, because it also
+    /// proves the client.
     fn any(&self, evidence: &Evidence<'_>) -> Verdict {
         let signed = g2o::has_fields(evidence.headers);
         let mut failed = None;

@@ -95,11 +95,11 @@ pub(super) fn client(ctx: &Ctx, claims: Option<&Known>, peer: IpAddr) -> String 
             (_, None) => "after proof".to_owned(),
         };
     }
-    let who = if ctx.trail.client == peer { "the peer" } else { "the peer of server.trusted_proxies" };
+    let sender = if ctx.trail.client == peer { "the peer" } else { "the peer of server.trusted_proxies" };
     match (ctx.proof, field) {
-        (Proof::None | Proof::Failed(_), _) | (_, None) => who.to_owned(),
-        (Proof::Believed, Some(field)) => format!("{who}; {field} counts only after proof"),
-        (_, Some(field)) => format!("{who}; {field} has no address"),
+        (Proof::None | Proof::Failed(_), _) | (_, None) => sender.to_owned(),
+        (Proof::Believed, Some(field)) => format!("{sender}; {field} counts only after proof"),
+        (_, Some(field)) => format!("{sender}; {field} has no address"),
     }
 }
 
@@ -189,7 +189,7 @@ pub(super) fn page(head: &response::Parts) -> String {
     }
 }
 
-/// Why the origin is not asked.
+/// Why the origin does not get the request.
 pub(super) fn local(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Beacon => "from memory, because of beacon.path; not a pull, and never refused for identity",

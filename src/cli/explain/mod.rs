@@ -80,7 +80,7 @@ fn report(arguments: &ExplainArguments, settings: Settings) -> Result<Report, Fa
     Ok(report)
 }
 
-/// One request that went through the layers, and what the layers are made of.
+/// One request that went through the layers, and the parts of the layers.
 struct Explainer<'a> {
     runtime: &'a Runtime,
     parts: Parts,
@@ -115,12 +115,12 @@ impl Explainer<'_> {
         self.response(report, &outgoing, &ids);
     }
 
-    /// The layer that responded without asking the next one; none: the origin was asked.
+    /// The layer that responded without calling the next one; none: the origin got the request.
     fn responder(&self) -> Option<&'static str> {
         self.run.recording.layers.get(self.run.recording.requests.len()).copied()
     }
 
-    /// What the last layer that passed the request on knew; none: the first layer refused it.
+    /// The context in the last layer that passed the request on; none: the first layer refused it.
     fn ctx(&self) -> Option<&Ctx> {
         self.run.recording.requests.last().map(|passed| &passed.ctx)
     }

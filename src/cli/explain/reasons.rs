@@ -1,4 +1,4 @@
-//! The reason for each field line that is there or is gone: a table by layer and field. A layer that is not in it is
+//! The reason for each field line that was added or removed: a table by layer and field. A layer that is not in it is
 //! named as the reason.
 
 use std::borrow::Cow;

@@ -83,7 +83,7 @@ pub(super) struct Class {
     pub(super) why: &'static str,
 }
 
-/// A response without asking the origin.
+/// A response that edgeshim makes without the origin.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     /// Missing if it depends on the request's content.

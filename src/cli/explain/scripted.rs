@@ -84,7 +84,7 @@ fn incoming(peer: &Arc<Peer>, head: request::Parts) -> Box<EdgeRequest> {
     Box::new(EdgeRequest { ctx, peer: Arc::clone(peer), line: None, head, body })
 }
 
-/// Whether a head can be read in one way only, by the check of each HTTP/1.1 connection.
+/// Whether a head can be read in one way only. This is the check of HTTP/1.1 connections.
 fn is_unambiguous(head: &request::Parts) -> bool {
     let mut tracker = HeadTracker::new();
     tracker.feed(format!("{} {} HTTP/1.1\r\n", head.method, head.uri).as_bytes());

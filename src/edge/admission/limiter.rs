@@ -1,10 +1,10 @@
 //! The limiter before the origin: some requests get a permit, others wait in one queue, in the order of arrival.
 //!
-//! It is not the runtime's semaphore, which has no bounded queue, does not report the queue's length, and cannot
-//! change its limit while permits are held. A released permit goes to the first request in the queue under the lock,
-//! before its task even wakes. So no later request can take it, and one task is woken for one permit. A [`Ticket`]
-//! stands for a request from its arrival to its end; dropping it leaves the queue or releases the permit. So a permit
-//! that is granted to a request that ends at the same moment goes to the next one.
+//! It is not the runtime's semaphore, which has no bounded queue, does not report the queue's length, and cannot change
+//! its limit while permits are held. A released permit goes to the first request in the queue under the lock, before
+//! its task even wakes. So no later request can take it, and one task is woken for one permit. A [`Ticket`] represents
+//! a request from its arrival to its end; dropping it leaves the queue or releases the permit. So a permit that is
+//! granted to a request that ends at the same moment goes to the next one.
 //!
 //! **Cost:** one uncontended lock on the way in and one on the way out, each held for a few instructions. Wakers are
 //! woken and dropped outside of it. The queue is a tree by number of arrival, so that leaving it needs no search.
@@ -323,8 +323,8 @@ mod tests {
     }
 
     proptest! {
-        /// Compares with a simple list: in order of arrival, each with whether it was queued and whether it
-        /// has a permit.
+        /// Compares with a simple list in the order of arrival. An entry has two flags: it was queued, and it has a
+        /// permit.
         #[test]
         fn steps_when_in_any_order_then_limit_order_and_counts_hold(steps in prop::collection::vec(step(), 0..120)) {
             let limiter = limiter(2, 3);
@@ -406,7 +406,8 @@ mod tests {
                     for _ in 0..500 {
                         let ticket = match limiter.enter() {
                             Entry::Admitted(ticket) => ticket,
-                            // Some leave the queue before their turn, maybe just as it comes.
+                            // Some requests leave the queue before their turn, some of them at the same moment as it
+                            // comes.
                             Entry::Queued(ticket) if dice.u8(..4) == 0 => {
                                 let _ = ticket.poll_permit(&cx);
                                 thread::yield_now();

@@ -33,7 +33,7 @@ use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::clock::Deadline;
 use crate::fault::Fault;
 
-/// What the layer is made of, beside the classes.
+/// What the layer needs, besides the classes.
 #[derive(Debug)]
 pub(crate) struct AdmissionParts {
     /// The limiter of the process; none while there is no limit.
@@ -96,7 +96,7 @@ where
         let Some(shared) = limited else {
             return AdmissionFuture::Inner { inner: self.inner.call(request), ticket: None };
         };
-        // Here and not at the first poll, so that the queue is in the order of arrival.
+        // The request enters here, not at the first poll, so that the queue is in the order of arrival.
         match shared.limiter.enter() {
             Entry::Admitted(ticket) => AdmissionFuture::Inner { inner: self.inner.call(request), ticket: Some(ticket) },
             Entry::Queued(ticket) => {
@@ -187,7 +187,7 @@ fn with_ticket<B: EdgeBody>(response: EdgeResponse<B>, ticket: Option<Ticket>) -
 }
 
 pin_project! {
-    /// Has the ticket until it ends.
+    /// The body has the ticket until the body ends.
     pub struct AdmissionBody<B> {
         // Dropped before the ticket, as above.
         #[pin]
@@ -312,7 +312,7 @@ mod tests {
     fn permit_when_the_body_has_frames_then_held_until_the_last() {
         let trailers = Frame::trailers(HeaderMap::new());
         let cut = Fault::new(Cause::Cut);
-        // Frames, whether the body knows its end, and the number of polls until the permit is free.
+        // Frames, whether `is_end_stream` reports the end, and the number of polls until the permit is free.
         for (frames, is_end_known, held_for) in [
             (vec![Ok(data()), Ok(data())], true, 2),
             (vec![Ok(data()), Ok(data())], false, 3),

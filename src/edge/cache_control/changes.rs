@@ -19,7 +19,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// Applies the change; whether the head is another one now.
+    /// Applies the change, and returns whether the head has changed.
     pub(super) fn apply(self, headers: &mut HeaderMap, name: &HeaderName) -> bool {
         match self {
             Self::Keep => false,

@@ -163,7 +163,7 @@ where
     }
 }
 
-/// What of the request is needed when the response arrives.
+/// The parts of the request that are needed when the response arrives.
 struct Kept {
     provider: ProviderId,
     dialect: Dialect,
@@ -195,7 +195,7 @@ where
         let mut response = match ready!(this.inner.poll(cx)) {
             Ok(response) => response,
             Err(fault) => {
-                // The response to it will have no-store, as a 5xx of the origin has.
+                // The page for this fault will have no-store, like a 5xx of the origin.
                 if !fault.cause().is_client_error() {
                     counts.guards.get(Guard::Error).increment(1);
                 }

@@ -3,14 +3,14 @@
 //!
 //! Plain functions on headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`]
 //! and a CDN's [`Dialect`], and applied to each response of that class to that CDN. Cost: one pass over the names, and
-//! one allocation for a field value that is not prepared. To apply it twice is the same as to apply it once.
+//! one allocation for a field value that is not prepared. Applying it twice has the same result as applying it once.
 //!
 //! A response has directives for two readers: for all caches in Cache-Control, and for the pulling CDN in its targeted
 //! field (RFC 9213), if its dialect has one. Within one field the strictest directive wins. The two fields are
 //! independent: an origin that sends `no-cache` in Cache-Control and `max-age=60` in the targeted field means both.
 //! There are two exceptions. A targeted field without a lifetime and without a prohibition is completed from
-//! Cache-Control, since some CDNs read on there. If the CDN reads its targeted field only for lifetimes, a prohibition
-//! in it is repeated in Cache-Control.
+//! Cache-Control, since some CDNs then read Cache-Control too. If the CDN reads its targeted field only for lifetimes,
+//! a prohibition in it is repeated in Cache-Control.
 //!
 //! Guards check the directives that this CDN obeys. If a guard makes a response private, the targeted field is removed,
 //! since CDNs obey `private` in Cache-Control only without it.
@@ -34,7 +34,7 @@ use crate::wire::cache_control::CacheControl;
 use crate::wire::cache_fields::{CacheField, CacheFields, TARGETED};
 use crate::wire::names;
 
-/// What the policy needs to know beside the response's head.
+/// What the policy needs besides the response's head.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The request's method.
@@ -67,7 +67,7 @@ struct Decision {
     targeted: Change,
     surrogate_control: Change,
     vary: Change,
-    /// Of the field that this CDN obeys first and that is never added here.
+    /// The change of the field that this CDN obeys first and that is never added here.
     passed: Change,
     strip_cookies: bool,
     outcome: Outcome,
@@ -243,7 +243,8 @@ impl Prepared {
         };
         let mut passed = Change::Keep;
         if let Some(name) = passed_field {
-            // How the CDN reads a field that contradicts itself is unknown, so the directives in it do not count here.
+            // It is unknown how the CDN reads a field that contradicts itself, so the directives in that field do not
+            // count.
             let mut forbidding = unsafe_if(true, true);
             if strip_cookies {
                 forbidding.remove(Guard::SetCookie);
@@ -285,7 +286,7 @@ impl Prepared {
             if self.dialect.passed_field().is_some() && self.passes_on() {
                 targeted = passed;
             } else {
-                // The passed field is removed. No rule may allow what it forbids.
+                // The field of the origin is removed. No rule may allow what that field forbids.
                 all.no_store |= passed.is_some_and(|directives| directives.no_store);
                 targeted = origin_fields::targeted(headers, self.dialect, status);
             }
@@ -295,8 +296,8 @@ impl Prepared {
             // Cache-Control.
             all.no_transform |= targeted.no_transform;
             if !targeted.has_lifetime() && !targeted.is_restricted() {
-                // Some CDNs read on in Cache-Control, others do not. The same directives in both fields mean the same
-                // to all.
+                // Some CDNs also read Cache-Control, others do not. The same directives in both fields mean the same to
+                // all.
                 targeted.max_age = all.s_maxage.or(all.max_age);
                 targeted.no_store = all.no_store;
                 targeted.private = all.private;
@@ -348,7 +349,7 @@ impl Prepared {
         if forbidden && !emitted.cache_control.directives.is_unshared() {
             emitted.cache_control.change(|directives| directives.private = true);
         }
-        // For this CDN a lifetime of 0 stands for no-cache.
+        // This CDN gets a lifetime of 0 in place of no-cache.
         let all = &emitted.cache_control.directives;
         let revalidates = |directives: &CacheControl<'_>| directives.no_cache && !directives.is_unshared();
         let (never_fresh, public) = match emitted.targeted.as_ref().map(|field| &field.directives) {
@@ -942,7 +943,7 @@ mod tests {
             ("keep", "500", "cc: no-store | surrogate: max-age=5", "cc: no-store | surrogate: no-store",
              "guarded error"),
             ("keep", "500", "surrogate: max-age=5 | age: 3", "cc: no-store | surrogate: no-store", "guarded error"),
-            // It honours max-age despite no-cache, so a lifetime of 0 stands for no-cache.
+            // It honours max-age despite no-cache, so it gets a lifetime of 0 in place of no-cache.
             ("keep", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "pragma: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
@@ -1205,7 +1206,7 @@ mod tests {
                 prop_assert!(!(directives.is_restricted() && directives.stale_if_error.is_some()));
                 prop_assert!(!(directives.is_restricted() && directives.stale_while_revalidate.is_some()));
             }
-            // This CDN obeys its targeted field, which leaves nothing to look for in Cache-Control.
+            // This CDN obeys its targeted field. That field is complete, so the CDN does not read Cache-Control.
             let obeyed = targeted.clone().unwrap_or_else(|| for_all.clone());
             if !obeyed.has_lifetime() && !obeyed.is_restricted() {
                 prop_assert!(!for_all.has_lifetime() && !for_all.is_restricted());
@@ -1220,7 +1221,7 @@ mod tests {
             let of_edge =
                 |headers: &HeaderMap| headers.get_all(&names::EDGE_CONTROL).iter().cloned().collect::<Vec<_>>();
             let left = of_edge(&response);
-            // Directive by directive: how Akamai reads a field that contradicts itself is unknown.
+            // Each directive is checked alone: it is unknown how Akamai reads a field that contradicts itself.
             let permits = left.iter().flat_map(|line| Directives::new(line.as_bytes())).any(|directive| {
                 edge_control([directive.text]).is_some_and(|read| !read.no_store && read.max_age != Some(0))
             });

@@ -8,7 +8,7 @@ use crate::wire::{names, vary};
 /// Whether the origin allows shared caches to store the response to a request with Authorization (RFC 9111 §3.5).
 ///
 /// Beside no-cache only `public` counts: `no-cache, must-revalidate` is an idiom for "do not store", Fastly stores a
-/// no-cache response all the same, and `private` costs such a response nothing.
+/// no-cache response all the same, and `private` has no disadvantage for such a response.
 pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
     !directives.is_unshared()
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
@@ -20,7 +20,7 @@ pub(super) fn is_storable(directives: &CacheControl<'_>, status: StatusCode) -> 
 }
 
 /// Whether shared caches would serve the response without revalidation: it has a lifetime or a stale window for them,
-/// is `public`, or has no directive about storing. Neither max-age=0 nor no-cache alone asks for that.
+/// is `public`, or has no directive about storing. Neither max-age=0 nor no-cache alone allows that.
 pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bool {
     if directives.is_unshared() {
         return false;

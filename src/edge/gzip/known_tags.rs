@@ -37,7 +37,7 @@ impl TagKind {
         all.into_iter().find(|kind| *kind as u32 == entry & KIND)
     }
 
-    /// The kind of a tag that was of an earlier kind before.
+    /// The combined kind of a tag that had the kind `earlier` before.
     fn and(self, earlier: Self) -> Self {
         let both_strong = self != Self::Weak && earlier != Self::Weak;
         if both_strong && self != earlier { Self::Mixed } else { self }
@@ -62,7 +62,7 @@ impl KnownTags {
     #[allow(clippy::cast_possible_truncation, reason = "parts of a hash")]
     fn place(&self, target: u32, opaque: &[u8]) -> (Option<&AtomicU32>, u32) {
         let both = u64::from(target) << 32 | u64::from(crc32fast::hash(opaque));
-        // Fibonacci hashing: the high bits depend on all of it.
+        // Fibonacci hashing: the high bits depend on all bits.
         let hash = both.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (self.seen.get(usize::from((hash >> 48) as u16) % TAGS), (hash >> 16) as u32 & !KIND)
     }

@@ -60,7 +60,7 @@ use crate::wire::names::{ETAG, HOST};
 /// How long a head waits for the whole body if there is a twin. A nearby origin sends 4 MiB in that time.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// What outlives one response. The workers of one configuration share it.
+/// State that outlives one response. The workers of one configuration share it.
 #[derive(Debug, Clone)]
 pub(crate) struct GzipMemory {
     twins: Option<Arc<Twins>>,
@@ -288,7 +288,7 @@ impl Shared {
         } else {
             None
         };
-        // A 304 without a type may have another class than its 200. A known tag is that of the 200.
+        // A 304 without a type may have another class than its 200. The kind of a known tag comes from the 200.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
             decide(&self.settings, request, &response.head, length, known)
@@ -349,7 +349,7 @@ impl Shared {
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
     }
 
-    /// Stores the kind of the response's tag. A response to HEAD shows no kind: without a length, its body is taken for
+    /// Stores the kind of the response's tag. A response to HEAD shows no kind: without a length, its body counts as
     /// long.
     fn note(&self, request: RequestFacts, verdict: Verdict, head: &response::Parts) {
         if !request.is_head
@@ -438,7 +438,7 @@ impl Shared {
     }
 }
 
-/// The fault of a response of which nothing has been sent yet, with what had arrived of it.
+/// The fault of a response of which nothing was sent yet. It contains the part that had arrived.
 fn failed<B: EdgeBody>(fault: Fault, response: &EdgeResponse<B>) -> Fault {
     let Facts { origin_status, origin_us, .. } = response.facts;
     match origin_status.zip(origin_us) {

@@ -344,7 +344,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                         }
                         continue;
                     }
-                    // The gzip stream has no end then, so no client takes it for complete.
+                    // The gzip stream then has no end, so no client treats it as complete.
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
                     Poll::Ready(None) => {
                         *finished = true;

@@ -25,7 +25,8 @@ label! {
     pub(super) enum Found {
         /// The twin was used.
         Hit = "hit",
-        /// There is no twin, or the body was not compared: it arrived too slowly, or too much memory is on loan.
+        /// There is no twin, or the body was not compared: it arrived too slowly, or bodies in flight use too much
+        /// memory.
         Miss = "miss",
         /// The twin was made from other bytes than the origin's.
         Changed = "changed",
@@ -68,7 +69,7 @@ pub(super) struct Twins {
 }
 
 impl Twins {
-    /// A store of at most `capacity` bytes. The same amount again may be on loan.
+    /// A store of at most `capacity` bytes. Bodies in flight may use the same amount again.
     pub(super) fn new(capacity: u64) -> Self {
         // The compressed size of a usual page or style sheet. It only sets the initial size of a table.
         let items = usize::try_from(capacity / (16 * 1024)).unwrap_or(usize::MAX).clamp(16, 65_536);
@@ -107,7 +108,7 @@ pub(super) struct Loan {
 }
 
 impl Loan {
-    /// None if too much is on loan.
+    /// None if bodies in flight use too much memory.
     pub(super) fn take(twins: &Arc<Twins>, bytes: u64) -> Option<Self> {
         let mut loan = Self { twins: Arc::clone(twins), bytes: 0 };
         loan.grow(bytes).then_some(loan)
@@ -139,7 +140,8 @@ impl Draft {
         Some(Self { loan: Loan::take(twins, 0)?, key, gzip: BytesMut::new() })
     }
 
-    /// Adds output. False: too much is on loan, or the twin would fill more than an eighth of the store.
+    /// Adds output. False: bodies in flight use too much memory, or the twin would fill more than an eighth of the
+    /// store.
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let fits = self.gzip.len() as u64 + bytes.len() as u64 <= self.loan.twins.capacity / 8;
         if !fits || !self.loan.grow(bytes.len() as u64) {

@@ -179,7 +179,7 @@ pub struct Tally {
     pub fault: Option<Cause>,
 }
 
-/// A future of a response, which reports what it has when it is dropped.
+/// A future of a response. Before it is dropped, it can report the part that has arrived.
 pub(crate) trait EdgeFuture {
     /// The origin's response, if its head has arrived and is not returned yet.
     fn begun(&self) -> Option<(Facts, Tally)>;

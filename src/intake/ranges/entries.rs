@@ -10,14 +10,15 @@ use crate::intake::followed::ReadError;
 
 /// The largest file that is read, in bytes. The largest known list, of Azure, has some 5 MB.
 pub(super) const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// The most networks in one file. CDNs have some hundreds; those that list single machines have some thousands.
+/// The largest number of networks in one file. CDNs have some hundreds; those that list single machines have some
+/// thousands.
 pub(super) const MOST_NETWORKS: usize = 200_000;
 /// The AWS services whose machines are the CDN: all of them, and those that pull.
 pub(super) const AWS_SERVICES: [&str; 2] = ["CLOUDFRONT", "CLOUDFRONT_ORIGIN_FACING"];
 /// The Azure service tag of the machines that pull for the CDN.
 pub(super) const AZURE_TAG: &str = "AzureFrontDoor.Backend";
 
-/// Why a list cannot be used. The messages never quote the file: it may be a wrong one that holds secrets.
+/// Why a list cannot be used. The messages never quote the file: it may be a wrong file that contains secrets.
 #[derive(Debug)]
 pub enum ListError {
     /// The file is missing, or this user may not read it.

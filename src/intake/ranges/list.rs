@@ -1,4 +1,4 @@
-//! Reads one address list: plain lines, or the JSON that a CDN publishes. The first character tells which.
+//! Reads one address list: plain lines, or the JSON that a CDN publishes. The first character decides which.
 //!
 //! A list is used whole or not at all. One invalid entry may mean that the file is truncated or is another file.
 
@@ -54,7 +54,7 @@ fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ListError> {
     })
 }
 
-/// The lists that are JSON objects, of all CDNs. The keys tell whose it is.
+/// The lists that are JSON objects, of all CDNs. The keys show to which CDN a list belongs.
 #[derive(Deserialize)]
 struct Document {
     /// Fastly, Gcore.

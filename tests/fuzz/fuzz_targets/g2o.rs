@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     let target = String::from_utf8_lossy(target.unwrap_or_default());
     let headers =
         HeaderMap::from_iter([(X_AKAMAI_G2O_AUTH_DATA.clone(), data), (X_AKAMAI_G2O_AUTH_SIGN.clone(), sign)]);
-    let keys = G2oKeys { keys: [("n".to_owned(), Secret::new("nobody knows"))].into(), versions: vec![1, 2, 3, 4, 5] };
+    let keys = G2oKeys { keys: [("n".to_owned(), Secret::new("unknown"))].into(), versions: vec![1, 2, 3, 4, 5] };
     let verifier = Verifier::new(&keys, Arc::new(Replays::new()));
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     assert!(verifier.check(&headers, &target, now).is_err());

@@ -11,7 +11,7 @@ use edgeshim::internals::names::VARY;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
-/// With so many names, Vary may become `*`.
+/// With this number of names or more, Vary may become `*`.
 const MANY: usize = 64;
 
 fuzz_target!(|data: &[u8]| {

@@ -59,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener) {
                 let site = Arc::clone(&site);
                 async move { Ok::<_, Infallible>(site.respond(request).await) }
             });
-            // Without TCP_NODELAY small responses may come 40 ms late.
+            // Without TCP_NODELAY small responses may arrive 40 ms late.
             let _ = stream.set_nodelay(true);
             // An error means that the client has gone.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

@@ -13,7 +13,7 @@ use crate::wire::names;
 /// Last-Modified of a resource without its own date: 1 October 2026.
 pub(super) const SITE_DATE: u64 = 1_790_812_800;
 
-/// A response that is the same for all requests, but for conditions and ranges.
+/// A response that is the same for all requests, except for conditions and ranges.
 #[derive(Debug)]
 pub(super) struct Resource {
     pub(super) content_type: &'static str,

@@ -33,7 +33,7 @@ const MAX_RATE: u32 = 10_000;
 const TICK: Duration = Duration::from_millis(10);
 /// How long a run that is over waits for the visitors in progress.
 const LAST_VISITORS: Duration = Duration::from_secs(10);
-/// The most of an uncompressed error page that is searched for a beacon.
+/// How much of an uncompressed error page is searched for a beacon.
 const MAX_PAGE_BYTES: u64 = 1024 * 1024;
 /// The longest beacon address that is followed.
 const MAX_BEACON_BYTES: usize = 2048;
@@ -104,7 +104,7 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             break;
         }
         let due = elapsed.as_millis() * rate / 1000;
-        // After a pause, as of a laptop that slept, at most one second's visitors are made up for.
+        // After a pause, for example of a suspended laptop, the missed visitors of at most one second are added.
         arrived = arrived.max(due.saturating_sub(rate));
         while arrived < due {
             arrived += 1;
@@ -152,7 +152,7 @@ fn beacon_address(page: &str) -> Option<String> {
         let start = page.get(earliest..at)?.rfind(quotes)? + earliest + 1;
         let end = page.get(at..latest)?.find(quotes)? + at;
         let address = page.get(start..end)?.replace("&amp;", "&");
-        // A host is another name of the same shim.
+        // A host in the address is another name of the same shim.
         let named = ["//", "https://", "http://"].into_iter().find_map(|prefix| address.strip_prefix(prefix));
         let local = match named {
             Some(rest) => rest.get(rest.find('/')?..)?,

@@ -26,7 +26,7 @@ const MAX_IDLE: usize = 4;
 /// Concurrent pulls of one CDN.
 const MAX_PULLS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a response head, and again for its body.
+/// The time limit for a response head, and again for its body.
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest body that is kept in memory. More bytes are counted and dropped.
 const MAX_OBJECT_BYTES: usize = 8 * 1024 * 1024;
