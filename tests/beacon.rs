@@ -119,16 +119,16 @@ fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
     replace(&shim, &mmdb::countries(&[("192.0.2.0/24", "AT")]));
     from("AT");
     let good = mmdb::countries(&[("192.0.2.0/24", "CH")]);
-    for (broken, said) in [
+    for (broken, message) in [
         (&good[..good.len() / 2], "is not in the MaxMind format"),
         (b"", "is not in the MaxMind format"),
         (&mmdb::systems(&["192.0.2.0/24"]), "has no countries"),
     ] {
         let before = beacons(&shim.metrics(), "fastly", "AT");
         replace(&shim, broken);
-        shim.wait_stderr(said);
+        shim.wait_stderr(message);
         send(&shim, "fastly", "192.0.2.7");
-        assert!((beacons(&shim.metrics(), "fastly", "AT") - before - 1.0).abs() < 0.1, "{said}");
+        assert!((beacons(&shim.metrics(), "fastly", "AT") - before - 1.0).abs() < 0.1, "{message}");
     }
     fs::remove_file(shim.dir.join("geo.mmdb")).expect("the file");
     shim.wait_stderr("cannot be read");
@@ -158,7 +158,7 @@ fn file_when_unusable_then_check_says_what_to_write() {
     folder.write("text.mmdb", "no such thing");
     folder.write("systems.mmdb", mmdb::systems(&["192.0.2.0/24"]));
     folder.write("good.mmdb", mmdb::countries(&NETWORKS));
-    for (file, said) in [
+    for (file, message) in [
         ("missing.mmdb", "cannot be read"),
         ("folder.mmdb", "it is not a regular file"),
         ("text.mmdb", "is not in the MaxMind format"),
@@ -173,7 +173,7 @@ fn file_when_unusable_then_check_says_what_to_write() {
             .lines()
             .find(|line| line.contains("beacon.country_database: "))
             .unwrap_or_else(|| panic!("{stdout}"));
-        assert!(line.contains(file) && line.contains(said) && line.contains("; name "), "{line}");
+        assert!(line.contains(file) && line.contains(message) && line.contains("; name "), "{line}");
         assert!(stdout.contains("beacon.path: ") && stdout.contains("2 problems"), "{stdout}");
         assert_eq!(run(&["run", "--config", config.to_str().expect("UTF-8")]).0, 2);
     }

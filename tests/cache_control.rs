@@ -144,7 +144,7 @@ fn modes_when_each_status_then_directives_of_the_table() {
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
     // The origin's directives, and what remains of them under the mode `keep`.
-    let said = [
+    let origin_fields = [
         (&[][..], ""),
         (&["Cache-Control: max-age=60"][..], "max-age=60"),
         (&["Cache-Control: private, max-age=60"][..], "private"),
@@ -157,7 +157,7 @@ fn modes_when_each_status_then_directives_of_the_table() {
             404 | 410 => Some("max-age=7"),
             _ => None,
         };
-        for (fields, tidied) in said {
+        for (fields, tidied) in origin_fields {
             for mode in ["keep", "default", "override", "never"] {
                 let wanted = match mode {
                     _ if status >= 500 => "no-store",
@@ -178,7 +178,7 @@ fn lines_when_several_then_one_with_strictest_meaning() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
-    for (said, wanted) in [
+    for (origin_fields, wanted) in [
         (&["Cache-Control: public", "Cache-Control: max-age=60"][..], "public, max-age=60"),
         (&["Cache-Control: max-age=60, max-age=10"], "max-age=10"),
         (&["Cache-Control: max-age=60", "Cache-Control: max-age=10"], "max-age=10"),
@@ -197,16 +197,16 @@ fn lines_when_several_then_one_with_strictest_meaning() {
         (&["Date: Tue, 01 Jul 2025 00:00:00 GMT", "Expires: Tue, 01 Jul 2025 00:02:00 GMT"], "max-age=120"),
         (&["Expires: 0"], "max-age=0"),
     ] {
-        let response = connection.get("/keep/x", 200, said);
+        let response = connection.get("/keep/x", 200, origin_fields);
         let mut wanted = set(wanted);
         let mut have = directives(&response);
         // This test does not check whether the origin's extension directives stay.
         wanted.remove("x-own=1");
         have.remove("x-own=1");
-        assert_eq!(have, wanted, "{said:?}");
+        assert_eq!(have, wanted, "{origin_fields:?}");
         assert!(response.field("surrogate-control").is_none(), "{:?}", response.fields);
         if let Some(expires) = response.field("expires") {
-            let allowed = said.iter().any(|field| field.contains(expires));
+            let allowed = origin_fields.iter().any(|field| field.contains(expires));
             assert!(allowed, "an Expires field whose agreement with max-age this test does not check: {expires}");
         }
     }
@@ -282,8 +282,8 @@ fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
     assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
 
     // The origin's own 5xx passes, but without anything that lets a cache store it.
-    let said = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
-    let response = connection.get("/own-errors/x", 500, &said);
+    let origin_fields = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
+    let response = connection.get("/own-errors/x", 500, &origin_fields);
     assert_eq!((directives(&response), response.text().as_str()), (set("no-store"), "hello"));
     assert!(response.field("age").is_none() && response.field("expires").is_none(), "{:?}", response.fields);
     assert_eq!(count("error"), "1");
@@ -330,19 +330,23 @@ fn class_when_by_path_or_type_then_first_match_applies() {
         ("/a?b.woff2", None, ""),
     ] {
         let field = content_type.map(|value| format!("Content-Type: {value}"));
-        let said: Vec<_> = field.iter().map(String::as_str).collect();
-        let response = connection.get(path, 200, &said);
+        let origin_fields: Vec<_> = field.iter().map(String::as_str).collect();
+        let response = connection.get(path, 200, &origin_fields);
         assert_eq!(directives(&response), set(wanted), "{path} {content_type:?}");
         // HEAD, a partial response and a revalidation get the directives of the 200.
         assert_eq!(
-            directives(&connection.ask("HEAD", path, 200, &said, &[])),
+            directives(&connection.ask("HEAD", path, 200, &origin_fields, &[])),
             set(wanted),
             "HEAD {path} {content_type:?}"
         );
-        let mut part = said.clone();
+        let mut part = origin_fields.clone();
         part.push("Content-Range: bytes 0-4/10");
         assert_eq!(directives(&connection.get(path, 206, &part)), set(wanted), "206 of {path} {content_type:?}");
-        assert_eq!(directives(&connection.get(path, 304, &said)), set(wanted), "304 of {path} {content_type:?}");
+        assert_eq!(
+            directives(&connection.get(path, 304, &origin_fields)),
+            set(wanted),
+            "304 of {path} {content_type:?}"
+        );
     }
     // A 304 without a type matches classes by path only.
     assert_eq!(directives(&connection.get("/reports/x", 304, &[])), set("max-age=300"));
@@ -385,13 +389,18 @@ fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
         "/a%2Epng",
         "/.css",
     ] {
-        for said in
+        for origin_fields in
             [&[][..], &["Cache-Control: private"], &["Cache-Control: no-store", "Pragma: no-cache"], &["Expires: 0"]]
         {
             for status in [200, 206, 304, 301] {
-                let response = connection.get(path, status, said);
-                assert_eq!(directives(&response), three_years, "{path} {status} {said:?}: {:?}", response.fields);
-                assert!(response.field("expires").is_none(), "{path} {status} {said:?}");
+                let response = connection.get(path, status, origin_fields);
+                assert_eq!(
+                    directives(&response),
+                    three_years,
+                    "{path} {status} {origin_fields:?}: {:?}",
+                    response.fields
+                );
+                assert!(response.field("expires").is_none(), "{path} {status} {origin_fields:?}");
             }
         }
         for status in [404, 500, 302, 403] {

@@ -224,14 +224,14 @@ fn help_examples_when_copied_then_run() {
         let (_, out, _) = run(&[command, "--help"]);
         let (_, examples) = out.rsplit_once("Example").expect("an example");
         for example in examples.lines().skip(1).filter(|line| !line.trim().is_empty()) {
-            let words = example.trim().strip_prefix("edgeshim ");
-            let words = words.unwrap_or_else(|| panic!("{command}: an example is wrapped before {example:?}"));
+            let arguments = example.trim().strip_prefix("edgeshim ");
+            let arguments = arguments.unwrap_or_else(|| panic!("{command}: an example is wrapped before {example:?}"));
             if command == "run" || command == "demo" {
                 // These two run until a signal; other tests run them.
                 continue;
             }
-            let words = words.split(" > ").next().unwrap_or_default();
-            let line = format!("{} {words}", env!("CARGO_BIN_EXE_edgeshim"));
+            let arguments = arguments.split(" > ").next().unwrap_or_default();
+            let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_edgeshim"));
             let output = Command::new("sh").arg("-c").arg(&line).current_dir(&*dir).output().expect("a shell");
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
             tried += 1;
@@ -256,7 +256,7 @@ fn providers_when_listed_then_every_preset() {
     let first: Vec<_> = out.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
     let mut blocks = String::new();
     for preset in PRESET_NAMES {
-        assert_eq!(first.iter().filter(|word| **word == preset).count(), 1, "{preset}:\n{out}");
+        assert_eq!(first.iter().filter(|preset_name| **preset_name == preset).count(), 1, "{preset}:\n{out}");
         let _ = writeln!(blocks, "[[provider]]\nname = \"my-{preset}\"\npreset = \"{preset}\"");
     }
     // Each name is valid in a configuration.
@@ -288,8 +288,8 @@ fn completions_when_written_then_contain_every_command_and_parse() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, err) = run(&["completions", shell]);
         assert_eq!((code, err.as_str()), (0, ""), "{shell}");
-        for word in COMMANDS.into_iter().chain(["config", "traffic", "response-header"]) {
-            assert!(out.contains(word), "{word} is not in the completions for {shell}");
+        for name in COMMANDS.into_iter().chain(["config", "traffic", "response-header"]) {
+            assert!(out.contains(name), "{name} is not in the completions for {shell}");
         }
         let file = dir.write(shell, &out);
         // If the shell is installed, it checks the syntax.
@@ -410,7 +410,7 @@ fn explain_when_same_request_sent_then_reports_the_fields_sent() {
     let dir = temp_dir();
     dir.write("edgeshim.toml", CLASSES);
     let length = "Content-Length: 1000";
-    for (method, path, status, asked, answered) in [
+    for (method, path, status, request_fields, response_fields) in [
         ("GET", "/a.png", "200", &[][..], &["Content-Type: image/png", "Cache-Control: private", "Expires: 0"][..]),
         ("GET", "/a.png", "404", &[], &["Content-Type: text/html"]),
         ("GET", "/api/x", "200", &["Accept-Encoding: gzip"], &["Content-Type: application/json", "ETag: \"a\""]),
@@ -442,11 +442,11 @@ fn explain_when_same_request_sent_then_reports_the_fields_sent() {
     ] {
         let mut arguments = vec!["explain", "--method", method, "--path", path, "--status", status];
         let mut fields = vec![("X-Status", status)];
-        for field in asked {
+        for field in request_fields {
             arguments.extend(["--request-header", field]);
             fields.push(field.split_once(": ").expect("a field"));
         }
-        for field in answered.iter().copied().chain((status != "304").then_some(length)) {
+        for field in response_fields.iter().copied().chain((status != "304").then_some(length)) {
             arguments.extend(["--response-header", field]);
             fields.push(("X-Say", field));
         }
@@ -508,17 +508,17 @@ impl Demo {
         self.err.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the address behind `words` on stderr.
-    fn address(&self, words: &str) -> SocketAddr {
+    /// Waits for the address behind `prefix` on stderr.
+    fn address(&self, prefix: &str) -> SocketAddr {
         let mut found = None;
         wait_until(Duration::from_secs(20), || {
             let text = self.err();
             // Only complete lines have their newline.
-            let after = text.lines().find_map(|line| line.split_once(words).map(|(_, rest)| rest.to_owned()));
+            let after = text.lines().find_map(|line| line.split_once(prefix).map(|(_, rest)| rest.to_owned()));
             found = after.and_then(|rest| rest.trim().trim_start_matches("http://").trim_end_matches('/').parse().ok());
             found.is_some()
         });
-        found.unwrap_or_else(|| panic!("no {words:?} in:\n{}", self.err()))
+        found.unwrap_or_else(|| panic!("no {prefix:?} in:\n{}", self.err()))
     }
 
     /// Sends SIGTERM and returns the exit code.

@@ -249,10 +249,10 @@ fn address_file_when_invalid_then_problem_at_its_entry() {
         ("empty.txt", "or write one network per line"),
         ("missing.txt", "name a file that exists"),
     ] {
-        let said = problems_of(list).expect_err(list);
+        let message = problems_of(list).expect_err(list);
         let place = format!("edgeshim.toml:4: provider[0].verify.addresses[1]: \"file:{list}\" ");
-        assert!(said.starts_with(&place) && said.contains(remedy), "{said}");
-        assert!(said.lines().count() == 1 && !said.contains("hunter"), "{said}");
+        assert!(message.starts_with(&place) && message.contains(remedy), "{message}");
+        assert!(message.lines().count() == 1 && !message.contains("hunter"), "{message}");
     }
 }
 

@@ -98,9 +98,9 @@ struct Golden {
     given: String,
     class: String,
     body: usize,
-    asked: Fields,
+    pull_fields: Fields,
     status: u16,
-    said: Fields,
+    origin_fields: Fields,
     /// The `=` lines.
     sent: String,
 }
@@ -116,9 +116,9 @@ impl Golden {
             given: String::new(),
             class: String::new(),
             body: 5,
-            asked: Fields::new(),
+            pull_fields: Fields::new(),
             status: 0,
-            said: Fields::new(),
+            origin_fields: Fields::new(),
             sent: String::new(),
         };
         for line in text.lines() {
@@ -139,9 +139,9 @@ impl Golden {
             "#" => self.reason = format!("{} {rest}", self.reason),
             "class:" => rest.clone_into(&mut self.class),
             "body:" => self.body = rest.parse().ok()?,
-            ">" => self.asked.push(field(rest)?),
+            ">" => self.pull_fields.push(field(rest)?),
             "<" if self.status == 0 => self.status = rest.parse().ok()?,
-            "<" => self.said.push(field(rest)?),
+            "<" => self.origin_fields.push(field(rest)?),
             "=" => {
                 let _ = writeln!(self.sent, "{line}");
                 return Some(());
@@ -184,7 +184,7 @@ fn golden_heads_when_each_preset_pulls_each_case_then_equal() {
     let scripted = Arc::clone(&goldens);
     let origin = Origin::start(move |request, conn| {
         let golden = &scripted[&request.target];
-        let fields: Vec<_> = golden.said.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let fields: Vec<_> = golden.origin_fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         origin::respond(request, conn, golden.status, &fields, &vec![b'x'; golden.body])
     });
     let shim = Shim::start(config(&origin));
@@ -192,7 +192,7 @@ fn golden_heads_when_each_preset_pulls_each_case_then_equal() {
     let mut wrong = String::new();
     for (path, golden) in goldens.iter() {
         let mut fields = vec![("Connection", "keep-alive"), ("X-CDN-Provider", golden.preset.as_str())];
-        fields.extend(golden.asked.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        fields.extend(golden.pull_fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         client.send(raw::request("GET", path, &fields, b""));
         let response = client.response().unwrap_or_else(|why| panic!("{path}: {why:?}"));
         assert_eq!(response.problems, [""; 0], "{path}");
@@ -489,17 +489,18 @@ fn trailers_when_they_have_caching_fields_then_removed() {
     ];
     let names = trailers.map(|(name, _)| name).join(", ") + ", X-Sum";
     let fields = [("Content-Type", "text/plain"), ("Trailer", names.as_str())];
-    let shown = |sent: &[(&str, &str)], asked: &[(&str, &str)]| {
+    let shown = |sent: &[(&str, &str)], pull_fields: &[(&str, &str)]| {
         let origin = Origin::start(origin::chunked(&fields, &[b"abc"], sent));
         let shim = Shim::start(config(&origin));
-        let asked =
-            [asked, &[("X-CDN-Provider", "cloudflare"), ("TE", "trailers"), ("Connection", "TE, close")]].concat();
-        let response = raw::fetch(shim.addr, "/never/a", &asked);
+        let pull_fields =
+            [pull_fields, &[("X-CDN-Provider", "cloudflare"), ("TE", "trailers"), ("Connection", "TE, close")]]
+                .concat();
+        let response = raw::fetch(shim.addr, "/never/a", &pull_fields);
         assert!(response.complete && response.problems.is_empty(), "{response:?}");
         response.trailers.into_iter().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>()
     };
-    for asked in [&[][..], &[("Accept-Encoding", "gzip")]] {
-        assert_eq!(shown(&[&trailers[..], &[("X-Sum", "9")]].concat(), asked), ["x-sum"]);
-        assert_eq!(shown(&trailers, asked), [""; 0]);
+    for pull_fields in [&[][..], &[("Accept-Encoding", "gzip")]] {
+        assert_eq!(shown(&[&trailers[..], &[("X-Sum", "9")]].concat(), pull_fields), ["x-sum"]);
+        assert_eq!(shown(&trailers, pull_fields), [""; 0]);
     }
 }

@@ -147,7 +147,7 @@ fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
     shim.signal("TERM");
     let since = Instant::now();
     assert!(wait_until(Duration::from_secs(1), || readyz(&shim) == 503), "not at once");
-    let mut asked = 0;
+    let mut polls = 0;
     while since.elapsed() < Duration::from_millis(1500) {
         assert_eq!(readyz(&shim), 503);
         assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "a new connection during the delay");
@@ -155,11 +155,11 @@ fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
         let response = idle.response().expect("a response on an idle connection");
         // On a slow machine the delay may end here.
         assert!(response.status == 200, "{}", response.line);
-        asked += 1;
+        polls += 1;
         // Polls during the delay, but not in a busy loop.
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(asked > 0);
+    assert!(polls > 0);
     assert_eq!(fetch(shim.admin, "/livez", &[]).status, 200);
     assert!(idle.closed());
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));

@@ -658,8 +658,8 @@ fn explain_when_edge_control_kept_or_removed_then_says_why() {
         let reason = reason(&json, key, "edge-control");
         assert!(reason.contains(part), "{name} {path} {status} {more:?}: {reason}");
     }
-    let asked = ["X-CDN-Provider: akamai", "X-Origin-Secret: akamai-secret"];
-    let case = Case::new("GET /api/a", &asked, 200, &[EDGE_CONTROL, "Akamai-Cache-Control: max-age=9"]);
+    let pull_fields = ["X-CDN-Provider: akamai", "X-Origin-Secret: akamai-secret"];
+    let case = Case::new("GET /api/a", &pull_fields, 200, &[EDGE_CONTROL, "Akamai-Cache-Control: max-age=9"]);
     let json = explained(&folder, &case);
     let reason = reason(&json, "not_to_cdn", "akamai-cache-control");
     assert!(reason.contains("only Edge-Control"), "{reason}");

@@ -76,16 +76,16 @@ impl Expected {
     fn check(self, name: &str, shim: &Shim, ask: impl FnOnce(&Shim) -> Received) {
         let before = shim.metrics();
         let response = ask(shim);
-        let said = format!("{name}: {} {:?}", response.status, response.fields);
-        assert_eq!(response.status, self.status, "{said}");
-        assert!(response.complete, "{said}: the page is incomplete");
-        assert_eq!(response.field("cache-control"), Some("no-store"), "{said}");
+        let context = format!("{name}: {} {:?}", response.status, response.fields);
+        assert_eq!(response.status, self.status, "{context}");
+        assert!(response.complete, "{context}: the page is incomplete");
+        assert_eq!(response.field("cache-control"), Some("no-store"), "{context}");
         let proxy_status = format!("edgeshim; error={}", self.error);
-        assert_eq!(response.field("proxy-status"), Some(proxy_status.as_str()), "{said}");
+        assert_eq!(response.field("proxy-status"), Some(proxy_status.as_str()), "{context}");
         if !self.is_of_client() {
-            assert!(response.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{said}");
-            assert!(response.body.starts_with(b"<!"), "{said}: no page");
-            assert!(response.field("retry-after").is_some(), "{said}");
+            assert!(response.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{context}");
+            assert!(response.body.starts_with(b"<!"), "{context}: no page");
+            assert!(response.field("retry-after").is_some(), "{context}");
         }
         self.counted(name, shim, &before, self.status);
     }
@@ -574,7 +574,7 @@ fn faults_when_many_then_one_message_per_cause_with_remedy() {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello");
         After::Close
     });
-    for (address, said, remedy) in [
+    for (address, message, remedy) in [
         (closed.addr, "refused: ", "start the origin, or correct origin.url"),
         (broken.addr, "broken_head: ", "curl -i"),
         (cut.addr, "cut: ", "workers that crashed"),
@@ -588,7 +588,7 @@ fn faults_when_many_then_one_message_per_cause_with_remedy() {
         }
         let elapsed = begun.elapsed().as_secs();
         let stderr = shim.stderr();
-        let lines: Vec<&str> = stderr.lines().filter(|line| line.contains(said)).collect();
+        let lines: Vec<&str> = stderr.lines().filter(|line| line.contains(message)).collect();
         let most = usize::try_from(elapsed / 5 + 1).expect("few");
         assert!((1..=most).contains(&lines.len()), "{} lines in {elapsed} s: {stderr}", lines.len());
         let first = lines[0];

@@ -327,7 +327,7 @@ fn range_when_origin_ignores_it_then_200_is_plain() {
 #[test]
 fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
     let (_origin, _shim, mut client) = start();
-    let said = [
+    let origin_fields = [
         "ETag: \"strong\"",
         "Accept-Ranges: bytes",
         "Content-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==",
@@ -338,7 +338,7 @@ fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
         "Vary: Origin",
         "Vary: accept-encoding, X-Own",
     ];
-    let response = Ask::html(1000).say(&said).send(&mut client);
+    let response = Ask::html(1000).say(&origin_fields).send(&mut client);
     assert!(is_gzip(&response) && varies(&response));
     for gone in ["accept-ranges", "content-md5", "digest", "repr-digest", "content-digest"] {
         assert!(response.field(gone).is_none(), "{gone}: {:?}", response.fields);
@@ -348,7 +348,7 @@ fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
     let vary = response.field("vary").unwrap_or_default().to_ascii_lowercase();
     assert!(vary.contains("origin") && vary.contains("x-own"), "{vary}");
 
-    let plain = Ask::html(1000).say(&said).fields(&[]).send(&mut client);
+    let plain = Ask::html(1000).say(&origin_fields).fields(&[]).send(&mut client);
     assert!(!is_gzip(&plain) && varies(&plain));
     assert_eq!((plain.field("etag"), plain.field("accept-ranges")), (Some("\"strong\""), Some("bytes")));
     assert!(plain.field("content-md5").is_some() && plain.field("repr-digest").is_some());
@@ -621,8 +621,8 @@ fn trailers_when_body_compressed_then_kept() {
     let fields = [("Content-Type", "text/html"), ("Trailer", "X-Sum")];
     let origin = Origin::start(origin::chunked(&fields, &[&body[..2000], &body[2000..]], &[("X-Sum", "9")]));
     let shim = Shim::start(Shim::config(origin.addr));
-    let asked = [("Accept-Encoding", "gzip"), ("TE", "trailers"), ("Connection", "TE, close")];
-    let response = raw::fetch(shim.addr, "/", &asked);
+    let request_fields = [("Accept-Encoding", "gzip"), ("TE", "trailers"), ("Connection", "TE, close")];
+    let response = raw::fetch(shim.addr, "/", &request_fields);
     assert!(is_gzip(&response) && decoded(&response) == body && response.problems.is_empty());
     let trailers: Vec<_> =
         response.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();

@@ -196,15 +196,15 @@ fn respond_as_requested(resources: &Resources, request: &Request, conn: &mut Con
             request.field("if-range").is_none_or(|validator| holds(validator) || validator == LAST_MODIFIED);
         match unchanged.then(|| bytes(range, body.len())).flatten() {
             None => {}
-            Some(asked) if asked.is_empty() => {
+            Some(requested) if requested.is_empty() => {
                 status = 416;
                 part = 0..0;
                 content_range = format!("bytes */{}", body.len());
                 fields.push(("Content-Range", &content_range));
             }
-            Some(asked) => {
+            Some(requested) => {
                 status = 206;
-                part = asked;
+                part = requested;
                 content_range = format!("bytes {}-{}/{}", part.start, part.end - 1, body.len());
                 fields.push(("Content-Range", &content_range));
             }
@@ -534,7 +534,7 @@ struct Matrix {
     inflate: bool,
     shim: Shim,
     client: Raw,
-    asked: usize,
+    exchanges: usize,
     compressed: usize,
     /// The faults by kind: how often, and the first case.
     faults: BTreeMap<String, (usize, String)>,
@@ -560,7 +560,7 @@ impl Matrix {
             file.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         });
         let (faults, strong) = (BTreeMap::new(), HashMap::new());
-        Self { origin, resources, inflate, shim, client, asked: 0, compressed: 0, faults, strong, record }
+        Self { origin, resources, inflate, shim, client, exchanges: 0, compressed: 0, faults, strong, record }
     }
 
     /// Adds a resource at a new target.
@@ -577,12 +577,12 @@ impl Matrix {
 
     /// Panics with every kind of fault and its first case, if there is any.
     fn report(&self) {
-        println!("{} responses, {} of them compressed here", self.asked, self.compressed);
+        println!("{} responses, {} of them compressed here", self.exchanges, self.compressed);
         let mut report = String::new();
         for (fault, (count, case)) in &self.faults {
             let _ = write!(report, "\n{count} times: {fault}; first at\n  {case}");
         }
-        assert!(report.is_empty(), "in {} responses{report}", self.asked);
+        assert!(report.is_empty(), "in {} responses{report}", self.exchanges);
     }
 
     /// Sends GET and HEAD, then revalidates the tag of the GET.
@@ -613,10 +613,10 @@ impl Matrix {
                 self.fault(&format!("{name} of the 304"), held, &again, &[full, &response]);
             }
         }
-        let (whole, said) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
+        let (whole, vary_names) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
         // The shim stores nothing about a weak tag; a 304 without Vary keeps the stored one.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
-        if !is_unknown && !whole.iter().all(|name| said.contains(name)) {
+        if !is_unknown && !whole.iter().all(|name| vary_names.contains(name)) {
             self.fault("Vary of the 304 lacks a name", held, &again, &[full, &response]);
         }
     }
@@ -629,7 +629,7 @@ impl Matrix {
         let response = if ask.method == "HEAD" { self.client.response_to_head() } else { self.client.response() };
         let response = response.unwrap_or_else(|why| panic!("{why:?} to {ask:?} of {resource:?}"));
         let expected = Expected::of(resource, *number, ask, self.inflate);
-        self.asked += 1;
+        self.exchanges += 1;
         self.compressed += usize::from(expected.made == Made::Compressed && ask.method == "GET");
         for fault in faults(resource, ask, &expected, &response) {
             self.fault(fault, held, ask, &[&response]);
@@ -726,20 +726,20 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
         check("content", content.as_ref() == Some(&expected.content.0));
     }
 
-    let (mut said, mut wanted) = (members(find_all(fields, "vary")), members(resource.vary.to_vec()));
+    let (mut vary_names, mut wanted) = (members(find_all(fields, "vary")), members(resource.vary.to_vec()));
     if expected.varies {
         wanted.push("accept-encoding".to_owned());
         check("lines of Vary", find_all(fields, "vary").len() == 1);
-        let named = said.len();
-        said.sort();
-        said.dedup();
-        check("names in Vary", said.len() == named);
+        let named = vary_names.len();
+        vary_names.sort();
+        vary_names.dedup();
+        check("names in Vary", vary_names.len() == named);
     }
-    for names in [&mut said, &mut wanted] {
+    for names in [&mut vary_names, &mut wanted] {
         names.sort();
         names.dedup();
     }
-    check("Vary", said == wanted);
+    check("Vary", vary_names == wanted);
 
     let tags = find_all(fields, "etag");
     check("ETag", tags.len() <= 1 && expected.tags.contains(&tags.first().map(|tag| (*tag).to_owned())));
@@ -978,7 +978,7 @@ fn response_when_inflate_off_then_as_expected_in_every_case() {
         product(&mut matrix);
     }
     matrix.report();
-    assert!(matrix.asked >= AT_LEAST && matrix.compressed >= 200, "{} compressed", matrix.compressed);
+    assert!(matrix.exchanges >= AT_LEAST && matrix.compressed >= 200, "{} compressed", matrix.compressed);
 }
 
 #[test]

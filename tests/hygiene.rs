@@ -504,7 +504,7 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
-    let mut asked = 0;
+    let mut exchanges = 0;
     for (method, target, length) in [
         ("GET", "/204/-", None),
         ("GET", "/304/-", None),
@@ -521,19 +521,19 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         ("HEAD", "/301/length", Some("1234")),
         ("GET", "/304/-", None),
     ] {
-        asked += 1;
+        exchanges += 1;
         client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
         let response = response.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
         assert_eq!(response.status.to_string(), target[1..4], "{method} {target}");
         assert!(response.problems.is_empty() && response.body.is_empty(), "{method} {target}: {response:?}");
         assert_eq!(response.field("etag"), Some("\"e\""), "{method} {target}");
-        let said = response.field("content-length");
+        let declared = response.field("content-length");
         if target.starts_with("/304") {
             // The length may be missing, but must not differ (RFC 9110 §8.6).
-            assert!(said.is_none() || said == length, "{method} {target}: {said:?}");
+            assert!(declared.is_none() || declared == length, "{method} {target}: {declared:?}");
         } else {
-            assert_eq!(said, length, "{method} {target}: {:?}", response.fields);
+            assert_eq!(declared, length, "{method} {target}: {:?}", response.fields);
         }
         assert!(
             response.field("transfer-encoding").is_none() || method == "HEAD",
@@ -544,7 +544,7 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         let (head, body, _) = h2(shim.addr, request);
         assert_eq!((head.status.as_u16(), body.len()), (response.status, 0), "{method} {target} in HTTP/2");
     }
-    assert_eq!(origin.count(), asked * 2);
+    assert_eq!(origin.count(), exchanges * 2);
     assert_clean(&origin);
 }
 

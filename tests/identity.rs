@@ -532,7 +532,7 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
             }
         }
         // An unusable list keeps the previous one in use, with a warning.
-        for (broken, said) in [
+        for (broken, message) in [
             ("{\"addresses\":[\"198.51.100.0/24\",\"nonsense\"]}", "entry 2"),
             ("{\"addresses\":[", "ranges.json"),
             ("", "ranges.json"),
@@ -545,7 +545,7 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
                 "no warning about {broken:?}"
             );
             let warning = shim.stderr().lines().nth(warned).unwrap_or_default().to_owned();
-            assert!(warning.contains(said) && warning.contains("stays in"), "{warning}");
+            assert!(warning.contains(message) && warning.contains("stays in"), "{warning}");
             assert_eq!((pull_from(&mut client, IN_TURN[0]), pull_from(&mut client, IN_TURN[1])), (200, 403));
         }
         shim.dir.write("ranges.json", list(IN_TURN[1]));

@@ -109,45 +109,45 @@ fn policy(text: &str) -> Result<Policy, String> {
 /// Evaluates an SPDX expression (AND binds closer than OR, WITH closest; `/` is the old way to write OR).
 fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
-    let words: Vec<&str> = spaced.split_ascii_whitespace().collect();
+    let tokens: Vec<&str> = spaced.split_ascii_whitespace().collect();
     let mut at = 0;
-    let value = parse_or(&words, &mut at, allowed)?;
-    if at == words.len() { Ok(value) } else { Err(format!("`{}` instead of AND, OR or the end", words[at])) }
+    let value = parse_or(&tokens, &mut at, allowed)?;
+    if at == tokens.len() { Ok(value) } else { Err(format!("`{}` instead of AND, OR or the end", tokens[at])) }
 }
 
-fn parse_or(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let mut value = parse_and(words, at, allowed)?;
-    while words.get(*at) == Some(&"OR") {
+fn parse_or(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let mut value = parse_and(tokens, at, allowed)?;
+    while tokens.get(*at) == Some(&"OR") {
         *at += 1;
-        value |= parse_and(words, at, allowed)?;
+        value |= parse_and(tokens, at, allowed)?;
     }
     Ok(value)
 }
 
-fn parse_and(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let mut value = parse_atom(words, at, allowed)?;
-    while words.get(*at) == Some(&"AND") {
+fn parse_and(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let mut value = parse_atom(tokens, at, allowed)?;
+    while tokens.get(*at) == Some(&"AND") {
         *at += 1;
-        value &= parse_atom(words, at, allowed)?;
+        value &= parse_atom(tokens, at, allowed)?;
     }
     Ok(value)
 }
 
-fn parse_atom(words: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let word = *words.get(*at).ok_or("the expression ends too early")?;
+fn parse_atom(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    let token = *tokens.get(*at).ok_or("the expression ends too early")?;
     *at += 1;
-    match word {
+    match token {
         "(" => {
-            let value = parse_or(words, at, allowed)?;
-            if words.get(*at) != Some(&")") {
+            let value = parse_or(tokens, at, allowed)?;
+            if tokens.get(*at) != Some(&")") {
                 return Err("an unclosed bracket".into());
             }
             *at += 1;
             Ok(value)
         }
-        "AND" | "OR" | "WITH" | ")" => Err(format!("`{word}` instead of a licence")),
-        licence if words.get(*at) == Some(&"WITH") => {
-            let exception = words.get(*at + 1).ok_or("WITH without an exception")?;
+        "AND" | "OR" | "WITH" | ")" => Err(format!("`{token}` instead of a licence")),
+        licence if tokens.get(*at) == Some(&"WITH") => {
+            let exception = tokens.get(*at + 1).ok_or("WITH without an exception")?;
             *at += 2;
             Ok(allowed(&format!("{licence} WITH {exception}")))
         }
@@ -260,7 +260,7 @@ fn sample() -> Policy {
         allow = ["MIT", "Apache-2.0 WITH LLVM-exception", "Unicode-3.0"]
         exceptions = [{ crate = "odd", allow = ["MPL-2.0"] }]
         [bans]
-        skip = [{ crate = "twice@1.0.0", reason = "asked for by something" }]
+        skip = [{ crate = "twice@1.0.0", reason = "required by a crate" }]
         "#,
     )
     .expect("a sound policy")
@@ -304,7 +304,7 @@ fn objections_when_something_forbidden_then_each_named() {
     let base = [package("odd", "1.0.0", "MPL-2.0"), package("twice", "1.0.0", "MIT"), package("twice", "2.0.0", "MIT")];
     let unlicensed = Package { licence: None, ..package("a", "1.0.0", "") };
     let elsewhere = Package { source: Some("git+https://example.com/a".into()), ..package("a", "1.0.0", "MIT") };
-    for (extra, word) in [
+    for (extra, part) in [
         (package("a", "1.0.0", "GPL-3.0"), "GPL-3.0"),
         (package("a", "1.0.0", "MPL-2.0"), "MPL-2.0"),
         (package("twice", "3.0.0", "MIT"), "twice ships in versions"),
@@ -313,7 +313,7 @@ fn objections_when_something_forbidden_then_each_named() {
     ] {
         let packages = [&base[..], &[extra]].concat();
         let found = objections(&packages, &sample());
-        assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
+        assert!(found.len() == 1 && found[0].contains(part), "{part}: {found:?}");
     }
     let stale = objections(&[package("twice", "2.0.0", "MIT")], &sample());
     assert_eq!(stale.len(), 2, "a stale skip and a stale exception: {stale:?}");

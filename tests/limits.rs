@@ -74,8 +74,8 @@ where
         let (head, body) = sender.send_request(request).await?.into_parts();
         Ok((head, body.collect().await?.to_bytes()))
     };
-    let answered = support::h2::runtime().block_on(async { tokio::time::timeout(LONG, asking).await });
-    answered.expect("a response in time")
+    let response = support::h2::runtime().block_on(async { tokio::time::timeout(LONG, asking).await });
+    response.expect("a response in time")
 }
 
 /// An HTTP/2 request without a body.
@@ -375,8 +375,12 @@ fn header_timeout_when_no_byte_then_closed_and_counted() {
         client
     });
     for (start, mut client) in starts.into_iter().zip(clients) {
-        let said = client.read_to_end();
-        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 408 "), "{start:?}: {}", String::from_utf8_lossy(&said));
+        let received = client.read_to_end();
+        assert!(
+            received.is_empty() || received.starts_with(b"HTTP/1.1 408 "),
+            "{start:?}: {}",
+            String::from_utf8_lossy(&received)
+        );
         assert!(client.closed(), "{start:?}");
     }
     wait_refused(&shim, "header_timeout", 3);
@@ -965,8 +969,8 @@ fn proxy_protocol_when_header_missing_or_invalid_then_nothing_served() {
     for (name, header) in &rows {
         let mut client = Raw::connect(shim.addr).patient(LONG);
         client.send([header.as_slice(), get("/").as_bytes()].concat());
-        let said = client.read_to_end();
-        assert!(said.is_empty(), "{name}: {}", String::from_utf8_lossy(&said));
+        let received = client.read_to_end();
+        assert!(received.is_empty(), "{name}: {}", String::from_utf8_lossy(&received));
         assert!(client.closed(), "{name}");
     }
     wait_refused(&shim, "malformed", 9);

@@ -479,11 +479,11 @@ fn upgraded(shim: &Shim, target: &str) -> Raw {
     let mut client = Raw::connect(shim.addr);
     client.send(text("GET", target, "1.1", &[("Connection", "upgrade"), ("Upgrade", "echo")]));
     assert_eq!(client.response_head().expect("a head").status, 101);
-    let mut said = Vec::new();
-    while said.len() < 5 {
-        said.extend(client.more().expect("hello"));
+    let mut received = Vec::new();
+    while received.len() < 5 {
+        received.extend(client.more().expect("hello"));
     }
-    assert_eq!(said, b"hello");
+    assert_eq!(received, b"hello");
     client
 }
 

@@ -778,11 +778,11 @@ fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
         );
         assert_eq!(response.field("x-a"), Some("b"));
         assert!(response.problems.is_empty(), "{response:?}");
-        let mut said = client.some("the bytes with the 101");
-        while said.len() < 5 {
-            said.extend(client.some("the rest of them"));
+        let mut received = client.some("the bytes with the 101");
+        while received.len() < 5 {
+            received.extend(client.some("the rest of them"));
         }
-        assert_eq!(said, b"hello");
+        assert_eq!(received, b"hello");
         let mut quiet = client.patient(Duration::from_millis(900));
         assert_eq!(quiet.end(), support::raw::End::Open, "a silent upgraded connection was closed");
         let mut client = quiet.patient(PATIENCE);

@@ -56,16 +56,19 @@ fn own_files_when_some_exist_then_others_built_in() {
     let shim = shim(dir);
     // The files are read once; later changes have no effect.
     std::fs::remove_dir_all(shim.dir.join("own")).expect("removed");
-    for (asked, language, words) in [
+    for (accept_language, language, part) in [
         ("cs-CZ", "cs", ">Něco went wrong"),
         ("de", "DE", ">Bitte "),
         ("fr", "fr", "data-text=\"heading\""),
         ("xx", "en", ">Try again</a>"),
     ] {
-        let response = page(&shim, asked);
+        let response = page(&shim, accept_language);
         assert_eq!(response.field("content-language"), Some(language));
         let text = response.text();
-        assert!(text.contains(words) && text.contains(&format!("<html lang=\"{language}\"")), "{asked}: {text}");
+        assert!(
+            text.contains(part) && text.contains(&format!("<html lang=\"{language}\"")),
+            "{accept_language}: {text}"
+        );
         assert!(text.contains("\n\"cs\":[") && text.contains("\n\"DE\":[") && !text.contains("\n\"de\":["), "{text}");
     }
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &[("locale", "cs")]) > 0.5);

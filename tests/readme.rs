@@ -100,8 +100,8 @@ fn table(markdown: &str, head: &[&str]) -> Vec<Vec<String>> {
     lines.skip(1).take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
-fn owned(words: &[&str]) -> Vec<String> {
-    words.iter().map(|&word| word.to_owned()).collect()
+fn owned(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|&argument| argument.to_owned()).collect()
 }
 
 // ---- the demo -------------------------------------------------------------------------------------------------------
@@ -169,9 +169,9 @@ fn wait_line(lines: &Receiver<String>, part: &str) -> String {
     panic!("no line with {part:?} in\n{}", seen.join("\n"));
 }
 
-fn address(lines: &Receiver<String>, words: &str) -> SocketAddr {
-    let line = wait_line(lines, words);
-    line.split_once(words).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{error}: {line}"))
+fn address(lines: &Receiver<String>, prefix: &str) -> SocketAddr {
+    let line = wait_line(lines, prefix);
+    line.split_once(prefix).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
 // ---- commands and their output --------------------------------------------------------------------------------------
@@ -539,8 +539,8 @@ fn readme_when_it_lists_commands_then_current_ones_exist_and_later_ones_do_not()
         assert_eq!(run(&[&command, "--help"]).0, 0, "{command}");
     }
     for command in later {
-        let words: Vec<&str> = command.split(' ').collect();
-        assert_eq!(run(&words).0, 2, "{command} exists: move it to today's column");
+        let arguments: Vec<&str> = command.split(' ').collect();
+        assert_eq!(run(&arguments).0, 2, "{command} exists: move it to today's column");
     }
     let help = run(&["demo", "--help"]).1;
     for option in ["--traffic", "--listen", "--admin", "127.0.0.1:8080", "127.0.0.1:9900"] {
@@ -605,8 +605,8 @@ fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
     let dockerfile = text("deploy/Dockerfile");
     let mut copied = Vec::new();
     let mut targets = Vec::new();
-    for words in instructions(&dockerfile, "COPY") {
-        let (target, sources) = words.split_last().expect("words");
+    for arguments in instructions(&dockerfile, "COPY") {
+        let (target, sources) = arguments.split_last().expect("arguments");
         targets.push((*target).to_owned());
         if let Some((_, rest)) = sources.split_first().filter(|(first, _)| first.starts_with("--from=")) {
             assert_eq!(rest, ["/build/target/release/edgeshim"], "the binary that cargo builds");
@@ -678,9 +678,9 @@ fn unit_when_read_then_commands_run_and_stop_timeout_covers_drain() {
     let (output, success) = by_shell(&value("ExecStartPre"), &folder);
     assert!(success, "ExecStartPre: {output}");
     let start = value("ExecStart");
-    let words: Vec<&str> = start.split(' ').collect();
-    assert_eq!(words[..3], [env!("CARGO_BIN_EXE_edgeshim"), "run", "--config"]);
-    assert_eq!(words.len(), 4, "{start}");
+    let arguments: Vec<&str> = start.split(' ').collect();
+    assert_eq!(arguments[..3], [env!("CARGO_BIN_EXE_edgeshim"), "run", "--config"]);
+    assert_eq!(arguments.len(), 4, "{start}");
     assert_eq!(run(&["run", "--help"]).0, 0);
     let seconds: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().expect("seconds");
     let server = Settings::default().server;
@@ -703,7 +703,7 @@ fn unit_when_verified_by_systemd_then_no_warning() {
     let folder = temp_dir();
     let file = folder.write("edgeshim.service", unit_here(&folder));
     let output = Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("systemd-analyze runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let ours: Vec<&str> = said.lines().filter(|line| line.contains("edgeshim")).collect();
-    assert!(ours.is_empty(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = stderr.lines().filter(|line| line.contains("edgeshim")).collect();
+    assert!(ours.is_empty(), "{stderr}");
 }

@@ -307,7 +307,7 @@ fn log_when_beacon_rejected_then_has_reason() {
 #[test]
 fn path_when_same_as_beacons_then_check_refuses() {
     let folder = temp_dir();
-    for (rum, said) in [
+    for (rum, message) in [
         ("path = \"/status/images/beacon.gif\"", "rum.path: \"/status/images/beacon.gif\" is the path of the beacon"),
         ("path = \"rum\"", "rum.path: \"rum\" is no path"),
         ("pages = [\"a b\"]", "rum.pages[0]: \"a b\" is no name"),
@@ -316,7 +316,7 @@ fn path_when_same_as_beacons_then_check_refuses() {
         let file = folder.write("edgeshim.toml", format!("[rum]\n{rum}\n"));
         let (code, stdout, _) = run(&["check", "--config", file.to_str().expect("UTF-8")]);
         assert_eq!(code, 1, "{stdout}");
-        assert!(stdout.contains(said), "{stdout}");
+        assert!(stdout.contains(message), "{stdout}");
     }
 }
 

@@ -21,7 +21,7 @@ fn named(request: &support::Request, conn: &mut support::Conn) -> support::After
 }
 
 /// Sends a request over a connection and keeps it open; returns the body.
-fn asked(client: &mut Raw, target: &str) -> String {
+fn body_of(client: &mut Raw, target: &str) -> String {
     client.send(get(target));
     let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
     assert_eq!((response.status, response.problems.len()), (200, 0), "{response:?}");
@@ -84,7 +84,7 @@ fn listeners_when_several_then_each_serves_both_protocols() {
     for number in 0..count - 2 {
         let addr = listener(&shim, number);
         assert_ne!(addr.port(), 0);
-        assert_eq!(asked(&mut Raw::connect(addr), "/one"), "/one", "{addr}");
+        assert_eq!(body_of(&mut Raw::connect(addr), "/one"), "/one", "{addr}");
         assert_eq!(h2(tokio::net::TcpStream::connect(addr), &["/two", "/three"]), ok(&["/two", "/three"]), "{addr}");
         let peer = origin.last().field("x-forwarded-for").map(str::to_owned);
         let expected = if addr.is_ipv6() { "::1" } else { "127.0.0.1" };
@@ -93,7 +93,7 @@ fn listeners_when_several_then_each_serves_both_protocols() {
     for name in ["a.sock", "b.sock"] {
         let path = shim.dir.join(name);
         assert!(shim.listeners.contains(&format!("unix:{}", path.display())), "{:?}", shim.listeners);
-        assert_eq!(asked(&mut Raw::connect_unix(&path), "/one"), "/one");
+        assert_eq!(body_of(&mut Raw::connect_unix(&path), "/one"), "/one");
         assert_eq!(h2(tokio::net::UnixStream::connect(&path), &["/two", "/three"]), ok(&["/two", "/three"]));
         assert_eq!(origin.last().field("x-forwarded-for"), Some("127.0.0.1"), "a local client");
     }
@@ -109,11 +109,11 @@ fn listener_when_socket_file_stale_then_replaced_and_when_in_use_then_not() {
     assert!(path.exists(), "the file of a dead listener");
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", path.display()));
     let first = Shim::start_in(dir, &config);
-    assert_eq!(asked(&mut Raw::connect_unix(&path), "/"), "/");
+    assert_eq!(body_of(&mut Raw::connect_unix(&path), "/"), "/");
     let (status, stderr) = Shim::try_start_in(support::temp_dir(), &config).err().expect("the socket is in use");
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
     assert!(stderr.contains("own.sock"), "the message names the address: {stderr}");
-    assert_eq!(asked(&mut Raw::connect_unix(&path), "/still"), "/still");
+    assert_eq!(body_of(&mut Raw::connect_unix(&path), "/still"), "/still");
     drop(first);
     // A file that is not a socket must not be removed.
     let dir = support::temp_dir();
@@ -262,7 +262,7 @@ fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<us
         (0..clients.len()).map(|number| (vec![number], Vec::new())).collect();
     for round in 0..20 {
         for (number, client) in clients.iter_mut().enumerate() {
-            asked(client, &format!("/{round}/{number}"));
+            body_of(client, &format!("/{round}/{number}"));
             let used = origin.last().connection;
             let (mut same, others): (Vec<_>, Vec<_>) = groups
                 .into_iter()
@@ -510,7 +510,7 @@ fn admin_paths_when_requested_from_server_then_forwarded_to_origin() {
     let shim = Shim::start(Shim::config(origin.addr));
     let paths = ["/metrics", "/livez", "/readyz", "/config", "/api/summary", "/api/series", "/api/top", "/annotations"];
     for path in paths {
-        assert_eq!(asked(&mut Raw::connect(shim.addr), path), path);
+        assert_eq!(body_of(&mut Raw::connect(shim.addr), path), path);
         // An absolute target with the admin address does not reach the admin listener either.
         let absolute = format!("GET http://{0}{path} HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", shim.admin);
         assert_eq!(exchange(shim.addr, absolute).text(), path);

@@ -259,8 +259,8 @@ fn upload_when_reset_after_early_response_then_incomplete_at_origin() {
         for _ in 0..10 {
             let mut client = frames::connect(shim.addr);
             client.write_all(&[head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat()).expect("a write");
-            let answered = std::iter::from_fn(|| frames::read(&mut client)).any(|frame| frame.kind == DATA);
-            assert!(answered, "the early response has begun");
+            let has_data = std::iter::from_fn(|| frames::read(&mut client)).any(|frame| frame.kind == DATA);
+            assert!(has_data, "the early response has begun");
             client.write_all(&reset(1, code)).expect("a write");
             let upload = uploads.recv_timeout(PATIENCE).expect("the upload ends");
             assert!(!upload.ends_with(b"0\r\n\r\n"), "{code}: half an upload looks complete at the origin");

@@ -111,7 +111,7 @@ fn status_when_origin_sends_5xx_then_kept_and_shown_on_page() {
 fn origin_fields_when_replaced_by_page_then_removed() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
-    let said = [
+    let origin_fields = [
         "ETag: \"origin\"",
         "Last-Modified: Tue, 01 Jul 2025 00:00:00 GMT",
         "Set-Cookie: session=1",
@@ -142,7 +142,7 @@ fn origin_fields_when_replaced_by_page_then_removed() {
     for accept in ["text/html", "application/json", "image/png"] {
         for encoding in ["gzip", "identity"] {
             let mut fields = vec![("Accept", accept), ("Accept-Encoding", encoding), ("X-Status", "503")];
-            fields.extend(said.iter().map(|field| ("X-Say", *field)));
+            fields.extend(origin_fields.iter().map(|field| ("X-Say", *field)));
             let response = raw::fetch(shim.addr, "/", &fields);
             assert_eq!((response.status, response.fields_named("cache-control")), (503, vec!["no-store"]), "{accept}");
             for gone in [
@@ -233,7 +233,7 @@ fn language_when_requested_then_used_else_hosts_else_default() {
 fn retry_after_when_origins_valid_then_kept_else_configured() {
     let origin = obedient_origin();
     let shim = shim(&origin, "[whoopsie]\nretry_after = \"7s\"");
-    for (said, wanted) in [
+    for (retry_after, wanted) in [
         ("Retry-After: 120", "120"),
         ("Retry-After: 0", "0"),
         ("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:59 GMT"),
@@ -244,13 +244,13 @@ fn retry_after_when_origins_valid_then_kept_else_configured() {
         ("X-Other: 1", "7"),
     ] {
         for accept in ["text/html", "application/json", "image/png"] {
-            let response = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", said)]);
-            assert_eq!(response.fields_named("retry-after"), [wanted], "{said}, {accept}");
+            let response = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", retry_after)]);
+            assert_eq!(response.fields_named("retry-after"), [wanted], "{retry_after}, {accept}");
         }
         // The page's countdown starts at the same value.
-        let page = page(&raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", said)]));
+        let page = page(&raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", retry_after)]));
         let seconds = wanted.parse().unwrap_or(0);
-        assert!(page.contains(&format!(" data-seconds=\"{seconds}\"")), "{said}: {page}");
+        assert!(page.contains(&format!(" data-seconds=\"{seconds}\"")), "{retry_after}: {page}");
     }
 }
 
@@ -258,12 +258,12 @@ fn retry_after_when_origins_valid_then_kept_else_configured() {
 fn countdown_when_longer_than_a_day_then_left_out() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
-    for (said, counts) in
+    for (retry_after, counts) in
         [("86400", true), ("86401", false), ("999999999", false), ("Fri, 31 Dec 9999 23:59:59 GMT", false)]
     {
-        let response = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", &format!("Retry-After: {said}"))]);
-        assert_eq!(response.field("retry-after"), Some(said));
-        assert_eq!(page(&response).contains("data-seconds="), counts, "{said}");
+        let response = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", &format!("Retry-After: {retry_after}"))]);
+        assert_eq!(response.field("retry-after"), Some(retry_after));
+        assert_eq!(page(&response).contains("data-seconds="), counts, "{retry_after}");
     }
 }
 

@@ -54,7 +54,7 @@ impl Formatter {
                 self.ncsa(record, version_ncsa(record.version), out);
             }
             LogFormat::Etsy => {
-                word(record.host(), out);
+                unquoted(record.host(), out);
                 out.push(b' ');
                 chain(record, out);
                 self.ncsa(record, version_etsy(record.version), out);
@@ -128,7 +128,7 @@ impl Formatter {
             out.push(b'"');
         }
         out.push(b' ');
-        word(record.provider.as_bytes(), out);
+        unquoted(record.provider.as_bytes(), out);
     }
 }
 
@@ -328,7 +328,7 @@ fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
 }
 
 /// A value outside quotes: never empty, without a space.
-fn word(text: &[u8], out: &mut Vec<u8>) {
+fn unquoted(text: &[u8], out: &mut Vec<u8>) {
     match text {
         b"" => out.push(b'-'),
         text => escape_ncsa(cut(text, TEXT_BYTES), b' ', out),
@@ -509,8 +509,8 @@ mod tests {
         for client_chain in chains {
             for client in clients.into_iter().chain([None]) {
                 for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
-                    let asked = Record { client_chain: client_chain.clone(), client, version, host: None, ..beacon() };
-                    let written = line(LogFormat::Etsy, &asked);
+                    let sample = Record { client_chain: client_chain.clone(), client, version, host: None, ..beacon() };
+                    let written = line(LogFormat::Etsy, &sample);
                     let found = pattern().captures(&written).unwrap_or_else(|| panic!("{written}"));
                     let four = client.is_some_and(|client: IpAddr| client.to_canonical().is_ipv4());
                     assert_eq!(&found["remote_addr"], if four { "203.0.113.9" } else { "0.0.0.0" });
@@ -522,11 +522,11 @@ mod tests {
     #[test]
     fn etsy_chain_when_cut_then_drops_the_address_at_the_cut() {
         let long = value(&"203.0.113.123,".repeat(100));
-        let mut asked = Record { client_chain: long, ..beacon() };
-        let before = line(LogFormat::Etsy, &asked);
+        let mut sample = Record { client_chain: long, ..beacon() };
+        let before = line(LogFormat::Etsy, &sample);
         assert!(before.contains("203.0.113.123 - - ["), "{before}");
-        asked.detach();
-        assert_eq!(line(LogFormat::Etsy, &asked), before);
+        sample.detach();
+        assert_eq!(line(LogFormat::Etsy, &sample), before);
     }
 
     #[test]
@@ -589,12 +589,12 @@ mod tests {
         #[test]
         fn ncsa_when_any_bytes_then_one_quoted_value(
             text in proptest::collection::vec(any::<u8>(), 0..400),
-            word in any::<bool>(),
+            unquoted in any::<bool>(),
         ) {
             let mut out = Vec::new();
-            let also = if word { b' ' } else { b'"' };
+            let also = if unquoted { b' ' } else { b'"' };
             escape_ncsa(&text, also, &mut out);
-            let allowed = |byte| (b' '..=b'~').contains(&byte) && byte != b'"' && !(word && byte == b' ');
+            let allowed = |byte| (b' '..=b'~').contains(&byte) && byte != b'"' && !(unquoted && byte == b' ');
             prop_assert!(out.iter().all(|&byte| allowed(byte)));
         }
 

@@ -33,7 +33,7 @@ impl Visitor for Shown {
     }
 
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
-        self.insert(name, choices.iter().find(|(_, choice)| choice == value).map_or("", |(word, _)| word));
+        self.insert(name, choices.iter().find(|(_, choice)| choice == value).map_or("", |(text, _)| text));
     }
 
     fn text<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut T) {

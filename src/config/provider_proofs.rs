@@ -99,7 +99,7 @@ pub(super) fn verify(
 
 /// The proofs as `/config` shows them: those that are not required are left out, as in the file.
 pub(super) fn json(proofs: &Verify) -> Value {
-    let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(word, _)| word);
+    let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(text, _)| text);
     let mut keys = json!({ "require": require });
     if let Some(secret) = &proofs.secret {
         // A secret serializes as `***`.

@@ -37,7 +37,7 @@ impl Visitor for Section<'_> {
     }
 
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
-        let default = choices.iter().find(|(_, choice)| choice == value).map_or("", |(word, _)| word);
+        let default = choices.iter().find(|(_, choice)| choice == value).map_or("", |(text, _)| text);
         self.read(name, &quote(default), |text| one_of(text, choices)).put(value);
     }
 

@@ -25,12 +25,12 @@ pub(crate) const MEDIA_TYPE: Text<String> =
     Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
 /// The value of a text that must be one of a fixed set.
-pub(crate) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Checked<T> {
-    if let Some(&(_, value)) = words.iter().find(|&&(word, _)| word == text) {
+pub(crate) fn one_of<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Checked<T> {
+    if let Some(&(_, value)) = choices.iter().find(|&&(choice, _)| choice == text) {
         return Ok(value);
     }
-    let names: Vec<&'static str> = words.iter().map(|&(word, _)| word).collect();
-    let hint = closest(text, &names).map(|word| format!(" (did you mean {}?)", quote(word))).unwrap_or_default();
+    let names: Vec<&'static str> = choices.iter().map(|&(choice, _)| choice).collect();
+    let hint = closest(text, &names).map(|choice| format!(" (did you mean {}?)", quote(choice))).unwrap_or_default();
     let names: Vec<String> = names.into_iter().map(quote).collect();
     Err(format!("is not allowed here{hint}; write one of {}", names.join(", ")))
 }

@@ -96,7 +96,7 @@ fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);
     if is_v1 && bytes.len() < MAX_V1_BYTES && memchr::memchr(b'\n', bytes).is_none() {
-        // The parser takes a line that is cut before its last port for an invalid one.
+        // The parser treats a line that is cut before its last port as invalid.
         return Ok(None);
     }
     let parsed = HeaderResult::parse(bytes);

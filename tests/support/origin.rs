@@ -425,11 +425,11 @@ fn body(reader: &mut Reader<Conn>, framing: Option<Framing>, request: &mut Reque
 fn request(connection: usize, head: Head) -> (Request, Option<Framing>) {
     let mut problems = head.problems;
     let framing = http1::framing(&head.fields, &mut problems);
-    let mut words = head.start.split(' ').map(str::to_owned);
-    let method = words.next().unwrap_or_default();
-    let target = words.next().unwrap_or_default();
-    let version = words.next().unwrap_or_default();
-    if words.next().is_some() || !http1::is_token(&method) || version != "HTTP/1.1" {
+    let mut parts = head.start.split(' ').map(str::to_owned);
+    let method = parts.next().unwrap_or_default();
+    let target = parts.next().unwrap_or_default();
+    let version = parts.next().unwrap_or_default();
+    if parts.next().is_some() || !http1::is_token(&method) || version != "HTTP/1.1" {
         problems.push(format!("request line {:?}", head.start));
     }
     let visible = target.bytes().all(|byte| (0x21..=0x7e).contains(&byte));

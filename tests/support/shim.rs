@@ -311,9 +311,9 @@ fn default(table: &mut toml::Table, block: &str, key: &str, value: toml::Value) 
     }
 }
 
-/// The text after `words` in a line, up to the next space.
-fn after(line: &str, words: &str) -> Option<String> {
-    line.split_once(words)?.1.split_ascii_whitespace().next().map(str::to_owned)
+/// The text after `prefix` in a line, up to the next space.
+fn after(line: &str, prefix: &str) -> Option<String> {
+    line.split_once(prefix)?.1.split_ascii_whitespace().next().map(str::to_owned)
 }
 
 fn address(url: &str, scheme: &str) -> Option<SocketAddr> {

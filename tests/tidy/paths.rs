@@ -32,7 +32,7 @@ pub(crate) fn named(source: &Source) -> Vec<Named> {
     found
 }
 
-/// Every path that a `use` imports. The first segment of a path into another crate is taken for a child of the module.
+/// Every path that a `use` imports. The first segment of a path into another crate counts as a child of the module.
 pub(crate) fn imported(source: &Source) -> Vec<Named> {
     let mut found = Vec::new();
     for at in words(&source.code, "use") {

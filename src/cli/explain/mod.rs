@@ -237,10 +237,10 @@ impl Explainer<'_> {
             outgoing.tags_cut = rules.tags.translate(&mut headers);
         }
         if let (Some(Ok(head)), Some(request)) = (self.response_to("gzip"), self.request_to("gzip")) {
-            let asked = gzip::RequestFacts::of(&self.parts.gzip, &request.head, ctx.dialect);
+            let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, ctx.dialect);
             let length = content_length(&head.headers).ok().flatten();
             let verdict = if rule.gzip {
-                gzip::decide(&self.parts.gzip, asked, head, length, None)
+                gzip::decide(&self.parts.gzip, request_facts, head, length, None)
             } else {
                 gzip::Verdict::Leave(gzip::Skip::Off)
             };

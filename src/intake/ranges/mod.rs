@@ -194,12 +194,12 @@ mod tests {
             (&|| fs::remove_dir(&one).unwrap(), "one cannot be read"),
         ];
         let as_of = list.as_of();
-        for (breaking, said) in breaks {
+        for (breaking, message) in breaks {
             breaking();
             let errors = two_checks(&list);
-            assert!(errors.len() == 1 && errors[0].starts_with(said), "{said}: {errors:?}");
-            assert!(list.contains(ip("192.0.2.129")) && !list.contains(ip("192.0.2.1")), "{said}");
-            assert_eq!(list.as_of(), as_of, "{said}");
+            assert!(errors.len() == 1 && errors[0].starts_with(message), "{message}: {errors:?}");
+            assert!(list.contains(ip("192.0.2.129")) && !list.contains(ip("192.0.2.1")), "{message}");
+            assert_eq!(list.as_of(), as_of, "{message}");
         }
         // Changes of the other file count meanwhile, beside the last valid content of this one.
         folder.replace("two", "{\"addresses\":[\"198.51.100.77\"]}");
