@@ -16,7 +16,7 @@ mod config;
 mod edge;
 // The innermost service: connections to the origin, retries, timeouts.
 mod origin;
-// Data that arrives beside pulls: beacons, RUM, address lists.
+// Input other than pulls: beacons, RUM, address lists.
 mod intake;
 // Log records, their formats, and the writer.
 mod access_log;

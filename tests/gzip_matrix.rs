@@ -45,8 +45,8 @@ struct Kind {
     content_type: Option<&'static str>,
     file: &'static str,
     shrinks: bool,
-    /// Whether a 304 without a type may be of a compressible one: by the file extension, or because nothing names the
-    /// type.
+    /// Whether a 304 without a type may belong to a compressible body: by the file extension, or because nothing names
+    /// the type.
     may_shrink: bool,
 }
 
@@ -294,7 +294,7 @@ fn write(
         return After::Close;
     }
     if framed == Framed::Close && status != 304 {
-        // At once, since a late end is a pause, which is another case.
+        // The end comes at once. A late end would be a pause, which is another case.
         conn.shutdown(Shutdown::Write);
         return After::Close;
     }
@@ -476,7 +476,7 @@ impl Expected {
         let kept = matches!(resource.status, 200 | 203 | 404 | 410);
         let worth_it = !known || resource.size >= MIN_BYTES;
         let varies = kept && (inflatable || (compressible && worth_it)) || coded_text;
-        // A stream that ends early is sent plain, with a known length. A HEAD gets the fields of a longer one.
+        // A stream that ends early is sent plain, with a known length. A HEAD gets the fields of a longer stream.
         let held = varies && compressible && ask.takes_gzip() && resource.ends_early() && ask.method != "HEAD";
         let made = match (inflatable, ask.accept.1) {
             _ if !varies || held => Made::AsTheyCame,
@@ -614,7 +614,7 @@ impl Matrix {
             }
         }
         let (whole, vary_names) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
-        // The shim stores nothing about a weak tag; a 304 without Vary keeps the stored one.
+        // The shim stores nothing about a weak tag. After a 304 without Vary, a cache keeps the stored Vary.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
         if !is_unknown && !whole.iter().all(|name| vary_names.contains(name)) {
             self.fault("Vary of the 304 lacks a name", held, &again, &[full, &response]);
@@ -645,7 +645,7 @@ impl Matrix {
         if ask.range != Ranged::Absent {
             let seen = self.origin.last();
             let passed = (seen.field("range").is_some(), seen.field("if-range").is_some());
-            // A weak tag never allows a part (RFC 9110 §13.1.5).
+            // A weak tag in If-Range never allows a partial response (RFC 9110 §13.1.5).
             let wanted =
                 if ask.if_range == IfRange::Weak { (false, false) } else { (true, ask.if_range != IfRange::Absent) };
             if passed != wanted {

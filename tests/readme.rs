@@ -490,7 +490,7 @@ fn runbook_when_read_then_every_cause_reason_and_guard_has_a_row() {
     let names: Vec<&str> = guards.iter().map(|row| row[0].as_str()).collect();
     assert_eq!(names, Guard::ALL.map(Guard::as_str));
     // Each status of a fault or a refusal is explained.
-    let statuses = table(&runbook, &["status", "what it says"]);
+    let statuses = table(&runbook, &["status", "meaning"]);
     let explained: BTreeSet<&str> = statuses.iter().map(|row| row[0].as_str()).collect();
     for row in rows.iter().chain(&reasons) {
         for status in row[1].split(", ") {

@@ -288,7 +288,7 @@ mod tests {
             let taken = String::from_utf8(output.taken).unwrap();
             let whole = taken.matches("!\n").count() as u64;
             prop_assert_eq!(whole + lost, sent);
-            // Only the last line can be incomplete, where its end was refused.
+            // Only the last line can be incomplete: the output may have refused its end.
             let is_whole = |line: &&str| line.starts_with("line ") && line.ends_with("!\n");
             let mut lines = taken.split_inclusive('\n').filter(|line| !is_whole(line));
             prop_assert_eq!(lines.next().is_some(), batch.open_ended);

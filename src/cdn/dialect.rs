@@ -1,7 +1,7 @@
 //! How one CDN expects its lifetimes.
 //!
-//! Pure knowledge: which directives and fields carry a class's `ttl` and `edge_ttl`, and which of an origin's fields a
-//! CDN acts on. The preset of a provider sets its dialect. The `cache_control` layer decides when a lifetime applies.
+//! Pure knowledge: which directives and fields contain a class's `ttl` and `edge_ttl`, and which of an origin's fields
+//! a CDN obeys. The preset of a provider sets its dialect. The `cache_control` layer decides when a lifetime applies.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -70,7 +70,7 @@ impl Dialect {
     }
 
     /// A field with a syntax of its own that this CDN obeys before Cache-Control. It is never added here. The origin's
-    /// is removed or passed on, without the directives that a guard forbids.
+    /// field is removed, or passed on without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }

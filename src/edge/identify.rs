@@ -70,7 +70,7 @@ pub(crate) enum Why {
     UnknownName,
     /// Two lines of the header differ.
     NamesDiffer,
-    /// The header names a provider none of whose signals match, but signals of this preset do.
+    /// The header names a provider. None of that provider's signals match, but signals of this preset match.
     SignalsDiffer(usize),
     /// No header; the signals are those of this preset, which one provider has.
     Recognised(usize),

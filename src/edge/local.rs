@@ -45,7 +45,7 @@ use crate::wire::values::content_length;
 pub struct BeaconSettings {
     /// The pixel's path.
     pub path: String,
-    /// `source` values that are counted by name, beside the providers' names.
+    /// `source` values that are counted by name, besides the providers' names.
     pub sources: Vec<String>,
     /// The country file; none = beacons are not counted by country.
     pub country_database: Option<PathBuf>,

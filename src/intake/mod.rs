@@ -1,4 +1,4 @@
-//! Input beside pulls: beacons, RUM, and files that the configuration names.
+//! Input other than pulls: beacons, RUM, and files that the configuration names.
 
 pub(crate) mod beacon;
 pub(crate) mod country;

@@ -1,7 +1,7 @@
 //! The keys of the configuration, described once: a settings type lists its keys in [`Keys::keys`], and a [`Visitor`]
 //! reads them from a file or shows what is in effect.
 //!
-//! Place: below every room that has settings, so that each layer declares its own keys beside their use. TOML and JSON
+//! Place: below every room that has settings, so that each layer declares its own keys next to their use. TOML and JSON
 //! stay in `config`, which has both visitors.
 
 pub(crate) mod grammar;

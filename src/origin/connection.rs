@@ -17,7 +17,7 @@ pub(super) struct Connection {
     pub(super) reused: bool,
     pub(super) idle_since_ms: u64,
     memory: Memory,
-    /// Shared with the task that drives the connection: it is counted until both are gone.
+    /// Shared with the task that drives the connection: it is counted until both are dropped.
     _counted: Arc<Counted>,
 }
 

@@ -195,7 +195,7 @@ impl State {
         };
         match (phase, self.purpose()) {
             // The deadline of a head runs from its first byte to its last, however often bytes arrive. Empty lines and
-            // pings are not requests, so the wait for one goes on.
+            // pings are not requests, so the wait for a request continues.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
             // Still the rest of a body: hyper may stop reading it at any time.

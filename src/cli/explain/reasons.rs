@@ -241,7 +241,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Why one of the origin's lines does not go to the CDN.
+    /// Why a line of the origin does not go to the CDN.
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         let (provider, rewritten) = (self.provider, trace.has_set(name));
         match layer {

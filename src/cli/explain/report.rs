@@ -92,7 +92,7 @@ pub(super) struct Answer {
     pub(super) reason: String,
 }
 
-/// A field line of a head, and why it is there or gone.
+/// A field line of a head, and why it is present or removed.
 #[derive(Debug, Serialize)]
 pub(super) struct Field {
     pub(super) name: String,

@@ -17,9 +17,9 @@ pub(super) struct Step {
 /// A head and its changes so far.
 #[derive(Debug)]
 pub(super) struct Trace {
-    /// The lines that are there, in the head's order.
+    /// The lines that are present, in the head's order.
     pub(super) there: Vec<Step>,
-    /// The received lines that are gone, in the order of their removal.
+    /// The received lines that were removed, in the order of their removal.
     pub(super) gone: Vec<Step>,
 }
 

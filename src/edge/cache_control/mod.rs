@@ -40,7 +40,7 @@ use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Table, Throttle, describe};
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
 
-/// What one provider needs beside lifetimes.
+/// What one provider needs besides lifetimes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProviderRules {
     /// How its CDN accepts cache tags.

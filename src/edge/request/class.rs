@@ -1,7 +1,7 @@
 //! The classes of the site, and which class a request or its response belongs to.
 //!
-//! Several layers need it, so it is beside the request type and not in a layer. A request's class is found by path.
-//! For classes with media types, the class is found again by the response's type.
+//! Several layers need the classes, so this file is next to the request type and not in a layer. A request's class is
+//! found by path. For classes with media types, the class is found again by the response's type.
 
 use std::borrow::Cow;
 

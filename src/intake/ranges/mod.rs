@@ -201,7 +201,7 @@ mod tests {
             assert!(list.contains(ip("192.0.2.129")) && !list.contains(ip("192.0.2.1")), "{message}");
             assert_eq!(list.as_of(), as_of, "{message}");
         }
-        // Changes of the other file count meanwhile, beside the last valid content of this one.
+        // Meanwhile changes of the other file are used, together with the last valid content of this file.
         folder.replace("two", "{\"addresses\":[\"198.51.100.77\"]}");
         assert_eq!(two_checks(&list), [""; 0]);
         assert!(list.contains(ip("192.0.2.129")) && list.contains(ip("198.51.100.77")));
