@@ -119,7 +119,7 @@ impl Running {
         if let Some(log) = slot.load().log() {
             log.close();
         }
-        // A drain that still waits on its thread ends with the process.
+        // After a second signal, the drain's thread may still wait for requests. It ends with the process.
         tokio.shutdown_background();
     }
 }

@@ -88,12 +88,12 @@ fn shown(keys: &mut impl Keys) -> Value {
 }
 
 impl Settings {
-    /// Everything that is in effect, in the file's own shape, with secrets as `***`. Keys of later releases have the
-    /// only value that they can have; those without effect are left out.
+    /// Everything that is in effect, in the file's own shape, with secrets as `***`. A key of a later release is shown
+    /// with the only value that a file may give it. The keys in `later::hidden` are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {
-            // The file may not have them in these modes.
+            // The settings always have values for these two keys, but a file cannot use them in these modes.
             if let CacheMode::Keep | CacheMode::Never = class.cache.mode
                 && let Some(cache) = whole["class"][index]["cache"].as_object_mut()
             {

@@ -36,7 +36,8 @@ pub(super) fn edge_logs<V: Visitor>(edge_logs: &mut V) {
     edge_logs.text("token", &EDGE_LOGS, &mut ());
 }
 
-/// Keys that are not shown: `[server.tls]`, and those of `[edge_logs]` without effect.
+/// Keys that `/config` does not show: `[server.tls]`, and `path` and `max_body` of `[edge_logs]`. These two keys may have
+/// any valid value, because they have no effect without a token.
 pub(super) fn hidden(root: &mut Section<'_>) {
     let mut tls = root.section("server").section("tls");
     tls.list("listen", &LISTEN, &mut Vec::new());
@@ -54,7 +55,7 @@ pub(super) fn hidden(root: &mut Section<'_>) {
     edge_logs.text("max_body", &SIZE, &mut (100 * 1024 * 1024));
 }
 
-/// A client certificate that is valid by itself.
+/// Refuses a `client_cert` block whose own keys are right: without HTTPS there is no certificate to check.
 pub(super) fn client_cert(client_cert: &Section<'_>) {
     client_cert
         .reject_block("needs server.tls.client_ca, and HTTPS comes with a later release; leave it out until then");

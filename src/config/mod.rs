@@ -46,7 +46,8 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
         _ => Path::new("."),
     };
     let mut bytes = Vec::new();
-    // One byte more shows that the file is too long. A device never ends.
+    // Without a limit, reading a device such as `/dev/zero` would never end. One byte more shows that the file is too
+    // long.
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let message =

@@ -88,8 +88,8 @@ impl Client {
     ) -> Result<Response<Incoming>, Fault> {
         forward::absolute(&mut request)?;
         let mut retries = self.settings.origin.retries;
-        // A request without a body is sent again if the origin reports that it has not processed it, or, if it is
-        // idempotent, when a reused connection fails.
+        // A request without a body is sent again if the origin reports that it did not process the request. An
+        // idempotent one is also sent again if a reused connection fails.
         let idempotent = request.method().is_idempotent();
         let mut saved = (retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
         let deadline = clock::Deadline::new();

@@ -1,9 +1,11 @@
 //! Akamai's G2O ("ghost to origin"): the edge signs the target, the time and the client's address of a request.
 //!
-//! One field contains six members: version, the edge's address, the client's, the time, an id, the nonce that names the
-//! key. The other contains the base64 of a keyed hash over that field as sent and the path with its query. The versions
-//! differ only in the hash. The construction follows the public verifiers (ynohat/akamai-g2o, whose samples come from
-//! Akamai's own tool; modules for nginx, Lua and C#; all agree), read in November 2026.
+//! The data field contains six members: version, the edge's address, the client's address, the time, an id, and the
+//! nonce, which names the key. The sign field contains a keyed hash in base64. The hash covers the data field as sent,
+//! then the path with its query. The versions differ only in the hash.
+//!
+//! The construction is that of the public verifiers, read in November 2026. All of them agree: ynohat/akamai-g2o, whose
+//! samples come from Akamai's own tool, and modules for nginx, Lua and C#.
 //!
 //! A signature is accepted once: see [`Replays`].
 
@@ -40,7 +42,7 @@ pub(crate) fn has_fields(headers: &HeaderMap) -> bool {
     headers.contains_key(&X_AKAMAI_G2O_AUTH_DATA) || headers.contains_key(&X_AKAMAI_G2O_AUTH_SIGN)
 }
 
-/// Checks signatures: the prepared keys, and the signatures that were accepted.
+/// Checks signatures. It has the prepared keys and the store of accepted signatures.
 pub struct Verifier {
     /// By nonce: the accepted versions of each key.
     signers: BTreeMap<String, Vec<(u8, Signer)>>,
@@ -123,7 +125,7 @@ impl<'a> Data<'a> {
     }
 }
 
-/// A number of digits only, without a sign.
+/// Reads a number. Only digits are allowed, no sign.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -215,17 +217,17 @@ impl AsRef<[u8]> for Signature {
 
 /// The largest number of signatures that are stored for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
 const MOST_STORED: usize = 1 << 20;
-/// The length of a generation in seconds of signature times. It is longer than the window that is accepted at one
-/// moment, so that accepted signatures are always in two consecutive generations.
+/// Signature times are cut into spans of this length. A span is longer than the whole window, past and future, so that
+/// the window always lies in one span or in two consecutive spans.
 const SPAN_SECONDS: u64 = 64;
-const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window spans at most two generations");
+const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window lies in at most two spans");
 
 /// The accepted signatures. Each is stored as long as its time is inside the window.
 ///
-/// There are two generations, by the time in the signature, not by the time of arrival. The older one is dropped when a
-/// signature with a time after the newer one is accepted. A signature of a dropped generation is rejected, so that
-/// setting the clock back does not let old signatures in again. All workers and all configurations share one store. Its
-/// lock is held for one lookup.
+/// Only the time in the signature counts, not the time of arrival. There are two generations: one has the signatures of
+/// an even span, the other those of an odd span. A signature of a later span empties its generation first. A signature
+/// of an earlier span is rejected, so that setting the clock back does not let old signatures in again. All workers and
+/// all configurations share one store. Its lock is held for one lookup.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,
@@ -233,7 +235,7 @@ pub struct Replays {
 
 #[derive(Default)]
 struct Generation {
-    /// The number of the time span since 1970. It only increases.
+    /// Which span this is, counted from 1970. It only increases.
     span: u64,
     seen: HashSet<[u8; 16]>,
 }
@@ -368,7 +370,7 @@ mod tests {
             for other in SIGNATURES.into_iter().filter(|&other| other != sign) {
                 assert_eq!(check(&headers(&data, other)), Err(Failure::G2oSignature), "{other} for version {version}");
             }
-            // A valid prefix that is a whole group of base64.
+            // The first 8 characters are valid base64, but only a part of the signature.
             assert_eq!(check(&headers(&data, &sign[..8])), Err(Failure::G2oSignature));
         }
     }

@@ -1,6 +1,6 @@
 //! `edgeshim explain`: what happens to one request and its response, and why.
 //!
-//! The request goes through the layers that serve, to an origin that responds with the given head ([`scripted`]).
+//! The request goes through the same layers as in `run`, to an origin that responds with the given head ([`scripted`]).
 //! Probes between the layers record the heads; [`trace`] compares them. [`reasons`] has the text for a field that a
 //! layer changed, [`decisions`] for what was decided. A layer without text of its own is named as the reason.
 
@@ -80,7 +80,7 @@ fn report(arguments: &ExplainArguments, settings: Settings) -> Result<Report, Fa
     Ok(report)
 }
 
-/// One request that went through the layers, and the parts of the layers.
+/// One request that went through the layers, and what the layers were built from.
 struct Explainer<'a> {
     runtime: &'a Runtime,
     parts: Parts,

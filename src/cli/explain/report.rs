@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The longest field line, in characters, up to which the reasons are aligned.
+/// The reasons are in one column. A field line with more characters than this does not move the column.
 const WIDEST: usize = 60;
 
 /// Everything about one request. What was not decided, because the request was refused, is missing.
@@ -19,7 +19,7 @@ pub(super) struct Report {
     pub(super) client: Option<Client>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull: Option<&'static str>,
-    /// The signal of a pull of a shield or a probe.
+    /// If the pull comes from a shield or is a probe: the signal that shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull_sign: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
