@@ -42,6 +42,9 @@ label! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Guards(u8);
 
+// More guards than bits do not compile.
+const _: () = assert!(Guard::ALL.len() <= 8);
+
 impl Guards {
     /// The guards whose condition is true.
     pub(super) fn of(all: [(Guard, bool); 3]) -> Self {
