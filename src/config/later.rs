@@ -36,8 +36,8 @@ pub(super) fn edge_logs<V: Visitor>(edge_logs: &mut V) {
     edge_logs.text("token", &EDGE_LOGS, &mut ());
 }
 
-/// Keys that `/config` does not show: `[server.tls]`, and `path` and `max_body` of `[edge_logs]`. These two keys may have
-/// any valid value, because they have no effect without a token.
+/// Keys that `/config` does not show: `[server.tls]`, and `path` and `max_body` of `[edge_logs]`. These two keys may
+/// have any valid value, because they have no effect without a token.
 pub(super) fn hidden(root: &mut Section<'_>) {
     let mut tls = root.section("server").section("tls");
     tls.list("listen", &LISTEN, &mut Vec::new());
