@@ -13,7 +13,7 @@ use time::UtcDateTime;
 
 use super::record::{Record, TARGET_BYTES, TEXT_BYTES};
 use crate::ids::PullKind;
-use crate::wire::json;
+use crate::wire::{decimal, json};
 
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,19 +252,8 @@ fn address(ip: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-/// Without `fmt`, which is slow for the dozen numbers of a line.
-fn decimal(mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [b'0'; 20];
-    let mut from = digits.len();
-    for (at, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
-        value /= 10;
-        from = at;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(from..).unwrap_or_default());
+fn decimal(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(decimal::write(value, &mut [0; 20]));
 }
 
 fn thousandths(value: u32, out: &mut Vec<u8>) {

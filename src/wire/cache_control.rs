@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 
 use http::HeaderValue;
 
+use super::decimal;
 use super::directives::{Argument, Directive, Directives, is_token, is_token_byte};
 
 /// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2).
@@ -286,7 +287,7 @@ impl<'a> CacheControl<'a> {
             if let Some(seconds) = seconds {
                 separated(&mut sink, name.as_bytes());
                 let mut digits = [0; 20];
-                sink(decimal(seconds, &mut digits));
+                sink(decimal::write(seconds, &mut digits));
             }
         }
         for (is_set, name) in [
@@ -408,19 +409,6 @@ fn insert_sorted<T>(sorted: &mut Vec<T>, item: T, order: impl Fn(&T, &T) -> Orde
 /// Compares without ASCII case.
 fn folded(a: &str, b: &str) -> Ordering {
     a.bytes().map(|b| b.to_ascii_lowercase()).cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
-}
-
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut start = digits.len();
-    for (index, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        start = index;
-        if number == 0 {
-            break;
-        }
-    }
-    digits.get(start..).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use super::decimal;
 use super::names::CONTENT_LENGTH;
 
 /// Content-Length (RFC 9110 §8.6), `None` without one. Equal numbers in several field lines or in one list count as
@@ -13,7 +14,7 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
     let mut length = None;
     for line in headers.get_all(CONTENT_LENGTH) {
         for member in line.as_bytes().split(|&byte| byte == b',') {
-            let Some(number) = decimal(member.trim_ascii()) else {
+            let Some(number) = decimal::read(member.trim_ascii()) else {
                 return Err("a Content-Length that is not a number");
             };
             if *length.get_or_insert(number) != number {
@@ -22,15 +23,6 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
         }
     }
     Ok(length)
-}
-
-/// A number of digits alone; `parse` would take a sign, too.
-fn decimal(text: &[u8]) -> Option<u64> {
-    let digit = |number: u64, byte: &u8| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    };
-    if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
 /// Removes spaces and tabs from both ends of every value. Allocates only for a value that has some.

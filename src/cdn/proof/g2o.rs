@@ -25,6 +25,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{Failure, G2oKeys, only_line};
+use crate::wire::decimal;
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 
@@ -117,17 +118,12 @@ impl<'a> Data<'a> {
             return None;
         }
         Some(Self {
-            version: decimal(version)?.try_into().ok()?,
+            version: decimal::read(version.as_bytes())?.try_into().ok()?,
             client: client.parse::<IpAddr>().ok()?.to_canonical(),
-            signed_at_seconds: decimal(time)?,
+            signed_at_seconds: decimal::read(time.as_bytes())?,
             nonce,
         })
     }
-}
-
-/// Reads a number. Only digits are allowed, no sign.
-fn decimal(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 fn decoded<'a>(sign: &[u8], buffer: &'a mut [u8; MOST_DECODED_BYTES]) -> Option<&'a [u8]> {

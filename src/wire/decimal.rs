@@ -1,0 +1,46 @@
+//! Whole numbers as decimal digits.
+
+/// Reads a number. Only digits are allowed: `parse` also accepts a sign.
+pub(crate) fn read(text: &[u8]) -> Option<u64> {
+    let digit = |number: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
+}
+
+/// Writes a number at the end of `digits` and returns its digits. `fmt` is slow for the many numbers of heads and logs.
+pub(crate) fn write(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    for (index, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        start = index;
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_when_written_then_reads_back() {
+        for number in [0, 9, 10, 1_234_567_890, u64::MAX] {
+            let mut digits = [0; 20];
+            assert_eq!(write(number, &mut digits), number.to_string().as_bytes());
+            assert_eq!(read(write(number, &mut digits)), Some(number));
+        }
+    }
+
+    #[test]
+    fn text_when_not_digits_alone_or_too_large_then_not_a_number() {
+        for text in ["", "+1", "-1", " 1", "1 ", "1_0", "0x1", "18446744073709551616"] {
+            assert_eq!(read(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(read(b"0005"), Some(5));
+    }
+}
