@@ -1,8 +1,8 @@
 //! Lists the files of `config/presets` and `config/locales` for the sources, so that a new file needs no entry anywhere
 //! else.
 //!
-//! A list is an expression in `OUT_DIR`: a slice of names and contents. It is sorted by the key `order`, where a file
-//! has one, then by name.
+//! A list is an expression in `OUT_DIR`: a slice of names and contents. Presets are sorted by their key `order`, then by
+//! name; locales by name.
 
 use std::env;
 use std::error::Error;
@@ -26,8 +26,11 @@ fn list(folder: &str) -> Result<(), Box<dyn Error>> {
             continue;
         }
         let text = fs::read_to_string(&path)?;
-        let order = text.lines().find_map(|line| line.strip_prefix("order = "));
-        files.push((order.map_or(Ok(u32::MAX), str::parse)?, name, path));
+        let order = match text.lines().find_map(|line| line.strip_prefix("order = ")) {
+            Some(order) => order.trim().parse().map_err(|error| format!("{}: order: {error}", path.display()))?,
+            None => u32::MAX,
+        };
+        files.push((order, name, path));
     }
     files.sort();
     let mut list = String::from("&[");

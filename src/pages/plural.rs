@@ -31,12 +31,21 @@ pub(super) struct Plural {
 }
 
 impl Plural {
-    /// By a BCP 47 tag; of a malformed one, by its first part. A language that CLDR does not know has only `other`.
+    /// Returns the rules for a BCP 47 tag. If the tag is malformed, its first part decides. A language that
+    /// the data lacks has only `other`.
     pub(super) fn of(language: &str) -> Self {
         let primary = || language.split(|character: char| !character.is_ascii_alphanumeric()).next();
-        let language = LanguageIdentifier::try_from_locale_bytes(language.as_bytes())
+        let mut language = LanguageIdentifier::try_from_locale_bytes(language.as_bytes())
             .or_else(|_| LanguageIdentifier::try_from_str(primary().unwrap_or_default()))
             .unwrap_or(LanguageIdentifier::UNKNOWN);
+        // Plural rules do not depend on the script, but the data for a tag with a second script is empty.
+        language.script = None;
+        // The data has no entry for the old tags of these languages.
+        let old_tags = [("in", "id"), ("iw", "he"), ("ji", "yi"), ("mo", "ro"), ("sh", "sr"), ("tl", "fil")];
+        let renamed = old_tags.iter().find(|(old, _)| language.language.as_str() == *old);
+        if let Some(tag) = renamed.and_then(|(_, tag)| tag.parse().ok()) {
+            language.language = tag;
+        }
         let rules = PluralRules::try_new_cardinal(language.into()).ok();
         let count = |category| SAMPLE.filter(|&number| category_of(rules.as_ref(), number) == category).count();
         let all = rules.iter().flat_map(PluralRules::categories);
@@ -74,12 +83,12 @@ mod tests {
     #[test]
     fn category_when_number_is_whole_then_cldrs() {
         for (languages, category, numbers) in [
-            ("ja zh zh-Hant ko xx", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
+            ("ja zh zh-Hant ko xx in", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
             ("en de nl sv es it tr en-GB en_GB pt-PT", One, &[1]),
             ("en de nl sv es it tr pt-PT", Other, &[0, 2, 11, 16, 21, 100, 101, 1_001, 1_000_000]),
             ("fr pt pt-BR", One, &[0, 1]),
             ("fr pt", Other, &[2, 17, 100, 1_001, 1_000_000]),
-            ("he", One, &[1]),
+            ("he iw", One, &[1]),
             ("he", Two, &[2]),
             ("he", Other, &[0, 3, 10, 12, 17, 20, 101, 102]),
             ("cs sk", Few, &[2, 3, 4]),
@@ -100,7 +109,8 @@ mod tests {
             ("lt", Few, &[2, 9, 22, 29, 102, 1_002]),
             ("lt", Other, &[0, 10, 11, 19, 20, 30, 111, 119, 1_000]),
             ("ro", One, &[1]),
-            ("ro", Few, &[0, 2, 16, 19, 101, 119, 1_001]),
+            ("sr sr-Latn sr-Latn-RS sr-Cyrl sh", Few, &[2, 4, 22, 102]),
+            ("ro mo", Few, &[0, 2, 16, 19, 101, 119, 1_001]),
             ("ro", Other, &[20, 35, 100, 120, 1_000]),
             ("sl", One, &[1, 101, 201, 1_001]),
             ("sl", Two, &[2, 102, 202, 1_002]),
