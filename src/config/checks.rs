@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::file::{Entry, Section};
+use super::file::Section;
 use super::listeners::{Claimed, Listen, listen};
 use super::reader::MAX_BLOCKS;
 use super::settings::Settings;
+use crate::keys::grammar::LOCALE;
 use crate::keys::quote;
 use crate::pages::{PageFiles, PageFilesError};
 
@@ -28,12 +29,11 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
     let (server, admin) = (root.section("server"), root.section("admin"));
     let mut claimed = Claimed::default();
     if server.has("listen") {
-        // Reads all texts of the list, also next to a wrong entry, so that no problem is hidden.
-        for (index, text) in server.texts("listen") {
+        for (entry, text) in server.texts("listen") {
             if let Ok(address) = listen(text, server.folder())
                 && let Err(message) = claimed.claim(&address)
             {
-                server.reject_entry("listen", Entry::At(index), message);
+                server.reject_entry("listen", entry, message);
             }
         }
         if settings.server.listen.is_empty() {
@@ -95,8 +95,10 @@ fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
     if !is_known(&pages.default_locale) && !whoopsie.is_bad("default_locale") {
         whoopsie.reject("default_locale", message.clone());
     }
-    for host in pages.hosts.iter().filter(|(_, locale)| !is_known(locale)).map(|(host, _)| host) {
-        whoopsie.reject_entry("hosts", Entry::Named(host), message.clone());
+    for (entry, text) in whoopsie.texts("hosts") {
+        if (LOCALE.read)(text, whoopsie.folder()).is_ok_and(|locale| !is_known(&locale)) {
+            whoopsie.reject_entry("hosts", entry, message.clone());
+        }
     }
 }
 
@@ -105,6 +107,18 @@ mod tests {
     use std::path::Path;
 
     use crate::config::parse;
+
+    #[test]
+    fn whoopsie_hosts_when_several_are_wrong_then_each_is_reported() {
+        let text = "[whoopsie.hosts]\na = \"yy\"\nb = 1\nC = \"xx\"\nd = \"de\"\n";
+        let problems = parse(text, "e.toml", Path::new(".")).expect_err("three are wrong").to_string();
+        for (problem, place) in
+            problems.lines().zip(["2: whoopsie.hosts.\"a\"", "3: whoopsie.hosts.\"b\"", "4: whoopsie.hosts.\"C\""])
+        {
+            assert!(problem.starts_with(&format!("e.toml:{place}: ")), "{problems}");
+        }
+        assert_eq!(problems.lines().count(), 3, "{problems}");
+    }
 
     #[test]
     fn identity_header_when_it_has_a_meaning_then_is_refused() {

@@ -129,11 +129,22 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// The texts in a list, valid or not, each with its position.
-    pub(super) fn texts(&self, name: &str) -> Vec<(usize, &'f str)> {
-        let entries = self.find(name).and_then(|item| item.value.as_array());
-        let entries = entries.into_iter().flat_map(|array| array.iter().enumerate());
-        entries.filter_map(|(index, entry)| Some((index, entry.get_ref().as_str()?))).collect()
+    /// The texts in a list or in a block of texts, valid or not. A check that reads them hides no problem next to a wrong
+    /// entry.
+    pub(super) fn texts(&self, name: &str) -> Vec<(Entry<'f>, &'f str)> {
+        match self.find(name).map(|item| item.value) {
+            Some(DeValue::Array(array)) => {
+                let entries = array.iter().enumerate();
+                entries.filter_map(|(index, entry)| Some((Entry::At(index), entry.get_ref().as_str()?))).collect()
+            }
+            Some(DeValue::Table(table)) => {
+                let entries = table.iter();
+                entries
+                    .filter_map(|(name, entry)| Some((Entry::Named(name.get_ref()), entry.get_ref().as_str()?)))
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// A text, which `check` turns into its type. Messages show `example`, which has its quotes.
@@ -304,7 +315,7 @@ impl<'f> Section<'f> {
                 array.get(index).map(|value| (format!("{}[{index}]", item.key), value.span().start, value.get_ref()))
             }
             (DeValue::Table(table), Entry::Named(name)) => {
-                table.iter().find(|(typed, _)| typed.get_ref().eq_ignore_ascii_case(name)).map(|(typed, value)| {
+                table.iter().find(|(typed, _)| typed.get_ref() == name).map(|(typed, value)| {
                     (format!("{}.{}", item.key, quote(typed.get_ref())), typed.span().start, value.get_ref())
                 })
             }
