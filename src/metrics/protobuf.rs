@@ -176,8 +176,11 @@ fn add(family: &mut MetricFamily, sample: Sample<'_>) {
             let Some(histogram) = family.metric.last_mut().and_then(|m| m.histogram.as_mut()) else {
                 return;
             };
-            // Counts are integers below 2^53 in any text of a counter.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a counter's text is an integer below 2^53"
+            )]
             let count = sample.value as u64;
             if sample.name.ends_with("_bucket") {
                 histogram.bucket.push(Bucket { cumulative_count: Some(count), upper_bound: bound });

@@ -113,8 +113,7 @@ impl Deflater {
         self.run(&[], FlushCompress::Finish);
         let crc = std::mem::take(&mut self.crc).finalize();
         self.output.extend_from_slice(&crc.to_le_bytes());
-        // ISIZE is the length modulo 2^32 (RFC 1952 §2.3.1).
-        #[allow(clippy::cast_possible_truncation)]
+        #[allow(clippy::cast_possible_truncation, reason = "ISIZE is the length modulo 2^32 (RFC 1952 §2.3.1)")]
         let isize = self.input_bytes as u32;
         self.output.extend_from_slice(&isize.to_le_bytes());
         if let Some(mut draft) = self.draft.take()
