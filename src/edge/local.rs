@@ -1,15 +1,16 @@
-//! Responds from memory to requests that are not pulls: the beacon and, if it is on, RUM.
+//! Responds from memory to requests that are not pulls: the beacon, and load times from browsers (RUM) if `rum.path` is
+//! set.
 //!
-//! **Place:** outside of `verify` and `pulls`. Browsers send both, so they are no pulls, are never refused for
-//! identity or Host, and work while the origin is down.
-//! **Reads:** path, query and method; the proofs of the CDN on the way, which decide the provider to count under and
-//! whether the CDN's field with the client's address is trusted; for RUM a form of at most 16 KiB, within
-//! `server.body_timeout`.
+//! **Place:** outside of `verify` and `pulls`, because browsers send these requests. So the requests are not counted as
+//! pulls and are never refused because of their identity or Host. They also work while the origin is down.
+//! **Reads:** path, query and method; the proofs of the CDN that forwards the request; for RUM, a form of at most 16
+//! KiB that arrives within `server.body_timeout`. The proofs decide under which provider a load time is counted, and
+//! whether the client address that the CDN reports is trusted.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`.
-//! **Cost:** a comparison of paths, two if RUM is on. **Can fail:** no.
+//! **Cost:** for each request, one comparison of paths, or two if RUM is on. **Can fail:** no.
 //!
-//! The responses have no CORS fields. Images, and forms sent with `mode: "no-cors"` as `navigator.sendBeacon` does,
-//! need none, because no script reads the response.
+//! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
+//! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -40,14 +41,14 @@ use crate::metrics::{LazyCounters, Ledger, Table, describe};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
-/// `[beacon]`.
+/// The keys of `[beacon]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BeaconSettings {
-    /// The pixel's path.
+    /// The path of the beacon.
     pub path: String,
-    /// `source` values that are counted by name, besides the providers' names.
+    /// The values of `source` that are counted by name, in addition to the names of the providers.
     pub sources: Vec<String>,
-    /// The country file; none = beacons are not counted by country.
+    /// The country file. If it is `None`, beacons are not counted by country.
     pub country_database: Option<PathBuf>,
 }
 
@@ -65,12 +66,12 @@ impl Keys for BeaconSettings {
     }
 }
 
-/// `[rum]`.
+/// The keys of `[rum]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RumSettings {
-    /// Where browsers send load times; none = off.
+    /// The path to which browsers send load times. If it is `None`, RUM is off.
     pub path: Option<String>,
-    /// Pages that are counted by name.
+    /// The pages that are counted by name. Any other page counts as `other`.
     pub pages: Vec<String>,
 }
 
@@ -101,7 +102,8 @@ const PAGE: Text<String> =
 
 const COUNTRY_DATABASE: Text<PathBuf> = Text {
     example: "GeoLite2-Country.mmdb",
-    // The runtime opens the file again; here its problem is reported with the others.
+    // The runtime opens the file again later. The file is opened here too, so that a problem with it is reported
+    // together with the other problems of the configuration.
     read: |text, folder| {
         let path = folder.join(text);
         Countries::open(&path).map(|_| ()).map_err(|error| error.to_string())?;
@@ -110,18 +112,18 @@ const COUNTRY_DATABASE: Text<PathBuf> = Text {
     write: |path| path.display().to_string(),
 };
 
-/// What the layer needs, besides the ledger.
+/// What the layer needs in addition to the ledger.
 #[derive(Debug)]
 pub(crate) struct LocalParts {
     pub beacon: BeaconSettings,
     pub rum: RumSettings,
-    /// Configured providers, in the order of their ids.
+    /// The configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
-    /// Accepted `source` values, in the order of their ids.
+    /// The values of `source` that are counted by name, in the order of their ids.
     pub sources: Vec<String>,
-    /// None: beacons are not counted by country.
+    /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
-    /// How long a body may take to arrive.
+    /// The time within which a whole body must arrive.
     pub body_timeout: Duration,
 }
 
@@ -139,14 +141,14 @@ struct Shared {
     rum: Option<Rum>,
 }
 
-/// `edgeshim_beacons_total`, by country only if there is a country file.
+/// The counters of `edgeshim_beacons_total`, which have the label `country` only if there is a country file.
 #[derive(Debug)]
 enum Beacons {
     BySource(Table<SourceId, Counter>),
     ByCountry(LazyCounters<(SourceId, Country)>),
 }
 
-/// What RUM beacons count, while RUM is on.
+/// The metrics of RUM, which exist only while RUM is on.
 #[derive(Debug)]
 struct Rum {
     seconds: Table<(ProviderId, PageId), Histogram>,
@@ -170,7 +172,7 @@ impl Beacons {
             return Self::BySource(ledger.table(&describe::BEACONS));
         }
         let counters = ledger.lazy(&describe::BEACONS);
-        // Each source has a series from the start.
+        // Creates a series for each source now, so that each source has the value 0 before its first beacon.
         let configured = (0..parts.sources.len()).map(SourceId::configured);
         for source in configured.chain([SourceId::OTHER]) {
             counters.get((source, Country::OTHER));
@@ -243,7 +245,7 @@ pub(crate) enum Endpoint {
 }
 
 impl LocalParts {
-    /// The endpoint at `path`; none: the request is for the origin.
+    /// Returns the endpoint at `path`, or `None` if the request is for the origin.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         if path == self.beacon.path {
             Some(Endpoint::Beacon)
@@ -255,7 +257,7 @@ impl LocalParts {
     }
 }
 
-/// Whether a RUM request has a body to read.
+/// Returns whether a RUM request has a form in its body, or the reason why the request is rejected.
 fn has_form(request: &EdgeRequest) -> Result<bool, RumReason> {
     let headers = &request.head.headers;
     match request.head.method {
@@ -277,7 +279,8 @@ fn has_form(request: &EdgeRequest) -> Result<bool, RumReason> {
 type Response = (response::Parts, Bytes);
 
 impl Shared {
-    /// Checks the CDN's proofs, for the provider to count under and the client's address. It refuses nothing.
+    /// Checks the CDN's proofs. The result decides the provider under which the request is counted, and the client's
+    /// address. A failed proof does not refuse the request.
     fn check(&self, request: &mut EdgeRequest) {
         request.ctx.verify(&self.parts.providers, &request.head, &request.peer);
     }
@@ -329,7 +332,7 @@ impl Shared {
                     head.headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
                 }
                 if !is_read && !request.body.is_end_stream() {
-                    // The rest of the body is not read.
+                    // The connection is closed, because the rest of the request body is not read.
                     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 (text, reason.as_str())
@@ -338,7 +341,7 @@ impl Shared {
         self.complete(request, head, text.as_bytes(), cause)
     }
 
-    /// Completes the response and writes its log line.
+    /// Completes the response and writes the log line of the request.
     fn complete(
         &self,
         mut request: Box<EdgeRequest>,
@@ -347,7 +350,8 @@ impl Shared {
         cause: &'static str,
     ) -> Response {
         if request.head.method == Method::HEAD {
-            // hyper drops the body of a response to HEAD only on HTTP/1.1.
+            // hyper drops the body of a response to HEAD only on HTTP/1.1. On HTTP/2 the response must have no body
+            // here.
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             body = b"";
         }
@@ -382,7 +386,7 @@ pub(crate) struct Form {
 }
 
 pin_project! {
-    /// Waits for the inner response or for a form, or has the local response.
+    /// Waits for the response of the next layer or for a form, or has the response of this layer.
     #[project = Projected]
     pub enum LocalFuture<F> {
         Inner {
@@ -427,14 +431,14 @@ where
 }
 
 pin_project! {
-    /// The inner body or a local one.
+    /// A body from the next layer or from this layer.
     #[project = ProjectedBody]
     pub enum LocalBody<B> {
         Inner {
             #[pin]
             inner: B,
         },
-        /// Empty when sent.
+        /// The bytes that are still to be sent.
         Text {
             text: Bytes,
         },

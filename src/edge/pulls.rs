@@ -1,18 +1,17 @@
-//! Counts every pull once, and responds to refused ones.
+//! Counts every pull once, and responds to pulls that are refused.
 //!
-//! **Place:** outside of every layer that makes a response, so that pages, shed requests and refusals count like the
-//! origin's responses; inside `local`, whose requests are no pulls. `observe`, `identify` and `verify` only mark a
-//! refusal; only this layer responds to it and counts it.
+//! **Place:** outside of every layer that responds to pulls, so that pages, shed requests and refusals are counted like
+//! the origin's responses; inside `local`, whose requests are not pulls. `observe`, `identify` and `verify` mark a
+//! request that must be refused. This layer responds to the marked request and counts the refusal.
 //! **Reads:** `Ctx::{provider, kind, class, refusal}`, the response's `Facts`, If-None-Match, If-Modified-Since, and
 //! the field with the CDN's request id.
 //! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`,
 //! `edgeshim_revalidations_total`, `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`,
-//! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`,
-//! `edgeshim_retry_pulls_total`.
-//! **Cost:** eight atomic adds, and one hash if the CDN sends a request id. **Can fail:** no; every fault below has
-//! become a response.
+//! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`.
+//! **Cost:** eight atomic adds, and one hash if the CDN sends a request id. **Can fail:** no, because the layers below
+//! have turned every fault into a response.
 //!
-//! An upgraded connection is counted, and its log line written, when it ends.
+//! An upgraded connection is counted when the connection ends. Its log line is written at the same moment.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -37,17 +36,17 @@ use crate::metrics::{Ledger, Table, describe};
 use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
-/// What the layer needs, besides the ledger.
+/// What the layer needs in addition to the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct PullsParts {
-    /// The field with a request id that a retry repeats, by configured provider.
+    /// For each configured provider, the field with the request id. A retry repeats the id of the first attempt.
     pub request_ids: Vec<Option<HeaderName>>,
-    /// Recent request ids, for retry detection; shared by all workers.
+    /// The recent request ids, by which retries are detected. All workers share these ids.
     pub attempts: Arc<Attempts>,
 }
 
 impl PullsParts {
-    /// The kind of pull. A retry has the request id of the first attempt.
+    /// Returns the kind of the pull. A pull that repeats a recent request id is a retry.
     fn kind(&self, request: &EdgeRequest) -> PullKind {
         let EdgeRequest { ctx, head, .. } = request;
         let field = ctx.provider.position().and_then(|position| self.request_ids.get(position)?.as_ref());
@@ -86,16 +85,17 @@ impl<S> Layer<S> for PullsLayer {
 }
 
 label! {
-    /// What the origin responded to a conditional pull: the label `result` of `edgeshim_revalidations_total`.
+    /// The kind of the origin's response to a conditional pull. It is the label `result` of
+    /// `edgeshim_revalidations_total`.
     enum Revalidation {
-        /// 304.
+        /// The origin responded with 304.
         NotModified = "not_modified",
-        /// 2xx.
+        /// The origin responded with a 2xx status.
         Modified = "modified",
     }
 }
 
-/// What the layer counts.
+/// The metrics of the layer.
 #[derive(Debug)]
 struct Counts {
     ledger: Arc<Ledger>,
@@ -109,7 +109,7 @@ struct Counts {
     retries: Counter,
 }
 
-/// What every pull of a provider and a class counts.
+/// The metrics of all pulls of one provider and one class.
 struct Row {
     bytes: Counter,
     seconds: Histogram,
@@ -117,7 +117,7 @@ struct Row {
     codes: Codes,
 }
 
-/// Counters by status, 1xx to 5xx, made when a status first occurs.
+/// The counters for the statuses 100 to 599. A counter is created when its status first occurs.
 type Codes = [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5];
 
 impl Counts {
@@ -142,7 +142,7 @@ impl Counts {
         }
     }
 
-    /// Counts a pull that no client's own request caused, or that is a retry.
+    /// Counts the pull in the metric for its kind, if there is a metric for this kind.
     fn kind(&self, kind: PullKind) {
         match kind {
             PullKind::Unknown | PullKind::Edge => {}
@@ -152,7 +152,7 @@ impl Counts {
         }
     }
 
-    /// Counts a pull under the exact status that was sent, or 499.
+    /// Counts a pull under the exact status that was sent, or under 499 if the client disconnected early.
     fn code(&self, row: &Row, provider: ProviderId, class: ClassId, code: u16) {
         let (hundred, rest) = (usize::from(code / 100), usize::from(code % 100));
         let Some(slot) = hundred.checked_sub(1).and_then(|hundred| row.codes.get(hundred)) else { return };
@@ -200,7 +200,7 @@ where
 }
 
 pin_project! {
-    /// Waits for the response. If it is dropped before, the client has left.
+    /// Waits for the response. If the future is dropped before the response, the client has disconnected.
     #[project = Projected]
     pub enum PullsFuture<F: EdgeFuture> {
         Inner {
@@ -262,7 +262,7 @@ where
     }
 }
 
-/// One pull, from its head to its last byte. It is counted when this is dropped.
+/// One pull, from its head to its last byte. The pull is counted when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Pull {
     counts: Arc<Counts>,
@@ -271,9 +271,10 @@ pub(crate) struct Pull {
     arrived: Instant,
     conditional: bool,
     is_head: bool,
-    /// 499 until there is a response head.
+    /// The status of the response, or 499 until there is a response head.
     code: u16,
-    /// The body's length, if known: a transport may stop polling after the last byte.
+    /// The length of the body, if it is known. It shows that a body is complete even if the transport stops polling
+    /// after the last byte.
     expected: Option<u64>,
     sent: u64,
     whole: bool,
@@ -287,7 +288,7 @@ pub(crate) struct Pull {
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 const IDENTITY: &str = "identity";
 
-/// The response's content coding as the log has it, applied here or by the origin.
+/// Returns the content coding of the response for the log, whether edgeshim or the origin applied the coding.
 fn encoding(headers: &HeaderMap) -> &'static str {
     let Some(coding) = headers.get(CONTENT_ENCODING) else { return IDENTITY };
     let coding = coding.as_bytes().trim_ascii();
@@ -328,14 +329,14 @@ impl Pull {
         }
     }
 
-    /// The status to count: 499 if the client left. A body that the origin cut keeps its status; its fault is counted
-    /// at the origin.
+    /// Returns the status to count. If the client disconnected early, this is 499. If the origin cut the body, this is
+    /// the status that was sent, because the fault is counted as a fault of the origin.
     fn counted(&self) -> u16 {
         let whole = self.whole || self.expected == Some(self.sent);
         if whole || self.tally.fault.is_some() { self.code } else { CLIENT_CLOSED_REQUEST }
     }
 
-    /// The origin's response has begun.
+    /// Notes what is known about a response that has begun, and records the origin's response time.
     fn begun(&mut self, facts: Facts, tally: Tally) {
         self.class = facts.class;
         self.facts = facts;
@@ -345,7 +346,7 @@ impl Pull {
         }
     }
 
-    /// The upgraded connection has ended. Dropping `self` counts it.
+    /// Notes the bytes of an upgraded connection that has ended. Dropping `self` counts the pull.
     fn tunnelled(mut self, sent: u64, origin_bytes: u64) {
         self.whole = true;
         self.sent = sent;
@@ -410,11 +411,11 @@ impl Drop for Pull {
 }
 
 pin_project! {
-    /// Counts the bytes sent.
+    /// Counts the bytes of the body that are sent.
     pub struct PullsBody<B> {
         #[pin]
         inner: Option<B>,
-        // None: it is counted when the upgraded connection ends.
+        // `None` for an upgraded connection, whose pull is counted when the connection ends.
         pull: Option<Pull>,
     }
 }
@@ -433,7 +434,8 @@ impl<B: EdgeBody> Body for PullsBody<B> {
         };
         let frame = inner.as_mut().poll_frame(cx);
         let Some(pull) = this.pull else { return frame };
-        // Even if there is no frame: a compressor may have read bytes and keep them.
+        // The tally is updated even if there is no frame, because a compressor can have read bytes that it has not
+        // returned yet.
         pull.tally = inner.tally();
         let frame = ready!(frame);
         match &frame {
@@ -469,7 +471,7 @@ mod tests {
     use super::*;
     use crate::metrics::{Labels, Metrics};
 
-    /// Has read five bytes and returns no frame, as a compressor does.
+    /// A body that has read five bytes and returns no frame yet, like the body of a compressor.
     struct Unready;
 
     impl Body for Unready {

@@ -1,13 +1,16 @@
-//! The limiter before the origin: some requests get a permit, others wait in one queue, in the order of arrival.
+//! Limits how many requests are at the origin at the same time. The other requests wait in one queue, in the order of
+//! arrival.
 //!
-//! It is not the runtime's semaphore, which has no bounded queue, does not report the queue's length, and cannot change
-//! its limit while permits are held. A released permit goes to the first request in the queue under the lock, before
-//! its task even wakes. So no later request can take it, and one task is woken for one permit. A [`Ticket`] represents
-//! a request from its arrival to its end; dropping it leaves the queue or releases the permit. So a permit that is
-//! granted to a request that ends at the same moment goes to the next one.
+//! The semaphore of the async runtime is not enough, because it has no bounded queue, does not report the length of its
+//! queue, and cannot lower its limit while all permits are in use. When a permit is released, the limiter gives it to
+//! the first request in the queue under the lock, before the task of that request wakes. So no later request can take
+//! the permit, and one permit wakes one task. A [`Ticket`] represents a request from its arrival to its end. Dropping
+//! the ticket removes the request from the queue or releases its permit. So if a request ends at the moment when it
+//! gets a permit, the permit goes to the next request.
 //!
-//! **Cost:** one uncontended lock on the way in and one on the way out, each held for a few instructions. Wakers are
-//! woken and dropped outside of it. The queue is a tree by number of arrival, so that leaving it needs no search.
+//! **Cost:** a request takes the lock once when it arrives and once when it ends, each time for a few instructions. The
+//! lock is rarely contended. Tasks are woken, and wakers are dropped, after the lock is released. The queue is a tree
+//! sorted by number of arrival, so that a request can leave the queue without a search through all entries.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -18,12 +21,12 @@ use crate::fault::Fault;
 use crate::keys::{Keys, Visitor};
 use crate::metrics::Metrics;
 
-/// Keys of `[origin]`: how many requests the origin gets at once, and how many wait.
+/// The keys of `[origin]` that limit how many requests are at the origin at once and how many requests wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Permits; 0: no limit.
+    /// The number of permits. 0 means no limit.
     pub max_in_flight: usize,
-    /// The longest queue.
+    /// The largest number of requests in the queue.
     pub max_waiting: usize,
 }
 
@@ -34,8 +37,8 @@ impl Keys for Limits {
     }
 }
 
-/// The limiter of all workers. It outlives every configuration, so that requests in flight stay counted when the
-/// limits change.
+/// The limiter that all workers share. A configuration swap does not replace the limiter, so requests in flight stay
+/// counted when the limits change.
 pub(crate) struct Limiter {
     metrics: &'static Metrics,
     state: Mutex<State>,
@@ -44,31 +47,33 @@ pub(crate) struct Limiter {
 struct State {
     limits: Limits,
     in_flight: usize,
-    /// The next ticket's number.
+    /// The number of the next ticket.
     next: u64,
-    /// The wakers of queued requests, by number of arrival. While a request is queued no permit is free.
+    /// The wakers of the queued requests, sorted by number of arrival. While a request is in the queue, no permit is
+    /// free.
     queue: BTreeMap<u64, Waker>,
 }
 
 /// The limiter's decision about a request.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    /// It has a permit.
+    /// The request has a permit.
     Admitted(Ticket),
-    /// It waits in the queue for a permit.
+    /// The request waits in the queue for a permit.
     Queued(Ticket),
-    /// The queue is full.
+    /// The queue is full, so the request must be shed.
     Full(Fault),
 }
 
 impl Limiter {
-    /// Reports the queue's length as `edgeshim_waiting`.
+    /// Creates a limiter that reports the length of its queue as `edgeshim_waiting`.
     pub(crate) fn new(limits: Limits, metrics: &'static Metrics) -> Self {
         let state = State { limits, in_flight: 0, next: 0, queue: BTreeMap::new() };
         Self { metrics, state: Mutex::new(state) }
     }
 
-    /// Changes the limits. Permits and queued requests stay as they are; new permits are granted at once.
+    /// Changes the limits. Requests keep their permits and their places in the queue. If the new limit has free
+    /// permits, the first requests in the queue get these permits at once.
     pub(crate) fn set_limits(&self, limits: Limits) {
         let granted: Vec<Waker> = {
             let mut state = self.state();
@@ -100,14 +105,14 @@ impl Limiter {
         Entry::Queued(ticket)
     }
 
-    /// Counts a shed request. The fault has the queue's length.
+    /// Counts a shed request. Returns its fault, which contains the length of the queue.
     fn overload(&self, waiting: usize) -> Fault {
         let fault = Fault::overload(waiting);
         self.metrics.fault(&fault, None);
         fault
     }
 
-    /// Takes a request out of the queue, or releases its permit.
+    /// Removes a request from the queue, or releases its permit if the request is not in the queue.
     fn leave(&self, number: u64) {
         let (queued, granted) = {
             let mut state = self.state();
@@ -140,7 +145,7 @@ impl State {
         self.limits.max_in_flight == 0 || self.in_flight < self.limits.max_in_flight
     }
 
-    /// Grants a free permit to the first request in the queue, if there are both.
+    /// Grants a permit to the first request in the queue, if a permit is free. Returns the waker of that request.
     fn grant_next(&mut self) -> Option<Waker> {
         if !self.has_permit() {
             return None;
@@ -159,7 +164,8 @@ impl std::fmt::Debug for Limiter {
     }
 }
 
-/// One request's turn in the queue, then its permit. Dropping it gives up whichever it has.
+/// The place of one request in the queue, and later the permit of that request. Dropping the ticket gives up the place
+/// or the permit.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     limiter: Arc<Limiter>,
@@ -167,20 +173,22 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Ready when it has a permit. Until then the task of `cx` is woken when one is granted.
+    /// Returns `Ready` if the request has a permit. Otherwise the task of `cx` is woken when the request gets a permit.
     pub(crate) fn poll_permit(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.limiter.state();
         let Some(waker) = state.queue.get_mut(&self.number) else { return Poll::Ready(()) };
         if !waker.will_wake(cx.waker()) {
             let old = std::mem::replace(waker, cx.waker().clone());
-            // Dropping the last waker of a task drops the task, which may have a ticket.
+            // Dropping the last waker of a task drops the task. That task can have a ticket, whose drop takes the lock.
+            // So the lock is released first.
             drop(state);
             drop(old);
         }
         Poll::Pending
     }
 
-    /// The fault of a request that waited too long. The queue's length includes it.
+    /// Counts a request that waited too long. Returns its fault, which contains the length of the queue with this
+    /// request.
     pub(crate) fn overload(&self) -> Fault {
         let waiting = self.limiter.state().queue.len();
         self.limiter.overload(waiting)
@@ -214,7 +222,7 @@ mod tests {
         text.lines().find_map(|line| line.strip_prefix("edgeshim_waiting ")).unwrap().to_owned()
     }
 
-    /// Counts how often it was woken.
+    /// A waker that counts how often it was woken.
     #[derive(Default)]
     struct Bell(AtomicUsize);
 
@@ -242,7 +250,7 @@ mod tests {
         (ticket, bell)
     }
 
-    /// The queue's length, if it is full.
+    /// Tries to enter. Returns the length of the queue if the queue is full.
     fn full(limiter: &Arc<Limiter>) -> Option<u32> {
         let Entry::Full(fault) = limiter.enter() else { return None };
         fault.waiting()
@@ -279,7 +287,7 @@ mod tests {
         let [(first, _), (second, _), (third, bell)] = [queued(&limiter), queued(&limiter), queued(&limiter)];
         drop(second);
         drop(holder);
-        // `first` has a permit now and never polls for it.
+        // `first` has a permit now, but is dropped before it polls.
         drop(first);
         assert_eq!(bell.rung(), 1);
         assert!(polled(&third, &bell));
@@ -307,7 +315,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Enter,
-        /// Ends a request, queued or admitted.
+        /// Ends a queued or admitted request.
         Drop(prop::sample::Index),
         Poll(prop::sample::Index),
         Limit(usize, usize),
@@ -323,8 +331,8 @@ mod tests {
     }
 
     proptest! {
-        /// Compares with a simple list in the order of arrival. An entry has two flags: it was queued, and it has a
-        /// permit.
+        /// Compares the limiter with a simple list of requests in the order of arrival. Each entry of the list has two
+        /// flags: whether the request was queued, and whether it has a permit.
         #[test]
         fn steps_when_in_any_order_then_limit_order_and_counts_hold(steps in prop::collection::vec(step(), 0..120)) {
             let limiter = limiter(2, 3);
@@ -361,7 +369,7 @@ mod tests {
                     }
                     Step::Drop(_) | Step::Poll(_) => {}
                 }
-                // The list grants free permits to the first requests without one.
+                // The list grants free permits to the first requests that have no permit.
                 let mut inside = requests.iter().filter(|(.., inside)| *inside).count();
                 for (.., has_permit) in requests.iter_mut().filter(|(.., has_permit)| !has_permit) {
                     if max_in_flight == 0 || inside < max_in_flight {
@@ -381,7 +389,7 @@ mod tests {
         }
     }
 
-    /// Wakes a thread that sleeps in `park`.
+    /// A waker for a thread that sleeps in `park`.
     struct Unpark(thread::Thread);
 
     impl Wake for Unpark {
@@ -406,8 +414,8 @@ mod tests {
                     for _ in 0..500 {
                         let ticket = match limiter.enter() {
                             Entry::Admitted(ticket) => ticket,
-                            // Some requests leave the queue before their turn, some of them at the same moment as it
-                            // comes.
+                            // One in four queued requests leaves the queue early. Some of these requests leave at the
+                            // moment when they get a permit.
                             Entry::Queued(ticket) if dice.u8(..4) == 0 => {
                                 let _ = ticket.poll_permit(&cx);
                                 thread::yield_now();

@@ -1,7 +1,7 @@
-//! The classes of the site, and which class a request or its response belongs to.
+//! Defines the classes of the site, and finds the class of a request and of its response.
 //!
-//! Several layers need the classes, so this file is next to the request type and not in a layer. A request's class is
-//! found by path. For classes with media types, the class is found again by the response's type.
+//! Several layers need the classes, so this file is next to the request type and not in a layer. The class of a request
+//! is found by its path. If a class has media types, the class is found again when the type of the response is known.
 
 use std::borrow::Cow;
 
@@ -17,37 +17,38 @@ use crate::wire::media_types::{MediaTypes, essence};
 /// What a class does with the origin's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheMode {
-    /// Keep the origin's directives, in one line with one meaning.
+    /// Keeps the origin's directives, but writes them as one Cache-Control line without contradictions.
     Keep,
-    /// Set a lifetime if the origin sets none.
+    /// Sets a lifetime if the origin sets no lifetime.
     Default,
-    /// Replace the origin's lifetime.
+    /// Replaces the origin's lifetime, and also its `private` and `no-store`.
     Override,
-    /// No cache may store the response.
+    /// Prevents all caches from storing the response.
     Never,
 }
 
-/// The cache keys of one class. All times are whole seconds.
+/// The settings below `cache` of one class. All times are in whole seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachePolicy {
     pub mode: CacheMode,
-    /// `max-age`.
+    /// The lifetime in browsers (`max-age`).
     pub ttl: Option<u64>,
-    /// The lifetime in shared caches; none: the same as `ttl`.
+    /// The lifetime in shared caches. If it is `None`, shared caches use `ttl` too.
     pub edge_ttl: Option<u64>,
-    /// RFC 5861 §3.
+    /// How long a cache can serve a stale copy while it revalidates the copy (RFC 5861 §3).
     pub stale_while_revalidate: Option<u64>,
-    /// RFC 5861 §4.
+    /// How long a cache can serve a stale copy if the revalidation fails with an error (RFC 5861 §4).
     pub stale_if_error: Option<u64>,
-    /// RFC 8246 §2.
+    /// Whether browsers skip revalidation within the lifetime (RFC 8246 §2).
     pub immutable: bool,
-    /// Remove Set-Cookie from shared responses instead of making them private.
+    /// Whether Set-Cookie is removed so that a response can be shared. Otherwise a response with Set-Cookie becomes
+    /// private.
     pub strip_cookies: bool,
-    /// Reduce Vary to these field names; none: leave it unchanged.
+    /// The field names to which Vary is reduced. If it is `None`, Vary stays unchanged.
     pub vary: Option<Vec<String>>,
-    /// Lifetime of 404 and 410.
+    /// The lifetime of responses with status 404 or 410.
     pub error_ttl: u64,
-    /// Let responses to requests with Authorization be shared (RFC 9111 §3.5).
+    /// Whether shared caches are allowed to store responses to requests with Authorization (RFC 9111 §3.5).
     pub allow_authorization: bool,
 }
 
@@ -101,32 +102,31 @@ fn vary(text: &str) -> Checked<String> {
     header_name(text).map(|_| text.to_owned())
 }
 
-/// Whether a class's failures become the whoopsie page.
+/// Whether failures in a class become the whoopsie page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhoopsieMode {
-    /// The page, problem+json or an empty body, by what the client accepts.
+    /// Sends the page, problem+json or an empty body, depending on what the client accepts.
     Auto,
-    /// The page in any case.
+    /// Sends the page, whatever the client accepts.
     Always,
-    /// No page: the origin's 5xx passes, and a fault gets an empty body.
+    /// Sends no page. A 5xx of the origin is passed on, and a fault gets a response with an empty body.
     Never,
 }
 
-/// One `[[class]]` block.
+/// The settings of one `[[class]]` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassRule {
-    /// The metric label.
+    /// The name of the class, which is also its metric label.
     pub name: String,
-    /// Globs on the decoded path.
+    /// Globs for the percent-decoded path of the request.
     pub path: Vec<String>,
-    /// Globs on the response's media type.
+    /// Globs for the media type of the response.
     pub content_type: Vec<String>,
-    /// The cache keys.
     pub cache: CachePolicy,
-    /// Whether responses may be compressed.
+    /// Whether edgeshim is allowed to compress responses.
     pub gzip: bool,
     pub whoopsie: WhoopsieMode,
-    /// Whether `origin.max_in_flight` counts it.
+    /// Whether `origin.max_in_flight` limits the requests of this class.
     pub admission: bool,
 }
 
@@ -157,17 +157,18 @@ impl Keys for ClassRule {
     }
 }
 
-/// Kept as written: the metric label may have upper case.
+/// The name is not changed to lower case, because a metric label can have upper case.
 const CLASS_NAME: Text<String> = Text {
     example: "image",
     read: |text, _| label(text, &["other"], "\"image\"").map(|_| text.to_owned()),
     write: String::clone,
 };
 
-/// A pattern for the path. Most patterns are endings (`*.jpg`), and an ending costs a tenth of a glob.
+/// A pattern for the path. Most patterns are endings like `*.jpg`, which have their own variant because an ending takes
+/// a tenth of the time of a glob.
 #[derive(Debug, Clone)]
 enum PathPattern {
-    /// `*.x`: this ending in any folder, in lower case.
+    /// The ending `.x` of a pattern `*.x`, in lower case. It matches in any folder.
     Ending(Box<str>),
     Glob(GlobMatcher),
 }
@@ -178,7 +179,7 @@ struct Matcher {
     types: MediaTypes,
 }
 
-/// All classes of one configuration, ready to match.
+/// All classes of one configuration, with compiled patterns.
 #[derive(Debug, Clone)]
 pub(crate) struct Classes {
     rules: Vec<ClassRule>,
@@ -190,7 +191,7 @@ impl Classes {
     /// Compiles the globs of `rules`.
     ///
     /// # Errors
-    /// A pattern is not a glob. The configuration has refused it before.
+    /// Fails if a pattern is not a valid glob. The check of the configuration has already refused such a pattern.
     pub(crate) fn new(rules: Vec<ClassRule>) -> Result<Self, globset::Error> {
         let glob = |pattern: &String| {
             let built = GlobBuilder::new(pattern).case_insensitive(true).literal_separator(false).build();
@@ -210,13 +211,15 @@ impl Classes {
         Ok(Self { rules, matchers, other: ClassRule::default() })
     }
 
-    /// The class of a request: the first whose path matches and that has no media types. `path` is percent-encoded.
+    /// Returns the class of a request: the first class without media types that has a pattern for the path. `path` is
+    /// percent-encoded.
     pub(crate) fn of_request(&self, path: &str) -> ClassId {
         let path = decoded(path);
         self.first(|matcher| matcher.types.is_empty() && matcher.matches_path(&path))
     }
 
-    /// The class of a response. If it has no type (a 304), a class with paths matches by them alone.
+    /// Returns the class of a response. If the response has no type, for example a 304, a class that has path patterns
+    /// matches by these patterns alone. `path` is percent-encoded.
     pub(crate) fn of_response(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
         let path = decoded(path);
         let essence = content_type.map(essence);
@@ -230,17 +233,16 @@ impl Classes {
         })
     }
 
-    /// Whether a response's type can change the class.
+    /// Returns whether the type of a response can change its class.
     pub(crate) fn need_type(&self) -> bool {
         self.matchers.iter().any(|matcher| !matcher.types.is_empty())
     }
 
-    /// The rule of a class.
     pub(crate) fn rule(&self, class: ClassId) -> &ClassRule {
         class.index().checked_sub(1).and_then(|position| self.rules.get(position)).unwrap_or(&self.other)
     }
 
-    /// All classes, in the order of their ids.
+    /// Returns the rules of all classes in the order of their ids, `other` first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &ClassRule> {
         std::iter::once(&self.other).chain(&self.rules)
     }
@@ -259,7 +261,7 @@ impl Matcher {
     }
 }
 
-/// The ending of a pattern like `*.x`.
+/// Returns the ending of a pattern like `*.x`, or `None` for any other pattern.
 fn plain_ending(pattern: &str) -> Option<&str> {
     let ending = pattern.strip_prefix('*')?;
     let plain = ending.starts_with('.') && !ending.contains(['*', '?', '[', ']', '{', '}', '\\', '/', '!']);
@@ -273,7 +275,7 @@ fn ends_with(path: &str, ending: &str) -> bool {
         .is_some_and(|tail| tail.eq_ignore_ascii_case(ending.as_bytes()))
 }
 
-/// The path, percent-decoded. An invalid `%` stays as it is.
+/// Decodes the percent-encoding of a path. An invalid `%` stays unchanged.
 fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);

@@ -1,7 +1,7 @@
-//! What passes through the layers: the request, the response, and small facts about both.
+//! Defines what passes through the layers: the request, the response, and small facts about both.
 //!
-//! [`Ctx`] and [`Facts`] are `Copy` and typed. So a layer can keep its own copy, and nothing is looked up by type in
-//! a map.
+//! [`Ctx`] and [`Facts`] are `Copy` structs, not entries of a map such as `http::Extensions`. So a layer can keep its
+//! own copy and reads a fact without a search.
 
 pub(crate) mod attempts;
 pub(crate) mod class;
@@ -26,7 +26,7 @@ use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::names::{ALLOW, CONNECTION};
 use crate::wire::received::Received;
 
-/// Values of the keys that say whether a doubtful pull is refused.
+/// The values of the keys `identity.unknown` and `identity.unverified`. `true` means that such a pull is refused.
 pub(crate) const COUNT_OR_REJECT: [(&str, bool); 2] = [("count", false), ("reject", true)];
 
 /// The name of this proxy in CDN-Loop and Via.
@@ -36,9 +36,9 @@ pub(crate) const PSEUDONYM: &str = "edgeshim";
 #[derive(Debug)]
 pub struct EdgeRequest {
     pub ctx: Ctx,
-    /// The other end of the connection.
+    /// The other end of the connection from the CDN or client.
     pub peer: Arc<Peer>,
-    /// Its access log line, as far as it is known; none while the log is off.
+    /// The access log line of the request, with the data that is known so far. `None` while the log is off.
     pub(crate) line: Option<Line>,
     pub head: request::Parts,
     pub body: Received,
@@ -47,30 +47,31 @@ pub struct EdgeRequest {
 /// What the layers learn about a request on its way in.
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx {
-    /// When its head was complete.
+    /// The time at which the head of the request was complete.
     pub arrived: Instant,
     pub provider: ProviderId,
-    /// How the provider was proved, or why not.
+    /// How the claimed provider was proved, or why the proof failed.
     pub proof: Proof,
-    /// The provider's dialect.
     pub dialect: Dialect,
-    /// The kind of pull, as far as the CDN reports it.
+    /// The kind of pull, as far as the request shows it.
     pub kind: PullKind,
     /// The provider's point of presence; empty if unknown.
     pub pop: Pop,
-    /// The class by path; the response's type may still change it.
+    /// The class that was found by path. The type of the response can still change the class.
     pub class: ClassId,
-    /// The client's address, which is the CDN's server without a proof, and how much of X-Forwarded-For is trusted.
+    /// The client's address, and how much of X-Forwarded-For is trusted. Without a proof, the address is that of the
+    /// CDN's server.
     pub trail: Trail,
     /// Whether the client accepts trailers (`TE: trailers`).
     pub takes_trailers: bool,
-    /// Set if it must not reach the origin. `pulls` responds and counts it.
+    /// The reason why the request must not reach the origin, if there is a reason. `pulls` responds to such a request
+    /// and counts the refusal.
     pub refusal: Option<Reason>,
 }
 
 impl Ctx {
-    /// Checks the claimed provider, if any, against its proofs and updates the provider and the client. Returns false
-    /// if the proof fails.
+    /// Checks the claimed provider against its proofs, and updates the provider and the client's address. Returns false
+    /// if the proof fails. If the request claims no configured provider, the function changes nothing and returns true.
     pub(crate) fn verify(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
         let Some(known) = self.provider.position().and_then(|position| providers.get(position)) else { return true };
         let evidence = Evidence {
@@ -108,7 +109,7 @@ impl Ctx {
     }
 }
 
-/// The head of the response to a refused request, in the CDN's dialect. It has no body.
+/// Makes the head of the response to a refused request, in the CDN's dialect. The response has no body.
 pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
     let status = match reason {
         Reason::Malformed => StatusCode::BAD_REQUEST,
@@ -126,7 +127,7 @@ pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
         head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if matches!(reason, Reason::Malformed | Reason::BodyTooLarge | Reason::Method) {
-        // The end of the refused request is unknown, or its body is not read.
+        // The connection is closed, because the end of the refused request is unknown or its body is not read.
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head
@@ -141,7 +142,7 @@ pub struct EdgeResponse<B> {
 }
 
 impl<B> EdgeResponse<B> {
-    /// The same response with another body.
+    /// Returns the same response with another body.
     pub fn map<C>(self, body: impl FnOnce(B) -> C) -> EdgeResponse<C> {
         EdgeResponse { head: self.head, body: body(self.body), facts: self.facts }
     }
@@ -150,17 +151,17 @@ impl<B> EdgeResponse<B> {
 /// What the layers learn about a response.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
-    /// The class, by path and type.
+    /// The class that was found by path and type.
     pub class: ClassId,
-    /// The origin's status, if it responded.
+    /// The status of the origin's response, if the origin responded.
     pub origin_status: Option<u16>,
-    /// Microseconds until the origin's response head, if one arrived.
+    /// The microseconds from sending the request to the arrival of the origin's response head, if a head arrived.
     pub origin_us: Option<u32>,
-    /// The first guard that acted.
+    /// The name of the first guard that applied; empty if no guard applied.
     pub guard: &'static str,
-    /// Why the origin's response is missing.
+    /// The cause of the fault, if the origin gave no usable response.
     pub cause: Option<Cause>,
-    /// The page's locale.
+    /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
 }
 
@@ -170,18 +171,19 @@ impl Facts {
     }
 }
 
-/// What a body has read so far.
+/// What a response body has read from the origin so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Body bytes read from the origin.
+    /// The number of body bytes that were read from the origin.
     pub origin_bytes: u64,
-    /// The fault that cut it.
+    /// The cause of the fault that cut the body, if a fault did.
     pub fault: Option<Cause>,
 }
 
-/// A future of a response. Before it is dropped, it can report the part that has arrived.
+/// A future that waits for a response. Before the future is dropped, it can report what has arrived from the origin.
 pub(crate) trait EdgeFuture {
-    /// The origin's response, if its head has arrived and is not returned yet.
+    /// Returns what is known about the origin's response if its head has arrived but the future has not returned the
+    /// response yet.
     fn begun(&self) -> Option<(Facts, Tally)>;
 }
 
@@ -189,8 +191,8 @@ pub(crate) trait EdgeFuture {
 pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     fn tally(&self) -> Tally;
 
-    /// Reads what has arrived of a body that a page replaces, so that the origin's connection can be reused. Returns
-    /// false if more may arrive after the connection's task has run.
+    /// Reads and discards what has arrived of a body that a page replaces, so that the connection to the origin can be
+    /// reused. Returns false if more of the body can arrive after the task of the connection has run.
     fn drain(&mut self) -> bool {
         true
     }
