@@ -1,4 +1,4 @@
-//! The addresses of a CDN: a lookup for every pull, while the whole set may be replaced.
+//! The addresses of a CDN. Each pull needs a lookup, and the whole set can be replaced at any time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::keys::{Checked, Text};
 
-/// The prefix of IPv4-mapped IPv6 addresses: `::ffff:0:0/96`.
+/// The length of the prefix of IPv4-mapped IPv6 addresses, in bits. The prefix is `::ffff:0:0/96`.
 const MAPPED_PREFIX_BITS: u8 = 96;
 
-/// A set of addresses. A lookup is a binary search in its ranges.
+/// A set of addresses, stored as sorted ranges. A lookup is a binary search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressSet {
     v4: Vec<(u32, u32)>,
@@ -20,7 +20,7 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
-    /// All addresses of these networks, which may overlap.
+    /// Returns the set of all addresses of these networks. The networks are allowed to overlap.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
@@ -32,7 +32,7 @@ impl AddressSet {
         Self { v4: disjoint(v4, |bits| bits.checked_add(1)), v6: disjoint(v6, |bits| bits.checked_add(1)) }
     }
 
-    /// Whether the set contains an address. An IPv4-mapped IPv6 address counts as IPv4.
+    /// Returns whether the set contains an address. An IPv4-mapped IPv6 address is looked up as its IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(address) => within(&self.v4, address.to_bits()),
@@ -41,7 +41,7 @@ impl AddressSet {
     }
 }
 
-/// A network without bits below its mask. An IPv4-mapped network becomes IPv4.
+/// Returns the network with all bits after its prefix set to 0. An IPv4-mapped IPv6 network becomes an IPv4 network.
 pub(crate) fn canonical(network: IpNet) -> IpNet {
     let network = network.trunc();
     if let IpNet::V6(mapped) = network
@@ -54,12 +54,13 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
     network
 }
 
-/// A network in the configuration.
+/// The type of a configuration value that is a network.
 pub(crate) const NETWORK: Text<IpNet> =
     Text { example: "10.0.0.0/8", read: |text, _| network(text), write: IpNet::to_string };
 
-/// Reads a network, or one address as a network of itself. Bits below the prefix are dropped, as in other proxies, and
-/// IPv4-mapped IPv6 becomes IPv4, as in every lookup.
+/// Reads a network. A single address becomes a network that contains only this address. Bits after the prefix are set
+/// to 0, as in other proxies. An IPv4-mapped IPv6 network becomes an IPv4 network, because every lookup uses the IPv4
+/// address.
 pub(crate) fn network(text: &str) -> Checked<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(canonical(address.into()));
@@ -69,11 +70,11 @@ pub(crate) fn network(text: &str) -> Checked<IpNet> {
     })
 }
 
-/// Sorts ranges and joins those that overlap or touch.
+/// Sorts ranges, and joins ranges that overlap or touch each other.
 fn disjoint<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     ranges.dedup_by(|later, kept| {
-        // No address follows the last one.
+        // After the highest address there is no next address. A range that ends there contains every later range.
         let joins = next(kept.1).is_none_or(|next| later.0 <= next);
         if joins {
             kept.1 = kept.1.max(later.1);
@@ -89,7 +90,7 @@ fn within<T: Copy + Ord>(ranges: &[(T, T)], bits: T) -> bool {
     begun.checked_sub(1).and_then(|position| ranges.get(position)).is_some_and(|range| bits <= range.1)
 }
 
-/// The addresses of one provider, which may be replaced at any time. A lookup takes no lock.
+/// The addresses of one provider. They can be replaced at any time. A lookup takes no lock.
 #[derive(Debug)]
 pub(crate) struct AddressList {
     in_force: ArcSwap<InForce>,
@@ -102,22 +103,23 @@ struct InForce {
 }
 
 impl AddressList {
-    /// A first set. `as_of` is when the oldest of its files was written; none without files.
+    /// Returns a list with a first set. `as_of` is the time at which the oldest file of the set was written. It is
+    /// `None` if the set comes from no file.
     pub(crate) fn new(set: AddressSet, as_of: Option<SystemTime>) -> Self {
         Self { in_force: ArcSwap::from_pointee(InForce { set, as_of }) }
     }
 
-    /// Whether the set in force contains an address.
+    /// Returns whether the set in force contains an address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.in_force.load().set.contains(address)
     }
 
-    /// Replaces the set. A lookup sees either the old set or the new one.
+    /// Replaces the set. Each lookup uses either the old set or the new set as a whole.
     pub(crate) fn replace(&self, set: AddressSet, as_of: Option<SystemTime>) {
         self.in_force.store(Arc::new(InForce { set, as_of }));
     }
 
-    /// When the oldest file of the set in force was written.
+    /// Returns the time at which the oldest file of the set in force was written.
     pub(crate) fn as_of(&self) -> Option<SystemTime> {
         self.in_force.load().as_of
     }
@@ -175,7 +177,8 @@ mod tests {
         assert!(mapped.contains(ip("192.0.2.9")) && mapped.contains(ip("::ffff:192.0.2.9")));
         assert!(!mapped.contains(ip("192.0.3.0")) && mapped.v6.is_empty());
         assert_eq!(canonical("::ffff:0:0/96".parse().unwrap()), "0.0.0.0/0".parse::<IpNet>().unwrap());
-        // Wider than all of IPv4: an IPv6 network, which contains no IPv4 address.
+        // This network is larger than the whole IPv4-mapped range, so it stays an IPv6 network and contains no IPv4
+        // address.
         assert!(!set(&["::/64"]).contains(ip("192.0.2.9")));
         assert_eq!(canonical("10.1.2.3/8".parse().unwrap()), "10.0.0.0/8".parse::<IpNet>().unwrap());
     }

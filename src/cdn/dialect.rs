@@ -1,7 +1,8 @@
-//! How one CDN expects its lifetimes.
+//! The dialects: the header fields in which each CDN reads the lifetimes of a response.
 //!
-//! Pure knowledge: which directives and fields contain a class's `ttl` and `edge_ttl`, and which of an origin's fields
-//! a CDN obeys. The preset of a provider sets its dialect. The `cache_control` layer decides when a lifetime applies.
+//! This file defines into which directives and fields a class's `ttl` and `edge_ttl` are written, and which fields of
+//! the origin a CDN obeys. The preset of a provider selects its dialect. The `cache_control` layer decides whether a
+//! response gets a lifetime.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -9,43 +10,43 @@ use crate::wire::names::{
     CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL,
 };
 
-/// The header fields in which one CDN expects its lifetime.
+/// The header fields in which one CDN reads lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
-    /// Cache-Control alone, the lifetime of shared caches as `s-maxage` (RFC 9111 §5.2.2.10).
+    /// The CDN reads only Cache-Control. The lifetime for shared caches is its `s-maxage` (RFC 9111 §5.2.2.10).
     #[default]
     Generic,
-    /// Surrogate-Control, of which it reads only lifetimes.
+    /// The CDN reads Surrogate-Control, but only the lifetimes in it.
     Fastly,
     Cloudflare,
-    /// Cache-Control as [`Generic`](Self::Generic). It stores a response with Vary only if the body has a content
-    /// coding.
+    /// The CDN reads Cache-Control as in [`Generic`](Self::Generic). It stores a response with Vary only if the body
+    /// has a content coding.
     Akamai,
-    /// CDN-Cache-Control (RFC 9213).
+    /// The CDN reads CDN-Cache-Control (RFC 9213).
     Rfc9213,
 }
 
-/// A class's lifetimes as they are written, in seconds.
+/// The lifetimes of a class, in seconds, as they are written into the fields of one dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// Cache-Control's `max-age`.
+    /// The `max-age` in Cache-Control.
     pub max_age: u64,
-    /// Cache-Control's `s-maxage`, if shared caches get their own lifetime there.
+    /// The `s-maxage` in Cache-Control, if the lifetime for shared caches is written there.
     pub s_maxage: Option<u64>,
-    /// `max-age` of the CDN's targeted field, if it has one.
+    /// The `max-age` in the CDN's targeted field, if the CDN has such a field.
     pub targeted: Option<u64>,
 }
 
 impl Dialect {
-    /// Every dialect, in the order of their discriminants.
+    /// All dialects, in the order in which the enum declares them.
     pub const ALL: [Self; 5] = [Self::Generic, Self::Fastly, Self::Cloudflare, Self::Akamai, Self::Rfc9213];
 
-    /// The position in [`ALL`](Self::ALL).
+    /// Returns the position of this dialect in [`ALL`](Self::ALL).
     pub(crate) fn index(self) -> usize {
         self as usize
     }
 
-    /// The targeted field (RFC 9213) that is written for this CDN.
+    /// Returns the targeted field (RFC 9213) that edgeshim writes for this CDN.
     pub fn targeted_field(self) -> Option<&'static HeaderName> {
         match self {
             Self::Generic | Self::Akamai => None,
@@ -55,8 +56,8 @@ impl Dialect {
         }
     }
 
-    /// The targeted fields that this CDN obeys before Cache-Control, first to last. The first that has a directive is
-    /// the only one that counts.
+    /// Returns the targeted fields that this CDN obeys before Cache-Control, the most important field first. Only the
+    /// first of these fields that has a directive counts.
     pub fn reads(self) -> &'static [&'static HeaderName] {
         static FASTLY: [&HeaderName; 1] = [&SURROGATE_CONTROL];
         static CLOUDFLARE: [&HeaderName; 2] = [&CLOUDFLARE_CDN_CACHE_CONTROL, &CDN_CACHE_CONTROL];
@@ -69,28 +70,30 @@ impl Dialect {
         }
     }
 
-    /// A field with a syntax of its own that this CDN obeys before Cache-Control. It is never added here. The origin's
-    /// field is removed, or passed on without the directives that a guard forbids.
+    /// Returns a field with its own syntax that this CDN obeys before Cache-Control. edgeshim never adds this field. If
+    /// the origin sends it, edgeshim removes the field, or passes it on without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
-    /// Whether the CDN honours max-age despite no-cache, and stores a response without a lifetime for an hour.
+    /// Returns whether the CDN has two properties: it obeys max-age even beside no-cache, and it stores a response
+    /// without a lifetime for an hour.
     pub fn ignores_no_cache(self) -> bool {
         self == Self::Fastly
     }
 
-    /// Whether the CDN may get Surrogate-Control. Cloudflare ignores Cache-Control if it gets Surrogate-Control, with
-    /// any directives.
+    /// Returns whether Surrogate-Control can be sent to the CDN. Cloudflare ignores Cache-Control if the response has a
+    /// Surrogate-Control, whatever its directives are.
     pub fn accepts_surrogate_control(self) -> bool {
         self != Self::Cloudflare
     }
 
-    /// The lifetimes for a class's `ttl` and `edge_ttl` (seconds); `None` if the class sets neither.
+    /// Returns the lifetimes for a class's `ttl` and `edge_ttl`, both in seconds. Returns `None` if the class sets
+    /// neither.
     ///
-    /// With `edge_ttl` alone browsers get `max-age=0`. An operator who sets only `edge_ttl` relies on purges. With
-    /// `s-maxage` alone each browser may choose a lifetime from Last-Modified (RFC 9111 §4.2.2), which no purge
-    /// reaches.
+    /// If the class sets only `edge_ttl`, browsers get `max-age=0`. The reason: an operator who sets only `edge_ttl`
+    /// relies on purges. With `s-maxage` alone, each browser would be allowed to choose a lifetime from Last-Modified
+    /// (RFC 9111 §4.2.2), and no purge reaches the copy in a browser.
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
         let max_age = match (ttl, edge_ttl) {
             (None, None) => return None,
@@ -102,7 +105,7 @@ impl Dialect {
         })
     }
 
-    /// Writes no-store for all caches, in a response that the shim makes itself.
+    /// Writes no-store for all caches, into a response that edgeshim makes itself.
     pub fn forbid_storing(self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(name) = self.targeted_field() {

@@ -1,4 +1,5 @@
-//! A configured provider with its preset and its proofs, and the check of a request that claims it.
+//! The configured providers, each with its preset and its proofs, and the check of a request that claims to come from
+//! such a provider.
 
 use std::net::IpAddr;
 
@@ -11,37 +12,37 @@ use crate::wire::forwarded::Trail;
 /// A configured provider.
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// The name in the identity field, in lower case.
+    /// The name that the identity header contains for this provider, in lower case.
     pub name: String,
     pub preset: &'static Preset,
-    /// The proofs of its pulls. None: the name is accepted without a proof.
+    /// The proofs that the provider's pulls must give. `None`: the name is accepted without a proof.
     pub proofs: Option<Proofs>,
 }
 
-/// The result of the check of a claim.
+/// The result of checking a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// The proof that succeeded, or the one that failed.
+    /// The proof that succeeded, or the reason why a proof failed.
     pub proof: Proof,
-    /// The client's address, if it is proved.
+    /// The client's address, if the CDN reports one and a proof succeeded.
     pub client: Option<IpAddr>,
-    /// The point of presence; empty if unknown.
+    /// The point of presence, which is empty if it is unknown.
     pub pop: Pop,
 }
 
-/// The header fields that contain a secret or a signature, of all providers.
+/// Returns the header fields in which the configured providers send a secret or a signature.
 pub(crate) fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderName> {
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
-/// The header fields that name or prove the provider: `identity` and the confidential ones.
+/// Returns the header fields that name or prove the provider: `identity`, and the fields with a secret or a signature.
 pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
     std::iter::once(identity).chain(confidential(providers))
 }
 
 impl Known {
-    /// Checks a request that claims this provider. The client's address counts only after a proof, and a signed address
-    /// before an unsigned one.
+    /// Checks a request that claims to come from this provider. The client's address is used only after a proof
+    /// succeeded. An address that a signature contains is preferred to an address without a signature.
     pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
         let headers = evidence.headers;
         let Some(proofs) = &self.proofs else {

@@ -1,21 +1,25 @@
-//! The largest response head that a CDN accepts, and the field lines that are removed to fit. Without this the CDN
-//! would send an error.
+//! Makes a response head fit into the limits of a CDN, by removing header lines. Without this the CDN would replace the
+//! response with an error.
 //!
-//! First the lines of list fields are joined (RFC 9110 §5.3). Only their number changes. Then lines are removed in this
-//! order, in each group from the end, because frameworks write their own fields before those of middleware:
+//! First, the lines of each list field are joined into one line (RFC 9110 §5.3). This changes the number of lines, but
+//! not their meaning. If the head is still too large, lines are removed, one group after the other, in the order below.
+//! Inside a group the last line is removed first, because frameworks write their own fields first and middleware adds
+//! its fields after them.
 //!
-//! 1. cookies that a later line of the same response replaces: no browser stores them;
-//! 2. unknown fields, and those that begin with X-: custom fields, which mostly nothing beyond the CDN reads;
-//! 3. informational fields: without them the response is the same;
-//! 4. cookies after the first 32: browsers need not store more than 50 a domain (RFC 6265 §6.1), and a response that
-//!    sets so many at once clears or repeats them;
-//! 5. fields that a browser enforces: without them a page is less safe or a script fails, but it is the right page;
-//! 6. cache tags: without them no purge finds the response during its lifetime;
-//! 7. the first cookies: a client loses a session.
+//! 1. Cookies that a later line of the same response replaces. No browser stores such a cookie.
+//! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Mostly, no software
+//!    beyond the CDN reads such a field.
+//! 3. Informational fields. The response has the same meaning without them.
+//! 4. Cookies after the first 32. RFC 6265 §6.1 requires a browser to store at least 50 cookies per domain, and no
+//!    more. A response that sets more than 32 cookies at once deletes or repeats cookies.
+//! 5. Fields that a browser enforces. Without these fields the page is less safe or a script fails, but it is still the
+//!    right page.
+//! 6. Cache tags. Without its tags no purge finds the response during its lifetime.
+//! 7. The first 32 cookies. Without these cookies a client loses its session.
 //!
-//! Fields that describe the body, redirect the client or control storing are never removed: without them the response
-//! would have another meaning, or reach the wrong client. If these alone are too large, the head stays and the CDN
-//! rejects it.
+//! Fields that describe the body, redirect the client or control caching are never removed. Without such a field the
+//! response would have another meaning, or would reach the wrong client. If these fields alone are too large, the head
+//! stays too large and the CDN rejects it.
 
 use std::collections::HashSet;
 
@@ -23,26 +27,27 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::wire::{cache_tags, names};
 
-/// Lines that are added later: Content-Encoding, Vary, Date, Connection and framing here, and those that the CDN adds
-/// and counts (Fastly: Age, Via, Accept-Ranges, X-Served-By, X-Cache, X-Cache-Hits, X-Timer and one more).
+/// The number of lines that are added after this check. edgeshim adds 5: Content-Encoding, Vary, Date, Connection and
+/// the framing. The CDN adds and counts up to 8. Fastly adds Age, Via, Accept-Ranges, X-Served-By, X-Cache,
+/// X-Cache-Hits, X-Timer and one more.
 const LATER_LINES: usize = 5 + 8;
-/// Bytes of those lines and of the status line.
+/// The bytes that are reserved for those lines and for the status line.
 const LATER_BYTES: usize = 1024;
-/// Bytes of a line besides its name and value: colon, space, line end.
+/// The bytes of a line in addition to its name and value: the colon, a space and the two bytes of the line end.
 const LINE_BYTES: usize = 4;
 
-/// The largest response head that a CDN accepts. None: it has no such limit.
+/// The limits of a CDN for a response head. `None`: the CDN does not have that limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct HeadLimits {
     /// The largest number of lines.
     pub lines: Option<u16>,
-    /// The largest number of bytes of all lines.
+    /// The largest size of all lines together, in bytes.
     pub bytes: Option<u32>,
-    /// The largest number of bytes of one line.
+    /// The largest size of one line, in bytes.
     pub field_bytes: Option<u32>,
 }
 
-/// Header priority, removed first to last. See the head of this file.
+/// The group of a header line. The groups are removed in this order, as the head of this file describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
     ReplacedCookie,
@@ -55,7 +60,7 @@ enum Priority {
     Essential,
 }
 
-/// The priorities that may be removed, first to last.
+/// The groups that can be removed, in the order of their removal.
 const REMOVABLE: [Priority; 7] = [
     Priority::ReplacedCookie,
     Priority::Unknown,
@@ -65,7 +70,7 @@ const REMOVABLE: [Priority; 7] = [
     Priority::Tags,
     Priority::Cookie,
 ];
-/// The number of cookies that stay longer than fields that a browser enforces.
+/// The number of cookies that are removed only after the fields that a browser enforces.
 const FIRST_COOKIES: usize = 32;
 
 struct Line {
@@ -81,12 +86,13 @@ impl Line {
 }
 
 impl HeadLimits {
-    /// The longest value of a field, if one line has a limit.
+    /// Returns the longest value that a field can have, in bytes. Returns `None` if the CDN does not limit the size of
+    /// one line.
     pub(crate) fn value_bytes(&self, name: &HeaderName) -> Option<usize> {
         self.field_bytes.map(|_| most(self.field_bytes).saturating_sub(name.as_str().len() + LINE_BYTES))
     }
 
-    /// Removes lines until the response head fits. Gives the number of removed lines.
+    /// Removes lines until the response head fits. Returns the number of removed lines.
     pub(crate) fn cut(&self, headers: &mut HeaderMap) -> usize {
         if self.fits(headers) {
             return 0;
@@ -111,7 +117,7 @@ impl HeadLimits {
         removed
     }
 
-    /// Whether a head fits.
+    /// Returns whether a head fits into the limits without a change.
     fn fits(&self, headers: &HeaderMap) -> bool {
         if self.lines.is_some_and(|most| headers.len() + LATER_LINES > usize::from(most)) {
             return false;
@@ -130,15 +136,15 @@ impl HeadLimits {
         bytes <= most(self.bytes)
     }
 
-    /// The lines of the head, with the lines of a list field joined as far as the limit of one line allows; and how
-    /// many lines were removed because they are too long alone.
+    /// Returns the lines of the head, and the number of lines that were removed because the line alone is too long. The
+    /// lines of a list field are joined as far as the limit for one line allows.
     fn joined(&self, headers: HeaderMap) -> (Vec<Line>, usize) {
         let longest = most(self.field_bytes);
         let mut lines: Vec<Line> = Vec::with_capacity(headers.len());
         let mut removed = 0;
         let mut field: Option<(Priority, bool, HeaderName)> = None;
         for (name, value) in headers {
-            // The iterator gives the name only with the first line of a field.
+            // The iterator returns the name only with the first line of each field.
             if let Some(name) = name {
                 field = Some((priority(&name), is_list(&name), name));
             }
@@ -162,7 +168,8 @@ impl HeadLimits {
     }
 }
 
-/// Marks the cookies that a later line replaces, and those after the first ones.
+/// Marks two kinds of cookies: the cookies that a later line replaces, and, of the remaining cookies, those after the
+/// first 32.
 fn mark_cookies(lines: &mut [Line]) {
     let mut later = HashSet::new();
     for line in lines.iter_mut().rev().filter(|line| line.priority == Priority::Cookie) {
@@ -176,7 +183,8 @@ fn mark_cookies(lines: &mut [Line]) {
     }
 }
 
-/// The identity of a cookie in a browser: name, domain, path, and whether it is partitioned (RFC 6265 §5.3).
+/// Returns the key under which a browser stores a cookie: its name, domain and path, and whether the cookie is
+/// partitioned (RFC 6265 §5.3).
 fn cookie_key(value: &[u8]) -> (Vec<u8>, Vec<u8>, Vec<u8>, bool) {
     let mut parts = value.split(|&byte| byte == b';');
     let name = |part: &[u8]| part.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii().to_vec();
@@ -198,9 +206,10 @@ fn most(limit: Option<u32>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// Whether the lines of a field may be joined by commas. Fields that may occur several times are lists, with three
-/// exceptions. A field that may occur once is not joined: a client that reads the first line would get an invalid
-/// value.
+/// Returns whether the lines of a field are joined with commas. Three kinds of fields are not joined. The first is a
+/// field that is allowed only once: a client that reads only its first line would get an invalid value from joined
+/// lines. The second is a field whose values contain commas. The third is a field of cache tags that are separated by
+/// spaces.
 fn is_list(name: &HeaderName) -> bool {
     let single = [
         names::AGE,
@@ -221,7 +230,7 @@ fn is_list(name: &HeaderName) -> bool {
         names::STRICT_TRANSPORT_SECURITY,
         names::X_FRAME_OPTIONS,
     ];
-    // A cookie's date contains a comma, and the parameters of a challenge are lists.
+    // The date in a cookie contains a comma, and the parameters of an authentication challenge are a list with commas.
     let several = [names::SET_COOKIE, names::WWW_AUTHENTICATE, names::PROXY_AUTHENTICATE];
     cache_tags::delimiter(name) != Some(b' ') && !single.contains(name) && !several.contains(name)
 }
@@ -234,7 +243,7 @@ fn priority(name: &HeaderName) -> Priority {
         return Priority::Tags;
     }
     let essential: [&HeaderName; 40] = [
-        // Storing and lifetimes.
+        // Fields that control caching.
         &names::CACHE_CONTROL,
         &names::SURROGATE_CONTROL,
         &names::CDN_CACHE_CONTROL,
@@ -245,7 +254,7 @@ fn priority(name: &HeaderName) -> Priority {
         &names::DATE,
         &names::EXPIRES,
         &names::PRAGMA,
-        // The body.
+        // Fields that describe the body.
         &names::CONTENT_TYPE,
         &names::CONTENT_ENCODING,
         &names::GRPC_ENCODING,
@@ -261,7 +270,7 @@ fn priority(name: &HeaderName) -> Priority {
         &names::ACCEPT_RANGES,
         &names::ETAG,
         &names::LAST_MODIFIED,
-        // Redirects and further requests.
+        // Fields for redirects, authentication and other requests that the client makes next.
         &names::LOCATION,
         &names::REFRESH,
         &names::RETRY_AFTER,
@@ -270,7 +279,7 @@ fn priority(name: &HeaderName) -> Priority {
         &names::PROXY_AUTHENTICATE,
         &names::AUTHENTICATION_INFO,
         &names::GRPC_STATUS,
-        // The connection. `gzip` reads the last one.
+        // Fields of the connection, and X-Accel-Buffering, which the `gzip` layer reads.
         &names::CONNECTION,
         &names::TRANSFER_ENCODING,
         &names::TRAILER,
@@ -326,7 +335,7 @@ mod tests {
 
     const NONE: HeadLimits = HeadLimits { lines: None, bytes: None, field_bytes: None };
 
-    /// `name: value`, one a line.
+    /// Parses a head. Each line of the text is `name: value`.
     fn head(text: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -390,7 +399,7 @@ mod tests {
             assert!(headers.contains_key(name), "{name}");
         }
         assert!(!headers.contains_key("server") && !headers.contains_key("x-a"));
-        // The first 32 stay longest.
+        // The first 32 cookies stay when all other lines are removed.
         let mut headers = head(&format!("{}\n{others}", cookies.join("\n")));
         HeadLimits { lines: Some(u16::try_from(32 + LATER_LINES).unwrap()), ..NONE }.cut(&mut headers);
         assert_eq!((headers.len(), headers.get_all("set-cookie").iter().count()), (32, 32));
@@ -427,7 +436,7 @@ mod tests {
         let mut headers = head(&format!("x-long: {long}\nvary: {long}\nx-a: 1\nset-cookie: {long}"));
         assert_eq!(limits.cut(&mut headers), 2);
         assert_eq!(headers, head(&format!("vary: {long}\nx-a: 1")), "essential fields stay");
-        // Two lines that would be too long as one are not joined.
+        // Two lines are not joined if the joined line would be too long.
         let half = "v".repeat(40);
         let mut headers = head(&format!("x-a: {half}\nx-a: {half}\nx-b: {long}"));
         assert_eq!(limits.cut(&mut headers), 1);

@@ -1,4 +1,4 @@
-//! Knowledge about CDNs: no sockets, no futures.
+//! What edgeshim knows about CDNs. The code here uses no sockets and no futures.
 
 pub(crate) mod addresses;
 pub(crate) mod dialect;

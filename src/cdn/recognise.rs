@@ -1,33 +1,34 @@
-//! The CDN that a pull comes from, by the signals of the presets.
+//! Finds out from which CDN a pull comes, by the signals of the presets.
 //!
-//! A request may pass several CDNs. Each adds its own fields, and most pass on the fields of those before them. The CDN
-//! that pulls is the nearest. Only two fields show the order: CDN-Loop (RFC 8586) and Via (RFC 9110 §7.6.3), to which
-//! each hop appends. If they do not show it, no CDN is recognised: a guess would count one CDN's pulls as another's.
+//! A request can pass through several CDNs. Each CDN adds its own fields, and most CDNs pass on the fields of the CDNs
+//! before them. The CDN that pulls is the nearest one. Only two fields show the order of the CDNs: CDN-Loop (RFC 8586)
+//! and Via (RFC 9110 §7.6.3), because each hop appends its entry to them. If these fields do not show which CDN is the
+//! nearest, no CDN is recognised. A guess would count the pulls of one CDN as those of another.
 
 use http::{HeaderMap, HeaderName};
 
 use super::preset::{MOST_HOPS, Preset, Test, hops, is_named, is_via};
 use crate::wire::names::{CDN_LOOP, VIA};
 
-/// A set of presets, by their position in the list.
+/// A set of presets. Bit `n` stands for the preset at position `n` in the list of all presets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Presets(u64);
 
-// More presets than bits do not compile.
+// The set has one bit for each preset. With more than 64 presets the program does not compile.
 const _: () = assert!(crate::cdn::preset::NAMES.len() <= u64::BITS as usize);
 
 impl Presets {
-    /// Whether it is empty.
+    /// Returns whether the set is empty.
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether it contains the preset at `position`.
+    /// Returns whether the set contains the preset at `position`.
     pub(crate) fn contains(self, position: usize) -> bool {
         self.0 & Self::one(position).0 != 0
     }
 
-    /// The positions of its presets.
+    /// Returns the positions of the presets in the set.
     pub(crate) fn positions(self) -> impl Iterator<Item = usize> {
         (0..crate::cdn::preset::NAMES.len()).filter(move |&position| self.contains(position))
     }
@@ -41,23 +42,24 @@ impl Presets {
     }
 }
 
-/// The signals of all presets, indexed for the fields of a request.
+/// The signals of all presets, arranged so that the signals of a field are found quickly.
 #[derive(Debug)]
 pub(crate) struct Recogniser {
     presets: &'static [Preset],
-    /// By the length of the field's name, which already differs for nearly every field of a request.
+    /// The signals of each field, at the index that is the length of the field's name. For nearly every field of a
+    /// request, no signal has a name of the same length, so the search ends at once.
     by_length: Vec<Vec<FieldSignals>>,
 }
 
-/// One field, and the presets that have a signal in it.
+/// The signals of all presets in one field.
 #[derive(Debug)]
 struct FieldSignals {
     field: HeaderName,
-    /// Presets for which the field alone is the signal.
+    /// The presets for which the presence of the field is the signal.
     present: Presets,
-    /// Presets that are named in a list, with the name.
+    /// The presets that are recognised by a name in a list, each with that name.
     named: Vec<(Presets, String)>,
-    /// Presets with another test of the field.
+    /// The presets with another test of the value, each with that test.
     tested: Vec<(Presets, Test)>,
 }
 
@@ -83,14 +85,14 @@ impl FieldSignals {
     }
 }
 
-/// The chains that show an order, as indices of [`Order`].
+/// The number of chains that show the order of the CDNs. Index 0 is CDN-Loop, index 1 is Via.
 const CHAINS: usize = 2;
 
-/// The last position of each preset in each chain; 0: not in it.
+/// The position of the nearest hop of each preset in each chain. 0: the preset is not in that chain.
 type Order = [[u16; CHAINS]; crate::cdn::preset::NAMES.len()];
 
 impl Recogniser {
-    /// Recognises by the signals of `presets`.
+    /// Prepares the signals of `presets`.
     pub(crate) fn new(presets: &'static [Preset]) -> Self {
         let mut by_length: Vec<Vec<FieldSignals>> = Vec::new();
         for (position, preset) in presets.iter().enumerate() {
@@ -117,7 +119,7 @@ impl Recogniser {
         Self { presets, by_length }
     }
 
-    /// All presets that have a signal in the request.
+    /// Returns all presets that have a signal in the request.
     pub(crate) fn signals(&self, headers: &HeaderMap) -> Presets {
         let mut found = Presets::default();
         for name in headers.keys() {
@@ -129,7 +131,8 @@ impl Recogniser {
         found
     }
 
-    /// The preset of `found` that pulls: the nearest. None if the order is not shown.
+    /// Returns the position of the preset in `found` whose CDN is the nearest. That CDN is the one that pulls. Returns
+    /// `None` if the request does not show which CDN is the nearest.
     pub(crate) fn nearest(&self, found: Presets, headers: &HeaderMap) -> Option<usize> {
         if found.0.is_power_of_two() {
             return found.positions().next();
@@ -142,8 +145,7 @@ impl Recogniser {
 
     fn order(&self, headers: &HeaderMap) -> Order {
         let mut order = Order::default();
-        // The hops have descending positions, because the nearest hop comes first. A higher position means a nearer
-        // hop.
+        // Positions count down, because the nearest hop comes first. So a higher position means a nearer hop.
         let descending = || (1..=MOST_HOPS).rev();
         let members = descending().zip(hops(headers, &CDN_LOOP)).map(|(at, member)| (0, at, member));
         let entries = descending().zip(hops(headers, &VIA)).map(|(at, member)| (1, at, member));
@@ -163,7 +165,8 @@ impl Recogniser {
     }
 }
 
-/// Whether one is nearer than the other: in at least one chain, and in no chain the reverse.
+/// Returns whether the preset at `one` is nearer than the preset at `other`. At least one chain must contain both, and
+/// `one` must be nearer in each chain that contains both.
 fn is_after(one: [u16; CHAINS], other: [u16; CHAINS]) -> bool {
     let chains = || one.into_iter().zip(other).filter(|&(one, other)| one != 0 && other != 0);
     chains().next().is_some() && chains().all(|(one, other)| one > other)
@@ -220,10 +223,10 @@ mod tests {
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly", "cdn-loop: cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),
             (&["via: 1.1 google, BunnyCDN"], "bunny"),
             (&["via: BunnyCDN", "via: 1.1 google"], "google"),
-            // An unclosed quote and an empty line hide no other member.
+            // An unclosed quote hides only its own member, and empty members hide none.
             (&["cf-ray: 8a1-FRA", "cdn-loop: \"cloudflare, Fastly", "cdn-loop: , ", "fastly-ff: a!LHR!c"], "unclear"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: \", cloudflare, Fastly", "fastly-ff: a!LHR!c"], "fastly"),
-            // Nothing shows the order.
+            // No field shows the order.
             (&["cf-ray: 8a1-FRA", "cdn-loop: cloudflare", "via: 1.1 google"], "unclear"),
             (&["cf-ray: 8a1-FRA", "fastly-ff: a!LHR!c"], "unclear"),
         ] {

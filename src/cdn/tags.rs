@@ -1,8 +1,9 @@
-//! Sends cache tags in the field that the pulling CDN reads, whatever field the origin uses.
+//! Writes the cache tags of a response into the field that the pulling CDN reads, whichever field the origin uses.
 //!
-//! Each CDN has its own field, delimiter and limits. A purge does not find a response by a tag that the CDN did not
-//! accept. So the first tags that fit stay, in their order, and the removed tags are counted. A response without tags
-//! costs one comparison for each field name. A response whose field is already right is not changed.
+//! Each CDN has its own field, delimiter and limits. If a CDN does not accept a tag, no purge by that tag finds the
+//! response. So edgeshim sends the first tags that are within the limits, in their order, and counts the tags that it
+//! removes. A response without tags costs one comparison for each field name. A response whose field is already right
+//! is not changed.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -11,15 +12,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::wire::cache_tags::{FIELDS, delimiter};
 
-/// The treatment of a response's tags for one CDN.
+/// What edgeshim does with the cache tags in a response to one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum TagRule {
-    /// Sent as received: the CDN's tags are unknown.
+    /// The tags are sent as received, because it is not known how the CDN reads tags.
     #[default]
     Unchanged,
-    /// Removed: the CDN has no tags.
+    /// The tags are removed, because the CDN does not use tags.
     Dropped,
-    /// Sent in this field.
+    /// The tags are sent in the field `name`.
     Field {
         name: HeaderName,
         /// The byte between two tags.
@@ -27,13 +28,14 @@ pub(crate) enum TagRule {
         max_tags: Option<usize>,
         max_tag_bytes: Option<usize>,
         max_bytes: Option<usize>,
-        /// Whether tags that differ only in case are different.
+        /// Whether the CDN treats tags that differ only in case as different tags.
         case_sensitive: bool,
     },
 }
 
 impl TagRule {
-    /// Rewrites a response's tags. Gives the number of tags that were removed because the CDN does not accept them.
+    /// Rewrites the tags of a response. Returns the number of tags that were removed because the CDN does not accept
+    /// them.
     pub(crate) fn translate(&self, headers: &mut HeaderMap) -> usize {
         let target = match self {
             Self::Unchanged => return 0,
@@ -66,7 +68,7 @@ impl TagRule {
         cut
     }
 
-    /// Whether the CDN's field is one line that needs no change.
+    /// Returns whether the CDN's field has exactly one line and that line needs no change.
     fn is_right(&self, headers: &HeaderMap) -> bool {
         let Self::Field { name, delimiter, max_tags, max_bytes, .. } = self else { return false };
         let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -76,18 +78,20 @@ impl TagRule {
             && max_tags.is_none_or(|most| line.split(|byte| byte == delimiter).count() <= most)
     }
 
-    /// Whether a tag can be written.
+    /// Returns whether a tag can be written into the CDN's field.
     fn accepts(&self, tag: &[u8]) -> bool {
         let Self::Field { name, delimiter: between, max_tag_bytes, .. } = self else { return false };
-        // Other CDNs may use another delimiter in a field of that name.
+        // Another CDN that reads a field of this name can use another delimiter. So neither delimiter is allowed in a
+        // tag.
         let usual = delimiter(name).unwrap_or(*between);
         !tag.is_empty()
             && max_tag_bytes.is_none_or(|most| tag.len() <= most)
             && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
     }
 
-    /// All tags in one line, and the number of those left out. After the first tag that does not fit, no tag is added.
-    /// Otherwise the lengths of other tags would decide which pages a purge finds.
+    /// Returns all tags in one line, and the number of tags that were left out. After the first tag for which the line
+    /// has no room, no further tag is added. Otherwise the lengths of other tags would decide which pages a purge
+    /// finds.
     fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
@@ -97,7 +101,8 @@ impl TagRule {
         let fields = fields.chain(FIELDS.into_iter().filter_map(|name| Some((name, delimiter(name)?))));
         let (mut seen, mut line, mut written, mut cut, mut full) = (HashSet::new(), Vec::new(), 0, 0, false);
         for (name, apart) in fields {
-            // In the CDN's field, the CDN's delimiter separates tags too.
+            // In the CDN's own field, the CDN's delimiter separates tags in addition to the usual delimiter of that
+            // field.
             let splits =
                 |byte: &u8| *byte == apart || (apart == b' ' && *byte == b'\t') || (name == target && byte == between);
             let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -127,7 +132,7 @@ impl TagRule {
     }
 }
 
-/// A tag as the CDN compares it.
+/// A tag, compared with other tags as the CDN compares them.
 struct Tag<'a> {
     text: &'a [u8],
     case_sensitive: bool,
@@ -220,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A CDN that splits a comma-separated field at spaces.
+    /// Returns the rule of a CDN that separates tags by spaces, in a field where other CDNs separate them by commas.
     fn rule_of_spaces() -> TagRule {
         rule(&names::CACHE_TAG, b' ')
     }

@@ -1,4 +1,5 @@
-//! Input other than pulls: beacons, RUM, and files that the configuration names.
+//! Input that is not a pull: beacons, load times (RUM), and the files of addresses and countries that the configuration
+//! names.
 
 pub(crate) mod beacon;
 pub(crate) mod country;

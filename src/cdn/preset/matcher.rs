@@ -1,4 +1,4 @@
-//! A signal of a preset: one header field, and a test of its value.
+//! The signals in a preset. A signal is one header field with a test of its value.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::wire::names::VIA;
 use crate::wire::tokens;
 
-/// The largest number of entries of Fastly-FF that are read. Each is one hop inside Fastly.
+/// The largest number of entries of Fastly-FF that are read. Each entry stands for one hop inside Fastly.
 const MOST_FASTLY_HOPS: usize = 16;
 
-/// A header field, with the spelling of its CDN.
+/// A header field, with the spelling of its name that the CDN uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     pub name: HeaderName,
-    /// The spelling that the CDN documents, for people.
+    /// The name as the CDN's documentation spells it, to be shown to people.
     pub spelled: String,
 }
 
@@ -24,38 +24,40 @@ impl fmt::Display for Field {
     }
 }
 
-/// The largest number of hops of CDN-Loop and Via that are read, nearest first. Real requests have some ten.
+/// The largest number of hops that are read from CDN-Loop and from Via, the nearest hop first. Real requests have some
+/// ten hops.
 pub(in crate::cdn) const MOST_HOPS: u16 = 32;
-/// The longest entry of either that is read. Real ones have some 60 bytes.
+/// The longest entry of CDN-Loop or Via that is read, in bytes. Real entries have some 60 bytes.
 const MOST_HOP_BYTES: usize = 256;
 
-/// One header field and the test of its value.
+/// One header field, and a test of its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Matcher {
     pub field: Field,
-    /// The test. With several field lines, one must pass.
+    /// The test. If the field has several lines, one of them must pass the test.
     pub test: Test,
 }
 
 /// A test of a field's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Test {
-    /// Any value: the field itself is the signal.
+    /// Every value passes, because the presence of the field is the signal.
     Present,
-    /// One of the last list members has this name, compared without case. In Via any word of a member counts.
+    /// The field is a list, and one of its last 32 members has this name. Upper and lower case are equal. In Via, any
+    /// word of a member can be the name.
     Member(String),
-    /// The value is equal to this text.
+    /// The value is exactly this text.
     Value(String),
     /// The value starts with this text.
     Starts(String),
-    /// The value is an integer, and at least this one.
+    /// The value is an integer that is not smaller than this number.
     AtLeast(u64),
-    /// Fastly-FF has at least this number of different points of presence.
+    /// Fastly-FF contains at least this number of different points of presence.
     Pops(usize),
 }
 
 impl Matcher {
-    /// Whether the request passes.
+    /// Returns whether the request passes the test.
     pub(crate) fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.test {
             Test::Member(name) if self.field.name == VIA => hops(headers, &VIA).any(|member| is_via(member, name)),
@@ -66,19 +68,19 @@ impl Matcher {
 }
 
 impl Test {
-    /// Whether one field line passes. For lists see [`Matcher::holds`].
+    /// Returns whether one field line passes the test. This function does not test lists: see [`Matcher::holds`].
     pub(in crate::cdn) fn holds_in(&self, line: &HeaderValue) -> bool {
         let line = line.as_bytes();
         match self {
             Self::Present => true,
-            // A list spans all lines of a field.
+            // A list can continue over several lines of the field, so one line is not enough to test it.
             Self::Member(_) => false,
             Self::Value(value) => line.trim_ascii() == value.as_bytes(),
             Self::Starts(start) => line.starts_with(start.as_bytes()),
             Self::AtLeast(least) => std::str::from_utf8(line)
                 .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
             Self::Pops(least) => {
-                // Without a comma the field has at most one entry. Most pulls are like this.
+                // Without a comma the field has at most one entry. Most pulls have such a field.
                 if *least > 1 && memchr::memchr(b',', line).is_none() {
                     return false;
                 }
@@ -89,7 +91,7 @@ impl Test {
     }
 }
 
-/// For people: the field and the test.
+/// Writes the field and the test, to be shown to people.
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = &self.field;
@@ -104,20 +106,22 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// The nearest hops that a list names, nearest first. Further ones are not read, so that a long list costs nothing.
+/// Returns the nearest hops in a list, the nearest first. Hops that are further away are not read, so that a long list
+/// costs nothing more.
 pub(in crate::cdn) fn hops<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     tokens::last(headers, list, usize::from(MOST_HOPS)).filter(|member| member.len() <= MOST_HOP_BYTES)
 }
 
-/// Whether a member of CDN-Loop has this name, which comes before any parameters (RFC 8586 §2).
+/// Returns whether a member of CDN-Loop has this name. The name comes before the parameters of the member (RFC 8586
+/// §2).
 pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
     tokens::with_parameters(member).0.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// Whether a member of Via contains this name, or a host name below it, as a word.
+/// Returns whether a member of Via contains this name as a word, or a host name that ends in a dot and this name.
 ///
-/// CDNs do not follow RFC 9110 §7.6.3: they omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS
-/// (x)`) or write their name in a comment. So any word counts.
+/// CDNs do not follow RFC 9110 §7.6.3. Some omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS
+/// (x)`) or write their name in a comment. So every word of a member is compared.
 pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
@@ -129,9 +133,10 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     })
 }
 
-/// The points of presence in Fastly-FF, the client's first. Each node appends an entry `signature!POP!node`. The
-/// signature is the service's: entries with another one come from a client or from another service before this one, and
-/// are ignored.
+/// Returns the points of presence in Fastly-FF, first the one nearest to the client. Each Fastly node appends an entry
+/// `signature!POP!node`. All nodes of one Fastly service write the same signature. Entries with another signature than
+/// the last entry come from a client, or from another service that the request passed earlier. Such entries are
+/// ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
@@ -139,7 +144,7 @@ fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     entries.filter(move |&(signature, _)| Some(signature) == of_service).map(|(_, pop)| pop)
 }
 
-/// The client's point of presence in Fastly-FF.
+/// Returns the first point of presence in Fastly-FF, which is the one nearest to the client.
 pub(in crate::cdn) fn fastly_pop(line: &[u8]) -> Option<&[u8]> {
     if memchr::memchr(b',', line).is_none() {
         return fastly_entry(line.trim_ascii()).map(|(_, pop)| pop);
@@ -147,7 +152,7 @@ pub(in crate::cdn) fn fastly_pop(line: &[u8]) -> Option<&[u8]> {
     fastly_pops(line).next()
 }
 
-/// An entry's signature and point of presence.
+/// Returns the signature and the point of presence of an entry.
 fn fastly_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut marks = memchr::memchr_iter(b'!', entry);
     let (first, second) = (marks.next()?, marks.next()?);
@@ -189,7 +194,7 @@ mod tests {
         let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
         assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
         assert!(!member("fastlyy, x-fastly"));
-        // Invalid or many members from a client do not hide the CDN's own member.
+        // Invalid members or many members from a client do not hide the CDN's own member.
         assert!(member("\"never closed, fastly") && member(&format!("{}fastly", "a, ".repeat(5_000))));
         assert!(holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront"));
         assert!(!holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront/2"));

@@ -1,8 +1,8 @@
-//! The presets: what is known about each CDN, such as the signals in its pulls, its proofs, and the header fields that
-//! it expects.
+//! The presets: what is known about each CDN, for example the signals in its pulls, its proofs, and the header fields
+//! that it reads.
 //!
-//! The knowledge is data in `config/presets/*.toml`. Each fact has its source and the date on which that was read.
-//! `tests/golden/heads/` checks the presets with real request heads.
+//! The presets are data in `config/presets/*.toml`. Each fact there has a source and the date on which that source was
+//! read. `tests/golden/heads/` checks the presets with real request heads.
 
 mod matcher;
 mod read;
@@ -20,10 +20,11 @@ use super::tags::TagRule;
 use crate::ids::PullKind;
 use crate::wire::forwarded::{Trail, client_of_cdn, entry_address};
 
-/// The names and contents of `config/presets/*.toml`, by their key `order`. `config/build.rs` writes this list.
+/// The names and contents of the files `config/presets/*.toml`, sorted by the key `order` in each file.
+/// `config/build.rs` writes this list.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
-/// Their names, in the same order.
+/// The names of all presets, in the order of `FILES`.
 pub const NAMES: [&str; FILES.len()] = {
     let mut names = [""; FILES.len()];
     let mut at = 0;
@@ -39,42 +40,42 @@ static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
     presets.map(|preset| preset.expect("the files are part of the program, and a test reads them")).collect()
 });
 
-/// One CDN.
+/// What is known about one CDN.
 #[derive(Debug)]
 pub(crate) struct Preset {
-    /// The name in `[[provider]] preset`.
+    /// The name of the preset, as written in the key `preset` of a `[[provider]]`.
     pub name: &'static str,
-    /// The name of the CDN, for people.
+    /// The name of the CDN for people. It appears in messages and reports.
     pub title: String,
-    /// The day on which its service ended, if it did.
+    /// The day on which the service of the CDN ended. `None`: the CDN is still in service.
     pub ended: Option<String>,
-    /// Signals in its pulls. One is enough.
+    /// The signals by which a pull of the CDN is recognised. One signal is enough.
     pub signals: Vec<Matcher>,
-    /// The header field with its client's address.
+    /// The header field in which the CDN sends its client's address.
     pub client: Option<ClientField>,
-    /// The header field with its point of presence.
+    /// The header field in which the CDN sends its point of presence.
     pub pop: Option<PopField>,
-    /// The header field with a request id that a retry repeats.
+    /// The header field with a request id. The CDN sends the same id again when it retries a request.
     pub request_id: Option<HeaderName>,
-    /// A health check has one of these.
+    /// The tests for health checks. A pull that passes one of them is a health check.
     pub probes: Vec<Matcher>,
-    /// A pull through a shield has one of these.
+    /// The tests for pulls through a shield. A pull that passes one of them came through a shield.
     pub shields: Vec<Matcher>,
-    /// The proofs that it offers, best first, as keys of the configuration.
+    /// The kinds of proof that the CDN can give, the best first, spelt as keys of the configuration.
     pub proofs: Vec<String>,
-    /// How it expects its lifetimes.
+    /// The header fields in which the CDN reads lifetimes.
     pub dialect: Dialect,
-    /// Its targeted field (RFC 9213) for lifetimes, if the shim writes it.
+    /// The CDN's targeted field for lifetimes (RFC 9213), if edgeshim writes that field.
     pub targeted_field: Option<Field>,
-    /// The header field from which it reads cache tags.
+    /// The header field from which the CDN reads cache tags.
     tags: TagField,
-    /// The largest response head that it accepts.
+    /// The largest response head that the CDN accepts.
     pub limits: HeadLimits,
-    /// All facts of the file, for people.
+    /// All facts in the preset's file, to be shown to people.
     pub facts: Vec<Fact>,
 }
 
-/// The header field with the address of a CDN's client.
+/// The header field in which a CDN sends the address of its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientField {
     field: HeaderName,
@@ -83,13 +84,13 @@ pub(crate) struct ClientField {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientForm {
-    /// One address.
+    /// The field contains one address.
     Address,
-    /// A list as in X-Forwarded-For, with this number of addresses of the CDN at its end.
+    /// The field is a list like X-Forwarded-For. Its last `nodes` addresses belong to the CDN.
     List { nodes: usize },
 }
 
-/// The header field with a CDN's point of presence.
+/// The header field in which a CDN sends its point of presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PopField {
     field: HeaderName,
@@ -106,17 +107,17 @@ enum PopForm {
 /// The header field from which a CDN reads cache tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TagField {
-    /// Unknown.
+    /// It is not known whether the CDN reads cache tags, and from which field.
     Unknown,
     /// The CDN has no cache tags.
     None,
-    /// Always this field.
+    /// The CDN always reads this field.
     Fixed(Field, TagForm),
-    /// A field that the operator names.
+    /// The CDN reads a field that the operator chooses.
     Configured(TagForm),
 }
 
-/// The format of tags in their field.
+/// The format in which a CDN reads its field of cache tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TagForm {
     delimiter: u8,
@@ -127,29 +128,30 @@ struct TagForm {
 }
 
 impl TagForm {
-    /// The assumed format of a field that only the operator knows.
+    /// The format that is assumed for a CDN whose field is not described in its preset.
     const PLAIN: Self =
         Self { delimiter: b',', max_tags: None, max_tag_bytes: None, max_bytes: None, case_sensitive: true };
 
     fn in_field(self, name: HeaderName, limits: HeadLimits) -> TagRule {
         let Self { delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive } = self;
-        // A line that is longer than the CDN accepts would lose all its tags.
+        // A line that is longer than the CDN accepts would be removed from the response with all its tags. So the CDN's
+        // limit for one line limits the tags too.
         let max_bytes = max_bytes.into_iter().chain(limits.value_bytes(&name)).min();
         TagRule::Field { name, delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive }
     }
 }
 
-/// One fact of a preset's file, with its source.
+/// One fact in the file of a preset, with its source.
 #[derive(Debug)]
 pub(crate) struct Fact {
     pub table: String,
-    /// `key value` for each key.
+    /// The keys of the table with their values, for example `field CF-Ray`.
     pub text: String,
-    /// Where it is documented, or why it is unproved, and the date.
+    /// The address of the documentation, or why the fact is not proved. The date of the source follows.
     pub source: String,
 }
 
-/// The name of a point of presence: a few letters or digits.
+/// The name of a point of presence: at most 15 letters, digits, `-` and `_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pop {
     length: u8,
@@ -159,7 +161,8 @@ pub struct Pop {
 impl Pop {
     const MOST_BYTES: usize = 15;
 
-    /// Reads a name. Empty: it is too long, or has other characters than letters, digits, `-` and `_`.
+    /// Reads a name. The result is empty if the name is too long or has other characters than letters, digits, `-` and
+    /// `_`.
     pub fn new(text: &[u8]) -> Self {
         let text = text.trim_ascii();
         let mut pop = Self::default();
@@ -172,7 +175,7 @@ impl Pop {
         pop
     }
 
-    /// The name; empty if unknown.
+    /// Returns the name, which is empty if it is unknown.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
@@ -180,27 +183,28 @@ impl Pop {
 }
 
 impl Preset {
-    /// Every preset, in the order of [`NAMES`].
+    /// Returns all presets, in the order of [`NAMES`].
     pub(crate) fn all() -> &'static [Self] {
         &ALL
     }
 
-    /// The preset of that name.
+    /// Returns the preset with this name.
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
         Self::all().iter().find(|preset| preset.name == name)
     }
 
-    /// Whether a request has one of its signals.
+    /// Returns whether a request has at least one signal of this CDN.
     pub(crate) fn has_signal_in(&self, headers: &HeaderMap) -> bool {
         self.signals.iter().any(|signal| signal.holds(headers))
     }
 
-    /// Whether its pulls can be recognised by signals.
+    /// Returns whether this preset has signals by which pulls can be recognised.
     pub(crate) fn has_signals(&self) -> bool {
         !self.signals.is_empty()
     }
 
-    /// The treatment of cache tags. `named` is the operator's `tag_header`, which counts if the CDN has no fixed field.
+    /// Returns the rule for cache tags in responses to this CDN. `named` is the operator's `tag_header`. It is ignored
+    /// if the CDN reads a fixed field or has no cache tags.
     pub(crate) fn tags(&self, named: Option<&HeaderName>) -> TagRule {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
@@ -212,7 +216,7 @@ impl Preset {
         }
     }
 
-    /// The field of cache tags, for people.
+    /// Returns the name of the field of cache tags, to be shown to people.
     pub(crate) fn tag_field_name(&self) -> &str {
         match &self.tags {
             TagField::Unknown => "not known",
@@ -222,7 +226,8 @@ impl Preset {
         }
     }
 
-    /// Why `tag_header` is not allowed for it, as the rest of a sentence. None: it is allowed.
+    /// Returns why `tag_header` is not allowed for this CDN, as the rest of a sentence. Returns `None` if `tag_header`
+    /// is allowed.
     pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
             TagField::Fixed(field, _) => {
@@ -233,13 +238,13 @@ impl Preset {
         }
     }
 
-    /// Whether a field contains the client's address or the point of presence, which are public.
+    /// Returns whether a field contains the client's address or the point of presence. Neither of these is secret.
     pub(crate) fn is_public_field(&self, field: &HeaderName) -> bool {
         let (client, pop) = (self.client.as_ref(), self.pop.as_ref());
         client.is_some_and(|client| client.field == *field) || pop.is_some_and(|pop| pop.field == *field)
     }
 
-    /// The kind of a pull.
+    /// Returns the kind of a pull: a health check, a pull through a shield, or any other pull.
     pub(crate) fn kind(&self, headers: &HeaderMap) -> PullKind {
         let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(headers));
         if has(&self.probes) {
@@ -251,8 +256,8 @@ impl Preset {
         }
     }
 
-    /// The client's address as this CDN reports it. Only valid after a proof. `is_node` recognises the CDN's own
-    /// machines.
+    /// Returns the client's address that this CDN reports. The address must be used only after a proof. `is_node`
+    /// recognises the CDN's own machines.
     pub(crate) fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let client = self.client.as_ref()?;
         match client.form {
@@ -267,12 +272,12 @@ impl Preset {
         }
     }
 
-    /// The field with its client's address.
+    /// Returns the name of the field in which this CDN sends its client's address.
     pub(crate) fn client_field(&self) -> Option<&HeaderName> {
         self.client.as_ref().map(|client| &client.field)
     }
 
-    /// The point of presence that a request names; empty if it names none.
+    /// Returns the point of presence that a request names. The result is empty if the request names none.
     pub(crate) fn pop(&self, headers: &HeaderMap) -> Pop {
         let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
         else {

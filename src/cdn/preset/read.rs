@@ -1,4 +1,4 @@
-//! Reads a preset's file. An unknown key is an error, because it would have no effect.
+//! Reads the file of a preset. An unknown key is an error, because it would have no effect.
 
 use std::fmt::Write as _;
 
@@ -11,13 +11,13 @@ use crate::wire::names::{
     CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR,
 };
 
-/// A message about an error in a file.
+/// A message that describes an error in a preset's file.
 type Flaw = String;
 
-/// Tables for people only: their keys are shown and not read.
+/// The tables whose keys are only shown to people. No code uses the values in these tables.
 const PROSE: [&str; 4] = ["addresses", "edge", "statistics", "logs"];
 
-/// Reads one file.
+/// Reads the file of one preset.
 pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let mut root =
         Reader { place: name.to_owned(), table: file.parse::<Table>().map_err(|error| format!("{name}: {error}"))? };
@@ -26,7 +26,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     }
     let title = root.text("title")?;
     let ended = root.optional_text("ended")?;
-    // The position in the list of presets, which config/build.rs reads.
+    // `order` is the position in the list of presets. Only `config/build.rs` uses its value.
     root.number::<u32>("order")?;
     let mut facts =
         Facts { sources: root.table("sources")?.map(|sources| sources.table).unwrap_or_default(), list: Vec::new() };
@@ -45,7 +45,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     };
     let probes = matchers("probe", &mut root, &mut facts)?;
     let shields = matchers("shield", &mut root, &mut facts)?;
-    // A field that marks a probe is a signal too.
+    // A field that marks a health check is also a signal of the CDN.
     signals.extend(probes.iter().cloned());
     let mut proofs = Vec::new();
     for mut table in root.tables("proof")? {
@@ -115,7 +115,7 @@ fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
         "list_but_last" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 1 },
         other => return Err(table.flaw(&format!("a client field has no form {other}"))),
     };
-    // For people only.
+    // The key `anonymised` is only shown to people.
     table.flag("anonymised")?;
     table.end()?;
     Ok(ClientField { field, form })
@@ -158,7 +158,7 @@ fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result
     };
     table.end()?;
     if coded_only == (dialect == Dialect::Akamai) {
-        // The shim writes no lifetimes into a field that is passed on.
+        // edgeshim writes no lifetimes into a field that it only passes on.
         Ok((dialect, Some(field).filter(|_| !passed_on)))
     } else {
         Err("only Akamai has both its dialect and vary coded_only".to_owned())
@@ -198,14 +198,14 @@ fn limits(mut table: Reader, facts: &mut Facts) -> Result<HeadLimits, Flaw> {
     Ok(limits)
 }
 
-/// The facts read so far, and where they come from.
+/// The facts that have been read so far, and the sources to which they refer.
 struct Facts {
     sources: Table,
     list: Vec<Fact>,
 }
 
 impl Facts {
-    /// Removes the source from a table, and stores the rest as a fact.
+    /// Removes the source from a table, and stores the other keys of the table as a fact.
     fn take(&mut self, kind: &str, table: &mut Reader) -> Result<(), Flaw> {
         let key = table.text("source")?;
         let note = table.optional_text("note")?;
@@ -240,7 +240,7 @@ impl Facts {
     }
 }
 
-/// A table whose keys are removed as they are read.
+/// A table from which each key is removed when it is read, so that unknown keys are left at the end.
 struct Reader {
     place: String,
     table: Table,
@@ -290,7 +290,7 @@ impl Reader {
         }
     }
 
-    /// A field and its test. No other key may be left.
+    /// Reads a field and its test. Any other key in the table is an error.
     fn matcher(mut self) -> Result<Matcher, Flaw> {
         let field = self.field("field")?;
         let test = if let Some(name) = self.optional_text("member")? {

@@ -1,13 +1,12 @@
-//! Akamai's G2O ("ghost to origin"): the edge signs the target, the time and the client's address of a request.
+//! Akamai's G2O ("ghost to origin") signatures. The edge signs the target and time of a request and the client's
+//! address.
 //!
-//! The data field contains six members: version, the edge's address, the client's address, the time, an id, and the
-//! nonce, which names the key. The sign field contains a keyed hash in base64. The hash covers the data field as sent,
-//! then the path with its query. The versions differ only in the hash.
+//! Version 4.
 //!
-//! The construction is that of the public verifiers, read in November 2026. All of them agree: ynohat/akamai-g2o, whose
-//! samples come from Akamai's own tool, and modules for nginx, Lua and C#.
+//! This code computes the hash as the public verifiers do. They were read in November 2026: ynohat/akamai-g2o, and
+//! modules for nginx, Lua and C#. All of them agree. The samples in ynohat/akamai-g2o come from Akamai's own tool.
 //!
-//! A signature is accepted once: see [`Replays`].
+//! Each signature is accepted only once: see [`Replays`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -29,29 +28,30 @@ use crate::wire::decimal;
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 
-/// The largest difference between the edge's clock and ours, in either direction.
+/// The largest accepted difference between the time in a signature and this host's clock. It applies to signatures from
+/// the past and from the future.
 const WINDOW_SECONDS: u64 = 30;
-/// The longest field of six members that is read. Real ones have some 70 bytes.
+/// The longest data field that is read, in bytes. Real data fields have some 70 bytes.
 const MOST_DATA_BYTES: usize = 1024;
-/// The longest signature that is decoded. SHA-256 has 44 characters.
+/// The longest sign field that is decoded, in bytes. The longest hash, SHA-256, has 44 characters in base64.
 const MOST_SIGN_BYTES: usize = 64;
-/// The largest number of bytes that [`MOST_SIGN_BYTES`] decode to.
+/// The number of bytes to which [`MOST_SIGN_BYTES`] characters decode.
 const MOST_DECODED_BYTES: usize = MOST_SIGN_BYTES / 4 * 3;
 
-/// Whether a request has a G2O field.
+/// Returns whether a request has at least one of the two G2O fields.
 pub(crate) fn has_fields(headers: &HeaderMap) -> bool {
     headers.contains_key(&X_AKAMAI_G2O_AUTH_DATA) || headers.contains_key(&X_AKAMAI_G2O_AUTH_SIGN)
 }
 
-/// Checks signatures. It has the prepared keys and the store of accepted signatures.
+/// A checker of G2O signatures. It contains the prepared keys and shares the store of accepted signatures.
 pub struct Verifier {
-    /// By nonce: the accepted versions of each key.
+    /// Each key, under its nonce, prepared for each accepted version.
     signers: BTreeMap<String, Vec<(u8, Signer)>>,
     replays: Arc<Replays>,
 }
 
 impl Verifier {
-    /// Prepares the keys.
+    /// Prepares each key for each accepted version.
     pub fn new(keys: &G2oKeys, replays: Arc<Replays>) -> Self {
         let signers = |key: &Secret| {
             let accepted = keys.versions.iter();
@@ -60,11 +60,12 @@ impl Verifier {
         Self { signers: keys.keys.iter().map(|(nonce, key)| (nonce.clone(), signers(key))).collect(), replays }
     }
 
-    /// Checks a request. Gives the client's address that the edge signed. `target` is the path with its query, as
-    /// received.
+    /// Checks the signature of a request and returns the client's address that the edge signed. `target` is the path
+    /// with its query, as received.
     ///
     /// # Errors
-    /// The first failure, in the order of [`Failure`].
+    /// The signature is not accepted. The parts are checked in this order: the fields, the key, the signature, the
+    /// time, the replay. The error is the first failure.
     pub fn check(&self, headers: &HeaderMap, target: &str, now: SystemTime) -> Result<IpAddr, Failure> {
         let line = only_line(headers, &X_AKAMAI_G2O_AUTH_DATA).map_err(|_| Failure::NoG2o)?;
         let sign = only_line(headers, &X_AKAMAI_G2O_AUTH_SIGN).map_err(|_| Failure::NoG2o)?;
@@ -87,27 +88,27 @@ impl Verifier {
     }
 }
 
-/// Shows only the nonces, which are part of every request.
+/// Shows only the nonces. They are not secret, because every request contains one.
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("nonces", &self.signers.keys()).finish_non_exhaustive()
     }
 }
 
-/// The members of the signed field that are used.
+/// The members of the data field that edgeshim uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data<'a> {
-    /// The version, which selects the hash.
+    /// The G2O version, which selects the hash function.
     pub version: u8,
     pub client: IpAddr,
     /// The time of the signature, in seconds since 1970.
     pub signed_at_seconds: u64,
-    /// The name of the key.
+    /// The name of the key with which the edge signed.
     pub nonce: &'a str,
 }
 
 impl<'a> Data<'a> {
-    /// Reads the field. None: it has not exactly six valid members.
+    /// Reads a data field. Returns `None` if the field does not have exactly six valid members.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         if line.len() > MOST_DATA_BYTES {
             return None;
@@ -134,23 +135,23 @@ fn decoded<'a>(sign: &[u8], buffer: &'a mut [u8; MOST_DECODED_BYTES]) -> Option<
     buffer.get(..length)
 }
 
-/// One key, prepared for one version.
+/// One key, prepared for one G2O version.
 enum Signer {
-    /// 1: MD5 of the key and the signed data.
+    /// Version 1: the MD5 of the key, followed by the signed data.
     Md5(Secret),
-    /// 2: MD5 of the key and of version 1's digest.
+    /// Version 2: the MD5 of the key, followed by the digest of version 1.
     Md5Twice(Secret),
-    /// 3.
+    /// Version 3.
     HmacMd5(Hmac<Md5>),
     /// 4.
     HmacSha1(Hmac<Sha1>),
-    /// 5.
+    /// Version 5.
     HmacSha256(Hmac<Sha256>),
 }
 
 impl Signer {
     fn new(version: u8, key: &Secret) -> Option<Self> {
-        // HMAC takes keys of any length.
+        // `new_from_slice` never fails here, because HMAC accepts keys of any length.
         let bytes = key.expose().as_bytes();
         match version {
             1 => Some(Self::Md5(key.clone())),
@@ -184,7 +185,7 @@ fn md5<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> impl AsRef<[u8]> {
     parts.into_iter().fold(Md5::new(), Md5::chain_update).finalize()
 }
 
-/// The 16 to 32 bytes of a signature.
+/// The bytes of a signature. Their number is 16 to 32, depending on the hash function.
 struct Signature {
     bytes: [u8; 32],
     length: usize,
@@ -199,7 +200,8 @@ impl Signature {
         Self { bytes, length }
     }
 
-    /// The part that is stored: all of an MD5, and enough of the other hashes.
+    /// Returns the 16 bytes that the store of accepted signatures keeps: the whole of an MD5, or the beginning of a
+    /// longer hash. The beginning is long enough to distinguish signatures.
     fn prefix(&self) -> [u8; 16] {
         std::array::from_fn(|position| self.bytes[position])
     }
@@ -211,19 +213,21 @@ impl AsRef<[u8]> for Signature {
     }
 }
 
-/// The largest number of signatures that are stored for one [`SPAN_SECONDS`]: some 16,000 pulls a second.
+/// The largest number of signatures that are stored for one span of [`SPAN_SECONDS`]. It is enough for some 16,000
+/// pulls a second.
 const MOST_STORED: usize = 1 << 20;
-/// Signature times are cut into spans of this length. A span is longer than the whole window, past and future, so that
-/// the window always lies in one span or in two consecutive spans.
+/// The length of a span. Signatures are stored by the span of time in which they were made. A span is longer than the
+/// window of accepted times, which reaches from [`WINDOW_SECONDS`] before now to [`WINDOW_SECONDS`] after now. So the
+/// window always lies in one span or in two consecutive spans.
 const SPAN_SECONDS: u64 = 64;
 const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window lies in at most two spans");
 
-/// The accepted signatures. Each is stored as long as its time is inside the window.
+/// The store of accepted signatures. A signature stays in the store at least as long as its time is inside the window.
 ///
-/// Only the time in the signature counts, not the time of arrival. There are two generations: one has the signatures of
-/// an even span, the other those of an odd span. A signature of a later span empties its generation first. A signature
-/// of an earlier span is rejected, so that setting the clock back does not let old signatures in again. All workers and
-/// all configurations share one store. Its lock is held for one lookup.
+/// The span of a signature depends on the time in the signature, not on the time of its arrival. The store has two
+/// sets: one for the latest even span, one for the latest odd span. A signature of a later span first empties its set.
+/// A signature of an earlier span is rejected. So an old signature is not accepted again, even if the clock is set
+/// back. All workers and all configurations share one store. Its lock is held for one lookup.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,
@@ -231,18 +235,19 @@ pub struct Replays {
 
 #[derive(Default)]
 struct Generation {
-    /// Which span this is, counted from 1970. It only increases.
+    /// The number of the span of this set. Span 0 begins in 1970. The number only increases.
     span: u64,
     seen: HashSet<[u8; 16]>,
 }
 
 impl Replays {
-    /// An empty store.
+    /// Returns an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Stores a valid signature. An error if it was stored before, or if that cannot be decided.
+    /// Stores a valid signature. Returns an error if the signature was stored before, or if the store has no record of
+    /// that span or no space.
     fn admit(&self, signature: [u8; 16], signed_at_seconds: u64) -> Result<(), Failure> {
         self.admit_of(MOST_STORED, signature, signed_at_seconds)
     }
@@ -253,7 +258,8 @@ impl Replays {
         let generation = &mut generations[usize::from(span % 2 == 1)];
         let mut dropped = HashSet::new();
         if generation.span < span {
-            // The new set has the capacity of the dropped one, so that it seldom grows under load.
+            // The new set gets room for as many signatures as the old one had, so that under load it seldom has to
+            // grow.
             let seen = HashSet::with_capacity(generation.seen.len());
             dropped = std::mem::replace(generation, Generation { span, seen }).seen;
         }
@@ -267,7 +273,7 @@ impl Replays {
             generation.seen.insert(signature);
             Ok(())
         };
-        // The memory is freed after the lock, so that other workers do not wait.
+        // The old set is freed after the lock is released, so that other workers do not wait for it.
         drop(generations);
         drop(dropped);
         admitted
@@ -322,7 +328,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// Signs as the edge does, version 5.
+    /// Signs a data field as the edge does in version 5.
     fn signed(data: &str) -> HeaderMap {
         let signer = Signer::new(5, &Secret::new(KEY)).unwrap();
         headers(data, &STANDARD.encode(signer.sign(data.as_bytes(), TARGET.as_bytes())))
@@ -366,7 +372,7 @@ mod tests {
             for other in SIGNATURES.into_iter().filter(|&other| other != sign) {
                 assert_eq!(check(&headers(&data, other)), Err(Failure::G2oSignature), "{other} for version {version}");
             }
-            // The first 8 characters are valid base64, but only a part of the signature.
+            // The first 8 characters of the signature are valid base64, but only a part of the signature.
             assert_eq!(check(&headers(&data, &sign[..8])), Err(Failure::G2oSignature));
         }
     }
@@ -467,14 +473,15 @@ mod tests {
     fn replay_when_sent_again_then_fails_at_any_clock() {
         let verifier = verifier();
         let headers = signed(&format!("5, {REST}"));
-        // A failed check does not use it up.
+        // A check that fails does not use up the signature.
         assert_eq!(verifier.check(&headers, TARGET, at(SIGNED_AT - 40)), Err(Failure::G2oTime));
         assert_eq!(verifier.check(&headers, "/elsewhere", at(SIGNED_AT)), Err(Failure::G2oSignature));
         assert!(verifier.check(&headers, TARGET, at(SIGNED_AT)).is_ok());
         for now in [SIGNED_AT, SIGNED_AT + 30, SIGNED_AT - 30, SIGNED_AT + 1] {
             assert_eq!(verifier.check(&headers, TARGET, at(now)), Err(Failure::G2oReplay), "{now}");
         }
-        // Later signatures remove it from the store. It fails even if the clock is set back.
+        // Later signatures remove this signature from the store. It is still refused, even if the clock is set back,
+        // because its span is too old.
         for later in [60, 120, 180, 240] {
             let time = SIGNED_AT + later;
             let data = format!("5, 192.0.2.1, 2001:db8::7, {time}, 1.2, 117542");
@@ -505,7 +512,7 @@ mod tests {
         }
         assert_eq!(replays.admit_of(4, signature(4), start), Err(Failure::G2oFull));
         assert_eq!(replays.admit_of(4, signature(0), start), Err(Failure::G2oReplay));
-        // The next span has its own room and drops nothing of this one.
+        // The signatures of the next span are stored in the other set, so they remove no signature of this span.
         assert_eq!(replays.admit_of(4, signature(4), start + SPAN_SECONDS), Ok(()));
         assert_eq!(replays.admit_of(4, signature(3), start + SPAN_SECONDS - 1), Err(Failure::G2oReplay));
         assert_eq!(replays.admit_of(4, signature(4), start + 2 * SPAN_SECONDS), Ok(()));
@@ -550,7 +557,7 @@ mod tests {
             let replays = Replays::new();
             let mut admitted = HashSet::new();
             for (number, time) in steps {
-                // The same number at another time is another signature.
+                // The same number with another time makes another signature.
                 let mut signature = [number; 16];
                 signature[..8].copy_from_slice(&time.to_be_bytes());
                 if replays.admit(signature, time).is_ok() {

@@ -1,6 +1,6 @@
-//! The proofs that a pull comes from the CDN that it claims.
+//! The proofs that a pull comes from the CDN that it claims to come from.
 //!
-//! No clock, socket or file is used here: a check gets everything as [`Evidence`].
+//! A check uses no clock, socket or file. It gets all its input as [`Evidence`].
 
 pub(crate) mod g2o;
 
@@ -16,50 +16,52 @@ use crate::wire::certificate::Certificate;
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 
-/// The proof of a provider's name, or the one that failed: the log's `proof`.
+/// The result of the proofs of a request: the proof that succeeded, or the reason why a proof failed. It is the value
+/// of `proof` in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     None,
-    /// A configured provider without proofs: its name is accepted.
+    /// The provider is configured without proofs, so its name is accepted as it is.
     Believed,
-    /// A secret that only the CDN knows.
+    /// The request contains a secret that only the CDN knows.
     Secret,
-    /// An address of the CDN.
+    /// The request comes from an address of the CDN.
     Addresses,
-    /// A client certificate of the CDN.
+    /// The connection has a client certificate of the CDN.
     ClientCert,
-    /// A G2O signature of Akamai.
+    /// The request has a G2O signature of Akamai.
     G2o,
-    /// All configured proofs.
+    /// The configuration requires all proofs of the provider, and all of them succeeded.
     All,
-    /// A claim whose proof failed.
+    /// A proof failed.
     Failed(Failure),
 }
 
-/// Why a proof failed. With several proofs, the first that failed.
+/// The reason why a proof failed. If several proofs failed, it is the reason of the first failed proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The secret's field is missing.
+    /// The request does not have the field of the secret.
     NoSecret,
-    /// The secret's field occurs more than once, or has another value.
+    /// The field of the secret occurs more than once, or its value is not a valid secret.
     WrongSecret,
-    /// No list contains the address.
+    /// The CDN's address list does not contain the address from which the request came.
     WrongAddress,
-    /// There is no client certificate.
+    /// The connection has no client certificate.
     NoCertificate,
-    /// The client certificate is not one of the CDN's.
+    /// The connection has a client certificate that does not belong to the CDN.
     WrongCertificate,
-    /// A G2O field is missing, occurs twice, or cannot be read.
+    /// One of the two G2O fields is missing, occurs twice, or cannot be read.
     NoG2o,
-    /// A G2O version that the configuration does not accept, or a nonce without a key.
+    /// The configuration does not accept the G2O version, or has no key for the nonce.
     G2oKey,
     /// The signature does not match the request.
     G2oSignature,
-    /// The time of the signature differs from the clock by too much.
+    /// The time in the signature differs too much from this host's clock, or the store of signatures no longer covers
+    /// it.
     G2oTime,
     /// The same signature was accepted before.
     G2oReplay,
-    /// More signatures within the window than can be stored, so a replay could not be detected.
+    /// The store of signatures is full. A later replay of this signature could not be detected, so the proof fails.
     G2oFull,
 }
 
@@ -98,47 +100,48 @@ impl Failure {
     }
 }
 
-/// How many of a provider's proofs must succeed.
+/// The number of a provider's proofs that must succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Require {
-    /// One of them.
+    /// At least one proof.
     #[default]
     Any,
-    /// Each of them.
+    /// Every configured proof.
     All,
 }
 
-/// A secret in a field of the request.
+/// A secret that the CDN sends in a header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretField {
-    /// The field, which is removed from every request.
+    /// The header field with the secret. edgeshim removes it from every request.
     pub field: HeaderName,
-    /// The valid secrets, at least one: several while one is being replaced.
+    /// The valid secrets, at least one. There are several while an operator replaces a secret.
     pub values: Vec<Secret>,
 }
 
-/// The client certificates of the CDN. At least one of the lists has an entry.
+/// A rule for the client certificates of the CDN. At least one of the two lists has an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateRule {
-    /// Names in lower case. The certificate must contain one. `*.` before a name matches one label.
+    /// Names in lower case. The certificate must contain at least one of these names. `*.` before a name matches
+    /// exactly one label.
     pub san: Vec<String>,
-    /// SHA-256 of whole certificates (DER). It must be one of them.
+    /// The SHA-256 hashes of whole certificates in DER form. The hash of the certificate must be in this list.
     pub sha256: Vec<[u8; 32]>,
 }
 
 /// The keys of Akamai's request signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct G2oKeys {
-    /// By the nonce that names them, at least one.
+    /// The keys, at least one. Each is stored under the nonce that names it.
     pub keys: BTreeMap<String, Secret>,
-    /// The accepted versions of 1 to 5, at least one.
+    /// The accepted G2O versions, at least one. Each is a number from 1 to 5.
     pub versions: Vec<u8>,
 }
 
-/// The prepared proofs of one provider, at least one.
+/// The proofs of one provider, prepared for checks. At least one proof is configured.
 #[derive(Debug)]
 pub(crate) struct Proofs {
-    /// How many of them must succeed.
+    /// The number of these proofs that must succeed.
     pub require: Require,
     /// The secret that only the CDN knows.
     pub secret: Option<SecretField>,
@@ -151,31 +154,32 @@ pub(crate) struct Proofs {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a> {
     pub headers: &'a HeaderMap,
-    /// Its path with the query, byte for byte as received.
+    /// The path of the request with its query, byte for byte as received.
     pub target: &'a str,
-    /// The CDN's machine: the peer of the outermost trusted balancer.
+    /// The address of the CDN's machine. Without a load balancer it is the address that connected to edgeshim. With
+    /// trusted load balancers it is the address that connected to the outermost of them.
     pub address: IpAddr,
-    /// The client certificate of its connection.
+    /// The client certificate of the connection on which the request arrived.
     pub certificate: Option<&'a Certificate>,
-    /// When it arrived.
+    /// The time of the check.
     pub now: SystemTime,
 }
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// The proof that succeeded, or the one that failed.
+    /// The proof that succeeded, or the reason why a proof failed.
     pub proof: Proof,
-    /// The client's address, if G2O signs it.
+    /// The client's address, if a valid G2O signature contains it.
     pub client: Option<IpAddr>,
 }
 
-/// A proof without state. None: it is not configured.
+/// A check of one proof that stores nothing. It returns `None` if that proof is not configured.
 type Stateless = fn(&Proofs, &Evidence<'_>) -> Option<Result<Proof, Failure>>;
 const STATELESS: [Stateless; 3] = [Proofs::secret, Proofs::address, Proofs::certificate];
 
 impl Proofs {
-    /// The fields that contain a secret or a signature.
+    /// Returns the names of the header fields that contain a secret or a signature.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let signed = self.g2o.as_ref().map(|_| [&X_AKAMAI_G2O_AUTH_DATA, &X_AKAMAI_G2O_AUTH_SIGN]);
         self.secret.iter().map(|secret| &secret.field).chain(signed.into_iter().flatten())
@@ -188,8 +192,8 @@ impl Proofs {
         }
     }
 
-    /// Tries one proof after the other until one succeeds. G2O is first if the request is signed, because it also
-    /// proves the client.
+    /// Checks one proof after the other until a proof succeeds. If the request has a G2O signature, G2O is checked
+    /// first, because G2O also proves the client's address.
     fn any(&self, evidence: &Evidence<'_>) -> Verdict {
         let signed = g2o::has_fields(evidence.headers);
         let mut failed = None;
@@ -209,12 +213,12 @@ impl Proofs {
         if !signed && self.g2o.is_some() {
             failed = failed.or(Some(Failure::NoG2o));
         }
-        // Without any configured proof, which no configuration allows, nothing is proved.
+        // If no proof is configured, the check fails. The configuration does not allow this case.
         Verdict { proof: Proof::Failed(failed.unwrap_or(Failure::NoSecret)), client: None }
     }
 
-    /// Tries one proof after the other until one fails. G2O is last, so that a request that fails another proof uses up
-    /// no signature.
+    /// Checks one proof after the other until a proof fails. G2O is checked last, because each signature is accepted
+    /// only once. So a request that fails another proof does not use up its signature.
     fn all(&self, evidence: &Evidence<'_>) -> Verdict {
         let mut proof = Proof::Failed(Failure::NoSecret);
         for plain in STATELESS {
@@ -237,7 +241,8 @@ impl Proofs {
             Err(Lines::None) => Err(Failure::NoSecret),
             Err(Lines::Several) => Err(Failure::WrongSecret),
             Ok(given) => {
-                // Compares all of them, so that the time does not reveal which one matches.
+                // All secrets are compared, so that the duration of the comparison does not reveal which secret
+                // matches.
                 let right = secret.values.iter().fold(false, |right, value| value.matches(given) | right);
                 if right { Ok(Proof::Secret) } else { Err(Failure::WrongSecret) }
             }
@@ -260,7 +265,8 @@ impl Proofs {
 }
 
 impl CertificateRule {
-    /// Whether a certificate is the CDN's. If both lists have entries, both must match.
+    /// Returns whether a certificate belongs to the CDN. If both lists have entries, the certificate must match both
+    /// lists.
     fn admits(&self, certificate: &Certificate) -> bool {
         let named = |san: &String| certificate.names.iter().any(|name| covers(san, name));
         (!self.san.is_empty() || !self.sha256.is_empty())
@@ -269,7 +275,8 @@ impl CertificateRule {
     }
 }
 
-/// Whether a name is the one in the rule, or one label below it if the rule begins with `*.`.
+/// Returns whether a name of a certificate matches the name in the rule. If the rule begins with `*.`, names with
+/// exactly one label in place of `*` match.
 fn covers(san: &str, name: &str) -> bool {
     match san.strip_prefix("*.") {
         None => name.eq_ignore_ascii_case(san),
@@ -279,14 +286,14 @@ fn covers(san: &str, name: &str) -> bool {
     }
 }
 
-/// The number of lines of a field that should have one.
+/// The error for a field that does not occur exactly once: it has no line, or several lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lines {
     None,
     Several,
 }
 
-/// The value of a field that occurs exactly once.
+/// Returns the value of a field that occurs exactly once. Returns an error for every other number of lines.
 fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Result<&'a [u8], Lines> {
     let mut lines = headers.get_all(field).iter();
     match (lines.next(), lines.next()) {
@@ -340,7 +347,7 @@ mod tests {
         g2o::Verifier::new(&keys, Arc::default())
     }
 
-    /// Every kind of proof.
+    /// Returns proofs of every kind.
     fn proofs(require: Require) -> Proofs {
         Proofs {
             require,
@@ -351,7 +358,7 @@ mod tests {
         }
     }
 
-    /// Checks a request with the given proofs: secret, address, certificate, G2O.
+    /// Checks a request. The four flags select which proofs the request contains: secret, address, certificate, G2O.
     fn checked(proofs: &Proofs, [by_secret, by_address, by_certificate, by_g2o]: [bool; 4]) -> Verdict {
         let mut headers = HeaderMap::new();
         if by_secret {

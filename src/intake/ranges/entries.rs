@@ -1,4 +1,5 @@
-//! The entries of an address list, collected up to the first that cannot be used, and the errors of lists.
+//! The entries of an address list, which are collected until the first invalid entry, and the errors that a list can
+//! have.
 
 use std::fmt;
 use std::io;
@@ -8,52 +9,54 @@ use ipnet::IpNet;
 use crate::cdn::addresses;
 use crate::intake::followed::ReadError;
 
-/// The largest file that is read, in bytes. The largest known list, of Azure, has some 5 MB.
+/// The largest file that is read, in bytes. The largest known list is the one of Azure, with some 5 MB.
 pub(super) const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// The largest number of networks in one file. CDNs have some hundreds; those that list single machines have some
-/// thousands.
+/// The largest number of networks in one file. The lists of most CDNs have some hundreds of networks. The lists that
+/// contain single machines have some thousands.
 pub(super) const MOST_NETWORKS: usize = 200_000;
-/// The AWS services whose machines are the CDN: all of them, and those that pull.
+/// The AWS services whose networks are used. The first service has all machines of the CDN, the second only the
+/// machines that pull.
 pub(super) const AWS_SERVICES: [&str; 2] = ["CLOUDFRONT", "CLOUDFRONT_ORIGIN_FACING"];
-/// The Azure service tag of the machines that pull for the CDN.
+/// The Azure service tag for the machines that pull. Only the networks of this tag are used.
 pub(super) const AZURE_TAG: &str = "AzureFrontDoor.Backend";
 
-/// Why a list cannot be used. The messages never quote the file: it may be a wrong file that contains secrets.
+/// The reason why a list cannot be used. The messages never quote the file, because it could be a wrong file that
+/// contains secrets.
 #[derive(Debug)]
 pub enum ListError {
-    /// The file is missing, or this user may not read it.
+    /// The file is missing, or the user of this process is not allowed to read it.
     Read(io::Error),
-    /// It is longer than 64 MiB.
+    /// The file is longer than 64 MiB.
     TooLarge,
-    /// It begins like JSON but is not JSON.
+    /// The file begins like JSON but is not valid JSON.
     Json {
-        /// From 1.
+        /// The line of the error. The first line is 1.
         line: usize,
-        /// From 1.
+        /// The column of the error. The first column is 1.
         column: usize,
     },
-    /// It is JSON, but not a known list.
+    /// The file is JSON, but it is not a list in a known format.
     Shape,
-    /// An entry is not a network.
+    /// The entry at this place is not a network.
     NoNetwork(Place),
-    /// An entry is the network of all addresses.
+    /// The entry at this place is a network that contains all addresses.
     Everything(Place),
-    /// It has no entries.
+    /// The list has no networks.
     Empty,
-    /// It is the list of AWS without the services of its CDN.
+    /// The list is from AWS, but contains no network of the services in `AWS_SERVICES`.
     NoService,
-    /// It is the list of Azure without the tag of its CDN.
+    /// The list is from Azure, but contains no network of the tag `AZURE_TAG`.
     NoTag,
-    /// It has more than 200,000 networks.
+    /// The list has more than 200,000 networks.
     TooMany,
 }
 
-/// A position in a list.
+/// The position of an entry in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A line, from 1.
+    /// The number of a line. The first line is 1.
     Line(usize),
-    /// An entry of a JSON array: the array's name, and the position from 1.
+    /// An entry of a JSON array: the name of the array, and the number of the entry. The first entry is 1.
     Entry(&'static str, usize),
 }
 
@@ -130,12 +133,12 @@ impl From<ReadError> for ListError {
     }
 }
 
-/// A network, or one address.
+/// Reads a network. A single address becomes a network that contains only this address.
 pub(super) fn network(entry: &[u8]) -> Option<IpNet> {
     addresses::network(std::str::from_utf8(entry).ok()?).ok()
 }
 
-/// The networks of one array or of all lines, up to the first error.
+/// The networks of one JSON array, or of all lines of a text file, up to the first error.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) networks: Vec<IpNet>,
@@ -143,7 +146,7 @@ pub(super) struct Found {
     pub(super) error: Option<(usize, Wrong)>,
 }
 
-/// Why an entry cannot be used.
+/// The reason why an entry cannot be used.
 #[derive(Clone, Copy)]
 pub(super) enum Wrong {
     NoNetwork,
@@ -162,7 +165,7 @@ impl Wrong {
 }
 
 impl Found {
-    /// Adds an entry. None: it is not a network.
+    /// Adds an entry. `None` stands for an entry that is not a network.
     pub(super) fn take(&mut self, network: Option<IpNet>) {
         self.skip();
         let wrong = match network {
@@ -175,13 +178,14 @@ impl Found {
         self.error = Some((self.entries, wrong));
     }
 
-    /// Skips an entry.
+    /// Counts an entry without using it, so that the positions in messages stay right.
     pub(super) fn skip(&mut self) {
         self.entries += 1;
     }
 }
 
-/// The networks of all arrays, each with its name. `none` is the error if there are none.
+/// Returns the networks of all arrays. Each array comes with its name. `none` is the error that is returned if the
+/// arrays contain no network.
 pub(super) fn all_networks(
     arrays: impl IntoIterator<Item = (&'static str, Option<Found>)>,
     none: ListError,
