@@ -1,10 +1,10 @@
-//! Cache-Control of a response (RFC 9111 §5.2, RFC 5861, RFC 8246): reads any number of lines, writes one line with one
-//! meaning.
+//! Cache-Control of a response (RFC 9111 §5.2, RFC 5861, RFC 8246). Reads any number of lines. Writes one line that
+//! all caches read in the same way.
 //!
-//! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers and quotes that
-//! do not close. What cannot be read is dropped, with two exceptions: everything that might forbid storing counts, and
-//! a lifetime that is not a number counts as 0 (RFC 9111 §4.2.1 asks for "stale"). Reading takes time linear in the
-//! input and keeps a bounded amount of it.
+//! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers, and quoted
+//! strings without a closing quote. Text that cannot be read is dropped, with two exceptions. First: a directive that
+//! might forbid storing counts. Second: a lifetime that is not a number counts as 0, because RFC 9111 §4.2.1 asks
+//! caches to treat such a response as stale. Reading takes time linear in the input and stores a bounded part of it.
 
 use std::cmp::Ordering;
 
@@ -13,18 +13,18 @@ use http::HeaderValue;
 use super::decimal;
 use super::directives::{Argument, Directive, Directives, is_token, is_token_byte};
 
-/// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2).
+/// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2). A longer lifetime becomes this one.
 pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
-/// The largest number of names that are stored of one field list. A longer list is read as the unqualified directive.
+/// The largest number of field names in one directive. A directive with more names is read as if it had no list.
 const MAX_FIELD_NAMES: usize = 8;
 /// The largest number of unknown directives that are stored.
 const MAX_EXTENSIONS: usize = 16;
-/// Longest name or argument of an unknown directive, and longest name in a field list, in bytes.
+/// The longest name or argument of an unknown directive, and the longest name in a field list, in bytes.
 const MAX_TEXT: usize = 64;
 
-/// The directives of all Cache-Control lines of one response (RFC 9111 §5.2.2). Times are in seconds. Borrows from the
-/// lines; allocates only for field lists and unknown directives.
+/// The directives of all Cache-Control lines of one response (RFC 9111 §5.2.2). Times are in seconds. The type
+/// borrows from the lines, and allocates only for field lists and unknown directives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one directive of the standard; they are independent")]
 pub struct CacheControl<'a> {
@@ -35,9 +35,9 @@ pub struct CacheControl<'a> {
     /// RFC 5861 §4.
     pub stale_if_error: Option<u64>,
     pub no_store: bool,
-    /// Without a field list.
+    /// The directive `no-cache` without a field list.
     pub no_cache: bool,
-    /// Without a field list.
+    /// The directive `private` without a field list.
     pub private: bool,
     pub public: bool,
     pub must_revalidate: bool,
@@ -46,16 +46,16 @@ pub struct CacheControl<'a> {
     /// RFC 8246.
     pub immutable: bool,
     pub must_understand: bool,
-    // These three are sorted, bounded and without duplicates.
-    /// The names in `no-cache="…"`; empty beside an unqualified no-cache.
+    // The next three lists are sorted, bounded and without duplicates.
+    /// The names in `no-cache="…"`. Empty if `no_cache` is set.
     pub(crate) no_cache_fields: Vec<&'a str>,
-    /// The names in `private="…"`; empty beside an unqualified private.
+    /// The names in `private="…"`. Empty if `private` is set.
     pub(crate) private_fields: Vec<&'a str>,
     /// Unknown directives.
     pub(crate) extensions: Vec<Extension<'a>>,
 }
 
-/// An unknown directive, as it was written.
+/// A directive that this module does not know, in its original spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extension<'a> {
     /// A token.
@@ -65,7 +65,7 @@ pub(crate) struct Extension<'a> {
 }
 
 impl<'a> CacheControl<'a> {
-    /// Reads and merges all lines. The order of lines and directives does not matter.
+    /// Reads all lines and merges their directives. The order of lines and directives does not matter.
     pub fn parse<I>(lines: I) -> Self
     where
         I: IntoIterator<Item = &'a [u8]>,
@@ -85,8 +85,8 @@ impl<'a> CacheControl<'a> {
             self.add_malformed(text);
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // By length first: one comparison for most names. A prohibition counts with any argument, a permission only
-        // without one.
+        // The length is compared first, so most names need only one comparison of text. A directive that forbids
+        // something counts with any argument. A directive that allows something counts only without an argument.
         match name.len() {
             6 if is(b"public") => self.public |= argument == Argument::Absent,
             7 if is(b"max-age") => lower(&mut self.max_age, seconds(argument)),
@@ -109,8 +109,8 @@ impl<'a> CacheControl<'a> {
         }
     }
 
-    /// For `private; max-age=0`, `no-cache no-store` and the like: everything that might forbid storing counts, a
-    /// lifetime counts as 0.
+    /// Adds the directives of an element with wrong syntax, such as `private; max-age=0` or `no-cache no-store`. Each
+    /// directive that might forbid storing counts, and a lifetime counts as 0.
     fn add_malformed(&mut self, text: &[u8]) {
         for token in text.split(|&b| !is_token_byte(b)) {
             let is = |known: &[u8]| token.eq_ignore_ascii_case(known);
@@ -132,7 +132,8 @@ impl<'a> CacheControl<'a> {
             |a, b| folded(a.name, b.name).then_with(|| a.argument.cmp(&b.argument)).then_with(|| a.name.cmp(b.name)),
             |a, b| a.argument == b.argument && a.name.eq_ignore_ascii_case(b.name),
         );
-        // The smallest ones are kept, not the first ones, so that the order of lines does not matter.
+        // Of too many directives, the last in sort order are dropped, not the last in the input. So the order of lines
+        // does not matter.
         self.extensions.truncate(MAX_EXTENSIONS);
     }
 
@@ -142,7 +143,7 @@ impl<'a> CacheControl<'a> {
         self.private_fields.clear();
     }
 
-    /// Adds the directives of `other` that are neither lifetimes nor prohibitions.
+    /// Adds the directives of `other` that neither set a lifetime nor forbid something.
     pub(crate) fn take_conditions(&mut self, other: &CacheControl<'_>) {
         self.stale_while_revalidate = self.stale_while_revalidate.or(other.stale_while_revalidate);
         self.stale_if_error = self.stale_if_error.or(other.stale_if_error);
@@ -168,12 +169,12 @@ impl<'a> CacheControl<'a> {
             && self.extensions.is_empty()
     }
 
-    /// Whether there is a lifetime, including 0.
+    /// Whether there is a lifetime. A lifetime of 0 counts too.
     pub fn has_lifetime(&self) -> bool {
         self.max_age.is_some() || self.s_maxage.is_some()
     }
 
-    /// Whether there is a directive that forbids a lifetime: no-store, no-cache or private.
+    /// Whether there is a directive beside which no lifetime is allowed: no-store, no-cache or private.
     pub fn is_restricted(&self) -> bool {
         self.no_store || self.no_cache || self.private
     }
@@ -183,10 +184,11 @@ impl<'a> CacheControl<'a> {
         self.no_store || self.private
     }
 
-    /// Removes every directive that contradicts a stricter one, so that all caches read the same.
+    /// Removes every directive that contradicts a stricter one, so that all caches read the line in the same way.
     ///
-    /// Beside no-store only no-transform and unknown directives stay. private and no-cache remove lifetimes (Fastly
-    /// would obey them). must-revalidate removes the stale windows, which some caches would use in spite of it.
+    /// If no-store is present, only no-store, no-transform and unknown directives stay. private and no-cache remove
+    /// lifetimes, because Fastly would obey the lifetimes. no-cache, private and must-revalidate remove
+    /// stale-while-revalidate and stale-if-error, because some caches would still serve stale responses.
     pub fn settle(&mut self) {
         if self.no_store {
             *self = Self {
@@ -221,8 +223,8 @@ impl<'a> CacheControl<'a> {
         }
     }
 
-    /// One field line with all directives in canonical order; `None` without a directive. [`Self::settle`] must have
-    /// been called before. Allocates once at most.
+    /// Returns one field line with all directives in a fixed order, or `None` if there is no directive. The caller must
+    /// call [`Self::settle`] first. Allocates at most once.
     pub fn settled_value(&self) -> Option<HeaderValue> {
         for fixed in ["private", "no-store", "no-cache"] {
             if self.is_written_as(fixed.as_bytes()) {
@@ -234,7 +236,7 @@ impl<'a> CacheControl<'a> {
         if length == 0 {
             return None;
         }
-        // A vector that is exactly full becomes the value's buffer as it is.
+        // The vector has no spare capacity, so it becomes the buffer of the value without a copy.
         let mut line = Vec::with_capacity(length);
         self.write_parts(|part| line.extend_from_slice(part));
         HeaderValue::try_from(line).ok()
@@ -311,7 +313,8 @@ impl<'a> CacheControl<'a> {
     }
 }
 
-/// RFC 9111 §1.2.2: delta-seconds. A number that is too large becomes the largest, anything else 0.
+/// Reads delta-seconds (RFC 9111 §1.2.2). A number that is too large becomes [`MAX_SECONDS`], and any other text
+/// becomes 0.
 fn seconds(argument: Argument<'_>) -> u64 {
     let (Argument::Token(text) | Argument::Quoted(text)) = argument else {
         return 0;
@@ -327,8 +330,8 @@ fn lower(known: &mut Option<u64>, seconds: u64) {
     *known = Some(known.map_or(seconds, |known| known.min(seconds)));
 }
 
-/// Adds the names of a field list, or with `None` the unqualified directive. The unqualified directive removes all
-/// names, and so does a list that grows too long.
+/// Adds the names of a field list to `names`. If `more` is `None`, the directive has no list and sets `unqualified`.
+/// Too many names set `unqualified` too. While `unqualified` is set, no names are stored.
 fn qualify<'a>(unqualified: &mut bool, names: &mut Vec<&'a str>, more: Option<Vec<&'a str>>) {
     match more {
         Some(more) if !*unqualified => {
@@ -350,9 +353,9 @@ fn qualify<'a>(unqualified: &mut bool, names: &mut Vec<&'a str>, more: Option<Ve
     }
 }
 
-/// The names in a directive's field list. `None` if it must be read as the unqualified directive: without a list,
-/// without quotes (`no-cache=1` names no field), with an empty list, with an escape, or with anything that is not a
-/// field name.
+/// Returns the names in a directive's field list. Returns `None` if the directive must be read as one without a list.
+/// That is the case if the argument is absent, not quoted (`no-cache=1` names no field) or empty, if it has an escape,
+/// or if a part of it is not a field name. It is also the case if a name is too long or there are too many names.
 fn field_names(argument: Argument<'_>) -> Option<Vec<&str>> {
     let Argument::Quoted(text) = argument else { return None };
     let mut names = Vec::new();
@@ -365,8 +368,8 @@ fn field_names(argument: Argument<'_>) -> Option<Vec<&str>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// The directive as an unknown one, if it can be written back. A string with commas or escapes cannot: a cache that
-/// splits at every comma would read directives in it.
+/// Returns the directive as an unknown one, or `None` if it cannot be written back. A quoted string with commas or
+/// escapes cannot be written back, because a cache that splits at every comma would read directives inside the string.
 fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
     let argument = match directive.argument {
         Argument::Absent => None,
@@ -374,7 +377,7 @@ fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
         Argument::Quoted(text) => {
             let plain = text.iter().all(|&b| matches!(b, b' '..=b'~') && !matches!(b, b',' | b'"' | b'\\'));
             let at = directive.text.iter().position(|&b| b == b'"')?;
-            // With its quotes: the string ends the element.
+            // The slice includes both quotes, because the string is the last part of the element.
             Some(directive.text.get(at..).filter(|_| plain)?)
         }
         Argument::Malformed => return None,
@@ -394,7 +397,7 @@ fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
     })
 }
 
-/// Inserts `item` in order. Of two that are the same, the smaller stays.
+/// Inserts `item` at its place in the order. If `sorted` has an equal item by `same`, the smaller of the two stays.
 fn insert_sorted<T>(sorted: &mut Vec<T>, item: T, order: impl Fn(&T, &T) -> Ordering, same: impl Fn(&T, &T) -> bool) {
     let at = sorted.partition_point(|known| order(known, &item) == Ordering::Less);
     if at > 0 && sorted.get(at - 1).is_some_and(|before| same(before, &item)) {
@@ -406,7 +409,7 @@ fn insert_sorted<T>(sorted: &mut Vec<T>, item: T, order: impl Fn(&T, &T) -> Orde
     }
 }
 
-/// Compares without ASCII case.
+/// Compares two texts without regard to ASCII case.
 fn folded(a: &str, b: &str) -> Ordering {
     a.bytes().map(|b| b.to_ascii_lowercase()).cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
 }
@@ -421,7 +424,7 @@ mod tests {
         CacheControl::parse(lines.iter().map(|line| line.as_bytes()))
     }
 
-    /// The line written for these lines, which are separated by `|`.
+    /// Returns the line that is written for the input `lines`, which are separated by `|`.
     fn tidied(lines: &str) -> String {
         let mut parsed = CacheControl::parse(lines.split('|').map(str::as_bytes));
         parsed.settle();
@@ -558,7 +561,7 @@ mod tests {
         assert!(CacheControl::default().is_written_as(b""));
     }
 
-    /// Lines made of real directives, near misses and raw bytes.
+    /// Generates lines of real directives, directives with small mistakes, and raw bytes.
     fn any_line() -> impl Strategy<Value = Vec<u8>> {
         let directive = prop::sample::select(vec![
             "no-store",

@@ -1,44 +1,44 @@
-//! Framing of HTTP/1.1 requests, tracked byte by byte before hyper parses them.
+//! Tracks the framing of HTTP/1.1 requests byte by byte, before hyper parses them.
 //!
-//! hyper silently drops Content-Length beside Transfer-Encoding, so no code behind it can see that a request was
-//! ambiguous (RFC 9112 §6.1 and RFC 9112 §11.2: request smuggling). [`HeadTracker`] sees every byte read from a
-//! client's connection, follows heads and bodies by hyper's rules, and keeps a verdict on each head until the service
-//! asks for it. It refuses a head with both fields (RFC 9112 §6.1), with a CR that no LF follows (RFC 9112 §2.2), and
-//! with a field line that continues on the next line (RFC 9112 §5.2).
+//! hyper silently drops Content-Length if Transfer-Encoding is also present. So no code behind hyper can see that a
+//! request was ambiguous (request smuggling: RFC 9112 §6.1 and RFC 9112 §11.2). [`HeadTracker`] sees every byte that
+//! is read from a client's connection. It follows heads and bodies by hyper's rules, and stores a verdict on each
+//! head until the service asks for the verdict. It refuses a head that has both fields (RFC 9112 §6.1), a CR without
+//! an LF after it (RFC 9112 §2.2), or a field line that continues on the next line (RFC 9112 §5.2).
 //!
-//! It is not a second parser: hyper checks names, methods and values. The tracker only has to agree with hyper on where
-//! each message ends *if hyper accepts it*. Where hyper refuses a message (a bad chunk size, different lengths, a last
-//! coding that is not chunked) the tracker stops. A head that it did not track is refused, so a disagreement can only
-//! refuse too much.
+//! The tracker is not a second parser: hyper checks names, methods and values. For messages that hyper accepts, the
+//! tracker must find the same ends of messages as hyper. If hyper refuses a message (a bad chunk size, different
+//! lengths, a last coding that is not chunked), the tracker stops. A head that was not tracked is refused. So a
+//! disagreement with hyper can only refuse too much.
 //!
-//! Cost: one `memchr2` a line, and a few compared bytes for lines that start with `c` or `t`. Nothing is stored but the
-//! position.
+//! Cost: one `memchr2` per line, and a few compared bytes for lines that start with `c` or `t`. The tracker stores only
+//! its position and a few facts about the current head.
 
 use memchr::memchr2;
 
 /// The position of a connection in its stream of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Between messages. Empty lines before a request line belong to no message.
+    /// The position is between two messages. Empty lines before a request line belong to no message.
     Boundary,
-    /// Inside a head.
+    /// The position is inside a head.
     Head,
-    /// Inside a body, including chunk lines and trailers.
+    /// The position is inside a body, including chunk lines and trailers.
     Body,
-    /// Not tracked any more: after an upgrade, after a flawed head, or after bytes that hyper refuses.
+    /// The connection is no longer tracked: after an upgrade, a flawed head, or bytes that hyper refuses.
     Opaque,
 }
 
-/// What is known of a request head.
+/// The result of the check of one request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Its framing can be read in one way only.
+    /// The framing of the request can be read in one way only.
     Clear,
-    /// It must get a 400, and its connection must close.
+    /// The request must get a 400, and its connection must close.
     Refuse,
 }
 
-/// The largest length that hyper accepts. It uses the two numbers above as markers.
+/// The largest Content-Length that hyper accepts. hyper uses the two larger numbers as markers.
 const LONGEST_BODY: u64 = u64::MAX - 2;
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
@@ -61,16 +61,16 @@ impl Field {
     }
 }
 
-/// How the last member of a Transfer-Encoding line compares to `chunked` so far.
+/// The result so far of comparing the current member of a Transfer-Encoding line with `chunked`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
-    /// This number of its letters has matched.
+    /// All bytes of the member so far match. The number counts the matching letters.
     Matching(u8),
-    /// All of it, then white space.
+    /// All letters of `chunked` have matched, and white space follows.
     Whole,
-    /// Another coding; the next comma starts a new one.
+    /// The member is another coding. The next comma starts a new member.
     Other,
-    /// A byte outside visible ASCII: hyper ignores such a line.
+    /// The line contains a byte that is not visible ASCII, a space or a tab. hyper ignores such a line.
     Unreadable,
 }
 
@@ -80,21 +80,21 @@ enum State {
     Between,
     /// After a CR before a request line.
     BetweenCr,
-    /// The rest of a line of the head that does not matter: the request line, or any other field.
+    /// In a line of the head that does not affect framing: the request line, or any other field.
     Line,
-    /// The first byte of a line after the request line.
+    /// At the first byte of a line after the request line.
     LineStart,
-    /// In a name that equals a field's so far; with the number of matched bytes.
+    /// In a field name that equals the name of this [`Field`] so far. The number counts the matching bytes.
     Name(Field, u8),
-    /// In the value of Content-Length: before, inside and after the digits.
+    /// The next three: in the value of Content-Length, before, inside and after the digits.
     LengthBefore,
     LengthDigits,
     LengthAfter,
     Codings(Coding),
-    /// After the CR of a line, and of an empty line.
+    /// The next two: after the CR of a line, and after the CR of an empty line.
     LineCr,
     EmptyCr,
-    /// In a body of known length.
+    /// In a body whose length is known.
     Sized,
     ChunkStart,
     ChunkSize,
@@ -113,18 +113,18 @@ enum State {
 
 /// Tracks the bytes of one connection.
 ///
-/// A flawed head ends the tracking: its connection will close, so no later head needs a verdict. A count of
-/// clear heads and a flag are therefore enough for pipelining of any depth.
+/// A flawed head ends the tracking, because its connection closes and no later head needs a verdict. So a count of
+/// clear heads and one flag suffice for any number of pipelined requests.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact of a head; they are independent")]
 pub(crate) struct HeadTracker {
-    /// Bytes left of a body or chunk. While a chunk size is read, its value so far.
+    /// The bytes left of a body or chunk. While a chunk size is read, this is the size read so far.
     remaining: u64,
     /// The value of the current Content-Length line so far.
     number: u64,
-    /// Content-Length of the current head; `u64::MAX` before its first line ends.
+    /// The Content-Length of the current head, or `u64::MAX` before the first Content-Length line has ended.
     length: u64,
-    /// Clear heads that the service did not ask for yet.
+    /// The number of clear heads whose verdicts the service has not taken yet.
     clear: u32,
     state: State,
     flawed: bool,
@@ -135,7 +135,7 @@ pub(crate) struct HeadTracker {
 }
 
 impl HeadTracker {
-    /// For a connection of which nothing is read yet.
+    /// Starts at the first byte of a connection.
     pub(crate) const fn new() -> Self {
         Self {
             remaining: 0,
@@ -150,7 +150,7 @@ impl HeadTracker {
         }
     }
 
-    /// Reads the next bytes of the connection, however they are cut.
+    /// Reads the next bytes of the connection. The bytes can be split at any position.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((&first, after)) = rest.split_first() {
@@ -174,7 +174,7 @@ impl HeadTracker {
                 State::ChunkDataLf => self.expect(first, b'\n', State::ChunkStart, after),
                 State::TrailerStart => {
                     self.state = if first == b'\r' { State::EndLf } else { State::Trailer };
-                    // State::Trailer reads this byte again: it may be a LF.
+                    // State::Trailer reads this byte again, because the byte can be an LF.
                     if first == b'\r' { after } else { rest }
                 }
                 State::TrailerLf => self.expect(first, b'\n', State::TrailerStart, after),
@@ -183,7 +183,7 @@ impl HeadTracker {
         }
     }
 
-    /// The position after all bytes fed.
+    /// Returns the position after all bytes that were fed.
     pub(crate) const fn phase(&self) -> Phase {
         match self.state {
             State::Between => Phase::Boundary,
@@ -202,9 +202,11 @@ impl HeadTracker {
         }
     }
 
-    /// The verdict on the oldest complete head whose verdict was not requested yet. Must be called once per request.
+    /// Returns the verdict on the oldest complete head whose verdict was not taken yet. The service must call this
+    /// function once per request.
     ///
-    /// Without such a head it is a refusal: tracker and hyper disagree.
+    /// The verdict is `Refuse` if no clear head is left. Then either the head was flawed, or tracker and hyper
+    /// disagree.
     pub(crate) fn take_verdict(&mut self) -> Verdict {
         if let Some(left) = self.clear.checked_sub(1) {
             self.clear = left;
@@ -213,12 +215,12 @@ impl HeadTracker {
         Verdict::Refuse
     }
 
-    /// Stops tracking: the next bytes belong to another protocol. Verdicts on earlier heads stay.
+    /// Stops tracking, because the next bytes belong to another protocol. Verdicts on earlier heads stay.
     pub(crate) fn set_opaque(&mut self) {
         self.state = State::Opaque;
     }
 
-    /// Before a request line: skips empty lines, as httparse does.
+    /// Skips empty lines before a request line, as httparse does.
     fn between<'a>(&mut self, first: u8, rest: &'a [u8], after: &'a [u8]) -> &'a [u8] {
         match (self.state, first) {
             (_, b'\n') => self.state = State::Between,
@@ -237,7 +239,7 @@ impl HeadTracker {
         after
     }
 
-    /// To the end of a line that does not matter.
+    /// Reads to the end of a line that does not affect framing.
     fn line<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr2(b'\r', b'\n', rest) else { return &[] };
         let (ended, after) = rest.split_at_checked(end + 1).unwrap_or((rest, &[]));
@@ -262,7 +264,7 @@ impl HeadTracker {
             b'c' | b'C' => self.state = State::Name(Field::ContentLength, 0),
             b't' | b'T' => self.state = State::Name(Field::TransferEncoding, 0),
             _ => {
-                // Most lines end here: read on at once, without another turn of the loop.
+                // Most lines end here, so this calls `line` directly and saves a turn of the loop in `feed`.
                 self.state = State::Line;
                 return self.line(rest);
             }
@@ -270,14 +272,14 @@ impl HeadTracker {
         rest
     }
 
-    /// Compares a name with the field's, as far as there are bytes.
+    /// Compares a field name with the name of `field`, as far as there are bytes.
     fn name<'a>(&mut self, field: Field, matched: u8, rest: &'a [u8]) -> &'a [u8] {
         let mut matched = matched;
         let mut left = rest;
         while let Some((&byte, after)) = left.split_first() {
             match field.name().get(usize::from(matched)) {
                 Some(wanted) if byte.to_ascii_lowercase() == *wanted => matched += 1,
-                // hyper refuses white space before the colon, so only a colon may follow the name.
+                // hyper refuses white space before the colon, so only a colon can follow the name.
                 None if byte == b':' => {
                     match field {
                         Field::ContentLength => {
@@ -303,7 +305,7 @@ impl HeadTracker {
     }
 
     fn has_length_line(&mut self) {
-        // The number of the first line is compared with later ones.
+        // `end_length` compares the number of the first line with the numbers of later lines.
         if !self.has_length {
             self.length = u64::MAX;
         }
@@ -335,7 +337,7 @@ impl HeadTracker {
         after
     }
 
-    /// At the end of a Content-Length line: hyper accepts equal numbers and refuses different ones.
+    /// Handles the end of a Content-Length line. hyper accepts several lines only if their numbers are equal.
     fn end_length(&mut self) {
         let first = self.length == u64::MAX;
         if self.state == State::LengthBefore || self.number > LONGEST_BODY || (!first && self.length != self.number) {
@@ -345,7 +347,8 @@ impl HeadTracker {
         }
     }
 
-    /// A line for which hyper refuses the head, but only at the end of the head.
+    /// Marks the head as flawed because of a line that hyper refuses. hyper does so only at the end of the head, so the
+    /// tracker reads the rest of the head too.
     fn refused_line(&mut self) {
         self.flawed = true;
         self.state = State::Line;
@@ -354,7 +357,7 @@ impl HeadTracker {
     fn codings<'a>(&mut self, coding: Coding, byte: u8, rest: &'a [u8], after: &'a [u8]) -> &'a [u8] {
         let next = match (coding, byte) {
             (_, b'\r' | b'\n') => {
-                // The last of several lines counts.
+                // If there are several Transfer-Encoding lines, only the last line counts.
                 self.chunked = coding == Coding::Whole || coding == Coding::Matching(7);
                 self.state = State::Line;
                 return rest;
@@ -419,7 +422,7 @@ impl HeadTracker {
         rest.get(here..).unwrap_or(&[])
     }
 
-    /// A chunk size: hex digits, white space, then an extension or CR LF. hyper refuses a bare LF here.
+    /// Reads a chunk size: hex digits, white space, then an extension or CR LF. hyper refuses a bare LF here.
     fn chunk_size<'a>(&mut self, byte: u8, after: &'a [u8]) -> &'a [u8] {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
@@ -446,8 +449,8 @@ impl HeadTracker {
         after
     }
 
-    /// To the end of an extension or a trailer line. hyper refuses a bare LF in an extension and ignores it in a
-    /// trailer, where others might see the end of the line: tracking stops.
+    /// Reads to the end of a chunk extension or of a trailer line. Tracking stops at a bare LF. hyper refuses a bare LF
+    /// in an extension. In a trailer line hyper ignores it, but another parser could take it as the end of the line.
     fn until_cr<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr2(b'\r', b'\n', rest) else { return &[] };
         let (ended, after) = rest.split_at_checked(end + 1).unwrap_or((rest, &[]));
@@ -484,7 +487,7 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// Feeds all bytes at once and one by one, which must give the same. Asks for `ask` verdicts.
+    /// Feeds all bytes at once and then one by one, which must give the same result. Takes `ask` verdicts.
     fn judged(bytes: &[u8], ask: usize) -> (Vec<Verdict>, Phase) {
         let mut whole = HeadTracker::new();
         whole.feed(bytes);
@@ -538,7 +541,7 @@ mod tests {
                 5\r\nTransfer-Encodin: b\r\n\r\n",
                 Phase::Boundary,
             ),
-            // A request line and a value may look like a field.
+            // A request line or the value of another field can look like a framing field.
             ("Content-Length: 5 HTTP/1.1\r\nX: Content-Length: 5\r\n\r\n", Phase::Boundary),
             ("GET / HTTP/1.1\r\n\r\nG", Phase::Head),
             ("GET / HTTP/1.1\r\n\r\n\r", Phase::Head),
@@ -573,7 +576,7 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: \u{e4}, chunked\r\n\r\n",
         ] {
             assert_eq!(one(bytes), (Verdict::Refuse, Phase::Opaque), "{bytes:?}");
-            // Until its last byte it is an ordinary head, so that the timeout for heads applies.
+            // Until its last byte arrives, a flawed head counts as an ordinary head, so the timeout for heads applies.
             let mut tracker = HeadTracker::new();
             tracker.feed(&bytes.as_bytes()[..bytes.len() - 1]);
             assert_eq!(tracker.phase(), Phase::Head, "{bytes:?}");
@@ -626,7 +629,7 @@ mod tests {
         assert_eq!(tracker.take_verdict(), Verdict::Refuse);
     }
 
-    /// A valid request, with any of the allowed line ends and cases.
+    /// A valid request. Its line ends, field order and letter case vary.
     #[derive(Clone, Debug)]
     struct Message {
         fields: Vec<(String, String)>,
@@ -662,7 +665,7 @@ mod tests {
             for (name, value) in &self.fields {
                 let _ = write!(head, "{name}: {value}{end}");
                 if let Some(line) = framing.pop() {
-                    // hyper reads the last coding line, so the order of these two must not change.
+                    // For hyper the last Transfer-Encoding line decides, so the order of the two lines must not change.
                     framing.insert(0, line);
                 }
             }

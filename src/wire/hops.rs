@@ -1,7 +1,8 @@
-//! Fields of one hop, and fields to which each hop adds itself: Connection, Upgrade, CDN-Loop, Via (RFC 9110 §7.6.1,
-//! RFC 9110 §7.8, RFC 8586).
+//! Fields that apply to one connection only, such as Connection and Upgrade, and fields to which each proxy appends
+//! an entry: CDN-Loop and Via (RFC 9110 §7.6.1, RFC 9110 §7.8, RFC 8586).
 //!
-//! A message without these fields costs one pass over the names. Only Connection in several lines allocates.
+//! For a message without these fields the cost is one pass over the names. [`strip_hop_by_hop`] allocates only if there
+//! are several Connection lines.
 
 use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -20,17 +21,18 @@ use super::names::{
 };
 use super::{cache_tags, tokens};
 
-/// This proxy in Via.
+/// The entry of this proxy in Via, for each version of the received message.
 const PSEUDONYM_1_0: &str = "1.0 edgeshim";
 const PSEUDONYM_1_1: &str = "1.1 edgeshim";
 const PSEUDONYM_2_0: &str = "2.0 edgeshim";
 
-/// Lengths of the names in `hop_by_hop`, one bit each. Almost no other name has one of these lengths.
+/// The lengths of the names in `hop_by_hop`, one bit per length. A name of another length needs no comparison.
 const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
 
-/// Fields that are never forwarded, even if Connection does not name them (RFC 9110 §7.6.1). Connection is the first.
+/// Returns the fields that are never forwarded, even if Connection does not name them (RFC 9110 §7.6.1). Connection
+/// must be the first, because `strip_hop_by_hop` checks its bit.
 ///
-/// Trailer is not one of them: trailers are forwarded, and so is the field that announces them.
+/// Trailer is not in the list, because trailers are forwarded together with the field that announces them.
 #[rustfmt::skip] // a list
 fn hop_by_hop() -> [&'static HeaderName; 9] {
     [
@@ -39,28 +41,29 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
     ]
 }
 
-/// Fields that Connection cannot remove.
+/// Returns the fields that Connection cannot remove.
 ///
-/// RFC 9110 §7.6.1 forbids a sender to name a field for all recipients in Connection. An attacker does so to remove a
-/// field that earlier hops rely on: the client's address, a cookie, a condition, a caching prohibition. Therefore these
-/// fields stay: those that identify the client and the request, and those that decide which caches may store the
-/// response. Unknown fields are removed, as the RFC demands.
+/// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
+/// still do so, to remove a field that earlier hops rely on: the client's address, a cookie, a condition, or a
+/// directive that forbids caching. Therefore the fields of this list stay. They identify the client and the request,
+/// decide which caches may store the response, or protect the browser. All other fields that Connection names are
+/// removed, as the RFC demands.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
-        // Framing and target.
+        // Framing and the target of the request.
         &HOST, &CONTENT_LENGTH, &TRAILER, &EXPECT,
-        // The client and the path of the request.
+        // The client, and the proxies that the request has passed.
         &AUTHORIZATION, &COOKIE, &ORIGIN, &REFERER, &USER_AGENT, &FORWARDED, &X_FORWARDED_FOR, &X_FORWARDED_HOST,
         &X_FORWARDED_PROTO, &VIA, &CDN_LOOP, &X_REQUEST_ID, &TRACEPARENT, &TRACESTATE,
-        // The request.
+        // Ranges and conditions of the request.
         &RANGE, &IF_MATCH, &IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_UNMODIFIED_SINCE, &IF_RANGE,
-        // The response, and the caches that may store it.
+        // The content of the response, and the caches that may store it.
         &CACHE_CONTROL, &CDN_CACHE_CONTROL, &CLOUDFLARE_CDN_CACHE_CONTROL, &EDGE_CONTROL, &SURROGATE_CONTROL,
         &SURROGATE_KEY, &PRAGMA, &EXPIRES, &AGE, &DATE, &VARY, &ETAG, &LAST_MODIFIED, &SET_COOKIE,
         &WWW_AUTHENTICATE, &CONTENT_TYPE, &CONTENT_ENCODING, &CONTENT_LANGUAGE, &CONTENT_LOCATION, &CONTENT_RANGE,
         &ACCEPT_RANGES, &LOCATION, &RETRY_AFTER,
-        // The protection of the browser.
+        // Security rules for the browser.
         &CONTENT_SECURITY_POLICY, &STRICT_TRANSPORT_SECURITY, &X_CONTENT_TYPE_OPTIONS, &X_FRAME_OPTIONS,
     ]
 }
@@ -69,10 +72,11 @@ fn is_end_to_end(token: &[u8]) -> bool {
     end_to_end().into_iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
-/// Removes the fields of this hop: Connection, the fields that it names, and those that are never forwarded.
+/// Removes the fields that apply to this connection only: Connection, the fields that Connection names, and the fields
+/// that are never forwarded.
 ///
 /// `keep` (the identity field) and the end-to-end fields stay even if Connection names them. A caller that forwards an
-/// upgrade, `TE: trailers` or a coding reads it before and writes its own.
+/// upgrade, `TE: trailers` or a transfer coding must read the field before this call and write its own field after it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     let known = hop_by_hop();
     let mut found = 0_u16;
@@ -98,10 +102,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
-/// Removes from the trailers of a request or response the fields that only a head may have (RFC 9110 §6.5.1):
-/// connection-specific ones, framing, routing, conditions, caching, cookies, tags, identity (`claims`) and content
-/// metadata. A recipient that merges trailers into the head would trust them, and HTTP/2 forbids the
-/// connection-specific ones.
+/// Removes from the trailers of a request or response the fields that only a head is allowed to have (RFC 9110
+/// §6.5.1). These fields concern the connection, framing, routing, conditions, caching, cookies, cache tags, identity
+/// (`claims`) and content metadata. They are removed because a recipient that merges trailers into the head would
+/// trust them. HTTP/2 also forbids fields about the connection in trailers.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
@@ -119,12 +123,12 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     strip_lookalikes(trailers, claims);
 }
 
-/// Removes fields with underscores whose names, with dashes, are in `claims` or are fields about the source of the
-/// request. For an origin with CGI or a similar interface they are the same field (RFC 3875 §4.1.18).
+/// Removes fields that differ only by underscores from a field in `claims` or from a field about the source of the
+/// request. An origin with CGI or a similar interface treats both spellings as the same field (RFC 3875 §4.1.18).
 pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
-    // Two such names have the same length, so few names need a closer look.
+    // Two such names have the same length, so only names of these lengths are compared.
     let lengths = names().fold(0_u64, |lengths, name| lengths | 1 << (name.as_str().len() % 64));
     let is_odd = |name: &&HeaderName| lengths & 1 << (name.as_str().len() % 64) != 0 && name.as_str().contains('_');
     if !headers.keys().any(|name| is_odd(&name)) {
@@ -140,8 +144,8 @@ pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
 
 /// Removes the fields that Connection names.
 fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
-    // The values must not be borrowed while fields are removed. A clone shares its bytes; only a second line needs a
-    // list.
+    // The values are cloned, because `headers` must not be borrowed while fields are removed. A clone shares its bytes.
+    // A list is allocated only if there is a second line.
     let mut lines = headers.get_all(CONNECTION).iter();
     let Some(first) = lines.next().cloned() else { return };
     let more: Vec<HeaderValue> = lines.cloned().collect();
@@ -150,7 +154,6 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
             if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
                 continue;
             }
-            // Connection itself stays for now: the caller removes it.
             if let Ok(name) = std::str::from_utf8(token)
                 && headers.contains_key(name)
                 && !token.eq_ignore_ascii_case(keep.as_str().as_bytes())
@@ -165,12 +168,13 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
 /// The largest number of entries of CDN-Loop that are read.
 const MOST_LOOP_ENTRIES: usize = 1_000;
 
-/// How often `our_id` is in CDN-Loop: in all lines, in any case, with or without parameters (RFC 8586 §2).
+/// Returns how often `our_id` is in CDN-Loop. All lines count, and case and parameters are ignored (RFC 8586 §2).
 pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
     if !headers.contains_key(&CDN_LOOP) {
         return 0;
     }
-    // From the end, to which each hop appends, so that the cost of a very long list is bounded.
+    // Each hop appends its entry at the end, so the last entries are read. The limit bounds the cost of a very long
+    // list.
     let ours = tokens::last(headers, &CDN_LOOP, MOST_LOOP_ENTRIES)
         .filter(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(our_id.as_bytes()))
         .count();
@@ -179,12 +183,13 @@ pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
 
 /// Appends `our_id` to CDN-Loop as a separate line, so that other lines stay unchanged (RFC 8586 §2).
 ///
-/// Does nothing if the map is full: 32,768 fields, many more than a head may have.
+/// Does nothing if the map is full, with 32,768 fields. The limits for heads are much lower.
 pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
     let _ = headers.try_append(CDN_LOOP.clone(), our_id.clone());
 }
 
-/// Appends `edgeshim` to Via as a separate line, with the version of the received message (RFC 9110 §7.6.3).
+/// Appends the entry of this proxy to Via as a separate line, with the version of the received message (RFC 9110
+/// §7.6.3).
 ///
 /// Does nothing if the map is full, like [`append_cdn_loop`].
 pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
@@ -196,7 +201,7 @@ pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
     let _ = headers.try_append(VIA, HeaderValue::from_static(entry));
 }
 
-/// Joins several Cookie lines, which HTTP/2 allows, into one (RFC 9113 §8.2.3).
+/// Joins several Cookie lines into one. HTTP/2 allows several lines (RFC 9113 §8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(COOKIE).iter();
     if let (Some(_), Some(_)) = (lines.next(), lines.next()) {
@@ -207,11 +212,11 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// The protocol that the client asks for: Upgrade, if Connection names it.
+/// Returns the value of Upgrade (the protocols that the client asks for), if Connection names Upgrade.
 ///
-/// `None` if h2c is in the list: after such an upgrade, further requests on the connection would bypass every check
-/// (RFC 9113 §3.1 obsoletes it). `None` also for several Upgrade lines. The caller must check that the request is not
-/// HTTP/1.0, which has no upgrade.
+/// Returns `None` if the list contains h2c, because after such an upgrade further requests on the connection would
+/// bypass every check. RFC 9113 §3.1 declares that upgrade obsolete. Also returns `None` if there are several Upgrade
+/// lines. The caller must check that the request is not HTTP/1.0, because that version has no upgrade.
 pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let (Some(upgrade), None) = (lines.next(), lines.next()) else { return None };
@@ -229,13 +234,14 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     any.then_some(upgrade)
 }
 
-/// Whether the client accepts trailers (`TE: trailers`, RFC 9110 §10.1.4). Must be called before [`strip_hop_by_hop`].
+/// Whether the client accepts trailers (`TE: trailers`, RFC 9110 §10.1.4). The caller must call this function before
+/// [`strip_hop_by_hop`], which removes TE.
 pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens::tokens(headers, &TE).any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Whether Transfer-Encoding has anything but one `chunked`. Another coding is not decoded here, and must not be
-/// forwarded as content.
+/// Whether Transfer-Encoding is present and its value is not exactly one `chunked`. Other codings are not decoded here,
+/// so a body in such a coding must not be forwarded as content.
 pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
     if !headers.contains_key(TRANSFER_ENCODING) {
         return false;
