@@ -1,14 +1,14 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-// In the order in which a request meets them.
+// The modules are in the order of the rooms in ARCHITECTURE.md.
 
 // The commands.
 mod cli;
 // Sockets, worker threads, connections, the drain.
 mod serve;
-// Metrics, probes and the effective configuration, on their own thread.
+// The metrics, the probes and the effective configuration, served by a separate thread.
 mod admin;
-// Settings become a runtime: all layers and tables, built once and swapped as a whole.
+// The runtime: all layers and tables of one configuration. It is built once and swapped as a whole.
 mod runtime;
 // The configuration file and its problems.
 mod config;
@@ -16,19 +16,19 @@ mod config;
 mod edge;
 // The innermost service: connections to the origin, retries, timeouts.
 mod origin;
-// Input other than pulls: beacons, RUM, address lists.
+// Input other than pulls: beacons, load times, address lists, the country file.
 mod intake;
 // Log records, their formats, and the writer.
 mod access_log;
-// What is known about each CDN: presets, proofs, dialects.
+// Knowledge about each CDN: presets, proofs, dialects.
 mod cdn;
-// The pages for when the origin fails.
+// The error pages, which are sent when the origin fails.
 mod pages;
 // Every metric, with its labels and handles.
 mod metrics;
-// How a key of the configuration is read and shown.
+// How a settings type declares its configuration keys.
 mod keys;
-// Why the origin gave no response, and which status that becomes.
+// The causes of failures, and the status for each cause.
 mod fault;
 // Small ids for providers, classes and labels.
 mod ids;
@@ -39,7 +39,7 @@ mod clock;
 
 pub use cli::main;
 
-/// What tests, benches and fuzz targets may use; not an API.
+/// The items that tests, benches and fuzz targets use. They are not a public API.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cdn::addresses::AddressSet;

@@ -1,4 +1,4 @@
-//! Checks of keys against each other, after each was read.
+//! Checks whether the values of different keys fit together, after all keys have been read.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
     }
 }
 
-/// No two listeners have one address, and an admin page that is open to the network has a token.
+/// Checks that no two listeners have the same address, and that an admin listener that is open to the network has a
+/// token.
 fn listeners(settings: &Settings, root: &mut Section<'_>) {
     let (server, admin) = (root.section("server"), root.section("admin"));
     let mut claimed = Claimed::default();
@@ -71,7 +72,8 @@ fn origin(settings: &Settings, origin: &Section<'_>) {
     }
 }
 
-/// Reads the folder of pages, reports all its problems, and checks that each configured language has pages.
+/// Reads the folder of pages and reports all its problems. Then checks that there are pages for each configured
+/// language.
 fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
     let pages = &mut settings.pages;
     if whoopsie.is_bad("pages") {

@@ -1,11 +1,11 @@
-//! Checks of the `[[class]]` blocks: names, patterns, and which cache keys fit together.
+//! Checks the `[[class]]` blocks: their names, their patterns, and whether their cache keys fit together.
 
 use std::collections::HashSet;
 
 use super::file::Section;
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule};
 
-/// The largest number of globs in one list: all of them may be tried for each request.
+/// The largest number of globs in one list. It is limited because a request can be compared with every glob.
 const MAX_GLOBS: usize = 1_000;
 
 pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
@@ -13,7 +13,7 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
     for (class, mut section) in classes.iter().zip(sections) {
         if !section.has("name") {
             section.missing("name", "is missing; write name = \"image\", which becomes the metric label");
-        // Names that differ only in case are two labels to Prometheus, but look alike.
+        // Two names that differ only in case would be two labels in Prometheus that people confuse.
         } else if !section.is_bad("name") && !taken.insert(class.name.to_ascii_lowercase()) {
             section.reject("name", "is a name that an earlier class has; write another, or merge the two blocks");
         }

@@ -1,4 +1,5 @@
-//! The effective configuration as JSON, in the file's own shape and with secrets hidden, for the admin side.
+//! Shows the effective configuration as JSON, for the admin listener. The JSON has the same structure as the file, and
+//! secrets are hidden.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,7 +20,7 @@ impl Shown {
     }
 }
 
-/// Records the values and changes none.
+/// Records the values and does not change them.
 impl Visitor for Shown {
     fn flag(&mut self, name: &'static str, value: &mut bool) {
         self.insert(name, *value);
@@ -88,12 +89,13 @@ fn shown(keys: &mut impl Keys) -> Value {
 }
 
 impl Settings {
-    /// Everything that is in effect, in the file's own shape, with secrets as `***`. A key of a later release is shown
-    /// with the only value that a file may give it. The keys in `later::hidden` are left out.
+    /// Returns all settings that are in effect. The structure is that of the file, and secrets are shown as `***`. A
+    /// key of a later release is shown with its only allowed value. The keys in `later::hidden` are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {
-            // The settings always have values for these two keys, but a file cannot use them in these modes.
+            // In the settings, these two keys always have values. In these modes, a file is not allowed to set the two
+            // keys.
             if let CacheMode::Keep | CacheMode::Never = class.cache.mode
                 && let Some(cache) = whole["class"][index]["cache"].as_object_mut()
             {

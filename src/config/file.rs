@@ -1,9 +1,9 @@
-//! A configuration file while it is read: the TOML tree with its lines, and sections from which keys are read one by
-//! one.
+//! Reads a configuration file key by key. `TypedFile` is the file with its lines and its problems so far. A `Section`
+//! is one block of the TOML tree, from which keys are read.
 //!
-//! serde's derive stops at the first unknown key or wrong type, but operators see all problems of a file in one pass.
-//! So keys are read by name: a wrong value is reported and its default stays, and at the end each key that was not read
-//! is unknown.
+//! serde's derive stops at the first unknown key or wrong type, but operators need to see all problems of a file at
+//! once. So this module reads each key by its name. If a value is wrong, the module reports it, and the key has its
+//! default. At the end, the module reports each key that no code has read as unknown.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -17,16 +17,16 @@ use super::shown::{kind, shown};
 use crate::keys::grammar::closest;
 use crate::keys::{Checked, quote};
 
-/// The longest list that is read.
+/// The largest number of entries in a list.
 const MAX_ENTRIES: usize = 10_000;
 
-/// A file while it is read.
+/// The state of reading one file: the problems so far, and the keys that were read so far.
 pub(super) struct TypedFile<'t> {
-    /// Where each line starts.
+    /// The byte offset at which each line after the first line starts.
     line_starts: Vec<usize>,
     folder: &'t Path,
     problems: RefCell<Vec<Problem>>,
-    /// The keys that were read, by the path of their block.
+    /// The names of the keys that were read. The path of a block finds the names of its keys.
     known: RefCell<HashMap<String, Vec<&'static str>>>,
 }
 
@@ -40,7 +40,7 @@ impl<'t> TypedFile<'t> {
         Section { file: self, key: String::new(), line: None, table: Some(table) }
     }
 
-    /// All problems; keys of `table` that were not read are unknown.
+    /// Reports each key of `table` that was not read as unknown. Then returns all problems.
     pub(super) fn into_problems(self, table: &DeTable<'_>) -> Vec<Problem> {
         self.root(table).reject_unknown();
         self.problems.into_inner()
@@ -55,11 +55,11 @@ impl<'t> TypedFile<'t> {
     }
 }
 
-/// A key's value.
+/// The result of reading one key.
 #[derive(Debug)]
 pub(super) enum Read<T> {
     Absent,
-    /// Wrong; the problem has been reported.
+    /// The value is wrong, and the problem has been reported.
     Bad,
     Good(T),
 }
@@ -77,22 +77,22 @@ impl<T> Read<T> {
     }
 }
 
-/// One value with its path and line.
+/// One value of the file, with the path of its key and with its line.
 struct Item<'f> {
     key: String,
     line: Option<usize>,
     value: &'f DeValue<'f>,
 }
 
-/// An entry of a list or of a block of texts.
+/// The position or the name of one entry, in a list or in a block of texts.
 pub(super) enum Entry<'n> {
-    /// By position, in a list.
+    /// A position in a list, counted from 0.
     At(usize),
-    /// By name in any case, in a block of texts.
+    /// A name in a block of texts. Upper and lower case are equal.
     Named(&'n str),
 }
 
-/// One block. A missing one reads as a block without keys.
+/// One block of the file. If the file does not have the block, the section has no keys.
 pub(super) struct Section<'f> {
     file: &'f TypedFile<'f>,
     key: String,
@@ -101,7 +101,7 @@ pub(super) struct Section<'f> {
 }
 
 impl<'f> Section<'f> {
-    /// The folder at which relative paths start.
+    /// Returns the folder at which relative paths in the file start.
     pub(super) fn folder(&self) -> &'f Path {
         self.file.folder
     }
@@ -110,17 +110,17 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
-    /// Whether its name has a value, even if that is no block.
+    /// Whether the file has a value under the name of this block, even if that value is not a block.
     pub(super) fn is_typed(&self) -> bool {
         self.line.is_some()
     }
 
-    /// Whether the file has this key.
+    /// Whether the file has the key `name` in this block.
     pub(super) fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// Whether a problem of this key has been reported.
+    /// Whether a problem has been reported for the key `name`, or for a key or an entry below it.
     pub(super) fn is_bad(&self, name: &str) -> bool {
         let path = self.path(name);
         let problems = self.file.problems.borrow();
@@ -129,8 +129,8 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// The texts in a list or in a block of texts, valid or not. A check that reads them hides no problem next to a wrong
-    /// entry.
+    /// Returns the entries of a list or of a block that are texts, valid or not, each with its position or its name. A
+    /// check that uses these texts finds problems even if another entry is wrong.
     pub(super) fn texts(&self, name: &str) -> Vec<(Entry<'f>, &'f str)> {
         match self.find(name).map(|item| item.value) {
             Some(DeValue::Array(array)) => {
@@ -147,7 +147,8 @@ impl<'f> Section<'f> {
         }
     }
 
-    /// A text, which `check` turns into its type. Messages show `example`, which has its quotes.
+    /// Reads a text, which `check` converts to the type of the key. Error messages show `example`, which must include
+    /// its quotes.
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
@@ -158,7 +159,7 @@ impl<'f> Section<'f> {
         self.check_text(&item, example, check)
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn read_flag(&mut self, name: &'static str) -> Read<bool> {
         let Some(item) = self.take(name) else { return Read::Absent };
         if let DeValue::Boolean(value) = item.value {
@@ -168,13 +169,13 @@ impl<'f> Section<'f> {
         Read::Bad
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     pub(super) fn read_integer<T: TryFrom<i64>>(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Read<T> {
         let Some(item) = self.take(name) else { return Read::Absent };
         self.check_integer(&item, &range).and_then(|value| T::try_from(value).ok()).map_or(Read::Bad, Read::Good)
     }
 
-    /// A list of texts, each checked by itself.
+    /// Reads a list of texts. `check` checks each text.
     pub(super) fn read_list<T>(
         &mut self,
         name: &'static str,
@@ -188,7 +189,7 @@ impl<'f> Section<'f> {
         if values.len() == entries.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// A list of whole numbers within `range`.
+    /// Reads a list of whole numbers within `range`.
     pub(super) fn read_integers<T: TryFrom<i64>>(
         &mut self,
         name: &'static str,
@@ -218,7 +219,8 @@ impl<'f> Section<'f> {
         Some(array.iter().enumerate().map(entry).collect())
     }
 
-    /// A block of texts under names that the operator chooses; both are checked.
+    /// Reads a block of texts under names that the operator chooses. `check_name` checks each name, and `check` checks
+    /// each text.
     pub(super) fn read_map<T>(
         &mut self,
         name: &'static str,
@@ -238,7 +240,8 @@ impl<'f> Section<'f> {
             let name = check_name(typed.get_ref());
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
-                // A wrong name may be a secret in the wrong place, so the message shows it like a value.
+                // A wrong name can be a secret in the wrong place. So the message hides the name where it would hide a
+                // value.
                 Err(message) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
                     self.file.report(item.key.clone(), line, shown(&item.key, &typed), message.clone());
@@ -259,7 +262,7 @@ impl<'f> Section<'f> {
         if values.len() == table.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// The block `[name]`. Opening it again reports nothing again.
+    /// Opens the block `[name]`. If this block was opened before, its problems are not reported again.
     pub(super) fn section(&mut self, name: &'static str) -> Self {
         let again = self.is_known(name);
         let item = self.take(name);
@@ -275,7 +278,7 @@ impl<'f> Section<'f> {
         block
     }
 
-    /// The blocks `[[name]]`.
+    /// Opens the blocks `[[name]]`. If these blocks were opened before, their problems are not reported again.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let again = self.is_known(name);
         let Some(item) = self.take(name) else { return Vec::new() };
@@ -300,14 +303,14 @@ impl<'f> Section<'f> {
         blocks
     }
 
-    /// Reports a key whose value does not fit the other keys.
+    /// Reports a problem with the key `name`, if the file has this key.
     pub(super) fn reject(&self, name: &str, message: impl Into<String>) {
         if let Some(item) = self.find(name) {
             self.complain(&item, message.into());
         }
     }
 
-    /// Reports an entry of a list or a block of texts.
+    /// Reports a problem with one entry of the key `name`, whose value is a list or a block of texts.
     pub(super) fn reject_entry(&self, name: &str, entry: Entry<'_>, message: impl Into<String>) {
         let Some(item) = self.find(name) else { return };
         let entry = match (item.value, entry) {
@@ -326,27 +329,27 @@ impl<'f> Section<'f> {
         }
     }
 
-    /// Reports a missing key, at the line of its block.
+    /// Reports that the key `name` is missing. The problem has the line of the block.
     pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
         self.file.report(self.path(name), self.line, String::new(), message.into());
     }
 
-    /// Reports a problem in another file that the configuration names.
+    /// Reports a problem in another file, which the configuration names.
     pub(super) fn reject_file(&self, file: String, line: Option<usize>, message: String) {
         let problem = Problem { file: Some(file), line, ..Problem::of_file("", message) };
         self.file.problems.borrow_mut().push(problem);
     }
 
-    /// Reports the whole block.
+    /// Reports a problem with the block as a whole.
     pub(super) fn reject_block(&self, message: impl Into<String>) {
         self.file.report(self.key.clone(), self.line, "{…}".to_owned(), message.into());
     }
 
-    /// Reports the keys that were not read, here and in the blocks below.
+    /// Reports the keys that no code has read, in this block and in the blocks below it.
     fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();
-        // Without any key read, this is a block of names that the operator chooses.
+        // If no key of this block was read, the operator chooses the names in it. Then no name is unknown.
         let Some(known) = known else { return };
         for (name, value) in table {
             let typed: &str = name.get_ref();
@@ -377,7 +380,8 @@ impl<'f> Section<'f> {
     }
 
     fn path(&self, name: &str) -> String {
-        // Other names are quoted, so that they cannot write to the terminal.
+        // A name with other characters is quoted, because control characters could change what the operator's terminal
+        // shows.
         let bare = !name.is_empty()
             && name.len() <= 64
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
@@ -389,7 +393,7 @@ impl<'f> Section<'f> {
         self.file.known.borrow().get(&self.key).is_some_and(|known| known.contains(&name))
     }
 
-    /// Finds a key's value; the key is known from now on.
+    /// Returns the value of a key, and records that the key is known, even if the file does not have it.
     fn take(&mut self, name: &'static str) -> Option<Item<'f>> {
         if !self.is_known(name) {
             self.file.known.borrow_mut().entry(self.key.clone()).or_default().push(name);
@@ -488,7 +492,7 @@ mod tests {
             root.read_list("d", "\"x\"", |_| Ok(()));
             root.section("e");
             root.sections("f");
-            // A second look reports nothing again.
+            // Opening the same blocks again reports no second problem.
             root.section("e");
             root.sections("f");
         });

@@ -1,7 +1,7 @@
 //! Keys whose feature comes with a later release.
 //!
-//! They are read and checked, and may have their defaults. Any other value is refused: an operator who configures a
-//! certificate must not assume that it is in use.
+//! edgeshim reads and checks these keys, and accepts their default values. It refuses any other value, because an
+//! operator who configures a certificate must not assume that the certificate is in use.
 
 use super::file::Section;
 use super::listeners::LISTEN;
@@ -22,7 +22,7 @@ fn empty(text: &str, feature: &str) -> Result<(), String> {
     Err(format!("asks for {feature}, which comes with a later release; write \"\""))
 }
 
-/// `[origin.tls]`.
+/// Visits the keys of `[origin.tls]`.
 pub(super) fn origin<V: Visitor>(origin: &mut V) {
     origin.block("tls", |tls| {
         for name in ["ca", "server_name", "certificate", "key"] {
@@ -31,13 +31,13 @@ pub(super) fn origin<V: Visitor>(origin: &mut V) {
     });
 }
 
-/// `[edge_logs]`.
+/// Visits the keys of `[edge_logs]`.
 pub(super) fn edge_logs<V: Visitor>(edge_logs: &mut V) {
     edge_logs.text("token", &EDGE_LOGS, &mut ());
 }
 
-/// Keys that `/config` does not show: `[server.tls]`, and `path` and `max_body` of `[edge_logs]`. These two keys may
-/// have any valid value, because they have no effect without a token.
+/// Reads the keys that `/config` does not show: `[server.tls]`, and `path` and `max_body` of `[edge_logs]`. These two
+/// keys of `[edge_logs]` accept any valid value, because they have no effect without a token.
 pub(super) fn hidden(root: &mut Section<'_>) {
     let mut tls = root.section("server").section("tls");
     tls.list("listen", &LISTEN, &mut Vec::new());
@@ -55,7 +55,7 @@ pub(super) fn hidden(root: &mut Section<'_>) {
     edge_logs.text("max_body", &SIZE, &mut (100 * 1024 * 1024));
 }
 
-/// Refuses a `client_cert` block whose own keys are right: without HTTPS there is no certificate to check.
+/// Refuses a `client_cert` block whose own keys are valid, because without HTTPS there is no certificate to check.
 pub(super) fn client_cert(client_cert: &Section<'_>) {
     client_cert
         .reject_block("needs server.tls.client_ca, and HTTPS comes with a later release; leave it out until then");

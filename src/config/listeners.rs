@@ -1,4 +1,4 @@
-//! Addresses to listen on.
+//! The addresses on which edgeshim listens.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::keys::urls::{is_port, socket_path};
 use crate::keys::{Checked, Text};
 
-/// An address to listen on.
+/// An address on which edgeshim listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// An address and a port; port 0 = any free one.
+    /// An IP address and a port. Port 0 means any free port.
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
@@ -26,20 +26,22 @@ impl fmt::Display for Listen {
     }
 }
 
-/// `ADDRESS:PORT` or `unix:PATH`.
+/// The text form of a listen address: `ADDRESS:PORT` or `unix:PATH`.
 pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
 
-/// The addresses in use so far, so that no two listeners have the same one.
+/// The addresses of the listeners that were checked so far. No two listeners are allowed to have the same address.
 #[derive(Default)]
 pub(super) struct Claimed {
     exact: HashSet<Listen>,
-    /// For each address: whether it is IPv6, and the port. `wildcards` is the same for wildcard addresses.
+    /// One entry for each TCP address: whether it is IPv6, and its port. `wildcards` has such entries only for wildcard
+    /// addresses, for example 0.0.0.0.
     ports: HashSet<(bool, u16)>,
     wildcards: HashSet<(bool, u16)>,
 }
 
 impl Claimed {
-    /// Claims an address.
+    /// Records the address of a listener, or returns an error if an earlier listener has the same or an overlapping
+    /// address.
     pub(super) fn claim(&mut self, listen: &Listen) -> Checked<()> {
         if let Listen::Tcp(address) = listen {
             if address.port() == 0 {
@@ -66,7 +68,7 @@ impl Claimed {
     }
 }
 
-/// An address to listen on: `ADDRESS:PORT` or `unix:PATH`.
+/// Parses a listen address: `ADDRESS:PORT` or `unix:PATH`.
 pub(super) fn listen(text: &str, folder: &Path) -> Checked<Listen> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path, folder).map(Listen::Unix);

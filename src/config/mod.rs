@@ -1,9 +1,10 @@
-//! From the operator's file to valid settings.
+//! Reads the operator's file and converts it to valid settings.
 //!
-//! `settings` lists the blocks, and each layer lists its own keys ([`Keys`](crate::keys::Keys)). `reader` reads them
-//! from the TOML tree in `file`, `effective` shows them as JSON. `checks` and `classes` check keys against each other.
-//! `provider_blocks` and `provider_proofs` read the providers, whose keys depend on each other. All problems of a file
-//! are reported at once, so that operators fix everything in one pass. `check` and start use the same functions.
+//! `settings` lists the blocks, and each layer lists its own keys ([`Keys`](crate::keys::Keys)). `reader` reads the
+//! keys from the TOML tree in `file`, and `effective` shows the settings as JSON. `checks` and `classes` check whether
+//! the values of different keys fit together. `provider_blocks` and `provider_proofs` read the providers, whose keys
+//! depend on each other. All problems of a file are reported at once, so that operators can correct all of them before
+//! the next try. `edgeshim check` and `edgeshim run` use the same functions.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -30,15 +31,15 @@ pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
 pub(crate) use settings::{Provider, Verify};
 
-/// The longest configuration that is read, in bytes.
+/// The largest accepted size of a configuration file, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// Reads the file at `path` and checks it.
 ///
 /// # Errors
 ///
-/// All problems of the file: it cannot be read, is no UTF-8 or no TOML (one problem), or has unknown keys or wrong
-/// values.
+/// Returns all problems of the file. If the file cannot be read, is not UTF-8 or is not TOML, that is the only problem.
+/// Otherwise each unknown key and each wrong value is a problem.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let origin_name = path.display().to_string();
     let folder = match path.parent() {
@@ -46,8 +47,8 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
         _ => Path::new("."),
     };
     let mut bytes = Vec::new();
-    // Without a limit, reading a device such as `/dev/zero` would never end. One byte more shows that the file is too
-    // long.
+    // A device file such as `/dev/zero` has no end, so reading stops at a limit. The limit is one byte larger than the
+    // largest accepted file, so that a file that is too long is noticed.
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let message =
@@ -68,11 +69,12 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     }
 }
 
-/// Checks a configuration in memory. Messages call it `origin_name`; relative paths start at `folder`.
+/// Checks a configuration that is in memory. Messages use `origin_name` as its file name. Relative paths start at
+/// `folder`.
 ///
 /// # Errors
 ///
-/// As [`load`], except for problems of reading the file.
+/// Returns the same problems as [`load`], except for problems of reading the file.
 pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("is longer than {MAX_FILE_BYTES} bytes; name a configuration file with --config FILE");

@@ -1,26 +1,27 @@
-//! The problems of a configuration, all at once, each with what to write instead.
+//! The list of all problems of a configuration. Each problem includes what to write instead.
 
 use std::fmt;
 
-/// One problem. Shown as `key: value message`.
+/// One problem. It is shown as `key: value message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, safe to print, if it is not the configuration itself.
+    /// The name of the file, safe to print. `None`: the problem is in the configuration file itself.
     pub file: Option<String>,
-    /// The key's whole path, as in `class[0].cache.ttl`; empty for the file as a whole.
+    /// The whole path of the key, for example `class[0].cache.ttl`. Empty if the problem concerns the file as a whole.
     pub key: String,
     /// The line in the file, counted from 1.
     pub line: Option<usize>,
-    /// The column in characters, counted from 1; only for a text that is no TOML.
+    /// The column in characters, counted from 1. Only problems with text that is not UTF-8 or not TOML have a column.
     pub column: Option<usize>,
-    /// The value, safe to print: shortened, escaped, and `***` where it may be a secret. Empty for a missing key.
+    /// The value, safe to print. It is shortened and escaped, and is `***` if it can be a secret. Empty if the key is
+    /// missing.
     pub value: String,
-    /// What is wrong and what to write instead; reads on from the value.
+    /// What is wrong, and what to write instead. The message continues a sentence that begins with the value.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem with the file as a whole.
+    /// Creates a problem that concerns the file as a whole.
     pub(super) fn of_file(value: impl Into<String>, message: impl Into<String>) -> Self {
         Self { file: None, key: String::new(), line: None, column: None, value: value.into(), message: message.into() }
     }
@@ -38,7 +39,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of one configuration, in the file's order, then those of other files; never empty.
+/// All problems of one configuration. Problems of the configuration file come first, in the order of its lines.
+/// Problems of other files follow. The list is never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     file: String,
@@ -47,7 +49,7 @@ pub struct Problems {
 
 impl Problems {
     pub(super) fn new(file: &str, mut list: Vec<Problem>) -> Self {
-        // Problems of other files keep their order.
+        // The sort is stable, so the problems of other files keep their order.
         list.sort_by_key(|problem| match problem.file {
             Some(_) => (true, usize::MAX, None),
             None => (false, problem.line.unwrap_or(usize::MAX), problem.column),
@@ -68,7 +70,7 @@ impl Problems {
     }
 }
 
-/// One line for each problem, in the form `file:line:` that editors can follow.
+/// Writes one line for each problem. Each line starts with `file:line:`, so editors can open the place.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.list.iter().enumerate() {
@@ -90,20 +92,20 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Line and column, both from 1, of what follows `text`.
+/// Returns the line and the column, both counted from 1, of the character that follows `text`.
 pub(super) fn position(text: &[u8]) -> (usize, usize) {
     let start = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let line = text.split(|&byte| byte == b'\n').count();
-    // Each character has one byte that is no continuation byte.
+    // In UTF-8, each character has exactly one byte that is not a continuation byte.
     let column = text.get(start..).unwrap_or_default().iter().filter(|&&byte| byte & 0xC0 != 0x80).count() + 1;
     (line, column)
 }
 
-/// The problem of a text that is no TOML.
+/// Creates the problem of a text that is not TOML.
 pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or_default();
     let (line, column) = position(text.as_bytes().get(..span.start).unwrap_or_default());
-    // Without the text itself: it may be part of a secret.
+    // The message does not include the text itself, because the text can be part of a secret.
     let message = error.message().replace('\n', ", ");
     let message =
         format!("{message}: this is no TOML; write key = value, texts in double quotes, each key and [block] once");

@@ -1,4 +1,4 @@
-//! The `[[provider]]` blocks: the CDNs that pull, and in which field each reads cache tags.
+//! Reads the `[[provider]]` blocks: the CDNs that pull, and the field in which each CDN reads cache tags.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,8 @@ use crate::keys::grammar::{closest, has_meaning, header_name, label};
 use crate::keys::{Checked, quote};
 use crate::wire::names::X_CDN_PROVIDER;
 
-/// Reads every provider. `identity`: the identity header; `trusts_all`: `server.trusted_proxies` contains every
-/// address.
+/// Reads every provider. `identity` is the identity header. `trusts_all` is true if `server.trusted_proxies` contains
+/// every address.
 pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_all: bool) -> Vec<Provider> {
     const EXAMPLE: &str = "\"fastly\"";
     let mut taken = HashSet::new();
@@ -47,7 +47,7 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
     providers
 }
 
-/// A provider as `/config` shows it.
+/// Returns a provider as `/config` shows it.
 pub(super) fn json(provider: &Provider) -> Value {
     let mut keys = json!({
         "name": provider.name,
@@ -71,7 +71,8 @@ fn preset_of(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|preset| *preset == name)
 }
 
-/// `preset`: none if it could not be read; then any field is accepted.
+/// Checks the value of `tag_header`. `preset` is `None` if the preset could not be read. Then the rules of the preset
+/// are not checked.
 fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
     if text.is_empty() {
         return Ok(None);

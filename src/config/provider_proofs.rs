@@ -1,4 +1,5 @@
-//! The `[provider.verify]` blocks: proofs that a pull comes from the CDN that it names. No message contains a secret.
+//! Reads the `[provider.verify]` blocks: the proofs that a pull comes from the CDN that the pull names. No message
+//! contains a secret.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -22,37 +23,40 @@ use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
-/// The largest number of secrets of one provider: each is compared for each of its pulls, and a rotation needs two.
+/// The largest number of secrets for one provider. Each pull of the provider is compared with each of its secrets, and
+/// a rotation needs only two secrets.
 const MAX_SECRETS: usize = 16;
-/// The longest nonce of G2O, in bytes.
+/// The length of the longest accepted G2O nonce, in bytes.
 const MAX_NONCE_BYTES: usize = 64;
-/// The default version of G2O: HMAC-SHA256. 1 to 4 are MD5 and SHA-1.
+/// The default version of G2O. It uses HMAC-SHA256. Versions 1 to 4 use MD5 or SHA-1.
 const G2O_VERSION: u8 = 5;
 
 const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
 
-/// Where a secret is in a request: in a field, or under a nonce.
+/// The place of a secret in a request: in a header field, or under a G2O nonce.
 #[derive(PartialEq, Eq, Hash)]
 enum Place {
     Field(HeaderName),
     Nonce(String),
 }
 
-/// The secrets of all providers so far. With a shared secret, one provider could pass the proof of another.
+/// The secrets of all providers that were read so far. Two providers must not share a secret, because one of the two
+/// could then pass the proof of the other.
 #[derive(Default)]
 pub(super) struct Secrets {
-    /// The provider of each, counted from 1 in `names`.
+    /// The provider of each secret, as a position in `names`, counted from 1.
     taken: HashMap<(Place, String), usize>,
     names: Vec<String>,
 }
 
 impl Secrets {
-    /// Claims from now on are for this provider.
+    /// Starts the next provider. Secrets that are claimed after this call belong to that provider.
     pub(super) fn next_provider(&mut self, name: &str) {
         self.names.push(name.to_owned());
     }
 
-    /// Claims a secret for the latest provider, or names the provider that has it already.
+    /// Records a secret for the latest provider. If an earlier provider has the same secret in the same place, returns
+    /// the name of that provider as the error.
     fn claim(&mut self, place: Place, secret: &Secret) -> Result<(), String> {
         let latest = self.names.len();
         let owner = *self.taken.entry((place, secret.expose().to_owned())).or_insert(latest);
@@ -66,7 +70,7 @@ impl Secrets {
     }
 }
 
-/// `[provider.verify]`; none if it is missing or no block.
+/// Reads `[provider.verify]`. Returns `None` if the file has no such block.
 pub(super) fn verify(
     mut block: Section<'_>,
     identity: &HeaderName,
@@ -97,7 +101,7 @@ pub(super) fn verify(
     block.is_present().then_some(verify)
 }
 
-/// The proofs as `/config` shows them: those that are not required are left out, as in the file.
+/// Returns the proofs as `/config` shows them. Proofs that are not configured are left out, as in the file.
 pub(super) fn json(proofs: &Verify) -> Value {
     let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(text, _)| text);
     let mut keys = json!({ "require": require });
@@ -131,7 +135,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
     }
     let folder = block.folder();
     let field = block.read("header", HEADER, |text| {
-        // The value is not shown, because it may be a secret in the wrong place.
+        // The message does not show the value, because the value can be a secret in the wrong place.
         let Ok(name) = header_name(text) else {
             return Err(format!(
                 "is no header field name; write the one that the CDN is configured to add, as {HEADER}"
@@ -186,7 +190,8 @@ fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     (SECRET.read)(text, folder)
 }
 
-/// The addresses it pulls from. `trusts_all`: every client may claim any address.
+/// Reads the addresses from which the provider pulls. If `trusts_all` is true, every client can claim any address, so
+/// an address proves nothing.
 fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSource>> {
     const EXAMPLE: &str = "\"151.101.0.0/16\"";
     let folder = block.folder();
@@ -218,7 +223,8 @@ fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSourc
     addresses
 }
 
-/// A list in a file. The runtime reads it again; here its problems are reported with the others.
+/// Checks a file that contains a list of networks. The runtime reads the file again later. The check here ensures that
+/// the problems of the file are reported together with the other problems.
 fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
     if path.is_empty() {
         return Err("names no file; write file:PATH, for example \"file:ranges/fastly.json\"".to_owned());
@@ -252,11 +258,11 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
     rule.filter(|_| block.is_present()).map_or(Read::Bad, Read::Good)
 }
 
-/// A host name in a certificate, of which the first label may be `*`; in lower case.
+/// Checks a host name of a certificate, and returns the name in lower case. The first label can be `*`.
 fn certificate_name(text: &str) -> Checked<String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
     host_name(bare)
-        // The DNS names of certificates have no addresses and no final dot.
+        // A DNS name in a certificate is not an IP address and has no final dot.
         .filter(|host| !host.starts_with('[') && !host.ends_with('.') && host.parse::<Ipv4Addr>().is_err())
         .map(|host| if bare.len() == text.len() { host } else { format!("*.{host}") })
         .ok_or_else(|| {
@@ -266,7 +272,8 @@ fn certificate_name(text: &str) -> Checked<String> {
         })
 }
 
-/// The SHA-256 of a certificate: 64 hexadecimal digits, with or without openssl's colons between the bytes.
+/// Parses the SHA-256 fingerprint of a certificate: 64 hexadecimal digits. Colons between the bytes, as openssl prints
+/// them, are optional.
 fn fingerprint(text: &str) -> Checked<[u8; 32]> {
     const MESSAGE: &str = "is no SHA-256 fingerprint; write its 64 hexadecimal digits, with or without colons, \
                            as \"openssl x509 -noout -fingerprint -sha256\" prints them after the \"=\"";
@@ -335,7 +342,8 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
     }
 }
 
-/// The name of a key, between commas in the data of G2O.
+/// Checks a nonce, which is the name of a G2O key. A nonce must not contain a comma, because commas separate the fields
+/// in the data of G2O.
 fn nonce(text: &str) -> Checked<String> {
     let fine = (1..=MAX_NONCE_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b',');
     if fine {
@@ -404,7 +412,7 @@ mod tests {
                 problems.contains(&format!(" provider[0].{key}: ")) && problems.contains(remedy),
                 "{verify}: {problems}"
             );
-            // An empty block lacks both of its keys.
+            // An empty `secret` block lacks two keys, so it has two problems.
             assert_eq!(more.len(), usize::from(verify.starts_with("secret = {}")), "{verify}: {more:?}");
         }
     }
@@ -490,7 +498,7 @@ mod tests {
         }
         let problems = with("X-Who", "[identity]\nheader = \"x-who\"\n");
         assert!(problems.len() == 1 && problems[0].contains("names the provider"), "{problems:?}");
-        // A block later in the file counts too.
+        // The configured identity header is refused even if `[identity]` comes later in the file.
         let text = verified("mine", "secret = { header = \"X-Who\", values = [\"s\"] }");
         assert_eq!(self::problems(&format!("{text}[identity]\nheader = \"X-WHO\"\n")).len(), 1);
     }
@@ -512,7 +520,7 @@ mod tests {
             "{message:?}"
         );
         assert_eq!(fields("X-S", "X-T"), [""; 0], "another field distinguishes them");
-        // One provider may list a secret twice.
+        // One provider is allowed to list a secret twice.
         assert_eq!(problems(&verified("one", "secret = { header = \"X-S\", values = [\"a\", \"a\"] }")), [""; 0]);
 
         let keys = |nonce: &str| {
@@ -577,7 +585,7 @@ mod tests {
             ("10.0.0.0/33", "or file:PATH"),
             ("file:", "for example \"file:ranges/fastly.json\""),
             ("file:no/such/list", "name a file that exists"),
-            // The content of a file that is no list may be a secret, and is not shown.
+            // The content of a file that is not a list can be a secret, so no message shows that content.
             ("file:src/main.rs", "has no network in line"),
             ("file:src", "is not a regular file"),
             ("file:/dev/zero", "is not a regular file"),
@@ -636,7 +644,8 @@ mod tests {
             assert!(fingerprint(&bad).is_err(), "{bad}");
         }
 
-        // A valid rule is refused because TLS is missing; a wrong one gets only its own problem.
+        // A valid rule is refused because TLS is missing. For an invalid rule, only the mistakes in the rule are
+        // reported.
         let message = problems(&verified(
             "fastly",
             &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),

@@ -1,4 +1,4 @@
-//! Reads settings from a section of the file: a good value replaces the default, a wrong one is reported.
+//! Reads settings from a section of the file. A valid value replaces the default. A wrong value is reported.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use super::file::{Read, Section};
 use crate::keys::grammar::one_of;
 use crate::keys::{Keys, Text, Visitor, quote};
 
-/// The largest number of blocks of one name; each costs metric series and time per request.
+/// The largest number of blocks with the same name. Each block costs metric series, and time in each request.
 pub(super) const MAX_BLOCKS: usize = 500;
 
 impl<T> Read<T> {
@@ -18,7 +18,7 @@ impl<T> Read<T> {
     }
 }
 
-/// What messages show as an example: the default, if it is not empty.
+/// Returns the example for messages: the default, or the example of `text` if the default is empty.
 fn example<T>(text: &Text<T>, default: Option<&T>) -> String {
     let default = default.map(text.write).unwrap_or_default();
     quote(if default.is_empty() { text.example } else { &default })
@@ -98,7 +98,7 @@ impl Visitor for Section<'_> {
 }
 
 impl<'f> Section<'f> {
-    /// The blocks `[[name]]`, at most [`MAX_BLOCKS`].
+    /// Returns the blocks `[[name]]`, at most [`MAX_BLOCKS`] of them. If the file has more, reports that.
     pub(super) fn bounded_sections(&mut self, name: &'static str) -> Vec<Section<'f>> {
         let mut sections = self.sections(name);
         if sections.len() > MAX_BLOCKS {

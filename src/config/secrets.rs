@@ -1,4 +1,4 @@
-//! Secrets, as typed or from an environment variable or file.
+//! Reads secrets: from the configuration itself, from an environment variable or from a file.
 
 use std::env;
 use std::fs::File;
@@ -10,10 +10,10 @@ use serde::{Serialize, Serializer};
 use crate::keys::{Checked, Text, quote};
 use crate::wire::secret::Secret;
 
-/// The largest secret that is read from a file, in bytes.
+/// The size of the largest secret that is read from a file, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// A secret that is not empty.
+/// The text form of a secret. An empty secret is refused.
 pub(super) const SECRET: Text<Secret> = Text { example: "env:ADMIN_TOKEN", read: secret, write: |_| "***".to_owned() };
 
 impl Serialize for Secret {
@@ -22,7 +22,7 @@ impl Serialize for Secret {
     }
 }
 
-/// A secret as typed, or read from `env:NAME` or `file:PATH`.
+/// Reads a secret as typed, from `env:NAME` or from `file:PATH`.
 fn secret(text: &str, folder: &Path) -> Checked<Secret> {
     let found = if let Some(name) = text.strip_prefix("env:") {
         env::var(name).map_err(|error| match error {
@@ -41,7 +41,7 @@ fn secret(text: &str, folder: &Path) -> Checked<Secret> {
     if found.is_empty() {
         return Err("names an empty value; put the secret there, or name another place".to_owned());
     }
-    // It is sent in a header field.
+    // A secret is sent in a header field, so it must be visible ASCII.
     if !found.bytes().all(|b| b.is_ascii_graphic()) {
         let message = "contains characters that header fields do not allow";
         return Err(format!("{message}; use visible ASCII without spaces, for example 64 hexadecimal digits"));
@@ -60,7 +60,7 @@ fn secret_file(path: &Path) -> Checked<String> {
             "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name the file of one secret"
         ));
     }
-    // The newline that editors write at the end is no part of the secret.
+    // Editors write a newline at the end of a file. This newline is not part of the secret.
     secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
     Ok(secret)
 }
@@ -79,7 +79,7 @@ mod tests {
     fn secret_when_named_then_comes_from_environment_or_file() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(secret("plain", folder), Ok(Secret::new("plain")));
-        // Set by cargo for every test; setting one here would need unsafe code.
+        // cargo sets this variable for every test. Setting a variable in the test would need unsafe code.
         assert_eq!(secret("env:CARGO_PKG_NAME", folder), Ok(Secret::new("edgeshim")));
         assert!(secret("env:EDGESHIM_UNSET", folder).is_err_and(|message| message.contains("not set")));
         for bad in ["", "env:", "env:A=B", "env:\0", "file:", "file:no/such/file", "file:Cargo.toml", "two words"] {

@@ -1,6 +1,7 @@
-//! The settings: valid values, with nothing unset. Each layer declares its own; those of the rooms above are here.
+//! The settings: the values of a valid configuration. Every key has a value, because each key has a default. Each layer
+//! declares the settings for its own keys. This file declares the settings of the rooms above `edge`.
 //!
-//! The defaults are those of `config/edgeshim.toml`; a test compares the two.
+//! The defaults are the values in `config/edgeshim.toml`. A test compares the defaults with that file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,36 +32,37 @@ use crate::wire::secret::Secret;
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// `[server]`, with `limits` and `observe`.
+    /// The keys of `[server]` are in three fields: `server`, `limits` and `observe`.
     pub server: Server,
     pub limits: MessageLimits,
     pub observe: ObserveSettings,
-    /// `[admin]`.
+    /// The keys of `[admin]`.
     pub admin: Admin,
-    /// `[origin]`, with `admission`.
+    /// The keys of `[origin]` are in two fields: `origin` and `admission`.
     pub origin: OriginSettings,
     pub admission: Limits,
-    /// `[identity]`, with `verify`.
+    /// The keys of `[identity]` are in two fields: `identity` and `verify`.
     pub identity: IdentifySettings,
     pub verify: VerifySettings,
-    /// `[[provider]]`, in the file's order.
+    /// The `[[provider]]` blocks, in the order of the file.
     pub providers: Vec<Provider>,
-    /// `[[class]]`, in the file's order, which is the order of matching.
+    /// The `[[class]]` blocks, in the order of the file. Classes are matched in this order.
     pub classes: Vec<ClassRule>,
-    /// `[gzip]`.
+    /// The keys of `[gzip]`.
     pub gzip: GzipSettings,
-    /// `[whoopsie]`, with `pages`.
+    /// The keys of `[whoopsie]` are in two fields: `whoopsie` and `pages`.
     pub whoopsie: WhoopsieSettings,
     pub pages: PageSettings,
-    /// `[beacon]`.
+    /// The keys of `[beacon]`.
     pub beacon: BeaconSettings,
-    /// `[rum]`.
+    /// The keys of `[rum]`.
     pub rum: RumSettings,
-    /// `[access_log]`.
+    /// The keys of `[access_log]`.
     pub access_log: AccessLogSettings,
 }
 
-/// All blocks except `[[provider]]`, whose keys depend on each other (`provider_blocks`).
+/// Visits all blocks except `[[provider]]`. `provider_blocks` reads those blocks, because their keys depend on each
+/// other.
 impl Keys for Settings {
     fn keys<V: Visitor>(&mut self, v: &mut V) {
         v.block("server", |v| {
@@ -91,24 +93,24 @@ impl Keys for Settings {
     }
 }
 
-/// Keys of `[server]` about sockets, connections and the drain.
+/// The keys of `[server]` that concern sockets, connections and the drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where CDNs connect to; never empty, no address twice.
+    /// The addresses to which CDNs connect. There is at least one address, and no address is listed twice.
     pub listen: Vec<Listen>,
-    /// Threads; 0 = one per CPU that the cgroup grants.
+    /// The number of worker threads. 0 means one thread for each CPU that the cgroup grants.
     pub workers: usize,
-    /// Whether connections begin with a PROXY header, v1 or v2.
+    /// Whether each connection begins with a PROXY header of version 1 or 2.
     pub proxy_protocol: bool,
-    /// Connections at a time, all listeners together.
+    /// The largest number of connections at one time, on all listeners together.
     pub max_connections: usize,
-    /// For a whole request head.
+    /// The time limit for receiving a whole request head.
     pub header_timeout: Duration,
-    /// For a connection between two requests.
+    /// The time limit for the wait between two requests on a connection.
     pub idle_timeout: Duration,
-    /// Between the 503 of `/readyz` and the drain.
+    /// The time between the first 503 of `/readyz` and the start of the drain.
     pub drain_delay: Duration,
-    /// For the drain.
+    /// The time limit for the drain.
     pub drain_timeout: Duration,
 }
 
@@ -140,12 +142,12 @@ impl Keys for Server {
     }
 }
 
-/// `[admin]`.
+/// The keys of `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// Where the page, the metrics and the probes are.
+    /// The address of the status page, the metrics and the probes.
     pub listen: Listen,
-    /// The bearer token; required unless `listen` is loopback or a unix socket.
+    /// The bearer token. It is required if `listen` is neither a loopback address nor a unix socket.
     pub token: Option<Secret>,
 }
 
@@ -162,38 +164,38 @@ impl Keys for Admin {
     }
 }
 
-/// One `[[provider]]`.
+/// The settings of one `[[provider]]` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
-    /// The name in the identity field and the metric label, in lower case.
+    /// The provider's name in lower case. It is the value of the identity header, and a metric label.
     pub name: String,
     /// The preset's name, one of [`NAMES`](crate::cdn::preset::NAMES).
     pub preset: String,
-    /// The field in which it reads cache tags, where the operator names it.
+    /// The field in which the CDN reads cache tags, if the operator has named that field.
     pub tag_header: Option<HeaderName>,
-    /// The proofs of a pull; none = its name is accepted without a proof.
+    /// The proofs that are checked for each pull. `None`: the provider's name is accepted without a proof.
     pub verify: Option<Verify>,
 }
 
-/// `[provider.verify]`; at least one proof.
+/// The settings of `[provider.verify]`. At least one proof is present.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verify {
-    /// How many of the proofs are required.
+    /// Whether one proof is enough or all proofs are required.
     pub require: Require,
-    /// A secret in a field.
+    /// The proof by a secret in a header field.
     pub secret: Option<SecretField>,
-    /// The addresses it pulls from; empty = not checked.
+    /// The addresses from which the CDN pulls. If the list is empty, the address is not checked.
     pub addresses: Vec<AddressSource>,
-    /// A client certificate.
+    /// The proof by a client certificate.
     pub client_cert: Option<CertificateRule>,
-    /// Akamai's signature.
+    /// The proof by Akamai's G2O signature.
     pub g2o: Option<G2oKeys>,
 }
 
-/// One entry of `addresses`.
+/// One entry of `provider.verify.addresses`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressSource {
     Network(IpNet),
-    /// A list in a file, which was read with the configuration.
+    /// A file with a list of networks. The file was checked when the configuration was read.
     File(PathBuf),
 }

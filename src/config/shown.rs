@@ -1,10 +1,10 @@
-//! A typed value as messages show it: short, escaped, and without secrets.
+//! Formats a value of the file for messages: short, escaped and without secrets.
 
 use toml::de::DeValue;
 
 use crate::keys::quote;
 
-/// The kind of a value.
+/// Returns the name that messages use for the type of a value.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
@@ -17,16 +17,16 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A value as messages show it; `key` is its whole path. Lists and blocks are abbreviated, and possible secrets are
-/// hidden, under unknown keys too.
+/// Returns a value as messages show it. `key` is the whole path of the value's key. Lists and blocks are abbreviated.
+/// Possible secrets are hidden, also under unknown keys.
 pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     const SECRET_PARTS: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
-    // The whole path, because names below a block of keys may be secrets.
+    // The whole path is searched, because in a block of G2O keys the operator chooses the last name.
     let key = key.to_ascii_lowercase();
     let may_be_secret = SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key);
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
-            // A reference is no secret, and the message needs it.
+            // A reference such as `env:NAME` is not a secret, and operators need to see it to correct it.
             if text.starts_with("env:") || text.starts_with("file:") { quote(text) } else { "***".to_owned() }
         }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if may_be_secret => "***".to_owned(),
@@ -41,15 +41,15 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// Whether a key of `[provider.verify]` contains no secret. Any other key in that block may contain one, by mistake
-/// too.
+/// Whether a key of `[provider.verify]` contains no secret. Any other key in that block can contain a secret, at least
+/// by mistake.
 fn is_plain_proof(key: &str) -> bool {
     const PLAIN: [&str; 5] = ["require", "addresses", "client_cert.san", "client_cert.sha256", "g2o.versions"];
     let Some((_, name)) = key.split_once("].verify.") else { return false };
     PLAIN.contains(&name.split('[').next().unwrap_or(name))
 }
 
-/// A URL without its user and password.
+/// Returns a URL without its user name and password.
 fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("//") else {
         return text.to_owned();

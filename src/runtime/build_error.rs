@@ -11,13 +11,13 @@ use crate::pages::PagesError;
 pub enum BuildError {
     /// The pages cannot be rendered with these settings.
     Pages(PagesError),
-    /// A glob or a value that passed its check.
+    /// A glob or a value cannot be prepared, although the checks of the configuration accepted it.
     Value(String),
     /// The access log's file cannot be opened.
     Log(io::Error),
-    /// The country file cannot be used any more.
+    /// The country file can no longer be used.
     Countries(CountryError),
-    /// A file of addresses cannot be used any more.
+    /// An address list file can no longer be used.
     Ranges(RangesError),
     /// No thread can be started to follow a file.
     Thread(io::Error),

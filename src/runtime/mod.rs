@@ -1,8 +1,9 @@
-//! Settings -> Runtime: everything that can be prepared for a configuration, built once and swapped whole.
+//! Builds a `Runtime` from `Settings`: everything that can be prepared for a configuration. A runtime is built once and
+//! swapped as a whole.
 //!
-//! A swap keeps the metrics, the listeners, the drain's state and the limiter before the origin, of which only the
-//! limits change, so that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections
-//! to the origin are new.
+//! A swap keeps the metrics, the listeners, the drain's state and the limiter. Only the limits in the limiter change,
+//! so that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin
+//! are built again.
 
 mod build_error;
 mod opened;
@@ -40,7 +41,7 @@ use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, ClientSettings, Target};
 use crate::pages::{PageSettings, Pages};
 
-/// The stack of layers, as `serve` sees it.
+/// The stack of layers, in the form that `serve` uses.
 pub trait EdgeService:
     Service<Box<EdgeRequest>, Response = EdgeResponse<StackBody>, Error = Infallible, Future: Send + 'static>
     + Send
@@ -55,7 +56,7 @@ impl<S> EdgeService for S where
 {
 }
 
-/// One configuration, ready to serve.
+/// One configuration, with everything that is prepared to serve it.
 pub struct Runtime {
     settings: Settings,
     metrics: &'static Metrics,
@@ -69,7 +70,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Prepares everything. `replays`: the signatures accepted so far, which stay known under each configuration.
+    /// Prepares everything that serving needs. `replays` contains the G2O signatures that were accepted so far. Each
+    /// later configuration uses the same `replays`, so that no signature is accepted twice.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -79,8 +81,8 @@ impl Runtime {
         Ok(Self::of(settings, metrics, prepared, opened))
     }
 
-    /// Prepares the same for `explain`: reads address lists once, opens no other file, follows no file, and knows no
-    /// signatures.
+    /// Prepares a runtime for `explain`. This function reads address lists once, opens no other file, follows no file,
+    /// and starts without used signatures.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -109,12 +111,13 @@ impl Runtime {
             prepared,
             opened,
         };
-        // Creates every metric series, so that the first scrape has them all. Each worker builds its own layers later.
+        // Building a stack creates every metric series, so that the first scrape contains all of them. This stack is
+        // dropped at once, because each worker builds its own stack later.
         drop(runtime.stack());
         runtime
     }
 
-    /// Finds what `build` would refuse, without opening files.
+    /// Checks everything that `build` can check without opening files.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -122,13 +125,14 @@ impl Runtime {
         Prepared::new(settings).map(drop)
     }
 
-    /// The layers over a client for the origin, for one worker, so that only one core uses the reference counts.
+    /// Builds the layers and the client of the origin below them, for one worker. Each worker has its own stack and
+    /// client, so that only one core uses their reference counts.
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let client = Arc::new(origin::Client::new(self.client_settings(), self.metrics));
         (stack(self.parts(), Arc::clone(&client)), client)
     }
 
-    /// The settings of the layers, and what was prepared for them.
+    /// Returns the settings of the layers, and what was prepared for the layers.
     pub(crate) fn parts(&self) -> Parts {
         let settings = &self.settings;
         Parts {
@@ -179,17 +183,17 @@ impl Runtime {
         self.metrics
     }
 
-    /// Metrics that are counted outside of the layers.
+    /// Returns the metrics that are counted outside of the layers.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The access log, unless it is off.
+    /// Returns the access log. `None`: the access log is off.
     pub(crate) fn log(&self) -> Option<&AccessLog> {
         self.opened.log.as_ref()
     }
 
-    /// Worker threads: as configured, or one for each CPU that the cgroup grants.
+    /// Returns the number of worker threads: the configured number, or one for each CPU that the cgroup grants.
     pub fn workers(&self) -> usize {
         match self.settings.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -197,7 +201,7 @@ impl Runtime {
         }
     }
 
-    /// A hash of the configuration: the label `config` of `edgeshim_build_info`.
+    /// Returns a hash of the configuration. It is the label `config` of `edgeshim_build_info`.
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.settings.effective_json().to_string().hash(&mut hasher);
@@ -222,7 +226,7 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// The parts that need only the settings.
+/// The parts of a runtime that need only the settings.
 struct Prepared {
     pages: Arc<Pages>,
     classes: Classes,
@@ -248,12 +252,12 @@ impl Prepared {
     }
 }
 
-/// The settings of the pages, with the beacon's path.
+/// Returns the settings of the pages, including the path of the beacon.
 pub(crate) fn page_settings(settings: &Settings) -> PageSettings {
     PageSettings { beacon_path: settings.beacon.path.clone(), ..settings.pages.clone() }
 }
 
-/// The names of the providers, then the configured sources.
+/// Returns the sources that a beacon can have: the names of the providers, then the configured sources.
 fn beacon_sources(settings: &Settings) -> Vec<String> {
     let mut sources: Vec<String> = Vec::new();
     let names = settings.providers.iter().map(|provider| &provider.name);
@@ -265,7 +269,8 @@ fn beacon_sources(settings: &Settings) -> Vec<String> {
     sources
 }
 
-/// How responses are adapted to each provider, in the order of ids; not at all for the reserved ids.
+/// Returns the rules that adapt responses to each provider, in the order of provider ids. The rules for the reserved
+/// ids change nothing.
 fn provider_rules(settings: &Settings, known: &[Known]) -> Vec<ProviderRules> {
     let reserved = ProviderId::RESERVED.map(|_| ProviderRules::default());
     let configured = settings.providers.iter().zip(known).map(|(provider, known)| ProviderRules {

@@ -1,4 +1,4 @@
-//! The files that a configuration uses: address lists, the country file, the access log.
+//! Opens the files that a configuration uses: address lists, the country file, the access log.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::intake::ranges::{Ranges, RangesError};
 use crate::metrics::Metrics;
 
 pub(super) struct Opened {
-    /// In the order of their ids.
+    /// The configured providers, in the order of their ids.
     pub(super) providers: Arc<[Known]>,
     pub(super) countries: Option<Arc<Countries>>,
     pub(super) log: Option<AccessLog>,
 }
 
 impl Opened {
-    /// Opens all files, and follows those that may change.
+    /// Opens all files, and follows the files that can change.
     pub(super) fn new(
         settings: &Settings,
         metrics: &'static Metrics,
@@ -37,14 +37,14 @@ impl Opened {
         })
     }
 
-    /// Reads the address lists once, and opens nothing else.
+    /// Reads the address lists once, and opens no other file.
     pub(super) fn still(settings: &Settings) -> Result<Self, BuildError> {
         let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
         Ok(Self { providers, countries: None, log: None })
     }
 }
 
-/// The configured providers with their presets and proofs.
+/// Returns the configured providers, each with its preset and its proofs.
 fn known_providers(
     settings: &Settings,
     replays: &Arc<Replays>,
@@ -72,7 +72,7 @@ fn known_providers(
     settings.providers.iter().map(known).collect()
 }
 
-/// The networks that a provider pulls from.
+/// Collects the networks from which a provider pulls.
 fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
     let (mut networks, mut files) = (Vec::new(), Vec::new());
     for source in sources {
@@ -84,7 +84,7 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
     Ranges::open(&files, &networks)
 }
 
-/// The country file, which is followed.
+/// Opens the country file and follows its changes.
 fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
     let Some(path) = &settings.beacon.country_database else { return Ok(None) };
     let countries = Arc::new(Countries::open(path)?);

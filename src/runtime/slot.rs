@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::Runtime;
 
-/// Holds the configuration in force, as long as the process lives.
+/// The place of the configuration in force. It exists as long as the process.
 #[derive(Debug)]
 pub struct Slot {
     runtime: ArcSwap<Runtime>,
@@ -21,13 +21,13 @@ impl Slot {
         self.runtime.load_full()
     }
 
-    /// Whether `runtime` is still in force; cheaper than [`load`](Self::load).
+    /// Whether `runtime` is still in force. This is cheaper than a call of [`load`](Self::load).
     pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
         Arc::ptr_eq(&self.runtime.load(), runtime)
     }
 
-    /// Puts another configuration in force. Requests in flight keep their configuration. The queue before the origin
-    /// continues.
+    /// Puts another configuration in force. Requests in flight finish with their old configuration. The limiter and its
+    /// queue stay in use, with the new limits.
     pub fn swap(&self, mut runtime: Runtime) {
         runtime.limiter = Arc::clone(&self.load().limiter);
         runtime.limiter.set_limits(runtime.settings.admission);
