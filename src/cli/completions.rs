@@ -1,4 +1,4 @@
-//! `edgeshim completions`: for each shell that clap supports.
+//! `edgeshim completions`: writes the completions for any shell that clap supports.
 
 use std::process::ExitCode;
 

@@ -17,7 +17,7 @@ pub(super) struct ConfigArgument {
 }
 
 impl ConfigArgument {
-    /// The file to read; `None`: use the defaults.
+    /// Returns the file to read. `None`: there is no file, and the defaults apply.
     pub(super) fn file(&self) -> Option<PathBuf> {
         self.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
     }
@@ -26,7 +26,7 @@ impl ConfigArgument {
         self.file().map_or_else(|| Ok(Settings::default()), |file| config::load(&file))
     }
 
-    /// Like `load`, but prints the problems and returns the exit code.
+    /// Loads the settings as `load` does, but prints the problems and returns the exit code.
     pub(super) fn load_or_print(&self) -> Result<Settings, ExitCode> {
         self.load().map_err(|problems| {
             eprintln!("{problems}");

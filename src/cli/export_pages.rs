@@ -45,7 +45,8 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    // A provider's name may differ from its preset's. Of several with one preset the first is taken.
+    // A provider's name can differ from the name of its preset. If several providers have the same preset, the first of
+    // these providers is used.
     let source = |preset: &str| {
         let provider = settings.providers.iter().find(|provider| provider.preset == preset);
         provider.map_or(preset, |provider| provider.name.as_str()).to_owned()
@@ -53,7 +54,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let files = Runtime::check(&settings)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            // The page's countdown has an upper limit.
+            // The countdown in the page has an upper limit, so a longer time is shortened.
             let retry_after = settings.whoopsie.retry_after.as_secs().min(LONGEST_COUNTDOWN_SECONDS.into());
             export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
         })
@@ -78,7 +79,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     }
 }
 
-/// Each file is written completely or not at all.
+/// Writes the files to the folder. Each file is written completely or not at all.
 fn write(folder: &Path, files: &[Exported], force: bool) -> Result<(), String> {
     let failed = |path: &Path, error: &io::Error| {
         format!("--out: {} cannot be written ({error}); name a folder that this user may write to", path.display())

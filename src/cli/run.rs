@@ -33,13 +33,14 @@ pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     }
 }
 
-/// Logs edgeshim's messages to standard error. `RUST_LOG` is ignored, so that operators see no messages of libraries.
+/// Logs edgeshim's messages to standard error. `RUST_LOG` is ignored, so that it cannot turn on further messages of
+/// libraries.
 pub(super) fn log_to_stderr() {
     let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
 }
 
-/// A running shim with its admin listener.
+/// A running edgeshim with its admin listener.
 pub(super) struct Running {
     slot: &'static Slot,
     drain: Arc<Drain>,
@@ -53,7 +54,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
-    /// Handled, so that a SIGHUP from log rotation or a closed terminal does not end the process.
+    /// SIGHUP is handled, so that a SIGHUP from log rotation or from a closed terminal does not end the process.
     hang_up: Signal,
 }
 
@@ -69,7 +70,8 @@ impl Running {
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime)));
         let drain = Arc::new(Drain::default());
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Before the addresses are printed, so that an early signal also drains.
+        // The signal handlers are installed before the addresses are printed, so that an early signal also causes a
+        // drain.
         let signals = {
             let _entered = tokio.enter();
             Signals {
@@ -119,19 +121,21 @@ impl Running {
         if let Some(log) = slot.load().log() {
             log.close();
         }
-        // After a second signal, the drain's thread may still wait for requests. It ends with the process.
+        // After a second signal, the drain's thread can still be waiting for requests. This thread ends with the
+        // process.
         tokio.shutdown_background();
     }
 }
 
-/// The drain. It waits on its own thread, so that signals are still handled.
+/// Waits for `delay`, then drains. Returns whether the drain ended within `timeout`. The drain waits on its own thread,
+/// so that signals are still handled.
 async fn finish(server: Server, delay: Duration, timeout: Duration) -> bool {
     tokio::time::sleep(delay).await;
     tokio::task::spawn_blocking(move || server.finish(timeout)).await.unwrap_or(false)
 }
 
 impl Signals {
-    /// Returns at a signal that ends the process. Other signals are handled meanwhile.
+    /// Returns when a signal that ends the process arrives. Other signals are handled without returning.
     async fn end(&mut self, slot: &'static Slot) {
         loop {
             tokio::select! {

@@ -7,7 +7,7 @@ pub(super) const WRONG: u8 = 1;
 /// The exit code for wrong usage or a wrong configuration.
 pub(super) const USAGE: u8 = 2;
 
-/// Writes to standard output. An error is ignored: a closed pipe (`| head`) is not a mistake.
+/// Writes to standard output. An error is ignored, because a closed pipe, for example with `| head`, is not a mistake.
 pub(super) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

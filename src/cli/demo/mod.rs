@@ -1,4 +1,4 @@
-//! `edgeshim demo`: a sample site, the shim in front of it and the admin listener, in one process on loopback.
+//! `edgeshim demo`: starts a sample site, edgeshim in front of it, and the admin listener, in one process on loopback.
 
 mod site;
 mod traffic;
@@ -15,7 +15,7 @@ use super::run::{Running, log_to_stderr};
 use super::terminal::USAGE;
 use crate::config;
 
-/// How often the offload is printed, with `--traffic`.
+/// The time between two reports of the offload, with `--traffic`.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -67,7 +67,7 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Starts the site on its own thread.
+/// Starts the site on a thread of its own, and returns its address.
 fn start_site() -> std::io::Result<SocketAddr> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0"))?;

@@ -8,7 +8,7 @@ use crate::cli::config_argument::ConfigArgument;
 use crate::config::Settings;
 use crate::wire::names::HOST;
 
-/// Why a request cannot be explained.
+/// The error when a request cannot be explained.
 pub(super) type Failed = Box<dyn std::error::Error>;
 
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,8 @@ pub(in crate::cli) struct ExplainArguments {
     /// The address of the peer.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(super) peer: IpAddr,
-    // Parsed here: an error message of clap would repeat the value, which may be a secret.
+    // The fields are parsed in this file and not by clap. An error message of clap would repeat the value, which can be
+    // a secret.
     /// A field of the request, `Name: value`; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub(super) request_header: Vec<String>,
@@ -43,7 +44,7 @@ pub(in crate::cli) struct ExplainArguments {
 }
 
 impl ExplainArguments {
-    /// The request, and whether its Host was not given.
+    /// Returns the request, and whether its Host was assumed because no argument gives it.
     pub(super) fn request(&self, settings: &Settings) -> Result<(request::Parts, bool), Failed> {
         let path = Some(self.path.as_str()).filter(|path| path.starts_with('/') || *path == "*");
         let uri = path.and_then(|path| path.parse::<http::Uri>().ok());
@@ -62,7 +63,7 @@ impl ExplainArguments {
         Ok((head, host_assumed))
     }
 
-    /// The origin's response.
+    /// Returns the head of the origin's response.
     pub(super) fn response(&self) -> Result<Response<()>, Failed> {
         let mut response = Response::new(());
         *response.status_mut() = self.status;
@@ -71,7 +72,7 @@ impl ExplainArguments {
     }
 }
 
-/// Adds fields. No error message repeats one, since it may be a secret.
+/// Adds the fields of an argument to a head. No error message repeats a field, because a field can be a secret.
 fn add(headers: &mut HeaderMap, argument: &str, fields: &[String]) -> Result<(), Failed> {
     for (field, nth) in fields.iter().zip(1..) {
         let wrong = |why: &str| format!("{argument}, number {nth}: {why}; write it as 'Name: value'");

@@ -1,4 +1,4 @@
-//! The text for what was decided about a request and its response.
+//! The texts that explain what was decided about a request and its response.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule};
 use crate::ids::{ClassId, PullKind, Reason};
 use crate::wire::names::{CONTENT_LANGUAGE, CONTENT_TYPE};
 
-/// Reason for the provider decision.
+/// Returns the reason for the decision about the provider.
 pub(super) fn identity(
     why: Why,
     header: &HeaderName,
@@ -54,7 +54,7 @@ pub(super) fn identity(
     }
 }
 
-/// How the provider was proved, or why not.
+/// Returns how the provider was proved, or why the proof failed.
 pub(super) fn proof(proof: Proof, claims: Option<&Known>) -> String {
     let proofs = claims.and_then(|known| known.proofs.as_ref());
     let field = || proofs.and_then(|proofs| proofs.secret.as_ref()).map_or("", |secret| secret.field.as_str());
@@ -83,7 +83,7 @@ pub(super) fn proof(proof: Proof, claims: Option<&Known>) -> String {
     }
 }
 
-/// Where the client's address comes from.
+/// Returns the source of the client's address.
 pub(super) fn client(ctx: &Ctx, claims: Option<&Known>, peer: IpAddr) -> String {
     let field = claims.and_then(|known| known.preset.client_field());
     let is_signed = claims.and_then(|known| known.proofs.as_ref()).is_some_and(|proofs| proofs.g2o.is_some());
@@ -103,7 +103,7 @@ pub(super) fn client(ctx: &Ctx, claims: Option<&Known>, peer: IpAddr) -> String 
     }
 }
 
-/// The kind of pull.
+/// Returns the kind of the pull.
 pub(super) fn pull(kind: PullKind) -> &'static str {
     match kind {
         PullKind::Unknown => "unknown",
@@ -111,11 +111,11 @@ pub(super) fn pull(kind: PullKind) -> &'static str {
     }
 }
 
-/// The signal by which a pull of a shield or a probe is recognised.
+/// Returns the signal that shows a pull through a shield, or a probe.
 pub(super) fn pull_sign(kind: PullKind, claims: Option<&Known>, received: &HeaderMap) -> Option<String> {
     let preset = claims?.preset;
     let signals = match kind {
-        // A retry is recognised by an earlier request.
+        // A retry has no signal of its own. It is recognised by the request id of an earlier request.
         PullKind::Unknown | PullKind::Edge | PullKind::Retry => return None,
         PullKind::Shield => &preset.shields,
         PullKind::Probe => &preset.probes,
@@ -123,7 +123,7 @@ pub(super) fn pull_sign(kind: PullKind, claims: Option<&Known>, received: &Heade
     signals.iter().find(|signal| signal.holds(received)).map(ToString::to_string)
 }
 
-/// Why this class matches.
+/// Returns the reason why this class matches.
 pub(super) fn class(class: ClassId, rule: &ClassRule) -> &'static str {
     match (class, rule.path.is_empty(), rule.content_type.is_empty()) {
         (ClassId::OTHER, ..) => "no [[class]] matches",
@@ -133,7 +133,7 @@ pub(super) fn class(class: ClassId, rule: &ClassRule) -> &'static str {
     }
 }
 
-/// The class's cache rule.
+/// Returns a description of the class's cache rule.
 pub(super) fn rule(cache: &CachePolicy) -> String {
     let mut text = match cache.mode {
         CacheMode::Keep => "keep: the origin's directives, in one line with one meaning".to_owned(),
@@ -154,7 +154,7 @@ pub(super) fn rule(cache: &CachePolicy) -> String {
     text
 }
 
-/// Whether a request may have to wait.
+/// Returns a description of how `admission` treats the request.
 pub(super) fn admission(limits: Limits, holds: bool) -> String {
     if !holds {
         return "exempt: neither counted nor queued (class.admission)".to_owned();
@@ -163,7 +163,7 @@ pub(super) fn admission(limits: Limits, holds: bool) -> String {
     format!("at most {max_in_flight} at the origin at once, {max_waiting} more in the queue, then 503")
 }
 
-/// What happens to the body's coding.
+/// Returns what happens to the content coding of the body.
 pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
     match verdict {
         Verdict::Leave(crate::edge::gzip::Skip::Off) if !enabled => "off (gzip.enabled)".to_owned(),
@@ -179,7 +179,7 @@ pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
     }
 }
 
-/// What is sent if the origin fails.
+/// Returns a description of the page that replaces the origin's response.
 pub(super) fn page(head: &response::Parts) -> String {
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     match (text(&CONTENT_TYPE), text(&CONTENT_LANGUAGE)) {
@@ -189,7 +189,7 @@ pub(super) fn page(head: &response::Parts) -> String {
     }
 }
 
-/// Why the origin does not get the request.
+/// Returns the reason why `local` responds and the origin does not get the request.
 pub(super) fn local(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Beacon => "from memory, because of beacon.path; not a pull, and never refused for identity",
@@ -197,7 +197,7 @@ pub(super) fn local(endpoint: Endpoint) -> &'static str {
     }
 }
 
-/// Why a request is refused.
+/// Returns the reason why a request is refused.
 pub(super) fn refusal(reason: Reason, status: StatusCode) -> &'static str {
     match reason {
         Reason::Malformed if status == StatusCode::BAD_REQUEST => "the head can be read in two ways",

@@ -1,8 +1,9 @@
-//! `edgeshim explain`: what happens to one request and its response, and why.
+//! `edgeshim explain`: shows what happens to one request and its response, and why.
 //!
 //! The request goes through the same layers as in `run`, to an origin that responds with the given head ([`scripted`]).
-//! Probes between the layers record the heads; [`trace`] compares them. [`reasons`] has the text for a field that a
-//! layer changed, [`decisions`] for what was decided. A layer without text of its own is named as the reason.
+//! Recorders between the layers save the heads, and [`trace`] compares them. [`reasons`] has the texts for the fields
+//! that a layer changed. [`decisions`] has the texts for the decisions of the layers. If there is no text for a change,
+//! the name of the layer is shown as the reason.
 
 mod arguments;
 mod decisions;
@@ -41,7 +42,7 @@ use crate::wire::forwarded::{Peer, Scheme};
 use crate::wire::names::{AUTHORIZATION, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, X_REQUEST_ID};
 use crate::wire::values::content_length;
 
-/// Shown in place of a secret.
+/// The text that is shown in place of a secret.
 const HIDDEN: &str = "***";
 
 pub(super) fn explain(arguments: &ExplainArguments) -> ExitCode {
@@ -80,7 +81,7 @@ fn report(arguments: &ExplainArguments, settings: Settings) -> Result<Report, Fa
     Ok(report)
 }
 
-/// One request that went through the layers, and what the layers were built from.
+/// One request that went through the layers, and the parts from which the layers were built.
 struct Explainer<'a> {
     runtime: &'a Runtime,
     parts: Parts,
@@ -99,7 +100,7 @@ impl Explainer<'_> {
         let ids = self.sent(report);
         let responder = self.responder();
         if let (Some("local"), Some(endpoint)) = (responder, self.parts.local.endpoint(path)) {
-            // The status depends on what the request contains.
+            // No status is reported, because it depends on the content of the request.
             report.answer = Some(Answer { status: None, reason: decisions::local(endpoint).to_owned() });
             return;
         }
@@ -115,12 +116,13 @@ impl Explainer<'_> {
         self.response(report, &outgoing, &ids);
     }
 
-    /// The layer that responded without calling the next one; none: the origin got the request.
+    /// Returns the layer that responded without calling the next layer. `None`: the origin got the request.
     fn responder(&self) -> Option<&'static str> {
         self.run.recording.layers.get(self.run.recording.requests.len()).copied()
     }
 
-    /// The context in the last layer that passed the request on; none: the first layer refused it.
+    /// Returns the context after the last layer that passed the request on. `None`: the first layer refused the
+    /// request.
     fn ctx(&self) -> Option<&Ctx> {
         self.run.recording.requests.last().map(|passed| &passed.ctx)
     }
@@ -129,18 +131,18 @@ impl Explainer<'_> {
         self.runtime.ledger().provider(self.ctx().map_or(ProviderId::NONE, |ctx| ctx.provider))
     }
 
-    /// The request as `layer` passed it on.
+    /// Returns the request as `layer` passed it on.
     fn passed(&self, layer: &str) -> Option<&Passed> {
         self.run.recording.requests.iter().find(|passed| passed.layer == layer)
     }
 
-    /// The request as `layer` got it, if that is not the first.
+    /// Returns the request as `layer` got it. `None`: `layer` is the first layer or did not get the request.
     fn request_to(&self, layer: &str) -> Option<&Passed> {
         let position = self.run.recording.layers.iter().position(|name| *name == layer)?;
         self.run.recording.requests.get(position.checked_sub(1)?)
     }
 
-    /// The response, or the failure, as `layer` got it.
+    /// Returns the response, or the failure, as `layer` got it from the next layer.
     fn response_to(&self, layer: &str) -> Option<Result<&response::Parts, &str>> {
         let returned = self.run.recording.responses.iter().find(|returned| returned.layer == layer)?;
         Some(returned.outcome.as_ref().map_err(String::as_str))
@@ -177,7 +179,7 @@ impl Explainer<'_> {
         report.pop = Some(ctx.pop.as_str().to_owned());
     }
 
-    /// The request's fields on their way to the origin. Returns the ids that were made for it.
+    /// Reports the request's fields on their way to the origin. Returns the ids that were generated for this request.
     fn sent(&self, report: &mut Report) -> Vec<HeaderValue> {
         let (Some(sent), Some(ctx)) = (&self.run.sent, self.ctx()) else { return Vec::new() };
         let mut trace = Trace::begin(&self.run.received);
@@ -201,7 +203,7 @@ impl Explainer<'_> {
         ids
     }
 
-    /// What the layers decided about the origin's response.
+    /// Reports what the layers decided about the origin's response.
     fn decided(&self, report: &mut Report) -> Outgoing<'_> {
         let mut outgoing = Outgoing::new(self.provider_label(), self.ctx().map(|ctx| ctx.dialect));
         let Some(response) = self.response_to("cache_control") else { return outgoing };
@@ -214,7 +216,7 @@ impl Explainer<'_> {
         report.rule = Some(decisions::rule(&rule.cache));
         let limits = self.runtime.settings().admission;
         if limits.max_in_flight > 0 {
-            // By the class of the path: the response's type is not known yet.
+            // `admission` uses the class of the path, because the type of the response is not known yet at that layer.
             report.admission = Some(decisions::admission(limits, self.parts.classes.rule(ctx.class).admission));
         }
         outgoing.is_error = head.status.is_server_error();
@@ -249,7 +251,7 @@ impl Explainer<'_> {
         outgoing
     }
 
-    /// The response's fields on their way to the CDN.
+    /// Reports the response's fields on their way to the CDN.
     fn response(&self, report: &mut Report, outgoing: &Outgoing<'_>, ids: &[HeaderValue]) {
         let mut below = self.responder().unwrap_or(LEAF);
         let mut trace = match below {
@@ -284,7 +286,8 @@ impl Explainer<'_> {
         report.not_to_cdn = gone.collect();
     }
 
-    /// What `whoopsie` sent in place of the origin's response, if it did.
+    /// Returns a description of the page that `whoopsie` sent in place of the origin's response. `None`: there was no
+    /// page.
     fn page(&self, head: &response::Parts) -> Option<String> {
         match self.response_to("whoopsie")? {
             Err(fault) => {
@@ -297,7 +300,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// A field line for people: without secrets, and without values that change each time.
+    /// Returns a field line for people. Secrets, and ids that differ in each request, are replaced.
     fn field(&self, Step { name, value, .. }: &Step, ids: &[HeaderValue], reason: Cow<'static, str>) -> Field {
         let mut confidential = known::confidential(&self.parts.providers);
         let value = if [&AUTHORIZATION, &PROXY_AUTHORIZATION].contains(&name) || confidential.any(|field| field == name)

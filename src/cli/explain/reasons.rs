@@ -1,5 +1,5 @@
-//! The reason for each field line that was added or removed: a table by layer and field. A layer that is not in it is
-//! named as the reason.
+//! The reason for each field line that was added or removed, as a table by layer and field. If a layer is not in the
+//! table, its name is shown as the reason.
 
 use std::borrow::Cow;
 
@@ -26,22 +26,22 @@ const HOP_BY_HOP: &str = "hop-by-hop (RFC 9110 §7.6.1)";
 
 type Reason = Cow<'static, str>;
 
-/// The service below every layer.
+/// The name of the service below all layers.
 pub(super) const LEAF: &str = "leaf";
 
-/// What the reasons for a request's fields depend on.
+/// The facts that decide the reasons for a request's fields.
 pub(super) struct Incoming<'a> {
     pub(super) trail: Trail,
-    /// The identity header.
+    /// The name of the identity header.
     pub(super) identity: &'a HeaderName,
-    /// Whether the Host was not given in the arguments.
+    /// Whether the Host was assumed because no argument gives it.
     pub(super) host_assumed: bool,
-    /// `origin.host` is set.
+    /// Whether `origin.host` is set.
     pub(super) host_set: bool,
 }
 
 impl Incoming<'_> {
-    /// Why a line goes to the origin.
+    /// Returns the reason why a field line goes to the origin.
     pub(super) fn there(&self, name: &HeaderName, layer: Option<&'static str>) -> Reason {
         match layer {
             None if self.host_assumed && *name == HOST => "assumed; set another with --request-header".into(),
@@ -81,7 +81,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Why a received line does not go to the origin.
+    /// Returns the reason why a received field line does not go to the origin.
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         match layer {
             Some("observe") if *name == X_REQUEST_ID => {
@@ -119,21 +119,21 @@ impl Incoming<'_> {
     }
 }
 
-/// What the reasons for a response's fields depend on.
+/// The facts that decide the reasons for a response's fields.
 pub(super) struct Outgoing<'a> {
     pub(super) provider: &'a str,
     pub(super) dialect: Dialect,
     pub(super) outcome: Outcome,
-    /// The origin's response is a 5xx.
+    /// Whether the origin's response is a 5xx.
     pub(super) is_error: bool,
     /// The class's `cache.mode`.
     pub(super) mode: CacheMode,
-    /// The class has an `edge_ttl`.
+    /// Whether the class has an `edge_ttl`.
     pub(super) has_edge_ttl: bool,
-    /// The origin sent a field for this CDN alone.
+    /// Whether the origin sent a caching field that only this CDN reads.
     pub(super) has_targeted: bool,
     pub(super) tags: TagRule,
-    /// Tags removed because of the CDN's limits.
+    /// The number of cache tags that were removed because of the CDN's limits.
     pub(super) tags_cut: usize,
 }
 
@@ -152,7 +152,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Why a line goes to the CDN.
+    /// Returns the reason why a field line goes to the CDN.
     pub(super) fn there(&self, name: &HeaderName, layer: Option<&'static str>) -> Reason {
         let provider = self.provider;
         match layer {
@@ -194,7 +194,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Whether it is the field in which the CDN reads cache tags.
+    /// Whether `name` is the field in which the CDN reads cache tags.
     fn is_tags(&self, name: &HeaderName) -> bool {
         matches!(&self.tags, TagRule::Field { name: own, .. } if own == name)
     }
@@ -241,7 +241,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// Why a line of the origin does not go to the CDN.
+    /// Returns the reason why a field line of the origin does not go to the CDN.
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         let (provider, rewritten) = (self.provider, trace.has_set(name));
         match layer {

@@ -1,13 +1,14 @@
-//! The result of `explain`, as text and as JSON. Both have the same content.
+//! The result of `explain`, as text and as JSON. Both forms have the same content.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The reasons are in one column. A field line with more characters than this does not move the column.
+/// All reasons start in one column, to the right of the longest field line that has at most this number of characters.
+/// The reason for a longer field line starts further to the right.
 const WIDEST: usize = 60;
 
-/// Everything about one request. What was not decided, because the request was refused, is missing.
+/// Everything about one request. If the request was refused, the decisions that were not made are missing.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) request: Asked,
@@ -19,7 +20,7 @@ pub(super) struct Report {
     pub(super) client: Option<Client>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull: Option<&'static str>,
-    /// If the pull comes from a shield or is a probe: the signal that shows it.
+    /// The signal that shows a pull through a shield, or a probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull_sign: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,14 +54,14 @@ pub(super) struct Asked {
     pub(super) path: String,
 }
 
-/// The provider decision.
+/// The decision about the provider.
 #[derive(Debug, Serialize)]
 pub(super) struct Provider {
     pub(super) label: &'static str,
     pub(super) why: String,
 }
 
-/// A value as the access log has it, and what it means here.
+/// A value as the access log shows it, and its meaning for this request.
 #[derive(Debug, Serialize)]
 pub(super) struct Word {
     pub(super) word: &'static str,
@@ -86,13 +87,13 @@ pub(super) struct Class {
 /// A response that edgeshim makes without the origin.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// Missing if it depends on the request's content.
+    /// The status. It is missing if it depends on the content of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
     pub(super) reason: String,
 }
 
-/// A field line of a head, and why it is present or removed.
+/// A field line of a head, and the reason why it is present or was removed.
 #[derive(Debug, Serialize)]
 pub(super) struct Field {
     pub(super) name: String,

@@ -1,4 +1,4 @@
-//! Sends one request through the layers that serve, to an origin that responds with a given head.
+//! Sends one request through the same layers as in `run`, to an origin that responds with a given head.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,19 +28,20 @@ use crate::wire::names::TRANSFER_ENCODING;
 use crate::wire::received::Received;
 use crate::wire::values::content_length;
 
-/// Some layers wait for a body. Nothing arrives here, so they go on after a few ticks of the clock.
+/// The limit for polls of the layers. Some layers wait for a body. No body arrives here, so these layers continue when
+/// the clock reaches their time limit, after a few polls.
 const MOST_POLLS: usize = 1_000;
 
 /// What happened to one request.
 pub(super) struct Run {
-    /// The request's fields as received.
+    /// The request's fields, as received.
     pub(super) received: HeaderMap,
     pub(super) recording: Recording,
-    /// The request as the origin got it.
+    /// The request, as the origin got it. `None`: the origin did not get it.
     pub(super) sent: Option<request::Parts>,
-    /// The origin's fields.
+    /// The fields of the origin's response.
     pub(super) origin: HeaderMap,
-    /// The response as sent.
+    /// The head of the response, as sent.
     pub(super) head: response::Parts,
     pub(super) facts: Facts,
 }
@@ -71,7 +72,7 @@ impl Run {
     }
 }
 
-/// The request as a connection hands it to the layers.
+/// Returns the request in the form in which a connection passes it to the layers.
 fn incoming(peer: &Arc<Peer>, head: request::Parts) -> Box<EdgeRequest> {
     let mut ctx = Ctx::new(Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false });
     ctx.takes_trailers = hops::wants_trailers(&head.headers);
@@ -84,7 +85,7 @@ fn incoming(peer: &Arc<Peer>, head: request::Parts) -> Box<EdgeRequest> {
     Box::new(EdgeRequest { ctx, peer: Arc::clone(peer), line: None, head, body })
 }
 
-/// Whether a head can be read in one way only. This is the check of HTTP/1.1 connections.
+/// Whether a head has only one possible reading. This is the framing check of HTTP/1.1 connections.
 fn is_unambiguous(head: &request::Parts) -> bool {
     let mut tracker = HeadTracker::new();
     tracker.feed(format!("{} {} HTTP/1.1\r\n", head.method, head.uri).as_bytes());
@@ -95,7 +96,7 @@ fn is_unambiguous(head: &request::Parts) -> bool {
     tracker.take_verdict() == Verdict::Clear
 }
 
-/// An origin that responds once.
+/// An origin that responds to one request.
 struct Script {
     response: Mutex<Option<Response<()>>>,
     sent: Mutex<Option<request::Parts>>,
@@ -129,7 +130,7 @@ impl Origin for Script {
     }
 }
 
-/// A body whose content never arrives.
+/// A body whose content never arrives. An empty body ends at once.
 struct SilentBody {
     length: Option<u64>,
 }

@@ -1,20 +1,20 @@
-//! One head on its way through the layers: which field lines it had from the start, which layer set the others, and
-//! which layer removed lines.
+//! Follows one head through the layers: which field lines were present from the start, which layer set the other lines,
+//! and which layer removed lines.
 //!
-//! Layers do not report this. The heads before and after each layer are compared.
+//! Layers do not report their changes. So this module compares the heads before and after each layer.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A field line, with the layer that set or removed it.
+/// A field line, with the layer that set or removed the line.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) name: HeaderName,
     pub(super) value: HeaderValue,
-    /// None for a line that was received.
+    /// The layer. `None`: the line is present as it was received.
     pub(super) layer: Option<&'static str>,
 }
 
-/// A head and its changes so far.
+/// A head, and its changes up to this point.
 #[derive(Debug)]
 pub(super) struct Trace {
     /// The lines that are present, in the head's order.
@@ -24,35 +24,36 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// A head as received.
+    /// Starts with a head as it was received.
     pub(super) fn begin(head: &HeaderMap) -> Self {
         let received =
             |(name, value): (&HeaderName, &HeaderValue)| Step { name: name.clone(), value: value.clone(), layer: None };
         Self { there: head.iter().map(received).collect(), gone: Vec::new() }
     }
 
-    /// Compares with the head as `layer` left it.
+    /// Compares the head so far with the head after `layer`, and records the changes of `layer`.
     pub(super) fn pass(&mut self, layer: &'static str, head: &HeaderMap) {
         let mut before = std::mem::take(&mut self.there);
         for (name, value) in head {
-            // Equal lines are interchangeable.
+            // Equal lines are interchangeable, so it does not matter which of two equal lines is found.
             let same = before.iter().position(|step| step.name == name && step.value == value);
             self.there.push(match same {
                 Some(at) => before.remove(at),
                 None => Step { name: name.clone(), value: value.clone(), layer: Some(layer) },
             });
         }
-        // Lines that one layer added and a later one removed are not reported.
+        // If one layer added a line and a later layer removed it, the line is not reported.
         let received = before.into_iter().filter(|step| step.layer.is_none());
         self.gone.extend(received.map(|step| Step { layer: Some(layer), ..step }));
     }
 
-    /// Forgets what layers have set, because a new head replaces this one. Its lines are new even if they are equal.
+    /// Forgets the lines that layers have set, because a new head replaces this head. If a line of the new head is
+    /// equal to a forgotten line, the line is reported as new.
     pub(super) fn forget_set(&mut self) {
         self.there.retain(|step| step.layer.is_none());
     }
 
-    /// Whether a layer set a line of that name.
+    /// Whether a layer set a line with that name.
     pub(super) fn has_set(&self, name: &HeaderName) -> bool {
         self.there.iter().any(|step| step.name == *name && step.layer.is_some())
     }
@@ -82,7 +83,7 @@ mod tests {
             shown(&trace.there),
             [("via", "a", None), ("via", "a", Some("two")), ("etag", "z", Some("two")), ("name", "n", Some("two"))]
         );
-        // The entity tag that the first layer wrote and the second replaced is not reported.
+        // The entity tag of the first layer is not reported, because the second layer replaced it.
         assert_eq!(
             shown(&trace.gone),
             [("etag", "x", Some("one")), ("name", "n", Some("one")), ("age", "1", Some("two"))]

@@ -1,4 +1,4 @@
-//! The content of the site: data from `content.toml`, and the pages made from it.
+//! The content of the site: the data in `content.toml`, and the pages that are made from the data.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use super::media::Palette;
 
-/// Path and SVG text.
+/// The drawings, each with its path and its SVG text.
 pub(super) const DRAWINGS: [(&str, &str); 3] = [
     ("/images/logo.svg", include_str!("assets/logo.svg")),
     ("/images/compass.svg", include_str!("assets/compass.svg")),
     ("/images/waves.svg", include_str!("assets/waves.svg")),
 ];
 pub(super) const STYLE: &str = include_str!("assets/site.css");
-/// Fills in the shop's prices from the API.
+/// The script that gets the shop's prices from the API and shows them.
 pub(super) const SCRIPT: &str = include_str!("assets/site.js");
 
 pub(super) static CONTENT: LazyLock<Content> =
@@ -22,7 +22,7 @@ pub(super) static CONTENT: LazyLock<Content> =
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Content {
-    /// The newest first.
+    /// The articles, the newest first.
     #[serde(rename = "article")]
     pub(super) articles: Vec<Article>,
     #[serde(rename = "product")]
@@ -36,41 +36,41 @@ pub(super) struct Content {
 pub(super) struct Article {
     pub(super) slug: String,
     title: String,
-    /// For the front page.
+    /// The summary that the front page shows.
     summary: String,
-    /// The path of its picture.
+    /// The path of the picture.
     picture: String,
-    /// Unix time in seconds, also the page's Last-Modified.
+    /// The time of publication, as Unix time in seconds. It is also the Last-Modified of the article's page.
     pub(super) published: u64,
     paragraphs: [String; 3],
 }
 
-/// A product of the shop. Its record is `/api/products/<number>`, counted from 1.
+/// A product of the shop. Its record is at `/api/products/<number>`. The first product has number 1.
 #[derive(Debug, Deserialize)]
 pub(super) struct Product {
     pub(super) name: String,
-    /// Price in euro cents.
+    /// The price in euro cents.
     pub(super) cents: u32,
-    /// The path of its picture.
+    /// The path of the picture.
     pub(super) picture: String,
     pub(super) text: String,
 }
 
-/// A picture made by `media`.
+/// A picture that `media` makes.
 #[derive(Debug, Deserialize)]
 pub(super) struct Picture {
-    /// Its extension decides the format.
+    /// The path. Its extension decides the format.
     pub(super) path: String,
     #[serde(flatten)]
     pub(super) palette: Palette,
 }
 
-/// A page with `inner` as its main content. Both arguments are HTML.
+/// Returns a page with `inner` as its main content. Both arguments are HTML.
 pub(super) fn page(title: &str, inner: &str) -> String {
     include_str!("assets/page.html").replace("{title}", title).replace("{inner}", inner)
 }
 
-/// `/`.
+/// Returns the page `/`.
 pub(super) fn front() -> String {
     let mut inner = String::from(
         "<h1>Letters from a small coast</h1>\n<img src=\"/images/waves.svg\" alt=\"\">\n<ul class=\"cards\">\n",
@@ -87,7 +87,7 @@ pub(super) fn front() -> String {
     page("Magazine", &inner)
 }
 
-/// `/articles/<slug>`, with links to the neighbours of the article at `index`.
+/// Returns the page `/articles/<slug>` for the article at `index`, with links to the articles before and after it.
 pub(super) fn article(index: usize, article: &Article) -> String {
     let Article { title, summary, picture, paragraphs, .. } = article;
     let mut inner = format!(
@@ -107,7 +107,7 @@ pub(super) fn article(index: usize, article: &Article) -> String {
     page(title, &inner)
 }
 
-/// `/shop`.
+/// Returns the page `/shop`.
 pub(super) fn shop() -> String {
     let mut inner = String::from("<h1>The shop on the quay</h1>\n<ul class=\"cards\">\n");
     for (number, Product { name, picture, text, .. }) in (1..).zip(&CONTENT.products) {
@@ -121,7 +121,7 @@ pub(super) fn shop() -> String {
     page("Shop", &inner)
 }
 
-/// `/about`, with a list of routes to try.
+/// Returns the page `/about`, which lists routes to try.
 pub(super) fn about() -> String {
     page("About", include_str!("assets/about.html"))
 }

@@ -1,7 +1,8 @@
-//! The pictures and the font, made at start: valid PNG and baseline JPEG files without an image library.
+//! Makes the pictures and the font at start. The pictures are valid PNG and baseline JPEG files, made without an image
+//! library.
 //!
-//! Each picture is the same small seascape in its own colours, so that its bytes are unique and the same on every
-//! start.
+//! All pictures show the same small seascape, each in different colours. So the bytes of each picture are unique, and
+//! they are the same on every start.
 
 use std::io::Write as _;
 
@@ -14,12 +15,12 @@ use serde::Deserialize;
 pub(super) struct Palette {
     pub(super) zenith: [u8; 3],
     pub(super) horizon: [u8; 3],
-    /// The sun and the crests of the waves.
+    /// The colour of the sun and of the crests of the waves.
     pub(super) light: [u8; 3],
     pub(super) deep: [u8; 3],
 }
 
-/// A PNG (ISO 15948) with 8 bits RGB and uncompressed pixels.
+/// Makes a PNG (ISO 15948) with 8 bits for each RGB component and uncompressed pixels.
 pub(super) fn png(width: u16, height: u16, palette: &Palette) -> Vec<u8> {
     let mut rows = Vec::with_capacity(usize::from(height) * (usize::from(width) * 3 + 1));
     for y in 0..height {
@@ -57,18 +58,19 @@ fn zlib(data: &[u8]) -> Vec<u8> {
     written.expect("writing to a Vec cannot fail")
 }
 
-/// A baseline JPEG (ITU-T T.81) of single-colour 8×8 blocks. It codes only DC coefficients, so it needs no cosine
-/// transform and no real Huffman tables. `across` and `down` count blocks.
+/// Makes a baseline JPEG (ITU-T T.81) of 8×8 blocks, each in a single colour. The file has only DC coefficients, so the
+/// encoder needs no cosine transform and no real Huffman tables. `across` and `down` are numbers of blocks.
 pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     let mut file = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00".to_vec();
-    // All quantisers are 8, so a DC coefficient is the block's mean minus 128.
+    // All quantisers are 8. So a DC coefficient is the mean of its block minus 128.
     file.extend_from_slice(b"\xff\xdb\x00\x43\x00");
     file.extend_from_slice(&[8; 64]);
     file.extend_from_slice(b"\xff\xc0\x00\x11\x08");
     file.extend_from_slice(&down.saturating_mul(8).to_be_bytes());
     file.extend_from_slice(&across.saturating_mul(8).to_be_bytes());
     file.extend_from_slice(b"\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00");
-    // DC table: twelve codes of four bits, one for each category. AC table: one code of one bit, the end of a block.
+    // The DC table has twelve codes of four bits, one for each category. The AC table has one code of one bit, which
+    // ends a block.
     file.extend_from_slice(
         b"\xff\xc4\x00\x1f\x00\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b",
     );
@@ -89,7 +91,7 @@ pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     bits.finish()
 }
 
-/// The entropy-coded bits of T.81: most significant first, a zero byte after each 0xff.
+/// Writes the entropy-coded bits of T.81: the most significant bit first, and a zero byte after each 0xff byte.
 struct Bits {
     file: Vec<u8>,
     pending: u32,
@@ -121,7 +123,7 @@ impl Bits {
     }
 
     fn finish(mut self) -> Vec<u8> {
-        // T.81 F.1.2.3: the last byte is padded with ones.
+        // The last byte is padded with ones (T.81 F.1.2.3).
         let gap = (8 - self.held % 8) % 8;
         self.push((1 << gap) - 1, gap);
         self.file.extend_from_slice(b"\xff\xd9");
@@ -129,7 +131,7 @@ impl Bits {
     }
 }
 
-/// JFIF's colour space, each level minus 128.
+/// Converts a colour to JFIF's colour space. 128 is subtracted from each level.
 fn luma_chroma([red, green, blue]: [u8; 3]) -> [i32; 3] {
     let (red, green, blue) = (i32::from(red), i32::from(green), i32::from(blue));
     [
@@ -139,14 +141,14 @@ fn luma_chroma([red, green, blue]: [u8; 3]) -> [i32; 3] {
     ]
 }
 
-/// A file with the signature of WOFF2 and incompressible bytes. A cache cannot distinguish it from a font.
+/// Makes a file with the signature of WOFF2 and incompressible bytes. A cache cannot distinguish this file from a font.
 pub(super) fn font(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(0);
     let noise = std::iter::repeat_with(|| random.u8(..));
     b"wOF2".iter().copied().chain(noise).take(length).collect()
 }
 
-/// One pixel of a sky with a sun above striped water.
+/// Returns one pixel of the picture: a sky with a sun above striped water.
 fn scene(x: u16, y: u16, width: u16, height: u16, palette: &Palette) -> [u8; 3] {
     let (x, y, width, height) = (u32::from(x), u32::from(y), u32::from(width), u32::from(height));
     let shore = height * 3 / 5;
@@ -208,7 +210,7 @@ mod tests {
         let scan = file.windows(2).position(|pair| pair == b"\xff\xda").expect("scan") + 14;
         let coded = &file[scan..file.len() - 2];
         assert!(coded.windows(2).all(|pair| pair[0] != 0xff || pair[1] == 0));
-        // Decode it: every block ends with its one-bit code, and only padding is left at the end.
+        // Decodes the file: every block ends with a code of one bit, and after the last block only padding is left.
         let plain: Vec<u8> = {
             let mut after_marker = false;
             coded

@@ -1,8 +1,8 @@
-//! The demo's origin: a small magazine with a shop, in memory and the same on every start.
+//! The demo's origin: a small magazine with a shop. The content is in memory and is the same on every start.
 //!
-//! It behaves like many real origins: it has correct validators, ranges and lengths, but no compression and almost no
-//! caching headers, because the shim adds those. A few routes are slow, fail, stream or send contradictory headers on
-//! purpose.
+//! The site behaves like many real origins. It has correct validators, ranges and lengths. It has no compression and
+//! almost no caching headers, because edgeshim adds both. A few routes are slow, fail, stream or send contradictory
+//! headers on purpose.
 
 mod content;
 mod media;
@@ -31,9 +31,9 @@ pub(super) use self::response::SiteBody;
 use self::response::{HTML, JSON, TEXT, events, whole};
 use crate::wire::names;
 
-/// Concurrent connections. Further ones wait in the listener's queue.
+/// The largest number of connections at one time. Further connections wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 1024;
-/// The largest body that `/api/echo` measures.
+/// The size of the largest body that `/api/echo` measures, in bytes.
 const MAX_ECHO_BYTES: u64 = 64 * 1024 * 1024;
 /// The longest delay of `/slow`, in milliseconds.
 const MAX_SLOW_MS: u64 = 10_000;
@@ -59,15 +59,16 @@ pub(super) async fn serve(listener: TcpListener) {
                 let site = Arc::clone(&site);
                 async move { Ok::<_, Infallible>(site.respond(request).await) }
             });
-            // Without TCP_NODELAY small responses may arrive 40 ms late.
+            // Without TCP_NODELAY, small responses can arrive 40 ms late, because the kernel first waits for an
+            // acknowledgement.
             let _ = stream.set_nodelay(true);
-            // An error means that the client has gone.
+            // An error means that the client has closed its connection.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-/// The paths that the simulated visitors request, the most popular first.
+/// Returns the paths that the simulated visitors request, the most popular first.
 pub(super) fn paths() -> Vec<String> {
     let mut paths: Vec<String> =
         ["/", "/assets/site.css", "/assets/site.js", "/images/logo.svg"].map(String::from).into();
@@ -83,7 +84,7 @@ pub(super) fn paths() -> Vec<String> {
     paths
 }
 
-/// The site's resources.
+/// The site with all its resources.
 #[derive(Debug)]
 pub(super) struct Site {
     resources: HashMap<String, Resource>,
@@ -214,7 +215,7 @@ async fn echo(request: Request<Incoming>) -> Response<SiteBody> {
             return whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "No more than 64 MiB here.\n");
         }
     }
-    // Pairs instead of a map, to show the number of lines and their order.
+    // The fields are pairs and not a map, so that repeated lines and the order of the lines stay visible.
     let lines: Vec<_> = head
         .headers
         .iter()
@@ -223,7 +224,7 @@ async fn echo(request: Request<Incoming>) -> Response<SiteBody> {
     let uri = head.uri.to_string();
     let text = json!({"method": head.method.as_str(), "uri": uri, "headers": lines, "body_bytes": length}).to_string();
     let mut response = whole(StatusCode::OK, JSON, text);
-    // The content is client-supplied, so browsers must not treat it as HTML.
+    // The body repeats data from the request, so browsers must not treat the body as HTML.
     response.headers_mut().insert(names::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -10,10 +10,10 @@ use http_body_util::{Either, Full};
 use super::response::{SiteBody, whole};
 use crate::wire::names;
 
-/// Last-Modified of a resource without its own date: 1 October 2026.
+/// The Last-Modified of a resource that has no date of its own, in seconds since 1970: 1 October 2026.
 pub(super) const SITE_DATE: u64 = 1_790_812_800;
 
-/// A response that is the same for all requests, except for conditions and ranges.
+/// A resource whose response is the same for all requests, except for conditional requests and requests for ranges.
 #[derive(Debug)]
 pub(super) struct Resource {
     pub(super) content_type: &'static str,
@@ -21,7 +21,7 @@ pub(super) struct Resource {
     etag: HeaderValue,
     modified: SystemTime,
     ranges: bool,
-    /// Further header fields.
+    /// Further header fields of the response.
     fields: &'static [(HeaderName, &'static str)],
 }
 
@@ -46,8 +46,8 @@ impl Resource {
         Self { fields, ..self }
     }
 
-    /// The order of RFC 9110 §13.2.2 for a GET or HEAD: If-None-Match, else If-Modified-Since, then Range with
-    /// If-Range.
+    /// Responds to a GET or HEAD. The fields are evaluated in the order of RFC 9110 §13.2.2. First If-None-Match, or
+    /// If-Modified-Since if there is no If-None-Match. Then Range together with If-Range.
     pub(super) fn respond(&self, method: &Method, request: &HeaderMap) -> Response<SiteBody> {
         if self.unchanged(request) {
             let mut response = Response::new(Either::Left(Full::default()));
@@ -57,7 +57,7 @@ impl Resource {
         }
         let total = self.bytes.len();
         let span = match request.get(names::RANGE) {
-            // RFC 9110 §14.2: Range applies to GET only.
+            // Range applies only to GET (RFC 9110 §14.2).
             Some(field) if self.ranges && method == Method::GET && self.range_applies(request) => {
                 requested_span(field.as_bytes(), total)
             }
@@ -97,7 +97,8 @@ impl Resource {
 
     fn unchanged(&self, request: &HeaderMap) -> bool {
         if request.contains_key(names::IF_NONE_MATCH) {
-            // Weak comparison. The tags here have no comma, so splitting at commas cannot create a match.
+            // This is the weak comparison. The tags of this site have no comma, so splitting at commas cannot create a
+            // match.
             return request
                 .get_all(names::IF_NONE_MATCH)
                 .iter()
@@ -108,7 +109,8 @@ impl Resource {
         date(request.get(names::IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
     }
 
-    /// RFC 9110 §13.1.5: tags are compared strongly, and a date has to be equal.
+    /// Whether Range applies. If-Range requires a strong comparison of tags, and a date must be equal to Last-Modified
+    /// (RFC 9110 §13.1.5).
     fn range_applies(&self, request: &HeaderMap) -> bool {
         match request.get(names::IF_RANGE) {
             None => true,
@@ -117,7 +119,7 @@ impl Resource {
     }
 }
 
-/// What a Range field requests of a representation with a known length.
+/// The part that a Range field requests from a representation of known length.
 #[derive(Debug, PartialEq, Eq)]
 enum Span {
     Whole,
@@ -125,8 +127,8 @@ enum Span {
     Outside,
 }
 
-/// RFC 9110 §14.1.2 for a single range. Several ranges and invalid ones get the whole representation, as RFC 9110 §14.2
-/// allows.
+/// Parses a Range field with a single range (RFC 9110 §14.1.2). For several ranges and for an invalid range, returns
+/// the whole representation, as RFC 9110 §14.2 allows.
 fn requested_span(field: &[u8], total: usize) -> Span {
     let spec = str::from_utf8(field).ok().and_then(|text| text.split_once('='));
     let Some((first, last)) =
@@ -143,7 +145,7 @@ fn requested_span(field: &[u8], total: usize) -> Span {
     if part.is_empty() { Span::Outside } else { Span::Part(part) }
 }
 
-/// Only digits. A number that is too large becomes `usize::MAX`.
+/// Parses a number that consists only of digits. A number that is too large becomes `usize::MAX`.
 fn digits(text: &str) -> Option<usize> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(usize::MAX))
@@ -153,7 +155,8 @@ fn date(field: Option<&HeaderValue>) -> Option<SystemTime> {
     httpdate::parse_http_date(field?.to_str().ok()?).ok()
 }
 
-/// A header value of digits, hex or a date, so it is always valid.
+/// Converts a text to a header value. The text consists of visible ASCII characters and spaces, so it is always a valid
+/// value.
 fn visible(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::wire::names;
 
-/// Events in one `/stream`.
+/// The number of events in one response of `/stream`.
 pub(super) const STREAM_EVENTS: u32 = 10;
 /// The time between two events.
 pub(super) const STREAM_PAUSE: Duration = Duration::from_millis(200);
@@ -22,10 +22,10 @@ pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A complete body, or the events of `/stream`.
+/// The body of a response: either complete, or the events of `/stream`.
 pub(in crate::cli::demo) type SiteBody = Either<Full<Bytes>, Events>;
 
-/// A response with a complete body.
+/// Creates a response with a complete body.
 pub(super) fn whole(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<SiteBody> {
     let bytes = bytes.into();
     let length = bytes.len();
@@ -36,7 +36,7 @@ pub(super) fn whole(status: StatusCode, content_type: &'static str, bytes: impl 
     response
 }
 
-/// `/stream`: server-sent events, one at each tick.
+/// Creates the response of `/stream`: server-sent events, one at each tick of a timer.
 pub(super) fn events() -> Response<SiteBody> {
     let mut ticks = tokio::time::interval(STREAM_PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

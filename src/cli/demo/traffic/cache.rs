@@ -1,8 +1,8 @@
 //! The cache of a simulated CDN: which responses it may store, and for how long.
 //!
-//! It reads the caching headers that the shim writes, each CDN in its own dialect. A response without a lifetime is not
-//! stored: a guess would make the demo's offload look better than the shim's headers earn. The visitors request a fixed
-//! list of paths, so the cache needs no limit.
+//! The cache reads the caching headers that edgeshim writes, in the dialect of its CDN. A response without a lifetime
+//! is not stored, because a guessed lifetime would make the demo's offload better than edgeshim's headers allow. The
+//! cache needs no size limit, because the visitors request a fixed list of paths.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,31 +14,33 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::wire::cache_control::CacheControl;
 use crate::wire::{names, vary};
 
-/// Which fields a CDN takes its lifetimes from.
+/// The fields from which a CDN reads its lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// The lifetime of Surrogate-Control, else of Cache-Control. `private` and `no-store` of Cache-Control always
-    /// apply, its `no-cache` does not.
+    /// The lifetime comes from Surrogate-Control, or from Cache-Control if Surrogate-Control has no lifetime. `private`
+    /// and `no-store` in Cache-Control always apply. `no-cache` in Cache-Control never applies.
     Fastly,
-    /// The first of Cloudflare-CDN-Cache-Control, CDN-Cache-Control and Cache-Control alone.
+    /// The lifetime comes from only one field: the first of Cloudflare-CDN-Cache-Control, CDN-Cache-Control and
+    /// Cache-Control that is present.
     Cloudflare,
-    /// Cache-Control. A response with Vary is stored only if it is gzip.
+    /// The lifetime comes from Cache-Control. A response with Vary is stored only if its body is gzip.
     Akamai,
 }
 
-/// How a response may be used.
+/// The conditions under which a cache is allowed to use a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Terms {
-    /// How long it is fresh; zero: revalidate each time.
+    /// The time for which the response is fresh. Zero: the response must be revalidated for each request.
     pub(super) lifetime: Duration,
-    /// How long after that it may be served on an error (RFC 5861 §4).
+    /// The time after the end of `lifetime` in which the stale response can replace an error (RFC 5861 §4).
     pub(super) stale_if_error: Duration,
-    /// Whether it depends on Accept-Encoding.
+    /// Whether the response depends on Accept-Encoding.
     pub(super) by_encoding: bool,
 }
 
 impl Terms {
-    /// How this CDN may use a response, whose body is or is not `gzip`. `None`: it must not be stored.
+    /// Returns the conditions under which this CDN is allowed to use a response. `gzip`: whether the body is gzip.
+    /// `None`: the response must not be stored.
     pub(super) fn read(dialect: Dialect, status: StatusCode, headers: &HeaderMap, gzip: bool) -> Option<Self> {
         let storable = matches!(status.as_u16(), 200 | 203 | 301 | 308 | 404 | 410);
         if !storable || headers.contains_key(names::SET_COOKIE) {
@@ -85,7 +87,8 @@ impl Terms {
         useful.then_some(terms)
     }
 
-    /// Whether there are caching headers at all. A 304 without them keeps the old terms.
+    /// Whether a head has any caching header. After a 304 without caching headers, the stored response has its old
+    /// terms.
     pub(super) fn are_in(headers: &HeaderMap) -> bool {
         headers.contains_key(names::CACHE_CONTROL)
             || [&names::SURROGATE_CONTROL, &names::CDN_CACHE_CONTROL, &names::CLOUDFLARE_CDN_CACHE_CONTROL]
@@ -94,7 +97,8 @@ impl Terms {
     }
 }
 
-/// The directives of a field, or `None` without the field. Directives with a field list count as those without one.
+/// Returns the directives of a field, or `None` if the field is absent. A directive with a list of field names has the
+/// same effect as one without a list.
 fn directives<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<CacheControl<'a>> {
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes).peekable();
     lines.peek()?;
@@ -120,7 +124,7 @@ pub(super) struct Stored {
 #[derive(Debug)]
 pub(super) enum Found {
     Fresh(Stored),
-    /// To be revalidated. `usable`: may be served if the origin fails.
+    /// The response must be revalidated. `usable`: if the pull fails, the CDN is allowed to serve this stale response.
     Stale {
         stored: Stored,
         usable: bool,
@@ -153,7 +157,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Looks up a response for a visitor that does or does not accept gzip.
+    /// Looks up a response for a visitor. `gzip`: whether the visitor accepts gzip.
     pub(super) fn find(&self, path: &Arc<str>, gzip: bool, now: Instant) -> Found {
         let [own, any] = Self::keys(path, gzip);
         let Some(Entry { stored, fresh_until }) = self.entries.get(&own).or_else(|| self.entries.get(&any)) else {
@@ -167,16 +171,17 @@ impl Cache {
         Found::Stale { stored, usable }
     }
 
-    /// Stores a response that was pulled for such a visitor, in place of the previous one.
+    /// Stores a response that was pulled for a visitor, in place of the previous response. `gzip`: whether that visitor
+    /// accepts gzip.
     pub(super) fn store(&mut self, path: &Arc<str>, gzip: bool, stored: Stored, now: Instant) {
         self.remove(path, gzip);
         let variant = if stored.terms.by_encoding { Variant::of(gzip) } else { Variant::Any };
-        // A lifetime beyond the clock's range makes the response stale at once.
+        // If the lifetime is too long for the clock's range, the response is stale at once.
         let fresh_until = now.checked_add(stored.terms.lifetime).unwrap_or(now);
         self.entries.insert((Arc::clone(path), variant), Entry { stored, fresh_until });
     }
 
-    /// Removes what such a visitor would get.
+    /// Removes the response that `find` returns for the same path and the same `gzip`.
     pub(super) fn remove(&mut self, path: &Arc<str>, gzip: bool) {
         for key in Self::keys(path, gzip) {
             self.entries.remove(&key);

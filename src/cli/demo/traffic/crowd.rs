@@ -1,4 +1,4 @@
-//! The simulated visitors: what they request, and how often.
+//! The simulated visitors: which paths they request, and how often.
 
 use std::iter::repeat_with;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use http::HeaderValue;
 use super::simulated_cdn::Visit;
 use crate::cli::demo::site;
 
-/// One visit in this many requests a page that fails.
+/// On average, one visitor out of this number requests a page that fails.
 const FAILURE_EVERY: u32 = 200;
-/// One visitor in this many does not accept gzip.
+/// On average, one visitor out of this number does not accept gzip.
 const PLAIN_EVERY: u32 = 20;
 
-/// Accept-Language of the visitors, with weights.
+/// The values of Accept-Language, with their weights.
 const LANGUAGES: [(&str, u32); 12] = [
     ("en-GB,en;q=0.9", 38),
     ("de-DE,de;q=0.9,en;q=0.5", 16),
@@ -30,10 +30,10 @@ const LANGUAGES: [(&str, u32); 12] = [
     ("he-IL,he;q=0.9,en;q=0.5", 1),
 ];
 
-/// The failing pages, all with the same weight.
+/// The pages that fail. All are chosen equally often.
 const FAILURES: [&str; 4] = ["/fail?status=500", "/fail?status=502", "/fail?status=503", "/fail?status=504"];
 
-/// Chooses the next visitor's CDN and request. The choices depend on the seed alone.
+/// Chooses the CDN and the request of each visitor. The choices depend only on the seed.
 #[derive(Debug)]
 pub(super) struct Crowd {
     random: Rng,
@@ -50,7 +50,7 @@ impl Crowd {
         Self { random: Rng::with_seed(seed), cdn_weights, paths, failures: FAILURES.map(Arc::from), zipf }
     }
 
-    /// The index of the CDN, and the request.
+    /// Returns the index of the CDN and the request of the next visitor.
     pub(super) fn next_visit(&mut self) -> (usize, Visit) {
         let random = &mut self.random;
         let cdn = weighted(random, self.cdn_weights.iter().copied());
@@ -68,7 +68,7 @@ impl Crowd {
             path if path.starts_with("/assets/") || path.starts_with("/api/") => "*/*",
             _ => "text/html,application/xhtml+xml,*/*;q=0.8",
         };
-        // Documentation addresses (RFC 5737).
+        // These addresses are reserved for documentation (RFC 5737).
         let address = format!("198.51.100.{}", random.u8(1..255));
         let visit = Visit {
             path,
@@ -81,7 +81,7 @@ impl Crowd {
     }
 }
 
-/// An index, chosen by weight.
+/// Returns a random index, chosen by weight.
 fn weighted(random: &mut Rng, weights: impl Iterator<Item = u32> + Clone) -> usize {
     let mut point = random.u32(..weights.clone().sum::<u32>().max(1));
     for (index, weight) in weights.enumerate() {
@@ -93,7 +93,7 @@ fn weighted(random: &mut Rng, weights: impl Iterator<Item = u32> + Clone) -> usi
     0
 }
 
-/// Zipf's law with exponent 1: the n-th item is chosen 1 ÷ n as often as the first.
+/// Zipf's law with exponent 1: the n-th item is chosen 1/n times as often as the first item.
 #[derive(Debug)]
 struct Zipf {
     cumulative: Vec<f64>,
@@ -110,7 +110,7 @@ impl Zipf {
         Self { cumulative: sums.take(items).collect() }
     }
 
-    /// An index from 0.
+    /// Returns a random index, counted from 0.
     fn draw(&self, random: &mut Rng) -> usize {
         let point = random.f64() * self.cumulative.last().copied().unwrap_or(0.0);
         self.cumulative.partition_point(|&sum| sum <= point).min(self.cumulative.len().saturating_sub(1))
@@ -128,7 +128,8 @@ mod tests {
         for _ in 0..100_000 {
             counts[zipf.draw(&mut random)] += 1;
         }
-        // 1 ÷ H(50) = 22.2 % for the first, half of that for the second, a fiftieth for the last.
+        // The first item has 1 ÷ H(50) = 22.2 % of the draws. The second has half of that share, the last a fiftieth of
+        // that share.
         assert!((21_700..22_800).contains(&counts[0]), "{counts:?}");
         assert!((10_700..11_600).contains(&counts[1]), "{counts:?}");
         assert!((350..550).contains(&counts[49]), "{counts:?}");

@@ -1,7 +1,9 @@
-//! Simulated CDNs and visitors, so that the demo's offload and counters move.
+//! Simulates CDNs and their visitors, so that the demo's offload and counters change. A visitor is one simulated
+//! browser that makes one request.
 //!
-//! Three CDNs with caches pull from the shim. Visitors choose among the site's paths by Zipf's law, as real ones do.
-//! Responses of the shim are counted and never end the run.
+//! Three CDNs with caches pull from edgeshim, which the code here calls the shim. Visitors choose among the site's
+//! paths by Zipf's law, because requests to real sites follow that law. No response of edgeshim ends the run: errors
+//! are counted.
 
 mod cache;
 mod crowd;
@@ -23,26 +25,27 @@ use self::crowd::Crowd;
 use self::simulated_cdn::{Cdn, Delivered};
 use self::tally::{Counts, Tally};
 
-/// The Host of every request.
+/// The value of the Host field in every request.
 const HOST: &str = "demo.edgeshim.test";
-/// Concurrent visitors. Further ones are dropped without a request.
+/// The largest number of visitors at one time. Further visitors are dropped without a request.
 const MAX_VISITORS: usize = 256;
 /// The highest accepted number of visitors per second.
 const MAX_RATE: u32 = 10_000;
-/// How often new visitors arrive.
+/// The time between two arrivals of new visitors.
 const TICK: Duration = Duration::from_millis(10);
-/// How long a run that is over waits for the visitors in progress.
+/// When a run is over, the time limit for the visitors that are still in progress.
 const LAST_VISITORS: Duration = Duration::from_secs(10);
-/// How much of an uncompressed error page is searched for a beacon.
+/// The number of bytes of an error page, after decompression, that are searched for a beacon.
 const MAX_PAGE_BYTES: u64 = 1024 * 1024;
-/// The longest beacon address that is followed.
+/// The length of the longest beacon address that is requested, in bytes.
 const MAX_BEACON_BYTES: usize = 2048;
-/// Occurrences of [`BEACON`] in a page that are looked at. Each costs up to twice `MAX_BEACON_BYTES`.
+/// The largest number of occurrences of [`BEACON`] in one page that are examined. For each occurrence, up to twice
+/// `MAX_BEACON_BYTES` are searched.
 const MAX_BEACONS: usize = 16;
-/// A part of every beacon address.
+/// A text that every beacon address contains.
 const BEACON: &str = "beacon.gif?";
 
-/// The simulated CDNs: name, weight among visitors, dialect, Via.
+/// The simulated CDNs. Each has a name, a weight in the choice of a visitor's CDN, a dialect and a Via value.
 const PROVIDERS: [(&str, u32, Dialect, &str); 3] = [
     ("fastly", 50, Dialect::Fastly, "1.1 demo-fastly"),
     ("cloudflare", 30, Dialect::Cloudflare, "1.1 demo-cloudflare"),
@@ -51,26 +54,26 @@ const PROVIDERS: [(&str, u32, Dialect, &str); 3] = [
 
 #[derive(Debug, Clone)]
 pub(super) struct TrafficSettings {
-    /// The shim's address.
+    /// The address on which edgeshim listens.
     pub(super) shim: SocketAddr,
-    /// New visitors per second for all CDNs together, at most 10,000. Each makes one request.
+    /// The number of new visitors per second, for all CDNs together, at most 10,000.
     pub(super) visitors_per_second: u32,
-    /// How long visitors arrive; `None`: until the future is dropped.
+    /// The time during which visitors arrive. `None`: visitors arrive until the future is dropped.
     pub(super) until: Option<Duration>,
-    /// The seed of the visitors' choices.
+    /// The seed of the random choices of the visitors.
     pub(super) seed: u64,
     /// The counts, which can be read during the run.
     pub(super) live: Arc<Live>,
 }
 
 impl TrafficSettings {
-    /// Forty visitors per second, without an end.
+    /// Creates settings with forty visitors per second and without an end.
     pub(super) fn new(shim: SocketAddr) -> Self {
         Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default() }
     }
 }
 
-/// The counts of all CDNs while they grow.
+/// The counts of all CDNs. They grow during the run.
 #[derive(Debug)]
 pub(super) struct Live([Tally; PROVIDERS.len()]);
 
@@ -86,7 +89,8 @@ impl Live {
     }
 }
 
-/// Sends visitors through the simulated CDNs until the time is over and the last of them has been served.
+/// Sends visitors through the simulated CDNs. Returns the counts when the time is over and the last visitor has been
+/// served.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     let TrafficSettings { shim, visitors_per_second, until, seed, live } = settings;
     let cdns = PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST)));
@@ -104,7 +108,7 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             break;
         }
         let due = elapsed.as_millis() * rate / 1000;
-        // After a pause, for example of a suspended laptop, the missed visitors of at most one second are added.
+        // After a pause, for example because a laptop was suspended, at most one second of missed visitors is added.
         arrived = arrived.max(due.saturating_sub(rate));
         while arrived < due {
             arrived += 1;
@@ -123,13 +127,14 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             });
         }
     }
-    // Visitors that are not served in time are dropped uncounted. That only happens when the shim hangs.
+    // Visitors that are not served in time are dropped and not counted. That happens only when edgeshim does not
+    // respond.
     let last_ones = async { while visits.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_VISITORS, last_ones).await;
     live.report()
 }
 
-/// The path and query of the beacon in an error page, whatever its host.
+/// Returns the path and query of the beacon in an error page. The host in the beacon's address does not matter.
 fn beacon(delivered: &Delivered) -> Option<String> {
     if delivered.status.as_u16() < 500 || delivered.body.is_empty() {
         return None;
@@ -143,7 +148,7 @@ fn beacon(delivered: &Delivered) -> Option<String> {
     beacon_address(&String::from_utf8_lossy(&page))
 }
 
-/// The first quoted address in a page that contains [`BEACON`].
+/// Returns the first quoted address in a page that contains [`BEACON`].
 fn beacon_address(page: &str) -> Option<String> {
     let quotes = ['"', '\''];
     page.match_indices(BEACON).take(MAX_BEACONS).find_map(|(at, _)| {
@@ -152,7 +157,7 @@ fn beacon_address(page: &str) -> Option<String> {
         let start = page.get(earliest..at)?.rfind(quotes)? + earliest + 1;
         let end = page.get(at..latest)?.find(quotes)? + at;
         let address = page.get(start..end)?.replace("&amp;", "&");
-        // A host in the address is another name of the same shim.
+        // A host in the address is only another name for the same edgeshim, so the host is removed.
         let named = ["//", "https://", "http://"].into_iter().find_map(|prefix| address.strip_prefix(prefix));
         let local = match named {
             Some(rest) => rest.get(rest.find('/')?..)?,
@@ -215,7 +220,7 @@ mod tests {
         }
     }
 
-    /// The site with a Cache-Control line on everything, in place of the shim. It counts pulls and bytes.
+    /// Serves the site with a Cache-Control line in every response, in place of edgeshim. Counts pulls and bytes.
     async fn cached_site(listener: TcpListener, pulls: Arc<AtomicU64>, bytes: Arc<AtomicU64>) {
         let site = Arc::new(site::Site::new());
         let mut connections = JoinSet::new();

@@ -1,6 +1,7 @@
-//! One simulated CDN: serves from its cache, pulls from the shim over a few reused connections, and counts both sides.
+//! One simulated CDN. It serves visitors from its cache, pulls from edgeshim over a few reused connections, and counts
+//! the requests and bytes on both sides.
 //!
-//! Concurrent requests for the same path are not collapsed into one pull. Small caches do not do that either.
+//! Two concurrent requests for the same path cause two pulls. Small real caches do the same.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,33 +22,34 @@ use super::cache::{Cache, Dialect, Found, Stored, Terms};
 use super::tally::{Counts, Tally};
 use crate::wire::names;
 
-/// Idle connections of a CDN.
+/// The largest number of idle connections of one CDN.
 const MAX_IDLE: usize = 4;
-/// Concurrent pulls of one CDN.
+/// The largest number of concurrent pulls of one CDN.
 const MAX_PULLS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time limit for a response head, and again for its body.
+/// The time limit for a response head. The body has the same limit again.
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest body that is kept in memory. More bytes are counted and dropped.
+/// The size of the largest body that is stored, in bytes. If a body is larger, its further bytes are counted and
+/// dropped.
 const MAX_OBJECT_BYTES: usize = 8 * 1024 * 1024;
 
-/// A visitor's request.
+/// The request of one visitor.
 #[derive(Debug, Clone)]
 pub(super) struct Visit {
-    /// With the query.
+    /// The path with its query.
     pub(super) path: Arc<str>,
     /// Whether the browser accepts gzip.
     pub(super) gzip: bool,
     pub(super) accept: HeaderValue,
     pub(super) language: HeaderValue,
-    /// For X-Forwarded-For.
+    /// The visitor's address, which the CDN sends in X-Forwarded-For.
     pub(super) address: HeaderValue,
 }
 
-/// The response to a visitor.
+/// The response that a visitor gets from the CDN.
 #[derive(Debug)]
 pub(super) struct Delivered {
-    /// 502 if the CDN got no response.
+    /// The status. It is 502 if the CDN got no response.
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
     /// Whether the body is gzip.
@@ -86,7 +88,7 @@ impl Cdn {
         }
     }
 
-    /// Serves one visitor from the cache or by a pull, and counts it.
+    /// Serves one visitor from the cache or by a pull, and counts the request.
     pub(super) async fn serve(&self, visit: &Visit, tally: &Tally) -> Delivered {
         let found = locked(&self.cache).find(&visit.path, visit.gzip, Instant::now());
         let (old, usable) = match found {
@@ -111,7 +113,8 @@ impl Cdn {
                 let delivered = stored.map_or_else(|delivered| delivered, Delivered::from);
                 delivered.count(tally, |counts| &mut counts.misses)
             }
-            // A 5xx, an unexpected 304 or no response: serve the stale response if allowed, else what was received.
+            // The pull got a 5xx, an unexpected 304 or no response. If the stale response is usable, the CDN serves
+            // that. Otherwise the CDN serves what it received.
             (_, Some(old)) if usable => deliver(old, tally, |counts| &mut counts.errors),
             (Some(pulled), _) => pulled.delivered().count(tally, |counts| &mut counts.errors),
             (None, _) => {
@@ -121,11 +124,12 @@ impl Cdn {
         }
     }
 
-    /// Renews the stored response with the terms of a 304, or removes it if they forbid storing it.
+    /// Renews the stored response with the terms of a 304. If these terms forbid storing the response, removes it from
+    /// the cache.
     fn renew(&self, visit: &Visit, old: Stored, fields: &HeaderMap) -> Stored {
         let mut cache = locked(&self.cache);
         let terms = if Terms::are_in(fields) {
-            // A validator that the 304 leaves out is still that of the stored response.
+            // If the 304 has no entity tag, the entity tag of the stored response is still valid.
             let mut fields = fields.clone();
             if let (false, Some(etag)) = (fields.contains_key(names::ETAG), &old.etag) {
                 fields.insert(names::ETAG, etag.clone());
@@ -144,7 +148,7 @@ impl Cdn {
         renewed
     }
 
-    /// One pull. `None` without a complete response.
+    /// Makes one pull. Returns `None` if no complete response arrived.
     async fn pull(&self, visit: &Visit, old: Option<&Stored>, tally: &Tally) -> Option<Pulled> {
         let _permit = self.pull_permits.acquire().await.ok()?;
         let request = self.request(visit, old)?;
@@ -184,7 +188,7 @@ impl Cdn {
 
     async fn connection(&self) -> Option<Connection> {
         loop {
-            // In its own statement, so that the lock is released before the await.
+            // This is a separate statement, so that the lock is released before the await.
             let idle = locked(&self.idle).pop();
             let Some(mut connection) = idle else { break };
             if let Ok(Ok(())) = timeout(CONNECT_TIMEOUT, connection.sender.ready()).await {
@@ -195,7 +199,7 @@ impl Cdn {
     }
 }
 
-/// A connection to the shim and the task that drives it.
+/// A connection to edgeshim, and the task that drives it.
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Empty<Bytes>>,
@@ -207,7 +211,7 @@ impl Connection {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(shim)).await.ok()?.ok()?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         let driver = tokio::spawn(async move {
-            // The request on the connection gets the error.
+            // The error is ignored here, because the request on this connection fails with it too.
             let _ = connection.await;
         });
         Some(Self { sender, driver })
@@ -226,7 +230,7 @@ struct Pulled {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// `false`: the body was too large to keep.
+    /// Whether `body` is complete. It is not complete if the body was too large to store.
     is_whole: bool,
 }
 
@@ -275,7 +279,7 @@ impl From<Stored> for Delivered {
 }
 
 impl Delivered {
-    /// Counts a visitor's request, also under its result.
+    /// Counts the request of a visitor, its bytes and its result.
     fn count(self, tally: &Tally, result: fn(&mut Counts) -> &mut u64) -> Self {
         tally.add(|counts| {
             counts.edge_requests += 1;
@@ -290,7 +294,7 @@ fn deliver(stored: Stored, tally: &Tally, result: fn(&mut Counts) -> &mut u64) -
     Delivered::from(stored).count(tally, result)
 }
 
-/// Requests a beacon as a browser does: from the shim, not through a CDN. The result does not matter.
+/// Requests a beacon as a browser does: directly from edgeshim, not through a CDN. Callers ignore the result.
 pub(super) async fn fetch_beacon(shim: SocketAddr, host: &'static str, path: &str) -> Option<StatusCode> {
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = path.parse().ok()?;
@@ -312,7 +316,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// Sends these responses in turn, each on the connection of its request, then closes.
+    /// Sends the responses one after the other, each on the connection on which its request arrived. Then closes the
+    /// connections.
     async fn scripted(listener: TcpListener, responses: Vec<String>) -> (usize, Vec<String>) {
         let (mut connections, mut requests) = (0, Vec::new());
         let mut responses = responses.into_iter();

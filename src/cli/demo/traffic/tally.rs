@@ -3,32 +3,33 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-/// One CDN's counts. `edge_requests` is the sum of `hits`, `misses`, `revalidated` and `errors`.
+/// The counts of one CDN. `edge_requests` is the sum of `hits`, `misses`, `revalidated` and `errors`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::cli::demo) struct Counts {
     /// The provider's name.
     pub(super) name: &'static str,
-    /// Visitors' requests that got a response.
+    /// The number of visitors' requests that got a response.
     pub(super) edge_requests: u64,
-    /// Served from the cache without a pull.
+    /// The number of requests that were served from the cache without a pull.
     pub(super) hits: u64,
-    /// Served with the response to a pull.
+    /// The number of requests that were served with the response to a pull.
     pub(super) misses: u64,
-    /// Served from the cache after a 304.
+    /// The number of requests that were served from the cache after a 304.
     pub(super) revalidated: u64,
-    /// Requests sent to the shim.
+    /// The number of pulls that were sent to edgeshim.
     pub(super) pulls: u64,
-    /// Body bytes sent to visitors.
+    /// The number of body bytes that were sent to visitors.
     pub(super) bytes_edge: u64,
-    /// Body bytes received from the shim.
+    /// The number of body bytes that were received from edgeshim.
     pub(super) bytes_pulled: u64,
-    /// Pulls with a 5xx or without a response, whatever the visitor got.
+    /// The number of failed requests: the pull got a 5xx, an unexpected 304 or no response. The visitor can still have
+    /// got a stale response.
     pub(super) errors: u64,
 }
 
 impl Counts {
-    /// Offload of requests in tenths of a percent, rounded down. `None` without edge requests. It may be negative while
-    /// pulls are in flight.
+    /// Returns the offload of requests in tenths of a percent, rounded down. `None`: there are no edge requests. The
+    /// offload can be negative while pulls are in flight, because a pull is counted before its edge request.
     fn offload_permille(&self) -> Option<i64> {
         let (edge, pulls) = (i128::from(self.edge_requests), i128::from(self.pulls));
         let permille = (edge - pulls).checked_mul(1000)?.checked_div_euclid(edge)?;
@@ -50,7 +51,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// One CDN's counts while they grow.
+/// The counts of one CDN. They grow during the run.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Counts>);
 
