@@ -127,8 +127,8 @@ impl Running {
     }
 }
 
-/// Waits for `delay`, then drains. Returns whether the drain ended within `timeout`. The drain waits on its own thread,
-/// so that signals are still handled.
+/// Waits for `delay`, then drains. Returns false if requests were cut off after `timeout`. The drain waits on its own
+/// thread, so that signals are still handled.
 async fn finish(server: Server, delay: Duration, timeout: Duration) -> bool {
     tokio::time::sleep(delay).await;
     tokio::task::spawn_blocking(move || server.finish(timeout)).await.unwrap_or(false)

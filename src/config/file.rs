@@ -88,7 +88,7 @@ struct Item<'f> {
 pub(super) enum Entry<'n> {
     /// A position in a list, counted from 0.
     At(usize),
-    /// A name in a block of texts. Upper and lower case are equal.
+    /// A name in a block of texts, exactly as the file has it.
     Named(&'n str),
 }
 

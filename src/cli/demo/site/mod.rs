@@ -150,7 +150,8 @@ impl Site {
         let head = request.method() == Method::HEAD;
         let mut response = self.route(request).await;
         if head {
-            // Content-Length stays, as RFC 9110 §9.3.2 recommends.
+            // The response keeps the Content-Length that the response to a GET would have, as RFC 9110 §9.3.2
+            // recommends.
             *response.body_mut() = Either::Left(Full::default());
         }
         response

@@ -128,8 +128,8 @@ mod tests {
         for _ in 0..100_000 {
             counts[zipf.draw(&mut random)] += 1;
         }
-        // The first item has 1 ÷ H(50) = 22.2 % of the draws. The second has half of that share, the last a fiftieth of
-        // that share.
+        // The first item gets 1 ÷ H(50) = 22.2 % of the draws. The second item gets half as many draws, and the last
+        // item a fiftieth as many.
         assert!((21_700..22_800).contains(&counts[0]), "{counts:?}");
         assert!((10_700..11_600).contains(&counts[1]), "{counts:?}");
         assert!((350..550).contains(&counts[49]), "{counts:?}");
