@@ -1,10 +1,11 @@
-//! Coarse time: deadlines that cost one store to arm, and turns, after which long tasks yield.
+//! Coarse time: deadlines and turns. Arming a deadline costs one store. A long task yields at the end of its turn.
 //!
-//! A timer of the runtime costs some 1,600 instructions a request if a head is read with a timeout. A proxy needs
-//! timeouts only to a tenth of a second. So each worker has a list of its deadlines and checks it ten times a second
-//! ([`sweep`]). A deadline belongs to a connection, not to a request: arming it again allocates nothing.
+//! Reading each request head under a timer of the runtime would cost about 1,600 instructions per request. A proxy
+//! needs its timeouts only to a tenth of a second. So each worker has a list of its deadlines and checks this list ten
+//! times a second ([`sweep`]). A deadline belongs to a connection, not to a request, and arming it again allocates
+//! nothing.
 //!
-//! Cost: the time is a thread-local load. A sweep over 16,384 connections takes about 0.1 ms.
+//! Cost: reading the time is one thread-local load. A sweep over 16,384 connections takes about 0.1 ms.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
-/// The time between two sweeps, and so the largest delay of a timeout.
+/// The time between two sweeps. A timeout can be late by at most this time.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
@@ -27,48 +28,47 @@ thread_local! {
 
 #[derive(Debug)]
 struct Entry {
-    /// Milliseconds of the worker's clock; 0: not armed.
+    /// When the deadline is due, in milliseconds of the worker's clock. 0: not armed.
     at_ms: AtomicU64,
     waker: AtomicWaker,
 }
 
-/// A deadline that can be armed many times. It belongs to the worker that creates it. The next sweep after its drop
-/// removes it from the worker's list.
+/// A deadline that can be armed many times. It belongs to the worker that creates it. After the deadline is dropped,
+/// the worker's next sweep removes it from the list.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
     entry: Arc<Entry>,
 }
 
 impl Deadline {
-    /// A deadline that is not armed.
+    /// Creates a deadline that is not armed.
     pub(crate) fn new() -> Self {
         let entry = Arc::new(Entry { at_ms: AtomicU64::new(0), waker: AtomicWaker::new() });
         DEADLINES.with_borrow_mut(|all| all.push(Arc::clone(&entry)));
         Self { entry }
     }
 
-    /// Sets it to be due `after` from now, to within a [`TICK`].
+    /// Arms the deadline: it becomes due after the time `after`, with an error of at most one [`TICK`].
     pub(crate) fn arm(&self, after: Duration) {
         self.entry.at_ms.store(now_ms().saturating_add(millis(after)), Ordering::Relaxed);
     }
 
-    /// Sets it to be never due.
+    /// Disarms the deadline, so that it does not become due.
     pub(crate) fn disarm(&self) {
         self.entry.at_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it is armed.
     pub(crate) fn is_armed(&self) -> bool {
         self.entry.at_ms.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether it is due now.
+    /// Returns whether the deadline is armed and its time has come.
     pub(crate) fn is_due(&self) -> bool {
         let at = self.entry.at_ms.load(Ordering::Relaxed);
         at != 0 && at <= now_ms()
     }
 
-    /// Wakes the task of `cx` when it is due, or when [`wake_all`] is called.
+    /// Lets a sweep wake the task of `cx` when the deadline is due. [`wake_all`] wakes the task too.
     pub(crate) fn watch(&self, cx: &Context<'_>) {
         self.entry.waker.register(cx.waker());
     }
@@ -80,12 +80,13 @@ impl Default for Deadline {
     }
 }
 
-/// Milliseconds of this worker's clock at its last sweep; never 0.
+/// Returns the time of the last sweep, in milliseconds of this worker's clock. The time is never 0, because 0 means
+/// "not armed".
 pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }
 
-/// Updates this worker's clock, wakes tasks whose deadline is due, and removes dropped deadlines.
+/// Updates this worker's clock, wakes the tasks whose deadlines are due, and removes dropped deadlines.
 pub(crate) fn sweep() {
     let now = EPOCH.with(|epoch| millis(epoch.elapsed())).max(1);
     NOW_MS.set(now);
@@ -108,7 +109,7 @@ pub(crate) fn sweep() {
     });
 }
 
-/// Wakes all tasks that watch a deadline of this worker, due or not, because a drain begins.
+/// Wakes all tasks that watch a deadline of this worker, even if the deadline is not due. Called when a drain begins.
 pub(crate) fn wake_all() {
     DEADLINES.with_borrow(|all| {
         for entry in all {
@@ -117,25 +118,26 @@ pub(crate) fn wake_all() {
     });
 }
 
-/// Begins a turn: called after the sockets were polled, before tasks that yielded run again.
+/// Begins a turn. Called after the runtime has polled the sockets and before a task that yielded runs again.
 pub(crate) fn begin_turn() {
     TURN.set(TURN.get().wrapping_add(1));
 }
 
-/// The current turn of this worker. A task that yielded must not run again before the next turn, however often it is
-/// polled: hyper polls a body 16 times in a row, whatever the result, and then wakes its own task at once.
+/// Returns the number of this worker's current turn. A task that yielded must do no work before the next turn, even if
+/// it is polled again. Such polls happen: hyper polls a body 16 times in a row, whatever the body returns, and then
+/// wakes its own task at once.
 pub(crate) fn turn() -> u64 {
     TURN.get()
 }
 
-/// Yields: ends the turn of the task of `cx`, which must return `Pending` now. It is polled again after the other
+/// Ends the turn of the task of `cx`. The task must return `Pending` immediately. It is polled again after the other
 /// tasks.
 pub(crate) fn yield_turn(cx: &mut Context<'_>) {
     YIELD.get()(cx);
 }
 
-/// Sets how tasks of this worker yield. A waker alone is not enough: the task might run again many times before the
-/// sockets are polled, and only the runtime knows when that happened.
+/// Sets the function by which tasks of this worker yield. A waker alone is not enough, because a task that is only
+/// woken can run many times before the sockets are polled. Only the runtime knows when it has polled the sockets.
 pub(crate) fn on_yield(how: fn(&mut Context<'_>)) {
     YIELD.set(how);
 }

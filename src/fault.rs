@@ -1,5 +1,5 @@
-//! Why a request could not be served: one type from the origin up to the whoopsie page, with the one match from a cause
-//! to a status.
+//! Why a request could not be served. [`Fault`] is the only error type between the origin and the whoopsie page.
+//! [`Cause::status`] is the one place that maps a cause to a status.
 
 use std::error::Error;
 use std::fmt;
@@ -9,21 +9,21 @@ use http::StatusCode;
 use crate::ids::label; // tidy: declares the label of faults; `ids` sees nothing of this room
 
 label! {
-    /// The kinds of fault: the label `cause`.
+    /// The cause of a fault: the label `cause`.
     pub enum Cause {
-        /// The origin's address refused the connection.
+        /// The machine at the origin's address refused the connection.
         Refused = "refused",
-        /// No connection within `origin.connect_timeout`.
+        /// The connection was not established within `origin.connect_timeout`.
         ConnectTimeout = "connect_timeout",
-        /// No connection for another reason: no route, no such name, no such socket file.
+        /// The connection failed for another reason, for example no route, an unknown name or a missing socket file.
         Unreachable = "unreachable",
         /// The origin reset the connection before it responded.
         Reset = "reset",
         /// The origin closed the connection before it responded.
         Closed = "closed",
-        /// No response head within `origin.response_timeout`.
+        /// The response head did not arrive within `origin.response_timeout`.
         Timeout = "timeout",
-        /// The origin sent no HTTP response, or an ambiguous one.
+        /// The origin sent bytes that are not an HTTP response, or an ambiguous response.
         BrokenHead = "broken_head",
         /// The response body was truncated.
         Cut = "cut",
@@ -31,19 +31,21 @@ label! {
         Stalled = "stalled",
         /// The origin stopped reading the request body for `server.body_timeout`.
         UploadStalled = "upload_stalled",
-        /// More requests than the origin is allowed to get, and the queue is full or did not move in time.
+        /// The origin already has as many requests as `origin.max_in_flight` allows. The queue is full, or this request
+        /// waited in the queue for too long.
         Overload = "overload",
-        /// The client's body made no progress for `server.body_timeout`.
+        /// The request body from the client made no progress for `server.body_timeout`.
         RequestStalled = "request_stalled",
-        /// The client's body is longer than `server.max_request_body`.
+        /// The request body from the client is longer than `server.max_request_body`.
         RequestTooLarge = "request_too_large",
-        /// The client's body was truncated, or its framing is invalid.
+        /// The request body from the client was truncated, or its framing is invalid.
         RequestCut = "request_cut",
     }
 }
 
 impl Cause {
-    /// The status for a fault. A fault in a body is too late for a status: it is only logged.
+    /// Returns the status of the response that reports the fault. A fault in the middle of a response body comes too
+    /// late for a status, so such a fault is only counted and logged.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Refused | Self::Unreachable | Self::Reset | Self::Closed | Self::BrokenHead | Self::Cut => {
@@ -57,12 +59,12 @@ impl Cause {
         }
     }
 
-    /// Whether the client caused it, so that it does not count as a fault of the origin.
+    /// Returns whether the client caused the failure. Such a failure does not count as a fault of the origin.
     pub fn is_client_error(self) -> bool {
         matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
     }
 
-    /// The error type of Proxy-Status (RFC 9209 §2.3) for the cause alone.
+    /// Returns the error type for Proxy-Status (RFC 9209 §2.3), as far as the cause alone decides it.
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
@@ -80,45 +82,46 @@ impl Cause {
     }
 }
 
-/// A failure with its cause and, if there is one, the error below it.
+/// A failure: its cause and, if there is one, the underlying error.
 #[derive(Debug)]
 pub struct Fault {
     cause: Cause,
     source: Option<Box<dyn Error + Send + Sync>>,
     waiting: Option<u32>,
-    /// The head is valid but too large.
+    /// Whether the response head was valid but too large.
     too_large: bool,
     begun: Option<Begun>,
 }
 
-/// The part of the origin's response that had arrived when it failed, of which nothing was sent yet.
+/// The part of the origin's response that had arrived before the fault. Nothing of this response has been sent to the
+/// client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begun {
-    /// The origin's status.
+    /// The status that the origin sent.
     pub status: u16,
-    /// Microseconds until its head.
+    /// The time until the origin's response head arrived, in microseconds.
     pub micros: u32,
-    /// Body bytes read.
+    /// The number of body bytes read from the origin.
     pub bytes: u64,
 }
 
 impl Fault {
-    /// A fault without an error below it.
+    /// Creates a fault without an underlying error.
     pub fn new(cause: Cause) -> Self {
         Self { cause, source: None, waiting: None, too_large: false, begun: None }
     }
 
-    /// A fault with the error that caused it.
+    /// Creates a fault with the error that caused it.
     pub fn from_error(cause: Cause, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..Self::new(cause) }
     }
 
-    /// A response head with more field lines or bytes than the configuration allows.
+    /// Creates the fault for a response head that has more field lines or bytes than the configuration allows.
     pub fn head_too_large(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { too_large: true, ..Self::from_error(Cause::BrokenHead, source) }
     }
 
-    /// An overload, with the number of requests in the queue.
+    /// Creates an overload fault. `waiting` is the number of requests in the queue.
     pub fn overload(waiting: usize) -> Self {
         Self { waiting: Some(u32::try_from(waiting).unwrap_or(u32::MAX)), ..Self::new(Cause::Overload) }
     }
@@ -127,22 +130,22 @@ impl Fault {
         self.cause
     }
 
-    /// The error type of Proxy-Status (RFC 9209 §2.3).
+    /// Returns the error type for Proxy-Status (RFC 9209 §2.3).
     pub fn proxy_status(&self) -> &'static str {
         if self.too_large { "http_response_header_section_size" } else { self.cause.proxy_status() }
     }
 
-    /// The same fault, with the part of the response that had arrived.
+    /// Adds the part of the response that had arrived before the fault.
     pub fn after(self, begun: Begun) -> Self {
         Self { begun: Some(begun), ..self }
     }
 
-    /// The part of the response that had arrived, if its head had.
+    /// Returns the part of the response that had arrived. `None` if the response head had not arrived.
     pub fn begun(&self) -> Option<Begun> {
         self.begun
     }
 
-    /// What an operator can check or change.
+    /// Returns a hint for the operator: what to check or change.
     pub fn remedy(&self) -> &'static str {
         match self.cause {
             Cause::Refused => "nothing listens there: start the origin, or correct origin.url",
@@ -172,7 +175,7 @@ impl Fault {
         }
     }
 
-    /// The number of requests in the queue, for an overload.
+    /// Returns the number of requests in the queue, if the cause is an overload.
     pub fn waiting(&self) -> Option<u32> {
         self.waiting
     }
@@ -197,7 +200,8 @@ impl Error for Fault {
     }
 }
 
-/// The first fault in an error's chain. hyper wraps the errors of our bodies.
+/// Returns the cause of the first fault in a chain of errors. The chain is needed because hyper wraps the errors of our
+/// bodies in its own errors.
 pub(crate) fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
     let mut next = Some(error);
     while let Some(error) = next {

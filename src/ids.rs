@@ -1,24 +1,24 @@
-//! Small `Copy` ids: the values of labels.
+//! Small ids that can be copied (`Copy`). The metrics use these ids as values of labels.
 //!
-//! No label is made from what a client sent: each id is an index into a table that the configuration or a standard
-//! filled, or a variant of an enum.
+//! Nothing that a client sends becomes a label. An id is an index into a table that the configuration or a standard
+//! fills, or a variant of an enum.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// A label whose values are the variants of an enum. [`label!`] declares one.
+/// A label whose values are the variants of an enum. The macro [`label!`] declares such an enum.
 pub(crate) trait Label: Copy + 'static {
-    /// Every value, in the order of their positions.
+    /// All values, in the order of their positions.
     const ALL: &'static [Self];
 
-    /// The text of the value.
+    /// Returns the text of the value.
     fn as_str(self) -> &'static str;
 
-    /// The position in [`ALL`](Self::ALL).
+    /// Returns the position of the value in [`ALL`](Self::ALL).
     fn position(self) -> usize;
 }
 
-/// Declares an enum that is a [`Label`]: each variant with the text of its value.
+/// Declares an enum that is a [`Label`]. Each variant is written with the text of its value.
 macro_rules! label {
     (
         $(#[$meta:meta])*
@@ -31,17 +31,17 @@ macro_rules! label {
         }
 
         impl $name {
-            /// Every value, in the order of their positions.
+            /// All values, in the order of their positions.
             $vis const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
-            /// The text of the value.
+            /// Returns the text of the value.
             $vis fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+
                 }
             }
 
-            /// The position in [`ALL`](Self::ALL).
+            /// Returns the position of the value in [`ALL`](Self::ALL).
             $vis fn position(self) -> usize {
                 self as usize
             }
@@ -69,52 +69,53 @@ label! {
         Malformed = "malformed",
         /// The request head did not arrive within `server.header_timeout`.
         HeaderTimeout = "header_timeout",
-        /// No provider, or one that is not configured, and `identity.unknown = "reject"`.
+        /// The request has no provider or one that is not configured, and `identity.unknown` is `"reject"`.
         UnknownProvider = "unknown_provider",
-        /// A claim that was not proved, and `identity.unverified = "reject"`.
+        /// The request claims a provider without a valid proof, and `identity.unverified` is `"reject"`.
         Unverified = "unverified",
-        /// A Host that `server.hosts` does not contain.
+        /// `server.hosts` does not contain the request's Host.
         Host = "host",
-        /// More than `server.max_hops` passes through this shim.
+        /// The request has passed through this proxy more than `server.max_hops` times.
         Loop = "loop",
-        /// CONNECT, which no origin behind a CDN needs.
+        /// The method is CONNECT, which no origin behind a CDN needs.
         Method = "method",
-        /// A body longer than `server.max_request_body`.
+        /// The request body is longer than `server.max_request_body`.
         BodyTooLarge = "body_too_large",
     }
 }
 
-/// A CDN by its position in the table of providers.
+/// A provider, as its position in the table of provider labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProviderId(pub u16);
 
 impl ProviderId {
-    /// No signal of any CDN.
+    /// The request has no identity header and no signal of any CDN.
     pub const NONE: Self = Self(0);
-    /// A name or a signal of a provider that is not configured, or two that disagree.
+    /// The request names a provider that is not configured, has signals of such a provider, or contradicts itself.
     pub const OTHER: Self = Self(1);
-    /// A claim of a provider whose proofs failed.
+    /// The request claims a provider, but the provider's proofs failed.
     pub const UNVERIFIED: Self = Self(2);
-    /// The labels of the three above, in order; configured providers follow.
+    /// The labels of the three ids above, in the same order. In the table, the configured providers come after these
+    /// labels.
     pub const RESERVED: [&'static str; 3] = ["none", "other", "unverified"];
 
-    /// The id of the `position`-th configured provider.
+    /// Returns the id of the configured provider at `position`.
     pub fn configured(position: usize) -> Self {
         Self(u16::try_from(position + Self::RESERVED.len()).unwrap_or(Self::OTHER.0))
     }
 
-    /// The position among the configured providers, if it is one of them.
+    /// Returns the position among the configured providers, or `None` for the three reserved ids.
     pub fn position(self) -> Option<usize> {
         self.index().checked_sub(Self::RESERVED.len())
     }
 
-    /// The position in a table that starts with the reserved labels.
+    /// Returns the position in a table that starts with the reserved labels.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// Declares ids of a list in the configuration.
+/// Declares id types. Each type is for the entries of one list in the configuration.
 macro_rules! configured_id {
     ($($(#[$meta:meta])* $vis:vis $name:ident)+) => {$(
         $(#[$meta])*
@@ -122,15 +123,15 @@ macro_rules! configured_id {
         $vis struct $name($vis u16);
 
         impl $name {
-            /// None of those configured.
+            /// Anything that is not in the configured list.
             $vis const OTHER: Self = Self(0);
 
-            /// The id of the `position`-th one that is configured.
+            /// Returns the id of the configured entry at `position`.
             $vis fn configured(position: usize) -> Self {
                 Self(u16::try_from(position + 1).unwrap_or(Self::OTHER.0))
             }
 
-            /// The position in a table that starts with `other`.
+            /// Returns the position in a table that starts with `other`.
             $vis fn index(self) -> usize {
                 usize::from(self.0)
             }
@@ -139,32 +140,32 @@ macro_rules! configured_id {
 }
 
 configured_id! {
-    /// A class of the site.
+    /// A class of the site (`[[class]]`).
     pub ClassId
-    /// A source of failure beacons.
+    /// The place that a failure beacon names as its source.
     pub(crate) SourceId
-    /// A page of RUM beacons.
+    /// The page that a RUM beacon reports.
     pub(crate) PageId
 }
 
-/// The kind of pull, as its CDN reports it: the log's `pull`.
+/// The kind of a pull. The access log writes it in the field `pull`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PullKind {
-    /// Provider unknown.
+    /// The provider is unknown, so the kind is unknown too.
     #[default]
     Unknown,
-    /// From the edge, for a client.
+    /// A pull from an edge server of the CDN, for a client's request.
     Edge,
-    /// Through a shield.
+    /// A pull through the CDN's shield.
     Shield,
-    /// A health check.
+    /// A health check by the CDN.
     Probe,
-    /// A retry.
+    /// A pull that the CDN repeats.
     Retry,
 }
 
 impl PullKind {
-    /// The value in the log.
+    /// Returns the text that the access log writes. The text is empty if the kind is unknown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "",
@@ -176,16 +177,16 @@ impl PullKind {
     }
 }
 
-/// A language of the pages by its position in their table.
+/// A language of the whoopsie pages, as its position in the table of languages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LocaleId(pub u8);
 
-/// A country by its position in the list of ISO 3166-1. A code that is not in the list is [`OTHER`](Self::OTHER), so no
-/// country file can make more labels than there are countries.
+/// A country, as its position in the list of ISO 3166-1. Each code outside the list becomes [`OTHER`](Self::OTHER). So
+/// the number of country labels is limited, whatever a country file contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Country(u8);
 
-/// ISO 3166-1 alpha-2 in its order, with the usual code for Kosovo.
+/// The two-letter codes of ISO 3166-1 (alpha-2) in alphabetical order, and XK, the usual code for Kosovo.
 #[rustfmt::skip]
 const CODES: [&str; 250] = [
     "AD", "AE", "AF", "AG", "AI", "AL", "AM", "AO", "AQ", "AR", "AS", "AT", "AU", "AW", "AX", "AZ", "BA", "BB", "BD",
@@ -205,36 +206,36 @@ const CODES: [&str; 250] = [
 ];
 
 impl Country {
-    /// Unknown, or not in the list.
+    /// The country is unknown, or its code is not in the list.
     pub const OTHER: Self = Self(250);
-    /// The number of values, `OTHER` included.
+    /// The number of values, including `OTHER`.
     pub const COUNT: usize = CODES.len() + 1;
 
-    /// Every value, in the order of their positions.
+    /// Returns all values, in the order of their positions.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..=Self::OTHER.0).map(Self)
     }
 
-    /// The country of an upper-case code.
+    /// Returns the country of a code in upper case.
     pub fn from_code(code: &str) -> Self {
         CODES.binary_search(&code).ok().and_then(|position| u8::try_from(position).ok()).map_or(Self::OTHER, Self)
     }
 
-    /// The label: two letters, or `other`.
+    /// Returns the label: the two-letter code, or `other`.
     pub fn as_str(self) -> &'static str {
         CODES.get(self.index()).copied().unwrap_or("other")
     }
 
-    /// The position in a table of [`COUNT`](Self::COUNT) values.
+    /// Returns the position in a table that has [`COUNT`](Self::COUNT) values.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// The only copy of a label, which lives as long as the process.
+/// Returns the only copy of `label`, which lives as long as the process.
 ///
-/// Labels come only from configurations, so the memory is bounded by the configurations that were loaded. A log record
-/// can name its provider without a reference count.
+/// A log record can therefore contain its provider's label without a reference count. The copies are never freed.
+/// Labels come only from configurations, so the memory depends only on the configurations that were loaded.
 pub(crate) fn intern(label: &str) -> &'static str {
     static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,19 +1,20 @@
-//! The table of all metrics: one row each. Handles, HELP lines and the tests of the documents read the same rows.
+//! The table of all metrics, with one row for each metric. The handles, the HELP lines and the tests of the documents
+//! use these rows.
 
 use std::marker::PhantomData;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 
-/// A metric as people see it.
+/// The public description of a metric.
 #[derive(Debug)]
 pub struct Description {
-    /// The name on the page; a histogram's series have further endings.
+    /// The name on the metrics page. The series of a histogram have this name and an ending, for example `_bucket`.
     pub name: &'static str,
     pub kind: Kind,
-    /// The names of its labels, in the order of their values.
+    /// The names of the metric's labels. Label values are given in the same order.
     pub labels: &'static [&'static str],
     pub unit: Unit,
-    /// The HELP line.
+    /// The text of the HELP line.
     pub help: &'static str,
 }
 
@@ -25,15 +26,15 @@ pub enum Kind {
     Histogram,
 }
 
-/// A row of the table, with the type of handle that records it.
+/// A row of the table. `H` is the type of the handle that records the metric.
 pub(crate) struct Metric<H> {
     description: Description,
     handle: PhantomData<fn() -> H>,
 }
 
-/// A type of handle: counter, gauge or histogram.
+/// A type of handle: a counter, a gauge or a histogram.
 pub(crate) trait Handle {
-    /// The handle of the series `key`: the same one each time.
+    /// Returns the handle of the series `key`. Two handles of the same key record into the same series.
     fn register(recorder: &impl Recorder, key: &Key) -> Self;
 }
 
@@ -58,12 +59,12 @@ impl Handle for Histogram {
 }
 
 impl<H: Handle> Metric<H> {
-    /// The name on the page.
+    /// Returns the name on the metrics page.
     pub(super) fn name(&self) -> &'static str {
         self.description.name
     }
 
-    /// The handle of the series with these label values. Labels at the end may be left out.
+    /// Returns the handle of the series with these label values. The values of the last labels can be left out.
     pub(super) fn register(&self, recorder: &impl Recorder, values: &[&'static str]) -> H {
         let Description { name, labels, .. } = self.description;
         debug_assert!(values.len() <= labels.len(), "{name}: more values than labels");
@@ -74,7 +75,7 @@ impl<H: Handle> Metric<H> {
 }
 
 impl Description {
-    /// Gives the exporter the HELP line.
+    /// Gives the HELP line and the unit to the exporter.
     pub(super) fn describe(&self, recorder: &impl Recorder) {
         let (name, unit, help) = (self.name.into(), Some(self.unit), self.help.into());
         match self.kind {
@@ -85,7 +86,8 @@ impl Description {
     }
 }
 
-/// Declares the rows, and [`METRICS`] as the list of them: kind, name, labels, unit, HELP line.
+/// Declares the rows, and [`METRICS`], the list of all rows. Each row has a kind, a name, labels, a unit and a HELP
+/// line.
 macro_rules! metrics {
     ($($row:ident: $kind:ident($name:literal, [$($label:literal),*], $unit:ident, $help:literal);)+) => {
         $(
@@ -101,14 +103,14 @@ macro_rules! metrics {
             };
         )+
 
-        /// Every metric.
+        /// The descriptions of all metrics.
         pub const METRICS: &[Description] = &[$($row.description),+];
     };
 }
 
 #[rustfmt::skip]
 metrics! {
-    // Pulls.
+    // Metrics of pulls.
     PULLS: Counter("edgeshim_pulls_total", ["provider", "class", "code"], Count,
         "Requests from CDNs, by the exact status sent.");
     PULL_BYTES: Counter("edgeshim_pull_bytes_total", ["provider", "class"], Bytes,
@@ -124,7 +126,7 @@ metrics! {
     RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that a CDN retried.");
     REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count, "Requests refused, by reason.");
 
-    // The origin.
+    // Metrics of the origin.
     ORIGIN_SECONDS: Histogram("edgeshim_origin_seconds", ["class"], Seconds,
         "Time from sending to the origin to its response head.");
     ORIGIN_BYTES: Counter("edgeshim_origin_bytes_total", ["class"], Bytes, "Response body bytes read from the origin.");
@@ -134,7 +136,7 @@ metrics! {
         "Open connections to the origin, idle ones included.");
     WAITING: Gauge("edgeshim_waiting", [], Count, "Requests that wait in the queue for the origin.");
 
-    // The layers.
+    // Metrics of the layers.
     CACHE_REWRITES: Counter("edgeshim_cache_rewrites_total", ["class", "action"], Count,
         "Responses whose Cache-Control was rewritten, by action.");
     CACHE_GUARDS: Counter("edgeshim_cache_guards_total", ["guard"], Count,
@@ -152,14 +154,14 @@ metrics! {
         "Lookups of stored gzip twins, by result.");
     WHOOPSIES: Counter("edgeshim_whoopsies_total", ["provider", "locale", "cause"], Count, "Whoopsie pages served.");
 
-    // Browsers. `country` exists while `beacon.country_database` is set.
+    // Metrics of browsers. The label `country` exists only while `beacon.country_database` is set.
     BEACONS: Counter("edgeshim_beacons_total", ["source", "country"], Count, "Failure beacons that browsers sent.");
     RUM_SECONDS: Histogram("edgeshim_rum_seconds", ["provider", "page"], Seconds,
         "Load times of pages, as browsers report them.");
     RUM_REJECTED: Counter("edgeshim_rum_rejected_total", ["reason"], Count,
         "RUM beacons without a valid load time, by reason.");
 
-    // The process.
+    // Metrics of the process.
     CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
     ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
         "Access log lines dropped because the writer could not keep up.");

@@ -1,28 +1,28 @@
-//! What the series of a metric are labelled with: enums, and ids of what one configuration lists.
+//! The types of label values: enums, and ids of the entries that one configuration lists.
 
 use crate::ids::{ClassId, Country, Label, LocaleId, PageId, ProviderId, SourceId};
 
 /// The label values of one configuration.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Labels {
-    /// Configured providers, in order.
+    /// The configured providers, in the order of the configuration.
     pub providers: Vec<&'static str>,
-    /// Configured classes, in order.
+    /// The configured classes, in the order of the configuration.
     pub classes: Vec<&'static str>,
-    /// Locales of the pages, in the order of their ids.
+    /// The locales of the whoopsie pages, in the order of their ids.
     pub locales: Vec<&'static str>,
-    /// Accepted `source` values of beacons, in order.
+    /// The accepted `source` values of beacons, in the order of the configuration.
     pub beacon_sources: Vec<&'static str>,
-    /// Accepted pages of RUM beacons, in order.
+    /// The accepted pages of RUM beacons, in the order of the configuration.
     pub rum_pages: Vec<&'static str>,
 }
 
-/// The value of one label: its position among all of them.
+/// A value of one label. It has a position among all values of the label.
 pub(crate) trait Dimension: Copy {
-    /// The texts of all values under one configuration, by position.
+    /// Returns the texts of all values under one configuration. Their order is the order of the positions.
     fn values(labels: &Labels) -> Vec<&'static str>;
 
-    /// The position in [`values`](Self::values).
+    /// Returns the position in [`values`](Self::values).
     fn position(self) -> usize;
 }
 
@@ -66,7 +66,7 @@ impl Dimension for Country {
     }
 }
 
-/// Ids whose first value is `other`, with their list.
+/// Implements [`Dimension`] for ids whose first value is `other`. The values after it come from the given list.
 macro_rules! configured {
     ($($id:ty => $list:ident),+) => {$(
         impl Dimension for $id {
@@ -83,16 +83,17 @@ macro_rules! configured {
 
 configured!(ClassId => classes, SourceId => beacon_sources, PageId => rum_pages);
 
-/// The values of up to three labels, which together name one series.
+/// A combination of up to three label values, which identifies one series of a metric.
 pub(crate) trait Dimensions: Copy {
-    /// The texts of all values of each label under one configuration.
+    /// Returns a list for each label: the texts of all its values under one configuration.
     fn lists(labels: &Labels) -> Vec<Vec<&'static str>>;
 
-    /// The position among all combinations. The last label varies fastest.
+    /// Returns the position among all combinations. From one position to the next, the value of the last label changes
+    /// first.
     fn index(self, lengths: Lengths) -> usize;
 }
 
-/// The number of values of the second and the third label; 1 without that label.
+/// The number of values of the second label and of the third label. The number is 1 if that label does not exist.
 pub(crate) type Lengths = [usize; 2];
 
 impl<A: Dimension> Dimensions for A {

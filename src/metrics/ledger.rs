@@ -1,6 +1,8 @@
-//! Handles of series, made once from the rows of the table and the labels of one configuration, and found by position.
+//! Handles of series. They are created once, from the rows of the metrics table and the labels of one configuration. A
+//! handle is found by the position of its label values.
 //!
-//! A layer gets its tables from the [`Ledger`] when it is built. Recording is then one lookup and one atomic add.
+//! When a layer is built, it gets its tables of handles from the [`Ledger`]. Recording a value is then one lookup and
+//! one atomic add.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +15,7 @@ use super::describe::{self, Handle, Metric};
 use super::labels::{Dimension, Dimensions, Labels, Lengths};
 use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
 
-/// The labels of one configuration. It makes the handles of series with these labels.
+/// The labels of one configuration. The ledger creates the handles of series that have these labels.
 pub struct Ledger {
     metrics: &'static Metrics,
     labels: Arc<Labels>,
@@ -33,48 +35,48 @@ impl Ledger {
         }
     }
 
-    /// The metrics of the process.
+    /// Returns the metrics of the process.
     pub(crate) fn metrics(&self) -> &'static Metrics {
         self.metrics
     }
 
-    /// A handle for each combination of label values.
+    /// Creates a table with one handle for each combination of label values.
     pub(crate) fn table<D: Dimensions, H: Handle>(&self, metric: &Metric<H>) -> Table<D, H> {
         Table::new(&self.labels, |values| self.metrics.series(metric, values))
     }
 
-    /// Several handles for each combination of label values.
+    /// Creates a table with one result of `make`, such as a struct of several handles, for each combination of label
+    /// values.
     pub(crate) fn rows<D: Dimensions, T>(&self, make: impl FnMut(&[&'static str]) -> T) -> Table<D, T> {
         Table::new(&self.labels, make)
     }
 
-    /// Counters whose series exist only after their first use.
+    /// Creates counters whose series exist only after their first use.
     pub(crate) fn lazy<D: Dimensions>(&self, metric: &'static Metric<Counter>) -> LazyCounters<D> {
         let (metrics, labels) = (self.metrics, Arc::clone(&self.labels));
         LazyCounters { metrics, labels, metric, slots: Table::new(&self.labels, |_| OnceLock::new()) }
     }
 
-    /// The labels of all providers, in the order of their ids.
+    /// Returns the labels of all providers, in the order of their ids.
     pub(crate) fn providers(&self) -> impl Iterator<Item = &'static str> {
         self.providers.iter().copied()
     }
 
-    /// The label of a provider.
+    /// Returns the label of a provider.
     pub(crate) fn provider(&self, id: ProviderId) -> &'static str {
         self.providers.get(id.index()).copied().unwrap_or("other")
     }
 
-    /// The label of a class.
+    /// Returns the label of a class.
     pub(crate) fn class(&self, id: ClassId) -> &'static str {
         self.classes.get(id.index()).copied().unwrap_or("other")
     }
 
-    /// The label of a locale.
+    /// Returns the label of a locale.
     pub(crate) fn locale(&self, id: LocaleId) -> &'static str {
         self.labels.locales.get(id.position()).copied().unwrap_or("other")
     }
 
-    /// Counts a refused request.
     pub(crate) fn refused(&self, provider: ProviderId, reason: Reason) {
         self.refused.get((provider, reason)).increment(1);
     }
@@ -102,9 +104,10 @@ impl<D: Dimensions, T> Table<D, T> {
         Self { rows, lengths: [length(1), length(2)], dimensions: PhantomData }
     }
 
-    /// The row of these label values.
+    /// Returns the row for these label values.
     pub(crate) fn get(&self, dimensions: D) -> &T {
-        // Ids and tables come from the same lists; an id from elsewhere gets the first row.
+        // Ids and tables come from the same lists, so the row exists. An id of another configuration would get the
+        // first row.
         self.rows.get(dimensions.index(self.lengths)).unwrap_or_else(|| &self.rows[0])
     }
 }
@@ -115,7 +118,7 @@ impl<D, T> fmt::Debug for Table<D, T> {
     }
 }
 
-/// Counters for label values that mostly never occur. Each is made on its first use.
+/// Counters for combinations of label values that mostly never occur. Each counter is created on its first use.
 pub(crate) struct LazyCounters<D> {
     metrics: &'static Metrics,
     labels: Arc<Labels>,
@@ -124,7 +127,7 @@ pub(crate) struct LazyCounters<D> {
 }
 
 impl<D: Dimensions> LazyCounters<D> {
-    /// The counter of these label values.
+    /// Returns the counter for these label values.
     pub(crate) fn get(&self, dimensions: D) -> &Counter {
         self.slots.get(dimensions).get_or_init(|| {
             let position = dimensions.index(self.slots.lengths);
@@ -139,7 +142,7 @@ impl<D> fmt::Debug for LazyCounters<D> {
     }
 }
 
-/// The combination of label values at a position of a table. `values` are the values of each label.
+/// Returns the combination of label values at a position of a table. `values` contains the values of each label.
 fn at(mut position: usize, values: &[Vec<&'static str>]) -> Vec<&'static str> {
     let mut combination: Vec<_> = values
         .iter()

@@ -1,8 +1,9 @@
 //! The metrics of the process: the table of rows ([`describe`]), the label values ([`labels`]), the handles
-//! ([`ledger`]) and the page.
+//! ([`ledger`]) and the page that is scraped.
 //!
-//! A series of configured labels exists from the start. Three kinds are made on first use, because most of them would
-//! stay at 0: by `code` (at most 500 a class), by locale and cause of a page, and by `country` (at most 251 a source).
+//! Most series exist from the start, with the value 0. Three kinds of series are created on first use, because most of
+//! them would stay at 0: series by `code` (at most 500 for each class), by locale and cause of a whoopsie page, and by
+//! `country` (at most 251 for each source).
 
 pub(crate) mod describe;
 pub(crate) mod labels;
@@ -23,16 +24,17 @@ pub(crate) use self::throttle::Throttle;
 use crate::fault::{Cause, Fault};
 use crate::ids::intern;
 
-/// The shortest time between two messages about faults of one cause.
+/// The shortest time between two log messages about faults with the same cause.
 const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
-/// One for each cause, shared by all workers: they use the same origin.
+/// One throttle for each cause. All workers share it because they use the same origin.
 static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAULT_MESSAGE_PERIOD) }; Cause::ALL.len()];
 
-/// Upper bounds of the histograms of seconds: from a response that is served from memory to a timeout.
+/// The upper bounds of the buckets of time histograms, in seconds. They range from a response that is served from
+/// memory to a timeout.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Upper bounds of the histogram of load times in browsers: from a cached page to one for which most people do not
-/// wait.
+/// The upper bounds of the buckets of the load time histogram, in seconds. They range from a page in the browser's
+/// cache to a load that most people do not wait for.
 const LOAD_SECONDS: [f64; 16] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0];
 
 /// The metrics of the process. They outlive every reload.
@@ -47,15 +49,15 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
-    /// `edgeshim_origin_faults_total` by cause; none for the clients' own failures.
+    /// `edgeshim_origin_faults_total` by cause. `None` for a cause that is the client's failure.
     faults: [Option<Counter>; Cause::ALL.len()],
 }
 
 impl Metrics {
-    /// A registry of its own, so that two shims in one process (a test, the demo) do not mix.
+    /// Creates a separate registry, so that two instances in one process (a test, the demo) do not share counts.
     ///
     /// # Errors
-    /// None in practice: the exporter only rejects an empty list of buckets.
+    /// In practice there is none: the exporter only rejects an empty list of buckets.
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -78,13 +80,13 @@ impl Metrics {
         })
     }
 
-    /// The handle of one series. Each call looks it up: make it once.
+    /// Returns the handle of one series. Each call searches the registry, so callers store the handle.
     pub(crate) fn series<H: Handle>(&self, metric: &Metric<H>, values: &[&'static str]) -> H {
         metric.register(&self.recorder, values)
     }
 
-    /// Counts a fault of the origin, and logs the first of its cause in each period. The clients' own failures are no
-    /// faults.
+    /// Counts a fault of the origin. In each period it logs the first fault of each cause. It ignores failures of the
+    /// client, because they are not faults of the origin.
     pub fn fault(&self, fault: &Fault, origin: Option<&str>) {
         let cause = fault.cause().position();
         let Some(counter) = self.faults.get(cause).and_then(Option::as_ref) else { return };
@@ -95,30 +97,30 @@ impl Metrics {
         }
     }
 
-    /// Reports which program and which configuration is running, since when.
+    /// Reports which version and which configuration is running, and when the configuration was loaded.
     pub fn loaded(&self, version: &'static str, commit: &'static str, config: &str) {
         self.series(&describe::BUILD_INFO, &[version, commit, intern(config)]).set(1.0);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         self.series(&describe::CONFIG_LOADED, &[]).set(now.as_secs_f64().floor());
     }
 
-    /// The handles for one configuration's labels. Series that existed before keep their values.
+    /// Returns the handles for the labels of one configuration. A series that already exists keeps its value.
     pub(crate) fn ledger(&'static self, labels: &Labels) -> Ledger {
         Ledger::new(self, labels)
     }
 
-    /// The text format that Prometheus scrapes.
+    /// Returns the metrics in the text format that Prometheus scrapes.
     pub fn render(&self) -> String {
         self.page.render()
     }
 
-    /// The protobuf format, length-delimited.
+    /// Returns the metrics in the protobuf format. Each message comes after its length.
     pub fn render_protobuf(&self) -> Vec<u8> {
         protobuf::from_text(&self.render())
     }
 
-    /// Moves histogram samples into their buckets. Must run every few seconds: while nothing scrapes, samples would
-    /// pile up.
+    /// Moves histogram samples into their buckets. The caller must call it every few seconds, because otherwise the
+    /// samples fill the memory while nothing scrapes.
     pub fn upkeep(&self) {
         self.page.run_upkeep();
     }

@@ -1,8 +1,8 @@
-//! The protobuf exposition format, converted from the text format.
+//! The protobuf format of the metrics page, converted from its text format.
 //!
-//! The exporter's protobuf feature needs `protoc` on every build machine. A scrape is small, so the text, whose format
-//! is known, is parsed and written as `io.prometheus.client.MetricFamily` messages, each after its length. The field
-//! numbers are those of the client model's `metrics.proto`.
+//! The exporter can write protobuf itself, but that feature needs `protoc` on every build machine. The text is small
+//! and its format is known. So it is parsed and written as `io.prometheus.client.MetricFamily` messages, each after its
+//! length. The field numbers come from the file `metrics.proto` of Prometheus' client model.
 
 use prost::Message;
 
@@ -14,7 +14,7 @@ struct LabelPair {
     value: Option<String>,
 }
 
-/// A gauge or a counter: both have their value in field 1.
+/// The message for a gauge, a counter or an untyped metric. All of them have their value in field 1.
 #[derive(Clone, PartialEq, Message)]
 struct Value {
     #[prost(double, optional, tag = "1")]
@@ -74,7 +74,7 @@ enum Kind {
     Histogram = 4,
 }
 
-/// The families of `text`, each after its length as a varint.
+/// Returns the metric families of `text`. Each family comes after its length, which is a varint.
 pub(super) fn from_text(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut family = MetricFamily::default();

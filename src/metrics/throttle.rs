@@ -1,36 +1,37 @@
-//! A limit on how often one message is logged: an event that occurs thousands of times a second is logged once a
-//! period, with a count.
+//! Limits how often a message is logged. An event can occur thousands of times a second, but it is logged once in each
+//! period, with the number of events.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The first use in this process.
+/// The moment of the first use of a throttle in this process.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// One kind of message. It needs no lock, and two threads at the same moment never both log.
+/// The limit for one kind of message. It needs no lock. If two threads ask at the same moment, at most one of them
+/// logs.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     period_ms: u64,
-    /// Milliseconds since [`EPOCH`] from which the next message may be logged.
+    /// When the next message is allowed, in milliseconds since [`EPOCH`].
     next_ms: AtomicU64,
-    /// Events since the last message.
+    /// The number of events since the last message.
     count: AtomicU64,
 }
 
 impl Throttle {
-    /// At most one message in `period`, the first one at once.
+    /// Creates a throttle that allows one message in each `period`. The first message is allowed at once.
     pub(crate) const fn new(period: Duration) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "584 million years")]
         Self { period_ms: period.as_millis() as u64, next_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
-    /// Counts an event. Gives the count since the last message if the next one is due.
+    /// Counts an event. If a message is allowed now, returns the number of events since the last message.
     pub(crate) fn pass(&self) -> Option<u64> {
         self.pass_many(1)
     }
 
-    /// The same for `n` events at once.
+    /// Counts `n` events at once. Returns the same as [`pass`](Self::pass).
     pub(crate) fn pass_many(&self, n: u64) -> Option<u64> {
         self.pass_at(u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX), n)
     }

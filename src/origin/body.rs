@@ -1,4 +1,4 @@
-//! The response body: counted, timed, and what returns its connection to the pool.
+//! The response body from the origin. It counts its bytes, has a timeout, and returns its connection to the pool.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
 use crate::wire::received::Received;
 
-/// The origin's response body. Its connection returns to the pool when the body has been read to its end.
+/// The response body from the origin. When the body has been read to its end, its connection returns to the pool.
 pub struct OriginBody {
     incoming: Received,
     first: First,
@@ -26,16 +26,16 @@ pub struct OriginBody {
     fault: Option<Cause>,
 }
 
-/// The part of a body that arrived together with the head. It is read before the head is passed on: if the body fails
-/// at once, nothing has been sent and the client gets the whoopsie page.
+/// The part of a body that arrived together with the head. This part is read before the head is passed on. So if the
+/// body fails at once, nothing has been sent, and the client gets the whoopsie page.
 enum First {
-    /// None arrived, or it has been passed on.
+    /// No part arrived with the head, or the part has been passed on.
     Nothing,
     Data(Bytes),
     Trailers(Box<HeaderMap>),
 }
 
-/// Frames that [`OriginBody::drain`] reads before it gives up the connection.
+/// The number of frames that [`OriginBody::drain`] reads before it gives up the connection.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
@@ -48,10 +48,10 @@ impl OriginBody {
         body
     }
 
-    /// Reads what has arrived together with the head.
+    /// Reads the part of the body that arrived together with the head.
     ///
     /// # Errors
-    /// The body failed. The fault has been counted.
+    /// The body failed. The fault has already been counted.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         if self.incoming.is_end_stream() {
             return Ok(());
@@ -67,18 +67,18 @@ impl OriginBody {
         Ok(())
     }
 
-    /// Body bytes read so far.
+    /// Returns the number of body bytes read so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Why the body broke off, if it did.
+    /// Returns why the body broke off, or `None` if it did not.
     pub fn fault(&self) -> Option<Cause> {
         self.fault
     }
 
-    /// Discards what has already arrived and never waits for more, so that a short body that is not needed does not
-    /// cost its connection. False if more may arrive once the connection's task has run.
+    /// Discards the part of an unneeded body that has already arrived, and does not wait for more. A connection whose
+    /// body was short can then be reused. Returns `false` if more can arrive after the connection's task has run.
     pub fn drain(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..DISCARD_FRAMES {
@@ -87,7 +87,7 @@ impl OriginBody {
             }
             match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                // A failure has been counted, although this body is not needed.
+                // The failure has been counted. Nothing else is needed, because nobody reads this body.
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => return false,
             }
@@ -126,7 +126,7 @@ impl Body for OriginBody {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                 }
-                // Nothing follows trailers, and hyper's server does not poll for the end after them.
+                // Trailers are the last frame, and hyper's server does not poll for the end after them.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.release();
                 }

@@ -1,4 +1,4 @@
-//! One worker's client: its settings, its connections, and how long a response may take.
+//! One worker's client for the origin: its settings, its connections, and the timeouts until a response arrives.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -27,7 +27,8 @@ pub struct Client {
     multiplexed: Mutex<Multiplexed>,
 }
 
-/// The HTTP/2 connection for new requests. Its number distinguishes it from its successor.
+/// The HTTP/2 connection for new requests. The number increases with each new connection, so that a late timeout does
+/// not remove a newer connection.
 #[derive(Default)]
 pub(super) struct Multiplexed {
     pub(super) number: u64,
@@ -35,7 +36,7 @@ pub(super) struct Multiplexed {
 }
 
 impl Client {
-    /// Connects only when the first request comes.
+    /// Creates a client. It connects only when the first request arrives.
     pub fn new(settings: ClientSettings, metrics: &'static Metrics) -> Self {
         let pool = Mutex::new(Pool::new(settings.max_idle, settings.origin.idle_timeout));
         let name = intern(&settings.origin.target.to_string());
@@ -55,7 +56,8 @@ impl Client {
         self.multiplexed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// After a response timeout the HTTP/2 connection may be dead: it keeps its streams but gets no new ones.
+    /// Sends no new requests over an HTTP/2 connection on which a response has timed out, because it could be dead. Its
+    /// current streams continue.
     pub(super) fn suspect(&self, number: u64, cause: Cause) {
         let mut multiplexed = self.multiplexed();
         if cause == Cause::Timeout && multiplexed.number == number {
@@ -63,7 +65,7 @@ impl Client {
         }
     }
 
-    /// The output of `sending`, or a fault if the request has taken too long.
+    /// Waits for `sending` and returns its output, or a fault if the request takes too long.
     pub(super) async fn timely<T>(
         &self,
         sending: impl Future<Output = T>,
@@ -88,7 +90,7 @@ impl Client {
         .await
     }
 
-    /// How long to wait before the first look at a request's progress.
+    /// Returns how long to wait before a request's progress is checked for the first time.
     fn first_check(&self, progress: Option<&Progress>) -> Duration {
         match progress {
             None => self.settings.origin.response_timeout,
@@ -96,7 +98,8 @@ impl Client {
         }
     }
 
-    /// The fault of a request that has taken too long, if it has. During an upload it depends on the stage.
+    /// Returns a fault if the request has taken too long. During an upload, the limit and the cause depend on the
+    /// stage.
     fn overdue(&self, progress: Option<&Progress>) -> Option<Fault> {
         let Some(progress) = progress else { return Some(Fault::new(Cause::Timeout)) };
         let (stage, elapsed) = progress.stage();

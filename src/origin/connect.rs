@@ -18,10 +18,12 @@ use super::upload::Upload;
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// The largest read buffer of hyper on a connection to the origin, unless a head may be larger. With 200 clients that
-/// do not read, memory stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
+/// The size limit of hyper's read buffer on a connection to the origin, in bytes. The limit is larger if the
+/// configuration allows larger heads. With 200 clients that do not read, memory stays below 64 MiB. The CPU time is the
+/// same as with hyper's default of 400 KiB.
 const READ_BUFFER_BYTES: usize = 66 * 1024;
-/// HTTP/2 receive windows: large enough for one stream to fill a fast link, and the most that a stalled stream buffers.
+/// The HTTP/2 receive windows, in bytes. One stream can fill a fast link. A stream that nobody reads buffers at most
+/// one window.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
@@ -90,7 +92,7 @@ where
     let driver_counted = Arc::clone(&counted);
     tokio::spawn(async move {
         let _counted = driver_counted;
-        // The request that is on the connection gets the error. Without a request there is nothing to report.
+        // The request that uses the connection gets the error. Without a request there is nothing to report.
         let _ = connection.with_upgrades().await;
     });
     Ok(Connection::new(sender, counted))
@@ -108,8 +110,8 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(READ_BUFFER_BYTES)
-        // Beyond this limit h2 resets the stream without a reason. `forward::check_size` has a lower limit and gives
-        // the reason.
+        // If a head is larger than this limit, h2 resets the stream without a reason. `forward::check_size` has a lower
+        // limit and reports the reason.
         .max_header_list_size(u32::try_from(2 * settings.limits.max_header_bytes).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(stream));
     let Ok(result) = tokio::time::timeout(settings.origin.connect_timeout, handshake).await else {
@@ -124,10 +126,10 @@ where
     Ok(sender)
 }
 
-/// Discards writes once the peer has closed the connection, so that hyper still reads the response.
+/// Discards writes after the peer has closed the connection, so that hyper still reads the response.
 ///
-/// An origin may refuse an upload and close without reading the rest (413, 401). Its response has arrived by then, but
-/// hyper fails at the first write that fails, before it reads on.
+/// An origin can refuse an upload (413, 401) and close the connection before it has read the whole body. Its response
+/// has then already arrived. Without this wrapper hyper would fail at the first failed write and not read the response.
 struct ReadsAfterClose<S> {
     stream: S,
     discards_writes: bool,

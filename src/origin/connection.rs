@@ -1,4 +1,4 @@
-//! An HTTP/1.1 connection to the origin and what it keeps from request to request.
+//! An HTTP/1.1 connection to the origin, with the data that it stores between and during requests.
 
 use std::sync::Arc;
 
@@ -13,21 +13,22 @@ use crate::clock::Deadline;
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<Upload>,
     pub(super) deadline: Deadline,
-    /// Whether a response was received over it before.
+    /// Whether the connection has already carried a complete response.
     pub(super) reused: bool,
     pub(super) idle_since_ms: u64,
     memory: Memory,
-    /// Shared with the task that drives the connection: it is counted until both are dropped.
+    /// The count of this open connection. The task that drives the connection shares it. The connection is counted
+    /// until this value and that task are both dropped.
     _counted: Arc<Counted>,
 }
 
-/// The head of a request that may have to be sent again. The list keeps its capacity and names and values are
-/// reference-counted, so in the steady state this allocates nothing.
+/// The head of a request that possibly has to be sent again. Storing a head usually allocates nothing, because the list
+/// keeps its capacity and the names and values are reference-counted.
 #[derive(Debug, Default)]
 struct Memory {
     line: Option<(Method, Uri)>,
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// hyper's copy of the names in their original case, with `preserve_header_case`; else empty.
+    /// With `preserve_header_case`, hyper's copy of the names in their original case. Otherwise empty.
     extensions: http::Extensions,
 }
 
@@ -43,7 +44,7 @@ impl Connection {
         })
     }
 
-    /// Stores the request's head, for `recall`.
+    /// Stores the request's head for `recall`.
     pub(super) fn remember(&mut self, request: &Request<Upload>) {
         self.memory.line = Some((request.method().clone(), request.uri().clone()));
         self.memory.fields.clear();
@@ -52,14 +53,14 @@ impl Connection {
         self.memory.extensions = request.extensions().clone();
     }
 
-    /// Drops what `remember` stored.
+    /// Drops the head that `remember` stored.
     pub(super) fn forget(&mut self) {
         self.memory.line = None;
         self.memory.extensions.clear();
         self.memory.fields.clear();
     }
 
-    /// The head that `remember` stored, once.
+    /// Returns the head that `remember` stored, and removes it.
     pub(super) fn recall(&mut self) -> Option<Request<()>> {
         let (method, uri) = self.memory.line.take()?;
         let mut request = Request::new(());
@@ -74,7 +75,7 @@ impl Connection {
     }
 }
 
-/// Counts one in a gauge for as long as it lives.
+/// Adds 1 to a gauge until it is dropped.
 #[derive(Debug)]
 pub(super) struct Counted(Gauge);
 

@@ -5,12 +5,12 @@ use std::io;
 
 use crate::fault::{Cause, Fault, cause_in};
 
-/// The h2 error that caused hyper's.
+/// Returns the h2 error inside an error of hyper.
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source()?.downcast_ref()
 }
 
-/// Whether the origin reports that it has not processed the request (RFC 9113 §8.7).
+/// Returns whether the origin reports that it has not processed the request (RFC 9113 §8.7).
 pub(super) fn is_refused(error: &hyper::Error) -> bool {
     h2_error(error).is_some_and(|error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -19,12 +19,12 @@ pub(super) fn is_refused(error: &hyper::Error) -> bool {
     })
 }
 
-/// Whether the whole connection has ended, not only one stream.
+/// Returns whether the whole connection has ended, not only one stream.
 pub(super) fn is_dead(error: &hyper::Error) -> bool {
     h2_error(error).is_none_or(|error| error.is_io() || error.is_go_away())
 }
 
-/// The fault for an error of hyper's client.
+/// Returns the fault for an error of hyper's client.
 pub(super) fn fault_of(error: hyper::Error) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause
@@ -42,7 +42,8 @@ pub(super) fn fault_of(error: hyper::Error) -> Fault {
     Fault::from_error(cause, error)
 }
 
-/// A remote reset comes from the origin. A local error with a reason means that the origin's frames were malformed.
+/// Returns the cause for an h2 error. If the error is not remote and has a reason, h2 found the origin's frames
+/// malformed. A remote reset was sent by the origin.
 fn h2_cause(error: &h2::Error) -> Option<Cause> {
     if error.is_io() {
         return error.get_io().map(cause_of_io);

@@ -1,4 +1,4 @@
-//! One request and its response: from the layers to the origin and back.
+//! One request and its response: passes the request from the layers to the origin, and the response back.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -19,8 +19,8 @@ use crate::fault::{Begun, Cause, Fault};
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// Something that is dropped only when an upgraded connection has ended, such as the permit of the client's connection.
-/// `serve` puts it into the extensions of a request that asks for an upgrade.
+/// A value that is dropped only when an upgraded connection has ended, such as the permit of the client's connection.
+/// `serve` puts it into the extensions of each request that asks for an upgrade.
 #[derive(Clone)]
 pub(crate) struct Hold(#[expect(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
 
@@ -34,7 +34,8 @@ impl Client {
     /// Sends a request whose head is ready for the origin (see [`forward`]).
     ///
     /// # Errors
-    /// A [`Fault`] whose cause says what the origin or the client did wrong. It has been counted.
+    /// Returns a [`Fault`] whose cause tells what the origin or the client did wrong. The fault has already been
+    /// counted.
     pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
         let (metrics, name) = (self.metrics, self.name);
         let (head, mut body) = match self.exchange(head, body).await {
@@ -72,7 +73,8 @@ impl Client {
         self.accept(response, connection, client, is_head)
     }
 
-    /// Checks the origin's response and prepares it for the layers. Without a body the connection is idle at once.
+    /// Checks the origin's response and prepares it for the layers. If the response has no body, its HTTP/1.1
+    /// connection returns to the pool at once.
     fn accept(
         self: Arc<Self>,
         mut response: Response<Incoming>,
@@ -90,7 +92,8 @@ impl Client {
             response.extensions_mut().insert(Arc::clone(&tunnel));
             let timeout = self.settings.limits.tunnel_timeout;
             tokio::spawn(async move {
-                // Both connections stay counted until the tunnel ends, and the drain waits for the client's.
+                // The metrics count both connections until the tunnel ends. The drain waits for the client's
+                // connection.
                 let _held = (hold, connection);
                 tunnel::carry(tunnel, client, origin, timeout).await;
             });
@@ -105,7 +108,8 @@ impl Client {
         let (mut head, incoming) = response.into_parts();
         let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         if never_has_content && !is_head && forward::declares_content(&head.headers) {
-            // The origin may or may not send that content, so no later response can be read safely.
+            // It is not known whether the origin sends the announced body. So no later response can be read safely on
+            // this connection.
             connection = None;
         }
         let is_empty = is_head || never_has_content || head.status == StatusCode::NOT_MODIFIED;

@@ -1,4 +1,4 @@
-//! Changes to a head between the client's connection and the origin's, in both directions.
+//! Changes message heads between the client's connection and the origin's connection, in both directions.
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
@@ -12,24 +12,25 @@ use crate::wire::hops;
 use crate::wire::names::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, X_CDN_PROVIDER};
 use crate::wire::values::content_length;
 
-/// What the origin learns about a request's source.
+/// The data about a request's source that [`outbound`] writes for the origin.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outward<'a> {
-    /// The other end of the client's connection.
+    /// The peer of the client's connection.
     pub peer: &'a Peer,
-    /// How much of X-Forwarded-For is trusted.
+    /// Which part of X-Forwarded-For is trusted.
     pub trail: Trail,
-    /// The identity header. It stays even if Connection names it.
+    /// The name of the identity header. This header is not removed, even if Connection lists it.
     pub identity: &'a HeaderName,
-    /// The fields that name or prove the provider. Fields with a name that looks the same to some origins are removed.
+    /// The fields that name or prove the provider. A field is removed if some origins would read its name as one of
+    /// these names.
     pub claims: &'a [HeaderName],
-    /// The provider's name, if it is configured and not unverified.
+    /// The provider's name. `None` if the provider is not configured or not verified.
     pub provider: Option<&'a HeaderValue>,
-    /// The Host to send instead of the client's.
+    /// The Host that replaces the client's Host, if one is configured.
     pub host: Option<&'a HeaderValue>,
-    /// The Host for a request without one: HTTP/1.0 needs none, HTTP/1.1 does (RFC 9112 §3.2).
+    /// The Host for a request that has none. HTTP/1.0 does not require a Host, but HTTP/1.1 does (RFC 9112 §3.2).
     pub fallback_host: &'a HeaderValue,
-    /// This proxy's id for CDN-Loop.
+    /// The id of this proxy in CDN-Loop.
     pub loop_id: &'a HeaderValue,
     /// Whether the client accepts trailers.
     pub trailers: bool,
@@ -37,7 +38,7 @@ pub(crate) struct Outward<'a> {
 
 /// Prepares a request head for an HTTP/1.1 origin (RFC 9110 §7.6).
 pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
-    // Only a GET may ask for an upgrade, so a 101 to any other method is a broken response.
+    // Only a GET is allowed to ask for an upgrade. So a 101 in response to another method is a broken response.
     let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
     let upgrade = if may_upgrade { hops::wants_upgrade(&head.headers).cloned() } else { None };
     hops::strip_hop_by_hop(&mut head.headers, outward.identity);
@@ -59,7 +60,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
     } else {
-        // If the identity header has another name, this one is client-supplied, so untrusted.
+        // If the identity header has another name, this header comes from the client and cannot be trusted.
         headers.remove(&X_CDN_PROVIDER);
     }
     if let Some(host) = outward.host {
@@ -76,13 +77,14 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     }
 }
 
-/// Whether a head made by [`outbound`] asks for an upgrade.
+/// Returns whether a head that [`outbound`] has prepared asks for an upgrade.
 pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
     head.headers.contains_key(UPGRADE)
 }
 
-/// Sets the framing that hyper leaves out. hyper treats a GET or HEAD of unknown length as one without a body. And it
-/// writes no Content-Length on a POST without a body: RFC 9110 §8.6 asks for a 0 there, and origins respond with 411.
+/// Writes the framing field that hyper leaves out. hyper treats a GET or HEAD whose body has an unknown length as a
+/// request without a body. For a POST, PUT or PATCH without a body hyper writes no Content-Length. RFC 9110 §8.6
+/// recommends `Content-Length: 0` there, and some origins respond with 411 without it.
 pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
@@ -98,7 +100,7 @@ pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     }
 }
 
-/// Gives a request the scheme and authority that HTTP/2 requires (RFC 9113 §8.3.1), and removes the fields that it
+/// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
 /// forbids.
 pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST);
@@ -118,11 +120,11 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Writes Content-Length as one plain number: `0005` and `5, 5` mean five here, but may mean something else to the next
-/// recipient.
+/// Writes Content-Length as one plain number. edgeshim reads `0005` and `5, 5` as five, but the next recipient might
+/// read them differently.
 ///
 /// # Errors
-/// Its values differ, or one is not a number (RFC 9110 §8.6).
+/// The values of Content-Length differ, or one of them is not a number (RFC 9110 §8.6).
 fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
     let is_canonical = match (lines.next(), lines.next()) {
@@ -138,8 +140,8 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Refuses a response head that is larger than `server.max_headers` and `server.max_header_bytes` allow. hyper counts
-/// the bytes of an HTTP/1.1 head itself. The bytes of an HTTP/2 head are counted here, by RFC 9113 §6.5.2.
+/// Refuses a response head that exceeds `server.max_headers` or `server.max_header_bytes`. For HTTP/1.1 hyper has
+/// already limited the bytes. For HTTP/2 they are counted here, as RFC 9113 §6.5.2 defines the size.
 pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -> Result<(), Fault> {
     let headers = response.headers();
     if headers.len() > settings.limits.max_headers {
@@ -154,7 +156,7 @@ pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -
     Ok(())
 }
 
-/// Refuses a response that can be read in two ways.
+/// Refuses a response that is ambiguous or has an invalid status.
 pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault> {
     let broken = |why: &'static str| Err(Fault::from_error(Cause::BrokenHead, why));
     if !(200..600).contains(&response.status().as_u16()) {
@@ -173,7 +175,8 @@ pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault>
     canonical_length(headers).or_else(broken)
 }
 
-/// Removes trailers that may not pass. `None` if none is left: many HTTP/2 recipients refuse an empty trailer section.
+/// Removes the trailers that must not be passed on. Returns `None` if no trailer remains, because many HTTP/2
+/// recipients refuse an empty trailer section.
 pub(super) fn clean_trailers(frame: Frame<Bytes>, claims: &[HeaderName]) -> Option<Frame<Bytes>> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
@@ -184,7 +187,7 @@ pub(super) fn clean_trailers(frame: Frame<Bytes>, claims: &[HeaderName]) -> Opti
     }
 }
 
-/// Whether a response head announces a body of any length but 0.
+/// Returns whether a response head announces a body that is not empty.
 pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
@@ -193,7 +196,7 @@ pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
 pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) {
     hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);
     if head.status == StatusCode::NO_CONTENT || (head.status == StatusCode::RESET_CONTENT && !is_head) {
-        // RFC 9110 §8.6: a 204 has no Content-Length. That of a 205 is 0, and hyper writes it.
+        // RFC 9110 §8.6 forbids Content-Length in a 204. In a 205 its value is 0, and hyper writes it.
         head.headers.remove(CONTENT_LENGTH);
     }
     head.version = Version::HTTP_11;

@@ -1,4 +1,4 @@
-//! The keys of `[origin]`, and those of `[server]` that also apply to the origin.
+//! The keys of `[origin]`, and the keys of `[server]` that also apply to messages from the origin.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use crate::keys::quantities::{SIZE_LIMIT, TIMEOUT, size, size_text};
 use crate::keys::urls::HOST;
 use crate::keys::{Checked, Keys, Text, Visitor};
 
-/// `[origin]`, except for the keys of `admission`.
+/// The settings of `[origin]`, except the keys that `admission` reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginSettings {
     pub target: Target,
-    /// HTTP/2 with prior knowledge instead of HTTP/1.1.
+    /// Whether to use HTTP/2 with prior knowledge instead of HTTP/1.1.
     pub http2: bool,
-    /// Until a connection is established.
+    /// The longest time until a connection is established.
     pub connect_timeout: Duration,
-    /// From the last byte of the request to the response head.
+    /// The longest time from the last byte of the request to the response head.
     pub response_timeout: Duration,
-    /// For an idle connection.
+    /// The longest time for which a connection stays open without a request.
     pub idle_timeout: Duration,
-    /// Idle connections, all workers together; 0 = none.
+    /// The largest number of idle connections, for all workers together. 0: connections are not reused.
     pub max_idle: usize,
-    /// Retries of an idempotent request.
+    /// The largest number of retries of an idempotent request.
     pub retries: u32,
-    /// The Host that the origin gets, in lower case; none = that of the request.
+    /// The Host that the origin gets, in lower case. `None`: the Host of the request.
     pub host: Option<String>,
-    /// Keep the case of header names (HTTP/1.1).
+    /// Whether the names of header fields keep their upper and lower case (only on HTTP/1.1).
     pub preserve_header_case: bool,
 }
 
@@ -63,18 +63,18 @@ impl Keys for OriginSettings {
     }
 }
 
-/// Keys of `[server]` that limit messages on both sides.
+/// The keys of `[server]` that limit requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageLimits {
-    /// Bytes of a head, 4 KiB to 1 MiB.
+    /// The largest size of a message head, in bytes: from 4 KiB to 1 MiB.
     pub max_header_bytes: usize,
-    /// Field lines of a head.
+    /// The largest number of field lines in a head.
     pub max_headers: usize,
-    /// Bytes of a request body; none = no limit.
+    /// The largest size of a request body, in bytes. `None`: no limit.
     pub max_request_body: Option<u64>,
-    /// For a body without progress, in either direction.
+    /// The longest time for which a body makes no progress, in either direction.
     pub body_timeout: Duration,
-    /// For an upgraded connection without a byte in either direction.
+    /// The longest time for which an upgraded connection carries no byte, in either direction.
     pub tunnel_timeout: Duration,
 }
 
@@ -100,14 +100,14 @@ impl Keys for MessageLimits {
     }
 }
 
-/// What a [`Client`](super::Client) needs.
+/// The settings of a [`Client`](super::Client).
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
     pub origin: OriginSettings,
     pub limits: MessageLimits,
-    /// Idle connections of this worker.
+    /// The largest number of idle connections of this worker.
     pub max_idle: usize,
-    /// Fields that name or prove the provider; a request's trailers may not contain them.
+    /// The fields that name or prove the provider. They are removed from the trailers of a request.
     pub claims: Arc<[HeaderName]>,
 }
 

@@ -1,5 +1,5 @@
-//! Idle connections, last in, first out: the most recently used one is taken next, so that the others reach their
-//! timeout and are closed.
+//! Idle HTTP/1.1 connections, last in, first out. The most recently used connection is taken first. So the others reach
+//! their timeout and are closed.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::clock;
 /// One worker's idle connections.
 #[derive(Debug)]
 pub(super) struct Pool {
-    // Boxed once: with each response a connection moves from here through the layers' bodies and back.
+    // Each connection is boxed once and stays in its box, because for each response it moves from here through the
+    // layers' bodies and back.
     #[allow(clippy::vec_box, reason = "a connection that is taken out stays boxed")]
     idle: Vec<Box<Connection>>,
     max_idle: usize,
@@ -22,7 +23,7 @@ impl Pool {
         Self { idle: Vec::new(), max_idle, idle_timeout_ms }
     }
 
-    /// The most recently used connection that is ready.
+    /// Returns the most recently used connection that is ready.
     pub(super) fn take(&mut self) -> Option<Box<Connection>> {
         let mut position = self.idle.len();
         while let Some(next) = position.checked_sub(1) {
@@ -43,7 +44,7 @@ impl Pool {
             return;
         }
         if self.idle.len() >= self.max_idle {
-            // Drop the oldest: it is the one that the origin is most likely to close next.
+            // The oldest connection is dropped, because the origin will probably close this one first.
             self.idle.remove(0);
         }
         connection.reused = true;

@@ -1,4 +1,4 @@
-//! Sends a request over an idle or a new connection, and again where that is safe.
+//! Sends a request over an idle or a new connection. Sends it again in the cases where that is safe.
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
@@ -12,7 +12,7 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 
 impl Client {
-    /// Sends over an idle HTTP/1.1 connection, or a new one.
+    /// Sends a request over an idle HTTP/1.1 connection, or over a new one.
     pub(super) async fn send(
         &self,
         mut request: Request<Upload>,
@@ -27,7 +27,8 @@ impl Client {
             } else {
                 match connect::http1(&self.settings, self.metrics).await {
                     Ok(connection) => connection,
-                    // After a connect timeout a second attempt would only double the client's wait.
+                    // A connect timeout is not retried, because a second attempt would double the time that the client
+                    // waits.
                     Err(fault) if replayable && retries > 0 && fault.cause() != Cause::ConnectTimeout => {
                         retries -= 1;
                         continue;
@@ -65,8 +66,8 @@ impl Client {
         }
     }
 
-    /// An idle connection. For a request that cannot be sent twice the runtime polls its sockets first, so that a
-    /// connection that the origin has just closed is not used.
+    /// Returns an idle connection, if there is one. For a request that must not be sent twice, the runtime polls its
+    /// sockets first. So a connection that the origin has just closed is not used.
     async fn idle_connection(&self, replayable: bool) -> Option<Box<Connection>> {
         loop {
             let connection = self.pool().take()?;
@@ -80,7 +81,8 @@ impl Client {
         }
     }
 
-    /// Sends over this worker's HTTP/2 connection, or a new one if that has ended.
+    /// Sends a request over this worker's HTTP/2 connection. If that connection has ended, sends the request over a new
+    /// one.
     pub(super) async fn send_multiplexed(
         &self,
         mut request: Request<Upload>,
@@ -88,8 +90,8 @@ impl Client {
     ) -> Result<Response<Incoming>, Fault> {
         forward::absolute(&mut request)?;
         let mut retries = self.settings.origin.retries;
-        // A request without a body is sent again if the origin reports that it did not process the request. An
-        // idempotent one is also sent again if a reused connection fails.
+        // A request without a body is sent again in two cases. First: the origin reports that it has not processed the
+        // request. Second: the request is idempotent and a reused connection has failed.
         let idempotent = request.method().is_idempotent();
         let mut saved = (retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
         let deadline = clock::Deadline::new();
@@ -122,7 +124,7 @@ impl Client {
             let error = error.into_error();
             let again = is_refused(&error) || (idempotent && !fresh && is_dead(&error));
             match (unsent, saved.take().filter(|_| again)) {
-                // The connection was closing (GOAWAY) or closed, and never took the request.
+                // The connection was closed or about to close (GOAWAY), and the request was not sent on it.
                 (Some(unsent), _) if !fresh => {
                     saved = (retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
                     request = unsent;
@@ -132,7 +134,7 @@ impl Client {
                     retries -= 1;
                     saved = (retries > 0).then(|| copy_of(&copy));
                     request = copy;
-                    // After a refused stream the connection is still good.
+                    // If the origin refused only this stream, the connection can still be used.
                     fresh = is_dead(&error);
                 }
                 _ => return Err(fault_of(error)),

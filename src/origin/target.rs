@@ -6,25 +6,26 @@ use std::path::{Path, PathBuf};
 use crate::keys::urls::{host_and_port, socket_path, strip_scheme};
 use crate::keys::{Checked, Text};
 
-/// Where the origin listens.
+/// The place where the origin listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// Over TCP.
+    /// A TCP port.
     Tcp {
-        /// A name or an address in lower case; IPv6 without brackets. Resolved anew for each connection.
+        /// A host name or an IP address, in lower case. An IPv6 address has no brackets. Each new connection resolves
+        /// the name again.
         host: String,
-        /// Never 0.
+        /// The port, which is never 0.
         port: u16,
     },
-    /// Over a unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
 impl Target {
-    /// The key `origin.url`.
+    /// The format of the key `origin.url`.
     pub(super) const TEXT: Text<Self> = Text { example: "http://127.0.0.1:3000", read: target, write: Self::url };
 
-    /// As in the configuration.
+    /// Returns the value as it is written in the configuration.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Tcp { .. } => format!("http://{self}"),
@@ -33,7 +34,7 @@ impl Target {
     }
 }
 
-/// The authority, or the socket.
+/// Writes the host and port, or the socket as `unix:PATH`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,7 +45,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Reads `http://HOST[:PORT]` or `unix:PATH`.
+/// Parses `http://HOST[:PORT]` or `unix:PATH`.
 fn target(text: &str, folder: &Path) -> Checked<Target> {
     const REMEDY: &str =
         "write http://HOST:PORT or unix:PATH, for example \"http://127.0.0.1:3000\" or \"unix:/run/app.sock\"";
@@ -69,7 +70,7 @@ fn target(text: &str, folder: &Path) -> Checked<Target> {
     let Some((host, port)) = host_and_port(authority) else {
         return Err(format!("has no valid host and port; {REMEDY}"));
     };
-    // The brackets of an IPv6 address belong to the URL only.
+    // In a URL an IPv6 address has brackets. The stored host has none.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Target::Tcp { host, port: port.unwrap_or(80) })
 }

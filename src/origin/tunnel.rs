@@ -1,7 +1,8 @@
-//! An upgraded connection: bytes in both directions until one side ends, or none moves for `server.tunnel_timeout`.
+//! An upgraded connection. Bytes are copied in both directions until one side ends, or until no byte has moved for
+//! `server.tunnel_timeout`.
 //!
-//! If one side fails or times out, both connections are dropped without an orderly shutdown. `serve/watched.rs` then
-//! resets the client's connection, so that the client notices the cut.
+//! If one side fails or the time has passed, both connections are dropped without an orderly shutdown.
+//! `serve/watched.rs` then resets the client's connection, so that the client notices the cut.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Deadline;
 
-/// The byte counts of an upgraded connection, and the callback for its end. It is in the extensions of a 101's head.
+/// The byte counts of an upgraded connection, and the callback for its end. The extensions of the 101's head contain
+/// it.
 #[derive(Default)]
 pub(crate) struct Tunnel {
     client: Moved,
@@ -25,7 +27,7 @@ pub(crate) struct Tunnel {
     end: Mutex<End>,
 }
 
-/// Bytes of one of the two connections.
+/// The bytes that were read from and written to one of the two connections.
 #[derive(Default)]
 struct Moved {
     read: AtomicU64,
@@ -41,8 +43,8 @@ enum End {
 }
 
 impl Tunnel {
-    /// Calls `then` once when the tunnel has ended, or now if it already has. Its arguments are the bytes written to
-    /// the client and those read from the origin.
+    /// Calls `then` once, when the tunnel has ended. If it has already ended, calls `then` now. The arguments are the
+    /// number of bytes written to the client and the number of bytes read from the origin.
     pub(crate) fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*end, End::Over) {
@@ -57,7 +59,7 @@ impl Tunnel {
         then(self.client.written.load(Ordering::Relaxed), self.origin.read.load(Ordering::Relaxed));
     }
 
-    /// All bytes so far, to notice progress.
+    /// Returns a sum of all byte counts. If the sum has changed, a byte has moved.
     fn moved(&self) -> u64 {
         let Self { client, origin, .. } = self;
         let counts = [&client.read, &client.written, &origin.read, &origin.written];
@@ -65,7 +67,7 @@ impl Tunnel {
     }
 }
 
-/// Ends the tunnel when dropped, so that the callback runs however the task ends.
+/// Ends the tunnel when it is dropped. So the callback runs even if the task is dropped or fails.
 struct Ending(Arc<Tunnel>);
 
 impl Drop for Ending {
@@ -77,7 +79,7 @@ impl Drop for Ending {
     }
 }
 
-/// Copies bytes in both directions until either side ends, or none has moved for `timeout`.
+/// Copies bytes in both directions until either side ends, or until no byte has moved for `timeout`.
 pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgrade, timeout: Duration) {
     let ending = Ending(tunnel);
     let tunnel = &*ending.0;
@@ -108,7 +110,7 @@ pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgr
     }
 }
 
-/// One of the two connections. Its bytes are counted.
+/// One of the two connections, with the counts of its bytes.
 struct Side<'a> {
     io: TokioIo<Upgraded>,
     moved: &'a Moved,

@@ -1,4 +1,4 @@
-//! The request body: its size limit, its timeout, and its progress.
+//! The request body on its way to the origin: its size limit, its timeout and its progress.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,31 +16,33 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::received::Received;
 
-/// The request body on its way to the origin. It is limited to `server.max_request_body` and reports its progress.
+/// The request body on its way to the origin. Its size is limited to `server.max_request_body`. It reports its
+/// progress.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    /// `None`: the body is empty.
+    /// The client's body. `None`: the body is empty.
     incoming: Option<Received>,
-    /// Bytes that are still allowed.
+    /// The number of bytes that the client is still allowed to send. `None`: no limit.
     left: Option<u64>,
     progress: Option<Arc<Progress>>,
-    /// The timeout for a client that stops sending. After an early response it is the only one.
+    /// The timeout for a client that stops sending. After an early response nothing checks `progress` any more, so only
+    /// this timeout ends the upload.
     stalled: Option<(clock::Deadline, Duration)>,
     claims: Option<Arc<[HeaderName]>>,
 }
 
-/// Which side an upload waits for.
+/// The side for which an upload waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The client has to send more.
     Client,
-    /// The origin has to read what was sent.
+    /// The origin has to read the bytes that were passed to hyper.
     Origin,
-    /// The body has been sent completely.
+    /// The body has been sent completely, or was dropped.
     Sent,
 }
 
-/// An upload's stage and when it began, shared with the task that waits for the response.
+/// The stage of an upload and the time when the stage began. The task that waits for the response shares this value.
 #[derive(Debug)]
 pub(super) struct Progress {
     stage: AtomicU8,
@@ -53,7 +55,7 @@ impl Progress {
         self.since_ms.store(clock::now_ms(), Ordering::Relaxed);
     }
 
-    /// The stage, and for how long it has lasted.
+    /// Returns the stage and how long it has lasted.
     pub(super) fn stage(&self) -> (Stage, Duration) {
         let since = self.since_ms.load(Ordering::Relaxed);
         let stage = match self.stage.load(Ordering::Relaxed) {
@@ -102,7 +104,7 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            // Set once: the time since the last progress is what counts.
+            // The stage is set only once in each wait, because its time must be the time of the last progress.
             if self.progress.as_ref().is_some_and(|progress| progress.stage().0 != Stage::Client) {
                 self.enter(Stage::Client);
             }
@@ -122,8 +124,8 @@ impl Body for Upload {
         match frame {
             Some(Ok(frame)) => {
                 if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
-                    // Only HTTP/2 yields an empty trailer section, after h2 has dropped pseudo-fields from it. RFC 9113
-                    // §8.1 calls such a request malformed.
+                    // Only HTTP/2 delivers an empty trailer section. It was not empty before: h2 has dropped
+                    // pseudo-fields from it. RFC 9113 §8.1 calls such a request malformed.
                     return Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, "pseudo-fields in trailers"))));
                 }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -158,7 +160,8 @@ impl Body for Upload {
 }
 
 impl Drop for Upload {
-    /// hyper drops a body of known length after its last byte, without polling for its end.
+    /// Ends the stage here, because hyper drops a body of known length after its last byte and does not poll for its
+    /// end.
     fn drop(&mut self) {
         self.enter(Stage::Sent);
     }

@@ -1,4 +1,4 @@
-//! One connection: hyper with the limits of the configuration, under a deadline and the drain.
+//! Serves one connection: runs hyper with the configured limits, and applies the connection's deadline and the drain.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +25,8 @@ use crate::ids::Reason;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 
-/// How long the peer of a cut HTTP/1.0 response on a unix socket may take to close. nginx closes after 60 seconds.
+/// How long edgeshim waits for the peer to close after a cut HTTP/1.0 response on a unix socket. Example: nginx as the
+/// peer closes after 60 seconds.
 const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Serves a connection until it ends.
@@ -51,7 +52,7 @@ where
     let peer = Arc::new(Peer::new(sniffed.source.unwrap_or(address), Scheme::Http));
     let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts));
     if sniffed.is_h2 {
-        // The preface has arrived, but no head has begun.
+        // The HTTP/2 preface has arrived, but no request head has begun.
         state.disarm();
     }
     let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state), permit };
@@ -65,7 +66,8 @@ where
         let limits = worker.limits();
         let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&state)));
         let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
-        // Boxed so that the task is cheap to move before it runs, and small while the connection is parked.
+        // The future is boxed for two reasons: the task is cheap to move before it runs, and small while the connection
+        // is parked.
         let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
         if state.is_open_ended() {
             wait_for_peer(&parked, &worker).await;
@@ -80,7 +82,8 @@ where
     }
 }
 
-/// Waits on a parked connection. True if there is input, false after `idle_timeout` or once the drain has begun.
+/// Waits for input on a parked connection. Returns `true` if there is input, and `false` after `idle_timeout` or after
+/// the short wait of the drain.
 async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
@@ -96,9 +99,9 @@ async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) 
     .await
 }
 
-/// Waits until the peer has closed, at most [`CUT_RESPONSE_LIMIT`]. A unix socket has no reset, so closing it would
-/// make a cut HTTP/1.0 response look complete: the peer has to close first. If the peer has sent more bytes instead,
-/// closing does reset the connection.
+/// Waits until the peer has closed or sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and stops when the drain
+/// begins. A unix socket has no reset, so a cut HTTP/1.0 response would look complete if edgeshim closed the connection
+/// first. If the peer has sent more bytes, closing does reset the connection.
 async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
@@ -110,7 +113,8 @@ async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     .await;
 }
 
-/// Drives a connection until it ends. Returns its stream if it can be parked, or if the peer has to close it.
+/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if the peer has to close
+/// it.
 async fn drive_h1<S, E>(
     mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
     state: &State,
@@ -133,8 +137,9 @@ where
             if closing || !state.is_leaving() || !state.is_busy() {
                 break;
             }
-            // The current response announces that it is the last one. A connection that waits for a request stays open
-            // for a moment, because a head may be in flight and hyper would close without reading it.
+            // The response in progress tells the client that it is the last one on this connection. A connection
+            // without a request is not shut down here. It stays open for a short time, because a request head can be on
+            // its way and hyper would close without reading that head.
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
@@ -142,7 +147,8 @@ where
             return Poll::Pending;
         }
         if state.purpose() == Purpose::Head && state.is_busy() {
-            // Part of a pipelined head arrived during a response, and hyper reads on only after that response.
+            // A part of the next request's head has arrived while a response is in progress. hyper reads the rest of
+            // this head only after the response, so the deadline is extended.
             state.arm(Purpose::Head, clock::TICK * 10);
             return Poll::Pending;
         }
@@ -158,30 +164,34 @@ where
     if state.is_open_ended() {
         let mut stream = connection.into_parts()?.io.into_inner().into_stream();
         if state.awaits_only_rest() {
-            // The response is complete and the client sends no more: close in an orderly way.
+            // The response is complete and the client sends nothing more, so the connection is closed in an orderly
+            // way.
             stream.reset_at_close(false);
             let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             return None;
         }
-        // Closing resets the connection. If the socket has no reset, the peer has to close it.
+        // Dropping the stream resets the connection. If the socket type has no reset, the caller waits until the peer
+        // closes.
         return (!stream.reset_at_close(true)).then_some(stream);
     }
     match ended {
         None if state.purpose() == Purpose::Idle && !state.is_leaving() => {
-            // Between two requests hyper's buffer is empty or holds empty lines, which may be dropped.
+            // Between two requests hyper's buffer is empty or contains only empty lines, which can be dropped.
             return connection.into_parts().map(|parts| parts.io.into_inner().into_stream());
         }
         None if state.purpose() == Purpose::Head => {
             worker.refused(Reason::HeaderTimeout);
             if let Some(parts) = connection.into_parts() {
                 let mut stream = parts.io.into_inner().into_stream();
-                // RFC 9110 §15.5.9. It fits into an empty socket buffer at once; otherwise it is dropped.
+                // RFC 9110 §15.5.9 defines this response. If the socket's send buffer is full, the response is dropped
+                // after one `TICK`.
                 let response = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
                 let _ = tokio::time::timeout(clock::TICK, stream.write_all(response)).await;
                 let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             }
         }
-        // The connection has ended, or the client sent no request or does not read: no response can be sent.
+        // No response can be sent: the connection has ended, or the client sent no request, or the client does not
+        // read.
         Some(_) | None => {}
     }
     None
@@ -203,7 +213,7 @@ async fn drive_h2<S, E>(
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            // A client that ignores GOAWAY is disconnected after a short wait.
+            // If a client ignores GOAWAY, its connection is closed after a short wait.
             state.leave();
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
@@ -217,7 +227,7 @@ async fn drive_h2<S, E>(
         }
         match state.purpose() {
             Purpose::Idle if state.is_busy() => state.disarm(),
-            // Send GOAWAY first, and close after a short wait.
+            // The idle timeout has passed: send GOAWAY now, and close after a short wait.
             Purpose::Idle if !closing => {
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();

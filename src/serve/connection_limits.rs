@@ -1,4 +1,4 @@
-//! The limits of `[server]` in the form that hyper needs.
+//! The connection limits of the configuration, in the form that hyper needs.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,17 +11,17 @@ use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
-/// The largest amount that hyper buffers for a client that does not read, or reads ahead of an upload. A head may be
-/// larger.
+/// The largest number of bytes that hyper buffers for a client that does not read, or reads ahead of an upload. On
+/// HTTP/1.1 the number is larger if `max_header_bytes` is larger.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// The smallest buffer that hyper accepts.
+/// The smallest buffer size that hyper accepts, in bytes.
 const MIN_BUFFER_BYTES: usize = 8192;
-/// Concurrent streams on one HTTP/2 connection.
+/// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Made once for each worker and configuration.
+/// hyper's builders and the timeouts. They are created once for each worker and configuration.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     pub(super) http1: http1::Builder,
@@ -39,9 +39,11 @@ impl Limits {
             .max_buf_size(BUFFER_BYTES.max(limits.max_header_bytes).max(MIN_BUFFER_BYTES))
             .max_header_size(limits.max_header_bytes)
             .max_headers(limits.max_headers)
-            // hyper stores the original names in the message, so both of its sides need this option.
+            // hyper's server stores the original names in the message, and hyper's client writes these names. So this
+            // option must be set on both.
             .preserve_header_case(origin.preserve_header_case);
-        // A stream that is not polled for longer than this waits for a client that does not read.
+        // A stream waits for the origin for at most the longest of these timeouts. If hyper does not poll a stream for
+        // longer, the stream waits for a client that does not read.
         let stalled = limits.body_timeout.max(origin.response_timeout).max(origin.connect_timeout) + clock::TICK * 2;
         let mut http2 = http2::Builder::new(StreamExecutor { stalled });
         http2
@@ -54,7 +56,8 @@ impl Limits {
     }
 }
 
-/// Spawns each HTTP/2 stream as a task, and drops a stream whose client has stopped reading, which resets it.
+/// Runs each HTTP/2 stream as a task. Drops the task if its client has stopped reading. Dropping the task resets the
+/// stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamExecutor {
     stalled: Duration,
@@ -77,7 +80,7 @@ where
                 if deadline.is_due() {
                     return Poll::Ready(());
                 }
-                // hyper polls a stream only when something has happened to it, so each poll is progress.
+                // hyper polls a stream only when something has happened on the stream, so each poll means progress.
                 deadline.arm(stalled);
                 deadline.watch(cx);
                 Poll::Pending

@@ -1,4 +1,5 @@
-//! The drain ends the process in steps: not ready, no new connections, no new requests, all connections closed.
+//! The drain ends the process in steps. First /readyz reports 503. Then the listeners close, and each connection ends
+//! after its requests. Last, the workers drop the connections that remain.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -12,7 +13,7 @@ pub struct Drain {
     not_ready: AtomicBool,
     closing: AtomicBool,
     stopped: AtomicBool,
-    /// The connections of all workers.
+    /// The number of open connections of all workers together. A listener counts as one.
     connections: AtomicUsize,
     changed: Notify,
     empty: Condvar,
@@ -20,17 +21,17 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// First step: /readyz responds with 503. New connections are still served.
+    /// Takes the first step: /readyz responds with 503. New connections are still served.
     pub fn announce(&self) {
         self.not_ready.store(true, Ordering::Release);
     }
 
-    /// Whether load balancers may send new connections.
+    /// Returns whether load balancers are allowed to send new connections.
     pub fn is_ready(&self) -> bool {
         !self.not_ready.load(Ordering::Acquire)
     }
 
-    /// Second step: the listeners close, and each connection ends after its requests in flight.
+    /// Takes the second step: the listeners close, and each connection ends after its requests in flight.
     pub(super) fn close(&self) {
         self.announce();
         self.closing.store(true, Ordering::Release);
@@ -41,18 +42,18 @@ impl Drain {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Last step: the workers end and drop what still runs.
+    /// Takes the last step: the workers end and drop what still runs.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
-    /// Until [`close`](Self::close).
+    /// Waits until [`close`](Self::close) is called.
     pub(super) async fn closing(&self) {
         self.until(&self.closing).await;
     }
 
-    /// Until [`stop`](Self::stop).
+    /// Waits until [`stop`](Self::stop) is called.
     pub(super) async fn stopped(&self) {
         self.until(&self.stopped).await;
     }
@@ -61,7 +62,7 @@ impl Drain {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Register before reading the flag, so that no change is missed.
+            // The task registers before it reads the flag, so that it misses no change.
             changed.as_mut().enable();
             if flag.load(Ordering::Acquire) {
                 return;
@@ -81,7 +82,7 @@ impl Drain {
         }
     }
 
-    /// Waits until all connections have closed, at most for `limit`. True if they have.
+    /// Waits until all connections have closed, for at most `limit`. Returns whether all of them have closed.
     pub(super) fn wait(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,15 +11,16 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Listen;
 
-/// The queue of connections that are not accepted yet. The kernel's own limit (`somaxconn`) may be lower.
+/// The length of the queue for connections that are not accepted yet. The kernel's own limit (`somaxconn`) can be
+/// lower.
 const BACKLOG: i32 = 4096;
 
 /// The address that a listener is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
-    /// With the real port, where 0 was configured.
+    /// A TCP address. If port 0 was configured, it contains the port that the kernel chose.
     Tcp(SocketAddr),
-    /// The path of the socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -32,7 +33,7 @@ impl fmt::Display for Bound {
     }
 }
 
-/// A bound socket that belongs to no runtime yet.
+/// A bound socket that is not registered with a runtime yet.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Std,
@@ -45,7 +46,7 @@ enum Std {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// An accepted connection and its peer's address. The peer of a unix socket counts as localhost.
+/// An accepted connection and the address of its peer. For a unix socket, the peer's address is localhost.
 pub(super) enum Accepted {
     Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
@@ -68,7 +69,7 @@ impl Accepted {
     }
 }
 
-/// A connection that belongs to no runtime, on its way to another worker.
+/// A connection that is registered with no runtime, because it is handed to another worker.
 pub(super) enum Detached {
     Tcp(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
@@ -107,9 +108,9 @@ impl Incoming {
         }
     }
 
-    /// Closes the listener and returns the connections that the kernel has already accepted. The listener leaves the
-    /// runtime first: the runtime notices a connection only at its next poll, and closing the listener resets all
-    /// connections that are left in it.
+    /// Closes the listener and returns the connections that the kernel has already accepted. The listener must be
+    /// removed from the runtime first, because the runtime would notice a connection only at its next poll. Closing the
+    /// listener resets all connections that are still in the kernel's queue.
     pub(super) fn close(self) -> Vec<Detached> {
         let mut accepted = Vec::new();
         match self {
@@ -144,7 +145,7 @@ impl Listener {
     }
 }
 
-/// Binds all addresses, or none.
+/// Binds all addresses. If one of them cannot be bound, returns the error and binds none.
 pub(super) fn bind(listen: &[Listen]) -> io::Result<Vec<Listener>> {
     listen
         .iter()
@@ -162,12 +163,12 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // So that `[::]` and `0.0.0.0` can both be configured.
+        // This allows a configuration that listens on both `[::]` and `0.0.0.0`.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit both options without a system call. Keep-alive detects a vanished peer even on a
-    // connection without timeouts, such as a WebSocket. With TCP_NODELAY a small response does not wait for the
-    // acknowledgement of the previous one.
+    // Accepted sockets inherit both options, which saves a system call for each connection. Keep-alive detects that a
+    // peer has vanished, even on a connection without timeouts, such as a WebSocket. With TCP_NODELAY a small response
+    // does not wait until the peer has acknowledged the previous response.
     socket.set_keepalive(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -178,7 +179,8 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
 }
 
 fn unix(path: &Path) -> io::Result<Listener> {
-    // A socket without a listener was left by a process that was killed. Any other file stays.
+    // If nothing listens on the socket file, a killed process has left it there, so it is removed. Any other file is
+    // not touched.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;

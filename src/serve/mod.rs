@@ -1,4 +1,4 @@
-//! From a socket to the layers: listening, the workers, connections, and the drain.
+//! Everything between a socket and the layers: listeners, workers, connections and the drain.
 
 mod conn;
 mod connection_limits;
@@ -36,7 +36,7 @@ impl Server {
     /// Binds the addresses of `server.listen` and starts the workers.
     ///
     /// # Errors
-    /// An address cannot be bound (the error names it), or a thread cannot be started.
+    /// An address cannot be bound, or a thread cannot be started. The error contains the address.
     pub fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Self> {
         let runtime = slot.load();
         let server = &runtime.settings().server;
@@ -46,12 +46,13 @@ impl Server {
         Ok(Self { drain: Arc::clone(drain), workers, addresses })
     }
 
-    /// The listening addresses, in the configuration's order, with the real ports.
+    /// Returns the listening addresses in the order of the configuration. If port 0 was configured, the address
+    /// contains the port that the kernel chose.
     pub fn addresses(&self) -> &[Bound] {
         &self.addresses
     }
 
-    /// The first TCP address.
+    /// Returns the first TCP address, if there is one.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.addresses.iter().find_map(|bound| match bound {
             Bound::Tcp(address) => Some(*address),
@@ -59,8 +60,8 @@ impl Server {
         })
     }
 
-    /// Drains: closes the listeners, lets requests in flight finish, and returns when all have ended or after `limit`.
-    /// True if none was cut off.
+    /// Drains: closes the listeners and lets the requests in flight finish. Returns when all connections have closed,
+    /// or after `limit`. Returns `true` if all of them closed in time.
     pub fn finish(self, limit: Duration) -> bool {
         self.drain.close();
         let completed = self.drain.wait(limit);
@@ -102,7 +103,7 @@ mod tests {
         let address = server.tcp_address().unwrap();
         let mut open: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         wait_for_loads(&server, &[4, 4]);
-        // Two close, and the next two go to the workers that lost them.
+        // Two connections close. The next two go to the workers that lost a connection.
         open.drain(..2);
         while server.workers.loads().iter().sum::<usize>() != 6 {
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! The permit of an open connection.
+//! The permit that each open client connection needs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::drain::Drain;
 use crate::metrics::Metrics;
 
-/// One of `server.max_connections`. While it lives, the worker, the drain and the metrics count the connection.
+/// One of the `server.max_connections` permits. The worker, the drain and the metrics count the connection until its
+/// permit is dropped.
 pub(super) struct ConnectionPermit {
     load: Arc<AtomicUsize>,
     drain: Arc<Drain>,

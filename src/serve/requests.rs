@@ -1,4 +1,4 @@
-//! hyper's requests, passed to the layers, and the layers' responses, passed to hyper.
+//! Passes hyper's requests to the layers, and the layers' responses to hyper.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -76,16 +76,16 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
     }
 }
 
-/// What the client supports, as far as it decides how the response is framed.
+/// The client's capabilities that affect how hyper frames the response.
 #[derive(Debug, Clone, Copy)]
 struct ClientSupport {
     version: Version,
-    /// HTTP/1.1 with `TE: trailers`.
+    /// Whether trailers can be written: the request is HTTP/1.1 and has `TE: trailers`.
     trailers: bool,
 }
 
 impl ClientSupport {
-    /// Adjusts a response head to how hyper will frame the response.
+    /// Adjusts a response head and the connection's state to the way in which hyper will frame the response.
     fn adjust<B: Body>(self, head: &mut response::Parts, body: &B, state: &State) {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             state.upgraded();
@@ -94,11 +94,11 @@ impl ClientSupport {
             return;
         }
         if head.status.canonical_reason().is_none() && head.extensions.get::<ReasonPhrase>().is_none() {
-            // RFC 9112 §4 allows an empty reason. hyper would write `<none>`.
+            // RFC 9112 §4 allows an empty reason phrase. Without this extension hyper would write `<none>`.
             head.extensions.insert(ReasonPhrase::from_static(b""));
         }
         if self.version == Version::HTTP_10 && !body.is_end_stream() && body.size_hint().exact().is_none() {
-            // hyper adds `Connection: keep-alive` to a response with version HTTP/1.1.
+            // The version must be HTTP/1.0, because hyper would add `Connection: keep-alive` to an HTTP/1.1 response.
             head.version = Version::HTTP_10;
             state.ends_with_connection();
         }
@@ -131,18 +131,18 @@ where
 }
 
 pin_project! {
-    /// A response body. Its request is in flight until the body is dropped.
+    /// A response body. It counts its request as in flight until the body is dropped.
     pub(super) struct ResponseBody {
         #[pin]
         inner: StackBody,
         in_flight: InFlight,
         trailers: bool,
-        // Boxed, because it is rare.
+        // `end` is boxed to keep the body small, because few bodies need it.
         end: Option<Box<End>>,
     }
 }
 
-/// The end of a body that has to wait until everything before it is written.
+/// The end of a body. It must wait until everything before it is written.
 enum End {
     Trailers(Option<HeaderMap>),
     Fault(Option<Fault>),
@@ -179,7 +179,8 @@ impl Body for ResponseBody {
                 polled
             }
             Some(Err(fault)) => {
-                // When a body fails, hyper drops what it has not written, even the head. The delay lets it write.
+                // When a body fails, hyper drops all bytes that are not written yet, even the head. So the fault is
+                // reported only at the next poll, after hyper could write these bytes.
                 *this.end = Some(Box::new(End::Fault(Some(fault))));
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -1,5 +1,5 @@
-//! The first bytes of a connection: a PROXY header if one is required, then HTTP/1.1 or the preface of HTTP/2
-//! (RFC 9113 §3.4).
+//! Reads the first bytes of a connection. If a PROXY header is required, it comes first. The next bytes decide between
+//! HTTP/1.1 and HTTP/2, which starts with a preface (RFC 9113 §3.4).
 
 use std::future::poll_fn;
 use std::io;
@@ -15,25 +15,26 @@ use super::state::LEAVE_AFTER;
 use crate::clock::Deadline;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Capacity for the first read; most heads are shorter.
+/// The size of the buffer for the first read, in bytes. Most request heads are shorter.
 const FIRST_READ: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
-/// The longest line of version 1, including its end.
+/// The length of the longest PROXY header of version 1, including the line end.
 const MAX_V1_BYTES: usize = 107;
-/// The longest PROXY header that is accepted. Version 2 allows 64 KiB, but none in use is longer than this.
+/// The length of the longest PROXY header that is accepted. Version 2 allows 64 KiB, but in practice no header is
+/// longer than this.
 const MAX_PROXY_BYTES: usize = 4096;
 
-/// The protocol of a connection, and what its PROXY header contains.
+/// The protocol of a connection, and the client address from its PROXY header.
 #[derive(Debug)]
 pub(super) struct Sniffed {
-    /// Bytes of the HTTP connection that have already been read.
+    /// The bytes that were read after the PROXY header. These bytes already belong to HTTP.
     pub(super) prefix: Bytes,
     pub(super) is_h2: bool,
-    /// The client address in the PROXY header.
+    /// The client address in the PROXY header, if there is one.
     pub(super) source: Option<IpAddr>,
 }
 
-/// Reads until the protocol is clear. Also fails if the deadline passes or the peer closes.
+/// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline passes or the peer closes.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     deadline: &Deadline,
@@ -76,7 +77,8 @@ async fn read_more<S: AsyncRead + Unpin>(
         }
         deadline.watch(cx);
         if silent && !left && is_leaving() {
-            // The drain has begun. A silent client gets only `LEAVE_AFTER`, for bytes in flight.
+            // The drain has begun. A client that has sent nothing gets only `LEAVE_AFTER`, because its first bytes can
+            // be on their way.
             left = true;
             deadline.arm(LEAVE_AFTER);
         }
@@ -90,13 +92,14 @@ async fn read_more<S: AsyncRead + Unpin>(
     if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// The length and source address of a complete header, else `None`. `LOCAL` and `UNKNOWN` headers have no address:
-/// they belong to health checks.
+/// Returns the length and the source address of the PROXY header, or `None` while the header is incomplete. Headers of
+/// type `LOCAL` or `UNKNOWN` have no address, because they come from health checks.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);
     if is_v1 && bytes.len() < MAX_V1_BYTES && memchr::memchr(b'\n', bytes).is_none() {
-        // The parser treats a line that is cut before its last port as invalid.
+        // The rest of the line has not arrived. The parser must not see the line yet, because it treats a line without
+        // its last port as invalid.
         return Ok(None);
     }
     let parsed = HeaderResult::parse(bytes);

@@ -1,4 +1,5 @@
-//! The state of a connection: its deadline, its requests in flight, and how its response ends.
+//! The state of a client connection: its deadline, its requests in flight, and whether the connection's end marks the
+//! end of a response.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,11 +10,11 @@ use crate::clock::{self, Deadline};
 use crate::wire::frame_tracker::FrameTracker;
 use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 
-/// How long a connection that waits for a request stays open once the drain has begun, for bytes in flight.
+/// How long a connection without a request stays open after the drain has begun. A request can already be on its way.
 pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 
-/// After this time without a request an HTTP/1.1 connection is parked: hyper's state and buffers, some 9 KiB, are
-/// dropped until bytes arrive. CDNs keep hundreds of connections open for the next peak.
+/// An HTTP/1.1 connection is parked after this time without a request. Parking frees hyper's state and buffers, about 9
+/// KiB, until the next bytes arrive. It saves memory because CDNs keep hundreds of connections open for the next peak.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// The timeouts of a connection.
@@ -24,46 +25,50 @@ pub(super) struct Timeouts {
     pub(super) idle: Duration,
 }
 
-/// What a connection's deadline is for.
+/// The event that a connection's deadline limits at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     None,
     Head,
     Idle,
     Write,
-    /// The rest of a request body whose response has been sent.
+    /// The client sends the rest of a request body although the response has been sent.
     Rest,
 }
 
-/// Shared by a connection's driver, its stream and its requests. All run in one task, so no lock is ever contended.
+/// The state that a connection's driver, its stream and its requests share. All of them run in one task, so no lock is
+/// ever contended.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
     purpose: AtomicU8,
     in_flight: AtomicU32,
-    /// When the wait for a request began, on the worker's clock; 0: no wait.
+    /// When the wait for a request began, in milliseconds of the worker's clock. 0: the connection does not wait.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
     pub(super) timeouts: Timeouts,
     leaving: AtomicBool,
     ending: AtomicU8,
-    /// Whether the response that ends with the connection has been written completely.
+    /// Whether the body of a response that ends with the connection is complete.
     has_ended: AtomicBool,
     pub(super) trailers: TrailerWriter,
 }
 
-/// What the end of the connection means, for `State::ending`.
+/// The values of `State::ending`: what the end of the connection means.
 mod ending {
-    /// Nothing: messages have a length or are chunked.
+    /// The end of the connection has no meaning, because each message has a length or is chunked.
     pub(super) const FRAMED: u8 = 0;
-    /// It is the end of the response that begins with the next write.
+    /// The end of the connection is the end of the response that begins with the next write. The socket is not prepared
+    /// yet.
     pub(super) const WANTED: u8 = 1;
-    /// The same, and closing the socket resets it unless it is shut down first.
+    /// The end of the connection is the end of the current response. The socket is set to send a reset if it is closed
+    /// without a shutdown.
     pub(super) const ARMED: u8 = 2;
 }
 
 impl State {
-    /// For a connection before hyper reads from it. The deadline for the first head continues.
+    /// Creates the state before hyper reads from the connection. The deadline is already armed for the first head and
+    /// stays armed.
     pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts) -> Self {
         let framing = if is_h2 { Framing::Frames(FrameTracker::new()) } else { Framing::Heads(HeadTracker::new()) };
         Self {
@@ -80,28 +85,30 @@ impl State {
         }
     }
 
-    /// The response that begins now ends with the connection.
+    /// Notes that the response that begins now ends with the connection.
     pub(super) fn ends_with_connection(&self) {
         self.has_ended.store(false, Ordering::Relaxed);
         self.ending.store(ending::WANTED, Ordering::Relaxed);
     }
 
-    /// The body of the current response is complete.
+    /// Notes that the body of the current response is complete.
     pub(super) fn body_ended(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
     }
 
-    /// Whether such a response is complete and only the rest of the request body is awaited.
+    /// Returns whether the response is complete and the connection waits only for the rest of the request body.
     pub(super) fn awaits_only_rest(&self) -> bool {
         self.purpose() == Purpose::Rest && self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Whether such a response is in progress. An orderly close would then look like its end.
+    /// Returns whether a response that ends with the connection is in progress. An orderly close would then look like
+    /// the end of that response.
     pub(super) fn is_open_ended(&self) -> bool {
         self.ending.load(Ordering::Relaxed) != ending::FRAMED
     }
 
-    /// Whether the socket has to be set to reset at close before the next write. True once for each such response.
+    /// Returns whether the socket must be prepared before the next write, so that closing it sends a reset. Returns
+    /// `true` once for each response that ends with the connection.
     pub(super) fn take_reset_request(&self) -> bool {
         let is_wanted = self.ending.load(Ordering::Relaxed) == ending::WANTED;
         if is_wanted {
@@ -110,12 +117,12 @@ impl State {
         is_wanted
     }
 
-    /// Such a response has ended, and the connection is being shut down.
+    /// Notes that a response that ends with the connection is complete and that the connection is being shut down.
     pub(super) fn shut_down(&self) {
         self.ending.store(ending::FRAMED, Ordering::Relaxed);
     }
 
-    /// The drain has begun: the wait for a next request is short now.
+    /// Notes that the drain has begun. From now on the connection waits only [`LEAVE_AFTER`] for a next request.
     pub(super) fn leave(&self) {
         if !self.leaving.swap(true, Ordering::Relaxed) && matches!(self.purpose(), Purpose::Idle | Purpose::Rest) {
             self.idle_since_ms.store(0, Ordering::Relaxed);
@@ -146,16 +153,16 @@ impl State {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.idle_since_ms.store(0, Ordering::Relaxed);
-        // Trailers that could not be written must not end the next response.
+        // If the trailers of the last response could not be written, the end of the next response must not get them.
         self.trailers.clear();
         if self.purpose() == Purpose::Idle {
-            // A pipelined request was read earlier, so no read has ended the wait.
+            // A pipelined request was read together with an earlier one. So no read has ended the wait for it.
             self.disarm();
         }
         InFlight { state: Arc::clone(self) }
     }
 
-    /// Whether the head that hyper has just parsed can be read in one way only. HTTP/2's framing always can.
+    /// Returns whether the head that hyper has just parsed can be read in one way only. On HTTP/2 this is always so.
     pub(super) fn is_unambiguous(&self) -> bool {
         match &mut *self.framing() {
             Framing::Heads(tracker) => tracker.take_verdict() == Verdict::Clear,
@@ -163,7 +170,7 @@ impl State {
         }
     }
 
-    /// Another protocol follows, without heads and without waits between requests.
+    /// Notes that the connection changes to another protocol, which has no heads and no waits between requests.
     pub(super) fn upgraded(&self) {
         if let Framing::Heads(tracker) = &mut *self.framing() {
             tracker.set_opaque();
@@ -186,7 +193,7 @@ impl State {
         self.deadline.disarm();
     }
 
-    /// Bytes were read from the peer.
+    /// Updates the framing and the deadline after `bytes` were read from the client.
     pub(super) fn received(&self, bytes: &[u8]) {
         let phase = {
             let mut framing = self.framing();
@@ -194,18 +201,19 @@ impl State {
             framing.phase()
         };
         match (phase, self.purpose()) {
-            // The deadline of a head runs from its first byte to its last, however often bytes arrive. Empty lines and
-            // pings are not requests, so the wait for a request continues.
+            // The deadline of a head runs from the head's first byte to its last, however often bytes arrive. Empty
+            // lines and HTTP/2 pings are not requests, so the deadline of the wait for a request continues too.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
-            // Still the rest of a body: hyper may stop reading it at any time.
+            // The rest of a body is still arriving. The deadline stays armed, because hyper can stop reading at any
+            // time.
             (Phase::Body, Purpose::Rest) => self.await_rest(),
             (_, Purpose::Head | Purpose::Idle | Purpose::Rest) => self.disarm(),
             _ => {}
         }
     }
 
-    /// How long hyper keeps a connection that waits for a request.
+    /// Returns how long hyper keeps a connection that waits for a request.
     fn idle_limit(&self) -> Duration {
         if self.is_leaving() {
             return LEAVE_AFTER;
@@ -213,12 +221,12 @@ impl State {
         let left = self.idle_left();
         match &*self.framing() {
             Framing::Heads(_) => left.min(PARK_AFTER),
-            // HTTP/2 has streams, windows and a header table to keep, so it cannot be parked.
+            // An HTTP/2 connection cannot be parked, because its streams, windows and header table must stay in memory.
             Framing::Frames(_) => left,
         }
     }
 
-    /// The rest of the wait for a request, which begins now unless it has begun.
+    /// Returns how much longer the connection can wait for a request. The wait begins now if it has not begun yet.
     pub(super) fn idle_left(&self) -> Duration {
         let now = clock::now_ms();
         let begun = self.idle_since_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
@@ -229,7 +237,7 @@ impl State {
         self.arm(Purpose::Rest, if self.is_leaving() { LEAVE_AFTER } else { self.timeouts.body });
     }
 
-    /// There is nothing to read or write: arms the deadline for what the connection waits for.
+    /// Arms the deadline for the next input. Called when there is nothing to read or write.
     pub(super) fn arm_for_input(&self) {
         if self.purpose() != Purpose::None {
             return;
@@ -240,14 +248,16 @@ impl State {
             Phase::Boundary if !self.is_busy() => {
                 self.arm(Purpose::Idle, self.idle_limit());
             }
-            // The response came before the end of the request body, so no request waits for the rest.
+            // The response was sent before the end of the request body. No request is in flight any more, so only this
+            // deadline limits the wait for the rest.
             Phase::Body if !self.is_busy() => self.await_rest(),
             _ => {}
         }
     }
 }
 
-/// Follows what is read, so that the deadline and the driver know what it is part of.
+/// Follows the bytes that are read. The deadline and the driver ask it whether a head, a body or nothing is in
+/// progress.
 #[derive(Debug)]
 enum Framing {
     Heads(HeadTracker),
@@ -277,7 +287,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// The state of its connection.
+    /// Returns the state of the request's connection.
     pub(super) fn state(&self) -> &State {
         &self.state
     }
@@ -285,7 +295,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // hyper looks for the next request while this one is served. If it found nothing, it does not read again.
+        // While hyper serves this request, it also tries to read the next one. If nothing had arrived, hyper does not
+        // read again, so the deadline must be armed here.
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.arm_for_input();
         }

@@ -1,7 +1,7 @@
-//! Writes trailers that the response head does not announce. hyper leaves such trailers out.
+//! Writes trailers that the response head does not announce. hyper itself does not write such trailers.
 //!
-//! The body waits until hyper has written everything before the trailers. Then the body ends, and hyper's last chunk is
-//! replaced by one with the trailers.
+//! The body reports its end only after hyper has written everything before the trailers. hyper then writes its last
+//! chunk, and the stream writes a chunk with the trailers instead.
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,32 +11,33 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::HeaderMap;
 
-/// How hyper ends a chunked body.
+/// The bytes with which hyper ends a chunked body.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The trailers of the current response, shared by its body and the watched stream.
+/// The trailers of the current response. The response body and the stream (`watched.rs`) share this value.
 #[derive(Debug, Default)]
 pub(super) struct TrailerWriter {
     stage: Mutex<Stage>,
-    /// Whether the stage is not `None`, so that a write without trailers takes no lock.
+    /// Whether the stage is not `None`. This flag saves a lock for each write of a response without trailers.
     is_active: AtomicBool,
 }
 
-/// The last chunk with the trailers, and its progress.
+/// The last chunk with the trailers, and how much of it has been written.
 #[derive(Debug, Default)]
 enum Stage {
     #[default]
     None,
-    /// hyper still has bytes to write before them.
+    /// hyper still has to write bytes that come before the trailers.
     Waiting(Bytes),
-    /// hyper has written everything. What it writes next ends the body.
+    /// hyper has written everything before the trailers. The next write of hyper ends the body.
     Next(Bytes),
-    /// This part is still to be written.
+    /// This part of the chunk still has to be written.
     Writing(Bytes),
 }
 
 impl TrailerWriter {
-    /// Takes `trailers` at the first call. Ready when the body may end; the connection's task is then woken.
+    /// Stores `trailers` at the first call. Returns `Ready` when the body is allowed to end. The stream wakes the
+    /// connection's task at that moment.
     pub(super) fn poll(&self, trailers: &mut Option<HeaderMap>) -> Poll<()> {
         let mut stage = self.stage();
         if let Some(trailers) = trailers.take() {
@@ -58,7 +59,7 @@ impl TrailerWriter {
         }
     }
 
-    /// hyper has written all that it had. True if the body may end now.
+    /// Notes that hyper has written everything that it had. Returns `true` if the body is now allowed to end.
     pub(super) fn flushed(&self) -> bool {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {
@@ -73,7 +74,8 @@ impl TrailerWriter {
         }
     }
 
-    /// What to write instead of `bufs`, if hyper ends the body with them. An unwritten rest goes to `pending`.
+    /// Returns the bytes to write instead of `bufs`, if `bufs` are the end of the body. The caller passes the bytes
+    /// that it could not write to `pending`.
     pub(super) fn replacement(&self, bufs: &[IoSlice<'_>]) -> Option<Bytes> {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {
@@ -83,7 +85,7 @@ impl TrailerWriter {
                 *stage = waiting;
                 None
             }
-            // The body is not chunked and cannot have trailers.
+            // hyper wrote no last chunk. So the body is not chunked and cannot have trailers.
             Stage::Next(_) | Stage::None => {
                 self.is_active.store(false, Ordering::Relaxed);
                 None
@@ -104,7 +106,7 @@ impl TrailerWriter {
     }
 }
 
-/// The end of a chunked body with trailers (RFC 9112 §7.1).
+/// Builds the end of a chunked body, with the trailers (RFC 9112 §7.1).
 fn last_chunk(trailers: &HeaderMap) -> Bytes {
     let mut last = b"0\r\n".to_vec();
     for (name, value) in trailers {

@@ -1,12 +1,13 @@
-//! A connection's bytes on their way to hyper and back. The wrapper around the socket adds what hyper lacks:
+//! The stream between a client's socket and hyper. All bytes in both directions pass through this stream. The stream
+//! adds what hyper lacks:
 //!
-//! - Timeouts. hyper's own timer arms one deadline for each head and also ends connections that wait for their next
-//!   request. Here one coarse deadline for each connection covers the head, the wait between requests, and a peer that
-//!   does not read.
-//! - Refusal of heads with two lengths (`wire/head_tracker.rs`).
-//! - Responses whose end is the end of the connection (HTTP/1.0, an upgraded connection). While one is in progress the
-//!   socket is set to reset at close, so that a cut, a timeout and even the end of this process differ from the end of
-//!   the body.
+//! - Timeouts. hyper's own timer arms a deadline for each head, and it also closes connections that wait for their next
+//!   request. Here each connection has one coarse deadline for the head, for the wait between requests, and for a peer
+//!   that does not read.
+//! - Refusal of heads that contain two different lengths (`wire/head_tracker.rs`).
+//! - Responses that end with the connection (HTTP/1.0, an upgraded connection). While such a response is in progress,
+//!   the socket is set to send a reset on close. If the response is cut, the client therefore gets a reset, even if the
+//!   cause is a timeout or the end of this process.
 //! - Trailers that the response head does not announce (`trailers.rs`).
 
 use std::io;
@@ -24,12 +25,12 @@ use tokio::net::{TcpStream, UnixStream};
 use super::state::{Purpose, State};
 use super::trailers::LAST_CHUNK;
 
-/// A stream that can wait for input without a read buffer.
+/// A socket that can wait for input without a read buffer.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Ready when there is something to read or the stream has ended.
+    /// Returns `Ready` when there is something to read or the stream has ended.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sets whether closing the socket resets the connection. False if the socket has no reset.
+    /// Sets whether the connection is reset when the socket is closed. Returns `false` if the socket type has no reset.
     fn reset_at_close(&self, reset: bool) -> bool;
 }
 
@@ -54,7 +55,6 @@ impl Socket for UnixStream {
 }
 
 pin_project! {
-    /// The watched stream.
     pub(super) struct Watched<S> {
         #[pin]
         stream: S,
@@ -64,7 +64,7 @@ pin_project! {
 }
 
 impl<S> Watched<S> {
-    /// `prefix` has already been read from `stream`.
+    /// Wraps `stream`. `prefix` contains the bytes that have already been read from it.
     pub(super) fn new(stream: S, prefix: Bytes, state: Arc<State>) -> Self {
         Self { stream, prefix, state }
     }
@@ -82,7 +82,7 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
             let part = this.prefix.split_to(this.prefix.len().min(buf.remaining()));
             buf.put_slice(&part);
             if this.prefix.is_empty() {
-                // Frees the buffer of the first read, which an idle connection does not need.
+                // Frees the buffer of the first read, because an idle connection does not need it.
                 *this.prefix = Bytes::new();
             }
         } else {
@@ -101,7 +101,7 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite> Watched<S> {
-    /// Arms the deadline while the peer does not read, and disarms it after a write.
+    /// Arms the deadline while the peer does not read, and disarms the deadline after a successful write.
     fn after_write<T>(state: &State, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&polled, state.purpose()) {
             (Poll::Pending, Purpose::Write)
@@ -110,14 +110,16 @@ impl<S: AsyncWrite> Watched<S> {
             (Poll::Ready(_), Purpose::Write) => {
                 state.disarm();
                 state.arm_for_input();
-                // hyper may have the next request in its buffer, but does not look there after a slow write.
+                // The next request can already be in hyper's buffer. After a slow write, hyper looks there only if its
+                // task is woken.
                 cx.waker().wake_by_ref();
             }
         }
         polled
     }
 
-    /// Writes the trailers instead of hyper's last chunk, if `bufs` are that. `None`: write `bufs` as they are.
+    /// Writes the chunk with the trailers if `bufs` are hyper's last chunk. Otherwise returns `None`, and the caller
+    /// must write `bufs` unchanged.
     fn poll_trailers(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -185,7 +187,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper calls this when it has written all that it had.
+    /// Called by hyper when it has written everything that it has at the moment.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         if this.state.trailers.is_active() && this.state.trailers.flushed() {
@@ -194,7 +196,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         this.stream.poll_flush(cx)
     }
 
-    /// hyper or the tunnel has sent everything.
+    /// Called when hyper or the tunnel has sent everything.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         if this.state.is_open_ended() {

@@ -1,4 +1,4 @@
-//! One worker's view of the configuration: the layers, and what belongs to them.
+//! The parts of one worker that depend on the configuration: the layers, the origin's client and the limits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,8 @@ use crate::ids::{ProviderId, Reason};
 use crate::origin;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
-/// A worker's layers for the configuration in force. After a swap they are rebuilt at the next request.
+/// A worker with the layers for the configuration in force. After a configuration swap the next request or connection
+/// builds the layers again.
 pub(super) struct Worker<E> {
     pub(super) slot: &'static Slot,
     pub(super) drain: Arc<Drain>,
@@ -33,7 +34,8 @@ impl<E> Current<E> {
 }
 
 impl<E: EdgeService> Worker<E> {
-    /// Calls the layers of the configuration in force. A request loads the slot here and nowhere else.
+    /// Calls the layers of the configuration in force. A request loads the slot only here, so the request has one
+    /// configuration to its end.
     pub(super) fn call(&self, request: Box<EdgeRequest>) -> E::Future {
         self.current().stack.call(request)
     }
@@ -52,7 +54,7 @@ impl<E: EdgeService> Worker<E> {
 }
 
 impl<E> Worker<E> {
-    /// `build` makes the layers and the origin's client for a configuration.
+    /// Creates a worker. `build` creates the layers and the origin's client for a configuration.
     pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
         Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build)) }
     }
@@ -61,13 +63,14 @@ impl<E> Worker<E> {
         self.drain.is_closing()
     }
 
-    /// Closes old idle connections to the origin.
+    /// Closes connections to the origin that have been idle for too long.
     pub(super) fn prune(&self) {
         let origin = Arc::clone(&self.lock().origin);
         origin.prune();
     }
 
-    /// Counts a request that was refused before its head was complete, so that its provider is unknown.
+    /// Counts a request that was refused before its head was complete. The provider label is `none`, because the
+    /// provider is unknown at that moment.
     pub(super) fn refused(&self, reason: Reason) {
         self.slot.load().ledger().refused(ProviderId::NONE, reason);
     }

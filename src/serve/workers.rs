@@ -1,7 +1,9 @@
-//! The thread model: one current-thread runtime for each core, with its own layers and connections to the origin.
+//! The thread model. Each core has one worker, with a current-thread runtime, its own layers and its own connections to
+//! the origin.
 //!
-//! CDNs keep few, long and busy connections, and the kernel's hash may put them all on one core. So the first worker
-//! accepts, and hands each connection to the worker with the fewest connections. It stays there until it closes.
+//! CDNs keep few connections, which are long-lived and busy. The kernel's hash could put all of them on one core. So
+//! the first worker accepts each connection and hands it to the worker that has the fewest connections. The connection
+//! stays there until it closes.
 
 use std::io;
 use std::pin::pin;
@@ -23,9 +25,9 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
-/// How long the acceptor pauses when no file descriptor is free.
+/// How long the acceptor pauses after a failed accept. Accepting usually fails because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Sweeps of the clock between two prunes of the pool.
+/// The number of sweeps of the clock between two prunes of the pool.
 const SWEEPS_PER_PRUNE: u32 = 10;
 
 /// A connection that is handed to a worker.
@@ -34,7 +36,7 @@ struct Job {
     permit: ConnectionPermit,
 }
 
-/// What the acceptor knows of a worker.
+/// The acceptor's access to a worker: where to send connections, and how many the worker has.
 struct Handle {
     jobs: mpsc::UnboundedSender<Job>,
     load: Arc<AtomicUsize>,
@@ -47,12 +49,12 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// The number of connections of each worker.
+    /// Returns the number of connections of each worker.
     pub(super) fn loads(&self) -> Vec<usize> {
         self.handles.iter().map(|handle| handle.load.load(Ordering::Relaxed)).collect()
     }
 
-    /// Waits until all have ended.
+    /// Waits until all workers have ended.
     pub(super) fn join(self) {
         for thread in self.threads {
             // A panic has already been printed by its own thread.
@@ -67,7 +69,7 @@ impl std::fmt::Debug for Workers {
     }
 }
 
-/// Starts the workers. The first one also accepts.
+/// Starts the workers. The first worker also accepts connections.
 pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<Listener>) -> io::Result<Workers> {
     let count = slot.load().workers();
     let mut listeners = Some(listeners);
@@ -94,7 +96,7 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<List
     Ok(Workers { threads, handles })
 }
 
-/// Wakes a task that yielded.
+/// Begins the next turn and wakes a task that yielded.
 struct NextTurn(Waker);
 
 impl Wake for NextTurn {
@@ -128,7 +130,8 @@ fn run(
     })
 }
 
-/// Serves handed-over connections until the drain ends. What still runs on this thread is then dropped.
+/// Serves the connections that are handed to this worker until the drain stops it. Tasks that still run on this thread
+/// are then dropped.
 async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::UnboundedReceiver<Job>) {
     let drain = Arc::clone(&worker.drain);
     let stopped = drain.stopped();
@@ -178,7 +181,7 @@ fn accept_all<E: EdgeService>(
             permits: Arc::clone(&permits),
             metrics: runtime.metrics(),
         };
-        // Counted like a connection, so that the drain waits until the listener is closed.
+        // The drain counts the listener like a connection, so that it waits until the listener is closed.
         let drain = Arc::clone(&worker.drain);
         drain.opened();
         tokio::spawn(async move {
@@ -205,8 +208,9 @@ impl<E: EdgeService> Acceptor<E> {
         loop {
             match incoming.accept().await {
                 Ok(accepted) => {
-                    // Above max_connections this connection waits here, unread, and the next ones in the kernel's
-                    // queue. Acquiring before accepting would withhold a permit from the other listeners.
+                    // Above max_connections this connection waits here without being read, and later connections wait
+                    // in the kernel's queue. The permit is acquired after the accept, because an idle listener would
+                    // otherwise keep a permit that another listener needs.
                     let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
                     self.hand_over(accepted, permit);
                 }
@@ -224,21 +228,22 @@ impl<E: EdgeService> Acceptor<E> {
         }
     }
 
-    /// Closes the listener, so that the kernel refuses further connections. Those that the kernel has already accepted
-    /// are served, because their clients may have sent a request.
+    /// Closes the listener, so that the kernel refuses new connections. The connections that the kernel has already
+    /// accepted are still served, because their clients can already have sent a request.
     fn finish(&self, incoming: Incoming) {
         for detached in incoming.close() {
             match (detached.attach(), Arc::clone(&self.permits).try_acquire_owned()) {
                 (Ok(accepted), Ok(permit)) => self.hand_over(accepted, permit),
                 (Err(error), _) => tracing::warn!(%error, "a connection was lost while the listener closed"),
-                // Above max_connections the rest cannot be served.
+                // Above max_connections the remaining connections cannot be served.
                 (_, Err(_)) => return,
             }
         }
     }
 
-    /// Gives the connection to the worker with the fewest. A tie goes to the first worker: this one, which needs no
-    /// hand-over.
+    /// Gives the connection to the worker that has the fewest connections. If several workers have equally few, the
+    /// first of these workers gets the connection. So with equal loads this worker, the first one, serves the
+    /// connection without a hand-over.
     fn hand_over(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };
@@ -248,7 +253,7 @@ impl<E: EdgeService> Acceptor<E> {
             return;
         }
         match accepted.detach() {
-            // Sending fails only if the worker has ended, and then the process is ending too.
+            // Sending fails only if the worker has ended. In this case the process is ending too.
             Ok(stream) => drop(handle.jobs.send(Job { stream, permit })),
             Err(error) => tracing::warn!(%error, "a connection was lost on its way to another worker"),
         }
