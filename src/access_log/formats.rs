@@ -1,8 +1,8 @@
 //! The three formats of an access log line: json, combined and etsy.
 //!
-//! Only the writer's thread formats, so no request waits for it. One record becomes exactly one line, whatever a
-//! client sent: every value from the network is cut, then escaped. Nothing is allocated once the buffer has grown; a
-//! date is formatted once a second.
+//! Only the writer's thread formats lines, so no request waits for that. One record becomes exactly one line. A client
+//! cannot change that, because every value from the network is cut, then escaped. When the buffer has grown to its full
+//! size, formatting allocates nothing. A date is formatted at most once for each second.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,10 +22,11 @@ pub enum LogFormat {
     Json,
     /// NCSA combined, with the provider appended.
     Combined,
-    /// The line that Etsy's logster pattern for beacons matches.
+    /// The line format that Etsy's logster pattern for beacons matches.
     ///
-    /// The pattern accepts only IPv4 and HTTP/1, and a line that does not match is not counted at all. So an IPv6 or
-    /// unknown client is written as 0.0.0.0, which is in no country file, and HTTP/2 as HTTP/1.1.
+    /// The pattern accepts only IPv4 and HTTP/1, and logster does not count a line that does not match. So the client
+    /// is written as 0.0.0.0 if its address is IPv6 or unknown. No country file contains that address. HTTP/2 is
+    /// written as HTTP/1.1.
     Etsy,
 }
 
@@ -98,14 +99,14 @@ impl Formatter {
         text("locale", record.locale.as_bytes(), out);
         text("referer", bytes(record.referer.as_ref()), out);
         text("user_agent", bytes(record.user_agent.as_ref()), out);
-        // Only for the few pulls that are not a first pull from the edge.
+        // The key is present only if the pull is known to be something else than a first pull from the edge.
         if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
             text("pull", record.kind.as_str().as_bytes(), out);
         }
         out.push(b'}');
     }
 
-    /// What combined and etsy share: everything after the addresses.
+    /// Appends the part of a line that combined and etsy share, which is everything after the addresses.
     fn ncsa(&self, record: &Record, version: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.clock.ncsa);
@@ -132,7 +133,8 @@ impl Formatter {
     }
 }
 
-/// The current second, formatted. Thousands of records share a second and arrive mostly in order.
+/// The formatted date of the last record. It is reused while the second stays the same, because thousands of records
+/// share a second and arrive mostly in order.
 #[derive(Debug, Default)]
 struct Clock {
     second: Option<u64>,
@@ -141,7 +143,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// Moves to `time`, limited to 1970–9999, and returns its milliseconds.
+    /// Formats the second of `time` if it has changed, and returns the milliseconds of `time`. A time outside the years
+    /// 1970 to 9999 is written as the nearest time inside.
     fn set(&mut self, time: SystemTime) -> u32 {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != Some(since.as_secs()) {
@@ -194,12 +197,13 @@ fn bytes(value: Option<&HeaderValue>) -> &[u8] {
     value.map_or(b"", HeaderValue::as_bytes)
 }
 
-/// At most `most` bytes. UTF-8 text is not cut inside a character.
+/// Returns at most `most` bytes of `text`. UTF-8 text is not cut inside a character.
 fn cut(text: &[u8], most: usize) -> &[u8] {
     let Some(first_out) = text.get(most) else { return text };
     let mut end = most;
     let mut next = *first_out;
-    // A continuation byte after the end means that a character crosses it. None is longer than four bytes.
+    // A continuation byte after the end means that the cut would be inside a character. No character is longer than
+    // four bytes.
     while next & 0xC0 == 0x80 && end > 0 && most - end < 3 {
         end -= 1;
         next = text.get(end).copied().unwrap_or_default();
@@ -207,9 +211,9 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
     text.get(..end).unwrap_or_default()
 }
 
-/// The trusted client, then the other addresses of X-Forwarded-For, IPv4 only: the pattern allows digits, dots and
-/// commas. The client comes first because the pattern reads the first address as the client's, and the first of the
-/// field is untrusted.
+/// Appends the trusted client address, then the other addresses of X-Forwarded-For. Only IPv4 addresses are written,
+/// because the pattern allows only digits, dots and commas. The trusted address comes first, because the pattern reads
+/// the first address as the client's. The first address in the field itself is untrusted.
 fn chain(record: &Record, out: &mut Vec<u8>) {
     let client = match record.client.map(|client| client.to_canonical()) {
         Some(IpAddr::V4(client)) => client,
@@ -220,7 +224,7 @@ fn chain(record: &Record, out: &mut Vec<u8>) {
     let kept = cut(list, TEXT_BYTES);
     let mut entries = kept.split(|&byte| byte == b',');
     if kept.len() < list.len() {
-        // An address without its last digits would be another address.
+        // The last address can lack digits and then be a different address, so it is left out.
         entries.next_back();
     }
     let forwarded = entries.filter_map(|entry| {
@@ -281,7 +285,7 @@ fn number(name: &str, value: Option<u64>, out: &mut Vec<u8>) {
     }
 }
 
-/// Microseconds as milliseconds with three decimals.
+/// Appends a number of microseconds as milliseconds with three decimals.
 fn millis_of(name: &str, micros: Option<u64>, out: &mut Vec<u8>) {
     number(name, micros.map(|micros| micros / 1_000), out);
     if let Some(micros) = micros {
@@ -290,15 +294,16 @@ fn millis_of(name: &str, micros: Option<u64>, out: &mut Vec<u8>) {
     }
 }
 
-/// A JSON string. A character that a terminal or a viewer would act on is escaped too.
+/// Appends a JSON string. A character that controls a terminal or a viewer is escaped too.
 fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     json::push_escaped(out, text, json::is_active);
     out.push(b'"');
 }
 
-/// Escapes quotes, backslashes and everything but printable ASCII as `\xHH`, as nginx does. httpd's `\"` would end a
-/// value for every pattern that reads `"[^"]*"`. `also` is one more byte to escape.
+/// Escapes as `\xHH`, like nginx: double quotes, backslashes and every byte that is not printable ASCII. httpd writes
+/// `\"` for a quote, but a pattern such as `"[^"]*"` would take that quote for the end of the value. `also` is one more
+/// byte to escape.
 fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     const HEX: [u8; 16] = *b"0123456789ABCDEF";
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also;
@@ -316,7 +321,7 @@ fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// A value outside quotes: never empty, without a space.
+/// Appends a value that is not in quotes. An empty value becomes `-`, and spaces are escaped.
 fn unquoted(text: &[u8], out: &mut Vec<u8>) {
     match text {
         b"" => out.push(b'-'),
@@ -356,8 +361,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Etsy's pattern. The published form has `,- ` inside the brackets, a reversed range that no engine accepts, so
-    /// the hyphen goes last.
+    /// Etsy's pattern with one change. The published pattern has `,- ` inside the brackets. No engine accepts that
+    /// reversed range, so here the hyphen is last.
     fn pattern() -> regex::Regex {
         regex::Regex::new(concat!(
             r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
@@ -466,8 +471,8 @@ mod tests {
 
     #[test]
     fn etsy_when_compared_with_a_line_of_2013_then_the_pattern_reads_the_same() {
-        // As Etsy's edges wrote it in October 2013: the host, a single colon, the chain with the client on its left.
-        // The host names are replaced by those of RFC 2606.
+        // A line in the form that Etsy's edges wrote in October 2013. It has the host, a single colon, then the chain
+        // with the client on its left. The host names are replaced by those of RFC 2606.
         let theirs = concat!(
             r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
             r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "#,

@@ -1,8 +1,8 @@
-//! The access log: one line for each request, formatted and written by a thread of its own.
+//! The access log: one line for each request. A separate thread formats and writes the lines.
 //!
-//! `observe` begins a [`Line`], `pulls` or `local` completes it when the response has ended. [`record`] holds the
-//! values, [`formats`] makes lines of them, [`writer`] is the queue and its thread, [`output`] the file or standard
-//! output.
+//! `observe` begins a [`Line`]. `pulls` or `local` completes the line when the response has ended. [`record`] has the
+//! values of a line. [`formats`] turns these values into text. [`writer`] has the queue and its thread. [`output`] is
+//! the file or standard output.
 
 mod formats;
 mod output;

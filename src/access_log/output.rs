@@ -1,4 +1,5 @@
-//! Where the access log goes, and what is counted and reported when it does not accept lines.
+//! The output of the access log. If the output does not accept lines, the lost lines are counted and an error is
+//! logged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
@@ -11,13 +12,14 @@ use metrics::Counter;
 
 use crate::keys::{Checked, Text};
 
-/// A batch is written once it has reached this size, or when the queue is empty.
+/// A batch is written when it has reached this size in bytes, or when the queue is empty.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
-/// Room for the one line that exceeds a batch: 2,048 + 12 × 256 bytes, each of which can become six.
+/// Additional space for the last line of a batch, because that line can exceed the size of a batch. A line has at most
+/// 2,048 + 12 × 256 bytes of values, and escaping can turn each byte into six.
 const LINE_BYTES: usize = 32 * 1024;
-/// How long to wait before a pipe in non-blocking mode is tried again.
+/// The delay before the next attempt to write to a full pipe in non-blocking mode.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// After this number of tries its reader counts as stuck.
+/// After this number of failed attempts, the write fails, because the reader of the pipe is probably stuck.
 const MOST_TRIES: u32 = 50;
 
 /// The target of the access log.
@@ -25,9 +27,9 @@ const MOST_TRIES: u32 = 50;
 pub enum LogOutput {
     /// No log.
     Off,
-    /// Standard output, locked for each batch.
+    /// Standard output. It is locked while a batch is written.
     Stdout,
-    /// A file that is appended to, created where it is missing.
+    /// A file. Lines are appended. If the file is missing, it is created.
     File(PathBuf),
 }
 
@@ -62,7 +64,7 @@ impl LogOutput {
 /// An open output with the lines that are not written yet.
 #[derive(Debug)]
 pub(super) struct Sink {
-    /// The file's name; none: standard output.
+    /// The file's name. `None` means standard output.
     path: Option<PathBuf>,
     file: File,
     pub(super) batch: Batch,
@@ -72,12 +74,12 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Opens `output`; none where the log is off.
+    /// Opens `output`. Returns `None` if the log is off.
     pub(super) fn open(output: LogOutput, dropped: Counter) -> io::Result<Option<Self>> {
         let (path, (file, open_ended)) = match output {
             LogOutput::Off => return Ok(None),
-            // This is a separate descriptor. std's handle buffers the bytes that a failed write leaves, so those lines
-            // could not be counted.
+            // The log writes to a duplicate of the file descriptor. std's handle would buffer the bytes that a failed
+            // write leaves, so lost lines could not be counted.
             LogOutput::Stdout => (None, (File::from(io::stdout().as_fd().try_clone_to_owned()?), false)),
             LogOutput::File(path) => {
                 let opened = open_file(&path)?;
@@ -99,7 +101,7 @@ impl Sink {
                 path.display()
             );
         }
-        // A line ends in the file in which it began.
+        // A line that is partly written to the old file is completed there.
         self.dropped.increment(self.batch.finish_line(&mut &self.file));
         if let Ok((file, open_ended)) = opened {
             self.file = file;
@@ -114,8 +116,8 @@ impl Sink {
         }
         let (lost, outcome) = if self.path.is_none() {
             let mut stdout = io::stdout().lock();
-            // Output that other code has printed is flushed first. If that fails, the write below fails too and is
-            // reported.
+            // Text that other code has printed is flushed first. An error is ignored here, because the write below then
+            // fails too and reports the error.
             drop(stdout.flush());
             self.batch.write(&mut &self.file)
         } else {
@@ -137,28 +139,28 @@ impl Sink {
         }
     }
 
-    /// Counts what is still in the batch as dropped: nothing is written any more.
+    /// Counts the lines that are still in the batch as dropped. Called after the last write.
     pub(super) fn give_up(&mut self) {
         self.dropped.increment(newlines(&self.batch.lines));
         self.batch.lines.clear();
     }
 }
 
-/// Lines for an output that may accept any part of them.
+/// Lines for an output that can accept only a part of them at a time.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Complete lines; the first may be the rest of a line whose beginning is written.
+    /// Lines that are not written yet. The first can be the rest of a line whose beginning is already written.
     pub(super) lines: Vec<u8>,
-    /// The length of that rest.
+    /// The length, in bytes, of the rest of a partly written line at the start of `lines`.
     torn: usize,
-    /// The output ends with an incomplete line that will never be finished (a crash, a full disk), so a newline comes
-    /// first.
+    /// Whether the output ends with an incomplete line that will never be completed, for example because of a crash or
+    /// a full disk. If so, the next batch begins with a newline.
     open_ended: bool,
 }
 
 impl Batch {
-    /// Writes all lines and returns how many are lost. If the output fails, those are the lines not begun yet. A line
-    /// that is begun stays here, to be finished before the next batch.
+    /// Writes all lines and returns the number of lost lines. If the output fails, every line that is not yet partly
+    /// written is lost. The rest of a partly written line stays in the batch and is written before the next lines.
     fn write(&mut self, output: &mut impl Write) -> (u64, io::Result<()>) {
         if self.open_ended {
             if let (_, Err(error)) = write_out(output, b"\n") {
@@ -181,7 +183,7 @@ impl Batch {
         (lost, outcome)
     }
 
-    /// Writes the rest of a line that is begun. Returns 1 if that fails and the line is lost, else 0.
+    /// Writes the rest of a partly written line. Returns 1 if the write fails and so the line is lost, else 0.
     fn finish_line(&mut self, output: &mut impl Write) -> u64 {
         let (written, _) = write_out(output, self.lines.get(..self.torn).unwrap_or_default());
         self.open_ended |= written < self.torn;
@@ -196,7 +198,7 @@ fn newlines(lines: &[u8]) -> u64 {
     lines.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
-/// `write_all` that also returns how many bytes were written.
+/// Works like `write_all`, and also returns the number of written bytes.
 fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     let mut tries = 0;
@@ -208,7 +210,7 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
                 tries = 0;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Another process that shares the terminal or pipe may have set it to non-blocking mode.
+            // Another process that shares the terminal or pipe can set it to non-blocking mode.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < MOST_TRIES => {
                 tries += 1;
                 thread::sleep(RETRY_AFTER);
@@ -223,7 +225,8 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
 fn open_file(path: &Path) -> io::Result<(File, bool)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let meta = file.metadata()?;
-    // Only a regular file has a last byte. A log that may be written but not read is used as it is.
+    // Only a regular file has a last byte. If the file is writable but not readable, its last byte is unknown. The file
+    // is then used as if its last line were complete.
     let open_ended = meta.is_file() && meta.len() > 0 && last_byte(path).is_ok_and(|last| last != b'\n');
     Ok((file, open_ended))
 }
@@ -243,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    /// Accepts some bytes, then fails once, and so on.
+    /// An output that accepts some bytes, fails once, accepts bytes again, and so on.
     struct Flaky {
         taken: Vec<u8>,
         room: std::vec::IntoIter<usize>,
@@ -288,7 +291,7 @@ mod tests {
             let taken = String::from_utf8(output.taken).unwrap();
             let whole = taken.matches("!\n").count() as u64;
             prop_assert_eq!(whole + lost, sent);
-            // Only the last line can be incomplete: the output may have refused its end.
+            // Only the last line can be incomplete, because the output can have refused its end.
             let is_whole = |line: &&str| line.starts_with("line ") && line.ends_with("!\n");
             let mut lines = taken.split_inclusive('\n').filter(|line| !is_whole(line));
             prop_assert_eq!(lines.next().is_some(), batch.open_ended);

@@ -8,62 +8,63 @@ use http::{HeaderValue, Method, Uri, Version};
 use crate::cdn::preset::Pop;
 use crate::ids::PullKind;
 
-/// Values from the network are cut to this many bytes before they are escaped.
+/// The length, in bytes, to which a value from the network is cut before it is escaped.
 pub(super) const TEXT_BYTES: usize = 256;
-/// The same for the request target, which is more useful when complete.
+/// The length, in bytes, to which the request target is cut. It is larger than [`TEXT_BYTES`], because a complete
+/// target is more useful.
 pub(super) const TARGET_BYTES: usize = 2_048;
 
-/// All values of a line. Clones of `HeaderValue` and `Uri` only raise a reference count and labels live as long as
-/// the process, so making a record copies and formats no text.
+/// All values of a log line. The creation of a record copies and formats no text. A clone of a `HeaderValue` or `Uri`
+/// only raises a reference count, and labels are `'static`.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    /// When the request's head was complete.
+    /// The time at which the request's head was complete.
     pub(crate) time: SystemTime,
-    /// The request id, as the origin and the page show it.
+    /// The request id. The origin and the whoopsie page get the same id.
     pub(crate) id: HeaderValue,
     /// The provider's label.
     pub(crate) provider: &'static str,
     /// The identity header as received.
     pub(crate) claimed: Option<HeaderValue>,
-    /// Which proof succeeded, or why none did; "" where none is required.
+    /// The proof that succeeded, or the reason why no proof succeeded. "" if no proof is required.
     pub(crate) proof: &'static str,
     /// The provider's point of presence.
     pub(crate) pop: Pop,
-    /// The kind of pull, as far as its CDN reports it.
+    /// The kind of pull. It is `Unknown` if the provider is unknown.
     pub(crate) kind: PullKind,
-    /// The trusted client address; none on a unix socket.
+    /// The client's address, from a trusted source. `None` on a unix socket.
     pub(crate) client: Option<IpAddr>,
-    /// X-Forwarded-For as received. It is untrusted; only the etsy format writes it.
+    /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes its addresses.
     pub(crate) client_chain: Option<HeaderValue>,
     /// The request's method.
     pub(crate) method: Method,
-    /// The Host field as received; none: the target's authority is used (HTTP/2).
+    /// The Host field as received. If it is `None`, as in HTTP/2, the line has the target's authority.
     pub(crate) host: Option<HeaderValue>,
-    /// The request's target; path and query are written.
+    /// The request's target. The line has its path and query.
     pub(crate) target: Uri,
     /// The request's HTTP version.
     pub(crate) version: Version,
-    /// The class' label; none for a local endpoint, which is no pull.
+    /// The class's label. `None` for a request to a local endpoint, because that request is not a pull.
     pub(crate) class: Option<&'static str>,
-    /// The status sent, or 499.
+    /// The status sent to the client. It is 499 if the client left before the response was complete.
     pub(crate) status: u16,
     /// Body bytes sent to the client.
     pub(crate) bytes: u64,
-    /// The origin's status, where it responded.
+    /// The status of the origin's response. `None` if the origin did not respond.
     pub(crate) origin_status: Option<u16>,
     /// Body bytes read from the origin.
     pub(crate) origin_bytes: u64,
-    /// Microseconds until the origin's response head, where one arrived.
+    /// Microseconds from the request to the origin until its response head. `None` if no response head arrived.
     pub(crate) origin_us: Option<u32>,
-    /// Microseconds from the request's head to the last byte sent.
+    /// Microseconds from the request's head to the end of the response.
     pub(crate) total_us: u64,
-    /// The response's content coding, applied here or by the origin; "" for none.
+    /// The response's content coding, applied by edgeshim or by the origin. "" if there is no coding.
     pub(crate) encoding: &'static str,
-    /// The guard that changed caching; "" for none.
+    /// The guard that changed caching. "" if no guard did.
     pub(crate) guard: &'static str,
-    /// The cause of a fault or refusal; "" for none.
+    /// The cause of a fault or refusal. "" if there was neither.
     pub(crate) cause: &'static str,
-    /// The whoopsie's locale; "" where no page was sent.
+    /// The locale of the whoopsie page. "" if no page was sent.
     pub(crate) locale: &'static str,
     /// The Referer field as received.
     pub(crate) referer: Option<HeaderValue>,
@@ -72,8 +73,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Replaces every handle by a copy of the part that will be written, so that the record no longer keeps a
-    /// connection's read buffer alive. It costs an allocation for each field, so it is for a backlog only.
+    /// Replaces each value that shares a connection's read buffer by a copy of the part that will be written. So the
+    /// record no longer keeps the read buffer in memory. Each copy costs an allocation, so `detach` is called only if
+    /// the writer is behind.
     pub(super) fn detach(&mut self) {
         if self.host.is_none()
             && let Some(authority) = self.target.authority()
@@ -86,8 +88,8 @@ impl Record {
         let optional =
             [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
         for value in optional.into_iter().flatten().chain([&mut self.id]) {
-            // One byte more than is written, so that the formatter can still detect that the last address of the chain
-            // may be cut.
+            // The copy has one byte more than will be written. So the formatter can still detect that the chain was cut
+            // and that its last address can be incomplete.
             let bytes = value.as_bytes();
             if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
                 *value = copy;
@@ -103,7 +105,7 @@ impl Record {
         }
     }
 
-    /// Path and query; the authority where the target has neither (CONNECT).
+    /// Returns path and query. A target of CONNECT has neither, so its authority is returned.
     pub(super) fn target(&self) -> &str {
         match (self.target.path_and_query(), self.target.authority()) {
             (Some(path), _) => path.as_str(),
@@ -130,7 +132,7 @@ pub(super) mod tests {
         HeaderValue::from_str(text).ok()
     }
 
-    /// A pull with a complete response.
+    /// The record of a pull with a complete response.
     pub(in super::super) fn record() -> Record {
         Record {
             time: UNIX_EPOCH + NOW,

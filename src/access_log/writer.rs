@@ -1,11 +1,12 @@
 //! The queue of the access log, and the thread that writes it.
 //!
-//! **Cost** to a request: moving its record into a lock-free queue, and one system call if the writer sleeps because
-//! nothing arrived for half a second. **Can fail:** a full queue, a full disk or a closed pipe lose lines but never
-//! block. Each lost line is counted (`edgeshim_access_log_dropped_total`), so lines plus that counter equal the
-//! records.
+//! **Cost** of a request: its record moves into a lock-free queue. If the writer sleeps, the request also makes one
+//! system call to wake the writer. The writer sleeps after half a second without a record. **Can fail:** lines are lost
+//! if the queue or the disk is full or the pipe is closed, but a request never waits.
+//! `edgeshim_access_log_dropped_total` counts each lost line. So the number of written lines plus that counter equals
+//! the number of records.
 //!
-//! The queue's slots are allocated when a log is opened (about 36 MiB).
+//! All slots of the queue, about 36 MiB, are allocated when a log is opened.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -22,31 +23,34 @@ use super::output::{BATCH_BYTES, LogOutput, Sink};
 use super::record::Record;
 use crate::keys::{Keys, Visitor};
 
-/// Records that can wait for the writer: more than one machine handles in a second.
+/// The largest number of records that wait for the writer. One machine handles fewer requests in a second.
 const QUEUE_RECORDS: usize = 65_536;
-/// With more records than this the writer is behind, and records release the connections' read buffers. Those can be
-/// a hundred times the size of a record, and a stalled disk must not keep them.
+/// If more records than this wait, the writer is behind. Each new record then gets copies of its values and releases
+/// the read buffer of its connection. A read buffer can be a hundred times as large as a record, so it must not stay in
+/// memory while the disk is stalled.
 const ATTACHED_RECORDS: usize = 2_048;
-/// The longest time that a line waits while there is traffic.
+/// The writer polls the queue at this interval, so a line waits at most this long while there is traffic.
 const POLL: Duration = Duration::from_millis(20);
-/// After this many polls without a record the writer sleeps until it is woken.
+/// After this number of polls without a record, the writer sleeps until a record wakes it.
 const IDLE_POLLS: u32 = 25;
-/// The longest sleep. Waking does not depend on it; it limits the delay if the queue's memory ordering ever changes.
+/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost,
+/// for example after a change of the queue's memory ordering.
 const PARK: Duration = Duration::from_secs(5);
-/// How long [`AccessLog::close`] waits for a writer without progress: a reader or a disk is stuck.
+/// The longest time that [`AccessLog::close`] waits while the queue does not shrink. After that time it assumes that
+/// the disk, or the reader of the pipe, is stuck.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The writer's state, read by `record` after each push.
+/// The states of the writer. `record` reads the state after each push.
 mod state {
-    /// It polls the queue.
+    /// The writer polls the queue.
     pub(super) const POLLING: u8 = 0;
-    /// It has to be woken.
+    /// The writer sleeps and must be woken.
     pub(super) const PARKED: u8 = 1;
-    /// It no longer polls.
+    /// The writer no longer reads the queue.
     pub(super) const ENDED: u8 = 2;
 }
 
-/// `[access_log]`.
+/// The keys of `[access_log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLogSettings {
     pub output: LogOutput,
@@ -67,28 +71,29 @@ impl Keys for AccessLogSettings {
     }
 }
 
-/// The log line of a request in flight. It is written once, by the layer that completes the response.
+/// The log line of a request in flight. The layer that completes the response writes the line, once.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// The values known so far. Boxed: a record takes half a kilobyte and moves through every layer.
+    /// The values known so far. The record is boxed, because it takes half a kilobyte and moves through every layer.
     pub(crate) record: Box<Record>,
     log: AccessLog,
 }
 
 impl Line {
-    /// Begins a line of `log`.
+    /// Begins a line that will be written to `log`.
     pub(crate) fn new(log: &AccessLog, record: Record) -> Self {
         Self { record: Box::new(record), log: log.clone() }
     }
 
-    /// Queues the line, with the time since `arrived`.
+    /// Sets the line's total time to the time since `arrived`, and queues the line.
     pub(crate) fn write(mut self, arrived: Instant) {
         self.record.total_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.log.record(*self.record);
     }
 }
 
-/// A handle of the access log. Clones are cheap and share one writer; dropping the last one closes the log.
+/// A handle of the access log. A clone is cheap, and all clones share one writer. The log is closed when the last clone
+/// is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog(Arc<Handle>);
 
@@ -96,7 +101,7 @@ pub(crate) struct AccessLog(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     writer: Thread,
-    /// Disconnected when the writer has ended; none after the first `close`.
+    /// A channel that is disconnected when the writer has ended. `None` after the first call to `close`.
     ended: Mutex<Option<Receiver<()>>>,
 }
 
@@ -110,11 +115,11 @@ struct Shared {
 }
 
 impl AccessLog {
-    /// Opens the output and starts the writer's thread; none where the log is off. `dropped` counts records that
-    /// never became a line.
+    /// Opens the output and starts the writer's thread. Returns `None` if the log is off. `dropped` counts the records
+    /// that never become a line.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending, or the system gives no thread or file descriptor.
+    /// The file cannot be opened for appending, or the system cannot create a thread or a file descriptor.
     pub(crate) fn open(settings: &AccessLogSettings, dropped: Counter) -> io::Result<Option<Self>> {
         let AccessLogSettings { output, format } = settings.clone();
         let Some(sink) = Sink::open(output, dropped.clone())? else { return Ok(None) };
@@ -135,7 +140,7 @@ impl AccessLog {
         Ok(Some(Self(Arc::new(Handle { shared, writer, ended: Mutex::new(Some(ended)) }))))
     }
 
-    /// Queues one record without blocking. If the queue is full or the log closed, the record is counted as dropped.
+    /// Queues one record without blocking. If the queue is full or the log is closed, the record is counted as dropped.
     pub(crate) fn record(&self, mut record: Record) {
         let shared = &*self.0.shared;
         if shared.queue.len() > ATTACHED_RECORDS {
@@ -144,27 +149,29 @@ impl AccessLog {
         if shared.queue.push(record).is_err() {
             shared.dropped.increment(1);
         }
-        // The push and this load are sequentially consistent, and so are the writer's store of its state and its last
-        // look into the queue. So at least one side sees the other's store.
+        // This thread pushes, then loads the state. The writer stores the state, then checks the queue. All four
+        // operations are sequentially consistent. So at least one of the two threads sees what the other thread has
+        // stored.
         match shared.state.load(Ordering::SeqCst) {
-            // Only one of the threads that see it parked wakes it.
+            // Several threads can see `PARKED`. Only the thread that changes the state wakes the writer.
             state::PARKED if shared.move_on(state::PARKED, state::POLLING) => self.0.writer.unpark(),
             state::ENDED => shared.discard(),
             _ => {}
         }
     }
 
-    /// Opens the file again by its name, for log rotation (SIGUSR1). Does not wait. Every record made after this call
-    /// goes to the new file. If that cannot be opened, the old file stays in use and an error is logged. Does nothing
-    /// for stdout.
+    /// Makes the writer open the file again by its name, for log rotation (SIGUSR1). Returns at once. Every record made
+    /// after this call goes to the new file. If the new file cannot be opened, the old file stays in use and an error
+    /// is logged. If the output is stdout, the call does nothing.
     pub(crate) fn reopen(&self) {
         self.0.shared.reopen.store(true, Ordering::SeqCst);
         self.0.writer.unpark();
     }
 
-    /// Writes everything that is queued and ends the writer. Waits as long as the queue shrinks. If nothing moves for
-    /// five seconds, the queued records are dropped and counted, and so are records made later. Calling it again does
-    /// nothing. It blocks, so call it at the end of the drain, not on a worker with requests in flight.
+    /// Writes all queued records and ends the writer. Waits as long as the queue shrinks. If the queue does not shrink
+    /// for five seconds, the queued records are dropped and counted. A record made after `close` has returned is
+    /// dropped and counted too. A second call does nothing. The call blocks, so make it at the end of the drain, and
+    /// not on a worker that has requests in flight.
     pub(crate) fn close(&self) {
         self.0.close();
     }
@@ -172,7 +179,7 @@ impl AccessLog {
 
 impl Handle {
     fn close(&self) {
-        // Locked while waiting, so that a second caller does not return before the first.
+        // The mutex stays locked during the wait, so that a second caller does not return before the first caller.
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(ended) = ended.take() else { return };
         self.shared.closing.store(true, Ordering::SeqCst);
@@ -188,7 +195,8 @@ impl Handle {
             }
             waiting = left;
         }
-        // The writer has done this already, unless it is stuck or has panicked.
+        // A writer that ends normally has already done the same. These two lines are for a writer that is stuck or has
+        // panicked.
         self.shared.state.store(state::ENDED, Ordering::SeqCst);
         self.shared.discard();
     }
@@ -205,8 +213,8 @@ impl Shared {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Counts the records that will not be written. Each is popped, and so counted, once, even if two threads do this
-    /// at a time.
+    /// Removes the records that will not be written, and counts them as dropped. A record can be removed only once, so
+    /// it is counted only once, even if two threads call this function at the same time.
     fn discard(&self) {
         while self.queue.pop().is_some() {
             self.dropped.increment(1);
@@ -216,7 +224,8 @@ impl Shared {
     fn write_until_closed(&self, mut sink: Sink, mut formatter: Formatter) {
         let mut idle: u32 = 0;
         loop {
-            // Read before the queue: this round then writes everything queued before the call to close.
+            // `closing` is read before the queue. If it is set, this round sees every record that was queued before the
+            // call to `close`.
             let closing = self.closing.load(Ordering::SeqCst);
             let mut empty = false;
             let held = sink.batch.lines.len();
@@ -228,11 +237,12 @@ impl Shared {
                 formatter.line(&record, &mut sink.batch.lines);
             }
             let some = sink.batch.lines.len() > held;
-            // Read after the queue: a record made after the call to reopen makes the flag visible.
+            // `reopen` is read after the queue. If this round took a record that was made after the call to `reopen`,
+            // the flag is visible too, so the record goes to the new file.
             if self.reopen.swap(false, Ordering::SeqCst) {
                 sink.reopen();
             }
-            // Even without a new line there may be the rest of an incomplete one.
+            // If this round added no line, the batch can still contain the rest of an incomplete line.
             sink.write();
             idle = if some { 0 } else { idle.saturating_add(1) };
             match (empty, closing) {
@@ -247,8 +257,9 @@ impl Shared {
         sink.give_up();
     }
 
-    /// Sleeps until `record`, `reopen` or `close` wakes it. The last two set their flag and then unpark, which `park`
-    /// remembers, so only the queue has to be checked again.
+    /// Sleeps until `record`, `reopen` or `close` wakes the writer. `reopen` and `close` set a flag, then call
+    /// `unpark`. If that happens before the sleep begins, the sleep ends at once. So only the queue must be checked
+    /// again before the sleep.
     fn park(&self) {
         if self.move_on(state::POLLING, state::PARKED) {
             if self.queue.is_empty() {
@@ -271,7 +282,7 @@ mod tests {
     use super::super::record::tests::record;
     use super::*;
 
-    /// A folder for one test, removed at its end.
+    /// A folder for one test. It is removed at the end of the test.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -307,7 +318,7 @@ mod tests {
         Record { id: HeaderValue::from(number), ..record() }
     }
 
-    /// The ids of all lines, each of which must be complete.
+    /// Returns the ids of all lines. Panics if a line is not complete.
     fn ids(path: &Path) -> Vec<String> {
         let text = fs::read_to_string(path).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));

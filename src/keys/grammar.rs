@@ -1,4 +1,4 @@
-//! Texts with a grammar of their own: labels, language tags, globs, media types, field names.
+//! Checks of texts that have a grammar of their own: labels, language tags, globs, media types, field names.
 
 use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderName;
@@ -8,7 +8,7 @@ use crate::wire::names;
 
 /// The longest name that becomes a metric label, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
-/// The longest glob, in bytes; limits the size of its compiled form.
+/// The longest glob, in bytes. This limits the size of the compiled glob.
 const MAX_GLOB_BYTES: usize = 512;
 /// The longest language tag (RFC 5646 §4.4.1), in bytes.
 const MAX_LOCALE_BYTES: usize = 35;
@@ -16,15 +16,15 @@ const MAX_LOCALE_BYTES: usize = 35;
 /// A language tag.
 pub(crate) const LOCALE: Text<String> = Text { example: "en", read: |text, _| locale(text), write: String::clone };
 
-/// A glob on the decoded path.
+/// A glob that is matched against the decoded path.
 pub(crate) const PATH_GLOB: Text<String> =
     Text { example: "*.png", read: |text, _| path_glob(text), write: String::clone };
 
-/// A media type with `*` for any run of characters.
+/// A media type. `*` stands for any number of characters.
 pub(crate) const MEDIA_TYPE: Text<String> =
     Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
-/// The value of a text that must be one of a fixed set.
+/// Returns the value of a text that must be one of `choices`.
 pub(crate) fn one_of<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Checked<T> {
     if let Some(&(_, value)) = choices.iter().find(|&&(choice, _)| choice == text) {
         return Ok(value);
@@ -35,9 +35,9 @@ pub(crate) fn one_of<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Chec
     Err(format!("is not allowed here{hint}; write one of {}", names.join(", ")))
 }
 
-/// The candidate nearest to a misspelt word, if one is near.
+/// Returns the candidate that is most similar to a misspelt name, if one is similar enough.
 pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    // The distance costs the product of both lengths.
+    // The time to compute a distance grows with the product of both lengths.
     if typed.len() > MAX_LABEL_BYTES {
         return None;
     }
@@ -50,7 +50,7 @@ pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance.
+/// Computes the Levenshtein distance of two texts.
 fn distance(left: &[u8], right: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (above, &l) in left.iter().enumerate() {
@@ -69,7 +69,7 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
     row.last().copied().unwrap_or(left.len())
 }
 
-/// A name that becomes a metric label; in lower case.
+/// Checks a name that becomes a metric label, and returns it in lower case.
 pub(crate) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<String> {
     let name = text.to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
@@ -83,15 +83,15 @@ pub(crate) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<Str
     Ok(name)
 }
 
-/// A header field's name.
+/// Checks the name of a header field.
 pub(crate) fn header_name(text: &str) -> Checked<HeaderName> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
         "is no header field name; write letters, digits and \"-\", for example \"X-CDN-Provider\"".to_owned()
     })
 }
 
-/// Whether a field has a meaning to HTTP, CDNs or edgeshim, in requests or responses. Such a field may be removed or
-/// replaced, so an operator may not choose it for another purpose.
+/// Returns whether HTTP, CDNs or edgeshim use the field in requests or responses. Such a field can be removed or
+/// replaced, so an operator must not choose it for another purpose.
 pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     const FAMILIES: [&str; 7] = ["accept-", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-"];
     #[rustfmt::skip] // several names on a line
@@ -115,13 +115,14 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         &names::EDGE_CONTROL, &names::AKAMAI_CACHE_CONTROL, &names::NETLIFY_CDN_CACHE_CONTROL,
         &names::VERCEL_CDN_CACHE_CONTROL, &names::X_ACCEL_EXPIRES,
     ];
-    // CGI treats both characters alike.
+    // CGI treats `-` and `_` in a field name as the same character.
     let dashed = name.as_str().replace('_', "-").parse();
     let name = dashed.as_ref().unwrap_or(name);
     FAMILIES.iter().any(|family| name.as_str().starts_with(family)) || single.contains(&name)
 }
 
-/// A language tag in the outer form of BCP 47, such as `pt-BR`. There may be no pages in that language.
+/// Checks that a text has the form of a BCP 47 language tag, such as `pt-BR`. Whether there are pages in that language
+/// is not checked here.
 pub(crate) fn locale(text: &str) -> Checked<String> {
     let mut parts = text.split('-');
     let language = parts.next().unwrap_or_default();
@@ -138,7 +139,7 @@ pub(crate) fn locale(text: &str) -> Checked<String> {
 
 pub(crate) fn path_glob(text: &str) -> Checked<String> {
     glob(text)?;
-    // A glob matches the whole path, so one with another first character never matches.
+    // A glob must match the whole path, which begins with `/`. So a glob with another first character never matches.
     if !text.starts_with(['/', '*', '{', '[', '?', '\\']) {
         let (here, anywhere) = (quote(&format!("/{text}")), quote(&format!("*/{text}")));
         return Err(format!(
@@ -153,7 +154,7 @@ fn glob(text: &str) -> Checked<()> {
     if text.is_empty() || text.len() > MAX_GLOB_BYTES || text.contains(char::is_control) {
         return Err(format!("is no glob of 1 to {MAX_GLOB_BYTES} visible bytes; {EXAMPLE}"));
     }
-    // A pattern can parse and still be too large to compile.
+    // A glob that can be parsed can still be too large to compile, so it is compiled here.
     let compiled = GlobBuilder::new(text).case_insensitive(true).build().and_then(|glob| {
         let mut set = GlobSetBuilder::new();
         set.add(glob);
@@ -168,7 +169,7 @@ pub(crate) fn media_type(text: &str) -> Checked<String> {
     if text.contains(';') {
         return Err("has parameters, which are ignored; write the type alone, for example \"text/html\"".to_owned());
     }
-    // Token characters (RFC 9110 §5.6.2), which include `*`.
+    // The characters of a token (RFC 9110 §5.6.2). `*` is one of them.
     let token = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
     };

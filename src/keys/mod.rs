@@ -1,8 +1,8 @@
-//! The keys of the configuration, described once: a settings type lists its keys in [`Keys::keys`], and a [`Visitor`]
-//! reads them from a file or shows what is in effect.
+//! The keys of the configuration. A settings type lists its keys once, in [`Keys::keys`]. One [`Visitor`] reads the
+//! keys from a file. Another one shows the values that are in effect.
 //!
-//! Place: below every room that has settings, so that each layer declares its own keys next to their use. TOML and JSON
-//! stay in `config`, which has both visitors.
+//! Place: below every room that has settings, so that each layer can declare its own keys next to the code that uses
+//! them. TOML and JSON stay in `config`, which has both visitors.
 
 pub(crate) mod grammar;
 pub(crate) mod quantities;
@@ -12,41 +12,42 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// The value, or a message that reads on from the value as typed: "is no duration; write …".
+/// The value, or an error message such as "is no duration; write …". The message is shown after the text that the
+/// operator wrote.
 pub(crate) type Checked<T> = Result<T, String>;
 
-/// Settings that are a block of the file, or a part of one. Their defaults are the file's.
+/// Settings that are a block of the file, or a part of a block. `Default` has the values of missing keys.
 pub(crate) trait Keys: Default {
-    /// Shows each key with its value to the visitor, which may replace the value.
+    /// Calls the visitor once for each key, with the key's value. The visitor can replace the value.
     fn keys<V: Visitor>(&mut self, visitor: &mut V);
 }
 
-/// Reads or shows keys, one call a key.
+/// Reads or shows keys. Each key is one call.
 pub(crate) trait Visitor {
-    /// `true` or `false`.
+    /// A key that is `true` or `false`.
     fn flag(&mut self, name: &'static str, value: &mut bool);
 
-    /// A whole number.
+    /// A key that is a whole number.
     fn integer<T>(&mut self, name: &'static str, range: RangeInclusive<i64>, value: &mut T)
     where
         T: Copy + TryFrom<i64> + TryInto<i64>;
 
-    /// One of a fixed set of texts.
+    /// A key that is one of a fixed set of texts.
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T);
 
-    /// A text.
+    /// A key that is a text.
     fn text<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut T);
 
-    /// A text; an empty one means none.
+    /// A key that is a text. An empty text means `None`.
     fn nonempty<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>);
 
-    /// A text; a missing key means none.
+    /// A key that is a text. If the key is missing, the value is `None`.
     fn optional<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>);
 
-    /// A list of texts.
+    /// A key that is a list of texts.
     fn list<T>(&mut self, name: &'static str, text: &Text<T>, values: &mut Vec<T>);
 
-    /// A list of texts; a missing key means none.
+    /// A key that is a list of texts. If the key is missing, the value is `None`.
     fn optional_list<T>(&mut self, name: &'static str, text: &Text<T>, values: &mut Option<Vec<T>>);
 
     /// A block of texts under names that the operator chooses. `example` is one line of it.
@@ -65,24 +66,24 @@ pub(crate) trait Visitor {
     fn blocks<T: Keys>(&mut self, name: &'static str, values: &mut Vec<T>);
 }
 
-/// How a value is written as a text.
+/// The text form of a type: how a value is read from a text and written as a text.
 pub(crate) struct Text<T> {
-    /// The example in messages, if the default is empty.
+    /// The example that messages show if the default is empty.
     pub example: &'static str,
-    /// Reads it; relative paths start at the folder.
+    /// Reads a value. A relative path starts at `folder`.
     pub read: fn(text: &str, folder: &Path) -> Checked<T>,
-    /// Writes it so that it reads as the same value. A secret becomes `***`.
+    /// Writes a value as a text that `read` turns into the same value. A secret becomes `***`.
     pub write: fn(value: &T) -> String,
 }
 
-/// A path; empty stays empty.
+/// A path. An empty path stays empty and does not become the folder.
 pub(crate) const PATH: Text<PathBuf> = Text {
     example: "pages",
     read: |text, folder| Ok(if text.is_empty() { PathBuf::new() } else { folder.join(text) }),
     write: |path| path.display().to_string(),
 };
 
-/// A text in quotes, escaped and cut to a length that fits a message.
+/// Returns a text in quotes for a message. The text is escaped and cut after 80 characters.
 pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((at, _)) => format!("{:?}…", text.get(..at).unwrap_or_default()),

@@ -7,7 +7,7 @@ use super::{Checked, Text, quote};
 /// The longest duration in seconds: ten years of 365 days.
 const MAX_DURATION_SECONDS: u64 = 10 * 365 * 86_400;
 
-/// A duration, which may be zero.
+/// A duration that is allowed to be zero.
 pub(crate) const DURATION: Text<Duration> =
     Text { example: "10s", read: |text, _| duration(text), write: |value| duration_text(*value) };
 
@@ -22,7 +22,7 @@ pub(crate) const WHOLE_SECONDS: Text<Duration> = Text {
     write: |value| duration_text(*value),
 };
 
-/// A time in header fields: whole seconds, which may be none.
+/// A time for header fields, in whole seconds. Zero is allowed.
 pub(crate) const SECONDS: Text<u64> =
     Text { example: "60s", read: |text, _| seconds(text), write: |value| format!("{value}s") };
 
@@ -30,14 +30,14 @@ pub(crate) const SECONDS: Text<u64> =
 pub(crate) const SIZE: Text<u64> =
     Text { example: "64KiB", read: |text, _| size(text), write: |value| size_text(*value) };
 
-/// A limit on a size; `0` means no limit.
+/// A limit on a size in bytes. `0` means no limit.
 pub(crate) const SIZE_LIMIT: Text<Option<u64>> = Text {
     example: "64KiB",
     read: |text, _| size(text).map(|bytes| (bytes > 0).then_some(bytes)),
     write: |value| size_text(value.unwrap_or(0)),
 };
 
-/// A duration: a whole number and one unit.
+/// Reads a duration, which is a whole number and one unit.
 pub(crate) fn duration(text: &str) -> Checked<Duration> {
     const REMEDY: &str = "write a whole number and a unit out of ms, s, m, h, d, for example";
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
@@ -64,7 +64,7 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
         .ok_or_else(|| "is longer than ten years; write at most \"3650d\"".to_owned())
 }
 
-/// A duration above zero.
+/// Reads a duration above zero.
 pub(crate) fn timeout(text: &str) -> Checked<Duration> {
     let duration = duration(text)?;
     if duration.is_zero() {
@@ -73,7 +73,7 @@ pub(crate) fn timeout(text: &str) -> Checked<Duration> {
     Ok(duration)
 }
 
-/// A duration in whole seconds, the unit of Cache-Control and Retry-After.
+/// Reads a duration in whole seconds, because Cache-Control and Retry-After use that unit.
 pub(crate) fn seconds(text: &str) -> Checked<u64> {
     let duration = duration(text)?;
     if duration.subsec_nanos() != 0 {
@@ -85,20 +85,20 @@ pub(crate) fn seconds(text: &str) -> Checked<u64> {
     Ok(duration.as_secs())
 }
 
-/// The shortest way to type a duration.
+/// Writes a duration with the largest unit out of ms, s, h and d that needs no fraction.
 pub(crate) fn duration_text(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
     match seconds {
         _ if duration.subsec_millis() != 0 => format!("{milliseconds}ms"),
         0 => "0s".to_owned(),
-        // No minutes: "75s", "120s".
+        // Minutes are not used, so two minutes are "120s".
         _ if seconds.is_multiple_of(86_400) => format!("{}d", seconds / 86_400),
         _ if seconds.is_multiple_of(3_600) => format!("{}h", seconds / 3_600),
         _ => format!("{seconds}s"),
     }
 }
 
-/// A size in bytes: a whole number and a unit, or `0`.
+/// Reads a size, which is a whole number and a unit, or `0`. Returns the number of bytes.
 pub(crate) fn size(text: &str) -> Checked<u64> {
     const REMEDY: &str = "write a whole number and a unit out of B, KiB, MiB, GiB, for example";
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
@@ -127,12 +127,12 @@ pub(crate) fn size(text: &str) -> Checked<u64> {
     count
         .ok()
         .and_then(|count| count.checked_mul(bytes_each))
-        // The largest number of TOML.
+        // The largest whole number of TOML is that of `i64`.
         .filter(|&bytes| i64::try_from(bytes).is_ok())
         .ok_or_else(|| "is too large; write at most \"1000000GiB\"".to_owned())
 }
 
-/// The shortest way to type a size.
+/// Writes a size with the largest unit that needs no fraction.
 pub(crate) fn size_text(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),

@@ -1,4 +1,4 @@
-//! Hosts, links and paths, checked as far as a text can be.
+//! Checks of hosts, links and paths. Only the text is checked, not whether the host or file exists.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 
 use super::{Checked, Text, quote};
 
-/// The longest path of a unix socket, in bytes: `sun_path` on Linux holds 108 with its closing zero.
+/// The longest path of a unix socket, in bytes. On Linux `sun_path` has 108 bytes, and the last is a zero byte.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// The longest host name (RFC 1035 §2.3.4), in bytes.
 const MAX_HOST_BYTES: usize = 253;
 /// The longest URL that is written into pages, in bytes.
 const MAX_URL_BYTES: usize = 2_048;
 
-/// A value of Host.
+/// A value of the Host field.
 pub(crate) const HOST: Text<String> =
     Text { example: "www.example.com", read: |text, _| host(text), write: String::clone };
 
-/// A link on a page; may be empty.
+/// A link on a page. An empty text is allowed.
 pub(crate) const LINK: Text<String> =
     Text { example: "https://www.example.com/help", read: |text, _| link(text), write: String::clone };
 
-/// The base that a path is appended to; may be empty.
+/// A URL to which a path is appended. An empty text is allowed.
 pub(crate) const LINK_BASE: Text<String> =
     Text { example: "//beacon.example.com", read: |text, _| link_base(text), write: String::clone };
 
@@ -43,7 +43,8 @@ pub(crate) fn socket_path(path: &str, folder: &Path) -> Checked<PathBuf> {
     Ok(path)
 }
 
-/// A host name, an IPv4 address, or an IPv6 address in brackets; in lower case.
+/// Checks a host name, an IPv4 address or an IPv6 address in brackets. Returns the text in lower case, or `None` if it
+/// is not valid.
 pub(crate) fn host_name(text: &str) -> Option<String> {
     if let Some(inner) = text.strip_prefix('[') {
         return inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|ip| format!("[{ip}]"));
@@ -51,7 +52,7 @@ pub(crate) fn host_name(text: &str) -> Option<String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    // The dot of the root is allowed at the end.
+    // The final dot that marks the DNS root is allowed.
     let bare = text.strip_suffix('.').unwrap_or(text);
     let last_is_number = bare.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     let fine = bare.len() <= MAX_HOST_BYTES
@@ -60,7 +61,7 @@ pub(crate) fn host_name(text: &str) -> Option<String> {
     fine.then(|| text.to_ascii_lowercase())
 }
 
-/// Splits a host and an optional port.
+/// Splits a text into a host and an optional port. Returns `None` if the text is not valid.
 pub(crate) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     let colon = text.rfind(':').filter(|&at| !text.get(at..).unwrap_or_default().contains(']'));
     let (host, port) = match colon {
@@ -75,7 +76,7 @@ pub(crate) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host_name(host)?, port))
 }
 
-/// A value of Host: a name and an optional port, in lower case.
+/// Checks a value of the Host field, which is a name and an optional port. Returns it in lower case.
 pub(crate) fn host(text: &str) -> Checked<String> {
     if text.contains('*') {
         return Err(
@@ -89,13 +90,13 @@ pub(crate) fn host(text: &str) -> Checked<String> {
     }
 }
 
-/// The text after the scheme, in any case.
+/// Returns the text after `scheme`, or `None` if the text does not start with the scheme. Letter case does not count.
 pub(crate) fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
     let start = text.get(..scheme.len())?;
     if start.eq_ignore_ascii_case(scheme) { text.get(scheme.len()..) } else { None }
 }
 
-/// A link on a page: empty, or an absolute URL with or without scheme.
+/// Checks a link on a page. It is empty, or an absolute URL with or without a scheme.
 pub(crate) fn link(text: &str) -> Checked<String> {
     const REMEDY: &str =
         "write one that starts with https://, http:// or //, for example \"https://status.example.com/\"";
@@ -108,7 +109,7 @@ pub(crate) fn link(text: &str) -> Checked<String> {
         return Err(format!("is no link; {REMEDY}"));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    // Not allowed in URLs (RFC 3986 §2); they could end the attribute that contains the link.
+    // These bytes are not allowed in URLs (RFC 3986 §2). They could end the HTML attribute that contains the link.
     let unsafe_byte = |b: u8| !b.is_ascii_graphic() || b"\"'<>\\^`{|}".contains(&b);
     if text.len() > MAX_URL_BYTES || text.bytes().any(unsafe_byte) || host_and_port(authority).is_none() {
         return Err(format!("is no valid URL; {REMEDY}"));
@@ -116,7 +117,7 @@ pub(crate) fn link(text: &str) -> Checked<String> {
     Ok(text.to_owned())
 }
 
-/// A link without query, fragment and final slash.
+/// Checks a link without query and fragment, and returns it without its final slashes.
 pub(crate) fn link_base(text: &str) -> Checked<String> {
     let link = link(text)?;
     if link.contains(['?', '#']) {
@@ -128,7 +129,7 @@ pub(crate) fn link_base(text: &str) -> Checked<String> {
     Ok(link.trim_end_matches('/').to_owned())
 }
 
-/// The path of a local endpoint.
+/// Checks the path of a local endpoint.
 pub(crate) fn local_path(text: &str, example: &str) -> Checked<String> {
     let unsafe_byte = |b: u8| !b.is_ascii_graphic() || b"\"'<>\\^`{|}?#%".contains(&b);
     if !text.starts_with('/') || text.starts_with("//") || text.len() > MAX_URL_BYTES || text.bytes().any(unsafe_byte) {
