@@ -1,11 +1,11 @@
-//! Decides which CDN pulls: by the identity header, otherwise by the presets' signals.
+//! Decides which CDN pulls, by the identity header. If that header is missing, the presets' signals decide.
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
-//! **Reads:** the identity header (`identity.header`), which is removed here, since the leaf writes its own; the
-//! presets' signals.
-//! **Metrics:** none; `pulls` counts under the provider.
-//! **Cost:** one pass over the field names, and a lookup for each of the provider's signals of a shield or a probe.
-//! **Can fail:** no.
+//! **Reads:** the identity header (`identity.header`) and the presets' signals. This layer removes the identity header,
+//! because the leaf writes a new one for the origin.
+//! **Metrics:** none; `pulls` counts the pull under the provider.
+//! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
+//! health check of the provider is recognised. **Can fail:** no.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::keys::grammar::{has_meaning, header_name};
 use crate::keys::{Checked, Keys, Text, Visitor};
 use crate::wire::names::X_CDN_PROVIDER;
 
-/// Keys of `[identity]`.
+/// The keys of `[identity]` that this layer uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentifySettings {
-    /// The identity header's name.
+    /// The name of the identity header.
     pub header: HeaderName,
-    /// Use the presets' signals where the header is missing.
+    /// Whether the presets' signals decide if the header is missing.
     pub recognise: bool,
-    /// Refuse pulls without a configured provider.
+    /// Whether pulls without a configured provider are refused.
     pub reject_unknown: bool,
 }
 
@@ -51,7 +51,8 @@ const IDENTITY_HEADER: Text<HeaderName> =
 
 fn identity_header(text: &str) -> Checked<HeaderName> {
     let name = header_name(text)?;
-    // A provider's name in such a field would break the message, or the field would be dropped.
+    // A field with a meaning of its own is refused: a provider's name as its value would break the message, or the
+    // field would be removed on its way.
     if has_meaning(&name) {
         return Err(
             "is a field with a meaning of its own; write one that only the CDNs set, for example \"X-CDN-Provider\""
@@ -61,7 +62,7 @@ fn identity_header(text: &str) -> Checked<HeaderName> {
     Ok(name)
 }
 
-/// Reason for the provider decision. Presets are given by their position in [`NAMES`].
+/// The reason for the decision about the provider. The number in a variant is the position of a preset in [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
     /// The header names a configured provider.
@@ -70,17 +71,18 @@ pub(crate) enum Why {
     UnknownName,
     /// Two lines of the header differ.
     NamesDiffer,
-    /// The header names a provider. None of that provider's signals match, but signals of this preset match.
+    /// The header names a provider. No signal of that provider matches, but a signal of this preset matches.
     SignalsDiffer(usize),
-    /// No header; the signals are those of this preset, which one provider has.
+    /// There is no header. The signals belong to this preset, and exactly one provider has this preset.
     Recognised(usize),
-    /// No header; the signals are those of this preset, which no provider has.
+    /// There is no header. The signals belong to this preset, and no provider has this preset.
     NotConfigured(usize),
-    /// No header; the signals are those of this preset, which several providers have.
+    /// There is no header. The signals belong to this preset, and several providers have this preset.
     Shared(usize),
-    /// Signals of several presets match, and neither CDN-Loop nor Via shows which CDN is the nearest.
+    /// There is no header. Signals of several presets match, and neither CDN-Loop nor Via shows which CDN is the
+    /// nearest.
     Unclear,
-    /// No signal matches.
+    /// There is no header, and no signal matches or `identity.recognise` is off.
     NoSignal,
 }
 
@@ -88,10 +90,10 @@ pub(crate) enum Why {
 #[derive(Debug)]
 pub(crate) struct Identifier {
     settings: IdentifySettings,
-    /// In the order of their ids.
+    /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// The provider that is recognised by the signals of each preset.
+    /// For each preset, the provider that is recognised by the signals of the preset.
     by_preset: [Recognised; NAMES.len()],
 }
 
@@ -118,7 +120,8 @@ impl Identifier {
         Self { settings, providers, recogniser, by_preset }
     }
 
-    /// The provider of a pull, and why. Equal lines of the header count as one.
+    /// Returns the provider of a pull and the reason. Several lines of the header with the same value count as one
+    /// line.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> (ProviderId, Why) {
         let mut lines = headers.get_all(&self.settings.header).iter();
         let Some(first) = lines.next() else { return self.recognise(headers) };
@@ -136,7 +139,8 @@ impl Identifier {
         }
     }
 
-    /// Removes the identity header and notes what follows from the provider. Returns the header's value.
+    /// Writes the provider, its dialect and the kind of pull to `ctx`. Marks the pull as refused if it has no
+    /// configured provider and the settings refuse such pulls. Removes the identity header and returns its value.
     fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> Option<HeaderValue> {
         let (provider, _) = self.identify(headers);
         ctx.provider = provider;
@@ -167,7 +171,7 @@ impl Identifier {
         }
     }
 
-    /// The preset whose signals match, if none of `preset`'s signals do.
+    /// Returns another preset whose signals match, if `preset` has signals and all of its signals are absent.
     fn contradicted(&self, preset: &Preset, headers: &HeaderMap) -> Option<usize> {
         let recogniser = self.recogniser.as_ref()?;
         if !preset.has_signals() || preset.has_signal_in(headers) {

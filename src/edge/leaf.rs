@@ -1,8 +1,8 @@
 //! The innermost service: prepares a request for the origin, sends it, and measures the response time.
 //!
-//! **Place:** below every layer, so that it sees the request as the layers leave it.
-//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head. **Metrics:** none; `origin` counts
-//! its faults. **Can fail:** with every [`Fault`] of the origin.
+//! **Place:** below every layer, so that it gets the request after all layers have changed it.
+//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head.
+//! **Metrics:** none; `origin` counts the faults. **Can fail:** with every [`Fault`] of the origin.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,22 +23,22 @@ use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::received::Received;
 use crate::wire::server_timing::ServerTiming;
 
-/// What the leaf needs, besides the providers.
+/// What the leaf needs in addition to the providers.
 #[derive(Debug, Clone)]
 pub(crate) struct LeafParts {
-    /// `origin.host`; none: the client's Host.
+    /// The Host for the origin (`origin.host`). If it is `None`, the origin gets the Host of the request.
     pub host: Option<HeaderValue>,
-    /// The origin's own authority, for a request without a Host.
+    /// The origin's own authority, which is sent as Host if the request has no Host.
     pub fallback_host: HeaderValue,
-    /// Whether Server-Timing tells browsers which CDN served them.
+    /// Whether responses have Server-Timing, in which browsers find the name of the CDN.
     pub server_timing: bool,
 }
 
-/// The same, prepared.
+/// The data of the leaf, prepared once so that a request costs less.
 pub(crate) struct PreparedLeaf {
     identity: HeaderName,
     claims: Vec<HeaderName>,
-    /// The providers' names as sent to the origin, by position.
+    /// The providers' names as header values for the origin, in the order of the provider ids.
     names: Vec<HeaderValue>,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
@@ -80,8 +80,8 @@ impl PreparedLeaf {
         }
     }
 
-    /// Tells the browser which CDN served it and how long the origin took. A 304 gets it too: it updates a stored
-    /// response (RFC 9111 §4.3.4), which another CDN may have delivered.
+    /// Adds Server-Timing with the name of the CDN and the origin's response time. A 304 gets the field too, because it
+    /// updates a stored response (RFC 9111 §4.3.4), and another CDN can have delivered that response.
     fn add_timing(&self, headers: &mut HeaderMap, provider: ProviderId, micros: u32) {
         if let Some(timing) = &self.server_timing
             && let Some(value) = timing.value(provider.index(), micros)
@@ -91,11 +91,11 @@ impl PreparedLeaf {
     }
 }
 
-/// Where the leaf sends requests: the pool of connections, or a script in `explain`.
+/// The destination of the leaf's requests: the pool of connections, or in `explain` a response from the command line.
 pub(crate) trait Origin {
     type Body: EdgeBody + Unpin;
 
-    /// The origin's response to a request that is ready to be sent.
+    /// Sends a request whose head is complete, and returns the origin's response.
     fn call(
         self: Arc<Self>,
         head: request::Parts,
@@ -125,7 +125,8 @@ impl EdgeBody for OriginBody {
     }
 }
 
-/// See the head of this file. `call` is [`send`]: a closure, because the future of an async function has no name.
+/// See the head of this file. `call` is a closure that calls [`send`]. Its type is a parameter, because the future of
+/// an async function has no name.
 #[derive(Clone)]
 pub(crate) struct Leaf<C> {
     pub call: C,
@@ -149,7 +150,7 @@ where
     }
 }
 
-/// Sends a request to the origin.
+/// Prepares a request, sends it to the origin and measures the response time.
 pub(crate) async fn send<O: Origin>(
     origin: Arc<O>,
     prepared: Arc<PreparedLeaf>,

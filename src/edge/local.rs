@@ -350,8 +350,7 @@ impl Shared {
         cause: &'static str,
     ) -> Response {
         if request.head.method == Method::HEAD {
-            // hyper drops the body of a response to HEAD only on HTTP/1.1. On HTTP/2 the response must have no body
-            // here.
+            // hyper drops the body of a response to HEAD only on HTTP/1.1. For HTTP/2 the body is removed here.
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             body = b"";
         }

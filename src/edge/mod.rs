@@ -1,4 +1,4 @@
-//! The layers that a request passes, one file each. Only `pipeline` knows their order.
+//! The layers that a request passes. Each layer has its own file or folder. Only `pipeline` defines their order.
 
 pub(crate) mod admission;
 pub(crate) mod cache_control;

@@ -1,11 +1,12 @@
 //! Checks the request's head, gives the request its ids, and begins its log line.
 //!
-//! **Place:** outermost, so that all other layers see a request that can be read in one way only and has one id.
+//! **Place:** outermost, so that the other layers get only requests that are not ambiguous and have one id.
 //! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
-//! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. Other refusals are only marked here; `pulls` responds
-//! and counts them.
-//! **Cost:** one allocation for both ids if the CDN sent none; another for the log line while the log is on. **Can
-//! fail:** no. An ambiguous head gets a 400, a head with too many fields a 431, and the connection is closed.
+//! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. A request that must be refused for another reason is only
+//! marked here. `pulls` responds to that request and counts the refusal.
+//! **Cost:** one allocation if an id must be made; another allocation for the log line while the log is on. **Can
+//! fail:** no. A request with an ambiguous head gets a 400, and a request with too many header fields gets a 431. In
+//! both cases the connection is closed.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -42,17 +43,17 @@ use crate::wire::names::{
 use crate::wire::trace_context::{make_ids, valid_request_id, valid_traceparent};
 use crate::wire::values::content_length;
 
-/// The default port of a listener without TLS.
+/// The default port of an `http` URL.
 const HTTP_PORT: u16 = 80;
 
-/// Keys of `[server]` that say which requests are accepted.
+/// The keys of `[server]` that decide which requests are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObserveSettings {
-    /// Allowed Host values; empty: any.
+    /// The allowed values of Host. If the list is empty, all values are allowed.
     pub hosts: Vec<String>,
-    /// Own load balancers, whose X-Forwarded-For is trusted.
+    /// The networks of the operator's own load balancers, whose X-Forwarded-For is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Passes through this proxy after which a request counts as a loop.
+    /// How often a request is allowed to pass this proxy. One more pass is refused as a loop.
     pub max_hops: u32,
 }
 
@@ -70,11 +71,12 @@ impl Keys for ObserveSettings {
     }
 }
 
-/// What the layer needs, besides classes and ledger.
+/// What the layer needs in addition to the classes and the ledger.
 #[derive(Debug)]
 pub(crate) struct ObserveParts {
     pub settings: ObserveSettings,
-    /// Checked here too, because hyper counts the fields of a head only on HTTP/1.1.
+    /// The limits of a message. The number of header fields is checked here too, because hyper checks this number only
+    /// on HTTP/1.1.
     pub limits: MessageLimits,
     /// The access log, while it is on.
     pub log: Option<AccessLog>,
@@ -148,7 +150,7 @@ impl Shared {
 }
 
 impl ObserveParts {
-    /// The status for a malformed head.
+    /// Returns the status for a malformed head, or `None` if the head is valid.
     pub(crate) fn flaw(&self, head: &request::Parts, ctx: &Ctx) -> Option<StatusCode> {
         if ctx.refusal == Some(Reason::Malformed) || is_ambiguous(head) {
             return Some(StatusCode::BAD_REQUEST);
@@ -159,7 +161,7 @@ impl ObserveParts {
         None
     }
 
-    /// Fills `ctx` with what the head alone decides. Returns the request's id.
+    /// Fills the fields of `ctx` that depend only on the head and the peer. Returns the id of the request.
     pub(crate) fn look(
         &self,
         classes: &Classes,
@@ -172,7 +174,8 @@ impl ObserveParts {
             let trusted = |address: IpAddr| proxies.iter().any(|net| net.contains(&address));
             ctx.trail = client_from_xff(&head.headers, peer, trusted);
         }
-        // HTTP/2 has the host in its target. From here on it is in Host, as on HTTP/1.1.
+        // An HTTP/2 request usually has its host in the target and not in Host. The host is copied to Host, so that
+        // later code reads only that field.
         if !head.headers.contains_key(HOST)
             && let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -209,7 +212,7 @@ impl ObserveParts {
     }
 }
 
-/// Whether a head that hyper accepts can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
+/// Returns whether a head that hyper accepts can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
 fn is_ambiguous(head: &request::Parts) -> bool {
     let headers = &head.headers;
     let mut hosts = headers.get_all(HOST).iter();
@@ -235,7 +238,7 @@ fn is_ambiguous(head: &request::Parts) -> bool {
         return true;
     }
     if head.method != Method::CONNECT {
-        // Only CONNECT has an authority as its target, and only OPTIONS has `*`.
+        // Only CONNECT can have an authority as its target, and only OPTIONS can have `*`.
         let path = head.uri.path();
         let asterisk = path == "*" && head.method == Method::OPTIONS;
         if !asterisk && !path.starts_with('/') {
@@ -248,7 +251,8 @@ fn is_ambiguous(head: &request::Parts) -> bool {
     head.version == Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// Keeps or makes X-Request-Id and traceparent, so that each is one valid line. Returns the id.
+/// Ensures that X-Request-Id and traceparent each have one line with a valid value. If a field is missing, invalid or
+/// repeated, it gets a new value. Returns the request id.
 fn ensure_ids(headers: &mut HeaderMap) -> HeaderValue {
     let single = |name: &http::HeaderName, valid: fn(&[u8]) -> bool| {
         let first = headers.get(name).filter(|value| valid(value.as_bytes()))?;
@@ -264,7 +268,7 @@ fn ensure_ids(headers: &mut HeaderMap) -> HeaderValue {
     let (new_id, traceparent) = make_ids(random);
     if !has_parent {
         headers.insert(&TRACEPARENT, traceparent);
-        // The state belongs to a parent that is missing.
+        // tracestate is removed, because it belongs to a traceparent that is missing or invalid.
         headers.remove(&TRACESTATE);
     }
 
@@ -333,7 +337,7 @@ where
                 response.map(|inner| ObserveBody { inner: Some(inner) })
             }
             Projected::Malformed { status } => {
-                // The provider of a malformed request is unknown.
+                // The provider of a malformed request is unknown, so the refusal has the generic dialect.
                 let mut head = refusal(Reason::Malformed, Dialect::Generic);
                 head.status = *status;
                 EdgeResponse { head, body: ObserveBody { inner: None }, facts: Facts::new(ClassId::OTHER) }
@@ -343,7 +347,7 @@ where
 }
 
 pin_project! {
-    /// The response's body; none for a refusal.
+    /// The body of the response. `None` for a refusal by this layer.
     pub struct ObserveBody<B> {
         #[pin]
         inner: Option<B>,

@@ -1,7 +1,8 @@
-//! The order of the layers. It is defined only here.
+//! The order of the layers, which only this file defines.
 //!
-//! A request passes the list from top to bottom, its response from bottom to top. Every layer is always ready, so a
-//! stack is called without `poll_ready`. The tests below check that, and the order.
+//! A request passes the list of layers from top to bottom, and its response passes the list from bottom to top. Every
+//! layer is always ready, so the stack is called without `poll_ready`. The tests below check the order, and that every
+//! layer is ready.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::metrics::Ledger;
 use crate::origin::{Client, OriginBody};
 use crate::pages::Pages;
 
-/// The body of a response after the outermost layer.
+/// The body of a response that has passed all layers.
 pub(crate) type StackBody<B = OriginBody> = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<B>>>>>>;
 
 /// What the layers need.
@@ -36,54 +37,58 @@ pub(crate) struct Parts {
     pub identify: IdentifySettings,
     pub local: LocalParts,
     pub verify: VerifySettings,
-    /// Configured providers, in the order of their ids.
+    /// The configured providers, in the order of their ids.
     pub providers: Arc<[Known]>,
     pub pulls: PullsParts,
     pub whoopsie: WhoopsieSettings,
     pub pages: Arc<Pages>,
     pub gzip: GzipSettings,
-    /// What `gzip` remembers, shared by all workers.
+    /// The memory of `gzip`, which all workers share.
     pub gzip_memory: GzipMemory,
     pub admission: AdmissionParts,
     pub leaf: LeafParts,
     pub classes: Classes,
-    /// Cache tags and limits of each provider, in the order of the ids.
+    /// For each provider, the rules for its cache tags and response limits, in the order of the provider ids.
     pub provider_rules: Vec<ProviderRules>,
     pub ledger: Ledger,
 }
 
-/// The stack over an origin, outermost layer first. `$wrap` is a macro that gets the name and the value of each layer.
+/// Builds the stack of layers in front of an origin, outermost layer first. The macro `$wrap` gets the name and the
+/// value of each layer, and returns the layer for the stack.
 macro_rules! stack {
     ($parts:expr, $origin:expr, $wrap:ident) => {{
         let parts: Parts = $parts;
         let (classes, ledger) = (Arc::new(parts.classes), Arc::new(parts.ledger));
         let (origin, providers) = ($origin, parts.providers);
         let prepared = Arc::new(PreparedLeaf::new(parts.leaf, &parts.identify.header, &providers, &ledger));
-        // The order is important. Outermost first; each with the reason for its place.
+        // The order is important: the outermost layer comes first. The comment before each layer gives the reason for
+        // its place.
         ServiceBuilder::new()
-            // A request whose head can be read in two ways is rejected here; all others get one id.
+            // `observe` rejects a request whose head can be read in two ways, and gives every other request one id. So
+            // the layers below need no such checks.
             .layer($wrap!(observe, ObserveLayer::new(parts.observe, classes.clone(), ledger.clone())))
-            // The provider decides how everything below counts and responds.
+            // All layers below depend on the provider that `identify` finds.
             .layer($wrap!(identify, InspectLayer::new(Identifier::new(parts.identify, providers.clone()))))
-            // Beacons come from browsers, so they are served before anything is required of a CDN.
+            // Beacons come from browsers, so `local` serves them before `verify` asks for the proofs of a CDN.
             .layer($wrap!(local, LocalLayer::new(parts.local, ledger.clone())))
-            // A claim is checked against its proofs before it is counted.
+            // `verify` checks a claimed provider before `pulls` counts a pull under that provider.
             .layer($wrap!(verify, InspectLayer::new(Verifier::new(parts.verify, providers))))
-            // Counts what is sent, pages and refusals too.
+            // `pulls` is outside of `whoopsie`, so that pages are counted like all other responses to pulls.
             .layer($wrap!(pulls, PullsLayer::new(parts.pulls, ledger.clone())))
-            // No failure passes this layer. Its pages pass neither gzip nor the cache policy.
+            // `whoopsie` turns every failure below into a response. It is outside of `gzip` and `cache_control`, so
+            // that these layers do not change its pages.
             .layer($wrap!(whoopsie, WhoopsieLayer::new(parts.whoopsie, parts.pages, classes.clone(), ledger.clone())))
-            // Works on the response that the cache policy permits, so that Vary and ETag are written last.
+            // `gzip` comes after `cache_control` on the way out, so that it writes Vary and ETag last.
             .layer($wrap!(gzip, GzipLayer::new(parts.gzip, parts.gzip_memory, classes.clone(), ledger.clone())))
-            // Reads the origin's own fields.
+            // `cache_control` reads the origin's header fields before another layer changes them.
             .layer($wrap!(cache_control, CacheControlLayer::new(&classes, parts.provider_rules, ledger.clone())))
-            // Counts exactly what is at the origin.
+            // `admission` is next to the leaf, so that it limits exactly the requests that go to the origin.
             .layer($wrap!(admission, AdmissionLayer::new(parts.admission, &classes)))
             .service(Leaf { call: move |request| send(Arc::clone(&origin), Arc::clone(&prepared), request) })
     }};
 }
 
-/// The stack over one worker's way to the origin.
+/// Builds the stack of one worker in front of the worker's client for the origin.
 pub(crate) fn stack(
     parts: Parts,
     origin: Arc<Client>,
@@ -99,7 +104,7 @@ pub(crate) fn stack(
     stack!(parts, origin, as_it_is)
 }
 
-/// The same stack with a probe below each layer.
+/// Builds the same stack with a probe below each layer, for `explain`.
 pub(crate) fn recorded_stack<O: Origin>(
     parts: Parts,
     origin: Arc<O>,
@@ -130,7 +135,7 @@ mod tests {
     const ORDER: &[&str] =
         &["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control", "admission"];
 
-    /// Never responds.
+    /// An origin that never responds.
     struct Silent;
 
     impl Origin for Silent {
@@ -167,7 +172,7 @@ mod tests {
         assert!(size_of::<Ctx>() <= 80, "{} bytes", size_of::<Ctx>());
     }
 
-    /// A layer, or the service that it makes, that must be ready whenever it is called.
+    /// Wraps a layer or its service. A wrapped service checks that it is ready whenever it is called.
     #[derive(Clone)]
     struct Ready<T>(T);
 

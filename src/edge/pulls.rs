@@ -273,8 +273,8 @@ pub(crate) struct Pull {
     is_head: bool,
     /// The status of the response, or 499 until there is a response head.
     code: u16,
-    /// The length of the body, if it is known. It shows that a body is complete even if the transport stops polling
-    /// after the last byte.
+    /// The length of the body, if it is known. A body is complete when this number of bytes was sent, even if the
+    /// transport stops polling after the last byte.
     expected: Option<u64>,
     sent: u64,
     whole: bool,

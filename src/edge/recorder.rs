@@ -1,6 +1,7 @@
-//! Records what each layer makes of a request and of its response, for `explain`.
+//! Records for `explain` how each layer changes a request and its response.
 //!
-//! A [`Probe`] between each layer and the next copies the heads. The layers that serve have none.
+//! A [`Probe`] below each layer copies the heads of the request and the response. The stacks of the workers have no
+//! probes.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,15 +15,15 @@ use tower::{Layer, Service};
 
 use super::request::{Ctx, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 
-/// Everything recorded of one request.
+/// Everything that was recorded about one request.
 #[derive(Debug, Default)]
 pub(crate) struct Recording {
     /// The names of all layers, outermost first.
     pub layers: Vec<&'static str>,
-    /// The request as each layer passed it on, outermost layer first. If a layer responds by itself, it and those
-    /// below are missing.
+    /// The request in the form in which each layer passed it on, outermost layer first. If a layer responds itself,
+    /// that layer and the layers below it are missing.
     pub requests: Vec<Passed>,
-    /// What each of the same layers received from the next layer below, innermost layer first.
+    /// The response that each layer in `requests` received from the layer below, innermost layer first.
     pub responses: Vec<Returned>,
 }
 
@@ -41,12 +42,12 @@ pub(crate) struct Returned {
     pub outcome: Result<response::Parts, String>,
 }
 
-/// Makes probes, and collects what they record.
+/// Makes probes, and collects what the probes record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recorder(Rc<RefCell<Recording>>);
 
 impl Recorder {
-    /// `layer` with a probe below it. Call it for the outermost layer first.
+    /// Returns `layer` with a probe below it. The caller must start with the outermost layer.
     pub(crate) fn below<L>(&self, name: &'static str, layer: L) -> Recorded<L> {
         self.0.borrow_mut().layers.push(name);
         Recorded { name, layer, recorder: self.clone() }
@@ -72,7 +73,7 @@ impl<S, L: Layer<Probe<S>>> Layer<S> for Recorded<L> {
     }
 }
 
-/// Records what passes between a layer and the next below it.
+/// Records what passes between a layer and the next layer below.
 #[derive(Clone)]
 pub(crate) struct Probe<S> {
     name: &'static str,

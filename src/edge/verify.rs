@@ -1,11 +1,13 @@
 //! Checks the claimed provider against its proofs.
 //!
-//! **Place:** after `local`, whose requests come from browsers and need no proof; before `pulls`, which counts under
-//! the result.
-//! **Reads:** `Ctx::{provider, trail}`, the fields and the address of the proofs. It removes the fields of secrets
-//! and signatures from every request. A provider without a `verify` block is trusted by name.
-//! **Metrics:** none; a failed proof is only marked.
-//! **Cost:** by the proof: a comparison, a search in a sorted list, a MAC. **Can fail:** no.
+//! **Place:** inside `local`, whose requests come from browsers and need no proof; outside of `pulls`, which counts a
+//! pull under the provider that this layer leaves in `Ctx`.
+//! **Reads:** `Ctx::{provider, trail}`, the target, the client certificate, and the header fields of the provider's
+//! proofs, client address and point of presence. The layer removes the fields with secrets and signatures from every
+//! request. A provider without a `verify` block is trusted by its name alone.
+//! **Metrics:** none; a failed proof is only noted in `Ctx`.
+//! **Cost:** depends on the kind of proof: a comparison, a search in a sorted list, or a message authentication code
+//! (MAC). **Can fail:** no.
 
 use std::sync::Arc;
 
@@ -17,10 +19,10 @@ use crate::cdn::known::{self, Known};
 use crate::ids::Reason;
 use crate::keys::{Keys, Visitor};
 
-/// A key of `[identity]`.
+/// The key of `[identity]` that this layer uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifySettings {
-    /// Refuse pulls whose proof fails.
+    /// Whether pulls whose proof fails are refused.
     pub reject_unverified: bool,
 }
 
@@ -30,13 +32,13 @@ impl Keys for VerifySettings {
     }
 }
 
-/// Checks claims against their proofs.
+/// Checks claimed providers against their proofs.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     settings: VerifySettings,
-    /// Configured providers, in the order of their ids.
+    /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
-    /// The fields that hold a secret or a signature, of all providers.
+    /// The header fields of all providers that contain a secret or a signature.
     confidential: Vec<HeaderName>,
 }
 

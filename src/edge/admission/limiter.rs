@@ -1,5 +1,5 @@
-//! Limits how many requests are at the origin at the same time. The other requests wait in one queue, in the order of
-//! arrival.
+//! Limits how many requests are at the origin at the same time. More requests wait in one queue, in the order of
+//! arrival. If the queue is full, a request is shed.
 //!
 //! The semaphore of the async runtime is not enough, because it has no bounded queue, does not report the length of its
 //! queue, and cannot lower its limit while all permits are in use. When a permit is released, the limiter gives it to

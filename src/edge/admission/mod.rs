@@ -1,18 +1,19 @@
-//! Limits the requests that are at the origin at once. The others wait in a queue; what exceeds the queue is shed.
+//! Limits how many requests are at the origin at the same time. More requests wait in a queue. If the queue is full, a
+//! request is shed.
 //!
-//! **Place:** innermost, so that only requests at the origin have a permit: a response by an outer layer needs none,
-//! and the origin's retries need no second one.
+//! **Place:** innermost, so that only requests that go to the origin take a permit. A request to which an outer layer
+//! responds takes no permit, and a retry to the origin uses the permit of its request.
 //! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The body of a queued request is not
 //! read.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
-//! **Cost:** none without a limit; with one, two locks and a reference count for each request, and allocations for
-//! each queued request. **Can fail:** with an overload: at once if the queue is full, after `origin.response_timeout`
-//! for a queued request.
+//! **Cost:** none without a limit. With a limit, two locks and a reference count for each request, and allocations for
+//! each queued request. **Can fail:** with the cause `overload`. If the queue is full, a request fails at once. A
+//! request in the queue fails after `origin.response_timeout`.
 //!
-//! A permit is held until the response's body has ended or was dropped. An upgraded connection releases it with the
-//! 101: it may live for hours without another response. If the client leaves, the future is dropped, and with it the
-//! ticket. On HTTP/1.1 hyper notices this only when it reads the body, so until then such a request stays in the
-//! queue.
+//! A request keeps its permit until the body of the response has ended or was dropped. An upgraded connection returns
+//! its permit with the 101, because the connection can stay open for hours without another response. If the client
+//! disconnects, the future and its ticket are dropped. There is one exception: on HTTP/1.1, while a request body is
+//! unread, hyper does not notice the disconnect. Such a request stays in the queue until its turn or its timeout.
 
 pub(crate) mod limiter;
 
@@ -33,12 +34,12 @@ use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::clock::Deadline;
 use crate::fault::Fault;
 
-/// What the layer needs, besides the classes.
+/// What the layer needs in addition to the classes.
 #[derive(Debug)]
 pub(crate) struct AdmissionParts {
-    /// The limiter of the process; none while there is no limit.
+    /// The limiter of the process. `None` while there is no limit.
     pub limiter: Option<Arc<Limiter>>,
-    /// The longest time in the queue.
+    /// The longest time that a request waits in the queue.
     pub queue_timeout: Duration,
 }
 
@@ -96,7 +97,7 @@ where
         let Some(shared) = limited else {
             return AdmissionFuture::Inner { inner: self.inner.call(request), ticket: None };
         };
-        // The request enters here, not at the first poll, so that the queue is in the order of arrival.
+        // The request enters the queue in `call`, not at the first poll, so that the queue has the order of arrival.
         match shared.limiter.enter() {
             Entry::Admitted(ticket) => AdmissionFuture::Inner { inner: self.inner.call(request), ticket: Some(ticket) },
             Entry::Queued(ticket) => {
@@ -114,26 +115,26 @@ pin_project! {
     /// Waits for a permit, then for the response.
     #[project = Projected]
     pub enum AdmissionFuture<S, F> {
-        /// At the origin; without a ticket if it is exempt.
+        /// The request is at the origin. It has no ticket if no limit applies to it.
         Inner {
-            // Dropped before the ticket, so that the origin's connection is free before the next request gets the
-            // permit.
+            // This field is dropped before the ticket, so that the connection to the origin is free before the next
+            // request gets the permit.
             #[pin]
             inner: F,
             ticket: Option<Ticket>,
         },
-        /// In the queue.
+        /// The request is in the queue.
         Queued {
             queued: Option<Queued<S>>,
         },
-        /// To be shed.
+        /// The queue is full, so the request is shed.
         Full {
             fault: Option<Fault>,
         },
     }
 }
 
-/// A request in the queue, and the service to call when it gets a permit.
+/// A request in the queue, and the service to call when the request gets a permit.
 #[derive(Debug)]
 pub(crate) struct Queued<S> {
     ticket: Ticket,
@@ -180,16 +181,17 @@ where
     }
 }
 
-/// Ties the ticket to the body, unless the body is empty or belongs to an upgraded connection.
+/// Stores the ticket in the body. If the body is empty or belongs to an upgraded connection, the ticket is dropped
+/// instead.
 fn with_ticket<B: EdgeBody>(response: EdgeResponse<B>, ticket: Option<Ticket>) -> EdgeResponse<AdmissionBody<B>> {
     let over = response.head.status == StatusCode::SWITCHING_PROTOCOLS || response.body.is_end_stream();
     response.map(|inner| AdmissionBody { inner, ticket: ticket.filter(|_| !over) })
 }
 
 pin_project! {
-    /// The body has the ticket until the body ends.
+    /// A response body that keeps the ticket until the body ends.
     pub struct AdmissionBody<B> {
-        // Dropped before the ticket, as above.
+        // This field is dropped before the ticket, for the same reason as in `AdmissionFuture`.
         #[pin]
         inner: B,
         ticket: Option<Ticket>,
@@ -243,7 +245,7 @@ mod tests {
     use crate::ids::ClassId;
     use crate::metrics::Metrics;
 
-    /// A body of given frames.
+    /// A body with the given frames. The flag is whether `is_end_stream` reports the end.
     struct Frames(VecDeque<Result<Frame<Bytes>, Fault>>, bool);
 
     impl Body for Frames {
@@ -298,7 +300,7 @@ mod tests {
         Arc::new(Limiter::new(Limits { max_in_flight: 1, max_waiting: 0 }, metrics))
     }
 
-    /// Whether the permit is free.
+    /// Returns whether the permit is free.
     fn is_free(limiter: &Arc<Limiter>) -> bool {
         matches!(limiter.enter(), Entry::Admitted(_))
     }
@@ -312,7 +314,8 @@ mod tests {
     fn permit_when_the_body_has_frames_then_held_until_the_last() {
         let trailers = Frame::trailers(HeaderMap::new());
         let cut = Fault::new(Cause::Cut);
-        // Frames, whether `is_end_stream` reports the end, and the number of polls until the permit is free.
+        // Each row has the frames, whether `is_end_stream` reports the end, and the number of polls until the permit is
+        // free.
         for (frames, is_end_known, held_for) in [
             (vec![Ok(data()), Ok(data())], true, 2),
             (vec![Ok(data()), Ok(data())], false, 3),

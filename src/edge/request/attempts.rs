@@ -1,8 +1,9 @@
-//! Recent request ids, for retry detection: a CDN gives a retry the id of the first attempt.
+//! Detects retries by recent request ids, because a CDN gives a retry the request id of the first attempt.
 //!
-//! A table of fixed size keeps the hash of the last pull for each of its slots. So detection costs a hash and one
-//! atomic exchange, at any load. A retry is missed if another pull has taken the slot. A first pull never counts as a
-//! retry.
+//! A table has a fixed number of slots, and each slot stores the hash of one pull. The hash of a new pull decides which
+//! slot the pull uses. If that slot has the same hash already, the pull is a retry; otherwise the new hash replaces the
+//! old one. So detection costs one hash and one atomic exchange, at any load. A retry is missed if another pull has
+//! used the slot since the first attempt. A first attempt never counts as a retry.
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,8 @@ use http::{HeaderName, request};
 
 use crate::wire::names::RANGE;
 
-/// At ten thousand pulls a second, a pull is remembered for about six seconds.
+/// The number of slots. At ten thousand pulls per second, a slot keeps the hash of a pull for about six seconds on
+/// average.
 const SLOTS: usize = 1 << 16;
 
 /// The hashes of recent pulls.
@@ -28,19 +30,19 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// Notes a pull with the request id in `field`. Returns whether it repeats a recent one: same id, method, target
-    /// and range.
+    /// Notes a pull whose request id is in `field`. Returns whether a recent pull had the same id, method, target and
+    /// range.
     pub(crate) fn is_again(&self, field: &HeaderName, head: &request::Parts) -> bool {
         let Some(id) = head.headers.get(field).filter(|id| !id.is_empty()) else { return false };
         let mut hasher = self.hashes.build_hasher();
         id.as_bytes().hash(&mut hasher);
         head.method.hash(&mut hasher);
         head.uri.path_and_query().map(http::uri::PathAndQuery::as_str).hash(&mut hasher);
-        // A CDN that fetches a file in slices uses one id for all slices.
+        // A CDN that fetches a file in slices uses one id for all slices, so the range is part of the hash.
         head.headers.get(RANGE).map(http::HeaderValue::as_bytes).hash(&mut hasher);
         let hash = hasher.finish();
         let slot = usize::try_from(hash).unwrap_or(usize::MAX) % self.seen.len();
-        // No other memory depends on it, so the order does not matter.
+        // No other memory depends on this value, so relaxed ordering is enough.
         self.seen.get(slot).is_some_and(|seen| seen.swap(hash, Ordering::Relaxed) == hash)
     }
 }

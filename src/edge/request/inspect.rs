@@ -1,4 +1,4 @@
-//! An adapter for layers that look at the request, and may change it, but leave the response alone.
+//! Adapts layers that only read or change the request, and do not touch the response.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,9 +7,9 @@ use tower::{Layer, Service};
 
 use super::EdgeRequest;
 
-/// The work of such a layer.
+/// The work of a layer that does not touch the response.
 pub(crate) trait Inspect {
-    /// Looks at a request before the next layer gets it.
+    /// Reads or changes a request before the next layer gets the request.
     fn inspect(&self, request: &mut EdgeRequest);
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Inspected<S, I> {
     inspector: Arc<I>,
 }
 
-// Derived, it would require `I: Clone`.
+// This is not derived, because a derived `Clone` would require `I: Clone`.
 impl<S: Clone, I> Clone for Inspected<S, I> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), inspector: Arc::clone(&self.inspector) }

@@ -26,7 +26,8 @@ use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::names::{ALLOW, CONNECTION};
 use crate::wire::received::Received;
 
-/// The values of the keys `identity.unknown` and `identity.unverified`. `true` means that such a pull is refused.
+/// The values of the keys `identity.unknown` and `identity.unverified`. `true` means that a pull with an unknown or
+/// unproved provider is refused.
 pub(crate) const COUNT_OR_REJECT: [(&str, bool); 2] = [("count", false), ("reject", true)];
 
 /// The name of this proxy in CDN-Loop and Via.
@@ -36,7 +37,7 @@ pub(crate) const PSEUDONYM: &str = "edgeshim";
 #[derive(Debug)]
 pub struct EdgeRequest {
     pub ctx: Ctx,
-    /// The other end of the connection from the CDN or client.
+    /// The other end of the connection on which the request arrived.
     pub peer: Arc<Peer>,
     /// The access log line of the request, with the data that is known so far. `None` while the log is off.
     pub(crate) line: Option<Line>,
@@ -159,7 +160,7 @@ pub struct Facts {
     pub origin_us: Option<u32>,
     /// The name of the first guard that applied; empty if no guard applied.
     pub guard: &'static str,
-    /// The cause of the fault, if the origin gave no usable response.
+    /// The cause of the fault, if there is no usable response of the origin.
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
