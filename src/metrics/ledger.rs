@@ -1,5 +1,5 @@
-//! Handles of series. They are created once, from the rows of the metrics table and the labels of one configuration. A
-//! handle is found by the position of its label values.
+//! The handles of series, in tables. The handles are created once, from the rows of the metrics table and the labels of
+//! one configuration. A handle is found by the position of its label values.
 //!
 //! When a layer is built, it gets its tables of handles from the [`Ledger`]. Recording a value is then one lookup and
 //! one atomic add.
@@ -15,7 +15,7 @@ use super::describe::{self, Handle, Metric};
 use super::labels::{Dimension, Dimensions, Labels, Lengths};
 use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
 
-/// The labels of one configuration. The ledger creates the handles of series that have these labels.
+/// The labels of one configuration. The ledger creates the handles of the series that have these labels.
 pub struct Ledger {
     metrics: &'static Metrics,
     labels: Arc<Labels>,

@@ -29,12 +29,12 @@ const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
 /// One throttle for each cause. All workers share it because they use the same origin.
 static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAULT_MESSAGE_PERIOD) }; Cause::ALL.len()];
 
-/// The upper bounds of the buckets of time histograms, in seconds. They range from a response that is served from
-/// memory to a timeout.
+/// The upper bounds of the histogram buckets, in seconds. The lowest bounds are for responses from memory, the highest
+/// for timeouts.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// The upper bounds of the buckets of the load time histogram, in seconds. They range from a page in the browser's
-/// cache to a load that most people do not wait for.
+/// The upper bounds of the histogram buckets for load times in browsers, in seconds. The lowest bounds are for pages in
+/// the browser's cache, the highest for loads that most people do not wait for.
 const LOAD_SECONDS: [f64; 16] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0];
 
 /// The metrics of the process. They outlive every reload.
@@ -49,7 +49,7 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
-    /// `edgeshim_origin_faults_total` by cause. `None` for a cause that is the client's failure.
+    /// `edgeshim_origin_faults_total` by cause. `None` for causes that are failures of the client.
     faults: [Option<Counter>; Cause::ALL.len()],
 }
 

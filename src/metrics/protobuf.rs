@@ -1,8 +1,8 @@
 //! The protobuf format of the metrics page, converted from its text format.
 //!
 //! The exporter can write protobuf itself, but that feature needs `protoc` on every build machine. The text is small
-//! and its format is known. So it is parsed and written as `io.prometheus.client.MetricFamily` messages, each after its
-//! length. The field numbers come from the file `metrics.proto` of Prometheus' client model.
+//! and its format is known. So the text is parsed and written as `io.prometheus.client.MetricFamily` messages, each
+//! after its length. The field numbers come from `metrics.proto`, a file of Prometheus.
 
 use prost::Message;
 

@@ -1,4 +1,4 @@
-//! Limits how often a message is logged. An event can occur thousands of times a second, but it is logged once in each
+//! Limits how often a message is logged. An event that occurs thousands of times a second is logged only once in each
 //! period, with the number of events.
 
 use std::sync::LazyLock;

@@ -87,7 +87,7 @@ impl OriginBody {
             }
             match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                // The failure has been counted. Nothing else is needed, because nobody reads this body.
+                // The failure has already been counted. Nothing else has to be done, because nobody needs this body.
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => return false,
             }

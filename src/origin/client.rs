@@ -27,8 +27,8 @@ pub struct Client {
     multiplexed: Mutex<Multiplexed>,
 }
 
-/// The HTTP/2 connection for new requests. The number increases with each new connection, so that a late timeout does
-/// not remove a newer connection.
+/// The HTTP/2 connection for new requests. Each new connection has a higher number, so that a late timeout of an old
+/// connection does not remove the new one.
 #[derive(Default)]
 pub(super) struct Multiplexed {
     pub(super) number: u64,
@@ -56,8 +56,8 @@ impl Client {
         self.multiplexed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends no new requests over an HTTP/2 connection on which a response has timed out, because it could be dead. Its
-    /// current streams continue.
+    /// After a response timeout on the HTTP/2 connection `number`, sends no new requests over this connection, because
+    /// the connection could be dead. The requests in progress on it continue.
     pub(super) fn suspect(&self, number: u64, cause: Cause) {
         let mut multiplexed = self.multiplexed();
         if cause == Cause::Timeout && multiplexed.number == number {

@@ -22,8 +22,8 @@ use crate::metrics::Metrics;
 /// configuration allows larger heads. With 200 clients that do not read, memory stays below 64 MiB. The CPU time is the
 /// same as with hyper's default of 400 KiB.
 const READ_BUFFER_BYTES: usize = 66 * 1024;
-/// The HTTP/2 receive windows, in bytes. One stream can fill a fast link. A stream that nobody reads buffers at most
-/// one window.
+/// The HTTP/2 receive windows, in bytes. They are large enough that one stream can fill a fast link. A stream that
+/// nobody reads buffers at most its own window.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 

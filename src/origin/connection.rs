@@ -17,8 +17,8 @@ pub(super) struct Connection {
     pub(super) reused: bool,
     pub(super) idle_since_ms: u64,
     memory: Memory,
-    /// The count of this open connection. The task that drives the connection shares it. The connection is counted
-    /// until this value and that task are both dropped.
+    /// The count of this open connection in the metrics. The task that drives the connection shares the count. It ends
+    /// when both this value and that task are dropped.
     _counted: Arc<Counted>,
 }
 
@@ -75,7 +75,7 @@ impl Connection {
     }
 }
 
-/// Adds 1 to a gauge until it is dropped.
+/// Adds 1 to a gauge when it is created, and subtracts 1 when it is dropped.
 #[derive(Debug)]
 pub(super) struct Counted(Gauge);
 

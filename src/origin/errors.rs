@@ -42,8 +42,8 @@ pub(super) fn fault_of(error: hyper::Error) -> Fault {
     Fault::from_error(cause, error)
 }
 
-/// Returns the cause for an h2 error. If the error is not remote and has a reason, h2 found the origin's frames
-/// malformed. A remote reset was sent by the origin.
+/// Returns the cause for an h2 error. A remote reset was sent by the origin. A local error with a reason means that h2
+/// found the origin's frames malformed.
 fn h2_cause(error: &h2::Error) -> Option<Cause> {
     if error.is_io() {
         return error.get_io().map(cause_of_io);

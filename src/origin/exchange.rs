@@ -1,4 +1,4 @@
-//! One request and its response: passes the request from the layers to the origin, and the response back.
+//! Passes one request from the layers to the origin, and its response back.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -108,7 +108,7 @@ impl Client {
         let (mut head, incoming) = response.into_parts();
         let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         if never_has_content && !is_head && forward::declares_content(&head.headers) {
-            // It is not known whether the origin sends the announced body. So no later response can be read safely on
+            // It is unknown whether the origin sends the announced body. So no later response can be read safely on
             // this connection.
             connection = None;
         }

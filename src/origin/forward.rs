@@ -21,7 +21,7 @@ pub(crate) struct Outward<'a> {
     pub trail: Trail,
     /// The name of the identity header. This header is not removed, even if Connection lists it.
     pub identity: &'a HeaderName,
-    /// The fields that name or prove the provider. A field is removed if some origins would read its name as one of
+    /// The fields that name or prove the provider. Other fields are removed if some origins read their names as one of
     /// these names.
     pub claims: &'a [HeaderName],
     /// The provider's name. `None` if the provider is not configured or not verified.
@@ -83,8 +83,8 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
 }
 
 /// Writes the framing field that hyper leaves out. hyper treats a GET or HEAD whose body has an unknown length as a
-/// request without a body. For a POST, PUT or PATCH without a body hyper writes no Content-Length. RFC 9110 §8.6
-/// recommends `Content-Length: 0` there, and some origins respond with 411 without it.
+/// request without a body. hyper also writes no Content-Length for a POST, PUT or PATCH without a body. RFC 9110 §8.6
+/// recommends `Content-Length: 0` there, and some origins respond with 411 if it is missing.
 pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
@@ -140,8 +140,8 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Refuses a response head that exceeds `server.max_headers` or `server.max_header_bytes`. For HTTP/1.1 hyper has
-/// already limited the bytes. For HTTP/2 they are counted here, as RFC 9113 §6.5.2 defines the size.
+/// Refuses a response head that exceeds `server.max_headers` or `server.max_header_bytes`. On HTTP/1.1 hyper has
+/// already limited the bytes of the head. On HTTP/2 the bytes are counted here, as RFC 9113 §6.5.2 defines the size.
 pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -> Result<(), Fault> {
     let headers = response.headers();
     if headers.len() > settings.limits.max_headers {

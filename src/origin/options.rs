@@ -21,7 +21,7 @@ pub struct OriginSettings {
     pub connect_timeout: Duration,
     /// The longest time from the last byte of the request to the response head.
     pub response_timeout: Duration,
-    /// The longest time for which a connection stays open without a request.
+    /// The longest time for which a connection without a request stays open.
     pub idle_timeout: Duration,
     /// The largest number of idle connections, for all workers together. 0: connections are not reused.
     pub max_idle: usize,
@@ -29,7 +29,7 @@ pub struct OriginSettings {
     pub retries: u32,
     /// The Host that the origin gets, in lower case. `None`: the Host of the request.
     pub host: Option<String>,
-    /// Whether the names of header fields keep their upper and lower case (only on HTTP/1.1).
+    /// Whether the names of header fields keep their original case (only on HTTP/1.1).
     pub preserve_header_case: bool,
 }
 
@@ -72,9 +72,9 @@ pub struct MessageLimits {
     pub max_headers: usize,
     /// The largest size of a request body, in bytes. `None`: no limit.
     pub max_request_body: Option<u64>,
-    /// The longest time for which a body makes no progress, in either direction.
+    /// The longest time without progress of a body, in either direction.
     pub body_timeout: Duration,
-    /// The longest time for which an upgraded connection carries no byte, in either direction.
+    /// The longest time without a byte on an upgraded connection, in both directions together.
     pub tunnel_timeout: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Idle HTTP/1.1 connections, last in, first out. The most recently used connection is taken first. So the others reach
-//! their timeout and are closed.
+//! Idle HTTP/1.1 connections, last in, first out. The most recently used connection is taken first. So the other
+//! connections reach their timeout and are closed.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::clock;
 /// One worker's idle connections.
 #[derive(Debug)]
 pub(super) struct Pool {
-    // Each connection is boxed once and stays in its box, because for each response it moves from here through the
-    // layers' bodies and back.
+    // Each connection is boxed once and stays in its box. The reason: for each response the connection moves from here
+    // through the bodies of the layers and back.
     #[allow(clippy::vec_box, reason = "a connection that is taken out stays boxed")]
     idle: Vec<Box<Connection>>,
     max_idle: usize,
@@ -44,7 +44,7 @@ impl Pool {
             return;
         }
         if self.idle.len() >= self.max_idle {
-            // The oldest connection is dropped, because the origin will probably close this one first.
+            // The oldest connection is dropped, because the origin will probably close the oldest one first.
             self.idle.remove(0);
         }
         connection.reused = true;

@@ -1,7 +1,7 @@
 //! An upgraded connection. Bytes are copied in both directions until one side ends, or until no byte has moved for
 //! `server.tunnel_timeout`.
 //!
-//! If one side fails or the time has passed, both connections are dropped without an orderly shutdown.
+//! If one side fails or the timeout passes, both connections are dropped without an orderly shutdown.
 //! `serve/watched.rs` then resets the client's connection, so that the client notices the cut.
 
 use std::future::poll_fn;
@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Deadline;
 
-/// The byte counts of an upgraded connection, and the callback for its end. The extensions of the 101's head contain
-/// it.
+/// The byte counts of an upgraded connection, and the callback for its end. A `Tunnel` is stored in the extensions of
+/// the 101 response's head.
 #[derive(Default)]
 pub(crate) struct Tunnel {
     client: Moved,
@@ -43,8 +43,8 @@ enum End {
 }
 
 impl Tunnel {
-    /// Calls `then` once, when the tunnel has ended. If it has already ended, calls `then` now. The arguments are the
-    /// number of bytes written to the client and the number of bytes read from the origin.
+    /// Calls `then` once, when the tunnel has ended. If the tunnel has already ended, calls `then` now. The arguments
+    /// are the number of bytes written to the client and the number of bytes read from the origin.
     pub(crate) fn at_end(&self, then: impl FnOnce(u64, u64) + Send + 'static) {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*end, End::Over) {

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::received::Received;
 
-/// The request body on its way to the origin. Its size is limited to `server.max_request_body`. It reports its
+/// The request body on its way to the origin. It fails if it exceeds `server.max_request_body`, and it reports its
 /// progress.
 #[derive(Debug)]
 pub(crate) struct Upload {
@@ -124,8 +124,9 @@ impl Body for Upload {
         match frame {
             Some(Ok(frame)) => {
                 if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
-                    // Only HTTP/2 delivers an empty trailer section. It was not empty before: h2 has dropped
-                    // pseudo-fields from it. RFC 9113 §8.1 calls such a request malformed.
+                    // Only HTTP/2 delivers an empty trailer section. The section is empty because h2 has dropped
+                    // pseudo-fields from it. RFC 9113 §8.1 calls a request with pseudo-fields in its trailers
+                    // malformed.
                     return Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, "pseudo-fields in trailers"))));
                 }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -4,7 +4,8 @@
 //! - Timeouts. hyper's own timer arms a deadline for each head, and it also closes connections that wait for their next
 //!   request. Here each connection has one coarse deadline for the head, for the wait between requests, and for a peer
 //!   that does not read.
-//! - Refusal of heads that contain two different lengths (`wire/head_tracker.rs`).
+//! - Refusal of heads with more than one length, for example Content-Length and Transfer-Encoding
+//!   (`wire/head_tracker.rs`).
 //! - Responses that end with the connection (HTTP/1.0, an upgraded connection). While such a response is in progress,
 //!   the socket is set to send a reset on close. If the response is cut, the client therefore gets a reset, even if the
 //!   cause is a timeout or the end of this process.
