@@ -76,8 +76,8 @@ impl Dialect {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
-    /// Returns whether the CDN has two properties: it obeys max-age even beside no-cache, and it stores a response
-    /// without a lifetime for an hour.
+    /// Returns whether the CDN has two properties: it obeys max-age even if the response also has no-cache, and it
+    /// stores a response without a lifetime for an hour.
     pub fn ignores_no_cache(self) -> bool {
         self == Self::Fastly
     }

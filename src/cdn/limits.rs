@@ -1,4 +1,4 @@
-//! Makes a response head fit into the limits of a CDN, by removing header lines. Without this the CDN would replace the
+//! Makes a response head fit into the limits of a CDN by removing header lines. The CDN would otherwise replace the
 //! response with an error.
 //!
 //! First, the lines of each list field are joined into one line (RFC 9110 §5.3). This changes the number of lines, but
@@ -10,8 +10,8 @@
 //! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Mostly, no software
 //!    beyond the CDN reads such a field.
 //! 3. Informational fields. The response has the same meaning without them.
-//! 4. Cookies after the first 32. RFC 6265 §6.1 requires a browser to store at least 50 cookies per domain, and no
-//!    more. A response that sets more than 32 cookies at once deletes or repeats cookies.
+//! 4. Cookies after the first 32. RFC 6265 §6.1 requires browsers to store only 50 cookies per domain. A response that
+//!    sets more than 32 cookies at once deletes or repeats cookies.
 //! 5. Fields that a browser enforces. Without these fields the page is less safe or a script fails, but it is still the
 //!    right page.
 //! 6. Cache tags. Without its tags no purge finds the response during its lifetime.
@@ -47,7 +47,8 @@ pub(crate) struct HeadLimits {
     pub field_bytes: Option<u32>,
 }
 
-/// The group of a header line. The groups are removed in this order, as the head of this file describes.
+/// The group to which a header line belongs. The head of this file describes the groups, which are removed in this
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
     ReplacedCookie,

@@ -1,9 +1,9 @@
 //! Finds out from which CDN a pull comes, by the signals of the presets.
 //!
 //! A request can pass through several CDNs. Each CDN adds its own fields, and most CDNs pass on the fields of the CDNs
-//! before them. The CDN that pulls is the nearest one. Only two fields show the order of the CDNs: CDN-Loop (RFC 8586)
-//! and Via (RFC 9110 §7.6.3), because each hop appends its entry to them. If these fields do not show which CDN is the
-//! nearest, no CDN is recognised. A guess would count the pulls of one CDN as those of another.
+//! before them. The CDN that pulls is the one nearest to edgeshim. Only two fields show the order of the CDNs: CDN-Loop
+//! (RFC 8586) and Via (RFC 9110 §7.6.3), because each hop appends its entry to them. If these fields do not show which
+//! CDN is the nearest, no CDN is recognised. A guess would count the pulls of one CDN as those of another.
 
 use http::{HeaderMap, HeaderName};
 

@@ -1,20 +1,20 @@
-//! The failure beacon: a pixel in the whoopsie page, loaded when a person sees the page.
+//! The beacon: the image in the whoopsie page. The browser loads the image when a person sees the page.
 
 use http::Uri;
 
 use super::form;
 use crate::ids::SourceId;
 
-/// A transparent GIF of 1×1 pixel, 43 bytes.
+/// A transparent GIF image of 1×1 pixel. Its length is 43 bytes.
 pub(crate) const PIXEL: &[u8] =
     b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\
 \x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
-/// The longest name or value of a parameter that is logged, in bytes.
+/// The longest name or value of a parameter that is logged completely, in bytes.
 const MAX_LOGGED_BYTES: usize = 256;
 
-/// The source of a beacon: `source=`, or else `beacon_source=`, compared without case. A missing or unknown one is
-/// `other`.
+/// Returns the source of a beacon: the parameter `source`, or the parameter `beacon_source` if there is no `source`.
+/// Upper and lower case are equal. If the source is missing or unknown, the result is `other`.
 pub(crate) fn source(query: &str, sources: &[String]) -> SourceId {
     let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"));
@@ -22,7 +22,8 @@ pub(crate) fn source(query: &str, sources: &[String]) -> SourceId {
     position.map_or(SourceId::OTHER, SourceId::configured)
 }
 
-/// A target for the log, with each name and value of its query truncated. None: it is short enough.
+/// Returns a target in a form for the log, in which each long name and value of the query is truncated. Returns `None`
+/// if the query is short enough to be logged as it is.
 pub(crate) fn cut(target: &Uri) -> Option<String> {
     let query = target.query().filter(|query| query.len() > MAX_LOGGED_BYTES)?;
     let mut kept = target.path().to_owned();

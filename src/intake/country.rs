@@ -1,8 +1,9 @@
-//! The country of a beacon's sender, from a file in the format of `MaxMind` that may be replaced at any time.
+//! Finds the country of a client that loads a beacon. The countries come from a file in the format of `MaxMind`. That
+//! file can be replaced at any time.
 //!
-//! The file is in memory. A thread checks it every second, until the last use ends. A lookup takes no lock. A file that
-//! cannot be used, because it is incomplete or of another kind, gets one message in the log, and the previous one stays
-//! in use.
+//! The whole file is in memory. A thread checks the file every second, until the countries are no longer used. A lookup
+//! takes no lock. A new file can be unusable, because it is incomplete or of another kind. Then the log gets one
+//! message, and the previous file stays in use.
 
 use std::fmt;
 use std::io;
@@ -16,22 +17,22 @@ use maxminddb::{MaxMindDbError, Reader, WithinOptions, path};
 use super::followed::{Content, Followed, ReadError, follow};
 use crate::ids::Country;
 
-/// The largest file that is read, in bytes. Country files have some 10 MB, city files up to 130.
+/// The largest file that is read, in bytes. Country files have some 10 MB, and city files have up to 130 MB.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// The largest number of networks that are searched for a first country. Files begin with a few networks that have
-/// none.
+/// The largest number of networks in which a new file is searched for a first country. Most files begin with a few
+/// networks that have no country.
 const SEARCHED_NETWORKS: usize = 65_536;
 
-/// Why a file cannot be used. The message continues the file's name.
+/// The reason why a country file cannot be used. The message is written after the name of the file.
 #[derive(Debug)]
 pub enum CountryError {
-    /// It is missing, or this user may not read it.
+    /// The file is missing, or the user of this process is not allowed to read it.
     Read(io::Error),
-    /// It is longer than 256 MiB.
+    /// The file is longer than 256 MiB.
     TooLarge,
-    /// It is not in the format of `MaxMind`, or damaged.
+    /// The file is damaged, or is not in the format of `MaxMind`.
     Format(MaxMindDbError),
-    /// Its records have no countries.
+    /// The records of the file have no countries.
     NoCountries,
 }
 
@@ -85,21 +86,22 @@ impl fmt::Debug for Countries {
 }
 
 impl Countries {
-    /// Reads a file. No byte of it is trusted.
+    /// Reads a country file. The file is treated as untrusted input.
     ///
     /// # Errors
-    /// See [`CountryError`].
+    /// The file cannot be used, for a reason in [`CountryError`].
     pub fn open(path: &Path) -> Result<Self, CountryError> {
         let (opened, content) = Followed::open(path, MAX_FILE_BYTES)?;
         Ok(Self { opened, reader: ArcSwap::from_pointee(reader(content)?) })
     }
 
-    /// The country of an address; [`Country::OTHER`] if the file does not contain it.
+    /// Returns the country of an address. Returns [`Country::OTHER`] if the file has no country for the address.
     pub fn of(&self, address: IpAddr) -> Country {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }
 
-    /// Follows changes of the file, on a thread that ends some seconds after the last use of this value.
+    /// Starts a thread that reads the file again when it changes. The thread ends some seconds after the last use of
+    /// this value.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -108,7 +110,7 @@ impl Countries {
         follow("countries", self, move |countries| countries.check(&mut followed))
     }
 
-    /// Reads the file if it changed.
+    /// Reads the file again if it has changed.
     fn check(&self, followed: &mut Followed) {
         let Some(read) = followed.changed(MAX_FILE_BYTES) else { return };
         match read.map_err(CountryError::from).and_then(reader) {
@@ -123,11 +125,11 @@ impl Countries {
 
 fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
     let reader = Reader::from_source(content.bytes).map_err(CountryError::Format)?;
-    // Networks without data count too, so that a damaged tree cannot make the search endless.
+    // The limit also counts networks without data, so that the search ends even in a damaged file.
     let options = WithinOptions::default().include_networks_without_data();
     for network in reader.networks(options).map_err(CountryError::Format)?.take(SEARCHED_NETWORKS) {
         let network = network.map_err(CountryError::Format)?;
-        // A record of another shape is skipped: some files mix them.
+        // Some files contain records of several kinds. A record without a country code is skipped.
         if network.decode_path::<&str>(&path!["country", "iso_code"]).is_ok_and(|code| code.is_some()) {
             return Ok(reader);
         }
@@ -135,7 +137,8 @@ fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
     Err(CountryError::NoCountries)
 }
 
-/// The country of an address. None: the file has none, or is damaged there.
+/// Returns the country of an address. Returns `None` if the file has no country for the address or is damaged at that
+/// place.
 fn code(reader: &Reader<Vec<u8>>, address: IpAddr) -> Option<Country> {
     let found = reader.lookup(address).ok()?;
     found.decode_path::<&str>(&path!["country", "iso_code"]).ok()?.map(Country::from_code)

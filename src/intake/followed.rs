@@ -1,8 +1,8 @@
-//! A file that may be replaced at any time: read whole, up to a size limit, and checked every second. The thread that
-//! checks it ends after the last use of its content.
+//! A file that can be replaced at any time. The file is read as a whole, up to a size limit, and is checked for changes
+//! every second. The thread that checks the file ends after the last use of its content.
 //!
-//! A file that changes while it is read, or between two checks, is read only after a period without a change. A list
-//! that is being written may look complete at the end of each line.
+//! A file that changes while it is read, or between two checks, is not used yet. It is used after a second without a
+//! change. The reason: while a tool is writing a list, the list can look complete at the end of each line.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -15,26 +15,27 @@ use std::time::{Duration, SystemTime};
 /// The time between two checks of a file.
 const POLL: Duration = Duration::from_secs(1);
 
-/// One state of a file: the time of its last change in nanoseconds, its length, its inode. The time of the last write
-/// is not enough: copy tools set it back, and a change of permissions, which makes a file readable, does not touch it.
+/// One state of a file: the time of its last change (ctime) in seconds and nanoseconds, its length, and its inode. The
+/// time of the last write (mtime) is not enough, because copy tools set it back. It also stays the same when new
+/// permissions make the file readable.
 type Stamp = (i64, i64, u64, u64);
 
-/// A file as it was read.
+/// The content of a file at the time of a read.
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
-    /// When it was last written, as its file system reports it.
+    /// The time at which the file was last written, as its file system reports it.
     pub(super) written: SystemTime,
 }
 
-/// Why a file was not read.
+/// The reason why a file was not read.
 pub(super) enum ReadError {
-    /// It is missing, not readable for this user, or not a regular file.
+    /// The file is missing, this process is not allowed to read it, or it is not a regular file.
     Io(io::Error),
-    /// It is longer than allowed.
+    /// The file is longer than the limit.
     TooLarge,
 }
 
-/// A file and the state in which it was last read.
+/// A file, and its states at the last read and at the last check.
 #[derive(Debug, Clone)]
 pub(super) struct Followed {
     path: PathBuf,
@@ -43,9 +44,9 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// Reads a file of at most `most_bytes`. Later changes are found by [`changed`](Self::changed).
+    /// Reads a file of at most `most_bytes` bytes. After that, [`changed`](Self::changed) finds changes of the file.
     pub(super) fn open(path: &Path, most_bytes: u64) -> Result<(Self, Content), ReadError> {
-        // Before the read: a change during the read is then found by the next check.
+        // The state is taken before the read, so that the next check finds a change that happens during the read.
         let stamp = stamp(path);
         Ok((Self { path: path.to_owned(), read: stamp, checked: stamp }, read(path, most_bytes)?))
     }
@@ -54,8 +55,8 @@ impl Followed {
         &self.path
     }
 
-    /// Reads the file if it differs from what was last read and has not changed since the last check. Gives each state
-    /// once.
+    /// Reads the file in one case: its state differs from the last read, and has not changed since the last check. So
+    /// each state of the file is returned once.
     pub(super) fn changed(&mut self, most_bytes: u64) -> Option<Result<Content, ReadError>> {
         let now = stamp(&self.path);
         let before = std::mem::replace(&mut self.checked, now);
@@ -71,7 +72,7 @@ impl Followed {
     }
 }
 
-/// Calls `check` every second, as long as there is another reference to `user`.
+/// Starts a thread that calls `check` every second. The thread ends when no other reference to `user` is left.
 pub(super) fn follow<T: Send + Sync + 'static>(
     thread_name: &str,
     user: &Arc<T>,
@@ -93,7 +94,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 fn read(path: &Path, most_bytes: u64) -> Result<Content, ReadError> {
-    // A pipe or a terminal would block.
+    // Reading from a pipe or a terminal would wait for input.
     if !fs::metadata(path).map_err(ReadError::Io)?.is_file() {
         return Err(ReadError::Io(io::Error::other("it is not a regular file")));
     }
@@ -118,7 +119,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A new folder, removed when dropped.
+    /// A new folder, which is removed when this value is dropped.
     pub(in super::super) struct Folder(pub(in super::super) PathBuf);
 
     impl Folder {
@@ -128,7 +129,7 @@ pub(super) mod tests {
             Self(path)
         }
 
-        /// Replaces a file in one step, as tools that download lists should.
+        /// Replaces a file in one step, as a tool that downloads lists should replace its files.
         pub(in super::super) fn replace(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
             let (new, path) = (self.0.join("new"), self.0.join(name));
             fs::write(&new, content).unwrap();
@@ -143,7 +144,8 @@ pub(super) mod tests {
         }
     }
 
-    /// The result of two checks in a row: the first finds the change, the second that it is complete.
+    /// Returns the result of the second of two checks. The first check notices the change, and the second check finds
+    /// that the file no longer changes.
     fn changed(followed: &mut Followed) -> Option<Result<Vec<u8>, &'static str>> {
         assert!(followed.changed(8).is_none(), "not in the check that finds the change");
         let changed = followed.changed(8)?;
@@ -190,7 +192,7 @@ pub(super) mod tests {
         let path = folder.replace("list", "one");
         let (mut followed, _) = Followed::open(&path, 8).ok().unwrap();
         for part in ["t", "tw", "two", "two2"] {
-            // Another length, so that the stamp differs whatever the resolution of the file system's clock.
+            // Each write changes the length, so that the state differs even if the clock of the file system is coarse.
             fs::write(&path, part).unwrap();
             assert!(followed.changed(8).is_none(), "{part}");
         }

@@ -1,9 +1,10 @@
-//! Form fields in a query or a body (application/x-www-form-urlencoded), read in place: nothing is copied, a lookup
-//! reads the text once, and any bytes are valid input.
+//! Reads form fields in a query or a body (application/x-www-form-urlencoded). Nothing is copied. A lookup reads the
+//! text once. Any bytes are valid input.
 
 use percent_encoding::percent_decode;
 
-/// The first value of `name`, compared without case. A piece without `=` has no value.
+/// Returns the first value of the field `name`. Upper and lower case of the name are equal. A piece of the text without
+/// `=` has no value and is skipped.
 pub(crate) fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
     pieces(text).find(|(key, _)| key.is(name)).map(|(_, value)| value)
 }
@@ -15,21 +16,23 @@ fn pieces(text: &[u8]) -> impl Iterator<Item = (Value<'_>, Value<'_>)> {
     })
 }
 
-/// A name or a value as it was written.
+/// A name or a value in its encoded form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Value<'t>(&'t [u8]);
 
 impl<'t> Value<'t> {
-    /// Whether it is `word`, compared without case.
+    /// Returns whether the decoded text is `word`. Upper and lower case are equal.
     pub(crate) fn is(self, word: &str) -> bool {
-        // Decoding makes a text at most three times shorter, so a longer one cannot match.
+        // Decoding makes a text at most three times shorter. So a text that is more than three times as long as `word`
+        // cannot match.
         self.0.len() <= word.len() * 3
             && self.bytes().map(|byte| byte.to_ascii_lowercase()).eq(word.bytes().map(|byte| byte.to_ascii_lowercase()))
     }
 
-    /// The decoded bytes: `+` is a space, `%` and two hexadecimal digits are a byte, and a `%` without them is itself.
+    /// Returns the decoded bytes. A `+` is a space. A `%` and two hexadecimal digits are one byte. A `%` that is not
+    /// followed by two such digits stays as it is.
     pub(crate) fn bytes(self) -> impl Iterator<Item = u8> + use<'t> {
-        // Each part but the first follows a `+`. No percent-encoding contains one.
+        // Each part except the first follows a `+`. The split is safe, because a percent-encoding never contains a `+`.
         self.0.split(|&byte| byte == b'+').enumerate().flat_map(|(index, part)| {
             let space = (index > 0).then_some(b' ');
             space.into_iter().chain(percent_decode(part))

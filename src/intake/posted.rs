@@ -1,4 +1,4 @@
-//! A small request body, read into memory with a limit of bytes and of time.
+//! Reads a small request body into memory, with a limit for its bytes and a limit for the time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,33 +9,35 @@ use http_body::Body;
 
 use crate::clock::Deadline;
 
-/// Why a body was not read to its end.
+/// The reason why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
     TooLarge,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     Late,
-    /// It was truncated, or its framing is invalid.
+    /// The body was truncated, or its framing is invalid.
     Cut,
 }
 
-/// The part of a body that has arrived.
+/// The part of a body that has arrived so far.
 #[derive(Debug)]
 pub(crate) struct Posted {
     read: Vec<u8>,
     left: usize,
     timeout: Duration,
-    /// For the whole body: it is small, and single bytes must not keep a connection open for hours.
+    /// The deadline for the whole body. It is not extended when bytes arrive, because a client that sends single bytes
+    /// must not keep a connection open for hours.
     deadline: Option<Deadline>,
 }
 
 impl Posted {
-    /// Reads at most `limit` bytes, within `timeout` after the first wait.
+    /// Prepares to read at most `limit` bytes. The `timeout` begins when the body first has to be waited for.
     pub(crate) fn new(limit: usize, timeout: Duration) -> Self {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }
 
-    /// Reads more. Ready with the whole body or an error; must not be polled after that.
+    /// Reads the frames that have arrived. The result is ready when the whole body was read or an error occurred. After
+    /// that, this function must not be called again.
     pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
@@ -59,7 +61,8 @@ impl Posted {
                 Some(Err(_)) => return Poll::Ready(Err(Unread::Cut)),
                 Some(Ok(frame)) => {
                     let data = frame.data_ref().map_or(&[][..], |data| data);
-                    // An empty frame counts as a byte: no HTTP/2 window limits empty frames.
+                    // An empty frame counts as one byte, because the flow control of HTTP/2 does not limit empty
+                    // frames.
                     let Some(left) = self.left.checked_sub(data.len().max(1)) else {
                         return Poll::Ready(Err(Unread::TooLarge));
                     };
@@ -83,7 +86,7 @@ mod tests {
 
     type Polled = Poll<Option<Result<Frame<Bytes>, &'static str>>>;
 
-    /// The given frames, then pending.
+    /// A body that returns the given frames. After them it is always pending.
     struct Script(VecDeque<Polled>);
 
     impl Body for Script {

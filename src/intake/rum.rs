@@ -1,7 +1,9 @@
-//! Real user monitoring (RUM): the load time of a page, as boomerang and similar scripts report it.
+//! Real user monitoring (RUM): reads the load time of a page, in the form in which boomerang and similar scripts report
+//! it.
 //!
-//! `t_done` is the load time, and `h.pg` or `page` names the page. The other parameters of boomerang are ignored. The
-//! response repeats nothing of the request, so that no text of a client comes back from this host.
+//! `t_done` is the load time in milliseconds, and `h.pg` or `page` is the name of the page. The other parameters of
+//! boomerang are ignored. The response contains no part of the request, so that a client cannot make this host return a
+//! text that the client chose.
 
 use http::StatusCode;
 
@@ -10,19 +12,20 @@ use super::posted::Unread;
 use crate::ids::{PageId, label};
 use crate::wire::media_types::essence;
 
-/// The longest body, in bytes: twice the most that boomerang sends.
+/// The longest body that is read, in bytes. It is twice the length of the longest body that boomerang sends.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
-/// The longest load time that counts, in milliseconds. A longer one comes from a computer that slept.
+/// The longest load time that is counted, in milliseconds. A longer time comes from a computer that was asleep while
+/// the page loaded.
 const MAX_MILLIS: f64 = 600_000.0;
-/// The longest number that is read, in bytes. Browsers write up to 17 digits and a point.
+/// The longest number that is read, in bytes. Browsers write up to 17 digits and a decimal point.
 const MAX_NUMBER_BYTES: usize = 24;
 
 label! {
-    /// Why a RUM beacon was rejected: the label `reason` of `edgeshim_rum_rejected_total`.
+    /// The reason why a load time was rejected: the label `reason` of `edgeshim_rum_rejected_total`.
     pub(crate) enum RumReason {
-        /// It has no load time.
+        /// The request has no load time.
         Missing = "missing",
-        /// The load time is not a number, or out of range.
+        /// The load time is not a number, or is out of range.
         Number = "number",
         /// The body is not a form.
         MediaType = "media_type",
@@ -37,16 +40,17 @@ label! {
     }
 }
 
-/// One page load.
+/// One load of a page.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
-    /// How long it took, in seconds.
+    /// The load time in seconds.
     pub seconds: f64,
-    /// The page.
+    /// The page that was loaded.
     pub page: PageId,
 }
 
-/// The sample in a body, or in a query for what the body lacks. `pages` are the configured ones.
+/// Reads the sample from the body. A value that the body does not have is read from the query. `pages` are the
+/// configured pages.
 pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
     let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
     let millis = millis(value("t_done").ok_or(RumReason::Missing)?).ok_or(RumReason::Number)?;
@@ -55,7 +59,8 @@ pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sampl
     Ok(Sample { seconds: millis / 1000.0, page: position.map_or(PageId::OTHER, PageId::configured) })
 }
 
-/// Digits, and more digits after a point: no sign, no exponent, no word.
+/// Reads a number of milliseconds: digits, and optionally a point and more digits. A plus or minus, an exponent and
+/// words such as `inf` are not allowed.
 fn millis(value: form::Value<'_>) -> Option<f64> {
     let mut text = [0; MAX_NUMBER_BYTES];
     let mut length = 0;
@@ -72,15 +77,15 @@ fn millis(value: form::Value<'_>) -> Option<f64> {
     text.parse().ok().filter(|millis| *millis <= MAX_MILLIS)
 }
 
-/// Whether a body of this Content-Type is a form: what boomerang posts, what `navigator.sendBeacon` makes of a string,
-/// or none.
+/// Returns whether a body with this Content-Type is read as a form. Boomerang posts a form type, `navigator.sendBeacon`
+/// sends a string as text/plain, and a body without a Content-Type is accepted too.
 pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
     let Some(content_type) = content_type else { return true };
     let essence = essence(content_type);
     [&b"application/x-www-form-urlencoded"[..], b"text/plain"].iter().any(|form| essence.eq_ignore_ascii_case(form))
 }
 
-/// The status of a rejection, and a message.
+/// Returns the status and the message of the response to a rejected load time.
 pub(crate) fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
     match reason {
         RumReason::Missing => {

@@ -107,7 +107,7 @@ impl fmt::Display for Matcher {
 }
 
 /// Returns the nearest hops in a list, the nearest first. Hops that are further away are not read, so that a long list
-/// costs nothing more.
+/// does not cost more.
 pub(in crate::cdn) fn hops<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     tokens::last(headers, list, usize::from(MOST_HOPS)).filter(|member| member.len() <= MOST_HOP_BYTES)
 }
@@ -120,8 +120,8 @@ pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
 
 /// Returns whether a member of Via contains this name as a word, or a host name that ends in a dot and this name.
 ///
-/// CDNs do not follow RFC 9110 §7.6.3. Some omit the version (`BunnyCDN`), add the name of the protocol (`HTTP/1.1 ECS
-/// (x)`) or write their name in a comment. So every word of a member is compared.
+/// CDNs do not follow the syntax of RFC 9110 §7.6.3. They omit the version (`BunnyCDN`), add the name of the protocol
+/// (`HTTP/1.1 ECS (x)`) or write their name in a comment. So every word of a member is compared.
 pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
@@ -134,9 +134,9 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
 }
 
 /// Returns the points of presence in Fastly-FF, first the one nearest to the client. Each Fastly node appends an entry
-/// `signature!POP!node`. All nodes of one Fastly service write the same signature. Entries with another signature than
-/// the last entry come from a client, or from another service that the request passed earlier. Such entries are
-/// ignored.
+/// `signature!POP!node`. All nodes of one Fastly service write the same signature. If the signature of an entry differs
+/// from that of the last entry, the entry comes from a client or from another service earlier on the way. Such entries
+/// are ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);

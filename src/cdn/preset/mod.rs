@@ -107,7 +107,7 @@ enum PopForm {
 /// The header field from which a CDN reads cache tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TagField {
-    /// It is not known whether the CDN reads cache tags, and from which field.
+    /// It is not known from which field the CDN reads cache tags.
     Unknown,
     /// The CDN has no cache tags.
     None,

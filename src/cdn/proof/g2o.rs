@@ -1,7 +1,9 @@
 //! Akamai's G2O ("ghost to origin") signatures. The edge signs the target and time of a request and the client's
 //! address.
 //!
-//! Version 4.
+//! The data field contains six members: version, the edge's address, the client's address, the time, an id, and a
+//! nonce. The nonce names the key. The sign field contains a keyed hash in base64. The hash covers the data field as
+//! sent, followed by the path with its query. The versions differ only in the hash function.
 //!
 //! This code computes the hash as the public verifiers do. They were read in November 2026: ynohat/akamai-g2o, and
 //! modules for nginx, Lua and C#. All of them agree. The samples in ynohat/akamai-g2o come from Akamai's own tool.
@@ -143,7 +145,7 @@ enum Signer {
     Md5Twice(Secret),
     /// Version 3.
     HmacMd5(Hmac<Md5>),
-    /// 4.
+    /// Version 4.
     HmacSha1(Hmac<Sha1>),
     /// Version 5.
     HmacSha256(Hmac<Sha256>),
@@ -225,9 +227,9 @@ const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window lies in
 /// The store of accepted signatures. A signature stays in the store at least as long as its time is inside the window.
 ///
 /// The span of a signature depends on the time in the signature, not on the time of its arrival. The store has two
-/// sets: one for the latest even span, one for the latest odd span. A signature of a later span first empties its set.
-/// A signature of an earlier span is rejected. So an old signature is not accepted again, even if the clock is set
-/// back. All workers and all configurations share one store. Its lock is held for one lookup.
+/// sets: one for the latest even span, one for the latest odd span. The first signature of a later span empties the set
+/// of the earlier one. A signature of an earlier span is rejected. So an old signature is not accepted again, even if
+/// the clock is set back. All workers and all configurations share one store. Its lock is held for one lookup.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,

@@ -66,7 +66,7 @@ pub enum Failure {
 }
 
 impl Proof {
-    /// The value in the log.
+    /// Returns the value of `proof` in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -82,7 +82,7 @@ impl Proof {
 }
 
 impl Failure {
-    /// The value in the log.
+    /// Returns the value of `proof` in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoSecret => "no_secret",
@@ -275,8 +275,8 @@ impl CertificateRule {
     }
 }
 
-/// Returns whether a name of a certificate matches the name in the rule. If the rule begins with `*.`, names with
-/// exactly one label in place of `*` match.
+/// Returns whether a name in a certificate matches a name in the rule. A name such as `*.cdn.example` in the rule
+/// matches every name that has exactly one label in the place of `*`.
 fn covers(san: &str, name: &str) -> bool {
     match san.strip_prefix("*.") {
         None => name.eq_ignore_ascii_case(san),

@@ -1,6 +1,8 @@
-//! Reads one address list: plain lines, or the JSON that a CDN publishes. The first character decides which.
+//! Reads one address list. The list is either plain lines or the JSON that a CDN publishes. The first character decides
+//! which.
 //!
-//! A list is used whole or not at all. One invalid entry may mean that the file is truncated or is another file.
+//! If a list has one invalid entry, the whole list is refused, because the file could be truncated or could be another
+//! file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,10 +15,10 @@ use serde_json::error::Category;
 
 use super::entries::{AWS_SERVICES, AZURE_TAG, Found, ListError, Place, all_networks, network};
 
-/// Reads a list. It has at least one network, and none of all addresses.
+/// Reads a list. The result has at least one network, and no network that contains all addresses.
 ///
 /// # Errors
-/// The first error in it.
+/// The list cannot be used. The error is the first error in the list.
 pub fn parse(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bytes.trim_ascii_start().first() {
@@ -26,7 +28,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     }
 }
 
-/// Reads one network a line. A `#` begins a comment.
+/// Reads plain lines with one network for each line. A `#` begins a comment.
 fn lines(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     let mut found = Found::default();
     for line in bytes.split(|&byte| byte == b'\n') {
@@ -45,7 +47,7 @@ fn lines(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
 }
 
 fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ListError> {
-    // serde's own message may quote the file.
+    // The message of serde is not used, because it can quote the file.
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => ListError::Shape,
         Category::Io | Category::Syntax | Category::Eof => {
@@ -54,7 +56,7 @@ fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ListError> {
     })
 }
 
-/// The lists that are JSON objects, of all CDNs. The keys show to which CDN a list belongs.
+/// A list that is a JSON object, of any CDN. The keys in the object show which CDN published the list.
 #[derive(Deserialize)]
 struct Document {
     /// Fastly, Gcore.
@@ -128,11 +130,11 @@ impl<'de> Deserialize<'de> for Found {
     }
 }
 
-/// Networks as strings (`KeyCDN`) or in objects (CDN77, Google, AWS).
+/// An array of networks, which are strings (`KeyCDN`) or objects (CDN77, Google, AWS).
 #[derive(Default)]
 struct Prefixes {
     found: Found,
-    /// Whether they are from AWS, where only some services count.
+    /// Whether the networks are from AWS. In a list from AWS, only the networks of some services are used.
     by_service: bool,
 }
 
@@ -176,7 +178,7 @@ impl Prefixes {
     }
 }
 
-/// The networks of the Azure service tag that counts.
+/// The networks of the one Azure service tag that is used.
 #[derive(Default)]
 struct Tags {
     found: Vec<Found>,
@@ -208,7 +210,8 @@ impl<'de> Deserialize<'de> for Tags {
     }
 }
 
-/// A string or an object. serde's untagged enum would buffer the whole value first.
+/// A string or an object. An untagged enum of serde is not used here, because it would first copy the whole value into
+/// memory.
 enum TextOr<T> {
     Text(String),
     Object(T),
@@ -236,7 +239,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
     }
 }
 
-/// Passes each element of an array to `take`, so that only one is in memory.
+/// Passes each element of an array to `take`, so that only one element at a time is in memory.
 fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D, take: impl FnMut(T)) -> Result<(), D::Error> {
     struct Each<T, F>(F, PhantomData<T>);
     impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
@@ -449,7 +452,7 @@ mod tests {
         ] {
             refused(other, "is JSON, but not a known address list");
         }
-        // Any depth, in a key that is not read.
+        // The value of an unused key is nested very deeply. Reading it must not overflow the stack.
         let deep = format!(r#"{{"a":{}{},"addresses":["192.0.2.1"]}}"#, "[".repeat(10_000), "]".repeat(10_000));
         let _ = read(&deep);
     }

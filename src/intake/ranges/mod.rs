@@ -1,7 +1,8 @@
-//! Address lists of CDNs, from files that may be replaced at any time.
+//! Address lists of CDNs, read from files that can be replaced at any time.
 //!
-//! A list with an error is not used: the previous one stays in force, and the log has one message. The files are
-//! checked every second. A lookup during a change sees the old addresses or the new ones, and takes no lock.
+//! The files are checked every second. If a new list has an error, the whole list is not used: the previous list stays
+//! in force, and the log gets one message. A lookup takes no lock. During a change, a lookup sees either the old
+//! addresses or the new addresses.
 
 mod entries;
 mod list;
@@ -21,7 +22,7 @@ use super::followed::{Content, Followed, follow};
 use crate::cdn::addresses::{AddressList, AddressSet};
 use crate::metrics::{Metrics, describe};
 
-/// Why a list cannot be used. The message continues the file's name.
+/// The reason why a file cannot be used as a list. The message is written after the name of the file.
 #[derive(Debug)]
 pub struct RangesError {
     pub path: PathBuf,
@@ -36,7 +37,7 @@ impl fmt::Display for RangesError {
 
 impl std::error::Error for RangesError {}
 
-/// The addresses of one provider: from its networks and its files together.
+/// The addresses of one provider: the networks in the configuration, together with the networks in its files.
 #[derive(Debug)]
 pub(crate) struct Ranges {
     list: Arc<AddressList>,
@@ -55,7 +56,7 @@ struct ListFile {
     usable: Usable,
 }
 
-/// The last content that could be used.
+/// The last content of a file that was usable as a list.
 #[derive(Debug)]
 struct Usable {
     networks: Vec<IpNet>,
@@ -63,25 +64,25 @@ struct Usable {
 }
 
 impl Ranges {
-    /// Reads a provider's files. No byte of them is trusted.
+    /// Reads the files of a provider. The files are treated as untrusted input.
     pub(crate) fn open(paths: &[PathBuf], networks: &[IpNet]) -> Result<Self, RangesError> {
         let open = |path: &PathBuf| ListFile::open(path).map_err(|error| RangesError { path: path.clone(), error });
         let sources = Sources { networks: networks.to_vec(), files: paths.iter().map(open).collect::<Result<_, _>>()? };
         Ok(Self { list: Arc::new(AddressList::new(sources.set(), sources.as_of())), sources })
     }
 
-    /// The list as read now, for a use that follows no changes.
+    /// Returns the list as it was read. The list does not change when the files change.
     pub(crate) fn list(self) -> Arc<AddressList> {
         self.list
     }
 
-    /// Follows changes of the files, on a thread that ends some seconds after the last use of the list. Without files
-    /// there is no thread.
+    /// Starts a thread that reads the files again when they change. The thread ends some seconds after the last use of
+    /// the list. Without files no thread is started.
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
             let age = metrics.series(&describe::RANGES_AGE, &[provider]);
-            // The series exists from the start.
+            // The metric has a value from the start, before the first check of the thread.
             set_age(&list, &age);
             follow("ranges", &list, move |list| {
                 for error in sources.check(list) {
@@ -98,7 +99,7 @@ impl Ranges {
 }
 
 impl Sources {
-    /// Reads the files that changed; gives those that cannot be used.
+    /// Reads the files that have changed. Returns an error for each file that cannot be used.
     fn check(&mut self, list: &AddressList) -> Vec<RangesError> {
         let (mut errors, mut changed) = (Vec::new(), false);
         for file in &mut self.files {
@@ -140,7 +141,7 @@ impl Usable {
     }
 }
 
-/// A modification time in the future counts as now.
+/// Sets the metric to the age of the list. If the list was written at a time in the future, its age is 0.
 fn set_age(list: &AddressList, age: &Gauge) {
     if let Some(as_of) = list.as_of() {
         age.set(SystemTime::now().duration_since(as_of).unwrap_or_default().as_secs_f64());
@@ -172,7 +173,7 @@ mod tests {
         let all = ["192.0.2.1", "198.51.100.1", "203.0.113.1"];
         assert!(all.iter().all(|address| list.contains(ip(address))));
 
-        // The first check finds a change, the second that it is complete.
+        // The first check notices the change, and the second check finds that the file no longer changes.
         let mut two_checks = |list: &AddressList| {
             assert_eq!(messages(&sources.check(list)), [""; 0]);
             let errors = messages(&sources.check(list));
@@ -201,7 +202,8 @@ mod tests {
             assert!(list.contains(ip("192.0.2.129")) && !list.contains(ip("192.0.2.1")), "{message}");
             assert_eq!(list.as_of(), as_of, "{message}");
         }
-        // Meanwhile changes of the other file are used, together with the last valid content of this file.
+        // While this file is unusable, changes of the other file are still used, together with the last usable content
+        // of this file.
         folder.replace("two", "{\"addresses\":[\"198.51.100.77\"]}");
         assert_eq!(two_checks(&list), [""; 0]);
         assert!(list.contains(ip("192.0.2.129")) && list.contains(ip("198.51.100.77")));
