@@ -1,4 +1,4 @@
-//! The fields of a response that decide what caches may do.
+//! The fields of a response that control what caches do with it.
 
 use std::time::SystemTime;
 
@@ -8,10 +8,10 @@ use super::cache_control::{CacheControl, MAX_SECONDS};
 use super::directives::{Argument, Directives};
 use super::names;
 
-/// Longest HTTP-date that is parsed; the longest valid form (RFC 850) is shorter.
+/// The longest text that is parsed as an HTTP-date, in bytes. The longest valid form (RFC 850) is shorter.
 const MAX_DATE: usize = 40;
 
-/// Fields of a response that decide what caches may do.
+/// A field of a response that controls what caches do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheField {
     Age,
@@ -19,14 +19,14 @@ pub(crate) enum CacheField {
     Expires,
     Pragma,
     SetCookie,
-    /// Surrogate-Control. It may ask for ESI beside its lifetimes.
+    /// Surrogate-Control. Besides lifetimes, this field can request ESI (Edge Side Includes).
     SurrogateControl,
-    /// Any other field that some CDN obeys before Cache-Control.
+    /// Any other field that at least one CDN obeys before Cache-Control.
     Targeted,
     Vary,
 }
 
-/// Every field of [`CacheField::Targeted`].
+/// All fields that [`CacheField::Targeted`] stands for.
 pub(crate) static TARGETED: [&HeaderName; 7] = [
     &names::CDN_CACHE_CONTROL,
     &names::CLOUDFLARE_CDN_CACHE_CONTROL,
@@ -42,7 +42,7 @@ pub(crate) static TARGETED: [&HeaderName; 7] = [
 pub(crate) struct CacheFields(u16);
 
 impl CacheFields {
-    /// Finds them in one pass over the names.
+    /// Finds the fields in one pass over the names.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         Self(headers.keys().filter_map(CacheField::of).fold(0, |fields, field| fields | 1 << field as u16))
     }
@@ -53,9 +53,9 @@ impl CacheFields {
 }
 
 impl CacheField {
-    /// The field with this name.
+    /// Returns the cache field that has this name.
     pub(crate) fn of(name: &HeaderName) -> Option<Self> {
-        // A comparison of strings is faster than a hash lookup for each of these names.
+        // For each of these names, comparing strings is faster than a hash lookup.
         Some(match name.as_str() {
             "age" => Self::Age,
             "cache-control" => Self::CacheControl,
@@ -76,10 +76,13 @@ impl CacheField {
     }
 }
 
-/// Akamai's Edge-Control as directives of Cache-Control: `cache-maxage` and `max-age` (a number with an optional unit
-/// s, m, h or d), `no-store` and `bypass-cache`; `None` without any of them. The strictest of several counts. A
-/// lifetime that is not a number counts as one second, since Akamai may read more forms than this function. So does a
-/// `!` that revokes a prohibition.
+/// Reads Akamai's Edge-Control as directives of Cache-Control. Reads `cache-maxage` and `max-age` (a number with an
+/// optional unit s, m, h or d), `no-store` and `bypass-cache`. If there are several, the strictest one counts. Returns
+/// `None` if there are no such directives.
+///
+/// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function.
+/// `!no-store` or `!bypass-cache` without any other directive also counts as one second, because it revokes a
+/// prohibition.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
     let (mut read, mut allows) = (CacheControl::default(), false);
     for directive in lines.into_iter().flat_map(Directives::new) {
@@ -116,8 +119,9 @@ fn seconds_with_unit(text: &[u8]) -> Option<u64> {
     Some(number.saturating_mul(unit).min(MAX_SECONDS))
 }
 
-/// The lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, §5.3); `None` without Expires. An invalid Expires is
-/// in the past, the earliest of several counts, and `received` replaces a Date that is missing or invalid.
+/// Returns the lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, RFC 9111 §5.3), or `None` without Expires.
+/// An invalid Expires counts as a date in the past. If there are several Expires lines, the earliest counts. If Date
+/// is missing or invalid, `received` replaces it.
 pub(crate) fn expires_lifetime<'a, I>(
     expires: I,
     date: Option<&[u8]>,
@@ -129,7 +133,7 @@ where
     let mut earliest: Option<Option<SystemTime>> = None;
     for line in expires {
         let time = http_date(line);
-        // `None < Some(_)`: an invalid date is earlier than every date.
+        // `None` is less than any `Some`, so an invalid date counts as earlier than every valid date.
         earliest = Some(earliest.map_or(time, |known| known.min(time)));
     }
     let Some(expires) = earliest? else { return Some(0) };

@@ -1,16 +1,17 @@
-//! Cache tags: the fields in which origins send them. Each is the field of some CDN.
+//! The fields in which origins send cache tags. Each field belongs to at least one CDN.
 
 use http::HeaderName;
 
 use super::names;
 
-/// Every field with tags. If a response has several, their tags are joined in this order.
+/// Every field that contains cache tags. If a response has several of these fields, their tags are joined in this
+/// order.
 pub(crate) static FIELDS: [&HeaderName; 5] =
     [&names::SURROGATE_KEY, &names::CACHE_TAG, &names::EDGE_CACHE_TAG, &names::CDN_TAG, &names::NETLIFY_CACHE_TAG];
 
-/// The delimiter between two tags in the field; `None` if it is not a field with tags.
+/// Returns the delimiter between two tags in the field, or `None` if the field does not contain tags.
 pub(crate) fn delimiter(name: &HeaderName) -> Option<u8> {
-    // A comparison of strings is faster than a hash lookup for each of these names.
+    // For each of these names, comparing strings is faster than a hash lookup.
     match name.as_str() {
         "surrogate-key" => Some(b' '),
         "cache-tag" | "edge-cache-tag" | "cdn-tag" | "netlify-cache-tag" => Some(b','),

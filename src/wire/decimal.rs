@@ -1,6 +1,6 @@
 //! Whole numbers as decimal digits.
 
-/// Reads a number. Only digits are allowed: `parse` also accepts a sign.
+/// Reads a number that has only digits. `parse` would also accept a sign.
 pub(crate) fn read(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
@@ -9,7 +9,8 @@ pub(crate) fn read(text: &[u8]) -> Option<u64> {
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
-/// Writes a number at the end of `digits` and returns its digits. `fmt` is slow for the many numbers of heads and logs.
+/// Writes a number at the end of `digits` and returns the part with its digits. Heads and logs contain many numbers,
+/// for which `fmt` would be too slow.
 pub(crate) fn write(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     for (index, digit) in digits.iter_mut().enumerate().rev() {

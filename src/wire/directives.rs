@@ -2,41 +2,39 @@
 //!
 //! Reading never fails, takes time linear in the input and allocates nothing.
 
-/// The argument of a directive: what follows its `=`.
+/// The argument of a directive: the text after `=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Argument<'a> {
-    /// No `=`.
+    /// The directive has no `=`.
     Absent,
     /// A token.
     Token(&'a [u8]),
-    /// A quoted string without its quotes, escapes kept.
+    /// The text inside a quoted string. Its escapes are unchanged.
     Quoted(&'a [u8]),
-    /// Anything else, for example an empty argument.
+    /// Any other text, for example an empty argument.
     Malformed,
 }
 
 /// One element of a comma-separated list of directives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Directive<'a> {
-    /// A token; empty if the element does not start with one.
+    /// The name, which is a token. Empty if the text before `=` is not a token.
     pub name: &'a [u8],
-    /// The argument.
     pub argument: Argument<'a>,
     /// The whole element, without white space around it.
     pub text: &'a [u8],
 }
 
-/// The directives of one field line, without empty elements.
+/// The directives of one field line. Empty elements are skipped.
 ///
-/// A quote opens a string only directly after `=` and only if a closing quote follows: an open quote must not hide
-/// later directives.
+/// A quote starts a quoted string only directly after `=` or white space after `=`, and only if a closing quote
+/// follows. Otherwise an open quote would hide later directives.
 #[derive(Debug, Clone)]
 pub(crate) struct Directives<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Directives<'a> {
-    /// Reads one field line.
     pub(crate) fn new(line: &'a [u8]) -> Self {
         Self { rest: line }
     }
@@ -55,7 +53,8 @@ impl<'a> Iterator for Directives<'a> {
                 while self.rest.get(start).is_some_and(|b| matches!(b, b' ' | b'\t')) {
                     start += 1;
                 }
-                // At most one search a line fails: no unescaped quote follows it that could start another.
+                // At most one search per line fails, so the time is linear. After a failed search the line has no other
+                // quote that could start a string.
                 if self.rest.get(start) == Some(&b'"') {
                     string = closing_quote(&self.rest[start + 1..]).map(|length| (start + 1, start + 1 + length));
                 }
@@ -89,7 +88,7 @@ impl<'a> Iterator for Directives<'a> {
     }
 }
 
-/// The length of a quoted string, given the text after its opening quote.
+/// Returns the length of a quoted string, or `None` without a closing quote. `text` starts after the opening quote.
 fn closing_quote(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     text.iter().position(|&b| {
@@ -103,7 +102,7 @@ pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&b| is_token_byte(b))
 }
 
-/// RFC 9110 §5.6.2: `tchar`.
+/// Whether a token can contain the byte (`tchar` in RFC 9110 §5.6.2).
 pub(super) fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')

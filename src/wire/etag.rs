@@ -1,13 +1,13 @@
 //! Entity tags (RFC 9110 §8.8.3) and lists of them (If-Match, If-None-Match).
 //!
-//! Compression makes another representation, and two representations must not share a strong tag. Therefore the gzip
-//! layer weakens tags in responses, and makes them strong again in requests in which a CDN sends them back. Reading
-//! allocates nothing, writing allocates once.
+//! A compressed body is another representation, and two representations must not share a strong tag. Therefore the gzip
+//! layer makes tags in responses weak. When a CDN sends such a tag back in a request, the layer makes the tag strong
+//! again. Reading allocates nothing, and writing allocates once.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
-/// A well-formed entity tag, borrowed.
+/// A well-formed entity tag. Borrows from the field value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
     /// Whether it starts with `W/`.
@@ -17,7 +17,8 @@ pub struct EntityTag<'a> {
 }
 
 impl<'a> EntityTag<'a> {
-    /// Reads a field value, `"abc"` or `W/"abc"`; `None` if it is malformed. The `W` is case-sensitive.
+    /// Reads a field value such as `"abc"` or `W/"abc"`. Returns `None` if the value is malformed. Only an upper-case
+    /// `W` is valid.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         match take_tag(value.trim_ascii()) {
             Some((tag, [])) => Some(tag),
@@ -25,8 +26,8 @@ impl<'a> EntityTag<'a> {
         }
     }
 
-    /// Like [`Self::parse`], but does not check the text between the quotes: for lookup keys, where a malformed tag is
-    /// harmless.
+    /// Like [`Self::parse`], but does not check the text between the quotes. This is enough for lookup keys, where a
+    /// malformed tag does no harm.
     pub fn outline(value: &'a [u8]) -> Option<Self> {
         let (weak, quoted) = match value {
             [b'W', b'/', quoted @ ..] => (true, quoted),
@@ -39,7 +40,7 @@ impl<'a> EntityTag<'a> {
     }
 }
 
-/// The weak form of a strong tag; `None` if the tag is weak or malformed.
+/// Returns the weak form of a strong tag, or `None` if the tag is weak already or malformed.
 pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
     let parsed = EntityTag::parse(tag.as_bytes())?;
     if parsed.weak {
@@ -52,9 +53,10 @@ pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(weak)).ok()
 }
 
-/// One line of If-Match or If-None-Match with its weak tags made strong, except those whose opaque part `stays_weak`.
+/// Returns one line of If-Match or If-None-Match with its weak tags made strong. A tag stays weak if `stays_weak` is
+/// true for the text between its quotes.
 ///
-/// `None` if nothing changes: without such a tag, with `*`, or with a malformed member.
+/// Returns `None` if no tag changes, if the line contains `*`, or if a member is malformed.
 pub fn strengthen(line: &HeaderValue, stays_weak: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let bytes = line.as_bytes();
     memchr::memmem::find(bytes, b"W/\"")?;
@@ -83,11 +85,12 @@ pub enum Listed<'a> {
     Any,
     /// A tag.
     Tag(EntityTag<'a>),
-    /// Anything else, up to the next comma.
+    /// Any other text, up to the next comma.
     Malformed,
 }
 
-/// The members of all lines of `name` (If-Match or If-None-Match), in order. A comma in a tag does not separate.
+/// Returns the members of all lines of `name` (If-Match or If-None-Match), in order. A comma inside a tag does not
+/// separate members.
 pub fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> ListedTags<'a> {
     ListedTags { lines: headers.get_all(name).iter(), rest: &[] }
 }
@@ -113,10 +116,10 @@ impl<'a> Iterator for ListedTags<'a> {
     }
 }
 
-/// The next member of a list and the text after it; `None` at the end.
+/// Returns the next member of a list and the text after the member, or `None` at the end.
 ///
-/// Each byte is read at most twice: a search for a closing quote stops at the next quote, and no later member starts
-/// before it.
+/// The time for a whole list is linear: the search for a closing quote stops at the next quote, and no later member can
+/// start with a quote before that one.
 fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
     let line = line.get(start..)?;
@@ -133,7 +136,7 @@ fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     Some((if alone { listed } else { Listed::Malformed }, rest))
 }
 
-/// A tag at the start of `bytes`, and the text after it.
+/// Reads a tag at the start of `bytes`. Returns the tag and the text after it.
 fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (weak, quoted) = match bytes {
         [b'W', b'/', b'"', rest @ ..] => (true, rest),
@@ -141,7 +144,7 @@ fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
         _ => return None,
     };
     let (opaque, rest) = quoted.split_at_checked(memchr::memchr(b'"', quoted)?)?;
-    // `etagc`: visible ASCII without the quote, and obs-text.
+    // A tag can have visible ASCII except the quote, and bytes above ASCII (`etagc` in RFC 9110 §8.8.3).
     if !opaque.iter().all(|&byte| byte == 0x21 || (0x23..=0x7e).contains(&byte) || byte >= 0x80) {
         return None;
     }

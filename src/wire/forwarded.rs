@@ -1,9 +1,10 @@
-//! The client's address behind trusted proxies, and the fields that report it to the origin: X-Forwarded-For, -Proto,
-//! -Host and Forwarded.
+//! The client's address behind trusted proxies, and the fields that report this address to the origin: X-Forwarded-For,
+//! X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 //!
-//! These fields of an untrusted peer are replaced by the facts of its connection. This is the usual case: it clones
-//! values that are prepared once per connection ([`Peer`]), and allocates nothing. Behind a trusted proxy the list is
-//! read from its right end, which trusted machines wrote, and only the entries that were read are passed on.
+//! If the peer is not trusted, edgeshim replaces these fields with facts about the connection. This is the usual case.
+//! It clones values that are prepared once per connection ([`Peer`]), and allocates nothing. If the peer is a trusted
+//! proxy, X-Forwarded-For is read from its right end, because trusted machines wrote that end. Only the entries that
+//! were read are passed on.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +18,11 @@ use super::certificate::Certificate;
 use super::host::valid_host;
 use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
-/// The largest number of entries that are read.
+/// The largest number of entries of X-Forwarded-For that are read.
 const MOST_HOPS: usize = 32;
-/// The longest IPv6 address.
+/// The space for one address, in bytes. The longest IPv6 address has 39 characters.
 const MOST_ADDRESS_BYTES: usize = 40;
-/// The longest element of Forwarded: an address with its scheme.
+/// The space for one element of Forwarded, in bytes: an address, its name, brackets and quotes, and the scheme.
 const MOST_ELEMENT_BYTES: usize = MOST_ADDRESS_BYTES + 24;
 
 /// The scheme of a connection.
@@ -34,7 +35,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The form in header fields.
+    /// Returns the scheme as header fields contain it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -54,10 +55,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Prepares the values for a connection. IPv4-mapped IPv6 addresses become IPv4.
+    /// Prepares the values for a connection. An IPv4-mapped IPv6 address becomes an IPv4 address.
     pub fn new(address: IpAddr, scheme: Scheme) -> Self {
         let address = address.to_canonical();
-        // With capacity for both, so that a connection costs two allocations here, not eight.
+        // The capacity is enough for both values, so a connection costs two allocations here instead of eight.
         let mut text = String::with_capacity(MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES);
         push_address(&mut text, address);
         let address_bytes = text.len();
@@ -67,39 +68,41 @@ impl Peer {
         Self { address, scheme, certificate: None, x_forwarded_for, forwarded }
     }
 
-    /// The same peer with its certificate.
+    /// Returns the same peer with its certificate.
     pub fn with_certificate(self, certificate: Arc<Certificate>) -> Self {
         Self { certificate: Some(certificate), ..self }
     }
 
-    /// The address, never IPv4-mapped.
+    /// Returns the peer's address. An IPv4-mapped address is returned as IPv4.
     pub const fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// The client certificate, if there is one. Its chain is valid.
+    /// Returns the client certificate, if there is one. Its chain is valid.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificate.as_deref()
     }
 }
 
-/// How much of X-Forwarded-For is trusted.
+/// The result of reading X-Forwarded-For: the client's address, and how many entries are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trail {
-    /// The address that connected to the outermost trusted proxy; the peer's if the peer is not trusted.
+    /// The address that connected to the outermost trusted proxy. If the peer is not trusted, this is the peer's
+    /// address.
     pub client: IpAddr,
-    /// Whether a proven CDN reported `client`. Then `client` is not one of the entries that stay.
+    /// Whether a proven CDN reported `client`. Then `kept` does not count the entry of `client`.
     pub proven: bool,
-    /// The number of entries of X-Forwarded-For, from the right, that stay.
+    /// The number of entries of X-Forwarded-For that are passed on, counted from the right.
     pub kept: u8,
-    /// Whether the peer is a trusted proxy. Then its X-Forwarded-Proto and -Host count.
+    /// Whether the peer is a trusted proxy. Then its X-Forwarded-Proto and X-Forwarded-Host are used.
     pub peer_trusted: bool,
 }
 
-/// Reads X-Forwarded-For, all lines as one list, from right to left while the hops are trusted.
+/// Reads X-Forwarded-For from right to left while the addresses are trusted. All lines count as one list.
 ///
-/// Ends with the first address that is not trusted (the client), before the first entry that is not an address, after
-/// 32 entries, or at the left end. Entries may have ports and quotes, and IPv6 addresses may have brackets.
+/// Reading ends with the first address that is not trusted, which is the client's. Reading also ends before the first
+/// entry that is not an address, after 32 entries, and at the left end. Entries can have ports and quotes, and IPv6
+/// addresses can have brackets.
 pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
     let peer = peer.to_canonical();
     let mut trail = Trail { client: peer, proven: false, kept: 0, peer_trusted: trusted(peer) };
@@ -116,11 +119,12 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
     trail
 }
 
-/// Replaces X-Forwarded-For, -Proto, -Host and Forwarded.
+/// Replaces X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 ///
-/// X-Forwarded-For lists the client, if a proven CDN reported it, then the entries that stay, then the peer.
-/// X-Forwarded-Proto is the connection's scheme, and X-Forwarded-Host the request's Host (`host` if the map has none),
-/// unless a trusted peer sent them. Forwarded has the same data without the host, so that its value can be prepared.
+/// X-Forwarded-For lists three parts: the client, if a proven CDN reported it; the entries that are passed on; the
+/// peer. X-Forwarded-Proto and X-Forwarded-Host are passed on if a trusted peer sent them. Otherwise X-Forwarded-Proto
+/// is the scheme of the connection, and X-Forwarded-Host is `host`, or the Host field if `host` is `None`. Forwarded
+/// has the same data without the host, so that its value can be prepared once per connection.
 pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);
@@ -142,10 +146,10 @@ pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Op
     }
 }
 
-/// Reads one entry: an address, with or without quotes, brackets and port.
+/// Reads one entry: an address, with or without quotes, brackets and a port.
 pub(crate) fn entry_address(entry: &[u8]) -> Option<IpAddr> {
     let entry = entry.trim_ascii();
-    // The longest entry is `"[`, 45 bytes of IPv6, `]:65535"`.
+    // The longest entry has 55 bytes: `"[`, 45 bytes of IPv6 and `]:65535"`.
     if entry.len() > 64 {
         return None;
     }
@@ -164,8 +168,8 @@ pub(crate) fn entry_address(entry: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// The addresses in X-Forwarded-For from the right, at most [`MOST_HOPS`], up to the first entry that is not an
-/// address.
+/// Returns the addresses in X-Forwarded-For from right to left. Stops before the first entry that is not an address,
+/// and after [`MOST_HOPS`] entries.
 fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
     headers
         .get_all(&X_FORWARDED_FOR)
@@ -177,9 +181,9 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
         .take(MOST_HOPS)
 }
 
-/// The client's address that a CDN wrote into X-Forwarded-For. It is the rightmost entry that is not a node of the CDN,
-/// left of the entries of trusted proxies (`trail`) and of `own` more entries that the CDN adds after its client's.
-/// `None` if the list ends before, or has an entry that is not an address.
+/// Returns the client's address that a CDN wrote into X-Forwarded-For. Reads the list from the right and skips three
+/// groups of entries: those of trusted proxies (`trail`), `own` entries that the CDN adds after its client's entry, and
+/// nodes of the CDN. Returns `None` if no entry is left, or if reading reaches an entry that is not an address.
 pub(crate) fn client_of_cdn(
     headers: &HeaderMap,
     trail: Trail,
@@ -189,7 +193,7 @@ pub(crate) fn client_of_cdn(
     entries_from_the_right(headers).skip(usize::from(trail.kept) + own).find(|&address| !is_node(address))
 }
 
-/// Facts of the client's request that a trusted proxy reports.
+/// Facts about the client's request that a trusted proxy reports.
 #[derive(Default)]
 struct Reported {
     scheme: Option<Scheme>,
@@ -215,7 +219,8 @@ impl Reported {
     }
 }
 
-/// New values of X-Forwarded-For and Forwarded: the proven client, the entries that stay from left to right, the peer.
+/// Returns new values of X-Forwarded-For and Forwarded. Each lists the proven client, if there is one, then the entries
+/// that are passed on, from left to right, then the peer.
 fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;
@@ -225,7 +230,7 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
             count += 1;
         }
     }
-    // Both values share one buffer. Each address is formatted once; the peer's is prepared.
+    // Both values share one buffer. Each address is formatted only once, and the peer's text is already prepared.
     let mut text = String::with_capacity((MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES) * (count + 2));
     let walked = kept.iter().take(count).rev().copied();
     for address in trail.proven.then(|| trail.client.to_canonical()).into_iter().chain(walked) {
@@ -235,7 +240,7 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
     let before_bytes = text.len();
     text.push_str(peer.x_forwarded_for.to_str().unwrap_or_default());
     let list_bytes = text.len();
-    // A scheme reported by a proxy is that of the client's connection, so it belongs to the first element.
+    // A scheme that a proxy reports is the scheme of the client's connection, so it belongs to the first element.
     let mut first = Some(scheme);
     let mut start = 0;
     while let Some(length) = text.get(start..before_bytes).and_then(|rest| rest.find(", ")) {
@@ -247,7 +252,7 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
         Some(scheme) if scheme != peer.scheme => push_element(&mut text, start..list_bytes, Some(scheme)),
         _ => text.push_str(peer.forwarded.to_str().unwrap_or_default()),
     }
-    // `from_owner` allocates a reference count once. `Bytes` from a String would allocate one for each value.
+    // For both values together, `from_owner` allocates one reference count. `Bytes` from a String would allocate two.
     let block = Bytes::from_owner(text);
     (value(block.slice(..list_bytes)), value(block.slice(list_bytes..)))
 }
@@ -258,7 +263,8 @@ fn push_address(text: &mut String, address: IpAddr) {
         let _ = write!(text, "{address}");
         return;
     };
-    // The formatter takes ten times as long, and each pull with a proven client writes an address.
+    // Formatting with `write!` takes ten times as long as this loop, and each pull with a proven client formats an
+    // address.
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
             text.push('.');
@@ -271,8 +277,8 @@ fn push_address(text: &mut String, address: IpAddr) {
     }
 }
 
-/// Appends an element of Forwarded (RFC 7239 §4) for the address at that range of `text`. IPv6 gets brackets and quotes
-/// (RFC 7239 §6).
+/// Appends an element of Forwarded (RFC 7239 §4). `address` is the range of `text` that contains the address. IPv6
+/// addresses get brackets and quotes (RFC 7239 §6).
 fn push_element(text: &mut String, address: Range<usize>, scheme: Option<Scheme>) {
     let is_ipv6 = text.get(address.clone()).is_some_and(|address| address.contains(':'));
     text.push_str(if is_ipv6 { "for=\"[" } else { "for=" });
@@ -287,7 +293,8 @@ fn push_element(text: &mut String, address: Range<usize>, scheme: Option<Scheme>
 }
 
 fn value(text: Bytes) -> HeaderValue {
-    // ASCII addresses and names are always a valid value. RFC 7239 §6.3 and Squid use `unknown`.
+    // ASCII addresses and names are always a valid value. The fallback `unknown` is the text for an unknown address
+    // in RFC 7239 §6.2 and in Squid.
     HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
@@ -301,7 +308,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// `10.0.0.0/8` and `fd00::/8`.
+    /// Whether the address is in `10.0.0.0/8` or `fd00::/8`.
     fn trusted(address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => address.octets()[0] == 10,

@@ -1,7 +1,8 @@
-//! Whether an HTTP/2 connection is inside a request head (RFC 9113 §4.1, RFC 9113 §6.2, RFC 9113 §6.10), for the
-//! timeout of heads.
+//! Tracks whether an HTTP/2 connection is inside a request head, for the timeout of heads (RFC 9113 §4.1, RFC 9113
+//! §6.2, RFC 9113 §6.10).
 //!
-//! It checks nothing. The codec does that, but sees a frame only when the frame is complete.
+//! The tracker does not check frames. The HTTP/2 codec (h2) checks them, but the codec sees a frame only when the frame
+//! is complete. So the codec cannot tell that a head has begun.
 
 use super::head_tracker::Phase;
 
@@ -14,24 +15,24 @@ const END_HEADERS: u8 = 4;
 /// Tracks the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameTracker {
-    /// Missing bytes of the preface or of a payload.
+    /// The number of bytes that are still missing from the preface or from the current payload.
     left: usize,
-    /// The received bytes of a frame's header, and their number.
+    /// The bytes of the current frame's header that have arrived, and their number.
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Between HEADERS and the end of the last CONTINUATION.
+    /// Whether a head has begun with HEADERS and its last frame has not ended yet.
     in_head: bool,
-    /// The current payload is the last of the head.
+    /// Whether the current payload is the last of the head.
     is_last: bool,
 }
 
 impl FrameTracker {
-    /// For a connection of which nothing is read yet, not even the preface.
+    /// Starts at the first byte of a connection, before the preface.
     pub(crate) const fn new() -> Self {
         Self { left: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0, in_head: false, is_last: false }
     }
 
-    /// Reads the next bytes of the connection, however they are cut.
+    /// Reads the next bytes of the connection. The bytes can be split at any position.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -66,7 +67,8 @@ impl FrameTracker {
         }
     }
 
-    /// The position after all bytes fed. The first bytes of any frame may belong to a head.
+    /// Returns the position after all bytes that were fed. An incomplete frame header counts as a head, because the
+    /// frame can turn out to be HEADERS.
     pub(crate) const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }
@@ -94,7 +96,7 @@ mod tests {
             (CONTINUATION, 0, 0, false),
             (CONTINUATION, END_HEADERS, 2, true),
             (HEADERS, END_HEADERS, 0, true),
-            // In a PING the bit of END_HEADERS has no meaning.
+            // In a PING frame, the bit of END_HEADERS has no meaning.
             (6, END_HEADERS, 8, true),
         ] {
             let is_head = matches!(kind, HEADERS | CONTINUATION);

@@ -1,19 +1,21 @@
-//! Host and authority (RFC 9110 §7.2, RFC 3986 §3.2): validity, equality, allowed hosts.
+//! Host and authority (RFC 9110 §7.2, RFC 3986 §3.2): checks for valid hosts, equal authorities and allowed hosts.
 //!
-//! Stricter than the grammar. A URI's authority may have sub-delims, percent-encoding and user information, but no real
-//! site uses them in Host, and with each of them attackers have deceived caches that read it differently.
+//! The checks are stricter than the grammar. The grammar allows sub-delims, percent-encoding and user information in a
+//! URI's authority, but no real site uses them in Host. Attackers have used each of them to deceive caches, because
+//! caches and servers read such an authority in different ways.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The longest host name in DNS, in bytes, without the port.
+/// The longest host name that DNS allows, in bytes, without the port.
 const LONGEST_NAME: usize = 255;
 
 /// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
 ///
-/// A name has ASCII letters, digits and `-._~` only. A port has one to five digits and is at most 65535. It may be
-/// empty after its colon and is then the default one (RFC 3986 §3.2.3). Not valid are an empty host, which HTTP allows
-/// for targets without an authority, IPv6 zones and future address forms.
+/// A name consists of ASCII letters, digits and `-._~` only. A port has one to five digits and is at most 65535. The
+/// port after a colon can be empty, which means the default port (RFC 3986 §3.2.3). These hosts are not valid: an
+/// empty host (HTTP allows it for targets without an authority), IPv6 addresses with zones, and the address forms
+/// that RFC 3986 reserves for the future.
 pub(crate) fn valid_host(host: &[u8]) -> bool {
     let Some((name, port)) = split(host) else { return false };
     let name_fits = match name {
@@ -26,8 +28,8 @@ pub(crate) fn valid_host(host: &[u8]) -> bool {
     name_fits && port.is_none_or(|port| port.is_empty() || port_number(port).is_some())
 }
 
-/// Whether two authorities are equivalent: names without case, IPv6 addresses by value, and a missing or empty port as
-/// `default_port`. An authority that cannot be read is equivalent to none.
+/// Whether two authorities are equivalent. Names are compared without regard to case, and IPv6 addresses by value. A
+/// missing or empty port counts as `default_port`. An authority that cannot be read is equivalent to no authority.
 pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
     let (Some((name_a, port_a)), Some((name_b, port_b))) = (split(a), split(b)) else { return false };
     let number = |port: Option<&[u8]>| match port {
@@ -43,11 +45,11 @@ pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
             })
 }
 
-/// Whether `host` is one of `allowed`; an empty list allows every host.
+/// Whether `host` matches an entry of `allowed`. An empty list allows every host.
 ///
-/// An entry is a host, compared without case. `*.example.com` matches every name below example.com, at any depth, but
-/// not example.com. An entry with a port matches only that port, an entry without one matches any. A dot at the end of
-/// `host` (the DNS root) is ignored.
+/// An entry is a host, which is compared without regard to case. `*.example.com` matches every name below example.com,
+/// at any depth, but not example.com itself. An entry with a port matches only that port. An entry without a port
+/// matches any port. A dot at the end of `host` (the DNS root) is ignored.
 pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;
@@ -70,7 +72,8 @@ pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     })
 }
 
-/// The name, with its brackets, and the text after the colon. `None` if a bracket or colon is in the wrong place.
+/// Splits a host into the name, with its brackets, and the text after the colon. Returns `None` if a bracket or colon
+/// is in the wrong place.
 fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let name_length = if host.first() == Some(&b'[') {
         memchr::memchr(b']', host)? + 1

@@ -1,9 +1,9 @@
-//! JSON strings (RFC 8259 §7), for rooms that do without serde.
+//! Writing of JSON strings (RFC 8259 §7), for rooms that do not use serde.
 
 use std::io::Write as _;
 
-/// Appends the inside of a JSON string. Bytes that are not UTF-8 become U+FFFD. Beside what JSON requires, it escapes
-/// each character for which `also` is true.
+/// Appends `text` as the inside of a JSON string, without the quotes. Bytes that are not UTF-8 become U+FFFD. Escapes
+/// the characters that JSON requires, and each character for which `also` is true.
 pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &[u8], also: impl Fn(char) -> bool) {
     // Nearly all values are printable ASCII.
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && !also(char::from(byte));
@@ -35,8 +35,8 @@ pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &[u8], also: impl Fn(char) -
     }
 }
 
-/// Whether a terminal or a viewer acts on a character: DEL, C1 controls, line and paragraph separators, changes of the
-/// writing direction.
+/// Whether a terminal or a text viewer interprets the character instead of showing it: DEL, C1 controls, line and
+/// paragraph separators, and characters that change the writing direction.
 pub(crate) fn is_active(character: char) -> bool {
     matches!(
         character,

@@ -1,9 +1,9 @@
 //! HTTP syntax: reading and writing header fields, framing and addresses.
 //!
-//! Pure functions on bytes and `http::HeaderMap`, without sockets, futures, clocks or configuration. The exception is
-//! [`received`], which checks how a body ends. Field names are spelled in [`names`] only.
+//! The functions are pure. They work on bytes and `http::HeaderMap`, without sockets, futures, clocks or configuration.
+//! The exception is [`received`], which checks how a body ends. Field names are spelled in [`names`] only.
 //!
-//! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all of them work
+//! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all functions work
 //! on borrowed data, read each byte a bounded number of times, and return a value for malformed input instead of a
 //! panic.
 

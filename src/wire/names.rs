@@ -1,7 +1,8 @@
 //! Every header field name that the product reads or writes, spelled once.
 //!
-//! Names that `http` knows are re-exported, since it compares them as small integers. The others are statics, not
-//! constants: a constant would be built again at each use. A test checks that no other room spells a field name.
+//! Names that the crate `http` knows are re-exported from it, because `http` compares these names as small integers.
+//! The other names are statics, because a constant would be built again at each use. A test checks that no other room
+//! spells a field name.
 
 use http::HeaderName;
 
@@ -16,38 +17,39 @@ pub use http::header::{
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 
-/// RFC 8586: the CDNs that a request passed.
+/// RFC 8586: the CDNs that a request has passed.
 pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-/// The client's address and those of the proxies between, nearest last.
+/// The addresses of the client and of the proxies after it, the nearest last.
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// One id for a request on every hop.
+/// An id for the request, the same on every hop.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The default name of the identity field, and the field that names the provider to the origin.
+/// The default name of the identity field. In the request to the origin the field contains the provider.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
-/// RFC 9209: why an intermediary generated the response.
+/// RFC 9209: how an intermediary handled a response, for example why it generated the response itself.
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// `Connection` for proxies, from old browsers; hop-by-hop.
+/// A field that some old browsers send to proxies in place of `Connection`; hop-by-hop.
 pub static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// HTTP/1.0's keep-alive parameters; hop-by-hop.
+/// The parameters of keep-alive in HTTP/1.0; hop-by-hop.
 pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// RFC 1864: digest of the body.
+/// RFC 1864: a digest of the body.
 pub static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
-/// RFC 3230: digest of the representation.
+/// RFC 3230: a digest of the representation.
 pub static DIGEST: HeaderName = HeaderName::from_static("digest");
-/// RFC 9530: digest of the representation.
+/// RFC 9530: a digest of the representation.
 pub static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-/// RFC 9530: digest of the content.
+/// RFC 9530: a digest of the content.
 pub static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// nginx: `no` asks proxies not to buffer the response.
 pub static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// RFC 7540: settings of an upgrade to h2c; hop-by-hop and obsolete.
+/// RFC 7540: the settings in an upgrade to h2c; hop-by-hop and obsolete.
 pub static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-/// Edge Architecture Specification: Cache-Control for surrogates; Fastly's targeted field.
+/// Edge Architecture Specification: Cache-Control for CDNs and other surrogates. Fastly reads its lifetimes from this
+/// field.
 pub static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 /// Cache tags of Fastly, separated by spaces.
 pub static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -59,23 +61,23 @@ pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag"
 pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
 /// Cache tags of Netlify, separated by commas.
 pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
-/// RFC 9213: Cache-Control for all CDNs. A field with the name of a CDN is for that CDN only.
+/// RFC 9213: Cache-Control for all CDNs. A field whose name contains the name of a CDN is for that CDN only.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cloudflare-cdn-cache-control");
-/// Cache-Control for Akamai, in a syntax of its own.
+/// Cache-Control for Akamai, in Akamai's own syntax.
 pub static EDGE_CONTROL: HeaderName = HeaderName::from_static("edge-control");
 pub static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// gRPC: the status, in the head of a response that has only trailers.
+/// gRPC: the status of a call. It is in the head if the response has no body.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// RFC 9218: the priority of a response.
 pub static PRIORITY: HeaderName = HeaderName::from_static("priority");
 pub static NETLIFY_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("netlify-cdn-cache-control");
 pub static VERCEL_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("vercel-cdn-cache-control");
 pub static AKAMAI_CACHE_CONTROL: HeaderName = HeaderName::from_static("akamai-cache-control");
-/// A lifetime that nginx and `KeyCDN` prefer to Cache-Control.
+/// A lifetime that nginx and `KeyCDN` use in place of the lifetime in Cache-Control.
 pub static X_ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expires");
-/// Akamai's G2O: the signed data of a request.
+/// Akamai's G2O: the data of a request that Akamai signs. The next field contains the signature.
 pub static X_AKAMAI_G2O_AUTH_DATA: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-data");
 pub static X_AKAMAI_G2O_AUTH_SIGN: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-sign");
 /// RFC 9110 §11.6.3: data about a successful authentication.
@@ -91,7 +93,7 @@ pub static REPORT_TO: HeaderName = HeaderName::from_static("report-to");
 /// Network Error Logging.
 pub static NEL: HeaderName = HeaderName::from_static("nel");
 
-/// Whether the field belongs to CORS: it tells a browser what pages of other sites may do with a response.
+/// Whether the field belongs to CORS. CORS fields define what pages of other sites are allowed to do with a response.
 pub fn is_cross_origin(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-")
 }

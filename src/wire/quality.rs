@@ -1,8 +1,8 @@
 //! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, RFC 9110 §12.5).
 //!
 //! A weight is between 0 and 1 and has at most three decimals. Some clients write `.5`, which is read as `0.5`. A
-//! member with any other weight is ignored, since a guess could turn a refusal into a preference. Weights are stored in
-//! thousandths. Each function makes one pass over the field and allocates nothing.
+//! member with any other weight is ignored, because a guess could turn a refusal into a preference. Weights are stored
+//! as integers, in thousandths. Each function makes one pass over the field and allocates nothing.
 
 use http::header::HeaderMap;
 
@@ -12,16 +12,16 @@ use super::tokens;
 /// A content coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// Not compressed.
+    /// The body is not compressed.
     Identity,
-    /// Compressed with gzip.
+    /// The body is compressed with gzip.
     Gzip,
 }
 
 /// The form of an error body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Preference {
-    /// A page, for a person.
+    /// An HTML page, for a person.
     Html,
     /// `application/problem+json`, for a program.
     Json,
@@ -29,11 +29,12 @@ pub(crate) enum Preference {
     Nothing,
 }
 
-/// Whether Accept-Encoding prefers gzip or identity (RFC 9110 §12.5.3).
+/// Returns the coding that Accept-Encoding prefers: gzip or identity (RFC 9110 §12.5.3).
 ///
-/// The result is gzip if its weight is above 0 and not below identity's. If identity is not named, it has the weight of
-/// `*`, or 0. Without the field the result is identity: a CDN that wants gzip asks for it. If a coding is named twice,
-/// the lower weight counts, since identity is always safe.
+/// The result is gzip if its weight is above 0 and at least the weight of identity. A coding that is not named has the
+/// weight of `*`, or 0 if `*` is not named either. Without the field the result is identity, because a CDN that wants
+/// gzip asks for it. If a coding is named twice, the lower weight counts. For gzip this is the safe choice, because
+/// every client can read identity.
 pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for member in tokens::members(headers, &ACCEPT_ENCODING) {
@@ -56,16 +57,17 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     if gzip > 0 && gzip >= identity { Coding::Gzip } else { Coding::Identity }
 }
 
-/// The form of an error body that the client can use, by Accept.
+/// Returns the form of an error body that the client can use, according to Accept.
 ///
-/// Browsers end almost every Accept with `*/*`, so only the *named* types distinguish a page load from an image. The
-/// result is:
+/// Browsers end almost every Accept with `*/*`, so only the *named* types show whether a page or an image is loaded. A
+/// type that is not named has the weight of the wildcard that covers it, or 0. The first rule that applies decides:
 ///
-/// - HTML if it is named and JSON does not have a higher weight, if there are only wildcards, and if nothing can be
-///   read.
-/// - JSON (`application/json` or any `+json`) if it has a higher weight than HTML, or the same weight as HTML has by a
-///   wildcard only (axios sends `application/json, text/plain, */*`).
-/// - Nothing if another type is named and HTML does not have a higher weight.
+/// 1. HTML, if the field is missing or no member can be read.
+/// 2. JSON, if `application/json` or any `+json` type is named and has a higher weight than HTML. An equal weight is
+///    enough if HTML is not named (axios sends `application/json, text/plain, */*`).
+/// 3. HTML, if it is named with a weight above 0.
+/// 4. Nothing, if all weights are 0, or if another named type has a weight above 0 and at least the weight of HTML.
+/// 5. HTML, if it has at least the weight of JSON. Otherwise JSON.
 pub(crate) fn accept_prefers(headers: &HeaderMap) -> Preference {
     let mut named = Named::default();
     for member in tokens::members(headers, &ACCEPT) {
@@ -114,7 +116,7 @@ impl Named {
         let html = self.html.or(self.any_text).or(self.any);
         let json = self.json.or(self.any_application).or(self.any);
         let Some(best) = html.max(json).max(self.other) else {
-            // Missing, empty or malformed.
+            // Accept is missing, empty or malformed.
             return Preference::Html;
         };
         let html_weight = html.unwrap_or(0);
@@ -133,7 +135,8 @@ impl Named {
     }
 }
 
-/// A member without its parameters, and its weight in thousandths: 1000 without a weight, `None` for a malformed one.
+/// Returns a member without its parameters, and its weight in thousandths. A member without a weight has 1000. The
+/// weight is `None` if it is malformed.
 fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     let (value, parameters) = tokens::with_parameters(member);
     let mut weight = Some(1000);
@@ -148,8 +151,8 @@ fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     (value, weight)
 }
 
-/// `qvalue` of RFC 9110 §12.4.2: 0 or 1, then optionally a point and up to three digits, which are zeros after a 1. The
-/// 0 may be missing if digits follow the point.
+/// Reads a `qvalue` (RFC 9110 §12.4.2) in thousandths: 0 or 1, then optionally a point and up to three digits. After
+/// a 1 these digits must be zeros. The 0 can be missing if digits follow the point.
 pub(crate) fn thousandths(digits: &[u8]) -> Option<u16> {
     let (whole, decimals) = match digits {
         [b'.', decimals @ ..] if (1..=3).contains(&decimals.len()) => (&b'0', decimals),
@@ -385,7 +388,7 @@ mod tests {
             let any = lowest(&["*"]).unwrap_or(0);
             let gzip = lowest(&["gzip", "x-gzip"]).unwrap_or(any);
             let wanted = gzip > 0 && gzip >= lowest(&["identity"]).unwrap_or(any);
-            // Neither the number of lines nor their order matters.
+            // The number of lines and their order must not matter.
             let (first, second) = text.split_at(cut.min(text.len()));
             for lines in [
                 vec![text.join(",")],

@@ -1,13 +1,15 @@
-//! A body received from a client or from the origin. It ends without an error only if its sender ended it.
+//! A body received from a client or from the origin. The body ends without an error only if its sender ended it.
 //!
 //! hyper treats `RST_STREAM(NO_ERROR)` and `GOAWAY(NO_ERROR)` as the end of an HTTP/2 body, as if `END_STREAM` had
-//! arrived (RFC 9113 §8.1 allows that reset only after a complete response). Here such a body fails. So does a body
-//! that ends before its Content-Length. A body that is longer than its Content-Length already fails in hyper and h2.
+//! arrived. RFC 9113 §8.1 allows such a reset only after a complete response. Therefore [`Received`] returns an error
+//! for such a body, and for a body that ends before its Content-Length. If a body is longer than its Content-Length,
+//! hyper and h2 return an error.
 //!
 //! An HTTP/2 body with a Content-Length releases its last bytes only after `END_STREAM`. Otherwise a recipient that
-//! counts bytes would accept a body as complete that its sender continues or resets.
+//! counts bytes would treat the body as complete, although the sender can still send more or reset the stream.
 //!
-//! Cost: one comparison at the end of a body. For HTTP/2 also a pass over the trailers, to trim their values.
+//! Cost: one comparison at the end of a body. For HTTP/2 there is also one pass over the trailers, which trims their
+//! values.
 
 use std::error::Error;
 use std::fmt;
@@ -24,29 +26,30 @@ use super::values;
 /// hyper's body, with a check of how it ends.
 #[derive(Debug)]
 pub struct Received {
-    /// `None`: there is no content, whatever the head declares.
+    /// The body from hyper. `None` if there is no content, whatever the head declares.
     incoming: Option<Incoming>,
     is_h2: bool,
-    /// Frames held back on HTTP/2. Boxed: few bodies need it, and each layer moves the body.
+    /// Frames that are held back on HTTP/2. The box keeps [`Received`] small, because few bodies hold frames back and
+    /// each layer moves the body.
     held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// The last bytes of the declared length, until `END_STREAM`.
+    /// The last bytes of the declared length. They are held back until `END_STREAM`.
     last: Bytes,
-    /// The trailers after them.
+    /// The trailers that arrived after `last`.
     trailers: Option<HeaderMap>,
 }
 
 /// Why a body is incomplete.
 #[derive(Debug)]
 pub enum Broken {
-    /// An error of hyper.
+    /// hyper reported an error.
     Transport(hyper::Error),
     /// The stream was closed without `END_STREAM`.
     Reset,
-    /// It ended, and this number of bytes of its declared length is missing.
+    /// The body ended too early. The number is the count of missing bytes of its declared length.
     Short(u64),
 }
 
@@ -70,18 +73,18 @@ impl Error for Broken {
 }
 
 impl Received {
-    /// The body of a message of that version.
+    /// Wraps the body of a message with that HTTP version.
     pub fn new(incoming: Incoming, version: Version) -> Self {
         Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None }
     }
 
-    /// For a message that must not have content: the response to HEAD, a 204, a 304. Content that its sender sends
-    /// anyway is not read; on HTTP/2 the stream is reset.
+    /// Returns an empty body, for a message that must not have content: the response to HEAD, a 204 or a 304. If the
+    /// sender sends content anyway, edgeshim does not read it, and on HTTP/2 resets the stream.
     pub fn empty() -> Self {
         Self { incoming: None, is_h2: false, held: None }
     }
 
-    /// Content that is never read, for a request without a connection (`explain`).
+    /// Returns a body that counts as not empty and is never read, for a request without a connection (`explain`).
     pub(crate) fn unread() -> Self {
         Self { incoming: None, is_h2: false, held: Some(Box::default()) }
     }
@@ -137,13 +140,13 @@ fn poll_h2(
         let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(frame) => frame.map_err(Broken::Transport)?,
             None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
-            // An empty frame ended the stream.
+            // An empty frame ended the stream, so the next turn of the loop releases the frames that were held back.
             None if held.is_some() => continue,
             None => return Poll::Ready(missing(incoming).map(Err)),
         };
         match frame.into_data() {
             Ok(data) if incoming.size_hint().exact() == Some(0) && !incoming.is_end_stream() => {
-                // Only empty frames may follow these bytes.
+                // These bytes complete the declared length, so only empty frames and trailers can follow.
                 if !data.is_empty() {
                     held.get_or_insert_default().last = data;
                 }
@@ -159,7 +162,7 @@ fn poll_h2(
     }
 }
 
-/// The error of a body that ended before its declared length.
+/// Returns an error if the body ended before its declared length.
 fn missing(incoming: &Incoming) -> Option<Broken> {
     incoming.size_hint().exact().filter(|&left| left > 0).map(Broken::Short)
 }

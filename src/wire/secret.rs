@@ -6,32 +6,32 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 /// A secret. Its `Debug` form is `***`, so that no log contains it.
 ///
-/// `==` is only for a reload that checks for changes. [`Secret::matches`] compares with input from a peer.
+/// `==` is only for a reload that checks whether a secret has changed. Use [`Secret::matches`] to compare a secret with
+/// input from a peer, because `==` does not take constant time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a secret.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
 
-    /// The secret itself.
+    /// Returns the secret itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `given` is the secret. The time depends on the lengths only.
+    /// Whether `given` is the secret. The time depends only on the two lengths.
     pub fn matches(&self, given: &[u8]) -> bool {
         let ours = self.0.as_bytes();
-        // Eight bytes at a time: a comparison byte by byte would be the slowest part of a proof.
+        // Eight bytes are compared at a time, because a comparison byte by byte would be the slowest part of a proof.
         let words = ours.chunks(8).map(word).zip(given.chunks(8).map(word));
         let equal = words.fold(Choice::from(1), |equal, (ours, theirs)| equal & ours.ct_eq(&theirs));
         ours.len() == given.len() && equal.into()
     }
 }
 
-/// Up to eight bytes as a number.
+/// Reads up to eight bytes as one number.
 fn word(bytes: &[u8]) -> u64 {
     if let Ok(whole) = bytes.try_into() {
         return u64::from_le_bytes(whole);

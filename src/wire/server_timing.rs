@@ -1,29 +1,30 @@
-//! Server-Timing (W3C Server Timing): the CDN of a response, and the origin's time for it.
+//! Server-Timing (W3C Server Timing): the CDN of a response, and the time that the origin took for the response.
 //!
-//! A script reads it in `PerformanceResourceTiming.serverTiming`. A CDN stores the field with the response, so on a hit
-//! the time is that of the pull that filled the cache.
+//! A script in a page reads these values from `PerformanceResourceTiming.serverTiming`. A CDN stores the field with the
+//! response. So if the CDN serves a response from its cache, the time is that of the pull that filled the cache.
 
 use std::io::Write as _;
 
 use http::HeaderValue;
 
-/// The longest value: the fixed parts, a label of 64 bytes, and a time of eleven bytes.
+/// The size of the buffer for one value, in bytes. The longest value has 99: the fixed parts, a label of 64 and a time
+/// of 11.
 const MAX_BYTES: usize = 128;
 
-/// The values of all providers, without the time.
+/// The prepared values of all providers, without the time.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerTiming {
     prefixes: Vec<String>,
 }
 
 impl ServerTiming {
-    /// Prepares the values. No label may have a character that must be escaped in a quoted string.
+    /// Prepares the values. The labels must not have characters that need an escape in a quoted string.
     pub(crate) fn new<'l>(labels: impl IntoIterator<Item = &'l str>) -> Self {
         Self { prefixes: labels.into_iter().map(|label| format!("cdn;desc=\"{label}\", origin;dur=")).collect() }
     }
 
-    /// The value for the label at `index` and the origin's time; `dur` is in milliseconds. `None` if there is no such
-    /// label. Allocates once.
+    /// Returns the value for the label at `index` and the origin's time, or `None` if there is no such label. `dur` in
+    /// the value is in milliseconds. Allocates once.
     pub(crate) fn value(&self, index: usize, micros: u32) -> Option<HeaderValue> {
         let mut text = [0; MAX_BYTES];
         let mut rest = &mut text[..];

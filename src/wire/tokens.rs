@@ -1,39 +1,39 @@
 //! Comma-separated lists (RFC 9110 §5.6.1) over any number of lines of one field.
 //!
-//! There are two readers. [`tokens`] is for fields whose members are plain tokens (Connection, Vary, TE, Upgrade): a
-//! quote has no meaning. [`members`] is for fields whose members may contain quoted strings (Accept, CDN-Loop,
-//! Forwarded): a comma in quotes does not separate. Both trim white space and skip empty members. Cost: one pass over
-//! the bytes, no allocation.
+//! There are two main readers. [`tokens`] is for fields whose members are plain tokens (Connection, Vary, TE, Upgrade).
+//! In these fields a quote has no meaning. [`members`] is for fields whose members can contain quoted strings (Accept,
+//! CDN-Loop, Forwarded). In these fields a comma inside quotes does not separate members. Both readers trim white space
+//! and skip empty members. Cost: one pass over the bytes, no allocation.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
-/// The members of all lines of `name`, split at every comma.
+/// Returns the members of all lines of `name`, split at every comma.
 pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Tokens<'a> {
     Tokens { lines: headers.get_all(name).iter(), rest: None }
 }
 
-/// The members of all lines of `name`, split at commas outside quoted strings.
+/// Returns the members of all lines of `name`, split at commas outside quoted strings.
 pub(crate) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
     Members { lines: headers.get_all(name).iter(), rest: None }
 }
 
-/// The last `most` members of all lines of `name`, last first, split at every comma. Empty members count but are
-/// skipped.
+/// Returns the last `most` members of all lines of `name`, the last member first, split at every comma. Empty members
+/// are skipped but count towards `most`.
 ///
-/// For lists to which each hop appends. Neither a long list nor an open quote of an earlier hop can hide the last
-/// members, and the cost is bounded.
+/// This function is for lists to which each hop appends an entry. A long list or an open quote from an earlier hop
+/// cannot hide the last members. `most` bounds the cost.
 pub(crate) fn last<'a>(headers: &'a HeaderMap, name: &HeaderName, most: usize) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter().rev();
     let members = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).take(most);
     members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Whether `token` is a member of `name`, in any case.
+/// Whether `token` is a member of the field `name`. Case is ignored.
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The members of one line, split at every comma.
+/// Returns the members of one line, split at every comma.
 pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let mut rest = Some(line);
     let pieces = std::iter::from_fn(move || {
@@ -45,15 +45,16 @@ pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     pieces.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// The value and parameters of a member: `text/html;level=1;q=0.5` is `text/html` and `level=1`, `q=0.5`.
+/// Splits a member into its value and its parameters: `text/html;level=1;q=0.5` gives `text/html`, then `level=1` and
+/// `q=0.5`.
 ///
-/// Semicolons in quoted strings do not separate; empty parameters are skipped.
+/// A semicolon inside a quoted string does not separate parameters. Empty parameters are skipped.
 pub(crate) fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
     let (value, rest) = cut(member, b';');
     (value.trim_ascii(), Parameters { rest })
 }
 
-/// Iterator of [`tokens`].
+/// The iterator that [`tokens`] returns.
 #[derive(Debug)]
 pub(crate) struct Tokens<'a> {
     lines: ValueIter<'a, HeaderValue>,
@@ -84,7 +85,7 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Iterator of [`members`].
+/// The iterator that [`members`] returns.
 #[derive(Debug)]
 pub(crate) struct Members<'a> {
     lines: ValueIter<'a, HeaderValue>,
@@ -110,7 +111,8 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// Iterator of [`with_parameters`]: each parameter as written, `name=value`, trimmed.
+/// The iterator that [`with_parameters`] returns. Each parameter is `name=value`, unchanged except for trimmed white
+/// space.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters<'a> {
     rest: Option<&'a [u8]>,
@@ -131,9 +133,10 @@ impl<'a> Iterator for Parameters<'a> {
     }
 }
 
-/// The text before the first `separator` outside a quoted string, and the text after it, if there is one.
+/// Splits `input` at the first `separator` outside a quoted string. Returns the text before the separator and the text
+/// after it. Without a separator, returns the whole input and `None`.
 ///
-/// An open quote extends to the end.
+/// A quoted string without a closing quote extends to the end of `input`.
 fn cut(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     let mut quoted = false;
     let mut at = 0;
@@ -142,7 +145,7 @@ fn cut(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
         let Some(hit) = hit else { break };
         match rest.get(hit) {
             Some(b'"') => quoted = !quoted,
-            // A quoted pair: the next byte is literal.
+            // In a quoted string, the byte after a backslash is literal.
             Some(b'\\') if quoted => at += 1,
             _ => return (input.get(..at + hit).unwrap_or(input), rest.get(hit + 1..)),
         }

@@ -1,23 +1,25 @@
-//! Request ids and traceparent (W3C Trace Context, level 1): validation, and new ids.
+//! Request ids and traceparent (W3C Trace Context, level 1): checks of received ids, and new ids.
 
 use bytes::Bytes;
 use http::HeaderValue;
 
-/// `00-`, 32 hex digits, `-`, 16 hex digits, `-`, 2 hex digits.
+/// The length of `00-`, 32 hex digits, `-`, 16 hex digits, `-` and 2 hex digits.
 const TRACEPARENT_LENGTH: usize = 55;
-/// The flags of a new trace: sampled. Otherwise a tracer of the origin that follows its parent would record nothing.
+/// The flags of a new trace: sampled. Without this flag, a tracer that follows the flags of its parent would record
+/// nothing at the origin.
 const FLAGS: &[u8; 2] = b"01";
 
-/// Whether a request id from a peer may be kept: 1 to 128 of `[A-Za-z0-9._-]`.
+/// Whether a request id from a peer can be used: it must have 1 to 128 characters of `[A-Za-z0-9._-]`.
 pub(crate) fn valid_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// Whether a traceparent may be passed on.
+/// Whether a traceparent is valid, so that it can be passed on.
 ///
-/// Version 00 is exactly `00-trace-parent-flags` in lower-case hex, and no id is all zeros. A later version may have
-/// more after a dash. Version ff is invalid.
+/// A value of version 00 is exactly `00-trace-parent-flags` in lower-case hex. In any version, the trace id and the
+/// parent id must not be all zeros. A value of a later version can have more text after another dash. Version ff is
+/// invalid.
 pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
     let Some((head, rest)) = value.split_at_checked(TRACEPARENT_LENGTH) else { return false };
     let mut parts = head.split(|&byte| byte == b'-');
@@ -43,9 +45,9 @@ pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
         }
 }
 
-/// A request id of 32 hex digits, and a traceparent with the same trace id, from 24 random bytes.
+/// Makes a request id of 32 hex digits, and a traceparent with the same digits as its trace id, from 24 random bytes.
 ///
-/// Both are views of one buffer: one allocation per request.
+/// Both values share one buffer, so this costs one allocation per request.
 pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
     let mut text = [b'0'; TRACEPARENT_LENGTH];
     let (trace, parent) = random.split_at(16);
@@ -56,19 +58,20 @@ pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
             *slot = byte;
         }
     }
-    // `from_owner` allocates once for text and reference count. `Bytes` from a Vec would allocate again when it is
-    // first shared.
+    // `from_owner` makes one allocation for the text and its reference count. `Bytes` from a Vec would allocate again
+    // at the first clone or slice.
     let block = Bytes::from_owner(text);
     let id = HeaderValue::from_maybe_shared(block.slice(3..35));
     let traceparent = HeaderValue::from_maybe_shared(block);
-    // Hex digits and dashes are always a valid value.
+    // A text of hex digits and dashes is always a valid value.
     match (id, traceparent) {
         (Ok(id), Ok(traceparent)) => (id, traceparent),
         _ => (HeaderValue::from_static("0"), HeaderValue::from_static("0")),
     }
 }
 
-/// Writes `bytes` in lower-case hex at `at`. If all are 0, the last digit becomes 1, since an id of zeros is invalid.
+/// Writes `bytes` in lower-case hex at `at`. If all bytes are 0, the last digit becomes 1, because an id of zeros is
+/// invalid.
 fn write_hex(text: &mut [u8; TRACEPARENT_LENGTH], at: usize, bytes: &[u8]) {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let all_zero = bytes.iter().all(|&byte| byte == 0);

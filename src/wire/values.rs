@@ -1,15 +1,15 @@
-//! Values of single fields: the white space around them, and Content-Length.
+//! Values of single fields: white space at their ends, and the number in Content-Length.
 
 use http::{HeaderMap, HeaderValue};
 
 use super::decimal;
 use super::names::CONTENT_LENGTH;
 
-/// Content-Length (RFC 9110 §8.6), `None` without one. Equal numbers in several field lines or in one list count as
-/// one.
+/// Returns Content-Length (RFC 9110 §8.6), or `None` without this field. Equal numbers in several field lines or in
+/// one list count as one number.
 ///
 /// # Errors
-/// A member is not a number, or two numbers differ.
+/// Returns an error if a member is not a number, or if two numbers differ.
 pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let mut length = None;
     for line in headers.get_all(CONTENT_LENGTH) {
@@ -25,11 +25,11 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
     Ok(length)
 }
 
-/// Removes spaces and tabs from both ends of every value. Allocates only for a value that has some.
+/// Removes spaces and tabs from both ends of every value. Allocates only for a value that has such white space.
 ///
-/// This white space is no part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it
-/// (RFC 9113 §8.2.1), but curl, nginx and Go accept it, so a message that has it is repaired here, not refused. The
-/// next recipient gets what an HTTP/1.1 parser would read.
+/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it (RFC
+/// 9113 §8.2.1), but curl, nginx and Go accept it. Therefore this function repairs the message, and edgeshim does not
+/// refuse it. The next recipient gets the value that an HTTP/1.1 parser would read.
 pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();
@@ -38,7 +38,7 @@ pub(crate) fn trim(headers: &mut HeaderMap) {
             continue;
         }
         let is_sensitive = value.is_sensitive();
-        // A part of a valid value is valid.
+        // A part of a valid value is a valid value.
         if let Ok(mut trimmed) = HeaderValue::from_bytes(bytes.trim_ascii()) {
             trimmed.set_sensitive(is_sensitive);
             *value = trimmed;

@@ -1,7 +1,8 @@
-//! Vary (RFC 9110 §12.5.5): one merged line, with each name once, or with `*` only.
+//! Vary (RFC 9110 §12.5.5): one merged line that has each name once, or `*` only.
 //!
-//! Some caches read only the first line, and Imperva only the exact text `Accept-Encoding`, so a response gets one line
-//! with the usual spelling. The common cases allocate nothing: no Vary, or one line that is correct already.
+//! Some caches read only the first line of Vary. Imperva recognises only the exact text `Accept-Encoding`. Therefore a
+//! response gets one line with the usual spelling. The common cases allocate nothing: no Vary, or one line that is
+//! correct already.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -11,11 +12,11 @@ use super::tokens;
 
 /// The spelling of Accept-Encoding in Vary.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";
-/// From this number of distinct names on, Vary becomes `*`: no cache could reuse such a response, and the search for
-/// duplicates is bounded.
+/// The number of distinct names at which Vary becomes `*`. No cache could reuse a response with so many names, and the
+/// limit bounds the search for duplicates.
 const MOST_NAMES: usize = 64;
 
-/// The names in all lines of Vary, as written.
+/// Returns the names in all lines of Vary, in their original spelling.
 pub(crate) fn names(headers: &HeaderMap) -> tokens::Tokens<'_> {
     tokens::tokens(headers, &VARY)
 }
@@ -26,8 +27,8 @@ pub(crate) fn is_only(headers: &HeaderMap, name: &str) -> bool {
     names.peek().is_some() && names.all(|known| known.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Adds Accept-Encoding to Vary and merges its lines into one: each name once, in the order of appearance; `*` replaces
-/// all others.
+/// Adds Accept-Encoding to Vary and merges all lines into one line. Each name appears once, in the order of first
+/// appearance. If one of the names is `*`, the line is `*` only.
 pub fn merge_accept_encoding(headers: &mut HeaderMap) {
     let line = if !headers.contains_key(VARY) || is_only(headers, ACCEPT_ENCODING) {
         HeaderValue::from_static(ACCEPT_ENCODING)
@@ -39,7 +40,7 @@ pub fn merge_accept_encoding(headers: &mut HeaderMap) {
     headers.insert(VARY, line);
 }
 
-/// Whether there is one line already, without duplicates, and Accept-Encoding in it has the usual spelling.
+/// Whether Vary is already correct: `*`, or one line without duplicates that has Accept-Encoding in the usual spelling.
 fn is_merged(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(VARY).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };
@@ -74,11 +75,11 @@ fn merged(headers: &HeaderMap) -> HeaderValue {
         let is_accept_encoding = name.eq_ignore_ascii_case(ACCEPT_ENCODING.as_bytes());
         line.extend_from_slice(if is_accept_encoding { ACCEPT_ENCODING.as_bytes() } else { name });
     }
-    // Parts of valid values make a valid value.
+    // A line that is joined from parts of valid values is valid.
     HeaderValue::from_maybe_shared(Bytes::from(line)).unwrap_or(any)
 }
 
-/// A bounded set of names on the stack, without case.
+/// A bounded set of names on the stack. Case is ignored.
 struct Unique<'a> {
     names: [&'a [u8]; MOST_NAMES],
     count: usize,
@@ -95,7 +96,7 @@ impl<'a> Unique<'a> {
         self.names.into_iter().take(self.count)
     }
 
-    /// Whether the name is new. Always false if the set is full.
+    /// Adds a name and returns whether the name is new. Returns false if the set is full.
     fn add(&mut self, name: &'a [u8]) -> bool {
         if self.names().any(|known| known.eq_ignore_ascii_case(name)) {
             return false;
