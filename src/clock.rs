@@ -136,8 +136,9 @@ pub(crate) fn yield_turn(cx: &mut Context<'_>) {
     YIELD.get()(cx);
 }
 
-/// Sets the function by which tasks of this worker yield. It must do more than wake the task, because a task that is
-/// only woken can run many times before the sockets are polled. Only the runtime knows when it has polled the sockets.
+/// Sets the function by which tasks of this worker yield. This function must do more than wake the task, because a task
+/// that is only woken can run many times before the sockets are polled. Only the runtime knows when it has polled the
+/// sockets.
 pub(crate) fn on_yield(how: fn(&mut Context<'_>)) {
     YIELD.set(how);
 }

@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// After a response timeout on the HTTP/2 connection `number`, sends no new requests over this connection, because
-    /// the connection could be dead. The requests in progress on it continue.
+    /// the connection could be dead. Requests that are already in progress on this connection continue.
     pub(super) fn suspect(&self, number: u64, cause: Cause) {
         let mut multiplexed = self.multiplexed();
         if cause == Cause::Timeout && multiplexed.number == number {

@@ -17,8 +17,8 @@ pub(super) struct Connection {
     pub(super) reused: bool,
     pub(super) idle_since_ms: u64,
     memory: Memory,
-    /// The count of this open connection in the metrics. The task that drives the connection shares the count. It ends
-    /// when both this value and that task are dropped.
+    /// Counts this connection as open in the metrics. The task that drives the connection has the same `Arc`. So the
+    /// connection is counted until both this value and that task are dropped.
     _counted: Arc<Counted>,
 }
 

@@ -25,8 +25,8 @@ use crate::ids::Reason;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 
-/// How long edgeshim waits for the peer to close after a cut HTTP/1.0 response on a unix socket. Example: nginx as the
-/// peer closes after 60 seconds.
+/// How long edgeshim waits for the peer to close after a cut HTTP/1.0 response on a unix socket. nginx, for example,
+/// closes its connection after 60 seconds.
 const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Serves a connection until it ends.
