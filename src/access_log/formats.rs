@@ -1,8 +1,8 @@
 //! The three formats of an access log line: json, combined and etsy.
 //!
-//! Only the writer's thread formats lines, so no request waits for that. One record becomes exactly one line. A client
-//! cannot change that, because every value from the network is cut, then escaped. When the buffer has grown to its full
-//! size, formatting allocates nothing. A date is formatted at most once for each second.
+//! Only the writer's thread formats lines, so no request waits for the formatting. One record becomes exactly one line.
+//! A client cannot change that, because every value from the network is cut, then escaped. When the buffer has grown to
+//! its full size, formatting allocates nothing. A date is formatted at most once for each second.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,9 +18,9 @@ use crate::wire::{decimal, json};
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line (RFC 8259).
+    /// One JSON object for each line (RFC 8259).
     Json,
-    /// NCSA combined, with the provider appended.
+    /// The NCSA combined format, with the provider appended.
     Combined,
     /// The line format that Etsy's logster pattern for beacons matches.
     ///
@@ -99,7 +99,8 @@ impl Formatter {
         text("locale", record.locale.as_bytes(), out);
         text("referer", bytes(record.referer.as_ref()), out);
         text("user_agent", bytes(record.user_agent.as_ref()), out);
-        // The key is present only if the pull is known to be something else than a first pull from the edge.
+        // The key `pull` is left out for a first pull from the edge and for a pull of unknown kind. So only a few lines
+        // have this key.
         if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
             text("pull", record.kind.as_str().as_bytes(), out);
         }
@@ -144,7 +145,7 @@ struct Clock {
 
 impl Clock {
     /// Formats the second of `time` if it has changed, and returns the milliseconds of `time`. A time outside the years
-    /// 1970 to 9999 is written as the nearest time inside.
+    /// 1970 to 9999 is written as the nearest second in these years.
     fn set(&mut self, time: SystemTime) -> u32 {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != Some(since.as_secs()) {
@@ -472,7 +473,7 @@ mod tests {
     #[test]
     fn etsy_when_compared_with_a_line_of_2013_then_the_pattern_reads_the_same() {
         // A line in the form that Etsy's edges wrote in October 2013. It has the host, a single colon, then the chain
-        // with the client on its left. The host names are replaced by those of RFC 2606.
+        // with the client on its left. The host names are replaced by the example names of RFC 2606.
         let theirs = concat!(
             r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
             r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "#,

@@ -69,7 +69,7 @@ pub(super) struct Sink {
     file: File,
     pub(super) batch: Batch,
     dropped: Counter,
-    /// Whether the last write failed. Only a change of this value is logged.
+    /// Whether the last write failed. A log message is written only when this value changes.
     failing: bool,
 }
 
@@ -221,7 +221,7 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// Opens a log for appending, and returns whether it ends with an incomplete line.
+/// Opens a log file for appending, and returns whether the file ends with an incomplete line.
 fn open_file(path: &Path) -> io::Result<(File, bool)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let meta = file.metadata()?;

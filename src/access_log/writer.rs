@@ -31,13 +31,13 @@ const QUEUE_RECORDS: usize = 65_536;
 const ATTACHED_RECORDS: usize = 2_048;
 /// The writer polls the queue at this interval, so a line waits at most this long while there is traffic.
 const POLL: Duration = Duration::from_millis(20);
-/// After this number of polls without a record, the writer sleeps until a record wakes it.
+/// After this number of polls without a record, the writer sleeps until another thread wakes it.
 const IDLE_POLLS: u32 = 25;
 /// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost,
 /// for example after a change of the queue's memory ordering.
 const PARK: Duration = Duration::from_secs(5);
-/// The longest time that [`AccessLog::close`] waits while the queue does not shrink. After that time it assumes that
-/// the disk, or the reader of the pipe, is stuck.
+/// The longest time that [`AccessLog::close`] waits while the queue does not shrink. After that time `close` assumes
+/// that the disk, or the reader of the pipe, is stuck.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The states of the writer. `record` reads the state after each push.
@@ -258,8 +258,8 @@ impl Shared {
     }
 
     /// Sleeps until `record`, `reopen` or `close` wakes the writer. `reopen` and `close` set a flag, then call
-    /// `unpark`. If that happens before the sleep begins, the sleep ends at once. So only the queue must be checked
-    /// again before the sleep.
+    /// `unpark`. If `unpark` is called before the sleep begins, the sleep ends at once. So only the queue must be
+    /// checked again before the sleep.
     fn park(&self) {
         if self.move_on(state::POLLING, state::PARKED) {
             if self.queue.is_empty() {

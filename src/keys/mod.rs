@@ -1,5 +1,5 @@
 //! The keys of the configuration. A settings type lists its keys once, in [`Keys::keys`]. One [`Visitor`] reads the
-//! keys from a file. Another one shows the values that are in effect.
+//! keys from a file. Another visitor shows the values that are in effect.
 //!
 //! Place: below every room that has settings, so that each layer can declare its own keys next to the code that uses
 //! them. TOML and JSON stay in `config`, which has both visitors.
@@ -50,7 +50,8 @@ pub(crate) trait Visitor {
     /// A key that is a list of texts. If the key is missing, the value is `None`.
     fn optional_list<T>(&mut self, name: &'static str, text: &Text<T>, values: &mut Option<Vec<T>>);
 
-    /// A block of texts under names that the operator chooses. `example` is one line of it.
+    /// A block whose keys are names that the operator chooses. The values are texts. `example` is one line of the
+    /// block.
     fn map(
         &mut self,
         name: &'static str,

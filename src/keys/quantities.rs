@@ -127,7 +127,7 @@ pub(crate) fn size(text: &str) -> Checked<u64> {
     count
         .ok()
         .and_then(|count| count.checked_mul(bytes_each))
-        // The largest whole number of TOML is that of `i64`.
+        // TOML has no whole number above the largest `i64`.
         .filter(|&bytes| i64::try_from(bytes).is_ok())
         .ok_or_else(|| "is too large; write at most \"1000000GiB\"".to_owned())
 }

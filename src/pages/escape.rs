@@ -8,7 +8,7 @@ pub(super) enum Escape {
 }
 
 impl Escape {
-    /// The escaping of a value that follows the text `before`.
+    /// Returns the escaping for a value that follows the text `before`.
     pub(super) fn after(before: &str) -> Self {
         let tag = match (before.rfind('<'), before.rfind('>')) {
             (Some(open), Some(close)) if close > open => "",
@@ -21,7 +21,7 @@ impl Escape {
         if is_quoted && attribute.contains('?') { Self::Query } else { Self::Html }
     }
 
-    /// Whether a place after `before` is inside a tag, but not inside double quotes.
+    /// Returns whether the end of `before` is inside a tag, but not inside double quotes.
     pub(super) fn is_bare(before: &str) -> bool {
         let tag = before.rfind('<').and_then(|open| before.get(open..)).unwrap_or_default();
         !tag.is_empty() && !tag.contains('>') && tag.matches('"').count().is_multiple_of(2)
@@ -41,7 +41,8 @@ impl Escape {
     }
 }
 
-/// The length of each byte as HTML and in a query. Every value is measured for both, so this is a table.
+/// The length of each byte after escaping, as HTML and in a query. Both lengths of every value are computed for every
+/// page, so a table makes that fast.
 #[expect(clippy::cast_possible_truncation, reason = "no entity is longer than a few bytes")]
 static WIDTHS: [(u8, u8); 256] = {
     let mut all = [(1, 1); 256];
@@ -61,7 +62,7 @@ static WIDTHS: [(u8, u8); 256] = {
     }
 };
 
-/// The length of `text` as HTML and in a query.
+/// Returns the length of `text` after escaping, as HTML and in a query.
 pub(super) fn widths(text: &[u8]) -> (u16, u16) {
     text.iter().fold((0, 0), |sum: (u16, u16), &byte| {
         let (html, query) = WIDTHS[usize::from(byte)];
@@ -80,7 +81,7 @@ const fn entity(byte: u8) -> Option<&'static [u8]> {
     })
 }
 
-/// RFC 3986 §2.3.
+/// Returns whether a query can contain the byte without encoding (unreserved characters, RFC 3986 §2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }

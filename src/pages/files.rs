@@ -1,8 +1,8 @@
-//! The template and the locale files: the built-in ones, and those of an operator's folder that replace them.
+//! The template and the locale files. They are built in, and files in an operator's folder can replace them.
 //!
-//! A folder has the layout of `config/`: `pages/whoopsie.html` replaces the built-in template, and `locales/TAG.toml`
-//! replaces or adds a language. Both are optional. Files of limited size are read with the configuration, and never
-//! again.
+//! A folder has the layout of `config/`. Its `pages/whoopsie.html` replaces the built-in template. Its
+//! `locales/TAG.toml` replaces or adds a language. Both are optional. The files are read only when the configuration is
+//! read, and their size is limited.
 
 use std::error::Error;
 use std::fmt;
@@ -14,33 +14,34 @@ use super::locale_file::LocaleTexts;
 use super::mistakes::{FileProblem, Mistake, lines};
 use super::template::Template;
 
-/// The built-in locale files: tag and content, in the order of their ids. `config/build.rs` lists `config/locales`.
+/// The built-in locale files, each with its tag and its content, in the order of the locales' ids. `config/build.rs`
+/// makes this list from `config/locales`.
 pub(super) const LOCALES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/locales.rs"));
 
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 
-/// The longest template, in bytes: during an outage every client gets the page.
+/// The longest template, in bytes. It is limited because during an outage every client gets the page.
 const MAX_TEMPLATE_BYTES: u64 = 128 * 1024;
-/// The longest locale file, in bytes: every page contains the texts of all.
+/// The longest locale file, in bytes. It is limited because every page contains texts of all locales.
 const MAX_LOCALE_BYTES: u64 = 32 * 1024;
 /// The largest number of files in a folder of locales.
 const MAX_LOCALES: usize = 100;
 
-/// The template and the locale files of the pages. The default is the built-in ones.
+/// The template and the locale files of the pages. The default has only the built-in files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PageFiles {
     folder: PathBuf,
     template: Option<String>,
-    /// Names without `.toml` and contents, sorted by name.
+    /// The files' names without `.toml`, and the files' contents, sorted by name.
     locales: Vec<(String, String)>,
 }
 
-/// Why a folder of pages cannot be used.
+/// The reason why a folder of pages cannot be used.
 #[derive(Debug)]
 pub enum PageFilesError {
-    /// It is not a folder of pages. The message continues after the folder's name.
+    /// The path is not a folder of pages. The message is shown after the folder's name.
     Folder(String),
-    /// All mistakes in its files.
+    /// All mistakes in the folder's files.
     Files(Vec<FileProblem>),
 }
 
@@ -59,7 +60,8 @@ impl PageFiles {
     /// Reads and checks a folder.
     ///
     /// # Errors
-    /// It is not a folder, or has no pages. Else all mistakes in its files, in the order of files and lines.
+    /// The path is not a folder, or the folder has no pages, or its files have mistakes. All mistakes are returned, in
+    /// the order of files and lines.
     pub fn read(folder: &Path) -> Result<Self, PageFilesError> {
         const CONTENT: &str = "write a folder that has pages/whoopsie.html, locales/TAG.toml (such as de.toml) or both";
         let entries = fs::read_dir(folder);
@@ -105,12 +107,12 @@ impl PageFiles {
         Ok(Self { folder: folder.to_owned(), template, locales })
     }
 
-    /// The folder as configured; empty if there is none.
+    /// Returns the folder as configured. The path is empty if no folder is configured.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The tags of all locales, in the order of their ids.
+    /// Returns the tags of all locales, in the order of the locales' ids.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         self.all().map(|(tag, _)| tag)
     }
@@ -119,8 +121,8 @@ impl PageFiles {
         self.template.as_deref().unwrap_or(WHOOPSIE)
     }
 
-    /// Names and contents: the built-in languages in their order, each replaced if the folder has it, then the folder's
-    /// others.
+    /// Returns the name and the content of each locale file. The built-in languages come first, in their order. If the
+    /// folder has a file for one of them, that file replaces the built-in file. The other files of the folder follow.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.locales.iter().map(|(tag, text)| (tag.as_str(), text.as_str()));
         let of_folder = move |wanted: &str| own.clone().find(|(tag, _)| tag.eq_ignore_ascii_case(wanted));
@@ -130,7 +132,7 @@ impl PageFiles {
     }
 }
 
-/// Reads a folder and collects what is wrong.
+/// Reads a folder and collects the problems in its files.
 #[derive(Default)]
 struct Reader {
     problems: Vec<FileProblem>,
@@ -139,7 +141,7 @@ struct Reader {
 impl Reader {
     fn report(&mut self, path: &Path, line: Option<usize>, message: impl Into<String>) {
         let file = path.display().to_string();
-        // A name can contain control characters, and is shown on terminals.
+        // A file name can contain control characters. They are escaped, because the name is shown on terminals.
         let file = if file.contains(char::is_control) { file.escape_debug().to_string() } else { file };
         self.problems.push(FileProblem { file, line, message: message.into() });
     }
@@ -150,7 +152,7 @@ impl Reader {
         }
     }
 
-    /// The entries of a folder, sorted, without hidden files; none if there is no folder.
+    /// Returns the entries of a folder, sorted, without hidden files. If the folder does not exist, the list is empty.
     fn entries(&mut self, folder: &Path) -> Vec<PathBuf> {
         let read = fs::read_dir(folder).and_then(|entries| {
             let paths = entries.map(|entry| entry.map(|entry| entry.path())).filter(|path| {
@@ -180,10 +182,10 @@ impl Reader {
         }
     }
 
-    /// A file's text. None: a problem was reported.
+    /// Returns the text of a file. Returns `None` if the file cannot be used, after reporting the problem.
     fn text(&mut self, path: &Path, most_bytes: u64) -> Option<String> {
         let mut bytes = Vec::new();
-        // Reading from anything but a file, such as a pipe, might never end.
+        // Only regular files are read. Reading from a pipe, for example, could wait without end.
         let read = fs::metadata(path).and_then(|about| {
             if !about.is_file() {
                 return Err(io::Error::other("it is not a file"));

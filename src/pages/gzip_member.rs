@@ -1,43 +1,46 @@
-//! The parts of a gzip member (RFC 1951, RFC 1952), to assemble one for each request without compression.
+//! The parts of a gzip member (RFC 1951, RFC 1952). For each request, a member is assembled from these parts without
+//! compression.
 //!
-//! A page is fixed text with a few short values in between. Each fixed text is deflated once, by a separate compressor:
-//! it refers to no bytes before it, so any value may precede it. It ends with a flush, which ends with an empty stored
-//! block. The length field of that block is removed, and the length and bytes of the value follow instead. So flush and
-//! value share one block header.
+//! A page consists of fixed texts with short values between them. Each fixed text is deflated once, by a separate
+//! compressor. So the deflated text does not refer to earlier bytes, and any value can precede it. The deflated text
+//! ends with a flush, and a flush ends with an empty stored block. The length field of that block is removed. In its
+//! place, the length and the bytes of the value are written. So the flush and the value share one block header.
 //!
-//! Cost of a request: a copy of each part, and for the checksum at most 32 XORs for each fixed text of any length.
+//! Cost of a request: each part is copied. The checksum takes at most 32 XORs for each fixed text, whatever the length
+//! of the text is.
 
 use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-/// RFC 1952 §2.3: deflate, no flags, no time, best compression, unknown system.
+/// The header of a gzip member (RFC 1952 §2.3): deflate, no flags, no time, best compression, unknown system.
 pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
 
-/// CRC32 and ISIZE.
+/// The length of the trailer, which has the fields CRC32 and ISIZE.
 pub(super) const TRAILER_BYTES: usize = 8;
 
-/// LEN and NLEN of a stored block.
+/// The length of the fields LEN and NLEN of a stored block.
 pub(super) const LENGTH_BYTES: usize = 4;
 
-/// LEN and NLEN of the empty stored block after a flush.
+/// LEN and NLEN of the empty stored block that a flush writes.
 const EMPTY: [u8; LENGTH_BYTES] = [0, 0, 0xff, 0xff];
 
-/// A byte with the header bits of a stored block that is not the last.
+/// A byte with the header bits of a stored block that is not the last block.
 const STORED: u8 = 0;
 
-/// An empty last block: fixed codes, end of block.
+/// An empty last block. It has fixed Huffman codes and contains only the end-of-block code.
 const END: [u8; 2] = [3, 0];
 
-/// Deflates `plain`. The length of a stored block must follow ([`push_length`]), then its bytes.
+/// Deflates a fixed text that is followed by a value. The caller must then write the value's length with
+/// [`push_length`], and the value's bytes.
 pub(super) fn before_value(plain: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(plain)?;
     encoder.flush()?;
     let mut stored = stored(plain);
     stored.push(STORED);
-    // Text that does not get shorter is stored.
+    // A text that does not get shorter is stored without compression.
     Ok(match encoder.get_ref().strip_suffix(&EMPTY) {
         Some(deflated) if deflated.len() < stored.len() => deflated.to_vec(),
         _ => stored,
@@ -54,20 +57,20 @@ pub(super) fn at_end(plain: &[u8]) -> io::Result<Vec<u8>> {
     Ok(if deflated.len() < stored.len() { deflated } else { stored })
 }
 
-/// The length of a stored block, after the output of [`before_value`].
+/// Writes the length of a value, after the output of [`before_value`].
 pub(super) fn push_length(out: &mut Vec<u8>, bytes: u16) {
     out.extend_from_slice(&bytes.to_le_bytes());
     out.extend_from_slice(&(!bytes).to_le_bytes());
 }
 
-/// RFC 1952 §2.3.1; ISIZE is the length modulo 2^32.
+/// Writes the trailer (RFC 1952 §2.3.1). ISIZE is the length of the plain text modulo 2^32.
 pub(super) fn push_trailer(out: &mut Vec<u8>, crc: u32, plain_bytes: usize) {
     out.extend_from_slice(&crc.to_le_bytes());
     let [a, b, c, d, ..] = (plain_bytes as u64).to_le_bytes();
     out.extend_from_slice(&[a, b, c, d]);
 }
 
-/// `plain` in complete stored blocks, none of them the last; empty for an empty text.
+/// Returns `plain` as stored blocks. None of these blocks is marked as the last block. An empty text has no block.
 fn stored(plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(plain.len() + 8);
     for chunk in plain.chunks(usize::from(u16::MAX)) {
@@ -78,11 +81,11 @@ fn stored(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Appends a fixed text to a CRC32.
+/// Computes the CRC32 of a page when a fixed text is appended.
 ///
-/// `crc32fast` can combine two checksums too, but each call computes with the length again, one multiplication for each
-/// bit set in it. Appending bytes is linear in the checksum before them, so 32 columns, computed once, describe a fixed
-/// text.
+/// `crc32fast` can combine two checksums too. But each call takes one multiplication for each set bit in the length of
+/// the second text. The effect of an appended text is linear in the bits of the checksum before it. So a matrix of 32
+/// columns, computed once for each fixed text, is enough.
 #[derive(Debug)]
 pub(super) struct Checksum {
     crc: u32,
@@ -100,7 +103,7 @@ impl Checksum {
         Self { crc: crc32fast::hash(plain), columns }
     }
 
-    /// The checksum of a text with checksum `before`, followed by this text.
+    /// Returns the checksum of a text with the checksum `before`, followed by this fixed text.
     pub(super) fn after(&self, before: u32) -> u32 {
         let moved = self
             .columns
@@ -146,7 +149,7 @@ mod tests {
         assert_eq!(inflate(&member(b"a", b"", b"b")), b"ab");
     }
 
-    /// Bytes that no compressor makes shorter.
+    /// Returns pseudo-random bytes, which a compressor cannot make shorter.
     fn noise(bytes: usize) -> Vec<u8> {
         let mut state = 1_u32;
         let next = || {

@@ -1,30 +1,31 @@
-//! The choice of a locale: lookup (RFC 4647 §3.4) on Accept-Language (RFC 9110 §12.5.4).
+//! The choice of a locale for a request. The lookup of RFC 4647 §3.4 finds the best match for the Accept-Language
+//! field (RFC 9110 §12.5.4).
 //!
-//! The field is read as bytes and never copied. Only 8 KiB of all lines and 32 ranges are read; the rest is ignored. A
-//! malformed range matches nothing.
+//! The field is read as bytes and not copied. At most 8 KiB, counted over all field lines, and at most 32 ranges are
+//! read. The rest is ignored. A malformed range matches no locale.
 
 use std::cmp::Ordering;
 
 use crate::ids::LocaleId;
 use crate::wire::quality::thousandths;
 
-/// How much of the field is read, all lines together.
+/// The number of bytes that are read, counted over all lines of the field.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// How many list members are read, including malformed ones.
+/// The number of list members that are read, including malformed members.
 const MAX_RANGES: usize = 32;
 
 /// The known tags, and the locale for a request without a usable Accept-Language.
 #[derive(Debug)]
 pub(super) struct Locales {
-    /// BCP 47 tags in the order of their ids; at most 256.
+    /// BCP 47 tags, in the order of the locales' ids. There are at most 256, because an id is one byte.
     tags: Vec<String>,
-    /// Lowercase names without a port, sorted.
+    /// Host names in lowercase, without a port, sorted by name.
     hosts: Vec<(String, LocaleId)>,
     default: LocaleId,
 }
 
-/// Two entries have the same host.
+/// The error that two entries have the same host.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostTwice(pub(super) String);
 
@@ -43,8 +44,8 @@ impl Locales {
         self.tags.iter().map(String::as_str)
     }
 
-    /// The best match of Accept-Language, else the host's locale, else the default. A client gets the default even if
-    /// it excludes that language, because there must be a page.
+    /// Returns the best match of Accept-Language, else the host's locale, else the default. Accept-Language can exclude
+    /// the host's locale. It cannot exclude the default, because every client must get a page.
     pub(super) fn choose<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         let preferences = self.preferences(accept_language);
         preferences
@@ -62,7 +63,7 @@ impl Locales {
             let cut = seen.len() < line.len();
             let mut members = seen.split(|&byte| byte == b',').peekable();
             while let Some(member) = members.next() {
-                // The last member may have lost its weight or a part of its range.
+                // The last member of a cut line can lack its weight or a part of its range, so it is not read.
                 if ranges_left == 0 || (cut && members.peek().is_none()) {
                     return preferences;
                 }
@@ -83,13 +84,14 @@ impl Locales {
         preferences
     }
 
-    /// RFC 4647 §3.4: the range loses its last subtag until it is a known tag. The result is the longest tag that the
-    /// range starts with, so one pass over the tags finds it.
+    /// Returns the known tag for a range. RFC 4647 §3.4 removes the last subtag of the range until the range is a
+    /// known tag. The result is the longest known tag with which the range starts, so one pass over the tags finds it.
     fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| starts_with(range, tag))
     }
 
-    /// The tag that a range with `q=0` excludes. Its fallbacks are not excluded.
+    /// Returns the tag that a range with `q=0` excludes. Only a tag equal to the range is excluded, and not a shorter
+    /// tag.
     fn exactly(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| tag.len() == range.len() && starts_with(range, tag))
     }
@@ -107,10 +109,10 @@ impl Locales {
     }
 }
 
-/// The known tags in Accept-Language, in the order of the field.
+/// The locales in Accept-Language, in the order of the field. Unknown languages are left out.
 struct Preferences {
     count: usize,
-    /// The weight is in thousandths; 0 excludes.
+    /// Each locale has its weight in thousandths. The weight 0 excludes the locale.
     all: [(LocaleId, u16); MAX_RANGES],
 }
 
@@ -126,7 +128,7 @@ impl Preferences {
         self.all.iter().take(self.count).copied()
     }
 
-    /// The first one with the greatest weight.
+    /// Returns the first locale with the greatest weight, without excluded locales.
     fn best(&self) -> Option<LocaleId> {
         let wanted = self.iter().filter(|&(locale, _)| !self.exclude(locale));
         wanted.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(locale, _)| locale)
@@ -137,8 +139,8 @@ impl Preferences {
     }
 }
 
-/// A basic language range (RFC 4647 §2.1) and its weight in thousandths. None for a malformed one, and for `*`, which
-/// means the default (RFC 4647 §3.4).
+/// Parses a basic language range (RFC 4647 §2.1) and its weight in thousandths. Returns `None` for a malformed range.
+/// Also returns `None` for `*`, because `*` means the default (RFC 4647 §3.4).
 fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     let mut parts = member.split(|&byte| byte == b';');
     let range = parts.next()?.trim_ascii_end();
@@ -160,7 +162,7 @@ fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     }
 }
 
-/// Whether the subtags of `range` start with all those of `tag`; case does not count.
+/// Returns whether the subtags of `range` start with all subtags of `tag`. Letter case does not count.
 fn starts_with(range: &[u8], tag: &str) -> bool {
     let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
     let primary = current(primary);
@@ -169,12 +171,12 @@ fn starts_with(range: &[u8], tag: &str) -> bool {
     start.eq_ignore_ascii_case(primary) && begun.eq_ignore_ascii_case(more) && matches!(after, [] | [b'-', ..])
 }
 
-/// The current code of a language. Old Java and Android systems send `iw` for Hebrew.
+/// Returns the current code of a language. Old Java and Android systems send the former code `iw` for Hebrew.
 fn current(primary: &[u8]) -> &[u8] {
     if primary.eq_ignore_ascii_case(b"iw") { b"he" } else { primary }
 }
 
-/// The name in a Host value, without the port and the root's dot.
+/// Returns the name in a Host value, without the port and without the final dot of the DNS root.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port))
@@ -187,7 +189,7 @@ fn name_of(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Compares `name`, which is lowercase, with `other`, which may not be.
+/// Compares `name`, which is lowercase, with `other` in any letter case.
 fn compare_lowercase(name: &str, other: &str) -> Ordering {
     name.bytes().cmp(other.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
@@ -216,7 +218,7 @@ mod tests {
         TAGS[usize::from(locales().choose(lines.iter().copied(), host).0)]
     }
 
-    /// Accept-Language and its result; the default is `en`.
+    /// Accept-Language values and the chosen locales. The default is `en`.
     const TABLE: [(&str, &str); 84] = [
         // One range.
         ("", "en"),
@@ -288,7 +290,7 @@ mod tests {
         ("iw;q=0,he,fr;q=0.5", "fr"),
         ("pt-BR;q=0,pt", "pt"),
         ("pt;q=0,pt-BR;q=0.5", "pt-BR"),
-        // Malformed members match nothing, and do not affect others.
+        // Malformed members match nothing, and do not affect other members.
         (",,, de", "de"),
         (",", "en"),
         (";q=1,fr", "fr"),
@@ -361,19 +363,21 @@ mod tests {
         let many = |count: usize| format!("{}de", "ja,".repeat(count));
         assert_eq!(chosen(&[many(31).as_bytes()], None), "de");
         assert_eq!(chosen(&[many(32).as_bytes()], None), "en");
-        // Empty members are no ranges.
+        // Empty members do not count as ranges.
         assert_eq!(chosen(&[format!("{}de", ",".repeat(100)).as_bytes()], None), "de");
-        // The last member ends at the limit, or after it, where a cut would change its meaning.
+        // The last member ends at the limit, or after the limit. After the limit it would be cut and have another
+        // meaning.
         let ending = |member: &str, bytes: usize| format!("{}{member}", ",".repeat(bytes - member.len()));
         assert_eq!(chosen(&[ending("de", MAX_BYTES).as_bytes()], None), "de");
         assert_eq!(chosen(&[ending("de-AT", MAX_BYTES + 3).as_bytes()], None), "en");
         assert_eq!(chosen(&[ending("de;q=0", MAX_BYTES + 4).as_bytes()], Some("www.example.de")), "de");
-        // The limit is for all lines together.
+        // The limit applies to the sum of all lines.
         assert_eq!(chosen(&[",".repeat(MAX_BYTES).as_bytes(), b"de"], None), "en");
         assert_eq!(chosen(&[",".repeat(MAX_BYTES - 2).as_bytes(), b"de", b"fr"], None), "de");
     }
 
-    /// RFC 4647 §3.4 and the rules of this file in the simplest form, for lists within the limits.
+    /// Implements RFC 4647 §3.4 and the rules of this file in the simplest form, to compare the results. Works for
+    /// lists within the limits.
     fn simple_form(members: &[(String, u16)]) -> &'static str {
         let excluded: Vec<_> =
             members.iter().filter(|(_, weight)| *weight == 0).map(|(range, _)| range.to_lowercase()).collect();

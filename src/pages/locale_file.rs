@@ -1,4 +1,4 @@
-//! Locale files: the texts of one language. The reader reports every mistake in a file.
+//! Locale files. Each one has the texts of one language. The reader reports every mistake in a file.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::mistakes::{Mistake, shown};
 use super::plural::{self, Category, Plural};
 
-/// The keys of a locale file with one text each.
+/// The keys of a locale file that have one text each.
 pub(super) const TEXT_KEYS: [&str; 17] = [
     "this_site",
     "heading",
@@ -32,7 +32,7 @@ pub(super) const TEXT_KEYS: [&str; 17] = [
 
 const THOUSANDS: &str = "thousands";
 
-/// The tables with one text for each plural category of the language.
+/// The tables of a locale file. Each one has a text for each plural category of the language.
 pub(super) const FORM_KEYS: [&str; 3] = ["seconds", "minutes", "waiting"];
 
 /// The placeholder for the number in a form.
@@ -48,15 +48,16 @@ pub(super) struct LocaleTexts {
     pub(super) language: String,
     pub(super) direction: String,
     pub(super) plural: Arc<Plural>,
-    /// In the order of [`TEXT_KEYS`].
+    /// The texts, in the order of [`TEXT_KEYS`].
     texts: Vec<String>,
-    /// In the order of [`FORM_KEYS`].
+    /// The plural forms, in the order of [`FORM_KEYS`].
     forms: Vec<Vec<(Category, String)>>,
 }
 
 impl LocaleTexts {
-    /// Reads the locale file `name` (without `.toml`). It must have every key, and no other. Reports every mistake in
-    /// the order of lines; if the file is not TOML, only the first.
+    /// Parses the content of a locale file. `name` is the file's name without `.toml`. The file must have every key and
+    /// no unknown key. If there are mistakes, returns all of them, in the order of lines. If the file is not TOML,
+    /// returns only the first mistake.
     pub(super) fn parse(name: &str, file: &str) -> Result<Self, Vec<Mistake>> {
         let tree = DeTable::parse(file).map_err(|error| {
             let message = error.message().replace('\n', ", ");
@@ -90,7 +91,7 @@ impl LocaleTexts {
             reader.report(line, format!("`direction` is `{}`; write `ltr` or `rtl`", shown(&direction)));
         }
         let texts: Vec<String> = TEXT_KEYS.iter().map(|key| reader.text(tree, key)).collect();
-        // A missing tag must not make all forms wrong.
+        // If `language` is missing, the file's name is used. Else every plural form would be reported as a mistake too.
         let plural = Plural::of(if language.is_empty() { name } else { &language });
         let forms = FORM_KEYS.iter().map(|key| reader.forms(tree, key, &plural)).collect();
         for key in tree.keys() {
@@ -120,7 +121,7 @@ impl LocaleTexts {
     }
 }
 
-/// Whether a text has the form of a BCP 47 tag.
+/// Returns whether a text has the form of a BCP 47 tag.
 fn is_tag(text: &str) -> bool {
     let mut subtags = text.split('-');
     let language = subtags.next().unwrap_or_default();
@@ -131,7 +132,7 @@ fn is_tag(text: &str) -> bool {
             .all(|subtag| (1..=8).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// Reads a file and collects its mistakes. The value of a wrong key is empty.
+/// Reads the values of a file and collects the mistakes. A wrong value is read as an empty text or list.
 struct Reader<'f> {
     file: &'f str,
     mistakes: Vec<Mistake>,
@@ -142,7 +143,7 @@ impl Reader<'_> {
         self.mistakes.push(Mistake { line, message: message.into() });
     }
 
-    /// The line of a key; 1 if it is missing.
+    /// Returns the line of a key, or 1 if the key is missing.
     fn line_of(&self, table: &DeTable<'_>, key: &str) -> usize {
         table.get_key_value(key).map_or(1, |(key, _)| Mistake::line_at(self.file, key.span().start))
     }
@@ -159,7 +160,8 @@ impl Reader<'_> {
         String::new()
     }
 
-    /// A table of forms: one for each plural category that the language needs, and no other.
+    /// Reads a table of plural forms. The table must have one form for each plural category of the language, and no
+    /// other key.
     fn forms(&mut self, table: &DeTable<'_>, key: &str, plural: &Plural) -> Vec<(Category, String)> {
         let line = self.line_of(table, key);
         let Some(DeValue::Table(table)) = table.get(key).map(Spanned::get_ref) else {
@@ -250,7 +252,7 @@ mod tests {
             .replacen("copied = \"Copied\"", "copied = \"\"", 1)
             .replacen("[minutes]\none", "[minutes]\nfew", 1);
         let mistakes = LocaleTexts::parse("en", &wrong).unwrap_err();
-        // A misspelt key or form is both missing and unknown.
+        // A misspelt key or form is two mistakes, because it is both missing and unknown.
         assert_eq!(mistakes.len(), 6, "{mistakes:?}");
         assert!(mistakes.is_sorted_by_key(|mistake| mistake.line));
     }
@@ -260,7 +262,7 @@ mod tests {
         fn any_text_when_read_then_texts_or_mistakes(
             text in any::<String>(), from in any::<prop::sample::Index>(), bytes in 0..60_usize,
         ) {
-            // The English file with a piece replaced, so that it is sometimes valid TOML.
+            // A part of the English file is replaced, so that the result is sometimes valid TOML.
             let start = ENGLISH.floor_char_boundary(from.index(ENGLISH.len()));
             let end = ENGLISH.ceil_char_boundary((start + bytes).min(ENGLISH.len()));
             let mut file = ENGLISH.to_owned();

@@ -1,4 +1,4 @@
-//! What is wrong with page files and settings.
+//! Mistakes in page files and in the settings of pages.
 
 use std::error::Error;
 use std::{fmt, io};
@@ -6,7 +6,7 @@ use std::{fmt, io};
 /// A mistake in a template or a locale file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
-    /// From 1.
+    /// The line number, from 1.
     pub(super) line: usize,
     pub(super) message: String,
 }
@@ -16,13 +16,13 @@ impl Mistake {
         Self { line: Self::line_at(text, at), message }
     }
 
-    /// The line of a byte offset.
+    /// Returns the number of the line that contains a byte offset.
     pub(super) fn line_at(text: &str, at: usize) -> usize {
         text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1
     }
 }
 
-/// A piece of a file for a message: short, and without control characters.
+/// Returns a part of a file for a message, cut to 60 characters and without control characters.
 pub(super) fn shown(text: &str) -> String {
     let mut shown = text.escape_debug().take(60).collect::<String>();
     if text.len() > 60 {
@@ -34,11 +34,11 @@ pub(super) fn shown(text: &str) -> String {
 /// A mistake in a file of a page folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblem {
-    /// The file's path, safe to print.
+    /// The file's path, with control characters escaped.
     pub file: String,
-    /// From 1; none if the file cannot be read.
+    /// The line number, from 1. `None` if the problem has no line, for example because the file cannot be read.
     pub line: Option<usize>,
-    /// What is wrong, and what to write instead.
+    /// The problem, and what to write instead.
     pub message: String,
 }
 
@@ -52,31 +52,31 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// One problem a line.
+/// Writes each problem on its own line.
 pub(super) fn lines(problems: &[FileProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Why pages could not be built.
+/// The reason why the pages cannot be built.
 #[derive(Debug)]
 pub enum PagesError {
     /// The template or a locale file has mistakes.
     Files(Vec<FileProblem>),
     /// A setting names an unknown locale.
     UnknownLocale {
-        /// The path of the key.
+        /// The full name of the key, such as `whoopsie.default_locale`.
         key: String,
-        /// Its value.
+        /// The value of the key.
         value: String,
         /// The known locales.
         known: String,
     },
-    /// Two entries of `whoopsie.hosts` are the same host; case and port do not count.
+    /// Two entries of `whoopsie.hosts` have the same host. Letter case and port do not count.
     HostTwice {
-        /// In lowercase, without a port.
+        /// The host in lowercase, without a port.
         host: String,
     },
-    /// There are more locales than ids.
+    /// There are more than 256 locales. A locale id is one byte, so there are only 256 ids.
     TooManyLocales,
     /// The compressor failed.
     Deflate(io::Error),

@@ -1,17 +1,19 @@
-//! The pages for people when the origin fails. They are rendered at the start as far as possible.
+//! The pages that people see when the origin fails. At the start of edgeshim, each page is rendered except for the
+//! values of a request.
 //!
-//! Place: below the layers. `edge::whoopsie` decides which response gets a page, and writes its header fields. This
-//! room knows languages, texts and bytes, but no requests. [`Pages`] is built with a configuration and then only read.
+//! Place: below the layers. `edge::whoopsie` decides which responses get a page, and sets the header fields of these
+//! responses. This room handles languages, texts and bytes, but no requests. [`Pages`] is built once for each
+//! configuration and then only read.
 //!
-//! - `locale.rs` chooses the language, `plural.rs` the plural form for a number.
-//! - `files.rs` has the template and the locale files, built in or an operator's own. `template.rs` and
-//!   `locale_file.rs` parse them.
-//! - `render.rs` makes pages of both, `gzip_member.rs` their gzip form without compression for each request. The wait
-//!   page is the same template with other sections.
-//! - `export` writes pages for CDNs to host.
+//! - `locale.rs` chooses the language. `plural.rs` chooses the plural form for a number.
+//! - `files.rs` has the template and the locale files. Both are built in or come from the operator's folder.
+//!   `template.rs` parses the template, and `locale_file.rs` parses the locale files.
+//! - `render.rs` builds the pages from the template and the texts. `gzip_member.rs` assembles the gzip form of a page,
+//!   so no request causes a compression. The wait page is made from the same template, with other sections.
+//! - `export` makes the pages that CDNs host.
 //!
-//! Cost: the choice of a locale reads Accept-Language once and allocates nothing. A page is one allocation and some
-//! thirty copies.
+//! Cost: the choice of a locale reads Accept-Language once and allocates nothing. Rendering a page takes one allocation
+//! and about thirty copies.
 
 mod escape;
 mod export;
@@ -49,7 +51,7 @@ use crate::ids::LocaleId;
 #[derive(Debug)]
 pub(crate) struct Pages {
     locales: Locales,
-    /// In the order of the locales' ids.
+    /// The pages, in the order of the locales' ids.
     pages: Vec<LocalePage>,
 }
 
@@ -62,8 +64,9 @@ struct LocalePage {
 impl Pages {
     /// Renders the pages, except for the values of a request.
     ///
-    /// # Errors A setting names an unknown locale, or a host occurs twice. Files that [`PageFiles::read`] accepted have
-    /// no mistakes.
+    /// # Errors
+    /// A setting names an unknown locale, or a host occurs twice. Files that [`PageFiles::read`] has accepted cause no
+    /// error.
     pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())
     }
@@ -100,23 +103,24 @@ impl Pages {
         Ok(Self { locales, pages })
     }
 
-    /// The tags of the locales, in the order of their ids.
+    /// Returns the tags of the locales, in the order of the locales' ids.
     pub(crate) fn locales(&self) -> impl Iterator<Item = &str> {
         self.locales.tags()
     }
 
-    /// The locale for a request: the best match of Accept-Language (RFC 4647 §3.4), else that of `hosts` for the Host
-    /// value (in any case, with or without a port), else the default.
+    /// Chooses the locale for a request. The best match of Accept-Language comes first (RFC 4647 §3.4), then the
+    /// locale that `hosts` has for the Host value, then the default. The letter case and the port of the Host value do
+    /// not count.
     pub(crate) fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         self.locales.choose(accept_language, host)
     }
 
-    /// Content-Language (RFC 9110 §8.5) of a page. Empty for an unknown id.
+    /// Returns the Content-Language value (RFC 9110 §8.5) of a page. For an unknown id, the value is empty.
     pub(crate) fn content_language(&self, locale: LocaleId) -> HeaderValue {
         self.page(locale).map_or(HeaderValue::from_static(""), |page| page.content_language.clone())
     }
 
-    /// The page, as one gzip member (RFC 1952) or plain. Empty for an unknown id.
+    /// Returns the page, as one gzip member (RFC 1952) or as plain text. For an unknown id, the result is empty.
     pub(crate) fn render(&self, locale: LocaleId, values: &PageValues<'_>, gzip: bool) -> Bytes {
         self.page(locale).map_or_else(Bytes::new, |page| page.page.render(values, gzip))
     }
@@ -126,7 +130,7 @@ impl Pages {
     }
 }
 
-/// The template, and the texts of every locale.
+/// Parses the template and the texts of every locale.
 fn parsed<'f>(
     template: &'f str,
     files: impl Iterator<Item = (&'f str, &'f str)>,

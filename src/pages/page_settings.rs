@@ -1,4 +1,4 @@
-//! The settings of the pages: keys of `[whoopsie]`, and the beacon's path.
+//! The settings of the pages: some keys of `[whoopsie]`, and the beacon's path.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,29 +11,32 @@ use crate::keys::grammar::LOCALE;
 use crate::keys::urls::{HOST, LINK, LINK_BASE};
 use crate::keys::{Checked, Keys, PATH, Text, Visitor};
 
-/// This `site_name` means that there is none. Pages then show `this_site` in their own language.
+/// The `site_name` that means that no name is configured. Each page then shows the text `this_site` of its language.
 pub(super) const NO_SITE_NAME: &str = "This site";
 
-/// Keys of `[whoopsie]` for the pages; `edge::whoopsie` has the others.
+/// The keys of `[whoopsie]` that the pages need. `edge::whoopsie` has the other keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageSettings {
-    /// A folder with the operator's template and locale files; empty = the built-in ones.
+    /// The folder with the operator's template and locale files. If empty, only the built-in files are used.
     pub folder: PathBuf,
-    /// The content of that folder; no key.
+    /// The content of `folder`. This is not a key.
     pub files: Arc<PageFiles>,
-    /// The locale if neither Accept-Language nor the host gives one. A known tag; letter case does not count.
+    /// The locale that is used if neither Accept-Language nor the host decides. It must be the tag of a known locale,
+    /// in any letter case.
     pub default_locale: String,
-    /// The locale for a host name, if Accept-Language gives none.
+    /// The locale for each host name. This locale is used if Accept-Language does not decide.
     pub hosts: BTreeMap<String, String>,
-    /// The text above the page. Empty or `This site` = that text in the page's language.
+    /// The name of the site, which is shown as a heading. If it is empty or `This site`, the page shows the words "This
+    /// site" in its own language.
     pub site_name: String,
-    /// The link to the service's status; empty = no link. The scheme is not checked.
+    /// The link to a page about the status of the service. If empty, there is no link. The scheme is not checked here.
     pub status_url: String,
-    /// The link to support; empty = no link. The scheme is not checked.
+    /// The link to support. If empty, there is no link. The scheme is not checked here.
     pub support_url: String,
-    /// The part before the beacon's path, such as `//beacon.example.com`; empty = the page's own host.
+    /// The part of the beacon's URL before its path, such as `//beacon.example.com`. If empty, the beacon is on the
+    /// page's own host.
     pub beacon_base: String,
-    /// The key `beacon.path`; starts with a slash.
+    /// The key `beacon.path`. It starts with a slash.
     pub beacon_path: String,
 }
 
@@ -54,7 +57,7 @@ impl Default for PageSettings {
 }
 
 impl PageSettings {
-    /// The text for a placeholder.
+    /// Returns the text for a placeholder.
     pub(super) fn text<'a>(&'a self, setting: Setting, texts: &'a LocaleTexts) -> &'a str {
         match setting {
             Setting::Language => &texts.language,
@@ -63,7 +66,7 @@ impl PageSettings {
             Setting::SiteName => &self.site_name,
             Setting::StatusUrl => &self.status_url,
             Setting::SupportUrl => &self.support_url,
-            // The path starts with a slash.
+            // The beacon's path starts with a slash, so a slash before it is removed.
             Setting::BeaconBase => self.beacon_base.trim_end_matches('/'),
             Setting::BeaconPath => &self.beacon_path,
         }
@@ -82,7 +85,7 @@ impl Keys for PageSettings {
     }
 }
 
-/// The longest site name, in bytes: it is a heading.
+/// The longest site name, in bytes. The limit is low because the name is a heading.
 const MAX_SITE_NAME_BYTES: usize = 200;
 
 const SITE_NAME: Text<String> = Text { example: NO_SITE_NAME, read: |text, _| site_name(text), write: String::clone };

@@ -1,42 +1,44 @@
-//! What a page, or the JSON in its place, shows about one request.
+//! The values of a request that are shown on a page or in the JSON that replaces a page.
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::wire::json;
 
-/// The longest value that is shown, in bytes. Escaping makes it up to six times longer, so it fits into one stored
-/// block.
+/// The longest value that is shown, in bytes. Escaping can make a value six times longer. Even then the value fits into
+/// one stored block of deflate, which has at most 65,535 bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 256;
 
-/// The values of one request. The page escapes them, and cuts them after 256 bytes.
+/// The values of one request. The page cuts each text after 256 bytes, then escapes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageValues<'a> {
-    /// The response's status. A number that is not an HTTP status is shown as 500.
+    /// The response's status. A number outside the range of HTTP statuses is shown as 500.
     pub status: u16,
     /// The request id.
     pub id: &'a str,
     /// The provider's label.
     pub provider: &'a str,
-    /// The provider's point of presence; empty if unknown.
+    /// The provider's point of presence. Empty if it is unknown.
     pub pop: &'a str,
     /// The fault's label.
     pub cause: &'a str,
-    /// Seconds since 1970, UTC.
+    /// The current time, in seconds since 1970-01-01 00:00:00 UTC.
     pub unix_seconds: u64,
-    /// Seconds until the page reloads itself. None: it must not, because the request must not be sent twice.
+    /// Seconds until the page reloads itself. `None` if the page must not reload itself, because the request must not
+    /// be sent twice.
     pub retry_after: Option<u32>,
-    /// Whether to show the wait page, because the request was shed.
+    /// Whether to show the wait page. This is so if the request was shed because of overload.
     pub is_wait: bool,
-    /// The number of requests in the queue, if known. Only the wait page shows it, and only if it is not zero.
+    /// The number of requests in the queue, if known. Only the wait page shows this number, and only if it is not zero.
     pub waiting: Option<u32>,
 }
 
-/// The longest wait that a page counts down, in seconds.
+/// The longest countdown to the reload of a page, in seconds.
 pub(crate) const LONGEST_COUNTDOWN_SECONDS: u32 = 24 * 60 * 60;
 
-/// The page for programs: `application/problem+json` (RFC 9457) of type `about:blank`, whose `title` is the reason
-/// phrase. The request id is `reference`, because `instance` must be a URI.
+/// Returns the JSON that programs get in place of a page: `application/problem+json` (RFC 9457). Its type is
+/// `about:blank`, so `title` must be the reason phrase of the status. The request id is in `reference`, because
+/// `instance` must be a URI.
 pub(crate) fn problem_json(values: &PageValues<'_>, title: &str) -> Bytes {
     let status = StatusCode::from_u16(values.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut out = Vec::with_capacity(96 + title.len().min(256) + values.id.len().min(256));
@@ -50,7 +52,7 @@ pub(crate) fn problem_json(values: &PageValues<'_>, title: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// The part of a text that is shown.
+/// Returns the part of a text that is shown.
 pub(super) fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_VALUE_BYTES)).unwrap_or_default()
 }

@@ -1,16 +1,19 @@
-//! The form of a text for a number: the plural categories of CLDR for whole numbers, from `icu_plurals`.
+//! The plural form of a text for a number. The forms are CLDR's plural categories for whole numbers, from
+//! `icu_plurals`.
 //!
-//! French, Spanish, Italian, Portuguese and some others have a form that is only for whole millions. Locale files do
-//! not have it, and `other` replaces it. The page's script does the same with the category of `Intl.PluralRules`.
+//! French, Spanish, Italian, Portuguese and some other languages have a form that is only for whole millions. Locale
+//! files do not have that form, and `other` replaces it. The page's script replaces that category of `Intl.PluralRules`
+//! in the same way.
 
 pub(super) use icu_plurals::PluralCategory as Category;
 use icu_plurals::PluralRules;
 use icu_provider::prelude::icu_locale_core::LanguageIdentifier;
 
-/// These numbers have all categories that a language has for whole numbers below a million.
+/// The numbers from which the categories of a language are found. They have all categories that a language has for
+/// whole numbers below a million.
 const SAMPLE: std::ops::RangeInclusive<u32> = 0..=200;
 
-/// The name of a category in CLDR and in locale files.
+/// Returns the name of a category in CLDR and in locale files.
 pub(super) fn name(category: Category) -> &'static str {
     match category {
         Category::Zero => "zero",
@@ -26,21 +29,22 @@ pub(super) fn name(category: Category) -> &'static str {
 #[derive(Debug)]
 pub(super) struct Plural {
     rules: Option<PluralRules>,
-    /// In CLDR's order, each with the count of its numbers in the sample.
+    /// The categories in CLDR's order. Each one has the count of the numbers in [`SAMPLE`] that belong to it.
     categories: Vec<(Category, usize)>,
 }
 
 impl Plural {
-    /// Returns the rules for a BCP 47 tag. If the tag is malformed, its first part decides. A language that
-    /// the data lacks has only `other`.
+    /// Returns the rules for a BCP 47 tag. If the tag is malformed, only its first subtag is used. If `icu_plurals` has
+    /// no data for the language, the only category is `other`.
     pub(super) fn of(language: &str) -> Self {
         let primary = || language.split(|character: char| !character.is_ascii_alphanumeric()).next();
         let mut language = LanguageIdentifier::try_from_locale_bytes(language.as_bytes())
             .or_else(|_| LanguageIdentifier::try_from_str(primary().unwrap_or_default()))
             .unwrap_or(LanguageIdentifier::UNKNOWN);
-        // Plural rules do not depend on the script, but the data for a tag with a second script is empty.
+        // The script subtag is removed, because plural rules do not depend on the script. With the second script of a
+        // language, such as in `sr-Latn`, the data would be empty.
         language.script = None;
-        // The data has no entry for the old tags of these languages.
+        // The data has no entries for these old language tags, so each one is replaced by the current tag.
         let old_tags = [("in", "id"), ("iw", "he"), ("ji", "yi"), ("mo", "ro"), ("sh", "sr"), ("tl", "fil")];
         let renamed = old_tags.iter().find(|(old, _)| language.language.as_str() == *old);
         if let Some(tag) = renamed.and_then(|(_, tag)| tag.parse().ok()) {
@@ -53,17 +57,17 @@ impl Plural {
         Self { rules, categories }
     }
 
-    /// The forms that the language needs for whole numbers.
+    /// Returns the categories that the language needs for whole numbers.
     pub(super) fn categories(&self) -> impl Iterator<Item = Category> {
         self.categories.iter().map(|(category, _)| *category)
     }
 
-    /// Whether a form is for one number only, so that its text need not contain the number.
+    /// Returns whether a category has only one number. The text of such a form is allowed to lack the number.
     pub(super) fn is_one_number(&self, category: Category) -> bool {
         self.categories.contains(&(category, 1))
     }
 
-    /// The form for a number: one of [`categories`](Self::categories).
+    /// Returns the category of a number. It is one of [`categories`](Self::categories).
     pub(super) fn category(&self, number: u32) -> Category {
         let category = category_of(self.rules.as_ref(), number);
         if self.categories().any(|needed| needed == category) { category } else { Category::Other }
@@ -79,7 +83,7 @@ mod tests {
     use super::Category::{Few, Many, One, Other, Two, Zero};
     use super::*;
 
-    /// CLDR's own samples of whole numbers, and the numbers at their borders.
+    /// Checks CLDR's sample numbers, and the numbers at the borders between categories.
     #[test]
     fn category_when_number_is_whole_then_cldrs() {
         for (languages, category, numbers) in [

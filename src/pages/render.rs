@@ -1,8 +1,8 @@
-//! Pages that are ready but for the values of a request.
+//! Pages in which only the values of a request are missing.
 //!
 //! [`Page::new`] fills the settings and the texts of a locale into a template. The text between two values of a request
-//! becomes one fixed text with its deflated form (`gzip_member.rs`). A request then costs one allocation and a copy for
-//! each part.
+//! becomes one fixed text, which is stored with its deflated form (`gzip_member.rs`). So a request costs one allocation
+//! and a copy for each part.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use super::script_texts::texts_json;
 use super::slots::{Clock, Digits, Numbers, Slot, SlotTexts};
 use super::template::{Condition, Piece, RequestCondition, Template, Text};
 
-/// The texts for the script, for the page and for the wait page. The pages of all locales share them.
+/// The texts that the script in the page needs, one set for the error page and one for the wait page. The pages of all
+/// locales share these sets.
 #[derive(Debug)]
 pub(super) struct ScriptTexts {
     page: Arc<Fixed>,
@@ -28,7 +29,7 @@ pub(super) struct ScriptTexts {
 }
 
 impl ScriptTexts {
-    /// The texts of `locales` for the script of a template.
+    /// Collects the texts of `locales` that the script of a template needs.
     pub(super) fn new(template: &Template<'_>, locales: &[LocaleTexts], settings: &PageSettings) -> io::Result<Self> {
         let fixed = |is_wait| {
             let json = |first| texts_json(template, is_wait, first, locales, settings);
@@ -58,26 +59,27 @@ impl Fixed {
 /// A fixed text, and the value that follows it.
 #[derive(Debug)]
 struct Part {
-    /// The condition of the section around it, and the value that the condition must have.
+    /// The condition of the section that contains this part, and the value that the condition must have. `None` outside
+    /// sections.
     section: Option<(RequestCondition, bool)>,
-    /// The plural form that it is a part of.
+    /// The plural category, if the part belongs to a plural form.
     form: Option<Category>,
     fixed: Arc<Fixed>,
     value: Option<(Slot, Escape)>,
 }
 
-/// An unfinished page.
+/// A page while it is built.
 #[derive(Debug, Default)]
 struct Unfinished {
     parts: Vec<Part>,
-    /// The start of the next part.
+    /// The fixed text of the next part, as far as it is read.
     fixed: Vec<u8>,
     section: Option<(RequestCondition, bool)>,
     form: Option<Category>,
 }
 
 impl Unfinished {
-    /// Ends a part, unless it is empty.
+    /// Ends a part that has text or a value. Does nothing if the part is empty.
     fn end_part(&mut self, value: Option<(Slot, Escape)>) -> io::Result<()> {
         if value.is_some() || !self.fixed.is_empty() {
             let plain = std::mem::take(&mut self.fixed);
@@ -167,7 +169,7 @@ impl Page {
         })
     }
 
-    /// The page with the values of a request: one allocation of the exact size.
+    /// Returns the page with the values of a request, in one allocation of the exact size.
     pub(super) fn render(&self, values: &PageValues<'_>, gzip: bool) -> Bytes {
         let status = StatusCode::from_u16(values.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let clock = Clock::at(values.unix_seconds);
@@ -191,7 +193,7 @@ impl Page {
         };
         let parts = self.parts.iter().filter(is_shown);
         let out = if gzip { self.gzip(parts, &texts) } else { self.plain(parts, &texts) };
-        // Its capacity is its length, so this does not copy.
+        // The capacity of `out` equals its length, so this conversion does not copy.
         Bytes::from(out)
     }
 

@@ -1,4 +1,4 @@
-//! The texts for the page's script: `{{words}}`.
+//! The texts that `{{words}}` gives to the script in the page.
 
 use super::locale_file::LocaleTexts;
 use super::page_settings::PageSettings;
@@ -6,11 +6,11 @@ use super::plural;
 use super::template::{Condition, Piece, RequestCondition, Setting, Template, Text};
 use crate::wire::json;
 
-/// The JSON for a script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. Each locale has its direction, then its texts in the
-/// order of the names. With names in each locale it would be twice as long.
+/// Returns the JSON for the script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. Each locale has its direction, then
+/// its texts in the order of the names. If each locale repeated the names, the JSON would be twice as long.
 ///
-/// It has the texts that the page of that kind shows, and those that the template names. `shown` is the locale of the
-/// page.
+/// The JSON has the texts that the page shows, and the texts that the template names in `{{words}}`. `is_wait` selects
+/// the wait page. `shown` is the locale of the page.
 pub(super) fn texts_json(
     template: &Template<'_>,
     is_wait: bool,
@@ -55,12 +55,13 @@ pub(super) fn texts_json(
 
 fn quote(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    // `<` could end the script.
+    // `<` is escaped, because `</script>` would end the script.
     json::push_escaped(out, text.as_bytes(), |character| character == '<');
     out.push(b'"');
 }
 
-/// The texts that the page or the wait page shows, and those that the template names for the script, each once.
+/// Returns the texts that the page shows, and the texts that the template names in `{{words}}`. Each text occurs once.
+/// `is_wait` selects the wait page.
 fn texts_on(template: &Template<'_>, is_wait: bool, shown: &LocaleTexts, settings: &PageSettings) -> Vec<Text> {
     let pieces = template.shown(|condition| match condition {
         Condition::Setting(setting) => Some(!settings.text(setting, shown).is_empty()),

@@ -19,7 +19,7 @@ pub(super) enum Slot {
     TimeRfc3339,
     RetryAfter,
     Waiting,
-    /// With separators between the thousands.
+    /// `Waiting` with separators between groups of three digits.
     WaitingGrouped,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Numbers {
 /// A number as a text, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Digits {
-    /// Enough for ten digits and three separators of up to four bytes each.
+    /// The text. The 22 bytes are enough for ten digits and three separators of up to four bytes each.
     bytes: [u8; 22],
     count: usize,
 }
@@ -57,12 +57,13 @@ pub(super) struct Digits {
 impl Digits {
     pub(super) fn plain(number: u32) -> Self {
         let mut digits = Self { bytes: [0; 22], count: 0 };
-        // There is room for every number, so this does not fail.
+        // `bytes` is large enough for every number, so this does not fail.
         let _ = write!(digits, "{number}");
         digits
     }
 
-    /// With a separator between groups of three digits. Numbers of four digits have none, as some languages require.
+    /// Writes a number with a separator between groups of three digits. A number of four digits gets no separator,
+    /// because some languages do not allow a separator there.
     pub(super) fn grouped(number: u32, separator: &str) -> Self {
         let plain = Self::plain(number);
         if plain.count < 5 {
@@ -92,7 +93,7 @@ impl fmt::Write for Digits {
 
 /// The values of one request as texts, with their lengths as HTML and in a query.
 pub(super) struct SlotTexts<'a> {
-    /// In the order of [`Slot`].
+    /// Each value with its two lengths, in the order of [`Slot`].
     all: [(&'a [u8], u16, u16); SLOTS],
 }
 
@@ -117,7 +118,7 @@ impl<'a> SlotTexts<'a> {
         Self { all: all.map(measured) }
     }
 
-    /// The length of a value in its place.
+    /// Returns the length of a value after the escaping for its place.
     pub(super) fn bytes(&self, value: Option<(Slot, Escape)>) -> u16 {
         value.map_or(0, |(slot, escape)| {
             let (_, html, query) = self.all[usize::from(slot as u8)];
@@ -139,7 +140,7 @@ impl<'a> SlotTexts<'a> {
     }
 }
 
-/// A time in UTC as texts, to the second.
+/// A time in UTC in two text forms, in whole seconds.
 pub(super) struct Clock {
     /// `2026-11-22 11:09:01 UTC`
     readable: [u8; 23],
@@ -148,14 +149,15 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// A time after the year 9999, which RFC 3339 cannot write, becomes its last second.
+    /// Formats a time. RFC 3339 cannot express a time after the year 9999, so such a time becomes the last second of
+    /// that year.
     pub(super) fn at(unix_seconds: u64) -> Self {
         const LAST_SECOND: i64 = 253_402_300_799;
         let seconds = i64::try_from(unix_seconds).unwrap_or(LAST_SECOND).min(LAST_SECOND);
         let time = UtcDateTime::from_unix_timestamp(seconds).unwrap_or(UtcDateTime::UNIX_EPOCH);
         let (year, month, day) = time.to_calendar_date();
         let (hour, minute, second) = time.as_hms();
-        // Formatting with `write!` costs ten times as much.
+        // The digits are written by hand, because `write!` takes ten times as long.
         let [century, year] = [year / 100, year % 100].map(|number| u8::try_from(number).unwrap_or_default());
         let mut readable = *b"0000-00-00 00:00:00 UTC";
         for (start, number) in

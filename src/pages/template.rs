@@ -1,35 +1,37 @@
-//! Page templates: the names for double braces, and the parser.
+//! Page templates: the names that are allowed in double braces, and the parser.
 //!
-//! A template is parsed once. `render.rs` fills in the settings and the texts of each locale at the start, and the
-//! values of a request later. These names are allowed in double braces:
+//! A template is parsed once. At the start of edgeshim, `render.rs` fills in the settings and the texts of each locale.
+//! The values of a request are filled in when a page is sent. These names are allowed in double braces:
 //!
-//! - `{{text.NAME}}`: a text of the locale, any of [`TEXT_KEYS`]. `{{text.waiting}}`: the form for the number of
-//!   waiting requests.
+//! - `{{text.NAME}}`: a text of the locale. NAME is one of [`TEXT_KEYS`]. `{{text.waiting}}` is the text with the
+//!   plural form for the number of waiting requests.
 //! - A setting, filled in at the start: `language`, `direction`, `site_name`, `status_url`, `support_url`,
 //!   `beacon_base`, `beacon_path`.
 //! - A value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`, `retry_after` (in
 //!   seconds), `waiting`.
-//! - `{{#NAME}} … {{/NAME}}`: a section that is left out under a condition. Sections must not be nested.
-//!   - By setting: left out if the setting is empty.
-//!   - By request: `retry` is shown if the page may reload itself, `wait` on the wait page, `waiting` if the number of
-//!     waiting requests is known, `pop` if the point of presence is known.
-//!   - By value: `status`, `id` and `time` are always shown on pages that edgeshim serves. On an exported page they are
-//!     shown if the CDN can fill them in (`export`).
+//! - `{{#NAME}} … {{/NAME}}`: a section that is shown only if a condition is true. Sections must not be nested. NAME
+//!   selects the condition:
+//!   - A setting: the section is shown if the setting is not empty.
+//!   - A condition of the request: `retry` means that the page is allowed to reload itself. `wait` means that the page
+//!     is the wait page. `waiting` means that the page is the wait page and that the number of waiting requests is
+//!     known and not zero. `pop` means that the point of presence is known.
+//!   - A value, which is `status`, `id` or `time`: the section is always shown on pages that edgeshim serves. On an
+//!     exported page, it is shown if the CDN can fill in the value (`export`).
 //! - `{{^NAME}} … {{/NAME}}`: a section with the opposite condition.
-//! - `{{words NAME …}}`: the texts of every locale as JSON, for a script: those that the template shows, and those
-//!   named here.
+//! - `{{words NAME …}}`: texts of every locale as JSON, for a script. The JSON has the texts that the template shows,
+//!   and the texts with the names in the placeholder.
 //! - `{{! … }}`: a comment.
 //!
-//! Values are escaped for their place: percent-encoded after the `?` of a quoted attribute (RFC 3986 §2.1), else as
-//! HTML text. This is not enough inside `<script>`, `<style>` or an attribute without double quotes. No value is
-//! allowed there; `words` is allowed in a script.
+//! Each value is escaped for its place. After a `?` in an attribute in double quotes, the value is percent-encoded (RFC
+//! 3986 §2.1). In all other places, the value is escaped as HTML text. HTML escaping is not safe inside `<script>`,
+//! `<style>` or an attribute without double quotes, so the parser rejects values there. `words` is allowed in a script.
 
 use super::escape::Escape;
 use super::locale_file::{FORM_KEYS, TEXT_KEYS};
 use super::mistakes::{Mistake, shown};
 use super::slots::Slot;
 
-/// The value of a name in a list.
+/// Returns the value that `name` has in a list.
 fn of_name<T: Copy>(all: &[(&str, T)], name: &str) -> Option<T> {
     all.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
@@ -62,14 +64,14 @@ impl Setting {
     ];
 }
 
-/// A condition that each request decides.
+/// A condition that depends on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestCondition {
-    /// The page may reload itself.
+    /// The page is allowed to reload itself.
     Retry,
-    /// It is the wait page.
+    /// The page is the wait page.
     Wait,
-    /// The number of waiting requests is known.
+    /// The page is the wait page, and the number of waiting requests is known and not zero.
     Waiting,
     /// The provider's point of presence is known.
     Pop,
@@ -86,7 +88,8 @@ pub(super) enum Condition {
     /// The setting is not empty.
     Setting(Setting),
     Request(RequestCondition),
-    /// The value is known. This is always so, except on some exported pages.
+    /// The value is known. On pages that edgeshim serves, this is always true. On exported pages, it depends on the
+    /// CDN.
     Known(Slot),
 }
 
@@ -131,7 +134,7 @@ pub(super) enum Piece<'t> {
     Text(Text, Escape),
     Setting(Setting, Escape),
     Slot(Slot, Escape),
-    /// JSON for a script: these texts, and those that the template shows.
+    /// JSON for a script. It has these texts, and the texts that the template shows.
     ScriptTexts(Vec<Text>),
     /// The start of a section, and the value that its condition must have.
     Open(Condition, bool),
@@ -139,7 +142,7 @@ pub(super) enum Piece<'t> {
 }
 
 impl Piece<'_> {
-    /// By the name in the braces; sections and comments are not among them.
+    /// Returns the piece for a name in double braces. Does not handle sections and comments.
     fn named(name: &str, escape: Escape) -> Option<Self> {
         if let Some(key) = name.strip_prefix("text.") {
             let shown = Text::named(key).filter(|text| matches!(text, Text::Key(_) | Text::Forms("waiting")));
@@ -163,8 +166,8 @@ fn unknown(name: &str) -> String {
     format!("unknown placeholder `{{{{{}}}}}`; write one of {}", shown(name), known.join(", "))
 }
 
-/// The element whose content is not HTML (`script` or `style`) and that is open after `text`. `before` is the one that
-/// was open before it.
+/// Returns the name of the `script` or `style` element that is open after `text`. The content of these elements is not
+/// HTML. `before` is the element that was open before `text`.
 fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str> {
     let text = text.to_ascii_lowercase();
     ["script", "style"]
@@ -175,7 +178,8 @@ fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str>
         .map_or(before, |(_, element)| element)
 }
 
-/// The largest number of pieces of a template. Each one costs time at the start for each language, and with each page.
+/// The largest number of pieces in a template. Each piece costs time for each language at the start, and for each page
+/// that is sent.
 const MAX_PIECES: usize = 2_000;
 
 /// A parsed template.
@@ -185,7 +189,7 @@ pub(super) struct Template<'t> {
 }
 
 impl<'t> Template<'t> {
-    /// Parses `source`, or reports every mistake in the order of lines.
+    /// Parses `source`. If there are mistakes, returns all of them, in the order of lines.
     pub(super) fn parse(source: &'t str) -> Result<Self, Vec<Mistake>> {
         let mut pieces = Vec::new();
         let mut mistakes = Vec::new();
@@ -259,7 +263,8 @@ impl<'t> Template<'t> {
         if mistakes.is_empty() { Ok(Self { pieces }) } else { Err(mistakes) }
     }
 
-    /// The pieces outside of sections that are left out. `holds` evaluates a condition; None: it is not known yet.
+    /// Returns all pieces that are not in a left-out section. `holds` returns the result of a condition, or `None` if
+    /// the result is not known yet. A section whose result is not known is included.
     pub(super) fn shown(&self, holds: impl Fn(Condition) -> Option<bool>) -> impl Iterator<Item = &Piece<'t>> {
         let mut skip = false;
         self.pieces.iter().filter(move |piece| {
@@ -272,7 +277,7 @@ impl<'t> Template<'t> {
         })
     }
 
-    /// Examples of the required placeholders that are missing.
+    /// Returns an example of each required placeholder that is missing in the template.
     pub(super) fn missing(&self) -> impl Iterator<Item = &'static str> {
         [
             (Setting::Language, "<html lang=\"{{language}}\" …>"),

@@ -1,4 +1,4 @@
-//! Tests of whole pages.
+//! Tests of complete pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -23,7 +23,7 @@ pub(super) const VALUES: PageValues<'static> = PageValues {
 
 const WAIT: PageValues<'static> = PageValues { is_wait: true, waiting: Some(12_345), ..VALUES };
 
-/// Built once, because the property tests render thousands of pages.
+/// The pages. They are built once, because the property tests render thousands of pages.
 static PAGES: LazyLock<Pages> = LazyLock::new(|| Pages::build(&settings()).unwrap());
 
 fn settings() -> PageSettings {
@@ -74,7 +74,7 @@ fn locale_when_built_in_then_has_the_keys_of_english_and_texts_of_its_own() {
         LocaleTexts::parse(name, text).unwrap_or_else(|mistakes| panic!("{name}.toml: {mistakes:?}"));
         assert_eq!(keys(text), keys(file("en")), "{name}.toml");
         let table = text.parse::<toml::Table>().unwrap();
-        // Hebrew, Arabic and their neighbours.
+        // The range of Hebrew, Arabic and other scripts that are written from right to left.
         let is_rtl = table["heading"].as_str().unwrap().contains(|char| matches!(char, '\u{590}'..='\u{8ff}'));
         assert_eq!(table["direction"].as_str(), Some(if is_rtl { "rtl" } else { "ltr" }), "{name}.toml");
         for key in ["heading", "explanation", "next_step", "wait_heading", "wait_explanation", "wait_next_step"] {
@@ -116,7 +116,7 @@ fn wait_page_when_rendered_then_has_its_texts_and_the_number_waiting() {
     assert_eq!(english.matches("<h1").count(), 1);
     assert!(!english.contains("Something went wrong") && !english.contains("data-text=\"heading\""));
     assert!(!page("en", &VALUES).contains("We have a lot of visitors right now"), "not in the script either");
-    // The forms one, few and many. Zero and an unknown number are not shown.
+    // The cases use the plural forms one, few and many. The number is not shown if it is zero or unknown.
     for (locale, waiting, words) in [
         ("en", Some(1), Some("1 visitor is waiting at the moment.")),
         ("de", Some(1_000_000), Some("Im Moment warten 1.000.000 Personen.")),
@@ -261,7 +261,7 @@ fn page_when_rendered_then_one_allocation_of_the_exact_size() {
     let hostile = PageValues { id: "<&>\"é", ..VALUES };
     for gzip in [false, true] {
         for values in [&VALUES, &hostile] {
-            // Only BytesMut shows the capacity.
+            // `Bytes` does not show its capacity, so the page becomes a `BytesMut`.
             let page = bytes::BytesMut::from(pages.render(id_of(&pages, "en"), values, gzip));
             assert_eq!(page.capacity(), page.len());
         }
@@ -312,7 +312,7 @@ fn problem_json_when_rendered_then_follows_rfc_9457() {
 }
 
 proptest! {
-    // Each case inflates a page in every locale.
+    // There are only 64 cases, because each case inflates a page in every locale.
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]

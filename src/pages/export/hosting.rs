@@ -1,4 +1,4 @@
-//! A page for a CDN to host, with the CDN's expressions in place of a request's values.
+//! A page that a CDN hosts. It has expressions of the CDN in place of the values of a request.
 
 use crate::pages::locale_file::LocaleTexts;
 use crate::pages::page_settings::PageSettings;
@@ -6,7 +6,7 @@ use crate::pages::script_texts::texts_json;
 use crate::pages::slots::Slot;
 use crate::pages::template::{Condition, Piece, RequestCondition, Template, Text};
 
-/// The page in the language of `texts`, for a CDN. Its script gets the texts of `locales`.
+/// Returns the page for a CDN, in the language of `texts`. The script in the page gets the texts of `locales`.
 pub(super) fn page(
     template: &Template<'_>,
     texts: &LocaleTexts,
@@ -29,7 +29,7 @@ pub(super) fn page(
     let mut fixed = Vec::new();
     for piece in pieces {
         match piece {
-            // The CDN does not know the number of waiting requests.
+            // Plural forms are left out, because the CDN does not know the number of waiting requests.
             Piece::Open(..) | Piece::Close | Piece::Text(Text::Forms(_), _) => {}
             Piece::Fixed(text) => fixed.extend_from_slice(text.as_bytes()),
             Piece::Text(text, escape) => escape.push(&mut fixed, texts.text(text.name()).as_bytes()),
@@ -49,9 +49,9 @@ pub(super) fn page(
     out
 }
 
-/// The values of a page that a CDN hosts. Provider, cause and seconds are fixed. The others are the CDN's own
-/// expressions, which are written unescaped. A value that the CDN does not know is empty, and the template's sections
-/// leave it out.
+/// The values of a page that a CDN hosts. `provider`, `cause` and `retry_after` are fixed texts. The other values are
+/// expressions of the CDN, which are written without escaping. A value is empty if the CDN does not know it. The
+/// template's section for that value is then left out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hosting<'a> {
     pub(super) provider: &'a str,
@@ -63,7 +63,7 @@ pub(super) struct Hosting<'a> {
     pub(super) pop: &'a str,
     pub(super) time: &'a str,
     pub(super) time_rfc3339: &'a str,
-    /// How the text between two values is written.
+    /// Writes the fixed text between two values in the syntax of the CDN.
     pub(super) fixed: fn(&str) -> String,
 }
 

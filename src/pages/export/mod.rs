@@ -1,8 +1,8 @@
-//! The pages as files for CDNs to host, for the case that a CDN cannot reach edgeshim.
+//! The pages as files that a CDN hosts. The CDN shows these pages if it cannot reach edgeshim.
 //!
-//! The pages of a CDN have its own expressions for a request's values (`Cdn`). The template's sections leave out what
-//! the CDN does not know; the script takes the time from the visitor's clock. The instructions in this folder are
-//! exported too.
+//! Where the template has a value of a request, the exported page has an expression of the CDN (`Cdn`). A section for a
+//! value is left out if the CDN does not know the value. If the CDN does not know the time, the script uses the clock
+//! of the visitor's browser. The instructions in this folder are exported too.
 
 mod hosting;
 
@@ -15,14 +15,14 @@ use super::parsed;
 /// An exported file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exported {
-    /// The path in the export's folder, with `/`.
+    /// The path in the folder of the export. Its separator is `/`.
     pub path: String,
     pub text: String,
 }
 
 /// A CDN that hosts pages, and its expressions for the values of a request.
 struct Cdn {
-    /// The name of the preset and the folder.
+    /// The name of the preset, which is also the folder's name.
     preset: &'static str,
     instructions: &'static str,
     extension: &'static str,
@@ -31,13 +31,13 @@ struct Cdn {
     pop: &'static str,
     time: &'static str,
     time_rfc3339: &'static str,
-    /// How the text between two values is written.
+    /// Writes the fixed text between two values in the syntax of the CDN.
     fixed: fn(&str) -> String,
-    /// Changes the page as a whole.
+    /// Completes the page after all its parts are written.
     finish: fn(String) -> String,
 }
 
-/// Pages without values of a request.
+/// The pages without values of a request, for a CDN without expressions.
 const STATIC: Cdn = Cdn {
     preset: "static",
     instructions: include_str!("README.md"),
@@ -57,7 +57,8 @@ const CDNS: [Cdn; 4] = [
         instructions: include_str!("fastly.md"),
         extension: "vcl",
         status: " obj.status ",
-        // The client may have sent that field. Anything but an id could be HTML.
+        // A client can send X-Request-Id with any content, such as HTML. So only a value with the form of an id is
+        // shown.
         id: r#" if(req.http.X-Request-Id ~ "^[A-Za-z0-9._-]{1,128}$", req.http.X-Request-Id, req.xid) "#,
         pop: " server.identity ",
         time: r#" strftime({"%Y-%m-%d %H:%M:%S UTC"}, now) "#,
@@ -69,7 +70,7 @@ const CDNS: [Cdn; 4] = [
         preset: "cloudflare",
         instructions: include_str!("cloudflare.md"),
         id: "::RAY_ID::",
-        // Cloudflare refuses an error page for 5xx without that token.
+        // Cloudflare rejects an error page for 5xx that does not contain this token.
         finish: |page| {
             let at = page.rfind("</body>").unwrap_or(page.len());
             let (before, after) = page.split_at_checked(at).unwrap_or((&page, ""));
@@ -81,17 +82,18 @@ const CDNS: [Cdn; 4] = [
     Cdn { preset: "akamai", instructions: include_str!("akamai.md"), ..STATIC },
 ];
 
-/// A text as long strings of VCL, which end at the first `"}` and have no escapes.
+/// Writes a text as one or more long strings of VCL. A long string ends at the first `"}` and has no escapes, so the
+/// text is split there.
 fn long_string(text: &str) -> String {
     format!("{{\"{}\"}}", text.replace("\"}", "\"\"} {\"}"))
 }
 
-/// The static pages and those for each CDN. Each set has the page and the wait page, with all languages and for each
-/// language, and instructions. `source` returns the beacon's `source` for a preset; `retry_after` is the countdown in
-/// seconds.
+/// Returns a set of static pages and a set of pages for each CDN. Each set has the error page, the wait page and
+/// instructions. Both pages exist once with all languages, and once for each single language. `source` returns the
+/// beacon's `source` for a preset. `retry_after` is the countdown to the reload, in seconds.
 ///
 /// # Errors
-/// As [`Pages::build`](super::Pages::build), and an unknown default locale.
+/// The template or a locale file has mistakes, there are too many locales, or the default locale is unknown.
 pub(crate) fn export(
     settings: &PageSettings,
     retry_after: u64,
@@ -140,7 +142,7 @@ pub(crate) fn export(
 mod tests {
     use super::*;
 
-    /// The text of a concatenation of long strings in VCL, with `[CODE]` for the code between them.
+    /// Returns the text of concatenated long strings of VCL. The code between two strings is shown as `[CODE]`.
     fn compiled(vcl: &str) -> String {
         let fastly = &CDNS[0];
         let all = [fastly.time_rfc3339, fastly.time, fastly.status, fastly.id, fastly.pop];
