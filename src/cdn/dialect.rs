@@ -13,11 +13,13 @@ use crate::wire::names::{
 /// The header fields in which one CDN reads lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
-    /// The CDN reads only Cache-Control. The lifetime for shared caches is its `s-maxage` (RFC 9111 §5.2.2.10).
+    /// The CDN reads only Cache-Control. The lifetime for shared caches is written there as `s-maxage` (RFC 9111
+    /// §5.2.2.10).
     #[default]
     Generic,
     /// The CDN reads Surrogate-Control, but only the lifetimes in it.
     Fastly,
+    /// The CDN reads Cloudflare-CDN-Cache-Control or, if that field has no directive, CDN-Cache-Control.
     Cloudflare,
     /// The CDN reads Cache-Control as in [`Generic`](Self::Generic). It stores a response with Vary only if the body
     /// has a content coding.

@@ -3,8 +3,8 @@
 //!
 //! First, the lines of each list field are joined into one line (RFC 9110 §5.3). This changes the number of lines, but
 //! not their meaning. If the head is still too large, lines are removed, one group after the other, in the order below.
-//! Inside a group the last line is removed first, because frameworks write their own fields first and middleware adds
-//! its fields after them.
+//! Inside a group the last line is removed first. Frameworks write their own fields first, and middleware adds its
+//! fields after them, so the fields of the framework stay longest.
 //!
 //! 1. Cookies that a later line of the same response replaces. No browser stores such a cookie.
 //! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Mostly, no software

@@ -81,8 +81,8 @@ impl TagRule {
     /// Returns whether a tag can be written into the CDN's field.
     fn accepts(&self, tag: &[u8]) -> bool {
         let Self::Field { name, delimiter: between, max_tag_bytes, .. } = self else { return false };
-        // Another CDN that reads a field of this name can use another delimiter. So neither delimiter is allowed in a
-        // tag.
+        // Other CDNs can use another delimiter in a field of this name. So a tag must contain neither this CDN's
+        // delimiter nor the usual delimiter of the field.
         let usual = delimiter(name).unwrap_or(*between);
         !tag.is_empty()
             && max_tag_bytes.is_none_or(|most| tag.len() <= most)

@@ -14,7 +14,7 @@ pub(crate) const PIXEL: &[u8] =
 const MAX_LOGGED_BYTES: usize = 256;
 
 /// Returns the source of a beacon: the parameter `source`, or the parameter `beacon_source` if there is no `source`.
-/// Upper and lower case are equal. If the source is missing or unknown, the result is `other`.
+/// The comparison ignores case. If the source is missing or unknown, the result is `other`.
 pub(crate) fn source(query: &str, sources: &[String]) -> SourceId {
     let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"));

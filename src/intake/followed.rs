@@ -55,8 +55,8 @@ impl Followed {
         &self.path
     }
 
-    /// Reads the file in one case: its state differs from the last read, and has not changed since the last check. So
-    /// each state of the file is returned once.
+    /// Reads the file if its state differs from the state at the last read and is the same as at the last check. So
+    /// each state of the file is returned only once.
     pub(super) fn changed(&mut self, most_bytes: u64) -> Option<Result<Content, ReadError>> {
         let now = stamp(&self.path);
         let before = std::mem::replace(&mut self.checked, now);

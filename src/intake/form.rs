@@ -3,8 +3,8 @@
 
 use percent_encoding::percent_decode;
 
-/// Returns the first value of the field `name`. Upper and lower case of the name are equal. A piece of the text without
-/// `=` has no value and is skipped.
+/// Returns the first value of the field `name`. The comparison of names ignores case. A piece of the text without `=`
+/// has no value and is skipped.
 pub(crate) fn value<'t>(text: &'t [u8], name: &str) -> Option<Value<'t>> {
     pieces(text).find(|(key, _)| key.is(name)).map(|(_, value)| value)
 }
@@ -21,7 +21,7 @@ fn pieces(text: &[u8]) -> impl Iterator<Item = (Value<'_>, Value<'_>)> {
 pub(crate) struct Value<'t>(&'t [u8]);
 
 impl<'t> Value<'t> {
-    /// Returns whether the decoded text is `word`. Upper and lower case are equal.
+    /// Returns whether the decoded text is `word`. The comparison ignores case.
     pub(crate) fn is(self, word: &str) -> bool {
         // Decoding makes a text at most three times shorter. So a text that is more than three times as long as `word`
         // cannot match.

@@ -31,7 +31,7 @@ pub(crate) struct Posted {
 }
 
 impl Posted {
-    /// Prepares to read at most `limit` bytes. The `timeout` begins when the body first has to be waited for.
+    /// Prepares to read at most `limit` bytes. The `timeout` begins at the first poll that finds no frame.
     pub(crate) fn new(limit: usize, timeout: Duration) -> Self {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }

@@ -43,8 +43,8 @@ pub(crate) struct Matcher {
 pub(crate) enum Test {
     /// Every value passes, because the presence of the field is the signal.
     Present,
-    /// The field is a list, and one of its last 32 members has this name. Upper and lower case are equal. In Via, any
-    /// word of a member can be the name.
+    /// The field is a list, and one of its last 32 members has this name. The comparison ignores case. In Via, any word
+    /// of a member can be the name.
     Member(String),
     /// The value is exactly this text.
     Value(String),

@@ -99,8 +99,11 @@ pub(crate) struct PopField {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PopForm {
+    /// The whole value of the field.
     Whole,
+    /// The part of the value after the last dash.
     AfterDash,
+    /// The first point of presence in Fastly-FF.
     FastlyFf,
 }
 

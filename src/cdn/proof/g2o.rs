@@ -5,8 +5,9 @@
 //! nonce. The nonce names the key. The sign field contains a keyed hash in base64. The hash covers the data field as
 //! sent, followed by the path with its query. The versions differ only in the hash function.
 //!
-//! This code computes the hash as the public verifiers do. They were read in November 2026: ynohat/akamai-g2o, and
-//! modules for nginx, Lua and C#. All of them agree. The samples in ynohat/akamai-g2o come from Akamai's own tool.
+//! This code computes the hash in the same way as these public verifiers, which were read in November 2026:
+//! ynohat/akamai-g2o, and modules for nginx, Lua and C#. All of them agree. The samples in ynohat/akamai-g2o come from
+//! Akamai's own tool.
 //!
 //! Each signature is accepted only once: see [`Replays`].
 
@@ -218,9 +219,9 @@ impl AsRef<[u8]> for Signature {
 /// The largest number of signatures that are stored for one span of [`SPAN_SECONDS`]. It is enough for some 16,000
 /// pulls a second.
 const MOST_STORED: usize = 1 << 20;
-/// The length of a span. Signatures are stored by the span of time in which they were made. A span is longer than the
-/// window of accepted times, which reaches from [`WINDOW_SECONDS`] before now to [`WINDOW_SECONDS`] after now. So the
-/// window always lies in one span or in two consecutive spans.
+/// The length of a span. Time is divided into spans, and each signature is stored under the span of its time. A span is
+/// longer than the window of accepted times, which reaches from [`WINDOW_SECONDS`] before now to [`WINDOW_SECONDS`]
+/// after now. So the window always lies in one span or in two consecutive spans.
 const SPAN_SECONDS: u64 = 64;
 const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window lies in at most two spans");
 
@@ -248,8 +249,8 @@ impl Replays {
         Self::default()
     }
 
-    /// Stores a valid signature. Returns an error if the signature was stored before, or if the store has no record of
-    /// that span or no space.
+    /// Stores a valid signature. Returns an error if the signature was stored before, if its span is too old, or if the
+    /// store is full.
     fn admit(&self, signature: [u8; 16], signed_at_seconds: u64) -> Result<(), Failure> {
         self.admit_of(MOST_STORED, signature, signed_at_seconds)
     }

@@ -28,7 +28,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     }
 }
 
-/// Reads plain lines with one network for each line. A `#` begins a comment.
+/// Reads a list of plain lines, with one network on each line. A `#` begins a comment.
 fn lines(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     let mut found = Found::default();
     for line in bytes.split(|&byte| byte == b'\n') {
