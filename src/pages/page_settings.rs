@@ -26,8 +26,8 @@ pub struct PageSettings {
     pub default_locale: String,
     /// The locale for each host name. This locale is used if Accept-Language does not decide.
     pub hosts: BTreeMap<String, String>,
-    /// The name of the site, which is shown as a heading. If it is empty or `This site`, the page shows the words "This
-    /// site" in its own language.
+    /// The name of the site, which is shown at the top of the page and in its title. If it is empty or `This site`, the
+    /// page shows the words "This site" in its own language.
     pub site_name: String,
     /// The link to a page about the status of the service. If empty, there is no link. The scheme is not checked here.
     pub status_url: String,
@@ -85,7 +85,8 @@ impl Keys for PageSettings {
     }
 }
 
-/// The longest site name, in bytes. The limit is low because the name is a heading.
+/// The longest site name, in bytes. The limit is low because the name is shown as one short line at the top of the
+/// page.
 const MAX_SITE_NAME_BYTES: usize = 200;
 
 const SITE_NAME: Text<String> = Text { example: NO_SITE_NAME, read: |text, _| site_name(text), write: String::clone };
