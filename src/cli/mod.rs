@@ -61,8 +61,8 @@ enum Command {
     Completions(completions::CompletionsArguments),
 }
 
-/// Runs the command in the arguments. Exit codes: 0 success, 1 what was checked is wrong, 2 wrong usage or
-/// configuration.
+/// Runs the command in the arguments. The exit code is 0 for success and 1 if `check` finds a problem. It is 2 if the
+/// usage or the configuration is wrong, or if the command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

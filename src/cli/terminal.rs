@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
-/// The exit code if what was checked is wrong.
+/// The exit code of `check` for a configuration with problems.
 pub(super) const WRONG: u8 = 1;
-/// The exit code for wrong usage or a wrong configuration.
+/// The exit code if the usage or the configuration is wrong, or if a command fails.
 pub(super) const USAGE: u8 = 2;
 
 /// Writes to standard output. An error is ignored, because a closed pipe, for example with `| head`, is not a mistake.

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::file::Section;
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule};
 
-/// The largest number of globs in one list. It is limited because a request can be compared with every glob.
+/// The largest number of globs in one list. The number is limited, because each request can be compared with all globs
+/// of the list.
 const MAX_GLOBS: usize = 1_000;
 
 pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
@@ -13,7 +14,8 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
     for (class, mut section) in classes.iter().zip(sections) {
         if !section.has("name") {
             section.missing("name", "is missing; write name = \"image\", which becomes the metric label");
-        // Two names that differ only in case would be two labels in Prometheus that people confuse.
+        // Names are compared without case. To Prometheus, names that differ only in case are two labels, but people
+        // confuse them.
         } else if !section.is_bad("name") && !taken.insert(class.name.to_ascii_lowercase()) {
             section.reject("name", "is a name that an earlier class has; write another, or merge the two blocks");
         }

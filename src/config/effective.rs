@@ -89,13 +89,13 @@ fn shown(keys: &mut impl Keys) -> Value {
 }
 
 impl Settings {
-    /// Returns all settings that are in effect. The structure is that of the file, and secrets are shown as `***`. A
+    /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`. A
     /// key of a later release is shown with its only allowed value. The keys in `later::hidden` are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {
-            // In the settings, these two keys always have values. In these modes, a file is not allowed to set the two
-            // keys.
+            // The settings have values for `error_ttl` and `immutable` in every mode. But in the two modes here, a file
+            // is not allowed to set these keys, so the keys are not shown.
             if let CacheMode::Keep | CacheMode::Never = class.cache.mode
                 && let Some(cache) = whole["class"][index]["cache"].as_object_mut()
             {

@@ -2,8 +2,8 @@
 //! is one block of the TOML tree, from which keys are read.
 //!
 //! serde's derive stops at the first unknown key or wrong type, but operators need to see all problems of a file at
-//! once. So this module reads each key by its name. If a value is wrong, the module reports it, and the key has its
-//! default. At the end, the module reports each key that no code has read as unknown.
+//! once. So this module reads each key by its name. If a value is wrong, the module reports the problem and continues
+//! with the default. At the end, the module reports the unknown keys, which are the keys that no code has read.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +26,7 @@ pub(super) struct TypedFile<'t> {
     line_starts: Vec<usize>,
     folder: &'t Path,
     problems: RefCell<Vec<Problem>>,
-    /// The names of the keys that were read. The path of a block finds the names of its keys.
+    /// The names of the keys that were read, grouped by the path of their block.
     known: RefCell<HashMap<String, Vec<&'static str>>>,
 }
 
@@ -40,7 +40,7 @@ impl<'t> TypedFile<'t> {
         Section { file: self, key: String::new(), line: None, table: Some(table) }
     }
 
-    /// Reports each key of `table` that was not read as unknown. Then returns all problems.
+    /// Reports the unknown keys of `table`, which are the keys that no code has read. Then returns all problems.
     pub(super) fn into_problems(self, table: &DeTable<'_>) -> Vec<Problem> {
         self.root(table).reject_unknown();
         self.problems.into_inner()
@@ -240,8 +240,8 @@ impl<'f> Section<'f> {
             let name = check_name(typed.get_ref());
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
-                // A wrong name can be a secret in the wrong place. So the message hides the name where it would hide a
-                // value.
+                // A wrong name can be a secret in the wrong place. So `shown` decides whether the message hides the
+                // name, as it does for a value.
                 Err(message) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
                     self.file.report(item.key.clone(), line, shown(&item.key, &typed), message.clone());
@@ -345,7 +345,7 @@ impl<'f> Section<'f> {
         self.file.report(self.key.clone(), self.line, "{…}".to_owned(), message.into());
     }
 
-    /// Reports the keys that no code has read, in this block and in the blocks below it.
+    /// Reports the unknown keys in this block and in the blocks below it.
     fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();

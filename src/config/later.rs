@@ -1,6 +1,6 @@
 //! Keys whose feature comes with a later release.
 //!
-//! edgeshim reads and checks these keys, and accepts their default values. It refuses any other value, because an
+//! edgeshim reads and checks these keys, and accepts their default values. edgeshim refuses any other value, because an
 //! operator who configures a certificate must not assume that the certificate is in use.
 
 use super::file::Section;

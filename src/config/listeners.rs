@@ -33,8 +33,8 @@ pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: 
 #[derive(Default)]
 pub(super) struct Claimed {
     exact: HashSet<Listen>,
-    /// One entry for each TCP address: whether it is IPv6, and its port. `wildcards` has such entries only for wildcard
-    /// addresses, for example 0.0.0.0.
+    /// One entry for each TCP address: whether the address is IPv6, and the port. `wildcards` has the same entries, but
+    /// only for wildcard addresses such as 0.0.0.0.
     ports: HashSet<(bool, u16)>,
     wildcards: HashSet<(bool, u16)>,
 }

@@ -70,7 +70,7 @@ impl Problems {
     }
 }
 
-/// Writes one line for each problem. Each line starts with `file:line:`, so editors can open the place.
+/// Writes one line for each problem. The line starts with `file:line:`, so that editors can jump to the problem.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.list.iter().enumerate() {

@@ -40,8 +40,8 @@ enum Place {
     Nonce(String),
 }
 
-/// The secrets of all providers that were read so far. Two providers must not share a secret, because one of the two
-/// could then pass the proof of the other.
+/// The secrets of all providers that were read so far. Two providers must not have the same secret in the same place,
+/// because a pull of one provider would then pass the proof of another provider.
 #[derive(Default)]
 pub(super) struct Secrets {
     /// The provider of each secret, as a position in `names`, counted from 1.
@@ -106,7 +106,7 @@ pub(super) fn json(proofs: &Verify) -> Value {
     let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(text, _)| text);
     let mut keys = json!({ "require": require });
     if let Some(secret) = &proofs.secret {
-        // A secret serializes as `***`.
+        // Serializing a secret writes `***`.
         keys["secret"] = json!({ "header": secret.field.as_str(), "values": secret.values });
     }
     if !proofs.addresses.is_empty() {
@@ -370,7 +370,7 @@ mod tests {
         read(text).map_or_else(|message| message.lines().map(str::to_owned).collect(), |_| Vec::new())
     }
 
-    /// A provider's block with these lines in its `[provider.verify]`.
+    /// Returns a `[[provider]]` block with the lines `verify` in its `[provider.verify]`.
     fn verified(name: &str, verify: &str) -> String {
         format!("[[provider]]\nname = \"{name}\"\n[provider.verify]\n{verify}\n")
     }

@@ -7,7 +7,7 @@ use super::file::{Read, Section};
 use crate::keys::grammar::one_of;
 use crate::keys::{Keys, Text, Visitor, quote};
 
-/// The largest number of blocks with the same name. Each block costs metric series, and time in each request.
+/// The largest number of blocks with the same name. Each block adds metric series and costs time in each request.
 pub(super) const MAX_BLOCKS: usize = 500;
 
 impl<T> Read<T> {

@@ -29,7 +29,7 @@ use crate::origin::{MessageLimits, OriginSettings};
 use crate::pages::PageSettings;
 use crate::wire::secret::Secret;
 
-/// A whole configuration.
+/// The settings of a whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// The keys of `[server]` are in three fields: `server`, `limits` and `observe`.

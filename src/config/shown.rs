@@ -26,7 +26,7 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     let may_be_secret = SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key);
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
-            // A reference such as `env:NAME` is not a secret, and operators need to see it to correct it.
+            // A reference such as `env:NAME` is not a secret, and operators need to see the reference to correct it.
             if text.starts_with("env:") || text.starts_with("file:") { quote(text) } else { "***".to_owned() }
         }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if may_be_secret => "***".to_owned(),

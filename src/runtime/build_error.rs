@@ -15,9 +15,9 @@ pub enum BuildError {
     Value(String),
     /// The access log's file cannot be opened.
     Log(io::Error),
-    /// The country file can no longer be used.
+    /// The country file can no longer be used, although the checks of the configuration accepted it.
     Countries(CountryError),
-    /// An address list file can no longer be used.
+    /// An address list can no longer be used, although the checks of the configuration accepted it.
     Ranges(RangesError),
     /// No thread can be started to follow a file.
     Thread(io::Error),

@@ -1,9 +1,9 @@
-//! Builds a `Runtime` from `Settings`: everything that can be prepared for a configuration. A runtime is built once and
-//! swapped as a whole.
+//! Builds a `Runtime` from `Settings`. A runtime contains everything that can be prepared for a configuration. It is
+//! built once and swapped as a whole.
 //!
-//! A swap keeps the metrics, the listeners, the drain's state and the limiter. Only the limits in the limiter change,
-//! so that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin
-//! are built again.
+//! A swap keeps the metrics, the listeners, the drain's state and the limiter. The limiter stays, with new limits, so
+//! that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin are
+//! built again.
 
 mod build_error;
 mod opened;
@@ -70,8 +70,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Prepares everything that serving needs. `replays` contains the G2O signatures that were accepted so far. Each
-    /// later configuration uses the same `replays`, so that no signature is accepted twice.
+    /// Prepares everything that serving needs. `replays` contains the G2O signatures that were accepted so far. Callers
+    /// pass the same `replays` with each configuration, so that no signature is accepted twice.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -125,8 +125,8 @@ impl Runtime {
         Prepared::new(settings).map(drop)
     }
 
-    /// Builds the layers and the client of the origin below them, for one worker. Each worker has its own stack and
-    /// client, so that only one core uses their reference counts.
+    /// Builds the layers for one worker, and below them the client of the origin. Each worker has its own layers and
+    /// client, so that each of their reference counts is used by only one core.
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let client = Arc::new(origin::Client::new(self.client_settings(), self.metrics));
         (stack(self.parts(), Arc::clone(&client)), client)

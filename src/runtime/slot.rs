@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::Runtime;
 
-/// The place of the configuration in force. It exists as long as the process.
+/// Contains the configuration in force. The slot exists as long as the process.
 #[derive(Debug)]
 pub struct Slot {
     runtime: ArcSwap<Runtime>,

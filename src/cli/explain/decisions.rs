@@ -111,11 +111,11 @@ pub(super) fn pull(kind: PullKind) -> &'static str {
     }
 }
 
-/// Returns the signal that shows a pull through a shield, or a probe.
+/// Returns the signal which shows that a pull came through a shield or is a probe.
 pub(super) fn pull_sign(kind: PullKind, claims: Option<&Known>, received: &HeaderMap) -> Option<String> {
     let preset = claims?.preset;
     let signals = match kind {
-        // A retry has no signal of its own. It is recognised by the request id of an earlier request.
+        // No signal shows a retry. A retry is recognised by the request id of an earlier request.
         PullKind::Unknown | PullKind::Edge | PullKind::Retry => return None,
         PullKind::Shield => &preset.shields,
         PullKind::Probe => &preset.probes,

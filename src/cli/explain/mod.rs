@@ -100,7 +100,7 @@ impl Explainer<'_> {
         let ids = self.sent(report);
         let responder = self.responder();
         if let (Some("local"), Some(endpoint)) = (responder, self.parts.local.endpoint(path)) {
-            // No status is reported, because it depends on the content of the request.
+            // No status is reported, because the status depends on the content of the request.
             report.answer = Some(Answer { status: None, reason: decisions::local(endpoint).to_owned() });
             return;
         }
@@ -121,7 +121,7 @@ impl Explainer<'_> {
         self.run.recording.layers.get(self.run.recording.requests.len()).copied()
     }
 
-    /// Returns the context after the last layer that passed the request on. `None`: the first layer refused the
+    /// Returns the context that the last layer passed on together with the request. `None`: the first layer refused the
     /// request.
     fn ctx(&self) -> Option<&Ctx> {
         self.run.recording.requests.last().map(|passed| &passed.ctx)

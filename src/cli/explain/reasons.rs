@@ -130,7 +130,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) mode: CacheMode,
     /// Whether the class has an `edge_ttl`.
     pub(super) has_edge_ttl: bool,
-    /// Whether the origin sent a caching field that only this CDN reads.
+    /// Whether the origin sent a field that this CDN obeys before Cache-Control.
     pub(super) has_targeted: bool,
     pub(super) tags: TagRule,
     /// The number of cache tags that were removed because of the CDN's limits.

@@ -20,7 +20,7 @@ pub(super) struct Report {
     pub(super) client: Option<Client>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull: Option<&'static str>,
-    /// The signal that shows a pull through a shield, or a probe.
+    /// The signal which shows that the pull came through a shield or is a probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull_sign: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub(super) struct Word {
 #[derive(Debug, Serialize)]
 pub(super) struct Client {
     pub(super) address: String,
-    /// Whether a proven CDN reported it.
+    /// Whether a CDN reported the address and its proof succeeded.
     pub(super) proven: bool,
     pub(super) why: String,
 }

@@ -28,8 +28,9 @@ use crate::wire::names::TRANSFER_ENCODING;
 use crate::wire::received::Received;
 use crate::wire::values::content_length;
 
-/// The limit for polls of the layers. Some layers wait for a body. No body arrives here, so these layers continue when
-/// the clock reaches their time limit, after a few polls.
+/// The largest number of times that the layers are polled. Some layers wait for a body, but only for a limited time. No
+/// body arrives here, so these layers continue when that time is over. Between two polls there is at least one
+/// millisecond, so one second is the shortest limit.
 const MOST_POLLS: usize = 1_000;
 
 /// What happened to one request.

@@ -10,11 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub(super) struct Step {
     pub(super) name: HeaderName,
     pub(super) value: HeaderValue,
-    /// The layer. `None`: the line is present as it was received.
+    /// The layer that set or removed the line. `None`: the line was received and is still present.
     pub(super) layer: Option<&'static str>,
 }
 
-/// A head, and its changes up to this point.
+/// One head with all changes that were recorded so far.
 #[derive(Debug)]
 pub(super) struct Trace {
     /// The lines that are present, in the head's order.

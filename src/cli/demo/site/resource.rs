@@ -46,8 +46,8 @@ impl Resource {
         Self { fields, ..self }
     }
 
-    /// Responds to a GET or HEAD. The fields are evaluated in the order of RFC 9110 §13.2.2. First If-None-Match, or
-    /// If-Modified-Since if there is no If-None-Match. Then Range together with If-Range.
+    /// Responds to a GET or HEAD request, and evaluates the fields in the order of RFC 9110 §13.2.2. First comes
+    /// If-None-Match, or If-Modified-Since if there is no If-None-Match. Then comes Range, together with If-Range.
     pub(super) fn respond(&self, method: &Method, request: &HeaderMap) -> Response<SiteBody> {
         if self.unchanged(request) {
             let mut response = Response::new(Either::Left(Full::default()));
@@ -97,8 +97,8 @@ impl Resource {
 
     fn unchanged(&self, request: &HeaderMap) -> bool {
         if request.contains_key(names::IF_NONE_MATCH) {
-            // This is the weak comparison. The tags of this site have no comma, so splitting at commas cannot create a
-            // match.
+            // Tags are compared weakly here. The tags of this site have no comma, so splitting at commas cannot create
+            // a match.
             return request
                 .get_all(names::IF_NONE_MATCH)
                 .iter()

@@ -33,7 +33,7 @@ const MAX_VISITORS: usize = 256;
 const MAX_RATE: u32 = 10_000;
 /// The time between two arrivals of new visitors.
 const TICK: Duration = Duration::from_millis(10);
-/// When a run is over, the time limit for the visitors that are still in progress.
+/// The time limit for the visitors that are still in progress when a run is over.
 const LAST_VISITORS: Duration = Duration::from_secs(10);
 /// The number of bytes of an error page, after decompression, that are searched for a beacon.
 const MAX_PAGE_BYTES: u64 = 1024 * 1024;
@@ -108,7 +108,8 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             break;
         }
         let due = elapsed.as_millis() * rate / 1000;
-        // After a pause, for example because a laptop was suspended, at most one second of missed visitors is added.
+        // If this loop was paused, for example because a laptop was suspended, at most one second of missed visitors is
+        // added.
         arrived = arrived.max(due.saturating_sub(rate));
         while arrived < due {
             arrived += 1;

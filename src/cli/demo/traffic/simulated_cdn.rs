@@ -29,8 +29,8 @@ const MAX_PULLS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time limit for a response head. The body has the same limit again.
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The size of the largest body that is stored, in bytes. If a body is larger, its further bytes are counted and
-/// dropped.
+/// The size of the largest body that is stored, in bytes. A larger body is counted, but only its first part is read
+/// into memory.
 const MAX_OBJECT_BYTES: usize = 8 * 1024 * 1024;
 
 /// The request of one visitor.
@@ -230,7 +230,7 @@ struct Pulled {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// Whether `body` is complete. It is not complete if the body was too large to store.
+    /// Whether `body` is complete. A body that was too large to store is not complete.
     is_whole: bool,
 }
 

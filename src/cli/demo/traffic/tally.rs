@@ -22,8 +22,8 @@ pub(in crate::cli::demo) struct Counts {
     pub(super) bytes_edge: u64,
     /// The number of body bytes that were received from edgeshim.
     pub(super) bytes_pulled: u64,
-    /// The number of failed requests: the pull got a 5xx, an unexpected 304 or no response. The visitor can still have
-    /// got a stale response.
+    /// The number of requests whose pull got a 5xx, an unexpected 304 or no response. Some of these visitors got a
+    /// stale response instead.
     pub(super) errors: u64,
 }
 
