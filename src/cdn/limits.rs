@@ -271,7 +271,7 @@ fn priority(name: &HeaderName) -> Priority {
         &names::ACCEPT_RANGES,
         &names::ETAG,
         &names::LAST_MODIFIED,
-        // Fields for redirects, authentication and other requests that the client makes next.
+        // Fields on which the next request of the client depends, for example redirects and authentication challenges.
         &names::LOCATION,
         &names::REFRESH,
         &names::RETRY_AFTER,

@@ -77,8 +77,8 @@ fn millis(value: form::Value<'_>) -> Option<f64> {
     text.parse().ok().filter(|millis| *millis <= MAX_MILLIS)
 }
 
-/// Returns whether a body with this Content-Type is read as a form. Boomerang posts a form type, `navigator.sendBeacon`
-/// sends a string as text/plain, and a body without a Content-Type is accepted too.
+/// Returns whether a body with this Content-Type is read as a form. Boomerang posts application/x-www-form-urlencoded,
+/// and `navigator.sendBeacon` sends a string as text/plain. A body without a Content-Type is accepted too.
 pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
     let Some(content_type) = content_type else { return true };
     let essence = essence(content_type);
