@@ -25,7 +25,7 @@ pub(super) fn providers(arguments: &ProvidersArguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-// Errors of `write!` are ignored in this file, because writing to a `String` cannot fail.
+// Errors of `writeln!` are ignored in this file, because writing to a `String` cannot fail.
 fn table() -> String {
     let mut text = row(["preset", "CDN", "targeted field", "cache tags in", "proofs"]);
     for preset in Preset::all() {

@@ -241,7 +241,7 @@ impl<'f> Section<'f> {
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
                 // A wrong name can be a secret in the wrong place. So `shown` decides whether the message hides the
-                // name, as it does for a value.
+                // name, as for a value.
                 Err(message) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
                     self.file.report(item.key.clone(), line, shown(&item.key, &typed), message.clone());
