@@ -30,9 +30,9 @@ const MAX_TEXT: usize = 64;
 pub struct CacheControl<'a> {
     pub max_age: Option<u64>,
     pub s_maxage: Option<u64>,
-    /// RFC 5861 §3.
+    /// Defined in RFC 5861 §3.
     pub stale_while_revalidate: Option<u64>,
-    /// RFC 5861 §4.
+    /// Defined in RFC 5861 §4.
     pub stale_if_error: Option<u64>,
     pub no_store: bool,
     /// The directive `no-cache` without a field list.
@@ -43,7 +43,7 @@ pub struct CacheControl<'a> {
     pub must_revalidate: bool,
     pub proxy_revalidate: bool,
     pub no_transform: bool,
-    /// RFC 8246.
+    /// Defined in RFC 8246.
     pub immutable: bool,
     pub must_understand: bool,
     // The next three lists are sorted, bounded and without duplicates.
@@ -58,7 +58,7 @@ pub struct CacheControl<'a> {
 /// A directive that this module does not know, in its original spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extension<'a> {
-    /// A token.
+    /// The name, which is a token.
     pub name: &'a str,
     /// A token, or a quoted string with its quotes.
     pub argument: Option<&'a str>,
@@ -132,8 +132,8 @@ impl<'a> CacheControl<'a> {
             |a, b| folded(a.name, b.name).then_with(|| a.argument.cmp(&b.argument)).then_with(|| a.name.cmp(b.name)),
             |a, b| a.argument == b.argument && a.name.eq_ignore_ascii_case(b.name),
         );
-        // Of too many directives, the last in sort order are dropped, not the last in the input. So the order of lines
-        // does not matter.
+        // If there are too many directives, the last ones in sort order are dropped, not the last ones in the input. So
+        // the order of the lines does not matter.
         self.extensions.truncate(MAX_EXTENSIONS);
     }
 
@@ -143,7 +143,8 @@ impl<'a> CacheControl<'a> {
         self.private_fields.clear();
     }
 
-    /// Adds the directives of `other` that neither set a lifetime nor forbid something.
+    /// Adds these directives of `other`: stale-while-revalidate, stale-if-error, public, must-revalidate,
+    /// proxy-revalidate.
     pub(crate) fn take_conditions(&mut self, other: &CacheControl<'_>) {
         self.stale_while_revalidate = self.stale_while_revalidate.or(other.stale_while_revalidate);
         self.stale_if_error = self.stale_if_error.or(other.stale_if_error);
@@ -174,7 +175,8 @@ impl<'a> CacheControl<'a> {
         self.max_age.is_some() || self.s_maxage.is_some()
     }
 
-    /// Whether there is a directive beside which no lifetime is allowed: no-store, no-cache or private.
+    /// Whether there is a no-store, no-cache or private. A response with one of these directives must not have a
+    /// lifetime.
     pub fn is_restricted(&self) -> bool {
         self.no_store || self.no_cache || self.private
     }
@@ -397,7 +399,8 @@ fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
     })
 }
 
-/// Inserts `item` at its place in the order. If `sorted` has an equal item by `same`, the smaller of the two stays.
+/// Inserts `item` at its place in the order. If `sorted` has an item for which `same` is true, the smaller of the two
+/// stays.
 fn insert_sorted<T>(sorted: &mut Vec<T>, item: T, order: impl Fn(&T, &T) -> Ordering, same: impl Fn(&T, &T) -> bool) {
     let at = sorted.partition_point(|known| order(known, &item) == Ordering::Less);
     if at > 0 && sorted.get(at - 1).is_some_and(|before| same(before, &item)) {

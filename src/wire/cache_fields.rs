@@ -21,12 +21,12 @@ pub(crate) enum CacheField {
     SetCookie,
     /// Surrogate-Control. Besides lifetimes, this field can request ESI (Edge Side Includes).
     SurrogateControl,
-    /// Any other field that at least one CDN obeys before Cache-Control.
+    /// Any other field that at least one CDN reads before Cache-Control.
     Targeted,
     Vary,
 }
 
-/// All fields that [`CacheField::Targeted`] stands for.
+/// All fields of the variant [`CacheField::Targeted`].
 pub(crate) static TARGETED: [&HeaderName; 7] = [
     &names::CDN_CACHE_CONTROL,
     &names::CLOUDFLARE_CDN_CACHE_CONTROL,
@@ -76,12 +76,12 @@ impl CacheField {
     }
 }
 
-/// Reads Akamai's Edge-Control as directives of Cache-Control. Reads `cache-maxage` and `max-age` (a number with an
-/// optional unit s, m, h or d), `no-store` and `bypass-cache`. If there are several, the strictest one counts. Returns
-/// `None` if there are no such directives.
+/// Reads Akamai's Edge-Control as directives of Cache-Control. The function reads `no-store`, `bypass-cache`,
+/// `cache-maxage` and `max-age`. The last two have a number with an optional unit s, m, h or d. If there are several
+/// directives, the strictest one counts. Returns `None` if there are no such directives.
 ///
 /// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function.
-/// `!no-store` or `!bypass-cache` without any other directive also counts as one second, because it revokes a
+/// `!no-store` or `!bypass-cache` without any other directive also counts as one second, because each of them revokes a
 /// prohibition.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
     let (mut read, mut allows) = (CacheControl::default(), false);

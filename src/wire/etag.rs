@@ -10,7 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 /// A well-formed entity tag. Borrows from the field value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
-    /// Whether it starts with `W/`.
+    /// Whether the tag starts with `W/`.
     pub weak: bool,
     /// The text between the quotes.
     pub opaque: &'a [u8],
@@ -81,7 +81,7 @@ pub fn strengthen(line: &HeaderValue, stays_weak: impl Fn(&[u8]) -> bool) -> Opt
 /// A member of a list of tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed<'a> {
-    /// `*`: any tag.
+    /// The member `*`, which matches any tag.
     Any,
     /// A tag.
     Tag(EntityTag<'a>),
@@ -95,7 +95,7 @@ pub fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> ListedTags<'a> {
     ListedTags { lines: headers.get_all(name).iter(), rest: &[] }
 }
 
-/// Iterator of [`listed`].
+/// The iterator that [`listed`] returns.
 #[derive(Debug)]
 pub struct ListedTags<'a> {
     lines: ValueIter<'a, HeaderValue>,
@@ -118,8 +118,8 @@ impl<'a> Iterator for ListedTags<'a> {
 
 /// Returns the next member of a list and the text after the member, or `None` at the end.
 ///
-/// The time for a whole list is linear: the search for a closing quote stops at the next quote, and no later member can
-/// start with a quote before that one.
+/// The time for a whole list is linear. The search for a closing quote stops at the next quote, so two searches never
+/// read the same bytes.
 fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
     let line = line.get(start..)?;

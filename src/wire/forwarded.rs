@@ -2,9 +2,9 @@
 //! X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 //!
 //! If the peer is not trusted, edgeshim replaces these fields with facts about the connection. This is the usual case.
-//! It clones values that are prepared once per connection ([`Peer`]), and allocates nothing. If the peer is a trusted
-//! proxy, X-Forwarded-For is read from its right end, because trusted machines wrote that end. Only the entries that
-//! were read are passed on.
+//! edgeshim then clones values that are prepared once per connection ([`Peer`]), and allocates nothing. If the peer is
+//! a trusted proxy, X-Forwarded-For is read from its right end, because trusted machines wrote that end. Only the
+//! entries that were read are passed on.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -22,15 +22,15 @@ use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARD
 const MOST_HOPS: usize = 32;
 /// The space for one address, in bytes. The longest IPv6 address has 39 characters.
 const MOST_ADDRESS_BYTES: usize = 40;
-/// The space for one element of Forwarded, in bytes: an address, its name, brackets and quotes, and the scheme.
+/// The space for one element of Forwarded, in bytes: an address with `for=`, brackets and quotes, and the scheme.
 const MOST_ELEMENT_BYTES: usize = MOST_ADDRESS_BYTES + 24;
 
 /// The scheme of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain text.
+    /// The connection is not encrypted.
     Http,
-    /// TLS.
+    /// The connection uses TLS.
     Https,
 }
 
@@ -121,10 +121,10 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
 
 /// Replaces X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 ///
-/// X-Forwarded-For lists three parts: the client, if a proven CDN reported it; the entries that are passed on; the
-/// peer. X-Forwarded-Proto and X-Forwarded-Host are passed on if a trusted peer sent them. Otherwise X-Forwarded-Proto
-/// is the scheme of the connection, and X-Forwarded-Host is `host`, or the Host field if `host` is `None`. Forwarded
-/// has the same data without the host, so that its value can be prepared once per connection.
+/// X-Forwarded-For lists the client, if a proven CDN reported it. Then it lists the entries that are passed on, and
+/// last the peer. If a trusted peer sent X-Forwarded-Proto or X-Forwarded-Host, that field is passed on. Otherwise
+/// X-Forwarded-Proto is the scheme of the connection, and X-Forwarded-Host is `host`, or the Host field if `host` is
+/// `None`. Forwarded has the same data without the host, so that its value can be prepared once per connection.
 pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);

@@ -1,5 +1,5 @@
-//! Tracks whether an HTTP/2 connection is inside a request head, for the timeout of heads (RFC 9113 §4.1, RFC 9113
-//! §6.2, RFC 9113 §6.10).
+//! Tracks whether an HTTP/2 connection is inside a request head, for the timeout of heads (RFC 9113 §4.1,
+//! RFC 9113 §6.2, RFC 9113 §6.10).
 //!
 //! The tracker does not check frames. The HTTP/2 codec (h2) checks them, but the codec sees a frame only when the frame
 //! is complete. So the codec cannot tell that a head has begun.
@@ -67,8 +67,8 @@ impl FrameTracker {
         }
     }
 
-    /// Returns the position after all bytes that were fed. An incomplete frame header counts as a head, because the
-    /// frame can turn out to be HEADERS.
+    /// Returns the position after all bytes that were fed. An incomplete frame header counts as part of a head, because
+    /// the frame can be HEADERS.
     pub(crate) const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }

@@ -6,10 +6,10 @@
 //! head until the service asks for the verdict. It refuses a head that has both fields (RFC 9112 §6.1), a CR without
 //! an LF after it (RFC 9112 §2.2), or a field line that continues on the next line (RFC 9112 §5.2).
 //!
-//! The tracker is not a second parser: hyper checks names, methods and values. For messages that hyper accepts, the
-//! tracker must find the same ends of messages as hyper. If hyper refuses a message (a bad chunk size, different
-//! lengths, a last coding that is not chunked), the tracker stops. A head that was not tracked is refused. So a
-//! disagreement with hyper can only refuse too much.
+//! The tracker is not a second parser: hyper checks names, methods and values. For each message that hyper accepts, the
+//! tracker must find the same end as hyper. If hyper refuses a message (a bad chunk size, different lengths, a last
+//! coding that is not chunked), the tracker stops. A head that was not tracked is refused. So a disagreement with hyper
+//! can only refuse too much.
 //!
 //! Cost: one `memchr2` per line, and a few compared bytes for lines that start with `c` or `t`. The tracker stores only
 //! its position and a few facts about the current head.
@@ -38,14 +38,14 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
-/// The largest Content-Length that hyper accepts. hyper uses the two larger numbers as markers.
+/// The largest Content-Length that hyper accepts. hyper uses the two larger `u64` values as markers.
 const LONGEST_BODY: u64 = u64::MAX - 2;
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const CHUNKED: &[u8] = b"chunked";
 
-/// The two fields that frame a body.
+/// The two fields that define where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     ContentLength,
@@ -70,7 +70,7 @@ enum Coding {
     Whole,
     /// The member is another coding. The next comma starts a new member.
     Other,
-    /// The line contains a byte that is not visible ASCII, a space or a tab. hyper ignores such a line.
+    /// The line contains a byte other than visible ASCII, space and tab. hyper ignores such a line.
     Unreadable,
 }
 
@@ -86,12 +86,12 @@ enum State {
     LineStart,
     /// In a field name that equals the name of this [`Field`] so far. The number counts the matching bytes.
     Name(Field, u8),
-    /// The next three: in the value of Content-Length, before, inside and after the digits.
+    /// The next three states are in the value of Content-Length: before, inside and after the digits.
     LengthBefore,
     LengthDigits,
     LengthAfter,
     Codings(Coding),
-    /// The next two: after the CR of a line, and after the CR of an empty line.
+    /// The next two states are after the CR of a line and after the CR of an empty line.
     LineCr,
     EmptyCr,
     /// In a body whose length is known.
@@ -205,8 +205,7 @@ impl HeadTracker {
     /// Returns the verdict on the oldest complete head whose verdict was not taken yet. The service must call this
     /// function once per request.
     ///
-    /// The verdict is `Refuse` if no clear head is left. Then either the head was flawed, or tracker and hyper
-    /// disagree.
+    /// If no clear head is left, the verdict is `Refuse`. Then the head was flawed, or tracker and hyper disagree.
     pub(crate) fn take_verdict(&mut self) -> Verdict {
         if let Some(left) = self.clear.checked_sub(1) {
             self.clear = left;
@@ -377,7 +376,7 @@ impl HeadTracker {
         after
     }
 
-    /// After the CR of a line.
+    /// Handles the byte after the CR of a line.
     fn line_end<'a>(&mut self, first: u8, rest: &'a [u8], after: &'a [u8]) -> &'a [u8] {
         if first != b'\n' {
             self.flawed = true;
@@ -450,7 +449,8 @@ impl HeadTracker {
     }
 
     /// Reads to the end of a chunk extension or of a trailer line. Tracking stops at a bare LF. hyper refuses a bare LF
-    /// in an extension. In a trailer line hyper ignores it, but another parser could take it as the end of the line.
+    /// in an extension. In a trailer line hyper ignores a bare LF, but another parser could take the LF as the end of
+    /// the line.
     fn until_cr<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr2(b'\r', b'\n', rest) else { return &[] };
         let (ended, after) = rest.split_at_checked(end + 1).unwrap_or((rest, &[]));

@@ -46,8 +46,8 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 /// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
 /// still do so, to remove a field that earlier hops rely on: the client's address, a cookie, a condition, or a
 /// directive that forbids caching. Therefore the fields of this list stay. They identify the client and the request,
-/// decide which caches may store the response, or protect the browser. All other fields that Connection names are
-/// removed, as the RFC demands.
+/// decide which caches are allowed to store the response, or protect the browser. All other fields that Connection
+/// names are removed, as the RFC demands.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -102,10 +102,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
-/// Removes from the trailers of a request or response the fields that only a head is allowed to have (RFC 9110
-/// §6.5.1). These fields concern the connection, framing, routing, conditions, caching, cookies, cache tags, identity
-/// (`claims`) and content metadata. They are removed because a recipient that merges trailers into the head would
-/// trust them. HTTP/2 also forbids fields about the connection in trailers.
+/// Removes from the trailers of a request or response the fields that only a head is allowed to have
+/// (RFC 9110 §6.5.1). These fields concern the connection, framing, routing, conditions, caching, cookies, cache
+/// tags, identity (`claims`) and content metadata. They are removed because a recipient that merges trailers into the
+/// head would trust them. HTTP/2 also forbids fields about the connection in trailers.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
@@ -128,7 +128,7 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
 pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
-    // Two such names have the same length, so only names of these lengths are compared.
+    // A field that differs only by underscores has the same length, so only names of these lengths are compared.
     let lengths = names().fold(0_u64, |lengths, name| lengths | 1 << (name.as_str().len() % 64));
     let is_odd = |name: &&HeaderName| lengths & 1 << (name.as_str().len() % 64) != 0 && name.as_str().contains('_');
     if !headers.keys().any(|name| is_odd(&name)) {
@@ -188,8 +188,8 @@ pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
     let _ = headers.try_append(CDN_LOOP.clone(), our_id.clone());
 }
 
-/// Appends the entry of this proxy to Via as a separate line, with the version of the received message (RFC 9110
-/// §7.6.3).
+/// Appends the entry of this proxy to Via as a separate line, with the version of the received message
+/// (RFC 9110 §7.6.3).
 ///
 /// Does nothing if the map is full, like [`append_cdn_loop`].
 pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
@@ -212,11 +212,12 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the value of Upgrade (the protocols that the client asks for), if Connection names Upgrade.
+/// Returns the value of Upgrade, which lists the protocols that the client requests. Returns `None` if Connection does
+/// not name Upgrade.
 ///
-/// Returns `None` if the list contains h2c, because after such an upgrade further requests on the connection would
-/// bypass every check. RFC 9113 §3.1 declares that upgrade obsolete. Also returns `None` if there are several Upgrade
-/// lines. The caller must check that the request is not HTTP/1.0, because that version has no upgrade.
+/// Returns `None` also if the list contains h2c. After an upgrade to h2c, further requests on the connection would
+/// bypass every check. RFC 9113 §3.1 declares that upgrade obsolete. If there are several Upgrade lines, the result
+/// is `None` too. The caller must check that the request is not HTTP/1.0, because that version has no upgrade.
 pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let (Some(upgrade), None) = (lines.next(), lines.next()) else { return None };

@@ -7,7 +7,7 @@ pub(crate) fn essence(content_type: &[u8]) -> &[u8] {
 
 /// Patterns such as `text/*` and `application/*+json`: `*` matches any run of characters, and case does not count.
 ///
-/// The patterns are not globs of `globset`, because this match against 23 patterns takes a tenth of the time.
+/// The type does not use `globset`, which takes ten times as long for a match against 23 patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MediaTypes {
     /// The texts before, between and after the stars of each pattern.

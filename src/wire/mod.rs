@@ -4,8 +4,7 @@
 //! The exception is [`received`], which checks how a body ends. Field names are spelled in [`names`] only.
 //!
 //! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all functions work
-//! on borrowed data, read each byte a bounded number of times, and return a value for malformed input instead of a
-//! panic.
+//! on borrowed data, read each byte a bounded number of times, and never panic on malformed input.
 
 pub(crate) mod cache_control;
 pub(crate) mod cache_fields;

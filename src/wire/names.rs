@@ -19,7 +19,7 @@ pub use http::header::{
 
 /// RFC 8586: the CDNs that a request has passed.
 pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-/// The addresses of the client and of the proxies after it, the nearest last.
+/// The addresses of the client and of the proxies after it, in the order of the hops.
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -28,7 +28,7 @@ pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The default name of the identity field. In the request to the origin the field contains the provider.
+/// The default name of the identity field. edgeshim also sends the provider to the origin in this field.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
 /// RFC 9209: how an intermediary handled a response, for example why it generated the response itself.
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");

@@ -1,8 +1,8 @@
 //! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, RFC 9110 §12.5).
 //!
 //! A weight is between 0 and 1 and has at most three decimals. Some clients write `.5`, which is read as `0.5`. A
-//! member with any other weight is ignored, because a guess could turn a refusal into a preference. Weights are stored
-//! as integers, in thousandths. Each function makes one pass over the field and allocates nothing.
+//! member with any other weight is ignored, because a wrong guess could turn a refusal (weight 0) into a preference.
+//! Weights are stored as integers, in thousandths. Each function makes one pass over the field and allocates nothing.
 
 use http::header::HeaderMap;
 
@@ -66,7 +66,8 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
 /// 2. JSON, if `application/json` or any `+json` type is named and has a higher weight than HTML. An equal weight is
 ///    enough if HTML is not named (axios sends `application/json, text/plain, */*`).
 /// 3. HTML, if it is named with a weight above 0.
-/// 4. Nothing, if all weights are 0, or if another named type has a weight above 0 and at least the weight of HTML.
+/// 4. Nothing, if all weights are 0, or if a named type other than HTML and JSON has a weight above 0 and at least the
+///    weight of HTML.
 /// 5. HTML, if it has at least the weight of JSON. Otherwise JSON.
 pub(crate) fn accept_prefers(headers: &HeaderMap) -> Preference {
     let mut named = Named::default();

@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 
 use super::values;
 
-/// hyper's body, with a check of how it ends.
+/// A body from hyper. This type checks how the body ends.
 #[derive(Debug)]
 pub struct Received {
     /// The body from hyper. `None` if there is no content, whatever the head declares.
@@ -42,7 +42,7 @@ struct Held {
     trailers: Option<HeaderMap>,
 }
 
-/// Why a body is incomplete.
+/// The reason why a body is incomplete.
 #[derive(Debug)]
 pub enum Broken {
     /// hyper reported an error.

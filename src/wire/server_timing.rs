@@ -7,8 +7,8 @@ use std::io::Write as _;
 
 use http::HeaderValue;
 
-/// The size of the buffer for one value, in bytes. The longest value has 99: the fixed parts, a label of 64 and a time
-/// of 11.
+/// The size of the buffer for one value, in bytes. The longest value has 99 bytes: the fixed parts, a label of 64 bytes
+/// and a time of 11 bytes.
 const MAX_BYTES: usize = 128;
 
 /// The prepared values of all providers, without the time.

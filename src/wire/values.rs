@@ -27,9 +27,9 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
 
 /// Removes spaces and tabs from both ends of every value. Allocates only for a value that has such white space.
 ///
-/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it (RFC
-/// 9113 §8.2.1), but curl, nginx and Go accept it. Therefore this function repairs the message, and edgeshim does not
-/// refuse it. The next recipient gets the value that an HTTP/1.1 parser would read.
+/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it
+/// (RFC 9113 §8.2.1), but curl, nginx and Go accept it. Therefore this function repairs the message, and edgeshim
+/// does not refuse it. The next recipient gets the value that an HTTP/1.1 parser would read.
 pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();
