@@ -63,12 +63,13 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
 /// type that is not named has the weight of the wildcard that covers it, or 0. The first rule that applies decides:
 ///
 /// 1. HTML, if the field is missing or no member can be read.
-/// 2. JSON, if `application/json` or any `+json` type is named and has a higher weight than HTML. An equal weight is
-///    enough if HTML is not named (axios sends `application/json, text/plain, */*`).
-/// 3. HTML, if it is named with a weight above 0.
+/// 2. JSON, if `application/json` or any `+json` type is named with a weight above 0, and that weight is higher than
+///    the weight of HTML. An equal weight is enough if HTML is not named (axios sends
+///    `application/json, text/plain, */*`).
+/// 3. HTML, if HTML is named with a weight above 0.
 /// 4. Nothing, if all weights are 0, or if a named type other than HTML and JSON has a weight above 0 and at least the
 ///    weight of HTML.
-/// 5. HTML, if it has at least the weight of JSON. Otherwise JSON.
+/// 5. HTML, if HTML has at least the weight of JSON. Otherwise JSON.
 pub(crate) fn accept_prefers(headers: &HeaderMap) -> Preference {
     let mut named = Named::default();
     for member in tokens::members(headers, &ACCEPT) {
