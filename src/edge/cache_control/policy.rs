@@ -1,23 +1,26 @@
-//! What caches may do with one response: the class's rule applied to the origin's directives, and the guards, which
-//! override every rule.
+//! Decides what caches are allowed to do with one response. First the class's rule is applied to the origin's
+//! directives. Then the guards are applied. A guard overrides every rule.
 //!
-//! Plain functions on headers, for the `cache_control` layer. [`Prepared`] is built once from a class's [`CachePolicy`]
-//! and a CDN's [`Dialect`], and applied to each response of that class to that CDN. Cost: one pass over the names, and
-//! one allocation for a field value that is not prepared. Applying it twice has the same result as applying it once.
+//! This file has plain functions on headers, which the `cache_control` layer calls. [`Prepared`] is built once from a
+//! class's [`CachePolicy`] and a CDN's [`Dialect`]. It is applied to each response of that class to that CDN. Cost: one
+//! pass over the field names, and one allocation for each field value that is not prepared. Applying a `Prepared` twice
+//! has the same result as applying it once.
 //!
-//! A response has directives for two readers: for all caches in Cache-Control, and for the pulling CDN in its targeted
-//! field (RFC 9213), if its dialect has one. Within one field the strictest directive wins. The two fields are
-//! independent: an origin that sends `no-cache` in Cache-Control and `max-age=60` in the targeted field means both.
-//! There are two exceptions. A targeted field without a lifetime and without a prohibition is completed from
-//! Cache-Control, since some CDNs then read Cache-Control too. If the CDN reads its targeted field only for lifetimes,
-//! a prohibition in it is repeated in Cache-Control.
+//! A response can have directives in two fields. Cache-Control is for all caches. The targeted field (RFC 9213) is for
+//! the pulling CDN, if the CDN's dialect has such a field. Within one field the strictest directive applies. The two
+//! fields are independent: if an origin sends `no-cache` in Cache-Control and `max-age=60` in the targeted field, both
+//! apply. There are two exceptions. First: a targeted field with neither a lifetime nor a prohibition is completed from
+//! Cache-Control, because some CDNs then read Cache-Control too. Second: if the CDN reads only lifetimes in its
+//! targeted field, a prohibition in the targeted field is repeated in Cache-Control.
 //!
-//! Guards check the directives that this CDN obeys. If a guard makes a response private, the targeted field is removed,
-//! since CDNs obey `private` in Cache-Control only without it.
+//! Guards check the directives that this CDN obeys. They also check Cache-Control, because another cache can read only
+//! that field. If a guard finds the CDN's directives unsafe, it adds `private` to Cache-Control and removes the
+//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
 //!
-//! Akamai's Edge-Control is read as a targeted field but never added. In the modes `keep` and `default` it is passed on
-//! unchanged. If a guard or an error forbids storing, only directives that cannot allow storing stay in it. In
-//! `override` and `never` it is removed; for statuses without a rule, its prohibitions move to Cache-Control.
+//! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
+//! `default` the origin's Edge-Control is passed on unchanged, with one exception: if a guard or a 5xx status forbids
+//! storing, every directive that can allow storing is removed from it. In the modes `override` and `never` Edge-Control
+//! is removed. If the status has no rule, the prohibitions in the removed field move to Cache-Control.
 
 use std::time::SystemTime;
 
@@ -45,17 +48,17 @@ pub struct Facts<'a> {
     pub now: fn() -> SystemTime,
 }
 
-/// One class's cache keys in one dialect, ready to be applied.
+/// The cache settings of one class, prepared for one dialect.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     dialect: Dialect,
     mode: CacheMode,
-    /// For the statuses that get the class's lifetime; none if the class has no lifetime.
+    /// The rule for statuses that get the class's lifetime. `None` if the class sets no lifetime.
     rule: Option<Rule>,
-    /// For 404 and 410.
+    /// The rule for the statuses 404 and 410.
     error: Rule,
     no_store: Rule,
-    /// The targeted field in place of no-cache, for a CDN that ignores no-cache.
+    /// A targeted field with a lifetime of 0, which replaces no-cache for a CDN that ignores no-cache.
     no_lifetime: PreparedField,
     strip_cookies: bool,
     allow_authorization: bool,
@@ -67,15 +70,15 @@ struct Decision {
     targeted: Change,
     surrogate_control: Change,
     vary: Change,
-    /// The change of the field that this CDN obeys first and that is never added here.
+    /// The change of the dialect's passed field (Edge-Control), which edgeshim never adds.
     passed: Change,
     strip_cookies: bool,
     outcome: Outcome,
 }
 
 impl Prepared {
-    /// Prepares what `policy` sets in `dialect`. Without `ttl` and `edge_ttl` the modes `default` and `override` have
-    /// no lifetime to set, except for a 404 or 410, and only tidy the response.
+    /// Prepares the fields that `policy` sets in `dialect`. If the class has neither `ttl` nor `edge_ttl`, the modes
+    /// `default` and `override` set a lifetime only for the statuses 404 and 410. They only tidy all other responses.
     pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
         let windows = CacheControl {
             stale_while_revalidate: policy.stale_while_revalidate,
@@ -86,7 +89,8 @@ impl Prepared {
             cache_control: PreparedField::new(CacheControl {
                 max_age: Some(lifetimes.max_age),
                 s_maxage: lifetimes.s_maxage,
-                // `immutable` applies only while a response is fresh (RFC 8246 §2); beside max-age=0 it means nothing.
+                // `immutable` applies only while a response is fresh (RFC 8246 §2), so it has no effect together with
+                // max-age=0.
                 immutable: policy.immutable && lifetimes.max_age > 0,
                 ..windows.clone()
             }),
@@ -111,9 +115,9 @@ impl Prepared {
         }
     }
 
-    /// Decides on a response and changes its head. After that it has at most one line of Cache-Control, no Pragma and
-    /// no Expires. Of the fields that some CDN obeys before Cache-Control it has at most the provider's own. Interim
-    /// responses (1xx) stay as they are.
+    /// Decides about a response and changes its head. The changed head has at most one Cache-Control line, no Pragma
+    /// and no Expires. Directives in the targeted fields of other CDNs are removed. Interim responses (1xx) are not
+    /// changed.
     pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
         if status.is_informational() {
             return Outcome::default();
@@ -134,7 +138,7 @@ impl Prepared {
             changed |= passed.apply(headers, name);
         }
         if !changed {
-            // The rule and the origin agree. All other removals are tidying.
+            // The origin's fields already match the decision, so all changes below only tidy the head.
             outcome.action = Some(Action::Tidied);
         }
         for (field, name) in [(CacheField::Pragma, &names::PRAGMA), (CacheField::Expires, &names::EXPIRES)] {
@@ -162,7 +166,8 @@ impl Prepared {
     }
 
     fn decide(&self, headers: &HeaderMap, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        // Shared caches store nothing else, so rules and guards are for these methods alone.
+        // Lifetimes are set, and unsafe responses are made private, only for these two methods. The reason: shared
+        // caches store no response to another method.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let origin = self.origin_fields(headers, present, status, facts);
         let origin_allows = allows_authorization(origin.obeyed());
@@ -188,7 +193,8 @@ impl Prepared {
             vary = Vary::read(headers);
         }
         let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
-        // The guards that fire for a response that shared caches may store, and would serve without revalidation.
+        // Returns the guards that fire. `storable`: shared caches are allowed to store the response. `shared`: shared
+        // caches would serve the response without revalidation.
         let unsafe_if = |storable: bool, shared: bool| {
             let stored = fetched && storable;
             Guards::of([
@@ -204,7 +210,7 @@ impl Prepared {
         let mut unshared = obeyed.is_unshared();
         let (mut for_cdn, mut for_others) = (unsafe_with(obeyed), Guards::default());
         if emitted.targeted.is_some() {
-            // A cache behind this CDN may read only Cache-Control.
+            // A cache between this CDN and the client can be one that reads only Cache-Control.
             for_others = unsafe_with(&emitted.cache_control.directives);
         }
         let mut strip_cookies = false;
@@ -228,7 +234,8 @@ impl Prepared {
                 (Guard::VaryUserAgent, shared && vary.user_agent),
                 (Guard::VaryCookie, shared && vary.cookie),
             ]));
-            // Without `public` a shared cache must not use the rule's lifetime (RFC 9111 §3.5).
+            // The request has Authorization, so a shared cache needs a permission such as `public` to use the rule's
+            // lifetime (RFC 9111 §3.5).
             let by_rule = matches!(action, Action::Defaulted | Action::Overridden);
             let lasting = fetched && is_storable(obeyed, status) && obeyed.max_age != Some(0);
             if facts.authorization && by_rule && lasting && !allows_authorization(obeyed) {
@@ -243,8 +250,8 @@ impl Prepared {
         };
         let mut passed = Change::Keep;
         if let Some(name) = passed_field {
-            // It is unknown how the CDN reads a field that contradicts itself, so the directives in that field do not
-            // count.
+            // It is unknown how the CDN reads a passed field whose directives contradict each other. So the guards
+            // treat the response as storable and shared, whatever the passed field contains.
             let mut forbidding = unsafe_if(true, true);
             if strip_cookies {
                 forbidding.remove(Guard::SetCookie);
@@ -271,7 +278,7 @@ impl Prepared {
         }
     }
 
-    /// The origin's directives in both fields.
+    /// Returns the origin's directives for all caches and those for the pulling CDN.
     fn origin_fields<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -286,18 +293,19 @@ impl Prepared {
             if self.dialect.passed_field().is_some() && self.passes_on() {
                 targeted = passed;
             } else {
-                // The field of the origin is removed. No rule may allow what that field forbids.
+                // The mode removes the origin's passed field. The field's no-store moves to Cache-Control, so that the
+                // removal does not allow storing.
                 all.no_store |= passed.is_some_and(|directives| directives.no_store);
                 targeted = origin_fields::targeted(headers, self.dialect, status);
             }
         }
         if let Some(targeted) = &mut targeted {
-            // no-transform is about the bytes, which are the same for every cache, and `gzip` reads it in
-            // Cache-Control.
+            // no-transform is copied to Cache-Control, because the body is the same for every cache and because `gzip`
+            // reads no-transform only in Cache-Control.
             all.no_transform |= targeted.no_transform;
             if !targeted.has_lifetime() && !targeted.is_restricted() {
-                // Some CDNs also read Cache-Control, others do not. The same directives in both fields mean the same to
-                // all.
+                // With such a targeted field, some CDNs also read Cache-Control, and some do not. If both fields have
+                // the same directives, all CDNs obey the same directives.
                 targeted.max_age = all.s_maxage.or(all.max_age);
                 targeted.no_store = all.no_store;
                 targeted.private = all.private;
@@ -328,14 +336,14 @@ impl Prepared {
             return (rule.complete(origin), action);
         }
         let mut emitted = rule.fields();
-        // no-transform is not about storing: no rule removes it (RFC 9110 §7.7).
+        // no-transform does not concern storing, so no rule removes it (RFC 9110 §7.7).
         if origin.cache_control.directives.no_transform {
             emitted.cache_control.change(|directives| directives.no_transform = true);
         }
         (emitted, action)
     }
 
-    /// The origin's directives, settled within each field, in a form that this CDN obeys.
+    /// Returns the origin's directives in a form that this CDN obeys. Contradictions within one field are resolved.
     fn tidy<'a>(&'a self, origin: FieldPair<'a>, status: StatusCode, fetched: bool) -> FieldPair<'a> {
         let mut emitted = FieldPair {
             cache_control: Field::new(origin.cache_control.directives),
@@ -344,12 +352,12 @@ impl Prepared {
         if !self.dialect.ignores_no_cache() {
             return emitted;
         }
-        // If the CDN reads its targeted field only for lifetimes, repeat prohibitions in Cache-Control.
+        // This CDN reads only lifetimes in its targeted field, so a prohibition there is repeated in Cache-Control.
         let forbidden = emitted.targeted.as_ref().is_some_and(|field| field.directives.is_unshared());
         if forbidden && !emitted.cache_control.directives.is_unshared() {
             emitted.cache_control.change(|directives| directives.private = true);
         }
-        // This CDN gets a lifetime of 0 in place of no-cache.
+        // This CDN ignores no-cache, so it gets a lifetime of 0 in its targeted field.
         let all = &emitted.cache_control.directives;
         let revalidates = |directives: &CacheControl<'_>| directives.no_cache && !directives.is_unshared();
         let (never_fresh, public) = match emitted.targeted.as_ref().map(|field| &field.directives) {
@@ -365,13 +373,13 @@ impl Prepared {
         emitted
     }
 
-    /// Whether the mode passes on a field of the origin that is never written here. In the other modes it would
-    /// override the rule.
+    /// Whether the mode passes on the dialect's passed field (Edge-Control). The other modes remove that field, because
+    /// it would override the rule.
     fn passes_on(&self) -> bool {
         matches!(self.mode, CacheMode::Keep | CacheMode::Default)
     }
 
-    /// The change of a field that is passed on or removed. `forbidding` has the guards that forbid storing.
+    /// Returns the change of the passed field. `forbidding` contains the guards that forbid storing.
     fn change_passed(&self, headers: &HeaderMap, name: &HeaderName, forbidding: Guards) -> Change {
         if !self.passes_on() {
             Change::Remove
@@ -382,7 +390,8 @@ impl Prepared {
         }
     }
 
-    /// The changes of the targeted field and of Surrogate-Control, if that is another field.
+    /// Returns two changes: first of the targeted field, then of Surrogate-Control. If Surrogate-Control is the
+    /// targeted field, the second change is `Keep`.
     fn write_targeted(
         &self,
         headers: &HeaderMap,
@@ -445,7 +454,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)
     }
 
-    /// Short forms for the tables.
+    /// Returns the field name for a short form in the tables. Some short forms also have a fixed value.
     fn field(short: &str) -> (HeaderName, Option<&'static str>) {
         let name = match short {
             "cc" => &names::CACHE_CONTROL,
@@ -470,7 +479,7 @@ mod tests {
         (name.clone(), None)
     }
 
-    /// `cc: max-age=60 | cookie` and the like.
+    /// Parses a head in short form, for example `cc: max-age=60 | cookie`.
     fn headers(text: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in text.split(" | ").filter(|line| !line.is_empty()) {
@@ -526,7 +535,8 @@ mod tests {
         labels.collect::<Vec<_>>().join(" ")
     }
 
-    /// Class, status and request, the origin's fields, the emitted fields, action and guards.
+    /// One row of a table: the class; the status and the request; the origin's fields; the emitted fields; the action
+    /// and the guards.
     type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
     fn check(rows: &[Row]) {
@@ -563,23 +573,25 @@ mod tests {
             ("keep", "200", "surrogate: max-age=9 | edge: cache-maxage=1d | akamai: max-age=9", "edge: cache-maxage=1d",
              "tidied"),
             ("keep", "200", "cc: max-age=9 | edge: no-store", "cc: max-age=9 | edge: no-store", ""),
-            // The class's lifetime is for a response without one. This one has a lifetime for Akamai.
+            // The class's lifetime is only for a response without a lifetime. This response has a lifetime for Akamai.
             ("default ttl=60", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
             ("default ttl=60", "200", "edge: no-store", "edge: no-store", ""),
             ("default ttl=60", "200", "edge: downstream-ttl=5m", "cc: max-age=60 | edge: downstream-ttl=5m",
              "defaulted"),
             ("default ttl=60", "304", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
-            // Edge-Control would override the rule.
+            // Edge-Control is removed, because it would override the rule.
             ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
             ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
             ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),
-            // No rule for this status: a prohibition of the removed field stays.
+            // No rule applies to these responses, so the prohibition in the removed Edge-Control moves to
+            // Cache-Control.
             ("override ttl=60", "302", "edge: no-store | cc: max-age=5", "cc: no-store", "tidied"),
             ("override ttl=60", "200 POST", "edge: bypass-cache", "cc: no-store", "tidied"),
             ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
             ("never", "304", "edge: cache-maxage=1d | cc: no-store", "cc: no-store", "forbidden"),
-            // Edge-Control would override the guard: Akamai would store a response that is private in Cache-Control.
+            // Edge-Control loses its permissions. With them, Akamai would store a response that is private in
+            // Cache-Control.
             ("keep", "200", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cc: private | edge: cache-maxage=1d | cookie", "cc: private | cookie",
              "guarded set_cookie"),
@@ -590,8 +602,8 @@ mod tests {
             ("keep", "200 auth", "edge: cache-maxage=1d", "cc: private", "guarded authorization"),
             ("keep", "200", "edge: cache-maxage=1d | vary: *", "cc: private | vary: *", "guarded vary_star"),
             ("keep", "503", "edge: cache-maxage=1d", "cc: no-store", "guarded error"),
-            // Without the prohibition the lifetime of the property would count, and without `dca` Akamai would not
-            // process ESI.
+            // Prohibitions and `dca` stay in Edge-Control. Without a prohibition Akamai would use the lifetime of its
+            // own configuration. Without `dca` Akamai would not process ESI.
             ("keep", "503", "edge: no-store", "cc: no-store | edge: no-store", "tidied"),
             ("keep", "503", "edge: no-store, max-age=1d", "cc: no-store | edge: no-store", "guarded error"),
             ("keep", "200", "edge: no-store, max-age=1d | cookie", "cc: private | edge: no-store | cookie",
@@ -943,7 +955,7 @@ mod tests {
             ("keep", "500", "cc: no-store | surrogate: max-age=5", "cc: no-store | surrogate: no-store",
              "guarded error"),
             ("keep", "500", "surrogate: max-age=5 | age: 3", "cc: no-store | surrogate: no-store", "guarded error"),
-            // It honours max-age despite no-cache, so it gets a lifetime of 0 in place of no-cache.
+            // Fastly honours max-age despite no-cache, so Fastly gets a lifetime of 0 in place of no-cache.
             ("keep", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "pragma: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
@@ -961,10 +973,10 @@ mod tests {
             ("keep", "429", "cc: no-cache", "cc: no-cache", ""),
             ("keep", "200", "cc: private, no-cache", "cc: private, no-cache", ""),
             ("keep", "200", "cc: no-store", "cc: no-store", ""),
-            // The origin's Surrogate-Control.
+            // The origin sends Surrogate-Control.
             ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
             ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
-            // It reads prohibitions only in Cache-Control.
+            // Fastly reads prohibitions only in Cache-Control.
             ("keep", "200", "surrogate: max-age=60, no-store", "cc: private | surrogate: no-store", "tidied"),
             ("keep", "200", "cc: max-age=60 | surrogate: no-store", "cc: private | surrogate: no-store", "tidied"),
             ("keep", "200", "cc: no-cache | surrogate: private", "cc: private, no-cache | surrogate: private",
@@ -1037,7 +1049,8 @@ mod tests {
         check_in(Dialect::Cloudflare, &[
             ("keep", "200", "cookie | cdn: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "tidied"),
-            // It is unknown whether it looks in Cache-Control for directives that its targeted field does not have.
+            // It is unknown whether Cloudflare looks in Cache-Control for directives that its targeted field does not
+            // have.
             ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=60", "cc: private | cookie",
              "guarded set_cookie"),
             ("keep", "200", "cookie | cloudflare: stale-if-error=0", "cc: private | cookie", "guarded set_cookie"),
@@ -1206,7 +1219,8 @@ mod tests {
                 prop_assert!(!(directives.is_restricted() && directives.stale_if_error.is_some()));
                 prop_assert!(!(directives.is_restricted() && directives.stale_while_revalidate.is_some()));
             }
-            // This CDN obeys its targeted field. That field is complete, so the CDN does not read Cache-Control.
+            // If the CDN obeys its targeted field, it does not read Cache-Control. So the targeted field must be
+            // complete.
             let obeyed = targeted.clone().unwrap_or_else(|| for_all.clone());
             if !obeyed.has_lifetime() && !obeyed.is_restricted() {
                 prop_assert!(!for_all.has_lifetime() && !for_all.is_restricted());
@@ -1221,7 +1235,8 @@ mod tests {
             let of_edge =
                 |headers: &HeaderMap| headers.get_all(&names::EDGE_CONTROL).iter().cloned().collect::<Vec<_>>();
             let left = of_edge(&response);
-            // Each directive is checked alone: it is unknown how Akamai reads a field that contradicts itself.
+            // Each directive is checked alone, because it is unknown how Akamai reads a field whose directives
+            // contradict each other.
             let permits = left.iter().flat_map(|line| Directives::new(line.as_bytes())).any(|directive| {
                 edge_control([directive.text]).is_some_and(|read| !read.no_store && read.max_age != Some(0))
             });
@@ -1247,7 +1262,7 @@ mod tests {
                 prop_assert!(!(cookies && status == StatusCode::OK && undecided));
                 let star = response.get_all(&names::VARY).iter().any(|line| line == "*");
                 prop_assert!(!(star && (lasting || obeyed.public)));
-                // A cache behind this CDN may read only Cache-Control.
+                // A cache between this CDN and the client can be one that reads only Cache-Control.
                 let lifetime = for_all.s_maxage.or(for_all.max_age);
                 let open = for_all.public || lifetime.is_some_and(|seconds| seconds > 0);
                 prop_assert!(!((cookies || star) && open));

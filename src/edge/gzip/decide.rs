@@ -1,4 +1,4 @@
-//! Which responses are compressed or inflated: plain functions on a response head.
+//! Decides which responses are compressed or inflated, with plain functions on a response head.
 
 use http::{HeaderMap, StatusCode, response};
 
@@ -14,19 +14,19 @@ use crate::wire::values::content_length;
 label! {
     /// Why a body is not compressed: the label `reason` of `edgeshim_gzip_skipped_total`.
     pub(crate) enum Skip {
-        /// `gzip.enabled` or the class's `gzip` is off.
+        /// `gzip.enabled` is off, or the class's `gzip` is off.
         Off = "off",
-        /// A status whose body is never compressed.
+        /// The body of a response with this status is never compressed.
         Status = "status",
         /// The origin has set Content-Encoding.
         Encoded = "encoded",
-        /// It is a part of a body.
+        /// The response has only a part of the body.
         Range = "range",
-        /// It has no type, or one that is not in `gzip.types`.
+        /// The response has no type, or its type is not in `gzip.types`.
         Type = "type",
-        /// Cache-Control: no-transform.
+        /// Cache-Control contains no-transform.
         NoTransform = "no_transform",
-        /// Shorter than `gzip.min_bytes`.
+        /// The body is shorter than `gzip.min_bytes`.
         TooShort = "too_short",
         /// The request does not accept gzip.
         NotAccepted = "not_accepted",
@@ -52,22 +52,23 @@ impl Skip {
 /// What to do with a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing: no request would get it compressed.
+    /// Change nothing, because the response is not compressed for any request.
     Leave(Skip),
-    /// Send it as it is, with Vary, because another request would get it in another coding.
+    /// Add Vary and send the body unchanged. Another request would get the body in another coding.
     Vary(Skip),
-    /// A 304: Vary, and the tag in the form that the 200 would have.
+    /// Add Vary to a 304, and give its tag the form that the tag of the 200 would have.
     NotModified {
-        /// Whether that form is the weak one.
+        /// Whether the tag of the 200 would be weak.
         weak: bool,
     },
-    /// Compress it.
+    /// Compress the body.
     Compress,
     /// Inflate the origin's gzip.
     Inflate,
 }
 
-/// The verdict on a response. `length` is that of its body, if known. `known` is the kind of a 304's tag, if known.
+/// Decides about a response. `length` is the length of the body, if known. `known` is the kind of the tag of a 304, if
+/// known.
 pub(crate) fn decide(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -82,7 +83,7 @@ pub(crate) fn decide(
     if head.status == StatusCode::NOT_MODIFIED {
         return not_modified(settings, request, headers, known);
     }
-    // A part is never changed, but has the Vary of the 200 (RFC 9110 §15.3.7).
+    // A 206 is never compressed or inflated, but it has the same Vary as the 200 (RFC 9110 §15.3.7).
     let part = head.status == StatusCode::PARTIAL_CONTENT;
     let compressible = matches!(
         head.status,
@@ -100,7 +101,8 @@ pub(crate) fn decide(
             return if part || request.accepts_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
         }
         let skip = skip.unwrap_or(Skip::Encoded);
-        // In any case a cache must not give the origin's coding to clients that cannot decode it.
+        // This layer does not change the body, but a cache must not send the origin's coding to a client that cannot
+        // decode it.
         return if has_type(settings, headers) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
     }
     if let Some(skip) = skip {
@@ -115,7 +117,7 @@ pub(crate) fn decide(
     if part {
         return Verdict::Vary(Skip::Range);
     }
-    // The body of a response to HEAD is empty, but Content-Length gives the length for GET.
+    // A response to HEAD has no body, but its Content-Length is the length of the body for GET.
     let length = if request.is_head { content_length(headers).unwrap_or_default() } else { length };
     if length.is_some_and(|length| length < settings.min_bytes) {
         return Verdict::Leave(Skip::TooShort);
@@ -123,12 +125,13 @@ pub(crate) fn decide(
     if request.wants_gzip() { Verdict::Compress } else { Verdict::Vary(Skip::NotAccepted) }
 }
 
-/// A 304 has the fields of the 200 to the same request without its conditions and its range (RFC 9110 §14.2, §15.4.5).
-/// The tag matters most: a cache puts it on the stored response that it updates, and some caches choose that response
-/// by Accept-Encoding, not by the tag in the request.
+/// Decides about a 304. A 304 must have the fields of the 200 that the same request would get without its conditions
+/// and its range (RFC 9110 §14.2, §15.4.5). The tag matters most. A cache copies the tag of the 304 to the stored
+/// response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in the
+/// request.
 ///
-/// The known kind of the tag decides. If it is unknown, the 304's head decides, or else the path's extension: many
-/// origins send 304s without type and coding.
+/// If the kind of the tag is known, the kind decides. If not, the type and the coding in the head of the 304 decide.
+/// Many origins send a 304 without a type. Then the extension of the path replaces the type.
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -143,7 +146,8 @@ fn not_modified(
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
         Some(TagKind::Compressed | TagKind::Mixed) => request.accepts_gzip,
         Some(TagKind::Weak) | None => {
-            // A body of any type may have been inflated. If the client sent only the weak form, it was.
+            // A body of any type can have been inflated. If the client sent only the weak form of the tag, the body
+            // counts as inflated.
             let inflated = settings.inflate && named_weak && !named_strong;
             let compressible = if headers.contains_key(CONTENT_TYPE) {
                 has_type(settings, headers)
@@ -165,7 +169,7 @@ fn not_modified(
     Verdict::NotModified { weak }
 }
 
-/// The kind of a response's tag, if the verdict on the response shows it.
+/// Returns the kind of the response's tag, if the verdict shows the kind.
 pub(super) fn tag_kind(
     settings: &GzipSettings,
     verdict: Verdict,
@@ -178,7 +182,7 @@ pub(super) fn tag_kind(
     let headers = &head.headers;
     match verdict {
         Verdict::Compress => Some(TagKind::Compressed),
-        // With `inflate` on, it may also be `Inflated`.
+        // If `gzip.inflate` is on, the kind can also be `Inflated`, so it is unknown.
         Verdict::NotModified { weak: true } if !settings.inflate => Some(TagKind::Compressed),
         Verdict::Inflate => Some(TagKind::Inflated),
         Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !is_fixed(headers) => {

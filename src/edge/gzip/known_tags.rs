@@ -1,53 +1,58 @@
-//! The kind of each entity tag when the origin last sent it: a table of fixed size, shared by the workers, without a
-//! lock.
+//! A table with the kind that each entity tag had when the origin last sent it. The table has a fixed size and no lock.
+//! All workers share the table.
 //!
-//! A 304 seldom has a type or a coding, and a weak tag in a request does not show whether the origin or this layer made
-//! it weak. The table has both facts. If a tag is missing, after a start or because another tag replaced it,
-//! `decide.rs` and `request_facts.rs` guess; a wrong guess costs a 304 at most.
+//! The table is needed for two reasons. First: a 304 seldom has a type or a coding. Second: a weak tag in a request
+//! does not show whether the origin or this layer made the tag weak. A tag is missing after a start, or if another tag
+//! has taken its place in the table. Then `decide.rs` and `request_facts.rs` guess. After a wrong guess a client gets,
+//! at worst, a 200 in place of a 304.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The size of the table, in tags: 128 KiB.
+/// The number of tags in the table. The table needs 128 KiB of memory.
 const TAGS: usize = 32_768;
-/// The bits of an entry that hold the kind.
+/// The bits of an entry that contain the kind.
 const KIND: u32 = 0b111;
 
 /// How the origin sends a tag, and how this layer sends it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TagKind {
-    /// The origin sends it weak.
+    /// The origin sends the tag weak.
     Weak = 1,
-    /// Strong from the origin. A client that accepts gzip gets it weak.
+    /// The origin sends the tag strong. A client that accepts gzip gets the body compressed and the tag weak.
     Compressed,
-    /// Strong, and sent on unchanged with `Vary: Accept-Encoding`: the origin coded the body, or the body was too
-    /// short.
+    /// The origin sends the tag strong. It is sent on unchanged, with `Vary: Accept-Encoding`, because the origin has
+    /// encoded the body or the body is too short.
     Kept,
-    /// Strong from the origin, with gzip. A client that does not accept gzip gets the body inflated, and the tag weak.
+    /// The origin sends the tag strong, and the body in gzip. A client that does not accept gzip gets the body inflated
+    /// and the tag weak.
     Inflated,
-    /// Strong, and sent on unchanged without Vary: another type, too short by its Content-Length, or `no-transform`.
+    /// The origin sends the tag strong. It is sent on unchanged, without Vary. Reasons: gzip is off, the type is not in
+    /// `gzip.types`, Content-Length is too small, or Cache-Control contains `no-transform`.
     Fixed,
-    /// Strong, for several bodies of different kinds, such as the origin's br and its identity bytes.
+    /// The origin sends the tag strong, for several bodies of different kinds. Example: a body in br and the same body
+    /// without a coding.
     Mixed,
 }
 
 impl TagKind {
-    /// The kind in an entry.
+    /// Returns the kind that an entry contains.
     fn of(entry: u32) -> Option<Self> {
         let all = [Self::Weak, Self::Compressed, Self::Kept, Self::Inflated, Self::Fixed, Self::Mixed];
         all.into_iter().find(|kind| *kind as u32 == entry & KIND)
     }
 
-    /// The combined kind of a tag that had the kind `earlier` before.
+    /// Returns the kind to store for a tag that was stored with the kind `earlier`.
     fn and(self, earlier: Self) -> Self {
         let both_strong = self != Self::Weak && earlier != Self::Weak;
         if both_strong && self != earlier { Self::Mixed } else { self }
     }
 }
 
-/// The table. One part of the hash of target and tag gives the place; another part is stored there with the kind.
+/// The table. A hash is computed from target and tag. One part of the hash selects a place in the table. Another part
+/// of the hash is stored at that place, together with the kind.
 ///
-/// The hash is made of two mixed checksums. The origin chooses the tags: with a collision it can only get a wrong tag
-/// for its own responses.
+/// The hash mixes two checksums, so collisions can be made on purpose. But only the origin chooses tags, and a
+/// collision can only cause a wrong tag on the origin's own responses.
 #[derive(Debug)]
 pub(super) struct KnownTags {
     seen: Box<[AtomicU32]>,
@@ -58,16 +63,16 @@ impl KnownTags {
         Self { seen: (0..TAGS).map(|_| AtomicU32::new(0)).collect() }
     }
 
-    /// The place of a tag, and its entry without the kind.
+    /// Returns the place of a tag in the table, and the tag's entry without the kind.
     #[allow(clippy::cast_possible_truncation, reason = "parts of a hash")]
     fn place(&self, target: u32, opaque: &[u8]) -> (Option<&AtomicU32>, u32) {
         let both = u64::from(target) << 32 | u64::from(crc32fast::hash(opaque));
-        // Fibonacci hashing: the high bits depend on all bits.
+        // This is Fibonacci hashing, in which the high bits of the product depend on all bits of the input.
         let hash = both.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (self.seen.get(usize::from((hash >> 48) as u16) % TAGS), (hash >> 16) as u32 & !KIND)
     }
 
-    /// Stores the kind of a tag; `opaque` is its opaque part.
+    /// Stores the kind of a tag. `opaque` is the opaque part of the tag.
     pub(super) fn note(&self, target: u32, opaque: &[u8], kind: TagKind) {
         let (place, mark) = self.place(target, opaque);
         let Some(place) = place else { return };
@@ -80,7 +85,7 @@ impl KnownTags {
         place.store(mark | kind as u32, Ordering::Relaxed);
     }
 
-    /// The kind of a tag, if it is in the table.
+    /// Returns the kind of a tag, if the tag is in the table.
     pub(super) fn kind(&self, target: u32, opaque: &[u8]) -> Option<TagKind> {
         let (place, mark) = self.place(target, opaque);
         let entry = place?.load(Ordering::Relaxed);

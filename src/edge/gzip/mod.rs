@@ -1,16 +1,17 @@
-//! Compresses identity bodies for CDNs that accept gzip. If configured, inflates the origin's gzip for CDNs that do
-//! not.
+//! Compresses bodies without a coding for CDNs that accept gzip. If `gzip.inflate` is on, inflates the origin's gzip
+//! for CDNs that do not accept gzip.
 //!
-//! **Place:** outside of `cache_control`, which must see the origin's fields; inside `whoopsie`, whose pages have their
-//! own gzip form.
-//! **Reads:** `Ctx::dialect`; method, host, target, Accept-Encoding, Range, If-Range, If-Match and If-None-Match of the
-//! request; status, type, length, tag and the fields that forbid compression of the response (`decide.rs`).
+//! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
+//! because the whoopsie pages have their own gzip form.
+//! **Reads:** `Ctx::dialect`. Of the request: method, host, target, Accept-Encoding, Range, If-Range, If-Match and
+//! If-None-Match. Of the response: status, type, length, entity tag, and the fields that forbid compression
+//! (`decide.rs`).
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`.
-//! **Cost:** reads Accept-Encoding. A compressed response costs the compressor's work, whose state is reused for the
-//! next response, or a checksum if its twin is stored (`twins.rs`).
-//! **Can fail:** if the body below it fails, or if the origin's gzip is broken. A compressor in memory has no errors of
-//! its own.
+//! **Cost:** reading Accept-Encoding. A compressed response also costs the compression. The compressor's memory is
+//! reused for the next response. If the body has a stored twin (`twins.rs`), a checksum replaces the compression.
+//! **Can fail:** yes, if the body from the inner layer fails, or if the origin's gzip is invalid. The compressor works
+//! in memory and has no errors of its own.
 
 mod apply;
 mod decide;
@@ -57,10 +58,11 @@ use crate::metrics::{Ledger, Table, describe};
 use crate::wire::etag::EntityTag;
 use crate::wire::names::{ETAG, HOST};
 
-/// How long a head waits for the whole body if there is a twin. A nearby origin sends 4 MiB in that time.
+/// The longest time that a head waits for the whole body if there is a twin. A nearby origin can send 4 MiB, the
+/// longest body with a twin, within this time.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// State that outlives one response. The workers of one configuration share it.
+/// The state that outlives one response. All workers of one configuration share this state.
 #[derive(Debug, Clone)]
 pub(crate) struct GzipMemory {
     twins: Option<Arc<Twins>>,
@@ -68,7 +70,7 @@ pub(crate) struct GzipMemory {
 }
 
 impl GzipMemory {
-    /// Stores at most `twins_bytes` of twins; 0 = none.
+    /// Creates the state. It stores at most `twins_bytes` bytes of twins. If `twins_bytes` is 0, it stores no twin.
     pub(crate) fn new(twins_bytes: u64) -> Self {
         let twins = (twins_bytes > 0).then(|| Arc::new(Twins::new(twins_bytes)));
         Self { twins, tags: Arc::new(KnownTags::new()) }
@@ -109,7 +111,7 @@ impl Counts {
         }
     }
 
-    /// Counts a body before and after compression.
+    /// Counts the bytes of a body before and after compression.
     fn compressed(&self, class: ClassId, input: u64, output: u64) {
         self.input_bytes.get(class).increment(input);
         self.output_bytes.get(class).increment(output);
@@ -164,19 +166,19 @@ where
     }
 }
 
-/// The first part of a twin's key, for a request that may get a twin.
+/// Returns the first part of a twin's key, if the request can get a twin.
 fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Option<u64> {
     if !facts.wants_gzip() || head.method != Method::GET {
         return None;
     }
-    // `observe` makes sure that there is one, also over HTTP/2.
+    // `observe` makes sure that the request has Host, also over HTTP/2.
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Some(twins.target(host.unwrap_or_default(), path.as_bytes()))
 }
 
 pin_project! {
-    /// Waits for the response, and for the start of its body if the decision depends on it.
+    /// Waits for the response. If the decision depends on the body, also waits for the part of the body that it needs.
     pub struct GzipFuture<F, B> {
         #[pin]
         state: State<F, B>,
@@ -200,22 +202,22 @@ pin_project! {
     }
 }
 
-/// A response whose body is read ahead.
+/// A response whose body is read before the head is sent.
 struct Undecided<B> {
     response: EdgeResponse<GzipBody<B>>,
     question: Question,
 }
 
-/// What reading ahead must find out.
+/// The fact about the body that must be known before the head is sent.
 enum Question {
-    /// Whether the body has `gzip.min_bytes`.
+    /// Whether the body is at least `gzip.min_bytes` long.
     Length,
-    /// Whether the whole body arrives at once. Then it is compressed in one step, while the compressor is in the CPU's
-    /// cache, and the compressed length is known.
+    /// Whether the whole body arrives at once. Such a body is compressed in one step, while the compressor's memory is
+    /// in the CPU's cache. So the head can contain the compressed length.
     Whole { key: Option<Key> },
-    /// Whether a body to inflate starts with valid gzip.
+    /// Whether a body that must be inflated starts with valid gzip.
     IsGzip,
-    /// Whether this twin was made from the body.
+    /// Whether this twin was made from the same body.
     Twin { twin: Twin, key: Key },
 }
 
@@ -274,7 +276,7 @@ impl<F, B: EdgeBody> EdgeFuture for GzipFuture<F, B> {
 }
 
 impl Shared {
-    /// The response as it is sent, or one that must be read ahead first.
+    /// Returns `Ok` with the response that will be sent, or `Err` with a response whose body must be read ahead first.
     fn decided<B: EdgeBody>(
         &self,
         request: RequestFacts,
@@ -288,7 +290,8 @@ impl Shared {
         } else {
             None
         };
-        // A 304 without a type may have another class than its 200. The kind of a known tag comes from the 200.
+        // A class can depend on the type. So a 304 without a type can get another class than its 200, with gzip off. If
+        // the kind of the tag is known, it was stored for the 200. So this kind overrides the class of the 304.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
             decide(&self.settings, request, &response.head, length, known)
@@ -298,7 +301,7 @@ impl Shared {
         if known.is_none() && self.settings.enabled {
             self.note(request, verdict, &response.head);
         }
-        // The response to HEAD has the head of the one to GET, but no body to change.
+        // A response to HEAD gets the same head as the response to GET, but it has no body to change.
         match verdict {
             Verdict::Compress if !request.is_head => {}
             Verdict::Inflate if !request.is_head => {
@@ -349,8 +352,8 @@ impl Shared {
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
     }
 
-    /// Stores the kind of the response's tag. A response to HEAD shows no kind: without a length, its body counts as
-    /// long.
+    /// Stores the kind of the response's tag, except for a response to HEAD. If that response has no Content-Length, it
+    /// is unknown whether the body is long enough to be compressed, so the kind is unknown too.
     fn note(&self, request: RequestFacts, verdict: Verdict, head: &response::Parts) {
         if !request.is_head
             && let Some(tag) = head.headers.get(ETAG).and_then(|tag| EntityTag::outline(tag.as_bytes()))
@@ -360,12 +363,12 @@ impl Shared {
         }
     }
 
-    /// Bytes that may be compressed in one turn.
+    /// Returns the largest number of bytes that are compressed in one turn.
     fn turn(&self) -> u64 {
         (BYTES_PER_TURN / deflate::weight(self.settings.level)) as u64
     }
 
-    /// The key of a response's twin, if it may have one.
+    /// Returns the key of the response's twin, if the response is allowed to have a twin.
     fn key<B>(&self, target: Option<u64>, length: u64, response: &EdgeResponse<B>) -> Option<(&Arc<Twins>, Key)> {
         let twins = self.memory.twins.as_ref()?;
         let headers = &response.head.headers;
@@ -376,13 +379,13 @@ impl Shared {
         Some((twins, twins.key(target?, fields::strong_tag(headers)?, length)))
     }
 
-    /// The response, compressed. With a key, its twin is made at the same time.
+    /// Compresses the response. If there is a key, the twin is made at the same time.
     fn compress<B>(&self, mut response: EdgeResponse<GzipBody<B>>, key: Option<Key>) -> EdgeResponse<GzipBody<B>> {
         let draft = key.zip(self.memory.twins.as_ref()).and_then(|(key, twins)| Draft::new(twins, key));
         let unbuffered = fields::is_unbuffered(&response.head.headers);
         let ahead = response.body.bytes_ahead();
         let whole = response.body.is_whole_ahead() && ahead <= self.turn();
-        // Markup shrinks to a quarter. The buffer grows for other types.
+        // Markup shrinks to about a quarter of its length. If the output is longer, the buffer grows.
         let room = if whole { usize::try_from(ahead / 4 + 512).unwrap_or(OUTPUT_BYTES) } else { OUTPUT_BYTES };
         let (class, counts) = (response.facts.class, Arc::clone(&self.counts));
         let deflater = Deflater::new(self.settings.level, room, unbuffered, draft, class, counts);
@@ -390,7 +393,7 @@ impl Shared {
         response.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
 
-    /// The response, once enough of its body has been read.
+    /// Decides about the response after enough of its body has been read.
     fn resolve<B: EdgeBody>(
         &self,
         request: RequestFacts,
@@ -438,7 +441,8 @@ impl Shared {
     }
 }
 
-/// The fault of a response of which nothing was sent yet. It contains the part that had arrived.
+/// Returns the fault of a response whose head has not been sent. The fault then also contains the origin's status, the
+/// time until the origin's head arrived, and the number of bytes that arrived.
 fn failed<B: EdgeBody>(fault: Fault, response: &EdgeResponse<B>) -> Fault {
     let Facts { origin_status, origin_us, .. } = response.facts;
     match origin_status.zip(origin_us) {

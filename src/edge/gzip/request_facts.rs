@@ -1,4 +1,4 @@
-//! What `gzip` needs of a request, and what it changes in one before it goes to the origin.
+//! The facts about a request that `gzip` needs, and the changes that `gzip` makes to a request for the origin.
 
 use http::header::Entry;
 use http::uri::PathAndQuery;
@@ -11,29 +11,32 @@ use crate::wire::etag::{self, Listed};
 use crate::wire::names::{ACCEPT_ENCODING, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use crate::wire::quality::{Coding, gzip_acceptance};
 
-/// What `gzip` needs of a request.
+/// The facts about a request that `gzip` needs.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestFacts {
-    /// It prefers gzip to identity, or accepts both equally.
+    /// Whether the request prefers gzip to identity, or accepts both equally.
     pub(super) accepts_gzip: bool,
-    /// It asks for a range, which is counted in identity bytes. Clients handle slices of gzip badly.
+    /// Whether the request asks for a range. The bytes of a range are those of the body without a coding, because
+    /// clients handle parts of a gzip body badly.
     has_range: bool,
     pub(super) is_head: bool,
-    /// One bit for each weak tag in If-None-Match; a cache lists every variant that it has stored.
+    /// The weak tags in If-None-Match. Each tag sets the bit that a checksum of the tag selects. There can be several
+    /// tags, because a cache lists every variant that it has stored.
     named_weak: u64,
     named_strong: u64,
-    /// A checksum of host and target. Known tags are found by it, because some sites use one tag for all objects.
+    /// A checksum of host and target. The kind of a tag is stored under this checksum and the tag, because some sites
+    /// use one tag for all objects.
     pub(super) target: u32,
-    /// A 304 repeats the form of the tag in If-None-Match. Akamai's identity variant has no Vary, so a client that
-    /// accepts gzip may revalidate it.
+    /// Whether a 304 repeats the form that the tag has in If-None-Match. This is so for Akamai, whose variant without a
+    /// coding has no Vary. So a client that accepts gzip can revalidate that variant.
     pub(super) repeats_form: bool,
-    /// The path has the extension of a type that is compressed already. Used for a 304 without a type.
+    /// Whether the extension of the path belongs to a type that is not in `gzip.types`. Used for a 304 without a type.
     pub(super) has_packed_extension: bool,
 }
 
 impl RequestFacts {
-    /// Reads a request's head.
+    /// Reads the facts from a request's head.
     pub(crate) fn of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> Self {
         let headers = &head.headers;
         let mut facts = Self {
@@ -61,13 +64,13 @@ impl RequestFacts {
         facts
     }
 
-    /// Whether it gets gzip if the body can be compressed.
+    /// Whether the request gets gzip if the body can be compressed.
     pub(super) fn wants_gzip(self) -> bool {
         self.accepts_gzip && !self.has_range
     }
 
-    /// Whether If-None-Match contains a tag in its weak form, and in its strong form. Two tags may share a bit; then
-    /// the 304 has the form that the client sent.
+    /// Returns two facts about a tag: whether If-None-Match contains its weak form, and whether it contains its strong
+    /// form. Two tags can share a bit. Then the facts can be those of another tag in If-None-Match.
     pub(super) fn named_forms(self, opaque: &[u8]) -> (bool, bool) {
         let bit = bit(opaque);
         (self.named_weak & bit != 0, self.named_strong & bit != 0)
@@ -85,22 +88,23 @@ fn bit(opaque: &[u8]) -> u64 {
     1 << (crc32fast::hash(opaque) % 64)
 }
 
-/// Undoes in a request's head what this layer does to responses.
+/// Changes a request's head so that the origin does not notice what this layer changes in responses.
 ///
-/// A tag that is `"a"` at the origin may have been sent as `W/"a"`, and comes back weak. Some origins compare tags as
-/// text. So it becomes strong again:
+/// If the origin has sent the tag `"a"`, this layer can have sent `W/"a"` to the CDN. The CDN then sends the weak tag
+/// back. Some origins compare tags as text. So the tag becomes strong again in these cases:
 ///
-/// - in If-None-Match only if `kind` reports that the origin sends it strong. An unknown tag, the first time after a
-///   start, stays as it is. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 requires, so both
-///   forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares the whole line as
-///   one text: `W/"a"` must stay for it, and a list of both forms would never match. If Rails or Sinatra make a strong
-///   tag, the first request after a start costs a 200 in place of a 304;
-/// - in If-Match unless `kind` reports that the origin sends it weak: a weak tag never matches there (RFC 9110
-///   §13.1.1).
+/// - In If-None-Match, if `kind` reports that the origin sends the tag strong. An unknown tag is not changed. After a
+///   start every tag is unknown. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 requires, so
+///   both forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares the whole
+///   field as one text. So `W/"a"` must not be changed there, and a list of both forms would never match. If Rails or
+///   Sinatra make a strong tag, the first request after a start gets a 200 in place of a 304.
+/// - In If-Match, if `kind` does not report that the origin sends the tag weak. A weak tag never matches in If-Match
+///   (RFC 9110 §13.1.1).
 ///
-/// A range with a weak tag in If-Range is removed: the condition is false by definition (RFC 9110 §13.1.5), and an
-/// origin that compares carelessly would continue gzip with identity bytes. Any other range goes to the origin without
-/// gzip, so that all parts come from the same bytes.
+/// If If-Range has a weak tag, Range and If-Range are removed, because this condition is false by definition (RFC 9110
+/// §13.1.5). An origin that ignores this rule would send a part of the body without a coding, and the client would
+/// append that part to its gzip bytes. Any other request with a range goes to the origin with identity as its only
+/// Accept-Encoding, so that all parts come from the same bytes.
 pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<TagKind>) {
     strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));
     strengthen(headers, IF_MATCH, |opaque| kind(opaque) == Some(TagKind::Weak));
@@ -115,7 +119,7 @@ pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl F
     }
 }
 
-/// Makes the tags of a field strong, except those for which `stays_weak` is true.
+/// Makes each tag in a field strong, except the tags for which `stays_weak` returns true.
 fn strengthen(headers: &mut HeaderMap, name: HeaderName, stays_weak: impl Fn(&[u8]) -> bool) {
     if let Entry::Occupied(mut lines) = headers.entry(name) {
         for line in lines.iter_mut() {

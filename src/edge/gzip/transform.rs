@@ -1,4 +1,4 @@
-//! The response body: passed on unchanged, compressed, inflated, or replaced by its twin.
+//! The body of a response, which is passed on unchanged, compressed, inflated, or replaced by its twin.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -20,14 +20,15 @@ use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
 use crate::ids::ClassId;
 
-/// Input that is compressed in one turn at level 4, before other tasks run: some 1.3 ms. This is enough for a whole
-/// page, so its compressor's state, a quarter of a megabyte, is loaded into the CPU's cache once.
+/// The number of input bytes that are compressed in one turn at level 4, before other tasks run. The work takes about
+/// 1.3 ms. A usual page is shorter, so it is compressed in one turn. Then the compressor's state of some 270 KiB is
+/// loaded into the CPU's cache only once.
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
-/// Input that is compressed in one step.
+/// The number of input bytes that are compressed in one step.
 const BYTES_PER_STEP: usize = 32 * 1024;
-/// How many times faster inflating makes bytes than level 4 reads them.
+/// Inflating makes this number of bytes in the time in which compression at level 4 reads one byte.
 const INFLATE_SPEED: usize = 4;
-/// The fixed cost of a step, in bytes, so that many tiny frames end a turn too.
+/// The fixed cost of one step, in input bytes at level 4. With this cost, many tiny frames also end a turn.
 const STEP_BYTES: usize = 256;
 
 pin_project! {
@@ -35,22 +36,22 @@ pin_project! {
     pub struct GzipBody<B> {
         #[pin]
         inner: B,
-        // Boxed because most responses have none, and it is large.
+        // Boxed because `Work` is large and most responses have no work.
         work: Option<Box<Work>>,
     }
 }
 
-/// The state of a body that is not only passed on.
+/// The state of a body that is read ahead, compressed, inflated or replaced.
 #[derive(Default)]
 struct Work {
     ahead: Ahead,
     job: Job,
-    /// The rest of a frame, for the next step.
+    /// The rest of the current frame, which is the input of the next step.
     input: Bytes,
     trailers: Option<HeaderMap>,
-    /// Work in this turn, in bytes.
+    /// The cost of the work in this turn, in input bytes at level 4.
     spent: usize,
-    /// The turn in which it yielded. It must not run again before the next one.
+    /// The turn in which the body yielded. No more work is allowed in that turn.
     yielded: Option<u64>,
     held: Held,
     finished: bool,
@@ -61,10 +62,10 @@ struct Work {
 #[derive(Default)]
 #[allow(clippy::large_enum_variant, reason = "boxed with all the work")]
 enum Job {
-    /// Pass on what was read ahead, then the rest.
+    /// Pass on the frames that were read ahead, then the rest of the body.
     #[default]
     Pass,
-    /// Send these compressed bytes; empty once sent.
+    /// Send these compressed bytes. The value is empty after they were sent.
     Ready(Bytes),
     Code(Coder),
 }
@@ -75,7 +76,7 @@ enum Coder {
 }
 
 impl Coder {
-    /// One step: consumes some of `input`. Returns the output and the cost, in bytes of input at level 4.
+    /// Does one step, which consumes a part of `input`. Returns the output and the cost, in input bytes at level 4.
     fn step(&mut self, input: &mut Bytes) -> Result<(Bytes, usize), Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -92,7 +93,7 @@ impl Coder {
         }
     }
 
-    /// The rest of the output, after the end of the body.
+    /// Returns the rest of the output, after the end of the body.
     fn finish(&mut self) -> Result<Bytes, Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -103,7 +104,7 @@ impl Coder {
         }
     }
 
-    /// The output that was held back to be sent with more, once it has waited long enough.
+    /// Returns the output that was held back to be sent together with later output, if it has waited long enough.
     fn poll_flush(&mut self, held: &mut Held, cx: &Context<'_>) -> Option<Bytes> {
         let Self::Deflate(deflater) = self else { return None };
         let flushed = deflater.holds_back() && held.poll_long(cx, Duration::ZERO) && deflater.flush();
@@ -111,28 +112,29 @@ impl Coder {
     }
 }
 
-/// What was read before the decision.
+/// The part of the body that was read before the decision.
 #[derive(Default)]
 struct Ahead {
     frames: VecDeque<Bytes>,
     bytes: u64,
     trailers: Option<HeaderMap>,
-    /// The body has ended, or has failed with `fault`.
+    /// Whether the body has ended, or has failed with `fault`.
     ended: bool,
     fault: Option<Fault>,
-    /// The memory for a whole body, counted against the store's limit.
+    /// Counts the memory for a whole body against the limit of the store of twins.
     _loan: Option<Loan>,
 }
 
-/// How long output or a head has been held back.
+/// The deadline of output or of a head that is held back.
 #[derive(Default)]
 struct Held {
     deadline: Option<Deadline>,
 }
 
 impl Held {
-    /// Whether that is longer than `patience`. If not, wakes the task when it is, at the worker's next check of its
-    /// deadlines at the earliest. A poll before that, for another reason, does not end the wait.
+    /// Returns whether the output or the head has been held back for longer than `patience`. If not, the task is woken
+    /// after that time, at the worker's next check of its deadlines at the earliest. If the task is polled earlier for
+    /// another reason, the wait goes on.
     fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
@@ -157,7 +159,7 @@ impl<B> GzipBody<B> {
         Self { inner, work: None }
     }
 
-    /// A body to read ahead before a decision.
+    /// Creates a body that is read ahead before a decision.
     pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
         let ahead = Ahead { _loan: loan, ..Ahead::default() };
         Self { inner, work: Some(Box::new(Work { ahead, ..Work::default() })) }
@@ -177,9 +179,9 @@ impl<B> GzipBody<B> {
         self
     }
 
-    /// Sends the twin in place of what was read ahead.
+    /// Replaces the body, which was read ahead, by its twin.
     pub(super) fn twin(self, twin: Twin, class: ClassId, counts: &Counts) -> Self {
-        // Counted with the head: the compression was saved even if the client leaves.
+        // Counted now and not at the end of the body, because the compression was saved even if the client disconnects.
         counts.compressed(class, self.bytes_ahead(), twin.gzip.len() as u64);
         self.ready(twin.gzip)
     }
@@ -204,7 +206,7 @@ impl<B> GzipBody<B> {
         self.work.as_ref().map(|work| &work.ahead)
     }
 
-    /// Number of bytes read ahead.
+    /// Returns the number of bytes that were read ahead.
     pub(super) fn bytes_ahead(&self) -> u64 {
         self.ahead().map_or(0, |ahead| ahead.bytes)
     }
@@ -214,12 +216,12 @@ impl<B> GzipBody<B> {
         self.ahead().is_some_and(|ahead| ahead.ended && ahead.fault.is_none())
     }
 
-    /// The fault, if the body failed before anything of it was sent.
+    /// Takes the fault, if the body failed before anything was sent.
     pub(super) fn take_fault(&mut self) -> Option<Fault> {
         self.work.as_mut()?.ahead.fault.take()
     }
 
-    /// CRC-32 of the bytes read ahead.
+    /// Returns the CRC-32 of the bytes that were read ahead.
     pub(super) fn crc_ahead(&self) -> u32 {
         let mut crc = crc32fast::Hasher::new();
         for frame in self.ahead().into_iter().flat_map(|ahead| &ahead.frames) {
@@ -230,15 +232,16 @@ impl<B> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` is over. A frame does not restart
-    /// `patience`, because the head waits.
+    /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` has passed. `patience` limits the
+    /// whole wait and not the time between two frames, because the head waits all that time.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64, patience: Duration) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let ahead = &mut work.ahead;
         while ahead.bytes < goal && !ahead.ended {
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // An empty frame (HTTP/2 has them) would make the list longer, but not the sum.
+                    // Empty frames, which HTTP/2 allows, are not stored. They add nothing to `bytes`, so `goal` would
+                    // not limit the list.
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
                         ahead.bytes += data.len() as u64;
@@ -260,8 +263,9 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Makes the first piece of the inflated body. A fault is kept for [`take_fault`](Self::take_fault), since nothing
-    /// has been sent yet. Waits at most until the worker's next check of its deadlines, because the head waits too.
+    /// Makes the first piece of the inflated body. A fault is stored for [`take_fault`](Self::take_fault), because
+    /// nothing has been sent yet. The function waits at most until the worker's next check of its deadlines, because
+    /// the head waits too.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut *self).poll_frame(cx);
         let work = self.work.get_or_insert_default();
@@ -285,7 +289,7 @@ fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-/// The next frame: first those that were read ahead.
+/// Polls for the next frame. The frames that were read ahead come first.
 fn poll_source<B: EdgeBody>(
     ahead: &mut Ahead,
     inner: Pin<&mut B>,
@@ -344,7 +348,7 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                         }
                         continue;
                     }
-                    // The gzip stream then has no end, so no client treats it as complete.
+                    // The gzip stream then has no trailer, so no client treats the body as complete.
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
                     Poll::Ready(None) => {
                         *finished = true;
@@ -384,7 +388,8 @@ impl<B: EdgeBody> Body for GzipBody<B> {
     fn size_hint(&self) -> SizeHint {
         match self.work.as_deref() {
             None => self.inner.size_hint(),
-            // With trailers the length must stay unknown: HTTP/1.1 can send them only in chunked framing.
+            // If there are trailers, the length must stay unknown, because HTTP/1.1 can send trailers only in chunked
+            // framing.
             Some(Work { job: Job::Pass, ahead, .. }) if self.is_whole_ahead() && ahead.trailers.is_none() => {
                 SizeHint::with_exact(ahead.bytes)
             }

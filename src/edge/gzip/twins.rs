@@ -1,9 +1,11 @@
-//! The store of gzip twins: compressed forms of the origin's bodies, which outlive the response that made them.
+//! The store of gzip twins. A twin is the compressed form of one of the origin's bodies. It stays in memory after the
+//! response for which it was made.
 //!
-//! Every POP of every CDN pulls the same object. A twin is found by host, target, strong entity tag and length. It is
-//! used only if the origin's whole body has the checksum of the body that the twin was made from. Two bodies of one
-//! length under one strong tag are an origin's error. CRC-32 detects it except in one of four thousand million cases,
-//! unless the bytes were made to collide.
+//! Every POP of every CDN pulls the same object, so one twin serves many pulls. A twin is found by host, target, strong
+//! entity tag and length. It is used only if the origin's whole body has the same CRC-32 as the body from which the
+//! twin was made. If an origin sends two different bodies with the same length and the same strong tag, that is an
+//! error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 does not detect bodies that were
+//! made to have the same checksum.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -15,37 +17,38 @@ use quick_cache::sync::Cache;
 
 use crate::ids::label;
 
-/// Longer bodies have no twin: the comparison would hold their head back too long.
+/// The longest body that can have a twin, in bytes. For a longer body the comparison would hold the head back for too
+/// long.
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
-/// What a twin costs besides its bytes.
+/// The memory that a twin needs besides its compressed bytes.
 const OVERHEAD_BYTES: u64 = 128;
 
 label! {
-    /// Result of a lookup in the gzip cache: the label `result` of `edgeshim_gzip_twins_total`.
+    /// The result of a lookup in the store of twins: the label `result` of `edgeshim_gzip_twins_total`.
     pub(super) enum Found {
         /// The twin was used.
         Hit = "hit",
-        /// There is no twin, or the body was not compared: it arrived too slowly, or bodies in flight use too much
-        /// memory.
+        /// There is no twin, or the body was not compared with it. Reasons against a comparison: the body failed, it
+        /// arrived too slowly, or bodies in flight use too much memory.
         Miss = "miss",
-        /// The twin was made from other bytes than the origin's.
+        /// There is a twin, but it was made from another body than the origin has sent now.
         Changed = "changed",
     }
 }
 
-/// A body: a hash of host, target and tag, and the length.
+/// The key of a twin. `hash` is computed from host, target and tag. `length` is the length of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     hash: u64,
     pub(super) length: u64,
 }
 
-/// A body's gzip form.
+/// The gzip form of a body.
 #[derive(Debug, Clone)]
 pub(super) struct Twin {
-    /// One complete member.
+    /// One complete gzip member (RFC 1952).
     pub(super) gzip: Bytes,
-    /// CRC-32 of the body that it was made from.
+    /// The CRC-32 of the body before compression.
     pub(super) crc: u32,
 }
 
@@ -58,20 +61,21 @@ impl Weighter<Key, Twin> for Weigh {
     }
 }
 
-/// The store. All workers share it.
+/// The store, which all workers share.
 #[derive(Debug)]
 pub(super) struct Twins {
     cache: Cache<Key, Twin, Weigh>,
     capacity: u64,
-    /// Bytes of bodies that wait for a comparison, and of unfinished twins.
+    /// The memory that bodies before a comparison and unfinished twins use, in bytes.
     on_loan: AtomicU64,
     hasher: RandomState,
 }
 
 impl Twins {
-    /// A store of at most `capacity` bytes. Bodies in flight may use the same amount again.
+    /// Creates a store of at most `capacity` bytes. Bodies in flight can use another `capacity` bytes.
     pub(super) fn new(capacity: u64) -> Self {
-        // The compressed size of a usual page or style sheet. It only sets the initial size of a table.
+        // 16 KiB is the compressed size of a usual page or style sheet. This estimate only sets the initial size of a
+        // table.
         let items = usize::try_from(capacity / (16 * 1024)).unwrap_or(usize::MAX).clamp(16, 65_536);
         Self {
             cache: Cache::with_weighter(items, capacity, Weigh),
@@ -81,7 +85,7 @@ impl Twins {
         }
     }
 
-    /// The first part of a key.
+    /// Returns the first part of a key, which is a hash of host and target.
     pub(super) fn target(&self, host: &[u8], target: &[u8]) -> u64 {
         self.hasher.hash_one((host, target))
     }
@@ -94,13 +98,13 @@ impl Twins {
         self.cache.get(key)
     }
 
-    /// Stores a twin, and replaces one with the same key.
+    /// Stores a twin. If there is already a twin with the same key, it is replaced.
     fn store(&self, key: Key, twin: Twin) {
         self.cache.insert(key, twin);
     }
 }
 
-/// Memory that a body in flight uses, counted against the store's limit until it is dropped.
+/// The memory that a body in flight uses. This memory counts against the store's limit until the loan is dropped.
 #[derive(Debug)]
 pub(super) struct Loan {
     twins: Arc<Twins>,
@@ -108,7 +112,7 @@ pub(super) struct Loan {
 }
 
 impl Loan {
-    /// None if bodies in flight use too much memory.
+    /// Returns `None` if bodies in flight use too much memory.
     pub(super) fn take(twins: &Arc<Twins>, bytes: u64) -> Option<Self> {
         let mut loan = Self { twins: Arc::clone(twins), bytes: 0 };
         loan.grow(bytes).then_some(loan)
@@ -140,8 +144,8 @@ impl Draft {
         Some(Self { loan: Loan::take(twins, 0)?, key, gzip: BytesMut::new() })
     }
 
-    /// Adds output. False: bodies in flight use too much memory, or the twin would fill more than an eighth of the
-    /// store.
+    /// Adds output. Returns false if bodies in flight use too much memory, or if the twin would fill more than an
+    /// eighth of the store.
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let fits = self.gzip.len() as u64 + bytes.len() as u64 <= self.loan.twins.capacity / 8;
         if !fits || !self.loan.grow(bytes.len() as u64) {
@@ -151,10 +155,11 @@ impl Draft {
         true
     }
 
-    /// Stores the twin of a complete body of `length` bytes.
+    /// Stores the twin, if the body had the length in the key. `length` and `crc` are those of the body before
+    /// compression.
     pub(super) fn finish(self, length: u64, crc: u32) {
         if length == self.key.length {
-            // Copied to its exact size, because it stays for long.
+            // The bytes are copied to a buffer of the exact size, because the twin stays in memory for long.
             let gzip = Bytes::from(self.gzip.to_vec().into_boxed_slice());
             self.loan.twins.store(self.key, Twin { gzip, crc });
         }
