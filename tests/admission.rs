@@ -1,5 +1,6 @@
-//! The queue before the origin (`origin.max_in_flight`, `origin.max_waiting`): how many requests pass at once, in which
-//! order, which are shed and how soon, what keeps a permit, which clients leave the queue, and that all counters agree.
+//! The queue before the origin (`origin.max_in_flight`, `origin.max_waiting`). The tests check how many requests reach
+//! the origin at once, their order, which requests are shed and how soon, how long a request has its permit, which
+//! clients leave the queue, and that all counters agree.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock is a failed test")]
 
@@ -21,7 +22,7 @@ const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 const IN_FLIGHT: &str = "edgeshim_in_flight";
 const BEACON: &str = "/status/images/beacon.gif?source=fastly";
-/// The limit of waits for a whole burst.
+/// The longest time that a test waits for a whole burst.
 const LONG: Duration = Duration::from_secs(20);
 
 // ---- an origin that responds when granted ------------------------------------------------------------------------
@@ -36,7 +37,7 @@ struct Seen {
     granted: usize,
 }
 
-/// An origin that holds every request until the test grants a response.
+/// An origin that sends no response until the test grants one.
 #[derive(Clone, Default)]
 struct Grants(Arc<(Mutex<Seen>, Condvar)>);
 
@@ -52,7 +53,7 @@ impl Grants {
         })
     }
 
-    /// Waits for a granted response; false when none is granted in time.
+    /// Waits until the test grants a response. Returns false if that takes too long.
     fn hold(&self, request: &Request) -> bool {
         let (seen, changed) = &*self.0;
         let mut seen = seen.lock().unwrap();
@@ -61,7 +62,7 @@ impl Grants {
         seen.most = seen.most.max(seen.at_once);
         changed.notify_all();
         let (mut seen, waited) = changed.wait_timeout_while(seen, LONG * 2, |seen| seen.granted == 0).unwrap();
-        // Before the response is written: the next request cannot be sent before this count.
+        // The count changes before the response is written, so that the shim cannot send the next request first.
         seen.at_once -= 1;
         seen.granted = seen.granted.saturating_sub(1);
         !waited.timed_out()
@@ -100,7 +101,7 @@ fn start(origin: &Origin, max_in_flight: usize, max_waiting: usize) -> Shim {
     Shim::start(Shim::config(origin.url()).with(&limits(max_in_flight, max_waiting)))
 }
 
-/// Sends a request on its own connection and does not wait for the response.
+/// Sends a request on a new connection and does not wait for the response.
 fn ask(shim: &Shim, target: &str) -> Raw {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
@@ -123,7 +124,7 @@ fn wait_waiting(shim: &Shim, many: usize) {
     shim.wait_metrics(|metrics| waiting(metrics) == many);
 }
 
-/// Waits until nothing is in flight or waiting, and checks the pulls by code.
+/// Waits until no request is in flight or in the queue, then checks the number of pulls by status code.
 fn settled(shim: &Shim, pulls: &[(&str, usize)]) -> Metrics {
     let all: usize = pulls.iter().map(|(_, many)| many).sum();
     let metrics = shim.wait_metrics(|metrics| {
@@ -156,7 +157,7 @@ fn assert_shed(response: &Response) {
     check_shed(response.status, |name| response.field(name), &response.body);
 }
 
-/// One HTTP/2 connection. Its streams reach the layers in the order of sending.
+/// One HTTP/2 connection. Its requests reach the layers in the order in which the test sends them.
 struct H2 {
     tokio: tokio::runtime::Runtime,
     sender: http2::SendRequest<Empty<Bytes>>,
@@ -188,7 +189,8 @@ impl H2 {
         self.tokio.block_on(waiting).expect("a response in time").expect("a response")
     }
 
-    /// Returns when all requests sent before are in the queue: the beacon comes after them and is served from memory.
+    /// Waits until all earlier requests of this connection are in the queue. It sends a beacon after these requests.
+    /// The beacon needs no permit, so its response shows that the shim has processed the earlier requests.
     fn settle(&mut self) {
         let beacon = self.send(BEACON);
         assert_eq!(self.response(beacon).0, 200);
@@ -197,12 +199,13 @@ impl H2 {
 
 // ---- the burst ------------------------------------------------------------------------------------------------------
 
-/// Sends 2,000 requests; none gets a 200 before all are sent. The first 216 are numbered and come over two HTTP/2
-/// connections (with two workers: one on each) in turns, with a beacon between two turns, so that their order is known.
-/// Then 1,784 more come over four connections while the queue is full. The origin then responds to one at a time, so
-/// that the next request is always the head of the queue.
+/// Sends 2,000 requests. The origin responds to no request until all are sent. The first 216 requests have numbers.
+/// They go over two HTTP/2 connections in turns, with a beacon between two turns, so that their order is known. If
+/// there are two workers, each has one of these connections. Then 1,784 more requests go over four connections while
+/// the queue is full, and are shed. At the end the origin responds to one request at a time, so that the first request
+/// of the queue reaches it next.
 fn burst(workers: usize) {
-    // One burst at a time: in parallel each would measure the processor time of the other.
+    // Only one burst runs at a time, because parallel bursts would slow each other down and the test measures time.
     static ALONE: Mutex<()> = Mutex::new(());
     const INSIDE: usize = 16;
     const LINE: usize = 200;
@@ -236,8 +239,8 @@ fn burst(workers: usize) {
     took.sort_unstable();
     let (median, late, last) = (took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]);
     println!("{workers} workers, shed: median {median:?}, 99 of 100 within {late:?}, all within {last:?}");
-    // The bound is per request. One in a hundred may be late because of the scheduler, on a machine that also runs
-    // other tests. If requests waited for something, more than that would be late.
+    // The bound applies to 99 of 100 requests. The machine also runs other tests, so the scheduler can delay a few
+    // requests. If the shim made shed requests wait, more of them would be late.
     assert!(late < Duration::from_millis(50), "99 of 100 within {late:?}");
     assert_eq!((grants.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "a request passed the queue");
 
@@ -251,7 +254,8 @@ fn burst(workers: usize) {
         assert_eq!((status, body), (200, format!("/{number}").into_bytes()));
     }
     let mut arrived: Vec<usize> = grants.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
-    // The first ones did not wait in the queue. Each has its own connection, so their order is not fixed.
+    // The first 16 requests did not wait in the queue. Each uses its own connection to the origin, so they can arrive
+    // in any order.
     arrived[..INSIDE].sort_unstable();
     assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "first in, first out");
     assert_eq!(grants.most(), INSIDE, "most requests at the origin at once");
@@ -260,8 +264,8 @@ fn burst(workers: usize) {
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[]), CROWD * EACH);
 }
 
-/// Sends requests one after the other on one connection; returns how long each took, from the first byte sent to the
-/// last byte read.
+/// Sends requests one after the other on one connection. Returns the time of each, from the first byte sent to the last
+/// byte read.
 fn send_in_turn(addr: SocketAddr, times: usize) -> Vec<Duration> {
     let mut client = Raw::connect(addr);
     let mut took = Vec::with_capacity(times);
@@ -354,7 +358,8 @@ fn client_when_it_leaves_in_flight_then_permit_goes_to_next() {
 
 #[test]
 fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
-    // The origin holds back the body, so the permit stays taken and the response timeout does not end it.
+    // The origin sends the head and not the body. So the request keeps its permit, and the response timeout, which ends
+    // with the head, does not end the request.
     let grants = Grants::default();
     let held = grants.clone();
     let origin = Origin::start(move |request, conn| {
@@ -434,7 +439,8 @@ fn permit_when_response_in_progress_then_held_until_body_end() {
     assert_eq!(origin.count(), 1);
     drop(endless);
     assert_eq!(read_response(&mut next).body, b"whole");
-    // One after the other on one connection: the end of each frees the permit for the next.
+    // The requests follow each other on one connection. The end of each request returns the permit for the next
+    // request.
     let mut client = Raw::connect(shim.addr);
     for method in ["GET", "HEAD", "GET", "HEAD", "GET"] {
         client.send(format!("{method} /again HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
@@ -485,7 +491,8 @@ fn echo(conn: &mut Conn, buffer: &mut [u8]) -> bool {
 
 #[test]
 fn permit_when_request_retried_then_still_one() {
-    // Each connection serves once and closes when it is reused.
+    // Each connection serves one request and is reset when a second request arrives, so the shim sends the second
+    // request again.
     let origin = Origin::start(|request, conn| {
         let _ = origin::respond(request, conn, 200, &[], b"");
         let mut head = [0; 1024];

@@ -1,6 +1,7 @@
-//! The faults of `src/fault.rs`. A script causes every failure of an origin or a client, and each test checks the
-//! response on HTTP/1.1 and HTTP/2: status, Proxy-Status (RFC 9209), no-store. Each fault counts once as a pull under
-//! its code and once under its cause; failures of clients have no cause. A cut body arrives cut.
+//! The faults of `src/fault.rs`. Scripts cause every failure of an origin or a client. The tests check the response on
+//! HTTP/1.1 and HTTP/2: its status, Proxy-Status (RFC 9209) and no-store. They check that each fault is counted once as
+//! a pull, under its status code, and once as a fault, under its cause. A failure of a client is not counted as a
+//! fault. A client must be able to see that a cut body is incomplete.
 //!
 //! `tests/admission.rs` covers `overload`.
 
@@ -18,7 +19,7 @@ use support::{
     After, Conn, Metrics, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, temp_dir, wait_until,
 };
 
-/// The limit of waits that include one of the shim's own timeouts.
+/// The longest time that a test waits for an event that follows one of the shim's timeouts.
 const LONG: Duration = Duration::from_secs(20);
 
 // ---- requests on both protocols -------------------------------------------------------------------------------------
@@ -90,8 +91,8 @@ impl Expected {
         self.counted(name, shim, &before, self.status);
     }
 
-    /// Checks that since `before` there was one pull with this code, and one fault with this cause (no origin fault if
-    /// the client failed).
+    /// Checks that since `before` one pull with this code and one fault with this cause were counted. If the client
+    /// failed, checks that no fault was counted.
     fn counted(self, name: &str, shim: &Shim, before: &Metrics, code: u16) {
         let code = code.to_string();
         let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]));
@@ -155,7 +156,7 @@ fn unreachable_when_socket_file_missing_then_502() {
     UNREACHABLE.check_origin("no such file", &format!("unix:{}", dir.join("none.sock").display()), "");
 }
 
-/// A listener with a full backlog, so that the kernel does not complete further handshakes.
+/// A listener whose backlog is full, so that the kernel completes no more handshakes.
 struct FullQueue {
     listener: socket2::Socket,
     waiting: Vec<TcpStream>,
@@ -216,7 +217,7 @@ fn timeout_when_no_head_then_504() {
     TIMEOUT.check_origin("half a head", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
 }
 
-/// Heads that are malformed or ambiguous.
+/// Returns response heads that are malformed or ambiguous.
 fn broken_heads() -> Vec<(&'static str, String)> {
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
     let chunked = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
@@ -270,10 +271,11 @@ fn broken_head_when_response_malformed_then_502() {
     let origin = Origin::start(move |request, conn| {
         let number: usize = request.target.trim_start_matches('/').parse().expect("a row's number");
         let _ = conn.write_all(heads[number].as_bytes());
-        // The connection stays open until the shim closes it, so that its end does not cause the fault.
+        // The connection stays open until the shim closes it. So the head causes the fault, not the end of the
+        // connection.
         origin::silent()(request, conn)
     });
-    // The origin sends nothing more, so that a reader that waits for more than the head gets a timeout instead.
+    // The origin sends nothing after the head. If the shim waited for more bytes, the fault would be a timeout.
     let shim = Shim::start(Shim::config(origin.url()).with("[origin]\nresponse_timeout = \"5s\""));
     let mut failed = Vec::new();
     for (number, (name, _)) in broken_heads().iter().enumerate() {
@@ -401,7 +403,8 @@ fn request_cut_when_body_truncated_or_malformed_then_400() {
 
 // ---- truncated bodies --------------------------------------------------------------------------------------------
 
-/// An origin that sends the start of a body and, when the test says so, ends it as the target `/FRAMING/END` says.
+/// Starts an origin that sends the start of a body. When the test signals it, the origin ends the body as the target
+/// `/FRAMING/END` selects.
 fn truncating_origin() -> (Origin, Sender<()>) {
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
@@ -453,7 +456,7 @@ fn check_truncated(wanted: Expected, shim: &Shim, go: &Sender<()>, target: &str,
     let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
     assert_eq!(framing == Framing::Length(9999), target.starts_with("/length") && !zipped, "{name}: {framing:?}");
     assert_ne!(framing, Framing::Close, "{name}");
-    // The compressor may hold back the first bytes.
+    // The compressor can delay the first bytes, so the test does not wait for them.
     let mut bytes = if zipped { Vec::new() } else { client.more().expect("the beginning of the body") };
     let _ = go.send(());
     bytes.extend(client.read_to_end());
@@ -480,7 +483,7 @@ fn check_truncated(wanted: Expected, shim: &Shim, go: &Sender<()>, target: &str,
     shim.wait_metrics(|now| now.sum(PULLS, &[]) > pulls + 1.5);
 }
 
-/// Checks that the body is a prefix of the text.
+/// Checks that the body, inflated if it is gzip, is a prefix of the origin's text.
 fn prefix(name: &str, body: &[u8], zipped: bool) {
     let text = "It was a dark and stormy night. ".repeat(64);
     let mut plain = Vec::new();
@@ -525,8 +528,9 @@ fn cut_when_it_arrives_with_head_then_response_not_complete() {
         let mut client = Raw::connect(shim.addr);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
         let response = client.response().expect("the received bytes are sent before the cut");
-        // A body of known length is read ahead for gzip, so nothing was sent before. Otherwise it depends on what hyper
-        // returns first.
+        // If the length is known, the shim reads the body ahead for gzip. So it has sent nothing when the body is cut,
+        // and can send the page. In the other gzip cases the result depends on whether hyper returns the bytes or the
+        // error first.
         let page = (502, true);
         let cut = (200, false);
         let wanted: &[_] = match (target, coding) {
@@ -597,7 +601,7 @@ fn faults_when_many_then_one_message_per_cause_with_remedy() {
             assert!(first.contains(part), "{part}: {first}");
         }
     }
-    // A failure of a client is not an origin fault and is not logged.
+    // A failure of a client is not a fault of the origin and is not logged.
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nmax_request_body = \"1KiB\""));
     assert_eq!(ask_h1(&shim, raw::request("POST", "/", &[], &[b'x'; 5000])).status, 413);

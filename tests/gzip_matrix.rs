@@ -1,9 +1,10 @@
-//! gzip over full products of type, size, framing, status, method, Accept-Encoding, the origin's coding, tag,
-//! Cache-Control, Vary, Range, If-Range and If-None-Match. An oracle checks each response.
+//! gzip with all combinations of type, size, framing, status, method, Accept-Encoding, the origin's coding, tag,
+//! Cache-Control, Vary, Range, If-Range and If-None-Match, in several groups. An oracle computes the expected response
+//! to each request.
 //!
-//! The origin follows RFC 9110 strictly: it obeys Range and If-Range, sends no body to HEAD, and sends 304. It compares
-//! tags as text, so that a tag that returns in another form does not match. A target has a [`Resource`]; [`Expected`]
-//! is the response that a CDN must get for it, independent of the shim's code.
+//! The origin follows RFC 9110 strictly: it obeys Range and If-Range, sends no body in response to HEAD, and sends 304.
+//! It compares tags as text, so a tag that the shim returns in another form does not match. Each target has a
+//! [`Resource`]. [`Expected`] computes the response that a CDN must get, without the shim's code.
 //!
 //! Each exchange is appended as a line of JSON to the file that `EDGESHIM_ANSWERS` names, for `tests/real/httplint`.
 
@@ -22,15 +23,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use support::http1::{Fields, find, find_all, lossy};
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
-/// The least number of requests, so that an accidentally smaller product fails.
+/// The least number of requests. The test fails if a change removes many combinations by accident.
 const AT_LEAST: usize = 2_000;
 /// The default of `gzip.min_bytes`.
 const MIN_BYTES: usize = 256;
-/// The date of every resource.
+/// The Last-Modified date of every resource.
 const LAST_MODIFIED: &str = "Tue, 01 Jul 2025 00:00:00 GMT";
 /// A date before [`LAST_MODIFIED`].
 const LONG_AGO: &str = "Sun, 01 Jun 2025 00:00:00 GMT";
-/// Digests of the origin's bytes.
+/// Fields with digests of the bytes that the origin sends.
 const DIGESTS: [(&str, &str); 4] = [
     ("Content-MD5", "Q2hlY2sgSW50ZWdyaXR5IQ=="),
     ("Digest", "sha-256=4REjxQ4yrqUVicfSKYNO/cF9zNj5ANbzgDZt3/h3Qxo="),
@@ -45,8 +46,8 @@ struct Kind {
     content_type: Option<&'static str>,
     file: &'static str,
     shrinks: bool,
-    /// Whether a 304 without a type may belong to a compressible body: by the file extension, or because nothing names
-    /// the type.
+    /// Whether the shim must treat a 304 without a type as one for a compressible body. It must if the file extension
+    /// belongs to a compressible type, or if neither a field nor the extension gives the type.
     may_shrink: bool,
 }
 
@@ -86,13 +87,13 @@ struct Resource {
     /// Cache-Control; "" = none.
     cache: &'static str,
     vary: &'static [&'static str],
-    /// With all fields that describe the bytes.
+    /// Whether the response has the fields of [`DIGESTS`].
     digests: bool,
-    /// With digests in trailers too; chunked only.
+    /// Whether the trailers contain digests too. Only a chunked body has trailers.
     trailers: bool,
     /// Whether a 304 has the type (RFC 9110 §15.4.5 allows both).
     typed_304: bool,
-    /// Other bytes of the same size.
+    /// A number that changes the bytes but not the size.
     edition: usize,
 }
 
@@ -112,7 +113,8 @@ const PAGE: Resource = Resource {
 };
 
 impl Resource {
-    /// The bytes before any coding: text with about HTML's redundancy, different for each resource.
+    /// Returns the bytes before any coding. They are text that compresses about as well as HTML, and differ for each
+    /// resource.
     fn plain(&self, number: usize) -> &'static [u8] {
         static TEXT: OnceLock<Vec<u8>> = OnceLock::new();
         let text = TEXT.get_or_init(|| {
@@ -127,7 +129,7 @@ impl Resource {
         &text[from..from + self.size]
     }
 
-    /// The bytes that the origin sends.
+    /// Returns the bytes that the origin sends, in its coding.
     fn coded(&self, number: usize) -> Vec<u8> {
         let plain = self.plain(number);
         match self.coding {
@@ -136,7 +138,8 @@ impl Resource {
                 encoder.write_all(plain).and_then(|()| encoder.finish()).expect("a write to memory")
             }
             "br" => {
-                // RFC 7932 §9.2: one stored meta-block with a length of four nibbles, then an empty last one.
+                // A minimal brotli stream (RFC 7932 §9.2): one uncompressed meta-block, whose length has four nibbles,
+                // then an empty last meta-block.
                 let length = u32::try_from(plain.len() - 1).expect("at most 64 KiB");
                 let head = ((length << 4) | (1 << 20)).to_le_bytes();
                 [&head[..3], plain, b"\x03"].concat()
@@ -145,7 +148,7 @@ impl Resource {
         }
     }
 
-    /// The opaque part of the tag.
+    /// Returns the opaque part of the tag, without `W/`.
     fn opaque(number: usize) -> String {
         format!("\"r{number}\"")
     }
@@ -166,7 +169,7 @@ impl Resource {
         self.cache.contains("no-transform")
     }
 
-    /// Whether the body has no declared length and ends below the minimum for compression.
+    /// Returns whether the body has no declared length and is shorter than the minimum for compression.
     fn ends_early(&self) -> bool {
         self.framed != Framed::Length && self.size < MIN_BYTES
     }
@@ -237,12 +240,13 @@ fn respond_as_requested(resources: &Resources, request: &Request, conn: &mut Con
     write(&resource, status, &fields, &body[part], request.method == "HEAD", conn)
 }
 
-/// Whether a line of If-None-Match contains the tag, compared as text.
+/// Returns whether a line of If-None-Match contains the tag, compared as text.
 fn names(line: &str, etag: Option<&str>) -> bool {
     line == "*" || line.split(',').any(|named| Some(named.trim()) == etag)
 }
 
-/// The requested range of bytes: empty when it is beyond the end, none when the field has to be ignored.
+/// Returns the requested range of bytes. The range is empty if it begins beyond the end. The result is `None` if the
+/// origin must ignore the field.
 fn bytes(range: &str, length: usize) -> Option<std::ops::Range<usize>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     match (first.parse::<usize>(), last.parse::<usize>()) {
@@ -294,7 +298,7 @@ fn write(
         return After::Close;
     }
     if framed == Framed::Close && status != 304 {
-        // The end comes at once. A late end would be a pause, which is another case.
+        // The end of the connection follows the body at once. After a pause the shim would treat the body as a stream.
         conn.shutdown(Shutdown::Write);
         return After::Close;
     }
@@ -303,7 +307,7 @@ fn write(
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
-/// Range, and its meaning by RFC 9110 §14 if If-Range allows it.
+/// A Range field, and the part that it selects by RFC 9110 §14.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ranged {
     Absent,
@@ -334,7 +338,7 @@ enum IfRange {
     OldDate,
 }
 
-/// The forms in which If-None-Match contains the tag.
+/// The values of If-None-Match, or another condition in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Absent,
@@ -344,14 +348,14 @@ enum Named {
     Other,
     OtherAndWeak,
     Any,
-    /// The date instead of a tag.
+    /// If-Modified-Since with the date, instead of a tag.
     Since,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Ask {
     method: &'static str,
-    /// Accept-Encoding, and whether it accepts gzip.
+    /// The value of Accept-Encoding, and whether this value accepts gzip.
     accept: (Option<&'static str>, bool),
     range: Ranged,
     if_range: IfRange,
@@ -415,13 +419,13 @@ struct Expected {
     varies: bool,
     /// The allowed tags.
     tags: Vec<Option<String>>,
-    /// The length in the head; none if it is known only at the end.
+    /// The Content-Length of the response. `None` if the length is known only at the end of the body.
     length: Option<usize>,
-    /// The bytes before the shim's coding.
+    /// The bytes of the body before the shim compresses them.
     content: Content,
 }
 
-/// Bytes that `Debug` leaves out.
+/// Bytes of a body. Their `Debug` form is short.
 struct Content(Vec<u8>);
 
 impl fmt::Debug for Content {
@@ -431,7 +435,7 @@ impl fmt::Debug for Content {
 }
 
 impl Expected {
-    /// `inflate` as in the configuration.
+    /// Computes the expected response. `inflate` is the value of `gzip.inflate`.
     fn of(resource: &Resource, number: usize, ask: &Ask, inflate: bool) -> Self {
         let body = resource.coded(number);
         let own = resource.etag(number);
@@ -440,8 +444,8 @@ impl Expected {
         let packed = matches!(resource.coding, "gzip" | "x-gzip");
         let made = Made::AsTheyCame;
         if resource.status == 200 && ask.method != "POST" && ask.hits(resource) {
-            // The shim stores the coding of the 200 under its strong tag. For other tags the type of the 304 decides,
-            // or else the name.
+            // For a strong tag, the shim remembers the coding of the 200. For other tags the type in the 304 decides,
+            // or the file extension if the 304 has no type.
             let shrinks = if resource.typed_304 && resource.kind.content_type.is_some() {
                 resource.kind.shrinks
             } else {
@@ -476,7 +480,8 @@ impl Expected {
         let kept = matches!(resource.status, 200 | 203 | 404 | 410);
         let worth_it = !known || resource.size >= MIN_BYTES;
         let varies = kept && (inflatable || (compressible && worth_it)) || coded_text;
-        // A stream that ends early is sent plain, with a known length. A HEAD gets the fields of a longer stream.
+        // If a stream ends before the minimum for compression, the shim sends it uncompressed, with Content-Length. In
+        // response to HEAD the shim does not see the body, so it sends the fields of a longer stream.
         let held = varies && compressible && ask.takes_gzip() && resource.ends_early() && ask.method != "HEAD";
         let made = match (inflatable, ask.accept.1) {
             _ if !varies || held => Made::AsTheyCame,
@@ -498,7 +503,7 @@ impl Ask {
         self.accept.1 && self.range == Ranged::Absent
     }
 
-    /// Whether If-None-Match contains the resource's tag by weak comparison (RFC 9110 §13.1.2).
+    /// Returns whether If-None-Match contains the resource's tag by weak comparison (RFC 9110 §13.1.2).
     fn hits(&self, resource: &Resource) -> bool {
         match self.named {
             Named::Absent | Named::Other => false,
@@ -507,7 +512,7 @@ impl Ask {
         }
     }
 
-    /// Status and bytes for a valid Range.
+    /// Returns the status and the bytes of the response to a valid Range.
     fn part(&self, resource: &Resource, body: &[u8]) -> Option<(u16, Vec<u8>)> {
         let unchanged = match self.if_range {
             IfRange::Absent | IfRange::Date => true,
@@ -536,15 +541,15 @@ struct Matrix {
     client: Raw,
     exchanges: usize,
     compressed: usize,
-    /// The faults by kind: how often, and the first case.
+    /// The differences found, by kind: their number, and a description of the first case.
     faults: BTreeMap<String, (usize, String)>,
-    /// The bytes sent under each resource and strong tag.
+    /// The bytes that were sent for each resource under each strong tag.
     strong: HashMap<(usize, String), Vec<u8>>,
     record: Option<File>,
 }
 
 impl Matrix {
-    /// How many responses were twins.
+    /// Returns how many responses were twins.
     fn twins(&self) -> f64 {
         self.shim.metrics().value("edgeshim_gzip_twins_total", &[("result", "hit")])
     }
@@ -575,7 +580,7 @@ impl Matrix {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner)[number] = resource;
     }
 
-    /// Panics with every kind of fault and its first case, if there is any.
+    /// Panics if there is any difference. The message has each kind and its first case.
     fn report(&self) {
         println!("{} responses, {} of them compressed here", self.exchanges, self.compressed);
         let mut report = String::new();
@@ -585,7 +590,7 @@ impl Matrix {
         assert!(report.is_empty(), "in {} responses{report}", self.exchanges);
     }
 
-    /// Sends GET and HEAD, then revalidates the tag of the GET.
+    /// Sends the request as GET and as HEAD, then revalidates the tag that the GET received.
     fn ask(&mut self, held: &(usize, Resource), ask: Ask) {
         let (_, resource) = held;
         let to_get = self.exchange(held, &ask);
@@ -599,7 +604,7 @@ impl Matrix {
         }
     }
 
-    /// Checks that the sent tag, returned in If-None-Match, gets a 304.
+    /// Sends the received tag in If-None-Match and checks the response, which is a 304 with the same fields.
     fn revalidate(&mut self, held: &(usize, Resource), ask: &Ask, full: &Response) {
         let (_, resource) = held;
         let Some(tag) = full.field("etag") else { return };
@@ -607,14 +612,16 @@ impl Matrix {
         let again = Ask { range: Ranged::Absent, if_range: IfRange::Absent, named, ..*ask };
         let response = self.exchange(held, &again);
         for name in ["etag", "cache-control"] {
-            // A partial response has the strong tag of the plain bytes, a 304 the tag of the 200 (RFC 9110 §14.2).
+            // A partial response has the strong tag of the uncompressed bytes. A 304 has the tag that the whole
+            // response would have (RFC 9110 §14.2).
             let is_part = name == "etag" && ask.range != Ranged::Absent;
             if !is_part && response.field(name) != full.field(name) {
                 self.fault(&format!("{name} of the 304"), held, &again, &[full, &response]);
             }
         }
         let (whole, vary_names) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
-        // The shim stores nothing about a weak tag. After a 304 without Vary, a cache keeps the stored Vary.
+        // The shim stores nothing about a weak tag, so it cannot add Vary here. After a 304 without Vary, a cache
+        // continues to use the stored Vary.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
         if !is_unknown && !whole.iter().all(|name| vary_names.contains(name)) {
             self.fault("Vary of the 304 lacks a name", held, &again, &[full, &response]);
@@ -682,18 +689,18 @@ impl Matrix {
             "complete": response.complete,
             "trailers": response.trailers,
         });
-        // One write per line: parallel tests write to the same file.
+        // Each line is one write, because parallel tests append to the same file.
         record.write_all(format!("{line}\n").as_bytes()).expect("a line in the file of exchanges");
     }
 }
 
-/// The names in Vary, in lower case.
+/// Returns the names in Vary, in lower case.
 fn members(lines: Vec<&str>) -> Vec<String> {
     let members = lines.into_iter().flat_map(|line| line.split(',')).map(|member| member.trim().to_ascii_lowercase());
     members.filter(|member| !member.is_empty()).collect()
 }
 
-/// The fields without Date and framing.
+/// Returns the fields that must be the same in two responses. Date and the framing can differ.
 fn described(fields: &Fields) -> Fields {
     let mut fields: Fields = fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
     fields.retain(|(name, _)| !matches!(&**name, "date" | "transfer-encoding" | "content-length"));
@@ -701,7 +708,7 @@ fn described(fields: &Fields) -> Fields {
     fields
 }
 
-/// The differences between the response and the expected one.
+/// Returns the differences between the response and the expected response.
 fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Response) -> Vec<&'static str> {
     let mut faults = Vec::new();
     let mut check = |what, holds: bool| {
@@ -749,7 +756,8 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
         "Content-Length",
         match expected.length {
             _ if response.status == 304 => true,
-            // A body that arrives at once is compressed at once and has a length, which the reader has checked.
+            // If the whole body arrives at once, the shim can compress it before it sends the head, and declares the
+            // length. The strict reader has checked this length.
             None => length.is_none() || (expected.made == Made::Compressed && has_body),
             known => length == known,
         },
@@ -775,7 +783,7 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
     faults
 }
 
-/// The content of a body that is exactly one gzip member.
+/// Inflates a body. Returns `None` if the body is not exactly one gzip member.
 fn inflated(body: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let mut rest = body;
@@ -785,7 +793,7 @@ fn inflated(body: &[u8]) -> Option<Vec<u8>> {
 
 // ---- the products ---------------------------------------------------------------------------------------------------
 
-/// type × size × framing × status × requested coding.
+/// Checks type × size × framing × status × requested coding.
 fn representations(matrix: &mut Matrix) {
     for kind in [&HTML, &JSON, &SVG, &PNG, &UNTYPED] {
         for size in [0, MIN_BYTES - 1, MIN_BYTES, 20_000] {
@@ -801,7 +809,7 @@ fn representations(matrix: &mut Matrix) {
     }
 }
 
-/// Accept-Encoding × origin's coding × tag × framing × method, with all fields that describe the bytes.
+/// Checks Accept-Encoding × origin's coding × tag × framing × method, with the fields of [`DIGESTS`].
 fn accepted_codings(matrix: &mut Matrix) {
     for coding in ["", "gzip", "x-gzip", "br"] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
@@ -830,7 +838,7 @@ fn accepted_codings(matrix: &mut Matrix) {
     }
 }
 
-/// Range × If-Range × type × tag × origin's coding × requested coding.
+/// Checks Range × If-Range × type × tag × origin's coding × requested coding.
 fn parts(matrix: &mut Matrix) {
     for kind in [&HTML, &PNG] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
@@ -862,17 +870,18 @@ fn parts(matrix: &mut Matrix) {
     }
 }
 
-/// If-None-Match × tag × type × fields of the 304 × origin's coding × requested coding.
+/// Checks If-None-Match × tag × type × fields of the 304 × origin's coding × requested coding.
 fn conditions(matrix: &mut Matrix) {
     for kind in [&HTML, &PNG, &UNTYPED] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
             for typed_304 in [false, true] {
                 for coding in ["", "gzip"] {
                     let held = matrix.hold(Resource { kind, tag, typed_304, coding, vary: &["Origin"], ..PAGE });
-                    // A CDN sends only tags that it received.
+                    // A CDN sends only tags that it received, so a GET comes first.
                     matrix.ask(&held, GET);
                     for accept in [GZIP, IDENTITY, (None, false)] {
-                        // A weak tag was never sent as a strong one.
+                        // The origin's weak tag never reached the CDN in its strong form, so the CDN cannot send the
+                        // strong form.
                         let forms: &[_] = match tag {
                             Tag::Absent => &[],
                             Tag::Strong => &[Named::Strong, Named::Weak, Named::Both, Named::OtherAndWeak],
@@ -888,7 +897,7 @@ fn conditions(matrix: &mut Matrix) {
     }
 }
 
-/// Cache-Control × Vary × size × type × requested coding.
+/// Checks Cache-Control × Vary × size × type × requested coding.
 fn caching_fields(matrix: &mut Matrix) {
     for cache in ["", "max-age=60", "private", "no-store", "no-transform", "max-age=60, no-transform", "no-cache"] {
         for vary in [
@@ -909,7 +918,7 @@ fn caching_fields(matrix: &mut Matrix) {
     }
 }
 
-/// Trailers × size × requested coding.
+/// Checks trailers × size × requested coding.
 fn trailers(matrix: &mut Matrix) {
     for size in [MIN_BYTES - 1, 5000] {
         let held = matrix.hold(Resource { size, framed: Framed::Chunked, trailers: true, ..PAGE });
@@ -919,7 +928,8 @@ fn trailers(matrix: &mut Matrix) {
     }
 }
 
-/// Repeated pulls × tag × Cache-Control × framing × method; then the origin changes only the bytes.
+/// Checks repeated pulls × tag × Cache-Control × framing × method. Then the origin changes the bytes but not the
+/// tag.
 fn repeated_pulls(matrix: &mut Matrix) {
     for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
         for cache in ["", "max-age=60", "private", "no-store"] {
@@ -943,7 +953,7 @@ fn repeated_pulls(matrix: &mut Matrix) {
     }
 }
 
-/// Origin's coding × tag × status × framing, or Cache-Control, or type × requested coding and method.
+/// Checks the origin's coding × tag × one of (status × framing, Cache-Control, type) × requested coding and method.
 fn origin_codings(matrix: &mut Matrix) {
     let mut held = Vec::new();
     for coding in ["gzip", "x-gzip", "br"] {

@@ -1,5 +1,5 @@
-//! The duties of a proxy: hop-by-hop fields stay on their hop, Via and similar fields record the path, framing is never
-//! ambiguous, and targets and end-to-end fields arrive byte for byte.
+//! The duties of a proxy. It does not forward hop-by-hop fields. It records the path of a message in Via and similar
+//! fields. It sends no ambiguous framing, and forwards targets and end-to-end fields byte for byte.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use support::http1::Framing;
 use support::{After, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, wait_until};
 
-/// Sends a request over HTTP/2 by prior knowledge; returns the response's head, body and trailers.
+/// Sends a request over HTTP/2 by prior knowledge. Returns the response's head, body and trailers.
 fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts, Bytes, Option<http::HeaderMap>) {
     let exchange = async move {
         let mut sender = support::h2::connect(addr).await;
@@ -24,19 +24,19 @@ fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts
         .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("a response in time") })
 }
 
-/// The start of a request for [`h2`].
+/// Starts a request for [`h2`].
 fn h2_request(method: &str, target: &str) -> http::request::Builder {
     http::Request::builder().method(method).version(http::Version::HTTP_2).uri(format!("http://shim.test{target}"))
 }
 
-/// The value of a field at the origin; panics unless there is exactly one line.
+/// Returns the value of a field that the origin received. Panics if there is no such line or more than one.
 fn single<'a>(request: &'a Request, name: &str) -> &'a str {
     let values = request.fields_named(name);
     assert_eq!(values.len(), 1, "{name}: {values:?} in {:?}", request.fields);
     values[0]
 }
 
-/// Checks that a strict server would accept every request that reached the origin.
+/// Checks that every request at the origin was complete and well-formed.
 fn assert_clean(origin: &Origin) {
     assert!(origin.problems().is_empty(), "{:?}", origin.problems());
     for request in origin.requests() {
@@ -106,7 +106,7 @@ fn identity_header_when_renamed_and_in_connection_then_used_and_not_forwarded() 
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-cdn-provider"), "akamai");
-    // The origin gets the name of an unknown provider in no field.
+    // If the provider is unknown, the origin gets no field with the name of a provider.
     raw::fetch(shim.addr, "/", &[("X-Pulled-By", "unknown-cdn"), ("X-CDN-Provider", "akamai")]);
     assert!(origin.last().field("x-cdn-provider").is_none(), "{:?}", origin.last().fields);
 }
@@ -181,7 +181,8 @@ fn via_when_request_forwarded_then_names_its_version() {
         "1.0 old, 1.0 edgeshim"
     );
     assert_eq!(single(&origin.last(), "host"), "a.test");
-    // HTTP/1.0 needs no Host, but HTTP/1.1 at the origin does.
+    // An HTTP/1.0 request needs no Host. The shim sends HTTP/1.1 to the origin, which requires Host, so it adds the
+    // origin's address.
     assert_eq!(via(raw::exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n")), "1.0 edgeshim");
     assert_eq!(single(&origin.last(), "host"), origin.addr.to_string());
     h2(shim.addr, h2_request("GET", "/").header("via", "2 edge").body(Bytes::new()).expect("a request"));
@@ -203,7 +204,7 @@ fn cdn_loop_when_it_has_entries_then_they_stay_and_ours_is_last() {
         seen(&[("CDN-Loop", others), ("CDN-Loop", "x; a=\"b, edgeshim\"")]).1,
         format!("{others}, x; a=\"b, edgeshim\", edgeshim")
     );
-    // With max_hops = 4 the fourth pass is allowed, the fifth is not.
+    // With max_hops = 4, a request can pass the shim four times. The fifth pass is refused.
     assert_eq!(seen(&[("CDN-Loop", "edgeshim, EdgeShim"), ("CDN-Loop", "edgeshim;v=1")]).0, 200);
     let before = origin.count();
     let refused = raw::fetch(shim.addr, "/", &[("CDN-Loop", "edgeshim, edgeshim, edgeshim, edgeshim")]);
@@ -214,7 +215,7 @@ fn cdn_loop_when_it_has_entries_then_they_stay_and_ours_is_last() {
 #[test]
 fn forwarded_fields_when_peer_untrusted_then_replaced() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
-    // No peer is trusted, or only another one.
+    // Either no peer is trusted, or only peers at addresses other than the test's.
     for trusted in ["[]", "[\"10.0.0.0/8\", \"6.6.6.6\", \"7.7.7.7\"]"] {
         let shim = Shim::start(Shim::config(origin.addr).with(&format!("[server]\ntrusted_proxies = {trusted}")));
         let lies = [
@@ -263,7 +264,7 @@ fn forwarded_fields_when_peer_trusted_then_client_is_first_untrusted_from_right(
     let hops: Vec<_> = forwarded.split(", ").map(|element| element.split(';').next().unwrap_or_default()).collect();
     assert_eq!(hops, ["for=203.0.113.9", "for=10.0.0.1", "for=127.0.0.1"], "{forwarded}");
     assert!(forwarded.starts_with("for=203.0.113.9;proto=https"), "{forwarded}");
-    // An invalid entry also ends the list; Forwarded brackets and quotes IPv6 (RFC 7239 §6).
+    // An invalid entry also ends the list. Forwarded has IPv6 addresses in brackets and quotes (RFC 7239 §6).
     raw::fetch(shim.addr, "/", &[("X-Forwarded-For", "unknown, \"[2001:db8::1]:443\""), ("X-Forwarded-Host", "a b")]);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-forwarded-for"), "2001:db8::1, 127.0.0.1");
@@ -392,7 +393,8 @@ fn request_framing_when_forwarded_then_exactly_one_and_body_complete() {
         assert_eq!(response.status, 200, "{request:?}");
         assert_eq!(declared(), wanted, "{request:?}");
     }
-    // HTTP/2 frames mark the end of a body; towards HTTP/1.1 the shim has to frame it.
+    // HTTP/2 marks the end of a body in its frames. For an HTTP/1.1 origin the shim must add Content-Length or
+    // Transfer-Encoding.
     let body = Bytes::from_static(b"abcde");
     h2(shim.addr, h2_request("POST", "/").body(body.clone()).expect("a request"));
     let seen = declared();
@@ -419,7 +421,7 @@ fn request_trailers_when_sent_then_reach_origin() {
     assert_clean(&origin);
 }
 
-/// An origin that frames the body as the target says: `/length`, `/chunked`, `/close`, `/old` (HTTP/1.0), `/both`.
+/// Starts an origin whose framing depends on the target: `/length`, `/chunked`, `/close`, `/old` for HTTP/1.0, `/both`.
 fn framings() -> Origin {
     Origin::start(|request, conn| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n";
@@ -468,7 +470,7 @@ fn response_framing_when_origin_uses_any_then_exactly_one_and_never_close() {
         assert!(!head.headers.contains_key("transfer-encoding"), "{target}: {:?}", head.headers);
     }
     for target in ["/length", "/chunked", "/close", "/old"] {
-        // HTTP/1.0 has no chunks: a length, or the end of the connection.
+        // HTTP/1.0 has no chunked coding. So the response has a length, or ends with the connection.
         let response = raw::exchange(shim.addr, format!("GET {target} HTTP/1.0\r\n\r\n"));
         assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{target}");
         assert!(
@@ -482,8 +484,8 @@ fn response_framing_when_origin_uses_any_then_exactly_one_and_never_close() {
     }
 }
 
-/// An origin that responds to a target such as `/304/Content-Length: 10` with that status and field, and without a
-/// body.
+/// Starts an origin that takes the status and a field of its response from the target, for example
+/// `/304/Content-Length: 10`. The response has no body.
 fn bodiless() -> Origin {
     Origin::start(|request, conn| {
         let mut words = request.target.trim_start_matches('/').splitn(2, '/');
@@ -511,7 +513,7 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         ("GET", "/304/length", Some("1234")),
         ("HEAD", "/200/length", Some("1234")),
         ("HEAD", "/200/zero", Some("0")),
-        // The shim must not add a length: the resource is not empty.
+        // The shim must not add `Content-Length: 0`, because the body of a GET would not be empty.
         ("HEAD", "/200/-", None),
         ("HEAD", "/200/chunked", None),
         ("HEAD", "/404/length", Some("1234")),
@@ -530,7 +532,7 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         assert_eq!(response.field("etag"), Some("\"e\""), "{method} {target}");
         let declared = response.field("content-length");
         if target.starts_with("/304") {
-            // The length may be missing, but must not differ (RFC 9110 §8.6).
+            // The shim is allowed to remove the length, but not to change it (RFC 9110 §8.6).
             assert!(declared.is_none() || declared == length, "{method} {target}: {declared:?}");
         } else {
             assert_eq!(declared, length, "{method} {target}: {:?}", response.fields);
@@ -550,8 +552,8 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
 
 #[test]
 fn no_content_when_origin_declares_length_then_removed() {
-    // RFC 9110 §8.6: no Content-Length in a 204. If an origin sends one, the shim must not read the next response as
-    // the body.
+    // A 204 must not have Content-Length (RFC 9110 §8.6). If an origin sends this field with a 204, the shim must not
+    // read the next response as a body.
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/204/zero", "/204/length"] {
@@ -701,7 +703,7 @@ fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
         ("User-Agent", "(a(b)c) d/1.0"),
     ];
     let origin = Origin::start(|request, conn| {
-        // The origin returns all `X-` fields, so that one exchange checks both directions.
+        // The origin returns all `X-` fields of the request, so that one exchange checks both directions.
         let back: Vec<_> = request
             .fields
             .iter()
@@ -754,8 +756,7 @@ fn host_when_request_is_http2_then_from_authority() {
 
 #[test]
 fn cookie_crumbs_when_request_is_http2_then_one_line_at_origin() {
-    // RFC 9113 §8.2.3: "these MUST be concatenated into a single octet string using the two-octet delimiter of 0x3b,
-    // 0x20".
+    // RFC 9113 §8.2.3 requires that several Cookie lines are joined with "; " before they are forwarded over HTTP/1.1.
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let request = h2_request("GET", "/").header("cookie", "a=1").header("cookie", "b=2; c=3").header("cookie", "d=4");

@@ -1,4 +1,4 @@
-//! Provider identification and proofs: real pull heads of every preset, and 100,000 forged ones.
+//! Provider identification and proofs, tested with real pull heads of every preset and with 100,000 forged requests.
 
 #![allow(clippy::unwrap_used)] // a failed test is a panic
 
@@ -29,7 +29,7 @@ fn every_preset(origin: impl std::fmt::Display) -> Config {
     })
 }
 
-/// One golden head: the expected result, and its lines.
+/// One golden file: a pull head and its expected result.
 struct Golden {
     path: PathBuf,
     name: String,
@@ -54,7 +54,7 @@ impl Golden {
         Self { path, name: parts[parts.len() - 2..].join("."), expected, head: head.trim_end().to_owned() }
     }
 
-    /// The heads of a preset; at least four.
+    /// Reads the golden heads of a preset. There are at least four.
     fn of(preset: &str) -> Vec<Self> {
         let folder = repository("tests/golden/heads").join(preset);
         let mut files: Vec<_> =
@@ -64,7 +64,7 @@ impl Golden {
         files.iter().map(|file| Self::read(file)).collect()
     }
 
-    /// The request on the wire, with its name as the id.
+    /// Returns the bytes of the request. Its X-Request-Id is the name of the golden.
     fn request(&self) -> String {
         format!("{}\r\nX-Request-Id: {}\r\n\r\n", self.head.replace('\n', "\r\n"), self.name)
     }
@@ -102,7 +102,7 @@ fn pull_heads_when_sent_for_every_preset_then_identified_as_golden_says() {
         if reported != *expected {
             wrong.push(format!("{name}: {reported:?}, expected {expected:?}"));
         }
-        // The origin gets only the proved values, and no secret.
+        // The origin gets client addresses only after a proof, and never a secret.
         let request = &seen[name];
         let provider =
             Some(expected["provider"].as_str()).filter(|name| !["none", "other", "unverified"].contains(name));
@@ -150,7 +150,7 @@ fn pull_reasons_when_retries_and_prefetches_then_recognised() {
 const SECRETS: [&str; 3] = ["3f9c-fastly-new", "3f9c-fastly-old", "77aa-bunny"];
 const G2O_KEY: &str = "a-g2o-key";
 
-/// Providers with every kind of proof; no request of this test comes from their addresses.
+/// Configures providers with every kind of proof. The test's own address is in no address list.
 fn with_proofs(origin: &Origin, doubt: &str) -> Config {
     Shim::config(origin.url()).with(&format!(
         r#"
@@ -179,9 +179,9 @@ fn with_proofs(origin: &Origin, doubt: &str) -> Config {
     ))
 }
 
-/// A provider's pulls with any result.
+/// Returns the number of a provider's pulls, whatever their status.
 fn pulls(metrics: &Metrics, provider: &str) -> usize {
-    // An empty sum is -0.
+    // The sum of no series is -0.0, and adding 0.0 makes it 0.0.
     let counted = metrics.sum("edgeshim_pulls_total", &[("provider", provider)]) + 0.0;
     format!("{counted}").parse().expect("a whole number")
 }
@@ -190,7 +190,7 @@ fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// G2O's two fields for a request of `target`, version 5.
+/// Returns the values of the two G2O fields (version 5) for a request for `target`.
 fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, String) {
     let data = format!("5, 192.0.2.9, 198.51.100.99, {at}, {id}, {nonce}");
     let mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update(&data).chain_update(target);
@@ -202,7 +202,7 @@ fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, St
 /// Makes requests that falsely claim to be from a CDN.
 struct Forger {
     random: fastrand::Rng,
-    /// The target and the signature of an accepted pull of Akamai, as an eavesdropper can record them.
+    /// The target and the signature of an Akamai pull that was accepted. An eavesdropper could record both.
     overheard: (String, (String, String)),
 }
 
@@ -216,7 +216,7 @@ impl Forger {
         (0..length).map(|_| self.random.alphanumeric()).collect()
     }
 
-    /// A value that is similar to a secret, but not equal.
+    /// Returns a value that resembles a secret but does not equal it.
     fn near_miss(&mut self) -> String {
         let secret = self.choice(&SECRETS).to_owned();
         match self.random.u8(..7) {
@@ -245,7 +245,7 @@ impl Forger {
         let (now, id) = (now_seconds(), self.random.u64(..));
         let target = target.to_owned();
         match self.random.u8(..7) {
-            // An accepted signature, replayed as it was or for another target.
+            // Replays an accepted signature, for its own target or for another target.
             0 => self.overheard.clone(),
             1 => (target, self.overheard.1.clone()),
             2 => (target.clone(), signed(&target, "a-guessed-key", "n1", now, id)),
@@ -302,7 +302,7 @@ impl Forger {
             field(name, &if name == "Forwarded" { format!("for=\"{address}\"") } else { address });
         }
         for name in ["X-Origin-Secret", "X-Bunny-Secret"] {
-            // Half of the requests have one valid proof of the two that bunny requires.
+            // bunny requires two proofs. Half of the requests have one valid proof.
             if self.random.bool() {
                 let value = if name == "X-Bunny-Secret" { SECRETS[2].to_owned() } else { self.near_miss() };
                 field(name, &value);
@@ -353,7 +353,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
     let origin = Origin::start(move |request, conn| {
         counted.fetch_add(1, Ordering::Relaxed);
         let is_forged = |(name, value): &(String, String)| {
-            // CGI does not distinguish an underscore from a hyphen.
+            // An origin that uses CGI cannot distinguish an underscore from a hyphen in a field name.
             let name = name.to_ascii_lowercase().replace('_', "-");
             name == "x-cdn-provider"
                 || name.contains("secret")
@@ -412,7 +412,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
             let doubted = ["unverified", "other"].map(|label| pulls(metrics, label));
             doubted.into_iter().sum::<usize>() == total
         });
-        // Series with the status 403 are new, but clients cannot choose that status.
+        // The refusals create series with the code 403. Clients cannot choose that value, so these series are allowed.
         let codes =
             after.series.iter().filter(|series| series.labels.contains(&("code".to_owned(), "403".to_owned()))).count();
         assert_eq!(after.series_count() - codes, series, "{doubt}");
@@ -429,7 +429,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
     }
 }
 
-/// The trailers, in lower case.
+/// Returns the names of the trailers in lower case.
 fn trailers_of(request: &support::Request) -> Vec<String> {
     request.trailers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect()
 }
@@ -474,7 +474,7 @@ fn trailers_when_all_removed_then_request_to_http2_origin_complete() {
 
 // ---- address lists --------------------------------------------------------------------------------------------------
 
-/// The status for a pull from `address`, which this test sends as a trusted proxy.
+/// Sends a pull with `address` in X-Forwarded-For, as a trusted proxy does, and returns the status of the response.
 fn pull_from(client: &mut Raw, address: &str) -> u16 {
     client.send(format!(
         "GET / HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nX-Forwarded-For: {address}\r\n\r\n"
@@ -485,7 +485,7 @@ fn pull_from(client: &mut Raw, address: &str) -> u16 {
 #[test]
 fn address_list_when_replaced_under_load_then_no_wrong_decision() {
     const ALWAYS: &str = "198.51.100.7";
-    // Each new file lists the one that the previous file does not list.
+    // Each new file lists one of these two addresses, in turn.
     const IN_TURN: [&str; 2] = ["192.0.2.1", "203.0.113.1"];
     let list = |listed: &str| {
         format!("{{\"addresses\":[\"198.51.100.0/24\",\"{listed}/32\"],\"ipv6_addresses\":[\"2001:db8::/32\"]}}")
@@ -518,13 +518,13 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
                 }
             });
         }
-        // The load ends even if an assertion below fails.
+        // The guard ends the load even if an assertion below fails.
         let ended = EndsLoad(&done);
         let mut client = Raw::connect(shim.addr);
         for turn in 1..=4 {
             let (new, old) = (IN_TURN[turn % 2], IN_TURN[(turn + 1) % 2]);
             assert_eq!((pull_from(&mut client, old), pull_from(&mut client, new)), (200, 403), "before turn {turn}");
-            // A list is replaced by renaming, so that it is never read incomplete.
+            // A new file is renamed over the old one, so that the shim never reads an incomplete list.
             let written = shim.dir.write("ranges.json.new", list(new));
             std::fs::rename(written, shim.dir.join("ranges.json")).unwrap();
             assert!(
@@ -535,7 +535,7 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
                 assert_eq!(pull_from(&mut client, old), 403, "a pull from an unlisted address after turn {turn}");
             }
         }
-        // An unusable list keeps the previous one in use, with a warning.
+        // If a new list is unusable, the shim logs a warning and continues to use the previous list.
         for (broken, message) in [
             ("{\"addresses\":[\"198.51.100.0/24\",\"nonsense\"]}", "entry 2"),
             ("{\"addresses\":[", "ranges.json"),

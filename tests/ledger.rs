@@ -1,7 +1,6 @@
-//! The metrics are exact: they equal what the client and the origin counted, to the request and the byte, and invented
-//! values create no series.
+//! The metrics are exact. They equal the numbers of requests and bytes that the client and the origin counted. Values
+//! that a client invents create no series.
 //!
-//! Each test compares the metrics with the client's own counts.
 
 mod support;
 
@@ -21,7 +20,7 @@ const LABELS: [&str; 6] = ["none", "other", "unverified", "akamai", "edgecast", 
 const CLASSES: [&str; 4] = ["other", "image", "static", "page"];
 const GIF: &str = "/status/images/beacon.gif";
 
-/// Three CDNs and several classes.
+/// Configures three CDNs and several classes.
 fn config(origin: impl std::fmt::Display) -> Config {
     Shim::config(origin).with(
         r#"
@@ -46,7 +45,7 @@ fn config(origin: impl std::fmt::Display) -> Config {
     )
 }
 
-/// The series of a name that are not 0, summed by the values of these labels.
+/// Adds up the series of a metric by the values of these labels. Leaves out sums of 0.
 fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<String>, u64> {
     let mut found = BTreeMap::new();
     for series in metrics.matching(name, &[]).filter(|series| series.value != 0.0) {
@@ -59,12 +58,12 @@ fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<Strin
     found
 }
 
-/// An expected result of [`counted`].
+/// Makes a table that a test compares with the result of [`counted`].
 fn table<const N: usize>(rows: &[([&str; N], u64)]) -> BTreeMap<Vec<String>, u64> {
     rows.iter().map(|(labels, count)| (labels.iter().map(|&label| label.to_owned()).collect(), *count)).collect()
 }
 
-/// The metrics, once this many pulls are counted and none is in flight.
+/// Waits until `pulls` pulls are counted and no pull is in flight. Returns the metrics.
 fn settled(shim: &Shim, pulls: u64) -> Metrics {
     let metrics = shim.wait_metrics(|metrics| {
         metrics.count("edgeshim_pulls_total", &[]) >= pulls && metrics.count("edgeshim_in_flight", &[]) == 0
@@ -73,7 +72,7 @@ fn settled(shim: &Shim, pulls: u64) -> Metrics {
     metrics
 }
 
-/// One request on a reused connection.
+/// Sends one request on a connection that stays open, and reads the response.
 fn ask(client: &mut Raw, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
     let fields: Vec<_> = fields.iter().copied().chain([("Connection", "keep-alive")]).collect();
     client.send(request(method, target, &fields, b""));
@@ -83,8 +82,8 @@ fn ask(client: &mut Raw, method: &str, target: &str, fields: &[(&str, &str)]) ->
     response
 }
 
-/// An origin that responds to `/STATUS/LENGTH/name.ext`: the extension gives the type, and the name "chunked" the
-/// framing.
+/// Responds to a target `/STATUS/LENGTH/name.ext`. The extension decides the type. If the name is "chunked", the body
+/// is chunked.
 fn by_path(request: &Request, conn: &mut Conn) -> After {
     let mut parts = request.target.trim_start_matches('/').split('/');
     let status = parts.next().and_then(|part| part.parse().ok()).unwrap_or(200);
@@ -166,7 +165,7 @@ fn pulls_when_served_then_codes_bytes_and_histograms_as_client_counted() {
 fn seconds_when_origin_slow_then_in_their_buckets() {
     let origin = Origin::start(|request, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
-        // The test measures time, so some has to pass.
+        // The body takes at least this time, so that the test can check the bucket of the histogram.
         std::thread::sleep(Duration::from_millis(300));
         let _ = request;
         if conn.write_all(b"b").is_ok() { After::Keep } else { After::Close }
@@ -204,7 +203,8 @@ fn revalidations_when_conditional_then_counted_by_origins_status() {
         ("GET", "/304/0/b.css", vec![akamai, since]),
         ("GET", "/206/9/b.css", vec![akamai, since]),
         ("GET", "/200/9/b.css", vec![akamai, since]),
-        // Not counted: no condition, or a status that does not decide it.
+        // These pulls are not counted as revalidations: they have no condition, or their status does not show whether
+        // the condition was true.
         ("GET", "/200/9/b.css", vec![akamai]),
         ("GET", "/404/9/b.css", vec![akamai, tag]),
         ("GET", "/500/9/b.css", vec![akamai, tag]),
@@ -224,7 +224,7 @@ fn revalidations_when_conditional_then_counted_by_origins_status() {
     );
 }
 
-/// An origin that holds all responses until the gate opens.
+/// Starts an origin that sends no response until the gate opens.
 fn gated() -> (Origin, Gate) {
     let gate = Gate::default();
     let held = gate.clone();
@@ -246,7 +246,7 @@ fn gauges_when_requests_hang_then_count_them_and_return_to_zero() {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-CDN-Provider: {provider}\r\n\r\n"));
         clients.push(client);
     }
-    // A connection without a request counts too.
+    // A connection on which no request arrived counts as open too.
     let quiet = Raw::connect(shim.addr);
     let metrics = shim.wait_metrics(|metrics| {
         gauge(metrics, "edgeshim_in_flight") == 4
@@ -310,7 +310,7 @@ fn client_when_leaving_before_head_or_in_body_then_499() {
         table(&[(["fastly", "image"], 2), (["fastly", "other"], 4)])
     );
     assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
-    // The client's count includes some chunk framing.
+    // The client's count includes the framing of chunks, so it can be a little higher.
     let bytes = metrics.count("edgeshim_pull_bytes_total", &[]);
     assert!(bytes + 1024 >= read && bytes < 4 * (16 << 20), "{bytes} counted, {read} read");
     assert!(
@@ -390,8 +390,8 @@ fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
     );
     assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), ROUNDS * 201_200, "the bytes read from the origin");
     assert_eq!(counted(&metrics, "edgeshim_gzip_output_bytes_total", &["class"]).values().sum::<u64>(), compressed);
-    // A reset may arrive before the data that was sent earlier. Then there is no head, and it is a fault of the
-    // request.
+    // The reset can discard data that the origin sent before it. Then the shim gets no head, and the cause is `reset`
+    // instead of `cut`.
     let response = fetch(shim.addr, "/length-reset.css", &[]);
     let metrics = settled(&shim, count + 1);
     let cause = if response.status == 203 { "cut" } else { "reset" };
@@ -401,7 +401,7 @@ fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
 
 #[test]
 fn faults_when_origin_fails_then_counted_by_cause_with_pages() {
-    // The behaviour by path, and its result.
+    // Each row has the path, which selects the origin's behaviour, then the status and the cause.
     let rows = [
         ("/hang-up", 502, "closed"),
         ("/reset", 502, "reset"),
@@ -440,7 +440,7 @@ fn faults_when_origin_fails_then_counted_by_cause_with_pages() {
     assert_eq!((response.status, response.field("content-language")), (503, Some("fr")));
     bytes += response.body.len() as u64;
     pages.push((["akamai", "fr", "origin_5xx"], 1));
-    // A picture gets no page, so only the pull counts.
+    // A request for an image gets no page, so only the pull is counted.
     let response = ask("akamai", "fr", "/own", "image/png");
     assert_eq!((response.status, response.body.len()), (503, 0));
     let stalled = ask("fastly", "de", "/stalled", "text/html");
@@ -494,7 +494,7 @@ fn gzip_when_it_compresses_then_input_and_output_counted() {
     let (chunked, chunked_bytes) = ask("GET", "/200/40000/chunked.css", &[gzip]);
     let (page, page_bytes) = ask("GET", "/404/3000/a.html", &[gzip]);
     assert!(css && chunked && page);
-    // None of these is compressed.
+    // The shim compresses none of these responses.
     assert_eq!(ask("HEAD", "/200/50000/a.css", &[gzip]).1, 0);
     assert_eq!(ask("GET", "/200/50000/a.css", &[]), (false, 50_000));
     assert_eq!(ask("GET", "/200/100/a.css", &[gzip]), (false, 100));
@@ -561,7 +561,7 @@ fn beacons_when_sent_then_counted_by_source_and_not_as_pulls() {
     );
     assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 0);
     assert_eq!(metrics.count("edgeshim_refused_total", &[]), 0);
-    // A path next to the beacon's is no beacon.
+    // A path below the beacon's path is not a beacon.
     assert_eq!(fetch(shim.addr, &format!("{GIF}/x"), &[]).status, 421);
     settled(&shim, 1);
 }
@@ -575,7 +575,7 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
     let shim = Shim::start(config(origin.addr).with(limits).with(reject));
     let fastly = ("X-CDN-Provider", "fastly");
     let status = |bytes: &[u8]| exchange(shim.addr, bytes).status;
-    // Well-formed requests that are refused: each is also a pull.
+    // These requests are well-formed and refused. Each of them is counted as a pull.
     assert_eq!(status(&request("GET", "/a.png", &[], b"")), 403);
     assert_eq!(status(&request("GET", "/", &[("X-CDN-Provider", "cdn77")], b"")), 403);
     assert_eq!(status(&request("GET", "/", &[fastly, ("Host", "else.test")], b"")), 421);
@@ -609,7 +609,7 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
     ]);
     assert_eq!(counted(&metrics, "edgeshim_refused_total", &["provider", "reason"]), refused);
     assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
-    // Malformed heads are refused and are no pulls.
+    // These heads are malformed. They are refused and are not counted as pulls.
     let many: String = (0..21).fold(String::new(), |mut lines, number| {
         let _ = write!(lines, "X-{number}: 1\r\n");
         lines
@@ -639,7 +639,7 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
         });
         assert_eq!(metrics.count("edgeshim_refused_total", &[("reason", "malformed")]), u64::from(sent), "{head:?}");
     }
-    // An endless head.
+    // A head that never ends.
     let mut slow = Raw::connect(shim.addr);
     slow.send("GET / HTTP/1.1\r\nHost: shim");
     assert_eq!(slow.response().map(|response| response.status), Ok(408));
@@ -791,7 +791,7 @@ fn cache_when_origin_fails_then_error_guard_counted() {
     let shim = Shim::start(config(origin.addr));
     let page = fetch(shim.addr, "/", &[]);
     assert_eq!((page.status, page.field("cache-control")), (502, Some("no-store")));
-    // A fault is kept out of caches like the origin's own 5xx, and its guard counts.
+    // A cache must not store the response to a fault, as for the origin's own 5xx. So the guard `error` counts it.
     let metrics = settled(&shim, 1);
     assert_eq!(counted(&metrics, "edgeshim_cache_guards_total", &["guard"]), table(&[(["error"], 1)]));
 }
@@ -856,7 +856,7 @@ fn series_when_started_then_all_present_at_zero() {
     assert!(metrics.value("edgeshim_config_loaded_timestamp_seconds", &[]) > 1.7e9);
 }
 
-/// All series without their values, and without those of another code than 200.
+/// Returns the names and labels of all series. Leaves out series whose label `code` is not 200.
 fn names(metrics: &Metrics) -> BTreeSet<String> {
     let odd = |(label, value): &(String, String)| label == "code" && value != "200";
     let series = metrics.series.iter().filter(|series| !series.labels.iter().any(odd));
@@ -877,7 +877,7 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
                         let method = if n % 4 < 2 { "GET".to_owned() } else { format!("INVENT{n}") };
                         let target =
                             if n % 5 == 0 { format!("{GIF}?source=cdn{n}") } else { format!("/{n}/p{n}.x{n}") };
-                        // A beacon with an invented method gets an error, which is fine here.
+                        // A beacon with an invented method gets a 405, which this test accepts.
                         let _ = write!(
                             sent,
                             "{method} {target} HTTP/1.1\r\nHost: h{n}.test\r\nX-CDN-Provider: cdn-{n}\r\n\

@@ -1,8 +1,9 @@
-//! Every limit of `[server]`: a request above it is refused, and one just below passes. HTTP/1.1 uses raw bytes; HTTP/2
-//! uses hyper's client, and hand-written frames for misbehaving clients.
+//! Every limit of `[server]`: a request above the limit is refused, and a request just below the limit passes. The
+//! HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client, or hand-written frames where a client
+//! misbehaves.
 //!
-//! Timeouts are about a second, so that a slow machine does not exceed one by accident. What must not happen before a
-//! timeout is checked at half of it.
+//! Timeouts are about a second, so that a slow machine does not exceed a timeout by accident. The tests check that
+//! nothing ends before half of its timeout.
 
 mod support;
 
@@ -22,14 +23,14 @@ use support::frames::{
 use support::raw::{End, exchange, fetch, get, request};
 use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
 
-/// The limit of waits that include one of the shim's timeouts.
+/// The longest time that a test waits for an event that follows one of the shim's timeouts.
 const LONG: Duration = Duration::from_secs(15);
-/// The pace of slow clients; far below every timeout here.
+/// The pause between two writes of a slow client. It is far shorter than every timeout in this file.
 const PACE: Duration = Duration::from_millis(100);
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
-/// A GET with `fields` (complete lines with CRLF) after Host.
+/// Returns a GET with `fields` after Host. `fields` consists of complete lines, each with its CRLF.
 fn get_with(fields: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: shim.test\r\n{fields}\r\n")
 }
@@ -38,7 +39,8 @@ fn start(origin: &Origin, server: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with(&format!("[server]\nworkers = 2\n{server}")))
 }
 
-/// A stalled HTTP/2 stream ends after the longer of `body_timeout` and this.
+/// A short response timeout. A stalled HTTP/2 stream ends after `body_timeout` or `response_timeout`, whichever is
+/// longer.
 const HASTY: &str = "[origin]\nresponse_timeout = \"1s\"";
 
 fn start_hasty(origin: &Origin, server: &str) -> Shim {
@@ -49,7 +51,7 @@ fn refused(metrics: &Metrics, reason: &str) -> f64 {
     metrics.sum("edgeshim_refused_total", &[("reason", reason)])
 }
 
-/// Waits until this many were refused for that reason.
+/// Waits until `count` requests were refused for this reason.
 fn wait_refused(shim: &Shim, reason: &str, count: u32) {
     shim.wait_metrics(|metrics| refused(metrics, reason) >= f64::from(count));
     let exact = (refused(&shim.metrics(), reason) - f64::from(count)).abs() < f64::EPSILON;
@@ -64,7 +66,7 @@ fn once(pulls: f64) -> bool {
     (pulls - 1.0).abs() < f64::EPSILON
 }
 
-/// One request over its own HTTP/2 connection; an error is a reset stream or a closed connection.
+/// Sends one request over a new HTTP/2 connection. An `Err` is a reset stream or a closed connection.
 fn h2<B>(addr: SocketAddr, request: http::Request<B>) -> Result<(http::response::Parts, Bytes), hyper::Error>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
@@ -78,7 +80,7 @@ where
     response.expect("a response in time")
 }
 
-/// An HTTP/2 request without a body.
+/// Starts a GET for HTTP/2.
 fn h2_get(target: &str) -> http::request::Builder {
     http::Request::builder().uri(format!("http://shim.test{target}"))
 }
@@ -87,7 +89,7 @@ fn nothing() -> Full<Bytes> {
     Full::new(Bytes::new())
 }
 
-/// A body of frames, with [`PACE`] before each; with `hangs` it never ends.
+/// A body that waits for [`PACE`] before each frame. If `hangs` is true, the body never ends.
 struct Paced {
     frames: tokio::sync::mpsc::UnboundedReceiver<Bytes>,
     hangs: bool,
@@ -194,7 +196,7 @@ fn max_headers_when_exceeded_then_431_on_both_protocols() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     for (lines, status) in [(128, 200), (129, 431)] {
-        // Host and Connection count too.
+        // Host and Connection count towards the limit of the number of fields too.
         let mut fields = String::new();
         for number in 2..lines {
             let _ = write!(fields, "X-{number}: {number}\r\n");
@@ -268,7 +270,8 @@ fn max_request_body_when_stream_exceeds_it_then_413_and_incomplete_at_origin() {
         client.send(chunked("/above", chunks));
         match client.response() {
             Ok(response) => assert_eq!(response.status, 413, "{chunks:?}"),
-            // Data sent to a closed connection may lose the response.
+            // The client may send data after the shim has closed. Then the kernel resets the connection and the
+            // response is lost.
             Err(_) => assert!(client.closed()),
         }
     }
@@ -290,7 +293,7 @@ fn max_request_body_when_stream_exceeds_it_then_413_and_incomplete_at_origin() {
 
 // ---- header_timeout -------------------------------------------------------------------------------------------------
 
-/// Checks for a 408 with `Connection: close`, then the close.
+/// Checks that the client gets a 408 with `Connection: close`, and that the connection then closes.
 fn times_out(client: &mut Raw) {
     let response = client.response().unwrap_or_else(|why| panic!("no 408: {why:?}"));
     assert_eq!(response.status, 408);
@@ -389,7 +392,7 @@ fn header_timeout_when_no_byte_then_closed_and_counted() {
 #[test]
 fn header_timeout_when_next_head_begins_during_response_then_response_complete() {
     let origin = Origin::start(|request, conn| {
-        // Longer than header_timeout: the test measures time, so it has to pass.
+        // The pause is longer than header_timeout, to check that header_timeout does not apply here.
         std::thread::sleep(Duration::from_millis(1200));
         origin::respond(request, conn, 200, &[], b"slow but complete")
     });
@@ -409,12 +412,12 @@ fn header_timeout_when_head_trickles_on_http2_then_closed() {
     let mut slow = Frames::connect(shim.addr, 65_535);
     slow.get(1, "/");
     assert!(slow.ended_normally(1));
-    // The declared length is never reached; all bytes are valid so far (`:method: GET`, repeated).
+    // The HEADERS frame never reaches its declared length. Its bytes are valid: each 0x82 is the field `:method: GET`.
     let head = frame(HEADERS, END_STREAM | END_HEADERS, 3, &[0x82; 10_000]);
     slow.raw = slow.raw.patient(PACE);
     let ended = head.iter().take(60).any(|byte| {
         slow.raw.send([*byte]);
-        // A GOAWAY before the close does not matter.
+        // The shim may send a GOAWAY before it closes.
         while slow.raw.end() == End::More && slow.raw.more().is_ok_and(|bytes| !bytes.is_empty()) {}
         slow.raw.end() == End::Closed
     });
@@ -424,7 +427,7 @@ fn header_timeout_when_head_trickles_on_http2_then_closed() {
 
 // ---- body_timeout ---------------------------------------------------------------------------------------------------
 
-/// The end of a head that declares more than the five bytes behind it.
+/// Ends of heads, each with five bytes of a body that is declared to be longer.
 const FRAMINGS: [&str; 2] = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
 
 #[test]
@@ -458,7 +461,7 @@ fn body_timeout_when_client_stops_after_early_response_then_both_connections_clo
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
     assert_eq!(client.response().expect("an early response").text(), "thanks");
-    // Any received byte extends the wait.
+    // Each received byte starts the timeout again.
     for _ in 0..20 {
         std::thread::sleep(PACE);
         client.send("x");
@@ -481,7 +484,7 @@ fn body_timeout_when_http2_stream_stops_after_early_response_then_origin_connect
     client.send(DATA, 0, 1, b"hel");
     assert!(client.ended_normally(1), "an early response");
     assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still waits for the rest");
-    // The connection still works.
+    // Only the stream has ended: the connection still serves requests.
     client.get(3, "/");
     assert!(client.ended_normally(3));
 }
@@ -489,7 +492,7 @@ fn body_timeout_when_http2_stream_stops_after_early_response_then_origin_connect
 #[test]
 fn body_timeout_when_upload_slow_but_progressing_then_not_cut() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
-    // On an HTTP/2 stream the origin's timeout applies too.
+    // For an HTTP/2 stream the origin's response timeout counts too, so this shim has a short one.
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -552,7 +555,7 @@ fn body_timeout_when_http2_connection_not_read_then_closed() {
     shim.wait_metrics(|metrics| once(pulls(metrics, "499")));
 }
 
-/// Progress means data that leaves the send buffer (64 KiB per stream), so the client reads more than that within the
+/// A stream makes progress when data leaves its send buffer of 64 KiB. So the client reads more than 64 KiB within each
 /// timeout.
 #[test]
 fn body_timeout_when_download_slow_but_progressing_then_not_cut() {
@@ -619,7 +622,7 @@ fn body_timeout_when_origin_stops_sending_then_response_cut() {
 fn idle_timeout_when_connection_idle_then_closed_after_it_and_not_before() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
-            // Longer than idle_timeout: the test measures time, so it has to pass.
+            // The pause is longer than idle_timeout: a connection that waits for a response must not count as idle.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::respond(request, conn, 200, &[], b"hi")
@@ -645,7 +648,7 @@ fn idle_timeout_when_connection_idle_then_closed_after_it_and_not_before() {
 fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
-            // Longer than idle_timeout: the test measures time, so it has to pass.
+            // The pause is longer than idle_timeout: a connection that waits for a response must not count as idle.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::respond(request, conn, 200, &[], b"hi")
@@ -658,7 +661,7 @@ fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
     assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end").stream, 0);
     assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
     while client.next().is_some() {}
-    // A connection that does not acknowledge the ping of the GOAWAY closes too.
+    // The shim sends a ping with its GOAWAY. A connection that does not acknowledge this ping closes too.
     let mut deaf = Frames::connect(shim.addr, 65_535);
     deaf.get(1, "/");
     deaf.raw.read_to_end();
@@ -670,7 +673,7 @@ fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
 fn idle_timeout_when_empty_lines_or_pings_then_not_extended() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "idle_timeout = \"1s\"");
-    // The meaningless bytes, in one piece and in two.
+    // Bytes that belong to no request, sent in one write and in two.
     let pings = [frame(PING, 0, 0, b"pingpong"), frame(PING, 0, 0, b"pingpong")].concat();
     let (half, rest) = pings.split_at(20);
     let plain = || {
@@ -692,7 +695,7 @@ fn idle_timeout_when_empty_lines_or_pings_then_not_extended() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // Neither an acknowledged ping nor silence is the end.
+                // An acknowledgement of the ping, or no byte, means that the connection is still open.
                 open = open
                     && client
                         .more()
@@ -749,7 +752,7 @@ fn max_hops_when_shim_is_its_own_origin_then_loop_ends() {
     let shim = Shim::start_in(dir, Shim::config(&url).with(&format!("[server]\nlisten = [\"{url}\"]")));
     let mut client = Raw::connect_unix(&own);
     client.send(get("/"));
-    // The client gets the 508 of the innermost pass, or its page.
+    // The request passes the shim several times. The last pass makes the 508, and the client gets it.
     assert_eq!(client.response().expect("a response").status, 508);
     shim.wait_metrics(|metrics| (pulls(metrics, "508") - 5.0).abs() < f64::EPSILON);
     wait_refused(&shim, "loop", 1);
@@ -792,7 +795,7 @@ fn hosts_when_name_not_listed_then_421() {
     assert_eq!(of("http://shim.test/"), 421);
     assert_eq!(origin.count(), allowed.len() + 1);
     wait_refused(&shim, "host", u32::try_from(others.len()).expect("few") + 2);
-    // A well-formed request for another host keeps the connection.
+    // A well-formed request for an unknown host is refused, but the connection stays open.
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response().expect("a response").status, 421);
@@ -818,7 +821,7 @@ fn connect_when_requested_then_refused() {
 
 // ---- client address -------------------------------------------------------------------------------------------------
 
-/// X-Forwarded-For, -Proto and -Host at the origin.
+/// Returns X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host as the origin received them.
 fn forwarded(origin: &Origin) -> [String; 3] {
     let request = origin.last();
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].map(|name| request.fields_named(name).join(" & "))
@@ -870,7 +873,7 @@ fn trusted_proxies_when_peer_listed_then_list_read_from_right() {
     assert_eq!(forwarded(&origin), ["127.0.0.1", "http", "shim.test"]);
 }
 
-/// A PROXY header of version 2: command and family as bytes, then the bytes after the length.
+/// Returns a PROXY header of version 2: the bytes of command and family, the length, then `rest`.
 fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     bytes.extend_from_slice(&[0x20 | command, family]);
@@ -879,7 +882,7 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// From 192.0.2.8, port 1, to 198.51.100.1, port 2.
+/// The addresses of a PROXY header: from 192.0.2.8, port 1, to 198.51.100.1, port 2.
 const PAIR4: [u8; 12] = [192, 0, 2, 8, 198, 51, 100, 1, 0, 1, 0, 2];
 
 fn pair6() -> Vec<u8> {
@@ -895,7 +898,7 @@ fn pair6() -> Vec<u8> {
 fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true");
-    // A type-length-value triple behind the addresses is legal and ignored.
+    // The protocol allows type-length-value triples after the addresses. The shim ignores them.
     let extended = [&PAIR4[..], &[0xee, 0, 3, 1, 2, 3]].concat();
     let rows: Vec<(Vec<u8>, &str)> = vec![
         (b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_vec(), "192.0.2.7"),
@@ -921,7 +924,7 @@ fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
             assert_eq!(forwarded(&origin)[0], *expected, "{shown:?}, second request");
         }
     }
-    // Split at every place: the shim reads the first part before the second arrives.
+    // The header is split after each byte in turn. The shim reads the first part before the second part arrives.
     for (header, expected) in [&rows[0], &rows[3], &rows[4]] {
         let text = [header.as_slice(), get("/").as_bytes()].concat();
         let mut clients: Vec<Raw> = (1..=header.len()).map(|_| Raw::connect(shim.addr)).collect();
@@ -974,7 +977,7 @@ fn proxy_protocol_when_header_missing_or_invalid_then_nothing_served() {
         assert!(client.closed(), "{name}");
     }
     wait_refused(&shim, "malformed", 9);
-    // An incomplete header.
+    // A client that never completes its PROXY header.
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("PROXY TCP4 192.0.2.7 ");
     assert!(client.closed());

@@ -1,9 +1,10 @@
-//! Ambiguous and hostile requests as raw bytes. After each, the origin has received nothing or exactly one well-formed
-//! request, and a normal request on another connection gets its own response.
+//! Ambiguous and hostile requests, sent as raw bytes. For each hostile request the test checks two things. First: the
+//! origin received nothing or exactly one well-formed request. Second: a normal request on another connection gets its
+//! own response.
 //!
-//! The table has one row per request. All rows go to one shim, so that a poisoned connection to the origin affects the
-//! normal request of the next row. The origin's record is checked at the end, when the shim has exited. The failure
-//! lists all rows.
+//! The table has one row per hostile request. All rows go to one shim. So if a row leaves wrong bytes on a connection
+//! to the origin, the normal request after it fails. The test checks the origin's record at the end, when the shim has
+//! exited, and reports all failed rows together.
 
 mod support;
 
@@ -19,7 +20,7 @@ enum Seen {
     Nothing,
     /// Exactly one complete, well-formed request.
     Whole,
-    /// Either of the two above.
+    /// Nothing, or one complete, well-formed request.
     NothingOrWhole,
     /// Nothing, or an incomplete request: bodies are streamed, and the error is in the body.
     NeverWhole,
@@ -32,11 +33,11 @@ struct Row {
     /// `{T}` is the row's target, `{S}` a smuggled request that must not be served.
     send: Vec<u8>,
     seen: Seen,
-    /// The statuses allowed for each response, in order.
+    /// The allowed statuses of each response, in the order of the responses.
     responses: Vec<&'static [u16]>,
     /// A closed connection without a response is allowed too.
     silence: bool,
-    /// The connection may stay open after a refusal, since the request was well-formed.
+    /// The connection is allowed to stay open after a refusal, because the request was well-formed.
     stays: bool,
     /// The client closes its side after sending.
     cut: bool,
@@ -67,13 +68,13 @@ impl Row {
         self
     }
 
-    /// Served in strict form or refused: both are correct.
+    /// Accepts both correct results: the shim forwards the request in strict form, or refuses it.
     fn either(mut self) -> Self {
         (self.seen, self.responses) = (Seen::NothingOrWhole, vec![EITHER]);
         self
     }
 
-    /// The error is in the body.
+    /// Marks a request whose error is in the body, so that the head and a part of the body can reach the origin.
     fn in_body(mut self) -> Self {
         (self.seen, self.responses, self.silence) = (Seen::NeverWhole, vec![IN_BODY], true);
         self
@@ -84,7 +85,8 @@ impl Row {
         self
     }
 
-    /// So much is left unread that the close may become a reset, which loses the response.
+    /// Allows a missing response. The shim leaves many bytes unread, so the kernel can turn the close into a reset, and
+    /// a reset discards the response.
     fn or_silence(mut self) -> Self {
         self.silence = true;
         self
@@ -134,49 +136,49 @@ fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
     result
 }
 
-/// A request with this request line and only Host.
+/// Makes a request that has this request line and the field Host only.
 fn line(name: &str, line: impl AsRef<[u8]>) -> Row {
     Row::new(name, [line.as_ref(), b"\r\nHost: shim.test\r\n\r\n"].concat())
 }
 
-/// A GET with these field lines after Host.
+/// Makes a GET with these field lines after Host.
 fn get(name: &str, fields: impl AsRef<[u8]>) -> Row {
     Row::new(name, [b"GET {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
 }
 
-/// A GET with only these field lines.
+/// Makes a GET with these field lines only, so that a row can omit Host or repeat it.
 fn host(name: &str, fields: impl AsRef<[u8]>) -> Row {
     Row::new(name, [b"GET {T} HTTP/1.1\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
 }
 
-/// A POST with these field lines and these bytes after the head.
+/// Makes a POST with these field lines, and with these bytes after the head.
 fn post(name: &str, fields: impl AsRef<[u8]>, rest: &str) -> Row {
     let head = [b"POST {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat();
     Row::new(name, [&head, rest.as_bytes()].concat())
 }
 
-/// A POST with this Content-Length, five bytes and then a smuggled request.
+/// Makes a POST with this Content-Length, five bytes of body and then a smuggled request.
 fn length(name: &str, value: impl AsRef<[u8]>) -> Row {
     post(name, [b"Content-Length: ", value.as_ref()].concat(), "hello{S}")
 }
 
-/// A POST with this Transfer-Encoding and a chunked body.
+/// Makes a POST with this Transfer-Encoding and a chunked body.
 fn coding(name: &str, value: impl AsRef<[u8]>) -> Row {
     post(name, [b"Transfer-Encoding: ", value.as_ref()].concat(), "5\r\nhello\r\n0\r\n\r\n{S}")
 }
 
-/// A POST with these bytes as its chunked body.
+/// Makes a POST with these bytes as its chunked body.
 fn chunked(name: &str, body: &str) -> Row {
     post(name, "Transfer-Encoding: chunked", body)
 }
 
-/// `count` field lines, joined, without the last CRLF.
+/// Returns `count` different field lines, without the CRLF of the last one.
 fn numbered(count: usize) -> String {
     let lines: Vec<String> = (0..count).map(|number| format!("X-{number}: {number}")).collect();
     lines.join("\r\n")
 }
 
-/// Valid requests, so that a proxy that refuses everything fails.
+/// Returns valid requests, so that a proxy that refuses every request fails the test.
 fn controls() -> Vec<Row> {
     let many = numbered(126);
     vec![
@@ -203,7 +205,7 @@ fn controls() -> Vec<Row> {
     ]
 }
 
-/// Body length and framing.
+/// Returns requests whose body length or framing is ambiguous.
 fn framing() -> Vec<Row> {
     let both = "0\r\n\r\n{S}";
     vec![
@@ -273,7 +275,7 @@ fn framing() -> Vec<Row> {
     ]
 }
 
-/// Malformed chunks.
+/// Returns requests with malformed chunks.
 fn chunks() -> Vec<Row> {
     vec![
         chunked("chunk-size-junk", "5zz\r\nhello\r\n0\r\n\r\n{S}").in_body(),
@@ -303,7 +305,7 @@ fn chunks() -> Vec<Row> {
     ]
 }
 
-/// Line ends, names and values.
+/// Returns requests with malformed line ends, field names and field values.
 fn lines() -> Vec<Row> {
     vec![
         get("fold", "X-A: a\r\n b"),
@@ -345,7 +347,7 @@ fn lines() -> Vec<Row> {
     ]
 }
 
-/// Host.
+/// Returns requests with a missing, repeated or malformed Host.
 fn hosts() -> Vec<Row> {
     vec![
         host("hosts-same", "Host: shim.test\r\nHost: shim.test"),
@@ -380,7 +382,7 @@ fn hosts() -> Vec<Row> {
     ]
 }
 
-/// Request lines.
+/// Returns requests with malformed or unusual request lines.
 fn request_lines() -> Vec<Row> {
     const VERSION: &[u16] = &[400, 505];
     const METHOD: &[u16] = &[400, 403, 405, 501];
@@ -418,7 +420,7 @@ fn request_lines() -> Vec<Row> {
     ]
 }
 
-/// Sizes.
+/// Returns requests with large heads, around the limits.
 fn sizes() -> Vec<Row> {
     const FIELDS: &[u16] = &[431];
     const TARGET: &[u16] = &[414, 431];
@@ -446,7 +448,7 @@ fn table() -> Vec<Row> {
     [controls(), framing(), chunks(), lines(), hosts(), request_lines(), sizes()].into_iter().flatten().collect()
 }
 
-/// Responds with the target of the request, so that a response to another request is found.
+/// Responds with the target of the request, so that the test notices a response that belongs to another request.
 fn named(request: &Request, conn: &mut Conn) -> After {
     origin::respond(
         request,
@@ -469,7 +471,7 @@ fn start(origin: &Origin) -> Shim {
     ))
 }
 
-/// Sends all rows in writes of this size.
+/// Sends all rows, in writes of `piece` bytes.
 fn run(piece: usize, rows: &[Row]) {
     let origin = Origin::start(named);
     let shim = start(&origin);
@@ -483,7 +485,7 @@ fn run(piece: usize, rows: &[Row]) {
             failures.push(format!("{}: the normal request after it: {wrong}", row.name));
         }
     }
-    // When the shim has exited and all connections have ended, nothing more can arrive.
+    // The record is complete only when the shim has exited and all connections to the origin have ended.
     drop(shim);
     let quiet = wait_until(PATIENCE, || origin.open_connections() == 0);
     assert!(quiet, "connections to the origin remain after the shim's exit");
@@ -559,7 +561,7 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
     (statuses, wrong)
 }
 
-/// A normal request on its own connection gets its own response.
+/// Checks that a normal request on another connection gets its own response.
 fn normal_request(shim: &Shim, name: &str) -> Result<(), String> {
     let target = format!("/normal_request/{name}");
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(5));
@@ -615,7 +617,7 @@ fn origin_when_request_ambiguous_then_gets_nothing_or_one_strict_request() {
 #[test]
 fn origin_when_ambiguous_request_sent_byte_by_byte_then_gets_the_same() {
     let mut rows = table();
-    // A megabyte sent byte by byte only takes time.
+    // Large requests are left out, because sending a megabyte byte by byte takes long and checks nothing more.
     rows.retain(|row| row.send.len() < 4096);
     run(1, &rows);
 }

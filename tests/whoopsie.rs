@@ -1,6 +1,7 @@
-//! The whoopsie page, for when the origin fails: status, language, format, header fields, its gzip form and its beacon.
+//! The whoopsie page: its status, language, format, header fields, gzip form and beacon.
 //!
-//! The origin sends what the request says: `X-Status` is the status, each `X-Say` a header field, `X-Size` the length.
+//! Fields of the request decide the origin's response. `X-Status` is its status, each `X-Say` is one header field, and
+//! `X-Size` is the length of the body.
 
 mod support;
 
@@ -11,11 +12,11 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 use support::{After, Origin, Raw, Response, Shim, origin, raw};
 
-/// The body of the origin's error, which must never be sent.
+/// The body of the origin's error. The shim must never send it to a client.
 const SECRET: &str = "panicked at secret.rs";
 
-/// The origin that this file's head describes. With `X-Chunked` the body is chunked; with `X-Split` it is sent in its
-/// own write.
+/// Starts the origin that the head of this file describes. With `X-Chunked` the body is chunked. With `X-Split` the
+/// body is sent in another write than the head.
 fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let number = |name: &str| request.field(name).and_then(|value| value.parse::<usize>().ok());
@@ -37,14 +38,14 @@ fn obedient_origin() -> Origin {
     })
 }
 
-/// A shim for that origin, with one provider.
+/// Starts a shim for this origin, with one provider.
 fn shim(origin: &Origin, piece: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\"").with(piece))
 }
 
 const BROWSER: (&str, &str) = ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8");
 
-/// The decoded page; panics unless the response is one.
+/// Returns the decoded page. Panics if the response is not a page.
 fn page(response: &Response) -> String {
     assert_eq!(response.field("content-type"), Some("text/html; charset=utf-8"), "{response:?}");
     assert!(response.complete && response.problems.is_empty(), "{:?}", response.problems);
@@ -62,14 +63,14 @@ fn page(response: &Response) -> String {
     text
 }
 
-/// The members of Vary; panics unless it is one line.
+/// Returns the members of Vary. Panics if there is no Vary line or more than one.
 fn vary(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("vary");
     assert!(lines.len() <= 1, "{lines:?}");
     lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-/// The `lang` of the page's root element; panics unless Content-Language agrees.
+/// Returns the `lang` of the page's root element. Panics if Content-Language has another value.
 fn language(response: &Response) -> String {
     let page = page(response);
     let language = page.split_once("<html lang=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a language").0;
@@ -247,7 +248,7 @@ fn retry_after_when_origins_valid_then_kept_else_configured() {
             let response = raw::fetch(shim.addr, "/", &[("Accept", accept), ("X-Say", retry_after)]);
             assert_eq!(response.fields_named("retry-after"), [wanted], "{retry_after}, {accept}");
         }
-        // The page's countdown starts at the same value.
+        // The countdown in the page starts at the value of Retry-After.
         let page = page(&raw::fetch(shim.addr, "/", &[BROWSER, ("X-Say", retry_after)]));
         let seconds = wanted.parse().unwrap_or(0);
         assert!(page.contains(&format!(" data-seconds=\"{seconds}\"")), "{retry_after}: {page}");
@@ -356,7 +357,7 @@ fn class_when_always_or_never_then_applied() {
         assert_eq!(never.fields_named("cache-control"), ["no-store"], "{accept}");
         assert!(never.field("proxy-status").is_none(), "{accept}");
     }
-    // A fault has no origin response that could pass: same fields, empty body.
+    // After a fault there is no response of the origin to pass on. The fields are the same, and the body is empty.
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(classes));
     let never = raw::fetch(shim.addr, "/never/x", &[BROWSER]);
@@ -382,7 +383,7 @@ fn statuses_when_configured_then_only_those_replaced() {
         let response = raw::fetch(none.addr, "/", &[BROWSER, ("X-Status", status)]);
         assert!(response.text().contains(SECRET), "{status}");
     }
-    // A fault gets the page with any list.
+    // A fault gets the page whatever `statuses` lists.
     let closed = origin::ClosedPort::new();
     let dead = Shim::start(Shim::config(closed.addr).with("[whoopsie]\nstatuses = []"));
     let response = raw::fetch(dead.addr, "/", &[BROWSER]);
@@ -483,7 +484,8 @@ fn beacon_when_page_opened_then_has_provider_cause_and_request() {
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_beacons_total", &[("source", "fastly")]) >= 1.0);
     assert_eq!(origin.count(), seen, "the beacon does not reach the origin");
 
-    // With a configured base the beacon goes to another host; with a dead origin it has the cause of the fault.
+    // With `beacon_base` the beacon's address is on another host. If the origin is unreachable, the address contains
+    // the cause of the fault.
     let closed = origin::ClosedPort::new();
     let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n\
                  [[provider]]\nname = \"akamai\"";
@@ -547,8 +549,8 @@ fn origin_connection_when_small_503_replaced_then_reused() {
             assert_eq!(response.status, 503);
             page(&response);
         }
-        // If the body is incomplete when the page is sent, the connection is lost. How often that happens depends on
-        // the load of the machine.
+        // If the origin's body is incomplete when the page is sent, the shim closes the connection. How often that
+        // happens depends on the load of the machine.
         let used = origin.connections() - before;
         let most = if how == "X-Split" { 99 } else { 20 };
         assert!(used <= most, "{used} connections for 100 responses of {size} bytes {how}");

@@ -1,4 +1,4 @@
-//! HTTP/2 clients by prior knowledge, on hyper. For frames that hyper would not send, see `frames`.
+//! HTTP/2 clients by prior knowledge, with hyper. The module `frames` sends frames that hyper would not send.
 
 use super::PATIENCE;
 use super::http1::{self, Fields};
@@ -21,15 +21,15 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 
-/// The limit of each wait of [`H2`], which may include a timeout of the shim.
+/// The longest time that [`H2`] waits for an event. It is longer than the shim's timeouts in the tests.
 const LONG: Duration = PATIENCE.saturating_mul(4);
 
-/// A runtime on the thread of the test.
+/// Makes a runtime that runs on the thread of the test.
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// Connects to a TCP address; the current runtime drives the connection in the background.
+/// Connects to a TCP address. The current runtime drives the connection in the background.
 pub async fn connect<B>(addr: SocketAddr) -> http2::SendRequest<B>
 where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
@@ -37,7 +37,7 @@ where
     handshake(tokio::net::TcpStream::connect(addr).await.expect("a connection")).await
 }
 
-/// The same over an open stream.
+/// Starts HTTP/2 over an open stream. The current runtime drives the connection in the background.
 pub async fn handshake<S, B>(stream: S) -> http2::SendRequest<B>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -49,7 +49,7 @@ where
     sender
 }
 
-/// The fields of a head or of trailers.
+/// Returns the fields of a head or of trailers.
 pub fn fields(map: &HeaderMap) -> Fields {
     map.iter().map(|(name, value)| (name.to_string(), http1::lossy(value.as_bytes()))).collect()
 }
@@ -59,20 +59,20 @@ pub fn fields(map: &HeaderMap) -> Fields {
 pub struct Pieces {
     pub frames: VecDeque<Bytes>,
     pub trailers: Option<HeaderMap>,
-    /// One more frame, `last`, when the test signals it.
+    /// A signal of the test. When it arrives, the body has one more frame, with the text `last`.
     pub later: Option<Arc<Mutex<Receiver<()>>>>,
-    /// The frames repeat a filler without end.
+    /// Whether the body repeats the same frame without end.
     pub endless: bool,
-    /// The body never ends.
+    /// Whether the body stops without an end after its frames.
     pub hangs: bool,
-    /// The body ends with an error.
+    /// Whether the body ends with an error.
     pub breaks: bool,
-    /// Dropped with the body.
+    /// A value that is dropped with the body, so that a test notices the drop.
     pub guard: Option<Box<dyn Any + Send>>,
 }
 
 impl Pieces {
-    /// A body of these frames.
+    /// Makes a body of these frames.
     pub fn of(frames: impl IntoIterator<Item = Bytes>) -> Self {
         Self { frames: frames.into_iter().collect(), ..Self::default() }
     }
@@ -91,7 +91,7 @@ impl Body for Pieces {
         }
         if let Some(later) = &self.later {
             if later.lock().unwrap_or_else(PoisonError::into_inner).try_recv().is_err() {
-                // Polled again at once, after the other tasks of the runtime.
+                // The runtime polls this body again after its other tasks.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -113,7 +113,7 @@ impl Body for Pieces {
     }
 }
 
-/// A response, as far as it was received.
+/// The received part of a response.
 #[derive(Debug, Default)]
 pub struct Received {
     pub status: u16,
@@ -127,18 +127,18 @@ pub struct Received {
 }
 
 impl Received {
-    /// The first field of that name (any case).
+    /// Returns the value of the first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&str> {
         http1::find(&self.fields, name)
     }
 
-    /// Every value of that name, in order.
+    /// Returns all values of the fields with this name, in order.
     pub fn fields_named(&self, name: &str) -> Vec<&str> {
         http1::find_all(&self.fields, name)
     }
 }
 
-/// One HTTP/2 connection, driven during each call.
+/// One HTTP/2 connection. It makes progress only during calls of its methods.
 pub struct H2 {
     tokio: Runtime,
     sender: http2::SendRequest<Pieces>,
@@ -174,7 +174,7 @@ impl H2 {
         self.tokio.block_on(waiting).expect("a response in time")
     }
 
-    /// Reads the body behind a head.
+    /// Reads the body after a head.
     pub fn rest(&self, response: hyper::Response<Incoming>) -> Received {
         let (head, mut body) = response.into_parts();
         let mut received =
@@ -200,13 +200,13 @@ impl H2 {
         })
     }
 
-    /// The next frame of a body; none at its end or at an error.
+    /// Returns the next frame of a body, or `None` at the end of the body or at an error.
     pub fn frame(&self, body: &mut Incoming) -> Option<Frame<Bytes>> {
         let waiting = async { tokio::time::timeout(LONG, body.frame()).await };
         self.tokio.block_on(waiting).expect("the next frame in time").and_then(Result::ok)
     }
 
-    /// Sends a GET and cancels it when `until` is true.
+    /// Sends a GET and cancels it when `until` returns true.
     pub fn leave(&mut self, target: &str, mut until: impl FnMut() -> bool) {
         let request = hyper::Request::get(format!("http://shim.test{target}")).body(Pieces::default());
         let sending = self.sender.send_request(request.expect("a request"));
@@ -221,8 +221,8 @@ impl H2 {
         });
     }
 
-    /// Drives the connection, since its runtime runs only during a wait. Returns true, so that it fits into a polled
-    /// condition.
+    /// Drives the connection, whose runtime runs only during calls. Returns true, so that a polled condition can
+    /// contain the call.
     pub fn drive(&self) -> bool {
         self.tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         true

@@ -1,10 +1,10 @@
-//! The harness of the integration tests: the real binary on port 0 ([`Shim`]), a scripted origin ([`Origin`]), a client
-//! that sends raw bytes and reads strictly ([`Raw`]), and polling instead of sleeping.
+//! The harness of the integration tests: the real binary on free ports ([`Shim`]), a scripted origin ([`Origin`]), a
+//! client that sends raw bytes and reads strictly ([`Raw`]), and functions that poll for a condition.
 //!
-//! The harness uses threads and blocking sockets, so that a test reads from top to bottom and shares no code (and no
-//! bug) with the product. Every wait has a limit, so that no test hangs.
+//! The harness uses threads and blocking sockets. So a test can be read from top to bottom, and the harness shares no
+//! code with the product, whose bugs it would then have too. Every wait has a limit, so that no test hangs.
 
-// Each test file compiles this module and uses a part of it; a panic is a failed test.
+// Each test file compiles this module and uses a part of it, so unused items are normal. A panic is a failed test.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Waits until the gate is open, for [`PATIENCE`] times four at most.
+    /// Waits until the gate is open, for at most four times [`PATIENCE`].
     pub fn wait(&self) {
         let open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.0.1.wait_timeout_while(open, PATIENCE * 4, |open| !*open));
@@ -55,18 +55,18 @@ impl Gate {
     }
 }
 
-/// The default limit of waits.
+/// The longest time that a test waits, by default.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A temporary folder; removed when dropped.
+/// A temporary folder, which is removed when this value is dropped.
 pub struct TempDir(PathBuf);
 
-/// Makes a temporary folder; its path is short enough for a Unix socket.
+/// Makes a temporary folder. Its path is short enough for the address of a Unix socket.
 pub fn temp_dir() -> TempDir {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("edgeshim-{}-{number}", std::process::id()));
-    // An earlier run with the same process id may have left files.
+    // An earlier run with the same process id could have left files here.
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("a temporary folder");
     TempDir(path)
@@ -97,7 +97,8 @@ impl Drop for TempDir {
     }
 }
 
-/// Polls until `done` is true; false when `timeout` passes first. Calls `done` at least once, and once at the end.
+/// Polls until `done` returns true. Returns false if `timeout` passes first. Calls `done` at least once, and once more
+/// after the timeout.
 pub fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + timeout;
     loop {
@@ -107,7 +108,6 @@ pub fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
         if Instant::now() >= end {
             return false;
         }
-        // The pace of the polling.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

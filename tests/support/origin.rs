@@ -1,5 +1,5 @@
-//! A scripted origin: one thread per connection, a closure that writes to the raw stream, and a strict record of all
-//! requests.
+//! A scripted origin. It has one thread per connection. A closure of the test writes the responses to the raw stream.
+//! The origin records all requests and their breaches of the protocol.
 
 use super::http1::{self, Fields, Framing, Head, NoHead, Reader};
 use std::collections::BTreeMap;
@@ -13,41 +13,41 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The limit of recorded request bodies; a longer one is recorded as incomplete.
+/// The longest request body that the origin records. A longer body is recorded as incomplete.
 const MOST_BODY_BYTES: usize = 256 << 20;
 
 /// A received request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The number of its connection, from 0.
+    /// The number of the request's connection, from 0.
     pub connection: usize,
     /// The bytes of the head with the empty line.
     pub raw: Vec<u8>,
-    /// The first part of the request line.
+    /// The method in the request line.
     pub method: String,
-    /// The second part.
+    /// The target in the request line.
     pub target: String,
-    /// The third part.
+    /// The version in the request line.
     pub version: String,
     /// The fields in the order and case of the wire.
     pub fields: Fields,
-    /// The body without framing.
+    /// The body, without the bytes of its framing.
     pub body: Vec<u8>,
     /// Trailers.
     pub trailers: Fields,
     /// True when the framing says that the body is complete.
     pub complete: bool,
-    /// What a strict server would object to; empty for a well-formed request.
+    /// Breaches of the protocol. Empty for a well-formed request.
     pub problems: Vec<String>,
 }
 
 impl Request {
-    /// The first field of that name (any case).
+    /// Returns the value of the first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&str> {
         http1::find(&self.fields, name)
     }
 
-    /// Every value of that name, in order.
+    /// Returns all values of the fields with this name, in order.
     pub fn fields_named(&self, name: &str) -> Vec<&str> {
         http1::find_all(&self.fields, name)
     }
@@ -60,7 +60,7 @@ pub enum After {
     Keep,
     /// Close it normally (FIN).
     Close,
-    /// Reset it (RST; a Unix socket closes).
+    /// Reset it (RST). A Unix socket closes instead.
     Reset,
 }
 
@@ -68,7 +68,7 @@ pub enum After {
 #[derive(Debug)]
 pub struct Conn {
     socket: Socket,
-    /// The end of all reads and writes.
+    /// The time at which all reads and writes fail.
     deadline: Option<Instant>,
     written: Arc<AtomicU64>,
 }
@@ -99,7 +99,7 @@ impl Conn {
         Self { socket: Socket::Unix(stream), deadline: None, written: Arc::default() }
     }
 
-    /// A second handle for the same socket and count.
+    /// Returns a second handle for the same socket and the same count.
     pub fn again(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
@@ -121,7 +121,7 @@ impl Conn {
         };
     }
 
-    /// Makes the next close a reset.
+    /// Makes the close of the socket a reset.
     pub fn reset_at_close(&self) {
         if let Socket::Tcp(stream) = &self.socket {
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -174,7 +174,7 @@ impl Write for Conn {
     }
 }
 
-/// A reserved loopback port without a listener: it refuses connections.
+/// A reserved loopback port that has no listener, so that it refuses connections.
 pub struct ClosedPort {
     _socket: socket2::Socket,
     /// The address.
@@ -195,10 +195,10 @@ type Handler = Box<dyn Fn(&Request, &mut Conn) -> After + Send + Sync>;
 
 struct Shared {
     handler: Handler,
-    /// True when the handler runs before the body is read.
+    /// Whether the handler runs before the body is read.
     at_head: bool,
     requests: Mutex<Vec<Request>>,
-    /// Received bytes that were no request.
+    /// Descriptions of received bytes that were not a request.
     problems: Mutex<Vec<String>>,
     open: Mutex<BTreeMap<usize, Conn>>,
     connections: AtomicUsize,
@@ -206,30 +206,30 @@ struct Shared {
     stopping: AtomicBool,
 }
 
-/// The origin; it stops when dropped.
+/// The origin. It stops when this value is dropped.
 pub struct Origin {
-    /// Its address; 0.0.0.0:0 for a Unix socket.
+    /// The origin's address, or 0.0.0.0:0 for a Unix socket.
     pub addr: SocketAddr,
-    /// The path of a Unix socket.
+    /// The path of the origin's Unix socket, if it listens on one.
     pub path: Option<PathBuf>,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
 impl Origin {
-    /// Starts on a free port. `handler` runs when a request is complete; an incomplete one is only recorded. `Expect:
-    /// 100-continue` gets a 100 before the body is read.
+    /// Starts on a free port. `handler` runs when a request is complete. An incomplete request is recorded, but gets no
+    /// response. `Expect: 100-continue` gets a 100 before the body is read.
     pub fn start(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), false)
     }
 
-    /// Like [`Origin::start`], but `handler` runs after the head. The body is read after [`After::Keep`]. Only the
-    /// handler may send a 100.
+    /// Starts like [`Origin::start`], but `handler` runs after the head. If the handler returns [`After::Keep`], the
+    /// origin then reads the body. The origin itself sends no 100.
     pub fn start_at_head(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), true)
     }
 
-    /// Like [`Origin::start`], on a Unix socket at `path`.
+    /// Starts like [`Origin::start`], on a Unix socket at `path`.
     pub fn start_unix(path: &Path, handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         let listener = UnixListener::bind(path).expect("a Unix socket");
         let shared = Shared::new(Box::new(handler), false);
@@ -246,7 +246,7 @@ impl Origin {
         Self { addr, path: None, accepting: Some(accepting(&shared, accept)), shared }
     }
 
-    /// The value of `origin.url` for this origin.
+    /// Returns the value of `origin.url` for this origin.
     pub fn url(&self) -> String {
         match &self.path {
             Some(path) => format!("unix:{}", path.display()),
@@ -254,22 +254,22 @@ impl Origin {
         }
     }
 
-    /// Every request so far, in the order of their heads.
+    /// Returns every request so far, in the order in which their heads arrived.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.shared.requests).clone()
     }
 
-    /// The number of request heads.
+    /// Returns the number of request heads so far.
     pub fn count(&self) -> usize {
         lock(&self.shared.requests).len()
     }
 
-    /// The last request; panics when there was none.
+    /// Returns the last request. Panics if there was no request.
     pub fn last(&self) -> Request {
         lock(&self.shared.requests).last().cloned().expect("a request at the origin")
     }
 
-    /// Received bytes that were no request.
+    /// Returns descriptions of received bytes that were not a request.
     pub fn problems(&self) -> Vec<String> {
         lock(&self.shared.problems).clone()
     }
@@ -280,17 +280,17 @@ impl Origin {
         lock(&self.shared.problems).clear();
     }
 
-    /// The number of accepted connections.
+    /// Returns the number of accepted connections.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// The number of open connections.
+    /// Returns the number of open connections.
     pub fn open_connections(&self) -> usize {
         lock(&self.shared.open).len()
     }
 
-    /// The bytes written to all connections, with heads and framing.
+    /// Returns the number of bytes written to all connections, with heads and framing.
     pub fn bytes_written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
@@ -306,7 +306,7 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // One more connection wakes the thread in accept(), which then stops.
+        // This connection wakes the thread that waits in accept(). The thread then stops.
         match &self.path {
             Some(path) => drop(UnixStream::connect(path)),
             None => drop(TcpStream::connect(self.addr)),
@@ -338,7 +338,7 @@ impl Shared {
         requests.len() - 1
     }
 
-    /// Adds the body to a recorded request, unless the test called `forget` meanwhile.
+    /// Adds the body to a recorded request. If the test called `forget` meanwhile, does nothing.
     fn complete(&self, index: usize, request: &Request) {
         if let Some(slot) = lock(&self.requests).get_mut(index).filter(|slot| slot.raw == request.raw) {
             slot.clone_from(request);
@@ -363,7 +363,7 @@ fn accepting(shared: &Arc<Shared>, mut accept: impl FnMut() -> io::Result<Conn> 
                 if serve(&shared, number, &mut reader, &mut conn) == After::Reset {
                     conn.reset_at_close();
                 }
-                // The last handle closes the socket, so the entry is removed first.
+                // The entry is removed before the last handle closes the socket.
                 lock(&shared.open).remove(&number);
             });
         }
@@ -459,7 +459,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 // ---- behaviours -----------------------------------------------------------------------------------------------------
 
-/// Writes a complete response with Content-Length (none for 204 and 304; no body to HEAD) and an empty reason phrase.
+/// Writes a complete response with Content-Length and an empty reason phrase. A 204 or 304 has no Content-Length and no
+/// body. The response to HEAD has no body.
 pub fn respond(request: &Request, conn: &mut Conn, status: u16, fields: &[(&str, &str)], body: &[u8]) -> After {
     let bodiless = status == 204 || status == 304;
     let mut text = format!("HTTP/1.1 {status} \r\n");
@@ -481,7 +482,7 @@ fn owned(fields: &[(&str, &str)]) -> Fields {
     fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// A behaviour: the same response to every request.
+/// Sends the same response to every request.
 pub fn fixed(
     status: u16,
     fields: &[(&str, &str)],
@@ -494,7 +495,7 @@ pub fn fixed(
     }
 }
 
-/// A behaviour: 200 with the request as JSON: method, target, fields (pairs), body, trailers (pairs).
+/// Sends a 200 that describes the request as JSON: method, target, fields (pairs), body, trailers (pairs).
 pub fn echo() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |request, conn| {
         let json = serde_json::json!({
@@ -508,17 +509,17 @@ pub fn echo() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     }
 }
 
-/// A behaviour: close without a byte.
+/// Closes the connection without a response.
 pub fn hang_up() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, _| After::Close
 }
 
-/// A behaviour: reset without a byte.
+/// Resets the connection without a response.
 pub fn reset() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, _| After::Reset
 }
 
-/// A behaviour: 200 with a Content-Length of `promised`, closed after `sent` bytes.
+/// Sends a 200 with a Content-Length of `promised`, and closes the connection after `sent` bytes of the body.
 pub fn cut(promised: usize, sent: usize) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     move |_, conn| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {promised}\r\n\r\n");
@@ -529,7 +530,7 @@ pub fn cut(promised: usize, sent: usize) -> impl Fn(&Request, &mut Conn) -> Afte
     }
 }
 
-/// A behaviour: no response until the peer leaves or the origin stops.
+/// Sends no response, and waits until the peer disconnects or the origin stops.
 pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, conn| {
         let mut sink = [0; 1024];
@@ -538,12 +539,12 @@ pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static
     }
 }
 
-/// One chunk of the chunked coding.
+/// Returns one chunk of the chunked coding.
 pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// A behaviour: 200 in these chunks, with these trailers.
+/// Sends a 200 in these chunks, with these trailers.
 pub fn chunked(
     fields: &[(&str, &str)],
     chunks: &[&[u8]],
@@ -567,7 +568,7 @@ pub fn chunked(
     }
 }
 
-/// A behaviour: 200, chunked, with `piece` repeated until the peer leaves or the origin stops.
+/// Sends a chunked 200 that repeats `piece` until the peer disconnects or the origin stops.
 pub fn endless(piece: &[u8]) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     let chunk = chunk(piece);
     move |_, conn| {

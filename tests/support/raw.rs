@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-/// The limit of response bodies.
+/// The longest response body that the client reads.
 const MOST_BODY_BYTES: usize = 256 << 20;
 
 /// One response.
@@ -17,41 +17,41 @@ const MOST_BODY_BYTES: usize = 256 << 20;
 pub struct Response {
     /// The status line.
     pub line: String,
-    /// Its status.
+    /// The status code.
     pub status: u16,
     /// The fields in the order and case of the wire.
     pub fields: Fields,
-    /// The body without framing.
+    /// The body, without the bytes of its framing.
     pub body: Vec<u8>,
-    /// How the body was framed; none without a body.
+    /// How the body was framed. `None` if there is no body.
     pub framing: Option<Framing>,
     /// Trailers.
     pub trailers: Fields,
     /// True when the body is complete.
     pub complete: bool,
-    /// What a strict client would object to; empty for a well-formed response.
+    /// Breaches of the protocol. Empty for a well-formed response.
     pub problems: Vec<String>,
-    /// The 1xx responses before it: status and fields.
+    /// The status and fields of each 1xx response that came before this response.
     pub interim: Vec<(u16, Fields)>,
 }
 
 impl Response {
-    /// The first field of that name (any case).
+    /// Returns the value of the first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&str> {
         http1::find(&self.fields, name)
     }
 
-    /// Every value of that name, in order.
+    /// Returns all values of the fields with this name, in order.
     pub fn fields_named(&self, name: &str) -> Vec<&str> {
         http1::find_all(&self.fields, name)
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; panics when it is not JSON.
+    /// Returns the body as JSON. Panics if the body is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
@@ -60,11 +60,11 @@ impl Response {
 /// The result of [`Raw::end`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The peer closed or reset.
+    /// The peer closed or reset the connection.
     Closed,
-    /// More bytes arrived.
+    /// The peer sent more bytes.
     More,
-    /// Neither in time.
+    /// The connection was still open after the time limit, and no byte arrived.
     Open,
 }
 
@@ -87,13 +87,13 @@ impl Raw {
         Self { reader: Reader::new(conn), timeout: PATIENCE }
     }
 
-    /// Sets the limit of each operation instead of [`PATIENCE`].
+    /// Sets the time limit of each operation, which is [`PATIENCE`] by default.
     pub fn patient(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sends bytes. It is no failure if the peer has closed: the response can still be read.
+    /// Sends bytes. Does not fail if the peer has closed, because the response can still be read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let timeout = self.timeout;
         let conn = self.reader.inner();
@@ -106,7 +106,7 @@ impl Raw {
         self
     }
 
-    /// Sends bytes in writes of `size`, if possible each in its own segment.
+    /// Sends bytes in writes of `size` bytes, each in its own TCP segment if possible.
     pub fn send_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> &mut Self {
         for piece in bytes.as_ref().chunks(size.max(1)) {
             self.send(piece);
@@ -114,7 +114,7 @@ impl Raw {
         self
     }
 
-    /// Closes the sending side; responses can still be read.
+    /// Closes the sending side. Responses can still be read.
     pub fn finish(&mut self) -> &mut Self {
         self.reader.inner().shutdown(Shutdown::Write);
         self
@@ -125,7 +125,7 @@ impl Raw {
         self.reader.inner().reset_at_close();
     }
 
-    /// Reads one response; earlier 1xx are in `interim` (101 is a response).
+    /// Reads one response. Earlier 1xx responses are in `interim`. A 101 counts as a final response.
     pub fn response(&mut self) -> Result<Response, NoHead> {
         self.read(false)
     }
@@ -141,13 +141,13 @@ impl Raw {
         self.head(true)
     }
 
-    /// The body after a head from [`Raw::response_head`].
+    /// Reads the body after a head from [`Raw::response_head`].
     pub fn body(&mut self, head: &Response) -> http1::Body {
         let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
         self.reader.body(framing, MOST_BODY_BYTES)
     }
 
-    /// The next bytes with framing; empty at the end of the stream.
+    /// Returns the next bytes as received, with framing. The result is empty at the end of the stream.
     pub fn more(&mut self) -> std::io::Result<Vec<u8>> {
         self.reader.inner().limit(self.timeout);
         if self.reader.pending().is_empty() {
@@ -157,14 +157,14 @@ impl Raw {
         Ok(self.reader.rest(there).0)
     }
 
-    /// The next bytes, at least one; panics with `what` at the end of the stream.
+    /// Returns the next bytes, at least one. Panics with `what` at the end of the stream.
     pub fn some(&mut self, what: &str) -> Vec<u8> {
         let bytes = self.more().unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(!bytes.is_empty(), "{what}: the connection was closed");
         bytes
     }
 
-    /// All bytes until the peer closes or resets, and whether it was a reset; panics on a timeout.
+    /// Reads until the peer closes or resets. Returns the bytes, and whether the peer reset. Panics on a timeout.
     pub fn read_to_reset(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         loop {
@@ -177,13 +177,13 @@ impl Raw {
         }
     }
 
-    /// All bytes until a close, a reset or a timeout.
+    /// Returns all bytes until a close, a reset or a timeout.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         self.reader.inner().limit(self.timeout);
         self.reader.rest(MOST_BODY_BYTES).0
     }
 
-    /// Waits for the end of the connection or more bytes.
+    /// Waits for the end of the connection or for more bytes.
     pub fn end(&mut self) -> End {
         self.reader.inner().limit(self.timeout);
         if !self.reader.pending().is_empty() {
@@ -196,7 +196,7 @@ impl Raw {
         }
     }
 
-    /// True when the peer closes or resets without sending more.
+    /// Returns true if the peer closes or resets without sending more bytes.
     pub fn closed(&mut self) -> bool {
         self.end() == End::Closed
     }
@@ -243,7 +243,7 @@ impl Raw {
     }
 }
 
-/// Sends a request as bytes on its own connection; panics without a response.
+/// Sends the bytes of a request on a new connection. Panics if there is no response.
 pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     let to_head = request.as_ref().starts_with(b"HEAD ");
     let mut raw = Raw::connect(addr);
@@ -252,17 +252,17 @@ pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     response.unwrap_or_else(|why| panic!("no response: {why:?}"))
 }
 
-/// Sends a GET on its own connection, with `Host: shim.test` (unless given) and these fields.
+/// Sends a GET with these fields on a new connection. Adds `Host: shim.test` if the fields have no Host.
 pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Response {
     exchange(addr, request("GET", target, fields, b""))
 }
 
-/// A GET as text that keeps the connection open.
+/// Returns the text of a GET that leaves the connection open.
 pub fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
 
-/// A GET as text that requests an upgrade.
+/// Returns the text of a GET that requests an upgrade.
 pub fn upgrade(protocol: &str) -> String {
     format!(
         "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\
@@ -270,8 +270,8 @@ pub fn upgrade(protocol: &str) -> String {
     )
 }
 
-/// The bytes of a request with `Host: shim.test` (unless given), these fields, Content-Length for a body, and
-/// `Connection: close`.
+/// Returns the bytes of a request with these fields. Adds `Host: shim.test` and `Connection: close` if the fields do
+/// not have them, and Content-Length for a body.
 pub fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let given = |name: &str| fields.iter().any(|(have, _)| have.eq_ignore_ascii_case(name));
     let mut text = format!("{method} {target} HTTP/1.1\r\n");
