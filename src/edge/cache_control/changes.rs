@@ -1,5 +1,5 @@
-//! Changes of single fields: decided first and applied afterwards, so that a response that is right already stays as it
-//! is.
+//! Changes of single fields. Changes are decided first and applied later, so that a field that is already right is not
+//! rewritten.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,7 +8,7 @@ use crate::wire::cache_fields::edge_control;
 use crate::wire::directives::{Argument, Directives};
 use crate::wire::{names, vary};
 
-/// Longest ESI `content` kept, in bytes.
+/// The longest ESI `content` that is passed on, in bytes.
 const MAX_ESI_CONTENT: usize = 128;
 
 /// A change of one field.
@@ -32,7 +32,8 @@ impl Change {
     }
 }
 
-/// Makes the field what `field` is. `is_present`: whether the origin sent it.
+/// Returns the change after which the header field `name` has the directives of `field`. `is_present`: whether the
+/// origin sent that header field.
 pub(super) fn write(headers: &HeaderMap, name: &HeaderName, is_present: bool, field: Option<&Field<'_>>) -> Change {
     let mut lines = headers.get_all(name).iter();
     let line = if is_present { lines.next() } else { None };
@@ -49,7 +50,8 @@ pub(super) fn write(headers: &HeaderMap, name: &HeaderName, is_present: bool, fi
     change.unwrap_or(if line.is_some() { Change::Remove } else { Change::Keep })
 }
 
-/// Reduces Vary to those of its members that are in `kept`, in the order of `kept`.
+/// Returns the change that removes the members of Vary that are not in `kept`. The remaining members get the order of
+/// `kept`.
 pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     if vary::names(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
         return Change::Keep;
@@ -69,7 +71,7 @@ pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     }
 }
 
-/// The `content` directive of Surrogate-Control, which is for an ESI processor.
+/// Returns the argument of the directive `content` in Surrogate-Control, which ESI processors read.
 pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     let lines = headers.get_all(&names::SURROGATE_CONTROL);
     lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {
@@ -82,7 +84,8 @@ pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     })
 }
 
-/// Makes Surrogate-Control the directives of `targeted`, if it is the CDN's targeted field, and the ESI `content`.
+/// Returns the change after which Surrogate-Control has the ESI `content`. If Surrogate-Control is the CDN's targeted
+/// field, it then also has the directives of `targeted`.
 pub(super) fn write_surrogate_control(headers: &HeaderMap, targeted: Option<&Field<'_>>, content: &[u8]) -> Change {
     let value = targeted.and_then(Field::value);
     let (directives, comma) = value.as_ref().map_or((&b""[..], &b""[..]), |value| (value.as_bytes(), b", "));
@@ -94,8 +97,8 @@ pub(super) fn write_surrogate_control(headers: &HeaderMap, targeted: Option<&Fie
     HeaderValue::try_from(line).map_or(Change::Remove, Change::Set)
 }
 
-/// Removes every directive of Edge-Control that may allow storing, unknown ones too. Prohibitions, lifetimes of 0 and
-/// `dca` (for ESI) stay.
+/// Returns the change that removes every directive of Edge-Control that can allow storing. Unknown directives are
+/// removed too. Prohibitions, lifetimes of 0 and `dca` (for ESI) stay.
 pub(super) fn remove_permissions(headers: &HeaderMap, edge_control_name: &HeaderName) -> Change {
     let (mut kept, mut all_kept) = (Vec::new(), true);
     for directive in headers.get_all(edge_control_name).iter().flat_map(|line| Directives::new(line.as_bytes())) {

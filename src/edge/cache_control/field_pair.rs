@@ -1,11 +1,11 @@
-//! The directives of one response for its two readers: all caches read Cache-Control, the pulling CDN reads its
-//! targeted field (RFC 9213).
+//! The directives in two fields of one response: Cache-Control, which all caches read, and the targeted field (RFC
+//! 9213), which the pulling CDN reads.
 
 use http::HeaderValue;
 
 use crate::wire::cache_control::CacheControl;
 
-/// Directives and the field value for them, prepared once.
+/// Directives and their field value, which is prepared once.
 #[derive(Debug, Clone)]
 pub(super) struct PreparedField {
     directives: CacheControl<'static>,
@@ -24,19 +24,19 @@ impl PreparedField {
     }
 }
 
-/// The directives of one field, and its value if that is prepared.
+/// The directives of one field, and the field's value if it is prepared.
 pub(super) struct Field<'a> {
     pub(super) directives: CacheControl<'a>,
     prepared: Option<&'a HeaderValue>,
 }
 
 impl<'a> Field<'a> {
-    /// The origin's directives, not settled.
+    /// Creates a field from the origin's directives, without a call of `settle`.
     pub(super) fn of_origin(directives: CacheControl<'a>) -> Self {
         Self { directives, prepared: None }
     }
 
-    /// Directives to emit.
+    /// Creates a field from directives that will be emitted.
     pub(super) fn new(mut directives: CacheControl<'a>) -> Self {
         directives.settle();
         Self { directives, prepared: None }
@@ -48,7 +48,7 @@ impl<'a> Field<'a> {
         self.prepared = None;
     }
 
-    /// The value to emit; `None` without a directive.
+    /// Returns the value to emit, or `None` if there is no directive.
     pub(super) fn value(&self) -> Option<HeaderValue> {
         self.prepared.cloned().or_else(|| self.directives.settled_value())
     }
@@ -61,7 +61,7 @@ pub(super) struct FieldPair<'a> {
 }
 
 impl<'a> FieldPair<'a> {
-    /// The directives that the pulling CDN obeys.
+    /// Returns the directives that the pulling CDN obeys.
     pub(super) fn obeyed(&self) -> &CacheControl<'a> {
         self.targeted.as_ref().map_or(&self.cache_control.directives, |targeted| &targeted.directives)
     }
@@ -71,7 +71,7 @@ impl<'a> FieldPair<'a> {
     }
 }
 
-/// The directives that a class writes in place of the origin's.
+/// The directives that a class sets in place of the origin's directives.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     pub(super) cache_control: PreparedField,
@@ -79,7 +79,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// The same lifetimes for all caches: nothing in a targeted field.
+    /// Creates a rule with the same directives for all caches and without a targeted field.
     pub(super) fn for_all(directives: CacheControl<'static>) -> Self {
         Self { cache_control: PreparedField::new(directives), targeted: None }
     }
@@ -91,7 +91,7 @@ impl Rule {
         }
     }
 
-    /// Adds the rule's lifetime to the directives of an origin that sent some, but no lifetime.
+    /// Adds the rule's lifetime to the origin's directives, which have no lifetime.
     pub(super) fn complete<'a>(&self, origin: FieldPair<'a>) -> FieldPair<'a> {
         let FieldPair { cache_control: Field { mut directives, .. }, targeted } = origin;
         let rule = &self.cache_control.directives;
@@ -101,8 +101,8 @@ impl Rule {
         directives.stale_if_error = directives.stale_if_error.or(rule.stale_if_error);
         directives.immutable |= rule.immutable;
         let targeted = (targeted.is_some() || self.targeted.is_some()).then(|| {
-            // A CDN that reads its targeted field does not read Cache-Control: the origin's directives for all caches
-            // are repeated.
+            // The origin's directives in Cache-Control are repeated here, because a CDN that reads its targeted field
+            // does not read Cache-Control.
             let mut repeated = targeted.map(|field| field.directives).unwrap_or_default();
             repeated.max_age = self.lifetime();
             repeated.take_conditions(&directives);
@@ -111,7 +111,7 @@ impl Rule {
         FieldPair { cache_control: Field::new(directives), targeted }
     }
 
-    /// The lifetime for the pulling CDN.
+    /// Returns the lifetime for the pulling CDN, in seconds.
     fn lifetime(&self) -> Option<u64> {
         let all = &self.cache_control.directives;
         self.targeted.as_ref().and_then(|field| field.directives.max_age).or(all.s_maxage).or(all.max_age)

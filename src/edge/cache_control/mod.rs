@@ -1,15 +1,18 @@
-//! Gives every response one Cache-Control line with one meaning, by the class's rule and the guards, in the dialect of
-//! the pulling CDN.
+//! Writes the caching fields of every response: one Cache-Control line without contradictions, and the fields of the
+//! pulling CDN's dialect. The class's rule and the guards decide which directives these fields contain.
 //!
-//! **Place:** innermost of the layers that change a response, so that it sees the origin's own fields. Inside `gzip`,
-//! which reads the emitted `no-transform`, and inside `whoopsie`, whose pages set no-store themselves.
-//! **Reads:** method, path, Authorization, `Ctx::dialect`, `Ctx::provider`; the response's status, type, caching and
-//! tag fields.
+//! **Place:** the innermost layer that changes a response, so that it sees the origin's own fields. Inside `gzip`,
+//! because `gzip` reads the emitted `no-transform`. Inside `whoopsie`, because the whoopsie pages have their own
+//! no-store.
+//! **Reads:** `Ctx::dialect` and `Ctx::provider`. Of the request: method, path and Authorization. Of the response:
+//! status, type, caching fields and cache tags.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`,
 //! `edgeshim_fields_cut_total`.
-//! **Cost:** one pass over the response's field names, one more for a provider with translated tags, and one over the
-//! values' lengths for a provider with limits. One allocation for a field value that is not prepared.
-//! **Can fail:** no. Faults pass through, counted as the `error` guard.
+//! **Cost:** one pass over the response's field names. One more pass if the provider's cache tags are translated. One
+//! pass over the lengths of the values if the provider has limits. One allocation for each field value that is not
+//! prepared.
+//! **Can fail:** no. A fault of an inner layer is passed on. A fault is counted under the guard `error`, except for a
+//! failure of the client.
 
 mod changes;
 mod field_pair;
@@ -40,16 +43,16 @@ use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Table, Throttle, describe};
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
 
-/// What one provider needs besides lifetimes.
+/// The rules of one provider that do not concern lifetimes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProviderRules {
-    /// How its CDN accepts cache tags.
+    /// The form in which the CDN accepts cache tags.
     pub tags: TagRule,
-    /// The largest response head that its CDN accepts.
+    /// The largest response head that the CDN accepts.
     pub limits: HeadLimits,
 }
 
-/// Shared by all providers.
+/// Limits the log message about removed header fields to one in a minute, for all providers together.
 static FIELDS_CUT_MESSAGE: Throttle = Throttle::new(Duration::from_mins(1));
 
 /// Puts [`CacheControl`] around a service.
@@ -61,9 +64,9 @@ pub(crate) struct CacheControlLayer {
 #[derive(Debug)]
 struct Shared {
     classes: Arc<Classes>,
-    /// By class id, then in the order of the dialects.
+    /// The prepared rules, indexed by class id and then by dialect.
     rules: Vec<[Prepared; Dialect::ALL.len()]>,
-    /// By provider id.
+    /// The rules of the providers, indexed by provider id.
     providers: Vec<ProviderRules>,
     /// Whether a class depends on the response's type.
     by_type: bool,
@@ -90,15 +93,15 @@ impl Counts {
         }
     }
 
-    /// Counts cache tags that the provider's CDN does not accept.
+    /// Counts cache tags that were removed because the provider's CDN does not accept them.
     fn tags_cut(&self, provider: ProviderId, tags: usize) {
         if tags > 0 {
             self.tags_cut.get(provider).increment(tags as u64);
         }
     }
 
-    /// Counts field lines of a response head that is larger than the provider's CDN accepts, and logs that once a
-    /// minute.
+    /// Counts field lines that were removed because the response head was larger than the provider's CDN accepts. Logs
+    /// this at most once a minute.
     fn fields_cut(&self, provider: ProviderId, lines: usize) {
         if lines == 0 {
             return;
@@ -169,7 +172,7 @@ struct Kept {
     dialect: Dialect,
     method: Method,
     authorization: bool,
-    /// Only if a class depends on the response's type.
+    /// The request's target. It is set only if a class depends on the response's type.
     target: Option<Uri>,
 }
 
@@ -195,7 +198,8 @@ where
         let mut response = match ready!(this.inner.poll(cx)) {
             Ok(response) => response,
             Err(fault) => {
-                // The page for this fault will have no-store, like a 5xx of the origin.
+                // The whoopsie page for this fault will have no-store, so the fault is counted like a 5xx of the
+                // origin.
                 if !fault.cause().is_client_error() {
                     counts.guards.get(Guard::Error).increment(1);
                 }
@@ -224,7 +228,7 @@ where
                 }
             }
         }
-        // Last: the limits apply to the final head.
+        // This step is the last, because the limits apply to the final head.
         let provider = this.kept.provider;
         if !response.head.status.is_informational()
             && let Some(ProviderRules { tags, limits }) = providers.get(provider.index())

@@ -1,4 +1,4 @@
-//! The origin's directives, read from every field in which an origin may send them.
+//! The origin's directives, read from every field in which an origin can send directives.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
     headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
-/// The directives for all caches: Cache-Control, Pragma and Expires.
+/// Returns the directives for all caches, which come from Cache-Control, Pragma and Expires.
 pub(super) fn cache_control(
     headers: &HeaderMap,
     present: CacheFields,
@@ -25,40 +25,43 @@ pub(super) fn cache_control(
         directives = CacheControl::parse(values(headers, &names::CACHE_CONTROL));
         resolve_field_lists(&mut directives, headers, status);
     }
-    // Pragma in a response means nothing beside Cache-Control (RFC 9111 §5.4). Alone it is the old form of no-cache,
-    // which some caches still obey. Pragma is removed, so its no-cache moves to Cache-Control.
+    // In a response with Cache-Control, Pragma has no meaning (RFC 9111 §5.4). Without Cache-Control, Pragma is an old
+    // way to set no-cache, which some caches still obey. The policy removes Pragma, so its no-cache moves to
+    // Cache-Control.
     if present.has(CacheField::Pragma) && directives.is_empty() {
         directives.no_cache = CacheControl::parse(values(headers, &names::PRAGMA)).no_cache;
     }
     if present.has(CacheField::Expires) && directives.max_age.is_none() && !directives.is_restricted() {
-        // max-age means the same to every cache. Some caches compare Expires with their own clock instead of Date.
+        // Expires becomes max-age, because all caches read max-age in the same way. Some caches compare Expires with
+        // their own clock instead of Date.
         let date = headers.get(&names::DATE).map(HeaderValue::as_bytes);
         directives.max_age = expires_lifetime(values(headers, &names::EXPIRES), date, now);
     }
     directives
 }
 
-/// The directives for CDNs of this dialect alone. An empty field counts as absent (RFC 9213 §2.1).
+/// Returns the directives that only CDNs of this dialect read. An empty field counts as absent (RFC 9213 §2.1).
 pub(super) fn targeted(headers: &HeaderMap, dialect: Dialect, status: StatusCode) -> Option<CacheControl<'_>> {
     dialect.reads().iter().find_map(|name| {
         let mut directives = CacheControl::parse(values(headers, name));
         directives.extensions.retain(fits_targeted_field);
         resolve_field_lists(&mut directives, headers, status);
         if dialect.ignores_no_cache() {
-            // Such a CDN reads only max-age in its targeted field.
+            // Such a CDN does not read s-maxage in its targeted field, so the shorter of both lifetimes becomes
+            // max-age.
             directives.max_age = directives.s_maxage.take().into_iter().chain(directives.max_age).min();
         }
         (!directives.is_empty()).then_some(directives)
     })
 }
 
-/// The directives in the field that this dialect passes on, Edge-Control.
+/// Returns the directives in the dialect's passed field (Edge-Control).
 pub(super) fn passed(headers: &HeaderMap, dialect: Dialect) -> Option<CacheControl<'static>> {
     edge_control(values(headers, dialect.passed_field()?))
 }
 
-/// Whether an unknown directive may stay in a targeted field. `content` is handled separately. One that is not a valid
-/// dictionary member (RFC 8941 §3.2) would make a strict parser ignore the whole field.
+/// Whether an unknown directive can stay in a targeted field. A directive that is not a valid dictionary member (RFC
+/// 8941 §3.2) would make a strict parser ignore the whole field. `content` is handled by `changes::esi_content`.
 fn fits_targeted_field(extension: &Extension<'_>) -> bool {
     let name = extension.name.as_bytes();
     let is_key_byte =
@@ -73,13 +76,14 @@ fn fits_targeted_field(extension: &Extension<'_>) -> bool {
         && name.iter().all(is_key_byte)
 }
 
-/// Gives `no-cache="…"` and `private="…"` one meaning for all caches.
+/// Replaces `no-cache="…"` and `private="…"`, because caches do not read these forms in the same way.
 ///
-/// Caches disagree about field lists: some look only for the unqualified directive, some only for lifetimes. If the
-/// response has a field of the list, the directive is therefore read as unqualified, which RFC 9111 §5.2.2.4 allows;
-/// else it is dropped. Set-Cookie in a list (an idiom for one CDN) is left to the Set-Cookie guard: otherwise every
-/// response without a cookie would lose its lifetime. A 304 does not show the fields of the stored response, so there
-/// every list counts.
+/// Some caches obey these directives only without a list of fields. Others look only at the lifetimes. If the response
+/// has a field of the list, only the list is removed, so `no-cache="…"` becomes `no-cache`. RFC 9111 §5.2.2.4 allows
+/// this change. If the response has no field of the list, the whole directive is removed. A 304 does not show the
+/// fields of the stored response. So in a 304 every list counts as if the response had its fields. Set-Cookie in a
+/// list, which is an idiom for one CDN, is ignored here, because the Set-Cookie guard handles that field. Without this
+/// exception every 304 with such a list would lose its lifetime.
 fn resolve_field_lists(directives: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
     let applies = |fields: &[&str]| {
         fields

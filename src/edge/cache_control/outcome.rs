@@ -1,39 +1,40 @@
-//! What the cache policy did to a response, as counted in metrics and shown in logs.
+//! The result of the cache policy for a response. Metrics count the result and logs show it.
 
 use crate::ids::label;
 
 label! {
     /// The change to a response's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
     pub enum Action {
-        /// The origin's directives, in one line with one meaning.
+        /// The origin's directives were rewritten as one line without contradictions.
         Tidied = "tidied",
-        /// A lifetime added to a response without one.
+        /// The class's lifetime was added to a response without a lifetime.
         Defaulted = "defaulted",
-        /// The class's directives instead of the origin's.
+        /// The class's directives replaced the origin's directives.
         Overridden = "overridden",
-        /// no-store, because the class's mode is `never`.
+        /// no-store was set, because the class's mode is `never`.
         Forbidden = "forbidden",
-        /// A guard's directive instead of the rule's.
+        /// A guard's directive replaced the rule's directives.
         Guarded = "guarded",
     }
 }
 
 label! {
-    /// A check that keeps an unsafe response out of shared caches: label `guard` of `edgeshim_cache_guards_total`.
+    /// A check that keeps an unsafe response out of shared caches, or reports it: label `guard` of
+    /// `edgeshim_cache_guards_total`.
     pub enum Guard {
-        /// Set-Cookie on a shared response: made private.
+        /// A shared response has Set-Cookie. The response is made private.
         SetCookie = "set_cookie",
-        /// Set-Cookie on a shared response: Set-Cookie removed.
+        /// A shared response has Set-Cookie. The field is removed.
         CookieStripped = "cookie_stripped",
-        /// Response to a request with Authorization: made private (RFC 9111 §3.5).
+        /// The request has Authorization. The response is made private (RFC 9111 §3.5).
         Authorization = "authorization",
-        /// A 5xx: made no-store.
+        /// The status is 5xx. The response gets no-store.
         Error = "error",
-        /// `Vary: *`: made private.
+        /// The response has `Vary: *`. The response is made private.
         VaryStar = "vary_star",
-        /// Vary names User-Agent on a shared response: reported.
+        /// A shared response has User-Agent in Vary. This is only reported.
         VaryUserAgent = "vary_user_agent",
-        /// Vary names Cookie on a shared response: reported.
+        /// A shared response has Cookie in Vary. This is only reported.
         VaryCookie = "vary_cookie",
     }
 }
@@ -42,11 +43,11 @@ label! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Guards(u8);
 
-// More guards than bits do not compile.
+// The build fails if there are more guards than bits in `Guards`.
 const _: () = assert!(Guard::ALL.len() <= 8);
 
 impl Guards {
-    /// The guards whose condition is true.
+    /// Returns the guards whose condition is true.
     pub(super) fn of(all: [(Guard, bool); 3]) -> Self {
         let mut guards = Self::default();
         for (guard, _) in all.into_iter().filter(|(_, fires)| *fires) {
@@ -86,7 +87,7 @@ impl Guards {
 /// The result for one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// `None`: nothing was changed.
+    /// The change, or `None` if nothing was changed.
     pub action: Option<Action>,
     /// The guards that fired.
     pub guards: Guards,

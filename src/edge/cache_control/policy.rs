@@ -2,9 +2,9 @@
 //! directives. Then the guards are applied. A guard overrides every rule.
 //!
 //! This file has plain functions on headers, which the `cache_control` layer calls. [`Prepared`] is built once from a
-//! class's [`CachePolicy`] and a CDN's [`Dialect`]. It is applied to each response of that class to that CDN. Cost: one
-//! pass over the field names, and one allocation for each field value that is not prepared. Applying a `Prepared` twice
-//! has the same result as applying it once.
+//! class's [`CachePolicy`] and a CDN's [`Dialect`]. A `Prepared` is applied to each response of that class to that CDN.
+//! Cost: one pass over the field names, and one allocation for each field value that is not prepared. Applying a
+//! `Prepared` twice has the same result as applying it once.
 //!
 //! A response can have directives in two fields. Cache-Control is for all caches. The targeted field (RFC 9213) is for
 //! the pulling CDN, if the CDN's dialect has such a field. Within one field the strictest directive applies. The two
@@ -14,13 +14,13 @@
 //! targeted field, a prohibition in the targeted field is repeated in Cache-Control.
 //!
 //! Guards check the directives that this CDN obeys. They also check Cache-Control, because another cache can read only
-//! that field. If a guard finds the CDN's directives unsafe, it adds `private` to Cache-Control and removes the
-//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
+//! that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the targeted
+//! field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is passed on unchanged, with one exception: if a guard or a 5xx status forbids
-//! storing, every directive that can allow storing is removed from it. In the modes `override` and `never` Edge-Control
-//! is removed. If the status has no rule, the prohibitions in the removed field move to Cache-Control.
+//! storing, every directive that can allow storing is removed from the field. In the modes `override` and `never`
+//! Edge-Control is removed. If the status has no rule, the prohibitions in the removed field move to Cache-Control.
 
 use std::time::SystemTime;
 
@@ -89,8 +89,8 @@ impl Prepared {
             cache_control: PreparedField::new(CacheControl {
                 max_age: Some(lifetimes.max_age),
                 s_maxage: lifetimes.s_maxage,
-                // `immutable` applies only while a response is fresh (RFC 8246 §2), so it has no effect together with
-                // max-age=0.
+                // `immutable` applies only while a response is fresh (RFC 8246 §2), so `immutable` has no effect
+                // together with max-age=0.
                 immutable: policy.immutable && lifetimes.max_age > 0,
                 ..windows.clone()
             }),
@@ -115,9 +115,9 @@ impl Prepared {
         }
     }
 
-    /// Decides about a response and changes its head. The changed head has at most one Cache-Control line, no Pragma
-    /// and no Expires. Directives in the targeted fields of other CDNs are removed. Interim responses (1xx) are not
-    /// changed.
+    /// Decides which caching fields a response gets, and changes its head. The changed head has at most one
+    /// Cache-Control line, no Pragma and no Expires. Directives in the targeted fields of other CDNs are removed.
+    /// Interim responses (1xx) are not changed.
     pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
         if status.is_informational() {
             return Outcome::default();
@@ -138,7 +138,8 @@ impl Prepared {
             changed |= passed.apply(headers, name);
         }
         if !changed {
-            // The origin's fields already match the decision, so all changes below only tidy the head.
+            // No field was changed up to here, so the origin's directives match the decision. All changes below only
+            // tidy the head.
             outcome.action = Some(Action::Tidied);
         }
         for (field, name) in [(CacheField::Pragma, &names::PRAGMA), (CacheField::Expires, &names::EXPIRES)] {
@@ -278,7 +279,7 @@ impl Prepared {
         }
     }
 
-    /// Returns the origin's directives for all caches and those for the pulling CDN.
+    /// Returns two sets of the origin's directives: for all caches, and for the pulling CDN.
     fn origin_fields<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -293,8 +294,8 @@ impl Prepared {
             if self.dialect.passed_field().is_some() && self.passes_on() {
                 targeted = passed;
             } else {
-                // The mode removes the origin's passed field. The field's no-store moves to Cache-Control, so that the
-                // removal does not allow storing.
+                // This mode removes the origin's passed field, if there is one. The field's no-store moves to
+                // Cache-Control, so that the removal does not allow storing.
                 all.no_store |= passed.is_some_and(|directives| directives.no_store);
                 targeted = origin_fields::targeted(headers, self.dialect, status);
             }
@@ -374,7 +375,7 @@ impl Prepared {
     }
 
     /// Whether the mode passes on the dialect's passed field (Edge-Control). The other modes remove that field, because
-    /// it would override the rule.
+    /// the field would override the rule.
     fn passes_on(&self) -> bool {
         matches!(self.mode, CacheMode::Keep | CacheMode::Default)
     }

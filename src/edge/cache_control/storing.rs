@@ -1,4 +1,4 @@
-//! What shared caches may do with a response that has given directives.
+//! Decides from the directives of a response whether shared caches are allowed to store and serve the response.
 
 use http::{HeaderMap, StatusCode};
 
@@ -7,20 +7,23 @@ use crate::wire::{names, vary};
 
 /// Whether the origin allows shared caches to store the response to a request with Authorization (RFC 9111 §3.5).
 ///
-/// Beside no-cache only `public` counts: `no-cache, must-revalidate` is an idiom for "do not store", Fastly stores a
-/// no-cache response all the same, and `private` has no disadvantage for such a response.
+/// If the response has no-cache, only `public` counts as permission. The first reason: origins that forbid storing
+/// often write `no-cache, must-revalidate`, but Fastly stores such a response. The second reason: `private` has no
+/// disadvantage for such a response.
 pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
     !directives.is_unshared()
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
 }
 
-/// Whether some shared cache may store the response, if only to revalidate it before each use.
+/// Whether some shared cache is allowed to store the response. This includes a response that the cache must revalidate
+/// before each use.
 pub(super) fn is_storable(directives: &CacheControl<'_>, status: StatusCode) -> bool {
     !directives.is_unshared() && (directives.has_lifetime() || directives.public || is_stored_by_default(status))
 }
 
-/// Whether shared caches would serve the response without revalidation: it has a lifetime or a stale window for them,
-/// is `public`, or has no directive about storing. Neither max-age=0 nor no-cache alone allows that.
+/// Whether shared caches would serve the response without revalidation. They do so in three cases: the response has a
+/// lifetime or a stale window for shared caches, it is `public`, or it has no directive about storing and a status that
+/// caches store by default. A response with only max-age=0 or only no-cache is not served without revalidation.
 pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bool {
     if directives.is_unshared() {
         return false;
@@ -35,8 +38,9 @@ pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bo
     }
 }
 
-/// Statuses that caches store without a lifetime: those of RFC 9110 §15.1, and those that some CDN adds (302, 303, 307,
-/// and the client errors for which two of them have a default lifetime).
+/// Whether caches store responses with this status even without a lifetime. These are the statuses of RFC 9110 §15.1
+/// and statuses that some CDN adds. The added statuses are 302, 303, 307 and client errors for which two CDNs have a
+/// default lifetime.
 fn is_stored_by_default(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -44,7 +48,7 @@ fn is_stored_by_default(status: StatusCode) -> bool {
     )
 }
 
-/// The members of Vary that guards look at.
+/// The members of Vary that guards check.
 #[derive(Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one name; they are independent")]
 pub(super) struct Vary {

@@ -1,4 +1,4 @@
-//! The changes of a response head that go with a verdict.
+//! Changes a response head as the verdict requires.
 
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 
@@ -34,11 +34,12 @@ pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
     vary::merge_accept_encoding(headers);
 }
 
-/// Removes `Vary: Accept-Encoding` from a response without a coding to Akamai. Akamai stores nothing that varies,
-/// except gzip and br, and every client can read identity bytes.
+/// Removes `Vary: Accept-Encoding` from a response to Akamai whose body has no coding. Akamai stores a response with
+/// Vary only if its coding is gzip or br. The removal is safe, because every client can read a body without a coding.
 ///
-/// Any other Vary stays, and so does this one on a body with another coding, which Akamai then does not store. A 304 is
-/// about the stored response; under a strong tag that is the identity variant.
+/// Vary stays if it has another member, or if the body has a coding. A body with Vary and a coding other than gzip or
+/// br is not stored by Akamai. A 304 concerns the stored response. If the tag of the 304 is strong, the stored response
+/// has no coding.
 pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {
@@ -53,15 +54,16 @@ pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts)
     headers.remove(VARY);
 }
 
-/// Removes the digests of a body whose bytes have changed, from a head or from trailers. Repr-Digest includes the
-/// coding (RFC 9530 §3).
+/// Removes the digests of a changed body from a head or from trailers. Repr-Digest is removed too, because this digest
+/// is computed over the body with its coding (RFC 9530 §3).
 pub(super) fn remove_digests(headers: &mut HeaderMap) {
     for name in [&CONTENT_MD5, &DIGEST, &CONTENT_DIGEST, &REPR_DIGEST] {
         headers.remove(name);
     }
 }
 
-/// Makes the tag weak. A tag that cannot be made weak is removed, because two codings must not share it.
+/// Makes the tag weak. A tag that cannot be made weak is removed, because two codings of one body must not have the
+/// same strong tag.
 fn weaken(headers: &mut HeaderMap) {
     let mut tags = headers.get_all(ETAG).iter();
     let (Some(tag), None) = (tags.next(), tags.next()) else {

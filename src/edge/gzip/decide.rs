@@ -67,8 +67,8 @@ pub(crate) enum Verdict {
     Inflate,
 }
 
-/// Decides about a response. `length` is the length of the body, if known. `known` is the kind of the tag of a 304, if
-/// known.
+/// Returns the verdict on a response. `length` is the length of the body, if known. `known` is the kind of the tag of a
+/// 304, if known.
 pub(crate) fn decide(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -125,10 +125,10 @@ pub(crate) fn decide(
     if request.wants_gzip() { Verdict::Compress } else { Verdict::Vary(Skip::NotAccepted) }
 }
 
-/// Decides about a 304. A 304 must have the fields of the 200 that the same request would get without its conditions
-/// and its range (RFC 9110 §14.2, §15.4.5). The tag matters most. A cache copies the tag of the 304 to the stored
-/// response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in the
-/// request.
+/// Returns the verdict on a 304. A 304 must have the fields of the 200 that the same request would get without its
+/// conditions and its range (RFC 9110 §14.2, §15.4.5). The tag matters most. A cache copies the tag of the 304 to the
+/// stored response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in
+/// the request.
 ///
 /// If the kind of the tag is known, the kind decides. If not, the type and the coding in the head of the 304 decide.
 /// Many origins send a 304 without a type. Then the extension of the path replaces the type.
@@ -182,7 +182,7 @@ pub(super) fn tag_kind(
     let headers = &head.headers;
     match verdict {
         Verdict::Compress => Some(TagKind::Compressed),
-        // If `gzip.inflate` is on, the kind can also be `Inflated`, so it is unknown.
+        // If `gzip.inflate` is on, the kind can also be `Inflated`, so the kind is unknown.
         Verdict::NotModified { weak: true } if !settings.inflate => Some(TagKind::Compressed),
         Verdict::Inflate => Some(TagKind::Inflated),
         Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !is_fixed(headers) => {

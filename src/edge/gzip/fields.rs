@@ -7,25 +7,26 @@ use crate::wire::etag::EntityTag;
 use crate::wire::media_types::essence;
 use crate::wire::names::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, X_ACCEL_BUFFERING};
 
-/// Whether each piece of the body must be sent at once: for server-sent events, or if the origin demands it.
+/// Whether each piece of the body must be sent at once. This is so for server-sent events, and if the origin sends
+/// `X-Accel-Buffering: no`.
 pub(super) fn is_unbuffered(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| essence(value.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))
         || headers.get(&X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
-/// The entity tag, if there is exactly one and it is well formed.
+/// Returns the entity tag, if the head has exactly one and it is well formed.
 pub(super) fn tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
     let mut tags = headers.get_all(ETAG).iter();
     let (Some(tag), None) = (tags.next(), tags.next()) else { return None };
     EntityTag::parse(tag.as_bytes())
 }
 
-/// The opaque part of [`tag`], if the tag is strong.
+/// Returns the opaque part of the entity tag, if the tag is strong.
 pub(super) fn strong_tag(headers: &HeaderMap) -> Option<&[u8]> {
     tag(headers).filter(|tag| !tag.weak).map(|tag| tag.opaque)
 }
 
-/// Whether a response is for one user, or must not be stored. Then its twin must not be stored either.
+/// Whether a response is for one user or must not be stored. The twin of such a response must not be stored either.
 pub(super) fn is_private(headers: &HeaderMap) -> bool {
     has_directive(headers, b"private") || has_directive(headers, b"no-store")
 }
@@ -35,8 +36,9 @@ pub(super) fn is_fixed(headers: &HeaderMap) -> bool {
     has_directive(headers, b"no-transform")
 }
 
-/// `cache_control` has written one canonical line, so a search for the text is enough. A match inside a quoted string
-/// only costs the compression.
+/// Whether Cache-Control contains the text of `directive`. A text search is enough, because `cache_control` has written
+/// one canonical line. If the text is inside a quoted string, the only effect is that the body is not compressed or its
+/// twin is not stored.
 fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
     let [first, rest @ ..] = directive else { return true };
     headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).any(|line| {

@@ -1,4 +1,4 @@
-//! The decompressor of the origin's gzip (RFC 1952), with limits against bombs.
+//! The decompressor for the origin's gzip (RFC 1952), with limits against decompression bombs.
 
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -10,22 +10,23 @@ use crate::metrics::Metrics;
 const OUTPUT_BYTES: usize = 32 * 1024;
 /// The longest body after inflating, in bytes: 1 GiB.
 pub(super) const LONGEST: u64 = 1 << 30;
-/// A body with more output bytes for one input byte is a bomb. Markup reaches 20; deflate can reach 1,032.
+/// The largest allowed number of output bytes for one input byte. A body with a higher ratio is treated as a
+/// decompression bomb. Markup reaches a ratio of 20, and deflate can reach 1,032.
 pub(super) const RATIO: u64 = 200;
-/// The ratio is checked only after this many bytes of output, because before it varies too much.
+/// The ratio is checked only after this number of output bytes, because the ratio of less output varies too much.
 const RATIO_FROM: u64 = 1 << 20;
-/// zlib's largest window.
+/// The size of zlib's largest window, as a power of two.
 const WINDOW_BITS: u8 = 15;
-/// The first byte of a member.
+/// The first byte of a gzip member.
 const MAGIC: u8 = 0x1f;
 
-/// A decompressor and its counts.
+/// A decompressor with its byte counts.
 pub(super) struct Inflater {
     inflate: Decompress,
     output: BytesMut,
-    /// A member has ended, and no other has started.
+    /// Whether a member has ended and no other member has started.
     ended: bool,
-    /// Other bytes follow the last member.
+    /// Whether bytes that are not gzip follow the last member.
     padding: bool,
     input_bytes: u64,
     output_bytes: u64,
@@ -47,15 +48,15 @@ impl Inflater {
         }
     }
 
-    /// One step: consumes some of `input` and returns the output, which may be empty.
+    /// Does one step, which consumes a part of `input`. Returns the output, which can be empty.
     ///
     /// # Errors
-    /// The bytes are not gzip, or a bomb.
+    /// The bytes are not valid gzip, or they are a decompression bomb.
     pub(super) fn step(&mut self, input: &mut Bytes) -> Result<Bytes, Fault> {
         if self.ended {
             self.padding |= input.first() != Some(&MAGIC);
             if self.padding {
-                // Bytes after the last member are padding; gzip(1) and browsers skip them too.
+                // Bytes after the last member are padding. They are skipped, as gzip(1) and browsers do.
                 input.clear();
                 return Ok(Bytes::new());
             }
@@ -83,15 +84,16 @@ impl Inflater {
         Ok(self.output.split_to(usize::try_from(made).unwrap_or(usize::MAX).min(self.output.len())).freeze())
     }
 
-    /// To be called at the end of the body.
+    /// Checks that the gzip stream is complete. Must be called at the end of the body.
     ///
     /// # Errors
-    /// It ended within a member. An empty body is no error: some origins label even that as gzip.
+    /// The body ended within a member. An empty body is no error, because some origins label even an empty body as
+    /// gzip.
     pub(super) fn finish(&mut self) -> Result<(), Fault> {
         if self.ended || self.input_bytes == 0 { Ok(()) } else { Err(self.fail("the gzip stream ends too early")) }
     }
 
-    /// Why it failed, if it did.
+    /// Returns why inflating failed, if it failed.
     pub(super) fn fault(&self) -> Option<Cause> {
         self.fault
     }

@@ -10,19 +10,20 @@ use crate::wire::media_types::MediaTypes;
 pub struct GzipSettings {
     /// If false, nothing is compressed or inflated, and no Vary is added.
     pub enabled: bool,
-    /// zlib's level, 1–9.
+    /// The compression level of zlib, from 1 to 9.
     pub level: u32,
-    /// Shorter bodies are not compressed.
+    /// The shortest body that is compressed, in bytes.
     pub min_bytes: u64,
-    /// The size of the store of compressed twins, in bytes; 0 = none is stored.
+    /// The size of the store of twins, in bytes. If it is 0, no twin is stored.
     pub twins_bytes: u64,
-    /// Whether to inflate the origin's gzip for a CDN that does not accept it.
+    /// Whether to inflate the origin's gzip for a CDN that does not accept gzip.
     pub inflate: bool,
-    /// Media types that compress well.
+    /// The media types of bodies that are compressed.
     pub types: MediaTypes,
 }
 
-/// The types that compress and that browsers and CDNs request. Images, audio, video and woff are compressed already.
+/// Types that compress well and that browsers and CDNs request. Audio, video, woff and most images are compressed
+/// already, so they are not in this list.
 const TYPES: [&str; 23] = [
     "text/*",
     "application/json",

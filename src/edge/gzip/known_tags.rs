@@ -13,7 +13,7 @@ const TAGS: usize = 32_768;
 /// The bits of an entry that contain the kind.
 const KIND: u32 = 0b111;
 
-/// How the origin sends a tag, and how this layer sends it on.
+/// How the origin sends a tag, and how this layer sends the tag on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TagKind {
     /// The origin sends the tag weak.
@@ -26,8 +26,8 @@ pub(crate) enum TagKind {
     /// The origin sends the tag strong, and the body in gzip. A client that does not accept gzip gets the body inflated
     /// and the tag weak.
     Inflated,
-    /// The origin sends the tag strong. It is sent on unchanged, without Vary. Reasons: gzip is off, the type is not in
-    /// `gzip.types`, Content-Length is too small, or Cache-Control contains `no-transform`.
+    /// The origin sends the tag strong. This layer sends the tag on unchanged, without Vary. Possible reasons: gzip is
+    /// off, the type is not in `gzip.types`, Content-Length is too small, or Cache-Control contains `no-transform`.
     Fixed,
     /// The origin sends the tag strong, for several bodies of different kinds. Example: a body in br and the same body
     /// without a coding.

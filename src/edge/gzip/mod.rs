@@ -70,7 +70,8 @@ pub(crate) struct GzipMemory {
 }
 
 impl GzipMemory {
-    /// Creates the state. It stores at most `twins_bytes` bytes of twins. If `twins_bytes` is 0, it stores no twin.
+    /// Creates the state, with a store of at most `twins_bytes` bytes of twins. If `twins_bytes` is 0, no twin is
+    /// stored.
     pub(crate) fn new(twins_bytes: u64) -> Self {
         let twins = (twins_bytes > 0).then(|| Arc::new(Twins::new(twins_bytes)));
         Self { twins, tags: Arc::new(KnownTags::new()) }
@@ -178,7 +179,8 @@ fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Optio
 }
 
 pin_project! {
-    /// Waits for the response. If the decision depends on the body, also waits for the part of the body that it needs.
+    /// Waits for the response. If the decision depends on the body, also waits for the part of the body that the
+    /// decision needs.
     pub struct GzipFuture<F, B> {
         #[pin]
         state: State<F, B>,
@@ -217,7 +219,7 @@ enum Question {
     Whole { key: Option<Key> },
     /// Whether a body that must be inflated starts with valid gzip.
     IsGzip,
-    /// Whether this twin was made from the same body.
+    /// Whether `twin` was made from the same bytes as the body that arrives now.
     Twin { twin: Twin, key: Key },
 }
 
@@ -291,7 +293,7 @@ impl Shared {
             None
         };
         // A class can depend on the type. So a 304 without a type can get another class than its 200, with gzip off. If
-        // the kind of the tag is known, it was stored for the 200. So this kind overrides the class of the 304.
+        // the kind of the tag is known, the kind was stored for the 200. So this kind overrides the class of the 304.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
             decide(&self.settings, request, &response.head, length, known)

@@ -157,7 +157,7 @@ fn verdict_when_origin_sent_gzip_then_inflates_only_if_configured_and_needed() {
     }
 }
 
-/// A 304 with `"a"` to a request for `path`.
+/// Returns the verdict on a 304 with the tag `"a"`, which responds to a request for `path`.
 fn verdict_on_304(
     settings: &GzipSettings,
     path: &str,
@@ -239,7 +239,7 @@ fn tag_of_a_304_when_200_was_inflated_then_that_of_the_200() {
         assert_eq!(of(strong, &[sent], None), Verdict::Leave(Skip::Status), "{sent:?}");
         assert_eq!(of(weak, &[sent, ("cache-control", "no-transform")], None), Verdict::Leave(Skip::Status));
     }
-    // The origin's gzip is sent under the strong tag, so the inflated variant must never have it.
+    // The origin's gzip is sent under the strong tag, so the inflated variant must never have the strong tag.
     for fields in [weak, strong] {
         assert_eq!(of(fields, &[], Some(TagKind::Inflated)), Verdict::NotModified { weak: true }, "{fields:?}");
     }

@@ -28,7 +28,7 @@ pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 const BYTES_PER_STEP: usize = 32 * 1024;
 /// Inflating makes this number of bytes in the time in which compression at level 4 reads one byte.
 const INFLATE_SPEED: usize = 4;
-/// The fixed cost of one step, in input bytes at level 4. With this cost, many tiny frames also end a turn.
+/// The fixed cost of one step, in input bytes at level 4. Because of this cost, many tiny frames also end a turn.
 const STEP_BYTES: usize = 256;
 
 pin_project! {
@@ -104,7 +104,8 @@ impl Coder {
         }
     }
 
-    /// Returns the output that was held back to be sent together with later output, if it has waited long enough.
+    /// Returns the output that was held back to be sent together with later output, if that output has waited long
+    /// enough.
     fn poll_flush(&mut self, held: &mut Held, cx: &Context<'_>) -> Option<Bytes> {
         let Self::Deflate(deflater) = self else { return None };
         let flushed = deflater.holds_back() && held.poll_long(cx, Duration::ZERO) && deflater.flush();
@@ -121,7 +122,7 @@ struct Ahead {
     /// Whether the body has ended, or has failed with `fault`.
     ended: bool,
     fault: Option<Fault>,
-    /// Counts the memory for a whole body against the limit of the store of twins.
+    /// The loan that counts the memory for a whole body against the limit of the store of twins.
     _loan: Option<Loan>,
 }
 

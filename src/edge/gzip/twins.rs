@@ -1,11 +1,11 @@
-//! The store of gzip twins. A twin is the compressed form of one of the origin's bodies. It stays in memory after the
-//! response for which it was made.
+//! The store of gzip twins. A twin is the compressed form of one of the origin's bodies. A twin stays in memory after
+//! the response for which the twin was made.
 //!
 //! Every POP of every CDN pulls the same object, so one twin serves many pulls. A twin is found by host, target, strong
-//! entity tag and length. It is used only if the origin's whole body has the same CRC-32 as the body from which the
-//! twin was made. If an origin sends two different bodies with the same length and the same strong tag, that is an
-//! error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 does not detect bodies that were
-//! made to have the same checksum.
+//! entity tag and length. The twin is used only if the origin's whole body has the same CRC-32 as the body from which
+//! the twin was made. If an origin sends two different bodies with the same length and the same strong tag, that is an
+//! error of the origin. CRC-32 misses this error in about one of 2^32 cases. It also misses the error if the two bodies
+//! were deliberately made to have the same CRC-32.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -28,8 +28,8 @@ label! {
     pub(super) enum Found {
         /// The twin was used.
         Hit = "hit",
-        /// There is no twin, or the body was not compared with it. Reasons against a comparison: the body failed, it
-        /// arrived too slowly, or bodies in flight use too much memory.
+        /// There is no twin, or the body was not compared with it. A body is not compared if it fails, if it arrives
+        /// too slowly, or if bodies in flight use too much memory.
         Miss = "miss",
         /// There is a twin, but it was made from another body than the origin has sent now.
         Changed = "changed",
@@ -66,7 +66,7 @@ impl Weighter<Key, Twin> for Weigh {
 pub(super) struct Twins {
     cache: Cache<Key, Twin, Weigh>,
     capacity: u64,
-    /// The memory that bodies before a comparison and unfinished twins use, in bytes.
+    /// The number of bytes in unfinished twins and in bodies that wait for a comparison.
     on_loan: AtomicU64,
     hasher: RandomState,
 }
@@ -98,7 +98,7 @@ impl Twins {
         self.cache.get(key)
     }
 
-    /// Stores a twin. If there is already a twin with the same key, it is replaced.
+    /// Stores a twin. A stored twin with the same key is replaced.
     fn store(&self, key: Key, twin: Twin) {
         self.cache.insert(key, twin);
     }

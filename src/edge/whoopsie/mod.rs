@@ -1,12 +1,14 @@
-//! Serves a page when the origin fails: a fault or a 5xx becomes the page, with the same status.
+//! Serves the whoopsie page when the origin fails. The page replaces a fault or a 5xx of the origin, under the same
+//! status.
 //!
-//! **Place:** outside of `gzip`, because pages have their own gzip form, and of `cache_control`, so that no rule of a
-//! class makes an error cacheable; inside `pulls`, which counts pages like any other response. Outside of this layer
-//! nothing fails.
-//! **Reads:** Accept, Accept-Encoding, Accept-Language, Host and X-Request-Id; the response's status; the class's
-//! `whoopsie`.
-//! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for bodies that are too large.
-//! **Cost:** five reference counts for a request; a page is one copy of some kilobytes. **Can fail:** no.
+//! **Place:** outside of `gzip`, because pages have their own gzip form. Outside of `cache_control`, so that the rule
+//! of a class cannot make an error cacheable. Inside `pulls`, which counts pages like any other response. The layers
+//! outside of this layer never get a fault.
+//! **Reads:** the request's method, Accept, Accept-Encoding, Accept-Language, Content-Type, Host and X-Request-Id; the
+//! response's status; the class's `whoopsie`.
+//! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for request bodies that are too large.
+//! **Cost:** five updates of a reference count for each request. A page costs one copy of a few kilobytes.
+//! **Can fail:** no.
 
 mod replacement;
 mod request_fields;
@@ -35,12 +37,12 @@ use crate::keys::{Keys, Visitor};
 use crate::metrics::{Ledger, describe};
 use crate::pages::Pages;
 
-/// Keys of `[whoopsie]`; `PageSettings` has the others.
+/// Some of the keys of `[whoopsie]`. `PageSettings` has the other keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WhoopsieSettings {
-    /// The origin's statuses that are replaced.
+    /// The statuses of the origin's responses that a page replaces.
     pub statuses: StatusSet,
-    /// Retry-After if the origin sets none; whole seconds, at least 1.
+    /// The value of Retry-After if the origin does not set this field. In whole seconds, at least 1.
     pub retry_after: Duration,
 }
 
@@ -59,7 +61,8 @@ impl Keys for WhoopsieSettings {
     }
 }
 
-/// How many more turns the origin's connection gets to deliver the rest of a replaced body.
+/// The rest of a replaced body is read, so that the origin's connection can be reused. The page waits for at most this
+/// number of turns while the rest arrives.
 const DRAIN_TURNS: u8 = 2;
 
 /// Puts [`Whoopsie`] around a service.
@@ -109,7 +112,7 @@ where
     type Future = WhoopsieFuture<S::Future, B>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Every layer below is always ready; a test of the pipeline checks this.
+        // Every inner layer is always ready. A test of the pipeline checks this.
         Poll::Ready(Ok(()))
     }
 
@@ -157,7 +160,7 @@ where
             }
             Ok(mut response) => {
                 if !response.body.drain() && *this.turns > 0 {
-                    // The connection's task, which runs after this one, reads the end of a chunked body.
+                    // The task of the connection reads the end of a chunked body. That task runs after this task.
                     *this.turns -= 1;
                     *this.replaced = Some(Box::new(response));
                     cx.waker().wake_by_ref();
@@ -204,7 +207,7 @@ pin_project! {
             #[pin]
             inner: B,
         },
-        /// A page; empty once sent.
+        /// A page. `page` is empty after it was sent.
         Page {
             page: Bytes,
             tally: Tally,

@@ -1,4 +1,4 @@
-//! The response that replaces one of the origin, or that a fault becomes.
+//! Makes the response that replaces a 5xx of the origin or reports a fault.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use crate::wire::names::{
 };
 use crate::wire::quality::Preference;
 
-/// What all copies of the layer share.
+/// The state that all copies of the layer share.
 pub(super) struct Shared {
     pub(super) statuses: StatusSet,
     pub(super) retry_after: RetryAfter,
@@ -31,7 +31,8 @@ pub(super) struct Shared {
     pub(super) served: LazyCounters<(ProviderId, LocaleId, PageCause)>,
 }
 
-/// Why a page is served: the label `cause` of `edgeshim_whoopsies_total`. None: it replaces a 5xx of the origin.
+/// Why a page is served: the label `cause` of `edgeshim_whoopsies_total`. `None` means that the page replaces a 5xx of
+/// the origin.
 #[derive(Clone, Copy)]
 pub(super) struct PageCause(Option<Cause>);
 
@@ -53,7 +54,7 @@ impl Dimension for PageCause {
     }
 }
 
-/// The response in place of the origin's, or of a fault.
+/// The response that is sent in place of the origin's response or of a fault.
 pub(super) struct Replacement {
     pub(super) head: response::Parts,
     pub(super) page: Bytes,
@@ -66,7 +67,7 @@ impl Shared {
         !self.statuses.contains(status.as_u16()) || self.classes.rule(facts.class).whoopsie == WhoopsieMode::Never
     }
 
-    /// The page in place of a response of the origin.
+    /// Makes the response that replaces a response of the origin.
     pub(super) fn replace(&self, request: &RequestFields, origin: &response::Parts, class: ClassId) -> Replacement {
         let mode = self.classes.rule(class).whoopsie;
         let retry_after =
@@ -77,7 +78,7 @@ impl Shared {
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
             headers.insert(&PROXY_STATUS, value);
         }
-        // Fields about the site stay. Fields about the replaced body do not.
+        // Fields that describe the site are copied. Fields that describe the replaced body are not copied.
         for name in [&DATE, &SERVER, &STRICT_TRANSPORT_SECURITY] {
             if let Some(value) = origin.headers.get(name) {
                 headers.insert(name, value.clone());
@@ -92,7 +93,7 @@ impl Shared {
         replacement
     }
 
-    /// The response to a request that failed. Only here a fault becomes a status.
+    /// Makes the response that reports a fault. This is the only place where a fault becomes a response.
     pub(super) fn fail(&self, request: &RequestFields, fault: &Fault) -> Replacement {
         let cause = fault.cause();
         if cause.is_client_error() {
@@ -102,7 +103,7 @@ impl Shared {
             let (mut head, ()) = http::Response::new(()).into_parts();
             head.status = cause.status();
             request.ctx.dialect.forbid_storing(&mut head.headers);
-            // The rest of the request body may still arrive.
+            // The connection is closed because the rest of the request body can still arrive on it.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             head.headers.insert(&PROXY_STATUS, HeaderValue::from_static("edgeshim; error=http_request_error"));
             return Replacement { head, page: Bytes::new(), locale: None };
@@ -116,7 +117,7 @@ impl Shared {
         replacement
     }
 
-    /// The page, or another form of it, with the fields that every replacement has.
+    /// Makes the page, or its JSON, gRPC or empty form, with the fields that every replacement has.
     fn respond(
         &self,
         request: &RequestFields,
@@ -150,7 +151,7 @@ impl Shared {
         let mut locale = None;
         let page = if request.is_grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            // UNAVAILABLE: the only code after which gRPC clients retry.
+            // 14 is UNAVAILABLE, the only code after which gRPC clients retry.
             headers.insert(&GRPC_STATUS, HeaderValue::from_static("14"));
             Bytes::new()
         } else {
@@ -194,7 +195,7 @@ impl Shared {
     }
 }
 
-/// Retry-After, and the seconds until then.
+/// The value of Retry-After, and the number of seconds until that time.
 #[derive(Clone)]
 pub(super) struct RetryAfter {
     pub(super) field: HeaderValue,
@@ -202,7 +203,8 @@ pub(super) struct RetryAfter {
 }
 
 impl RetryAfter {
-    /// The origin's value: seconds or a date (RFC 9110 §10.2.3); none if it is malformed.
+    /// Parses the origin's value, which is a number of seconds or a date (RFC 9110 §10.2.3). Returns `None` if the
+    /// value is malformed.
     fn parse(field: &HeaderValue) -> Option<Self> {
         let text = field.to_str().ok()?.trim();
         let is_number = (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! What a page needs of the request.
+//! The parts of a request that a page needs.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 
@@ -6,12 +6,12 @@ use crate::edge::request::Ctx;
 use crate::wire::names::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_TYPE, HOST, X_REQUEST_ID};
 use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
 
-/// The facts and fields of a request that are needed after it was sent to the origin.
+/// The facts and fields of a request that are needed after the request was sent to the origin.
 #[derive(Debug)]
 pub(super) struct RequestFields {
     pub(super) ctx: Ctx,
     pub(super) is_head: bool,
-    /// Whether the page may repeat the request by itself: the method is safe.
+    /// Whether the page is allowed to repeat the request automatically, because the method is safe.
     pub(super) is_repeatable: bool,
     pub(super) is_grpc: bool,
     accept: Option<HeaderValue>,
@@ -37,7 +37,7 @@ impl RequestFields {
         }
     }
 
-    /// The form of the body that Accept prefers.
+    /// Returns the form of the body that Accept prefers.
     pub(super) fn prefers(&self) -> Preference {
         evaluate(&ACCEPT, self.accept.as_ref(), accept_prefers)
     }
@@ -47,7 +47,7 @@ impl RequestFields {
     }
 }
 
-/// Applies a function on headers to one stored field.
+/// Calls a function that reads headers, with the stored field as the only header field.
 fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&HeaderMap) -> T) -> T {
     let mut headers = HeaderMap::new();
     if let Some(value) = value {
@@ -56,7 +56,7 @@ fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&Hea
     function(&headers)
 }
 
-/// A list field as one line. It nearly always has one line, and then nothing is copied.
+/// Returns a list field as one line. Nearly every list field has one line already. Then nothing is copied.
 fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let first = headers.get(name)?;
     if headers.get_all(name).iter().nth(1).is_none() {

@@ -12,11 +12,11 @@ type Range = (u16, u16);
 const ALL: Range = (500, 599);
 
 impl StatusSet {
-    /// One range: `5xx`, `502` or `500-504`.
+    /// The text form of one range, for example `5xx`, `502` or `500-504`.
     pub(super) const RANGE: Text<Range> =
         Text { example: "5xx", read: |text, _| range(text), write: |range| range_text(*range) };
 
-    /// Every status.
+    /// Returns the set of all 5xx statuses.
     pub(crate) const fn all() -> Self {
         Self((1 << 100) - 1)
     }
@@ -25,7 +25,7 @@ impl StatusSet {
         status >= 500 && status <= 599 && self.0 >> (status - 500) & 1 == 1
     }
 
-    /// The fewest ranges that name it.
+    /// Returns the smallest list of ranges that covers the set.
     pub(super) fn ranges(self) -> Vec<Range> {
         let mut ranges: Vec<Range> = Vec::new();
         for status in (500..=599).filter(|&status| self.contains(status)) {
