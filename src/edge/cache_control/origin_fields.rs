@@ -78,12 +78,12 @@ fn fits_targeted_field(extension: &Extension<'_>) -> bool {
 
 /// Replaces `no-cache="…"` and `private="…"`, because caches do not read these forms in the same way.
 ///
-/// Some caches obey these directives only without a list of fields. Others look only at the lifetimes. If the response
-/// has a field of the list, only the list is removed, so `no-cache="…"` becomes `no-cache`. RFC 9111 §5.2.2.4 allows
-/// this change. If the response has no field of the list, the whole directive is removed. A 304 does not show the
-/// fields of the stored response. So in a 304 every list counts as if the response had its fields. Set-Cookie in a
-/// list, which is an idiom for one CDN, is ignored here, because the Set-Cookie guard handles that field. Without this
-/// exception every 304 with such a list would lose its lifetime.
+/// Some caches obey these directives only without a list of fields. Other caches look only at lifetimes. If the
+/// response has a field of the list, only the list is removed. RFC 9111 §5.2.2.4 allows this. If the response has no
+/// field of the list, the whole directive is removed. A 304 does not show the fields of the stored response. So in a
+/// 304 every list counts as if the response had its fields. Set-Cookie in a list, which is an idiom for one CDN, is
+/// ignored here, because the Set-Cookie guard handles that field. Without this exception every 304 with such a list
+/// would lose its lifetime.
 fn resolve_field_lists(directives: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
     let applies = |fields: &[&str]| {
         fields

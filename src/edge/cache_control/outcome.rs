@@ -24,7 +24,7 @@ label! {
     pub enum Guard {
         /// A shared response has Set-Cookie. The response is made private.
         SetCookie = "set_cookie",
-        /// A shared response has Set-Cookie. The field is removed.
+        /// A shared response has Set-Cookie. Set-Cookie is removed.
         CookieStripped = "cookie_stripped",
         /// The request has Authorization. The response is made private (RFC 9111 §3.5).
         Authorization = "authorization",

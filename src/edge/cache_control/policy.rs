@@ -13,9 +13,9 @@
 //! Cache-Control, because some CDNs then read Cache-Control too. Second: if the CDN reads only lifetimes in its
 //! targeted field, a prohibition in the targeted field is repeated in Cache-Control.
 //!
-//! Guards check the directives that this CDN obeys. They also check Cache-Control, because another cache can read only
-//! that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the targeted
-//! field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
+//! Guards check the directives that this CDN obeys. Guards also check Cache-Control, because another cache can read
+//! only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
+//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is passed on unchanged, with one exception: if a guard or a 5xx status forbids
@@ -78,7 +78,7 @@ struct Decision {
 
 impl Prepared {
     /// Prepares the fields that `policy` sets in `dialect`. If the class has neither `ttl` nor `edge_ttl`, the modes
-    /// `default` and `override` set a lifetime only for the statuses 404 and 410. They only tidy all other responses.
+    /// `default` and `override` set a lifetime only for the statuses 404 and 410. All other responses are only tidied.
     pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
         let windows = CacheControl {
             stale_while_revalidate: policy.stale_while_revalidate,
@@ -580,7 +580,7 @@ mod tests {
             ("default ttl=60", "200", "edge: downstream-ttl=5m", "cc: max-age=60 | edge: downstream-ttl=5m",
              "defaulted"),
             ("default ttl=60", "304", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
-            // Edge-Control is removed, because it would override the rule.
+            // Edge-Control is removed, because the field would override the rule.
             ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
             ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
             ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),

@@ -34,7 +34,7 @@ label! {
 }
 
 impl Skip {
-    /// The reason as a text for people.
+    /// Returns the reason as a text for people.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
             Self::Off => "gzip is off here",
@@ -67,8 +67,8 @@ pub(crate) enum Verdict {
     Inflate,
 }
 
-/// Returns the verdict on a response. `length` is the length of the body, if known. `known` is the kind of the tag of a
-/// 304, if known.
+/// Returns the verdict on a response. `length` is the length of the body, if known. For a 304, `known` is the kind of
+/// its tag, if known.
 pub(crate) fn decide(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -130,8 +130,8 @@ pub(crate) fn decide(
 /// stored response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in
 /// the request.
 ///
-/// If the kind of the tag is known, the kind decides. If not, the type and the coding in the head of the 304 decide.
-/// Many origins send a 304 without a type. Then the extension of the path replaces the type.
+/// If the kind of the tag is known, the kind decides. If the kind is unknown, the type and the coding in the head of
+/// the 304 decide. Many origins send a 304 without a type. Then the extension of the path replaces the type.
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,

@@ -20,8 +20,8 @@ pub(crate) enum TagKind {
     Weak = 1,
     /// The origin sends the tag strong. A client that accepts gzip gets the body compressed and the tag weak.
     Compressed,
-    /// The origin sends the tag strong. It is sent on unchanged, with `Vary: Accept-Encoding`, because the origin has
-    /// encoded the body or the body is too short.
+    /// The origin sends the tag strong. This layer sends the tag on unchanged, with `Vary: Accept-Encoding`, because
+    /// the origin has encoded the body or the body is too short.
     Kept,
     /// The origin sends the tag strong, and the body in gzip. A client that does not accept gzip gets the body inflated
     /// and the tag weak.

@@ -69,8 +69,8 @@ impl RequestFacts {
         self.accepts_gzip && !self.has_range
     }
 
-    /// Returns two facts about a tag: whether If-None-Match contains its weak form, and whether it contains its strong
-    /// form. Two tags can share a bit. Then the facts can be those of another tag in If-None-Match.
+    /// Returns two facts about a tag: whether If-None-Match contains the tag's weak form, and whether it contains the
+    /// tag's strong form. Two tags can share a bit. Then the facts can be those of another tag in If-None-Match.
     pub(super) fn named_forms(self, opaque: &[u8]) -> (bool, bool) {
         let bit = bit(opaque);
         (self.named_weak & bit != 0, self.named_strong & bit != 0)
@@ -88,7 +88,8 @@ fn bit(opaque: &[u8]) -> u64 {
     1 << (crc32fast::hash(opaque) % 64)
 }
 
-/// Changes a request's head so that the origin does not notice what this layer changes in responses.
+/// Changes a request's head so that the request fits the responses that the origin sent, before this layer changed
+/// them.
 ///
 /// If the origin has sent the tag `"a"`, this layer can have sent `W/"a"` to the CDN. The CDN then sends the weak tag
 /// back. Some origins compare tags as text. So the tag becomes strong again in these cases:
@@ -96,8 +97,8 @@ fn bit(opaque: &[u8]) -> u64 {
 /// - In If-None-Match, if `kind` reports that the origin sends the tag strong. An unknown tag is not changed. After a
 ///   start every tag is unknown. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 requires, so
 ///   both forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares the whole
-///   field as one text. So `W/"a"` must not be changed there, and a list of both forms would never match. If Rails or
-///   Sinatra make a strong tag, the first request after a start gets a 200 in place of a 304.
+///   field as one text. So an unknown `W/"a"` must not be changed, and a list of both forms would never match. If Rails
+///   or Sinatra make a strong tag, the first request after a start gets a 200 in place of a 304.
 /// - In If-Match, if `kind` does not report that the origin sends the tag weak. A weak tag never matches in If-Match
 ///   (RFC 9110 §13.1.1).
 ///

@@ -65,7 +65,7 @@ enum Job {
     /// Pass on the frames that were read ahead, then the rest of the body.
     #[default]
     Pass,
-    /// Send these compressed bytes. The value is empty after they were sent.
+    /// Send these compressed bytes. The value is empty after the bytes were sent.
     Ready(Bytes),
     Code(Coder),
 }
@@ -126,7 +126,7 @@ struct Ahead {
     _loan: Option<Loan>,
 }
 
-/// The deadline of output or of a head that is held back.
+/// The time limit for output, or for a head, that is held back.
 #[derive(Default)]
 struct Held {
     deadline: Option<Deadline>,

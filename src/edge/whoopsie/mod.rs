@@ -4,8 +4,8 @@
 //! **Place:** outside of `gzip`, because pages have their own gzip form. Outside of `cache_control`, so that the rule
 //! of a class cannot make an error cacheable. Inside `pulls`, which counts pages like any other response. The layers
 //! outside of this layer never get a fault.
-//! **Reads:** the request's method, Accept, Accept-Encoding, Accept-Language, Content-Type, Host and X-Request-Id; the
-//! response's status; the class's `whoopsie`.
+//! **Reads:** `Ctx`. Of the request: method, Accept, Accept-Encoding, Accept-Language, Content-Type, Host and
+//! X-Request-Id. Of the response: status, and the fields that the page takes over. Of the class: `whoopsie`.
 //! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for request bodies that are too large.
 //! **Cost:** five updates of a reference count for each request. A page costs one copy of a few kilobytes.
 //! **Can fail:** no.
@@ -42,7 +42,7 @@ use crate::pages::Pages;
 pub struct WhoopsieSettings {
     /// The statuses of the origin's responses that a page replaces.
     pub statuses: StatusSet,
-    /// The value of Retry-After if the origin does not set this field. In whole seconds, at least 1.
+    /// The value of Retry-After if the origin does not set this field. The unit is whole seconds. The minimum is 1.
     pub retry_after: Duration,
 }
 
