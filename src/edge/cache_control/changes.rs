@@ -1,4 +1,4 @@
-//! Changes of single fields. Changes are decided first and applied later, so that a field that is already right is not
+//! Changes of single header fields. A change is first decided and later applied. A field that is already right is not
 //! rewritten.
 
 use http::{HeaderMap, HeaderName, HeaderValue};

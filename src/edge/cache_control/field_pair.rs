@@ -31,12 +31,12 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Creates a field from the origin's directives, without a call of `settle`.
+    /// Creates a field from the origin's directives. Contradictions between directives stay.
     pub(super) fn of_origin(directives: CacheControl<'a>) -> Self {
         Self { directives, prepared: None }
     }
 
-    /// Creates a field from directives that will be emitted.
+    /// Creates a field to emit. Contradictions between directives are resolved.
     pub(super) fn new(mut directives: CacheControl<'a>) -> Self {
         directives.settle();
         Self { directives, prepared: None }

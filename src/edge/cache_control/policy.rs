@@ -167,8 +167,8 @@ impl Prepared {
     }
 
     fn decide(&self, headers: &HeaderMap, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        // Lifetimes are set, and unsafe responses are made private, only for these two methods. The reason: shared
-        // caches store no response to another method.
+        // Shared caches store only responses to these two methods. So only these responses get lifetimes or are made
+        // private.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let origin = self.origin_fields(headers, present, status, facts);
         let origin_allows = allows_authorization(origin.obeyed());

@@ -80,7 +80,7 @@ impl Deflater {
         }
     }
 
-    /// See [`weight`].
+    /// Returns the [`weight`] of this compressor's level.
     pub(super) fn weight(&self) -> usize {
         weight(self.level)
     }

@@ -88,8 +88,7 @@ fn bit(opaque: &[u8]) -> u64 {
     1 << (crc32fast::hash(opaque) % 64)
 }
 
-/// Changes a request's head so that the request fits the responses that the origin sent, before this layer changed
-/// them.
+/// Restores the origin's entity tags in a request's head, and asks the origin for ranges without gzip.
 ///
 /// If the origin has sent the tag `"a"`, this layer can have sent `W/"a"` to the CDN. The CDN then sends the weak tag
 /// back. Some origins compare tags as text. So the tag becomes strong again in these cases:
