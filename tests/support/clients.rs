@@ -15,7 +15,7 @@ pub enum Client {
 
 pub const CLIENTS: [Client; 3] = [Client::Http10, Client::Http11, Client::Http2];
 
-/// The body without gzip, as far as it decodes; true when the gzip stream is complete.
+/// Returns the inflated body, as far as the gzip stream is valid, and whether the stream is complete.
 pub fn plain(received: &Received) -> (Vec<u8>, bool) {
     if received.field("content-encoding") != Some("gzip") {
         return (received.body.clone(), received.complete);
@@ -30,7 +30,7 @@ impl Client {
         self.ask(shim, "GET", target, fields, at_head)
     }
 
-    /// Sends a request on its own connection; calls `at_head` when the response's head has arrived.
+    /// Sends a request on a new connection. Calls `at_head` when the head of the response has arrived.
     pub fn ask(
         self,
         shim: &Shim,
@@ -74,7 +74,7 @@ impl Client {
     }
 }
 
-/// A request without a body as text.
+/// Returns the text of a request without a body.
 pub fn text(method: &str, target: &str, version: &str, fields: &[(&str, &str)]) -> String {
     let mut text = format!("{method} {target} HTTP/{version}\r\nHost: shim.test\r\n");
     for (name, value) in fields {

@@ -1,5 +1,5 @@
-//! Hand-written HTTP/2 frames (RFC 9113 §4), for what hyper would not send: an origin with scripted frames, and a
-//! client.
+//! An origin and a client that send hand-written HTTP/2 frames (RFC 9113 §4), because hyper would not send these
+//! frames.
 
 use super::{PATIENCE, Raw, Shim};
 use std::io::{self, Read, Write};
@@ -26,13 +26,13 @@ pub const CANCEL: u32 = 8;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// One frame.
+/// Returns one frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header block of literal fields without indexing (RFC 7541 §6.2.2).
+/// Returns a header block of literal fields without indexing (RFC 7541 §6.2.2).
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| {
         assert!(text.len() < 127, "a length of one byte");
@@ -41,12 +41,12 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
-/// A HEADERS frame with all fields.
+/// Returns a HEADERS frame that contains all fields, so that no CONTINUATION frame follows.
 pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, flags | END_HEADERS, stream, &block(fields))
 }
 
-/// A frame that resets the stream.
+/// Returns a RST_STREAM frame with this error code.
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
@@ -65,7 +65,7 @@ impl Frame {
     }
 }
 
-/// Reads one frame; none at the end or at an error.
+/// Reads one frame. Returns `None` at the end of the connection or at an error.
 pub fn read(stream: &mut impl Read) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
@@ -82,7 +82,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; `window` is the initial flow-control window of a stream.
+    /// Connects. `window` is the initial flow-control window of each stream, in bytes.
     pub fn connect(addr: SocketAddr, window: u32) -> Self {
         let mut client = Self::over(Raw::connect(addr).patient(PATIENCE * 4));
         client.raw.send(PREFACE);
@@ -90,7 +90,7 @@ impl Client {
         client
     }
 
-    /// A client on a connection that has sent the preface and its settings.
+    /// Makes a client of an open connection on which the preface and the settings were sent.
     pub fn over(raw: Raw) -> Self {
         Self { raw, buffer: Vec::new() }
     }
@@ -105,12 +105,12 @@ impl Client {
         self.raw.send(head(stream, END_STREAM, &fields));
     }
 
-    /// Extends the flow-control window of a stream, or of the connection (0).
+    /// Extends the flow-control window of a stream. Stream 0 means the connection.
     pub fn grant(&mut self, stream: u32, bytes: u32) {
         self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
     }
 
-    /// The next frame; none when the connection has ended. Acknowledges and skips pings and settings.
+    /// Returns the next frame, or `None` at the end of the connection. Acknowledges and skips pings and settings.
     pub fn next(&mut self) -> Option<Frame> {
         loop {
             let mut unread = &self.buffer[..];
@@ -133,12 +133,12 @@ impl Client {
         }
     }
 
-    /// Skips to a frame of this kind; none when the connection ends first.
+    /// Skips to a frame of this kind. Returns `None` if the connection ends first.
     pub fn until(&mut self, kind: u8) -> Option<Frame> {
         std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
     }
 
-    /// Skips to the end of a stream; true when it ended with `END_STREAM`.
+    /// Skips to the end of a stream. Returns true if the stream ended with `END_STREAM`.
     pub fn ended_normally(&mut self, stream: u32) -> bool {
         std::iter::from_fn(|| self.next())
             .filter(|frame| frame.stream == stream)
@@ -149,7 +149,7 @@ impl Client {
 
 type Script = Arc<dyn Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync>;
 
-/// An HTTP/2 origin by prior knowledge; it runs the current script for each request head.
+/// An HTTP/2 origin by prior knowledge. It runs the current script for each request head.
 pub struct FrameOrigin {
     pub addr: SocketAddr,
     script: Arc<Mutex<Option<Script>>>,
@@ -170,12 +170,12 @@ impl FrameOrigin {
         Self { addr, script }
     }
 
-    /// A shim for this origin, without retries and without twins.
+    /// Starts a shim for this origin, without retries and without twins.
     pub fn shim(&self) -> Shim {
         Shim::start(Shim::config(self.addr).with("[origin]\nhttp2 = true\nretries = 0\n[gzip]\ntwins = \"0\""))
     }
 
-    /// Sets the script for the next requests. An error closes the connection.
+    /// Sets the script for the next requests. If the script returns an error, the origin closes the connection.
     pub fn does(&self, script: impl Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) {
         *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(script));
     }

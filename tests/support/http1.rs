@@ -1,41 +1,41 @@
-//! A strict reader of HTTP/1.1 messages (RFC 9112). It keeps the case of names and the order of fields. A readable
-//! fault becomes a line in `problems`; an unreadable one ends the message.
+//! A strict reader of HTTP/1.1 messages (RFC 9112). It preserves the case of names and the order of fields. If it can
+//! read on after a breach of the grammar, it adds a line to `problems`. If it cannot, the message ends.
 
 use std::io::{ErrorKind, Read};
 
 /// Header fields in the order and case of the wire.
 pub type Fields = Vec<(String, String)>;
 
-/// Start line and fields, as bytes and parsed.
+/// The start line and the fields of a message, as bytes and parsed.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     /// Every byte up to and including the empty line.
     pub raw: Vec<u8>,
-    /// The first line without its CRLF; bytes above 127 as Latin-1.
+    /// The first line without its CRLF. Bytes above 127 are read as Latin-1.
     pub start: String,
     /// The fields.
     pub fields: Fields,
-    /// Breaches of the grammar; empty for a well-formed head.
+    /// Breaches of the grammar. Empty for a well-formed head.
     pub problems: Vec<String>,
 }
 
-/// Why there is no head.
+/// The reason why the reader found no head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoHead {
     /// The peer closed before the first byte.
     Closed,
-    /// A reset or a timeout before the first byte.
+    /// The connection was reset, or the time limit passed, before the first byte.
     Nothing(String),
-    /// A close, reset or timeout within the head, or a head above 1 MiB.
+    /// The head was incomplete at a close, a reset or a timeout, or is longer than 1 MiB.
     Broken(String),
 }
 
 /// The received part of a body.
 #[derive(Debug, Clone, Default)]
 pub struct Body {
-    /// The bytes without framing.
+    /// The bytes of the body, without framing.
     pub data: Vec<u8>,
-    /// Its trailers.
+    /// The trailers after the body.
     pub trailers: Fields,
     /// True when the framing says that the body is complete.
     pub complete: bool,
@@ -46,11 +46,11 @@ pub struct Body {
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// After this many bytes.
+    /// The body ends after this number of bytes.
     Length(u64),
-    /// Chunked.
+    /// The body ends with the last chunk of the chunked coding.
     Chunked,
-    /// Until the peer closes (responses only).
+    /// The body ends when the peer closes. Only responses can end in this way.
     Close,
 }
 
@@ -72,12 +72,12 @@ impl<R: Read> Reader<R> {
         &mut self.inner
     }
 
-    /// Received bytes that belong to no message yet.
+    /// Returns the received bytes that no message contains yet.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.at..]
     }
 
-    /// Reads more; false at the end of the stream.
+    /// Reads more bytes. Returns false at the end of the stream.
     pub fn fill(&mut self) -> std::io::Result<bool> {
         if self.at == self.buffer.len() {
             self.buffer.clear();
@@ -104,7 +104,7 @@ impl<R: Read> Reader<R> {
         piece
     }
 
-    /// All remaining bytes, up to `most`; true when the peer closed normally.
+    /// Returns all remaining bytes, up to `most`, and whether the peer closed normally.
     pub fn rest(&mut self, most: usize) -> (Vec<u8>, bool) {
         while self.pending().len() < most {
             match self.fill() {
@@ -116,7 +116,7 @@ impl<R: Read> Reader<R> {
         (self.take(most), false)
     }
 
-    /// One line with its LF, at most `most` bytes long.
+    /// Reads one line with its LF. The line is at most `most` bytes long.
     fn line(&mut self, most: usize) -> Result<Vec<u8>, NoHead> {
         let mut searched = 0;
         loop {
@@ -166,7 +166,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads a body of at most `most` bytes; of a longer one the rest stays unread, and `complete` is false.
+    /// Reads a body of at most `most` bytes. If the body is longer, the rest stays unread and `complete` is false.
     pub fn body(&mut self, framing: Framing, most: usize) -> Body {
         let mut body = Body::default();
         match framing {
@@ -224,7 +224,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// None when the body is incomplete; the reason is in `problems`.
+    /// Reads a chunked body. Returns `None` if the body is incomplete. Then `problems` contains the reason.
     fn chunked(&mut self, most: usize, body: &mut Body) -> Option<()> {
         loop {
             let line = self.body_line(body)?;
@@ -274,23 +274,23 @@ impl<R: Read> Reader<R> {
 }
 
 impl Head {
-    /// The first field of that name (any case).
+    /// Returns the value of the first field with this name, in any case.
     pub fn field(&self, name: &str) -> Option<&str> {
         find(&self.fields, name)
     }
 }
 
-/// The first value of a name (any case).
+/// Returns the value of the first field with this name, in any case.
 pub fn find<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Every value of a name (any case), in order.
+/// Returns all values of the fields with this name, in any case, in order.
 pub fn find_all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     fields.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
 }
 
-/// The framing that the fields declare; none without a body. Adds faults to `problems`.
+/// Returns the framing that the fields declare, or `None` if they declare no body. Adds breaches to `problems`.
 pub fn framing(fields: &[(String, String)], problems: &mut Vec<String>) -> Option<Framing> {
     let codings = find_all(fields, "transfer-encoding");
     let lengths = find_all(fields, "content-length");
@@ -319,12 +319,12 @@ pub fn framing(fields: &[(String, String)], problems: &mut Vec<String>) -> Optio
     }
 }
 
-/// True for a token of RFC 9110 §5.6.2.
+/// Returns whether the text is a token (RFC 9110 §5.6.2).
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Bytes as text; those above 127 as Latin-1, so that nothing is lost.
+/// Returns bytes as text. Bytes above 127 are read as Latin-1, so that no byte is lost.
 pub fn lossy(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }

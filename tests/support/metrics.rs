@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 /// One line of a scrape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The name, with `_bucket`, `_sum` or `_count` if present.
+    /// The name, with its suffix `_bucket`, `_sum` or `_count` if there is one.
     pub name: String,
     /// The labels in the line's order, unescaped.
     pub labels: Vec<(String, String)>,
@@ -23,7 +23,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Parses a scrape; panics at a malformed line.
+    /// Parses a scrape. Panics at a malformed line.
     pub fn parse(text: &str) -> Self {
         let series = text
             .lines()
@@ -33,7 +33,7 @@ impl Metrics {
         Self { series, text: text.to_owned() }
     }
 
-    /// Every series of a name that has these labels, and perhaps more.
+    /// Returns every series of a metric that has these labels. A series can have more labels.
     pub fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = &'a Series> {
         self.series.iter().filter(move |series| {
             series.name == name
@@ -41,7 +41,7 @@ impl Metrics {
         })
     }
 
-    /// The value of the one series that matches; panics when none or several match.
+    /// Returns the value of the only series that matches. Panics if no series or more than one matches.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let mut found = self.matching(name, labels);
         match (found.next(), found.next()) {
@@ -57,30 +57,30 @@ impl Metrics {
         }
     }
 
-    /// The sum of the series that match; 0 for none.
+    /// Returns the sum of the series that match, or 0 if no series matches.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).map(|series| series.value).sum()
     }
 
-    /// The sum as a whole number; panics when it is none.
+    /// Returns the sum of the series that match. Panics if the sum is not a whole number.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         whole(self.sum(name, labels))
     }
 
-    /// True when at least one series matches.
+    /// Returns whether at least one series matches.
     pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.matching(name, labels).next().is_some()
     }
 
-    /// The number of series.
+    /// Returns the number of series.
     pub fn series_count(&self) -> usize {
         self.series.len()
     }
 }
 
-/// The value of a counter; panics when it is no whole number.
+/// Returns the value of a counter as an integer. Panics if the value is not a whole number.
 pub fn whole(value: f64) -> u64 {
-    // An empty sum is -0.
+    // The sum of no series is -0.0, and adding 0.0 makes it 0.0.
     format!("{}", value + 0.0).parse().unwrap_or_else(|_| panic!("{value} is not a whole number"))
 }
 
@@ -114,7 +114,7 @@ fn series(line: &str) -> Option<Series> {
     named.then(|| Series { name: name.to_owned(), labels, value })
 }
 
-/// The text up to the closing quote, unescaped, and what follows it.
+/// Splits a text at the closing quote. Returns the text before the quote, unescaped, and the rest.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -1,19 +1,21 @@
-//! A minimal writer of country files in `MaxMind`'s format 2.0: records of 24 bits, IPv4 below `::/96`.
+//! A minimal writer of country files in `MaxMind`'s format 2.0. Records have 24 bits, and IPv4 networks are below
+//! `::/96`.
 
 use std::net::IpAddr;
 
-/// A file with these networks and countries. Of nested networks the wider one comes first.
+/// Makes a file with these networks and countries. If one network contains another, the caller lists the wider one
+/// first.
 pub fn countries(networks: &[(&str, &str)]) -> Vec<u8> {
     write(networks, |code| map(&[("country", map(&[("iso_code", text(code))]))]))
 }
 
-/// A file whose records contain a number instead of a country, like files of autonomous systems.
+/// Makes a file whose records contain a number instead of a country, as in files of autonomous systems.
 pub fn systems(networks: &[&str]) -> Vec<u8> {
     let networks: Vec<_> = networks.iter().map(|network| (*network, "")).collect();
     write(&networks, |_| map(&[("autonomous_system_number", unsigned(6, 64_500))]))
 }
 
-/// The target of one side of a node.
+/// The target of one branch of a node in the search tree.
 #[derive(Clone, Copy)]
 enum Way {
     Nowhere,
@@ -68,7 +70,7 @@ fn write(networks: &[(&str, &str)], record: impl Fn(&str) -> Vec<u8>) -> Vec<u8>
     file
 }
 
-/// The bits of `address/length` as an IPv6 prefix.
+/// Returns the network `address/length` as the bits and the length of an IPv6 prefix.
 fn prefix(network: &str) -> (u128, u32) {
     let (address, length) = network.split_once('/').expect("address/length");
     let length: u32 = length.parse().expect("a length");
@@ -78,7 +80,7 @@ fn prefix(network: &str) -> (u128, u32) {
     }
 }
 
-/// The first bytes of a value: its type, and a size below 29.
+/// Returns the first bytes of a value. They contain its type and its size, which must be below 29.
 fn control(kind: u8, size: usize) -> Vec<u8> {
     let size = u8::try_from(size).expect("a small value");
     assert!(size < 29, "the long form is not implemented");

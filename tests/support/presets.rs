@@ -1,4 +1,4 @@
-//! The presets' files, read as data: what a test must know of each without a list of its own.
+//! Reads the presets' files as data, so that no test repeats their facts in a list.
 
 use super::shim::repository;
 
@@ -9,7 +9,7 @@ pub struct PresetFile {
     table: toml::Table,
 }
 
-/// Every file, by name.
+/// Returns every preset file, sorted by name.
 pub fn presets() -> Vec<PresetFile> {
     let files = std::fs::read_dir(repository("config/presets")).expect("the presets");
     let mut paths: Vec<_> = files.map(|file| file.expect("a preset").path()).collect();
@@ -22,18 +22,18 @@ pub fn presets() -> Vec<PresetFile> {
 }
 
 impl PresetFile {
-    /// Whether the operator names the field of its cache tags.
+    /// Returns whether the operator chooses the name of the field for this CDN's cache tags.
     pub fn takes_tag_header(&self) -> bool {
         self.value("tags", "named_by_operator").and_then(toml::Value::as_bool) == Some(true)
     }
 
-    /// Whether it signs its requests.
+    /// Returns whether this CDN can sign its requests with G2O.
     pub fn has_g2o(&self) -> bool {
         let proofs = self.table.get("proof").and_then(toml::Value::as_array);
         proofs.is_some_and(|proofs| proofs.iter().any(|proof| proof["kind"].as_str() == Some("g2o")))
     }
 
-    /// Its targeted header field, in lower case, where the shim writes it.
+    /// Returns the header field in which the shim writes lifetimes for this CDN only, in lower case, if there is one.
     pub fn targeted_field(&self) -> Option<String> {
         let is_passed_on = self.value("dialect", "passed_on").and_then(toml::Value::as_bool) == Some(true);
         self.value("dialect", "field").filter(|_| !is_passed_on)?.as_str().map(str::to_ascii_lowercase)

@@ -1,4 +1,4 @@
-//! The real binary, started on free ports with the config of a test.
+//! Starts the real binary on free ports, with the configuration of a test.
 
 use super::metrics::Metrics;
 use super::{PATIENCE, TempDir, raw, temp_dir, wait_until};
@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the binary may take to listen: it shares two cores with the other tests.
+/// The longest time until the binary listens. It is long, because the binary shares two cores with the other tests.
 const START: Duration = Duration::from_secs(20);
 
 /// A configuration, merged from pieces of TOML.
@@ -18,7 +18,8 @@ const START: Duration = Duration::from_secs(20);
 pub struct Config(toml::Table);
 
 impl Config {
-    /// Merges a piece of TOML: keys replace what was there, arrays of tables (`[[provider]]`) are appended.
+    /// Merges a piece of TOML. Its keys replace earlier values. Its arrays of tables, such as `[[provider]]`, are
+    /// appended.
     pub fn with(mut self, piece: &str) -> Self {
         let piece: toml::Table = piece.parse().unwrap_or_else(|error| panic!("{error}\nin:\n{piece}"));
         merge(&mut self.0, piece);
@@ -72,7 +73,7 @@ impl Lines {
         lines
     }
 
-    /// Waits until `done` is true for the lines so far; false when the stream ends or the time passes first.
+    /// Waits until `done` returns true for the lines so far. Returns false if the stream ends or the time passes first.
     fn wait(&self, timeout: Duration, mut done: impl FnMut(&[String]) -> bool) -> bool {
         let end = Instant::now() + timeout;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,13 +94,13 @@ impl Lines {
     }
 }
 
-/// A running edgeshim; killed when dropped.
+/// A running edgeshim. The process is killed when this value is dropped.
 pub struct Shim {
-    /// The first plain TCP listener; port 0 when there is none.
+    /// The address of the first TCP listener without TLS. Its port is 0 if there is no such listener.
     pub addr: SocketAddr,
     /// Every listener as printed: `http://…`, `https://…`, `unix:…`.
     pub listeners: Vec<String>,
-    /// The admin listener; port 0 when it is a Unix socket.
+    /// The address of the admin listener. Its port is 0 if the listener is a Unix socket.
     pub admin: SocketAddr,
     /// The process id.
     pub pid: u32,
@@ -111,7 +112,8 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// The smallest config for an origin, which is an address or a URL: free ports and defaults.
+    /// Makes the smallest configuration for an origin, which is an address or a URL. The ports are free ones, and all
+    /// other values are defaults.
     pub fn config(origin: impl fmt::Display) -> Config {
         let origin = origin.to_string();
         let url =
@@ -123,19 +125,20 @@ impl Shim {
         Config(table)
     }
 
-    /// Starts with that config, with free ports for missing listeners. Panics with the stderr when the binary does not
-    /// listen.
+    /// Starts with this configuration, and with free ports for missing listeners. Panics with the stderr if the binary
+    /// does not listen.
     pub fn start(config: impl fmt::Display) -> Self {
         Self::start_in(temp_dir(), config)
     }
 
-    /// Like [`Shim::start`], with the config in a folder that has other files already.
+    /// Starts like [`Shim::start`], with the configuration in a folder that already has other files.
     pub fn start_in(dir: TempDir, config: impl fmt::Display) -> Self {
         Self::try_start_in(dir, config)
             .unwrap_or_else(|(status, stderr)| panic!("edgeshim does not listen ({status:?}); its stderr:\n{stderr}"))
     }
 
-    /// Starts; `Err` holds the exit status (none when it ran but never listened) and the stderr.
+    /// Starts the binary. `Err` contains the exit status and the stderr. The status is `None` if the binary ran but did
+    /// not listen.
     pub fn try_start_in(dir: TempDir, config: impl fmt::Display) -> Result<Self, (Option<ExitStatus>, String)> {
         let (text, expected) = completed(&config.to_string());
         let file = dir.write("edgeshim.toml", text);
@@ -152,7 +155,8 @@ impl Shim {
             listeners.len() >= expected && admin.is_some()
         });
         let Some(admin) = admin.filter(|_| ready) else {
-            // The stderr has ended or the time has passed; an exiting process gets a moment.
+            // The stderr has ended or the time has passed. A process whose stderr has ended needs a moment until its
+            // exit.
             let mut status = None;
             wait_until(Duration::from_secs(1), || {
                 status = child.try_wait().ok().flatten();
@@ -175,7 +179,7 @@ impl Shim {
         })
     }
 
-    /// The first TLS listener; panics when there is none.
+    /// Returns the address of the first TLS listener. Panics if there is no such listener.
     pub fn tls_addr(&self) -> SocketAddr {
         self.listeners.iter().find_map(|line| address(line, "https://")).expect("an https:// listener")
     }
@@ -187,7 +191,7 @@ impl Shim {
         Metrics::parse(&response.text())
     }
 
-    /// Polls the metrics until `done` is true; panics with the last scrape when it never is.
+    /// Polls the metrics until `done` returns true. Panics with the last scrape if that takes too long.
     pub fn wait_metrics(&self, mut done: impl FnMut(&Metrics) -> bool) -> Metrics {
         let mut last = Metrics::default();
         let reached = wait_until(PATIENCE, || {
@@ -198,7 +202,7 @@ impl Shim {
         last
     }
 
-    /// Waits until this many pulls ended with 499, and checks that there was no other pull and no fault.
+    /// Waits until `times` pulls ended with 499, and checks that there was no other pull and no fault.
     pub fn wait_aborts(&self, times: u64) {
         let pulls = "edgeshim_pulls_total";
         let after = self.wait_metrics(|now| now.count(pulls, &[("code", "499")]) >= times);
@@ -207,21 +211,21 @@ impl Shim {
         assert_eq!(after.count("edgeshim_in_flight", &[]), 0);
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory of the process in KiB.
     pub fn rss_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a running process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS line");
         line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
-    /// Sends a signal by name without SIG: "TERM", "HUP", "USR1".
+    /// Sends a signal, whose name is given without SIG, for example "TERM".
     pub fn signal(&self, signal: &str) {
-        // The shell's own `kill`, since a slim image may lack the program.
+        // `kill` is a builtin of the shell. A slim image can lack the program of that name.
         let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.pid)).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{signal} {} failed", self.pid);
     }
 
-    /// Writes another config and reloads; returns when the reload is counted, with or without success.
+    /// Writes another configuration and reloads it. Returns when the reload is counted as a success or as a failure.
     pub fn reload(&self, config: impl fmt::Display) {
         let name = "edgeshim_config_reloads_total";
         let before = self.metrics().sum(name, &[]);
@@ -230,7 +234,7 @@ impl Shim {
         self.wait_metrics(|metrics| metrics.sum(name, &[]) > before);
     }
 
-    /// Waits for the exit; panics with the stderr on a timeout.
+    /// Waits for the exit of the process. Panics with the stderr on a timeout.
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         let mut status = None;
         wait_until(timeout, || {
@@ -240,22 +244,22 @@ impl Shim {
         status.unwrap_or_else(|| panic!("no exit within {timeout:?}; stderr:\n{}", self.stderr()))
     }
 
-    /// True while the process lives.
+    /// Returns whether the process still runs.
     pub fn running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 
-    /// The stderr so far.
+    /// Returns the stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// The stdout so far.
+    /// Returns the stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// Waits for a line of stderr that contains `part`; panics on a timeout.
+    /// Waits for a line of stderr that contains `part`. Panics on a timeout.
     pub fn wait_stderr(&self, part: &str) {
         let found = self.stderr.wait(PATIENCE, |lines| lines.iter().any(|line| line.contains(part)));
         assert!(found, "no {part:?} in the stderr:\n{}", self.stderr());
@@ -272,7 +276,8 @@ impl Drop for Shim {
     }
 }
 
-/// The binary under test, without arguments. Its environment has only the path, so that no variable changes a test.
+/// Returns a command for the binary under test, without arguments. Its environment has only the path, so that no other
+/// variable changes the result of a test.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeshim"));
     command.env_clear().stdin(Stdio::null());
@@ -284,15 +289,15 @@ pub fn binary() -> Command {
     command
 }
 
-/// Runs the binary to its end; returns exit code, stdout and stderr.
+/// Runs the binary to its end. Returns exit code, stdout and stderr.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = binary().args(arguments).output().expect("the edgeshim binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// The config with free ports for missing listeners, and the number of `listening on` lines. Invalid TOML stays
-/// unchanged.
+/// Adds free ports for missing listeners. Returns the configuration and the number of `listening on` lines to expect.
+/// Leaves invalid TOML unchanged.
 fn completed(config: &str) -> (String, usize) {
     let Ok(mut table) = config.parse::<toml::Table>() else { return (config.to_owned(), 1) };
     default(&mut table, "server", "listen", toml::Value::Array(vec!["127.0.0.1:0".into()]));
@@ -311,7 +316,7 @@ fn default(table: &mut toml::Table, block: &str, key: &str, value: toml::Value) 
     }
 }
 
-/// The text after `prefix` in a line, up to the next space.
+/// Returns the text after `prefix` in a line, up to the next space.
 fn after(line: &str, prefix: &str) -> Option<String> {
     line.split_once(prefix)?.1.split_ascii_whitespace().next().map(str::to_owned)
 }
@@ -320,7 +325,7 @@ fn address(url: &str, scheme: &str) -> Option<SocketAddr> {
     url.strip_prefix(scheme)?.trim_end_matches('/').parse().ok()
 }
 
-/// The path of a file in the repository.
+/// Returns the path of a file in the repository.
 pub fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
