@@ -1,5 +1,5 @@
-//! The access log: its keys and their order, the values for every kind of request, one line for each pull and beacon,
-//! and requests that try to forge lines.
+//! The access log. The tests check its keys and their order, the values for every kind of request, that each pull and
+//! beacon has one line, and that a request cannot forge lines.
 //!
 //! Each test stops the shim before it reads the file, so that the file is complete.
 
@@ -43,7 +43,7 @@ const KEYS: [&str; 24] = [
 ];
 const GIF: &str = "/status/images/beacon.gif";
 
-/// A JSON object that keeps the order of its keys, and repeated keys.
+/// A JSON object that preserves the order of its keys and repeated keys.
 #[derive(Debug)]
 struct Line(Vec<(String, Value)>);
 
@@ -92,7 +92,7 @@ impl Line {
     }
 }
 
-/// Two CDNs, two classes, and a log file beside the config.
+/// Configures two CDNs, two classes, and a log file in the folder of the configuration.
 fn config(origin: impl fmt::Display, format: &str) -> Config {
     Shim::config(origin)
         .with(
@@ -114,7 +114,7 @@ fn config(origin: impl fmt::Display, format: &str) -> Config {
         .with(&format!("[access_log]\nformat = \"{format}\""))
 }
 
-/// Waits until the given pulls and beacons are counted, stops the shim and returns the lines of its log.
+/// Waits until `pulls` pulls and `beacons` beacons are counted, stops the shim and returns the lines of its log.
 fn lines(mut shim: Shim, pulls: u64, beacons: u64) -> Vec<String> {
     let metrics = shim.wait_metrics(|metrics| {
         metrics.count("edgeshim_pulls_total", &[]) >= pulls
@@ -138,7 +138,7 @@ fn unix_seconds() -> u64 {
 #[test]
 fn json_when_pulled_then_keys_in_order_with_correct_values() {
     let origin = Origin::start(|request, conn| {
-        // The log also reports times, so some time has to pass.
+        // The response takes at least this time, so that the test can check the times in the log.
         std::thread::sleep(Duration::from_millis(30));
         let fields = [("Content-Type", "image/png"), ("Set-Cookie", "a=b"), ("Cache-Control", "max-age=60")];
         origin::respond(request, conn, 203, &fields, b"0123456789")
@@ -164,7 +164,8 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
         ("provider", "fastly"),
         ("claimed", "FastLY"),
         ("pop", ""),
-        // A provider without proofs is identified by name, but its client address is not trusted.
+        // A provider without proofs is identified by its name. The shim does not trust the client address that this
+        // provider reports.
         ("client", "127.0.0.1"),
         ("method", "GET"),
         ("host", "img.Example.test:81"),
@@ -187,7 +188,7 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
     let (origin_ms, total_ms) = (line.millis("origin_ms"), line.millis("total_ms"));
     assert!((30.0..30_000.0).contains(&origin_ms) && total_ms >= origin_ms, "{origin_ms} of {total_ms}");
     assert_eq!(received.as_deref(), Some("made-by.the_CDN-1"));
-    // The time of the complete head, in UTC, as RFC 3339 writes it.
+    // The time at which the head was complete, in UTC and in the format of RFC 3339.
     let time = line.text("time");
     let shape = regex::Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$").expect("a pattern");
     assert!(shape.is_match(time), "{time}");
@@ -199,7 +200,7 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
     assert!(late <= unix_seconds() - started, "{time} is {late} s after the start");
 }
 
-/// id, provider, class, status, bytes, origin status, origin bytes, cause, locale, encoding
+/// Id, provider, class, status, bytes, origin status, origin bytes, cause, locale, encoding.
 type Row<'a> = (&'a str, &'a str, &'a str, u64, usize, Option<u64>, u64, &'a str, &'a str, &'a str);
 
 #[test]
@@ -254,7 +255,7 @@ fn json_when_requests_of_every_kind_then_values_correct() {
     assert_eq!((pixel.status, posted.status), (200, 405));
     let lines = lines(shim, 12, 1);
     let parsed: Vec<Line> = lines.iter().map(|line| Line::parse(line)).collect();
-    // The 405 at the beacon's path is neither a pull nor a beacon, but it has a line.
+    // The request that gets a 405 at the beacon's path is neither a pull nor a beacon. It has a line in the log too.
     assert_eq!(parsed.len(), 12 + 1 + 1, "{lines:#?}");
     let line = |id: &str| parsed.iter().find(|line| line.text("id") == id).unwrap_or_else(|| panic!("no line {id}"));
     let rows: [Row<'_>; 14] = [
@@ -288,7 +289,7 @@ fn json_when_requests_of_every_kind_then_values_correct() {
         expect("origin_status", line.of("origin_status").as_u64() == origin_status);
         expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
         expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // A page that replaces the origin's own 5xx may have a cause or none.
+        // The page here replaces the origin's own 5xx, so this test does not check its cause.
         expect("cause", id == "page" || line.text("cause") == cause);
         expect("locale", line.text("locale") == locale);
         let plain = ["", "identity"].contains(&line.text("encoding"));
@@ -342,7 +343,7 @@ fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
             .collect();
         bytes += clients.into_iter().map(|client| client.join().expect("a client")).sum::<u64>();
     });
-    // A malformed head has no line, and its connection closes.
+    // A malformed head has no line in the log, and its connection closes.
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
     let (pulls, beacons) = (u64::from(EACH) * 4 * 4 / 5, u64::from(EACH) * 4 / 5);
     let metrics = shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == pulls);
@@ -379,13 +380,13 @@ fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
 enum Fate {
     /// Valid HTTP: it is served and logged.
     Served,
-    /// Not HTTP.
+    /// It is not valid HTTP, so it is refused.
     Refused,
-    /// Against RFC 3986: it may be served or refused.
+    /// It breaks RFC 3986, so it is either served or refused.
     Either,
 }
 
-/// Forged values of the target, the Referer and the User-Agent. Each has to stay one value.
+/// Forged values of the target, the Referer and the User-Agent. In the log each must remain one value.
 const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Served, "/%0d%0a%22%5c%00%e2%80%a8", b"\" 200 1 \"-\" \"-\" fastly", b"\" fastly\\"),
     (Fate::Served, "/a'b(c);d=1,e?f=%22&g=]", b"\xff\xfe\xc2\x9b31m", b"\xe2\x80\xa8 \xe2\x80\xae sdrawkcab \t\\n"),
@@ -398,7 +399,7 @@ const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Either, "/\u{e9}\u{202e}", b"a", b"b"),
 ];
 
-/// Sends the forged requests; returns the indices of those that were served and so have a line.
+/// Sends the forged requests. Returns the indices of the requests that were served, each of which has a line.
 fn forge(shim: &Shim) -> Vec<usize> {
     let mut served = Vec::new();
     for (number, (fate, target, referer, agent)) in FORGED.iter().enumerate() {
@@ -454,7 +455,8 @@ fn json_when_client_forges_lines_then_one_object_with_own_values_each() {
     }
 }
 
-/// NCSA combined with one value in front and one behind: `"request" status bytes "referer" "agent" provider`.
+/// Returns a pattern for the NCSA combined format with a first value `front` and the provider as the last value:
+/// `"request" status bytes "referer" "agent" provider`.
 fn combined(front: &str) -> regex::Regex {
     let quoted = r#""([^"]*)""#;
     regex::Regex::new(&format!(
@@ -515,7 +517,7 @@ fn etsy_when_beacon_arrives_then_etsys_pattern_matches() {
     ))
     .expect("Etsy's pattern");
     let first = model.captures(&lines[0]).unwrap_or_else(|| panic!("{}", lines[0]));
-    // The last address that no trusted proxy wrote: the client.
+    // The client is the last address in the line that does not belong to a trusted proxy.
     assert_eq!((&first["remote_addr"], &first["source"]), ("203.0.113.9", "fastly"), "{}", lines[0]);
     let second = model.captures(&lines[1]).unwrap_or_else(|| panic!("{}", lines[1]));
     assert_eq!((&second["remote_addr"], &second["source"]), ("127.0.0.1", "akamai"), "{}", lines[1]);

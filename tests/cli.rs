@@ -1,5 +1,5 @@
-//! The command line: exit codes and output, every command's help, `explain` compared with real responses, and the demo
-//! from start to SIGTERM.
+//! The command line: exit codes and output, the help of every command, `explain` compared with real responses, and the
+//! demo from its start to SIGTERM.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
 const COMMANDS: [&str; 7] = ["run", "check", "demo", "explain", "providers", "whoopsie", "completions"];
 
-/// Runs the binary in a folder: exit code, stdout, stderr.
+/// Runs the binary in a folder. Returns exit code, stdout and stderr.
 fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
     let output = binary().args(arguments).current_dir(&**dir).output().expect("the edgeshim binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -42,7 +42,8 @@ fn check_when_file_valid_then_0() {
     assert!(out.contains("edgeshim.toml:2: server.idle_timeout: \"never\""), "{out}");
 }
 
-/// One mistake per block, each with its line, its key, its value, and a part of what to write instead.
+/// A configuration with one mistake per block. The messages must contain the line, the key, the value, and what to
+/// write instead.
 const WRONG: &str = r#"[server]
 listen = ["127.0.0.1"]
 idle_timeout = "75"
@@ -148,7 +149,7 @@ fn run_when_port_taken_then_2_and_names_it() {
             let dir = temp_dir();
             let config =
                 format!("[{key}]\nlisten = {}\n[{free}]\nlisten = {}\n", list(&taken, key), list("127.0.0.1:0", free));
-            // `run_in` would wait forever if the port could be shared after all.
+            // If two listeners could share the port, the binary would run and `run_in` would wait forever.
             match Shim::try_start_in(dir, config) {
                 Ok(_) => panic!("{key}.listen = {taken} is shared with another listener"),
                 Err((status, err)) => {
@@ -216,7 +217,7 @@ fn help_when_requested_then_every_command_has_example() {
 
 #[test]
 fn help_examples_when_copied_then_run() {
-    // A shell reads a wrapped line as two wrong commands.
+    // Help text must not wrap command lines, because a shell would read one wrapped line as two wrong commands.
     let dir = temp_dir();
     dir.write("edgeshim.toml", "");
     let mut tried = 0;
@@ -227,7 +228,7 @@ fn help_examples_when_copied_then_run() {
             let arguments = example.trim().strip_prefix("edgeshim ");
             let arguments = arguments.unwrap_or_else(|| panic!("{command}: an example is wrapped before {example:?}"));
             if command == "run" || command == "demo" {
-                // These two run until a signal; other tests run them.
+                // These two commands run until a signal arrives. Other tests run them.
                 continue;
             }
             let arguments = arguments.split(" > ").next().unwrap_or_default();
@@ -324,12 +325,12 @@ content_type = ["text/html"]
 cache = { mode = "override", ttl = "10s", strip_cookies = true, vary = ["Accept-Encoding"] }
 "#;
 
-/// The lines of `explain` under one heading.
+/// Returns the lines of `explain` under one heading.
 fn section<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
     out.lines().filter_map(|line| line.strip_prefix(what)).filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
 }
 
-/// The header fields of `explain` under one heading, each with its reason.
+/// Returns the header fields of `explain` under one heading, each with its reason.
 fn fields_in_section<'a>(out: &'a str, what: &str) -> Vec<(&'a str, &'a str)> {
     let lines = section(out, what).into_iter();
     lines.map(|line| line.rsplit_once(" <- ").expect("a reason")).map(|(field, why)| (field.trim_end(), why)).collect()
@@ -375,7 +376,7 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
     assert!(section(&out, "page")[0].contains("page"), "{out}");
     assert!(section(&out, "class")[0].starts_with("html "), "{out}");
 
-    // The queue before the origin appears for a class by path, and only if one is configured.
+    // The output has a section about the queue only if a limit is configured.
     assert!(section(&out, "admission").is_empty(), "{out}");
     let limited = "[origin]\nmax_in_flight = 16\nmax_waiting = 200\n\
         [[class]]\nname = \"health\"\npath = [\"/health\"]\nadmission = false\n";
@@ -385,7 +386,7 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
     let out = explain(&["--config", "limited.toml", "--path", "/health"]);
     assert!(section(&out, "admission")[0].starts_with("exempt"), "{out}");
 
-    // With --config: another file, unknown providers refused, another identity header.
+    // With --config, `explain` uses another file, which refuses unknown providers and has another identity header.
     let other = "[identity]\nheader = \"X-Pulled-By\"\nunknown = \"reject\"\n[[provider]]\nname = \"akamai\"\n";
     dir.write("other.toml", other);
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "fastly"]);
@@ -458,7 +459,7 @@ fn explain_when_same_request_sent_then_reports_the_fields_sent() {
         let response = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =
             response.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
-        // These fields depend on the connection and the time, and the length on compression.
+        // These fields depend on the connection and the time. The length depends on compression.
         sent.retain(|line| !["date:", "connection:", "transfer-encoding:"].iter().any(|own| line.starts_with(own)));
         if sent.iter().any(|line| line == "content-encoding: gzip") {
             sent.retain(|line| !line.starts_with("content-length:"));
@@ -470,7 +471,7 @@ fn explain_when_same_request_sent_then_reports_the_fields_sent() {
 
 // ---- demo -----------------------------------------------------------------------------------------------------------
 
-/// A running demo; killed when dropped.
+/// A running demo. The process is killed when this value is dropped.
 struct Demo {
     child: Child,
     out: Arc<Mutex<String>>,
@@ -508,12 +509,12 @@ impl Demo {
         self.err.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the address behind `prefix` on stderr.
+    /// Waits for the address after `prefix` on stderr.
     fn address(&self, prefix: &str) -> SocketAddr {
         let mut found = None;
         wait_until(Duration::from_secs(20), || {
             let text = self.err();
-            // Only complete lines have their newline.
+            // A line without its newline is still incomplete.
             let after = text.lines().find_map(|line| line.split_once(prefix).map(|(_, rest)| rest.to_owned()));
             found = after.and_then(|rest| rest.trim().trim_start_matches("http://").trim_end_matches('/').parse().ok());
             found.is_some()
@@ -547,7 +548,7 @@ fn demo_when_traffic_then_every_cdn_counted_and_sigterm_ends_it() {
     let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
     assert!(wait_until(Duration::from_secs(10), || demo.out().contains("Ctrl-C")), "no hints:\n{}", demo.out());
 
-    // Every printed hint works as printed, on the ports that were free.
+    // Every command that the demo prints works as printed, with the demo's real ports.
     let hints = demo.out();
     let line = regex::Regex::new(r"curl .*?'?http://([^/\s']+)(/[^\s']*)'?(.*)").expect("a pattern");
     let field = regex::Regex::new("-H '([^:']+): ([^']+)'").expect("a pattern");

@@ -1,5 +1,5 @@
-//! Signals. On SIGTERM and SIGINT requests in flight complete, idle connections close, and new ones are refused.
-//! SIGUSR1 reopens the log, and SIGHUP ends nothing.
+//! Signals. After SIGTERM or SIGINT, requests in flight complete, idle connections close, and new connections are
+//! refused. SIGUSR1 reopens the log. SIGHUP ends no request and no connection.
 //!
 //! Slow responses wait at a gate that the test opens, so that no test depends on timing.
 
@@ -17,10 +17,11 @@ use support::http1::{self, Reader};
 use support::raw::{fetch, get};
 use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
 
-/// The limit of waits for the shim's own timeouts.
+/// The longest time that a test waits for an event that follows one of the shim's timeouts.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Responds to `/quick` at once, to `/late` after the gate opens, and to `/half` with one half before and one after.
+/// Responds to `/quick` at once and to `/late` after the gate opens. In response to `/half` sends one half of the body
+/// before and one half after the gate opens.
 fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     let gate = gate.clone();
     move |request, conn| match request.target.as_str() {
@@ -42,7 +43,7 @@ fn config(origin: &Origin) -> Config {
     Shim::config(origin.addr).with("[server]\nworkers = 2")
 }
 
-/// An idle connection that served one request.
+/// Returns a connection that is idle after one request.
 fn idle(shim: &Shim) -> Raw {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/quick"));
@@ -51,7 +52,7 @@ fn idle(shim: &Shim) -> Raw {
     client
 }
 
-/// A request that has reached the origin.
+/// Sends a request and waits until it has reached the origin.
 fn in_flight(shim: &Shim, origin: &Origin, request: &str) -> Raw {
     let before = origin.count();
     let mut client = Raw::connect(shim.addr).patient(LONG);
@@ -125,14 +126,14 @@ fn drain_when_nothing_in_flight_then_exits_at_once_without_socket_file() {
     local.send(get("/"));
     assert_eq!(local.response().expect("a response").status, 200);
     let mut tcp = idle(&shim);
-    // A connection without a byte is no request either.
+    // A connection on which no byte arrived has no request in flight.
     let mut silent = Raw::connect(shim.addr).patient(LONG);
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) > 2.5);
     let since = Instant::now();
     shim.signal("TERM");
     assert!(local.closed() && tcp.closed() && silent.closed());
     assert_eq!(shim.wait_exit(Duration::from_secs(8)).code(), Some(0));
-    // Far below header_timeout, idle_timeout and drain_timeout.
+    // The bound is far below header_timeout, idle_timeout and drain_timeout.
     assert!(since.elapsed() < Duration::from_secs(5), "waited for {:?}", since.elapsed());
     assert!(!path.exists(), "the socket file remains");
     assert!(UnixStream::connect(&path).is_err());
@@ -156,7 +157,7 @@ fn drain_when_delay_set_then_readyz_503_and_service_continues_until_its_end() {
         // On a slow machine the delay may end here.
         assert!(response.status == 200, "{}", response.line);
         polls += 1;
-        // Polls during the delay, but not in a busy loop.
+        // The test polls during the delay, with a pause so that it does not run in a busy loop.
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(polls > 0);
@@ -259,7 +260,7 @@ fn drain_when_connection_is_http2_then_goaway_and_streams_finish() {
 
 // ---- under load -----------------------------------------------------------------------------------------------------
 
-/// A request without a complete response, and when its head was sent.
+/// A request that got no complete response, and the time at which its head was sent.
 #[derive(Debug)]
 struct Failed {
     sent: Instant,
@@ -279,7 +280,8 @@ fn drain_when_under_load_then_no_request_lost_that_was_sent_before_listener_clos
                 std::thread::spawn(move || send_load(addr, &served))
             })
             .collect();
-        // If a connection that started after a request was accepted, that request was sent while the listener was open.
+        // The probe opens connections in a loop. If a probe that started after a request was accepted, the listener was
+        // open when the request was sent.
         let stop = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
             let (addr, stop) = (shim.addr, Arc::clone(&stop));
@@ -314,7 +316,7 @@ fn drain_when_under_load_then_no_request_lost_that_was_sent_before_listener_clos
     }
 }
 
-/// Sends GETs over reused connections, fifty on each, until the listener closes; returns the failed ones.
+/// Sends GETs over reused connections, fifty on each, until the listener closes. Returns the failed requests.
 fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     let mut failed = Vec::new();
     while let Ok(mut conn) = Conn::tcp(addr, PATIENCE) {
@@ -343,7 +345,7 @@ fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     failed
 }
 
-/// Reads a complete response; true when it is the last one of the connection.
+/// Reads a complete response. Returns whether it is the last response on the connection.
 fn read_response(reader: &mut Reader<Conn>) -> Result<bool, String> {
     let head = reader.head().map_err(|why| format!("no head: {why:?}"))?;
     let framing = http1::framing(&head.fields, &mut Vec::new()).ok_or("no framing")?;
@@ -436,7 +438,8 @@ fn hup_when_sent_then_nothing_ends() {
     let mut resting = idle(&shim);
     let mut late = in_flight(&shim, &origin, &get("/late"));
     shim.signal("HUP");
-    // Signals arrive in order: after the effect of this second one, the first has been handled.
+    // Signals are handled in order. So when the effect of this second signal is visible, the first signal has been
+    // handled.
     shim.wait_stderr("HUP");
     assert!(shim.running());
     assert_eq!(readyz(&shim), 200);

@@ -1,8 +1,9 @@
-//! gzip from end to end. The decoded body is what the origin sent, for any length, framing and request. Responses that
-//! must not be compressed stay unchanged, streams are not delayed, and a cut body stays cut.
+//! gzip from end to end. For any length, framing and request, the decoded body equals the origin's body. Responses that
+//! must not be compressed stay unchanged. Streams are not delayed. If the origin's body is cut, a client can see that
+//! the compressed body is incomplete.
 //!
-//! The origin sends what the request says: `X-Size` bytes of text, framed as `X-Framing` says (`length`, `chunked`,
-//! `close`), with the status `X-Status` and each `X-Say` as a header field.
+//! Fields of the request decide the origin's response. `X-Size` is the length of its text, `X-Framing` is `length`,
+//! `chunked` or `close`, `X-Status` is its status, and each `X-Say` is one header field.
 
 mod support;
 
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 use support::http1::Framing;
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
-/// Text that compresses about as well as HTML and never repeats, so that a lost or moved byte is found.
+/// Returns text that compresses about as well as HTML. No part of the text repeats, so that the test notices a lost or
+/// moved byte.
 fn text(size: usize) -> Vec<u8> {
     static LONGEST: OnceLock<Vec<u8>> = OnceLock::new();
     let longest = LONGEST.get_or_init(|| {
@@ -82,7 +84,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// HTML of that size, requested with gzip.
+    /// Requests HTML of this size, with `Accept-Encoding: gzip`.
     fn html(size: usize) -> Self {
         let fields = vec![("Accept-Encoding", "gzip")];
         Self { method: "GET", size, status: 200, framing: "length", chunk: 5000, say: vec![HTML], fields }
@@ -108,7 +110,7 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// Replaces all fields of the response, the type too.
+    /// Replaces all fields of the response, including Content-Type.
     fn say_only(mut self, fields: &[&'a str]) -> Self {
         self.say = fields.to_vec();
         self
@@ -147,7 +149,7 @@ fn is_gzip(response: &Response) -> bool {
     }
 }
 
-/// The content; panics unless the body is exactly one valid gzip member.
+/// Inflates the body. Panics if the body is not exactly one valid gzip member.
 fn decoded(response: &Response) -> Vec<u8> {
     assert!(response.complete, "the body is cut: {:?}", response.fields);
     if !is_gzip(response) {
@@ -162,7 +164,7 @@ fn decoded(response: &Response) -> Vec<u8> {
     content
 }
 
-/// Whether Vary contains Accept-Encoding exactly once; panics at a second Vary line.
+/// Returns whether Vary contains Accept-Encoding exactly once. Panics at a second Vary line.
 fn varies(response: &Response) -> bool {
     let lines = response.fields_named("vary");
     assert!(lines.len() <= 1, "{lines:?}");
@@ -244,7 +246,7 @@ fn accept_encoding_when_gzip_acceptable_then_gzip_else_identity() {
         assert_eq!(is_gzip(&response), wanted, "{lines:?}");
         assert!(varies(&response), "{lines:?}: no Vary");
         assert!(decoded(&response) == text(1000), "{lines:?}");
-        // Via in the request does not change the decision.
+        // The decision is the same for a request with Via.
         let via: Vec<_> = fields.iter().copied().chain([("Via", "1.1 some-cdn")]).collect();
         assert_eq!(is_gzip(&Ask::html(1000).fields(&via).send(&mut client)), wanted, "{lines:?} with Via");
     }
@@ -361,7 +363,7 @@ fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
 #[test]
 fn head_request_when_get_would_be_compressed_then_same_fields() {
     let (_origin, _shim, mut client) = start();
-    // Framing and Date may differ (RFC 9110 §9.3.2): the length is known only after compression.
+    // Framing and Date can differ (RFC 9110 §9.3.2), because the length is known only after compression.
     let comparable = |response: &Response| {
         let mut fields: Vec<_> =
             response.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
@@ -389,16 +391,17 @@ fn head_request_when_get_would_be_compressed_then_same_fields() {
 
 #[test]
 fn validators_when_returned_then_match_at_origin() {
-    // `W/"a"` becomes `"a"` again at the origin: If-Match compares strongly (RFC 9110 §13.1.1), and some origins
-    // compare text.
+    // The shim restores `W/"a"` to `"a"` for the origin, because If-Match compares strongly (RFC 9110 §13.1.1) and
+    // because some origins compare tags as text.
     let (origin, _shim, mut client) = start();
     let seen = |client: &mut Raw, name: &str, sent: &str| {
         let fields = [("Accept-Encoding", "gzip"), (name, sent)];
         Ask::html(1000).status(304).say_only(&[HTML]).fields(&fields).send(client);
         origin.last().fields_named(name).join(", ")
     };
-    // After a start the shim has no stored tags. If-None-Match stays, since it compares weakly; a weak If-Match could
-    // never match.
+    // After a start the shim has no stored tags, so it does not know whether the origin's tag was weak. If-None-Match
+    // stays unchanged, because it compares weakly. A weak tag in If-Match could never match, so the shim makes that tag
+    // strong.
     assert_eq!(seen(&mut client, "If-None-Match", "W/\"a\""), "W/\"a\"");
     assert_eq!(seen(&mut client, "If-Match", "W/\"a\""), "\"a\"");
     let first = Ask::html(1000).say(&["ETag: \"a\""]).fields(&[("Accept-Encoding", "gzip")]).send(&mut client);
@@ -502,7 +505,7 @@ impl Inflating {
 /// Lengths of pieces that fit into one read.
 const SMALL: [usize; 6] = [0, 300, 600, 900, 1200, 1500];
 
-/// Sends pieces through a stream of that type, and measures how long each takes until the client can read it.
+/// Sends pieces in a response of this type. Returns, for each piece, the time until the client can read it.
 fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize>) -> Vec<Duration> {
     let (go, wait) = mpsc::channel::<String>();
     let wait = std::sync::Mutex::new(wait);
@@ -539,7 +542,7 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
     measured
 }
 
-/// The median, since on a busy machine single pieces may be late.
+/// Returns the median, because on a busy machine single pieces can be late.
 fn median(mut delays: Vec<Duration>) -> Duration {
     delays.sort();
     delays[delays.len() / 2]
@@ -555,7 +558,7 @@ fn event_stream_when_event_sent_then_received_within_200_ms() {
 
 #[test]
 fn event_stream_when_events_larger_than_one_turn_then_received_to_their_end() {
-    // One read of the shim takes 66 KiB, and one turn compresses 64 KiB.
+    // An event is larger than the 64 KiB that the shim compresses in one turn, but the shim can read it at once.
     delays("text/event-stream", "", [66_400; 40]);
 }
 
@@ -565,7 +568,8 @@ fn page_when_it_trickles_then_each_piece_received_within_400_ms() {
     assert!(median(delays.clone()) <= Duration::from_millis(400), "{delays:?}");
 }
 
-/// An origin that writes the pieces of a chunked page at that pace, and the number of written pieces.
+/// Starts an origin that writes the pieces of a chunked page with this pause between them. Also returns the number of
+/// written pieces.
 fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
     let written = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&written);
@@ -596,8 +600,8 @@ fn page_when_sent_in_pieces_then_not_flushed_at_each() {
 
 #[test]
 fn events_when_without_pause_then_not_held_back() {
-    // The type does not mark a stream, and the events never pause. Neither the head nor the first event may wait for a
-    // pause.
+    // The type does not show that the response is a stream, and the events never pause. The head and the first event
+    // must not wait for a pause.
     for first in ["", "<p>"] {
         let begin = vec![first.repeat(100).into_bytes()].into_iter().filter(|piece| !piece.is_empty());
         let events = (0..100).map(|number| format!("{number}\n").into_bytes());
@@ -651,7 +655,7 @@ fn body_when_origin_truncates_it_then_never_complete() {
         for encoding in ["gzip", "identity"] {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", encoding)], b""));
-            // A page may replace the response as long as nothing was sent.
+            // While the shim has sent nothing, it can send the page instead of the response.
             let Ok(response) = client.response() else { continue };
             if response.status == 502 {
                 continue;
@@ -677,7 +681,7 @@ fn body_when_origin_truncates_it_then_never_complete() {
 #[test]
 fn large_bodies_when_interleaved_then_do_not_mix() {
     let origin = Origin::start(respond_as_requested);
-    // One worker, so that both compressors take turns on one thread.
+    // The shim has one worker, so that both compressors share one thread.
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
     let sizes = [3 << 20, (3 << 20) - 12_345];
     let mut clients: Vec<_> = sizes
@@ -698,7 +702,7 @@ fn large_bodies_when_interleaved_then_do_not_mix() {
             let bytes = client.more().expect("bytes");
             open[at] = !bytes.is_empty();
             reading.take(&bytes);
-            // Stop at the end of the content; another test checks the end of the stream.
+            // The test stops at the end of the content. Another test checks the end of the gzip stream.
             if reading.content.len() == sizes[at] {
                 open[at] = false;
             }
@@ -735,17 +739,17 @@ fn tag_of_304_when_shared_by_hosts_or_codings_then_never_strong_for_gzip() {
         (response.status, response.field("etag").unwrap_or_default().to_owned(), response.field("vary").is_some())
     };
     let weak = |status| (status, "W/\"x\"".to_owned(), true);
-    // One tag on two hosts.
+    // Two hosts use the same tag.
     assert_eq!(get("long.test", "/", "gzip", None), weak(200));
     assert_eq!(get("short.test", "/", "gzip", None), (200, "\"x\"".to_owned(), false));
     assert_eq!(get("long.test", "/", "gzip", Some("W/\"x\"")), weak(304));
     assert_eq!(get("short.test", "/", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
-    // One tag for the origin's br and for the shim's gzip.
+    // The origin's brotli form and the shim's gzip form come from the same tag.
     assert_eq!(get("long.test", "/br", "gzip", None), weak(200));
     assert_eq!(get("long.test", "/br", "br, gzip", None), (200, "\"x\"".to_owned(), true));
     assert_eq!(get("long.test", "/br", "gzip", Some("W/\"x\"")), weak(304));
     assert_eq!(get("long.test", "/br", "br, gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), true));
-    // A class by type, which the 304 does not contain.
+    // The class of this response depends on its type, and the 304 has no type.
     assert_eq!(get("long.test", "/styled", "gzip", None), (200, "\"x\"".to_owned(), false));
     assert_eq!(get("long.test", "/styled", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
 }

@@ -1,5 +1,5 @@
-//! The origin side: reused connections and retries, clients that leave, streaming with back-pressure, upgrades, and
-//! every form of origin response, over TCP, a Unix socket and HTTP/2.
+//! The origin side: reused connections and retries, clients that disconnect, streaming with back-pressure, upgrades,
+//! and every form of origin response, over TCP, a Unix socket and HTTP/2.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::http1::{self, Framing};
 use support::raw::{exchange, fetch, get, request, upgrade};
 use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
 
-/// The limit of waits that take long on a busy machine.
+/// The longest time that a test waits for an event that is slow on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 const PULLS: &str = "edgeshim_pulls_total";
 const FAULTS: &str = "edgeshim_origin_faults_total";
@@ -31,7 +31,8 @@ fn one_worker(origin: &Origin) -> support::Config {
 
 // ---- reused connections that close ----------------------------------------------------------------------------------
 
-/// An origin that responds to the first request of a connection, and closes it after reading the second.
+/// Starts an origin that responds to the first request of a connection, and closes the connection after it has read the
+/// second.
 fn closing_on_reuse() -> Origin {
     let served = Mutex::new(BTreeMap::<usize, usize>::new());
     Origin::start(move |request, conn| {
@@ -46,7 +47,7 @@ fn closing_on_reuse() -> Origin {
     })
 }
 
-/// Sends `total` requests over eight connections; returns the statuses by target.
+/// Sends `total` requests over eight connections. Returns the statuses by target.
 fn send_many(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
     let threads: Vec<_> = (0..8)
         .map(|thread| {
@@ -89,7 +90,7 @@ fn gets_when_connections_close_after_responses_then_all_served() {
         let origin = Origin::start(move |request, conn| {
             origin::respond(request, conn, 200, &[], b"hi");
             if late {
-                // The close may coincide with the next request. The delays cover that moment.
+                // The close can coincide with the next request. The random delays make that likely.
                 std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
             }
             After::Close
@@ -353,7 +354,7 @@ fn download_when_client_does_not_read_then_origin_cannot_send() {
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     let sent = settled(|| origin.bytes_written());
-    // Four socket buffers and the shim's; those of the kernel may grow to some MiB each.
+    // The bytes are in four socket buffers and the shim's buffers. The kernel can grow a socket buffer to some MiB.
     assert!(sent < 32 << 20, "{sent} bytes were buffered");
     assert!(shim.rss_kib() < before + (8 << 10), "the unread response is in memory: {} KiB", shim.rss_kib());
     let mut read = 0;
@@ -481,11 +482,11 @@ fn early_responses_when_upload_continues_then_they_arrive() {
         let origin = Origin::start_at_head(move |request, conn| {
             origin::respond(request, conn, 413, &[("Connection", "close")], b"too much");
             if polite {
-                // As RFC 9112 §9.6 recommends: the origin closes its sending side, but still reads.
+                // The origin closes its sending side but continues to read, as RFC 9112 §9.6 recommends.
                 conn.shutdown(std::net::Shutdown::Write);
                 origin::silent()(request, conn);
             }
-            // Otherwise the kernel turns the close into a reset, since the body is unread.
+            // The other origin closes with an unread body, so the kernel turns the close into a reset.
             After::Close
         });
         let shim = Shim::start(one_worker(&origin));

@@ -1,6 +1,6 @@
-//! The documents are correct: the tests run the README's commands against the demo and compare the output. They also
-//! check that every path, metric, configuration key, cause and layer in a document exists in the repository or the
-//! binary.
+//! Checks that the documents are correct. The tests run the README's commands against the demo and compare the output.
+//! The tests also check that every path, metric, configuration key, cause and layer in a document exists in the
+//! repository or the binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -20,11 +20,11 @@ use regex::Regex;
 use support::shim::{binary, repository, run};
 use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};
 
-/// How long the demo may take to print a line: it shares two cores with the other tests.
+/// The longest time until the demo prints a line. It is long, because the demo shares two cores with the other tests.
 const START: Duration = Duration::from_secs(30);
-/// Replaces a line that differs each time.
+/// Stands in a document for a line of output that differs each time.
 const VARIES: &str = "…";
-/// Marks a block that equals the output byte for byte.
+/// Marks a block of a document that must equal the output byte for byte.
 const EXACT: &str = "<!-- byte for byte -->";
 
 const README: &str = "README.md";
@@ -42,7 +42,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A fenced block.
+/// A fenced code block in a document.
 struct Block {
     language: String,
     exact: bool,
@@ -68,7 +68,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
     blocks
 }
 
-/// The text outside of fenced blocks.
+/// Returns the text outside of fenced blocks.
 fn prose(markdown: &str) -> String {
     let mut inside = false;
     let mut prose = String::new();
@@ -83,13 +83,13 @@ fn prose(markdown: &str) -> String {
     prose
 }
 
-/// The texts between backticks in the prose.
+/// Returns the texts between backticks, outside of fenced blocks.
 fn spans(markdown: &str) -> Vec<String> {
     let spans = Regex::new("`([^`\n]+)`").unwrap();
     spans.captures_iter(&prose(markdown)).map(|found| found[1].to_owned()).collect()
 }
 
-/// The rows of the table whose head begins with these cells.
+/// Returns the rows of the table whose head begins with these cells.
 fn table(markdown: &str, head: &[&str]) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
@@ -106,7 +106,7 @@ fn owned(arguments: &[&str]) -> Vec<String> {
 
 // ---- the demo -------------------------------------------------------------------------------------------------------
 
-/// A running demo; killed when dropped.
+/// A running demo. The process is killed when this value is dropped.
 struct Demo {
     child: Child,
     shim: SocketAddr,
@@ -127,7 +127,7 @@ impl Demo {
         demo
     }
 
-    /// A command of the README with this demo's ports.
+    /// Replaces the ports in a command of the README by the ports of this demo.
     fn here(&self, command: &str) -> String {
         command.replace("127.0.0.1:8080", &self.shim.to_string()).replace("127.0.0.1:9900", &self.admin.to_string())
     }
@@ -144,19 +144,19 @@ fn nowhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// The lines of a stream. A thread reads them, so that a full pipe does not stop the demo.
+/// Returns the lines of a stream. A thread reads the stream, so that a full pipe does not stop the demo.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // The receiver may be gone; the pipe is still emptied.
+            // If the receiver was dropped, the thread still empties the pipe.
             let _ = sender.send(line);
         }
     });
     receiver
 }
 
-/// The first line that contains `part`.
+/// Waits for the first line that contains `part`, and returns it.
 fn wait_line(lines: &Receiver<String>, part: &str) -> String {
     let end = Instant::now() + START;
     let mut seen = Vec::new();
@@ -203,11 +203,12 @@ fn shown(document: &str) -> Vec<Shown> {
 }
 
 impl Shown {
-    /// Compares the output; an error shows the difference.
+    /// Compares the output. An `Err` contains the difference.
     fn compare(&self, output: &str) -> Result<(), String> {
         let shown = self.output.join("\n");
         let same = if self.exact {
-            // In Markdown the last line always ends with a newline.
+            // In Markdown, the last line of a block always ends with a newline, so a newline at the end of the output
+            // is ignored.
             output.strip_suffix('\n').unwrap_or(output) == shown
         } else {
             let lines: Vec<&str> = output.trim_end().lines().map(str::trim_end).collect();
@@ -218,8 +219,8 @@ impl Shown {
     }
 }
 
-/// Runs a line by the shell in that folder, with the binary under test on the path; returns stdout and whether it
-/// succeeded.
+/// Runs a command line with the shell in this folder, with the binary under test on the path. Returns stdout, and
+/// whether the command succeeded.
 fn by_shell(line: &str, folder: &Path) -> (String, bool) {
     let program = Path::new(env!("CARGO_BIN_EXE_edgeshim")).parent().unwrap().to_path_buf();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -255,7 +256,7 @@ fn readme_when_curl_lines_run_then_output_as_shown() {
         assert!(command != shown.command, "the line uses neither the shim nor the admin listener: {command}");
         let mut result = Ok(());
         if shown.command.contains("/metrics") {
-            // A pull is counted when its response has been sent, which may be after curl has read it.
+            // The demo counts a pull after it has sent the response. curl can have read the response before that.
             wait_until(PATIENCE, || {
                 result = shown.compare(&by_shell(&command, &folder).0);
                 result.is_ok()
@@ -353,7 +354,7 @@ fn demo_when_traffic_then_prints_offload_of_each_cdn() {
 
 // ---- names in documents ---------------------------------------------------------------------------------------------
 
-/// Whether a path exists, relative to the document or to the root of the repository.
+/// Returns whether a path exists, relative to the document or to the root of the repository.
 fn exists(document: &str, path: &str) -> bool {
     let folder = repository(document).parent().unwrap().to_path_buf();
     folder.join(path).exists() || repository(path).exists()
@@ -391,7 +392,7 @@ fn documents_when_they_name_a_path_then_it_exists() {
         let mut named = 0;
         for span in spans(&markdown) {
             let path = span.split(' ').next().unwrap();
-            // The reader creates this file, so it need not exist.
+            // The document asks the reader to create this file, so the file does not have to exist.
             let is_new = document == CONTRIBUTING
                 && ["NAME", "TAG", "example", "methods"].iter().any(|part| path.contains(part));
             if is_new {
@@ -443,7 +444,7 @@ fn documents_when_they_name_a_key_then_it_exists() {
     for document in DOCUMENTS {
         for span in spans(&text(document)) {
             let Some(found) = key.captures(&span) else { continue };
-            // A single word may also be a layer or a room; a file name is no key.
+            // A single word can also be a layer or a room. A file name is not a key.
             let is_file = Path::new(&span).extension().is_some_and(|extension| extension == "rs");
             if (!span.contains('.') && !span.starts_with('[')) || is_file {
                 continue;
@@ -489,7 +490,7 @@ fn runbook_when_read_then_every_cause_reason_and_guard_has_a_row() {
     let guards = table(&runbook, &["guard", "what it did"]);
     let names: Vec<&str> = guards.iter().map(|row| row[0].as_str()).collect();
     assert_eq!(names, Guard::ALL.map(Guard::as_str));
-    // Each status of a fault or a refusal is explained.
+    // The runbook must explain each status of a fault or a refusal.
     let statuses = table(&runbook, &["status", "meaning"]);
     let explained: BTreeSet<&str> = statuses.iter().map(|row| row[0].as_str()).collect();
     for row in rows.iter().chain(&reasons) {
@@ -506,7 +507,7 @@ fn architecture_when_read_then_layers_and_rooms_as_in_source() {
     let pipeline = text("src/edge/pipeline.rs");
     let layers: Vec<&str> = list.captures_iter(&pipeline).map(|found| found.get(1).unwrap().as_str()).collect();
     let rows = table(&architecture, &["layer", "on the way in"]);
-    // A layer need not have a row.
+    // Not every layer needs a row, but the rows must have the order of the layers.
     let mut rest = layers.iter();
     for row in &rows {
         assert!(rest.any(|layer| *layer == row[0]), "{}: no layer after the one above it in {layers:?}", row[0]);
@@ -514,7 +515,8 @@ fn architecture_when_read_then_layers_and_rooms_as_in_source() {
     let stairs = blocks(&architecture).into_iter().next().expect("the stairs");
     let mut rooms: BTreeSet<String> = BTreeSet::new();
     for line in stairs.lines {
-        // At least two spaces separate the rooms of a floor from their description; a room is a single word.
+        // At least two spaces separate the rooms of a floor from their description. The name of a room is a single
+        // word.
         let names = line.get(..26).unwrap_or(&line).to_owned();
         rooms.extend(names.split_ascii_whitespace().map(str::to_owned));
     }
@@ -554,7 +556,7 @@ fn versions_when_named_then_those_of_the_package() {
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let package = |key: &str| manifest["package"][key].as_str().unwrap().to_owned();
     let changelog = text(CHANGELOG);
-    // A section of unreleased changes may come before the newest release.
+    // A section of unreleased changes can come before the newest release.
     let mut sections = changelog.lines().filter_map(|line| line.strip_prefix("## "));
     let newest = sections.find(|section| *section != "Unreleased").expect("a release");
     let (version, date) = newest.split_once(", ").expect("version, date");
@@ -592,7 +594,7 @@ fn contributing_when_it_shows_a_file_then_the_file_has_these_lines() {
 
 // ---- deploy ---------------------------------------------------------------------------------------------------------
 
-/// The arguments of each instruction of that name in a Dockerfile.
+/// Returns the arguments of each instruction with this name in a Dockerfile.
 fn instructions<'t>(dockerfile: &'t str, name: &'t str) -> impl Iterator<Item = Vec<&'t str>> {
     dockerfile
         .lines()
@@ -617,7 +619,7 @@ fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
             copied.push((*source).to_owned());
         }
     }
-    // The build copies the sources and all files that they include.
+    // The image's build must copy the sources and all files that the sources include.
     assert!(copied.iter().any(|path| path == "src"), "{copied:?}");
     let include = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)""#).unwrap();
     let mut included = 0;
@@ -631,7 +633,7 @@ fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
         }
     }
     assert!(included > 5, "only {included} included files found: does this test still read the sources correctly?");
-    // The build script lists files beside it.
+    // The build script names files in its folder, which must be copied too.
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let script = manifest["package"]["build"].as_str().expect("the build script");
     assert!(copied.iter().any(|copy| Path::new(script).starts_with(copy)), "{script} is not copied");
@@ -659,7 +661,7 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// The unit with the binary under test and the reference configuration instead of its own.
+/// Returns the systemd unit, with the paths of the binary under test and of the reference configuration.
 fn unit_here(folder: &TempDir) -> String {
     let configuration = folder.write("edgeshim.toml", text("config/edgeshim.toml"));
     text("deploy/edgeshim.service")

@@ -1,5 +1,5 @@
-//! Listeners and protocols: TCP and Unix sockets, HTTP/1.0, HTTP/1.1 and HTTP/2 on one port, pipelining, HEAD, evenly
-//! distributed connections; and the admin listener, which is unreachable through `[server]`.
+//! Listeners and protocols: TCP and Unix sockets, HTTP/1.0, HTTP/1.1 and HTTP/2 on one port, pipelining, HEAD, and the
+//! even distribution of connections. Also the admin listener, which is unreachable through the listeners of `[server]`.
 
 mod support;
 
@@ -12,15 +12,15 @@ use support::http1::Framing;
 use support::raw::{exchange, fetch, get, request};
 use support::{Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
-/// The limit of waits on a slow machine.
+/// The longest time that a test waits on a slow machine.
 const LONG: Duration = Duration::from_secs(15);
 
-/// Responds with the target as text, so that a response to another request is found.
+/// Responds with the target as text, so that the test notices a response that belongs to another request.
 fn named(request: &support::Request, conn: &mut support::Conn) -> support::After {
     origin::respond(request, conn, 200, &[("Content-Type", "text/x-target")], request.target.as_bytes())
 }
 
-/// Sends a request over a connection and keeps it open; returns the body.
+/// Sends a request over a connection, which stays open. Returns the body of the response.
 fn body_of(client: &mut Raw, target: &str) -> String {
     client.send(get(target));
     let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
@@ -28,7 +28,7 @@ fn body_of(client: &mut Raw, target: &str) -> String {
     response.text()
 }
 
-/// Sends several GETs at once over one HTTP/2 connection; returns statuses and bodies.
+/// Sends several GETs at once over one HTTP/2 connection. Returns the statuses and bodies.
 fn h2<S>(connect: impl Future<Output = std::io::Result<S>>, targets: &[&str]) -> Vec<(u16, String)>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
@@ -115,7 +115,7 @@ fn listener_when_socket_file_stale_then_replaced_and_when_in_use_then_not() {
     assert!(stderr.contains("own.sock"), "the message names the address: {stderr}");
     assert_eq!(body_of(&mut Raw::connect_unix(&path), "/still"), "/still");
     drop(first);
-    // A file that is not a socket must not be removed.
+    // The shim must not remove a file that is not a socket.
     let dir = support::temp_dir();
     let file = dir.write("precious", "data");
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", file.display()));
@@ -176,7 +176,7 @@ fn http10_client_when_served_then_no_chunks_and_own_connection_rules() {
 #[test]
 fn pipelined_requests_when_sent_at_once_then_served_in_order() {
     let origin = Origin::start(|request, conn| {
-        // The first takes longest, so the origin finishes in another order.
+        // The first request takes longest, so the origin finishes the requests in another order.
         if request.target == "/0" {
             std::thread::sleep(Duration::from_millis(150));
         }
@@ -242,7 +242,7 @@ fn head_when_requested_then_fields_of_get_without_body() {
         let head = client.response_to_head().expect("a response to HEAD");
         assert_eq!((head.status, head.field("content-length")), (status, length), "{target}");
         assert!(head.problems.is_empty(), "{:?}", head.problems);
-        // A body would appear in the next response.
+        // If the HEAD had a body, the client would read it as the next response.
         client.send(get(target));
         let whole = client.response().expect("a response to GET on the same connection");
         assert_eq!((whole.status, whole.complete), (status, true), "{target}");
@@ -253,9 +253,9 @@ fn head_when_requested_then_fields_of_get_without_body() {
 
 // ---- workers --------------------------------------------------------------------------------------------------------
 
-/// Groups idle client connections by the worker that serves them. Each worker has its own connections to the origin, so
-/// two clients whose requests used the same one share a worker. Sends requests one after the other until at most
-/// `workers` groups remain. Returns the groups as numbers of the clients.
+/// Groups idle client connections by the worker that serves them. Each worker has its own connections to the origin. So
+/// two clients share a worker if their requests used the same connection to the origin. Sends requests one after the
+/// other until at most `workers` groups remain. Each group in the result lists the numbers of its clients.
 fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<usize>> {
     // The connections to the origin that each group used.
     let mut groups: Vec<(Vec<usize>, Vec<usize>)> =
@@ -308,13 +308,13 @@ fn worker_threads(shim: &Shim) -> Vec<String> {
 fn workers_when_eight_connections_idle_then_each_of_two_has_four() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
-    // A thread sets its own name, perhaps after the shim has printed its listeners.
+    // A thread sets its own name, which can be after the shim has printed its listeners.
     assert!(wait_until(PATIENCE, || worker_threads(&shim) == ["worker-0", "worker-1"]), "{:?}", worker_threads(&shim));
     let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(shim.addr)).collect();
     wait_connections(&shim, 8);
     let groups = by_worker(&origin, &mut clients, 2);
     assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
-    // All connections of one worker close; the new ones go to it, since the other worker is full.
+    // All connections of one worker close. The next connections go to this worker, because the other worker has more.
     let mut left = Vec::new();
     for (number, client) in clients.into_iter().enumerate() {
         if groups[0].contains(&number) {
@@ -348,7 +348,7 @@ fn post(addr: SocketAddr, target: &str) -> Response {
     exchange(addr, request("POST", target, &[], b"x=1"))
 }
 
-/// The names of a length-delimited stream of `MetricFamily` messages: field 1 of each.
+/// Returns field 1, the name, of each `MetricFamily` message in a length-delimited stream.
 fn protobuf_names(mut bytes: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     while !bytes.is_empty() {
@@ -360,7 +360,7 @@ fn protobuf_names(mut bytes: &[u8]) -> Vec<String> {
     names
 }
 
-/// A varint length and that many bytes.
+/// Reads a length (a varint) and as many bytes as the length says.
 fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let mut length = 0;
     for shift in (0..35).step_by(7) {
@@ -392,7 +392,7 @@ fn metrics_when_scraped_then_text_or_protobuf_with_same_families() {
     };
     let expected = families(&text.text());
     assert!(expected.len() > 10 && expected.contains(&"edgeshim_pulls_total".to_owned()), "{expected:?}");
-    // Prometheus sends this since it has native histograms.
+    // A Prometheus server with native histograms sends this value.
     let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
                   application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
     let binary = fetch(shim.admin, "/metrics", &[("Accept", accept)]);
@@ -528,7 +528,7 @@ fn connection_when_idle_between_requests_then_parked_and_served_again() {
     let pull = get("/");
     for round in 0..4 {
         match round {
-            // Two at once, then byte by byte: the strict head reader continues where it was.
+            // Two requests in one write, then one byte by byte. The framing check must follow both.
             1 => {
                 client.send(format!("{pull}{pull}"));
                 assert_eq!(client.response().expect("the first of two").status, 200);
@@ -538,7 +538,8 @@ fn connection_when_idle_between_requests_then_parked_and_served_again() {
             _ => client.send(&pull),
         };
         assert_eq!(client.response().expect("a response").status, 200, "round {round}");
-        // The test measures time: after a fifth of a second the shim drops hyper's part of an idle connection.
+        // The pause is longer than the fifth of a second after which the shim frees hyper's state of an idle
+        // connection.
         std::thread::sleep(Duration::from_millis(600));
     }
     // The same checks apply after an idle time.
