@@ -1,7 +1,7 @@
-//! Cache-Control from end to end: modes and statuses, one field line with one meaning, guards, classes by path and by
-//! type, and `config/etsy.toml`. The cases of the decision itself are unit tests.
+//! Cache-Control from end to end: modes and statuses, one field line without contradictions, guards, classes by path
+//! and by type, and `config/etsy.toml`. Unit tests cover the decision itself.
 //!
-//! The origin sends what the request says: `X-Status` is the status, each `X-Say` is a header field of the response.
+//! Fields of the request decide the origin's response. `X-Status` is its status, and each `X-Say` is one header field.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use support::{After, Config, Origin, Raw, Response, Shim, origin, raw, shim};
 
-/// The origin that this file's head describes. A body is `hello`.
+/// Starts the origin that the head of this file describes. Its body is `hello`.
 fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let status: u16 = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
@@ -80,7 +80,7 @@ fn classes(origin: &Origin) -> Config {
     Shim::config(origin.addr).with(CLASSES)
 }
 
-/// One connection for many requests.
+/// A client that sends many requests over one connection.
 struct Connection(Raw);
 
 impl Connection {
@@ -109,8 +109,8 @@ impl Connection {
     }
 }
 
-/// The directives of a response's Cache-Control line; empty without one. Panics at a second line, at a repeated
-/// directive, and at a lifetime beside a directive that forbids storing.
+/// Returns the directives in a response's Cache-Control, or an empty set if there is no such line. Panics at a second
+/// line, at a repeated directive, and at a lifetime beside a directive that forbids storing.
 fn directives(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("cache-control");
     assert!(lines.len() <= 1, "several lines: {lines:?}");
@@ -143,7 +143,7 @@ fn modes_when_each_status_then_directives_of_the_table() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
-    // The origin's directives, and what remains of them under the mode `keep`.
+    // The origin's directives, and the directives that remain under the mode `keep`.
     let origin_fields = [
         (&[][..], ""),
         (&["Cache-Control: max-age=60"][..], "max-age=60"),
@@ -224,7 +224,7 @@ fn lifetimes_when_class_has_several_keys_then_all_written() {
     assert_eq!(directives(&connection.get("/edge/x", 200, &[])), set(edge));
     assert_eq!(directives(&connection.get("/edge/x", 200, &["Cache-Control: max-age=5, stale-if-error=1"])), set(edge));
     assert_eq!(directives(&connection.get("/fonts/a.WOFF2", 200, &[])), set("max-age=31536000, immutable"));
-    // no-transform is about the bytes, so it stays under any mode.
+    // no-transform concerns the bytes and not caching, so it stays under every mode.
     let kept = connection.get("/override/x", 200, &["Cache-Control: no-transform, private"]);
     assert_eq!(directives(&kept), set("max-age=100, no-transform"));
 }
@@ -273,15 +273,15 @@ fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
     }
     assert_eq!(count("vary_star"), "3");
 
-    // These two guards only count.
+    // These two guards are counted but change nothing.
     let response = connection.get("/override/x", 200, &["Vary: User-Agent"]);
     assert_eq!((directives(&response), response.field("vary")), (set("max-age=100"), Some("User-Agent")));
     let response = connection.get("/override/x", 200, &["Vary: Accept, cookie"]);
     assert_eq!((directives(&response), response.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
-    // The response whose cookie was stripped also varied by Cookie.
+    // The earlier response whose cookie was removed had Cookie in its Vary too, so `vary_cookie` counts 2.
     assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
 
-    // The origin's own 5xx passes, but without anything that lets a cache store it.
+    // The origin's own 5xx passes, but without fields that let a cache store it.
     let origin_fields = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
     let response = connection.get("/own-errors/x", 500, &origin_fields);
     assert_eq!((directives(&response), response.text().as_str()), (set("no-store"), "hello"));
@@ -315,14 +315,14 @@ fn class_when_by_path_or_type_then_first_match_applies() {
         ("/x", Some("text/htmlx"), ""),
         ("/x", Some("image/png"), ""),
         ("/x", None, ""),
-        // An earlier class by path wins over a later one by type.
+        // If an earlier class matches by path and a later class by type, the earlier class applies.
         ("/override/x", Some("text/html"), "max-age=100"),
         ("/a/b.woff2", Some("text/html"), "max-age=31536000, immutable"),
-        // A class with both keys needs both to match.
+        // A class with a path and a type applies only if both match.
         ("/reports/x", Some("text/csv"), "max-age=300"),
         ("/reports/x", Some("text/html"), "max-age=200"),
         ("/other/x", Some("text/csv"), ""),
-        // Case and percent-encoding do not evade a rule; the query is not part of the path.
+        // Paths match without regard to case and percent-encoding. The query is not part of the path.
         ("/OVERRIDE/x", None, "max-age=100"),
         ("/%6fverride/x", None, "max-age=100"),
         ("/a/b%2Ewoff2?c=d.png", None, "max-age=31536000, immutable"),
@@ -333,7 +333,7 @@ fn class_when_by_path_or_type_then_first_match_applies() {
         let origin_fields: Vec<_> = field.iter().map(String::as_str).collect();
         let response = connection.get(path, 200, &origin_fields);
         assert_eq!(directives(&response), set(wanted), "{path} {content_type:?}");
-        // HEAD, a partial response and a revalidation get the directives of the 200.
+        // HEAD, a partial response and a 304 get the directives that the 200 would get.
         assert_eq!(
             directives(&connection.ask("HEAD", path, 200, &origin_fields, &[])),
             set(wanted),
@@ -348,7 +348,7 @@ fn class_when_by_path_or_type_then_first_match_applies() {
             "304 of {path} {content_type:?}"
         );
     }
-    // A 304 without a type matches classes by path only.
+    // A 304 without a type can match classes by path only.
     assert_eq!(directives(&connection.get("/reports/x", 304, &[])), set("max-age=300"));
     assert_eq!(directives(&connection.get("/x", 304, &[])), set(""));
 }
@@ -414,7 +414,7 @@ fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
         let response = connection.get(path, 200, &["Cache-Control: max-age=60"]);
         assert_eq!(directives(&response), set("max-age=60"), "{path}");
     }
-    // Pages keep the origin's directives; three CDNs are counted by the name in the header field.
+    // HTML keeps the origin's directives. The three CDNs are counted under the name in the identity header.
     let html = "Content-Type: text/html; charset=utf-8";
     let response =
         connection.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);

@@ -1,4 +1,4 @@
-//! The configuration: the sample files, and the messages about mistakes.
+//! The configuration: the sample files, and the error messages for mistakes.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn problems_of(text: &str) -> Vec<String> {
     }
 }
 
-/// The reference file with every line behind the mark uncommented.
+/// Returns the reference file, with `mark` removed from the start of each line.
 fn uncommented(mark: &str) -> String {
     REFERENCE
         .lines()
@@ -33,9 +33,9 @@ fn uncommented(mark: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// The uncommented examples, and a folder with the address lists that they name. A test cannot set its own environment
-/// variables, so the name of each variable replaces its value here. `examples_when_variables_set_then_check_passes`
-/// reads the examples unchanged.
+/// Returns the reference file with its examples uncommented, and a folder with the address lists that the examples
+/// name. The test cannot set environment variables of its own process, so a placeholder with the variable's name
+/// replaces each secret. `examples_when_variables_set_then_check_passes` reads the examples unchanged.
 fn examples() -> (support::TempDir, String) {
     let folder = support::temp_dir();
     for list in lists() {
@@ -44,15 +44,15 @@ fn examples() -> (support::TempDir, String) {
     (folder, uncommented("#: ").replace("\"env:", "\"SECRET-"))
 }
 
-/// Replaces every CDN's address list, in Fastly's format.
+/// An address list in Fastly's format, which the tests use for every CDN.
 const RANGES: &str = r#"{"addresses":["192.0.2.0/24"],"ipv6_addresses":["2001:db8::/32"]}"#;
 
-/// The address lists that the examples name.
+/// Returns the file names of the address lists in the examples.
 fn lists() -> Vec<String> {
     quoted_after("\"file:")
 }
 
-/// The texts between a prefix and the closing quote, in the examples.
+/// Returns the texts between a prefix and the closing quote, in the examples.
 fn quoted_after(prefix: &str) -> Vec<String> {
     let live = REFERENCE.lines().filter_map(|line| line.strip_prefix("#: "));
     live.flat_map(|line| line.split(prefix).skip(1))
@@ -60,7 +60,7 @@ fn quoted_after(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// The settings with each proof's secret as `/config` shows it.
+/// Replaces the secrets of all proofs by `***`, as `/config` does.
 fn starred(mut settings: Settings) -> Settings {
     for verify in settings.providers.iter_mut().filter_map(|provider| provider.verify.as_mut()) {
         let field = verify.secret.iter_mut().flat_map(|secret| &mut secret.values);
@@ -110,7 +110,7 @@ fn examples_when_uncommented_then_valid() {
             ("video-cdn", "rfc9213")
         ]
     );
-    // Each kind of proof has an example, and the settings have its values.
+    // Each kind of proof must have an example, and the settings must contain the values of this example.
     let proofs = |name: &str| {
         let provider = settings.providers.iter().find(|provider| provider.name == name).expect("an example");
         provider.verify.as_ref().expect("proofs")
@@ -131,7 +131,7 @@ fn examples_when_uncommented_then_valid() {
     assert!(g2o.keys["nonce1"].matches(b"SECRET-G2O_KEY") && g2o.versions == [5]);
     assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
-    // The examples change nothing but the blocks that have no default.
+    // Apart from providers and classes, the examples must give the default settings.
     assert_eq!(Settings { providers: Vec::new(), classes: Vec::new(), ..settings }, Settings::default());
 }
 
@@ -152,7 +152,7 @@ fn examples_when_variables_set_then_check_passes() {
     for list in lists() {
         folder.write(&list, RANGES);
     }
-    // A random value for each secret.
+    // Each secret needs a different value.
     command.envs(variables.iter().enumerate().map(|(index, name)| (name, format!("{index:032x}"))));
     let output = command.output().expect("the edgeshim binary starts");
     let problems_of = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -199,7 +199,7 @@ fn max_waiting_when_no_max_in_flight_then_problem() {
     for text in ["max_in_flight = 16", "max_in_flight = 16\nmax_waiting = 200"] {
         assert_eq!(problems_of(&format!("[origin]\n{text}")), [""; 0]);
     }
-    // An invalid limit is one problem, not two.
+    // An invalid limit must cause one message, not two.
     assert_eq!(problems_of("[origin]\nmax_in_flight = \"16\"\nmax_waiting = 200").len(), 1);
 }
 
@@ -297,7 +297,7 @@ fn effective_config_when_read_back_then_equal() {
     ] {
         let settings = config::parse(&text, "edgeshim.toml", &folder).expect("valid");
         let again = toml::to_string(&settings.effective_json()).expect("TOML");
-        // The effective configuration hides secrets, so they are written again.
+        // The effective configuration hides secrets, so the test inserts secrets again.
         let again = again.split("\"***\"").enumerate().fold(String::new(), |text, (index, part)| match index {
             0 => part.to_owned(),
             _ => format!("{text}\"secret-{index}\"{part}"),
@@ -346,7 +346,7 @@ fn admin_when_beyond_loopback_then_token_required() {
         let problems_of = problems_of(&format!("[admin]\nlisten = \"{listen}\""));
         assert!(problems_of.len() == 1 && problems_of[0].contains("token = \"env:ADMIN_TOKEN\""), "{problems_of:?}");
     }
-    // An invalid token is one problem, not two.
+    // An invalid token must cause one message, not two.
     assert_eq!(problems_of("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"env:EDGESHIM_UNSET\"").len(), 1);
 }
 
@@ -373,10 +373,10 @@ fn file_when_not_utf8_then_one_problem_with_its_place() {
     assert!(problems_of.to_string().contains(":2:12: byte 0xff is no UTF-8"), "{problems_of}");
 }
 
-/// One mistake per row, and what its message has to contain.
+/// One mistake per row, and the texts that its message must contain.
 #[rustfmt::skip] // one row per line
 const MISTAKES: [(&str, &str, &str, &str); 39] = [
-    // block, line, the value as the message shows it, a part of the remedy
+    // Block, line, the value as the message shows it, and a part of what the message tells to write instead.
     ("server", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8080\"]", "\"127.0.0.1:8080\"", "another address"),
     ("server", "workers = 513", "513", "from 0 to 512"),
     ("server", "hosts = [\"*.example.com\"]", "\"*.example.com\"", "write each name"),
@@ -531,7 +531,7 @@ proptest! {
 
     #[test]
     fn any_value_under_any_key_when_read_then_settings_or_problems(key in 0..200_usize, value in piece()) {
-        // Changes the value of one key of the reference file.
+        // The test changes the value of one key of the reference file.
         let (folder, text) = examples();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let live = |at: &usize| lines[*at].contains(" = ") && !lines[*at].starts_with('#');

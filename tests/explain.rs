@@ -1,5 +1,5 @@
-//! Compares `edgeshim explain` with a running shim of the same configuration: both treat a request and the origin's
-//! response alike, in text and in JSON, and neither output contains a secret.
+//! Compares `edgeshim explain` with a running shim of the same configuration. Both must treat a request and the
+//! origin's response alike. The text and the JSON of `explain` must agree, and must not contain a secret.
 
 #![allow(clippy::unwrap_used)] // a failed test is a panic
 
@@ -53,7 +53,7 @@ content_type = ["text/html"]
 cache = { mode = "default", ttl = "5s", edge_ttl = "60s", vary = ["Accept-Encoding"] }
 "#;
 
-/// A provider for every preset, each with its own secret; for Akamai also a signature.
+/// Configures a provider for every preset, each with its own secret. Akamai has a G2O key too.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
     presets().iter().fold(Shim::config(origin).with(CLASSES), |config, preset| {
         let g2o = if preset.has_g2o() { format!("g2o = {{ keys = {{ n = \"{G2O_KEY}\" }} }}") } else { String::new() };
@@ -90,7 +90,7 @@ impl Case {
         }
     }
 
-    /// The golden heads of a preset, each with another response.
+    /// Makes a case of each golden head of a preset, each with a different response.
     fn of_preset(preset: &str, turn: usize) -> Vec<Self> {
         let folder = repository("tests/golden/heads").join(preset);
         let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -110,7 +110,7 @@ impl Case {
         self.method != "HEAD" && !matches!(self.status, 204 | 304)
     }
 
-    /// The arguments for `explain`.
+    /// Returns the arguments for `explain`.
     fn arguments(&self) -> Vec<String> {
         let mut all = ["--method", &self.method, "--path", &self.path].map(str::to_owned).to_vec();
         all.extend(["--status".to_owned(), self.status.to_string()]);
@@ -120,7 +120,7 @@ impl Case {
         all
     }
 
-    /// The same request on the wire.
+    /// Returns the bytes of the same request.
     fn request(&self) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         for field in &self.fields {
@@ -131,7 +131,7 @@ impl Case {
         format!("{head}\r\n{body}")
     }
 
-    /// The origin's response on the wire.
+    /// Returns the bytes of the origin's response.
     fn response(&self) -> String {
         let length = self.response.iter().find_map(|field| field.strip_prefix("Content-Length: "));
         let body = "a".repeat(length.filter(|_| self.has_body()).map_or(0, |length| length.parse().unwrap()));
@@ -174,7 +174,7 @@ const RESPONSES: [(u16, &[&str]); 8] = [
     (304, &["ETag: \"a\"", "Cache-Control: max-age=5", "Vary: Cookie"]),
 ];
 
-/// Cases beyond the golden heads.
+/// Returns cases that no golden head covers.
 fn more_cases() -> Vec<Case> {
     let host = "Host: www.example.com";
     let html = ["Content-Type: text/html", "Content-Length: 900"];
@@ -257,7 +257,7 @@ fn more_cases() -> Vec<Case> {
     ]
 }
 
-/// G2O's fields for a request of `target` at this time.
+/// Returns the G2O fields for a request for `target` at the current time.
 fn signed(target: &str) -> [String; 2] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let data = format!("5, 192.0.2.9, 198.51.100.99, {now}, 1.2, n");
@@ -274,7 +274,7 @@ fn explain(folder: &Path, arguments: &[String]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// Explains one case as JSON. Panics when the text differs from it, or either contains a secret.
+/// Explains one case as JSON. Panics if the text output differs from the JSON, or if either contains a secret.
 fn explained(folder: &Path, case: &Case) -> Value {
     let mut arguments = case.arguments();
     let (code, text, err) = explain(folder, &arguments);
@@ -292,7 +292,7 @@ fn explained(folder: &Path, case: &Case) -> Value {
     json
 }
 
-/// The JSON as the lines of the text.
+/// Returns the lines of text that correspond to the JSON.
 fn as_lines(json: &Value) -> Vec<String> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -335,7 +335,8 @@ fn as_lines(json: &Value) -> Vec<String> {
     lines
 }
 
-/// Compares the explained lines of a head with the real ones. Values that differ each time are compared by name only.
+/// Compares the explained lines of a head with the real lines. For fields whose value differs each time, compares only
+/// the names.
 fn compare_fields(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &str) {
     let hidden: Vec<(&str, &str)> = explained
         .as_array()
@@ -362,12 +363,12 @@ fn compare_fields(explained: &Value, real: &[(String, String)], ignored: &[&str]
     assert_eq!(wanted, found, "{case}");
 }
 
-/// The reason of an unchanged line; some have more text.
+/// Returns whether this is the reason of an unchanged line. Some such reasons have more text after the first words.
 fn is_as_sent(reason: &str) -> bool {
     reason == "as sent" || reason.starts_with("as sent: ")
 }
 
-/// Every received line is forwarded unchanged or reported as dropped.
+/// Checks that each received line is either forwarded unchanged or reported as dropped.
 fn every_line_is_explained(json: &Value, sent: &[String], there: &str, gone: &str, case: &str) {
     let of = |key: &str, kept_alone: bool| -> Vec<String> {
         let fields = json[key].as_array().unwrap().iter();
@@ -381,7 +382,7 @@ fn every_line_is_explained(json: &Value, sent: &[String], there: &str, gone: &st
     assert_eq!(explanations, sent, "{case}");
 }
 
-/// Sends the same request to a running shim; returns its response, and the request at the origin, if any.
+/// Sends the same request to a running shim. Returns the response, and the request that the origin received, if any.
 fn exchange_with(
     shim: &Shim,
     origin: &Origin,
@@ -396,7 +397,7 @@ fn exchange_with(
     (response, origin.requests().into_iter().nth(before))
 }
 
-/// Compares each explained case with a shim of that configuration.
+/// Compares the explanation of each case with a running shim of the same configuration.
 fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
     let scripted = Arc::new(Mutex::new(String::new()));
     let scripted_response = Arc::clone(&scripted);
@@ -407,7 +408,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
     let mut shim = Shim::start(configure(&origin));
     let mut explanations = Vec::new();
     for (nth, case) in cases.iter().enumerate() {
-        // The agent identifies the request in the log; no stage uses it.
+        // The User-Agent identifies the request in the log. No layer uses this field.
         let agent = format!("User-Agent: case/{nth}");
         let case = &Case {
             name: format!("{nth}: {}", case.name),
@@ -436,7 +437,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
             every_line_is_explained(&json, &case.fields, "to_origin", "not_to_origin", name);
             every_line_is_explained(&json, &case.response, "to_cdn", "not_to_cdn", name);
         }
-        // These fields depend on the connection and the time, and the length on compression.
+        // These fields depend on the connection and the time. The length depends on compression.
         let mut ignored = vec!["date", "connection", "transfer-encoding"];
         if json["gzip"] == "compressed" || refused {
             ignored.push("content-length");
@@ -454,12 +455,12 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         .collect();
     for (nth, (name, json, status)) in explanations.iter().enumerate() {
         let Some(line) = lines.get(&format!("case/{nth}")) else {
-            // A malformed head is no pull.
+            // A malformed head is not a pull, so it has no line in the log.
             assert_eq!(*status, 400, "{name} is not in the log");
             continue;
         };
         let first = |value: &Value| value.as_array().and_then(|all| all.first()).cloned().unwrap_or("".into());
-        // A page hides the guard of the response that it replaces.
+        // If the page replaces a response, the log does not contain the guard of that response.
         let guard = if json.get("page").is_some() { "".into() } else { first(&json["guards"]) };
         let pull = Some(&json["pull"]).filter(|pull| *pull != "unknown" && *pull != "edge");
         let explanations =
@@ -540,7 +541,7 @@ fn explain_when_config_refuses_or_trusts_then_agrees_with_shim() {
     compare(config, &cases);
 }
 
-/// The reason for one line of a head.
+/// Returns the reason for one line of a head.
 fn reason<'a>(json: &'a Value, key: &str, name: &str) -> &'a str {
     let field = json[key].as_array().unwrap().iter().find(|field| field["name"] == name);
     field.unwrap_or_else(|| panic!("no {name} in {key}: {json}"))["reason"].as_str().unwrap()

@@ -1,14 +1,15 @@
 //! Modules must not import each other in a circle.
 //!
-//! The siblings are compared at each level: files, and folders with everything below them. A name that the parent
-//! module re-exports counts as an import of the file that declares it. A parent and its children may use each other.
+//! The rule compares siblings at each level of the tree. Siblings are files, and folders with everything below them. If
+//! the parent module re-exports a name, an import of this name counts as an import of the file that declares the name.
+//! A parent and its children are allowed to use each other.
 
 use std::collections::BTreeMap;
 
 use crate::paths::{Named, imported, named};
 use crate::source::{Breach, Source};
 
-/// The import of a sibling: the parent, the two children, and the first place.
+/// An import between siblings: their parent, the two siblings, and the first place of the import.
 struct Import {
     parent: Vec<String>,
     from: String,
@@ -17,7 +18,7 @@ struct Import {
     at: usize,
 }
 
-/// All circles in the tree, one breach a circle, at the import that closes it.
+/// Returns one breach for each circle in the tree, at the import that closes the circle.
 pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
     let exports = exports(sources);
     let mut levels: BTreeMap<Vec<String>, Vec<Import>> = BTreeMap::new();
@@ -57,7 +58,7 @@ pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
     breaches
 }
 
-/// The shortest path of imports between two siblings, both included.
+/// Returns the shortest path of imports from one sibling to another, including both.
 fn path<'a>(imports: &'a [Import], from: &'a str, to: &str) -> Option<Vec<&'a str>> {
     let mut paths = vec![vec![from]];
     let mut seen = vec![from];
@@ -80,7 +81,7 @@ fn path<'a>(imports: &'a [Import], from: &'a str, to: &str) -> Option<Vec<&'a st
     None
 }
 
-/// What each module makes available by `use`: module and name, and the path behind it.
+/// The names that modules re-export. The key is the module and the name, and the value is the path of the item.
 type Exports = BTreeMap<(Vec<String>, String), Vec<String>>;
 
 fn exports(sources: &[Source]) -> Exports {
@@ -93,10 +94,10 @@ fn exports(sources: &[Source]) -> Exports {
     exports
 }
 
-/// The module that declares the item at a path, through re-exports.
+/// Follows re-exports. Returns the module that declares the item at a path.
 fn declared_in(sources: &[Source], exports: &Exports, segments: &[String]) -> Vec<String> {
     let mut segments = segments.to_vec();
-    // Each step follows one re-export; the bound ends a circle of them.
+    // Each step follows one re-export. The bound ends the loop if re-exports form a circle.
     for _ in 0..8 {
         let known = |length: usize| sources.iter().any(|source| source.module == segments[..length]);
         let length = (0..=segments.len()).rev().find(|length| known(*length)).unwrap_or_default();
@@ -116,7 +117,7 @@ fn declared_in(sources: &[Source], exports: &Exports, segments: &[String]) -> Ve
 mod tests {
     use super::*;
 
-    /// The breaches in a tree of files, as `path:line` and the circle.
+    /// Returns the breaches in a tree of files. Each is `path:line` and the circle.
     fn breaches(files: &[(&str, &str)]) -> Vec<String> {
         let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
         let short = |breach: Breach| format!("{}:{} {}", breach.path, breach.line, breach.what);

@@ -1,4 +1,5 @@
-//! Rules for the source tree that the compiler does not check. Each rule has a test that shows that it can fail.
+//! Rules for the source tree that the compiler does not check. For each rule, a test shows that the rule finds a
+//! breach.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -39,7 +40,7 @@ fn files_under(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text files below some paths of the repository, each with its path.
+/// Returns the text files below some paths of the repository, each with its path.
 fn texts(paths: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -97,7 +98,7 @@ fn texts_when_checked_then_point_to_nothing_outside() {
     let paths = ["src", "tests", "benches", "config", "deploy", ".ci", ".github", "Cargo.toml", "clippy.toml"];
     let mut files = texts(&paths);
     files.extend(texts(&["README.md", "CONTRIBUTING.md", "SECURITY.md"]));
-    // The rule's own samples break it.
+    // This file contains samples that break the rule, so it is not checked.
     files.retain(|(path, _)| path != "tests/tidy/prose.rs");
     report(breaches(&sources(&files), &[prose::pointers]));
 }

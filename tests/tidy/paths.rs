@@ -1,4 +1,4 @@
-//! The module paths that a file names.
+//! Finds the module paths in a file.
 
 use crate::source::{Source, is_word, words};
 
@@ -10,7 +10,8 @@ pub(crate) struct Named {
     pub(crate) name: String,
 }
 
-/// Every path that starts with `crate::`, `super::` or, in the binary, `edgeshim::`. A `use` tree has one per leaf.
+/// Returns every path that starts with `crate::`, `super::` or, in the binary, `edgeshim::`. A `use` tree has one path
+/// per leaf.
 pub(crate) fn named(source: &Source) -> Vec<Named> {
     let code = &source.code;
     let mut found = Vec::new();
@@ -32,7 +33,8 @@ pub(crate) fn named(source: &Source) -> Vec<Named> {
     found
 }
 
-/// Every path that a `use` imports. The first segment of a path into another crate counts as a child of the module.
+/// Returns every path that a `use` imports. The first segment of a path into another crate counts as a child of the
+/// module.
 pub(crate) fn imported(source: &Source) -> Vec<Named> {
     let mut found = Vec::new();
     for at in words(&source.code, "use") {
@@ -50,7 +52,7 @@ pub(crate) fn imported(source: &Source) -> Vec<Named> {
     found
 }
 
-/// Reads the `use` tree or path at `from`, adds each leaf to `found` and returns the end.
+/// Reads the `use` tree or path at `from`. Adds each leaf to `found`, and returns the offset of the end.
 fn tree(code: &str, from: usize, before: &[String], at: usize, found: &mut Vec<Named>) -> usize {
     let mut segments = before.to_vec();
     let mut here = from;

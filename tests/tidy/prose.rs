@@ -1,14 +1,14 @@
-//! The text of comments and documents.
+//! The rules for the text of comments and documents.
 
 use crate::source::{Breach, Source, is_word};
 
-/// Text that points to something outside this repository.
+/// Texts that refer to something outside this repository.
 const POINTERS: &[&str] = &["spec §", "spec.md", "house", "the contract §", "the model"];
 
-/// The words of a paragraph, without the markers of a comment, each with the number of its line.
+/// The words of a paragraph, without comment markers. Each word has the number of its line.
 type Paragraph<'a> = Vec<(usize, &'a str)>;
 
-/// Splits a text into paragraphs, at empty lines and where `unmark` gives no text.
+/// Splits a text into paragraphs, at lines for which `unmark` returns an empty text.
 fn paragraphs(text: &str, unmark: fn(&str) -> &str) -> Vec<Paragraph<'_>> {
     let mut paragraphs = vec![Paragraph::new()];
     for (index, line) in text.lines().enumerate() {
@@ -21,7 +21,7 @@ fn paragraphs(text: &str, unmark: fn(&str) -> &str) -> Vec<Paragraph<'_>> {
     paragraphs
 }
 
-/// A line without the marker of a comment in any language of the repository.
+/// Removes the comment marker from a line. It can be the marker of any language in the repository.
 fn any_line(line: &str) -> &str {
     line.trim_start().trim_start_matches(['/', '!', '#', '*'])
 }
@@ -31,7 +31,8 @@ fn doc_comment(line: &str) -> &str {
     line.strip_prefix("//!").or_else(|| line.strip_prefix("///")).unwrap_or_default()
 }
 
-/// A document points to nothing outside this repository, and each `§` belongs to an RFC that the same sentence names.
+/// A document must not refer to anything outside this repository. Each `§` must belong to an RFC that the same
+/// sentence names.
 pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for paragraph in paragraphs(source.text, any_line) {
@@ -62,13 +63,13 @@ pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Whether a text starts with a phrase of whole words, after any punctuation.
+/// Returns whether a text starts with a phrase of whole words, after any punctuation.
 fn starts_with_words(text: &str, phrase: &str) -> bool {
     let text = text.trim_start_matches(|character: char| !is_word(character));
     text.strip_prefix(phrase).is_some_and(|rest| !phrase.ends_with(is_word) || !rest.starts_with(is_word))
 }
 
-/// Each paragraph of a doc comment has an even number of backticks. Blocks of code are skipped.
+/// Each paragraph of a doc comment must have an even number of backticks. Blocks of code are not checked.
 pub(crate) fn backticks(source: &Source) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let mut in_code = false;
@@ -88,7 +89,7 @@ pub(crate) fn backticks(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// No line is longer than what rustfmt allows for code.
+/// No line is allowed to be longer than 120 columns, which is rustfmt's limit for code.
 pub(crate) fn columns(source: &Source) -> Vec<Breach> {
     const MOST: usize = 120;
     let long = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > MOST);

@@ -1,9 +1,10 @@
-//! Which room may import which, which crates a room may use, and the order of the modules in `lib.rs`.
+//! The rules for rooms: which other rooms and which crates a room is allowed to use, and the order of the modules in
+//! `lib.rs`.
 
 use crate::paths::{Named, named};
 use crate::source::{Breach, Source, is_word, words};
 
-/// The rooms by floor, the top floor first. A room may import only from the floors below its own.
+/// The rooms by floor, the top floor first. A room is allowed to import only from the floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
@@ -18,8 +19,8 @@ const FLOORS: &[&[&str]] = &[
     &["fault", "ids", "wire", "clock"],
 ];
 
-/// The order of the `mod` lines in `lib.rs`: the order in which a request passes the rooms. `clock` may have any place
-/// on its floor.
+/// The order of the `mod` lines in `lib.rs`, which is the order in which a request passes the rooms. `clock` is allowed
+/// at any place on its floor.
 const READING_ORDER: &[&str] = &[
     "cli",
     "serve",
@@ -99,7 +100,7 @@ fn layers(source: &Source, layer: &str, at: usize, segments: &[String]) -> Optio
     )
 }
 
-/// Only the listed rooms may use serde and tokio.
+/// Only the listed rooms are allowed to use serde and tokio.
 pub(crate) fn crates(source: &Source) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let rules = [
@@ -128,8 +129,8 @@ pub(crate) fn crates(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Only `metrics` may call the macros of the metrics crate, since each call hashes its key and takes a lock. Any room
-/// may use handles.
+/// Only `metrics` is allowed to call the macros of the metrics crate, because each call hashes its key and takes a
+/// lock. Any room is allowed to use handles.
 pub(crate) fn metrics(source: &Source) -> Vec<Breach> {
     const MACROS: &[&str] =
         &["counter", "gauge", "histogram", "describe_counter", "describe_gauge", "describe_histogram"];
@@ -170,7 +171,7 @@ pub(crate) fn order(source: &Source) -> Vec<Breach> {
             ));
             continue;
         };
-        // `clock` takes the place of the module before it.
+        // `clock` gets the position of the module before it, so its place is not checked.
         let place = READING_ORDER.iter().position(|room| *room == name);
         let place = place.unwrap_or_else(|| last.as_ref().map_or(0, |(_, place, _)| *place));
         if let Some((last_floor, last_place, before)) = &last

@@ -1,10 +1,10 @@
-//! How long files are, what they are called, and that each says what it is for.
+//! The rules for the length, the name and the first comment of a file.
 
 use std::collections::BTreeMap;
 
 use crate::source::{Breach, Source};
 
-/// File names must say what the file does.
+/// The name of a file must describe what the file does.
 pub(crate) fn names(source: &Source) -> Vec<Breach> {
     const VAGUE: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "managers"];
     let mut parts = source.path.trim_end_matches(".rs").split(['/', '_', '-', '.']);
@@ -17,7 +17,7 @@ pub(crate) fn names(source: &Source) -> Vec<Breach> {
     }
 }
 
-/// Every file starts with a doc comment that says what it does.
+/// Every file must start with a doc comment, which describes what the file does.
 pub(crate) fn head(source: &Source) -> Vec<Breach> {
     let first = source.text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     if first.starts_with("//!") || first.starts_with("#![doc = include_str!") {
@@ -26,7 +26,7 @@ pub(crate) fn head(source: &Source) -> Vec<Breach> {
     source.breach_of_file("the file has no doc comment", "start it with `//! ` and a sentence that says what it does")
 }
 
-/// No file of `src` is longer than 500 lines, tests not counted.
+/// No file below `src` is allowed to have more than 500 lines. Lines of tests are not counted.
 pub(crate) fn lengths(source: &Source) -> Vec<Breach> {
     const MOST: usize = 500;
     if source.module.last().is_some_and(|name| name == "tests") {
@@ -40,7 +40,7 @@ pub(crate) fn lengths(source: &Source) -> Vec<Breach> {
     source.breach_of_file(format!("{length} lines without tests"), "split the file by what it does: at most 500")
 }
 
-/// A file name appears in one room only, so that it is enough to say where something is.
+/// A file name must appear in one room only, so that the name alone identifies the file.
 pub(crate) fn repeated(sources: &[Source]) -> Vec<Breach> {
     let mut rooms: BTreeMap<&str, &Source> = BTreeMap::new();
     let mut breaches = Vec::new();

@@ -1,8 +1,8 @@
-//! What shipped code must not contain.
+//! The rules for what shipped code must not contain.
 
 use crate::source::{Breach, Source, is_word, words};
 
-/// Only `wire` may contain the name of a header field as text.
+/// Only `wire` is allowed to contain the name of a header field as text.
 pub(crate) fn header_names(source: &Source) -> Vec<Breach> {
     const CALLS: &[&str] = &[
         "HeaderName::from_static(",
@@ -39,7 +39,7 @@ pub(crate) fn header_names(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Calls that shipped code must not contain.
+/// Finds calls that shipped code must not contain.
 pub(crate) fn banned(source: &Source) -> Vec<Breach> {
     let words_banned = [
         (".unwrap()", "handle the case, or call expect with the invariant that excludes it"),
@@ -59,7 +59,7 @@ pub(crate) fn banned(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// A cast to `usize` hides a type that should be an enum or a length.
+/// Finds casts to `usize`, because such a cast hides a type that should be an enum or a length.
 pub(crate) fn casts(source: &Source) -> Vec<Breach> {
     if !["metrics", "edge"].contains(&source.room()) {
         return Vec::new();

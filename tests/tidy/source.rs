@@ -1,7 +1,7 @@
-//! A source file in the forms that the rules need.
+//! Reads a source file into the forms that the rules need.
 //!
-//! The rules search the text; they do not parse Rust. A comment `// tidy: <reason>` on a line, or on the line before
-//! it, allows a breach on that line.
+//! The rules search the text and do not parse Rust. A comment `// tidy: <reason>` on a line, or on the line before that
+//! line, allows a breach there.
 
 use std::fmt;
 
@@ -20,17 +20,17 @@ impl fmt::Display for Breach {
     }
 }
 
-/// A source file in three forms. A byte has the same offset in all of them.
+/// A source file in three forms. A byte has the same offset in each form.
 pub(crate) struct Source<'a> {
-    /// Relative to the root of the repository, with `/`.
+    /// The path relative to the root of the repository, with `/` between folders.
     pub(crate) path: &'a str,
     /// The unchanged text.
     pub(crate) text: &'a str,
-    /// Comments, strings and test items are replaced by spaces.
+    /// The text, with spaces in place of comments, strings and test items.
     pub(crate) code: String,
-    /// Comments and test items are replaced by spaces; strings stay.
+    /// The text, with spaces in place of comments and test items. Strings stay.
     pub(crate) literal: String,
-    /// `edge`, `gzip`, `policy` for `src/edge/gzip/policy.rs`.
+    /// The module path, for example `edge`, `gzip`, `policy` for `src/edge/gzip/policy.rs`.
     pub(crate) module: Vec<String>,
 }
 
@@ -53,12 +53,12 @@ impl<'a> Source<'a> {
         self.module.first().map_or("lib", String::as_str)
     }
 
-    /// A breach at a byte offset, unless a comment allows it.
+    /// Returns a breach at a byte offset, or `None` if a comment allows it.
     pub(crate) fn breach(&self, at: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
         self.breach_in(self.text[..at].matches('\n').count() + 1, what, instead)
     }
 
-    /// A breach in a line, unless a comment allows it.
+    /// Returns a breach in a line, or `None` if a comment allows it.
     pub(crate) fn breach_in(&self, line: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
         let mut lines = self.text.lines().skip(line.saturating_sub(2));
         let before = if line > 1 { lines.next().unwrap_or_default() } else { "" };
@@ -69,7 +69,7 @@ impl<'a> Source<'a> {
         Some(Breach { path: self.path.into(), line, what: what.into(), instead: instead.into() })
     }
 
-    /// A breach of the whole file, unless a comment in its first line allows it.
+    /// Returns a breach that concerns the whole file. Returns no breach if a comment in the first line allows it.
     pub(crate) fn breach_of_file(&self, what: impl Into<String>, instead: impl Into<String>) -> Vec<Breach> {
         self.breach_in(1, what, instead).into_iter().collect()
     }
@@ -79,12 +79,12 @@ fn reasoned(line: &str) -> bool {
     line.split_once("// tidy:").is_some_and(|(_, reason)| !reason.trim().is_empty())
 }
 
-/// Replaces every byte but line ends by a space.
+/// Replaces every byte by a space. Line ends stay.
 pub(crate) fn blank(text: &str) -> String {
     text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
 
-/// The text without comments and strings, and the text without comments. Offsets and lines stay the same.
+/// Returns the text without comments and strings, and the text without comments only. Offsets and lines stay the same.
 fn blanked(text: &str) -> (String, String) {
     let mut code = String::with_capacity(text.len());
     let mut literal = String::with_capacity(text.len());
@@ -156,7 +156,7 @@ fn block_comment(text: &str) -> usize {
     text.len()
 }
 
-/// The length of the raw string at the start of the text, such as `r#"…"#` or `br"…"`.
+/// Returns the length of the raw string at the start of the text, such as `r#"…"#` or `br"…"`.
 fn raw_string(text: &str) -> Option<usize> {
     let prefix = ["r", "br", "cr"].into_iter().find(|prefix| text.starts_with(prefix))?;
     let hashes = text[prefix.len()..].bytes().take_while(|&byte| byte == b'#').count();
@@ -183,7 +183,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The length of a character literal; none for a lifetime.
+/// Returns the length of the character literal at the start of the text, or `None` if the text starts with a lifetime.
 fn character(text: &str) -> Option<usize> {
     let inside = text.strip_prefix('\'')?;
     let first = inside.chars().next()?;
@@ -194,7 +194,7 @@ fn character(text: &str) -> Option<usize> {
     text[end..].starts_with('\'').then_some(end + 1)
 }
 
-/// The byte ranges of items under `#[cfg(test)]` or `#[test]`, with the attribute.
+/// Returns the byte ranges of items with `#[cfg(test)]` or `#[test]`. Each range includes the attribute.
 fn test_items(code: &str) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     for attribute in ["#[cfg(test)]", "#[cfg(all(test", "#[test]"] {
@@ -205,8 +205,8 @@ fn test_items(code: &str) -> Vec<(usize, usize)> {
     items
 }
 
-/// The end of the item at `start`: a `;`, or the brace that closes its first one. A field, a variant or a match arm,
-/// which starts without a keyword, also ends at its comma.
+/// Returns the end of the item at `start`. An item ends at a `;` or at the brace that closes its first brace. A field,
+/// a variant or a match arm starts without a keyword, and also ends at its comma.
 fn item_end(code: &str, start: usize) -> usize {
     const KEYWORDS: &[&str] =
         &["pub", "fn", "impl", "struct", "enum", "trait", "type", "const", "static", "async", "unsafe", "let", "use"];
@@ -223,7 +223,7 @@ fn item_end(code: &str, start: usize) -> usize {
             b'}' => {
                 braces = braces.saturating_sub(1);
                 if braces == 0 {
-                    // A body ends here, but `use a::{b};` only at its semicolon.
+                    // The body of an item ends at this brace. `use a::{b};` ends at the semicolon after the brace.
                     let rest = code[at + 1..].trim_start();
                     return if rest.starts_with(';') {
                         at + 1 + code[at + 1..].find(';').map_or(0, |semi| semi + 1)
@@ -246,14 +246,14 @@ fn module_of(path: &str) -> Vec<String> {
     inner.split('/').filter(|part| *part != "mod" && *part != "lib").map(str::to_owned).collect()
 }
 
-/// The offsets of a whole word in the code.
+/// Returns the offsets at which a whole word is in the code.
 pub(crate) fn words<'t>(code: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
     code.match_indices(word)
         .map(|(at, _)| at)
         .filter(move |&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
 }
 
-/// The lines at which a sample breaks a rule.
+/// Returns the lines at which a sample breaks a rule.
 pub(crate) fn lines_of(rule: fn(&Source) -> Vec<Breach>, path: &str, text: &str) -> Vec<usize> {
     rule(&Source::new(path, text)).into_iter().map(|breach| breach.line).collect()
 }
