@@ -1,7 +1,7 @@
-//! How many allocations one pull costs in steady state, counted in the serving process.
+//! Counts the allocations of one pull in steady state. The shim runs in the process of the test.
 //!
-//! The client and the origin are threads of this test that allocate nothing themselves. So the allocator counts only
-//! the shim: hyper's part (read buffers, channels, parsed heads) and ours.
+//! The client and the origin are threads of this test that do not allocate. So the allocator counts only the
+//! allocations of the shim, which includes hyper's read buffers, channels and parsed heads.
 
 #![allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 
@@ -21,7 +21,7 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/html\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\nhello";
 const PULL: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\n\r\n";
-/// A pull as a CDN sends it, with its own ids, validators and accepted codings.
+/// A pull as a CDN sends it, with ids, validators and accepted codings.
 const RICH_PULL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nAccept: text/html\r\n\
 Accept-Language: de\r\nX-Request-Id: abc\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n\
@@ -36,7 +36,7 @@ Fastly-Client-IP: 192.0.2.1\r\nX-Origin-Secret: a-guess!\r\n\r\n";
 const PROOF: &str = "verify.secret = { header = \"X-Origin-Secret\", values = [\"a-secret\"] }";
 const ROUNDS: u32 = 2_000;
 
-/// An origin that responds to every head without allocating.
+/// Starts an origin that responds to every head without an allocation.
 fn origin() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -69,7 +69,7 @@ fn shim(origin: std::net::SocketAddr, verify: &str, further: &str) -> Server {
     Server::start(slot, &Arc::new(Drain::default())).unwrap()
 }
 
-/// Sends `pull` and reads the response, `rounds` times; the buffers are on the stack.
+/// Sends `pull` and reads the response, `rounds` times. Its buffers are on the stack.
 fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
     let mut buffer = [0; 4096];
     for _ in 0..rounds {
@@ -96,8 +96,8 @@ fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
         ("small", &plain, PULL, LIMIT_SMALL),
         ("rich", &plain, RICH_PULL, LIMIT_RICH),
         ("small with Server-Timing", &timing, PULL, LIMIT_SMALL + 1.0),
-        // Identification and proofs cost no allocation. Sending the proved client address to the origin costs its text
-        // and a reference count.
+        // Identification and proofs cost no allocation. To send the proved client address to the origin costs two: the
+        // text of the address and its reference count.
         ("no proof configured", &unasked, SIGNED_PULL, LIMIT_SIGNED),
         ("recognised", &plain, SIGNED_PULL, LIMIT_SIGNED),
         ("not proved", &proving, UNPROVED_PULL, LIMIT_SIGNED),
@@ -113,7 +113,8 @@ fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
     }
 }
 
-/// The fraction comes from histogram samples, which are stored in blocks.
+/// The limits are not whole numbers, because histogram samples are stored in blocks and only some samples allocate a
+/// block.
 const LIMIT_SMALL: f64 = 13.1;
 const LIMIT_RICH: f64 = 20.1;
 const LIMIT_SIGNED: f64 = 20.1;

@@ -1,5 +1,6 @@
-//! Beacons by country: which client address counts, reloads of the country file, invalid files, and what the log keeps
-//! of values that a browser wrote. `ledger` checks beacons by source and with the origin dead.
+//! Beacons by country: which client address decides the country, reloads of the country file, invalid files, and how
+//! the log contains values that a browser sent. `ledger` checks the sources of beacons, and beacons while the origin is
+//! unreachable.
 
 mod support;
 
@@ -24,7 +25,7 @@ const NETWORKS: [(&str, &str); 5] = [
     ("203.0.113.0/24", "ZZ"),
 ];
 
-/// A config that trusts this test as a proxy and reads the country file in its folder.
+/// Makes a configuration that trusts this test as a proxy and reads the country file in its folder.
 fn config() -> Config {
     Shim::config(ClosedPort::new().addr).with(
         "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[beacon]\ncountry_database = \"geo.mmdb\"\n\
@@ -47,7 +48,7 @@ fn beacons(metrics: &Metrics, source: &str, country: &str) -> f64 {
     metrics.sum("edgeshim_beacons_total", &[("source", source), ("country", country)])
 }
 
-/// Replaces the country file by renaming, as download tools do.
+/// Replaces the country file: writes a new file and renames it, as download tools do.
 fn replace(shim: &Shim, file: &[u8]) {
     let new = shim.dir.write("geo.new", file);
     fs::rename(new, shim.dir.join("geo.mmdb")).expect("the same folder");
@@ -67,9 +68,10 @@ fn beacons_when_country_file_set_then_counted_by_client_country() {
         ("akamai", "2001:db8::1", "JP"),
         ("akamai", "[2001:db8:ffff::1]:443", "JP"),
         ("akamai", "::ffff:192.0.2.9", "DE"),
-        // Addresses further to the left are untrusted.
+        // The addresses to the left of the last one are not trusted.
         ("akamai", "192.0.2.7, 198.51.100.1", "US"),
-        // A code that is not in ISO 3166, an address that is not in the file, and no address.
+        // The label is `other` for a code that is not in ISO 3166, for an address that is not in the file, and without
+        // an address.
         ("fastly", "203.0.113.9", "other"),
         ("fastly", "10.0.0.1", "other"),
         ("fastly", "2001:db9::1", "other"),
@@ -142,7 +144,8 @@ fn file_when_only_ctime_differs_then_read_again() {
     let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
     let path = shim.dir.join("geo.mmdb");
     let written = fs::metadata(&path).and_then(|file| file.modified()).expect("a time");
-    // What `rsync --inplace --times` does: same inode, same length, same modification time.
+    // As `rsync --inplace --times` does, the test writes new content with the same inode, length and modification
+    // time.
     fs::write(&path, mmdb::countries(&[("192.0.2.0/24", "AT")])).expect("the file");
     fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(written)).expect("the old time");
     shim.wait_metrics(|metrics| {
@@ -164,7 +167,7 @@ fn file_when_unusable_then_check_says_what_to_write() {
         ("text.mmdb", "is not in the MaxMind format"),
         ("systems.mmdb", "has no countries"),
     ] {
-        // A second mistake is reported too.
+        // The configuration has a second mistake, to check that it is reported too.
         let text = format!("[beacon]\ncountry_database = \"{file}\"\npath = \"beacon.gif\"\n");
         let config = folder.write("edgeshim.toml", text);
         let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
@@ -203,7 +206,7 @@ fn beacons_when_ten_thousand_sources_invented_then_series_and_memory_bounded() {
             }
         }
     };
-    // Creates the series of all countries in the file.
+    // One beacon per network creates the series of all countries in the file.
     for (network, _) in NETWORKS {
         send(&shim, "x", network.split_once('/').expect("a network").0);
     }

@@ -1,11 +1,11 @@
-//! The response head for each CDN, from end to end. Each preset and case has a file under `tests/golden/dialects/` with
-//! the reason, its source, the origin's response and the exact head that is sent. Other tests cover the shim's own
-//! responses, limits and counters.
+//! The response head for each CDN, from end to end. Each case of a preset has a file below `tests/golden/dialects/`.
+//! The file contains the reason, its source, the origin's response and the exact head that the shim must send. Other
+//! tests check the shim's own responses, limits and counters.
 //!
-//! The lines of a golden: `#` a comment, with the reason and its `Source:`; `class:` one of [`CLASSES`]; `body:` the
-//! number of bytes of the origin's body; `>` a field of the pull; `<` the origin's status and fields; `=` the sent
-//! status and the fields that caching depends on ([`SHOWN`]). `EDGESHIM_BLESS=1 cargo test --test dialects` writes the
-//! `=` lines again; read the difference before you commit it.
+//! The start of a line in a golden file decides its meaning. `#` is a comment, with the reason and its `Source:`.
+//! `class:` is one of [`CLASSES`]. `body:` is the length of the origin's body in bytes. `>` is a field of the pull. `<`
+//! is the origin's status or one of its fields. `=` is the sent status or one of the sent fields in [`SHOWN`].
+//! `EDGESHIM_BLESS=1 cargo test --test dialects` writes the `=` lines again. Read the difference before you commit it.
 
 mod support;
 
@@ -46,10 +46,10 @@ const SHOWN: [&str; 24] = [
     TAG_HEADER,
 ];
 
-/// The tag field of the presets that let the operator choose one.
+/// The field for cache tags, for the presets that let the operator choose this field.
 const TAG_HEADER: &str = "x-purge-tags";
 
-/// The name of a class is the first segment of its path.
+/// The classes. The first segment of a path is the name of its class.
 const CLASSES: &str = r#"
 [[class]]
 name = "keep"
@@ -77,7 +77,7 @@ cache = { mode = "override", ttl = "1h", edge_ttl = "1d" }
 whoopsie = "never"
 "#;
 
-/// A provider for each preset, with the preset's name.
+/// Configures a provider for each preset, with the preset's name.
 fn config(origin: &Origin) -> Config {
     let mut config = Shim::config(origin.addr).with(CLASSES);
     for preset in presets() {
@@ -94,7 +94,7 @@ struct Golden {
     file: PathBuf,
     preset: String,
     reason: String,
-    /// All lines but the `=` lines.
+    /// All lines that do not start with `=`.
     given: String,
     class: String,
     body: usize,
@@ -157,7 +157,7 @@ impl Golden {
         format!("/{}/{}-{case}", self.class, self.preset)
     }
 
-    /// The `=` lines for a response.
+    /// Returns the `=` lines for a response.
     fn shown(response: &Response) -> String {
         let mut shown = format!("= {}\n", response.status);
         for name in SHOWN {
@@ -343,7 +343,7 @@ fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothin
         for provider in presets().iter().map(|preset| preset.name.as_str()).filter(|name| *name != "akamai") {
             assert_eq!(caching_fields(method, "keep", provider, &[]).0, "", "{method} {provider}");
         }
-        // Directives that forbid storing stay beside a guard and on an error.
+        // Directives that forbid storing stay when a guard applies, and on an error.
         let (cookie, both) = (("X-Cookie", "1"), [("X-Edge", "no-store, max-age=1d"), ("X-Edge", "dca=esi")]);
         let say = |edge_control: &str, cache_control: &str| (edge_control.to_owned(), cache_control.to_owned());
         assert_eq!(
@@ -373,7 +373,7 @@ fn vary_to_akamai_when_head_and_get_compared_then_equal() {
             assert_eq!((response.status, response.fields_named("vary")), (200, vary.to_vec()), "{method}, {coding}");
         }
     }
-    // Also without gzip: the origin's own Vary is removed too.
+    // The shim removes the origin's own Vary too, even if gzip is off.
     let origin = Origin::start(origin::fixed(200, &[("Vary", "Accept-Encoding")], "hello"));
     let off = Shim::start(config(&origin).with("[gzip]\nenabled = false\n"));
     assert_eq!(raw::fetch(off.addr, "/keep/a", &[("X-CDN-Provider", "akamai")]).field("vary"), None);

@@ -1,4 +1,4 @@
-//! `edgeshim whoopsie export`: pages as files that need no server, with each CDN's own variables.
+//! `edgeshim whoopsie export`, which writes the pages as files that need no server, with each CDN's own variables.
 
 mod support;
 
@@ -15,14 +15,14 @@ const CONFIG: &str = "[[provider]]\nname = \"edge1\"\npreset = \"fastly\"\n[[pro
     default_locale = \"de\"\nsite_name = \"Shop & \\\"Söhne\\\"}\"\nstatus_url = \"https://status.example/?a=1&b=2\"\n\
     beacon_base = \"//beacon.example.com\"\nretry_after = \"45s\"\n";
 
-/// The tags of the built-in locales.
+/// Returns the tags of the built-in locales.
 fn locales() -> Vec<String> {
     let entries = fs::read_dir(repository("config/locales")).expect("a folder");
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
     names.map(|name| name.strip_suffix(".toml").expect("a locale file").to_owned()).collect()
 }
 
-/// Every file below a folder, by its relative path.
+/// Returns the content of every file below a folder, by relative path.
 fn files(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -44,7 +44,7 @@ fn kind(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or_default()
 }
 
-/// Exports with that configuration into `out`; returns the exit code and stderr.
+/// Exports with this configuration into the folder `out`. Returns the exit code and stderr.
 fn export(dir: &TempDir, config: &str, more: &[&str]) -> (i32, String) {
     dir.write("edgeshim.toml", config);
     let output = binary().args(["whoopsie", "export", "--out", "out"]).args(more).current_dir(&**dir).output();
@@ -71,7 +71,8 @@ fn export_when_done_then_every_cdn_has_every_language_and_instructions() {
                 let text = files.get(&name).unwrap_or_else(|| panic!("no {name}"));
                 let language = if place.is_empty() { "de" } else { place.trim_end_matches('/') };
                 assert!(text.contains(&format!("<html lang=\"{language}\" dir=")), "{name}");
-                // The texts of one language, or of all.
+                // A file in the folder of a language has the texts of this language. The other files have the texts of
+                // all languages.
                 let inside = locales.iter().filter(|locale| text.contains(&format!("\n\"{locale}\":["))).count();
                 assert_eq!(inside, if place.is_empty() { locales.len() } else { 1 }, "{name}");
             }
@@ -95,7 +96,7 @@ fn pages_when_exported_then_need_no_server() {
              server_identity=&amp;reason={reason}&amp;id={id}\""
         );
         assert!(text.contains(&beacon), "{name}: no {beacon}");
-        // The reference line contains the known values; the script adds the visitor's time.
+        // The page's line with the id "line" contains the known values. The script adds the visitor's time.
         let id = if id.is_empty() { String::new() } else { format!("<bdi>{id}</bdi>&nbsp;· ") };
         let line = format!("<p id=\"line\" dir=\"ltr\">{id}<span id=\"now\"></span><bdi>{source}</bdi></p>");
         assert!(text.contains(&line) && text.contains("at('now').textContent = new Date()"), "{name}: no {line}");
@@ -121,7 +122,7 @@ fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
     for (name, text) in files.iter().filter(|(name, _)| kind(name) == "vcl") {
         let mut rest = text.strip_prefix("synthetic ").and_then(|text| text.strip_suffix(";\n")).expect(name);
         let mut page = String::new();
-        // Long strings end at the first `"}` and have no escapes; strftime and if() take strings as arguments.
+        // In VCL, a long string ends at the first `"}` and has no escapes. strftime and if() have strings as arguments.
         while !rest.is_empty() {
             rest = rest.trim_start();
             if let Some(string) = rest.strip_prefix("{\"") {
@@ -186,7 +187,7 @@ fn folder_when_not_empty_then_only_force_writes_into_it() {
     assert!(all["other"] == "mine" && all["whoopsie.html"].starts_with("<!doctype html>"));
     assert_eq!(all.len(), 1 + FOLDERS.len() * (1 + 2 * (1 + locales().len())), "no temporary files remain");
 
-    // An empty folder needs no `--force`.
+    // `--force` is not necessary for an empty folder.
     let dir = temp_dir();
     fs::create_dir(dir.join("out")).expect("a folder");
     assert_eq!(export(&dir, CONFIG, &[]).0, 0);

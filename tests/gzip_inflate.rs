@@ -1,5 +1,5 @@
-//! `gzip.inflate`: the shim inflates the origin's gzip for a CDN that does not accept it, bombs included, and leaves it
-//! unchanged for all others.
+//! `gzip.inflate`: the shim inflates the origin's gzip for a CDN that does not accept gzip, even if the body expands to
+//! a huge size. For all other CDNs the shim leaves the body unchanged.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn text(size: usize) -> Vec<u8> {
     (0..size).map(|_| b"<p>etaoin shrdlu</p>\n"[random.usize(..21)]).collect()
 }
 
-/// The origin's body at each path: gzip, or invalid gzip.
+/// Returns the origin's body at each path, which is valid or invalid gzip.
 fn stored(target: &str) -> Vec<u8> {
     match target {
         "/small" => gzip(&text(10)),
@@ -30,7 +30,8 @@ fn stored(target: &str) -> Vec<u8> {
         "/large" => gzip(&text(5_000_000)),
         "/members" => [gzip(&text(70_000)), gzip(b""), gzip(&text(9))].concat(),
         "/nothing" => vec![],
-        // Some chunks of 777 bytes start with the first byte of a member, but none is a member.
+        // The bytes after the gzip member are not another member, although some chunks of 777 bytes start with a
+        // member's first byte.
         "/litter" => [gzip(&text(70_000)), vec![0; 7], vec![0x1f; 5000]].concat(),
         "/padded" => [gzip(&text(70_000)), vec![0; 512]].concat(),
         "/zeros" => gzip(&vec![b'0'; 1 << 20]),
@@ -103,7 +104,8 @@ fn origins_gzip_when_not_accepted_then_inflated() {
                 assert_eq!(response.field("etag"), Some("W/\"g\""), "two codings do not share a strong tag");
                 assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
                 assert_eq!((response.field("accept-ranges"), response.field("digest")), (None, None));
-                // The length is known only at the end; an empty body ends with the head.
+                // The length is known only at the end, so the body is chunked. Exception: an empty body has the length
+                // 0 in its head.
                 let framing = response.framing.expect("framing");
                 let is_empty = plain.is_empty() && framing == Framing::Length(0);
                 assert!(is_empty || framing == Framing::Chunked, "{target}: {framing:?}");
@@ -159,7 +161,7 @@ fn gzip_when_invalid_then_cut_or_replaced_by_page_and_fault_counted() {
         client.send(raw::request("GET", target, &[], b""));
         let response = client.response().expect("a head");
         if fails_at_once {
-            // Nothing was sent before.
+            // The shim had sent nothing before the failure, so the client gets a 502.
             assert_eq!((response.status, response.complete), (502, true), "{target}");
             assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"));
             assert_eq!((response.field("etag"), response.field("cache-control")), (None, Some("no-store")));
@@ -174,7 +176,7 @@ fn gzip_when_invalid_then_cut_or_replaced_by_page_and_fault_counted() {
         let counted = shim.metrics().value("edgeshim_origin_faults_total", &[("cause", "cut")]);
         assert!((counted - faults).abs() < 0.5, "{target}: {counted} faults");
     }
-    // The pull keeps the sent status, and the shim still serves.
+    // The pull is counted under the status that was sent, and the shim still serves requests.
     assert!(get(&shim, "/page", &[]).complete);
     let pulls = |code| {
         let labels = [("code", code), ("class", "other"), ("provider", "none")];

@@ -1,7 +1,8 @@
-//! Gzip twins (`gzip.twins`): the second pull of an object needs no compression and always gets the origin's body;
-//! returned tags match at the origin, even if it compares them as text.
+//! Gzip twins (`gzip.twins`). The second pull of an object needs no compression, and its body always equals the
+//! origin's current body. Tags that a CDN returns match at the origin, even if the origin compares tags as text.
 //!
-//! The origin sends the text that `/SIZE/SEED` names, with the tag in `X-Tag` and the fields in `X-Say`.
+//! The target `/SIZE/SEED` selects the origin's text. The request's `X-Tag` is the tag of the response, and `X-Say` its
+//! further fields.
 
 mod support;
 
@@ -26,7 +27,7 @@ fn text(target: &str) -> Vec<u8> {
 }
 
 fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
-    // `X-Body` gives a target another body under the same tag.
+    // With `X-Body` the response has another body under the same tag.
     let body = text(request.field("x-body").unwrap_or(&request.target));
     let mut head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", body.len());
     for tag in request.fields_named("x-tag") {
@@ -39,7 +40,7 @@ fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
     let cut = if request.field("x-cut").is_some() { body.len() / 2 } else { body.len() };
     let sent = conn.write_all(head.as_bytes()).and_then(|()| conn.write_all(&body[..cut]));
     if request.field("x-cut") == Some("trickle") {
-        // Too slow to end in time, but never silent for long.
+        // The body is too slow to end in time, but has no long pause.
         while conn.write_all(b"x").is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -61,7 +62,7 @@ fn twins(shim: &Shim, result: &str) -> f64 {
     shim.metrics().value("edgeshim_gzip_twins_total", &[("result", result)])
 }
 
-/// Pulls once; returns the response and whether it was a twin.
+/// Sends one pull. Returns the response, and whether it was a twin.
 fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) {
     let fields = [&[("Accept-Encoding", "gzip"), ("Connection", "close")], fields].concat();
     let before = twins(shim, "hit");
@@ -168,7 +169,8 @@ fn twin_when_origin_truncates_body_then_response_cut() {
         let is_whole = || {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "1")], b""));
-            // If the body is read ahead, nothing was sent and the client gets the page. Otherwise the body is cut.
+            // If the shim has read the body ahead, it has sent nothing, so the client gets the page. Otherwise the
+            // client gets a cut body.
             client.response().is_ok_and(|response| response.complete && response.status == 200)
         };
         assert!(!is_whole(), "{target}");
@@ -218,7 +220,8 @@ fn store_when_small_then_bodies_correct() {
 
 #[test]
 fn weak_tag_when_from_origin_then_returned_unchanged() {
-    // Rack's ConditionalGet compares text: `W/"…"` must return as `W/"…"` to get a 304.
+    // Rack's ConditionalGet compares tags as text. So the shim must return a tag `W/"…"` in the same form to get a
+    // 304.
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     let echo = |tag: &str| {

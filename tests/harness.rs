@@ -1,4 +1,5 @@
-//! Tests of the test harness: the strict reader finds faults, and the scripted origin records everything.
+//! Tests of the test harness: the strict reader finds breaches of the protocol, and the scripted origin records every
+//! request.
 
 mod support;
 

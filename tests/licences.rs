@@ -18,7 +18,7 @@ struct Package {
     name: String,
     version: String,
     licence: Option<String>,
-    /// `None` for a path dependency, which is this repository.
+    /// The registry or repository of the crate. `None` for a path dependency, which is a part of this repository.
     source: Option<String>,
 }
 
@@ -26,11 +26,11 @@ struct Package {
 #[derive(Debug, Default)]
 struct Policy {
     allowed: BTreeSet<String>,
-    /// The licences allowed for one crate only, by crate name or `name@version`.
+    /// The licences that are allowed for one crate only, by crate name or `name@version`.
     exceptions: BTreeMap<String, BTreeSet<String>>,
-    /// `name@version` that may ship beside another version.
+    /// Crates as `name@version` that are allowed to ship beside another version.
     skipped: BTreeSet<String>,
-    /// Allowed sources besides crates.io.
+    /// The allowed sources apart from crates.io.
     sources: BTreeSet<String>,
 }
 
@@ -38,7 +38,8 @@ fn text_of(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// The shipped crates in the output of `cargo metadata`: those that the root reaches by normal and build dependencies.
+/// Returns the shipped crates in the output of `cargo metadata`. They are the crates that the root reaches by normal
+/// and build dependencies.
 fn shipped(metadata: &Value) -> Vec<Package> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
@@ -67,7 +68,7 @@ fn shipped(metadata: &Value) -> Vec<Package> {
     list(&metadata["packages"]).iter().filter(ships).map(package).collect()
 }
 
-/// Reads the parts of cargo-deny's file that this test checks. An `Err` is a message for people.
+/// Reads the parts of cargo-deny's file that this test checks. An `Err` contains an error message.
 fn policy(text: &str) -> Result<Policy, String> {
     let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
     let strings = |value: Option<&toml::Value>| -> BTreeSet<String> {
@@ -106,7 +107,7 @@ fn policy(text: &str) -> Result<Policy, String> {
     Ok(policy)
 }
 
-/// Evaluates an SPDX expression (AND binds closer than OR, WITH closest; `/` is the old way to write OR).
+/// Evaluates an SPDX expression. WITH binds closest, then AND, then OR. `/` is an old form of OR.
 fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let tokens: Vec<&str> = spaced.split_ascii_whitespace().collect();
@@ -155,7 +156,7 @@ fn parse_atom(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -
     }
 }
 
-/// What the policy forbids, one line each.
+/// Returns what the policy forbids, one line for each breach.
 fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
     let mut found = Vec::new();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -212,7 +213,7 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
     found
 }
 
-/// The output of `cargo metadata`, offline if possible.
+/// Runs `cargo metadata`, offline if possible, and returns its output.
 fn metadata() -> Value {
     let run = |offline: &[&str]| {
         let mut command = Command::new(env!("CARGO"));

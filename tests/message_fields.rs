@@ -1,5 +1,5 @@
-//! A forwarded message contains only allowed fields: Content-Length, trailers, white space, odd heads and upgrades,
-//! over all protocols of clients and origins.
+//! A forwarded message contains only allowed fields. The tests cover Content-Length, trailers, white space, unusual
+//! heads and upgrades, over all protocols of clients and origins.
 
 mod support;
 
@@ -66,7 +66,7 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
             }
         }
     }
-    // On HTTP/2, h2 refuses any list.
+    // On HTTP/2, the h2 crate refuses a Content-Length that is a list.
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for lengths in [&["2, 2"][..], &["2", "3"], &["2", "2"]] {
@@ -87,7 +87,7 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
 
 // ---- trailers -------------------------------------------------------------------------------------------------------
 
-/// Fields that only a head may contain.
+/// Fields that only a head is allowed to contain, so that they are invalid in trailers.
 const OF_HEAD: [&str; 34] = [
     "Keep-Alive",
     "Connection",
@@ -185,11 +185,11 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
                 got.complete
             );
         }
-        // An HTTP/1.1 client without `TE: trailers` gets none.
+        // An HTTP/1.1 client without `TE: trailers` gets no trailers.
         let got = Client::Http11.get(&shim, target, &[], || {});
         assert!(got.complete && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
     }
-    // Several requests on one connection, and a client that reads late.
+    // A client that sends several requests on one connection and reads the responses late.
     let mut client = Raw::connect(shim.addr);
     for target in ["/", "/large", "/", "/announced", "/large"] {
         client.send(text("GET", target, "1.1", &[("TE", "trailers"), ("Connection", "te")]));
@@ -200,7 +200,7 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
         let response = client.response().expect("a response");
         assert!(response.complete && response.trailers.len() == 3, "{target}: {:?}", response.trailers);
     }
-    // Two requests in one write.
+    // A client that sends two requests in one write.
     let both = text("GET", "/", "1.1", &[("TE", "trailers"), ("Connection", "te")]).repeat(2);
     client.send(both);
     for _ in 0..2 {
@@ -452,7 +452,7 @@ fn connections_when_bodiless_response_declares_length_then_not_reused() {
 
 // ---- upgraded connections -------------------------------------------------------------------------------------------
 
-/// Grants an upgrade, then does what the target says.
+/// Accepts an upgrade. The target selects what the origin does then.
 fn upgrading(request: &Request, conn: &mut Conn) -> After {
     let _ = conn.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello");
     let mut some = [0; 64];
@@ -494,7 +494,7 @@ fn upgraded_connection_when_idle_then_closed_and_logged_with_bytes_and_time() {
     let shim = Shim::start(Shim::config(origin.url()).with(config));
     let mut client = upgraded(&shim, "/");
     for round in 0..6 {
-        // Longer than the timeout in total, but never silent for that long.
+        // The pauses are longer than the timeout in total, but each pause is shorter than the timeout.
         std::thread::sleep(Duration::from_millis(400));
         client.send(format!("ping{round}"));
         assert_eq!(client.more().expect("an echo").len(), 5, "round {round}");
@@ -534,7 +534,7 @@ fn upgraded_connection_when_one_side_ends_then_other_side_ends_the_same_way() {
 
 #[test]
 fn settings_when_raw_client_connects_then_acknowledged() {
-    // A test of the harness: the shim understands its frames.
+    // A test of the harness: the shim accepts hand-written frames.
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = frames::connect(shim.addr);

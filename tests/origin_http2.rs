@@ -18,17 +18,17 @@ use support::http1;
 use support::raw::{exchange, fetch, get, request, upgrade};
 use support::{Origin, PATIENCE, Raw, Shim, frames, h2, origin, wait_until};
 
-/// The limit of waits that take long on a busy machine.
+/// The longest time that a test waits for an event that is slow on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 const FAULTS: &str = "edgeshim_origin_faults_total";
 
 type Reply = hyper::Response<Pieces>;
 
-/// An HTTP/2 origin by prior knowledge; the path selects its behaviour.
+/// An HTTP/2 origin by prior knowledge. The path of a request selects its behaviour.
 struct H2Origin {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
-    /// How many streams are open.
+    /// The number of open streams.
     open: Arc<AtomicUsize>,
     go: Sender<()>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -206,7 +206,7 @@ fn h2_origin_when_streaming_then_first_chunks_and_trailers_forwarded() {
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
-    // gRPC sends trailers without announcing them.
+    // gRPC sends trailers without a Trailer field that announces them.
     let mut client = H2::connect(shim.addr);
     let mut trailers = hyper::HeaderMap::new();
     trailers.insert("x-sum", "up".parse().expect("a value"));
@@ -290,9 +290,9 @@ fn h2_origin_when_it_sends_http1_then_502() {
     assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_protocol_error"), "{response:?}");
 }
 
-/// A server of hand-written HTTP/2 frames. The entries say what the first connections do: "stream" and "goaway" refuse
-/// their first request as unprocessed (RFC 9113 §8.7), and "die" closes when the second request arrives. All other
-/// requests get 200. Returns the address and the count of request heads.
+/// Starts a server that sends hand-written HTTP/2 frames. The entries select the behaviour of the first
+/// connections. "stream" and "goaway" refuse their first request as unprocessed (RFC 9113 §8.7). "die" closes when
+/// the second request arrives. All other requests get 200. Returns the address and the number of request heads.
 fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("the port's number");
@@ -308,7 +308,7 @@ fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize
     (addr, heads)
 }
 
-/// Serves one connection. Returns `None` when the peer leaves.
+/// Serves one connection. Returns `None` when the peer has closed.
 fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
     stream.set_read_timeout(Some(LONG)).ok()?;
     let mut preface = [0; PREFACE.len()];
@@ -326,7 +326,7 @@ fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option
                 let response = match how {
                     "die" if !first => return None,
                     "stream" if first => frames::reset(id, REFUSED_STREAM),
-                    // The frame reports that no stream was processed, and no error.
+                    // The frame reports no error, and 0 as the last processed stream.
                     "goaway" if first => frame(GOAWAY, 0, 0, &[0; 8]),
                     _ => frames::head(id, END_STREAM, &[(":status", "200")]),
                 };

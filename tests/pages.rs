@@ -1,5 +1,5 @@
-//! An operator's own pages (`whoopsie.pages`): which built-in files they replace, when they are read, and the messages
-//! about mistakes.
+//! An operator's own pages (`whoopsie.pages`): which built-in files these pages replace, when edgeshim reads them, and
+//! the error messages for mistakes.
 
 mod support;
 
@@ -13,7 +13,7 @@ const TEMPLATE: &str = "<!doctype html>\n\
     <p>Ours: {{text.retry}} {{id}}</p>\n<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}\" alt=\"\">\n\
     </html>\n";
 
-/// A built-in locale file with changes.
+/// Returns the text of a built-in locale file with changes.
 fn locale(tag: &str, changes: &[(&str, &str)]) -> String {
     let path = repository(&format!("config/locales/{tag}.toml"));
     let mut text = std::fs::read_to_string(path).expect("a built-in file");
@@ -24,9 +24,9 @@ fn locale(tag: &str, changes: &[(&str, &str)]) -> String {
     text
 }
 
-/// A shim with an unreachable origin and that folder's pages.
+/// Starts a shim with an unreachable origin and with the pages in this folder.
 fn shim(dir: TempDir) -> Shim {
-    // The listener is dropped at once, so nothing listens there later.
+    // The listener is dropped at once, so its port has no listener later.
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address");
     Shim::start_in(dir, Shim::config(gone).with("[whoopsie]\npages = \"own\""))
 }
@@ -40,7 +40,7 @@ fn page(shim: &Shim, language: &str) -> Response {
 #[test]
 fn own_files_when_some_exist_then_others_built_in() {
     let dir = temp_dir();
-    // A changed German text, a language that is not built in, and files that are ignored.
+    // The folder has a changed German text, a language that is not built in, and files that edgeshim must ignore.
     let czech = [
         ("\"en\"", "\"cs\""),
         ("heading = \"Something", "heading = \"Něco"),
@@ -54,7 +54,7 @@ fn own_files_when_some_exist_then_others_built_in() {
     dir.write("own/locales/.hidden", "");
     dir.write("own/README", "");
     let shim = shim(dir);
-    // The files are read once; later changes have no effect.
+    // The shim reads the files once. Later changes of the files have no effect.
     std::fs::remove_dir_all(shim.dir.join("own")).expect("removed");
     for (accept_language, language, part) in [
         ("cs-CZ", "cs", ">Něco went wrong"),
@@ -160,7 +160,7 @@ fn mistakes_when_many_then_each_reported_with_file_and_line() {
     assert_eq!((code, err.trim_end()), (2, reported[..reported.len() - 1].join("\n").as_str()));
 }
 
-/// The output of `check` for a configuration with that folder of pages.
+/// Returns the output of `check` for a configuration with this folder of pages.
 fn reported(dir: &TempDir, folder: &str) -> String {
     let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {folder:?}\n"));
     let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);

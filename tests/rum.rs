@@ -1,5 +1,5 @@
-//! RUM: load times from browsers in a histogram per CDN and page, invalid beacons, and Server-Timing, which names the
-//! CDN that served a page.
+//! RUM (load times from browsers): a histogram for each CDN and page, invalid beacons, and Server-Timing, which
+//! contains the CDN that served a page.
 
 mod support;
 
@@ -29,7 +29,7 @@ fn post(shim: &Shim, fields: &[(&str, &str)], body: &[u8]) -> Response {
     exchange(shim.addr, request("POST", RUM, fields, body))
 }
 
-/// The numbers of samples by provider and page, without zeros.
+/// Returns the number of samples by provider and page. Leaves out zeros.
 fn counts(metrics: &Metrics) -> BTreeMap<(String, String), u64> {
     let value = |labels: &[(String, String)], name: &str| {
         labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.clone()).expect("the label")
@@ -82,7 +82,7 @@ fn load_times_when_origin_dead_then_recorded_by_provider_and_page() {
             &[("X-CDN-Provider", "unheard-of"), ("Transfer-Encoding", "chunked")],
             b"9\r\nt_done=77\r\n0\r\n\r\n",
         ),
-        // The query may contain what the body lacks.
+        // The query can contain values that the body does not contain.
         exchange(shim.addr, request("POST", &format!("{RUM}?page=home"), &[FASTLY, FORM], b"t_done=9")),
     ];
     for response in &sent {
@@ -108,7 +108,7 @@ fn load_times_when_origin_dead_then_recorded_by_provider_and_page() {
     assert!(near(metrics.sum("edgeshim_rum_rejected_total", &[]), 0.0));
     assert!(near(metrics.sum("edgeshim_pulls_total", &[]), 0.0), "no pulls");
     assert!(near(metrics.sum("edgeshim_refused_total", &[]), 0.0));
-    // A request for a path next to RUM's is a pull.
+    // A request for a path below RUM's path is a pull.
     assert_eq!(fetch(shim.addr, &format!("{RUM}/x"), &[("Host", "else.test")]).status, 421);
 }
 
@@ -176,7 +176,7 @@ fn body_when_it_stops_or_trickles_then_timeout() {
     assert_eq!((response.status, response.field("connection")), (408, Some("close")), "{response:?}");
     assert!(started.elapsed() >= Duration::from_millis(400), "too early");
     assert_eq!(stopped.end(), End::Closed);
-    // Each byte is progress, but the whole body has to arrive in time.
+    // Each byte is progress, but the timeout applies to the whole body.
     let mut dripping = Raw::connect(shim.addr);
     dripping.send(&head);
     let started = Instant::now();
@@ -210,8 +210,8 @@ fn connection_when_form_read_then_serves_next_request() {
     assert_eq!(client.response().expect("a response").body, b"x");
 }
 
-/// Sends requests (method, target, body) over one HTTP/2 connection; returns status, Content-Length and body of each
-/// response.
+/// Sends requests (method, target, body) over one HTTP/2 connection. Returns the status, the Content-Length and the
+/// body of each response.
 fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<String>, Bytes)> {
     let exchange = async {
         let mut sender = support::h2::connect(shim.addr).await;
@@ -248,7 +248,7 @@ fn responses_when_over_http2_then_same_and_no_body_to_head() {
     );
     let statuses: Vec<_> = responses.iter().map(|(status, ..)| *status).collect();
     assert_eq!(statuses, [204, 204, 413, 400, 405, 200, 200]);
-    // A strict client would end the stream with PROTOCOL_ERROR for a body here.
+    // These responses must not have a body. A strict client would end the stream with PROTOCOL_ERROR.
     assert!(responses[4..6].iter().all(|(_, _, body)| body.is_empty()), "{responses:?}");
     assert_eq!(responses[5].1, responses[6].1, "the pixel's length");
     assert_eq!(responses[6].2.len(), 43);
@@ -320,7 +320,7 @@ fn path_when_same_as_beacons_then_check_refuses() {
     }
 }
 
-/// The duration in the shim's Server-Timing entry for this provider, in milliseconds.
+/// Returns the duration in the shim's Server-Timing entry for this provider, in milliseconds.
 fn duration(value: &str, provider: &str) -> f64 {
     let rest =
         value.strip_prefix(&format!("cdn;desc=\"{provider}\", origin;dur=")).unwrap_or_else(|| panic!("{value}"));
@@ -356,7 +356,7 @@ fn server_timing_when_rum_on_then_added_to_origins() {
         assert!(duration(ours, provider) >= 30.0, "{ours}");
         assert_eq!(values, if own { vec!["db;dur=53.2"] } else { vec![] }, "{target}");
     }
-    // A page did not come from the origin, whatever the origin sent.
+    // The page does not come from the origin, so it has no Server-Timing.
     let page = fetch(shim.addr, "/500", &[FASTLY, ("Accept", "text/html")]);
     assert_eq!((page.status, page.field("server-timing")), (500, None));
     assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[FASTLY]).field("server-timing"), None);
@@ -367,7 +367,7 @@ fn server_timing_when_rum_off_then_only_origins() {
     let origin = Origin::start(origin::fixed(200, &[("Server-Timing", "db;dur=53.2")], "x"));
     let shim = Shim::start(Shim::config(origin.addr));
     assert_eq!(fetch(shim.addr, "/", &[]).fields_named("server-timing"), ["db;dur=53.2"]);
-    // Without RUM the path belongs to the origin.
+    // If RUM is off, a request for its path goes to the origin.
     assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[]).status, 200);
     assert!(!shim.metrics().text.contains("edgeshim_rum_"));
 }

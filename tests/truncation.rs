@@ -1,5 +1,5 @@
-//! A response or an upload is complete or visibly cut: tables over client and origin protocols, gzip, and known and
-//! unknown lengths.
+//! A response or an upload either arrives complete, or its receiver can see that it is cut. The tests cover all
+//! protocols of client and origin, gzip, and known and unknown lengths.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{After, Metrics, Origin, PATIENCE, Raw, Shim, frames, origin, raw, 
 const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 
-/// The faults since `before`, after the pull was counted.
+/// Waits until the pull is counted. Returns the number of faults with these causes since `before`.
 fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> u64 {
     let after = shim.wait_metrics(|now| now.count(PULLS, &[]) > before.count(PULLS, &[]));
     let all = after.count(FAULTS, &[]) - before.count(FAULTS, &[]);
@@ -25,7 +25,7 @@ fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> u64 {
     all
 }
 
-/// The origin waits at this gate until the client has the head. Each opening releases one response.
+/// A gate at which the origin waits until the client has received the head. Each opening lets one response continue.
 #[derive(Clone)]
 struct Gate {
     open: Sender<()>,
@@ -138,11 +138,11 @@ fn body_when_http2_origin_does_not_end_stream_then_cut() {
                             let (plain, ended) = plain(&got);
                             assert!(!ended, "{case}: a complete gzip stream");
                             assert!(body_text().as_bytes().starts_with(&plain), "{case}");
-                            // The last bytes of a declared length are held back until END_STREAM.
+                            // If the length is declared, the last bytes are sent only after END_STREAM.
                             let waits = length == Some("1200") || coding == "gzip";
                             assert!(at_once || waits || plain.len() == 1200, "{case}: {}", plain.len());
                         }
-                        // A stream that fails before its head is read has another cause.
+                        // If the stream fails before the shim has read its head, the fault has another cause.
                         let causes =
                             if got.status == 502 { &["cut", "reset", "broken_head", "closed"][..] } else { &["cut"] };
                         assert_eq!(faults_since(&shim, &before, causes), 1, "{case}: faults");
@@ -226,7 +226,7 @@ fn upload_when_http2_client_resets_stream_then_incomplete_at_origin() {
                 client.write_all(&pieces.concat()).expect("a write");
             } else {
                 client.write_all(&pieces[..2].concat()).expect("a write");
-                // The upload reaches the origin first; then the client resets it.
+                // The client resets its upload after the upload has reached the origin.
                 assert!(wait_until(PATIENCE, || origin.connections() > 0));
                 client.write_all(&pieces[2]).expect("a write");
             }
@@ -270,7 +270,7 @@ fn upload_when_reset_after_early_response_then_incomplete_at_origin() {
 
 // ---- HTTP/1.0 -------------------------------------------------------------------------------------------------------
 
-/// An HTTP/1.1 origin that ends its body as the target `/FRAMING/END` says.
+/// Starts an HTTP/1.1 origin. The target `/FRAMING/END` selects the framing of its body and how the body ends.
 fn truncating_origin(gate: Gate) -> Origin {
     Origin::start(move |request, conn| {
         let (framing, end) = request.target[1..].split_once('/').expect("framing and end");
@@ -356,7 +356,7 @@ fn http10_response_when_body_complete_then_normal_close() {
                 let kept = head.field("connection").is_some();
                 assert_eq!(kept, connection.is_some() && head.field("content-length").is_some(), "{case}: {head:?}");
                 if kept {
-                    // The length marks the end, so another request follows.
+                    // The length shows where the body ends, so the connection can serve another request.
                     let body = client.body(&head);
                     assert!(body.complete, "{case}");
                     client.send(text("GET", "/length/whole", "1.0", &[]));
@@ -390,7 +390,7 @@ fn http10_response_when_cut_on_unix_socket_then_open_until_client_closes() {
     assert!(open(&shim.metrics()) > 0.5);
     drop(client);
     shim.wait_metrics(|metrics| open(metrics) < 0.5);
-    // A complete body ends with a normal close there too.
+    // On a Unix socket, a complete body ends with a normal close too.
     let mut client = Raw::connect_unix(&path);
     client.send(text("GET", "/chunked/whole", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
@@ -433,7 +433,7 @@ fn http10_response_when_process_killed_then_reset() {
     client.send(text("GET", "/chunked/fin", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert_eq!(client.more().expect("the beginning").len(), 1200);
-    // Dropping the shim sends SIGKILL.
+    // The drop kills the shim with SIGKILL.
     drop(shim);
     let (_, was_reset) = client.read_to_reset();
     assert!(was_reset, "a normal close");
