@@ -604,7 +604,7 @@ impl Matrix {
         }
     }
 
-    /// Sends the received tag in If-None-Match and checks the response, which is a 304 with the same fields.
+    /// Sends the received tag in If-None-Match and checks that the response is a 304 with the same caching fields.
     fn revalidate(&mut self, held: &(usize, Resource), ask: &Ask, full: &Response) {
         let (_, resource) = held;
         let Some(tag) = full.field("etag") else { return };

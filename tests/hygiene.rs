@@ -106,7 +106,7 @@ fn identity_header_when_renamed_and_in_connection_then_used_and_not_forwarded() 
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-cdn-provider"), "akamai");
-    // If the provider is unknown, the origin gets no field with the name of a provider.
+    // If the provider is unknown, the shim sends no X-CDN-Provider and removes the client's field of that name.
     raw::fetch(shim.addr, "/", &[("X-Pulled-By", "unknown-cdn"), ("X-CDN-Provider", "akamai")]);
     assert!(origin.last().field("x-cdn-provider").is_none(), "{:?}", origin.last().fields);
 }

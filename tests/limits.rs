@@ -427,7 +427,7 @@ fn header_timeout_when_head_trickles_on_http2_then_closed() {
 
 // ---- body_timeout ---------------------------------------------------------------------------------------------------
 
-/// Ends of heads, each with five bytes of a body that is declared to be longer.
+/// Ends of two request heads. After each head there are five bytes of a body that is declared to be longer.
 const FRAMINGS: [&str; 2] = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
 
 #[test]

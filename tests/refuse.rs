@@ -471,7 +471,7 @@ fn start(origin: &Origin) -> Shim {
     ))
 }
 
-/// Sends all rows, in writes of `piece` bytes.
+/// Sends all rows in writes of `piece` bytes, and checks each row.
 fn run(piece: usize, rows: &[Row]) {
     let origin = Origin::start(named);
     let shim = start(&origin);

@@ -357,7 +357,8 @@ fn class_when_always_or_never_then_applied() {
         assert_eq!(never.fields_named("cache-control"), ["no-store"], "{accept}");
         assert!(never.field("proxy-status").is_none(), "{accept}");
     }
-    // After a fault there is no response of the origin to pass on. The fields are the same, and the body is empty.
+    // After a fault there is no response of the origin to pass on. So a class without pages gets an empty body, with
+    // the fields that every fault has.
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(classes));
     let never = raw::fetch(shim.addr, "/never/x", &[BROWSER]);
