@@ -33,8 +33,8 @@ const ATTACHED_RECORDS: usize = 2_048;
 const POLL: Duration = Duration::from_millis(20);
 /// After this number of polls without a record, the writer sleeps until another thread wakes it.
 const IDLE_POLLS: u32 = 25;
-/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost,
-/// for example after a change of the queue's memory ordering.
+/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost.
+/// That could happen if a later version of the queue's code used a weaker memory ordering.
 const PARK: Duration = Duration::from_secs(5);
 /// The longest time that [`AccessLog::close`] waits while the queue does not shrink. After that time `close` assumes
 /// that the disk, or the reader of the pipe, is stuck.
@@ -195,8 +195,8 @@ impl Handle {
             }
             waiting = left;
         }
-        // A writer that ends normally has already done the same. These two lines are for a writer that is stuck or has
-        // panicked.
+        // The next two lines are for a writer that is stuck or has panicked. A writer that ends normally has already
+        // done both.
         self.shared.state.store(state::ENDED, Ordering::SeqCst);
         self.shared.discard();
     }
@@ -258,8 +258,8 @@ impl Shared {
     }
 
     /// Sleeps until `record`, `reopen` or `close` wakes the writer. `reopen` and `close` set a flag, then call
-    /// `unpark`. If `unpark` is called before the sleep begins, the sleep ends at once. So only the queue must be
-    /// checked again before the sleep.
+    /// `unpark`. If `unpark` is called before the sleep begins, the sleep ends at once. `record` calls `unpark` only if
+    /// it sees `PARKED`. So the queue is checked again after `PARKED` is stored.
     fn park(&self) {
         if self.move_on(state::POLLING, state::PARKED) {
             if self.queue.is_empty() {

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_header_when_it_has_a_meaning_then_is_refused() {
+    fn identity_header_when_the_field_already_has_another_use_then_is_refused() {
         for taken in ["X-Akamai-G2O-Auth-Data", "X-Akamai-G2O-Auth-Sign", "If-Match", "Cookie"] {
             let text = format!("[identity]\nheader = \"{taken}\"\n");
             let problems = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();

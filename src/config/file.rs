@@ -129,8 +129,8 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// Returns the entries of a list or of a block that are texts, valid or not, each with its position or its name. A
-    /// check that uses these texts finds problems even if another entry is wrong.
+    /// Returns those entries of a list or a block whose value is a text, even if the text is not valid. Each comes with
+    /// its position or its name. A check that uses these texts finds problems even if another entry is wrong.
     pub(super) fn texts(&self, name: &str) -> Vec<(Entry<'f>, &'f str)> {
         match self.find(name).map(|item| item.value) {
             Some(DeValue::Array(array)) => {
@@ -349,7 +349,8 @@ impl<'f> Section<'f> {
     fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();
-        // If no key of this block was read, the operator chooses the names in it. Then no name is unknown.
+        // In some blocks the operator chooses the names (`read_map`). Such a block has no entry in `known`, and none of
+        // its names is unknown.
         let Some(known) = known else { return };
         for (name, value) in table {
             let typed: &str = name.get_ref();
@@ -380,8 +381,8 @@ impl<'f> Section<'f> {
     }
 
     fn path(&self, name: &str) -> String {
-        // A name with other characters is quoted, because control characters could change what the operator's terminal
-        // shows.
+        // Only a name of 1 to 64 ASCII letters, digits, `_` and `-` is shown as it is. Any other name is quoted:
+        // control characters could change what the operator's terminal shows.
         let bare = !name.is_empty()
             && name.len() <= 64
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');

@@ -55,7 +55,8 @@ pub(super) fn hidden(root: &mut Section<'_>) {
     edge_logs.text("max_body", &SIZE, &mut (100 * 1024 * 1024));
 }
 
-/// Refuses a `client_cert` block whose own keys are valid, because without HTTPS there is no certificate to check.
+/// Refuses a `client_cert` block, because without HTTPS there is no certificate to check. The caller has checked the
+/// keys of the block.
 pub(super) fn client_cert(client_cert: &Section<'_>) {
     client_cert
         .reject_block("needs server.tls.client_ca, and HTTPS comes with a later release; leave it out until then");

@@ -46,7 +46,7 @@ pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, flags | END_HEADERS, stream, &block(fields))
 }
 
-/// Returns a RST_STREAM frame with this error code.
+/// Returns an `RST_STREAM` frame with this error code.
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }

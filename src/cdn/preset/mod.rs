@@ -150,7 +150,7 @@ pub(crate) struct Fact {
     pub table: String,
     /// The keys of the table with their values, for example `field CF-Ray`.
     pub text: String,
-    /// The address of the documentation, or why the fact is not proved. The date of the source follows.
+    /// The URL of the documentation, or why the fact is not proved. The text ends with the date of the source.
     pub source: String,
 }
 

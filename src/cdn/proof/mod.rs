@@ -56,8 +56,8 @@ pub enum Failure {
     G2oKey,
     /// The signature does not match the request.
     G2oSignature,
-    /// The time in the signature differs too much from this host's clock, or the store of signatures no longer covers
-    /// it.
+    /// The time in the signature differs too much from this host's clock, or the store has already discarded the
+    /// signatures of that time.
     G2oTime,
     /// The same signature was accepted before.
     G2oReplay,
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn any_when_one_holds_then_named_and_signed_client_known() {
+    fn any_when_one_proof_succeeds_then_verdict_names_it_and_g2o_gives_the_client() {
         let any = || proofs(Require::Any);
         assert_eq!(checked(&any(), [true, false, false, false]), without_client(Proof::Secret));
         assert_eq!(checked(&any(), [false, true, false, false]), without_client(Proof::Addresses));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn any_when_signature_is_a_replay_then_another_proof_without_client() {
+    fn any_when_signature_is_a_replay_then_another_proof_succeeds_without_client() {
         let any = proofs(Require::Any);
         assert_eq!(checked(&any, [false, false, false, true]).client, CLIENT);
         assert_eq!(checked(&any, [false, false, false, true]), without_client(Proof::Failed(Failure::G2oReplay)));
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn all_when_one_is_missing_then_named_and_no_signature_used_up() {
+    fn all_when_one_proof_is_missing_then_its_failure_is_reported_and_the_signature_stays_usable() {
         let all = proofs(Require::All);
         for (held, failure) in [
             ([false, true, true, true], Failure::NoSecret),
