@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use support::presets::presets;
 use support::shim::{binary, repository, run};
 use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
@@ -256,8 +257,13 @@ fn providers_when_listed_then_every_preset() {
     assert_eq!((code, err.as_str()), (0, ""));
     let first: Vec<_> = out.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
     let mut blocks = String::new();
-    for preset in PRESET_NAMES {
-        assert_eq!(first.iter().filter(|preset_name| **preset_name == preset).count(), 1, "{preset}:\n{out}");
+    let presets: Vec<_> = presets().into_iter().map(|preset| preset.name).collect();
+    assert!(presets.len() >= 14, "{presets:?}");
+    let mut built_in: Vec<_> = PRESET_NAMES.into();
+    built_in.sort_unstable();
+    assert_eq!(built_in, presets);
+    for preset in &presets {
+        assert_eq!(first.iter().filter(|name| **name == preset).count(), 1, "{preset}:\n{out}");
         let _ = writeln!(blocks, "[[provider]]\nname = \"my-{preset}\"\npreset = \"{preset}\"");
     }
     // Each name is valid in a configuration.

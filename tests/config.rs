@@ -100,7 +100,7 @@ fn examples_when_uncommented_then_valid() {
     let settings =
         config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string()).expect("valid");
     assert_eq!(
-        settings.providers.iter().map(|p| (&*p.name, &*p.preset)).collect::<Vec<_>>(),
+        settings.providers.iter().map(|p| (&*p.name, p.preset)).collect::<Vec<_>>(),
         [
             ("fastly", "fastly"),
             ("akamai", "akamai"),
@@ -207,7 +207,7 @@ fn max_waiting_when_no_max_in_flight_then_problem() {
 fn etsy_file_when_read_then_has_classes_providers_and_log() {
     let settings = config::load(&folder().join("etsy.toml")).map_err(|problems| problems.to_string()).expect("valid");
     assert_eq!(
-        settings.providers.iter().map(|p| (&*p.name, &*p.preset)).collect::<Vec<_>>(),
+        settings.providers.iter().map(|p| (&*p.name, p.preset)).collect::<Vec<_>>(),
         [("akamai", "akamai"), ("edgecast", "edgecast"), ("fastly", "fastly")]
     );
     let mut names: Vec<&str> = settings.classes.iter().map(|class| &*class.name).collect();
@@ -264,8 +264,8 @@ fn names_when_read_then_normalized_for_comparison() {
                 [gzip]\ntypes = [\"Text/HTML\"]\n\
                 [access_log]\noutput = \"file:access.log\"\n";
     let settings = config::parse(text, "edgeshim.toml", Path::new("/etc/edgeshim")).expect("valid");
-    assert_eq!((&*settings.providers[0].name, &*settings.providers[0].preset), ("fastly", "fastly"));
-    assert_eq!((&*settings.providers[1].name, &*settings.providers[1].preset), ("mine", "generic"));
+    assert_eq!((&*settings.providers[0].name, settings.providers[0].preset), ("fastly", "fastly"));
+    assert_eq!((&*settings.providers[1].name, settings.providers[1].preset), ("mine", "generic"));
     assert_eq!(settings.observe.hosts, ["www.example.com"]);
     assert_eq!(settings.observe.trusted_proxies[0].to_string(), "10.0.0.1/32");
     assert_eq!(settings.pages.hosts.get("www.example.de").map(String::as_str), Some("de"));

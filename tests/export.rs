@@ -19,7 +19,9 @@ const CONFIG: &str = "[[provider]]\nname = \"edge1\"\npreset = \"fastly\"\n[[pro
 fn locales() -> Vec<String> {
     let entries = fs::read_dir(repository("config/locales")).expect("a folder");
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
-    names.map(|name| name.strip_suffix(".toml").expect("a locale file").to_owned()).collect()
+    let tags: Vec<_> = names.map(|name| name.strip_suffix(".toml").expect("a locale file").to_owned()).collect();
+    assert!(tags.len() >= 16, "{tags:?}");
+    tags
 }
 
 /// Returns the content of every file below a folder, by relative path.

@@ -558,7 +558,8 @@ fn event_stream_when_event_sent_then_received_within_200_ms() {
 
 #[test]
 fn event_stream_when_events_larger_than_one_turn_then_received_to_their_end() {
-    // Each event is larger than the 64 KiB that the shim compresses in one turn, but fits into one read of 66 KiB.
+    // Two events are larger than the 128 KiB that the shim compresses in one turn, so a turn ends inside the second
+    // event. Each event fits into one read of 66 KiB.
     delays("text/event-stream", "", [66_400; 40]);
 }
 

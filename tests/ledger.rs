@@ -163,15 +163,21 @@ fn pulls_when_served_then_codes_bytes_and_histograms_as_client_counted() {
 
 #[test]
 fn seconds_when_origin_slow_then_in_their_buckets() {
-    let origin = Origin::start(|request, conn| {
+    let gate = Gate::default();
+    let head_seen = gate.clone();
+    let origin = Origin::start(move |_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
-        // The body takes at least this time, so that the test can check the bucket of the histogram.
+        head_seen.wait();
+        // The body takes at least this time after the shim has passed on the head.
         std::thread::sleep(Duration::from_millis(300));
-        let _ = request;
         if conn.write_all(b"b").is_ok() { After::Keep } else { After::Close }
     });
     let shim = Shim::start(config(origin.addr));
-    fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
+    let mut client = Raw::connect(shim.addr);
+    client.send(request("GET", "/", &[("X-CDN-Provider", "fastly")], b""));
+    let head = client.response_head().expect("a head");
+    gate.open();
+    assert_eq!(client.body(&head).data, b"ab");
     let metrics = settled(&shim, 1);
     let pull = [("provider", "fastly"), ("class", "other")];
     let seconds = metrics.value("edgeshim_pull_seconds_sum", &pull);

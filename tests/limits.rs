@@ -393,10 +393,10 @@ fn header_timeout_when_no_byte_then_closed_and_counted() {
 fn header_timeout_when_next_head_begins_during_response_then_response_complete() {
     let origin = Origin::start(|request, conn| {
         // The pause is longer than header_timeout, to check that header_timeout does not apply here.
-        std::thread::sleep(Duration::from_millis(1200));
+        std::thread::sleep(Duration::from_millis(2200));
         origin::respond(request, conn, 200, &[], b"slow but complete")
     });
-    let shim = start(&origin, "header_timeout = \"500ms\"");
+    let shim = start(&origin, "header_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/first") + "GET /second HTTP/1.1\r\nHost: ");
     let response = client.response().expect("the first response");
@@ -462,13 +462,13 @@ fn body_timeout_when_client_stops_after_early_response_then_both_connections_clo
     client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
     assert_eq!(client.response().expect("an early response").text(), "thanks");
     // Each received byte starts the timeout again.
+    let since = Instant::now();
     for _ in 0..20 {
         std::thread::sleep(PACE);
         client.send("x");
     }
-    let since = Instant::now();
     assert!(client.closed());
-    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    assert!(since.elapsed() >= PACE * 20 + Duration::from_millis(900), "after {:?}", since.elapsed());
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
@@ -630,16 +630,21 @@ fn idle_timeout_when_connection_idle_then_closed_after_it_and_not_before() {
     let shim = start(&origin, "idle_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     for number in 0..3 {
+        let since = Instant::now();
         served(&mut client, &format!("/{number}"));
         client = client.patient(Duration::from_millis(400));
-        assert_eq!(client.end(), End::Open, "closed too early");
+        // On a busy machine the wait can be longer than the timeout.
+        if client.end() != End::Open {
+            assert!(since.elapsed() >= Duration::from_millis(900), "closed too early: {:?}", since.elapsed());
+            client = Raw::connect(shim.addr);
+        }
         client = client.patient(LONG);
     }
-    // A connection that waits for a slow response is not idle.
-    served(&mut client, "/slow");
+    // A connection that waits for a slow response is not idle: the timeout begins after the response.
     let since = Instant::now();
+    served(&mut client, "/slow");
     assert!(client.closed());
-    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_millis(2600), "after {:?}", since.elapsed());
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
     assert!(refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON, "an idle connection is not a refusal");
 }
@@ -655,11 +660,11 @@ fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
     });
     let shim = start(&origin, "idle_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 65_535);
+    let since = Instant::now();
     client.get(1, "/slow");
     assert!(client.ended_normally(1), "a connection that waits for a slow response is not idle");
-    let since = Instant::now();
     assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end").stream, 0);
-    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_millis(2600), "after {:?}", since.elapsed());
     while client.next().is_some() {}
     // The shim sends a ping with its GOAWAY. A connection that does not acknowledge this ping closes too.
     let mut deaf = Frames::connect(shim.addr, 65_535);

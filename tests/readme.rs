@@ -394,7 +394,7 @@ fn documents_when_they_name_a_path_then_it_exists() {
             let path = span.split(' ').next().unwrap();
             // The document asks the reader to create this file, so the file does not have to exist.
             let is_new = document == CONTRIBUTING
-                && ["NAME", "TAG", "example", "methods"].iter().any(|part| path.contains(part));
+                && path.split(['/', '.']).any(|part| ["NAME", "TAG", "example", "methods"].contains(&part));
             if is_new {
                 continue;
             }
@@ -507,7 +507,8 @@ fn architecture_when_read_then_layers_and_rooms_as_in_source() {
     let pipeline = text("src/edge/pipeline.rs");
     let layers: Vec<&str> = list.captures_iter(&pipeline).map(|found| found.get(1).unwrap().as_str()).collect();
     let rows = table(&architecture, &["layer", "on the way in"]);
-    // Not every layer needs a row, but the rows must have the order of the layers.
+    // A new layer does not need a row, but the rows must have the order of the layers.
+    assert!(rows.len() >= 9, "the layers that a reader must know");
     let mut rest = layers.iter();
     for row in &rows {
         assert!(rest.any(|layer| *layer == row[0]), "{}: no layer after the one above it in {layers:?}", row[0]);
@@ -632,7 +633,7 @@ fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
             included += 1;
         }
     }
-    assert!(included > 5, "only {included} included files found: does this test still read the sources correctly?");
+    assert!(included > 15, "only {included} included files found: does this test still read the sources correctly?");
     // The build script names files in its folder, which must be copied too.
     let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
     let script = manifest["package"]["build"].as_str().expect("the build script");

@@ -176,7 +176,7 @@ fn http10_client_when_served_then_no_chunks_and_own_connection_rules() {
 #[test]
 fn pipelined_requests_when_sent_at_once_then_served_in_order() {
     let origin = Origin::start(|request, conn| {
-        // The first request takes longest, so the origin finishes the requests in another order.
+        // A shim that sent all requests to the origin at the same time would get the responses in another order.
         if request.target == "/0" {
             std::thread::sleep(Duration::from_millis(150));
         }
@@ -215,11 +215,10 @@ fn pipelined_requests_when_sent_at_once_then_served_in_order() {
 #[test]
 fn pipelined_requests_when_idle_time_passes_then_still_served() {
     let origin = Origin::start(|request, conn| {
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(1300));
         named(request, conn)
     });
-    let shim =
-        Shim::start(Shim::config(origin.addr).with("[server]\nidle_timeout = \"400ms\"\nheader_timeout = \"400ms\""));
+    let shim = Shim::start(Shim::config(origin.addr).with("[server]\nidle_timeout = \"1s\"\nheader_timeout = \"1s\""));
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send([get("/0"), get("/1"), get("/2")].concat());
     for target in ["/0", "/1", "/2"] {
