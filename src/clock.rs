@@ -74,12 +74,6 @@ impl Deadline {
     }
 }
 
-impl Default for Deadline {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Returns the time of the last sweep, in milliseconds of this worker's clock. The time is never 0, because 0 means
 /// "not armed".
 pub(crate) fn now_ms() -> u64 {

@@ -235,7 +235,7 @@ impl Country {
 /// Returns the only copy of `label`, which lives as long as the process.
 ///
 /// A log record can therefore contain its provider's label without a reference count. The copies are never freed.
-/// Labels come only from configurations, so the memory depends only on the configurations that were loaded.
+/// Labels come from configurations, and from statuses, of which there are at most 500.
 pub(crate) fn intern(label: &str) -> &'static str {
     static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -337,10 +337,10 @@ mod tests {
     use http::{Method, Uri};
     use proptest::prelude::*;
 
-    use super::super::record::cut_str;
     use super::super::record::tests::{record, value};
     use super::*;
     use crate::cdn::preset::Pop;
+    use crate::wire::values;
 
     /// 9999-12-31T23:59:59Z.
     const LAST_SECOND: u64 = 253_402_300_799;
@@ -578,7 +578,7 @@ mod tests {
         #[test]
         fn cut_when_inside_a_character_then_drops_it(text in ".{0,400}", most in 0_usize..400) {
             let kept = cut(text.as_bytes(), most);
-            prop_assert_eq!(kept, cut_str(&text, most).as_bytes());
+            prop_assert_eq!(kept, values::cut(&text, most).as_bytes());
         }
 
         #[test]

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use crate::cdn::preset::Pop;
 use crate::ids::PullKind;
+use crate::wire::values;
 
 /// The length, in bytes, to which a value from the network is cut before it is escaped.
 pub(super) const TEXT_BYTES: usize = 256;
@@ -26,19 +27,19 @@ pub(crate) struct Record {
     pub(crate) provider: &'static str,
     /// The identity header as received.
     pub(crate) claimed: Option<HeaderValue>,
-    /// The proof that succeeded, or the reason why no proof succeeded. "" if no proof is required.
+    /// The proof that succeeded, or the reason why no proof succeeded. "" for a request to a local endpoint.
     pub(crate) proof: &'static str,
     /// The provider's point of presence.
     pub(crate) pop: Pop,
     /// The kind of pull. It is `Unknown` if the provider is unknown.
     pub(crate) kind: PullKind,
-    /// The client's address, from a trusted source. `None` on a unix socket.
+    /// The client's address, from a trusted source.
     pub(crate) client: Option<IpAddr>,
     /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes its addresses.
     pub(crate) client_chain: Option<HeaderValue>,
     /// The request's method.
     pub(crate) method: Method,
-    /// The Host field as received. If it is `None`, as in HTTP/2, the line has the target's authority.
+    /// The Host field, which has the target's authority if the request had no Host. `None` in HTTP/1.0 without Host.
     pub(crate) host: Option<HeaderValue>,
     /// The request's target. The line has its path and query.
     pub(crate) target: Uri,
@@ -58,7 +59,8 @@ pub(crate) struct Record {
     pub(crate) origin_us: Option<u32>,
     /// Microseconds from the request's head to the end of the response.
     pub(crate) total_us: u64,
-    /// The response's content coding, applied by edgeshim or by the origin. "" if there is no coding.
+    /// The response's content coding, applied by edgeshim or by the origin. `identity` if there is no coding, "" for a
+    /// request to a local endpoint.
     pub(crate) encoding: &'static str,
     /// The guard that changed caching. "" if no guard did.
     pub(crate) guard: &'static str,
@@ -80,9 +82,9 @@ impl Record {
         if self.host.is_none()
             && let Some(authority) = self.target.authority()
         {
-            self.host = HeaderValue::from_str(cut_str(authority.as_str(), TEXT_BYTES)).ok();
+            self.host = HeaderValue::from_str(values::cut(authority.as_str(), TEXT_BYTES)).ok();
         }
-        if let Ok(copy) = Uri::try_from(cut_str(self.target(), TARGET_BYTES)) {
+        if let Ok(copy) = Uri::try_from(values::cut(self.target(), TARGET_BYTES)) {
             self.target = copy;
         }
         let optional =
@@ -113,10 +115,6 @@ impl Record {
             (None, None) => "",
         }
     }
-}
-
-pub(super) fn cut_str(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 #[cfg(test)]

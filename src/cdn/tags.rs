@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::wire::cache_tags::{FIELDS, delimiter};
+use crate::wire::values::only_line;
 
 /// What edgeshim does with the cache tags in a response to one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,8 +72,7 @@ impl TagRule {
     /// Returns whether the CDN's field has exactly one line and that line needs no change.
     fn is_right(&self, headers: &HeaderMap) -> bool {
         let Self::Field { name, delimiter, max_tags, max_bytes, .. } = self else { return false };
-        let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+        let Ok(line) = only_line(headers, name).map(HeaderValue::as_bytes) else { return false };
         max_bytes.is_none_or(|most| line.len() <= most)
             && line.split(|byte| byte == delimiter).all(|tag| self.accepts(tag))
             && max_tags.is_none_or(|most| line.split(|byte| byte == delimiter).count() <= most)

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::settings::Settings;
 use crate::edge::request::class::CacheMode;
+use crate::keys::grammar::text_of;
 use crate::keys::{Keys, Text, Visitor};
 
 /// The keys of one block that are in effect.
@@ -34,7 +35,7 @@ impl Visitor for Shown {
     }
 
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
-        self.insert(name, choices.iter().find(|(_, choice)| choice == value).map_or("", |(text, _)| text));
+        self.insert(name, text_of(value, choices));
     }
 
     fn text<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut T) {

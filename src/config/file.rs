@@ -110,9 +110,13 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
-    /// Whether the file has a value under the name of this block, even if that value is not a block.
-    pub(super) fn is_typed(&self) -> bool {
-        self.line.is_some()
+    /// Returns the result of reading this block if the file does not have it, or has a value that is not a block.
+    pub(super) fn unread<T>(&self) -> Option<Read<T>> {
+        match (self.table, self.line) {
+            (Some(_), _) => None,
+            (None, Some(_)) => Some(Read::Bad),
+            (None, None) => Some(Read::Absent),
+        }
     }
 
     /// Whether the file has the key `name` in this block.

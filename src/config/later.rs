@@ -1,7 +1,8 @@
 //! Keys whose feature comes with a later release.
 //!
-//! edgeshim reads and checks these keys, and accepts their default values. edgeshim refuses any other value, because an
-//! operator who configures a certificate must not assume that the certificate is in use.
+//! edgeshim reads and checks these keys. A key that would turn a feature on is accepted only with the value that leaves
+//! the feature off, and the blocks `[server.tls]` and `client_cert` are refused, because an operator who configures a
+//! certificate must not assume that the certificate is in use.
 
 use super::file::Section;
 use super::listeners::LISTEN;

@@ -36,13 +36,13 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
         }
         let name = name.or(String::new());
         let preset = match block.read("preset", EXAMPLE, preset) {
-            Read::Absent => Some(preset_of(&name).unwrap_or("generic")),
+            Read::Absent => Some(Preset::named(&name).map_or("generic", |preset| preset.name)),
             typed => typed.good(),
         };
         let tag_header = block.read("tag_header", "\"Cache-Tag\"", |text| tag_header(text, preset)).or(None);
         secrets.next_provider(&name);
         let verify = verify(block.section("verify"), identity, trusts_all, &mut secrets);
-        providers.push(Provider { name, preset: preset.unwrap_or("generic").to_owned(), tag_header, verify });
+        providers.push(Provider { name, preset: preset.unwrap_or("generic"), tag_header, verify });
     }
     providers
 }
@@ -61,14 +61,10 @@ pub(super) fn json(provider: &Provider) -> Value {
 }
 
 fn preset(text: &str) -> Checked<&'static str> {
-    preset_of(text).ok_or_else(|| {
+    Preset::named(text).map(|preset| preset.name).ok_or_else(|| {
         let hint = closest(text, &NAMES).map(|meant| format!(" (did you mean {}?)", quote(meant))).unwrap_or_default();
         format!("is no preset{hint}; write one of {}", NAMES.join(", "))
     })
-}
-
-fn preset_of(name: &str) -> Option<&'static str> {
-    NAMES.into_iter().find(|preset| *preset == name)
 }
 
 /// Checks the value of `tag_header`. `preset` is `None` if the preset could not be read. Then the rules of the preset

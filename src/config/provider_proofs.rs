@@ -1,7 +1,7 @@
 //! Reads the `[provider.verify]` blocks: the proofs that a pull comes from the CDN that the pull names. No message
 //! contains a secret.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::slice;
@@ -17,7 +17,7 @@ use crate::cdn::addresses::network;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
-use crate::keys::grammar::{has_meaning, header_name};
+use crate::keys::grammar::{has_meaning, header_name, text_of};
 use crate::keys::urls::host_name;
 use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;
@@ -103,11 +103,10 @@ pub(super) fn verify(
 
 /// Returns the proofs as `/config` shows them. Proofs that are not configured are left out, as in the file.
 pub(super) fn json(proofs: &Verify) -> Value {
-    let require = REQUIRE.iter().find(|&&(_, require)| require == proofs.require).map_or("any", |&(text, _)| text);
-    let mut keys = json!({ "require": require });
+    let mut keys = json!({ "require": text_of(&proofs.require, &REQUIRE) });
     if let Some(secret) = &proofs.secret {
-        // Serializing a secret writes `***`.
-        keys["secret"] = json!({ "header": secret.field.as_str(), "values": secret.values });
+        let values: Vec<_> = secret.values.iter().map(SECRET.write).collect();
+        keys["secret"] = json!({ "header": secret.field.as_str(), "values": values });
     }
     if !proofs.addresses.is_empty() {
         let typed = |source: &AddressSource| match source {
@@ -122,7 +121,8 @@ pub(super) fn json(proofs: &Verify) -> Value {
         keys["client_cert"] = json!({ "san": rule.san, "sha256": sha256 });
     }
     if let Some(g2o) = &proofs.g2o {
-        keys["g2o"] = json!({ "keys": g2o.keys, "versions": g2o.versions });
+        let hidden: BTreeMap<_, _> = g2o.keys.iter().map(|(nonce, key)| (nonce, (SECRET.write)(key))).collect();
+        keys["g2o"] = json!({ "keys": hidden, "versions": g2o.versions });
     }
     keys
 }
@@ -130,8 +130,8 @@ pub(super) fn json(proofs: &Verify) -> Value {
 fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Secrets) -> Read<SecretField> {
     const HEADER: &str = "\"X-Origin-Secret\"";
     const VALUE: &str = "\"env:ORIGIN_SECRET\"";
-    if !block.is_typed() {
-        return Read::Absent;
+    if let Some(unread) = block.unread() {
+        return unread;
     }
     let folder = block.folder();
     let field = block.read("header", HEADER, |text| {
@@ -161,21 +161,19 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
         }
         Ok(secret)
     });
-    if block.is_present() {
-        if let Read::Absent = field {
-            block.missing("header", format!("is missing; write header = {HEADER}, the field that contains the secret"));
+    if let Read::Absent = field {
+        block.missing("header", format!("is missing; write header = {HEADER}, the field that contains the secret"));
+    }
+    match &values {
+        Read::Absent => block.missing("values", format!("is missing; write values = [{VALUE}]")),
+        Read::Good(values) if values.is_empty() => {
+            block.reject("values", format!("is empty; write values = [{VALUE}]"));
         }
-        match &values {
-            Read::Absent => block.missing("values", format!("is missing; write values = [{VALUE}]")),
-            Read::Good(values) if values.is_empty() => {
-                block.reject("values", format!("is empty; write values = [{VALUE}]"));
-            }
-            Read::Good(values) if values.len() > MAX_SECRETS => {
-                let message = format!("has {} secrets; write at most {MAX_SECRETS}", values.len());
-                block.reject("values", format!("{message}; a rotation needs two"));
-            }
-            Read::Good(_) | Read::Bad => {}
+        Read::Good(values) if values.len() > MAX_SECRETS => {
+            let message = format!("has {} secrets; write at most {MAX_SECRETS}", values.len());
+            block.reject("values", format!("{message}; a rotation needs two"));
         }
+        Read::Good(_) | Read::Bad => {}
     }
     match (field, values) {
         (Read::Good(field), Read::Good(values)) => Read::Good(SecretField { field, values }),
@@ -235,8 +233,8 @@ fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
 }
 
 fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
-    if !block.is_typed() {
-        return Read::Absent;
+    if let Some(unread) = block.unread() {
+        return unread;
     }
     let san = block.read_list("san", "\"*.cdn.example\"", certificate_name);
     let sha256 = block.read_list("sha256", "\"9f86d081…\"", fingerprint);
@@ -244,9 +242,7 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
         (Read::Bad, _) | (_, Read::Bad) => None,
         (san, sha256) => Some(CertificateRule { san: san.or(Vec::new()), sha256: sha256.or(Vec::new()) }),
     };
-    if block.is_present()
-        && let Some(rule) = &rule
-    {
+    if let Some(rule) = &rule {
         if rule.san.is_empty() && rule.sha256.is_empty() {
             block.reject_block(
                 "names no certificate; write san = [\"*.cdn.example\"], or sha256 = [\"…\"] with its fingerprint",
@@ -255,7 +251,7 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
             later::client_cert(&block);
         }
     }
-    rule.filter(|_| block.is_present()).map_or(Read::Bad, Read::Good)
+    rule.map_or(Read::Bad, Read::Good)
 }
 
 /// Checks a host name of a certificate, and returns the name in lower case. The first label can be `*`.
@@ -299,8 +295,8 @@ fn fingerprint(text: &str) -> Checked<[u8; 32]> {
 
 fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
     const KEYS: &str = "nonce1 = \"env:G2O_KEY\"";
-    if !block.is_typed() {
-        return Read::Absent;
+    if let Some(unread) = block.unread() {
+        return unread;
     }
     let folder = block.folder();
     let keys = block.read_map("keys", KEYS, nonce, |text| some_secret(text, folder, "\"env:G2O_KEY\""));
@@ -317,7 +313,7 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
         Read::Bad => Read::Bad,
     };
     match &keys {
-        Read::Absent if block.is_present() => {
+        Read::Absent => {
             block.missing(
                 "keys",
                 format!("is missing; write keys = {{ {KEYS} }}, each key under the nonce that names it"),
@@ -334,7 +330,7 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
                 }
             }
         }
-        Read::Absent | Read::Bad => {}
+        Read::Bad => {}
     }
     match (keys, versions) {
         (Read::Good(keys), Read::Good(versions)) => Read::Good(G2oKeys { keys, versions }),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::file::{Read, Section};
-use crate::keys::grammar::one_of;
+use crate::keys::grammar::{one_of, text_of};
 use crate::keys::{Keys, Text, Visitor, quote};
 
 /// The largest number of blocks with the same name. Each block adds metric series and costs time in each request.
@@ -37,8 +37,7 @@ impl Visitor for Section<'_> {
     }
 
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
-        let default = choices.iter().find(|(_, choice)| choice == value).map_or("", |(text, _)| text);
-        self.read(name, &quote(default), |text| one_of(text, choices)).put(value);
+        self.read(name, &quote(text_of(value, choices)), |text| one_of(text, choices)).put(value);
     }
 
     fn text<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut T) {

@@ -5,8 +5,6 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use serde::{Serialize, Serializer};
-
 use crate::keys::{Checked, Text, quote};
 use crate::wire::secret::Secret;
 
@@ -15,12 +13,6 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The text form of a secret. An empty secret is refused.
 pub(super) const SECRET: Text<Secret> = Text { example: "env:ADMIN_TOKEN", read: secret, write: |_| "***".to_owned() };
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
 
 /// Reads a secret as typed, from `env:NAME` or from `file:PATH`.
 fn secret(text: &str, folder: &Path) -> Checked<Secret> {
@@ -70,9 +62,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secret_when_serialized_then_is_hidden() {
-        let secret = Secret::new("hunter2");
-        assert_eq!(serde_json::to_string(&secret).ok().as_deref(), Some("\"***\""));
+    fn secret_when_written_then_is_hidden() {
+        assert_eq!((SECRET.write)(&Secret::new("hunter2")), "***");
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl Keys for Settings {
 /// The keys of `[server]` that concern sockets, connections and the drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The addresses to which CDNs connect. There is at least one address, and no address is listed twice.
+    /// The addresses to which CDNs connect. There is at least one address, and no address is listed twice,
+    /// except with port 0.
     pub listen: Vec<Listen>,
     /// The number of worker threads. 0 means one thread for each CPU that the cgroup grants.
     pub workers: usize,
@@ -145,7 +146,7 @@ impl Keys for Server {
 /// The keys of `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// The address of the status page, the metrics and the probes.
+    /// The address of the metrics, the probes and the effective configuration.
     pub listen: Listen,
     /// The bearer token. It is required if `listen` is neither a loopback address nor a unix socket.
     pub token: Option<Secret>,
@@ -170,7 +171,7 @@ pub struct Provider {
     /// The provider's name in lower case. It is the value of the identity header, and a metric label.
     pub name: String,
     /// The preset's name, one of [`NAMES`](crate::cdn::preset::NAMES).
-    pub preset: String,
+    pub preset: &'static str,
     /// The field in which the CDN reads cache tags, if the operator has named that field.
     pub tag_header: Option<HeaderName>,
     /// The proofs that are checked for each pull. `None`: the provider's name is accepted without a proof.

@@ -39,7 +39,7 @@ pub(crate) struct PreparedLeaf {
     identity: HeaderName,
     claims: Vec<HeaderName>,
     /// The providers' names as header values for the origin, in the order of the provider ids.
-    names: Vec<HeaderValue>,
+    names: Vec<Option<HeaderValue>>,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
     loop_id: HeaderValue,
@@ -52,7 +52,7 @@ impl PreparedLeaf {
         Self {
             identity: identity.clone(),
             claims: known::claims(identity, providers).cloned().collect(),
-            names: providers.iter().filter_map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
+            names: providers.iter().map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
             host,
             fallback_host,
             loop_id: HeaderValue::from_static(PSEUDONYM),
@@ -67,7 +67,7 @@ impl PreparedLeaf {
             trail: ctx.trail,
             identity: &self.identity,
             claims: &self.claims,
-            provider: ctx.provider.position().and_then(|position| self.names.get(position)),
+            provider: ctx.provider.position().and_then(|position| self.names.get(position)?.as_ref()),
             host: self.host.as_ref(),
             fallback_host: &self.fallback_host,
             loop_id: &self.loop_id,

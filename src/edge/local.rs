@@ -25,8 +25,7 @@ use metrics::{Counter, Histogram};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
-use crate::cdn::dialect::Dialect;
+use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, uncacheable};
 use crate::cdn::known::Known;
 use crate::fault::Fault;
 use crate::ids::{ClassId, Country, PageId, ProviderId, SourceId};
@@ -117,10 +116,8 @@ const COUNTRY_DATABASE: Text<PathBuf> = Text {
 pub(crate) struct LocalParts {
     pub beacon: BeaconSettings,
     pub rum: RumSettings,
-    /// The configured providers, in the order of their ids.
-    pub providers: Arc<[Known]>,
     /// The values of `source` that are counted by name, in the order of their ids.
-    pub sources: Vec<String>,
+    pub sources: Vec<&'static str>,
     /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
     /// The time within which a whole body must arrive.
@@ -136,6 +133,8 @@ pub(crate) struct LocalLayer {
 #[derive(Debug)]
 struct Shared {
     parts: LocalParts,
+    /// The configured providers, in the order of their ids.
+    providers: Arc<[Known]>,
     ledger: Arc<Ledger>,
     beacons: Beacons,
     rum: Option<Rum>,
@@ -156,13 +155,13 @@ struct Rum {
 }
 
 impl LocalLayer {
-    pub(crate) fn new(parts: LocalParts, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(parts: LocalParts, providers: Arc<[Known]>, ledger: Arc<Ledger>) -> Self {
         let beacons = Beacons::new(&parts, &ledger);
         let rum = parts.rum.path.as_ref().map(|_| Rum {
             seconds: ledger.table(&describe::RUM_SECONDS),
             rejected: ledger.table(&describe::RUM_REJECTED),
         });
-        Self { shared: Arc::new(Shared { parts, ledger, beacons, rum }) }
+        Self { shared: Arc::new(Shared { parts, providers, ledger, beacons, rum }) }
     }
 }
 
@@ -282,12 +281,12 @@ impl Shared {
     /// Checks the CDN's proofs. The result decides the provider under which the request is counted, and the client's
     /// address. A failed proof does not refuse the request.
     fn check(&self, request: &mut EdgeRequest) {
-        request.ctx.verify(&self.parts.providers, &request.head, &request.peer);
+        request.ctx.verify(&self.providers, &request.head, &request.peer);
     }
 
     fn beacon(&self, mut request: Box<EdgeRequest>) -> Response {
         self.check(&mut request);
-        let mut head = uncacheable(request.ctx.dialect);
+        let mut head = uncacheable(StatusCode::OK, request.ctx.dialect);
         let pixel = match request.head.method {
             Method::GET | Method::HEAD => {
                 let query = request.head.uri.query().unwrap_or_default();
@@ -309,7 +308,7 @@ impl Shared {
 
     fn rum(&self, mut request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Response {
         self.check(&mut request);
-        let mut head = uncacheable(request.ctx.dialect);
+        let mut head = uncacheable(StatusCode::OK, request.ctx.dialect);
         let query = request.head.uri.query().unwrap_or_default();
         let is_read = body.is_ok();
         let sample = body.and_then(|body| rum::sample(body, query, &self.parts.rum.pages));
@@ -368,12 +367,6 @@ impl Shared {
         }
         (head, Bytes::from_static(body))
     }
-}
-
-fn uncacheable(dialect: Dialect) -> response::Parts {
-    let (mut head, ()) = http::Response::new(()).into_parts();
-    dialect.forbid_storing(&mut head.headers);
-    head
 }
 
 /// A RUM request whose body is being read.

@@ -70,7 +70,7 @@ macro_rules! stack {
             // All layers below depend on the provider that `identify` finds.
             .layer($wrap!(identify, InspectLayer::new(Identifier::new(parts.identify, providers.clone()))))
             // Beacons come from browsers, so `local` serves them before `verify` asks for the proofs of a CDN.
-            .layer($wrap!(local, LocalLayer::new(parts.local, ledger.clone())))
+            .layer($wrap!(local, LocalLayer::new(parts.local, providers.clone(), ledger.clone())))
             // `verify` checks a claimed provider before `pulls` counts a pull under that provider.
             .layer($wrap!(verify, InspectLayer::new(Verifier::new(parts.verify, providers))))
             // `pulls` is outside of `whoopsie`, so that pages are counted like all other responses to pulls.
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::edge::request::{Ctx, Facts};
     use crate::fault::Fault;
-    use crate::wire::forwarded::{Peer, Scheme, Trail};
+    use crate::wire::forwarded::{Peer, Scheme};
     use crate::wire::names::HOST;
     use crate::wire::received::Received;
 
@@ -214,7 +214,7 @@ mod tests {
         let mut stack = stack!(parts(), Arc::new(Silent), ready);
         let (head, ()) = http::Request::get("/").header(HOST, "a.test").body(()).unwrap().into_parts();
         let peer = Arc::new(Peer::new([192, 0, 2, 1].into(), Scheme::Http));
-        let ctx = Ctx::new(Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false });
+        let ctx = Ctx::new(&peer, &head.headers, true);
         let body = Received::empty();
         drop(stack.call(Box::new(EdgeRequest { ctx, peer, line: None, head, body })));
         assert_eq!(READY.get(), ORDER.len(), "every layer is called");
@@ -235,7 +235,6 @@ mod tests {
             local: LocalParts {
                 beacon: crate::edge::local::BeaconSettings::default(),
                 rum: crate::edge::local::RumSettings::default(),
-                providers: Arc::default(),
                 sources: Vec::new(),
                 countries: None,
                 body_timeout: std::time::Duration::from_mins(1),

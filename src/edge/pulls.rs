@@ -255,7 +255,7 @@ where
                 pull.counts.ledger.refused(pull.provider, *reason);
                 pull.code = head.status.as_u16();
                 pull.expected = Some(0);
-                let facts = Facts::new(pull.class);
+                let facts = Facts::new(pull.facts.class);
                 Poll::Ready(Ok(EdgeResponse { head, body: PullsBody { inner: None, pull: Some(pull) }, facts }))
             }
         }
@@ -267,7 +267,6 @@ where
 pub(crate) struct Pull {
     counts: Arc<Counts>,
     provider: ProviderId,
-    class: ClassId,
     arrived: Instant,
     conditional: bool,
     is_head: bool,
@@ -313,7 +312,6 @@ impl Pull {
         Self {
             counts,
             provider: ctx.provider,
-            class: ctx.class,
             arrived: ctx.arrived,
             conditional: headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE),
             is_head: request.head.method == Method::HEAD,
@@ -338,11 +336,10 @@ impl Pull {
 
     /// Notes what is known about a response that has begun, and records the origin's response time.
     fn begun(&mut self, facts: Facts, tally: Tally) {
-        self.class = facts.class;
         self.facts = facts;
         self.tally = tally;
         if let Some(micros) = facts.origin_us {
-            self.counts.origin_seconds.get(self.class).record(Duration::from_micros(micros.into()).as_secs_f64());
+            self.counts.origin_seconds.get(self.facts.class).record(Duration::from_micros(micros.into()).as_secs_f64());
         }
     }
 
@@ -372,7 +369,7 @@ impl Pull {
                 Some(200..=299) => Revalidation::Modified,
                 _ => return,
             };
-            self.counts.revalidations.get((self.provider, self.class, result)).increment(1);
+            self.counts.revalidations.get((self.provider, self.facts.class, result)).increment(1);
         }
     }
 }
@@ -381,20 +378,20 @@ impl Drop for Pull {
     fn drop(&mut self) {
         self.counts.in_flight.get(self.provider).decrement(1.0);
         let code = self.counted();
-        let row = self.counts.rows.get((self.provider, self.class));
+        let row = self.counts.rows.get((self.provider, self.facts.class));
         if code == 200 {
             row.ok.increment(1);
         } else {
-            self.counts.code(row, self.provider, self.class, code);
+            self.counts.code(row, self.provider, self.facts.class, code);
         }
         row.bytes.increment(self.sent);
         row.seconds.record(self.arrived.elapsed().as_secs_f64());
-        self.counts.origin_bytes.get(self.class).increment(self.tally.origin_bytes);
+        self.counts.origin_bytes.get(self.facts.class).increment(self.tally.origin_bytes);
         if let Some(mut line) = self.line.take() {
             let record = &mut line.record;
             let ledger = &self.counts.ledger;
             record.provider = ledger.provider(self.provider);
-            record.class = Some(ledger.class(self.class));
+            record.class = Some(ledger.class(self.facts.class));
             record.status = code;
             record.bytes = self.sent;
             record.origin_bytes = self.tally.origin_bytes;
@@ -512,7 +509,6 @@ mod tests {
         let pull = Pull {
             counts: Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default())))),
             provider: ProviderId::NONE,
-            class: ClassId::OTHER,
             arrived: Instant::now(),
             conditional: false,
             is_head: false,

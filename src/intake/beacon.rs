@@ -4,6 +4,7 @@ use http::Uri;
 
 use super::form;
 use crate::ids::SourceId;
+use crate::wire::values;
 
 /// A transparent GIF image of 1×1 pixel. Its length is 43 bytes.
 pub(crate) const PIXEL: &[u8] =
@@ -15,7 +16,7 @@ const MAX_LOGGED_BYTES: usize = 256;
 
 /// Returns the source of a beacon: the parameter `source`, or the parameter `beacon_source` if there is no `source`.
 /// The comparison ignores case. If the source is missing or unknown, the result is `other`.
-pub(crate) fn source(query: &str, sources: &[String]) -> SourceId {
+pub(crate) fn source(query: &str, sources: &[&str]) -> SourceId {
     let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"));
     let position = source.and_then(|source| sources.iter().position(|known| source.is(known)));
@@ -42,7 +43,7 @@ pub(crate) fn cut(target: &Uri) -> Option<String> {
 }
 
 fn head(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_LOGGED_BYTES)).unwrap_or(text)
+    values::cut(text, MAX_LOGGED_BYTES)
 }
 
 #[cfg(test)]
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn source_when_known_then_found_under_either_name() {
-        let sources = ["fastly".to_owned(), "akamai".to_owned()];
+        let sources = ["fastly", "akamai"];
         for (query, position) in [
             ("source=fastly", Some(0)),
             ("beacon_source=AKAMAI&x=1", Some(1)),

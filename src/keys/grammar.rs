@@ -4,6 +4,7 @@ use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderName;
 
 use super::{Checked, Text, quote};
+use crate::wire::directives::is_token;
 use crate::wire::names;
 
 /// The longest name that becomes a metric label, in bytes.
@@ -33,6 +34,11 @@ pub(crate) fn one_of<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Chec
     let hint = closest(text, &names).map(|choice| format!(" (did you mean {}?)", quote(choice))).unwrap_or_default();
     let names: Vec<String> = names.into_iter().map(quote).collect();
     Err(format!("is not allowed here{hint}; write one of {}", names.join(", ")))
+}
+
+/// Returns the text of a value of `choices`.
+pub(crate) fn text_of<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
+    choices.iter().find(|(_, choice)| choice == value).map_or("", |(text, _)| text)
 }
 
 /// Returns the candidate that is most similar to a misspelt name, if one is similar enough.
@@ -169,10 +175,8 @@ pub(crate) fn media_type(text: &str) -> Checked<String> {
     if text.contains(';') {
         return Err("has parameters, which are ignored; write the type alone, for example \"text/html\"".to_owned());
     }
-    // The characters of a token (RFC 9110 §5.6.2). `*` is one of them.
-    let token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
+    // `*` is a character of tokens.
+    let token = |part: &str| is_token(part.as_bytes());
     match text.split_once('/') {
         Some((kind, subtype)) if text.len() <= MAX_GLOB_BYTES && token(kind) && token(subtype) => {
             Ok(text.to_ascii_lowercase())

@@ -2,8 +2,8 @@
 //! ([`ledger`]) and the page that is scraped.
 //!
 //! Most series exist from the start, with the value 0. Three kinds of series are created on first use, because most of
-//! them would stay at 0: series by `code` (at most 500 for each class), by locale and cause of a whoopsie page, and by
-//! `country` (at most 251 for each source).
+//! them would stay at 0: series by `code` other than 200 (at most 499 for each provider and class), by locale and cause
+//! of a whoopsie page, and by `country` (at most 251 for each source).
 
 pub(crate) mod describe;
 pub(crate) mod labels;

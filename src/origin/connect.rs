@@ -19,8 +19,8 @@ use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
 /// The size limit of hyper's read buffer on a connection to the origin, in bytes. The limit is larger if the
-/// configuration allows larger heads. With 200 clients that do not read, memory stays below 64 MiB. The CPU time is the
-/// same as with hyper's default of 400 KiB.
+/// configuration allows larger heads. On HTTP/2 it limits the send buffer of a stream. With 200 clients that do not
+/// read, memory stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
 const READ_BUFFER_BYTES: usize = 66 * 1024;
 /// The HTTP/2 receive windows, in bytes. They are large enough that one stream can fill a fast link. A stream that
 /// nobody reads buffers at most its own window.

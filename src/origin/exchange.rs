@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::forward;
 use super::tunnel::{self, Tunnel};
 use super::upload::Upload;
-use crate::fault::{Begun, Cause, Fault};
+use crate::fault::{Begun, Fault};
 use crate::wire::received::Received;
 use crate::wire::values;
 
@@ -84,7 +84,7 @@ impl Client {
     ) -> Result<Response<OriginBody>, Fault> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some((client, hold)) = client else {
-                return Err(Fault::from_error(Cause::BrokenHead, "101, but the request did not ask for an upgrade"));
+                return Err(forward::unexpected_upgrade());
             };
             forward::check_size(&response, &self.settings)?;
             let origin = hyper::upgrade::on(&mut response);
@@ -106,13 +106,12 @@ impl Client {
         forward::check_size(&response, &self.settings)?;
         forward::check_response(&mut response)?;
         let (mut head, incoming) = response.into_parts();
-        let never_has_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-        if never_has_content && !is_head && forward::declares_content(&head.headers) {
+        let is_empty = is_head || forward::is_bodiless(head.status);
+        if is_empty && !is_head && head.status != StatusCode::NOT_MODIFIED && forward::declares_content(&head.headers) {
             // It is unknown whether the origin sends the announced body. So no later response can be read safely on
             // this connection.
             connection = None;
         }
-        let is_empty = is_head || never_has_content || head.status == StatusCode::NOT_MODIFIED;
         let body = if is_empty { Received::empty() } else { Received::new(incoming, head.version) };
         forward::clean_response(&mut head, is_head);
         Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))

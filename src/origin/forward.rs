@@ -54,7 +54,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     hops::strip_lookalikes(headers, outward.claims);
-    forwarded::write(headers, outward.peer, outward.trail, None);
+    forwarded::write(headers, outward.peer, outward.trail);
     hops::append_via(headers, head.version);
     hops::append_cdn_loop(headers, outward.loop_id);
     if let Some(name) = outward.provider {
@@ -154,6 +154,16 @@ pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -
         }
     }
     Ok(())
+}
+
+/// Returns whether a response with this status never has a body (RFC 9110 §6.4.1).
+pub(crate) fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Returns the fault of a 101 that the request did not ask for.
+pub(crate) fn unexpected_upgrade() -> Fault {
+    Fault::from_error(Cause::BrokenHead, "101, but the request did not ask for an upgrade")
 }
 
 /// Refuses a response that is ambiguous or has an invalid status.

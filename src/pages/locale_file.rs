@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistakes::{Mistake, shown};
 use super::plural::{self, Category, Plural};
+use crate::keys::grammar;
 
 /// The keys of a locale file that have one text each.
 pub(super) const TEXT_KEYS: [&str; 17] = [
@@ -37,9 +38,6 @@ pub(super) const FORM_KEYS: [&str; 3] = ["seconds", "minutes", "waiting"];
 
 /// The placeholder for the number in a form.
 pub(super) const NUMBER: &str = "{n}";
-
-/// The longest language tag that RFC 5646 §4.4.1 expects, in bytes.
-const MAX_TAG_BYTES: usize = 35;
 
 /// The texts of one locale.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl LocaleTexts {
         let tree = tree.get_ref();
         let language = reader.text(tree, "language");
         let line = reader.line_of(tree, "language");
-        if !language.is_empty() && !is_tag(&language) {
+        if !language.is_empty() && grammar::locale(&language).is_err() {
             reader.report(
                 line,
                 format!("`language` is `{}`; write a BCP 47 tag such as `de` or `pt-BR`", shown(&language)),
@@ -119,17 +117,6 @@ impl LocaleTexts {
         let place = FORM_KEYS.iter().position(|known| *known == name);
         place.and_then(|place| self.forms.get(place)).map_or(&[], Vec::as_slice)
     }
-}
-
-/// Returns whether a text has the form of a BCP 47 tag.
-fn is_tag(text: &str) -> bool {
-    let mut subtags = text.split('-');
-    let language = subtags.next().unwrap_or_default();
-    text.len() <= MAX_TAG_BYTES
-        && (2..=8).contains(&language.len())
-        && language.bytes().all(|byte| byte.is_ascii_alphabetic())
-        && subtags
-            .all(|subtag| (1..=8).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// Reads the values of a file and collects the mistakes. A wrong value is read as an empty text or list.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::wire::json;
+use crate::wire::{json, values};
 
 /// The longest value that is shown, in bytes. Escaping can make a value six times longer. Even then the value fits into
 /// one stored block of deflate, which has at most 65,535 bytes.
@@ -54,5 +54,5 @@ pub(crate) fn problem_json(values: &PageValues<'_>, title: &str) -> Bytes {
 
 /// Returns the part of a text that is shown.
 pub(super) fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_VALUE_BYTES)).unwrap_or_default()
+    values::cut(text, MAX_VALUE_BYTES)
 }

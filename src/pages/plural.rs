@@ -45,7 +45,7 @@ impl Plural {
         // language, such as in `sr-Latn`, the data would be empty.
         language.script = None;
         // The data has no entries for these old language tags, so each one is replaced by the current tag.
-        let old_tags = [("in", "id"), ("iw", "he"), ("ji", "yi"), ("mo", "ro"), ("sh", "sr"), ("tl", "fil")];
+        let old_tags = [("iw", "he"), ("ji", "yi"), ("mo", "ro"), ("sh", "sr"), ("tl", "fil")];
         let renamed = old_tags.iter().find(|(old, _)| language.language.as_str() == *old);
         if let Some(tag) = renamed.and_then(|(_, tag)| tag.parse().ok()) {
             language.language = tag;
@@ -53,7 +53,11 @@ impl Plural {
         let rules = PluralRules::try_new_cardinal(language.into()).ok();
         let count = |category| SAMPLE.filter(|&number| category_of(rules.as_ref(), number) == category).count();
         let all = rules.iter().flat_map(PluralRules::categories);
-        let categories = all.map(|category| (category, count(category))).filter(|(_, count)| *count > 0).collect();
+        let mut categories: Vec<_> =
+            all.map(|category| (category, count(category))).filter(|(_, count)| *count > 0).collect();
+        if categories.is_empty() {
+            categories.push((Category::Other, SAMPLE.count()));
+        }
         Self { rules, categories }
     }
 
@@ -87,7 +91,7 @@ mod tests {
     #[test]
     fn category_when_number_is_whole_then_cldrs() {
         for (languages, category, numbers) in [
-            ("ja zh zh-Hant ko xx in", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
+            ("ja zh zh-Hant ko xx", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
             ("en de nl sv es it tr en-GB en_GB pt-PT", One, &[1]),
             ("en de nl sv es it tr pt-PT", Other, &[0, 2, 11, 16, 21, 100, 101, 1_001, 1_000_000]),
             ("fr pt pt-BR", One, &[0, 1]),

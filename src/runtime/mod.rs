@@ -78,7 +78,11 @@ impl Runtime {
     pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
         let opened = Opened::new(&settings, metrics, replays)?;
-        Ok(Self::of(settings, metrics, prepared, opened))
+        let runtime = Self::of(settings, metrics, prepared, opened);
+        // Building a stack creates the metric series that exist from the start, so that the first scrape contains them.
+        // This stack is dropped at once, because each worker builds its own stack later.
+        drop(runtime.stack());
+        Ok(runtime)
     }
 
     /// Prepares a runtime for `explain`. This function reads address lists once, opens no other file, follows no file,
@@ -97,10 +101,10 @@ impl Runtime {
             providers: settings.providers.iter().map(|provider| intern(&provider.name)).collect(),
             classes: settings.classes.iter().map(|class| intern(&class.name)).collect(),
             locales: prepared.pages.locales().map(intern).collect(),
-            beacon_sources: beacon_sources(&settings).iter().map(|source| intern(source)).collect(),
+            beacon_sources: beacon_sources(&settings),
             rum_pages: settings.rum.pages.iter().map(|page| intern(page)).collect(),
         };
-        let runtime = Self {
+        Self {
             ledger: metrics.ledger(&labels),
             limiter: Arc::new(Limiter::new(settings.admission, metrics)),
             gzip_memory: GzipMemory::new(settings.gzip.twins_bytes),
@@ -110,11 +114,7 @@ impl Runtime {
             labels,
             prepared,
             opened,
-        };
-        // Building a stack creates every metric series, so that the first scrape contains all of them. This stack is
-        // dropped at once, because each worker builds its own stack later.
-        drop(runtime.stack());
-        runtime
+        }
     }
 
     /// Checks everything that `build` can check without opening files.
@@ -151,8 +151,7 @@ impl Runtime {
             local: LocalParts {
                 beacon: settings.beacon.clone(),
                 rum: settings.rum.clone(),
-                providers: Arc::clone(&self.opened.providers),
-                sources: beacon_sources(settings),
+                sources: self.labels.beacon_sources.clone(),
                 countries: self.opened.countries.clone(),
                 body_timeout: settings.limits.body_timeout,
             },
@@ -258,12 +257,13 @@ pub(crate) fn page_settings(settings: &Settings) -> PageSettings {
 }
 
 /// Returns the sources that a beacon can have: the names of the providers, then the configured sources.
-fn beacon_sources(settings: &Settings) -> Vec<String> {
-    let mut sources: Vec<String> = Vec::new();
+fn beacon_sources(settings: &Settings) -> Vec<&'static str> {
+    let mut sources = Vec::new();
     let names = settings.providers.iter().map(|provider| &provider.name);
     for source in names.chain(&settings.beacon.sources) {
-        if !sources.contains(source) {
-            sources.push(source.clone());
+        let source = intern(source);
+        if !sources.contains(&source) {
+            sources.push(source);
         }
     }
     sources

@@ -51,7 +51,7 @@ fn known_providers(
     list: impl Fn(Ranges, &'static str) -> Result<Arc<AddressList>, BuildError>,
 ) -> Result<Arc<[Known]>, BuildError> {
     let known = |provider: &Provider| {
-        let preset = Preset::named(&provider.preset)
+        let preset = Preset::named(provider.preset)
             .ok_or_else(|| BuildError::Value(format!("there is no preset {:?}", provider.preset)))?;
         let addresses = |sources: &[AddressSource]| {
             let ranges = open_ranges(sources).map_err(BuildError::Ranges)?;

@@ -14,8 +14,6 @@ use crate::config::Settings;
 /// The largest number of bytes that hyper buffers for a client that does not read, or reads ahead of an upload. On
 /// HTTP/1.1 the number is larger if `max_header_bytes` is larger.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// The smallest buffer size that hyper accepts, in bytes.
-const MIN_BUFFER_BYTES: usize = 8192;
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -36,7 +34,7 @@ impl Limits {
         let timeouts = Timeouts { header: server.header_timeout, body: limits.body_timeout, idle: server.idle_timeout };
         let mut http1 = http1::Builder::new();
         http1
-            .max_buf_size(BUFFER_BYTES.max(limits.max_header_bytes).max(MIN_BUFFER_BYTES))
+            .max_buf_size(BUFFER_BYTES.max(limits.max_header_bytes))
             .max_header_size(limits.max_header_bytes)
             .max_headers(limits.max_headers)
             // hyper's server stores the original names in the message, and hyper's client writes these names. So this

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Version, response};
+use http::{Request, Response, StatusCode, Version, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -19,11 +19,9 @@ use super::worker::Worker;
 use crate::edge::pipeline::StackBody;
 use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
 use crate::fault::Fault;
-use crate::ids::Reason;
 use crate::origin::Hold;
 use crate::runtime::EdgeService;
-use crate::wire::forwarded::{Peer, Trail};
-use crate::wire::hops;
+use crate::wire::forwarded::Peer;
 use crate::wire::names::UPGRADE;
 use crate::wire::received::Received;
 use crate::wire::values;
@@ -62,14 +60,9 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
             let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.permit);
             head.extensions.insert(Hold::new(permit));
         }
-        let trail = Trail { client: self.peer.address(), proven: false, kept: 0, peer_trusted: false };
-        let mut ctx = Ctx::new(trail);
-        ctx.takes_trailers = hops::wants_trailers(&head.headers);
+        let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         let client =
             ClientSupport { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };
-        if !self.state.is_unambiguous() {
-            ctx.refusal = Some(Reason::Malformed);
-        }
         let body = Received::new(body, head.version);
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
         ResponseFuture { inner: self.worker.call(request), client, in_flight: Some(in_flight) }
@@ -144,7 +137,7 @@ pin_project! {
 
 /// The end of a body. It must wait until everything before it is written.
 enum End {
-    Trailers(Option<HeaderMap>),
+    Trailers,
     Fault(Option<Fault>),
 }
 
@@ -156,7 +149,7 @@ impl Body for ResponseBody {
         let this = self.project();
         if let Some(end) = this.end {
             return match &mut **end {
-                End::Trailers(trailers) => this.in_flight.state().trailers.poll(trailers).map(|()| None),
+                End::Trailers => this.in_flight.state().trailers.poll().map(|()| None),
                 End::Fault(fault) => Poll::Ready(fault.take().map(Err)),
             };
         }
@@ -173,10 +166,11 @@ impl Body for ResponseBody {
         }
         match polled {
             Some(Ok(frame)) if *this.trailers && frame.is_trailers() => {
-                let mut trailers = frame.into_trailers().ok();
-                let polled = state.trailers.poll(&mut trailers).map(|()| None);
-                *this.end = Some(Box::new(End::Trailers(trailers)));
-                polled
+                if let Ok(trailers) = frame.into_trailers() {
+                    state.trailers.begin(&trailers);
+                }
+                *this.end = Some(Box::new(End::Trailers));
+                state.trailers.poll().map(|()| None)
             }
             Some(Err(fault)) => {
                 // When a body fails, hyper drops all bytes that are not written yet, even the head. So the fault is

@@ -36,15 +36,15 @@ enum Stage {
 }
 
 impl TrailerWriter {
-    /// Stores `trailers` at the first call. Returns `Ready` when the body is allowed to end. The stream wakes the
-    /// connection's task at that moment.
-    pub(super) fn poll(&self, trailers: &mut Option<HeaderMap>) -> Poll<()> {
-        let mut stage = self.stage();
-        if let Some(trailers) = trailers.take() {
-            *stage = Stage::Waiting(last_chunk(&trailers));
-            self.is_active.store(true, Ordering::Relaxed);
-        }
-        if matches!(*stage, Stage::Waiting(_)) { Poll::Pending } else { Poll::Ready(()) }
+    /// Stores the trailers of the body, which must not end before [`poll`](Self::poll) returns `Ready`.
+    pub(super) fn begin(&self, trailers: &HeaderMap) {
+        *self.stage() = Stage::Waiting(last_chunk(trailers));
+        self.is_active.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns `Ready` when the body is allowed to end. The stream wakes the connection's task at that moment.
+    pub(super) fn poll(&self) -> Poll<()> {
+        if matches!(*self.stage(), Stage::Waiting(_)) { Poll::Pending } else { Poll::Ready(()) }
     }
 
     pub(super) fn is_active(&self) -> bool {

@@ -321,11 +321,7 @@ fn seconds(argument: Argument<'_>) -> u64 {
     let (Argument::Token(text) | Argument::Quoted(text)) = argument else {
         return 0;
     };
-    let text = text.trim_ascii();
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return 0;
-    }
-    text.iter().fold(0, |seconds: u64, digit| (seconds * 10 + u64::from(digit - b'0')).min(MAX_SECONDS))
+    decimal::read_saturating(text.trim_ascii()).map_or(0, |seconds| seconds.min(MAX_SECONDS))
 }
 
 fn lower(known: &mut Option<u64>, seconds: u64) {

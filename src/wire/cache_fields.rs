@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName};
 
 use super::cache_control::{CacheControl, MAX_SECONDS};
+use super::decimal;
 use super::directives::{Argument, Directives};
 use super::names;
 
@@ -112,11 +113,7 @@ fn seconds_with_unit(text: &[u8]) -> Option<u64> {
         [number @ .., b'd' | b'D'] => (number, 86_400),
         [number @ .., b's' | b'S'] | number => (number, 1),
     };
-    if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let number: u64 = std::str::from_utf8(number).ok()?.parse().unwrap_or(MAX_SECONDS);
-    Some(number.saturating_mul(unit).min(MAX_SECONDS))
+    Some(decimal::read_saturating(number)?.saturating_mul(unit).min(MAX_SECONDS))
 }
 
 /// Returns the lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, RFC 9111 §5.3), or `None` without Expires.

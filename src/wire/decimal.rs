@@ -9,6 +9,15 @@ pub(crate) fn read(text: &[u8]) -> Option<u64> {
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
+/// Reads a number that has only digits. A number that is too large becomes the largest one.
+pub(crate) fn read_saturating(text: &[u8]) -> Option<u64> {
+    let digit = |number: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        Some(number.saturating_mul(10).saturating_add(digit))
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
+}
+
 /// Writes a number at the end of `digits` and returns the part with its digits. Heads and logs contain many numbers,
 /// for which `fmt` would be too slow.
 pub(crate) fn write(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
@@ -43,5 +52,10 @@ mod tests {
             assert_eq!(read(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(read(b"0005"), Some(5));
+        assert_eq!(read_saturating(b"18446744073709551616"), Some(u64::MAX));
+        assert_eq!(read_saturating(b"00000000000000000000042"), Some(42));
+        for text in ["", "+1", "99999999999999999999x"] {
+            assert_eq!(read_saturating(text.as_bytes()), None, "{text:?}");
+        }
     }
 }

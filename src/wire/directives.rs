@@ -98,7 +98,8 @@ fn closing_quote(text: &[u8]) -> Option<usize> {
     })
 }
 
-pub(super) fn is_token(text: &[u8]) -> bool {
+/// Returns whether a text is a token (RFC 9110 §5.6.2).
+pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&b| is_token_byte(b))
 }
 

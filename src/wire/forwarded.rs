@@ -17,6 +17,7 @@ use http::header::{HeaderMap, HeaderValue};
 use super::certificate::Certificate;
 use super::host::valid_host;
 use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use super::values::only_line;
 
 /// The largest number of entries of X-Forwarded-For that are read.
 const MOST_HOPS: usize = 32;
@@ -123,9 +124,9 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
 ///
 /// X-Forwarded-For lists the client, if a proven CDN reported it. Then it lists the entries that are passed on, and
 /// last the peer. If a trusted peer sent X-Forwarded-Proto or X-Forwarded-Host, that field is passed on. Otherwise
-/// X-Forwarded-Proto is the scheme of the connection, and X-Forwarded-Host is `host`, or the Host field if `host` is
-/// `None`. Forwarded has the same data without the host, so that its value can be prepared once per connection.
-pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Option<&HeaderValue>) {
+/// X-Forwarded-Proto is the scheme of the connection, and X-Forwarded-Host is the Host field. Forwarded has the same
+/// data without the host, so that its value can be prepared once per connection.
+pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);
     let (list, elements) = if !trail.proven && trail.kept == 0 && scheme == peer.scheme {
@@ -136,7 +137,7 @@ pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail, host: Op
     headers.insert(X_FORWARDED_FOR.clone(), list);
     headers.insert(FORWARDED, elements);
     headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme.as_str()));
-    match reported.host.or_else(|| host.cloned()).or_else(|| headers.get(HOST).cloned()) {
+    match reported.host.or_else(|| headers.get(HOST).cloned()) {
         Some(host) => {
             headers.insert(X_FORWARDED_HOST.clone(), host);
         }
@@ -202,13 +203,7 @@ struct Reported {
 
 impl Reported {
     fn read(headers: &HeaderMap) -> Self {
-        let single = |name| {
-            let mut lines = headers.get_all(name).iter();
-            match (lines.next(), lines.next()) {
-                (Some(line), None) => Some(line),
-                _ => None,
-            }
-        };
+        let single = |name| only_line(headers, name).ok();
         let scheme = single(&X_FORWARDED_PROTO).and_then(|value| match value.as_bytes() {
             scheme if scheme.eq_ignore_ascii_case(b"https") => Some(Scheme::Https),
             scheme if scheme.eq_ignore_ascii_case(b"http") => Some(Scheme::Http),
@@ -376,7 +371,7 @@ mod tests {
         headers.append(FORWARDED, HeaderValue::from_static("for=2.2.2.2"));
         let peer = Peer::new(ip("::ffff:9.9.9.9"), Scheme::Http);
         let trail = client_from_xff(&headers, peer.address(), trusted);
-        write(&mut headers, &peer, trail, None);
+        write(&mut headers, &peer, trail);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "9.9.9.9");
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
@@ -388,7 +383,7 @@ mod tests {
         let peer = Peer::new(ip("192.0.2.1"), Scheme::Https);
         let mut headers = map(&[]);
         let trail = client_from_xff(&headers, peer.address(), trusted);
-        write(&mut headers, &peer, trail, None);
+        write(&mut headers, &peer, trail);
         assert_eq!(headers[&X_FORWARDED_FOR].as_bytes().as_ptr(), peer.x_forwarded_for.as_bytes().as_ptr());
         assert_eq!(headers[FORWARDED].as_bytes().as_ptr(), peer.forwarded.as_bytes().as_ptr());
         assert!(!headers.contains_key(&X_FORWARDED_HOST));
@@ -402,7 +397,7 @@ mod tests {
         headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("HTTPS"));
         let peer = Peer::new(ip("10.0.0.1"), Scheme::Http);
         let trail = client_from_xff(&headers, peer.address(), trusted);
-        write(&mut headers, &peer, trail, None);
+        write(&mut headers, &peer, trail);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "2.2.2.2, fd00::2, 10.0.0.1");
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "https");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
@@ -415,9 +410,9 @@ mod tests {
         headers.insert(X_FORWARDED_HOST.clone(), HeaderValue::from_static("a, b"));
         headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("https, http"));
         let peer = Peer::new(ip("fd00::1"), Scheme::Http);
-        let host = HeaderValue::from_static("www.example.com");
+        headers.insert(HOST, HeaderValue::from_static("www.example.com"));
         let trail = client_from_xff(&headers, peer.address(), trusted);
-        write(&mut headers, &peer, trail, Some(&host));
+        write(&mut headers, &peer, trail);
         assert_eq!(field(&headers, &X_FORWARDED_PROTO), "http");
         assert_eq!(field(&headers, &X_FORWARDED_HOST), "www.example.com");
         assert_eq!(field(&headers, &FORWARDED), "for=\"[fd00::1]\";proto=http");
@@ -447,7 +442,7 @@ mod tests {
         let peer = Peer::new(ip("151.101.0.1"), Scheme::Https);
         let mut headers = map(&["6.6.6.6"]);
         let trail = proven(client_from_xff(&headers, peer.address(), trusted));
-        write(&mut headers, &peer, trail, None);
+        write(&mut headers, &peer, trail);
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "2001:db8::7, 151.101.0.1");
         assert_eq!(field(&headers, &FORWARDED), "for=\"[2001:db8::7]\";proto=https, for=151.101.0.1;proto=https");
 
@@ -455,7 +450,7 @@ mod tests {
         let mut headers = map(&["6.6.6.6, 151.101.0.1"]);
         let trail = client_from_xff(&headers, balancer.address(), trusted);
         assert_eq!(trail.client, ip("151.101.0.1"));
-        write(&mut headers, &balancer, proven(trail), None);
+        write(&mut headers, &balancer, proven(trail));
         assert_eq!(field(&headers, &X_FORWARDED_FOR), "2001:db8::7, 151.101.0.1, 10.0.0.1");
     }
 
@@ -510,7 +505,7 @@ mod tests {
             let mut headers = map(&[&text]);
             let peer = Peer::new(ip("10.0.0.1"), Scheme::Http);
             let trail = client_from_xff(&headers, peer.address(), trusted);
-            write(&mut headers, &peer, trail, None);
+            write(&mut headers, &peer, trail);
             let sent: Vec<_> = field(&headers, &X_FORWARDED_FOR).split(", ").map(ip).collect();
             prop_assert_eq!(sent.last(), Some(&peer.address()));
             prop_assert_eq!(sent.first(), Some(&trail.client));

@@ -7,6 +7,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::decimal;
+
 /// The longest host name that DNS allows, in bytes, without the port.
 const LONGEST_NAME: usize = 255;
 
@@ -99,11 +101,7 @@ fn ipv6(address: &[u8]) -> Option<Ipv6Addr> {
 }
 
 fn port_number(digits: &[u8]) -> Option<u16> {
-    if !(1..=5).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let number = digits.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
-    u16::try_from(number).ok()
+    if digits.len() > 5 { None } else { decimal::read(digits)?.try_into().ok() }
 }
 
 #[cfg(test)]

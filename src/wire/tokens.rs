@@ -8,8 +8,8 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
 /// Returns the members of all lines of `name`, split at every comma.
-pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Tokens<'a> {
-    Tokens { lines: headers.get_all(name).iter(), rest: None }
+pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    headers.get_all(name).iter().flat_map(|line| of_line(line.as_bytes()))
 }
 
 /// Returns the members of all lines of `name`, split at commas outside quoted strings.
@@ -52,37 +52,6 @@ pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
 pub(crate) fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
     let (value, rest) = cut(member, b';');
     (value.trim_ascii(), Parameters { rest })
-}
-
-/// The iterator that [`tokens`] returns.
-#[derive(Debug)]
-pub(crate) struct Tokens<'a> {
-    lines: ValueIter<'a, HeaderValue>,
-    rest: Option<&'a [u8]>,
-}
-
-impl<'a> Iterator for Tokens<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        loop {
-            let line = match self.rest.take() {
-                Some(rest) => rest,
-                None => self.lines.next()?.as_bytes(),
-            };
-            let member = match memchr::memchr(b',', line).and_then(|at| line.split_at_checked(at)) {
-                Some((member, rest)) => {
-                    self.rest = rest.get(1..);
-                    member
-                }
-                None => line,
-            };
-            let member = member.trim_ascii();
-            if !member.is_empty() {
-                return Some(member);
-            }
-        }
-    }
 }
 
 /// The iterator that [`members`] returns.

@@ -1,6 +1,6 @@
 //! Values of single fields: white space at their ends, and the number in Content-Length.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::decimal;
 use super::names::CONTENT_LENGTH;
@@ -23,6 +23,31 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
         }
     }
     Ok(length)
+}
+
+/// The error for a field that does not occur exactly once: it has no line, or several lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    None,
+    Several,
+}
+
+/// Returns the value of a field that occurs exactly once.
+///
+/// # Errors
+/// The field has no line, or several lines.
+pub(crate) fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Result<&'a HeaderValue, Lines> {
+    let mut lines = headers.get_all(field).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Err(Lines::None),
+        (Some(line), None) => Ok(line),
+        (Some(_), Some(_)) => Err(Lines::Several),
+    }
+}
+
+/// Returns the longest start of `text` that has at most `most` bytes and no part of a character.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 /// Removes spaces and tabs from both ends of every value. Allocates only for a value that has such white space.

@@ -17,7 +17,7 @@ const ACCEPT_ENCODING: &str = "Accept-Encoding";
 const MOST_NAMES: usize = 64;
 
 /// Returns the names in all lines of Vary, in their original spelling.
-pub(crate) fn names(headers: &HeaderMap) -> tokens::Tokens<'_> {
+pub(crate) fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     tokens::tokens(headers, &VARY)
 }
 

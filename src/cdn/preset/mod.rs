@@ -19,6 +19,7 @@ use super::limits::HeadLimits;
 use super::tags::TagRule;
 use crate::ids::PullKind;
 use crate::wire::forwarded::{Trail, client_of_cdn, entry_address};
+use crate::wire::values::only_line;
 
 /// The names and contents of the files `config/presets/*.toml`, sorted by the key `order` in each file.
 /// `config/build.rs` writes this list.
@@ -265,11 +266,7 @@ impl Preset {
         let client = self.client.as_ref()?;
         match client.form {
             ClientForm::Address => {
-                let mut lines = headers.get_all(&client.field).iter();
-                match (lines.next(), lines.next()) {
-                    (Some(line), None) => entry_address(line.as_bytes()),
-                    _ => None,
-                }
+                only_line(headers, &client.field).ok().and_then(|line| entry_address(line.as_bytes()))
             }
             ClientForm::List { nodes } => client_of_cdn(headers, trail, nodes, is_node),
         }

@@ -26,8 +26,8 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     }
     let title = root.text("title")?;
     let ended = root.optional_text("ended")?;
-    // `order` is the position in the list of presets. Only `config/build.rs` uses its value.
-    root.number::<u32>("order")?;
+    // `config/build.rs` sorts the files by this key.
+    root.number::<u32>("order")?.ok_or_else(|| root.flaw("order is missing"))?;
     let mut facts =
         Facts { sources: root.table("sources")?.map(|sources| sources.table).unwrap_or_default(), list: Vec::new() };
 
@@ -350,7 +350,7 @@ mod tests {
                            b = { unproved = \"from memory\", read = \"2026-11-22\" }\n";
 
     fn read(text: &str) -> Result<Preset, Flaw> {
-        preset("x", &format!("name = \"x\"\ntitle = \"X\"\n{text}\n{SOURCES}"))
+        preset("x", &format!("name = \"x\"\ntitle = \"X\"\norder = 1\n{text}\n{SOURCES}"))
     }
 
     #[test]
@@ -369,6 +369,15 @@ mod tests {
                 "client field X-Client, form address (as the client sent it) [unproved: from memory, 2026-11-22]",
             ]
         );
+    }
+
+    #[test]
+    fn files_when_listed_then_sorted_by_their_order() {
+        let orders = super::super::FILES.iter().map(|(name, file)| {
+            let table: Table = file.parse().unwrap();
+            table["order"].as_integer().unwrap_or_else(|| panic!("{name}: order is not a number"))
+        });
+        assert!(orders.is_sorted_by(|one, next| one < next), "two presets have the same order, or the wrong one");
     }
 
     #[test]

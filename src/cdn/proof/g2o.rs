@@ -26,10 +26,11 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::{Failure, G2oKeys, only_line};
+use super::{Failure, G2oKeys};
 use crate::wire::decimal;
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
+use crate::wire::values::only_line;
 
 /// The largest accepted difference between the time in a signature and this host's clock. It applies to signatures from
 /// the past and from the future.
@@ -70,8 +71,8 @@ impl Verifier {
     /// The signature is not accepted. The parts are checked in this order: the fields, the key, the signature, the
     /// time, the replay. The error is the first failure.
     pub fn check(&self, headers: &HeaderMap, target: &str, now: SystemTime) -> Result<IpAddr, Failure> {
-        let line = only_line(headers, &X_AKAMAI_G2O_AUTH_DATA).map_err(|_| Failure::NoG2o)?;
-        let sign = only_line(headers, &X_AKAMAI_G2O_AUTH_SIGN).map_err(|_| Failure::NoG2o)?;
+        let line = only_line(headers, &X_AKAMAI_G2O_AUTH_DATA).map_err(|_| Failure::NoG2o)?.as_bytes();
+        let sign = only_line(headers, &X_AKAMAI_G2O_AUTH_SIGN).map_err(|_| Failure::NoG2o)?.as_bytes();
         let data = Data::parse(line).ok_or(Failure::NoG2o)?;
         let mut buffer = [0; MOST_DECODED_BYTES];
         let given = decoded(sign, &mut buffer).ok_or(Failure::NoG2o)?;

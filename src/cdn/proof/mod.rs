@@ -9,12 +9,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::addresses::AddressList;
 use crate::wire::certificate::Certificate;
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
+use crate::wire::values::{Lines, only_line};
 
 /// The result of the proofs of a request: the proof that succeeded, or the reason why a proof failed. It is the value
 /// of `proof` in the log.
@@ -162,7 +163,7 @@ pub(crate) struct Evidence<'a> {
     /// The client certificate of the connection on which the request arrived.
     pub certificate: Option<&'a Certificate>,
     /// The time of the check.
-    pub now: SystemTime,
+    pub now: fn() -> SystemTime,
 }
 
 /// The result of a check.
@@ -198,7 +199,7 @@ impl Proofs {
         let signed = g2o::has_fields(evidence.headers);
         let mut failed = None;
         if signed && let Some(g2o) = &self.g2o {
-            match g2o.check(evidence.headers, evidence.target, evidence.now) {
+            match g2o.check(evidence.headers, evidence.target, (evidence.now)()) {
                 Ok(client) => return Verdict { proof: Proof::G2o, client: Some(client) },
                 Err(failure) => failed = Some(failure),
             }
@@ -228,7 +229,7 @@ impl Proofs {
                 None => {}
             }
         }
-        match self.g2o.as_ref().map(|g2o| g2o.check(evidence.headers, evidence.target, evidence.now)) {
+        match self.g2o.as_ref().map(|g2o| g2o.check(evidence.headers, evidence.target, (evidence.now)())) {
             Some(Ok(client)) => Verdict { proof: Proof::All, client: Some(client) },
             Some(Err(failure)) => Verdict { proof: Proof::Failed(failure), client: None },
             None => Verdict { proof, client: None },
@@ -237,7 +238,7 @@ impl Proofs {
 
     fn secret(&self, evidence: &Evidence<'_>) -> Option<Result<Proof, Failure>> {
         let secret = self.secret.as_ref()?;
-        Some(match only_line(evidence.headers, &secret.field) {
+        Some(match only_line(evidence.headers, &secret.field).map(HeaderValue::as_bytes) {
             Err(Lines::None) => Err(Failure::NoSecret),
             Err(Lines::Several) => Err(Failure::WrongSecret),
             Ok(given) => {
@@ -283,23 +284,6 @@ fn covers(san: &str, name: &str) -> bool {
         Some(parent) => {
             name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
         }
-    }
-}
-
-/// The error for a field that does not occur exactly once: it has no line, or several lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lines {
-    None,
-    Several,
-}
-
-/// Returns the value of a field that occurs exactly once. Returns an error for every other number of lines.
-fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Result<&'a [u8], Lines> {
-    let mut lines = headers.get_all(field).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Err(Lines::None),
-        (Some(line), None) => Ok(line.as_bytes()),
-        (Some(_), Some(_)) => Err(Lines::Several),
     }
 }
 
@@ -374,7 +358,7 @@ mod tests {
             target: "/",
             address: if by_address { "192.0.2.1" } else { "203.0.113.1" }.parse().unwrap(),
             certificate: by_certificate.then_some(&shown),
-            now: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            now: || UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         })
     }
 
@@ -450,7 +434,8 @@ mod tests {
                 headers.append(field(), HeaderValue::from_bytes(line).unwrap());
             }
             let address = IpAddr::from([203, 0, 113, 1]);
-            only.check(&Evidence { headers: &headers, target: "/", address, certificate: None, now: UNIX_EPOCH }).proof
+            only.check(&Evidence { headers: &headers, target: "/", address, certificate: None, now: || UNIX_EPOCH })
+                .proof
         };
         for right in ["new one", "old one"] {
             assert_eq!(checked(&[right.as_bytes()]), Proof::Secret);
@@ -501,7 +486,8 @@ mod tests {
         let shown = certificate(&["other.example"], 1);
         let headers = HeaderMap::new();
         let address = IpAddr::from([203, 0, 113, 1]);
-        let evidence = Evidence { headers: &headers, target: "/", address, certificate: Some(&shown), now: UNIX_EPOCH };
+        let evidence =
+            Evidence { headers: &headers, target: "/", address, certificate: Some(&shown), now: || UNIX_EPOCH };
         assert_eq!(only.check(&evidence), without_client(Proof::Failed(Failure::WrongCertificate)));
     }
 
@@ -512,7 +498,7 @@ mod tests {
             let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::All) };
             let headers = HeaderMap::from_iter([(field(), value)]);
             let address = IpAddr::from([203, 0, 113, 1]);
-            let evidence = Evidence { headers: &headers, target: "/", address, certificate: None, now: UNIX_EPOCH };
+            let evidence = Evidence { headers: &headers, target: "/", address, certificate: None, now: || UNIX_EPOCH };
             prop_assert_eq!(only.check(&evidence).proof == Proof::All, given == "new one" || given == "old one");
         }
     }

@@ -106,8 +106,8 @@ impl Explainer<'_> {
         }
         if let Some(layer) = responder {
             let status = self.run.head.status;
-            let refusal =
-                if layer == "observe" { Some(Reason::Malformed) } else { self.ctx().and_then(|ctx| ctx.refusal) };
+            // The first layer refuses only malformed heads.
+            let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
             let reason = refusal
                 .map_or_else(|| format!("{layer} responds"), |reason| decisions::refusal(reason, status).to_owned());
             report.answer = Some(Answer { status: Some(status.as_u16()), reason });

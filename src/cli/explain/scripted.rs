@@ -18,12 +18,10 @@ use crate::edge::pipeline::recorded_stack;
 use crate::edge::recorder::{Recorder, Recording};
 use crate::edge::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::{Cause, Fault};
-use crate::ids::Reason;
 use crate::origin::forward;
 use crate::runtime::Runtime;
-use crate::wire::forwarded::{Peer, Trail};
+use crate::wire::forwarded::Peer;
 use crate::wire::head_tracker::{HeadTracker, Verdict};
-use crate::wire::hops;
 use crate::wire::names::TRANSFER_ENCODING;
 use crate::wire::received::Received;
 use crate::wire::values::content_length;
@@ -75,11 +73,7 @@ impl Run {
 
 /// Returns the request in the form in which a connection passes it to the layers.
 fn incoming(peer: &Arc<Peer>, head: request::Parts) -> Box<EdgeRequest> {
-    let mut ctx = Ctx::new(Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false });
-    ctx.takes_trailers = hops::wants_trailers(&head.headers);
-    if !is_unambiguous(&head) {
-        ctx.refusal = Some(Reason::Malformed);
-    }
+    let ctx = Ctx::new(peer, &head.headers, is_unambiguous(&head));
     let has_body = head.headers.contains_key(TRANSFER_ENCODING)
         || content_length(&head.headers).ok().flatten().is_some_and(|length| length > 0);
     let body = if has_body { Received::unread() } else { Received::empty() };
@@ -115,18 +109,18 @@ impl Origin for Script {
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
             if !asks_upgrade {
-                let error = "101, but the request did not ask for an upgrade";
-                return Err(Fault::from_error(Cause::BrokenHead, error));
+                return Err(forward::unexpected_upgrade());
             }
             return Ok(response.map(|()| SilentBody { length: Some(0) }));
         }
         forward::check_response(&mut response)?;
         let (mut head, ()) = response.into_parts();
         forward::clean_response(&mut head, is_head);
-        let is_empty = is_head
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
-            || status.is_informational();
-        let length = if is_empty { Some(0) } else { content_length(&head.headers).ok().flatten() };
+        let length = if is_head || forward::is_bodiless(status) {
+            Some(0)
+        } else {
+            content_length(&head.headers).ok().flatten()
+        };
         Ok(Response::from_parts(head, SilentBody { length }))
     }
 }

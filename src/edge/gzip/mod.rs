@@ -328,14 +328,15 @@ impl Shared {
                 return Ok(response.map(GzipBody::plain));
             }
         }
+        let is_unbuffered = fields::is_unbuffered(&response.head.headers);
         let Some(length) = length else {
-            if fields::is_unbuffered(&response.head.headers) || self.settings.min_bytes == 0 {
-                return Ok(self.compress(response.map(GzipBody::plain), None));
+            if is_unbuffered || self.settings.min_bytes == 0 {
+                return Ok(self.compress(response.map(GzipBody::plain), None, is_unbuffered));
             }
             let response = response.map(|inner| GzipBody::undecided(inner, None));
             return Err(Box::new(Undecided { response, question: Question::Length }));
         };
-        let key = self.key(target, length, &response);
+        let key = self.key(target, length, &response).filter(|_| !is_unbuffered);
         if let Some((twins, key)) = key
             && let Some(twin) = twins.find(&key)
             && let Some(loan) = Loan::take(twins, length)
@@ -347,8 +348,8 @@ impl Shared {
         if key.is_some() {
             self.counts.twins.get(Found::Miss).increment(1);
         }
-        if length > self.turn() || fields::is_unbuffered(&response.head.headers) {
-            return Ok(self.compress(response.map(GzipBody::plain), key));
+        if length > self.turn() || is_unbuffered {
+            return Ok(self.compress(response.map(GzipBody::plain), key, is_unbuffered));
         }
         let response = response.map(|inner| GzipBody::undecided(inner, None));
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
@@ -374,23 +375,26 @@ impl Shared {
     fn key<B>(&self, target: Option<u64>, length: u64, response: &EdgeResponse<B>) -> Option<(&Arc<Twins>, Key)> {
         let twins = self.memory.twins.as_ref()?;
         let headers = &response.head.headers;
-        let is_unstorable = fields::is_private(headers) || fields::is_unbuffered(headers);
-        if length > twins::LONGEST || response.head.status != StatusCode::OK || is_unstorable {
+        if length > twins::LONGEST || response.head.status != StatusCode::OK || fields::is_private(headers) {
             return None;
         }
         Some((twins, twins.key(target?, fields::strong_tag(headers)?, length)))
     }
 
     /// Compresses the response. If there is a key, the twin is made at the same time.
-    fn compress<B>(&self, mut response: EdgeResponse<GzipBody<B>>, key: Option<Key>) -> EdgeResponse<GzipBody<B>> {
+    fn compress<B>(
+        &self,
+        mut response: EdgeResponse<GzipBody<B>>,
+        key: Option<Key>,
+        is_unbuffered: bool,
+    ) -> EdgeResponse<GzipBody<B>> {
         let draft = key.zip(self.memory.twins.as_ref()).and_then(|(key, twins)| Draft::new(twins, key));
-        let unbuffered = fields::is_unbuffered(&response.head.headers);
         let ahead = response.body.bytes_ahead();
         let whole = response.body.is_whole_ahead() && ahead <= self.turn();
         // Markup shrinks to about a quarter of its length. If the output is longer, the buffer grows.
         let room = if whole { usize::try_from(ahead / 4 + 512).unwrap_or(OUTPUT_BYTES) } else { OUTPUT_BYTES };
         let (class, counts) = (response.facts.class, Arc::clone(&self.counts));
-        let deflater = Deflater::new(self.settings.level, room, unbuffered, draft, class, counts);
+        let deflater = Deflater::new(self.settings.level, room, is_unbuffered, draft, class, counts);
         apply(Verdict::Compress, &mut response.head);
         response.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
@@ -419,8 +423,8 @@ impl Shared {
                 response
             }
             Question::IsGzip => response,
-            Question::Length => self.compress(response, None),
-            Question::Whole { key } => self.compress(response, key),
+            Question::Length => self.compress(response, None, false),
+            Question::Whole { key } => self.compress(response, key, false),
             Question::Twin { twin, key } => {
                 let whole = response.body.is_whole_ahead();
                 let same = whole && response.body.crc_ahead() == twin.crc;
@@ -433,7 +437,7 @@ impl Shared {
                 };
                 self.counts.twins.get(found).increment(1);
                 if !same {
-                    return Ok(self.compress(response, Some(key)));
+                    return Ok(self.compress(response, Some(key), false));
                 }
                 apply(Verdict::Compress, &mut response.head);
                 let class = response.facts.class;

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, StatusCode, request, response};
 use http_body::Body;
 
 use crate::access_log::Line;
@@ -23,6 +23,7 @@ use crate::cdn::proof::{Evidence, Proof};
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId, PullKind, Reason};
 use crate::wire::forwarded::{Peer, Trail};
+use crate::wire::hops;
 use crate::wire::names::{ALLOW, CONNECTION};
 use crate::wire::received::Received;
 
@@ -80,7 +81,7 @@ impl Ctx {
             target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
             address: self.trail.client,
             certificate: peer.certificate(),
-            now: SystemTime::now(),
+            now: SystemTime::now,
         };
         let verdict = known.judge(&evidence, self.trail);
         (self.proof, self.pop) = (verdict.proof, verdict.pop);
@@ -94,7 +95,8 @@ impl Ctx {
         !failed
     }
 
-    pub fn new(trail: Trail) -> Self {
+    /// Makes the context of a request that has just arrived. If its framing is ambiguous, it is marked as malformed.
+    pub(crate) fn new(peer: &Peer, headers: &HeaderMap, is_unambiguous: bool) -> Self {
         Self {
             arrived: Instant::now(),
             provider: ProviderId::NONE,
@@ -103,9 +105,9 @@ impl Ctx {
             kind: PullKind::Unknown,
             pop: Pop::default(),
             class: ClassId::OTHER,
-            trail,
-            takes_trailers: false,
-            refusal: None,
+            trail: Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false },
+            takes_trailers: hops::wants_trailers(headers),
+            refusal: (!is_unambiguous).then_some(Reason::Malformed),
         }
     }
 }
@@ -121,9 +123,7 @@ pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
         Reason::Method => StatusCode::METHOD_NOT_ALLOWED,
         Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
     };
-    let (mut head, ()) = http::Response::new(()).into_parts();
-    head.status = status;
-    dialect.forbid_storing(&mut head.headers);
+    let mut head = uncacheable(status, dialect);
     if reason == Reason::Method {
         head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
@@ -131,6 +131,14 @@ pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
         // The connection is closed, because the end of the refused request is unknown or its body is not read.
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    head
+}
+
+/// Makes a response head that no cache is allowed to store.
+pub(crate) fn uncacheable(status: StatusCode, dialect: Dialect) -> response::Parts {
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = status;
+    dialect.forbid_storing(&mut head.headers);
     head
 }
 

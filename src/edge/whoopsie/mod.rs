@@ -7,7 +7,7 @@
 //! **Reads:** `Ctx`. Of the request: method, Accept, Accept-Encoding, Accept-Language, Content-Type, Host and
 //! X-Request-Id. Of the response: status, and the fields that the page takes over. Of the class: `whoopsie`.
 //! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for request bodies that are too large.
-//! **Cost:** five updates of a reference count for each request. A page costs one copy of a few kilobytes.
+//! **Cost:** at most six updates of a reference count for each request. A page costs one copy of a few kilobytes.
 //! **Can fail:** no.
 
 mod replacement;

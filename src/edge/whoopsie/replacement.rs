@@ -8,8 +8,8 @@ use http::{HeaderValue, StatusCode, response};
 
 use super::request_fields::RequestFields;
 use super::statuses::StatusSet;
-use crate::edge::request::Facts;
 use crate::edge::request::class::{Classes, WhoopsieMode};
+use crate::edge::request::{Facts, uncacheable};
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
 use crate::metrics::labels::{Dimension, Labels};
@@ -100,9 +100,7 @@ impl Shared {
             if cause == Cause::RequestTooLarge {
                 self.ledger.refused(request.ctx.provider, Reason::BodyTooLarge);
             }
-            let (mut head, ()) = http::Response::new(()).into_parts();
-            head.status = cause.status();
-            request.ctx.dialect.forbid_storing(&mut head.headers);
+            let mut head = uncacheable(cause.status(), request.ctx.dialect);
             // The connection is closed because the rest of the request body can still arrive on it.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             head.headers.insert(&PROXY_STATUS, HeaderValue::from_static("edgeshim; error=http_request_error"));

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{Either, Full};
 
 use super::response::{SiteBody, whole};
-use crate::wire::names;
+use crate::wire::{decimal, names, tokens};
 
 /// The Last-Modified of a resource that has no date of its own, in seconds since 1970: 1 October 2026.
 pub(super) const SITE_DATE: u64 = 1_790_812_800;
@@ -99,11 +99,7 @@ impl Resource {
         if request.contains_key(names::IF_NONE_MATCH) {
             // Tags are compared weakly here. The tags of this site have no comma, so splitting at commas cannot create
             // a match.
-            return request
-                .get_all(names::IF_NONE_MATCH)
-                .iter()
-                .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-                .map(<[u8]>::trim_ascii)
+            return tokens::tokens(request, &names::IF_NONE_MATCH)
                 .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == self.etag.as_bytes());
         }
         date(request.get(names::IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
@@ -147,8 +143,7 @@ fn requested_span(field: &[u8], total: usize) -> Span {
 
 /// Parses a number that consists only of digits. A number that is too large becomes `usize::MAX`.
 fn digits(text: &str) -> Option<usize> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| text.parse().unwrap_or(usize::MAX))
+    Some(usize::try_from(decimal::read_saturating(text.as_bytes())?).unwrap_or(usize::MAX))
 }
 
 fn date(field: Option<&HeaderValue>) -> Option<SystemTime> {
