@@ -1,8 +1,8 @@
-//! Lists the files of `config/presets` and `config/locales` for the sources, so that a new file needs no entry anywhere
-//! else.
+//! Writes a list of the files in `config/presets` and a list of the files in `config/locales`. The sources include both
+//! lists, so a new preset or locale needs no entry in another file.
 //!
-//! A list is an expression in `OUT_DIR`: a slice of names and contents. Presets are sorted by their key `order`, then by
-//! name; locales by name.
+//! Each list is a Rust expression in a file in `OUT_DIR`: a slice of pairs of name and content. Presets are sorted by
+//! their key `order`, then by name. Locales are sorted by name.
 
 use std::env;
 use std::error::Error;
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn list(folder: &str) -> Result<(), Box<dyn Error>> {
-    // Cargo looks at the times of all files below a folder.
+    // For a folder, Cargo checks the modification times of all files in it.
     println!("cargo::rerun-if-changed=config/{folder}");
     let mut files = Vec::new();
     for entry in fs::read_dir(Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("config").join(folder))? {
@@ -27,7 +27,9 @@ fn list(folder: &str) -> Result<(), Box<dyn Error>> {
         }
         let text = fs::read_to_string(&path)?;
         let order = match text.lines().find_map(|line| line.strip_prefix("order = ")) {
-            Some(order) => order.trim().parse().map_err(|error| format!("{}: order: {error}", path.display()))?,
+            Some(order) => order.trim().parse().map_err(|error| {
+                format!("{}: order = {order}: {error}; write a whole number such as 10", path.display())
+            })?,
             None => u32::MAX,
         };
         files.push((order, name, path));

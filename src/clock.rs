@@ -1,11 +1,15 @@
-//! Coarse time: deadlines and turns. Arming a deadline costs one store. A long task yields at the end of its turn.
+//! Coarse time: deadlines and turns.
 //!
-//! Reading each request head under a timer of the runtime would cost about 1,600 instructions per request. A proxy
-//! needs its timeouts only to a tenth of a second. So each worker has a list of its deadlines and checks this list ten
-//! times a second ([`sweep`]). A deadline belongs to a connection, not to a request, and arming it again allocates
-//! nothing.
+//! A turn is the time between two polls of the sockets by a worker's runtime. A long task works for a part of one turn
+//! and then yields, so that the runtime can poll the sockets and run other tasks.
 //!
-//! Cost: reading the time is one thread-local load. A sweep over 16,384 connections takes about 0.1 ms.
+//! A timer of the runtime for each request head would cost about 1,600 instructions per request. The timeouts of a
+//! proxy need a precision of only a tenth of a second. So each worker has a list of its deadlines and checks this list
+//! ten times a second ([`sweep`]). A deadline belongs to a connection, not to a request. Arming a deadline again
+//! allocates nothing.
+//!
+//! Arming a deadline costs one store. Reading the time costs one thread-local load. A sweep over 16,384 connections
+//! takes about 0.1 ms.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -15,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
-/// The time between two sweeps. A timeout can be late by at most this time.
+/// The time between two sweeps. A timeout can be early or late by at most this time.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
@@ -28,7 +32,8 @@ thread_local! {
 
 #[derive(Debug)]
 struct Entry {
-    /// When the deadline is due, in milliseconds of the worker's clock. 0: not armed.
+    /// The time at which the deadline expires, in milliseconds of the worker's clock. 0 means that the deadline is not
+    /// armed.
     at_ms: AtomicU64,
     waker: AtomicWaker,
 }
@@ -48,12 +53,12 @@ impl Deadline {
         Self { entry }
     }
 
-    /// Arms the deadline: it becomes due after the time `after`, with an error of at most one [`TICK`].
+    /// Arms the deadline. The deadline expires after the time `after`, at most one [`TICK`] early or late.
     pub(crate) fn arm(&self, after: Duration) {
         self.entry.at_ms.store(now_ms().saturating_add(millis(after)), Ordering::Relaxed);
     }
 
-    /// Disarms the deadline, so that it does not become due.
+    /// Disarms the deadline, so that the deadline does not expire.
     pub(crate) fn disarm(&self) {
         self.entry.at_ms.store(0, Ordering::Relaxed);
     }
@@ -62,13 +67,14 @@ impl Deadline {
         self.entry.at_ms.load(Ordering::Relaxed) != 0
     }
 
-    /// Returns whether the deadline is armed and its time has come.
+    /// Returns whether the deadline is armed and has expired.
     pub(crate) fn is_due(&self) -> bool {
         let at = self.entry.at_ms.load(Ordering::Relaxed);
         at != 0 && at <= now_ms()
     }
 
-    /// Lets a sweep wake the task of `cx` when the deadline is due. [`wake_all`] wakes the task too.
+    /// Registers the task of `cx`. A sweep wakes this task when the deadline has expired, and [`wake_all`] wakes the
+    /// task in any case.
     pub(crate) fn watch(&self, cx: &Context<'_>) {
         self.entry.waker.register(cx.waker());
     }
@@ -80,7 +86,7 @@ pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }
 
-/// Updates this worker's clock, wakes the tasks whose deadlines are due, and removes dropped deadlines.
+/// Updates this worker's clock, wakes the tasks whose deadlines have expired, and removes dropped deadlines.
 pub(crate) fn sweep() {
     let now = EPOCH.with(|epoch| millis(epoch.elapsed())).max(1);
     NOW_MS.set(now);
@@ -103,7 +109,8 @@ pub(crate) fn sweep() {
     });
 }
 
-/// Wakes all tasks that watch a deadline of this worker, even if the deadline is not due. Called when a drain begins.
+/// Wakes all tasks that watch a deadline of this worker, even if the deadline has not expired. Each worker calls this
+/// function when the drain begins.
 pub(crate) fn wake_all() {
     DEADLINES.with_borrow(|all| {
         for entry in all {
@@ -112,27 +119,25 @@ pub(crate) fn wake_all() {
     });
 }
 
-/// Begins a turn. Called after the runtime has polled the sockets and before a task that yielded runs again.
+/// Begins a turn. Before a task that yielded runs again, the runtime polls the sockets and then calls this function.
 pub(crate) fn begin_turn() {
     TURN.set(TURN.get().wrapping_add(1));
 }
 
 /// Returns the number of this worker's current turn. A task that yielded must do no work before the next turn, even if
-/// it is polled again. Such polls happen: hyper polls a body 16 times in a row, whatever the body returns, and then
-/// wakes its own task at once.
+/// the task is polled again. Such polls happen: hyper can poll a body that returned `Pending` again at once.
 pub(crate) fn turn() -> u64 {
     TURN.get()
 }
 
-/// Ends the turn of the task of `cx`. The task must return `Pending` immediately. It is polled again after the other
-/// tasks.
+/// Ends the turn of the task of `cx`. The task must return `Pending` immediately. The runtime polls the task again
+/// after it has run the other tasks and polled the sockets.
 pub(crate) fn yield_turn(cx: &mut Context<'_>) {
     YIELD.get()(cx);
 }
 
-/// Sets the function by which tasks of this worker yield. This function must do more than wake the task, because a task
-/// that is only woken can run many times before the sockets are polled. Only the runtime knows when it has polled the
-/// sockets.
+/// Sets `how`, the function with which tasks of this worker yield. A function that only wakes the task is not enough:
+/// the task could then run many times before the runtime polls the sockets.
 pub(crate) fn on_yield(how: fn(&mut Context<'_>)) {
     YIELD.set(how);
 }
@@ -151,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadline_when_its_time_is_reached_then_due() {
+    fn deadline_when_armed_time_has_passed_then_is_due() {
         sweep();
         let deadline = Deadline::new();
         assert!(!deadline.is_armed() && !deadline.is_due());

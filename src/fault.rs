@@ -1,4 +1,4 @@
-//! Why a request could not be served. [`Fault`] is the only error type between the origin and the whoopsie page.
+//! The failures of requests. [`Fault`] is the only error type between the origin and the whoopsie page.
 //! [`Cause::status`] is the one place that maps a cause to a status.
 
 use std::error::Error;
@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::ids::label; // tidy: declares the label of faults; `ids` sees nothing of this room
 
 label! {
-    /// The cause of a fault: the label `cause`.
+    /// The cause of a fault. The metrics use the cause as the label `cause`.
     pub enum Cause {
         /// The machine at the origin's address refused the connection.
         Refused = "refused",
@@ -23,7 +23,7 @@ label! {
         Closed = "closed",
         /// The response head did not arrive within `origin.response_timeout`.
         Timeout = "timeout",
-        /// The origin sent bytes that are not an HTTP response, or an ambiguous response.
+        /// The origin sent a response head that is invalid, ambiguous or too large.
         BrokenHead = "broken_head",
         /// The response body was truncated.
         Cut = "cut",
@@ -64,7 +64,8 @@ impl Cause {
         matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
     }
 
-    /// Returns the error type for Proxy-Status (RFC 9209 §2.3), as far as the cause alone decides it.
+    /// Returns the error type for Proxy-Status (RFC 9209 §2.3) that belongs to this cause. [`Fault::proxy_status`]
+    /// returns a more exact error type for a response head that is too large.
     pub fn proxy_status(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
@@ -148,30 +149,39 @@ impl Fault {
     /// Returns a hint for the operator: what to check or change.
     pub fn remedy(&self) -> &'static str {
         match self.cause {
-            Cause::Refused => "nothing listens there: start the origin, or correct origin.url",
+            Cause::Refused => "nothing listens at this address: start the origin, or correct origin.url",
             Cause::ConnectTimeout => {
-                "check for a firewall that drops packets or a full accept queue; the limit is origin.connect_timeout"
+                "check for a firewall that drops packets, and for a full accept queue at the origin; the limit is \
+                 origin.connect_timeout"
             }
-            Cause::Unreachable => "check the name, the route, the socket file and its permissions, and `ulimit -n`",
+            Cause::Unreachable => {
+                "check the name in origin.url, the route, the socket file with its permissions, and `ulimit -n` of \
+                 edgeshim"
+            }
             Cause::Reset | Cause::Closed => {
-                "check the origin's log for crashed workers; keep origin.idle_timeout below its keep-alive timeout"
+                "check the origin's log for crashed workers; keep origin.idle_timeout below the origin's keep-alive \
+                 timeout"
             }
             Cause::Timeout => {
-                "the origin is slow: find the request id in its log; the limit is origin.response_timeout"
+                "the origin is slow: find the request id in the origin's log; the limit is origin.response_timeout"
             }
             Cause::BrokenHead if self.too_large => {
                 "let the origin send fewer or shorter fields, or raise server.max_headers or server.max_header_bytes"
             }
             Cause::BrokenHead => {
-                "check the raw response with `curl -i` at the origin, and whether origin.http2 is right"
+                "send the request directly to the origin with `curl -i` and check the response; also check whether \
+                 origin.http2 matches the protocol of the origin"
             }
-            Cause::Cut => "check for origin workers that crashed during a response, or a wrong Content-Length",
-            Cause::Stalled => "the origin stopped during a body; the limit is server.body_timeout",
-            Cause::UploadStalled => "the origin stopped reading a request body: check its limits and its disk",
+            Cause::Cut => "check for origin workers that crashed during a response, and for a wrong Content-Length",
+            Cause::Stalled => {
+                "the origin stopped sending in the middle of a response body; the limit is server.body_timeout"
+            }
+            Cause::UploadStalled => "the origin stopped reading a request body: check the origin's limits and its disk",
             Cause::Overload => {
-                "check edgeshim_origin_seconds for a slower origin; raise origin.max_in_flight only if it has capacity"
+                "check in edgeshim_origin_seconds whether the origin became slower; raise origin.max_in_flight only if \
+                 the origin has free capacity"
             }
-            Cause::RequestStalled | Cause::RequestTooLarge | Cause::RequestCut => "a failure of the client",
+            Cause::RequestStalled | Cause::RequestTooLarge | Cause::RequestCut => "the client caused this failure",
         }
     }
 
@@ -200,8 +210,8 @@ impl Error for Fault {
     }
 }
 
-/// Returns the cause of the first fault in a chain of errors. The chain is needed because hyper wraps the errors of our
-/// bodies in its own errors.
+/// Returns the cause of the outermost fault in a chain of errors. hyper wraps the errors of edgeshim's bodies in its
+/// own errors, so the fault can be deeper in the chain.
 pub(crate) fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -218,20 +228,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_when_the_client_caused_the_fault_then_4xx() {
+    fn status_when_client_caused_the_fault_then_is_4xx() {
         for cause in Cause::ALL {
             assert_eq!(cause.status().is_client_error(), cause.is_client_error(), "{cause:?}");
         }
     }
 
     #[test]
-    fn cause_when_fault_is_wrapped_then_found() {
+    fn cause_when_fault_contains_another_fault_then_is_the_cause_of_the_outer_fault() {
         let outer = Fault::from_error(Cause::Closed, Fault::new(Cause::RequestCut));
         assert_eq!(cause_in(&outer), Some(Cause::Closed));
     }
 
     #[test]
-    fn overload_when_shown_then_with_the_length_of_the_queue() {
+    fn overload_when_displayed_then_text_contains_the_queue_length() {
         let fault = Fault::overload(200);
         assert_eq!((fault.cause(), fault.waiting()), (Cause::Overload, Some(200)));
         assert_eq!(fault.to_string(), "overload: 200 in the queue");

@@ -63,19 +63,19 @@ macro_rules! label {
 pub(crate) use label;
 
 label! {
-    /// Why a request was refused: the label `reason` of `edgeshim_refused_total`.
+    /// The reason for a refusal. `edgeshim_refused_total` uses the reason as the label `reason`.
     pub enum Reason {
         /// The request head is ambiguous, broken or too large.
         Malformed = "malformed",
         /// The request head did not arrive within `server.header_timeout`.
         HeaderTimeout = "header_timeout",
-        /// The request has no provider or one that is not configured, and `identity.unknown` is `"reject"`.
+        /// The provider of the request is `none` or `other`, and `identity.unknown` is `"reject"`.
         UnknownProvider = "unknown_provider",
         /// The request claims a provider without a valid proof, and `identity.unverified` is `"reject"`.
         Unverified = "unverified",
         /// `server.hosts` does not contain the request's Host.
         Host = "host",
-        /// The request has passed through this proxy more than `server.max_hops` times.
+        /// CDN-Loop shows that the request has already passed through edgeshim `server.max_hops` times.
         Loop = "loop",
         /// The method is CONNECT, which no origin behind a CDN needs.
         Method = "method",
@@ -91,9 +91,10 @@ pub struct ProviderId(pub u16);
 impl ProviderId {
     /// The request has no identity header and no signal of any CDN.
     pub const NONE: Self = Self(0);
-    /// The request names a provider that is not configured, has signals of such a provider, or contradicts itself.
+    /// The request names a provider that is not configured, its signals belong to a CDN that is not configured, or its
+    /// identity header and signals do not identify one provider.
     pub const OTHER: Self = Self(1);
-    /// The request claims a provider, but the provider's proofs failed.
+    /// The request claims a provider, but does not have the proofs that this provider requires.
     pub const UNVERIFIED: Self = Self(2);
     /// The labels of the three ids above, in the same order. In the table, the configured providers come after these
     /// labels.
@@ -123,7 +124,7 @@ macro_rules! configured_id {
         $vis struct $name($vis u16);
 
         impl $name {
-            /// Anything that is not in the configured list.
+            /// The id of everything that is not in the configured list.
             $vis const OTHER: Self = Self(0);
 
             /// Returns the id of the configured entry at `position`.
@@ -142,13 +143,13 @@ macro_rules! configured_id {
 configured_id! {
     /// A class of the site (`[[class]]`).
     pub ClassId
-    /// The place that a failure beacon names as its source.
+    /// The source that a beacon of the whoopsie page names.
     pub(crate) SourceId
     /// The page that a RUM beacon reports.
     pub(crate) PageId
 }
 
-/// The kind of a pull. The access log writes it in the field `pull`.
+/// The kind of a pull. The access log writes the kind in the field `pull`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PullKind {
     /// The provider is unknown, so the kind is unknown too.
@@ -160,7 +161,7 @@ pub enum PullKind {
     Shield,
     /// A health check by the CDN.
     Probe,
-    /// A pull that the CDN repeats.
+    /// A pull that the CDN sends again.
     Retry,
 }
 
@@ -216,7 +217,7 @@ impl Country {
         (0..=Self::OTHER.0).map(Self)
     }
 
-    /// Returns the country of a code in upper case.
+    /// Returns the country with the code `code`. Only a code in upper case is found.
     pub fn from_code(code: &str) -> Self {
         CODES.binary_search(&code).ok().and_then(|position| u8::try_from(position).ok()).map_or(Self::OTHER, Self)
     }
@@ -234,8 +235,8 @@ impl Country {
 
 /// Returns the only copy of `label`, which lives as long as the process.
 ///
-/// A log record can therefore contain its provider's label without a reference count. The copies are never freed.
-/// Labels come from configurations, and from statuses, of which there are at most 500.
+/// So a log record needs no reference count for the label of its provider. The copies are never freed. Their number is
+/// limited, because labels come only from configurations and from statuses. There are at most 500 statuses.
 pub(crate) fn intern(label: &str) -> &'static str {
     static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_when_declared_then_positions_follow_the_list() {
+    fn label_when_declared_then_positions_follow_the_order_of_the_declaration() {
         for (position, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason.position(), position);
         }
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_when_configured_then_follow_the_reserved_ones() {
+    fn id_when_configured_then_index_comes_after_the_reserved_ids() {
         assert_eq!(ProviderId::configured(0).index(), 3);
         assert_eq!(ProviderId::configured(4).position(), Some(4));
         assert_eq!(ProviderId::NONE.position(), None);
@@ -268,8 +269,8 @@ mod tests {
     }
 
     #[test]
-    fn country_when_code_is_not_in_the_list_then_other() {
-        assert!(CODES.is_sorted(), "the binary search needs it");
+    fn country_when_code_is_not_in_the_list_then_is_other() {
+        assert!(CODES.is_sorted(), "the list of codes must be sorted for the binary search");
         for code in CODES {
             assert_eq!(Country::from_code(code).as_str(), code);
         }
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn label_when_interned_twice_then_one_copy() {
+    fn label_when_interned_twice_then_is_stored_once() {
         assert!(std::ptr::eq(intern("fastly"), intern(&String::from("fastly"))));
     }
 }

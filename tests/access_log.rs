@@ -1,7 +1,8 @@
-//! The access log. The tests check its keys and their order, the values for every kind of request, that each pull and
-//! beacon has one line, and that a request cannot forge lines.
+//! Tests of the access log. They check the keys of a line and the order of the keys. They check the values for each
+//! kind of request, and that each pull and each beacon has one line. They also check that a request cannot forge a
+//! line.
 //!
-//! Each test stops the shim before it reads the file, so that the file is complete.
+//! Each test stops the shim before it reads the log file, so that the file is complete.
 
 mod support;
 
@@ -14,7 +15,7 @@ use support::raw::{exchange, fetch, request};
 use support::shim::Config;
 use support::{After, Origin, PATIENCE, Raw, Shim, metrics, origin, wait_until};
 
-/// The keys in the order in which a line has them.
+/// The keys that every line has, in order.
 const KEYS: [&str; 24] = [
     "time",
     "id",
@@ -76,7 +77,7 @@ impl Line {
     }
 
     fn of(&self, key: &str) -> &Value {
-        &self.0.iter().find(|(have, _)| have == key).unwrap_or_else(|| panic!("no {key} in {self:?}")).1
+        &self.0.iter().find(|(have, _)| have == key).unwrap_or_else(|| panic!("the line has no key {key}: {self:?}")).1
     }
 
     fn text(&self, key: &str) -> &str {
@@ -126,19 +127,19 @@ fn lines(mut shim: Shim, pulls: u64, beacons: u64) -> Vec<String> {
     assert_eq!(metrics.count("edgeshim_access_log_dropped_total", &[]), 0);
     shim.signal("TERM");
     assert!(shim.wait_exit(PATIENCE * 4).success(), "{}", shim.stderr());
-    let text = std::fs::read_to_string(shim.dir.join("access.log")).expect("UTF-8 in the log");
-    assert!(text.is_empty() || text.ends_with('\n'), "an incomplete last line");
+    let text = std::fs::read_to_string(shim.dir.join("access.log")).expect("a log file in UTF-8");
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line of the log is incomplete");
     text.lines().map(str::to_owned).collect()
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that shows a time after 1970").as_secs()
 }
 
 #[test]
-fn json_when_pulled_then_keys_in_order_with_correct_values() {
+fn json_line_when_pull_is_logged_then_has_all_keys_in_order_with_correct_values() {
     let origin = Origin::start(|request, conn| {
-        // The response takes at least this time, so that the test can check the times in the log.
+        // The test expects that `origin_ms` is at least as long as this delay.
         std::thread::sleep(Duration::from_millis(30));
         let fields = [("Content-Type", "image/png"), ("Set-Cookie", "a=b"), ("Cache-Control", "max-age=60")];
         origin::respond(request, conn, 203, &fields, b"0123456789")
@@ -164,8 +165,8 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
         ("provider", "fastly"),
         ("claimed", "FastLY"),
         ("pop", ""),
-        // A provider without proofs is identified by its name. The shim does not trust the client address that this
-        // provider reports.
+        // The request has no proof, and its peer is not a trusted proxy. So the shim ignores X-Forwarded-For and logs
+        // the address of the peer.
         ("client", "127.0.0.1"),
         ("method", "GET"),
         ("host", "img.Example.test:81"),
@@ -186,9 +187,12 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
         assert_eq!(line.number(key), value, "{key}");
     }
     let (origin_ms, total_ms) = (line.millis("origin_ms"), line.millis("total_ms"));
-    assert!((30.0..30_000.0).contains(&origin_ms) && total_ms >= origin_ms, "{origin_ms} of {total_ms}");
+    assert!(
+        (30.0..30_000.0).contains(&origin_ms) && total_ms >= origin_ms,
+        "origin_ms is {origin_ms}, total_ms is {total_ms}"
+    );
     assert_eq!(received.as_deref(), Some("made-by.the_CDN-1"));
-    // The time at which the head was complete, in UTC and in the format of RFC 3339.
+    // `time` is the time at which the head was complete, in UTC and in the format of RFC 3339.
     let time = line.text("time");
     let shape = regex::Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$").expect("a pattern");
     assert!(shape.is_match(time), "{time}");
@@ -197,14 +201,15 @@ fn json_when_pulled_then_keys_in_order_with_correct_values() {
         + rest[..2].parse::<u64>().expect("minutes") * 60
         + rest[3..5].parse::<u64>().expect("seconds");
     let late = (of_day + 86_400 - started % 86_400) % 86_400;
-    assert!(late <= unix_seconds() - started, "{time} is {late} s after the start");
+    assert!(late <= unix_seconds() - started, "the logged time {time} is in the future");
 }
 
-/// Id, provider, class, status, bytes, origin status, origin bytes, cause, locale, encoding.
+/// The expected values of a line: id, provider, class, status, bytes, origin status, origin bytes, cause, locale,
+/// encoding.
 type Row<'a> = (&'a str, &'a str, &'a str, u64, usize, Option<u64>, u64, &'a str, &'a str, &'a str);
 
 #[test]
-fn json_when_requests_of_every_kind_then_values_correct() {
+fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent" => origin::silent()(request, conn),
         "/hang-up" => After::Close,
@@ -227,7 +232,7 @@ fn json_when_requests_of_every_kind_then_values_correct() {
     assert_eq!(fetch(shim.addr, "/", &[id("looping"), fastly, ("CDN-Loop", "edgeshim")]).status, 508);
     let mut leaving = Raw::connect(shim.addr);
     leaving.send(request("GET", "/silent", &[id("aborted"), fastly], b""));
-    assert!(wait_until(PATIENCE, || origin.count() == 1), "the request never reached the origin");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "the request did not reach the origin");
     leaving.reset();
     let page = fetch(shim.addr, "/hang-up", &[id("fault"), fastly, html, ("Accept-Language", "fr")]);
     assert_eq!((page.status, page.field("content-language")), (502, Some("fr")));
@@ -255,9 +260,14 @@ fn json_when_requests_of_every_kind_then_values_correct() {
     assert_eq!((pixel.status, posted.status), (200, 405));
     let lines = lines(shim, 12, 1);
     let parsed: Vec<Line> = lines.iter().map(|line| Line::parse(line)).collect();
-    // The request that gets a 405 at the beacon's path is neither a pull nor a beacon. It has a line in the log too.
+    // The POST to the path of the beacon is neither a pull nor a beacon, but the log has a line for the POST too.
     assert_eq!(parsed.len(), 12 + 1 + 1, "{lines:#?}");
-    let line = |id: &str| parsed.iter().find(|line| line.text("id") == id).unwrap_or_else(|| panic!("no line {id}"));
+    let line = |id: &str| {
+        parsed
+            .iter()
+            .find(|line| line.text("id") == id)
+            .unwrap_or_else(|| panic!("the log has no line with the id {id}"))
+    };
     let rows: [Row<'_>; 14] = [
         ("refused", "other", "image", 403, 0, None, 0, "unknown_provider", "", ""),
         ("misdirected", "fastly", "other", 421, 0, None, 0, "host", "", ""),
@@ -289,7 +299,7 @@ fn json_when_requests_of_every_kind_then_values_correct() {
         expect("origin_status", line.of("origin_status").as_u64() == origin_status);
         expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
         expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // The page here replaces the origin's own 5xx, so this test does not check its cause.
+        // The request `page` gets a page in place of the origin's 503. The test does not check the cause in that line.
         expect("cause", id == "page" || line.text("cause") == cause);
         expect("locale", line.text("locale") == locale);
         let plain = ["", "identity"].contains(&line.text("encoding"));
@@ -306,7 +316,7 @@ fn json_when_requests_of_every_kind_then_values_correct() {
 }
 
 #[test]
-fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
+fn log_when_four_clients_have_finished_then_has_one_line_for_each_pull_and_beacon() {
     const EACH: u32 = 150;
     let origin = Origin::start(|request, conn| {
         let status = request.target[1..4].parse().unwrap_or(200);
@@ -341,9 +351,9 @@ fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
             })
             .into_iter()
             .collect();
-        bytes += clients.into_iter().map(|client| client.join().expect("a client")).sum::<u64>();
+        bytes += clients.into_iter().map(|client| client.join().expect("a client thread")).sum::<u64>();
     });
-    // A malformed head has no line in the log, and its connection closes.
+    // A request with a malformed head gets a 400 and has no line in the log.
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
     let (pulls, beacons) = (u64::from(EACH) * 4 * 4 / 5, u64::from(EACH) * 4 / 5);
     let metrics = shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == pulls);
@@ -361,32 +371,37 @@ fn lines_when_clients_done_then_one_for_each_pull_and_beacon() {
         assert_eq!(same.count() as u64, metrics::whole(series.value), "{series:?}");
     }
     let pulled: u64 = parsed.iter().filter(|line| !of(line, "class").is_empty()).map(|line| line.number("bytes")).sum();
-    assert_eq!((pulled, metrics.count("edgeshim_pull_bytes_total", &[])), (bytes, bytes), "the client's own sum");
+    assert_eq!(
+        (pulled, metrics.count("edgeshim_pull_bytes_total", &[])),
+        (bytes, bytes),
+        "log, metric and clients must agree"
+    );
     let from_origin: u64 = parsed.iter().map(|line| line.number("origin_bytes")).sum();
     assert_eq!(from_origin, metrics.count("edgeshim_origin_bytes_total", &[]));
     let ids: std::collections::BTreeSet<_> = parsed.iter().map(|line| line.text("id")).collect();
-    assert_eq!(ids.len(), lines.len(), "one id for each line");
+    assert_eq!(ids.len(), lines.len(), "two lines have the same id");
     let mut received: Vec<_> =
         origin.requests().iter().filter_map(|r| r.field("x-request-id").map(str::to_owned)).collect();
     received.sort();
     let mut logged: Vec<_> =
         parsed.iter().filter(|line| !of(line, "class").is_empty()).map(|line| of(line, "id")).collect();
     logged.sort();
-    assert_eq!(logged, received, "the log has the id that the origin received");
+    assert_eq!(logged, received, "the ids in the log differ from the ids that the origin received");
 }
 
 /// How the shim treats a forged request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Valid HTTP: it is served and logged.
+    /// The request is valid HTTP. The shim serves and logs the request.
     Served,
-    /// It is not valid HTTP, so it is refused.
+    /// The request is not valid HTTP. The shim rejects the request.
     Refused,
-    /// It breaks RFC 3986, so it is either served or refused.
+    /// The target breaks RFC 3986. The shim may serve or reject the request.
     Either,
 }
 
-/// Forged values of the target, the Referer and the User-Agent. In the log each must remain one value.
+/// Forged requests: the fate, the target, the Referer and the User-Agent. Each forged value must remain one value in
+/// the log.
 const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Served, "/%0d%0a%22%5c%00%e2%80%a8", b"\" 200 1 \"-\" \"-\" fastly", b"\" fastly\\"),
     (Fate::Served, "/a'b(c);d=1,e?f=%22&g=]", b"\xff\xfe\xc2\x9b31m", b"\xe2\x80\xa8 \xe2\x80\xae sdrawkcab \t\\n"),
@@ -399,7 +414,7 @@ const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Either, "/\u{e9}\u{202e}", b"a", b"b"),
 ];
 
-/// Sends the forged requests. Returns the indices of the requests that were served, each of which has a line.
+/// Sends the forged requests. Returns the indices of the served requests, which have a line in the log.
 fn forge(shim: &Shim) -> Vec<usize> {
     let mut served = Vec::new();
     for (number, (fate, target, referer, agent)) in FORGED.iter().enumerate() {
@@ -411,9 +426,9 @@ fn forge(shim: &Shim) -> Vec<usize> {
         bytes.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
         let response = exchange(shim.addr, bytes).status;
         match fate {
-            Fate::Served => assert_eq!(response, 200, "{number}"),
-            Fate::Refused => assert_eq!(response, 400, "{number}"),
-            Fate::Either => assert!([200, 400].contains(&response), "{number}: {response}"),
+            Fate::Served => assert_eq!(response, 200, "forged request {number}"),
+            Fate::Refused => assert_eq!(response, 400, "forged request {number}"),
+            Fate::Either => assert!([200, 400].contains(&response), "forged request {number}: {response}"),
         }
         if response == 200 {
             served.push(number);
@@ -423,7 +438,7 @@ fn forge(shim: &Shim) -> Vec<usize> {
 }
 
 #[test]
-fn json_when_client_forges_lines_then_one_object_with_own_values_each() {
+fn json_log_when_requests_forge_lines_then_has_one_correct_line_for_each_request() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr, "json"));
     let served = forge(&shim);
@@ -440,34 +455,34 @@ fn json_when_client_forges_lines_then_one_object_with_own_values_each() {
         assert_eq!((line.number("status"), line.number("bytes")), (200, 1));
     }
     for number in served {
-        let line = parsed.iter().find(|line| line.text("id") == format!("f{number}")).expect("its line");
+        let line = parsed.iter().find(|line| line.text("id") == format!("f{number}")).expect("the line of the request");
         let (_, target, referer, agent) = FORGED[number];
-        assert_eq!(line.text("path"), target, "{number}");
+        assert_eq!(line.text("path"), target, "forged request {number}");
         let sent = |bytes: &[u8]| String::from_utf8_lossy(bytes.trim_ascii()).into_owned();
-        assert_eq!(line.text("referer"), sent(referer), "{number}");
-        assert_eq!(line.text("user_agent"), sent(agent), "{number}");
+        assert_eq!(line.text("referer"), sent(referer), "forged request {number}");
+        assert_eq!(line.text("user_agent"), sent(agent), "forged request {number}");
     }
-    let line = parsed.iter().find(|line| line.text("id") == "long").expect("its line");
+    let line = parsed.iter().find(|line| line.text("id") == "long").expect("the line of the long request");
     for key in ["path", "referer", "user_agent"] {
         let text = line.text(key);
         assert!((200..=4096).contains(&text.len()), "{key} is {} bytes long", text.len());
-        assert!(text[1..].chars().all(|c| c == 'l' || c == 'u'), "{key}");
+        assert!(text[1..].chars().all(|c| c == 'l' || c == 'u'), "{key} is {text}");
     }
 }
 
-/// Returns a pattern for the NCSA combined format with a first value `front` and the provider as the last value:
-/// `"request" status bytes "referer" "agent" provider`.
+/// Returns a pattern for a line in the NCSA combined format that ends with the provider:
+/// `FRONT - - [time] "request" status bytes "referer" "agent" provider`. `front` is the pattern for FRONT.
 fn combined(front: &str) -> regex::Regex {
     let quoted = r#""([^"]*)""#;
     regex::Regex::new(&format!(
-        // tidy: a regular expression is easier to read in one line
+        // tidy: a regular expression is easier to read on one line
         r"^{front} - - \[(\d\d/[A-Z][a-z][a-z]/\d{{4}}:\d\d:\d\d:\d\d \+0000)\] {quoted} (\d{{3}}) (\d+) {quoted} {quoted} (\S+)$"
     ))
     .expect("a pattern")
 }
 
 #[test]
-fn combined_when_written_then_ncsa_with_provider_appended() {
+fn combined_line_when_written_then_has_the_ncsa_values_and_ends_with_the_provider() {
     let origin = Origin::start(origin::fixed(404, &[], "gone"));
     let shim = Shim::start(config(origin.addr, "combined"));
     let fields = [("X-CDN-Provider", "Akamai"), ("Referer", "http://r.test/ x"), ("User-Agent", "a \"b\" \\")];
@@ -478,7 +493,8 @@ fn combined_when_written_then_ncsa_with_provider_appended() {
     assert_eq!(lines.len(), 3, "{lines:#?}");
     let pattern = combined(r"(\S+)");
     let found = |number: usize| {
-        let found = pattern.captures(&lines[number]).unwrap_or_else(|| panic!("{}", lines[number]));
+        let found =
+            pattern.captures(&lines[number]).unwrap_or_else(|| panic!("the pattern does not match {}", lines[number]));
         let part = |at: usize| found.get(at).map_or("", |part| part.as_str()).to_owned();
         [part(1), part(3), part(4), part(5), part(6), part(7), part(8)]
     };
@@ -492,7 +508,7 @@ fn combined_when_written_then_ncsa_with_provider_appended() {
 }
 
 #[test]
-fn etsy_when_beacon_arrives_then_etsys_pattern_matches() {
+fn etsy_line_when_beacon_arrives_then_matches_the_pattern_of_etsy() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr, "etsy").with("[server]\ntrusted_proxies = [\"127.0.0.1/32\"]"));
     let chain = [
@@ -509,31 +525,32 @@ fn etsy_when_beacon_arrives_then_etsys_pattern_matches() {
     fetch(shim.addr, "/a.png", &[("Host", "www.shop.test"), ("X-CDN-Provider", "fastly")]);
     let lines = lines(shim, 1, 2);
     assert_eq!(lines.len(), 3, "{lines:#?}");
-    // The pattern that Etsy published, with one change: as published, `,- ` in brackets is a reversed range, which
-    // regex engines refuse. The hyphen goes last.
+    // This is the pattern that Etsy published, with one change. In the published pattern, `,- ` inside brackets is a
+    // range whose start is above its end, and regex engines reject such a range. So here the hyphen is the last
+    // character inside the brackets.
     let model = regex::Regex::new(concat!(
         r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
         r#"source=(?P<source>\S+) HTTP/1.\d" \d+ [\d-]+ "[^"]*" "[^"]*" .*"#
     ))
-    .expect("Etsy's pattern");
-    let first = model.captures(&lines[0]).unwrap_or_else(|| panic!("{}", lines[0]));
-    // The client is the last address in the line that does not belong to a trusted proxy.
+    .expect("a valid pattern");
+    let first = model.captures(&lines[0]).unwrap_or_else(|| panic!("the pattern does not match {}", lines[0]));
+    // The client is the last address of X-Forwarded-For, because the peer is a trusted proxy.
     assert_eq!((&first["remote_addr"], &first["source"]), ("203.0.113.9", "fastly"), "{}", lines[0]);
-    let second = model.captures(&lines[1]).unwrap_or_else(|| panic!("{}", lines[1]));
+    let second = model.captures(&lines[1]).unwrap_or_else(|| panic!("the pattern does not match {}", lines[1]));
     assert_eq!((&second["remote_addr"], &second["source"]), ("127.0.0.1", "akamai"), "{}", lines[1]);
-    assert!(!model.is_match(&lines[2]), "a pull is not a beacon: {}", lines[2]);
+    assert!(!model.is_match(&lines[2]), "the pattern matches the line of a pull: {}", lines[2]);
     let shape = combined(r"www\.shop\.test ([0-9., -]+)");
     let providers = ["none", "akamai", "fastly"];
     for (line, provider) in lines.iter().zip(providers) {
-        let found = shape.captures(line).unwrap_or_else(|| panic!("{line}"));
+        let found = shape.captures(line).unwrap_or_else(|| panic!("the pattern does not match {line}"));
         assert_eq!(&found[8], provider, "{line}");
     }
-    let pull = shape.captures(&lines[2]).unwrap_or_else(|| panic!("{}", lines[2]));
+    let pull = shape.captures(&lines[2]).unwrap_or_else(|| panic!("the pattern does not match {}", lines[2]));
     assert_eq!((&pull[3], &pull[4], &pull[5]), ("GET /a.png HTTP/1.1", "200", "1"));
 }
 
 #[test]
-fn combined_and_etsy_when_client_forges_lines_then_one_line_each() {
+fn combined_and_etsy_logs_when_requests_forge_lines_then_have_one_line_per_request() {
     for (format, front) in [("combined", r"(\S+)"), ("etsy", r"\S+ ([0-9., -]+)")] {
         let origin = Origin::start(origin::fixed(200, &[], "x"));
         let shim = Shim::start(config(origin.addr, format));
@@ -543,7 +560,7 @@ fn combined_and_etsy_when_client_forges_lines_then_one_line_each() {
         let lines = lines(shim, count + 1, 0);
         assert_eq!(lines.len() as u64, count + 1, "{lines:#?}");
         for line in &lines {
-            let found = combined(front).captures(line).unwrap_or_else(|| panic!("{line}"));
+            let found = combined(front).captures(line).unwrap_or_else(|| panic!("the pattern does not match {line}"));
             assert_eq!((&found[4], &found[5], &found[8]), ("200", "1", "none"), "{line}");
             assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
         }
@@ -551,7 +568,7 @@ fn combined_and_etsy_when_client_forges_lines_then_one_line_each() {
 }
 
 #[test]
-fn log_when_on_stdout_then_stdout_has_only_lines() {
+fn log_when_output_is_stdout_then_stdout_has_only_log_lines() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let mut shim = Shim::start(config(origin.addr, "json").with("[access_log]\noutput = \"stdout\""));
     for _ in 0..5 {
@@ -567,18 +584,18 @@ fn log_when_on_stdout_then_stdout_has_only_lines() {
 }
 
 #[test]
-fn log_when_off_then_nothing_written() {
+fn log_when_off_then_writes_nothing() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(Shim::config(origin.addr));
     fetch(shim.addr, "/", &[]);
     shim.wait_metrics(|metrics| metrics.count("edgeshim_pulls_total", &[]) == 1);
     assert_eq!(shim.stdout(), "");
-    let files = std::fs::read_dir(&*shim.dir).expect("the folder").count();
-    assert_eq!(files, 1, "only the config");
+    let files = std::fs::read_dir(&*shim.dir).expect("a readable folder").count();
+    assert_eq!(files, 1, "the folder has other files than the configuration");
 }
 
 #[test]
-fn log_when_origin_dead_then_beacons_have_lines() {
+fn log_when_origin_refuses_connections_then_has_the_lines_of_beacons() {
     let shim = Shim::start(config(ClosedPort::new().addr, "json"));
     assert_eq!(fetch(shim.addr, &format!("{GIF}?source=akamai"), &[]).status, 200);
     let mut head = Raw::connect(shim.addr);
@@ -586,5 +603,5 @@ fn log_when_origin_dead_then_beacons_have_lines() {
     let lines = lines(shim, 0, 2);
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert_eq!(Line::parse(&lines[0]).number("bytes"), 43);
-    assert_eq!(Line::parse(&lines[1]).number("bytes"), 0, "a HEAD has no body");
+    assert_eq!(Line::parse(&lines[1]).number("bytes"), 0, "the response to HEAD has a body");
 }

@@ -1,6 +1,8 @@
-//! The queue before the origin (`origin.max_in_flight`, `origin.max_waiting`). The tests check how many requests reach
-//! the origin at once, their order, which requests are shed and how soon, how long a request has its permit, which
-//! clients leave the queue, and that all counters agree.
+//! Tests of the limit of requests at the origin (`origin.max_in_flight`) and of the queue (`origin.max_waiting`).
+//!
+//! They check how many requests reach the origin at once, in which order queued requests reach the origin, which
+//! requests are shed, and how fast. They also check how long a request keeps its permit, which requests leave the
+//! queue, and that the counters are correct.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock is a failed test")]
 
@@ -22,22 +24,24 @@ const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 const IN_FLIGHT: &str = "edgeshim_in_flight";
 const BEACON: &str = "/status/images/beacon.gif?source=fastly";
-/// The longest time that a test waits for a whole burst.
+/// The longest time that a test waits for one event.
 const LONG: Duration = Duration::from_secs(20);
 
-// ---- an origin that responds when granted ------------------------------------------------------------------------
+// ---- an origin whose responses the test grants ----------------------------------------------------------------------
 
 #[derive(Default)]
 struct Seen {
     /// The targets in order of arrival.
     arrived: Vec<String>,
+    /// The number of requests that wait for a response.
     at_once: usize,
+    /// The largest value that `at_once` has had.
     most: usize,
-    /// How many more responses the origin may send.
+    /// The number of responses that the origin may still send.
     granted: usize,
 }
 
-/// An origin that sends no response until the test grants one.
+/// An origin that sends a response only after the test has granted the response.
 #[derive(Clone, Default)]
 struct Grants(Arc<(Mutex<Seen>, Condvar)>);
 
@@ -53,7 +57,7 @@ impl Grants {
         })
     }
 
-    /// Waits until the test grants a response. Returns false if that takes too long.
+    /// Waits until the test grants a response. Returns false after a timeout.
     fn hold(&self, request: &Request) -> bool {
         let (seen, changed) = &*self.0;
         let mut seen = seen.lock().unwrap();
@@ -62,7 +66,8 @@ impl Grants {
         seen.most = seen.most.max(seen.at_once);
         changed.notify_all();
         let (mut seen, waited) = changed.wait_timeout_while(seen, LONG * 2, |seen| seen.granted == 0).unwrap();
-        // The count changes before the response is written, so that the shim cannot send the next request first.
+        // `at_once` decreases before the response is written, so the shim cannot send the next request before the
+        // decrease.
         seen.at_once -= 1;
         seen.granted = seen.granted.saturating_sub(1);
         !waited.timed_out()
@@ -74,12 +79,12 @@ impl Grants {
         changed.notify_all();
     }
 
-    /// Waits until this many requests have arrived in total.
+    /// Waits until `arrived` requests in total have arrived.
     fn wait(&self, arrived: usize) {
         let (seen, changed) = &*self.0;
         let seen = seen.lock().unwrap();
         let (seen, _) = changed.wait_timeout_while(seen, LONG, |seen| seen.arrived.len() < arrived).unwrap();
-        assert!(seen.arrived.len() >= arrived, "{} of {arrived} arrived", seen.arrived.len());
+        assert!(seen.arrived.len() >= arrived, "{} of {arrived} requests arrived", seen.arrived.len());
     }
 
     fn arrived(&self) -> Vec<String> {
@@ -132,11 +137,11 @@ fn settled(shim: &Shim, pulls: &[(&str, usize)]) -> Metrics {
     });
     assert_eq!(count(&metrics, PULLS, &[]), all);
     for (code, many) in pulls {
-        assert_eq!(count(&metrics, PULLS, &[("code", code)]), *many, "{code}");
+        assert_eq!(count(&metrics, PULLS, &[("code", code)]), *many, "pulls with the status {code}");
     }
     let shed = pulls.iter().find(|(code, _)| *code == "503").map_or(0, |(_, many)| *many);
     assert_eq!(count(&metrics, FAULTS, &[("cause", "overload")]), shed);
-    assert_eq!(count(&metrics, FAULTS, &[]), shed, "faults of another cause");
+    assert_eq!(count(&metrics, FAULTS, &[]), shed, "there are faults with another cause");
     metrics
 }
 
@@ -148,7 +153,7 @@ fn check_shed<'a>(status: u16, field: impl Fn(&str) -> Option<&'a str>, body: &[
     assert_eq!(field("proxy-status"), Some("edgeshim; error=connection_limit_reached"));
     assert!(field("content-type").is_some_and(|kind| kind.starts_with("text/html")));
     let page = String::from_utf8_lossy(body);
-    assert!(page.contains("<h1 data-text=\"wait_heading\">"), "no wait page: {page}");
+    assert!(page.contains("<h1 data-text=\"wait_heading\">"), "the body is not the wait page: {page}");
 }
 
 fn assert_shed(response: &Response) {
@@ -157,7 +162,7 @@ fn assert_shed(response: &Response) {
     check_shed(response.status, |name| response.field(name), &response.body);
 }
 
-/// One HTTP/2 connection. Its requests reach the layers in the order in which the test sends them.
+/// An HTTP/2 connection. Requests on the connection reach the layers in the order in which the test sends them.
 struct H2 {
     tokio: tokio::runtime::Runtime,
     sender: http2::SendRequest<Empty<Bytes>>,
@@ -179,7 +184,7 @@ impl H2 {
         let sending = self.sender.send_request(request);
         self.tokio.spawn(async move {
             let (head, body) = sending.await.expect("a response").into_parts();
-            let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
+            let body = body.collect().await.expect("a complete body").to_bytes().to_vec();
             (head.status.as_u16(), head.headers, body)
         })
     }
@@ -189,8 +194,9 @@ impl H2 {
         self.tokio.block_on(waiting).expect("a response in time").expect("a response")
     }
 
-    /// Waits until all earlier requests of this connection are in the queue. It sends a beacon after these requests.
-    /// The beacon needs no permit, so its response shows that the shim has processed the earlier requests.
+    /// Waits until each earlier request of this connection has a permit or waits in the queue. To find out, sends a
+    /// beacon after these requests. The beacon needs no permit, so the response to the beacon shows that the shim has
+    /// processed the earlier requests.
     fn settle(&mut self) {
         let beacon = self.send(BEACON);
         assert_eq!(self.response(beacon).0, 200);
@@ -199,11 +205,14 @@ impl H2 {
 
 // ---- the burst ------------------------------------------------------------------------------------------------------
 
-/// Sends 2,000 requests. The origin responds to no request until all are sent. The first 216 requests have numbers.
-/// They go over two HTTP/2 connections in turns, with a beacon between two turns, so that their order is known. If
-/// there are two workers, each has one of these connections. Then 1,784 more requests go over four connections while
-/// the queue is full, and are shed. At the end the origin responds to one request at a time, so that the first request
-/// of the queue reaches it next.
+/// Sends 2,000 requests. The origin sends no response until all requests have been sent.
+///
+/// The first 216 requests are numbered. They are sent on two HTTP/2 connections: 27 on the first connection, the next
+/// 27 on the second connection, and so on. A beacon follows each group of 27 requests, so that the order of all 216
+/// requests is known. If there are two workers, each worker has one of the two connections. 16 of the 216 requests get
+/// a permit, and 200 requests fill the queue. Then 1,784 more requests are sent on four connections, and the shim sheds
+/// these requests. At the end the origin sends one response at a time, so that the queued requests reach the origin one
+/// after the other.
 fn burst(workers: usize) {
     // Only one burst runs at a time, because parallel bursts would slow each other down and the test measures time.
     static ALONE: Mutex<()> = Mutex::new(());
@@ -238,11 +247,13 @@ fn burst(workers: usize) {
     });
     took.sort_unstable();
     let (median, late, last) = (took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]);
-    println!("{workers} workers, shed: median {median:?}, 99 of 100 within {late:?}, all within {last:?}");
-    // The bound applies to 99 of 100 requests. The machine also runs other tests, so the scheduler can delay a few
-    // requests. If the shim made shed requests wait, more of them would be late.
-    assert!(late < Duration::from_millis(50), "99 of 100 within {late:?}");
-    assert_eq!((grants.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "a request passed the queue");
+    println!(
+        "{workers} workers: the shim shed a request in {median:?} (median), {late:?} (99 of 100) or {last:?} (slowest)"
+    );
+    // The limit applies to 99 of 100 requests. The machine also runs other tests, so the scheduler can delay a few
+    // requests. If the shim made shed requests wait, more than 1 of 100 requests would exceed the limit.
+    assert!(late < Duration::from_millis(50), "1 of 100 requests was shed only after {late:?}; the limit is 50 ms");
+    assert_eq!((grants.arrived().len(), waiting(&shim.metrics())), (INSIDE, LINE), "a request was not shed");
 
     for next in INSIDE..INSIDE + LINE {
         grants.grant(1);
@@ -254,18 +265,18 @@ fn burst(workers: usize) {
         assert_eq!((status, body), (200, format!("/{number}").into_bytes()));
     }
     let mut arrived: Vec<usize> = grants.arrived().iter().map(|target| target[1..].parse().unwrap()).collect();
-    // The first 16 requests did not wait in the queue. Each uses its own connection to the origin, so they can arrive
-    // in any order.
+    // The first 16 requests did not wait in the queue. Each request has its own connection to the origin, so these
+    // requests can arrive in any order.
     arrived[..INSIDE].sort_unstable();
-    assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "first in, first out");
-    assert_eq!(grants.most(), INSIDE, "most requests at the origin at once");
+    assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "the requests left the queue in another order");
+    assert_eq!(grants.most(), INSIDE, "the largest number of requests at the origin at once");
     let metrics = settled(&shim, &[("200", INSIDE + LINE), ("503", CROWD * EACH)]);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[("cause", "overload")]), CROWD * EACH);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[]), CROWD * EACH);
 }
 
-/// Sends requests one after the other on one connection. Returns the time of each, from the first byte sent to the last
-/// byte read.
+/// Sends requests one after the other on one connection and checks that each request is shed. Returns the duration of
+/// each exchange, from the first byte sent to the last byte read.
 fn send_in_turn(addr: SocketAddr, times: usize) -> Vec<Duration> {
     let mut client = Raw::connect(addr);
     let mut took = Vec::with_capacity(times);
@@ -280,19 +291,19 @@ fn send_in_turn(addr: SocketAddr, times: usize) -> Vec<Duration> {
 }
 
 #[test]
-fn burst_when_one_worker_then_queue_served_in_order_and_rest_shed() {
+fn burst_when_there_is_one_worker_then_queue_is_served_in_order_and_rest_is_shed() {
     burst(1);
 }
 
 #[test]
-fn burst_when_two_workers_then_one_shared_limit_and_queue() {
+fn burst_when_there_are_two_workers_then_workers_share_one_limit_and_one_queue() {
     burst(2);
 }
 
 // ---- the queue ------------------------------------------------------------------------------------------------------
 
 #[test]
-fn request_when_queue_size_zero_then_shed_on_both_protocols() {
+fn request_when_limit_is_reached_without_a_queue_then_shed_on_http1_and_http2() {
     let grants = Grants::default();
     let origin = grants.origin();
     let shim = start(&origin, 1, 0);
@@ -307,13 +318,13 @@ fn request_when_queue_size_zero_then_shed_on_both_protocols() {
     assert_eq!((json.status, json.field("content-type")), (503, Some("application/problem+json")));
     grants.grant(2);
     assert_eq!(read_response(&mut first).status, 200);
-    assert_eq!(fetch(shim.addr, "/fifth", &[]).status, 200, "the permit is free again");
+    assert_eq!(fetch(shim.addr, "/fifth", &[]).status, 200, "the first request did not return its permit");
     assert_eq!(grants.arrived(), ["/first", "/fifth"]);
     settled(&shim, &[("200", 2), ("503", 3)]);
 }
 
 #[test]
-fn client_when_it_leaves_the_queue_then_499_and_next_moves_up() {
+fn queued_request_when_client_cancels_then_leaves_the_queue_and_counts_as_499() {
     let grants = Grants::default();
     let origin = grants.origin();
     let shim = start(&origin, 1, 4);
@@ -333,7 +344,7 @@ fn client_when_it_leaves_the_queue_then_499_and_next_moves_up() {
         h2.settle();
         waiting(&shim.metrics()) == 1
     });
-    assert!(left, "a reset stream stays in the queue");
+    assert!(left, "the request of the reset stream stays in the queue");
     grants.grant(2);
     assert_eq!((read_response(&mut first).status, read_response(&mut last).status), (200, 200));
     assert_eq!(grants.arrived(), ["/first", "/last"]);
@@ -341,7 +352,7 @@ fn client_when_it_leaves_the_queue_then_499_and_next_moves_up() {
 }
 
 #[test]
-fn client_when_it_leaves_in_flight_then_permit_goes_to_next() {
+fn request_in_flight_when_client_disconnects_then_permit_goes_to_the_next_request() {
     let grants = Grants::default();
     let origin = grants.origin();
     let shim = start(&origin, 1, 1);
@@ -357,9 +368,9 @@ fn client_when_it_leaves_in_flight_then_permit_goes_to_next() {
 }
 
 #[test]
-fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
-    // The origin sends the head and not the body. So the request keeps its permit, and the response timeout, which ends
-    // with the head, does not end the request.
+fn queued_requests_when_no_permit_is_free_until_the_timeout_then_shed() {
+    // The origin sends the head and only the first byte of the body, so the first request keeps its permit. The
+    // response timeout does not end this request, because this timeout applies only until the head has arrived.
     let grants = Grants::default();
     let held = grants.clone();
     let origin = Origin::start(move |request, conn| {
@@ -382,7 +393,7 @@ fn queue_when_it_does_not_move_in_time_then_sheds_waiting_requests() {
 }
 
 #[test]
-fn upload_when_waiting_then_body_not_read() {
+fn upload_when_waiting_in_the_queue_then_body_is_not_requested() {
     let grants = Grants::default();
     let origin = grants.origin();
     let shim = start(&origin, 1, 1);
@@ -392,10 +403,10 @@ fn upload_when_waiting_then_body_not_read() {
     let mut upload = Raw::connect(shim.addr).patient(Duration::from_millis(200));
     upload.send(head);
     wait_waiting(&shim, 1);
-    assert_eq!(upload.end(), End::Open, "the body was requested while the upload waits");
+    assert_eq!(upload.end(), End::Open, "the shim requested the body of an upload in the queue");
     grants.grant(2);
     let mut upload = upload.patient(LONG);
-    assert_eq!(upload.end(), End::More, "the body was never requested");
+    assert_eq!(upload.end(), End::More, "the shim did not request the body");
     upload.send("hello");
     let response = read_response(&mut upload);
     assert_eq!((response.interim.len(), response.status), (1, 200));
@@ -405,7 +416,7 @@ fn upload_when_waiting_then_body_not_read() {
 }
 
 #[test]
-fn drain_when_requests_wait_in_queue_then_served_first() {
+fn drain_when_a_request_is_queued_then_serves_the_request_before_the_exit() {
     let grants = Grants::default();
     let origin = grants.origin();
     let mut shim = start(&origin, 1, 1);
@@ -415,16 +426,16 @@ fn drain_when_requests_wait_in_queue_then_served_first() {
     wait_waiting(&shim, 1);
     shim.signal("TERM");
     let closed = wait_until(PATIENCE, || std::net::TcpStream::connect(shim.addr).is_err());
-    assert!(closed, "it still listens");
+    assert!(closed, "the shim still listens");
     grants.grant(2);
     assert_eq!((read_response(&mut first).status, read_response(&mut second).status), (200, 200));
     assert!(shim.wait_exit(LONG).success());
 }
 
-// ---- what keeps a permit --------------------------------------------------------------------------------------------
+// ---- how long a request keeps its permit ----------------------------------------------------------------------------
 
 #[test]
-fn permit_when_response_in_progress_then_held_until_body_end() {
+fn permit_when_response_body_is_in_progress_then_kept_until_the_body_ends() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(b"0123456789")(request, conn),
         _ => origin::respond(request, conn, 200, &[], b"whole"),
@@ -439,8 +450,8 @@ fn permit_when_response_in_progress_then_held_until_body_end() {
     assert_eq!(origin.count(), 1);
     drop(endless);
     assert_eq!(read_response(&mut next).body, b"whole");
-    // The requests follow each other on one connection. The end of each request returns the permit for the next
-    // request.
+    // These requests are sent one after the other on one connection. Each request needs the permit that the end of the
+    // previous response has returned.
     let mut client = Raw::connect(shim.addr);
     for method in ["GET", "HEAD", "GET", "HEAD", "GET"] {
         client.send(format!("{method} /again HTTP/1.1\r\nHost: shim.test\r\n\r\n"));
@@ -451,7 +462,7 @@ fn permit_when_response_in_progress_then_held_until_body_end() {
 }
 
 #[test]
-fn permit_when_page_replaces_response_then_free_after_page() {
+fn permit_when_response_or_page_is_complete_then_free_for_the_next_request() {
     let origin = Origin::start(origin::chunked(&[("Content-Type", "text/plain")], &[b"a", b"b"], &[]));
     let failing = Origin::start(origin::fixed(500, &[], "broken"));
     for (origin, status) in [(&origin, 200), (&failing, 500)] {
@@ -465,7 +476,7 @@ fn permit_when_page_replaces_response_then_free_after_page() {
 }
 
 #[test]
-fn permit_when_connection_upgraded_then_free_after_101() {
+fn permit_when_connection_is_upgraded_then_free_after_the_101() {
     let origin = Origin::start(|request, conn| {
         if request.field("upgrade").is_none() {
             return origin::respond(request, conn, 200, &[], b"");
@@ -479,7 +490,7 @@ fn permit_when_connection_upgraded_then_free_after_101() {
     let mut tunnel = Raw::connect(shim.addr);
     tunnel.send(request("GET", "/tunnel", &[("Connection", "upgrade"), ("Upgrade", "echo")], b""));
     assert_eq!(read_response(&mut tunnel).status, 101);
-    assert_eq!(fetch(shim.addr, "/beside", &[]).status, 200, "the tunnel holds no permit");
+    assert_eq!(fetch(shim.addr, "/beside", &[]).status, 200, "the tunnel still has the permit");
     tunnel.send("hello");
     assert_eq!(tunnel.more().expect("bytes through the tunnel"), b"hello");
 }
@@ -490,7 +501,7 @@ fn echo(conn: &mut Conn, buffer: &mut [u8]) -> bool {
 }
 
 #[test]
-fn permit_when_request_retried_then_still_one() {
+fn permit_when_request_is_retried_then_covers_both_attempts() {
     // Each connection serves one request and is reset when a second request arrives, so the shim sends the second
     // request again.
     let origin = Origin::start(|request, conn| {
@@ -507,7 +518,7 @@ fn permit_when_request_retried_then_still_one() {
 }
 
 #[test]
-fn class_when_exempt_then_neither_counted_nor_queued() {
+fn class_when_admission_is_false_then_bypasses_the_limit_and_the_queue() {
     let grants = Grants::default();
     let held = grants.clone();
     let origin = Origin::start(move |request, conn| {
@@ -521,7 +532,7 @@ fn class_when_exempt_then_neither_counted_nor_queued() {
     let mut first = ask(&shim, "/held");
     grants.wait(1);
     assert_eq!(fetch(shim.addr, "/health", &[]).status, 200);
-    assert_eq!(fetch(shim.addr, BEACON, &[]).status, 200, "a beacon never queues");
+    assert_eq!(fetch(shim.addr, BEACON, &[]).status, 200, "the beacon needed a permit");
     assert_eq!(fetch(shim.addr, "/page", &[]).status, 503);
     grants.grant(1);
     assert_eq!(read_response(&mut first).status, 200);

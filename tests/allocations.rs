@@ -1,7 +1,7 @@
 //! Counts the allocations of one pull in steady state. The shim runs in the process of the test.
 //!
-//! The client and the origin are threads of this test that do not allocate. So the allocator counts only the
-//! allocations of the shim, which includes hyper's read buffers, channels and parsed heads.
+//! The client and the origin are threads of this test, and they do not allocate while the test counts. So the test
+//! counts only the allocations of the shim. The count includes hyper's read buffers, channels and parsed heads.
 
 #![allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 
@@ -21,15 +21,16 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type: text/html\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\nhello";
 const PULL: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\n\r\n";
-/// A pull as a CDN sends it, with ids, validators and accepted codings.
+/// A pull with more header fields than [`PULL`]: ids, preferences of the browser, and fields that CDNs add.
 const RICH_PULL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nAccept: text/html\r\n\
 Accept-Language: de\r\nX-Request-Id: abc\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n\
 User-Agent: test\r\nX-Forwarded-For: 192.0.2.1\r\nVia: 1.1 varnish\r\nCDN-Loop: Fastly\r\n\r\n";
-/// A pull with Fastly's own fields, a secret and the client's address.
+/// A pull with Fastly's header fields, the correct secret and the client's address.
 const SIGNED_PULL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nFastly-FF: a!LHR!cache-1\r\nCDN-Loop: Fastly\r\n\
 Fastly-Client-IP: 192.0.2.1\r\nX-Origin-Secret: a-secret\r\n\r\n";
+/// The same pull as [`SIGNED_PULL`], with a wrong secret.
 const UNPROVED_PULL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: shim.test\r\nFastly-FF: a!LHR!cache-1\r\nCDN-Loop: Fastly\r\n\
 Fastly-Client-IP: 192.0.2.1\r\nX-Origin-Secret: a-guess!\r\n\r\n";
@@ -69,7 +70,7 @@ fn shim(origin: std::net::SocketAddr, verify: &str, further: &str) -> Server {
     Server::start(slot, &Arc::new(Drain::default())).unwrap()
 }
 
-/// Sends `pull` and reads the response, `rounds` times. Its buffers are on the stack.
+/// Sends `pull` and reads the response, `rounds` times, with a buffer on the stack.
 fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
     let mut buffer = [0; 4096];
     for _ in 0..rounds {
@@ -84,7 +85,7 @@ fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
 }
 
 #[test]
-fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
+fn pull_when_connections_are_reused_then_allocates_at_most_the_limit() {
     let servers = [("", ""), ("", "[rum]\npath = \"/rum\"\n"), ("", "[identity]\nrecognise = false\n"), (PROOF, "")]
         .map(|(verify, further)| shim(origin(), verify, further));
     let [plain, timing, unasked, proving] = servers.each_ref().map(|server| {
@@ -96,9 +97,9 @@ fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
         ("small", &plain, PULL, LIMIT_SMALL),
         ("rich", &plain, RICH_PULL, LIMIT_RICH),
         ("small with Server-Timing", &timing, PULL, LIMIT_SMALL + 1.0),
-        // Identification and proofs cost no allocation. To send the proved client address to the origin costs two: the
-        // text of the address and its reference count.
-        ("no proof configured", &unasked, SIGNED_PULL, LIMIT_SIGNED),
+        // Identification and proofs cost no allocation. The proved client address costs two allocations: the text that
+        // is sent to the origin, and the reference count of the text.
+        ("recognition turned off", &unasked, SIGNED_PULL, LIMIT_SIGNED),
         ("recognised", &plain, SIGNED_PULL, LIMIT_SIGNED),
         ("not proved", &proving, UNPROVED_PULL, LIMIT_SIGNED),
         ("proved", &proving, SIGNED_PULL, LIMIT_SIGNED + 2.0),
@@ -108,13 +109,13 @@ fn pull_when_in_steady_state_then_fixed_number_of_allocations() {
         drive(stream, pull, ROUNDS);
         let change = region.change();
         let count = f64::from(u32::try_from(change.allocations + change.reallocations).unwrap()) / f64::from(ROUNDS);
-        println!("{name}: {count:.2} allocations and {} bytes a pull", change.bytes_allocated / ROUNDS as usize);
+        println!("{name}: {count:.2} allocations and {} bytes per pull", change.bytes_allocated / ROUNDS as usize);
         assert!(count <= limit, "{name}: {count:.2} allocations per pull, above the limit of {limit}");
     }
 }
 
-/// The limits are not whole numbers, because histogram samples are stored in blocks and only some samples allocate a
-/// block.
+/// The largest number of allocations for one pull. The limits have fractions, because the samples of a histogram are
+/// stored in blocks and only some samples allocate a block.
 const LIMIT_SMALL: f64 = 13.1;
 const LIMIT_RICH: f64 = 20.1;
 const LIMIT_SIGNED: f64 = 20.1;

@@ -1,6 +1,6 @@
-//! Beacons by country: which client address decides the country, reloads of the country file, invalid files, and how
-//! the log contains values that a browser sent. `ledger` checks the sources of beacons, and beacons while the origin is
-//! unreachable.
+//! Tests of the country of a beacon. They check which client address decides the country, when the country file is read
+//! again, what happens if the file is invalid, and how the log contains values that a browser sent. `tests/ledger.rs`
+//! checks the sources of beacons, and beacons while the origin is unreachable.
 
 mod support;
 
@@ -25,7 +25,7 @@ const NETWORKS: [(&str, &str); 5] = [
     ("203.0.113.0/24", "ZZ"),
 ];
 
-/// Makes a configuration that trusts this test as a proxy and reads the country file in its folder.
+/// Makes a configuration that trusts this test as a proxy and reads the country file `geo.mmdb`.
 fn config() -> Config {
     Shim::config(ClosedPort::new().addr).with(
         "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[beacon]\ncountry_database = \"geo.mmdb\"\n\
@@ -51,11 +51,11 @@ fn beacons(metrics: &Metrics, source: &str, country: &str) -> f64 {
 /// Replaces the country file: writes a new file and renames it, as download tools do.
 fn replace(shim: &Shim, file: &[u8]) {
     let new = shim.dir.write("geo.new", file);
-    fs::rename(new, shim.dir.join("geo.mmdb")).expect("the same folder");
+    fs::rename(new, shim.dir.join("geo.mmdb")).expect("a renamed file");
 }
 
 #[test]
-fn beacons_when_country_file_set_then_counted_by_client_country() {
+fn beacons_when_country_file_is_configured_then_counted_by_country_of_the_client() {
     let shim = Shim::start_in(folder(mmdb::countries(&NETWORKS)), config());
     let start = shim.metrics();
     for source in ["fastly", "akamai", "other"] {
@@ -68,10 +68,10 @@ fn beacons_when_country_file_set_then_counted_by_client_country() {
         ("akamai", "2001:db8::1", "JP"),
         ("akamai", "[2001:db8:ffff::1]:443", "JP"),
         ("akamai", "::ffff:192.0.2.9", "DE"),
-        // The addresses to the left of the last one are not trusted.
+        // Only the last address is trusted, because the trusted proxy has added it.
         ("akamai", "192.0.2.7, 198.51.100.1", "US"),
-        // The label is `other` for a code that is not in ISO 3166, for an address that is not in the file, and without
-        // an address.
+        // The label is `other` for a code that is not in ISO 3166, for an address that is not in the file, and for a
+        // field value that is not an address.
         ("fastly", "203.0.113.9", "other"),
         ("fastly", "10.0.0.1", "other"),
         ("fastly", "2001:db9::1", "other"),
@@ -94,7 +94,7 @@ fn beacons_when_country_file_set_then_counted_by_client_country() {
 }
 
 #[test]
-fn country_when_peer_untrusted_then_that_of_the_peer() {
+fn country_when_peer_is_not_a_trusted_proxy_then_is_the_country_of_the_peer() {
     let networks = [("127.0.0.0/8", "FR"), ("192.0.2.0/24", "DE")];
     let untrusted = config().with("[server]\ntrusted_proxies = []");
     let shim = Shim::start_in(folder(mmdb::countries(&networks)), untrusted);
@@ -103,7 +103,7 @@ fn country_when_peer_untrusted_then_that_of_the_peer() {
 }
 
 #[test]
-fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
+fn country_file_when_replaced_then_new_file_is_used_if_valid() {
     let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
     let from = |country: &'static str| {
         let mut sent = 0;
@@ -132,7 +132,7 @@ fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
         send(&shim, "fastly", "192.0.2.7");
         assert!((beacons(&shim.metrics(), "fastly", "AT") - before - 1.0).abs() < 0.1, "{message}");
     }
-    fs::remove_file(shim.dir.join("geo.mmdb")).expect("the file");
+    fs::remove_file(shim.dir.join("geo.mmdb")).expect("a country file");
     shim.wait_stderr("cannot be read");
     replace(&shim, &good);
     from("CH");
@@ -140,14 +140,18 @@ fn file_when_replaced_then_read_and_when_invalid_then_last_valid_kept() {
 }
 
 #[test]
-fn file_when_only_ctime_differs_then_read_again() {
+fn country_file_when_only_ctime_differs_then_read_again() {
     let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
     let path = shim.dir.join("geo.mmdb");
-    let written = fs::metadata(&path).and_then(|file| file.modified()).expect("a time");
-    // As `rsync --inplace --times` does, the test writes new content with the same inode, length and modification
-    // time.
-    fs::write(&path, mmdb::countries(&[("192.0.2.0/24", "AT")])).expect("the file");
-    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(written)).expect("the old time");
+    let written = fs::metadata(&path).and_then(|file| file.modified()).expect("a modification time");
+    // The test writes new content and keeps the inode, the length and the modification time, as
+    // `rsync --inplace --times` does.
+    fs::write(&path, mmdb::countries(&[("192.0.2.0/24", "AT")])).expect("a writable file");
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|file| file.set_modified(written))
+        .expect("the old modification time");
     shim.wait_metrics(|metrics| {
         send(&shim, "fastly", "192.0.2.7");
         beacons(metrics, "fastly", "AT") > 0.0
@@ -155,7 +159,7 @@ fn file_when_only_ctime_differs_then_read_again() {
 }
 
 #[test]
-fn file_when_unusable_then_check_says_what_to_write() {
+fn country_file_when_unusable_then_check_reports_the_reason_and_what_to_write() {
     let folder = temp_dir();
     fs::create_dir(folder.join("folder.mmdb")).expect("a folder");
     folder.write("text.mmdb", "no such thing");
@@ -167,26 +171,26 @@ fn file_when_unusable_then_check_says_what_to_write() {
         ("text.mmdb", "is not in the MaxMind format"),
         ("systems.mmdb", "has no countries"),
     ] {
-        // The configuration has a second mistake, to check that it is reported too.
+        // The configuration has a second mistake, and `check` must report both mistakes.
         let text = format!("[beacon]\ncountry_database = \"{file}\"\npath = \"beacon.gif\"\n");
         let config = folder.write("edgeshim.toml", text);
-        let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
+        let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("a path in UTF-8")]);
         assert_eq!(code, 1, "{stdout}");
         let line = stdout
             .lines()
             .find(|line| line.contains("beacon.country_database: "))
-            .unwrap_or_else(|| panic!("{stdout}"));
+            .unwrap_or_else(|| panic!("check does not report beacon.country_database: {stdout}"));
         assert!(line.contains(file) && line.contains(message) && line.contains("; name "), "{line}");
         assert!(stdout.contains("beacon.path: ") && stdout.contains("2 problems"), "{stdout}");
-        assert_eq!(run(&["run", "--config", config.to_str().expect("UTF-8")]).0, 2);
+        assert_eq!(run(&["run", "--config", config.to_str().expect("a path in UTF-8")]).0, 2);
     }
     let config = folder.write("edgeshim.toml", "[beacon]\ncountry_database = \"good.mmdb\"\n");
-    let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
+    let (code, stdout, _) = run(&["check", "--config", config.to_str().expect("a path in UTF-8")]);
     assert_eq!(code, 0, "{stdout}");
 }
 
 #[test]
-fn beacons_when_ten_thousand_sources_invented_then_series_and_memory_bounded() {
+fn beacons_when_sources_are_invented_then_number_of_series_and_memory_are_bounded() {
     let shim = Shim::start_in(folder(mmdb::countries(&NETWORKS)), config());
     let flood = |from: u32| {
         let mut client = support::Raw::connect(shim.addr);
@@ -217,11 +221,11 @@ fn beacons_when_ten_thousand_sources_invented_then_series_and_memory_bounded() {
     assert_eq!(after.series_count(), before.series_count(), "{}", after.text);
     assert!((after.sum("edgeshim_beacons_total", &[("source", "other")]) - 20_005.0).abs() < 0.1);
     let grown = shim.rss_kib().saturating_sub(rss);
-    assert!(grown < 4 << 10, "grown by {grown} KiB from {rss} KiB");
+    assert!(grown < 4 << 10, "the memory has grown by {grown} KiB from {rss} KiB");
 }
 
 #[test]
-fn log_when_values_long_then_cut_and_escaped() {
+fn logged_values_when_long_or_with_quotes_then_cut_or_escaped() {
     let shim = Shim::start(Shim::config(ClosedPort::new().addr).with("[access_log]\noutput = \"file:access.log\""));
     let long = "x".repeat(5000);
     let target = format!("{GIF}?source=fastly&server_identity={long}&reason=%22%0a&id=r-7");
@@ -242,7 +246,7 @@ fn open(file: &[u8]) -> Result<Countries, CountryError> {
 }
 
 #[test]
-fn countries_when_address_ipv4_mapped_then_same_as_ipv4() {
+fn country_when_address_is_ipv4_mapped_then_equals_country_of_the_ipv4_address() {
     let countries = open(&mmdb::countries(&NETWORKS)).expect("a country file");
     for (address, country) in [("192.0.2.1", "DE"), ("::ffff:192.0.2.1", "DE"), ("::", "other"), ("2001:db8::", "JP")] {
         assert_eq!(countries.of(address.parse().expect("an address")).as_str(), country, "{address}");
@@ -250,7 +254,7 @@ fn countries_when_address_ipv4_mapped_then_same_as_ipv4() {
 }
 
 #[test]
-fn countries_when_file_is_device_or_folder_then_refused() {
+fn country_file_when_path_is_a_device_or_folder_then_rejected() {
     for path in ["/dev/zero", "/dev/null", "/proc/self"] {
         assert!(matches!(Countries::open(Path::new(path)), Err(CountryError::Read(_))), "{path}");
     }
@@ -258,7 +262,7 @@ fn countries_when_file_is_device_or_folder_then_refused() {
 
 proptest! {
     #[test]
-    fn any_file_when_opened_then_no_panic(
+    fn country_file_when_bytes_are_arbitrary_then_open_and_lookup_do_not_panic(
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         cut in any::<prop::sample::Index>(),
         whole in any::<bool>(),

@@ -1,7 +1,6 @@
-//! Cache-Control from end to end: modes and statuses, one field line without contradictions, guards, classes by path
-//! and by type, and `config/etsy.toml`. Unit tests cover the decision itself.
-//!
-//! Fields of the request decide the origin's response. `X-Status` is its status, and each `X-Say` is one header field.
+//! Tests of the Cache-Control field of responses, with a running shim. They check modes and statuses, guards, classes
+//! by path and by type, and `config/etsy.toml`. They also check that a response has at most one Cache-Control line and
+//! no contradictions.
 
 mod support;
 
@@ -10,7 +9,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use support::{After, Config, Origin, Raw, Response, Shim, origin, raw, shim};
 
-/// Starts the origin that the head of this file describes. Its body is `hello`.
+/// Starts an origin whose response the request decides. `X-Status` is the status of the response, and each `X-Say` is a
+/// header field of the response. The body is `hello`.
 fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let status: u16 = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);
@@ -27,7 +27,7 @@ fn obedient_origin() -> Origin {
     })
 }
 
-/// One class per mode, and the classes of the other tests.
+/// One class for each mode, and classes that single tests need.
 const CLASSES: &str = r#"
 [[class]]
 name = "keep"
@@ -95,7 +95,8 @@ impl Connection {
         all.extend_from_slice(fields);
         self.0.send(raw::request(method, path, &all, b""));
         let response = if method == "HEAD" { self.0.response_to_head() } else { self.0.response() };
-        let response = response.unwrap_or_else(|why| panic!("{method} {path} {status} {say:?}: {why:?}"));
+        let response =
+            response.unwrap_or_else(|why| panic!("no response to {method} {path} {status} {say:?}: {why:?}"));
         assert_eq!(
             (response.status.to_string(), response.problems.len()),
             (status, 0),
@@ -109,18 +110,22 @@ impl Connection {
     }
 }
 
-/// Returns the directives in a response's Cache-Control, or an empty set if there is no such line. Panics at a second
-/// line, at a repeated directive, and at a lifetime beside a directive that forbids storing.
+/// Returns the directives in a response's Cache-Control, or an empty set if there is no such line. Panics if there is a
+/// second line, a repeated directive, or a lifetime together with `no-store`, `no-cache` or `private`. Panics too if
+/// the response has a caching field that only some CDNs read.
 fn directives(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("cache-control");
-    assert!(lines.len() <= 1, "several lines: {lines:?}");
+    assert!(lines.len() <= 1, "there are several Cache-Control lines: {lines:?}");
     let listed: Vec<_> =
         lines.iter().flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
     let directives: BTreeSet<_> = listed.iter().cloned().collect();
-    assert_eq!(directives.len(), listed.len(), "{lines:?}");
+    assert_eq!(directives.len(), listed.len(), "a directive is repeated: {lines:?}");
     let has = |start: &str| directives.iter().any(|word| word.starts_with(start));
     let refused = has("no-store") || has("no-cache") || has("private");
-    assert!(!(refused && (has("max-age") || has("s-maxage") || has("public"))), "two meanings: {lines:?}");
+    assert!(
+        !(refused && (has("max-age") || has("s-maxage") || has("public"))),
+        "the directives contradict each other: {lines:?}"
+    );
     for gone in [
         "pragma",
         "cdn-cache-control",
@@ -139,11 +144,11 @@ fn set(line: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn modes_when_each_status_then_directives_of_the_table() {
+fn cache_control_when_mode_and_status_vary_then_has_the_expected_directives() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
-    // The origin's directives, and the directives that remain under the mode `keep`.
+    // Each pair contains the origin's header fields and the directives that remain in the mode `keep`.
     let origin_fields = [
         (&[][..], ""),
         (&["Cache-Control: max-age=60"][..], "max-age=60"),
@@ -174,7 +179,7 @@ fn modes_when_each_status_then_directives_of_the_table() {
 }
 
 #[test]
-fn lines_when_several_then_one_with_strictest_meaning() {
+fn cache_control_when_origin_sends_several_caching_fields_then_merged_into_one_line() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
@@ -207,16 +212,16 @@ fn lines_when_several_then_one_with_strictest_meaning() {
         assert!(response.field("surrogate-control").is_none(), "{:?}", response.fields);
         if let Some(expires) = response.field("expires") {
             let allowed = origin_fields.iter().any(|field| field.contains(expires));
-            assert!(allowed, "an Expires field whose agreement with max-age this test does not check: {expires}");
+            assert!(allowed, "the origin did not send this Expires: {expires}");
         }
     }
     let response = connection.get("/override/x", 200, &["Cache-Control: no-store", "Pragma: no-cache", "Expires: 0"]);
     assert_eq!(directives(&response), set("max-age=100"));
-    assert!(response.field("expires").is_none(), "Expires would disagree: {:?}", response.fields);
+    assert!(response.field("expires").is_none(), "Expires contradicts max-age: {:?}", response.fields);
 }
 
 #[test]
-fn lifetimes_when_class_has_several_keys_then_all_written() {
+fn lifetimes_when_class_sets_several_keys_then_all_are_written() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
@@ -224,13 +229,13 @@ fn lifetimes_when_class_has_several_keys_then_all_written() {
     assert_eq!(directives(&connection.get("/edge/x", 200, &[])), set(edge));
     assert_eq!(directives(&connection.get("/edge/x", 200, &["Cache-Control: max-age=5, stale-if-error=1"])), set(edge));
     assert_eq!(directives(&connection.get("/fonts/a.WOFF2", 200, &[])), set("max-age=31536000, immutable"));
-    // no-transform concerns the bytes and not caching, so it stays under every mode.
+    // `no-transform` concerns the bytes and not caching, so every mode keeps `no-transform`.
     let kept = connection.get("/override/x", 200, &["Cache-Control: no-transform, private"]);
     assert_eq!(directives(&kept), set("max-age=100, no-transform"));
 }
 
 #[test]
-fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
+fn guards_when_response_must_not_be_shared_then_override_the_mode_and_are_counted() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
@@ -251,7 +256,11 @@ fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
     );
     assert_eq!(count("set_cookie"), "3");
     let response = connection.get("/keep/x", 200, &[cookie, "Cache-Control: no-store"]);
-    assert_eq!((directives(&response), response.fields_named("set-cookie").len()), (set("no-store"), 1), "no guard");
+    assert_eq!(
+        (directives(&response), response.fields_named("set-cookie").len()),
+        (set("no-store"), 1),
+        "a guard applied"
+    );
     assert_eq!(count("set_cookie"), "3");
 
     let response = connection.get("/stripped/x", 200, &[cookie, "Set-Cookie: b=2", "Vary: Cookie, Accept-Encoding"]);
@@ -273,15 +282,15 @@ fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
     }
     assert_eq!(count("vary_star"), "3");
 
-    // These two guards are counted but change nothing.
+    // The guards `vary_user_agent` and `vary_cookie` are counted but do not change the response.
     let response = connection.get("/override/x", 200, &["Vary: User-Agent"]);
     assert_eq!((directives(&response), response.field("vary")), (set("max-age=100"), Some("User-Agent")));
     let response = connection.get("/override/x", 200, &["Vary: Accept, cookie"]);
     assert_eq!((directives(&response), response.field("vary")), (set("max-age=100"), Some("Accept, cookie")));
-    // The earlier response whose cookie was removed had Cookie in its Vary too, so `vary_cookie` counts 2.
+    // The origin's response for `/stripped/x` above has Cookie in Vary too, so `vary_cookie` counts 2.
     assert_eq!((count("vary_user_agent").as_str(), count("vary_cookie").as_str()), ("1", "2"));
 
-    // The origin's own 5xx passes, but without fields that let a cache store it.
+    // This class has no whoopsie page. So the shim forwards the origin's 5xx, but makes it uncacheable.
     let origin_fields = ["Cache-Control: public, max-age=60", "Age: 5", "Expires: Tue, 01 Jul 2031 00:00:00 GMT"];
     let response = connection.get("/own-errors/x", 500, &origin_fields);
     assert_eq!((directives(&response), response.text().as_str()), (set("no-store"), "hello"));
@@ -290,7 +299,7 @@ fn guards_when_sharing_unsafe_then_override_every_mode_and_counted() {
 }
 
 #[test]
-fn methods_when_not_get_or_head_then_no_lifetime() {
+fn response_when_method_is_not_get_or_head_then_gets_no_lifetime() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
@@ -304,7 +313,7 @@ fn methods_when_not_get_or_head_then_no_lifetime() {
 }
 
 #[test]
-fn class_when_by_path_or_type_then_first_match_applies() {
+fn class_when_several_classes_match_path_or_type_then_first_class_applies() {
     let origin = obedient_origin();
     let shim = Shim::start(classes(&origin));
     let mut connection = Connection::new(&shim);
@@ -333,7 +342,7 @@ fn class_when_by_path_or_type_then_first_match_applies() {
         let origin_fields: Vec<_> = field.iter().map(String::as_str).collect();
         let response = connection.get(path, 200, &origin_fields);
         assert_eq!(directives(&response), set(wanted), "{path} {content_type:?}");
-        // HEAD, a partial response and a 304 get the directives that the 200 would get.
+        // The responses to HEAD, a partial response and a 304 get the same directives as the 200.
         assert_eq!(
             directives(&connection.ask("HEAD", path, 200, &origin_fields, &[])),
             set(wanted),
@@ -354,20 +363,20 @@ fn class_when_by_path_or_type_then_first_match_applies() {
 }
 
 #[test]
-fn page_when_origin_dead_then_no_store_under_every_mode() {
+fn page_when_origin_refuses_connections_then_has_no_store_in_every_mode() {
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(CLASSES));
     for path in ["/keep/x", "/default/x", "/override/x", "/never/x", "/edge/x", "/a.woff2", "/own-errors/x", "/x"] {
         let response = raw::fetch(shim.addr, path, &[]);
         assert_eq!((response.status, directives(&response)), (502, set("no-store")), "{path}");
         for name in ["age", "expires", "etag", "last-modified", "surrogate-control"] {
-            assert!(response.field(name).is_none(), "{name} on {path}: {:?}", response.fields);
+            assert!(response.field(name).is_none(), "{name} was sent for {path}: {:?}", response.fields);
         }
     }
 }
 
 #[test]
-fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
+fn etsy_config_when_used_then_only_the_listed_file_extensions_get_the_lifetime() {
     let origin = obedient_origin();
     let file = std::fs::read_to_string(shim::repository("config/etsy.toml")).expect("config/etsy.toml");
     let own = format!(
@@ -414,7 +423,7 @@ fn etsy_config_when_served_then_lifetime_on_its_extensions_only() {
         let response = connection.get(path, 200, &["Cache-Control: max-age=60"]);
         assert_eq!(directives(&response), set("max-age=60"), "{path}");
     }
-    // HTML keeps the origin's directives. The three CDNs are counted under the name in the identity header.
+    // HTML keeps the origin's directives. The pull is counted under the provider in the identity header.
     let html = "Content-Type: text/html; charset=utf-8";
     let response =
         connection.ask("GET", "/listing/1", 200, &[html, "Cache-Control: private"], &[("X-CDN-Provider", "EdgeCast")]);

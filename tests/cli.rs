@@ -1,5 +1,5 @@
-//! The command line: exit codes and output, the help of every command, `explain` compared with real responses, and the
-//! demo from its start to SIGTERM.
+//! Tests of the command line. They check exit codes and output, the help of every command, and the demo from start to
+//! SIGTERM. They also compare `explain` with real responses.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
 const COMMANDS: [&str; 7] = ["run", "check", "demo", "explain", "providers", "whoopsie", "completions"];
 
-/// Runs the binary in a folder. Returns exit code, stdout and stderr.
+/// Runs the binary in a folder. Returns the exit code, stdout and stderr.
 fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
     let output = binary().args(arguments).current_dir(&**dir).output().expect("the edgeshim binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -26,7 +26,7 @@ fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
 // ---- check and run --------------------------------------------------------------------------------------------------
 
 #[test]
-fn check_when_file_valid_then_0() {
+fn check_when_file_is_valid_or_absent_then_exits_with_0() {
     let reference = repository("config/edgeshim.toml");
     let (code, out, err) = run(&["check", "--config", reference.to_str().expect("a path in UTF-8")]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -36,15 +36,15 @@ fn check_when_file_valid_then_0() {
 
     let dir = temp_dir();
     let (code, out, _) = run_in(&dir, &["check"]);
-    assert_eq!((code, out.trim_end()), (0, "the defaults: fine"), "no file means the defaults");
+    assert_eq!((code, out.trim_end()), (0, "the defaults: fine"), "check did not use the defaults without a file");
     dir.write("edgeshim.toml", "[server]\nidle_timeout = \"never\"\n");
     let (code, out, _) = run_in(&dir, &["check"]);
-    assert_eq!(code, 1, "./edgeshim.toml is read if it exists: {out}");
+    assert_eq!(code, 1, "check did not read ./edgeshim.toml: {out}");
     assert!(out.contains("edgeshim.toml:2: server.idle_timeout: \"never\""), "{out}");
 }
 
-/// A configuration with one mistake per block. The messages must contain the line, the key, the value, and what to
-/// write instead.
+/// A configuration with many mistakes. The message about a mistake must contain the line, the key, the value, and what
+/// to write instead.
 const WRONG: &str = r#"[server]
 listen = ["127.0.0.1"]
 idle_timeout = "75"
@@ -74,6 +74,8 @@ format = "xml"
 [colours]
 "#;
 
+/// The line, the key and the value of each mistake in `WRONG`, and a part of what to write instead. The unknown block
+/// is not in this list.
 const WRONG_LINES: [(usize, &str, &str, &str); 16] = [
     (2, "server.listen[0]", "\"127.0.0.1\"", "write \"127.0.0.1:8080\""),
     (3, "server.idle_timeout", "\"75\"", "\"75s\""),
@@ -94,7 +96,7 @@ const WRONG_LINES: [(usize, &str, &str, &str); 16] = [
 ];
 
 #[test]
-fn check_when_many_problems_then_1_and_all_reported() {
+fn check_when_file_has_many_problems_then_exits_with_1_and_reports_every_problem() {
     let dir = temp_dir();
     dir.write("bad.toml", WRONG);
     let (code, out, err) = run_in(&dir, &["check", "--config", "bad.toml"]);
@@ -102,10 +104,10 @@ fn check_when_many_problems_then_1_and_all_reported() {
     for (line, key, value, instead) in WRONG_LINES {
         let start = format!("bad.toml:{line}: {key}: {value} ");
         let reported = out.lines().find(|reported| reported.starts_with(&start));
-        let reported = reported.unwrap_or_else(|| panic!("nothing begins with {start:?} in:\n{out}"));
+        let reported = reported.unwrap_or_else(|| panic!("no line begins with {start:?}:\n{out}"));
         assert!(reported[start.len()..].contains(instead), "{reported}");
     }
-    assert!(out.contains("colours"), "an unknown block is a problem:\n{out}");
+    assert!(out.contains("colours"), "check does not report the unknown block [colours]:\n{out}");
     let problems = out.lines().count() - 1;
     assert_eq!(problems, WRONG_LINES.len() + 1, "{out}");
     assert_eq!(out.lines().last(), Some(&*format!("bad.toml: {problems} problems")));
@@ -118,7 +120,7 @@ fn check_when_many_problems_then_1_and_all_reported() {
 }
 
 #[test]
-fn check_when_file_unreadable_then_1_and_run_2() {
+fn check_when_file_is_unreadable_then_exits_with_1_and_run_exits_with_2() {
     let dir = temp_dir();
     dir.write("broken.toml", "[server]\nlisten = [\n");
     dir.write("latin.toml", b"# caf\xe9\n");
@@ -137,9 +139,9 @@ fn check_when_file_unreadable_then_1_and_run_2() {
 }
 
 #[test]
-fn run_when_port_taken_then_2_and_names_it() {
+fn run_when_port_is_taken_then_exits_with_2_and_names_the_address() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let taken = holder.local_addr().expect("its address").to_string();
+    let taken = holder.local_addr().expect("the address of the listener").to_string();
     let other = Origin::start(support::origin::echo());
     let serving = Shim::start(Shim::config(other.addr));
     for taken in [taken, serving.addr.to_string(), serving.admin.to_string()] {
@@ -150,9 +152,9 @@ fn run_when_port_taken_then_2_and_names_it() {
             let dir = temp_dir();
             let config =
                 format!("[{key}]\nlisten = {}\n[{free}]\nlisten = {}\n", list(&taken, key), list("127.0.0.1:0", free));
-            // If two listeners could share the port, the binary would run and `run_in` would wait forever.
+            // The test does not use `run_in`, which would wait forever if two listeners could share the port.
             match Shim::try_start_in(dir, config) {
-                Ok(_) => panic!("{key}.listen = {taken} is shared with another listener"),
+                Ok(_) => panic!("the shim started with {key}.listen = {taken}, but this address is in use"),
                 Err((status, err)) => {
                     assert_eq!(status.and_then(|status| status.code()), Some(2), "{err}");
                     assert!(err.contains(&taken), "{err}");
@@ -163,7 +165,7 @@ fn run_when_port_taken_then_2_and_names_it() {
 }
 
 #[test]
-fn usage_when_wrong_then_2_and_nothing_on_stdout() {
+fn command_line_when_invalid_then_exits_with_2_and_prints_nothing_on_stdout() {
     for arguments in [
         &[][..],
         &["frobnicate"],
@@ -192,7 +194,7 @@ fn usage_when_wrong_then_2_and_nothing_on_stdout() {
 // ---- help, version, lists -------------------------------------------------------------------------------------------
 
 #[test]
-fn help_when_requested_then_every_command_has_example() {
+fn help_when_requested_then_has_an_example_for_every_command() {
     let (code, out, err) = run(&["--help"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let listed: Vec<_> = out
@@ -205,20 +207,23 @@ fn help_when_requested_then_every_command_has_example() {
         .filter(|name| *name != "help")
         .collect();
     for command in COMMANDS {
-        assert!(listed.contains(&command), "{command} is not in the list: {listed:?}");
+        assert!(listed.contains(&command), "the help does not list {command}: {listed:?}");
     }
     assert!(out.contains("Examples:\n  edgeshim "), "{out}");
     for command in listed {
         let (code, out, err) = run(&[command, "--help"]);
         assert_eq!((code, err.as_str()), (0, ""), "{command}");
         assert!(out.contains(&format!("Usage: edgeshim {command}")), "{out}");
-        assert!(out.contains("Example") && out.contains(&format!("\n  edgeshim {command}")), "no example:\n{out}");
+        assert!(
+            out.contains("Example") && out.contains(&format!("\n  edgeshim {command}")),
+            "the help of {command} has no example:\n{out}"
+        );
     }
 }
 
 #[test]
-fn help_examples_when_copied_then_run() {
-    // Help text must not wrap command lines, because a shell would read one wrapped line as two wrong commands.
+fn help_examples_when_run_in_a_shell_then_succeed() {
+    // The help must not wrap an example, because a shell would run the wrapped lines as two commands.
     let dir = temp_dir();
     dir.write("edgeshim.toml", "");
     let mut tried = 0;
@@ -227,9 +232,10 @@ fn help_examples_when_copied_then_run() {
         let (_, examples) = out.rsplit_once("Example").expect("an example");
         for example in examples.lines().skip(1).filter(|line| !line.trim().is_empty()) {
             let arguments = example.trim().strip_prefix("edgeshim ");
-            let arguments = arguments.unwrap_or_else(|| panic!("{command}: an example is wrapped before {example:?}"));
+            let arguments =
+                arguments.unwrap_or_else(|| panic!("the help of {command} wraps an example before {example:?}"));
             if command == "run" || command == "demo" {
-                // These two commands run until a signal arrives. Other tests run them.
+                // `run` and `demo` run until a signal arrives, so other tests check these two commands.
                 continue;
             }
             let arguments = arguments.split(" > ").next().unwrap_or_default();
@@ -239,11 +245,11 @@ fn help_examples_when_copied_then_run() {
             tried += 1;
         }
     }
-    assert!(tried >= 4, "{tried} examples");
+    assert!(tried >= 4, "the test ran only {tried} examples");
 }
 
 #[test]
-fn version_when_requested_then_that_of_the_crate() {
+fn version_when_requested_then_equals_the_version_of_the_crate() {
     for flag in ["--version", "-V"] {
         let (code, out, err) = run(&[flag]);
         assert_eq!((code, err.as_str()), (0, ""));
@@ -252,7 +258,7 @@ fn version_when_requested_then_that_of_the_crate() {
 }
 
 #[test]
-fn providers_when_listed_then_every_preset() {
+fn provider_list_when_printed_then_contains_every_preset_once() {
     let (code, out, err) = run(&["providers"]);
     assert_eq!((code, err.as_str()), (0, ""));
     let first: Vec<_> = out.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
@@ -266,7 +272,7 @@ fn providers_when_listed_then_every_preset() {
         assert_eq!(first.iter().filter(|name| **name == preset).count(), 1, "{preset}:\n{out}");
         let _ = writeln!(blocks, "[[provider]]\nname = \"my-{preset}\"\npreset = \"{preset}\"");
     }
-    // Each name is valid in a configuration.
+    // Each listed name is a valid value of `preset` in a configuration.
     let dir = temp_dir();
     dir.write("edgeshim.toml", &blocks);
     let (code, out, _) = run_in(&dir, &["check"]);
@@ -274,15 +280,15 @@ fn providers_when_listed_then_every_preset() {
 }
 
 #[test]
-fn provider_when_named_then_every_fact_has_source() {
+fn provider_when_shown_then_every_fact_has_a_source_with_a_date() {
     let (code, out, err) = run(&["providers", "Fastly"]);
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("signal      field Fastly-FF\n            https://www.fastly.com/"), "{out}");
     let facts: Vec<_> = out.split("\n\n").skip(1).collect();
     assert!(facts.len() > 10, "{out}");
     for fact in facts {
-        let source = fact.lines().nth(1).unwrap_or_else(|| panic!("no source: {fact}"));
-        assert!(source.contains(", 2026-") || source.ends_with(", 2026"), "no date: {fact}");
+        let source = fact.lines().nth(1).unwrap_or_else(|| panic!("the fact has no source: {fact}"));
+        assert!(source.contains(", 2026-") || source.ends_with(", 2026"), "the source has no date: {fact}");
     }
     let (code, out, err) = run(&["providers", "fasty"]);
     assert_eq!((code, out.as_str()), (2, ""));
@@ -290,16 +296,16 @@ fn provider_when_named_then_every_fact_has_source() {
 }
 
 #[test]
-fn completions_when_written_then_contain_every_command_and_parse() {
+fn completions_when_written_then_contain_every_command_and_have_valid_syntax() {
     let dir = temp_dir();
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, err) = run(&["completions", shell]);
         assert_eq!((code, err.as_str()), (0, ""), "{shell}");
         for name in COMMANDS.into_iter().chain(["config", "traffic", "response-header"]) {
-            assert!(out.contains(name), "{name} is not in the completions for {shell}");
+            assert!(out.contains(name), "the completions for {shell} do not contain {name}");
         }
         let file = dir.write(shell, &out);
-        // If the shell is installed, it checks the syntax.
+        // If the shell is installed, the test runs the shell to check the syntax.
         let parsed = Command::new(shell).arg("-n").arg(file).stdin(Stdio::null()).output();
         if let Ok(output) = parsed {
             assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
@@ -331,12 +337,12 @@ content_type = ["text/html"]
 cache = { mode = "override", ttl = "10s", strip_cookies = true, vary = ["Accept-Encoding"] }
 "#;
 
-/// Returns the lines of `explain` under one heading.
+/// Returns the lines of `explain` that begin with the heading `what`, without the heading.
 fn section<'a>(out: &'a str, what: &str) -> Vec<&'a str> {
     out.lines().filter_map(|line| line.strip_prefix(what)).filter(|rest| rest.starts_with(' ')).map(str::trim).collect()
 }
 
-/// Returns the header fields of `explain` under one heading, each with its reason.
+/// Returns the header fields in the lines that begin with the heading `what`. Each header field has a reason.
 fn fields_in_section<'a>(out: &'a str, what: &str) -> Vec<(&'a str, &'a str)> {
     let lines = section(out, what).into_iter();
     lines.map(|line| line.rsplit_once(" <- ").expect("a reason")).map(|(field, why)| (field.trim_end(), why)).collect()
@@ -371,7 +377,7 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
     assert!(section(&out, "class")[0].starts_with("other "), "{out}");
     assert!(
         fields_in_section(&out, "out").contains(&("cache-control: max-age=60", "as sent")),
-        "the origin's directive, unchanged: {out}"
+        "the origin's directive was changed: {out}"
     );
 
     let out = explain(&["--path", "/account/x", "--method", "POST"]);
@@ -392,20 +398,20 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
     let out = explain(&["--config", "limited.toml", "--path", "/health"]);
     assert!(section(&out, "admission")[0].starts_with("exempt"), "{out}");
 
-    // With --config, `explain` uses another file, which refuses unknown providers and has another identity header.
+    // The file that `--config` names rejects unknown providers and has another identity header.
     let other = "[identity]\nheader = \"X-Pulled-By\"\nunknown = \"reject\"\n[[provider]]\nname = \"akamai\"\n";
     dir.write("other.toml", other);
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "fastly"]);
     assert!(section(&out, "answer")[0].starts_with("403"), "{out}");
     let out = explain(&["--config", "other.toml", "--path", "/x"]);
     assert!(section(&out, "answer")[0].starts_with("403"), "{out}");
-    assert!(out.to_ascii_lowercase().contains("x-pulled-by"), "the identity header has another name here: {out}");
+    assert!(out.to_ascii_lowercase().contains("x-pulled-by"), "the output does not name the identity header: {out}");
     let out = explain(&["--config", "other.toml", "--path", "/x", "--provider", "akamai"]);
     assert!(section(&out, "answer").is_empty() && section(&out, "provider")[0].starts_with("akamai "), "{out}");
 }
 
 #[test]
-fn explain_when_same_request_sent_then_reports_the_fields_sent() {
+fn explain_when_same_request_is_sent_then_reports_the_fields_of_the_response() {
     let origin = Origin::start(|request, conn| {
         let status = request.field("x-status").unwrap_or("200");
         let sent: Vec<_> = request.fields_named("x-say").iter().map(|field| format!("{field}\r\n")).collect();
@@ -465,7 +471,8 @@ fn explain_when_same_request_sent_then_reports_the_fields_sent() {
         let response = raw::exchange(shim.addr, raw::request(method, path, &fields, b""));
         let mut sent: Vec<_> =
             response.fields.iter().map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase())).collect();
-        // These fields depend on the connection and the time. The length depends on compression.
+        // `explain` does not report these fields, because they depend on the connection and the time. `explain` does
+        // not compress bodies, so the length of a compressed body is not reported either.
         sent.retain(|line| !["date:", "connection:", "transfer-encoding:"].iter().any(|own| line.starts_with(own)));
         if sent.iter().any(|line| line == "content-encoding: gzip") {
             sent.retain(|line| !line.starts_with("content-length:"));
@@ -520,12 +527,11 @@ impl Demo {
         let mut found = None;
         wait_until(Duration::from_secs(20), || {
             let text = self.err();
-            // A line without its newline is still incomplete.
             let after = text.lines().find_map(|line| line.split_once(prefix).map(|(_, rest)| rest.to_owned()));
             found = after.and_then(|rest| rest.trim().trim_start_matches("http://").trim_end_matches('/').parse().ok());
             found.is_some()
         });
-        found.unwrap_or_else(|| panic!("no {prefix:?} in:\n{}", self.err()))
+        found.unwrap_or_else(|| panic!("stderr has no address after {prefix:?}:\n{}", self.err()))
     }
 
     /// Sends SIGTERM and returns the exit code.
@@ -537,7 +543,7 @@ impl Demo {
             status = self.child.try_wait().ok().flatten();
             status.is_some()
         });
-        status.unwrap_or_else(|| panic!("no exit after SIGTERM:\n{}", self.err())).code()
+        status.unwrap_or_else(|| panic!("the demo did not exit after SIGTERM:\n{}", self.err())).code()
     }
 }
 
@@ -549,19 +555,23 @@ impl Drop for Demo {
 }
 
 #[test]
-fn demo_when_traffic_then_every_cdn_counted_and_sigterm_ends_it() {
+fn demo_when_traffic_is_on_then_counts_pulls_of_every_cdn_and_exits_on_sigterm() {
     let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--traffic"]);
     let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
-    assert!(wait_until(Duration::from_secs(10), || demo.out().contains("Ctrl-C")), "no hints:\n{}", demo.out());
+    assert!(
+        wait_until(Duration::from_secs(10), || demo.out().contains("Ctrl-C")),
+        "the demo prints no hints:\n{}",
+        demo.out()
+    );
 
-    // Every command that the demo prints works as printed, with the demo's real ports.
+    // Each printed curl command has the real ports of the demo, and its request succeeds.
     let hints = demo.out();
     let line = regex::Regex::new(r"curl .*?'?http://([^/\s']+)(/[^\s']*)'?(.*)").expect("a pattern");
     let field = regex::Regex::new("-H '([^:']+): ([^']+)'").expect("a pattern");
     let mut tried = 0;
     for hint in line.captures_iter(&hints) {
         let addr: SocketAddr = hint[1].parse().unwrap_or_else(|_| panic!("{:?} is not an address", &hint[1]));
-        assert!(addr == site || addr == admin, "{} is neither {site} nor {admin}", &hint[0]);
+        assert!(addr == site || addr == admin, "the address in {} is neither {site} nor {admin}", &hint[0]);
         let pairs: Vec<_> =
             field.captures_iter(&hint[3]).map(|pair| (pair[1].to_owned(), pair[2].to_owned())).collect();
         let fields: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -573,7 +583,7 @@ fn demo_when_traffic_then_every_cdn_counted_and_sigterm_ends_it() {
         }
         tried += 1;
     }
-    assert!(tried >= 4, "{tried} hints in:\n{hints}");
+    assert!(tried >= 4, "the demo prints only {tried} curl commands:\n{hints}");
     assert!(hints.contains(&site.to_string()) && hints.contains(&admin.to_string()), "{hints}");
 
     let mut last = Metrics::default();
@@ -585,13 +595,13 @@ fn demo_when_traffic_then_every_cdn_counted_and_sigterm_ends_it() {
         let first = first.get_or_insert(pulls);
         pulls.iter().zip(first.iter()).all(|(now, then)| now > then)
     });
-    assert!(moving, "not every CDN pulls; the last scrape:\n{}", last.text);
+    assert!(moving, "the pulls of a CDN do not increase; the last metrics:\n{}", last.text);
     assert!(!demo.err().contains("panicked"), "{}", demo.err());
     assert_eq!(demo.end(), Some(0), "{}", demo.err());
 }
 
 #[test]
-fn demo_when_no_traffic_then_nothing_counted_and_sigterm_ends_it() {
+fn demo_when_traffic_is_off_then_counts_only_pulls_of_clients_and_exits_on_sigterm() {
     let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
     let pulls =
@@ -604,9 +614,9 @@ fn demo_when_no_traffic_then_nothing_counted_and_sigterm_ends_it() {
 }
 
 #[test]
-fn demo_when_port_taken_then_2_and_says_what_to_do() {
+fn demo_when_address_is_taken_or_not_on_loopback_then_exits_with_2_and_reports_why() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let taken = holder.local_addr().expect("its address").to_string();
+    let taken = holder.local_addr().expect("the address of the listener").to_string();
     for (listen, admin, part) in [
         (taken.as_str(), "127.0.0.1:0", taken.as_str()),
         ("127.0.0.1:0", taken.as_str(), taken.as_str()),
@@ -618,7 +628,8 @@ fn demo_when_port_taken_then_2_and_says_what_to_do() {
             status = demo.child.try_wait().ok().flatten();
             status.is_some()
         });
-        let code = status.unwrap_or_else(|| panic!("it serves on {listen} and {admin}")).code();
+        let code =
+            status.unwrap_or_else(|| panic!("the demo did not exit with --listen {listen} --admin {admin}")).code();
         assert!(wait_until(Duration::from_secs(5), || demo.err().contains(part)), "{}", demo.err());
         assert_eq!(code, Some(2), "{}", demo.err());
     }

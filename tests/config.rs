@@ -1,4 +1,4 @@
-//! The configuration: the sample files, and the error messages for mistakes.
+//! Tests of the configuration. They check the sample files, and the error messages for mistakes.
 
 mod support;
 
@@ -34,8 +34,9 @@ fn uncommented(mark: &str) -> String {
 }
 
 /// Returns the reference file with its examples uncommented, and a folder with the address lists that the examples
-/// name. The test cannot set environment variables of its own process, so a placeholder with the variable's name
-/// replaces each secret. `examples_when_variables_set_then_check_passes` reads the examples unchanged.
+/// name. A placeholder with the name of the environment variable replaces each secret, because a test cannot set
+/// environment variables of its process. `examples_when_environment_variables_are_set_then_check_passes` reads the
+/// secrets from environment variables.
 fn examples() -> (support::TempDir, String) {
     let folder = support::temp_dir();
     for list in lists() {
@@ -52,7 +53,7 @@ fn lists() -> Vec<String> {
     quoted_after("\"file:")
 }
 
-/// Returns the texts between a prefix and the closing quote, in the examples.
+/// Returns each text in the examples that follows a prefix, up to the closing quote.
 fn quoted_after(prefix: &str) -> Vec<String> {
     let live = REFERENCE.lines().filter_map(|line| line.strip_prefix("#: "));
     live.flat_map(|line| line.split(prefix).skip(1))
@@ -73,23 +74,23 @@ fn starred(mut settings: Settings) -> Settings {
 }
 
 #[test]
-fn reference_file_when_read_then_equals_defaults() {
+fn reference_file_when_read_then_equals_the_default_settings() {
     let path = folder().join("edgeshim.toml");
     assert_eq!(config::load(&path).map_err(|problems| problems.to_string()), Ok(Settings::default()));
 }
 
 #[test]
-fn reference_file_when_read_then_names_every_effective_key() {
-    let reference: toml::Table = REFERENCE.parse().expect("TOML");
+fn reference_file_when_read_then_contains_every_key_of_the_effective_config() {
+    let reference: toml::Table = REFERENCE.parse().expect("valid TOML");
     let effective = Settings::default().effective_json();
     for (block, keys) in effective.as_object().expect("an object") {
-        // These two blocks have no default.
+        // By default there is no `[[provider]]` and no `[[class]]`.
         if block == "provider" || block == "class" {
             assert_eq!(keys.as_array().map(Vec::len), Some(0));
             continue;
         }
         for key in keys.as_object().expect("a block").keys() {
-            assert!(reference[block].get(key).is_some(), "{block}.{key}");
+            assert!(reference[block].get(key).is_some(), "the reference file has no {block}.{key}");
         }
     }
 }
@@ -97,8 +98,9 @@ fn reference_file_when_read_then_names_every_effective_key() {
 #[test]
 fn examples_when_uncommented_then_valid() {
     let (folder, text) = examples();
-    let settings =
-        config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string()).expect("valid");
+    let settings = config::parse(&text, "edgeshim.toml", &folder)
+        .map_err(|problems| problems.to_string())
+        .expect("a valid configuration");
     assert_eq!(
         settings.providers.iter().map(|p| (&*p.name, p.preset)).collect::<Vec<_>>(),
         [
@@ -110,7 +112,7 @@ fn examples_when_uncommented_then_valid() {
             ("video-cdn", "rfc9213")
         ]
     );
-    // Each kind of proof must have an example, and the settings must contain the values of this example.
+    // The settings must contain the values of the examples for the proofs `addresses`, `secret` and `g2o`.
     let proofs = |name: &str| {
         let provider = settings.providers.iter().find(|provider| provider.name == name).expect("an example");
         provider.verify.as_ref().expect("proofs")
@@ -131,12 +133,12 @@ fn examples_when_uncommented_then_valid() {
     assert!(g2o.keys["nonce1"].matches(b"SECRET-G2O_KEY") && g2o.versions == [5]);
     assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
-    // Apart from providers and classes, the examples must give the default settings.
+    // All other settings in the examples must equal the default settings.
     assert_eq!(Settings { providers: Vec::new(), classes: Vec::new(), ..settings }, Settings::default());
 }
 
 #[test]
-fn examples_when_variables_set_then_check_passes() {
+fn examples_when_environment_variables_are_set_then_check_passes() {
     let folder = support::temp_dir();
     let file = folder.write("edgeshim.toml", uncommented("#: "));
     let mut command = support::shim::binary();
@@ -146,7 +148,7 @@ fn examples_when_variables_set_then_check_passes() {
     let output = command.output().expect("the edgeshim binary starts");
     let problems_of = String::from_utf8_lossy(&output.stdout).into_owned();
     for missing in variables.iter().chain(&lists()) {
-        assert!(problems_of.contains(missing), "{missing}: {problems_of}");
+        assert!(problems_of.contains(missing), "check does not report that {missing} is missing: {problems_of}");
     }
 
     for list in lists() {
@@ -161,7 +163,7 @@ fn examples_when_variables_set_then_check_passes() {
 }
 
 #[test]
-fn examples_of_later_releases_when_uncommented_then_refused_by_name() {
+fn keys_of_later_releases_when_uncommented_in_reference_file_then_rejected_by_name() {
     let problems_of = problems_of(&uncommented("#~ "));
     for key in ["server.tls", "provider[0].verify.client_cert"] {
         let start = format!(" {key}: ");
@@ -174,7 +176,7 @@ fn examples_of_later_releases_when_uncommented_then_refused_by_name() {
 }
 
 #[test]
-fn keys_of_later_releases_when_not_default_then_refused() {
+fn settings_of_later_releases_when_used_then_rejected() {
     for text in [
         "[origin]\nurl = \"https://origin.example\"",
         "[origin.tls]\nserver_name = \"origin.example\"",
@@ -188,7 +190,7 @@ fn keys_of_later_releases_when_not_default_then_refused() {
 }
 
 #[test]
-fn max_waiting_when_no_max_in_flight_then_problem() {
+fn max_waiting_when_max_in_flight_is_absent_or_zero_then_rejected() {
     for text in ["max_waiting = 5", "max_in_flight = 0\nmax_waiting = 5"] {
         let problems_of = problems_of(&format!("[origin]\n{text}"));
         assert!(
@@ -205,7 +207,9 @@ fn max_waiting_when_no_max_in_flight_then_problem() {
 
 #[test]
 fn etsy_file_when_read_then_has_classes_providers_and_log() {
-    let settings = config::load(&folder().join("etsy.toml")).map_err(|problems| problems.to_string()).expect("valid");
+    let settings = config::load(&folder().join("etsy.toml"))
+        .map_err(|problems| problems.to_string())
+        .expect("a valid configuration");
     assert_eq!(
         settings.providers.iter().map(|p| (&*p.name, p.preset)).collect::<Vec<_>>(),
         [("akamai", "akamai"), ("edgecast", "edgecast"), ("fastly", "fastly")]
@@ -220,7 +224,7 @@ fn etsy_file_when_read_then_has_classes_providers_and_log() {
         .flat_map(|class| class.path.iter().map(|glob| &**glob))
         .collect();
     for glob in ["*.gif", "*.jpg", "*.jpeg", "*.png", "*.css", "*.js"] {
-        assert!(long_lived.contains(glob), "{glob}");
+        assert!(long_lived.contains(glob), "no class sets the long lifetime for {glob}");
     }
     assert_eq!(settings.origin.target, Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000 });
     assert_eq!(settings.beacon.path, "/status/images/beacon.gif");
@@ -228,7 +232,7 @@ fn etsy_file_when_read_then_has_classes_providers_and_log() {
 }
 
 #[test]
-fn address_file_when_invalid_then_problem_at_its_entry() {
+fn address_file_when_invalid_then_problem_names_the_list_entry() {
     let folder = support::temp_dir();
     folder.write("good.txt", "192.0.2.0/24\n2001:db8::/32\n");
     folder.write("every-address.txt", "192.0.2.0/24\n0.0.0.0/0\n");
@@ -240,7 +244,7 @@ fn address_file_when_invalid_then_problem_at_its_entry() {
         );
         config::parse(&text, "edgeshim.toml", &folder).map_err(|problems| problems.to_string())
     };
-    let settings = problems_of("good.txt").expect("valid");
+    let settings = problems_of("good.txt").expect("a valid configuration");
     let file = || AddressSource::File(folder.join("good.txt"));
     assert_eq!(settings.providers[0].verify.as_ref().expect("proofs").addresses, [file(), file()]);
     for (list, remedy) in [
@@ -257,13 +261,13 @@ fn address_file_when_invalid_then_problem_at_its_entry() {
 }
 
 #[test]
-fn names_when_read_then_normalized_for_comparison() {
+fn names_and_paths_when_read_then_normalized() {
     let text = "[[provider]]\nname = \"Fastly\"\n[[provider]]\nname = \"mine\"\n[server]\n\
                 hosts = [\"WWW.Example.COM\"]\n\
                 trusted_proxies = [\"10.0.0.1\"]\n[whoopsie]\nhosts = { \"WWW.Example.DE\" = \"de\" }\n\
                 [gzip]\ntypes = [\"Text/HTML\"]\n\
                 [access_log]\noutput = \"file:access.log\"\n";
-    let settings = config::parse(text, "edgeshim.toml", Path::new("/etc/edgeshim")).expect("valid");
+    let settings = config::parse(text, "edgeshim.toml", Path::new("/etc/edgeshim")).expect("a valid configuration");
     assert_eq!((&*settings.providers[0].name, settings.providers[0].preset), ("fastly", "fastly"));
     assert_eq!((&*settings.providers[1].name, settings.providers[1].preset), ("mine", "generic"));
     assert_eq!(settings.observe.hosts, ["www.example.com"]);
@@ -274,7 +278,7 @@ fn names_when_read_then_normalized_for_comparison() {
 }
 
 #[test]
-fn effective_config_when_read_back_then_equal() {
+fn effective_config_when_parsed_again_then_equals_the_original_settings() {
     let countries = support::temp_dir();
     let file = countries.write("geo.mmdb", support::mmdb::countries(&[("192.0.2.0/24", "DE")]));
     let intake = format!(
@@ -295,9 +299,9 @@ fn effective_config_when_read_back_then_equal() {
         (intake, folder()),
         (own_pages, folder()),
     ] {
-        let settings = config::parse(&text, "edgeshim.toml", &folder).expect("valid");
-        let again = toml::to_string(&settings.effective_json()).expect("TOML");
-        // The effective configuration hides secrets, so the test inserts secrets again.
+        let settings = config::parse(&text, "edgeshim.toml", &folder).expect("a valid configuration");
+        let again = toml::to_string(&settings.effective_json()).expect("valid TOML");
+        // The effective configuration hides each secret, so the test inserts another secret.
         let again = again.split("\"***\"").enumerate().fold(String::new(), |text, (index, part)| match index {
             0 => part.to_owned(),
             _ => format!("{text}\"secret-{index}\"{part}"),
@@ -308,16 +312,16 @@ fn effective_config_when_read_back_then_equal() {
 }
 
 #[test]
-fn secrets_when_shown_then_in_no_output() {
+fn secrets_when_settings_or_problems_are_printed_then_do_not_appear() {
     let text = "[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"hunter2\"\n";
-    let settings = config::parse(text, "edgeshim.toml", &folder()).expect("valid");
+    let settings = config::parse(text, "edgeshim.toml", &folder()).expect("a valid configuration");
     assert!(settings.admin.token.as_ref().is_some_and(|token| token.matches(b"hunter2")));
     assert_eq!(settings.effective_json()["admin"]["token"], "***");
     for shown in [format!("{settings:?}"), settings.effective_json().to_string()] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     let (folder, text) = examples();
-    let settings = config::parse(&text, "edgeshim.toml", &folder).expect("valid");
+    let settings = config::parse(&text, "edgeshim.toml", &folder).expect("a valid configuration");
     for shown in [format!("{settings:?}"), settings.effective_json().to_string()] {
         assert!(!shown.contains("SECRET-"), "{shown}");
     }
@@ -339,7 +343,7 @@ fn secrets_when_shown_then_in_no_output() {
 }
 
 #[test]
-fn admin_when_beyond_loopback_then_token_required() {
+fn admin_when_listening_beyond_loopback_then_requires_a_token() {
     assert_eq!(problems_of("[admin]\nlisten = \"[::1]:9900\""), [""; 0]);
     assert_eq!(problems_of("[admin]\nlisten = \"unix:/run/admin.sock\""), [""; 0]);
     for listen in ["0.0.0.0:9900", "[::]:9900", "192.0.2.1:0"] {
@@ -351,7 +355,7 @@ fn admin_when_beyond_loopback_then_token_required() {
 }
 
 #[test]
-fn admin_when_address_of_server_then_problem() {
+fn admin_when_address_overlaps_with_the_server_then_rejected() {
     for text in [
         "[server]\nlisten = [\"127.0.0.1:9900\"]",
         "[admin]\nlisten = \"127.0.0.1:8080\"",
@@ -362,21 +366,21 @@ fn admin_when_address_of_server_then_problem() {
 }
 
 #[test]
-fn file_when_not_utf8_then_one_problem_with_its_place() {
+fn file_when_not_utf8_then_problem_names_line_and_column() {
     // The name contains the process id, so that parallel runs do not collide.
     let path = std::env::temp_dir().join(format!("edgeshim-config-test-{}.toml", std::process::id()));
     std::fs::write(&path, b"[server]\nworkers = \"\xff\"\n").expect("a temporary file");
     let problems_of = config::load(&path);
-    std::fs::remove_file(&path).expect("removed");
-    let problems_of = problems_of.expect_err("no UTF-8");
+    std::fs::remove_file(&path).expect("a temporary file to remove");
+    let problems_of = problems_of.expect_err("a problem, because the file is not UTF-8");
     assert_eq!(problems_of.len(), 1);
-    assert!(problems_of.to_string().contains(":2:12: byte 0xff is no UTF-8"), "{problems_of}");
+    assert!(problems_of.to_string().contains(":2:12: byte 0xff is not UTF-8"), "{problems_of}");
 }
 
-/// One mistake per row, and the texts that its message must contain.
+/// Each row has one mistake and the texts that the message about the mistake must contain.
 #[rustfmt::skip] // one row per line
 const MISTAKES: [(&str, &str, &str, &str); 39] = [
-    // Block, line, the value as the message shows it, and a part of what the message tells to write instead.
+    // The block, the line with the mistake, the value in the message, and a part of what to write instead.
     ("server", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8080\"]", "\"127.0.0.1:8080\"", "another address"),
     ("server", "workers = 513", "513", "from 0 to 512"),
     ("server", "hosts = [\"*.example.com\"]", "\"*.example.com\"", "write each name"),
@@ -392,13 +396,13 @@ const MISTAKES: [(&str, &str, &str, &str); 39] = [
     ("admin", "token = \"env:EDGESHIM_UNSET\"", "\"env:EDGESHIM_UNSET\"", "set \"EDGESHIM_UNSET\""),
     ("origin", "url = \"ftp://origin.example\"", "\"ftp://origin.example\"", "write http://HOST:PORT"),
     ("origin", "connect_timeout = 2", "2", "write for example \"2s\""),
-    ("origin", "max_waiting = 200", "200", "write max_in_flight = 100 beside it"),
+    ("origin", "max_waiting = 200", "200", "write max_in_flight = 100"),
     ("identity", "header = \"X CDN\"", "\"X CDN\"", "\"X-CDN-Provider\""),
     ("identity", "unknown = \"refuse\"", "\"refuse\"", "write one of \"count\", \"reject\""),
     ("gzip", "level = 10", "10", "from 1 to 9"),
-    ("gzip", "types = [\"text/html; charset=utf-8\"]", "\"text/html; charset=utf-8\"", "write the type alone"),
+    ("gzip", "types = [\"text/html; charset=utf-8\"]", "\"text/html; charset=utf-8\"", "write only the type"),
     ("whoopsie", "statuses = [\"404\"]", "\"404\"", "write \"5xx\""),
-    ("whoopsie", "default_locale = \"en_GB\"", "\"en_GB\"", "write one like \"en\""),
+    ("whoopsie", "default_locale = \"en_GB\"", "\"en_GB\"", "write a tag such as \"en\""),
     ("whoopsie", "status_url = \"javascript:alert(1)\"", "\"javascript:alert(1)\"", "\"https://status.example.com/\""),
     ("beacon", "path = \"beacon.gif\"", "\"beacon.gif\"", "starts with one \"/\""),
     ("access_log", "output = \"stderr\"", "\"stderr\"", "write \"off\", \"stdout\" or file:PATH"),
@@ -406,11 +410,11 @@ const MISTAKES: [(&str, &str, &str, &str); 39] = [
     ("provider", "preset = \"fastley\"", "\"fastley\"", "did you mean \"fastly\"?"),
     ("provider", "tag_header = \"Cache Tag\"", "\"Cache Tag\"", "for example \"Cache-Tag\""),
     ("provider", "verify.require = \"both\"", "\"both\"", "write one of \"any\", \"all\""),
-    ("provider", "verify.secret.header = \"Host\"", "***", "write one that only your CDNs set, as \"X-Origin-Secret\""),
+    ("provider", "verify.secret.header = \"Host\"", "***", "write a field that only your CDNs set"),
     ("provider", "verify.secret.values = [\"env:EDGESHIM_UNSET\"]", "\"env:EDGESHIM_UNSET\"", "set \"EDGESHIM_UNSET\""),
     ("provider", "verify.addresses = [\"0.0.0.0/0\"]", "\"0.0.0.0/0\"", "write the networks that the CDN pulls from"),
     ("provider", "verify.client_cert.san = [\"192.0.2.1\"]", "\"192.0.2.1\"", "for example \"*.cdn.example\""),
-    ("provider", "verify.client_cert.sha256 = [\"9f86\"]", "\"9f86\"", "write its 64 hexadecimal digits"),
+    ("provider", "verify.client_cert.sha256 = [\"9f86\"]", "\"9f86\"", "write 64 hexadecimal digits"),
     ("provider", "verify.g2o.keys = { \"a b\" = \"hunter2\" }", "***", "for example nonce1 = \"env:G2O_KEY\""),
     ("provider", "verify.g2o.versions = [6]", "6", "from 1 to 5"),
     ("class", "path = [\"images/*.png\"]", "\"images/*.png\"", "write \"/images/*.png\""),
@@ -419,7 +423,7 @@ const MISTAKES: [(&str, &str, &str, &str); 39] = [
 ];
 
 #[test]
-fn mistakes_when_many_then_one_message_each_with_key_value_and_remedy() {
+fn messages_when_file_has_many_mistakes_then_contain_line_key_value_and_remedy() {
     let mut text = String::new();
     let mut expected = Vec::new();
     let mut before = "";
@@ -441,15 +445,16 @@ fn mistakes_when_many_then_one_message_each_with_key_value_and_remedy() {
     let problems_of = problems_of(&text);
     assert_eq!(problems_of.len(), MISTAKES.len(), "{problems_of:#?}");
     for ((line, key, value, remedy), problems_of) in expected.into_iter().zip(&problems_of) {
-        assert!(problems_of.starts_with(&format!("edgeshim.toml:{line}: ")), "{line} {key}: {problems_of}");
-        let (_, rest) = problems_of.split_once(key).unwrap_or_else(|| panic!("{key}: {problems_of}"));
-        let (_, rest) = rest.split_once(&format!(": {value} ")).unwrap_or_else(|| panic!("{value}: {problems_of}"));
-        assert!(rest.contains(remedy), "{remedy}: {problems_of}");
+        assert!(problems_of.starts_with(&format!("edgeshim.toml:{line}: ")), "{key} is in line {line}: {problems_of}");
+        let (_, rest) = problems_of.split_once(key).unwrap_or_else(|| panic!("no key {key}: {problems_of}"));
+        let (_, rest) =
+            rest.split_once(&format!(": {value} ")).unwrap_or_else(|| panic!("no value {value}: {problems_of}"));
+        assert!(rest.contains(remedy), "no remedy {remedy}: {problems_of}");
     }
 }
 
 #[test]
-fn lists_when_several_entries_invalid_then_one_problem_each() {
+fn entries_when_several_are_invalid_then_each_entry_causes_one_problem() {
     assert_eq!(problems_of("[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", 3]\n").len(), 3);
     assert_eq!(
         problems_of("provider = 3\n[[class]]\nname = \"a\"\n[[class]]\nname = \"A\"\npath = [\"*\"]\n").len(),
@@ -460,12 +465,13 @@ fn lists_when_several_entries_invalid_then_one_problem_each() {
 }
 
 #[test]
-fn timeouts_when_written_with_units_then_exact() {
-    let settings = config::parse("[server]\ndrain_delay = \"250ms\"\n", "edgeshim.toml", &folder()).expect("valid");
+fn drain_delay_when_written_in_milliseconds_then_read_exactly() {
+    let settings = config::parse("[server]\ndrain_delay = \"250ms\"\n", "edgeshim.toml", &folder())
+        .expect("a valid configuration");
     assert_eq!(settings.server.drain_delay, Duration::from_millis(250));
 }
 
-/// Valid TOML values, so that the mutated file passes the TOML parser.
+/// Returns texts for the mutation of a file: arbitrary strings and pieces of TOML, some of which are valid values.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -502,7 +508,9 @@ fn piece() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_bytes_when_read_then_settings_or_problems(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn file_when_bytes_are_arbitrary_then_parse_returns_settings_or_problems(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
         let text = String::from_utf8_lossy(&bytes);
         if let Err(problems) = config::parse(&text, "edgeshim.toml", &folder()) {
             prop_assert!(problems.len() > 0 && !problems.to_string().is_empty());
@@ -510,7 +518,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_reference_when_read_then_settings_or_problems(
+    fn reference_file_when_mutated_then_parse_returns_settings_or_printable_problems(
         example in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, piece()), 1..4),
     ) {
@@ -530,7 +538,7 @@ proptest! {
     }
 
     #[test]
-    fn any_value_under_any_key_when_read_then_settings_or_problems(key in 0..200_usize, value in piece()) {
+    fn key_when_value_is_arbitrary_then_parse_returns_without_a_panic(key in 0..200_usize, value in piece()) {
         // The test changes the value of one key of the reference file.
         let (folder, text) = examples();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();

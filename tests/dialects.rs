@@ -1,10 +1,17 @@
-//! The response head for each CDN, from end to end. Each case of a preset has a file below `tests/golden/dialects/`.
-//! The file contains the reason, its source, the origin's response and the exact head that the shim must send. Other
-//! tests check the shim's own responses, limits and counters.
+//! Tests of the response head that each CDN gets from a running shim. Each case of a preset has a golden file below
+//! `tests/golden/dialects/`. The golden file contains the reason for the case, the source of the reason, the origin's
+//! response, and the fields that the shim must send. Further tests here check responses that the shim makes, limits and
+//! counters.
 //!
-//! The start of a line in a golden file decides its meaning. `#` is a comment, with the reason and its `Source:`.
-//! `class:` is one of [`CLASSES`]. `body:` is the length of the origin's body in bytes. `>` is a field of the pull. `<`
-//! is the origin's status or one of its fields. `=` is the sent status or one of the sent fields in [`SHOWN`].
+//! A line in a golden file starts with one of these marks:
+//!
+//! - `#`: a comment. The comments contain the reason and, after `Source:`, the source of the reason.
+//! - `class:`: the name of a class in [`CLASSES`].
+//! - `body:`: the length of the origin's body, in bytes.
+//! - `>`: a header field of the pull.
+//! - `<`: the status of the origin's response, then its header fields.
+//! - `=`: the status that the shim sends, then the sent header fields that are in [`SHOWN`].
+//!
 //! `EDGESHIM_BLESS=1 cargo test --test dialects` writes the `=` lines again. Read the difference before you commit it.
 
 mod support;
@@ -18,7 +25,7 @@ use support::{Config, Origin, Raw, Response, Shim, origin, raw, shim};
 
 const CASES: [&str; 8] = ["override", "default", "never", "guards", "404", "5xx", "304", "206"];
 
-/// The fields that a golden shows, in this order.
+/// The header fields in the `=` lines of a golden file, in this order.
 const SHOWN: [&str; 24] = [
     "cache-control",
     "surrogate-control",
@@ -77,7 +84,7 @@ cache = { mode = "override", ttl = "1h", edge_ttl = "1d" }
 whoopsie = "never"
 "#;
 
-/// Configures a provider for each preset, with the preset's name.
+/// Configures a provider for each preset. The provider has the name of its preset.
 fn config(origin: &Origin) -> Config {
     let mut config = Shim::config(origin.addr).with(CLASSES);
     for preset in presets() {
@@ -126,7 +133,8 @@ impl Golden {
         }
         let (reason, source) = golden.reason.split_once("Source: ").unwrap_or_default();
         if reason.len() < 60 || source.is_empty() || golden.status == 0 || golden.class.is_empty() {
-            return Err(format!("{} lacks a reason, a source, a class or a response", golden.file.display()));
+            let needs = "a reason of at least 60 characters, a `Source:`, a `class:` line and a `<` line";
+            return Err(format!("{} needs {needs}", golden.file.display()));
         }
         golden.reason = reason.to_owned();
         Ok(golden)
@@ -178,7 +186,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 #[test]
-fn golden_heads_when_each_preset_pulls_each_case_then_equal() {
+fn response_head_when_preset_pulls_a_case_then_equals_the_golden_file() {
     let goldens: Arc<BTreeMap<String, Golden>> =
         Arc::new(goldens().into_iter().map(|golden| (golden.path(), golden)).collect());
     let scripted = Arc::clone(&goldens);
@@ -194,35 +202,35 @@ fn golden_heads_when_each_preset_pulls_each_case_then_equal() {
         let mut fields = vec![("Connection", "keep-alive"), ("X-CDN-Provider", golden.preset.as_str())];
         fields.extend(golden.pull_fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         client.send(raw::request("GET", path, &fields, b""));
-        let response = client.response().unwrap_or_else(|why| panic!("{path}: {why:?}"));
+        let response = client.response().unwrap_or_else(|why| panic!("no response for {path}: {why:?}"));
         assert_eq!(response.problems, [""; 0], "{path}");
         let shown = Golden::shown(&response);
         if shown == golden.sent {
             continue;
         }
         if std::env::var_os("EDGESHIM_BLESS").is_some() {
-            std::fs::write(&golden.file, format!("{}{shown}", golden.given)).expect("a writable golden");
+            std::fs::write(&golden.file, format!("{}{shown}", golden.given)).expect("a writable golden file");
         } else {
-            let _ = writeln!(wrong, "{}\n{}now:\n{shown}", golden.file.display(), golden.sent);
+            let _ = writeln!(wrong, "{}, expected:\n{}sent:\n{shown}", golden.file.display(), golden.sent);
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
-fn goldens_when_listed_then_one_per_preset_and_case_with_own_reason() {
+fn preset_case_when_listed_then_has_a_golden_file_with_a_unique_reason() {
     let goldens = goldens();
     assert_eq!(goldens.len(), presets().len() * CASES.len());
     let reasons: BTreeSet<_> = goldens.iter().map(|golden| &golden.reason).collect();
     assert_eq!(reasons.len(), goldens.len(), "two cases have the same reason");
     let folder = shim::repository("tests/golden/dialects");
-    let folders = std::fs::read_dir(folder).expect("the goldens").map(|folder| folder.expect("a folder").path());
-    let files: usize = folders.map(|folder| std::fs::read_dir(folder).expect("a preset's goldens").count()).sum();
-    assert_eq!(files, goldens.len(), "a file without a preset and case");
+    let folders = std::fs::read_dir(folder).expect("a readable folder").map(|folder| folder.expect("a folder").path());
+    let files: usize = folders.map(|folder| std::fs::read_dir(folder).expect("the folder of a preset").count()).sum();
+    assert_eq!(files, goldens.len(), "there are more files than cases");
 }
 
 #[test]
-fn own_responses_when_sent_then_no_store_in_every_dialect() {
+fn responses_made_by_the_shim_when_sent_then_have_no_store_in_every_dialect() {
     let origin = Origin::start(origin::hang_up());
     let strict = "[server]\nhosts = [\"shim.test\"]\nmax_request_body = \"1KiB\"\n[rum]\npath = \"/rum\"\n";
     let shim = Shim::start(config(&origin).with(strict));
@@ -261,7 +269,7 @@ fn own_responses_when_sent_then_no_store_in_every_dialect() {
 }
 
 #[test]
-fn wait_page_when_origin_full_then_no_store_in_every_dialect() {
+fn wait_page_when_limit_is_reached_then_has_no_store_in_every_dialect() {
     let origin = Origin::start(origin::silent());
     let shim = Shim::start(config(&origin).with("origin = { max_in_flight = 1, max_waiting = 0 }"));
     let mut first = Raw::connect(shim.addr);
@@ -276,7 +284,7 @@ fn wait_page_when_origin_full_then_no_store_in_every_dialect() {
 }
 
 #[test]
-fn unknown_cdn_when_it_pulls_then_gets_standard_directives() {
+fn unknown_cdn_when_pulling_then_gets_standard_directives() {
     let origin =
         Origin::start(origin::fixed(200, &[("Surrogate-Key", "a"), ("Surrogate-Control", "max-age=5")], "hello"));
     let shim = Shim::start(config(&origin));
@@ -290,7 +298,7 @@ fn unknown_cdn_when_it_pulls_then_gets_standard_directives() {
 }
 
 #[test]
-fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothing_overridden() {
+fn edge_control_when_nothing_overrides_the_origin_then_forwarded_only_to_akamai() {
     let origin = Origin::start(|request, conn| {
         let mut fields = vec![("ETag", "\"v1\"")];
         let edge_control = request.fields_named("x-edge");
@@ -343,7 +351,8 @@ fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothin
         for provider in presets().iter().map(|preset| preset.name.as_str()).filter(|name| *name != "akamai") {
             assert_eq!(caching_fields(method, "keep", provider, &[]).0, "", "{method} {provider}");
         }
-        // Directives that forbid storing stay when a guard applies, and on an error.
+        // If a guard applies or the status is 5xx, the shim removes the directives of Edge-Control that allow storing.
+        // Prohibitions and `dca` stay.
         let (cookie, both) = (("X-Cookie", "1"), [("X-Edge", "no-store, max-age=1d"), ("X-Edge", "dca=esi")]);
         let say = |edge_control: &str, cache_control: &str| (edge_control.to_owned(), cache_control.to_owned());
         assert_eq!(
@@ -361,7 +370,7 @@ fn edge_control_when_origin_sends_it_then_only_akamai_gets_it_and_only_if_nothin
 }
 
 #[test]
-fn vary_to_akamai_when_head_and_get_compared_then_equal() {
+fn vary_for_akamai_when_method_is_get_or_head_then_sent_only_with_gzip() {
     let page = [b'x'; 1000];
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/html"), ("ETag", "\"v1\"")], page));
     let off = Shim::start(config(&origin).with("[gzip]\nenabled = false\n"));
@@ -373,7 +382,7 @@ fn vary_to_akamai_when_head_and_get_compared_then_equal() {
             assert_eq!((response.status, response.fields_named("vary")), (200, vary.to_vec()), "{method}, {coding}");
         }
     }
-    // The shim removes the origin's own Vary too, even if gzip is off.
+    // The shim also removes a Vary that the origin sent, even if gzip is off.
     let origin = Origin::start(origin::fixed(200, &[("Vary", "Accept-Encoding")], "hello"));
     let off = Shim::start(config(&origin).with("[gzip]\nenabled = false\n"));
     assert_eq!(raw::fetch(off.addr, "/keep/a", &[("X-CDN-Provider", "akamai")]).field("vary"), None);
@@ -381,7 +390,7 @@ fn vary_to_akamai_when_head_and_get_compared_then_equal() {
 }
 
 #[test]
-fn heads_when_above_cdn_limit_then_cut_and_counted() {
+fn head_when_above_the_limits_of_the_cdn_then_fields_are_cut_and_counted() {
     let tags: Vec<_> = (0..200).map(|number| format!("tag-{number}")).collect();
     let mut lists = vec![("Content-Type".to_owned(), "text/html".to_owned()), ("Cache-Tag".to_owned(), tags.join(","))];
     lists.extend((0..45).map(|number| (format!("X-Debug-{number}"), "y".repeat(400))));
@@ -403,40 +412,40 @@ fn heads_when_above_cdn_limit_then_cut_and_counted() {
 
     let fastly = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "fastly")]);
     assert_eq!(fastly.fields_named("set-cookie").len(), 10);
-    assert_eq!(fastly.fields_named("link").len(), 1, "a list is joined to one line");
+    assert_eq!(fastly.fields_named("link").len(), 1, "the Link lines are not joined into one line");
     assert_eq!(fastly.field("surrogate-key").map(|keys| keys.split(' ').count()), Some(200));
-    assert_eq!(fastly.field("x-huge").map(str::len), Some(20_000), "joined lists leave room for it");
+    assert_eq!(fastly.field("x-huge").map(str::len), Some(20_000), "X-Huge fits, because the Link lines are joined");
     assert!(cut("edgeshim_fields_cut_total", "fastly") < 0.5);
 
     let fastly = raw::fetch(shim.addr, "/keep/many", &[("X-CDN-Provider", "fastly")]);
     let lines = fastly.fields.len();
     assert!(
         (80..=88).contains(&lines),
-        "{lines} lines: room for the fields that Fastly adds up to 96, and nothing more is cut"
+        "the head has {lines} lines; 80 to 88 are expected, because Fastly adds lines and allows 96 in total"
     );
     assert_eq!(
         (fastly.field("set-cookie"), fastly.field("x-debug-89")),
         (Some("c=1"), None),
-        "cut from the end, cookies last"
+        "the last debug fields must be cut before the cookie"
     );
     assert!(cut("edgeshim_fields_cut_total", "fastly") > 0.5);
 
     let cloudflare = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "cloudflare")]);
-    assert!(size(&cloudflare) <= 32_768, "{} bytes", size(&cloudflare));
-    assert_eq!(cloudflare.field("x-huge"), None, "a field above 16 KiB is cut");
-    assert_eq!(cloudflare.field("x-debug-44").map(str::len), Some(400), "that leaves room for the others");
+    assert!(size(&cloudflare) <= 32_768, "the head has {} bytes", size(&cloudflare));
+    assert_eq!(cloudflare.field("x-huge"), None, "a field above 16 KiB was sent");
+    assert_eq!(cloudflare.field("x-debug-44").map(str::len), Some(400), "X-Debug-44 fits, because X-Huge is cut");
     assert!((cut("edgeshim_fields_cut_total", "cloudflare") - 1.0).abs() < 0.5);
 
     let akamai = raw::fetch(shim.addr, "/keep/lists", &[("X-CDN-Provider", "akamai")]);
     assert_eq!(akamai.field("edge-cache-tag").map(|tags| tags.split(',').count()), Some(128));
-    assert_eq!(akamai.fields_named("link").len(), 30, "without a limit nothing is joined");
+    assert_eq!(akamai.fields_named("link").len(), 30, "the preset has no limit, so the Link lines must not be joined");
     assert!((cut("edgeshim_tags_cut_total", "akamai") - 72.0).abs() < 0.5);
     assert!(cut("edgeshim_tags_cut_total", "fastly") < 0.5);
     assert!(cut("edgeshim_fields_cut_total", "akamai") < 0.5);
 }
 
 #[test]
-fn heads_when_very_many_cookies_then_security_fields_stay_and_one_warning() {
+fn head_when_cookies_exceed_the_limit_then_security_fields_stay_and_shim_warns_once() {
     let origin = Origin::start(|request, conn| {
         let cookies: Vec<String> = (0..95).map(|number| format!("c{number}={number}")).collect();
         let mut fields: Vec<(&str, &str)> = cookies.iter().map(|cookie| ("Set-Cookie", cookie.as_str())).collect();
@@ -448,12 +457,12 @@ fn heads_when_very_many_cookies_then_security_fields_stay_and_one_warning() {
         let response = raw::fetch(shim.addr, "/keep/a", &[("X-CDN-Provider", "fastly")]);
         assert_eq!(response.field("content-security-policy"), Some("default-src 'self'"));
         let cookies = response.fields_named("set-cookie");
-        assert!(cookies.len() > 60 && cookies.len() < 95, "{}", cookies.len());
+        assert!(cookies.len() > 60 && cookies.len() < 95, "{} cookies were sent", cookies.len());
         let expected: Vec<_> = (0..cookies.len()).map(|number| format!("c{number}={number}")).collect();
-        assert_eq!(cookies, expected, "the last cookies are cut");
+        assert_eq!(cookies, expected, "other cookies than the last were cut");
     }
     let cut = shim.metrics().value("edgeshim_fields_cut_total", &[("provider", "fastly")]);
-    assert!(cut > 200.0, "{cut}");
+    assert!(cut > 200.0, "only {cut} fields were cut");
     let stderr = shim.stderr();
     let warnings: Vec<&str> = stderr.lines().filter(|line| line.contains("WARN")).collect();
     assert_eq!(warnings.len(), 1, "{stderr}");
@@ -461,7 +470,7 @@ fn heads_when_very_many_cookies_then_security_fields_stay_and_one_warning() {
 }
 
 #[test]
-fn tags_when_longer_than_one_line_then_as_many_as_fit() {
+fn tags_when_too_long_for_one_line_then_last_tags_are_cut() {
     let tags: Vec<_> = (0..4000).map(|number| format!("tag-{number}")).collect();
     let origin = Origin::start(origin::fixed(200, &[("Surrogate-Key", &tags.join(" "))], "hello"));
     let shim = Shim::start(config(&origin));
@@ -470,15 +479,15 @@ fn tags_when_longer_than_one_line_then_as_many_as_fit() {
     let kept: Vec<_> = line.split(',').collect();
     assert_eq!(kept, tags[..kept.len()]);
     let room = 16_384 - "cache-tag: \r\n".len() - line.len();
-    assert!(room <= ",tag-0000".len(), "one more would fit: {room} bytes are left");
+    assert!(room <= ",tag-0000".len(), "another tag would fit: {room} bytes are left");
     let cut = |name: &str| shim.metrics().value(name, &[("provider", "cloudflare")]);
-    let not_kept = u32::try_from(tags.len() - kept.len()).expect("a few");
+    let not_kept = u32::try_from(tags.len() - kept.len()).expect("a small number");
     assert!((cut("edgeshim_tags_cut_total") - f64::from(not_kept)).abs() < 0.5);
     assert!(cut("edgeshim_fields_cut_total") < 0.5);
 }
 
 #[test]
-fn trailers_when_they_have_caching_fields_then_removed() {
+fn caching_fields_and_cookies_when_in_trailers_then_removed() {
     let trailers = [
         ("Cache-Control", "max-age=9"),
         ("Surrogate-Control", "max-age=9"),

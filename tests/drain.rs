@@ -1,7 +1,7 @@
-//! Signals. After SIGTERM or SIGINT, requests in flight complete, idle connections close, and new connections are
-//! refused. SIGUSR1 reopens the log. SIGHUP ends no request and no connection.
+//! Tests of signals. After SIGTERM or SIGINT, requests in flight complete, idle connections close, and the shim refuses
+//! new connections. SIGUSR1 reopens the log file. SIGHUP ends no request and no connection.
 //!
-//! Slow responses wait at a gate that the test opens, so that no test depends on timing.
+//! A slow response waits at a gate until the test opens the gate. So the tests need no delays of fixed length.
 
 mod support;
 
@@ -20,8 +20,8 @@ use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, o
 /// The longest time that a test waits for an event that follows one of the shim's timeouts.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Responds to `/quick` at once and to `/late` after the gate opens. In response to `/half` sends one half of the body
-/// before and one half after the gate opens.
+/// Returns a handler that responds to `/quick` at once and to `/late` after the gate opens. For `/half` the handler
+/// sends the first half of the body at once and the second half after the gate opens.
 fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     let gate = gate.clone();
     move |request, conn| match request.target.as_str() {
@@ -72,7 +72,7 @@ fn readyz(shim: &Shim) -> u16 {
 // ---- SIGTERM, SIGINT ------------------------------------------------------------------------------------------------
 
 #[test]
-fn drain_when_sigterm_or_sigint_then_nothing_accepted_and_requests_in_flight_complete() {
+fn drain_when_signal_arrives_then_refuses_new_connections_and_completes_requests() {
     for signal in ["TERM", "INT"] {
         let gate = Gate::default();
         let origin = Origin::start(gated(&gate));
@@ -93,14 +93,14 @@ fn drain_when_sigterm_or_sigint_then_nothing_accepted_and_requests_in_flight_com
         for client in &mut resting {
             assert!(client.closed(), "SIG{signal}: an idle connection stays open");
         }
-        assert!(shim.running(), "three requests are in flight");
+        assert!(shim.running(), "SIG{signal}: the shim exited while requests were in flight");
         upload.send("after");
         let response = upload.response().expect("a response to the upload");
         assert_eq!((response.status, response.text().as_str()), (200, "quick"));
         gate.open();
         let response = late.response().expect("the late response");
         assert_eq!((response.status, response.text().as_str()), (200, "late but complete"));
-        assert_eq!(response.field("connection"), Some("close"), "a response during the drain announces the close");
+        assert_eq!(response.field("connection"), Some("close"), "the response does not announce the close");
         let mut rest = Vec::new();
         while rest.len() < 12 {
             rest.extend(half.more().ok().filter(|bytes| !bytes.is_empty()).expect("the other half"));
@@ -110,13 +110,16 @@ fn drain_when_sigterm_or_sigint_then_nothing_accepted_and_requests_in_flight_com
             assert!(client.closed());
         }
         assert_eq!(shim.wait_exit(LONG).code(), Some(0), "SIG{signal}: {}", shim.stderr());
-        assert!(!shim.stderr().contains("drain_timeout"), "something was cut: {}", shim.stderr());
-        assert_eq!(origin.requests().iter().find(|request| request.method == "POST").expect("it").body, b"firstafter");
+        assert!(!shim.stderr().contains("drain_timeout"), "a request was aborted: {}", shim.stderr());
+        assert_eq!(
+            origin.requests().iter().find(|request| request.method == "POST").expect("the upload").body,
+            b"firstafter"
+        );
     }
 }
 
 #[test]
-fn drain_when_nothing_in_flight_then_exits_at_once_without_socket_file() {
+fn drain_when_no_request_is_in_flight_then_exits_at_once_and_removes_socket_file() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let mut shim = Shim::start(
         config(&origin).with("[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]\ndrain_timeout = \"60s\""),
@@ -133,24 +136,24 @@ fn drain_when_nothing_in_flight_then_exits_at_once_without_socket_file() {
     shim.signal("TERM");
     assert!(local.closed() && tcp.closed() && silent.closed());
     assert_eq!(shim.wait_exit(Duration::from_secs(8)).code(), Some(0));
-    // The bound is far below header_timeout, idle_timeout and drain_timeout.
-    assert!(since.elapsed() < Duration::from_secs(5), "waited for {:?}", since.elapsed());
+    // The limit of 5 seconds is far below header_timeout, idle_timeout and drain_timeout.
+    assert!(since.elapsed() < Duration::from_secs(5), "the shim exited only after {:?}", since.elapsed());
     assert!(!path.exists(), "the socket file remains");
     assert!(UnixStream::connect(&path).is_err());
 }
 
 #[test]
-fn drain_when_delay_set_then_readyz_503_and_service_continues() {
+fn drain_delay_when_running_then_readyz_sends_503_and_shim_serves_requests() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
-    // The delay does not end in this test. The second signal ends it.
+    // The delay of ten minutes does not elapse in this test. The second signal ends the delay.
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_delay = \"10m\""));
     let mut idle = idle(&shim);
     assert_eq!(readyz(&shim), 200);
     shim.signal("TERM");
-    assert!(wait_until(LONG, || readyz(&shim) == 503), "before the delay has ended");
+    assert!(wait_until(LONG, || readyz(&shim) == 503), "readyz does not send 503 during the delay");
     for _ in 0..20 {
         assert_eq!(readyz(&shim), 503);
-        assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "a new connection during the delay");
+        assert_eq!(fetch(shim.addr, "/new", &[]).status, 200, "the response on a new connection during the delay");
         idle.send(get("/kept"));
         let response = idle.response().expect("a response on an idle connection");
         assert!(response.status == 200, "{}", response.line);
@@ -162,7 +165,7 @@ fn drain_when_delay_set_then_readyz_503_and_service_continues() {
 }
 
 #[test]
-fn drain_when_delay_set_then_drain_begins_after_the_delay() {
+fn drain_when_delay_is_set_then_begins_after_the_delay() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_delay = \"2s\""));
     let mut idle = idle(&shim);
@@ -170,11 +173,15 @@ fn drain_when_delay_set_then_drain_begins_after_the_delay() {
     shim.signal("TERM");
     assert!(idle.closed());
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
-    assert!(since.elapsed() >= Duration::from_secs(2), "the delay was cut short: {:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= Duration::from_secs(2),
+        "the shim exited after {:?}, before the end of the delay",
+        since.elapsed()
+    );
 }
 
 #[test]
-fn drain_when_request_hangs_then_cut_at_timeout_and_exit_code_0() {
+fn drain_when_request_hangs_then_closes_the_connection_at_timeout_and_exits_with_0() {
     let origin = Origin::start(origin::silent());
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"1s\""));
     let mut hangs = in_flight(&shim, &origin, &get("/hangs"));
@@ -182,14 +189,14 @@ fn drain_when_request_hangs_then_cut_at_timeout_and_exit_code_0() {
     shim.signal("TERM");
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     let took = since.elapsed();
-    assert!(took >= Duration::from_secs(1), "ended too early: {took:?}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
-    assert!(hangs.closed(), "the connection closes without a response");
-    assert!(shim.stderr().contains("drain_timeout"), "the log names drain_timeout: {}", shim.stderr());
+    assert!(took >= Duration::from_secs(1), "the shim exited after {took:?}, before the timeout");
+    assert!(took < Duration::from_secs(8), "the shim exited only after {took:?}");
+    assert!(hangs.closed(), "the connection is open or has a response");
+    assert!(shim.stderr().contains("drain_timeout"), "stderr does not name drain_timeout: {}", shim.stderr());
 }
 
 #[test]
-fn drain_when_response_cut_by_timeout_then_incomplete() {
+fn response_when_cut_by_drain_timeout_then_is_visibly_incomplete() {
     let origin = Origin::start(origin::endless(b"more and more"));
     let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"500ms\""));
     let mut client = in_flight(&shim, &origin, &get("/endless"));
@@ -201,7 +208,7 @@ fn drain_when_response_cut_by_timeout_then_incomplete() {
 }
 
 #[test]
-fn drain_when_second_signal_then_exits_at_once() {
+fn drain_when_second_signal_arrives_then_exits_at_once() {
     for (delay, second) in [("0s", "TERM"), ("60s", "INT")] {
         let origin = Origin::start(origin::silent());
         let mut shim =
@@ -217,14 +224,15 @@ fn drain_when_second_signal_then_exits_at_once() {
 }
 
 #[test]
-fn drain_when_connection_is_http2_then_goaway_and_streams_finish() {
+fn drain_when_connection_is_http2_then_sends_goaway_and_completes_the_streams() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = frames::Client::connect(shim.addr, 65_535);
     resting.get(1, "/rest");
     assert!(resting.ended_normally(1));
-    // A connection that does not even acknowledge the ping of the GOAWAY must not delay the exit until drain_timeout.
+    // This client does not acknowledge the ping that follows the GOAWAY. Nevertheless, the shim must exit before the
+    // end of drain_timeout.
     let mut deaf = frames::Client::connect(shim.addr, 65_535);
     deaf.get(1, "/rest");
     assert!(wait_until(LONG, || origin.count() == 2));
@@ -234,13 +242,13 @@ fn drain_when_connection_is_http2_then_goaway_and_streams_finish() {
     assert!(wait_until(LONG, || origin.count() == 4));
     shim.signal("TERM");
     assert_eq!(resting.until(GOAWAY).expect("a GOAWAY").payload[4..8], [0; 4]);
-    assert!(resting.next().is_none_or(|frame| frame.kind == GOAWAY), "only the end follows");
+    assert!(resting.next().is_none_or(|frame| frame.kind == GOAWAY), "another frame follows the GOAWAY");
     let mut bodies = [String::new(), String::new()];
     let (mut goaway, mut ended) = (false, 0);
     while let Some(frame) = busy.next() {
         match frame.kind {
             GOAWAY => {
-                assert_eq!(frame.payload[4..8], [0; 4], "NO_ERROR");
+                assert_eq!(frame.payload[4..8], [0; 4], "the error code of the GOAWAY must be NO_ERROR");
                 if !goaway {
                     gate.open();
                 }
@@ -266,15 +274,16 @@ fn drain_when_connection_is_http2_then_goaway_and_streams_finish() {
 
 // ---- under load -----------------------------------------------------------------------------------------------------
 
-/// A request that got no complete response, and the time at which its head was sent.
+/// A request that got no complete response.
 #[derive(Debug)]
 struct Failed {
+    /// The time at which the head of the request was sent.
     sent: Instant,
     what: String,
 }
 
 #[test]
-fn drain_when_under_load_then_no_request_lost_that_was_sent_before_listener_closed() {
+fn requests_when_sent_under_load_before_the_listener_closes_then_get_responses() {
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/plain")], "here you are"));
     let served = Arc::new(AtomicUsize::new(0));
     for _ in 0..5 {
@@ -286,8 +295,8 @@ fn drain_when_under_load_then_no_request_lost_that_was_sent_before_listener_clos
                 std::thread::spawn(move || send_load(addr, &served))
             })
             .collect();
-        // The probe opens connections in a loop. If a probe that started after a request was accepted, the listener was
-        // open when the request was sent.
+        // The probe opens connections in a loop and returns the start time of the last accepted connection. The
+        // listener was open at that time, so each request that was sent before that time must get a response.
         let stop = Arc::new(AtomicBool::new(false));
         let probe = std::thread::spawn({
             let (addr, stop) = (shim.addr, Arc::clone(&stop));
@@ -308,21 +317,24 @@ fn drain_when_under_load_then_no_request_lost_that_was_sent_before_listener_clos
         shim.signal("TERM");
         let status = shim.wait_exit(LONG);
         stop.store(true, Ordering::SeqCst);
-        let open_at = probe.join().expect("the probe");
-        let failed: Vec<Failed> = threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect();
+        let open_at = probe.join().expect("the probe thread");
+        let failed: Vec<Failed> =
+            threads.into_iter().flat_map(|thread| thread.join().expect("a client thread")).collect();
         assert!(busy, "the load did not start");
         assert_eq!(status.code(), Some(0));
         let lost: Vec<_> = failed
             .iter()
             .filter(|failed| failed.sent <= open_at)
-            .map(|failed| format!("{:?} before: {}", open_at - failed.sent, failed.what))
+            .map(|failed| {
+                format!("sent {:?} before the last accepted connection: {}", open_at - failed.sent, failed.what)
+            })
             .collect();
-        assert!(lost.is_empty(), "lost: {lost:#?}");
+        assert!(lost.is_empty(), "requests without a complete response: {lost:#?}");
         assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
     }
 }
 
-/// Sends GETs over reused connections, fifty on each, until the listener closes. Returns the failed requests.
+/// Sends GET requests until the listener closes, at most fifty on each connection. Returns the failed requests.
 fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     let mut failed = Vec::new();
     while let Ok(mut conn) = Conn::tcp(addr, PATIENCE) {
@@ -330,7 +342,8 @@ fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
         let mut reader = Reader::new(conn.again().expect("a second handle"));
         for number in 0..50 {
             if conn.write_all(get("/load").as_bytes()).is_err() {
-                // The connection closed before the head was sent: a real client retries.
+                // The shim closed the connection before the head was sent. A real client sends such a request again, so
+                // the test does not count the request as failed.
                 break;
             }
             let sent = Instant::now();
@@ -342,7 +355,7 @@ fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
                     }
                 }
                 Err(what) => {
-                    failed.push(Failed { sent, what: format!("request {number} of its connection: {what}") });
+                    failed.push(Failed { sent, what: format!("request {number} of the connection: {what}") });
                     break;
                 }
             }
@@ -351,7 +364,7 @@ fn send_load(addr: SocketAddr, served: &AtomicUsize) -> Vec<Failed> {
     failed
 }
 
-/// Reads a complete response. Returns whether it is the last response on the connection.
+/// Reads a complete response. Returns true if the response is the last response on the connection.
 fn read_response(reader: &mut Reader<Conn>) -> Result<bool, String> {
     let head = reader.head().map_err(|why| format!("no head: {why:?}"))?;
     let framing = http1::framing(&head.fields, &mut Vec::new()).ok_or("no framing")?;
@@ -365,7 +378,7 @@ fn read_response(reader: &mut Reader<Conn>) -> Result<bool, String> {
 // ---- SIGUSR1, SIGHUP ------------------------------------------------------------------------------------------------
 
 #[test]
-fn access_log_when_renamed_and_usr1_then_new_file_and_no_line_lost() {
+fn access_log_when_renamed_before_sigusr1_then_new_file_starts_and_no_line_is_lost() {
     const CLIENTS: usize = 3;
     let origin = Origin::start(origin::fixed(200, &[], "here you are"));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
@@ -390,18 +403,18 @@ fn access_log_when_renamed_and_usr1_then_new_file_and_no_line_lost() {
     let written = || std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
     let mut files = Vec::new();
     for rotation in 0..4 {
-        assert!(wait_until(LONG, written), "rotation {rotation}: no new file, or an empty one");
+        assert!(wait_until(LONG, written), "rotation {rotation}: the new file is missing or empty");
         let old = shim.dir.join(format!("access.log.{rotation}"));
-        std::fs::rename(&path, &old).expect("renamed");
+        std::fs::rename(&path, &old).expect("a renamed log file");
         files.push(old);
         shim.signal("USR1");
     }
     assert!(wait_until(LONG, written));
     files.push(path.clone());
     stop.store(true, Ordering::SeqCst);
-    let sent: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect();
+    let sent: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().expect("a client thread")).collect();
     let dropped = shim.metrics().value("edgeshim_access_log_dropped_total", &[]);
-    assert!(dropped.abs() < f64::EPSILON, "{dropped} lines dropped");
+    assert!(dropped.abs() < f64::EPSILON, "{dropped} lines were dropped");
     shim.signal("TERM");
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     let mut logged = Vec::new();
@@ -414,12 +427,12 @@ fn access_log_when_renamed_and_usr1_then_new_file_and_no_line_lost() {
         }
     }
     let unique: HashSet<&String> = logged.iter().collect();
-    assert_eq!(unique.len(), logged.len(), "a repeated line");
-    assert_eq!(unique, sent.iter().collect(), "a line for every request");
+    assert_eq!(unique.len(), logged.len(), "a line was written twice");
+    assert_eq!(unique, sent.iter().collect(), "the ids in the log differ from the ids of the requests");
 }
 
 #[test]
-fn drain_when_requests_end_during_it_then_logged() {
+fn request_when_completed_during_the_drain_then_logged() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
@@ -431,21 +444,21 @@ fn drain_when_requests_end_during_it_then_logged() {
     assert_eq!(late.response().expect("a response").status, 200);
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
     let log = std::fs::read_to_string(shim.dir.join("access.log")).expect("a log file");
-    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("valid JSON")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     assert_eq!((&lines[1]["status"], &lines[1]["bytes"]), (&200.into(), &17.into()), "{log}");
 }
 
 #[test]
-fn hup_when_sent_then_nothing_ends() {
+fn sighup_when_received_then_ends_no_request_and_no_connection() {
     let gate = Gate::default();
     let origin = Origin::start(gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = idle(&shim);
     let mut late = in_flight(&shim, &origin, &get("/late"));
     shim.signal("HUP");
-    // Signals are handled in order. So when the effect of this second signal is visible, the first signal has been
-    // handled.
+    // The shim logs a warning when it has received SIGHUP.
     shim.wait_stderr("HUP");
     assert!(shim.running());
     assert_eq!(readyz(&shim), 200);

@@ -1,5 +1,5 @@
-//! Compares `edgeshim explain` with a running shim of the same configuration. Both must treat a request and the
-//! origin's response alike. The text and the JSON of `explain` must agree, and must not contain a secret.
+//! Compares `edgeshim explain` with a running shim of the same configuration. `explain` must report the header fields
+//! and the decisions of the shim. The text output and the JSON output must agree, and must not contain a secret.
 
 #![allow(clippy::unwrap_used)] // a failed test is a panic
 
@@ -53,7 +53,8 @@ content_type = ["text/html"]
 cache = { mode = "default", ttl = "5s", edge_ttl = "60s", vary = ["Accept-Encoding"] }
 "#;
 
-/// Configures a provider for every preset, each with its own secret. Akamai has a G2O key too.
+/// Configures a provider for every preset. The secret of a provider is its name and `-secret`. Akamai has a G2O key
+/// too.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
     presets().iter().fold(Shim::config(origin).with(CLASSES), |config, preset| {
         let g2o = if preset.has_g2o() { format!("g2o = {{ keys = {{ n = \"{G2O_KEY}\" }} }}") } else { String::new() };
@@ -90,7 +91,8 @@ impl Case {
         }
     }
 
-    /// Makes a case of each golden head of a preset, each with a different response.
+    /// Makes a case of each golden request head of a preset. The first case gets the response with the index `turn` in
+    /// [`RESPONSES`], the second case gets the next response, and so on.
     fn of_preset(preset: &str, turn: usize) -> Vec<Self> {
         let folder = repository("tests/golden/heads").join(preset);
         let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -120,7 +122,7 @@ impl Case {
         all
     }
 
-    /// Returns the bytes of the same request.
+    /// Returns the bytes of the request.
     fn request(&self) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         for field in &self.fields {
@@ -274,7 +276,8 @@ fn explain(folder: &Path, arguments: &[String]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// Explains one case as JSON. Panics if the text output differs from the JSON, or if either contains a secret.
+/// Explains one case as JSON. Panics if the text output differs from the JSON output, or if an output contains a
+/// secret.
 fn explained(folder: &Path, case: &Case) -> Value {
     let mut arguments = case.arguments();
     let (code, text, err) = explain(folder, &arguments);
@@ -292,7 +295,7 @@ fn explained(folder: &Path, case: &Case) -> Value {
     json
 }
 
-/// Returns the lines of text that correspond to the JSON.
+/// Returns the lines that the text output must have, for a JSON output.
 fn as_lines(json: &Value) -> Vec<String> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -335,8 +338,8 @@ fn as_lines(json: &Value) -> Vec<String> {
     lines
 }
 
-/// Compares the explained lines of a head with the real lines. For fields whose value differs each time, compares only
-/// the names.
+/// Compares the explained lines of a head with the real lines. If `explain` shows a placeholder instead of a value,
+/// compares only the name.
 fn compare_fields(explained: &Value, real: &[(String, String)], ignored: &[&str], case: &str) {
     let hidden: Vec<(&str, &str)> = explained
         .as_array()
@@ -363,7 +366,7 @@ fn compare_fields(explained: &Value, real: &[(String, String)], ignored: &[&str]
     assert_eq!(wanted, found, "{case}");
 }
 
-/// Returns whether this is the reason of an unchanged line. Some such reasons have more text after the first words.
+/// Returns whether the reason is `as sent`, which means that the line is unchanged. Further text may follow.
 fn is_as_sent(reason: &str) -> bool {
     reason == "as sent" || reason.starts_with("as sent: ")
 }
@@ -437,7 +440,8 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
             every_line_is_explained(&json, &case.fields, "to_origin", "not_to_origin", name);
             every_line_is_explained(&json, &case.response, "to_cdn", "not_to_cdn", name);
         }
-        // These fields depend on the connection and the time. The length depends on compression.
+        // These fields depend on the connection and the time. `explain` does not know the length of a compressed body
+        // or of the response to a refused request.
         let mut ignored = vec!["date", "connection", "transfer-encoding"];
         if json["gzip"] == "compressed" || refused {
             ignored.push("content-length");
@@ -455,7 +459,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
         .collect();
     for (nth, (name, json, status)) in explanations.iter().enumerate() {
         let Some(line) = lines.get(&format!("case/{nth}")) else {
-            // A malformed head is not a pull, so it has no line in the log.
+            // A request with a malformed head is not a pull, so the request has no line in the log.
             assert_eq!(*status, 400, "{name} is not in the log");
             continue;
         };
@@ -473,7 +477,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
 }
 
 #[test]
-fn explain_when_compared_with_shim_then_all_fields_and_decisions_agree() {
+fn explain_when_compared_with_shim_then_reports_the_same_fields_and_decisions() {
     let goldens = PRESET_NAMES.iter().enumerate().flat_map(|(nth, name)| Case::of_preset(name, nth * 3));
     let mut cases: Vec<_> = goldens.chain(more_cases()).collect();
     let [data, sign] = signed("/logo.png?v=1");
@@ -482,12 +486,12 @@ fn explain_when_compared_with_shim_then_all_fields_and_decisions_agree() {
     let all = [data.replace('5', "4"), sign];
     let fields = ["Host: www.example.com", "X-CDN-Provider: akamai", &all[0], &all[1]];
     cases.push(Case::new("GET /logo.png?v=1", &fields, 200, RESPONSES[0].1));
-    assert!(cases.len() > 80, "only {} cases", cases.len());
+    assert!(cases.len() > 80, "there are only {} cases", cases.len());
     compare(|origin| every_preset(origin.url()), &cases);
 }
 
 #[test]
-fn explain_when_config_refuses_or_trusts_then_agrees_with_shim() {
+fn explain_when_config_rejects_requests_and_trusts_proxies_then_agrees_with_shim() {
     let host = "Host: www.example.com";
     let html = ["Content-Type: text/html", "Content-Length: 900"];
     let chain = "X-Forwarded-For: 203.0.113.1, 203.0.113.2, 127.0.0.9";
@@ -541,14 +545,14 @@ fn explain_when_config_refuses_or_trusts_then_agrees_with_shim() {
     compare(config, &cases);
 }
 
-/// Returns the reason for one line of a head.
+/// Returns the reason that `explain` reports for one header field.
 fn reason<'a>(json: &'a Value, key: &str, name: &str) -> &'a str {
     let field = json[key].as_array().unwrap().iter().find(|field| field["name"] == name);
-    field.unwrap_or_else(|| panic!("no {name} in {key}: {json}"))["reason"].as_str().unwrap()
+    field.unwrap_or_else(|| panic!("the field {name} is not in {key}: {json}"))["reason"].as_str().unwrap()
 }
 
 #[test]
-fn explain_when_field_changes_then_names_stage_and_reason() {
+fn explain_when_a_field_is_kept_changed_or_removed_then_reports_the_reason() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
     let responses = |nth: usize| RESPONSES[nth].1;
@@ -560,12 +564,12 @@ fn explain_when_field_changes_then_names_stage_and_reason() {
             "Accept-Encoding: gzip",
             0,
             &[
-                ("to_origin", "x-cdn-provider", "decided here"),
+                ("to_origin", "x-cdn-provider", "edgeshim decided"),
                 ("to_origin", "x-request-id", "one id"),
                 ("to_origin", "via", "RFC 9110"),
                 ("to_origin", "cdn-loop", "RFC 8586"),
                 ("to_origin", "accept-encoding", "as sent"),
-                ("not_to_origin", "x-cdn-provider", "read here"),
+                ("not_to_origin", "x-cdn-provider", "read by edgeshim"),
                 ("not_to_origin", "x-origin-secret", "never passed on"),
                 ("to_cdn", "content-type", "as sent"),
                 ("to_cdn", "surrogate-control", "edge_ttl"),
@@ -632,7 +636,7 @@ fn explain_when_field_changes_then_names_stage_and_reason() {
 }
 
 #[test]
-fn explain_when_edge_control_kept_or_removed_then_says_why() {
+fn explain_when_edge_control_is_kept_or_removed_then_reports_the_reason() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
     for (name, path, status, more, key, part) in [
@@ -667,7 +671,7 @@ fn explain_when_edge_control_kept_or_removed_then_says_why() {
 }
 
 #[test]
-fn explain_when_address_lists_in_files_then_applied_to_peer() {
+fn explain_when_address_list_is_in_a_file_then_compares_the_peer_with_the_list() {
     let folder = support::temp_dir();
     folder.write("ranges.txt", "192.0.2.0/24\n");
     let provider = "[[provider]]\nname = \"bunny\"\nverify.addresses = [\"file:ranges.txt\"]";
@@ -687,7 +691,7 @@ fn explain_when_address_lists_in_files_then_applied_to_peer() {
 }
 
 #[test]
-fn explain_when_path_served_from_memory_then_says_so() {
+fn explain_when_path_is_served_from_memory_then_names_the_key_of_the_path() {
     let folder = support::temp_dir();
     folder.write("edgeshim.toml", Shim::config("127.0.0.1:1").with("[identity]\nunknown = \"reject\"").to_string());
     let json = explained(&folder, &Case::new("GET /status/images/beacon.gif?source=x", &[], 200, &[]));
@@ -696,7 +700,7 @@ fn explain_when_path_served_from_memory_then_says_so() {
 }
 
 #[test]
-fn explain_when_field_malformed_then_2_and_value_not_repeated() {
+fn explain_when_field_is_malformed_then_exits_with_2_and_does_not_print_the_value() {
     let folder = support::temp_dir();
     for wrong in ["X-Origin-Secret my-secret", "X-Origin Secret: my-secret", "X-Origin-Secret: my-secret\u{7}"] {
         for argument in ["--request-header", "--response-header"] {

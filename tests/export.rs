@@ -1,4 +1,5 @@
-//! `edgeshim whoopsie export`, which writes the pages as files that need no server, with each CDN's own variables.
+//! Tests of `edgeshim whoopsie export`. The command writes the pages as files that need no server. The files for a CDN
+//! contain the variables of this CDN.
 
 mod support;
 
@@ -18,7 +19,7 @@ const CONFIG: &str = "[[provider]]\nname = \"edge1\"\npreset = \"fastly\"\n[[pro
 /// Returns the tags of the built-in locales.
 fn locales() -> Vec<String> {
     let entries = fs::read_dir(repository("config/locales")).expect("a folder");
-    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
     let tags: Vec<_> = names.map(|name| name.strip_suffix(".toml").expect("a locale file").to_owned()).collect();
     assert!(tags.len() >= 16, "{tags:?}");
     tags
@@ -34,7 +35,12 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                let name = path.strip_prefix(folder).expect("below").to_str().expect("UTF-8").to_owned();
+                let name = path
+                    .strip_prefix(folder)
+                    .expect("a path below the folder")
+                    .to_str()
+                    .expect("a name in UTF-8")
+                    .to_owned();
                 found.insert(name, fs::read_to_string(&path).expect("a file in UTF-8"));
             }
         }
@@ -46,7 +52,8 @@ fn kind(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or_default()
 }
 
-/// Exports with this configuration into the folder `out`. Returns the exit code and stderr.
+/// Exports the pages into the folder `out`, with a configuration and further arguments. Returns the exit code and
+/// stderr.
 fn export(dir: &TempDir, config: &str, more: &[&str]) -> (i32, String) {
     dir.write("edgeshim.toml", config);
     let output = binary().args(["whoopsie", "export", "--out", "out"]).args(more).current_dir(&**dir).output();
@@ -61,7 +68,7 @@ fn exported(config: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn export_when_done_then_every_cdn_has_every_language_and_instructions() {
+fn export_when_complete_then_every_folder_has_a_readme_and_pages_in_every_language() {
     let files = exported(CONFIG);
     let locales = locales();
     for folder in FOLDERS {
@@ -70,7 +77,7 @@ fn export_when_done_then_every_cdn_has_every_language_and_instructions() {
         for page in ["whoopsie", "wait"] {
             for place in locales.iter().map(|locale| format!("{locale}/")).chain([String::new()]) {
                 let name = format!("{folder}{place}{page}.{extension}");
-                let text = files.get(&name).unwrap_or_else(|| panic!("no {name}"));
+                let text = files.get(&name).unwrap_or_else(|| panic!("the export has no file {name}"));
                 let language = if place.is_empty() { "de" } else { place.trim_end_matches('/') };
                 assert!(text.contains(&format!("<html lang=\"{language}\" dir=")), "{name}");
                 // A file in the folder of a language has the texts of this language. The other files have the texts of
@@ -88,7 +95,7 @@ fn pages_when_exported_then_need_no_server() {
     for (name, text) in exported(CONFIG).iter().filter(|(name, _)| kind(name) == "html") {
         assert!(text.starts_with("<!doctype html>") && text.ends_with("</html>\n"), "{name}");
         assert!(!text.contains("{{") && !text.contains("}}\n"), "{name}: a placeholder remains");
-        assert_eq!(text.matches(" src=").count(), 1, "{name}: only the beacon is fetched");
+        assert_eq!(text.matches(" src=").count(), 1, "{name}: the page must load only the beacon");
         let reason = if name.ends_with("wait.html") { "overload" } else { "edge" };
         let source =
             name.split('/').next().filter(|first| FOLDERS.contains(&format!("{first}/").as_str())).unwrap_or("static");
@@ -97,11 +104,14 @@ fn pages_when_exported_then_need_no_server() {
             "src=\"//beacon.example.com/status/images/beacon.gif?source={source}&amp;\
              server_identity=&amp;reason={reason}&amp;id={id}\""
         );
-        assert!(text.contains(&beacon), "{name}: no {beacon}");
-        // The page's line with the id "line" contains the known values. The script adds the visitor's time.
+        assert!(text.contains(&beacon), "{name} does not contain {beacon}");
+        // The paragraph with the id `line` contains the known values. The script adds the visitor's time.
         let id = if id.is_empty() { String::new() } else { format!("<bdi>{id}</bdi>&nbsp;· ") };
         let line = format!("<p id=\"line\" dir=\"ltr\">{id}<span id=\"now\"></span><bdi>{source}</bdi></p>");
-        assert!(text.contains(&line) && text.contains("at('now').textContent = new Date()"), "{name}: no {line}");
+        assert!(
+            text.contains(&line) && text.contains("at('now').textContent = new Date()"),
+            "{name} has no time, or not {line}"
+        );
         assert!(
             !text.contains("<time") && text.contains("data-seconds=\"45\"") && !text.contains("id=\"waiting\""),
             "{name}"
@@ -118,13 +128,14 @@ fn pages_when_exported_then_need_no_server() {
 }
 
 #[test]
-fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
+fn fastly_page_when_read_as_vcl_then_has_only_strings_and_known_expressions() {
     let files = exported(CONFIG);
     let mut read = 0;
     for (name, text) in files.iter().filter(|(name, _)| kind(name) == "vcl") {
         let mut rest = text.strip_prefix("synthetic ").and_then(|text| text.strip_suffix(";\n")).expect(name);
         let mut page = String::new();
-        // In VCL, a long string ends at the first `"}` and has no escapes. strftime and if() have strings as arguments.
+        // In VCL, a long string ends at the first `"}` and has no escapes. The test compares calls of strftime() and
+        // if() with the complete text, because the arguments contain strings too.
         while !rest.is_empty() {
             rest = rest.trim_start();
             if let Some(string) = rest.strip_prefix("{\"") {
@@ -141,7 +152,8 @@ fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
                 "if(req.http.X-Request-Id ~ \"^[A-Za-z0-9._-]{1,128}$\", req.http.X-Request-Id, req.xid)",
             ];
             let variable = known.into_iter().find(|variable| rest.starts_with(variable));
-            let variable = variable.unwrap_or_else(|| panic!("{name}: no VCL: {}", rest.get(..80).unwrap_or(rest)));
+            let variable = variable
+                .unwrap_or_else(|| panic!("{name}: not a known expression: {}", rest.get(..80).unwrap_or(rest)));
             page.push_str(variable.split('(').next().unwrap_or_default());
             rest = &rest[variable.len()..];
         }
@@ -161,7 +173,7 @@ fn fastly_statement_when_read_as_vcl_then_only_strings_and_fastly_variables() {
 }
 
 #[test]
-fn own_pages_when_configured_then_exported() {
+fn page_template_when_configured_then_exported() {
     let dir = temp_dir();
     let template = "<html lang=\"{{language}}\" dir=\"{{direction}}\">{{#time}}{{time}}{{/time}}Ours {{id}}<img \
                     src=\"{{beacon_path}}\">";
@@ -169,7 +181,7 @@ fn own_pages_when_configured_then_exported() {
     assert_eq!(export(&dir, "[whoopsie]\npages = \"own\"\n", &[]).0, 0);
     let files = files(&dir.join("out"));
     assert_eq!(files["fr/wait.html"], "<html lang=\"fr\" dir=\"ltr\">Ours <img src=\"/status/images/beacon.gif\">");
-    // Cloudflare's token also has a place in a page without `</body>`.
+    // Cloudflare's token is also added to a page without `</body>`.
     assert!(
         files["cloudflare/whoopsie.html"].contains("Ours ::RAY_ID::<img src=")
             && files["cloudflare/whoopsie.html"].contains("500S_BOX")
@@ -177,7 +189,7 @@ fn own_pages_when_configured_then_exported() {
 }
 
 #[test]
-fn folder_when_not_empty_then_only_force_writes_into_it() {
+fn output_folder_when_not_empty_then_export_requires_force() {
     let dir = temp_dir();
     dir.write("out/whoopsie.html", "mine");
     dir.write("out/other", "mine");
@@ -187,7 +199,7 @@ fn folder_when_not_empty_then_only_force_writes_into_it() {
     assert_eq!(export(&dir, CONFIG, &["--force"]).0, 0);
     let all = files(&dir.join("out"));
     assert!(all["other"] == "mine" && all["whoopsie.html"].starts_with("<!doctype html>"));
-    assert_eq!(all.len(), 1 + FOLDERS.len() * (1 + 2 * (1 + locales().len())), "no temporary files remain");
+    assert_eq!(all.len(), 1 + FOLDERS.len() * (1 + 2 * (1 + locales().len())), "temporary files remain");
 
     // `--force` is not necessary for an empty folder.
     let dir = temp_dir();
@@ -196,18 +208,18 @@ fn folder_when_not_empty_then_only_force_writes_into_it() {
 }
 
 #[test]
-fn folder_when_it_is_a_file_then_2() {
+fn output_path_when_a_file_then_export_exits_with_2() {
     let dir = temp_dir();
     dir.write("out", "a file");
     let (code, err) = export(&dir, CONFIG, &[]);
     assert!(code == 2 && err.contains("out cannot be written") && err.contains("name a folder"), "{code} {err}");
     assert_eq!(fs::read_to_string(dir.join("out")).expect("still a file"), "a file");
-    assert_eq!(run(&["whoopsie", "export"]).0, 2, "--out is required");
+    assert_eq!(run(&["whoopsie", "export"]).0, 2, "the export runs without --out");
     assert_eq!(run(&["whoopsie"]).0, 2);
 }
 
 #[test]
-fn config_when_invalid_then_2_and_nothing_written() {
+fn config_when_invalid_then_export_exits_with_2_and_writes_nothing() {
     let dir = temp_dir();
     let (code, err) = export(&dir, "[whoopsie]\npages = \"nowhere\"\n", &[]);
     assert!(code == 2 && err.contains("edgeshim.toml:2: whoopsie.pages"), "{code} {err}");
@@ -215,7 +227,7 @@ fn config_when_invalid_then_2_and_nothing_written() {
 }
 
 #[test]
-fn beacon_when_base_has_no_host_then_warning() {
+fn beacon_base_when_host_is_missing_then_export_prints_a_warning() {
     let dir = temp_dir();
     let (code, err) = export(&dir, "", &[]);
     assert!(

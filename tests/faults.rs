@@ -1,9 +1,11 @@
-//! The faults of `src/fault.rs`. Scripts cause every failure of an origin or a client. The tests check the response on
-//! HTTP/1.1 and HTTP/2: its status, Proxy-Status (RFC 9209) and no-store. They check that each fault is counted once as
-//! a pull, under its status code, and once as a fault, under its cause. A failure of a client is not counted as a
-//! fault. A client must be able to see that a cut body is incomplete.
+//! Tests of the faults in `src/fault.rs`. Scripted origins and clients cause every kind of failure.
 //!
-//! `tests/admission.rs` covers `overload`.
+//! The tests check the status, Proxy-Status (RFC 9209) and no-store of the response, on HTTP/1.1 and HTTP/2. They check
+//! that each failed request is counted once as a pull, under the status of the response, and once as a fault, under the
+//! cause. A failure of a client must not be counted as a fault. A client must be able to see that a truncated body is
+//! incomplete.
+//!
+//! `tests/admission.rs` covers the cause `overload`.
 
 mod support;
 
@@ -34,7 +36,7 @@ fn ask_h1(shim: &Shim, bytes: impl AsRef<[u8]>) -> Received {
     client.send(bytes);
     let response = client.response().unwrap_or_else(|why| panic!("no response: {why:?}"));
     assert_eq!(response.problems, Vec::<String>::new());
-    assert!(!matches!(response.framing, Some(Framing::Close)), "a response without Content-Length or chunks");
+    assert!(!matches!(response.framing, Some(Framing::Close)), "the response has neither Content-Length nor chunks");
     received(response)
 }
 
@@ -85,33 +87,33 @@ impl Expected {
         assert_eq!(response.field("proxy-status"), Some(proxy_status.as_str()), "{context}");
         if !self.is_of_client() {
             assert!(response.field("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{context}");
-            assert!(response.body.starts_with(b"<!"), "{context}: no page");
+            assert!(response.body.starts_with(b"<!"), "{context}: the body is not a page");
             assert!(response.field("retry-after").is_some(), "{context}");
         }
         self.counted(name, shim, &before, self.status);
     }
 
-    /// Checks that since `before` one pull with this code and one fault with this cause were counted. If the client
-    /// failed, checks that no fault was counted.
+    /// Checks that one pull with the status `code` and one fault with this cause were counted since `before`. If the
+    /// client caused the failure, checks that no fault was counted.
     fn counted(self, name: &str, shim: &Shim, before: &Metrics, code: u16) {
         let code = code.to_string();
         let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]));
         let more = |metric, labels: &[(&str, &str)]| after.sum(metric, labels) - before.sum(metric, labels);
         let close = |a: f64, b: f64| (a - b).abs() < 0.5;
-        assert!(close(more(PULLS, &[]), 1.0), "{name}: {} pulls", more(PULLS, &[]));
+        assert!(close(more(PULLS, &[]), 1.0), "{name}: {} pulls were counted", more(PULLS, &[]));
         let labels = [("provider", "none"), ("class", "other"), ("code", code.as_str())];
-        assert!(close(more(PULLS, &labels), 1.0), "{name}: not counted as {code}");
+        assert!(close(more(PULLS, &labels), 1.0), "{name}: the pull is not counted as {code}");
         let wanted = if self.is_of_client() { 0.0 } else { 1.0 };
-        assert!(close(more(FAULTS, &[]), wanted), "{name}: {} faults", more(FAULTS, &[]));
+        assert!(close(more(FAULTS, &[]), wanted), "{name}: {} faults were counted", more(FAULTS, &[]));
         assert!(
             close(more(FAULTS, &[("cause", self.cause)]), wanted),
-            "{name}: not counted as {}:\n{}",
+            "{name}: the number of faults with the cause {} is wrong:\n{}",
             self.cause,
             after.text.lines().filter(|line| line.starts_with(FAULTS)).collect::<Vec<_>>().join("\n")
         );
     }
 
-    /// Checks a GET with this fault on both protocols.
+    /// Sends a GET that causes this fault on HTTP/1.1 and on HTTP/2, and checks the responses and all counters.
     fn check_get(self, name: &str, shim: &Shim, target: &str) {
         let request = format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n");
         self.check(&format!("{name}, HTTP/1.1"), shim, |shim| ask_h1(shim, &request));
@@ -128,7 +130,7 @@ impl Expected {
 // ---- no connection --------------------------------------------------------------------------------------------------
 
 #[test]
-fn causes_when_started_then_each_has_series_at_zero() {
+fn fault_causes_when_shim_has_started_then_each_has_a_series_at_zero() {
     let closed = origin::ClosedPort::new();
     let metrics = Shim::start(Shim::config(closed.addr)).metrics();
     let mut named: Vec<_> =
@@ -141,7 +143,7 @@ fn causes_when_started_then_each_has_series_at_zero() {
 }
 
 #[test]
-fn refused_when_no_listener_then_502() {
+fn fault_when_origin_has_no_listener_then_cause_is_refused_and_status_is_502() {
     let closed = origin::ClosedPort::new();
     REFUSED.check_origin("a port without a listener", &format!("http://{}", closed.addr), "");
     let dir = temp_dir();
@@ -151,9 +153,9 @@ fn refused_when_no_listener_then_502() {
 }
 
 #[test]
-fn unreachable_when_socket_file_missing_then_502() {
+fn fault_when_socket_file_is_missing_then_cause_is_unreachable_and_status_is_502() {
     let dir = temp_dir();
-    UNREACHABLE.check_origin("no such file", &format!("unix:{}", dir.join("none.sock").display()), "");
+    UNREACHABLE.check_origin("a missing socket file", &format!("unix:{}", dir.join("none.sock").display()), "");
 }
 
 /// A listener whose backlog is full, so that the kernel completes no more handshakes.
@@ -170,7 +172,7 @@ impl FullQueue {
         let mut full = Self { listener, waiting: Vec::new() };
         while let Ok(stream) = TcpStream::connect_timeout(&full.addr(), Duration::from_millis(300)) {
             full.waiting.push(stream);
-            assert!(full.waiting.len() < 100, "the backlog never fills");
+            assert!(full.waiting.len() < 100, "the backlog does not fill");
         }
         full
     }
@@ -181,7 +183,7 @@ impl FullQueue {
 }
 
 #[test]
-fn connect_timeout_when_handshake_hangs_then_504() {
+fn fault_when_handshake_hangs_then_cause_is_connect_timeout_and_status_is_504() {
     let full = FullQueue::new();
     let url = format!("http://{}", full.addr());
     CONNECT_TIMEOUT.check_origin("a full queue", &url, "[origin]\nconnect_timeout = \"300ms\"");
@@ -190,7 +192,7 @@ fn connect_timeout_when_handshake_hangs_then_504() {
 // ---- no response ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn closed_and_reset_when_no_byte_received_then_502() {
+fn fault_when_connection_ends_before_the_response_then_cause_is_closed_or_reset() {
     let origin = Origin::start(origin::hang_up());
     CLOSED.check_origin("closed", &origin.url(), "");
     let origin = Origin::start(origin::reset());
@@ -198,7 +200,7 @@ fn closed_and_reset_when_no_byte_received_then_502() {
 }
 
 #[test]
-fn closed_when_head_truncated_then_502() {
+fn fault_when_response_head_is_truncated_then_cause_is_closed_and_status_is_502() {
     let origin = Origin::start(|_, conn: &mut Conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Le");
         After::Close
@@ -207,7 +209,7 @@ fn closed_when_head_truncated_then_502() {
 }
 
 #[test]
-fn timeout_when_no_head_then_504() {
+fn fault_when_response_head_does_not_arrive_then_cause_is_timeout_and_status_is_504() {
     let origin = Origin::start(origin::silent());
     TIMEOUT.check_origin("silence", &origin.url(), "[origin]\nresponse_timeout = \"300ms\"");
     let origin = Origin::start(|_, conn: &mut Conn| {
@@ -266,13 +268,12 @@ fn broken_heads() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn broken_head_when_response_malformed_then_502() {
+fn fault_when_response_head_is_malformed_then_cause_is_broken_head_and_status_is_502() {
     let heads: Vec<String> = broken_heads().into_iter().map(|(_, head)| head).collect();
     let origin = Origin::start(move |request, conn| {
-        let number: usize = request.target.trim_start_matches('/').parse().expect("a row's number");
+        let number: usize = request.target.trim_start_matches('/').parse().expect("the number of a head");
         let _ = conn.write_all(heads[number].as_bytes());
-        // The connection stays open until the shim closes it. So the head causes the fault, not the end of the
-        // connection.
+        // The origin does not close the connection. So the head causes the fault, and not the end of the connection.
         origin::silent()(request, conn)
     });
     // The origin sends nothing after the head. If the shim waited for more bytes, the fault would be a timeout.
@@ -285,14 +286,14 @@ fn broken_head_when_response_malformed_then_502() {
             failed.push(*name);
         }
     }
-    assert!(failed.is_empty(), "these heads cause no broken_head: {failed:?}");
+    assert!(failed.is_empty(), "these heads do not cause the expected fault: {failed:?}");
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "a connection stays open after a broken head");
 }
 
 // ---- uploads --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn upload_stalled_when_origin_stops_reading_then_504() {
+fn fault_when_origin_stops_reading_then_cause_is_upload_stalled_and_status_is_504() {
     const LENGTH: usize = 64 << 20;
     // The origin reads no byte of the body until the end of the test.
     let (over, waiting) = channel::<()>();
@@ -305,7 +306,7 @@ fn upload_stalled_when_origin_stops_reading_then_504() {
     UPLOAD_STALLED.check("upload, HTTP/1.1", &shim, |shim| {
         let stream = TcpStream::connect(shim.addr).expect("a connection");
         let mut uplink = stream.try_clone().expect("a second handle");
-        stream.set_read_timeout(Some(LONG)).expect("a limit");
+        stream.set_read_timeout(Some(LONG)).expect("a timeout");
         let writer = std::thread::spawn(move || {
             let head = format!("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: {LENGTH}\r\n\r\n");
             let piece = vec![b'x'; 1 << 20];
@@ -322,7 +323,7 @@ fn upload_stalled_when_origin_stops_reading_then_504() {
         let framing = http1::framing(&head.fields, &mut Vec::new()).expect("a framing");
         let body = reader.body(framing, 1 << 20);
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        assert!(writer.join().expect("the writer") > 0, "the shim buffered the whole upload");
+        assert!(writer.join().expect("the writer") > 0, "the shim has read the complete upload");
         let status = head.start.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         Received { status, fields: head.fields, body: body.data, complete: body.complete, ..Received::default() }
     });
@@ -335,7 +336,7 @@ fn upload_stalled_when_origin_stops_reading_then_504() {
 }
 
 #[test]
-fn request_stalled_when_client_stops_sending_then_408() {
+fn upload_when_client_stops_sending_then_shim_sends_408_and_counts_no_fault() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"400ms\""));
     for (name, framing) in [
@@ -354,18 +355,18 @@ fn request_stalled_when_client_stops_sending_then_408() {
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for a failed request");
     assert!(
         origin.requests().iter().all(|request| !request.complete),
-        "a stalled request looked complete to the origin"
+        "a stalled request looks complete to the origin"
     );
 }
 
 #[test]
-fn request_too_large_when_stream_exceeds_limit_then_413() {
+fn upload_when_stream_exceeds_the_limit_then_shim_sends_413_and_counts_no_fault() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nmax_request_body = \"1KiB\""));
     let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
     let chunked =
         |body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n\r\n");
-    assert_eq!(ask_h1(&shim, chunked(&chunk)).status, 200, "exactly at the limit");
+    assert_eq!(ask_h1(&shim, chunked(&chunk)).status, 200, "a body exactly at the limit");
     shim.wait_metrics(|metrics| metrics.sum(PULLS, &[]) > 0.5);
     origin.forget();
     let one_more = chunked(&format!("{chunk}1\r\nx\r\n"));
@@ -380,7 +381,7 @@ fn request_too_large_when_stream_exceeds_limit_then_413() {
 }
 
 #[test]
-fn request_cut_when_body_truncated_or_malformed_then_400() {
+fn upload_when_truncated_or_malformed_then_shim_sends_400_and_counts_no_fault() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for (name, framing) in [
@@ -401,10 +402,10 @@ fn request_cut_when_body_truncated_or_malformed_then_400() {
     assert!(origin.requests().iter().all(|request| !request.complete), "a cut request looked complete to the origin");
 }
 
-// ---- truncated bodies --------------------------------------------------------------------------------------------
+// ---- truncated bodies -----------------------------------------------------------------------------------------------
 
-/// Starts an origin that sends the start of a body. When the test signals it, the origin ends the body as the target
-/// `/FRAMING/END` selects.
+/// Starts an origin that sends the first part of a body, waits for a signal of the test, and then ends the body. The
+/// target `/FRAMING/END` selects the framing and the end. The ends `at-once` and `stall` do not wait for the signal.
 fn truncating_origin() -> (Origin, Sender<()>) {
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
@@ -423,7 +424,7 @@ fn part(request: &Request, conn: &mut Conn, gone: &Mutex<Receiver<()>>) -> After
         "in-chunk" => ("Transfer-Encoding: chunked", format!("{:x}\r\n{text}", text.len() + 1)),
         "in-trailer" => ("Transfer-Encoding: chunked", format!("{:x}\r\n{text}\r\n0\r\nX-T: 1\r\n", text.len())),
         "close" => ("X-Until: close", text.clone()),
-        other => panic!("no such framing: {other}"),
+        other => panic!("unknown framing {other}"),
     };
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{field}\r\n\r\n");
     let _ = conn.write_all(head.as_bytes());
@@ -434,7 +435,7 @@ fn part(request: &Request, conn: &mut Conn, gone: &Mutex<Receiver<()>>) -> After
     if end == "stall" {
         return origin::silent()(request, conn);
     }
-    let _ = gone.lock().expect("one request at a time").recv_timeout(LONG);
+    let _ = gone.lock().expect("a lock without an earlier panic").recv_timeout(LONG);
     if framing == "bad-chunk" {
         let _ = conn.write_all(b"what?\r\n");
         return origin::silent()(request, conn);
@@ -451,7 +452,7 @@ fn check_truncated(wanted: Expected, shim: &Shim, go: &Sender<()>, target: &str,
     let before = shim.metrics();
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
-    let head = client.response_head().unwrap_or_else(|why| panic!("{name}: {why:?}"));
+    let head = client.response_head().unwrap_or_else(|why| panic!("{name}: no response head: {why:?}"));
     assert_eq!((head.status, head.field("content-encoding").is_some()), (200, zipped), "{name}");
     let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
     assert_eq!(framing == Framing::Length(9999), target.starts_with("/length") && !zipped, "{name}: {framing:?}");
@@ -474,7 +475,11 @@ fn check_truncated(wanted: Expected, shim: &Shim, go: &Sender<()>, target: &str,
     let _ = go.send(());
     let response = client.rest(response);
     assert!(!response.complete, "{name}: the cut body looks complete");
-    assert!(response.error.contains("stream error"), "{name}: no RST_STREAM but {:?}", response.error);
+    assert!(
+        response.error.contains("stream error"),
+        "{name}: the stream did not end with RST_STREAM, but with {:?}",
+        response.error
+    );
     prefix(&name, &response.body, zipped);
     wanted.counted(&name, shim, &before, 200);
     let next = client.ask("GET", "/", &[], Pieces::default());
@@ -489,16 +494,20 @@ fn prefix(name: &str, body: &[u8], zipped: bool) {
     let mut plain = Vec::new();
     if zipped {
         let unzipped = flate2::read::GzDecoder::new(body).read_to_end(&mut plain);
-        assert!(unzipped.is_err(), "{name}: the gzip stream has an end");
+        assert!(unzipped.is_err(), "{name}: the gzip stream is complete");
     } else {
         plain.extend_from_slice(body);
     }
-    assert!(text.as_bytes().starts_with(&plain), "{name}: {:?}", String::from_utf8_lossy(&plain));
+    assert!(
+        text.as_bytes().starts_with(&plain),
+        "{name}: the origin did not send {:?}",
+        String::from_utf8_lossy(&plain)
+    );
     assert!(zipped || !plain.is_empty(), "{name}: the body is empty");
 }
 
 #[test]
-fn cut_when_origin_body_truncated_then_response_truncated() {
+fn response_when_origin_body_is_truncated_then_truncated_and_counted_as_cut() {
     let (origin, go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()));
     for target in
@@ -514,7 +523,7 @@ fn cut_when_origin_body_truncated_then_response_truncated() {
 }
 
 #[test]
-fn cut_when_it_arrives_with_head_then_response_not_complete() {
+fn response_when_truncation_arrives_with_the_head_then_is_truncated_or_a_page() {
     let (origin, _go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()));
     for (target, coding) in [
@@ -527,10 +536,10 @@ fn cut_when_it_arrives_with_head_then_response_not_complete() {
         let before = shim.metrics();
         let mut client = Raw::connect(shim.addr);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
-        let response = client.response().expect("the received bytes are sent before the cut");
-        // If the length is known, the shim reads the body ahead for gzip. So it has sent nothing when the body is cut,
-        // and can send the page. In the other gzip cases the result depends on whether hyper returns the bytes or the
-        // error first.
+        let response = client.response().expect("a response head");
+        // If the length is known, the shim reads the body ahead for gzip. So when the body is cut, the shim has sent
+        // nothing and can send the page. In the other gzip case the result depends on whether hyper returns the bytes
+        // or the error first.
         let page = (502, true);
         let cut = (200, false);
         let wanted: &[_] = match (target, coding) {
@@ -539,13 +548,13 @@ fn cut_when_it_arrives_with_head_then_response_not_complete() {
             _ => &[cut],
         };
         assert!(wanted.contains(&(response.status, response.complete)), "{target}, {coding}: {response:?}");
-        assert!(response.complete || client.closed(), "{target}: still open");
+        assert!(response.complete || client.closed(), "{target}: the connection is still open");
         CUT.counted(target, &shim, &before, response.status);
     }
 }
 
 #[test]
-fn stalled_when_body_makes_no_progress_then_cut() {
+fn response_when_origin_body_stalls_then_truncated_and_counted_as_stalled() {
     let (origin, go) = truncating_origin();
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
     check_truncated(STALLED, &shim, &go, "/length/stall", "identity");
@@ -555,7 +564,7 @@ fn stalled_when_body_makes_no_progress_then_cut() {
 }
 
 #[test]
-fn client_reset_when_response_in_progress_then_no_fault() {
+fn client_reset_when_response_is_in_progress_then_not_counted_as_a_fault() {
     let origin = Origin::start(origin::endless(&[b'x'; 4096]));
     let shim = Shim::start(Shim::config(origin.url()));
     let before = shim.metrics();
@@ -568,7 +577,7 @@ fn client_reset_when_response_in_progress_then_no_fault() {
 }
 
 #[test]
-fn faults_when_many_then_one_message_per_cause_with_remedy() {
+fn faults_when_repeated_then_logged_at_most_every_five_seconds_with_a_remedy() {
     let closed = origin::ClosedPort::new();
     let broken = Origin::start(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello");
@@ -593,12 +602,12 @@ fn faults_when_many_then_one_message_per_cause_with_remedy() {
         let elapsed = begun.elapsed().as_secs();
         let stderr = shim.stderr();
         let lines: Vec<&str> = stderr.lines().filter(|line| line.contains(message)).collect();
-        let most = usize::try_from(elapsed / 5 + 1).expect("few");
-        assert!((1..=most).contains(&lines.len()), "{} lines in {elapsed} s: {stderr}", lines.len());
+        let most = usize::try_from(elapsed / 5 + 1).expect("a small number");
+        assert!((1..=most).contains(&lines.len()), "{} messages in {elapsed} s: {stderr}", lines.len());
         let first = lines[0];
         for part in [" WARN ", &format!("the origin at {address}: "), "(such faults since the last message: 1)", remedy]
         {
-            assert!(first.contains(part), "{part}: {first}");
+            assert!(first.contains(part), "the message does not contain {part:?}: {first}");
         }
     }
     // A failure of a client is not a fault of the origin and is not logged.

@@ -1,9 +1,10 @@
-//! gzip from end to end. For any length, framing and request, the decoded body equals the origin's body. Responses that
-//! must not be compressed stay unchanged. Streams are not delayed. If the origin's body is cut, a client can see that
-//! the compressed body is incomplete.
+//! Tests of gzip with a running shim. For each length, framing and request, the decoded body must equal the origin's
+//! body. Responses that must not be compressed must stay unchanged. Streams must not be delayed. If the origin's body
+//! is truncated, a client must be able to see that the compressed body is incomplete.
 //!
-//! Fields of the request decide the origin's response. `X-Size` is the length of its text, `X-Framing` is `length`,
-//! `chunked` or `close`, `X-Status` is its status, and each `X-Say` is one header field.
+//! The request decides the origin's response. `X-Size` is the length of the body, `X-Framing` is `length`, `chunked` or
+//! `close`, `X-Chunk` is the size of a chunk, `X-Status` is the status, and each `X-Say` is a header field of the
+//! response.
 
 mod support;
 
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use support::http1::Framing;
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
-/// Returns text that compresses about as well as HTML. No part of the text repeats, so that the test notices a lost or
+/// Returns text that compresses about as well as HTML. Each line occurs only once, so that the test notices a lost or
 /// moved byte.
 fn text(size: usize) -> Vec<u8> {
     static LONGEST: OnceLock<Vec<u8>> = OnceLock::new();
@@ -135,7 +136,7 @@ impl<'a> Ask<'a> {
         fields.extend_from_slice(&self.fields);
         client.send(raw::request(self.method, "/", &fields, b""));
         let response = if self.method == "HEAD" { client.response_to_head() } else { client.response() };
-        let response = response.unwrap_or_else(|why| panic!("{why:?} to {fields:?}"));
+        let response = response.unwrap_or_else(|why| panic!("no response to {fields:?}: {why:?}"));
         assert_eq!((response.status, response.problems.len()), (self.status, 0), "{fields:?}: {:?}", response.problems);
         response
     }
@@ -145,13 +146,13 @@ fn is_gzip(response: &Response) -> bool {
     match response.fields_named("content-encoding")[..] {
         [] => false,
         ["gzip"] => true,
-        ref other => panic!("Content-Encoding {other:?}"),
+        ref other => panic!("unexpected Content-Encoding {other:?}"),
     }
 }
 
 /// Inflates the body. Panics if the body is not exactly one valid gzip member.
 fn decoded(response: &Response) -> Vec<u8> {
-    assert!(response.complete, "the body is cut: {:?}", response.fields);
+    assert!(response.complete, "the body is incomplete: {:?}", response.fields);
     if !is_gzip(response) {
         return response.body.clone();
     }
@@ -159,20 +160,21 @@ fn decoded(response: &Response) -> Vec<u8> {
     let mut rest = &response.body[..];
     GzDecoder::new(&mut rest)
         .read_to_end(&mut content)
-        .unwrap_or_else(|error| panic!("no complete gzip member: {error}"));
-    assert!(rest.is_empty(), "{} bytes behind the gzip member", rest.len());
+        .unwrap_or_else(|error| panic!("the body is not a complete gzip member: {error}"));
+    assert!(rest.is_empty(), "{} bytes follow the gzip member", rest.len());
     content
 }
 
-/// Returns whether Vary contains Accept-Encoding exactly once. Panics at a second Vary line.
+/// Returns whether Vary contains Accept-Encoding. Panics if Accept-Encoding is repeated, or if there is a second Vary
+/// line.
 fn varies(response: &Response) -> bool {
     let lines = response.fields_named("vary");
-    assert!(lines.len() <= 1, "{lines:?}");
+    assert!(lines.len() <= 1, "there are several Vary lines: {lines:?}");
     let members = lines.iter().flat_map(|line| line.split(','));
     match members.filter(|member| member.trim().eq_ignore_ascii_case("accept-encoding")).count() {
         0 => false,
         1 => true,
-        _ => panic!("{lines:?}"),
+        _ => panic!("Accept-Encoding is repeated in Vary: {lines:?}"),
     }
 }
 
@@ -192,15 +194,16 @@ fn body_when_compressed_then_decodes_to_origins_bytes() {
                 let case = format!("{size} bytes, {framing}, {encoding}");
                 let response =
                     Ask::html(size).framing(framing).fields(&[("Accept-Encoding", encoding)]).send(&mut client);
-                assert!(decoded(&response) == text(size), "{case}: other bytes");
+                assert!(decoded(&response) == text(size), "{case}: the bytes differ");
                 let short = size < 256;
                 assert_eq!(is_gzip(&response), wanted && !short, "{case}: {:?}", response.fields);
                 assert!(varies(&response) || (short && framing == "length"), "{case}: {:?}", response.fields);
                 match response.framing {
-                    // The compressed length is known only at the end.
+                    // A chunked response must be compressed. There is one exception: the request does not accept gzip,
+                    // and the origin's response has no Content-Length.
                     Some(Framing::Chunked) => assert!(is_gzip(&response) || !wanted && framing != "length", "{case}"),
                     Some(Framing::Length(length)) => assert_eq!(length, response.body.len() as u64, "{case}"),
-                    other => panic!("{case}: {other:?}"),
+                    other => panic!("{case}: unexpected framing {other:?}"),
                 }
                 if is_gzip(&response) && size >= 1000 {
                     assert!(
@@ -215,7 +218,7 @@ fn body_when_compressed_then_decodes_to_origins_bytes() {
 }
 
 #[test]
-fn accept_encoding_when_gzip_acceptable_then_gzip_else_identity() {
+fn response_when_accept_encoding_varies_then_compressed_only_if_gzip_is_accepted() {
     let (_origin, _shim, mut client) = start();
     for (lines, wanted) in [
         (&["gzip"][..], true),
@@ -244,16 +247,16 @@ fn accept_encoding_when_gzip_acceptable_then_gzip_else_identity() {
         let fields: Vec<_> = lines.iter().map(|line| ("Accept-Encoding", *line)).collect();
         let response = Ask::html(1000).fields(&fields).send(&mut client);
         assert_eq!(is_gzip(&response), wanted, "{lines:?}");
-        assert!(varies(&response), "{lines:?}: no Vary");
+        assert!(varies(&response), "{lines:?}: Accept-Encoding is not in Vary");
         assert!(decoded(&response) == text(1000), "{lines:?}");
-        // The decision is the same for a request with Via.
+        // A request with Via must get the same coding.
         let via: Vec<_> = fields.iter().copied().chain([("Via", "1.1 some-cdn")]).collect();
         assert_eq!(is_gzip(&Ask::html(1000).fields(&via).send(&mut client)), wanted, "{lines:?} with Via");
     }
 }
 
 #[test]
-fn response_when_it_must_not_be_compressed_then_unchanged() {
+fn response_when_compression_is_not_allowed_then_unchanged() {
     let (_origin, _shim, mut client) = start();
     for (case, ask) in [
         ("an image", Ask::html(1000).say_only(&["Content-Type: image/png"])),
@@ -275,7 +278,7 @@ fn response_when_it_must_not_be_compressed_then_unchanged() {
         ("255 bytes in chunks", Ask::html(255).framing("chunked")),
     ] {
         let response = ask.say(&["X-Case: 1"]).send(&mut client);
-        assert!(response.complete && response.body == text(response.body.len()), "{case}: other bytes");
+        assert!(response.complete && response.body == text(response.body.len()), "{case}: the bytes differ");
         assert_eq!(
             response.framing,
             Some(Framing::Length(response.body.len() as u64)),
@@ -290,18 +293,18 @@ fn response_when_it_must_not_be_compressed_then_unchanged() {
     }
     for status in [203, 404, 410] {
         let response = Ask::html(1000).status(status).send(&mut client);
-        assert!(is_gzip(&response) && decoded(&response) == text(1000), "{status} is compressed");
+        assert!(is_gzip(&response) && decoded(&response) == text(1000), "the {status} is not compressed");
     }
     for kind in ["application/json", "image/svg+xml", "text/css", "application/ld+json", "TEXT/PLAIN"] {
         let field = format!("Content-Type: {kind}");
         let response = Ask::html(1000).say_only(&[&field]).send(&mut client);
-        assert!(is_gzip(&response) && decoded(&response) == text(1000), "{kind} is compressed");
+        assert!(is_gzip(&response) && decoded(&response) == text(1000), "{kind} is not compressed");
     }
 }
 
 #[test]
-fn partial_response_when_compressible_then_plain_with_vary_of_the_200() {
-    // A 206 has the Vary that the 200 would have (RFC 9110 §15.3.7), so that a cache can combine them.
+fn partial_response_when_type_is_compressible_then_plain_with_vary_of_the_200() {
+    // A 206 must have the Vary that a 200 to the same request has (RFC 9110 §15.3.7).
     let (_origin, _shim, mut client) = start();
     for encoding in ["gzip", "identity"] {
         let fields = [("Accept-Encoding", encoding), ("Range", "bytes=0-999")];
@@ -317,17 +320,17 @@ fn partial_response_when_compressible_then_plain_with_vary_of_the_200() {
 }
 
 #[test]
-fn range_when_origin_ignores_it_then_200_is_plain() {
+fn range_request_when_origin_ignores_the_range_then_200_is_plain() {
     let (origin, _shim, mut client) = start();
     let fields = [("Accept-Encoding", "gzip"), ("Range", "bytes=0-99")];
     let response = Ask::html(1000).say(&["Accept-Ranges: bytes"]).fields(&fields).send(&mut client);
     assert!(!is_gzip(&response) && varies(&response) && response.body == text(1000));
     assert_eq!(response.field("accept-ranges"), Some("bytes"));
-    assert_eq!(origin.last().field("range"), Some("bytes=0-99"), "the range reaches the origin");
+    assert_eq!(origin.last().field("range"), Some("bytes=0-99"), "the range at the origin");
 }
 
 #[test]
-fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
+fn compressed_response_when_sent_then_has_no_field_that_describes_the_plain_bytes() {
     let (_origin, _shim, mut client) = start();
     let origin_fields = [
         "ETag: \"strong\"",
@@ -357,13 +360,14 @@ fn compressed_response_when_sent_then_no_field_describes_plain_bytes() {
     let weak = Ask::html(1000).say(&["ETag: W/\"w\""]).send(&mut client);
     assert_eq!(weak.fields_named("etag"), ["W/\"w\""]);
     let star = Ask::html(1000).say(&["Vary: *"]).send(&mut client);
-    assert_eq!(star.fields_named("vary"), ["*"], "Vary: * stays alone");
+    assert_eq!(star.fields_named("vary"), ["*"], "Vary: * must have no other member");
 }
 
 #[test]
-fn head_request_when_get_would_be_compressed_then_same_fields() {
+fn response_to_head_when_compared_with_get_then_has_the_same_fields() {
     let (_origin, _shim, mut client) = start();
-    // Framing and Date can differ (RFC 9110 §9.3.2), because the length is known only after compression.
+    // Date can differ. The fields for framing can differ too (RFC 9110 §9.3.2), because the length of a compressed body
+    // is known only after compression.
     let comparable = |response: &Response| {
         let mut fields: Vec<_> =
             response.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
@@ -390,8 +394,8 @@ fn head_request_when_get_would_be_compressed_then_same_fields() {
 }
 
 #[test]
-fn validators_when_returned_then_match_at_origin() {
-    // The shim restores `W/"a"` to `"a"` for the origin, because If-Match compares strongly (RFC 9110 §13.1.1) and
+fn entity_tag_when_returned_by_the_client_then_restored_for_the_origin() {
+    // The shim changes `W/"a"` to `"a"` for the origin, because If-Match compares strongly (RFC 9110 §13.1.1) and
     // because some origins compare tags as text.
     let (origin, _shim, mut client) = start();
     let seen = |client: &mut Raw, name: &str, sent: &str| {
@@ -399,8 +403,8 @@ fn validators_when_returned_then_match_at_origin() {
         Ask::html(1000).status(304).say_only(&[HTML]).fields(&fields).send(client);
         origin.last().fields_named(name).join(", ")
     };
-    // After a start the shim has no stored tags, so it does not know whether the origin's tag was weak. If-None-Match
-    // stays unchanged, because it compares weakly. A weak tag in If-Match could never match, so the shim makes that tag
+    // After the start, the shim does not know yet whether the origin's tag is weak. If-None-Match stays unchanged,
+    // because If-None-Match compares weakly. A weak tag in If-Match could never match, so the shim makes the tag
     // strong.
     assert_eq!(seen(&mut client, "If-None-Match", "W/\"a\""), "W/\"a\"");
     assert_eq!(seen(&mut client, "If-Match", "W/\"a\""), "\"a\"");
@@ -419,7 +423,7 @@ fn validators_when_returned_then_match_at_origin() {
 }
 
 #[test]
-fn not_modified_when_200_was_compressed_then_same_fields() {
+fn not_modified_response_when_sent_then_has_vary_and_tag_of_the_200() {
     let (_origin, _shim, mut client) = start();
     let revalidated = |client: &mut Raw, encoding, tag, say: &[&str]| {
         let fields = [("Accept-Encoding", encoding), ("If-None-Match", tag)];
@@ -429,14 +433,18 @@ fn not_modified_when_200_was_compressed_then_same_fields() {
     };
     let tag = "ETag: \"a\"";
     assert_eq!(revalidated(&mut client, "gzip", "W/\"a\"", &[tag, HTML]), (true, "W/\"a\"".to_owned()));
-    assert_eq!(revalidated(&mut client, "gzip", "W/\"a\"", &[tag]), (true, "W/\"a\"".to_owned()), "no type in a 304");
+    assert_eq!(
+        revalidated(&mut client, "gzip", "W/\"a\"", &[tag]),
+        (true, "W/\"a\"".to_owned()),
+        "a 304 without a type"
+    );
     assert_eq!(revalidated(&mut client, "identity", "\"a\"", &[tag, HTML]), (true, "\"a\"".to_owned()));
     let image = "Content-Type: image/png";
     assert_eq!(revalidated(&mut client, "gzip", "\"i\"", &["ETag: \"i\"", image]), (false, "\"i\"".to_owned()));
 }
 
 #[test]
-fn settings_when_they_forbid_gzip_then_nothing_compressed() {
+fn response_when_gzip_settings_vary_then_compressed_only_if_settings_allow() {
     let origin = Origin::start(respond_as_requested);
     let class = "[[class]]\nname = \"all\"\npath = [\"/*\"]\ngzip = false";
     for (piece, size, wanted) in [
@@ -491,7 +499,9 @@ impl Inflating {
             loop {
                 self.content.reserve(64 * 1024);
                 let before = (self.inflate.total_in(), self.content.len());
-                self.inflate.decompress_vec(&self.packed, &mut self.content, FlushDecompress::None).expect("deflate");
+                self.inflate
+                    .decompress_vec(&self.packed, &mut self.content, FlushDecompress::None)
+                    .expect("a valid deflate stream");
                 let used = usize::try_from(self.inflate.total_in() - before.0).expect("a count");
                 self.packed.drain(..used);
                 if used == 0 && self.content.len() == before.1 {
@@ -502,17 +512,18 @@ impl Inflating {
     }
 }
 
-/// Lengths of pieces that fit into one read.
+/// The lengths of the fillers in pieces that fit into one read.
 const SMALL: [usize; 6] = [0, 300, 600, 900, 1200, 1500];
 
-/// Sends pieces in a response of this type. Returns, for each piece, the time until the client can read it.
+/// Sends a response with this type, in pieces. Returns, for each piece, the time until the client has received and
+/// inflated the complete piece.
 fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize>) -> Vec<Duration> {
     let (go, wait) = mpsc::channel::<String>();
     let wait = std::sync::Mutex::new(wait);
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{more}Transfer-Encoding: chunked\r\n\r\n");
     let origin = Origin::start(move |_, conn| {
         let mut alive = conn.write_all(head.as_bytes()).is_ok();
-        let wait = wait.lock().expect("one stream");
+        let wait = wait.lock().expect("a lock without an earlier panic");
         while let (true, Ok(piece)) = (alive, wait.recv()) {
             alive = conn.write_all(&origin::chunk(piece.as_bytes())).is_ok();
         }
@@ -521,7 +532,7 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
     client.send(raw::request("GET", "/", &[("Accept-Encoding", "gzip")], b""));
-    let response = client.response_head().expect("the head, before any piece of the body");
+    let response = client.response_head().expect("a head before any piece of the body");
     assert!(is_gzip(&response), "{:?}", response.fields);
     let mut reading = Inflating::new();
     let mut sent = String::new();
@@ -530,11 +541,11 @@ fn delays(content_type: &str, more: &str, pieces: impl IntoIterator<Item = usize
         let piece = format!("data: {{\"event\": {number}, \"filler\": \"{}\"}}\n\n", "x".repeat(filler));
         sent.push_str(&piece);
         let from = Instant::now();
-        go.send(piece).expect("the origin listens");
+        go.send(piece).expect("an origin that waits for a piece");
         while reading.content != sent.as_bytes() {
-            assert!(sent.as_bytes().starts_with(&reading.content), "other bytes");
+            assert!(sent.as_bytes().starts_with(&reading.content), "the bytes differ");
             let bytes = client.more().unwrap_or_else(|error| panic!("piece {number} does not arrive: {error}"));
-            assert!(!bytes.is_empty(), "the stream ended");
+            assert!(!bytes.is_empty(), "the stream ended inside piece {number}");
             reading.take(&bytes);
         }
         measured.push(from.elapsed());
@@ -549,7 +560,7 @@ fn median(mut delays: Vec<Duration>) -> Duration {
 }
 
 #[test]
-fn event_stream_when_event_sent_then_received_within_200_ms() {
+fn event_stream_when_events_are_sent_then_median_delay_is_at_most_200_ms() {
     for more in ["", "Cache-Control: no-cache\r\n"] {
         let delays = delays("text/event-stream", more, SMALL);
         assert!(median(delays.clone()) <= Duration::from_millis(200), "{delays:?}");
@@ -557,20 +568,20 @@ fn event_stream_when_event_sent_then_received_within_200_ms() {
 }
 
 #[test]
-fn event_stream_when_events_larger_than_one_turn_then_received_to_their_end() {
-    // Two events are larger than the 128 KiB that the shim compresses in one turn, so a turn ends inside the second
+fn event_stream_when_a_turn_ends_inside_an_event_then_complete_event_is_received() {
+    // The shim compresses 128 KiB in one turn. Two events are longer than 128 KiB, so a turn ends inside the second
     // event. Each event fits into one read of 66 KiB.
     delays("text/event-stream", "", [66_400; 40]);
 }
 
 #[test]
-fn page_when_it_trickles_then_each_piece_received_within_400_ms() {
+fn page_when_sent_slowly_then_median_delay_of_a_piece_is_at_most_400_ms() {
     let delays = delays("text/html", "", SMALL);
     assert!(median(delays.clone()) <= Duration::from_millis(400), "{delays:?}");
 }
 
-/// Starts an origin that writes the pieces of a chunked page with this pause between them. Also returns the number of
-/// written pieces.
+/// Starts an origin that writes the pieces of a chunked page and waits for the time `pace` after each piece. Also
+/// returns the number of written pieces.
 fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
     let written = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&written);
@@ -588,21 +599,21 @@ fn paced(pace: Duration, pieces: Vec<Vec<u8>>) -> (Origin, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn page_when_sent_in_pieces_then_not_flushed_at_each() {
+fn page_when_sent_in_pieces_then_not_flushed_after_each_piece() {
     let body = text(300_000);
     let (origin, _) = paced(Duration::from_millis(2), body.chunks(3000).map(<[u8]>::to_vec).collect());
     let shim = Shim::start(Shim::config(origin.addr));
     let response = raw::fetch(shim.addr, "/", &[("Accept-Encoding", "gzip"), ("Connection", "close")]);
     assert!(is_gzip(&response) && decoded(&response) == body);
-    // A flush writes an empty stored block.
+    // A flush writes an empty stored block, which ends with the bytes 00 00 FF FF.
     let flushes = response.body.windows(4).filter(|window| *window == [0, 0, 0xff, 0xff]).count();
     assert!(flushes < 50, "{flushes} flushes for 100 pieces");
 }
 
 #[test]
-fn events_when_without_pause_then_not_held_back() {
-    // The type does not show that the response is a stream, and the events never pause. The head and the first event
-    // must not wait for a pause.
+fn events_when_sent_without_a_long_pause_then_first_event_is_not_delayed() {
+    // The media type does not show that the response is a stream, and the origin sends an event every 30 ms. The shim
+    // must not wait for a longer pause before it sends the head and the first event.
     for first in ["", "<p>"] {
         let begin = vec![first.repeat(100).into_bytes()].into_iter().filter(|piece| !piece.is_empty());
         let events = (0..100).map(|number| format!("{number}\n").into_bytes());
@@ -616,12 +627,12 @@ fn events_when_without_pause_then_not_held_back() {
             reading.take(&client.more().expect("an event"));
         }
         let sent = written.load(Ordering::Relaxed);
-        assert!(sent < 30, "{first}: the first event was received after {sent} were written");
+        assert!(sent < 30, "{first}: the first event was received after {sent} pieces were written");
     }
 }
 
 #[test]
-fn trailers_when_body_compressed_then_kept() {
+fn trailers_when_body_is_compressed_then_forwarded() {
     let body = text(5000);
     let fields = [("Content-Type", "text/html"), ("Trailer", "X-Sum")];
     let origin = Origin::start(origin::chunked(&fields, &[&body[..2000], &body[2000..]], &[("X-Sum", "9")]));
@@ -635,7 +646,7 @@ fn trailers_when_body_compressed_then_kept() {
 }
 
 #[test]
-fn body_when_origin_truncates_it_then_never_complete() {
+fn response_when_origin_truncates_the_body_then_is_incomplete_or_a_page() {
     let origin = Origin::start(|request, conn| {
         let body = text(300_000);
         let length = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 300000\r\n\r\n";
@@ -663,7 +674,7 @@ fn body_when_origin_truncates_it_then_never_complete() {
             }
             assert!(
                 !response.complete,
-                "{target}, {encoding}: cut at the origin, complete for the CDN: {:?}",
+                "{target}, {encoding}: the origin's body is truncated, but the response is complete: {:?}",
                 response.fields
             );
             assert_eq!(is_gzip(&response), encoding == "gzip", "{target}");
@@ -674,13 +685,13 @@ fn body_when_origin_truncates_it_then_never_complete() {
             } else {
                 content.clone_from(&response.body);
             }
-            assert!(text(300_000).starts_with(&content), "{target}, {encoding}: other bytes");
+            assert!(text(300_000).starts_with(&content), "{target}, {encoding}: the bytes differ");
         }
     }
 }
 
 #[test]
-fn large_bodies_when_interleaved_then_do_not_mix() {
+fn large_bodies_when_compressed_at_the_same_time_then_do_not_mix() {
     let origin = Origin::start(respond_as_requested);
     // The shim has one worker, so that both compressors share one thread.
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
@@ -710,12 +721,12 @@ fn large_bodies_when_interleaved_then_do_not_mix() {
         }
     }
     for (at, (_, reading)) in clients.iter().enumerate() {
-        assert!(reading.content == text(sizes[at]), "body {at} has other bytes");
+        assert!(reading.content == text(sizes[at]), "body {at} differs from the origin's body");
     }
 }
 
 #[test]
-fn tag_of_304_when_shared_by_hosts_or_codings_then_never_strong_for_gzip() {
+fn tag_of_a_304_when_responses_share_the_tag_then_equals_the_tag_of_the_200() {
     let origin = Origin::start(|request, conn| {
         let is_conditional = request.field("if-none-match").is_some();
         let body =

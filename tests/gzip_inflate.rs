@@ -1,5 +1,6 @@
-//! `gzip.inflate`: the shim inflates the origin's gzip for a CDN that does not accept gzip, even if the body expands to
-//! a huge size. For all other CDNs the shim leaves the body unchanged.
+//! Tests of `gzip.inflate`. The shim inflates the origin's gzip for a CDN that does not accept gzip. For all other CDNs
+//! the shim leaves the body unchanged. If the gzip is invalid or a decompression bomb, the shim truncates the response
+//! or sends the page.
 
 mod support;
 
@@ -12,8 +13,8 @@ use support::{After, Conn, Metrics, Origin, Raw, Request, Response, Shim, origin
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
-    encoder.write_all(plain).expect("memory");
-    encoder.finish().expect("memory")
+    encoder.write_all(plain).expect("a write into memory");
+    encoder.finish().expect("a write into memory")
 }
 
 fn text(size: usize) -> Vec<u8> {
@@ -21,7 +22,7 @@ fn text(size: usize) -> Vec<u8> {
     (0..size).map(|_| b"<p>etaoin shrdlu</p>\n"[random.usize(..21)]).collect()
 }
 
-/// Returns the origin's body at each path, which is valid or invalid gzip.
+/// Returns the origin's body for a path. Some bodies are invalid gzip.
 fn stored(target: &str) -> Vec<u8> {
     match target {
         "/small" => gzip(&text(10)),
@@ -30,8 +31,8 @@ fn stored(target: &str) -> Vec<u8> {
         "/large" => gzip(&text(5_000_000)),
         "/members" => [gzip(&text(70_000)), gzip(b""), gzip(&text(9))].concat(),
         "/nothing" => vec![],
-        // The bytes after the gzip member are not another member, although some chunks of 777 bytes start with a
-        // member's first byte.
+        // The bytes after the gzip member are not another member, although some chunks of 777 bytes start with 0x1f,
+        // the first byte of a member.
         "/litter" => [gzip(&text(70_000)), vec![0; 7], vec![0x1f; 5000]].concat(),
         "/padded" => [gzip(&text(70_000)), vec![0; 512]].concat(),
         "/zeros" => gzip(&vec![b'0'; 1 << 20]),
@@ -65,7 +66,8 @@ fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
         body
     };
     let body: &[u8] = if request.method == "HEAD" { b"" } else { &message };
-    // Head and body are one write: if the body came later, the shim could send its head before it sees invalid gzip.
+    // The origin writes the head and the body at once. Otherwise the shim could send a response head before the shim
+    // receives the invalid gzip.
     if conn.write_all(&[head.as_bytes(), body].concat()).is_ok() { After::Keep } else { After::Close }
 }
 
@@ -80,7 +82,7 @@ fn get(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> Response {
 }
 
 #[test]
-fn origins_gzip_when_not_accepted_then_inflated() {
+fn gzip_of_the_origin_when_not_accepted_by_the_cdn_then_inflated() {
     let (_origin, shim) = start();
     for (target, plain) in [
         ("/small", text(10)),
@@ -102,7 +104,7 @@ fn origins_gzip_when_not_accepted_then_inflated() {
                     response.body.len()
                 );
                 assert_eq!(response.field("content-encoding"), None, "{target}");
-                assert_eq!(response.field("etag"), Some("W/\"g\""), "two codings do not share a strong tag");
+                assert_eq!(response.field("etag"), Some("W/\"g\""), "the strong tag belongs to the gzip form only");
                 assert_eq!(response.fields_named("vary"), ["Accept-Encoding"]);
                 assert_eq!((response.field("accept-ranges"), response.field("digest")), (None, None));
                 // The length is known only at the end, so the body is chunked. Exception: an empty body has the length
@@ -116,7 +118,7 @@ fn origins_gzip_when_not_accepted_then_inflated() {
 }
 
 #[test]
-fn origins_gzip_when_accepted_then_unchanged_with_vary() {
+fn body_of_the_origin_when_shim_does_not_inflate_then_unchanged_with_vary() {
     let (origin, shim) = start();
     let response = get(&shim, "/page", &[("Accept-Encoding", "gzip")]);
     assert_eq!(response.body, stored("/page"));
@@ -137,12 +139,12 @@ fn origins_gzip_when_accepted_then_unchanged_with_vary() {
     assert_eq!(
         response.fields_named("vary"),
         ["Accept-Encoding"],
-        "without Vary a cache sends it to clients that cannot decode it"
+        "without Vary a cache sends gzip to clients that do not accept gzip"
     );
 }
 
 #[test]
-fn head_when_body_would_be_inflated_then_same_fields() {
+fn response_to_head_when_get_would_be_inflated_then_does_not_describe_the_gzip() {
     let (_origin, shim) = start();
     let mut client = Raw::connect(shim.addr);
     client.send(raw::request("HEAD", "/page", &[], b""));
@@ -154,7 +156,7 @@ fn head_when_body_would_be_inflated_then_same_fields() {
 }
 
 #[test]
-fn gzip_when_invalid_then_cut_or_replaced_by_page_and_fault_counted() {
+fn response_when_gzip_is_invalid_then_is_truncated_or_a_page_and_counts_as_a_fault() {
     let (_origin, shim) = start();
     let mut faults = 0.0;
     for (target, fails_at_once) in [("/bomb", false), ("/cut", false), ("/crc", false), ("/junk", true)] {
@@ -167,10 +169,14 @@ fn gzip_when_invalid_then_cut_or_replaced_by_page_and_fault_counted() {
             assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_response_incomplete"));
             assert_eq!((response.field("etag"), response.field("cache-control")), (None, Some("no-store")));
         } else {
-            assert_eq!((response.status, response.complete), (200, false), "{target}: looks complete");
+            assert_eq!((response.status, response.complete), (200, false), "{target}: the response looks complete");
         }
         if target == "/bomb" {
-            assert!(response.body.len() < 4 << 20, "{} bytes of a bomb", response.body.len());
+            assert!(
+                response.body.len() < 4 << 20,
+                "the shim sent {} bytes of the decompression bomb",
+                response.body.len()
+            );
             assert!(response.body.iter().all(|byte| *byte == b'0'));
         }
         faults += 1.0;

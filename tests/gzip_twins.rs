@@ -1,8 +1,9 @@
-//! Gzip twins (`gzip.twins`). The second pull of an object needs no compression, and its body always equals the
-//! origin's current body. Tags that a CDN returns match at the origin, even if the origin compares tags as text.
+//! Tests of gzip twins (`gzip.twins`). The second pull of an object needs no compression, because the shim sends the
+//! twin. The decoded body must equal the origin's current body. A tag that a CDN sends back must match at the origin,
+//! even if the origin compares tags as text.
 //!
-//! The target `/SIZE/SEED` selects the origin's text. The request's `X-Tag` is the tag of the response, and `X-Say` its
-//! further fields.
+//! The request decides the origin's response. The target `/SIZE/SEED` selects the text, `X-Tag` is the tag of the
+//! response, and each `X-Say` is a header field of the response.
 
 mod support;
 
@@ -27,7 +28,7 @@ fn text(target: &str) -> Vec<u8> {
 }
 
 fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
-    // With `X-Body` the response has another body under the same tag.
+    // `X-Body` selects another text, so that two responses can have the same tag and different bodies.
     let body = text(request.field("x-body").unwrap_or(&request.target));
     let mut head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", body.len());
     for tag in request.fields_named("x-tag") {
@@ -38,10 +39,11 @@ fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
     }
     head.push_str("\r\n");
     let cut = if request.field("x-cut").is_some() { body.len() / 2 } else { body.len() };
-    // Head and body are one write, so that the body has arrived when the shim compares it with the twin.
+    // The origin writes the head and the body at once, so that the complete body has arrived when the shim compares the
+    // body with the twin.
     let sent = conn.write_all(&[head.as_bytes(), &body[..cut]].concat());
     if request.field("x-cut") == Some("trickle") {
-        // The body is too slow to end in time, but has no long pause.
+        // The rest of the body is too slow to end during the test, but has no long pause.
         while conn.write_all(b"x").is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -63,7 +65,7 @@ fn twins(shim: &Shim, result: &str) -> f64 {
     shim.metrics().value("edgeshim_gzip_twins_total", &[("result", result)])
 }
 
-/// Sends one pull. Returns the response, and whether it was a twin.
+/// Sends one pull. Returns the response, and whether the shim used a twin.
 fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) {
     let fields = [&[("Accept-Encoding", "gzip"), ("Connection", "close")], fields].concat();
     let before = twins(shim, "hit");
@@ -71,7 +73,11 @@ fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) 
     let twin = twins(shim, "hit") > before;
     if twin {
         assert_eq!(response.field("content-encoding"), Some("gzip"));
-        assert_eq!(response.framing, Some(Framing::Length(response.body.len() as u64)), "a twin's length is known");
+        assert_eq!(
+            response.framing,
+            Some(Framing::Length(response.body.len() as u64)),
+            "the length of a twin must be in the head"
+        );
     }
     (response, twin)
 }
@@ -79,15 +85,15 @@ fn pull(shim: &Shim, target: &str, fields: &[(&str, &str)]) -> (Response, bool) 
 const TAG: (&str, &str) = ("X-Tag", "\"v1\"");
 
 #[test]
-fn second_pull_when_first_compressed_then_twin() {
+fn second_pull_when_first_pull_was_compressed_then_gets_the_twin() {
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/256/1", "/5000/1", "/100000/1", "/3000000/1", "/4194304/1"] {
         let (first, twin) = pull(&shim, target, &[TAG]);
-        assert!(!twin, "{target}: a twin at the first pull");
+        assert!(!twin, "{target}: the first pull got a twin");
         let (second, twin) = pull(&shim, target, &[TAG]);
-        assert!(twin, "{target}: {:?}", second.fields);
-        assert!(second.body == first.body && decoded(&second) == text(target), "{target}: other bytes");
+        assert!(twin, "{target}: the second pull got no twin: {:?}", second.fields);
+        assert!(second.body == first.body && decoded(&second) == text(target), "{target}: the bytes differ");
         for name in ["etag", "vary", "content-type", "content-encoding", "accept-ranges", "cache-control"] {
             assert_eq!(first.fields_named(name), second.fields_named(name), "{target}: {name}");
         }
@@ -99,8 +105,11 @@ fn second_pull_when_first_compressed_then_twin() {
     let sum: f64 = [256.0, 5000.0, 100_000.0, 3_000_000.0, 4_194_304.0].iter().sum();
     let metrics = shim.metrics();
     let value = |name: &str| metrics.value(name, &[("class", "other")]);
-    assert!((value("edgeshim_gzip_input_bytes_total") - 2.0 * sum).abs() < 0.5, "a twin counts like compression");
-    assert!((value("edgeshim_origin_bytes_total") - 3.0 * sum).abs() < 0.5, "all bytes of the origin are read");
+    assert!((value("edgeshim_gzip_input_bytes_total") - 2.0 * sum).abs() < 0.5, "a twin must count like a compression");
+    assert!(
+        (value("edgeshim_origin_bytes_total") - 3.0 * sum).abs() < 0.5,
+        "the shim must read all bytes of the origin"
+    );
 }
 
 #[test]
@@ -112,7 +121,7 @@ fn twin_when_url_host_tag_or_length_differs_then_not_used() {
     assert!(!pull(&shim, "/5001/1", &[TAG]).1);
     assert!(!pull(&shim, "/5000/1", &[("X-Tag", "\"v2\"")]).1);
     let other_host = raw::request("GET", "/5000/1", &[("Accept-Encoding", "gzip"), TAG], b"");
-    let other_host = String::from_utf8(other_host).expect("text").replace("Host: ", "Host: other.");
+    let other_host = String::from_utf8(other_host).expect("a request in UTF-8").replace("Host: ", "Host: other.");
     let mut client = Raw::connect(shim.addr);
     client.send(other_host.into_bytes());
     let before = twins(&shim, "hit");
@@ -121,7 +130,7 @@ fn twin_when_url_host_tag_or_length_differs_then_not_used() {
 }
 
 #[test]
-fn twin_when_origin_reuses_tag_for_other_bytes_then_new_bytes_sent() {
+fn twin_when_origin_reuses_the_tag_for_other_bytes_then_new_bytes_are_sent() {
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/300/1", "/100000/1", "/2000000/1"] {
@@ -138,7 +147,7 @@ fn twin_when_origin_reuses_tag_for_other_bytes_then_new_bytes_sent() {
 }
 
 #[test]
-fn twin_when_body_private_unbuffered_weakly_tagged_or_too_long_then_not_stored() {
+fn twin_when_tag_cache_control_buffering_or_length_forbids_storing_then_not_stored() {
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for (target, fields) in [
@@ -158,32 +167,32 @@ fn twin_when_body_private_unbuffered_weakly_tagged_or_too_long_then_not_stored()
     }
     let off = Shim::start(Shim::config(origin.addr).with("[gzip]\ntwins = \"0\""));
     for _ in 0..3 {
-        assert!(!pull(&off, "/5000/1", &[TAG]).1, "off");
+        assert!(!pull(&off, "/5000/1", &[TAG]).1, "a twin was used although twins are turned off");
     }
 }
 
 #[test]
-fn twin_when_origin_truncates_body_then_response_cut() {
+fn twin_when_origin_truncates_the_body_then_does_not_hide_the_truncation() {
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/5000/1", "/1000000/1"] {
         let is_whole = || {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "1")], b""));
-            // If the shim has read the body ahead, it has sent nothing, so the client gets the page. Otherwise the
-            // client gets a cut body.
+            // If the shim has read the body ahead, the shim has sent nothing, so the client gets the page. Otherwise
+            // the client gets a truncated body.
             client.response().is_ok_and(|response| response.complete && response.status == 200)
         };
-        assert!(!is_whole(), "{target}");
+        assert!(!is_whole(), "{target}: the truncated response looks complete");
         assert!(!pull(&shim, target, &[TAG]).1, "{target}: an incomplete twin was stored");
         assert!(pull(&shim, target, &[TAG]).1);
         assert!(!is_whole(), "{target}: the twin hides the truncation");
-        assert!(pull(&shim, target, &[TAG]).1, "{target}: the twin remains");
+        assert!(pull(&shim, target, &[TAG]).1, "{target}: the twin was removed");
     }
 }
 
 #[test]
-fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
+fn origin_bytes_when_client_disconnects_during_read_ahead_then_counted_and_logged() {
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"stdout\""));
     for _ in 0..2 {
@@ -195,8 +204,11 @@ fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
     assert!(wait_until(PATIENCE, || origin.bytes_written() > 750_245));
     client.reset();
     let metrics = shim.wait_metrics(|metrics| metrics.has("edgeshim_pulls_total", &[("code", "499")]));
-    assert!(bytes(&metrics) > 600_000.5, "{} after a client that left", bytes(&metrics));
-    assert!(metrics.value("edgeshim_origin_seconds_count", &[("class", "other")]) > 2.5, "three heads were received");
+    assert!(bytes(&metrics) > 600_000.5, "only {} bytes were counted", bytes(&metrics));
+    assert!(
+        metrics.value("edgeshim_origin_seconds_count", &[("class", "other")]) > 2.5,
+        "fewer than three heads were counted"
+    );
     let logged = || -> f64 {
         let lines = shim.stdout();
         lines
@@ -204,11 +216,11 @@ fn body_when_client_leaves_during_read_ahead_then_bytes_counted_and_logged() {
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["origin_bytes"].as_f64())
             .sum()
     };
-    assert!(wait_until(PATIENCE, || (logged() - bytes(&metrics)).abs() < 0.5), "{} are logged", logged());
+    assert!(wait_until(PATIENCE, || (logged() - bytes(&metrics)).abs() < 0.5), "{} bytes are logged", logged());
 }
 
 #[test]
-fn store_when_small_then_bodies_correct() {
+fn twin_store_when_too_small_for_all_twins_then_bodies_are_correct() {
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr).with("[gzip]\ntwins = \"64KiB\""));
     let mut random = fastrand::Rng::with_seed(3);
@@ -220,9 +232,9 @@ fn store_when_small_then_bodies_correct() {
 }
 
 #[test]
-fn weak_tag_when_from_origin_then_returned_unchanged() {
-    // Rack's ConditionalGet compares tags as text. So the shim must return a tag `W/"…"` in the same form to get a
-    // 304.
+fn weak_tag_of_the_origin_when_sent_back_by_a_cdn_then_forwarded_unchanged() {
+    // Rack's ConditionalGet compares tags as text. So if the origin's tag has the form `W/"…"`, the shim must forward
+    // the tag in this form to get a 304.
     let origin = Origin::start(respond_as_requested);
     let shim = Shim::start(Shim::config(origin.addr));
     let echo = |tag: &str| {

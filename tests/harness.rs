@@ -1,5 +1,5 @@
-//! Tests of the test harness: the strict reader finds breaches of the protocol, and the scripted origin records every
-//! request.
+//! Tests of the test harness. The strict reader must find breaches of the protocol. The scripted origin must record
+//! every request.
 
 mod support;
 
@@ -12,7 +12,7 @@ fn get(target: &str) -> String {
 }
 
 #[test]
-fn reader_when_head_malformed_then_problem() {
+fn head_when_malformed_then_reader_reports_a_problem() {
     for bad in [
         "GET / HTTP/1.1\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
@@ -22,16 +22,16 @@ fn reader_when_head_malformed_then_problem() {
         "GET / HTTP/1.1\r\nHost\r\n\r\n",
     ] {
         let head = Reader::new(bad.as_bytes()).head().expect("a head");
-        assert!(!head.problems.is_empty(), "{bad:?}");
+        assert!(!head.problems.is_empty(), "the reader accepts {bad:?}");
     }
     let head = Reader::new(get("/").as_bytes()).head().expect("a head");
     assert!(head.problems.is_empty(), "{:?}", head.problems);
     assert_eq!(head.raw, get("/").as_bytes());
-    assert!(Reader::new(&b"GET / HTTP/1.1\r\nHost:"[..]).head().is_err(), "a cut head");
+    assert!(Reader::new(&b"GET / HTTP/1.1\r\nHost:"[..]).head().is_err(), "the reader accepts a truncated head");
 }
 
 #[test]
-fn framing_when_ambiguous_then_problem() {
+fn framing_when_ambiguous_then_reader_reports_a_problem() {
     let of = |fields: &[(&str, &str)]| {
         let fields: Vec<_> = fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut problems = Vec::new();
@@ -47,7 +47,7 @@ fn framing_when_ambiguous_then_problem() {
 }
 
 #[test]
-fn body_when_cut_or_malformed_then_incomplete() {
+fn body_when_truncated_or_malformed_then_is_incomplete() {
     let read = |text: &str, framing| Reader::new(text.as_bytes()).body(framing, 1000);
     let whole = read("5;a=b\r\nhello\r\n0\r\nX-T: 1\r\n\r\n", Framing::Chunked);
     assert!(whole.complete && whole.problems.is_empty() && whole.data == b"hello", "{whole:?}");
@@ -61,7 +61,7 @@ fn body_when_cut_or_malformed_then_incomplete() {
         " 5\r\nhello\r\n0\r\n\r\n",
         "5\r\nhelloXX0\r\n\r\n",
     ] {
-        assert!(!read(bad, Framing::Chunked).complete, "{bad:?}");
+        assert!(!read(bad, Framing::Chunked).complete, "the reader accepts {bad:?}");
     }
     assert!(!read("hell", Framing::Length(5)).complete);
     assert!(read("hello", Framing::Length(5)).complete);
@@ -69,7 +69,7 @@ fn body_when_cut_or_malformed_then_incomplete() {
 }
 
 #[test]
-fn metrics_when_parsed_then_series_found_by_labels() {
+fn metrics_when_parsed_then_series_are_found_by_labels() {
     let text = "# TYPE a_total counter\na_total{x=\"1\",y=\"q\\\"\\\\\\n}\"} 3\na_total{x=\"2\",y=\"\"} 1e1\nup 1\n\
                 b_sum NaN\n";
     let metrics = Metrics::parse(text);
@@ -78,16 +78,16 @@ fn metrics_when_parsed_then_series_found_by_labels() {
     assert!((metrics.value("a_total", &[("x", "2")]) - 10.0).abs() < f64::EPSILON);
     assert!((metrics.sum("a_total", &[]) - 13.0).abs() < f64::EPSILON);
     assert!(metrics.has("up", &[]) && !metrics.has("a_total", &[("x", "3")]));
-    assert!(std::panic::catch_unwind(|| Metrics::parse("no line of it\n")).is_err());
-    assert!(std::panic::catch_unwind(|| metrics.value("a_total", &[])).is_err(), "several series");
+    assert!(std::panic::catch_unwind(|| Metrics::parse("not a series\n")).is_err(), "the line is malformed");
+    assert!(std::panic::catch_unwind(|| metrics.value("a_total", &[])).is_err(), "several series match");
 }
 
 #[test]
-fn config_when_pieces_merged_then_keys_replaced_and_tables_appended() {
+fn config_when_pieces_are_merged_then_replaces_keys_and_appends_tables() {
     let config = Shim::config("127.0.0.1:1")
         .with("[server]\nidle_timeout = \"1s\"\n[[provider]]\nname = \"a\"")
         .with("[server]\nidle_timeout = \"2s\"\nworkers = 1\n[[provider]]\nname = \"b\"");
-    let table: toml::Table = config.to_string().parse().expect("TOML");
+    let table: toml::Table = config.to_string().parse().expect("valid TOML");
     assert_eq!(table["server"]["idle_timeout"].as_str(), Some("2s"));
     assert_eq!(table["server"]["workers"].as_integer(), Some(1));
     assert_eq!(table["provider"].as_array().map(Vec::len), Some(2));
@@ -95,7 +95,7 @@ fn config_when_pieces_merged_then_keys_replaced_and_tables_appended() {
 }
 
 #[test]
-fn origin_when_requested_then_records_and_responds_as_scripted() {
+fn origin_when_request_arrives_then_records_the_request_and_runs_the_script() {
     let origin = Origin::start(origin::echo());
     let mut client = Raw::connect(origin.addr);
     client.send_pieces(
@@ -107,16 +107,16 @@ fn origin_when_requested_then_records_and_responds_as_scripted() {
     assert_eq!(response.json()["fields"][1], serde_json::json!(["X-Case", "Kept"]));
     client.send(get("/b"));
     assert_eq!(client.response().expect("a second response").json()["target"], "/b");
-    assert_eq!((origin.count(), origin.connections()), (2, 1), "both on one connection");
+    assert_eq!((origin.count(), origin.connections()), (2, 1), "the two requests must use one connection");
     assert_eq!(origin.requests()[0].body, b"hi");
     assert!(origin.requests().iter().all(|request| request.complete && request.problems.is_empty()));
     client.send("no request\r\n\r\n");
-    assert!(wait_until(PATIENCE, || origin.count() == 3), "a malformed request is recorded too");
+    assert!(wait_until(PATIENCE, || origin.count() == 3), "the malformed request is not recorded");
     assert!(!origin.last().problems.is_empty());
 }
 
 #[test]
-fn origin_when_it_misbehaves_then_client_sees_it() {
+fn origin_when_scripted_to_fail_then_client_detects_the_failure() {
     let request = get("/");
     let first = |origin: &Origin| {
         let mut client = Raw::connect(origin.addr);
@@ -139,7 +139,7 @@ fn origin_when_it_misbehaves_then_client_sees_it() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert!(!client.more().expect("bytes").is_empty());
     drop(client);
-    assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the stream ends when its reader leaves");
+    assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the origin did not notice the disconnect");
     let early = Origin::start_at_head(|request, conn| {
         origin::respond(request, conn, 413, &[], b"");
         After::Close
@@ -150,7 +150,7 @@ fn origin_when_it_misbehaves_then_client_sees_it() {
 }
 
 #[test]
-fn origin_when_on_unix_socket_or_closed_port_then_served_or_refused() {
+fn origin_when_started_on_tcp_or_unix_socket_then_responds() {
     let dir = temp_dir();
     let path = dir.join("origin.sock");
     let origin = Origin::start_unix(&path, origin::fixed(204, &[("X-A", "b")], ""));

@@ -1,5 +1,6 @@
-//! The duties of a proxy. It does not forward hop-by-hop fields. It records the path of a message in Via and similar
-//! fields. It sends no ambiguous framing, and forwards targets and end-to-end fields byte for byte.
+//! Tests of the duties of a proxy. A proxy must not forward hop-by-hop fields. It must record the path of a message in
+//! Via and similar fields. It must not send ambiguous framing. It must forward targets and end-to-end fields without
+//! changing a byte.
 
 mod support;
 
@@ -10,13 +11,13 @@ use std::net::SocketAddr;
 use support::http1::Framing;
 use support::{After, Origin, PATIENCE, Raw, Request, Response, Shim, origin, raw, wait_until};
 
-/// Sends a request over HTTP/2 by prior knowledge. Returns the response's head, body and trailers.
+/// Sends a request over HTTP/2 without TLS. Returns the head, the body and the trailers of the response.
 fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts, Bytes, Option<http::HeaderMap>) {
     let exchange = async move {
         let mut sender = support::h2::connect(addr).await;
         let response = sender.send_request(request.map(Full::new)).await.expect("a response");
         let (head, body) = response.into_parts();
-        let collected = body.collect().await.expect("a whole body");
+        let collected = body.collect().await.expect("a complete body");
         let trailers = collected.trailers().cloned();
         (head, collected.to_bytes(), trailers)
     };
@@ -24,15 +25,15 @@ fn h2(addr: SocketAddr, request: http::Request<Bytes>) -> (http::response::Parts
         .block_on(async { tokio::time::timeout(PATIENCE, exchange).await.expect("a response in time") })
 }
 
-/// Starts a request for [`h2`].
+/// Returns the builder of a request for [`h2`].
 fn h2_request(method: &str, target: &str) -> http::request::Builder {
     http::Request::builder().method(method).version(http::Version::HTTP_2).uri(format!("http://shim.test{target}"))
 }
 
-/// Returns the value of a field that the origin received. Panics if there is no such line or more than one.
+/// Returns the value of a field that the origin received. Panics if the field is missing or has several lines.
 fn single<'a>(request: &'a Request, name: &str) -> &'a str {
     let values = request.fields_named(name);
-    assert_eq!(values.len(), 1, "{name}: {values:?} in {:?}", request.fields);
+    assert_eq!(values.len(), 1, "{name} must have one line but has the lines {values:?}, in {:?}", request.fields);
     values[0]
 }
 
@@ -59,7 +60,7 @@ const HOP_BY_HOP: [&str; 9] = [
 // ---- hop-by-hop fields ----------------------------------------------------------------------------------------------
 
 #[test]
-fn hop_by_hop_fields_when_cdn_sends_them_then_none_at_origin() {
+fn hop_by_hop_fields_when_sent_by_cdn_then_not_forwarded_to_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
     let response = raw::fetch(
@@ -95,7 +96,7 @@ fn hop_by_hop_fields_when_cdn_sends_them_then_none_at_origin() {
 }
 
 #[test]
-fn identity_header_when_renamed_and_in_connection_then_used_and_not_forwarded() {
+fn renamed_identity_header_when_named_in_connection_then_read_and_not_forwarded() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let config =
         Shim::config(origin.addr).with("[identity]\nheader = \"X-Pulled-By\"\n[[provider]]\nname = \"akamai\"");
@@ -106,13 +107,13 @@ fn identity_header_when_renamed_and_in_connection_then_used_and_not_forwarded() 
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_pulls_total", &pulls) >= 1.0);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-cdn-provider"), "akamai");
-    // If the provider is unknown, the shim sends no X-CDN-Provider and removes the client's field of that name.
+    // If the provider is unknown, the origin gets no X-CDN-Provider, even if the client sends this field.
     raw::fetch(shim.addr, "/", &[("X-Pulled-By", "unknown-cdn"), ("X-CDN-Provider", "akamai")]);
     assert!(origin.last().field("x-cdn-provider").is_none(), "{:?}", origin.last().fields);
 }
 
 #[test]
-fn trace_fields_when_in_connection_then_still_at_origin() {
+fn protected_fields_when_named_in_connection_then_reach_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let named = "X-Forwarded-For, Forwarded, X-Forwarded-Proto, X-Forwarded-Host, Via, CDN-Loop, X-Request-Id, \
@@ -127,7 +128,7 @@ fn trace_fields_when_in_connection_then_still_at_origin() {
 }
 
 #[test]
-fn hop_by_hop_fields_when_origin_sends_them_then_none_at_client() {
+fn hop_by_hop_fields_when_sent_by_origin_then_not_forwarded_to_client() {
     let origin = Origin::start(origin::fixed(
         200,
         &[
@@ -165,7 +166,7 @@ fn hop_by_hop_fields_when_origin_sends_them_then_none_at_client() {
 // ---- trace fields ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn via_when_request_forwarded_then_names_its_version() {
+fn via_when_request_is_forwarded_then_has_the_received_http_version() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let via = |response: Response| {
@@ -181,8 +182,8 @@ fn via_when_request_forwarded_then_names_its_version() {
         "1.0 old, 1.0 edgeshim"
     );
     assert_eq!(single(&origin.last(), "host"), "a.test");
-    // An HTTP/1.0 request needs no Host. The shim sends HTTP/1.1 to the origin, which requires Host, so it adds the
-    // origin's address.
+    // An HTTP/1.0 request needs no Host. The shim sends HTTP/1.1 to the origin, and HTTP/1.1 requires Host. So the shim
+    // adds Host with the origin's address.
     assert_eq!(via(raw::exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n")), "1.0 edgeshim");
     assert_eq!(single(&origin.last(), "host"), origin.addr.to_string());
     h2(shim.addr, h2_request("GET", "/").header("via", "2 edge").body(Bytes::new()).expect("a request"));
@@ -191,7 +192,7 @@ fn via_when_request_forwarded_then_names_its_version() {
 }
 
 #[test]
-fn cdn_loop_when_it_has_entries_then_they_stay_and_ours_is_last() {
+fn cdn_loop_when_entries_exist_then_entries_stay_and_edgeshim_is_last() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let seen = |fields: &[(&str, &str)]| {
@@ -204,18 +205,19 @@ fn cdn_loop_when_it_has_entries_then_they_stay_and_ours_is_last() {
         seen(&[("CDN-Loop", others), ("CDN-Loop", "x; a=\"b, edgeshim\"")]).1,
         format!("{others}, x; a=\"b, edgeshim\", edgeshim")
     );
-    // With max_hops = 4, a request can pass the shim four times. The fifth pass is refused.
+    // `server.max_hops` is 4 by default. So a request can pass the shim four times, and the shim refuses the fifth
+    // pass.
     assert_eq!(seen(&[("CDN-Loop", "edgeshim, EdgeShim"), ("CDN-Loop", "edgeshim;v=1")]).0, 200);
     let before = origin.count();
     let refused = raw::fetch(shim.addr, "/", &[("CDN-Loop", "edgeshim, edgeshim, edgeshim, edgeshim")]);
     assert_eq!((refused.status, refused.field("cache-control")), (508, Some("no-store")));
-    assert_eq!(origin.count(), before, "the request did not reach the origin");
+    assert_eq!(origin.count(), before, "the refused request reached the origin");
 }
 
 #[test]
-fn forwarded_fields_when_peer_untrusted_then_replaced() {
+fn forwarded_fields_when_peer_is_untrusted_then_replaced() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
-    // Either no peer is trusted, or only peers at addresses other than the test's.
+    // No value contains the address from which this test connects.
     for trusted in ["[]", "[\"10.0.0.0/8\", \"6.6.6.6\", \"7.7.7.7\"]"] {
         let shim = Shim::start(Shim::config(origin.addr).with(&format!("[server]\ntrusted_proxies = {trusted}")));
         let lies = [
@@ -245,7 +247,7 @@ fn forwarded_fields_when_peer_untrusted_then_replaced() {
 }
 
 #[test]
-fn forwarded_fields_when_peer_trusted_then_client_is_first_untrusted_from_right() {
+fn forwarded_fields_when_peer_is_trusted_then_client_is_rightmost_untrusted_address() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let config = Shim::config(origin.addr).with("[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]");
     let shim = Shim::start(config);
@@ -264,7 +266,8 @@ fn forwarded_fields_when_peer_trusted_then_client_is_first_untrusted_from_right(
     let hops: Vec<_> = forwarded.split(", ").map(|element| element.split(';').next().unwrap_or_default()).collect();
     assert_eq!(hops, ["for=203.0.113.9", "for=10.0.0.1", "for=127.0.0.1"], "{forwarded}");
     assert!(forwarded.starts_with("for=203.0.113.9;proto=https"), "{forwarded}");
-    // An invalid entry also ends the list. Forwarded has IPv6 addresses in brackets and quotes (RFC 7239 §6).
+    // The shim drops `unknown`, because this entry is to the left of the client's address. In Forwarded, an IPv6
+    // address has brackets and quotes (RFC 7239 §6).
     raw::fetch(shim.addr, "/", &[("X-Forwarded-For", "unknown, \"[2001:db8::1]:443\""), ("X-Forwarded-Host", "a b")]);
     let seen = origin.last();
     assert_eq!(single(&seen, "x-forwarded-for"), "2001:db8::1, 127.0.0.1");
@@ -275,7 +278,7 @@ fn forwarded_fields_when_peer_trusted_then_client_is_first_untrusted_from_right(
 // ---- ids ------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn traceparent_when_valid_then_kept_else_made() {
+fn traceparent_when_invalid_then_replaced_and_when_valid_then_unchanged() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let seen = |fields: &[(&str, &str)]| {
@@ -302,16 +305,16 @@ fn traceparent_when_valid_then_kept_else_made() {
         assert!(ids[1].bytes().any(|byte| byte != b'0') && ids[2].bytes().any(|byte| byte != b'0'), "{parent}");
         assert!(
             Some(parent.as_str()) != bad && all.insert(ids[1].to_owned()),
-            "{bad:?} became {parent:?}, not a new one"
+            "{bad:?} became {parent:?}, which is not a new traceparent"
         );
-        assert_eq!(state, None, "tracestate belongs to the removed traceparent ({bad:?})");
+        assert_eq!(state, None, "tracestate must be removed together with traceparent {bad:?}");
     }
     let (parent, _) = seen(&[("traceparent", good), ("traceparent", good)]);
-    assert_ne!(parent, good, "two traceparent lines are invalid");
+    assert_ne!(parent, good, "two traceparent lines must be replaced by one new line");
 }
 
 #[test]
-fn request_id_when_well_formed_then_kept_else_made_and_same_everywhere() {
+fn request_id_when_invalid_then_replaced_in_request_response_page_and_log() {
     let origin = Origin::start(origin::fixed(503, &[], "down"));
     let shim = Shim::start(Shim::config(origin.addr).with("[access_log]\noutput = \"file:access.log\""));
     let longest = "a".repeat(128);
@@ -341,16 +344,16 @@ fn request_id_when_well_formed_then_kept_else_made_and_same_everywhere() {
         assert_eq!(given == [id.as_str()], kept, "{given:?} became {id:?}");
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         assert!((1..=128).contains(&id.len()) && id.bytes().all(valid), "{id:?}");
-        assert_eq!(response.fields_named("x-request-id"), [id.as_str()], "the page's field");
+        assert_eq!(response.fields_named("x-request-id"), [id.as_str()], "the response has another X-Request-Id");
         let page = response.text();
-        assert!(page.contains(&format!("<bdi>{id}</bdi>")), "no visible {id} on the page:\n{page}");
-        assert!(page.contains(&format!("id={id}")), "no {id} in the page's beacon:\n{page}");
+        assert!(page.contains(&format!("<bdi>{id}</bdi>")), "the page does not show the id {id}:\n{page}");
+        assert!(page.contains(&format!("id={id}")), "the beacon of the page does not contain the id {id}:\n{page}");
         expected.push(id);
     }
     let mut unique = expected.clone();
     unique.sort();
     unique.dedup();
-    assert_eq!(unique.len(), expected.len(), "made ids are unique");
+    assert_eq!(unique.len(), expected.len(), "two requests have the same id");
     let mut logged = Vec::new();
     let complete = wait_until(PATIENCE, || {
         let text = std::fs::read_to_string(shim.dir.join("access.log")).unwrap_or_default();
@@ -360,13 +363,13 @@ fn request_id_when_well_formed_then_kept_else_made_and_same_everywhere() {
             .collect();
         logged.len() >= expected.len()
     });
-    assert!(complete && logged == expected, "the log has {logged:?}\nthe origin had {expected:?}");
+    assert!(complete && logged == expected, "ids in the log: {logged:?}\nids at the origin: {expected:?}");
 }
 
 // ---- framing --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn request_framing_when_forwarded_then_exactly_one_and_body_complete() {
+fn request_when_forwarded_then_has_at_most_one_framing_and_complete_body() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let head = |method: &str, rest: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\n{rest}");
@@ -389,7 +392,7 @@ fn request_framing_when_forwarded_then_exactly_one_and_body_complete() {
         (head("PATCH", &chunked.replace("chunked", "Chunked")), own("", "chunked", "abcde")),
     ] {
         client.send(&request);
-        let response = client.response().unwrap_or_else(|why| panic!("{why:?} to {request:?}"));
+        let response = client.response().unwrap_or_else(|why| panic!("no response to {request:?}: {why:?}"));
         assert_eq!(response.status, 200, "{request:?}");
         assert_eq!(declared(), wanted, "{request:?}");
     }
@@ -407,7 +410,7 @@ fn request_framing_when_forwarded_then_exactly_one_and_body_complete() {
 }
 
 #[test]
-fn request_trailers_when_sent_then_reach_origin() {
+fn request_trailers_when_sent_by_client_then_reach_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let request = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\n\
@@ -417,11 +420,12 @@ fn request_trailers_when_sent_then_reach_origin() {
     assert_eq!(seen.body, b"abc");
     assert_eq!(support::http1::find_all(&seen.trailers, "x-sum"), ["9"], "{:?}", seen.trailers);
     assert_eq!(seen.trailers.len(), 1, "{:?}", seen.trailers);
-    assert_eq!(single(&seen, "te"), "trailers", "TE: trailers is forwarded");
+    assert_eq!(single(&seen, "te"), "trailers", "the shim must forward `TE: trailers`");
     assert_clean(&origin);
 }
 
-/// Starts an origin whose framing depends on the target: `/length`, `/chunked`, `/close`, `/old` for HTTP/1.0, `/both`.
+/// Starts an origin whose framing depends on the target. For `/old`, the origin responds with HTTP/1.0. For `/both`,
+/// `/differ` and unknown targets, the framing is invalid.
 fn framings() -> Origin {
     Origin::start(|request, conn| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n";
@@ -447,7 +451,7 @@ fn framings() -> Origin {
 }
 
 #[test]
-fn response_framing_when_origin_uses_any_then_exactly_one_and_never_close() {
+fn response_when_origin_framing_varies_then_client_gets_one_valid_framing() {
     let origin = framings();
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -463,14 +467,14 @@ fn response_framing_when_origin_uses_any_then_exactly_one_and_never_close() {
         let framed = matches!(response.framing, Some(Framing::Length(_) | Framing::Chunked));
         assert!(framed, "{target}: {:?} {:?}", response.framing, response.fields);
         if target == "/length" || target == "/twice" {
-            assert_eq!(response.framing, Some(Framing::Length(5)), "{target}: a declared length stays declared");
+            assert_eq!(response.framing, Some(Framing::Length(5)), "{target}: the declared length must be forwarded");
         }
         let (head, body, _) = h2(shim.addr, h2_request("GET", target).body(Bytes::new()).expect("a request"));
         assert_eq!((head.status.as_u16(), body.len()), (200, response.body.len()), "{target}");
         assert!(!head.headers.contains_key("transfer-encoding"), "{target}: {:?}", head.headers);
     }
     for target in ["/length", "/chunked", "/close", "/old"] {
-        // HTTP/1.0 has no chunked coding. So the response has a length, or ends with the connection.
+        // HTTP/1.0 has no chunked coding. So the response has Content-Length, or its end is the end of the connection.
         let response = raw::exchange(shim.addr, format!("GET {target} HTTP/1.0\r\n\r\n"));
         assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{target}");
         assert!(
@@ -484,8 +488,8 @@ fn response_framing_when_origin_uses_any_then_exactly_one_and_never_close() {
     }
 }
 
-/// Starts an origin that takes the status and a field of its response from the target, for example
-/// `/304/Content-Length: 10`. The response has no body.
+/// Starts an origin whose responses have no body. The target selects the status and the declared length. For example,
+/// `/304/length` selects a 304 with `Content-Length: 1234`.
 fn bodiless() -> Origin {
     Origin::start(|request, conn| {
         let mut words = request.target.trim_start_matches('/').splitn(2, '/');
@@ -502,7 +506,7 @@ fn bodiless() -> Origin {
 }
 
 #[test]
-fn response_without_body_when_length_declared_then_connection_in_sync() {
+fn bodiless_response_when_length_is_declared_then_next_response_is_read_correctly() {
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -513,7 +517,7 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         ("GET", "/304/length", Some("1234")),
         ("HEAD", "/200/length", Some("1234")),
         ("HEAD", "/200/zero", Some("0")),
-        // The shim must not add `Content-Length: 0`, because the body of a GET would not be empty.
+        // The shim must not add `Content-Length: 0`, because the response to a GET may have a body.
         ("HEAD", "/200/-", None),
         ("HEAD", "/200/chunked", None),
         ("HEAD", "/404/length", Some("1234")),
@@ -532,7 +536,7 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         assert_eq!(response.field("etag"), Some("\"e\""), "{method} {target}");
         let declared = response.field("content-length");
         if target.starts_with("/304") {
-            // The shim is allowed to remove the length, but not to change it (RFC 9110 §8.6).
+            // The shim is allowed to remove Content-Length, but must not change the length (RFC 9110 §8.6).
             assert!(declared.is_none() || declared == length, "{method} {target}: {declared:?}");
         } else {
             assert_eq!(declared, length, "{method} {target}: {:?}", response.fields);
@@ -544,28 +548,28 @@ fn response_without_body_when_length_declared_then_connection_in_sync() {
         );
         let request = h2_request(method, target).body(Bytes::new()).expect("a request");
         let (head, body, _) = h2(shim.addr, request);
-        assert_eq!((head.status.as_u16(), body.len()), (response.status, 0), "{method} {target} in HTTP/2");
+        assert_eq!((head.status.as_u16(), body.len()), (response.status, 0), "{method} {target} over HTTP/2");
     }
     assert_eq!(origin.count(), exchanges * 2);
     assert_clean(&origin);
 }
 
 #[test]
-fn no_content_when_origin_declares_length_then_removed() {
-    // A 204 must not have Content-Length (RFC 9110 §8.6). If an origin sends this field with a 204, the shim must not
-    // read the next response as a body.
+fn content_length_when_status_is_204_then_removed() {
+    // A 204 must not have Content-Length (RFC 9110 §8.6). If an origin sends Content-Length with a 204, the shim must
+    // not treat the next response as the body of the 204.
     let origin = bodiless();
     let shim = Shim::start(Shim::config(origin.addr));
     for target in ["/204/zero", "/204/length"] {
         let response = raw::fetch(shim.addr, target, &[]);
         assert_eq!((response.status, response.problems.len()), (204, 0), "{target}: {response:?}");
         assert!(response.field("content-length").is_none(), "{target}: {:?}", response.fields);
-        assert_eq!(raw::fetch(shim.addr, "/204/-", &[]).status, 204, "after {target}");
+        assert_eq!(raw::fetch(shim.addr, "/204/-", &[]).status, 204, "the status of the response after {target}");
     }
 }
 
 #[test]
-fn response_trailers_when_origin_sends_them_then_arrive() {
+fn response_trailers_when_sent_by_origin_then_reach_client() {
     let origin = Origin::start(origin::chunked(
         &[("Content-Type", "application/octet-stream"), ("Trailer", "X-Sum")],
         &[b"abc"],
@@ -579,12 +583,12 @@ fn response_trailers_when_origin_sends_them_then_arrive() {
     assert_eq!(trailers, [("x-sum".to_owned(), "9")]);
     let (_, body, trailers) = h2(shim.addr, h2_request("GET", "/").body(Bytes::new()).expect("a request"));
     assert_eq!(&body[..], b"abc");
-    assert_eq!(trailers.expect("trailers in HTTP/2")["x-sum"], "9");
+    assert_eq!(trailers.expect("trailers over HTTP/2")["x-sum"], "9");
 }
 
-// ---- targets and fields, byte for byte ------------------------------------------------------------------------------
+// ---- unchanged targets and fields -----------------------------------------------------------------------------------
 
-/// Targets that normalization would change.
+/// Targets that a proxy must not normalize.
 const TARGETS: [&str; 27] = [
     "/",
     "//",
@@ -616,22 +620,22 @@ const TARGETS: [&str; 27] = [
 ];
 
 #[test]
-fn target_when_forwarded_then_byte_for_byte() {
+fn target_when_forwarded_then_bytes_do_not_change() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
     let long = format!("/{}?{}", "a%2F".repeat(2000), "b=c&".repeat(2000));
     for target in TARGETS.into_iter().chain([long.as_str()]) {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let response = client.response().unwrap_or_else(|why| panic!("{why:?} to {target}"));
+        let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
         assert_eq!(response.status, 200, "{target}");
         assert_eq!(origin.last().target, target);
     }
     for target in TARGETS {
         let before = origin.count();
         let (head, ..) = h2(shim.addr, h2_request("GET", target).body(Bytes::new()).expect("a request"));
-        assert_eq!(head.status.as_u16(), 200, "{target} in HTTP/2");
-        assert_eq!((origin.count(), origin.last().target.as_str()), (before + 1, target), "in HTTP/2");
+        assert_eq!(head.status.as_u16(), 200, "{target} over HTTP/2");
+        assert_eq!((origin.count(), origin.last().target.as_str()), (before + 1, target), "{target} over HTTP/2");
     }
     assert_clean(&origin);
 }
@@ -658,7 +662,7 @@ fn target_when_in_absolute_form_then_becomes_origin_form() {
 }
 
 #[test]
-fn options_when_for_whole_server_then_keeps_asterisk() {
+fn options_target_when_asterisk_then_forwarded_unchanged() {
     let origin = Origin::start(origin::fixed(204, &[("Allow", "GET")], ""));
     let shim = Shim::start(Shim::config(origin.addr));
     let response = raw::exchange(shim.addr, raw::request("OPTIONS", "*", &[], b""));
@@ -684,7 +688,7 @@ fn methods_when_unusual_then_forwarded_except_connect() {
 }
 
 #[test]
-fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
+fn end_to_end_fields_when_unusual_but_valid_then_arrive_unchanged() {
     let odd: &[(&str, &str)] = &[
         ("X-Empty", ""),
         ("X-Tab", "a\tb"),
@@ -703,7 +707,8 @@ fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
         ("User-Agent", "(a(b)c) d/1.0"),
     ];
     let origin = Origin::start(|request, conn| {
-        // The origin returns all `X-` fields of the request, so that one exchange checks both directions.
+        // The origin returns all `X-` fields of the request except X-Forwarded-*. So one exchange checks both
+        // directions.
         let back: Vec<_> = request
             .fields
             .iter()
@@ -739,7 +744,7 @@ fn end_to_end_fields_when_odd_but_legal_then_arrive_unchanged() {
 // ---- HTTP/2 clients -------------------------------------------------------------------------------------------------
 
 #[test]
-fn host_when_request_is_http2_then_from_authority() {
+fn host_when_request_is_http2_then_is_the_authority() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     for authority in ["www.shop.test", "www.shop.test:8443", "[::1]:80"] {
@@ -755,8 +760,8 @@ fn host_when_request_is_http2_then_from_authority() {
 }
 
 #[test]
-fn cookie_crumbs_when_request_is_http2_then_one_line_at_origin() {
-    // RFC 9113 §8.2.3 requires that several Cookie lines are joined with "; " before they are forwarded over HTTP/1.1.
+fn cookie_lines_when_request_is_http2_then_joined_into_one_line() {
+    // A proxy must join several Cookie lines with "; " before it forwards them over HTTP/1.1 (RFC 9113 §8.2.3).
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr));
     let request = h2_request("GET", "/").header("cookie", "a=1").header("cookie", "b=2; c=3").header("cookie", "d=4");
@@ -765,7 +770,7 @@ fn cookie_crumbs_when_request_is_http2_then_one_line_at_origin() {
 }
 
 #[test]
-fn refusal_when_over_http2_then_no_connection_field() {
+fn refusal_when_sent_over_http2_then_has_no_hop_by_hop_field() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_request_body = \"4B\""));
     let request = h2_request("POST", "/").header("content-length", "5").body(Bytes::from_static(b"abcde"));

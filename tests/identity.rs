@@ -1,6 +1,6 @@
-//! Provider identification and proofs, tested with real pull heads of every preset and with 100,000 forged requests.
+//! Tests of provider identification and proofs, with pull heads for every preset and with 100,000 forged requests.
 
-#![allow(clippy::unwrap_used)] // a failed test is a panic
+#![allow(clippy::unwrap_used)] // a test fails by a panic
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::raw::{Raw, exchange, fetch};
 use support::shim::{Config, repository};
 use support::{Metrics, Origin, PATIENCE, Shim, origin};
 
-/// A provider for every preset, each with its own secret.
+/// Configures one provider for each preset. Each provider has a different secret.
 fn every_preset(origin: impl std::fmt::Display) -> Config {
     let config = Shim::config(origin).with("[access_log]\noutput = \"file:access.log\"");
     edgeshim::internals::PRESET_NAMES.iter().fold(config, |config, name| {
@@ -29,7 +29,7 @@ fn every_preset(origin: impl std::fmt::Display) -> Config {
     })
 }
 
-/// One golden file: a pull head and its expected result.
+/// A golden file, which contains a pull head and the expected results.
 struct Golden {
     path: PathBuf,
     name: String,
@@ -40,11 +40,14 @@ struct Golden {
 impl Golden {
     fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).expect("a golden head");
-        let (about, head) = text.split_once("\n\n").unwrap_or_else(|| panic!("{}: no empty line", path.display()));
+        let (about, head) = text
+            .split_once("\n\n")
+            .unwrap_or_else(|| panic!("{}: the empty line before the request is missing", path.display()));
         let mut expected = BTreeMap::new();
         for line in about.lines().filter(|line| !line.starts_with('#')) {
             let pair = line.strip_prefix("expect ").and_then(|line| line.split_once(" = "));
-            let (key, value) = pair.unwrap_or_else(|| panic!("{}: {line}", path.display()));
+            let (key, value) =
+                pair.unwrap_or_else(|| panic!("{}: {line:?} is not `expect KEY = VALUE`", path.display()));
             expected.insert(key.to_owned(), value.trim_matches('"').to_owned());
         }
         let keys: Vec<_> = expected.keys().map(String::as_str).collect();
@@ -54,24 +57,24 @@ impl Golden {
         Self { path, name: parts[parts.len() - 2..].join("."), expected, head: head.trim_end().to_owned() }
     }
 
-    /// Reads the golden heads of a preset. There are at least four.
+    /// Reads the golden heads of a preset. Each preset must have at least four heads.
     fn of(preset: &str) -> Vec<Self> {
         let folder = repository("tests/golden/heads").join(preset);
         let mut files: Vec<_> =
-            std::fs::read_dir(&folder).expect("heads of every preset").map(|entry| entry.unwrap().path()).collect();
+            std::fs::read_dir(&folder).expect("a folder of heads").map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        assert!(files.len() >= 4, "{preset} has {} heads", files.len());
+        assert!(files.len() >= 4, "{preset} has only {} heads; write at least 4", files.len());
         files.iter().map(|file| Self::read(file)).collect()
     }
 
-    /// Returns the bytes of the request. Its X-Request-Id is the name of the golden.
+    /// Returns the text of the request. The X-Request-Id of the request is the name of the golden.
     fn request(&self) -> String {
         format!("{}\r\nX-Request-Id: {}\r\n\r\n", self.head.replace('\n', "\r\n"), self.name)
     }
 }
 
 #[test]
-fn pull_heads_when_sent_for_every_preset_then_identified_as_golden_says() {
+fn pull_heads_when_sent_for_every_preset_then_results_equal_the_goldens() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let mut shim = Shim::start(every_preset(origin.url()));
     let goldens: Vec<_> = edgeshim::internals::PRESET_NAMES.iter().flat_map(|name| Golden::of(name)).collect();
@@ -100,9 +103,9 @@ fn pull_heads_when_sent_for_every_preset_then_identified_as_golden_says() {
             ["pop", "proof", "provider", "pull"].map(|key| (key.to_owned(), logged(key))).into();
         reported.insert("client".to_owned(), client.clone());
         if reported != *expected {
-            wrong.push(format!("{name}: {reported:?}, expected {expected:?}"));
+            wrong.push(format!("{name}: the log has {reported:?}, expected {expected:?}"));
         }
-        // The origin gets client addresses only after a proof, and never a secret.
+        // The origin gets the client address of a CDN only after a valid proof. The origin never gets a secret.
         let request = &seen[name];
         let provider =
             Some(expected["provider"].as_str()).filter(|name| !["none", "other", "unverified"].contains(name));
@@ -114,18 +117,19 @@ fn pull_heads_when_sent_for_every_preset_then_identified_as_golden_says() {
             }
         }
         let secret = request.fields.iter().find(|(field, value)| field != "x-request-id" && value.contains("-secret"));
-        assert_eq!(secret, None, "{name}");
+        assert_eq!(secret, None, "{name}: the origin got a secret");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn pull_reasons_when_retries_and_prefetches_then_recognised() {
+fn pull_when_from_shield_or_probe_or_retry_then_counted_and_logged_as_such() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let mut shim = Shim::start(every_preset(origin.url()));
     let [edge, shield, probe] = ["cloudflare/edge", "fastly/shield", "fastly/probe"]
         .map(|name| Golden::read(&repository("tests/golden/heads").join(format!("{name}.head"))));
-    // A second pull with the same ray is a retry by Cloudflare; another path is another pull.
+    // A pull that repeats the CF-Ray and the target of an earlier pull is a retry. `other` has another target, so it is
+    // not a retry.
     let other = Golden { head: edge.head.replacen("GET /", "GET /other/", 1), ..Golden::read(&edge.path) };
     for golden in [&edge, &shield, &edge, &probe, &edge, &other] {
         assert_eq!(exchange(shim.addr, golden.request()).status, 200, "{}", golden.name);
@@ -145,12 +149,12 @@ fn pull_reasons_when_retries_and_prefetches_then_recognised() {
     assert_eq!(reported, ["", "shield", "retry", "probe", "retry", ""]);
 }
 
-// ---- forged ---------------------------------------------------------------------------------------------------------
+// ---- forged identities ----------------------------------------------------------------------------------------------
 
 const SECRETS: [&str; 3] = ["3f9c-fastly-new", "3f9c-fastly-old", "77aa-bunny"];
 const G2O_KEY: &str = "a-g2o-key";
 
-/// Configures providers with every kind of proof. The test's own address is in no address list.
+/// Configures providers with secrets, G2O and address lists. No address list contains the address of the test.
 fn with_proofs(origin: &Origin, doubt: &str) -> Config {
     Shim::config(origin.url()).with(&format!(
         r#"
@@ -179,7 +183,7 @@ fn with_proofs(origin: &Origin, doubt: &str) -> Config {
     ))
 }
 
-/// Returns the number of a provider's pulls, whatever their status.
+/// Returns the number of pulls of a provider, with any status.
 fn pulls(metrics: &Metrics, provider: &str) -> usize {
     // The sum of no series is -0.0, and adding 0.0 makes it 0.0.
     let counted = metrics.sum("edgeshim_pulls_total", &[("provider", provider)]) + 0.0;
@@ -190,7 +194,7 @@ fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Returns the values of the two G2O fields (version 5) for a request for `target`.
+/// Returns the values of the two G2O fields (version 5) that sign a request with this target.
 fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, String) {
     let data = format!("5, 192.0.2.9, 198.51.100.99, {at}, {id}, {nonce}");
     let mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update(&data).chain_update(target);
@@ -202,7 +206,7 @@ fn signed(target: &str, key: &str, nonce: &str, at: u64, id: u64) -> (String, St
 /// Makes requests that falsely claim to be from a CDN.
 struct Forger {
     random: fastrand::Rng,
-    /// The target and the signature of an Akamai pull that was accepted. An eavesdropper could record both.
+    /// The target and the signature of an Akamai pull that was accepted. An eavesdropper could record these values.
     overheard: (String, (String, String)),
 }
 
@@ -216,7 +220,7 @@ impl Forger {
         (0..length).map(|_| self.random.alphanumeric()).collect()
     }
 
-    /// Returns a value that resembles a secret but does not equal it.
+    /// Returns a wrong secret. Most wrong secrets are similar to a valid secret.
     fn near_miss(&mut self) -> String {
         let secret = self.choice(&SECRETS).to_owned();
         match self.random.u8(..7) {
@@ -245,7 +249,7 @@ impl Forger {
         let (now, id) = (now_seconds(), self.random.u64(..));
         let target = target.to_owned();
         match self.random.u8(..7) {
-            // Replays an accepted signature, for its own target or for another target.
+            // The forger replays an accepted signature, with the signed target (0) or with another target (1).
             0 => self.overheard.clone(),
             1 => (target, self.overheard.1.clone()),
             2 => (target.clone(), signed(&target, "a-guessed-key", "n1", now, id)),
@@ -269,7 +273,8 @@ impl Forger {
             fields.push_str(value);
             fields.push_str("\r\n");
         };
-        // Each request claims a provider that requires a proof: by the identity header, or by signals.
+        // Each request has signals of a provider that requires a proof. Half of the requests also have the identity
+        // header.
         let claimed = self.choice(&["fastly", "akamai", "cloudflare", "bunny"]);
         if self.random.bool() {
             let name = self.choice(&["X-CDN-Provider", "x-cdn-provider", "X-CDN-PROVIDER"]);
@@ -302,7 +307,8 @@ impl Forger {
             field(name, &if name == "Forwarded" { format!("for=\"{address}\"") } else { address });
         }
         for name in ["X-Origin-Secret", "X-Bunny-Secret"] {
-            // bunny requires two proofs. Half of the requests have one valid proof.
+            // bunny requires a secret and an address. Half of the requests have the valid secret, but no request has a
+            // valid address.
             if self.random.bool() {
                 let value = if name == "X-Bunny-Secret" { SECRETS[2].to_owned() } else { self.near_miss() };
                 field(name, &value);
@@ -326,7 +332,7 @@ impl Forger {
     }
 }
 
-/// Sends `count` forged requests, many at a time. Returns the number of responses by status.
+/// Sends `count` forged requests on one connection, in batches. Returns the number of responses by status.
 fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed: u64) -> BTreeMap<u16, usize> {
     const AT_ONCE: usize = 50;
     let mut forger = Forger { random: fastrand::Rng::with_seed(seed), overheard: overheard.clone() };
@@ -335,7 +341,7 @@ fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed
     for _ in 0..count / AT_ONCE {
         client.send((0..AT_ONCE).map(|_| forger.request()).collect::<String>());
         for _ in 0..AT_ONCE {
-            let response = client.response().unwrap_or_else(|why| panic!("no response: {why:?}"));
+            let response = client.response().unwrap_or_else(|why| panic!("no response arrived: {why:?}"));
             *statuses.entry(response.status).or_default() += 1;
         }
     }
@@ -343,7 +349,7 @@ fn forge(shim: &Shim, overheard: &(String, (String, String)), count: usize, seed
 }
 
 #[test]
-fn forged_identity_when_tried_100_000_times_then_never_accepted() {
+fn forged_identity_when_sent_100_000_times_then_never_accepted() {
     const CLIENTS: u64 = 4;
     const EACH: usize = 12_500;
     let wrong: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -353,7 +359,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
     let origin = Origin::start(move |request, conn| {
         counted.fetch_add(1, Ordering::Relaxed);
         let is_forged = |(name, value): &(String, String)| {
-            // An origin that uses CGI cannot distinguish an underscore from a hyphen in a field name.
+            // A CGI origin cannot distinguish an underscore from a hyphen in a field name.
             let name = name.to_ascii_lowercase().replace('_', "-");
             name == "x-cdn-provider"
                 || name.contains("secret")
@@ -368,7 +374,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
     });
     for (doubt, status) in [("count", 200), ("reject", 403)] {
         let shim = Shim::start(with_proofs(&origin, doubt));
-        // A genuine pull of Akamai is accepted once.
+        // The shim accepts a genuine pull of Akamai. The forger then uses the signature of this pull.
         let (target, signature) = ("/overheard".to_owned(), signed("/overheard", G2O_KEY, "n1", now_seconds(), 1));
         let fields = [
             ("X-CDN-Provider", "akamai"),
@@ -380,7 +386,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
         let reported = std::mem::take(&mut *wrong.lock().unwrap());
         assert!(
             reported.len() == 1 && reported[0].contains("198.51.100.99, 127.0.0.1"),
-            "the genuine pull is reported as Akamai's: {reported:?}"
+            "the genuine pull must reach the origin with the client address from its signature: {reported:?}"
         );
         let before = shim.wait_metrics(|metrics| pulls(metrics, "akamai") == 1);
         let (series, seen) = (before.series_count(), served.load(Ordering::Relaxed));
@@ -412,7 +418,8 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
             let doubted = ["unverified", "other"].map(|label| pulls(metrics, label));
             doubted.into_iter().sum::<usize>() == total
         });
-        // The refusals create series with the code 403. Clients cannot choose that value, so these series are allowed.
+        // The refusals create series with the code 403. Clients cannot choose this value, so these series are allowed.
+        // The forged requests must create no other series.
         let codes =
             after.series.iter().filter(|series| series.labels.contains(&("code".to_owned(), "403".to_owned()))).count();
         assert_eq!(after.series_count() - codes, series, "{doubt}");
@@ -423,7 +430,7 @@ fn forged_identity_when_tried_100_000_times_then_never_accepted() {
         let config = fetch(shim.admin, "/config", &[]).text();
         let spoken = [config, shim.stderr(), shim.stdout()];
         for secret in SECRETS.iter().chain([&G2O_KEY, &"another-key"]) {
-            assert!(spoken.iter().all(|text| !text.contains(secret)), "{secret}: {spoken:?}");
+            assert!(spoken.iter().all(|text| !text.contains(secret)), "the secret {secret} was printed: {spoken:?}");
         }
         origin.forget();
     }
@@ -435,7 +442,7 @@ fn trailers_of(request: &support::Request) -> Vec<String> {
 }
 
 #[test]
-fn identity_when_claimed_in_trailers_then_not_forwarded() {
+fn identity_fields_when_sent_as_trailers_then_not_forwarded() {
     const NAMES: [&str; 7] = [
         "X-CDN-Provider",
         "X-Origin-Secret",
@@ -462,7 +469,7 @@ fn identity_when_claimed_in_trailers_then_not_forwarded() {
 }
 
 #[test]
-fn trailers_when_all_removed_then_request_to_http2_origin_complete() {
+fn request_when_all_trailers_are_removed_then_reaches_http2_origin_complete() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let inner = Shim::start(Shim::config(origin.url()));
     let outer = Shim::start(Shim::config(format!("http://{}", inner.addr)).with("[origin]\nhttp2 = true"));
@@ -479,13 +486,13 @@ fn pull_from(client: &mut Raw, address: &str) -> u16 {
     client.send(format!(
         "GET / HTTP/1.1\r\nHost: shim.test\r\nX-CDN-Provider: fastly\r\nX-Forwarded-For: {address}\r\n\r\n"
     ));
-    client.response().unwrap_or_else(|why| panic!("no response: {why:?}")).status
+    client.response().unwrap_or_else(|why| panic!("no response arrived: {why:?}")).status
 }
 
 #[test]
-fn address_list_when_replaced_under_load_then_no_wrong_decision() {
+fn address_list_when_replaced_under_load_then_every_decision_is_correct() {
     const ALWAYS: &str = "198.51.100.7";
-    // Each new file lists one of these two addresses, in turn.
+    // The first list has the first of these addresses. Each later list has the address that the previous list lacked.
     const IN_TURN: [&str; 2] = ["192.0.2.1", "203.0.113.1"];
     let list = |listed: &str| {
         format!("{{\"addresses\":[\"198.51.100.0/24\",\"{listed}/32\"],\"ipv6_addresses\":[\"2001:db8::/32\"]}}")
@@ -513,26 +520,34 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
             scope.spawn(|| {
                 let mut client = Raw::connect(shim.addr);
                 while !done.load(Ordering::Relaxed) {
-                    assert_eq!(pull_from(&mut client, ALWAYS), 200, "a pull from a listed address");
+                    assert_eq!(pull_from(&mut client, ALWAYS), 200, "the status of a pull from a listed address");
                     pulls.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        // The guard ends the load even if an assertion below fails.
+        // The drop of this value ends the load, even if an assertion below fails.
         let ended = EndsLoad(&done);
         let mut client = Raw::connect(shim.addr);
         for turn in 1..=4 {
             let (new, old) = (IN_TURN[turn % 2], IN_TURN[(turn + 1) % 2]);
-            assert_eq!((pull_from(&mut client, old), pull_from(&mut client, new)), (200, 403), "before turn {turn}");
-            // A new file is renamed over the old one, so that the shim never reads an incomplete list.
+            assert_eq!(
+                (pull_from(&mut client, old), pull_from(&mut client, new)),
+                (200, 403),
+                "the statuses before list {turn} is written"
+            );
+            // A rename replaces the old file by the new file. So the shim never reads an incomplete list.
             let written = shim.dir.write("ranges.json.new", list(new));
             std::fs::rename(written, shim.dir.join("ranges.json")).unwrap();
             assert!(
                 support::wait_until(PATIENCE, || pull_from(&mut client, new) == 200),
-                "the list of turn {turn} is never loaded"
+                "the shim does not load list {turn}"
             );
             for _ in 0..100 {
-                assert_eq!(pull_from(&mut client, old), 403, "a pull from an unlisted address after turn {turn}");
+                assert_eq!(
+                    pull_from(&mut client, old),
+                    403,
+                    "the status of a pull from an address that list {turn} lacks"
+                );
             }
         }
         // If a new list is unusable, the shim logs a warning and continues to use the previous list.
@@ -546,7 +561,7 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
             shim.dir.write("ranges.json", broken);
             assert!(
                 support::wait_until(PATIENCE, || shim.stderr().lines().count() > warned),
-                "no warning about {broken:?}"
+                "the shim does not log a warning about {broken:?}"
             );
             let warning = shim.stderr().lines().nth(warned).unwrap_or_default().to_owned();
             assert!(warning.contains(message) && warning.contains("stays in"), "{warning}");
@@ -555,16 +570,17 @@ fn address_list_when_replaced_under_load_then_no_wrong_decision() {
         shim.dir.write("ranges.json", list(IN_TURN[1]));
         assert!(
             support::wait_until(PATIENCE, || pull_from(&mut client, IN_TURN[1]) == 200),
-            "a valid list after invalid ones"
+            "the shim does not load a valid list after the invalid lists"
         );
         drop(ended);
     });
-    assert!(pulls.load(Ordering::Relaxed) > 1_000, "too little load");
+    let pulls = pulls.into_inner();
+    assert!(pulls > 1_000, "the load had only {pulls} pulls");
     let age = shim.metrics().value("edgeshim_ranges_age_seconds", &[("provider", "fastly")]);
     assert!((0.0..60.0).contains(&age), "{age}");
 }
 
-/// Ends the load when dropped.
+/// Ends the load when this value is dropped.
 struct EndsLoad<'a>(&'a AtomicBool);
 
 impl Drop for EndsLoad<'_> {

@@ -1,6 +1,5 @@
-//! The metrics are exact. They equal the numbers of requests and bytes that the client and the origin counted. Values
-//! that a client invents create no series.
-//!
+//! Tests of the metrics. The metrics must equal the numbers of requests and bytes that the client and the origin count.
+//! Values that a client invents must create no series.
 
 mod support;
 
@@ -45,7 +44,7 @@ fn config(origin: impl std::fmt::Display) -> Config {
     )
 }
 
-/// Adds up the series of a metric by the values of these labels. Leaves out sums of 0.
+/// Returns the sums of a metric's series, grouped by the values of these labels. Leaves out sums of 0.
 fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<String>, u64> {
     let mut found = BTreeMap::new();
     for series in metrics.matching(name, &[]).filter(|series| series.value != 0.0) {
@@ -58,7 +57,7 @@ fn counted(metrics: &Metrics, name: &str, labels: &[&str]) -> BTreeMap<Vec<Strin
     found
 }
 
-/// Makes a table that a test compares with the result of [`counted`].
+/// Makes a table from rows, in the form of the result of [`counted`].
 fn table<const N: usize>(rows: &[([&str; N], u64)]) -> BTreeMap<Vec<String>, u64> {
     rows.iter().map(|(labels, count)| (labels.iter().map(|&label| label.to_owned()).collect(), *count)).collect()
 }
@@ -77,13 +76,13 @@ fn ask(client: &mut Raw, method: &str, target: &str, fields: &[(&str, &str)]) ->
     let fields: Vec<_> = fields.iter().copied().chain([("Connection", "keep-alive")]).collect();
     client.send(request(method, target, &fields, b""));
     let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
-    let response = response.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
+    let response = response.unwrap_or_else(|why| panic!("no response to {method} {target}: {why:?}"));
     assert!(response.complete && response.problems.is_empty(), "{method} {target}: {response:?}");
     response
 }
 
-/// Responds to a target `/STATUS/LENGTH/name.ext`. The extension decides the type. If the name is "chunked", the body
-/// is chunked.
+/// Responds to a target of the form `/STATUS/LENGTH/NAME.EXTENSION`. The extension decides the content type. If the
+/// target contains "chunked", the response is a chunked 200.
 fn by_path(request: &Request, conn: &mut Conn) -> After {
     let mut parts = request.target.trim_start_matches('/').split('/');
     let status = parts.next().and_then(|part| part.parse().ok()).unwrap_or(200);
@@ -104,10 +103,10 @@ fn by_path(request: &Request, conn: &mut Conn) -> After {
 }
 
 #[test]
-fn pulls_when_served_then_codes_bytes_and_histograms_as_client_counted() {
+fn pulls_when_served_then_metrics_equal_the_counts_of_the_client() {
     let origin = Origin::start(by_path);
     let shim = Shim::start(config(origin.addr));
-    // Target, class, body bytes.
+    // Each row has the target, the class and the number of body bytes.
     let targets = [
         ("/200/0/a.png", "image", 0),
         ("/200/70000/b.PNG", "image", 70_000),
@@ -155,20 +154,24 @@ fn pulls_when_served_then_codes_bytes_and_histograms_as_client_counted() {
     for (row, bytes) in bytes {
         *of_classes.entry(vec![row[1].clone()]).or_default() += bytes;
     }
-    assert_eq!(counted(&metrics, "edgeshim_origin_bytes_total", &["class"]), of_classes, "without compression");
+    assert_eq!(
+        counted(&metrics, "edgeshim_origin_bytes_total", &["class"]),
+        of_classes,
+        "without compression, the origin must send as many bytes as the shim"
+    );
     for name in ["edgeshim_origin_faults_total", "edgeshim_refused_total", "edgeshim_whoopsies_total"] {
         assert_eq!(metrics.count(name, &[]), 0, "{name}");
     }
 }
 
 #[test]
-fn seconds_when_origin_slow_then_in_their_buckets() {
+fn histograms_of_seconds_when_body_is_slow_then_only_pull_seconds_include_the_body() {
     let gate = Gate::default();
     let head_seen = gate.clone();
     let origin = Origin::start(move |_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
         head_seen.wait();
-        // The body takes at least this time after the shim has passed on the head.
+        // The last byte follows at least 300 ms after the shim has sent the head to the client.
         std::thread::sleep(Duration::from_millis(300));
         if conn.write_all(b"b").is_ok() { After::Keep } else { After::Close }
     });
@@ -181,7 +184,7 @@ fn seconds_when_origin_slow_then_in_their_buckets() {
     let metrics = settled(&shim, 1);
     let pull = [("provider", "fastly"), ("class", "other")];
     let seconds = metrics.value("edgeshim_pull_seconds_sum", &pull);
-    assert!((0.3..20.0).contains(&seconds), "from the request head to the last byte: {seconds} s");
+    assert!((0.3..20.0).contains(&seconds), "the time from the request head to the last byte is {seconds} s");
     let bucket = |name: &str, labels: &[(&str, &str)], bound| {
         let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
         metrics::whole(metrics.value(name, &labels))
@@ -190,11 +193,11 @@ fn seconds_when_origin_slow_then_in_their_buckets() {
     assert_eq!(bucket("edgeshim_pull_seconds_bucket", &pull, "+Inf"), 1);
     assert_eq!(bucket("edgeshim_origin_seconds_bucket", &[("class", "other")], "+Inf"), 1);
     let head = metrics.value("edgeshim_origin_seconds_sum", &[("class", "other")]);
-    assert!(head <= seconds - 0.29, "to the response head: {head} s of {seconds} s");
+    assert!(head <= seconds - 0.29, "the origin's time is {head} s of {seconds} s, so it includes the body");
 }
 
 #[test]
-fn revalidations_when_conditional_then_counted_by_origins_status() {
+fn conditional_pull_when_origin_responds_then_counted_as_revalidation_by_status() {
     let origin = Origin::start(by_path);
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -209,8 +212,8 @@ fn revalidations_when_conditional_then_counted_by_origins_status() {
         ("GET", "/304/0/b.css", vec![akamai, since]),
         ("GET", "/206/9/b.css", vec![akamai, since]),
         ("GET", "/200/9/b.css", vec![akamai, since]),
-        // These pulls are not counted as revalidations: they have no condition, or their status does not show whether
-        // the condition was true.
+        // These pulls are not counted as revalidations, because they have no condition, or because the status does not
+        // show whether the condition was true.
         ("GET", "/200/9/b.css", vec![akamai]),
         ("GET", "/404/9/b.css", vec![akamai, tag]),
         ("GET", "/500/9/b.css", vec![akamai, tag]),
@@ -242,7 +245,7 @@ fn gated() -> (Origin, Gate) {
 }
 
 #[test]
-fn gauges_when_requests_hang_then_count_them_and_return_to_zero() {
+fn gauges_when_requests_hang_then_rise_and_when_requests_end_then_return_to_zero() {
     let (origin, gate) = gated();
     let shim = Shim::start(config(origin.addr));
     let gauge = |metrics: &Metrics, name: &str| metrics.count(name, &[]);
@@ -252,7 +255,7 @@ fn gauges_when_requests_hang_then_count_them_and_return_to_zero() {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-CDN-Provider: {provider}\r\n\r\n"));
         clients.push(client);
     }
-    // A connection on which no request arrived counts as open too.
+    // The shim also counts a connection without a request as open.
     let quiet = Raw::connect(shim.addr);
     let metrics = shim.wait_metrics(|metrics| {
         gauge(metrics, "edgeshim_in_flight") == 4
@@ -263,15 +266,15 @@ fn gauges_when_requests_hang_then_count_them_and_return_to_zero() {
         counted(&metrics, "edgeshim_in_flight", &["provider"]),
         table(&[(["fastly"], 2), (["akamai"], 1), (["other"], 1)])
     );
-    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 0, "a pull counts at its end");
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 0, "a pull must not be counted before its end");
     assert_eq!(origin.open_connections(), 4);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.response().expect("a response").text(), "late");
     }
     let metrics = settled(&shim, 4);
-    assert_eq!(gauge(&metrics, "edgeshim_connections"), 5, "idle connections of clients");
-    assert_eq!(gauge(&metrics, "edgeshim_origin_connections"), 4, "idle connections to the origin");
+    assert_eq!(gauge(&metrics, "edgeshim_connections"), 5, "idle client connections must be counted");
+    assert_eq!(gauge(&metrics, "edgeshim_origin_connections"), 4, "idle origin connections must be counted");
     drop((clients, quiet));
     shim.wait_metrics(|metrics| gauge(metrics, "edgeshim_connections") == 0);
     origin.hang_up_all();
@@ -279,7 +282,7 @@ fn gauges_when_requests_hang_then_count_them_and_return_to_zero() {
 }
 
 #[test]
-fn client_when_leaving_before_head_or_in_body_then_499() {
+fn pull_when_client_disconnects_before_head_or_in_body_then_counted_as_499() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent.png" => origin::silent()(request, conn),
         "/endless" => origin::endless(&[b'x'; 4096])(request, conn),
@@ -292,7 +295,7 @@ fn client_when_leaving_before_head_or_in_body_then_499() {
         let mut client = Raw::connect(shim.addr);
         let before = origin.count();
         client.send(get("/silent.png"));
-        assert!(wait_until(PATIENCE, || origin.count() > before), "the request never reached the origin");
+        assert!(wait_until(PATIENCE, || origin.count() > before), "the request did not reach the origin");
         if reset {
             client.reset();
         } else {
@@ -302,7 +305,7 @@ fn client_when_leaving_before_head_or_in_body_then_499() {
             let mut client = Raw::connect(shim.addr);
             client.send(get(target));
             assert_eq!(client.response_head().expect("a head").status, 200);
-            read += client.more().expect("some of the body").len() as u64;
+            read += client.more().expect("bytes of the body").len() as u64;
             if reset { client.reset() } else { drop(client) }
         }
     }
@@ -315,19 +318,22 @@ fn client_when_leaving_before_head_or_in_body_then_499() {
         counted(&metrics, "edgeshim_pull_seconds_count", &["provider", "class"]),
         table(&[(["fastly", "image"], 2), (["fastly", "other"], 4)])
     );
-    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
-    // The client's count includes the framing of chunks, so it can be a little higher.
+    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "a disconnected client must not be a fault");
+    // `read` includes the framing of chunks, so `read` can be a little above the number in the metric.
     let bytes = metrics.count("edgeshim_pull_bytes_total", &[]);
-    assert!(bytes + 1024 >= read && bytes < 4 * (16 << 20), "{bytes} counted, {read} read");
+    assert!(
+        bytes + 1024 >= read && bytes < 4 * (16 << 20),
+        "the metric has {bytes} bytes, but the client read {read} bytes"
+    );
     assert!(
         wait_until(PATIENCE, || origin.open_connections() == 0),
-        "the origin's connection closes after the client left"
+        "a connection to the origin is open after the client has disconnected"
     );
     shim.wait_metrics(|metrics| metrics.count("edgeshim_origin_connections", &[]) == 0);
 }
 
 #[test]
-fn client_when_resetting_stream_then_499() {
+fn pull_when_client_resets_http2_stream_then_counted_as_499() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/s" { origin::silent()(request, conn) } else { origin::endless(b"more")(request, conn) }
     });
@@ -335,7 +341,7 @@ fn client_when_resetting_stream_then_499() {
     let mut client = frames::Client::connect(shim.addr, 65_535);
     client.get(1, "/s");
     client.get(3, "/e");
-    assert!(wait_until(PATIENCE, || origin.count() == 2), "the requests never reached the origin");
+    assert!(wait_until(PATIENCE, || origin.count() == 2), "the requests did not reach the origin");
     shim.wait_metrics(|metrics| metrics.count("edgeshim_in_flight", &[]) == 2);
     assert_eq!(shim.metrics().count("edgeshim_connections", &[]), 1);
     client.raw.send(frames::reset(1, frames::CANCEL)).send(frames::reset(3, frames::CANCEL));
@@ -347,12 +353,12 @@ fn client_when_resetting_stream_then_499() {
     assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0);
     assert!(
         wait_until(PATIENCE, || origin.open_connections() == 0),
-        "the origin's connection closes after the client left"
+        "a connection to the origin is open after the client has reset the streams"
     );
 }
 
 #[test]
-fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
+fn pull_when_origin_truncates_body_then_keeps_status_and_cause_is_cut() {
     const ROUNDS: u64 = 20;
     let origin = Origin::start(|request, conn| {
         let head = "HTTP/1.1 203 \r\nContent-Type: text/css\r\n";
@@ -374,7 +380,7 @@ fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
             let coding = if target == "/gzip.css" { "gzip" } else { "identity" };
             let response = fetch(shim.addr, target, &[("Accept-Encoding", coding)]);
             assert_eq!(response.status, 203, "round {round}, {target}");
-            assert!(!response.complete, "round {round}, {target}: a cut response looks complete");
+            assert!(!response.complete, "round {round}, {target}: a truncated response looks complete");
             if coding == "gzip" {
                 compressed += response.body.len() as u64;
             } else {
@@ -392,12 +398,16 @@ fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
     assert_eq!(
         metrics.count("edgeshim_pull_bytes_total", &[]),
         bytes + compressed,
-        "the bytes that the client received"
+        "the metric must equal the number of bytes that the client received"
     );
-    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), ROUNDS * 201_200, "the bytes read from the origin");
+    assert_eq!(
+        metrics.count("edgeshim_origin_bytes_total", &[]),
+        ROUNDS * 201_200,
+        "the metric must equal the number of bytes that the origin sent"
+    );
     assert_eq!(counted(&metrics, "edgeshim_gzip_output_bytes_total", &["class"]).values().sum::<u64>(), compressed);
-    // The reset can discard data that the origin sent before it. Then the shim gets no head, and the cause is `reset`
-    // instead of `cut`.
+    // The reset can discard data that the origin has sent. If the head is discarded, the cause is `reset` instead of
+    // `cut`.
     let response = fetch(shim.addr, "/length-reset.css", &[]);
     let metrics = settled(&shim, count + 1);
     let cause = if response.status == 203 { "cut" } else { "reset" };
@@ -406,8 +416,8 @@ fn body_when_origin_cuts_it_then_status_kept_and_cause_cut() {
 }
 
 #[test]
-fn faults_when_origin_fails_then_counted_by_cause_with_pages() {
-    // Each row has the path, which selects the origin's behaviour, then the status and the cause.
+fn faults_and_pages_when_origin_fails_then_counted_by_cause() {
+    // Each row has the path, the status and the cause. The path selects what the origin does.
     let rows = [
         ("/hang-up", 502, "closed"),
         ("/reset", 502, "reset"),
@@ -446,7 +456,7 @@ fn faults_when_origin_fails_then_counted_by_cause_with_pages() {
     assert_eq!((response.status, response.field("content-language")), (503, Some("fr")));
     bytes += response.body.len() as u64;
     pages.push((["akamai", "fr", "origin_5xx"], 1));
-    // A request for an image gets no page, so only the pull is counted.
+    // A request for an image gets no page. So the shim counts the pull, but no page.
     let response = ask("akamai", "fr", "/own", "image/png");
     assert_eq!((response.status, response.body.len()), (503, 0));
     let stalled = ask("fastly", "de", "/stalled", "text/html");
@@ -462,12 +472,12 @@ fn faults_when_origin_fails_then_counted_by_cause_with_pages() {
         counted(&metrics, "edgeshim_pulls_total", &["provider", "code"]),
         table(&[(["fastly", "502"], 3), (["fastly", "504"], 1), (["fastly", "200"], 1), (["akamai", "503"], 2),])
     );
-    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes, "pages count like any response");
-    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), 24, "the bytes of replaced bodies count too");
+    assert_eq!(metrics.count("edgeshim_pull_bytes_total", &[]), bytes, "the bytes of pages must be counted");
+    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), 24, "the bytes of replaced bodies must be counted");
 }
 
 #[test]
-fn faults_when_no_listener_then_cause_refused() {
+fn fault_when_origin_does_not_listen_then_cause_is_refused_or_unreachable() {
     let closed = ClosedPort::new();
     let shim = Shim::start(config(closed.addr));
     let response = fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
@@ -487,7 +497,7 @@ fn faults_when_no_listener_then_cause_refused() {
 }
 
 #[test]
-fn gzip_when_it_compresses_then_input_and_output_counted() {
+fn gzip_bytes_when_responses_are_compressed_then_input_and_output_are_counted() {
     let origin = Origin::start(by_path);
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -529,7 +539,7 @@ fn beacons_when_sent_then_counted_by_source_and_not_as_pulls() {
     let closed = ClosedPort::new();
     let rules = "[beacon]\nsources = [\"dyn\"]\n[identity]\nunknown = \"reject\"\n[server]\nhosts = [\"www.test\"]";
     let shim = Shim::start(config(closed.addr).with(rules));
-    // The origin is dead, Host and provider are unknown, but beacons are served.
+    // The shim serves beacons although the origin does not listen, and Host and the provider are unknown.
     for (query, _) in [
         ("?source=fastly", "fastly"),
         ("?source=FastLY&server_identity=cache-fra1&reason=timeout&id=7", "fastly"),
@@ -581,7 +591,7 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
     let shim = Shim::start(config(origin.addr).with(limits).with(reject));
     let fastly = ("X-CDN-Provider", "fastly");
     let status = |bytes: &[u8]| exchange(shim.addr, bytes).status;
-    // These requests are well-formed and refused. Each of them is counted as a pull.
+    // The shim refuses these well-formed requests and counts each of them as a pull.
     assert_eq!(status(&request("GET", "/a.png", &[], b"")), 403);
     assert_eq!(status(&request("GET", "/", &[("X-CDN-Provider", "cdn77")], b"")), 403);
     assert_eq!(status(&request("GET", "/", &[fastly, ("Host", "else.test")], b"")), 421);
@@ -614,8 +624,8 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
         (["fastly", "method"], 1),
     ]);
     assert_eq!(counted(&metrics, "edgeshim_refused_total", &["provider", "reason"]), refused);
-    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "the origin did nothing wrong");
-    // These heads are malformed. They are refused and are not counted as pulls.
+    assert_eq!(metrics.count("edgeshim_origin_faults_total", &[]), 0, "a refusal must not be a fault of the origin");
+    // The shim refuses these malformed heads and does not count them as pulls.
     let many: String = (0..21).fold(String::new(), |mut lines, number| {
         let _ = write!(lines, "X-{number}: 1\r\n");
         lines
@@ -639,26 +649,26 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
         if let Ok(response) = response {
             assert!([400, 431].contains(&response.status), "{head:?}: {}", response.line);
         }
-        assert!(client.closed(), "{head:?}");
+        assert!(client.closed(), "the connection is open after {head:?}");
         let metrics = shim.wait_metrics(|metrics| {
             metrics.sum("edgeshim_refused_total", &[("reason", "malformed")]) >= f64::from(sent)
         });
         assert_eq!(metrics.count("edgeshim_refused_total", &[("reason", "malformed")]), u64::from(sent), "{head:?}");
     }
-    // A head that never ends.
+    // This head never ends.
     let mut slow = Raw::connect(shim.addr);
     slow.send("GET / HTTP/1.1\r\nHost: shim");
     assert_eq!(slow.response().map(|response| response.status), Ok(408));
     let metrics =
         shim.wait_metrics(|metrics| metrics.sum("edgeshim_refused_total", &[("reason", "header_timeout")]) >= 1.0);
     assert_eq!(metrics.count("edgeshim_refused_total", &[]), 7 + malformed.len() as u64 + 1);
-    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 7, "a malformed head is no pull");
+    assert_eq!(metrics.count("edgeshim_pulls_total", &[]), 7, "a malformed head is not a pull");
     // Only the head of the chunked request may reach the origin before the limit is exceeded.
     assert!(origin.requests().iter().all(|request| request.method == "POST" && !request.complete));
 }
 
 #[test]
-fn provider_when_claimed_then_only_configured_names_in_label_and_at_origin() {
+fn provider_label_when_provider_is_claimed_then_has_only_configured_names() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     let rows: [(&[&str], &str); 18] = [
@@ -697,13 +707,13 @@ fn provider_when_claimed_then_only_configured_names_in_label_and_at_origin() {
     }
     let metrics = settled(&shim, rows.len() as u64);
     assert_eq!(counted(&metrics, "edgeshim_pulls_total", &["provider"]), expected);
-    // The field is not hop-by-hop even if Connection contains it.
+    // The shim does not treat X-CDN-Provider as a hop-by-hop field, even if Connection names this field.
     fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly"), ("Connection", "close, X-CDN-Provider")]);
     assert_eq!(origin.last().fields_named("x-cdn-provider"), ["fastly"]);
 }
 
 #[test]
-fn unknown_provider_when_rejected_then_403_and_not_forwarded() {
+fn unknown_provider_when_rejected_then_gets_403_and_origin_gets_no_request() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr).with("[identity]\nunknown = \"reject\""));
     let mut client = Raw::connect(shim.addr);
@@ -731,7 +741,7 @@ fn unknown_provider_when_rejected_then_403_and_not_forwarded() {
 }
 
 #[test]
-fn cache_when_rules_and_guards_apply_then_counted() {
+fn cache_rules_and_guards_when_applied_then_counted() {
     let origin = Origin::start(|request, conn| {
         let fields: &[(&str, &str)] = match request.target.as_str() {
             "/plain" | "/default.css" => &[],
@@ -792,18 +802,18 @@ fn cache_when_rules_and_guards_apply_then_counted() {
 }
 
 #[test]
-fn cache_when_origin_fails_then_error_guard_counted() {
+fn error_guard_when_origin_fails_then_counted() {
     let origin = Origin::start(origin::hang_up());
     let shim = Shim::start(config(origin.addr));
     let page = fetch(shim.addr, "/", &[]);
     assert_eq!((page.status, page.field("cache-control")), (502, Some("no-store")));
-    // A cache must not store the response to a fault, as for the origin's own 5xx. So the guard `error` counts it.
+    // A cache must not store the page, just as it must not store a 5xx of the origin. So the guard `error` applies.
     let metrics = settled(&shim, 1);
     assert_eq!(counted(&metrics, "edgeshim_cache_guards_total", &["guard"]), table(&[(["error"], 1)]));
 }
 
 #[test]
-fn series_when_started_then_all_present_at_zero() {
+fn series_when_shim_has_just_started_then_are_present_with_value_0() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[beacon]\nsources = [\"dyn\"]"));
     let metrics = shim.metrics();
     let mut missing = Vec::new();
@@ -855,7 +865,7 @@ fn series_when_started_then_all_present_at_zero() {
     for name in ["connections", "origin_connections", "waiting", "access_log_dropped_total"] {
         zero(&format!("edgeshim_{name}"), &[]);
     }
-    assert!(missing.is_empty(), "missing, or not 0:\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "these series are missing or are not 0:\n{}", missing.join("\n"));
     assert!(
         (metrics.value("edgeshim_build_info", &[("version", env!("CARGO_PKG_VERSION"))]) - 1.0).abs() < f64::EPSILON
     );
@@ -869,7 +879,7 @@ fn names(metrics: &Metrics) -> BTreeSet<String> {
     series.map(|series| format!("{} {:?}", series.name, series.labels)).collect()
 }
 
-/// Sends requests with invented values over a few connections.
+/// Sends requests with invented values over two connections. The values contain the numbers from `from` upwards.
 fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
     const AT_ONCE: u32 = 25;
     std::thread::scope(|scope| {
@@ -883,7 +893,7 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
                         let method = if n % 4 < 2 { "GET".to_owned() } else { format!("INVENT{n}") };
                         let target =
                             if n % 5 == 0 { format!("{GIF}?source=cdn{n}") } else { format!("/{n}/p{n}.x{n}") };
-                        // A beacon with an invented method gets a 405, which this test accepts.
+                        // A beacon with an invented method gets a 405.
                         let _ = write!(
                             sent,
                             "{method} {target} HTTP/1.1\r\nHost: h{n}.test\r\nX-CDN-Provider: cdn-{n}\r\n\
@@ -892,7 +902,7 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
                     }
                     client.send(&sent);
                     for _ in 0..sent.matches("HTTP/1.1\r\n").count() {
-                        let response = client.response().expect("an response");
+                        let response = client.response().expect("a response");
                         assert!(response.complete && [200, 405].contains(&response.status), "{response:?}");
                     }
                     origin.forget();
@@ -903,7 +913,7 @@ fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
 }
 
 #[test]
-fn series_and_memory_when_ten_thousand_clients_invent_values_then_bounded() {
+fn series_and_memory_when_clients_invent_values_then_bounded() {
     let origin = Origin::start(origin::fixed(200, &[("Content-Type", "text/html")], "x"));
     let shim = Shim::start(config(origin.addr));
     flood(&shim, &origin, 0, 2000);
@@ -916,14 +926,14 @@ fn series_and_memory_when_ten_thousand_clients_invent_values_then_bounded() {
     assert!(new.is_empty(), "new series: {new:?}");
     assert_eq!(names(&after), names(&before));
     assert_eq!(counted(&after, "edgeshim_pulls_total", &["provider"]), table(&[(["other"], 9600)]));
-    assert!(grown < 8 << 10, "grown by {grown} KiB from {rss} KiB");
+    assert!(grown < 8 << 10, "the memory has grown by {grown} KiB from {rss} KiB");
     for invented in ["cdn-1", "INVENT", "h10", "/p1"] {
-        assert!(!after.text.contains(invented), "{invented} is in the metrics");
+        assert!(!after.text.contains(invented), "the metrics contain the invented value {invented}");
     }
 }
 
 #[test]
-fn connection_when_without_request_then_nothing_counted() {
+fn connection_when_closed_without_a_request_then_not_counted_as_pull_or_refusal() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     drop(Raw::connect(shim.addr));

@@ -1,8 +1,8 @@
-//! Checks licences, sources and duplicate versions of the shipped crates against `deploy/ci/deny.toml`, which
-//! cargo-deny reads too. The shipped crates are the normal and build dependencies of the Linux target, without
-//! dev-dependencies.
+//! Checks the licences, the sources and the versions of the shipped crates. The rules are in `deploy/ci/deny.toml`,
+//! which cargo-deny reads, too. The shipped crates are the normal dependencies and the build dependencies for Linux,
+//! without dev-dependencies.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by a panic
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,11 +26,11 @@ struct Package {
 #[derive(Debug, Default)]
 struct Policy {
     allowed: BTreeSet<String>,
-    /// The licences that are allowed for one crate only, by crate name or `name@version`.
+    /// The licences that are allowed for one crate only. The key is the name of the crate or `name@version`.
     exceptions: BTreeMap<String, BTreeSet<String>>,
-    /// Crates as `name@version` that are allowed to ship beside another version.
+    /// Crates that are allowed to ship in more than one version. Each entry has the form `name@version`.
     skipped: BTreeSet<String>,
-    /// The allowed sources apart from crates.io.
+    /// The allowed sources in addition to crates.io.
     sources: BTreeSet<String>,
 }
 
@@ -38,8 +38,8 @@ fn text_of(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// Returns the shipped crates in the output of `cargo metadata`. They are the crates that the root reaches by normal
-/// and build dependencies.
+/// Returns the shipped crates from the output of `cargo metadata`: the members of the workspace, their normal and build
+/// dependencies, and so on.
 fn shipped(metadata: &Value) -> Vec<Package> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
@@ -68,7 +68,7 @@ fn shipped(metadata: &Value) -> Vec<Package> {
     list(&metadata["packages"]).iter().filter(ships).map(package).collect()
 }
 
-/// Reads the parts of cargo-deny's file that this test checks. An `Err` contains an error message.
+/// Reads the rules that this test checks from the text of `deny.toml`. Returns an error message if a rule is invalid.
 fn policy(text: &str) -> Result<Policy, String> {
     let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
     let strings = |value: Option<&toml::Value>| -> BTreeSet<String> {
@@ -93,11 +93,11 @@ fn policy(text: &str) -> Result<Policy, String> {
         let name = exception
             .get("crate")
             .and_then(toml::Value::as_str)
-            .ok_or("[licenses] exceptions: an entry without `crate`")?;
+            .ok_or("[licenses] exceptions: an entry has no key `crate`")?;
         policy.exceptions.insert(name.to_owned(), strings(exception.get("allow")));
     }
     for skip in tables(block("bans", "skip")) {
-        let name = skip.get("crate").and_then(toml::Value::as_str).ok_or("[bans] skip: an entry without `crate`")?;
+        let name = skip.get("crate").and_then(toml::Value::as_str).ok_or("[bans] skip: an entry has no key `crate`")?;
         let reason = skip.get("reason").and_then(toml::Value::as_str).unwrap_or_default();
         if reason.trim().is_empty() || !name.contains('@') {
             return Err(format!("[bans] skip: {name} needs `crate = \"name@version\"` and a `reason`"));
@@ -113,7 +113,7 @@ fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, S
     let tokens: Vec<&str> = spaced.split_ascii_whitespace().collect();
     let mut at = 0;
     let value = parse_or(&tokens, &mut at, allowed)?;
-    if at == tokens.len() { Ok(value) } else { Err(format!("`{}` instead of AND, OR or the end", tokens[at])) }
+    if at == tokens.len() { Ok(value) } else { Err(format!("AND, OR or the end must replace `{}`", tokens[at])) }
 }
 
 fn parse_or(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
@@ -135,20 +135,20 @@ fn parse_and(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) ->
 }
 
 fn parse_atom(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let token = *tokens.get(*at).ok_or("the expression ends too early")?;
+    let token = *tokens.get(*at).ok_or("the expression ends where a licence must follow")?;
     *at += 1;
     match token {
         "(" => {
             let value = parse_or(tokens, at, allowed)?;
             if tokens.get(*at) != Some(&")") {
-                return Err("an unclosed bracket".into());
+                return Err("a bracket is not closed".into());
             }
             *at += 1;
             Ok(value)
         }
-        "AND" | "OR" | "WITH" | ")" => Err(format!("`{token}` instead of a licence")),
+        "AND" | "OR" | "WITH" | ")" => Err(format!("a licence must replace `{token}`")),
         licence if tokens.get(*at) == Some(&"WITH") => {
-            let exception = tokens.get(*at + 1).ok_or("WITH without an exception")?;
+            let exception = tokens.get(*at + 1).ok_or("no exception follows WITH")?;
             *at += 2;
             Ok(allowed(&format!("{licence} WITH {exception}")))
         }
@@ -156,7 +156,7 @@ fn parse_atom(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -
     }
 }
 
-/// Returns what the policy forbids, one line for each breach.
+/// Returns a message for each breach of the policy.
 fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
     let mut found = Vec::new();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -168,7 +168,7 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             && source != CRATES_IO
             && !policy.sources.iter().any(|allowed| source.ends_with(allowed.as_str()))
         {
-            found.push(format!("{id} comes from {source}; take a release from crates.io"));
+            found.push(format!("{id} comes from {source}; use a release from crates.io"));
         }
         let exception =
             [package.name.as_str(), id.as_str()].into_iter().find_map(|key| policy.exceptions.get_key_value(key));
@@ -177,14 +177,14 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             policy.allowed.contains(licence) || exception.is_some_and(|(_, licences)| licences.contains(licence))
         };
         match &package.licence {
-            None => found.push(format!("{id} names no licence; replace it")),
+            None => found.push(format!("{id} names no licence; replace the crate")),
             Some(licence) => match satisfied(licence, &allowed) {
                 Ok(true) => {}
                 Ok(false) => found.push(format!(
                     "{id} is under `{licence}`, which [licenses] in deploy/ci/deny.toml does not allow; replace the \
-                     crate, or allow the licence there"
+                     crate, or add the licence to [licenses]"
                 )),
-                Err(why) => found.push(format!("{id} is under `{licence}`, which is malformed: {why}")),
+                Err(why) => found.push(format!("the licence `{licence}` of {id} is malformed: {why}")),
             },
         }
     }
@@ -193,8 +193,8 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             versions.iter().filter(|version| !policy.skipped.contains(&format!("{name}@{version}"))).collect();
         if loose.len() > 1 {
             found.push(format!(
-                "{name} ships in versions {}; use one version, or list the older one with its reason under [bans] \
-                 skip in deploy/ci/deny.toml",
+                "{name} ships in versions {}; use one version, or add the older version and a reason to `skip` of \
+                 [bans] in deploy/ci/deny.toml",
                 versions.iter().copied().collect::<Vec<_>>().join(" and ")
             ));
         }
@@ -213,7 +213,7 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
     found
 }
 
-/// Runs `cargo metadata`, offline if possible, and returns its output.
+/// Runs `cargo metadata`, if possible offline, and returns the output.
 fn metadata() -> Value {
     let run = |offline: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
@@ -243,7 +243,7 @@ fn dependencies_when_shipped_then_licences_sources_and_versions_are_allowed() {
     assert!(objections.is_empty(), "{} objections:\n{}", objections.len(), objections.join("\n"));
 }
 
-// ---- the checks can fail --------------------------------------------------------------------------------------------
+// ---- tests of the checks --------------------------------------------------------------------------------------------
 
 fn package(name: &str, version: &str, licence: &str) -> Package {
     Package {
@@ -264,11 +264,11 @@ fn sample() -> Policy {
         skip = [{ crate = "twice@1.0.0", reason = "required by a crate" }]
         "#,
     )
-    .expect("a sound policy")
+    .expect("a valid policy")
 }
 
 #[test]
-fn expression_when_evaluated_then_and_or_with_and_brackets_work() {
+fn licence_expression_when_evaluated_then_operators_and_brackets_are_applied() {
     let allowed = |licence: &str| ["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].contains(&licence);
     for (expression, expected) in [
         ("MIT", true),
@@ -290,7 +290,7 @@ fn expression_when_evaluated_then_and_or_with_and_brackets_work() {
 }
 
 #[test]
-fn objections_when_all_allowed_then_none() {
+fn packages_when_all_are_allowed_then_cause_no_objection() {
     let fine = [
         package("a", "1.0.0", "MIT"),
         package("odd", "1.0.0", "MPL-2.0"),
@@ -301,7 +301,7 @@ fn objections_when_all_allowed_then_none() {
 }
 
 #[test]
-fn objections_when_something_forbidden_then_each_named() {
+fn package_when_forbidden_then_objection_names_the_reason() {
     let base = [package("odd", "1.0.0", "MPL-2.0"), package("twice", "1.0.0", "MIT"), package("twice", "2.0.0", "MIT")];
     let unlicensed = Package { licence: None, ..package("a", "1.0.0", "") };
     let elsewhere = Package { source: Some("git+https://example.com/a".into()), ..package("a", "1.0.0", "MIT") };
@@ -317,11 +317,11 @@ fn objections_when_something_forbidden_then_each_named() {
         assert!(found.len() == 1 && found[0].contains(part), "{part}: {found:?}");
     }
     let stale = objections(&[package("twice", "2.0.0", "MIT")], &sample());
-    assert_eq!(stale.len(), 2, "a stale skip and a stale exception: {stale:?}");
+    assert_eq!(stale.len(), 2, "the unused skip and the unused exception must be reported: {stale:?}");
 }
 
 #[test]
-fn policy_when_skip_has_no_reason_or_version_then_refused() {
+fn policy_when_incomplete_then_rejected() {
     for skip in [r#"{ crate = "a@1.0.0" }"#, r#"{ crate = "a", reason = "b" }"#, r#"{ name = "a", reason = "b" }"#] {
         assert!(policy(&format!("[licenses]\nallow = [\"MIT\"]\n[bans]\nskip = [{skip}]")).is_err(), "{skip}");
     }
@@ -329,7 +329,7 @@ fn policy_when_skip_has_no_reason_or_version_then_refused() {
 }
 
 #[test]
-fn shipped_when_dev_dependency_then_left_out() {
+fn dev_dependency_when_shipped_crates_are_listed_then_left_out() {
     let metadata = serde_json::json!({
         "workspace_members": ["root"],
         "packages": [

@@ -1,9 +1,9 @@
-//! Every limit of `[server]`: a request above the limit is refused, and a request just below the limit passes. The
-//! HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client, or hand-written frames where a client
-//! misbehaves.
+//! Tests of the limits in `[server]`. The shim must refuse a request above a limit and serve a request just below the
+//! limit. The HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client. If an HTTP/2 client must misbehave,
+//! the test sends hand-written frames.
 //!
 //! Timeouts are about a second, so that a slow machine does not exceed a timeout by accident. The tests check that
-//! nothing ends before half of its timeout.
+//! nothing ends before half of the timeout.
 
 mod support;
 
@@ -23,14 +23,14 @@ use support::frames::{
 use support::raw::{End, exchange, fetch, get, request};
 use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
 
-/// The longest time that a test waits for an event that follows one of the shim's timeouts.
+/// The longest time that a test waits for the effect of a timeout of the shim.
 const LONG: Duration = Duration::from_secs(15);
-/// The pause between two writes of a slow client. It is far shorter than every timeout in this file.
+/// The pause between two writes of a slow client. This pause is far shorter than every timeout in this file.
 const PACE: Duration = Duration::from_millis(100);
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
-/// Returns a GET with `fields` after Host. `fields` consists of complete lines, each with its CRLF.
+/// Returns a GET request with `fields` after Host. `fields` contains complete lines with CRLF.
 fn get_with(fields: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: shim.test\r\n{fields}\r\n")
 }
@@ -39,8 +39,7 @@ fn start(origin: &Origin, server: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with(&format!("[server]\nworkers = 2\n{server}")))
 }
 
-/// A short response timeout. A stalled HTTP/2 stream ends after `body_timeout` or `response_timeout`, whichever is
-/// longer.
+/// A short response timeout. A stalled HTTP/2 stream ends after the longer of `body_timeout` and `response_timeout`.
 const HASTY: &str = "[origin]\nresponse_timeout = \"1s\"";
 
 fn start_hasty(origin: &Origin, server: &str) -> Shim {
@@ -51,11 +50,11 @@ fn refused(metrics: &Metrics, reason: &str) -> f64 {
     metrics.sum("edgeshim_refused_total", &[("reason", reason)])
 }
 
-/// Waits until `count` requests were refused for this reason.
+/// Waits until `count` requests were refused for this reason. Panics if more requests were refused.
 fn wait_refused(shim: &Shim, reason: &str, count: u32) {
     shim.wait_metrics(|metrics| refused(metrics, reason) >= f64::from(count));
     let exact = (refused(&shim.metrics(), reason) - f64::from(count)).abs() < f64::EPSILON;
-    assert!(exact, "not refused exactly {count} times for {reason}");
+    assert!(exact, "more than {count} requests were refused for the reason {reason}");
 }
 
 fn pulls(metrics: &Metrics, code: &str) -> f64 {
@@ -66,7 +65,7 @@ fn once(pulls: f64) -> bool {
     (pulls - 1.0).abs() < f64::EPSILON
 }
 
-/// Sends one request over a new HTTP/2 connection. An `Err` is a reset stream or a closed connection.
+/// Sends one request over a new HTTP/2 connection. Returns an error if the stream is reset or the connection is closed.
 fn h2<B>(addr: SocketAddr, request: http::Request<B>) -> Result<(http::response::Parts, Bytes), hyper::Error>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
@@ -80,7 +79,7 @@ where
     response.expect("a response in time")
 }
 
-/// Starts a GET for HTTP/2.
+/// Returns the builder of a GET request for HTTP/2.
 fn h2_get(target: &str) -> http::request::Builder {
     http::Request::builder().uri(format!("http://shim.test{target}"))
 }
@@ -123,7 +122,7 @@ impl Body for Paced {
 
 // ---- connections ----------------------------------------------------------------------------------------------------
 
-/// Sends a request over a connection and keeps it open.
+/// Sends a GET request over a connection, and reads the response. The connection stays open.
 fn served(client: &mut Raw, target: &str) -> Response {
     client.send(get(target));
     let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
@@ -132,7 +131,7 @@ fn served(client: &mut Raw, target: &str) -> Response {
 }
 
 #[test]
-fn max_connections_when_reached_then_next_waits_until_one_closes() {
+fn max_connections_when_reached_then_next_connection_waits_until_another_closes() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_connections = 2");
     let mut first = Raw::connect(shim.addr);
@@ -141,19 +140,19 @@ fn max_connections_when_reached_then_next_waits_until_one_closes() {
     served(&mut second, "/second");
     let mut third = Raw::connect(shim.addr).patient(Duration::from_millis(400));
     third.send(get("/third"));
-    assert_eq!(third.end(), End::Open, "neither served nor refused");
+    assert_eq!(third.end(), End::Open, "the third connection must wait");
     assert_eq!(origin.count(), 2);
     let open = shim.metrics().value("edgeshim_connections", &[]);
-    assert!((open - 2.0).abs() < f64::EPSILON, "{open} connections");
+    assert!((open - 2.0).abs() < f64::EPSILON, "{open} connections are open");
     served(&mut second, "/second-again");
     drop(first);
     third = third.patient(LONG);
-    assert_eq!(third.response().expect("a response after one closed").status, 200);
+    assert_eq!(third.response().expect("a response after the first connection was closed").status, 200);
     served(&mut second, "/second-to-the-end");
 }
 
 #[test]
-fn max_connections_when_several_listeners_then_each_can_use_all() {
+fn max_connections_when_shim_has_several_listeners_then_one_listener_can_use_all() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_connections = 3\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"unix:shim.sock\"]");
     let mut clients: Vec<Raw> = (0..3).map(|_| Raw::connect(shim.addr)).collect();
@@ -165,7 +164,7 @@ fn max_connections_when_several_listeners_then_each_can_use_all() {
 // ---- heads ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn max_header_bytes_when_exceeded_then_431() {
+fn max_header_bytes_when_exceeded_then_shim_sends_431() {
     const LIMIT: usize = 16 << 10;
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_header_bytes = \"16KiB\"");
@@ -176,27 +175,28 @@ fn max_header_bytes_when_exceeded_then_431() {
     for (bytes, status) in [(LIMIT, 200), (LIMIT + 1, 431), (LIMIT + 4096, 431)] {
         assert_eq!(sized(bytes).len(), bytes);
         let response = exchange(shim.addr, sized(bytes));
-        assert_eq!(response.status, status, "{bytes} bytes");
+        assert_eq!(response.status, status, "the status for a head of {bytes} bytes");
         assert_eq!(response.field("connection"), Some("close"));
     }
     let mut pieces = Raw::connect(shim.addr);
     pieces.send_pieces(sized(LIMIT + 1), 1000);
-    assert_eq!(pieces.response().expect("a response").status, 431, "in pieces");
+    assert_eq!(pieces.response().expect("a response").status, 431, "the status for a head that is sent in pieces");
     assert!(pieces.closed());
-    let of =
-        |bytes: usize| h2(shim.addr, h2_get("/").header("x-big", "a".repeat(bytes)).body(nothing()).expect("sound"));
+    let of = |bytes: usize| {
+        h2(shim.addr, h2_get("/").header("x-big", "a".repeat(bytes)).body(nothing()).expect("a valid request"))
+    };
     assert_eq!(of(15 << 10).expect("a response").0.status, 200);
     assert_eq!(of(16 << 10).expect("a response").0.status, 431);
-    assert_eq!(origin.count(), 2, "one per protocol");
+    assert_eq!(origin.count(), 2, "one request with each protocol must reach the origin");
     assert!(refused(&shim.metrics(), "malformed") >= 3.0);
 }
 
 #[test]
-fn max_headers_when_exceeded_then_431_on_both_protocols() {
+fn max_headers_when_exceeded_on_http1_or_http2_then_shim_sends_431() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     for (lines, status) in [(128, 200), (129, 431)] {
-        // Host and Connection count towards the limit of the number of fields too.
+        // Host and Connection count as two of the fields.
         let mut fields = String::new();
         for number in 2..lines {
             let _ = write!(fields, "X-{number}: {number}\r\n");
@@ -207,10 +207,10 @@ fn max_headers_when_exceeded_then_431_on_both_protocols() {
         for number in 0..lines {
             builder = builder.header(format!("x-{number}"), "1");
         }
-        let (head, _) = h2(shim.addr, builder.body(nothing()).expect("sound")).expect("a response");
+        let (head, _) = h2(shim.addr, builder.body(nothing()).expect("a valid request")).expect("a response");
         assert_eq!(head.status, status, "{lines} lines on HTTP/2");
         let repeated = (0..lines).fold(h2_get("/"), |builder, _| builder.header("x-same", "1"));
-        let (head, _) = h2(shim.addr, repeated.body(nothing()).expect("sound")).expect("a response");
+        let (head, _) = h2(shim.addr, repeated.body(nothing()).expect("a valid request")).expect("a response");
         assert_eq!(head.status, status, "{lines} lines of one name on HTTP/2");
     }
     assert_eq!(origin.count(), 3);
@@ -218,7 +218,7 @@ fn max_headers_when_exceeded_then_431_on_both_protocols() {
 }
 
 #[test]
-fn max_headers_when_configured_lower_then_applied() {
+fn max_headers_when_below_the_default_then_configured_limit_applies() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_headers = 3");
     assert_eq!(fetch(shim.addr, "/", &[("A", "1")]).status, 200);
@@ -228,7 +228,7 @@ fn max_headers_when_configured_lower_then_applied() {
 // ---- request bodies -------------------------------------------------------------------------------------------------
 
 #[test]
-fn max_request_body_when_length_exceeds_it_then_413_before_body() {
+fn max_request_body_when_declared_length_is_larger_then_413_is_sent_at_once() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_request_body = \"1KiB\"");
     let whole = exchange(shim.addr, request("POST", "/just-below", &[], &[b'x'; 1024]));
@@ -242,17 +242,17 @@ fn max_request_body_when_length_exceeds_it_then_413_before_body() {
     }
     let of = |length: usize| {
         let body = Full::new(Bytes::from(vec![b'x'; length]));
-        h2(shim.addr, h2_get("/").method("POST").header("content-length", length).body(body).expect("sound"))
+        h2(shim.addr, h2_get("/").method("POST").header("content-length", length).body(body).expect("a valid request"))
     };
     assert_eq!(of(1024).expect("a response").0.status, 200);
     assert_eq!(of(1025).expect("a response").0.status, 413);
-    assert_eq!(origin.count(), 2, "only the allowed requests reached the origin");
+    assert_eq!(origin.count(), 2, "only the allowed requests must reach the origin");
     wait_refused(&shim, "body_too_large", 3);
     assert!((pulls(&shim.metrics(), "413") - 3.0).abs() < f64::EPSILON);
 }
 
 #[test]
-fn max_request_body_when_stream_exceeds_it_then_413_and_incomplete_at_origin() {
+fn max_request_body_when_streamed_body_is_larger_then_origin_gets_incomplete_request() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_request_body = \"1KiB\"");
     let chunked = |target: &str, chunks: &[usize]| {
@@ -270,21 +270,24 @@ fn max_request_body_when_stream_exceeds_it_then_413_and_incomplete_at_origin() {
         client.send(chunked("/above", chunks));
         match client.response() {
             Ok(response) => assert_eq!(response.status, 413, "{chunks:?}"),
-            // The client may send data after the shim has closed. Then the kernel resets the connection and the
-            // response is lost.
+            // If the client sends data after the shim has closed the connection, the kernel resets the connection and
+            // the response is lost.
             Err(_) => assert!(client.closed()),
         }
     }
     let frames = |target: &str, count: usize| {
         let body = paced(vec![&[b'x'; 512]; count], false);
-        h2(shim.addr, h2_get(target).method("POST").body(body).expect("sound"))
+        h2(shim.addr, h2_get(target).method("POST").body(body).expect("a valid request"))
     };
     assert_eq!(frames("/below", 2).expect("a response").0.status, 200);
     if let Ok((head, _)) = frames("/above", 3) {
         assert_eq!(head.status, 413);
     }
     shim.wait_metrics(|metrics| refused(metrics, "body_too_large") >= 5.0);
-    assert!(wait_until(PATIENCE, || origin.open_connections() <= 2), "the connections of cut requests are closed");
+    assert!(
+        wait_until(PATIENCE, || origin.open_connections() <= 2),
+        "an origin connection of a truncated request is open"
+    );
     let requests = origin.requests();
     let whole = |target: &str| requests.iter().filter(|seen| seen.target == target && seen.complete).count();
     assert_eq!((whole("/below"), whole("/above")), (2, 0));
@@ -295,14 +298,14 @@ fn max_request_body_when_stream_exceeds_it_then_413_and_incomplete_at_origin() {
 
 /// Checks that the client gets a 408 with `Connection: close`, and that the connection then closes.
 fn times_out(client: &mut Raw) {
-    let response = client.response().unwrap_or_else(|why| panic!("no 408: {why:?}"));
+    let response = client.response().unwrap_or_else(|why| panic!("no response arrived; a 408 is expected: {why:?}"));
     assert_eq!(response.status, 408);
     assert_eq!(response.field("connection"), Some("close"));
     assert!(client.closed());
 }
 
 #[test]
-fn header_timeout_when_head_incomplete_then_408_and_close() {
+fn header_timeout_when_head_is_incomplete_then_shim_sends_408_and_closes() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"1s\"");
     let since = Instant::now();
@@ -315,16 +318,16 @@ fn header_timeout_when_head_incomplete_then_408_and_close() {
     body.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 2\r\n\r\nhiGET /");
     assert_eq!(body.response().expect("a response").status, 200);
     times_out(&mut first);
-    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_millis(500), "the 408 arrived too early, after {:?}", since.elapsed());
     times_out(&mut kept);
     times_out(&mut body);
     wait_refused(&shim, "header_timeout", 3);
-    assert_eq!(origin.count(), 2, "the complete requests");
-    assert!((pulls(&shim.metrics(), "408")).abs() < f64::EPSILON, "an incomplete head is no pull");
+    assert_eq!(origin.count(), 2, "only the complete requests must reach the origin");
+    assert!((pulls(&shim.metrics(), "408")).abs() < f64::EPSILON, "an incomplete head is not a pull");
 }
 
 #[test]
-fn header_timeout_when_bytes_trickle_then_not_extended() {
+fn header_timeout_when_head_arrives_slowly_then_is_not_extended() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"1s\"");
     let head = get_with(&format!("X-Slow: {}\r\n", "a".repeat(200)));
@@ -341,9 +344,13 @@ fn header_timeout_when_bytes_trickle_then_not_extended() {
                     client.send([*byte]);
                     client.end() != End::Open
                 });
-                assert!(ended, "a head of {} bytes was read to its end", head.len());
+                assert!(ended, "the shim has read a head of {} bytes after the timeout", head.len());
                 client = client.patient(PATIENCE);
-                assert_eq!(client.response().expect("a response").status, 408, "kept: {kept}");
+                assert_eq!(
+                    client.response().expect("a response").status,
+                    408,
+                    "the status if the connection was used before: {kept}"
+                );
             });
         }
     });
@@ -352,7 +359,7 @@ fn header_timeout_when_bytes_trickle_then_not_extended() {
 }
 
 #[test]
-fn header_timeout_when_head_complete_in_time_then_served() {
+fn header_timeout_when_head_is_complete_in_time_then_request_is_served() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"3s\"");
     let mut client = Raw::connect(shim.addr).patient(PACE);
@@ -368,7 +375,7 @@ fn header_timeout_when_head_complete_in_time_then_served() {
 }
 
 #[test]
-fn header_timeout_when_no_byte_then_closed_and_counted() {
+fn header_timeout_when_first_bytes_are_missing_or_partial_then_closed_and_counted() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"500ms\"");
     let starts = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM"];
@@ -384,15 +391,15 @@ fn header_timeout_when_no_byte_then_closed_and_counted() {
             "{start:?}: {}",
             String::from_utf8_lossy(&received)
         );
-        assert!(client.closed(), "{start:?}");
+        assert!(client.closed(), "the connection is open after {start:?}");
     }
     wait_refused(&shim, "header_timeout", 3);
 }
 
 #[test]
-fn header_timeout_when_next_head_begins_during_response_then_response_complete() {
+fn header_timeout_when_next_head_begins_during_response_then_response_is_complete() {
     let origin = Origin::start(|request, conn| {
-        // The pause is longer than header_timeout, to check that header_timeout does not apply here.
+        // The pause is longer than header_timeout. header_timeout must not apply while the shim waits for a response.
         std::thread::sleep(Duration::from_millis(2200));
         origin::respond(request, conn, 200, &[], b"slow but complete")
     });
@@ -406,32 +413,32 @@ fn header_timeout_when_next_head_begins_during_response_then_response_complete()
 }
 
 #[test]
-fn header_timeout_when_head_trickles_on_http2_then_closed() {
+fn header_timeout_when_http2_head_arrives_slowly_then_connection_is_closed() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"1s\"\nidle_timeout = \"1s\"");
     let mut slow = Frames::connect(shim.addr, 65_535);
     slow.get(1, "/");
     assert!(slow.ended_normally(1));
-    // The HEADERS frame never reaches its declared length. Its bytes are valid: each 0x82 is the field `:method: GET`.
+    // The HEADERS frame never reaches the declared length. Each byte 0x82 is valid: it is the field `:method: GET`.
     let head = frame(HEADERS, END_STREAM | END_HEADERS, 3, &[0x82; 10_000]);
     slow.raw = slow.raw.patient(PACE);
     let ended = head.iter().take(60).any(|byte| {
         slow.raw.send([*byte]);
-        // The shim may send a GOAWAY before it closes.
+        // The shim may send a GOAWAY before it closes the connection.
         while slow.raw.end() == End::More && slow.raw.more().is_ok_and(|bytes| !bytes.is_empty()) {}
         slow.raw.end() == End::Closed
     });
-    assert!(ended, "byte-by-byte HEADERS keep the connection open beyond header_timeout");
+    assert!(ended, "the connection is open after header_timeout, because HEADERS arrive byte by byte");
     wait_refused(&shim, "header_timeout", 1);
 }
 
 // ---- body_timeout ---------------------------------------------------------------------------------------------------
 
-/// Ends of two request heads. After each head there are five bytes of a body that is declared to be longer.
+/// The framing field of a head and the first five bytes of the body. The body is incomplete.
 const FRAMINGS: [&str; 2] = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
 
 #[test]
-fn body_timeout_when_client_stops_sending_then_408_and_origin_connection_closed() {
+fn body_timeout_when_client_stops_sending_then_sends_408_and_closes_origin_connection() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let since = Instant::now();
@@ -442,57 +449,61 @@ fn body_timeout_when_client_stops_sending_then_408_and_origin_connection_closed(
                 let mut client = Raw::connect(addr).patient(LONG);
                 client.send(format!("POST /stops HTTP/1.1\r\nHost: shim.test\r\n{framing}"));
                 times_out(&mut client);
-                assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+                let elapsed = since.elapsed();
+                assert!(elapsed >= Duration::from_millis(500), "the 408 arrived too early, after {elapsed:?}");
             });
         }
-        let stops = h2_get("/stops").method("POST").body(paced(vec![b"hello"], true)).expect("sound");
+        let stops = h2_get("/stops").method("POST").body(paced(vec![b"hello"], true)).expect("a valid request");
         assert_eq!(h2(shim.addr, stops).expect("a response").0.status, 408);
     });
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "a connection to the origin is still open");
     assert!(origin.requests().iter().all(|request| !request.complete));
     let metrics = shim.wait_metrics(|metrics| pulls(metrics, "408") >= 3.0);
-    assert!(metrics.sum("edgeshim_origin_faults_total", &[]).abs() < f64::EPSILON, "no fault of the origin");
+    assert!(
+        metrics.sum("edgeshim_origin_faults_total", &[]).abs() < f64::EPSILON,
+        "a failure of the client must not be a fault of the origin"
+    );
 }
 
 #[test]
-fn body_timeout_when_client_stops_after_early_response_then_both_connections_closed() {
+fn body_timeout_when_client_stops_after_early_response_then_connections_are_closed() {
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
     assert_eq!(client.response().expect("an early response").text(), "thanks");
-    // Each received byte starts the timeout again.
+    // Each byte that the shim receives starts the timeout again.
     let since = Instant::now();
     for _ in 0..20 {
         std::thread::sleep(PACE);
         client.send("x");
     }
     assert!(client.closed());
-    assert!(since.elapsed() >= PACE * 20 + Duration::from_millis(900), "after {:?}", since.elapsed());
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the rest");
+    let elapsed = since.elapsed();
+    assert!(elapsed >= PACE * 20 + Duration::from_millis(900), "closed too early, after {elapsed:?}");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the connection to the origin is still open");
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
 
 #[test]
-fn body_timeout_when_http2_stream_stops_after_early_response_then_origin_connection_closed() {
+fn body_timeout_when_http2_upload_stops_after_response_then_origin_connection_closes() {
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, 65_535);
-    // A POST without END_STREAM.
+    // This is the header block of a POST. The HEADERS frame has no END_STREAM, so a body must follow.
     let post = [&[0x83, 0x86, 0x84, 0x41, 9][..], b"shim.test"].concat();
     client.send(HEADERS, END_HEADERS, 1, &post);
     client.send(DATA, 0, 1, b"hel");
-    assert!(client.ended_normally(1), "an early response");
-    assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still waits for the rest");
-    // Only the stream has ended: the connection still serves requests.
+    assert!(client.ended_normally(1), "the early response is incomplete");
+    assert!(wait_until(LONG, || origin.open_connections() == 0), "the connection to the origin is still open");
+    // Only the stream has ended. The connection still serves requests.
     client.get(3, "/");
     assert!(client.ended_normally(3));
 }
 
 #[test]
-fn body_timeout_when_upload_slow_but_progressing_then_not_cut() {
+fn body_timeout_when_upload_is_slow_but_progresses_then_upload_completes() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
-    // For an HTTP/2 stream the origin's response timeout counts too, so this shim has a short one.
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -505,20 +516,20 @@ fn body_timeout_when_upload_slow_but_progressing_then_not_cut() {
             client = client.patient(LONG);
             assert_eq!(client.response().expect("a response").status, 200);
         });
-        let slow = h2_get("/slow").method("POST").body(paced(vec![b"x"; 25], false)).expect("sound");
+        let slow = h2_get("/slow").method("POST").body(paced(vec![b"x"; 25], false)).expect("a valid request");
         assert_eq!(h2(shim.addr, slow).expect("a response").0.status, 200);
     });
     assert!(origin.requests().iter().all(|request| request.body == [b'x'; 25]));
 }
 
 #[test]
-fn body_timeout_when_client_stops_reading_then_both_connections_closed() {
+fn body_timeout_when_client_stops_reading_then_connections_are_closed() {
     let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/endless"));
     assert_eq!(client.response_head().expect("a head").status, 200);
-    assert!(wait_until(LONG, || origin.open_connections() == 0), "the origin still sends");
+    assert!(wait_until(LONG, || origin.open_connections() == 0), "the connection to the origin is still open");
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
     assert!(once(pulls(&shim.metrics(), "499")));
     client.read_to_end();
@@ -526,7 +537,7 @@ fn body_timeout_when_client_stops_reading_then_both_connections_closed() {
 }
 
 #[test]
-fn body_timeout_when_http2_stream_not_read_then_only_that_stream_reset() {
+fn body_timeout_when_http2_stream_is_unread_then_resets_only_the_unread_stream() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(&[b'x'; 16 << 10])(request, conn),
         _ => origin::respond(request, conn, 200, &[], b"hi"),
@@ -536,29 +547,32 @@ fn body_timeout_when_http2_stream_not_read_then_only_that_stream_reset() {
     client.get(1, "/endless");
     let since = Instant::now();
     assert!(!client.ended_normally(1));
-    assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends");
+    assert!(since.elapsed() >= Duration::from_millis(500), "reset too early, after {:?}", since.elapsed());
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the connection to the origin is still open");
     client.get(3, "/");
-    assert!(client.ended_normally(3), "another stream of the same connection");
+    assert!(client.ended_normally(3), "another stream of the connection must not be reset");
     shim.wait_metrics(|metrics| once(pulls(metrics, "499")) && once(pulls(metrics, "200")));
 }
 
 #[test]
-fn body_timeout_when_http2_connection_not_read_then_closed() {
+fn body_timeout_when_http2_connection_is_unread_then_connection_is_closed() {
     let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
     let mut client = Frames::connect(shim.addr, i32::MAX.unsigned_abs());
     client.grant(0, 1 << 30);
     client.get(1, "/endless");
-    assert!(wait_until(LONG, || origin.connections() == 1 && origin.open_connections() == 0), "the origin still sends");
+    assert!(
+        wait_until(LONG, || origin.connections() == 1 && origin.open_connections() == 0),
+        "the connection to the origin is still open"
+    );
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
     shim.wait_metrics(|metrics| once(pulls(metrics, "499")));
 }
 
-/// A stream makes progress when data leaves its send buffer of 64 KiB. So the client reads more than 64 KiB within each
-/// timeout.
+/// A stream makes progress when data leaves the send buffer of the stream, which has 64 KiB. So the client reads more
+/// than 64 KiB within each timeout.
 #[test]
-fn body_timeout_when_download_slow_but_progressing_then_not_cut() {
+fn body_timeout_when_download_is_slow_but_progresses_then_download_completes() {
     const BYTES: usize = 1 << 20;
     let origin = Origin::start(origin::fixed(200, &[], vec![b'x'; BYTES]));
     let shim = start_hasty(&origin, "body_timeout = \"1s\"");
@@ -566,13 +580,13 @@ fn body_timeout_when_download_slow_but_progressing_then_not_cut() {
     client.get(1, "/");
     let (mut bytes, mut owed) = (0, 0);
     while bytes < BYTES {
-        let got = client.next().expect("the connection stays");
-        assert_ne!(got.kind, RST_STREAM, "after {bytes} bytes");
+        let got = client.next().expect("a frame on an open connection");
+        assert_ne!(got.kind, RST_STREAM, "the stream was reset after {bytes} bytes");
         if got.kind != DATA {
             continue;
         }
         bytes += got.payload.len();
-        owed += u32::try_from(got.payload.len()).expect("a frame's length");
+        owed += u32::try_from(got.payload.len()).expect("a length that fits into 32 bits");
         if owed >= 32 << 10 {
             std::thread::sleep(PACE);
             client.grant(1, owed);
@@ -584,7 +598,7 @@ fn body_timeout_when_download_slow_but_progressing_then_not_cut() {
 }
 
 #[test]
-fn body_timeout_when_origin_stops_sending_then_response_cut() {
+fn body_timeout_when_origin_stops_sending_then_response_is_visibly_incomplete() {
     let origin = Origin::start(|request, conn| {
         let framing = if request.target == "/length" { FRAMINGS[0] } else { FRAMINGS[1] };
         let _ = conn.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{framing}").as_bytes());
@@ -601,10 +615,11 @@ fn body_timeout_when_origin_stops_sending_then_response_cut() {
                 let response = client.response().expect("a head");
                 assert_eq!((response.status, response.body.as_slice(), response.complete), (200, &b"hello"[..], false));
                 assert!(client.closed());
-                assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+                let elapsed = since.elapsed();
+                assert!(elapsed >= Duration::from_millis(500), "the response ended too early, after {elapsed:?}");
             });
             scope.spawn(move || {
-                let response = h2(addr, h2_get(target).body(nothing()).expect("sound"));
+                let response = h2(addr, h2_get(target).body(nothing()).expect("a valid request"));
                 assert!(response.is_err(), "{target} looks complete over HTTP/2");
             });
         }
@@ -619,10 +634,10 @@ fn body_timeout_when_origin_stops_sending_then_response_cut() {
 // ---- idle_timeout ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn idle_timeout_when_connection_idle_then_closed_after_it_and_not_before() {
+fn idle_timeout_when_connection_is_idle_then_closed_at_the_timeout_and_not_before() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
-            // The pause is longer than idle_timeout: a connection that waits for a response must not count as idle.
+            // The pause is longer than idle_timeout. A connection that waits for a response must not count as idle.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::respond(request, conn, 200, &[], b"hi")
@@ -633,27 +648,30 @@ fn idle_timeout_when_connection_idle_then_closed_after_it_and_not_before() {
         let since = Instant::now();
         served(&mut client, &format!("/{number}"));
         client = client.patient(Duration::from_millis(400));
-        // On a busy machine the wait can be longer than the timeout.
+        // On a busy machine, the wait can take longer than idle_timeout. Then the shim has closed the connection.
         if client.end() != End::Open {
-            assert!(since.elapsed() >= Duration::from_millis(900), "closed too early: {:?}", since.elapsed());
+            assert!(since.elapsed() >= Duration::from_millis(900), "closed too early, after {:?}", since.elapsed());
             client = Raw::connect(shim.addr);
         }
         client = client.patient(LONG);
     }
-    // A connection that waits for a slow response is not idle: the timeout begins after the response.
+    // The timeout begins after the slow response.
     let since = Instant::now();
     served(&mut client, "/slow");
     assert!(client.closed());
-    assert!(since.elapsed() >= Duration::from_millis(2600), "after {:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_millis(2600), "closed too early, after {:?}", since.elapsed());
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
-    assert!(refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON, "an idle connection is not a refusal");
+    assert!(
+        refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON,
+        "the close of an idle connection must not be counted as a refusal"
+    );
 }
 
 #[test]
-fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
+fn idle_timeout_when_http2_connection_is_idle_then_sends_goaway_and_closes() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
-            // The pause is longer than idle_timeout: a connection that waits for a response must not count as idle.
+            // The pause is longer than idle_timeout. A connection that waits for a response must not count as idle.
             std::thread::sleep(Duration::from_millis(1700));
         }
         origin::respond(request, conn, 200, &[], b"hi")
@@ -662,11 +680,12 @@ fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
     let mut client = Frames::connect(shim.addr, 65_535);
     let since = Instant::now();
     client.get(1, "/slow");
-    assert!(client.ended_normally(1), "a connection that waits for a slow response is not idle");
-    assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end").stream, 0);
-    assert!(since.elapsed() >= Duration::from_millis(2600), "after {:?}", since.elapsed());
+    assert!(client.ended_normally(1), "the slow response is incomplete");
+    assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end of the connection").stream, 0);
+    assert!(since.elapsed() >= Duration::from_millis(2600), "closed too early, after {:?}", since.elapsed());
     while client.next().is_some() {}
-    // The shim sends a ping with its GOAWAY. A connection that does not acknowledge this ping closes too.
+    // The shim sends a ping together with the GOAWAY. The shim must also close a connection whose client does not
+    // acknowledge this ping.
     let mut deaf = Frames::connect(shim.addr, 65_535);
     deaf.get(1, "/");
     deaf.raw.read_to_end();
@@ -675,10 +694,11 @@ fn idle_timeout_when_http2_connection_idle_then_goaway_and_close() {
 }
 
 #[test]
-fn idle_timeout_when_empty_lines_or_pings_then_not_extended() {
+fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "idle_timeout = \"1s\"");
-    // Bytes that belong to no request, sent in one write and in two.
+    // An empty line or two pings, which belong to no request, are sent again and again. Each time they are sent in two
+    // writes.
     let pings = [frame(PING, 0, 0, b"pingpong"), frame(PING, 0, 0, b"pingpong")].concat();
     let (half, rest) = pings.split_at(20);
     let plain = || {
@@ -700,15 +720,15 @@ fn idle_timeout_when_empty_lines_or_pings_then_not_extended() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // An acknowledgement of the ping, or no byte, means that the connection is still open.
+                // If bytes arrive (acknowledgements of the pings) or nothing arrives, the connection is still open.
                 open = open
                     && client
                         .more()
                         .map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |bytes| !bytes.is_empty());
             }
         }
-        assert!(!open, "still open");
-        assert!(since.elapsed() >= Duration::from_millis(500), "after {:?}", since.elapsed());
+        assert!(!open, "the connection is still open after {LONG:?}");
+        assert!(since.elapsed() >= Duration::from_millis(500), "closed too early, after {:?}", since.elapsed());
     }
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
@@ -716,7 +736,7 @@ fn idle_timeout_when_empty_lines_or_pings_then_not_extended() {
 // ---- loops, hosts, CONNECT ------------------------------------------------------------------------------------------
 
 #[test]
-fn max_hops_when_reached_then_508() {
+fn max_hops_when_reached_then_shim_sends_508() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     let loops = |lines: &[&str]| {
@@ -737,11 +757,14 @@ fn max_hops_when_reached_then_508() {
     assert_eq!(loops(&["edgeshim", "edgeshim;v=1", "EDGESHIM, fastly", "edgeshim"]), 508);
     let (head, _) = h2(
         shim.addr,
-        h2_get("/").header("cdn-loop", "edgeshim,edgeshim,edgeshim,edgeshim,edgeshim").body(nothing()).expect("sound"),
+        h2_get("/")
+            .header("cdn-loop", "edgeshim,edgeshim,edgeshim,edgeshim,edgeshim")
+            .body(nothing())
+            .expect("a valid request"),
     )
     .expect("a response");
     assert_eq!(head.status, 508);
-    assert_eq!(origin.count(), 2, "none of these reached the origin");
+    assert_eq!(origin.count(), 2, "a refused request reached the origin");
     wait_refused(&shim, "loop", 3);
     assert!((pulls(&shim.metrics(), "508") - 3.0).abs() < f64::EPSILON);
     let strict = start(&origin, "max_hops = 1");
@@ -750,21 +773,22 @@ fn max_hops_when_reached_then_508() {
 }
 
 #[test]
-fn max_hops_when_shim_is_its_own_origin_then_loop_ends() {
+fn max_hops_when_shim_forwards_to_itself_then_loop_ends() {
     let dir = support::temp_dir();
     let own = dir.join("own.sock");
     let url = format!("unix:{}", own.display());
     let shim = Shim::start_in(dir, Shim::config(&url).with(&format!("[server]\nlisten = [\"{url}\"]")));
     let mut client = Raw::connect_unix(&own);
     client.send(get("/"));
-    // The request passes the shim several times. The last pass makes the 508, and the client gets it.
+    // The request passes the shim five times. The shim refuses the fifth pass with a 508. Each earlier pass forwards this
+    // 508, so the client gets it.
     assert_eq!(client.response().expect("a response").status, 508);
     shim.wait_metrics(|metrics| (pulls(metrics, "508") - 5.0).abs() < f64::EPSILON);
     wait_refused(&shim, "loop", 1);
 }
 
 #[test]
-fn hosts_when_name_not_listed_then_421() {
+fn hosts_when_host_is_not_listed_then_shim_sends_421() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "hosts = [\"www.example.com\", \"api.example.com:8443\", \"[2001:db8::1]\"]");
     let allowed = [
@@ -778,7 +802,7 @@ fn hosts_when_name_not_listed_then_421() {
     ];
     for host in allowed {
         assert_eq!(fetch(shim.addr, "/", &[("Host", host)]).status, 200, "{host}");
-        assert_eq!(origin.last().field("host"), Some(host), "forwarded unchanged");
+        assert_eq!(origin.last().field("host"), Some(host), "Host must be forwarded unchanged");
     }
     let others = [
         "example.com",
@@ -792,15 +816,18 @@ fn hosts_when_name_not_listed_then_421() {
     for host in others {
         assert_eq!(fetch(shim.addr, "/", &[("Host", host)]).status, 421, "{host}");
     }
-    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 421, "a missing Host is not listed");
+    assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 421, "the status for a request without Host");
     let of = |uri: &str| {
-        h2(shim.addr, http::Request::builder().uri(uri).body(nothing()).expect("sound")).expect("a response").0.status
+        h2(shim.addr, http::Request::builder().uri(uri).body(nothing()).expect("a valid request"))
+            .expect("a response")
+            .0
+            .status
     };
     assert_eq!(of("http://www.example.com/"), 200);
     assert_eq!(of("http://shim.test/"), 421);
     assert_eq!(origin.count(), allowed.len() + 1);
-    wait_refused(&shim, "host", u32::try_from(others.len()).expect("few") + 2);
-    // A well-formed request for an unknown host is refused, but the connection stays open.
+    wait_refused(&shim, "host", u32::try_from(others.len()).expect("a small number") + 2);
+    // After the refusal of a well-formed request, the connection stays open.
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response().expect("a response").status, 421);
@@ -809,7 +836,7 @@ fn hosts_when_name_not_listed_then_421() {
 }
 
 #[test]
-fn connect_when_requested_then_refused() {
+fn connect_method_when_requested_then_refused_with_405() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");
     let mut client = Raw::connect(shim.addr);
@@ -818,7 +845,8 @@ fn connect_when_requested_then_refused() {
     assert_eq!((response.status, response.complete), (405, true));
     assert!(response.field("allow").is_some_and(|allow| !allow.contains("CONNECT")));
     assert!(client.closed());
-    let connect = http::Request::builder().method("CONNECT").uri("shim.test:443").body(nothing()).expect("sound");
+    let connect =
+        http::Request::builder().method("CONNECT").uri("shim.test:443").body(nothing()).expect("a valid request");
     assert_eq!(h2(shim.addr, connect).expect("a response").0.status, 405);
     assert_eq!((origin.count(), origin.connections()), (0, 0));
     wait_refused(&shim, "method", 2);
@@ -826,14 +854,14 @@ fn connect_when_requested_then_refused() {
 
 // ---- client address -------------------------------------------------------------------------------------------------
 
-/// Returns X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host as the origin received them.
+/// Returns the values of X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host in the last request at the origin.
 fn forwarded(origin: &Origin) -> [String; 3] {
     let request = origin.last();
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].map(|name| request.fields_named(name).join(" & "))
 }
 
 #[test]
-fn trusted_proxies_when_peer_not_listed_then_fields_replaced() {
+fn trusted_proxies_when_peer_is_not_listed_then_forwarded_fields_are_replaced() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let lies = [
         ("X-Forwarded-For", "203.0.113.9"),
@@ -851,7 +879,7 @@ fn trusted_proxies_when_peer_not_listed_then_fields_replaced() {
 }
 
 #[test]
-fn trusted_proxies_when_peer_listed_then_list_read_from_right() {
+fn trusted_proxies_when_peer_is_listed_then_x_forwarded_for_is_read_from_right() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"2001:db8:1::/48\"]");
     for (lines, expected) in [
@@ -878,7 +906,7 @@ fn trusted_proxies_when_peer_listed_then_list_read_from_right() {
     assert_eq!(forwarded(&origin), ["127.0.0.1", "http", "shim.test"]);
 }
 
-/// Returns a PROXY header of version 2: the bytes of command and family, the length, then `rest`.
+/// Returns a PROXY header of version 2. It contains the command, the family, the length of `rest`, and `rest`.
 fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     bytes.extend_from_slice(&[0x20 | command, family]);
@@ -887,7 +915,7 @@ fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The addresses of a PROXY header: from 192.0.2.8, port 1, to 198.51.100.1, port 2.
+/// The addresses in a PROXY header: from 192.0.2.8, port 1, to 198.51.100.1, port 2.
 const PAIR4: [u8; 12] = [192, 0, 2, 8, 198, 51, 100, 1, 0, 1, 0, 2];
 
 fn pair6() -> Vec<u8> {
@@ -900,7 +928,7 @@ fn pair6() -> Vec<u8> {
 }
 
 #[test]
-fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
+fn proxy_protocol_when_header_is_valid_then_client_address_is_from_the_header() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true");
     // The protocol allows type-length-value triples after the addresses. The shim ignores them.
@@ -922,14 +950,15 @@ fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
             let mut client = Raw::connect(shim.addr);
             client.send_pieces([header.as_slice(), get("/").as_bytes()].concat(), piece);
             let shown = String::from_utf8_lossy(header);
-            assert_eq!(client.response().unwrap_or_else(|why| panic!("{shown:?}: {why:?}")).status, 200);
+            let response = client.response().unwrap_or_else(|why| panic!("no response after {shown:?}: {why:?}"));
+            assert_eq!(response.status, 200);
             assert_eq!(forwarded(&origin)[0], *expected, "{shown:?} in pieces of {piece}");
             client.send(get_with("X-Forwarded-For: 203.0.113.1\r\n"));
-            assert_eq!(client.response().expect("the next response of the connection").status, 200);
-            assert_eq!(forwarded(&origin)[0], *expected, "{shown:?}, second request");
+            assert_eq!(client.response().expect("the next response on the connection").status, 200);
+            assert_eq!(forwarded(&origin)[0], *expected, "{shown:?}, second request on the connection");
         }
     }
-    // The header is split after each byte in turn. The shim reads the first part before the second part arrives.
+    // Each connection splits the header at another byte. The shim reads the first part before the second part arrives.
     for (header, expected) in [&rows[0], &rows[3], &rows[4]] {
         let text = [header.as_slice(), get("/").as_bytes()].concat();
         let mut clients: Vec<Raw> = (1..=header.len()).map(|_| Raw::connect(shim.addr)).collect();
@@ -937,13 +966,14 @@ fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
             client.send(&text[..cut]);
         }
         shim.wait_metrics(|metrics| {
-            metrics.value("edgeshim_connections", &[]) >= f64::from(u32::try_from(clients.len()).expect("few"))
+            metrics.value("edgeshim_connections", &[])
+                >= f64::from(u32::try_from(clients.len()).expect("a small number"))
         });
         std::thread::sleep(PACE);
         for (cut, client) in (1..).zip(&mut clients) {
             client.send(&text[cut..]);
-            let response = client.response().unwrap_or_else(|why| panic!("cut after {cut} bytes: {why:?}"));
-            assert_eq!((response.status, forwarded(&origin)[0].as_str()), (200, *expected), "cut after {cut} bytes");
+            let response = client.response().unwrap_or_else(|why| panic!("split after {cut} bytes: {why:?}"));
+            assert_eq!((response.status, forwarded(&origin)[0].as_str()), (200, *expected), "split after {cut} bytes");
         }
     }
     let mut client = Raw::connect(shim.addr);
@@ -951,12 +981,12 @@ fn proxy_protocol_when_header_sent_then_its_address_is_the_client() {
     let mut client = Frames::over(client.patient(LONG));
     client.send(SETTINGS, 0, 0, &[]);
     client.get(1, "/");
-    assert!(client.ended_normally(1), "HTTP/2 behind a PROXY header");
+    assert!(client.ended_normally(1), "the HTTP/2 response after a PROXY header is incomplete");
     assert_eq!(forwarded(&origin)[0], "192.0.2.8");
 }
 
 #[test]
-fn proxy_protocol_when_header_missing_or_invalid_then_nothing_served() {
+fn proxy_protocol_when_header_is_missing_or_invalid_then_no_response_is_sent() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true\nheader_timeout = \"1s\"");
     let rows: [(&str, Vec<u8>); 9] = [
@@ -979,10 +1009,10 @@ fn proxy_protocol_when_header_missing_or_invalid_then_nothing_served() {
         client.send([header.as_slice(), get("/").as_bytes()].concat());
         let received = client.read_to_end();
         assert!(received.is_empty(), "{name}: {}", String::from_utf8_lossy(&received));
-        assert!(client.closed(), "{name}");
+        assert!(client.closed(), "{name}: the connection is open");
     }
     wait_refused(&shim, "malformed", 9);
-    // A client that never completes its PROXY header.
+    // This client never completes the PROXY header.
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send("PROXY TCP4 192.0.2.7 ");
     assert!(client.closed());
@@ -991,6 +1021,10 @@ fn proxy_protocol_when_header_missing_or_invalid_then_nothing_served() {
     let plain = start(&origin, "");
     let mut client = Raw::connect(plain.addr);
     client.send("PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_owned() + &get("/"));
-    assert_eq!(client.response().expect("a response").status, 400, "not configured, so not accepted");
+    assert_eq!(
+        client.response().expect("a response").status,
+        400,
+        "without proxy_protocol, the shim must reject a PROXY header"
+    );
     assert_eq!(origin.count(), 0);
 }

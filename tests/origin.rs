@@ -1,5 +1,5 @@
-//! The origin side: reused connections and retries, clients that disconnect, streaming with back-pressure, upgrades,
-//! and every form of origin response, over TCP, a Unix socket and HTTP/2.
+//! Tests of the forwarding to an HTTP/1.1 origin: reused connections, retries, clients that disconnect, streaming with
+//! back-pressure, upgrades, Host, and every framing of a response. `tests/origin_http2.rs` covers HTTP/2 origins.
 
 mod support;
 
@@ -29,10 +29,10 @@ fn one_worker(origin: &Origin) -> support::Config {
     Shim::config(origin.url()).with("[server]\nworkers = 1")
 }
 
-// ---- reused connections that close ----------------------------------------------------------------------------------
+// ---- connections that close -----------------------------------------------------------------------------------------
 
-/// Starts an origin that responds to the first request of a connection, and closes the connection after it has read the
-/// second.
+/// Starts an origin that responds to the first request on each connection. When the second request on the connection
+/// has arrived, the origin closes the connection.
 fn closing_on_reuse() -> Origin {
     let served = Mutex::new(BTreeMap::<usize, usize>::new());
     Origin::start(move |request, conn| {
@@ -47,7 +47,7 @@ fn closing_on_reuse() -> Origin {
     })
 }
 
-/// Sends `total` requests over eight connections. Returns the statuses by target.
+/// Sends `total` requests over eight connections. Returns the status for each target.
 fn send_many(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
     let threads: Vec<_> = (0..8)
         .map(|thread| {
@@ -59,7 +59,7 @@ fn send_many(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
                     let target = format!("/{method}/{number}");
                     let length = if method == "POST" { "Content-Length: 5\r\n\r\nhello" } else { "\r\n" };
                     client.send(format!("{method} {target} HTTP/1.1\r\nHost: shim.test\r\n{length}"));
-                    let response = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
+                    let response = client.response().unwrap_or_else(|why| panic!("{target}: no response: {why:?}"));
                     assert!(response.complete && response.problems.is_empty(), "{target}: {response:?}");
                     statuses.push((target, response.status));
                 }
@@ -67,7 +67,7 @@ fn send_many(shim: &Shim, method: &str, total: usize) -> BTreeMap<String, u16> {
             })
         })
         .collect();
-    threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
+    threads.into_iter().flat_map(|thread| thread.join().expect("the client's thread")).collect()
 }
 
 fn count_of(statuses: &BTreeMap<String, u16>, status: u16) -> usize {
@@ -75,34 +75,34 @@ fn count_of(statuses: &BTreeMap<String, u16>, status: u16) -> usize {
 }
 
 #[test]
-fn gets_when_connections_close_on_reuse_then_all_served() {
+fn get_requests_when_connections_close_on_reuse_then_all_get_200() {
     let origin = closing_on_reuse();
     let shim = Shim::start(Shim::config(origin.url()));
     let statuses = send_many(&shim, "GET", 4000);
-    assert_eq!(count_of(&statuses, 200), 4000, "some got no 200");
-    assert!(origin.count() > 5000, "no connection closed on reuse: {} requests", origin.count());
+    assert_eq!(count_of(&statuses, 200), 4000, "some requests did not get 200");
+    assert!(origin.count() > 5000, "too few connections closed on reuse: the origin got {} requests", origin.count());
     assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "a retried request counts as a fault");
 }
 
 #[test]
-fn gets_when_connections_close_after_responses_then_all_served() {
+fn get_requests_when_connections_close_after_responses_then_all_get_200() {
     for (late, total) in [(false, 3000), (true, 3000)] {
         let origin = Origin::start(move |request, conn| {
             origin::respond(request, conn, 200, &[], b"hi");
             if late {
-                // The close can coincide with the next request. The random delays make that likely.
+                // The random delay makes it likely that the close and the next request happen at the same time.
                 std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
             }
             After::Close
         });
         let shim = Shim::start(Shim::config(origin.url()));
         let statuses = send_many(&shim, "GET", total);
-        assert_eq!(count_of(&statuses, 200), total, "late: {late}: some got no 200");
+        assert_eq!(count_of(&statuses, 200), total, "late = {late}: some requests did not get 200");
     }
 }
 
 #[test]
-fn posts_when_reused_connections_close_then_none_sent_twice() {
+fn post_requests_when_connections_close_then_no_request_reaches_the_origin_twice() {
     let closing = Origin::start(|request, conn| {
         origin::respond(request, conn, 200, &[], b"hi");
         std::thread::sleep(Duration::from_micros(u64::from(fastrand::u16(0..800))));
@@ -117,31 +117,34 @@ fn posts_when_reused_connections_close_then_none_sent_twice() {
         }
         for (target, status) in &statuses {
             let times = arrived.get(target).copied().unwrap_or(0);
-            assert!(times <= 1, "{name}: {target} was sent {times} times");
-            assert!(*status == 502 || (*status == 200 && times == 1), "{name}: {target}: {status}, sent {times} times");
+            assert!(times <= 1, "{name}: {target} reached the origin {times} times");
+            assert!(
+                *status == 502 || (*status == 200 && times == 1),
+                "{name}: {target} got {status} and reached the origin {times} times"
+            );
         }
         if name == "closes on reuse" {
-            assert!(count_of(&statuses, 502) > 0, "{name}: no connection closed during a POST");
+            assert!(count_of(&statuses, 502) > 0, "{name}: no POST got 502");
         }
     }
 }
 
 #[test]
-fn puts_with_body_when_connection_closes_then_502_without_retry() {
+fn idempotent_request_when_connection_closes_then_retried_only_without_a_body() {
     let origin = closing_on_reuse();
     let shim = Shim::start(one_worker(&origin));
     let put = "PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(exchange(shim.addr, put).status, 502, "a streamed body cannot be sent again");
+    assert_eq!(exchange(shim.addr, put).status, 502, "the shim cannot send a streamed body again");
     assert_eq!(origin.requests().iter().filter(|request| request.target == "/put").count(), 1);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     let delete = "DELETE /delete HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(exchange(shim.addr, delete).status, 200, "idempotent and without a body");
+    assert_eq!(exchange(shim.addr, delete).status, 200, "the shim must retry a DELETE without a body");
     assert_eq!(origin.requests().iter().filter(|request| request.target == "/delete").count(), 2);
 }
 
 #[test]
-fn retries_when_zero_then_nothing_sent_twice() {
+fn retries_when_set_to_zero_then_no_request_is_sent_twice() {
     let origin = closing_on_reuse();
     let shim = Shim::start(one_worker(&origin).with("[origin]\nretries = 0"));
     let statuses: Vec<u16> = (0..6).map(|number| fetch(shim.addr, &format!("/{number}"), &[]).status).collect();
@@ -150,15 +153,15 @@ fn retries_when_zero_then_nothing_sent_twice() {
 }
 
 #[test]
-fn new_connections_when_they_close_then_502_at_once() {
+fn new_connection_when_closed_without_a_response_then_request_gets_502_without_retry() {
     let origin = Origin::start(origin::hang_up());
     let shim = Shim::start(one_worker(&origin).with("[origin]\nretries = 3"));
     assert_eq!(fetch(shim.addr, "/", &[]).status, 502);
-    assert_eq!(origin.count(), 1, "only reused connections get a retry");
+    assert_eq!(origin.count(), 1, "the shim sent the request again after a new connection was closed");
 }
 
 #[test]
-fn responses_when_extra_bytes_follow_then_never_served() {
+fn response_when_extra_bytes_follow_then_extra_bytes_are_never_served() {
     let origin = Origin::start(|_, conn: &mut Conn| {
         let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
         let second = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
@@ -176,7 +179,7 @@ fn responses_when_extra_bytes_follow_then_never_served() {
 // ---- the pool -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn connections_when_responses_complete_then_reused() {
+fn origin_connection_when_response_is_complete_then_reused() {
     let origin = Origin::start(|request, conn| match request.target.rsplit('/').next() {
         Some("chunked") => origin::chunked(&[], &[b"a", b"bc"], &[])(request, conn),
         Some("trailers") => origin::chunked(&[("Trailer", "X-T")], &[b"abc"], &[("X-T", "1")])(request, conn),
@@ -210,7 +213,7 @@ fn connections_when_responses_complete_then_reused() {
                     client.response()
                 }
             };
-            let response = response.unwrap_or_else(|why| panic!("{kind} {number}: {why:?}"));
+            let response = response.unwrap_or_else(|why| panic!("{kind} {number}: no response: {why:?}"));
             assert!(response.complete && response.problems.is_empty(), "{kind} {number}: {response:?}");
             if kind == "trailers" {
                 assert_eq!(response.trailers.len(), 1, "{response:?}");
@@ -218,14 +221,14 @@ fn connections_when_responses_complete_then_reused() {
         }
         let more = origin.connections() - before;
         let allowed = usize::from(before == 0);
-        assert!(more <= allowed, "50 requests ({kind}) took {more} further connections");
+        assert!(more <= allowed, "50 requests ({kind}) needed {more} new connections");
     }
     let gauge = shim.metrics().value("edgeshim_origin_connections", &[]);
-    assert!((gauge - 1.0).abs() < 0.1, "edgeshim_origin_connections {gauge}");
+    assert!((gauge - 1.0).abs() < 0.1, "edgeshim_origin_connections is {gauge}, not 1");
 }
 
 #[test]
-fn max_idle_when_exceeded_then_surplus_closed() {
+fn max_idle_when_exceeded_then_surplus_connections_are_closed() {
     for (most, gauge) in [(0, 0.0), (2, 2.0)] {
         let gate = Arc::new(std::sync::Barrier::new(6));
         let waiting = Arc::clone(&gate);
@@ -241,34 +244,38 @@ fn max_idle_when_exceeded_then_surplus_closed() {
             })
             .collect();
         for client in clients {
-            assert_eq!(client.join().expect("a client"), 200);
+            assert_eq!(client.join().expect("the client's thread"), 200);
         }
-        assert_eq!(origin.connections(), 6, "six requests are in flight at once");
-        assert!(wait_until(PATIENCE, || origin.open_connections() == most), "{} are open", origin.open_connections());
+        assert_eq!(origin.connections(), 6, "six requests at once need six connections");
+        let closed = wait_until(PATIENCE, || origin.open_connections() == most);
+        assert!(closed, "{} connections are open, not {most}", origin.open_connections());
         shim.wait_metrics(|metrics| (metrics.value("edgeshim_origin_connections", &[]) - gauge).abs() < 0.1);
     }
 }
 
 #[test]
-fn idle_timeout_when_no_request_then_connections_close() {
+fn idle_timeout_when_no_request_arrives_then_idle_connection_is_closed() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(one_worker(&origin).with("[origin]\nidle_timeout = \"200ms\""));
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "an idle connection stays");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the idle connection is still open");
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     assert_eq!(origin.connections(), 2);
 }
 
-// ---- clients that leave ---------------------------------------------------------------------------------------------
+// ---- clients that disconnect ----------------------------------------------------------------------------------------
 
 #[test]
-fn abort_when_before_head_then_origin_connection_closed() {
+fn abort_when_response_head_has_not_arrived_then_origin_connection_is_closed() {
     let origin = Origin::start(origin::silent());
     let shim = Shim::start(Shim::config(origin.url()));
     for (number, times, by_reset) in [(1, 1, false), (2, 2, true)] {
         let mut client = Raw::connect(shim.addr);
         client.send(get("/"));
-        assert!(wait_until(PATIENCE, || origin.open_connections() == 1 && origin.count() == number), "no request");
+        assert!(
+            wait_until(PATIENCE, || origin.open_connections() == 1 && origin.count() == number),
+            "request {number} did not reach the origin"
+        );
         if by_reset {
             client.reset();
         } else {
@@ -276,7 +283,7 @@ fn abort_when_before_head_then_origin_connection_closed() {
         }
         assert!(
             wait_until(PATIENCE, || origin.open_connections() == 0),
-            "the origin still works on an aborted request"
+            "the connection of the aborted request is still open"
         );
         shim.wait_aborts(times);
     }
@@ -284,13 +291,13 @@ fn abort_when_before_head_then_origin_connection_closed() {
     client.leave("/", || origin.count() == 3);
     assert!(
         wait_until(PATIENCE, || client.drive() && origin.open_connections() == 0),
-        "HTTP/2: the origin still works"
+        "HTTP/2: the connection of the aborted request is still open"
     );
     shim.wait_aborts(3);
 }
 
 #[test]
-fn abort_when_in_body_then_origin_connection_closed() {
+fn abort_when_response_body_is_in_progress_then_origin_connection_is_closed() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/fine" => origin::respond(request, conn, 200, &[], b"fine"),
         _ => origin::endless(&[b'x'; 4096])(request, conn),
@@ -300,7 +307,7 @@ fn abort_when_in_body_then_origin_connection_closed() {
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     drop(client);
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still sends the body");
     shim.wait_aborts(1);
     let mut client = H2::connect(shim.addr);
     let response = client.head("GET", "/", &[], Pieces::default()).expect("a head");
@@ -308,23 +315,23 @@ fn abort_when_in_body_then_origin_connection_closed() {
     drop(response);
     assert!(
         wait_until(PATIENCE, || client.drive() && origin.open_connections() == 0),
-        "HTTP/2: the origin still sends"
+        "HTTP/2: the origin still sends the body"
     );
     shim.wait_aborts(2);
     let next = client.ask("GET", "/fine", &[], Pieces::default());
-    assert_eq!((next.status, &next.body[..]), (200, &b"fine"[..]), "the connection ended with the stream");
+    assert_eq!((next.status, &next.body[..]), (200, &b"fine"[..]), "the connection is no longer usable");
 }
 
 #[test]
-fn abort_when_in_upload_then_origin_connection_closed() {
+fn abort_when_upload_is_in_progress_then_origin_connection_is_closed() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = Raw::connect(shim.addr);
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello");
-    assert!(wait_until(PATIENCE, || origin.count() == 1), "no request at the origin");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "the request did not reach the origin");
     client.reset();
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the upload");
-    assert!(!origin.last().complete, "a cut request looked complete to the origin");
+    assert!(!origin.last().complete, "the truncated request looks complete to the origin");
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > 0.5);
     assert!(after.sum(PULLS, &[("code", "499")]) + after.sum(PULLS, &[("code", "400")]) > 0.5, "{}", after.text);
     assert!(after.sum(FAULTS, &[]) < 0.5, "a disconnected client counts as a fault");
@@ -332,7 +339,7 @@ fn abort_when_in_upload_then_origin_connection_closed() {
 
 // ---- streaming ------------------------------------------------------------------------------------------------------
 
-/// Waits until a counter stops growing, and returns it.
+/// Waits until a counter is above 0 and has not changed for 300 ms. Returns the value of the counter.
 fn settled(mut read: impl FnMut() -> u64) -> u64 {
     let (mut last, mut since) = (0, Instant::now());
     wait_until(LONG, || {
@@ -346,7 +353,7 @@ fn settled(mut read: impl FnMut() -> u64) -> u64 {
 }
 
 #[test]
-fn download_when_client_does_not_read_then_origin_cannot_send() {
+fn download_when_client_does_not_read_then_shim_stops_reading_from_the_origin() {
     let origin = Origin::start(origin::endless(&[b'x'; 16 * 1024]));
     let shim = Shim::start(one_worker(&origin));
     let before = shim.rss_kib();
@@ -354,14 +361,15 @@ fn download_when_client_does_not_read_then_origin_cannot_send() {
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     let sent = settled(|| origin.bytes_written());
-    // The bytes are in four socket buffers and the shim's buffers. The kernel can grow a socket buffer to some MiB.
+    // The unread bytes are in four socket buffers and in the shim's buffers. The kernel can grow a socket buffer to
+    // several MiB.
     assert!(sent < 32 << 20, "{sent} bytes were buffered");
     assert!(shim.rss_kib() < before + (8 << 10), "the unread response is in memory: {} KiB", shim.rss_kib());
     let mut read = 0;
     while read < sent + (1 << 20) {
         read += client.some("more of the body").len() as u64;
     }
-    assert!(origin.bytes_written() > sent, "the download does not continue");
+    assert!(origin.bytes_written() > sent, "the origin sent nothing more after the client had read");
 
     let mut client = H2::connect(shim.addr);
     let start = origin.bytes_written();
@@ -375,7 +383,7 @@ fn download_when_client_does_not_read_then_origin_cannot_send() {
 }
 
 #[test]
-fn upload_when_origin_does_not_read_then_client_cannot_send() {
+fn upload_when_origin_does_not_read_then_shim_stops_reading_from_the_client() {
     const LENGTH: u64 = 64 << 20;
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
@@ -395,10 +403,10 @@ fn upload_when_origin_does_not_read_then_client_cannot_send() {
     let shim = Shim::start(one_worker(&origin));
     let before = shim.rss_kib();
     let mut stream = TcpStream::connect(shim.addr).expect("a connection");
-    stream.set_read_timeout(Some(LONG)).expect("a limit");
+    stream.set_read_timeout(Some(LONG)).expect("a socket with a read timeout");
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {LENGTH}\r\n\r\n");
-    stream.write_all(head.as_bytes()).expect("the head goes out");
-    assert!(wait_until(PATIENCE, || origin.count() == 1), "the head is not sent before the body");
+    stream.write_all(head.as_bytes()).expect("the client can send the head");
+    assert!(wait_until(PATIENCE, || origin.count() == 1), "the shim did not send the head before the body");
     let sent = Arc::new(AtomicU64::new(0));
     let (mut writing, count) = (stream.try_clone().expect("a second handle"), Arc::clone(&sent));
     let writer = std::thread::spawn(move || {
@@ -413,16 +421,16 @@ fn upload_when_origin_does_not_read_then_client_cannot_send() {
     let stopped = settled(|| sent.load(Ordering::Relaxed));
     assert!(stopped < 32 << 20, "{stopped} bytes were buffered");
     assert!(shim.rss_kib() < before + (8 << 10), "the unread upload is in memory: {} KiB", shim.rss_kib());
-    go.send(()).expect("the origin waits");
+    go.send(()).expect("the origin still runs");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("a response");
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-    writer.join().expect("the writer");
+    writer.join().expect("the writer's thread");
     assert_eq!(sent.load(Ordering::Relaxed), LENGTH);
 }
 
 #[test]
-fn response_when_streamed_then_first_chunk_arrives_before_the_last() {
+fn response_when_streamed_then_first_chunk_arrives_before_the_last_chunk_is_sent() {
     let (go, gone) = channel();
     let gone = Mutex::new(gone);
     let origin = Origin::start(move |_, conn: &mut Conn| {
@@ -436,25 +444,26 @@ fn response_when_streamed_then_first_chunk_arrives_before_the_last() {
     client.send(get("/"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert_eq!(client.some("the first chunk"), b"5\r\nfirst\r\n");
-    go.send(()).expect("the origin waits");
+    go.send(()).expect("the origin still runs");
     let mut rest = client.some("the last chunk");
     while !rest.ends_with(b"0\r\n\r\n") {
-        rest.extend(client.some("the end"));
+        rest.extend(client.some("the end of the body"));
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
     let mut client = H2::connect(shim.addr);
     let mut body = client.head("GET", "/", &[], Pieces::default()).expect("a head").into_body();
     assert_eq!(client.frame(&mut body).expect("a frame").into_data().expect("data"), "first");
-    go.send(()).expect("the origin waits");
+    go.send(()).expect("the origin still runs");
     assert_eq!(client.frame(&mut body).expect("a frame").into_data().expect("data"), "last");
 }
 
 #[test]
-fn upload_when_streamed_then_each_chunk_echoed_before_the_next() {
+fn upload_when_streamed_then_each_chunk_is_echoed_before_the_next_chunk_is_sent() {
     let origin = Origin::start_at_head(|_, conn: &mut Conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        // The origin echoes every chunk before the next one is sent; both directions use the same framing.
+        // The client sends a chunk only after the origin has echoed the previous chunk. The response is chunked like
+        // the request, so the origin echoes the bytes unchanged.
         let mut piece = [0; 1024];
         while let Ok(length @ 1..) = conn.read(&mut piece) {
             if conn.write_all(&piece[..length]).is_err() || piece[..length].ends_with(b"0\r\n\r\n") {
@@ -473,11 +482,11 @@ fn upload_when_streamed_then_each_chunk_echoed_before_the_next() {
         assert_eq!(client.some("the chunk's echo"), chunk.as_bytes());
     }
     client.send("0\r\n\r\n");
-    assert_eq!(client.some("the end"), b"0\r\n\r\n");
+    assert_eq!(client.some("the end of the body"), b"0\r\n\r\n");
 }
 
 #[test]
-fn early_responses_when_upload_continues_then_they_arrive() {
+fn early_response_when_upload_continues_then_client_gets_the_response() {
     for polite in [true, false] {
         let origin = Origin::start_at_head(move |request, conn| {
             origin::respond(request, conn, 413, &[("Connection", "close")], b"too much");
@@ -486,38 +495,44 @@ fn early_responses_when_upload_continues_then_they_arrive() {
                 conn.shutdown(std::net::Shutdown::Write);
                 origin::silent()(request, conn);
             }
-            // The other origin closes with an unread body, so the kernel turns the close into a reset.
+            // If `polite` is false, the origin closes the socket before it has read the body. The kernel then sends a
+            // reset.
             After::Close
         });
         let shim = Shim::start(one_worker(&origin));
         for number in 0..20 {
             let mut client = Raw::connect(shim.addr);
             client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").send(vec![b'x'; 100_000]);
-            let response = client.response().unwrap_or_else(|why| panic!("{number}, polite: {polite}: {why:?}"));
+            let response = client
+                .response()
+                .unwrap_or_else(|why| panic!("request {number}, polite = {polite}: no response: {why:?}"));
             let text: String = response.text().chars().take(80).collect();
-            assert_eq!((response.status, text.as_str()), (413, "too much"), "{number}, polite: {polite}");
+            assert_eq!((response.status, text.as_str()), (413, "too much"), "request {number}, polite = {polite}");
         }
         let after = shim.wait_metrics(|now| now.sum(PULLS, &[]) > 19.5);
-        assert!((after.sum(PULLS, &[("code", "413")]) - 20.0).abs() < 0.1, "polite: {polite}: {}", after.text);
+        assert!((after.sum(PULLS, &[("code", "413")]) - 20.0).abs() < 0.1, "polite = {polite}: {}", after.text);
     }
 
-    // Responds at once and still reads the body.
+    // This origin responds before it reads the body, and then reads the complete body.
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
     for number in 0..5 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n").send(vec![b'x'; 100_000]);
-        assert_eq!(client.response().unwrap_or_else(|why| panic!("{number}: {why:?}")).text(), "thanks");
+        assert_eq!(
+            client.response().unwrap_or_else(|why| panic!("upload {number}: no response: {why:?}")).text(),
+            "thanks"
+        );
         client.send(vec![b'y'; 100_000]);
     }
     let whole = || origin.requests().iter().filter(|request| request.complete && request.body.len() == 200_000).count();
-    assert!(wait_until(PATIENCE, || whole() == 5), "{} of 5 uploads completed after their responses", whole());
+    assert!(wait_until(PATIENCE, || whole() == 5), "only {} of 5 uploads reached the origin completely", whole());
 }
 
 // ---- framing --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn bodies_when_chunked_or_of_known_length_then_framing_kept() {
+fn body_when_chunked_or_of_known_length_then_framing_is_kept() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(one_worker(&origin));
     let chunked =
@@ -528,7 +543,7 @@ fn bodies_when_chunked_or_of_known_length_then_framing_kept() {
     assert_eq!(exchange(shim.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").json()["body"], "hi");
     assert_eq!(origin.last().field("content-length"), Some("2"));
     assert_eq!(exchange(shim.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").status, 200);
-    assert_eq!(origin.last().field("content-length"), Some("0"), "a POST without a body has Content-Length: 0");
+    assert_eq!(origin.last().field("content-length"), Some("0"), "an empty POST must keep `Content-Length: 0`");
     fetch(shim.addr, "/", &[]);
     assert_eq!((origin.last().field("content-length"), origin.last().field("transfer-encoding")), (None, None));
     let mut client = H2::connect(shim.addr);
@@ -547,7 +562,7 @@ fn bodies_when_chunked_or_of_known_length_then_framing_kept() {
 }
 
 #[test]
-fn bodies_of_gets_when_length_unknown_then_they_arrive() {
+fn get_head_and_delete_bodies_when_length_is_unknown_then_bodies_reach_the_origin() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(one_worker(&origin));
     for method in ["GET", "HEAD", "DELETE"] {
@@ -566,7 +581,7 @@ fn bodies_of_gets_when_length_unknown_then_they_arrive() {
 }
 
 #[test]
-fn trailers_when_announced_then_forwarded_both_ways() {
+fn trailers_when_announced_then_forwarded_in_both_directions() {
     let origin = Origin::start(|request, conn| {
         let had = request.trailers.iter().any(|(name, value)| name.eq_ignore_ascii_case("x-sum") && value == "up");
         let status: &[u8] = if had { b"had trailers" } else { b"had none" };
@@ -584,14 +599,14 @@ fn trailers_when_announced_then_forwarded_both_ways() {
     assert_eq!(response.trailers.len(), 1, "{response:?}");
     assert!(response.trailers[0].0.eq_ignore_ascii_case("x-sum") && response.trailers[0].1 == "down", "{response:?}");
     assert!(response.complete && response.problems.is_empty(), "{response:?}");
-    assert_eq!(origin.last().field("te"), Some("trailers"), "TE: trailers reaches the origin");
+    assert_eq!(origin.last().field("te"), Some("trailers"), "`TE: trailers` did not reach the origin");
     let response = exchange(shim.addr, with(""));
     assert_eq!(response.text(), "had trailers");
-    assert!(response.complete && response.trailers.is_empty(), "trailers for a client without TE: {response:?}");
+    assert!(response.complete && response.trailers.is_empty(), "a client without TE got trailers: {response:?}");
 
     let mut client = H2::connect(shim.addr);
     let mut trailers = hyper::HeaderMap::new();
-    trailers.insert("x-sum", "up".parse().expect("a value"));
+    trailers.insert("x-sum", "up".parse().expect("a valid field value"));
     let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
     let response = client.ask("POST", "/", &[("te", "trailers"), ("trailer", "x-sum")], body);
     assert_eq!(String::from_utf8_lossy(&response.body), "had trailers");
@@ -600,13 +615,13 @@ fn trailers_when_announced_then_forwarded_both_ways() {
 }
 
 #[test]
-fn expectation_when_continue_then_100_sent() {
+fn expect_100_continue_when_body_has_not_been_sent_then_client_gets_100() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
     for _ in 0..2 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-        assert_eq!(client.some("an interim response"), b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(client.some("the 100 response"), b"HTTP/1.1 100 Continue\r\n\r\n");
         client.send("hello");
         let response = client.response().expect("a response");
         assert_eq!((response.status, response.interim.len()), (200, 0), "{response:?}");
@@ -615,7 +630,7 @@ fn expectation_when_continue_then_100_sent() {
 }
 
 #[test]
-fn interim_responses_when_origin_sends_them_then_final_one_forwarded() {
+fn interim_responses_when_sent_by_origin_then_client_gets_the_final_response() {
     let origin = Origin::start(|request, conn| {
         let interim: &[u8] = match request.target.as_str() {
             "/100" => b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -644,7 +659,7 @@ fn interim_responses_when_origin_sends_them_then_final_one_forwarded() {
 }
 
 #[test]
-fn responses_without_body_when_forwarded_then_nothing_added() {
+fn response_when_status_or_method_excludes_a_body_then_length_and_body_are_correct() {
     let origin = Origin::start(|request, conn| {
         let etag = [("ETag", "\"a\"")];
         match request.target.as_str() {
@@ -666,7 +681,7 @@ fn responses_without_body_when_forwarded_then_nothing_added() {
     let mut ask = |method: &str, target: &str| {
         client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: identity\r\n\r\n"));
         let response = if method == "HEAD" { client.response_to_head() } else { client.response() };
-        let response = response.unwrap_or_else(|why| panic!("{method} {target}: {why:?}"));
+        let response = response.unwrap_or_else(|why| panic!("{method} {target}: no response: {why:?}"));
         assert!(response.complete && response.problems.is_empty(), "{method} {target}: {response:?}");
         response
     };
@@ -693,7 +708,7 @@ fn responses_without_body_when_forwarded_then_nothing_added() {
     }
     let response = ask("GET", "/304-length");
     assert!(matches!(response.field("content-length"), None | Some("99")), "{response:?}");
-    assert_eq!(ask("GET", "/").text(), "abcdefghi", "the connection is in sync");
+    assert_eq!(ask("GET", "/").text(), "abcdefghi", "an earlier response left bytes on the connection");
     assert_eq!(origin.connections(), 1);
 
     let mut client = H2::connect(shim.addr);
@@ -710,7 +725,7 @@ fn responses_without_body_when_forwarded_then_nothing_added() {
 }
 
 #[test]
-fn responses_when_http10_or_ended_by_close_then_framed() {
+fn response_when_from_http10_or_ended_by_close_then_forwarded_with_http11_framing() {
     let origin = Origin::start(|request, conn| {
         let head = match request.target.as_str() {
             "/1.0" => "HTTP/1.0 200 OK\r\n\r\n",
@@ -730,17 +745,18 @@ fn responses_when_http10_or_ended_by_close_then_framed() {
         ("/1.0", Framing::Chunked),
     ] {
         client.send(get(target));
-        let response = client.response().unwrap_or_else(|why| panic!("{target}: {why:?}"));
+        let response = client.response().unwrap_or_else(|why| panic!("{target}: no response: {why:?}"));
         assert_eq!((response.framing, response.text().as_str()), (Some(framing), "hello"), "{target}");
         assert!(response.complete && response.problems.is_empty(), "{target}: {response:?}");
         assert!(response.line.starts_with("HTTP/1.1 "), "{target}: {}", response.line);
-        assert_eq!(response.field("connection"), None, "{target}: Connection of the origin must not reach the client");
+        assert_eq!(response.field("connection"), None, "{target}: the origin's Connection field reached the client");
     }
 }
 
 // ---- upgrades -------------------------------------------------------------------------------------------------------
 
-/// Grants every upgrade except `no`, sends `hello` with the 101, then echoes.
+/// Responds to an upgrade request. The protocols `no` and `never` get 200 and 426. Every other protocol is granted: the
+/// origin sends the 101 and `hello`, and then echoes. After the echo of `close`, the origin closes the connection.
 fn upgrading(request: &Request, conn: &mut Conn) -> After {
     match request.field("upgrade") {
         None | Some("no") => origin::respond(request, conn, 200, &[], b"stay"),
@@ -763,7 +779,7 @@ fn upgrading(request: &Request, conn: &mut Conn) -> After {
 }
 
 #[test]
-fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
+fn upgrade_when_granted_then_bytes_are_forwarded_in_both_directions() {
     let origin = Origin::start(upgrading);
     // The HTTP timeouts do not apply to an upgraded connection.
     let quick = "[server]\nidle_timeout = \"300ms\"\nbody_timeout = \"300ms\"\n[origin]\nidle_timeout = \"300ms\"";
@@ -779,9 +795,9 @@ fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
         );
         assert_eq!(response.field("x-a"), Some("b"));
         assert!(response.problems.is_empty(), "{response:?}");
-        let mut received = client.some("the bytes with the 101");
+        let mut received = client.some("the bytes after the 101");
         while received.len() < 5 {
-            received.extend(client.some("the rest of them"));
+            received.extend(client.some("the rest of `hello`"));
         }
         assert_eq!(received, b"hello");
         let mut quiet = client.patient(Duration::from_millis(900));
@@ -797,7 +813,7 @@ fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
         }
         client.send("close");
         assert_eq!(client.read_to_end(), b"close");
-        assert!(client.closed(), "the origin's close does not reach the client");
+        assert!(client.closed(), "the connection stays open after the origin's close");
         let seen = origin.last();
         assert_eq!((seen.field("upgrade"), seen.field("connection")), (Some(protocol), Some("upgrade")));
         assert_eq!(seen.field("sec-websocket-version"), Some("13"));
@@ -806,13 +822,13 @@ fn upgrade_when_granted_then_bytes_forwarded_both_ways() {
     client.send(upgrade("websocket"));
     assert_eq!(client.response().expect("a response").status, 101);
     drop(client);
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the client's close does not reach the origin");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin's connection stays open");
     let after = shim.wait_metrics(|now| now.sum(PULLS, &[("code", "101")]) > 2.5);
     assert!((after.sum(PULLS, &[]) - 3.0).abs() < 0.1, "{}", after.text);
 }
 
 #[test]
-fn upgrade_when_method_is_not_get_then_not_requested() {
+fn upgrade_when_method_is_not_get_then_request_is_forwarded_without_upgrade() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(one_worker(&origin));
     for method in ["POST", "HEAD", "OPTIONS"] {
@@ -825,7 +841,7 @@ fn upgrade_when_method_is_not_get_then_not_requested() {
 }
 
 #[test]
-fn upgrade_when_refused_then_ordinary_response() {
+fn upgrade_when_refused_then_client_gets_a_normal_response() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(one_worker(&origin));
     let mut client = Raw::connect(shim.addr);
@@ -836,8 +852,8 @@ fn upgrade_when_refused_then_ordinary_response() {
     let response = client.response().expect("a response");
     assert_eq!((response.status, response.text().as_str()), (426, "other"));
     client.send(get("/"));
-    assert_eq!(client.response().expect("a response").text(), "stay", "the connection stays open");
-    // The shim does not forward an upgrade that would take the connection past its checks.
+    assert_eq!(client.response().expect("a response").text(), "stay", "a request after a refused upgrade");
+    // The shim does not forward an upgrade to h2c, because the shim does not check HTTP/2 on an upgraded connection.
     client.send(
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \
                  AAMAAABk\r\n\r\n",
@@ -851,15 +867,15 @@ fn upgrade_when_refused_then_ordinary_response() {
 // ---- heads ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn host_when_configured_missing_or_given_then_one_at_origin() {
+fn host_when_configured_missing_or_sent_then_origin_gets_one_host_field() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(one_worker(&origin));
     fetch(shim.addr, "/", &[]);
     assert_eq!(origin.last().fields_named("host"), ["shim.test"]);
     let response = exchange(shim.addr, "GET /old HTTP/1.0\r\n\r\n");
-    assert_eq!(response.status, 200, "HTTP/1.0 needs no Host");
+    assert_eq!(response.status, 200, "a request without Host in HTTP/1.0");
     let seen = origin.last();
-    assert_eq!(seen.fields_named("host"), [origin.addr.to_string()], "the origin's own name replaces it");
+    assert_eq!(seen.fields_named("host"), [origin.addr.to_string()], "a missing Host must become the origin's address");
     assert_eq!((seen.target.as_str(), seen.version.as_str()), ("/old", "HTTP/1.1"));
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\nHost: named.test\r\n\r\n").status, 200);
     assert_eq!(origin.last().fields_named("host"), ["named.test"]);
@@ -872,14 +888,14 @@ fn host_when_configured_missing_or_given_then_one_at_origin() {
         assert_eq!(origin.last().fields_named("host"), ["inside.test"]);
     }
     fetch(shim.addr, "/", &[]);
-    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "X-Forwarded-Host has the client's Host");
+    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "the client's Host");
     for request in origin.requests() {
         assert!(request.problems.is_empty(), "{request:?}");
     }
 }
 
 #[test]
-fn header_case_when_configured_then_kept() {
+fn preserve_header_case_when_true_then_field_names_keep_the_case() {
     let origin = Origin::start(origin::fixed(200, &[("X-oRiGiN", "b")], "hi"));
     let sent = [("X-sHoP-iD", "a"), ("SOAPAction", "c")];
     let names = |shim: &Shim| -> (Vec<String>, Vec<String>) {
@@ -893,8 +909,8 @@ fn header_case_when_configured_then_kept() {
     };
     let shim = Shim::start(one_worker(&origin).with("[origin]\npreserve_header_case = true"));
     let (up, down) = names(&shim);
-    assert_eq!(up, ["X-sHoP-iD", "SOAPAction"], "at the origin");
-    assert_eq!(down, ["X-oRiGiN"], "at the client");
+    assert_eq!(up, ["X-sHoP-iD", "SOAPAction"], "the names at the origin");
+    assert_eq!(down, ["X-oRiGiN"], "the names at the client");
 
     let origin = closing_on_reuse();
     let shim = Shim::start(one_worker(&origin).with("[origin]\npreserve_header_case = true"));
@@ -902,14 +918,18 @@ fn header_case_when_configured_then_kept() {
         assert_eq!(fetch(shim.addr, "/", &sent).status, 200);
     }
     let requests = origin.requests();
-    assert_eq!(requests.len(), 3, "the second one was retried");
+    assert_eq!(requests.len(), 3, "the second request must be retried");
     for request in requests {
-        assert!(request.fields.iter().any(|(name, _)| name == "X-sHoP-iD"), "retried: {:?}", request.fields);
+        assert!(
+            request.fields.iter().any(|(name, _)| name == "X-sHoP-iD"),
+            "the case of a name changed: {:?}",
+            request.fields
+        );
     }
 }
 
 #[test]
-fn unix_origin_when_configured_then_serves() {
+fn unix_origin_when_configured_then_requests_share_a_connection() {
     let dir = temp_dir();
     let path = dir.join("origin.sock");
     let origin = Origin::start_unix(&path, origin::echo());
@@ -920,7 +940,7 @@ fn unix_origin_when_configured_then_serves() {
         let response = client.response().expect("a response");
         assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")));
     }
-    assert_eq!(origin.connections(), 1, "its connections are reused too");
+    assert_eq!(origin.connections(), 1, "the shim did not reuse the connection");
     assert_eq!(exchange(shim.addr, "GET / HTTP/1.0\r\n\r\n").status, 200);
     assert_eq!(origin.last().fields_named("host"), ["localhost"]);
     origin.hang_up_all();

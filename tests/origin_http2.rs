@@ -1,4 +1,5 @@
-//! Origins on HTTP/2 by prior knowledge: streams, trailers, resets, GOAWAY, and retries.
+//! Tests of origins that use HTTP/2 without TLS (`origin.http2`): streamed bodies, trailers, resets, GOAWAY and
+//! retries.
 
 mod support;
 
@@ -24,12 +25,13 @@ const FAULTS: &str = "edgeshim_origin_faults_total";
 
 type Reply = hyper::Response<Pieces>;
 
-/// An HTTP/2 origin by prior knowledge. The path of a request selects its behaviour.
+/// An HTTP/2 origin without TLS (with prior knowledge). The path of a request selects the response.
 struct H2Origin {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
-    /// The number of open streams.
+    /// The number of open streams. For most paths, a stream counts only until the response is ready.
     open: Arc<AtomicUsize>,
+    /// A signal that continues the response body of `/stream` or `/cut`.
     go: Sender<()>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -93,7 +95,7 @@ impl Drop for H2Origin {
     }
 }
 
-/// Counts a request while its stream is open.
+/// Counts a stream as open until this value is dropped.
 struct Open(Arc<AtomicUsize>);
 
 impl Drop for Open {
@@ -148,7 +150,7 @@ async fn reply(
             pieces.frames.push_back(Bytes::from(json.to_string()));
             if trailers {
                 let mut back = hyper::HeaderMap::new();
-                back.insert("x-sum", "down".parse().expect("a value"));
+                back.insert("x-sum", "down".parse().expect("a valid field value"));
                 pieces.trailers = Some(back);
             }
         }
@@ -157,7 +159,7 @@ async fn reply(
 }
 
 #[test]
-fn h2_origin_when_used_then_one_connection_for_all_requests() {
+fn http2_origin_when_clients_use_http1_and_http2_then_all_requests_share_a_connection() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     let response = fetch(shim.addr, "/a?b=c", &[("X-A", "b"), ("Connection", "close, X-Hop"), ("X-Hop", "1")]);
@@ -166,10 +168,10 @@ fn h2_origin_when_used_then_one_connection_for_all_requests() {
     assert_eq!((seen["method"].as_str(), seen["version"].as_str()), (Some("GET"), Some("HTTP/2.0")));
     assert_eq!(seen["target"], "http://shim.test/a?b=c");
     let names: Vec<_> =
-        seen["fields"].as_array().expect("fields").iter().filter_map(|field| field[0].as_str()).collect();
+        seen["fields"].as_array().expect("a list of fields").iter().filter_map(|field| field[0].as_str()).collect();
     assert!(names.contains(&"x-a") && names.contains(&"via"), "{names:?}");
     for hop in ["connection", "host", "x-hop", "te", "transfer-encoding", "upgrade"] {
-        assert!(!names.contains(&hop), "{hop} is not allowed in HTTP/2: {names:?}");
+        assert!(!names.contains(&hop), "the origin must not receive {hop}: {names:?}");
     }
     let mut client = Raw::connect(shim.addr);
     for (framing, body) in [
@@ -185,43 +187,47 @@ fn h2_origin_when_used_then_one_connection_for_all_requests() {
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.response_to_head().expect("a response").status, 200);
     client.send(upgrade("websocket"));
-    assert_eq!(client.response().expect("a response").status, 200, "HTTP/2 has no Upgrade");
+    assert_eq!(
+        client.response().expect("a response").status,
+        200,
+        "HTTP/2 has no Upgrade, so the origin responds normally"
+    );
     let mut client = H2::connect(shim.addr);
     assert_eq!(client.ask("GET", "/", &[], Pieces::default()).status, 200);
     assert_eq!(origin.connections(), 1);
 }
 
 #[test]
-fn h2_origin_when_streaming_then_first_chunks_and_trailers_forwarded() {
+fn stream_when_origin_uses_http2_then_first_chunk_and_trailers_are_forwarded() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     let mut client = Raw::connect(shim.addr);
     client.send(get("/stream"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert_eq!(client.some("the first chunk"), b"5\r\nfirst\r\n");
-    origin.go.send(()).expect("the origin waits");
+    origin.go.send(()).expect("the origin still runs");
     let mut rest = Vec::new();
     while !rest.ends_with(b"0\r\n\r\n") {
-        rest.extend(client.some("the rest"));
+        rest.extend(client.some("the rest of the body"));
     }
     assert_eq!(rest, b"4\r\nlast\r\n0\r\n\r\n");
 
-    // gRPC sends trailers without a Trailer field that announces them.
+    // gRPC sends trailers, but no Trailer field that announces the trailers.
     let mut client = H2::connect(shim.addr);
     let mut trailers = hyper::HeaderMap::new();
-    trailers.insert("x-sum", "up".parse().expect("a value"));
+    trailers.insert("x-sum", "up".parse().expect("a valid field value"));
     let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
     let response = client.ask("POST", "/", &[("te", "trailers")], body);
     let seen: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!((seen["body"].as_str(), seen["trailers"].as_bool()), (Some("hi"), Some(true)), "{seen}");
-    let te = seen["fields"].as_array().expect("fields").iter().find(|field| field[0] == "te");
+    let te = seen["fields"].as_array().expect("a list of fields").iter().find(|field| field[0] == "te");
     assert_eq!(te.and_then(|field| field[1].as_str()), Some("trailers"), "{seen}");
     let sum = http1::find(&response.trailers, "x-sum");
     assert_eq!(sum, Some("down"), "{response:?}");
 }
 
 #[test]
-fn h2_origin_when_it_resets_or_cuts_then_502_or_cut() {
+fn http2_origin_when_stream_is_reset_then_shim_sends_502_or_truncates_the_body() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     let response = fetch(shim.addr, "/reset", &[]);
@@ -233,29 +239,29 @@ fn h2_origin_when_it_resets_or_cuts_then_502_or_cut() {
     client.send(get("/cut"));
     assert_eq!(client.response_head().expect("a head").status, 200);
     assert_eq!(client.some("the first chunk"), b"5\r\nfirst\r\n");
-    origin.go.send(()).expect("the origin waits");
+    origin.go.send(()).expect("the origin still runs");
     let rest = client.read_to_end();
-    assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "a cut body looks complete: {rest:?}");
-    assert!(client.closed(), "still open");
+    assert!(!rest.windows(3).any(|piece| piece == b"0\r\n"), "the truncated body looks complete: {rest:?}");
+    assert!(client.closed(), "the connection is still open");
     shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 1.0).abs() < 0.1);
     let mut client = H2::connect(shim.addr);
     let response = client.head("GET", "/cut", &[], Pieces::default()).expect("a head");
-    origin.go.send(()).expect("the origin waits");
+    origin.go.send(()).expect("the origin still runs");
     let response = client.rest(response);
-    assert!(!response.complete, "a cut body looks complete: {response:?}");
+    assert!(!response.complete, "the truncated body looks complete: {response:?}");
     shim.wait_metrics(|now| (now.sum(FAULTS, &[("cause", "cut")]) - 2.0).abs() < 0.1);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
-    assert_eq!(origin.connections(), 1, "the connection survives the end of a stream");
+    assert_eq!(origin.connections(), 1, "the shim made a new connection after a reset stream");
 }
 
 #[test]
-fn h2_origin_when_client_leaves_then_stream_reset() {
+fn http2_origin_when_client_disconnects_then_shim_resets_the_stream() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     for target in ["/hang", "/endless"] {
         let mut client = Raw::connect(shim.addr);
         client.send(get(target));
-        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 1), "{target}: no request");
+        assert!(wait_until(PATIENCE, || origin.open.load(Ordering::SeqCst) == 1), "{target} did not reach the origin");
         if target == "/endless" {
             assert_eq!(client.response_head().expect("a head").status, 200);
         }
@@ -268,7 +274,7 @@ fn h2_origin_when_client_leaves_then_stream_reset() {
 }
 
 #[test]
-fn h2_origin_when_it_sends_goaway_then_new_connection_serves() {
+fn http2_origin_when_goaway_is_sent_then_later_requests_use_a_new_connection() {
     let origin = H2Origin::start();
     let shim = origin.shim();
     for round in 1..=5 {
@@ -277,12 +283,12 @@ fn h2_origin_when_it_sends_goaway_then_new_connection_serves() {
         let response = exchange(shim.addr, post);
         assert_eq!((response.status, response.json()["body"].as_str()), (200, Some("hi")), "round {round}");
     }
-    assert!(origin.connections() > 1, "no new connection after the GOAWAY");
+    assert!(origin.connections() > 1, "the shim made no new connection after the GOAWAY");
     shim.wait_metrics(|now| (now.value("edgeshim_origin_connections", &[]) - 1.0).abs() < 0.1);
 }
 
 #[test]
-fn h2_origin_when_it_sends_http1_then_502() {
+fn http2_origin_when_response_is_in_http1_then_shim_sends_502() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(Shim::config(origin.url()).with("[origin]\nhttp2 = true\nconnect_timeout = \"500ms\""));
     let response = fetch(shim.addr, "/", &[]);
@@ -290,9 +296,14 @@ fn h2_origin_when_it_sends_http1_then_502() {
     assert_eq!(response.field("proxy-status"), Some("edgeshim; error=http_protocol_error"), "{response:?}");
 }
 
-/// Starts a server that sends hand-written HTTP/2 frames. The entries select the behaviour of the first
-/// connections. "stream" and "goaway" refuse their first request as unprocessed (RFC 9113 §8.7). "die" closes when
-/// the second request arrives. All other requests get 200. Returns the address and the number of request heads.
+/// Starts an origin that sends hand-written HTTP/2 frames. Each entry of `connections` selects the behaviour of one
+/// connection:
+///
+/// - "stream" and "goaway" report that the first request has not been processed (RFC 9113 §8.7).
+/// - "die" closes the connection when the second request arrives.
+/// - "mute" sends no response.
+///
+/// All other requests get 200. Returns the address and a counter of the received request heads.
 fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let addr = listener.local_addr().expect("the port's number");
@@ -308,7 +319,7 @@ fn by_hand(connections: &'static [&'static str]) -> (SocketAddr, Arc<AtomicUsize
     (addr, heads)
 }
 
-/// Serves one connection. Returns `None` when the peer has closed.
+/// Serves one connection until the connection ends or an error occurs. Then returns `None`.
 fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option<()> {
     stream.set_read_timeout(Some(LONG)).ok()?;
     let mut preface = [0; PREFACE.len()];
@@ -326,7 +337,7 @@ fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option
                 let response = match how {
                     "die" if !first => return None,
                     "stream" if first => frames::reset(id, REFUSED_STREAM),
-                    // The frame reports no error, and 0 as the last processed stream.
+                    // The payload contains NO_ERROR and the last processed stream 0, so no request was processed.
                     "goaway" if first => frame(GOAWAY, 0, 0, &[0; 8]),
                     _ => frames::head(id, END_STREAM, &[(":status", "200")]),
                 };
@@ -346,24 +357,24 @@ fn by_hand_shim(addr: SocketAddr, retries: u32) -> Shim {
 }
 
 #[test]
-fn h2_origin_when_it_refuses_request_unprocessed_then_retried() {
+fn request_when_http2_origin_refuses_without_processing_then_retried() {
     for how in [&["stream"][..], &["goaway"]] {
         for method in ["GET", "POST"] {
             let (addr, heads) = by_hand(how);
             let shim = by_hand_shim(addr, 1);
             let response = exchange(shim.addr, request(method, "/", &[], b""));
-            assert_eq!(response.status, 200, "{method}, {how:?}: the origin reports it as unprocessed");
+            assert_eq!(response.status, 200, "{method}, {how:?}: the shim did not send the request again");
             assert_eq!(heads.load(Ordering::SeqCst), 2, "{method}, {how:?}");
             assert!(shim.metrics().sum(FAULTS, &[]) < 0.5, "{method}, {how:?}: a retried request counts as a fault");
         }
     }
     let (addr, heads) = by_hand(&["stream"]);
-    assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "retries = 0");
+    assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "a response with `retries = 0`");
     assert_eq!(heads.load(Ordering::SeqCst), 1);
 }
 
 #[test]
-fn h2_origin_when_connection_silent_then_next_request_uses_another() {
+fn http2_connection_when_response_times_out_then_next_request_uses_a_new_connection() {
     let (addr, heads) = by_hand(&["mute"]);
     let config = "[server]\nworkers = 1\n[origin]\nhttp2 = true\nresponse_timeout = \"300ms\"";
     let shim = Shim::start(Shim::config(addr).with(config));
@@ -373,7 +384,7 @@ fn h2_origin_when_connection_silent_then_next_request_uses_another() {
 }
 
 #[test]
-fn h2_origin_when_reused_connection_closes_then_gets_retried_and_posts_not() {
+fn request_when_reused_http2_connection_closes_then_get_is_retried_and_post_is_not() {
     for (method, body, status, times) in [("GET", "", 200, 3), ("POST", "hi", 502, 2), ("POST", "", 502, 2)] {
         let (addr, heads) = by_hand(&["die"]);
         let shim = by_hand_shim(addr, 1);

@@ -1,5 +1,5 @@
-//! An operator's own pages (`whoopsie.pages`): which built-in files these pages replace, when edgeshim reads them, and
-//! the error messages for mistakes.
+//! Tests of an operator's own page files (`whoopsie.pages`): which built-in files the own files replace, when edgeshim
+//! reads the own files, and which problems `check` and `run` report.
 
 mod support;
 
@@ -13,21 +13,21 @@ const TEMPLATE: &str = "<!doctype html>\n\
     <p>Ours: {{text.retry}} {{id}}</p>\n<img src=\"{{beacon_base}}{{beacon_path}}?source={{provider}}\" alt=\"\">\n\
     </html>\n";
 
-/// Returns the text of a built-in locale file with changes.
+/// Returns the text of a built-in locale file. Replaces the first text of each pair in `changes` by the second text.
 fn locale(tag: &str, changes: &[(&str, &str)]) -> String {
     let path = repository(&format!("config/locales/{tag}.toml"));
-    let mut text = std::fs::read_to_string(path).expect("a built-in file");
+    let mut text = std::fs::read_to_string(path).expect("a built-in locale file");
     for (from, to) in changes {
-        assert!(text.contains(from), "{tag}: {from}");
+        assert!(text.contains(from), "the built-in locale file {tag}.toml does not contain {from:?}");
         text = text.replacen(from, to, 1);
     }
     text
 }
 
-/// Starts a shim with an unreachable origin and with the pages in this folder.
+/// Starts a shim with an unreachable origin and with the page files in the folder `own` of `dir`.
 fn shim(dir: TempDir) -> Shim {
-    // The listener is dropped at once, so its port has no listener later.
-    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address");
+    // The listener is dropped at once, so the origin's port has no listener during the test.
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port").local_addr().expect("an address");
     Shim::start_in(dir, Shim::config(gone).with("[whoopsie]\npages = \"own\""))
 }
 
@@ -38,7 +38,7 @@ fn page(shim: &Shim, language: &str) -> Response {
 }
 
 #[test]
-fn own_files_when_some_exist_then_others_built_in() {
+fn own_locale_files_when_only_some_exist_then_built_in_files_supply_the_others() {
     let dir = temp_dir();
     // The folder has a changed German text, a language that is not built in, and files that edgeshim must ignore.
     let czech = [
@@ -55,7 +55,7 @@ fn own_files_when_some_exist_then_others_built_in() {
     dir.write("own/README", "");
     let shim = shim(dir);
     // The shim reads the files once. Later changes of the files have no effect.
-    std::fs::remove_dir_all(shim.dir.join("own")).expect("removed");
+    std::fs::remove_dir_all(shim.dir.join("own")).expect("the folder is removed");
     for (accept_language, language, part) in [
         ("cs-CZ", "cs", ">Něco went wrong"),
         ("de", "DE", ">Bitte "),
@@ -75,7 +75,7 @@ fn own_files_when_some_exist_then_others_built_in() {
 }
 
 #[test]
-fn own_template_when_alone_then_built_in_texts() {
+fn own_template_when_folder_has_no_locale_files_then_built_in_texts_are_used() {
     let dir = temp_dir();
     dir.write("own/pages/whoopsie.html", TEMPLATE);
     let shim = shim(dir);
@@ -88,7 +88,7 @@ fn own_template_when_alone_then_built_in_texts() {
 }
 
 #[test]
-fn default_locale_when_only_in_folder_then_used() {
+fn default_locale_when_only_the_folder_has_the_locale_then_accepted() {
     let dir = temp_dir();
     let own = locale("de", &[("\"de\"", "\"de-CH\"")]);
     dir.write("own/locales/de-CH.toml", own);
@@ -102,7 +102,7 @@ fn default_locale_when_only_in_folder_then_used() {
 }
 
 #[test]
-fn mistakes_when_many_then_each_reported_with_file_and_line() {
+fn own_files_when_many_have_mistakes_then_each_mistake_is_reported_with_the_place() {
     let dir = temp_dir();
     let template = TEMPLATE
         .replace("{{text.retry}}", "{{text.retri}}")
@@ -148,19 +148,20 @@ fn mistakes_when_many_then_each_reported_with_file_and_line() {
     assert_eq!(reported.len(), expected.len() + 2, "{out}");
     assert!(
         reported[0].contains("edgeshim.toml:3: whoopsie.retry_after: "),
-        "problems of the configuration come first: {out}"
+        "the problem of the configuration file must be the first problem: {out}"
     );
     assert!(reported[reported.len() - 1].ends_with(&format!(": {} problems", expected.len() + 1)), "{out}");
     for ((name, line, message), reported) in expected.into_iter().zip(&reported[1..]) {
         let place = dir.join("own").join(name).display().to_string();
         let place = line.map_or_else(|| format!("{place}: "), |line| format!("{place}:{line}: "));
-        assert!(reported.starts_with(&place) && reported.contains(message), "{place} {message}: {reported}");
+        assert!(reported.starts_with(&place), "the problem {reported:?} does not start with {place:?}");
+        assert!(reported.contains(message), "the problem {reported:?} does not contain {message:?}");
     }
     let (code, _, err) = run(&["run", "--config", file.to_str().expect("a path in UTF-8")]);
     assert_eq!((code, err.trim_end()), (2, reported[..reported.len() - 1].join("\n").as_str()));
 }
 
-/// Returns the output of `check` for a configuration with this folder of pages.
+/// Runs `check` with this value of `whoopsie.pages`. Checks that there is exactly one problem, and returns the output.
 fn reported(dir: &TempDir, folder: &str) -> String {
     let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {folder:?}\n"));
     let (code, out, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
@@ -170,7 +171,7 @@ fn reported(dir: &TempDir, folder: &str) -> String {
 }
 
 #[test]
-fn folder_when_without_pages_then_problem_names_key() {
+fn pages_folder_when_unreadable_or_empty_then_problem_names_the_key() {
     let dir = temp_dir();
     dir.write("empty/locales/.keep", "");
     dir.write("file", "");
@@ -184,7 +185,7 @@ fn folder_when_without_pages_then_problem_names_key() {
 }
 
 #[test]
-fn template_when_required_part_missing_then_problem() {
+fn own_template_when_required_placeholder_is_missing_then_rejected() {
     for (part, example) in [
         (" lang=\"{{language}}\"", "<html lang="),
         (" dir=\"{{direction}}\"", "dir=\"{{direction}}\""),
@@ -198,7 +199,7 @@ fn template_when_required_part_missing_then_problem() {
 }
 
 #[test]
-fn built_in_folder_when_configured_then_valid() {
+fn built_in_files_when_configured_as_own_files_then_accepted() {
     let dir = temp_dir();
     let folder = repository("config");
     let file = dir.write("edgeshim.toml", format!("[whoopsie]\npages = {:?}\n", Path::new(&folder)));

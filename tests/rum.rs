@@ -309,8 +309,8 @@ fn path_when_same_as_beacons_then_check_refuses() {
     let folder = temp_dir();
     for (rum, message) in [
         ("path = \"/status/images/beacon.gif\"", "rum.path: \"/status/images/beacon.gif\" is the path of the beacon"),
-        ("path = \"rum\"", "rum.path: \"rum\" is no path"),
-        ("pages = [\"a b\"]", "rum.pages[0]: \"a b\" is no name"),
+        ("path = \"rum\"", "rum.path: \"rum\" is not a path"),
+        ("pages = [\"a b\"]", "rum.pages[0]: \"a b\" is not a name"),
         ("pages = [\"other\"]", "rum.pages[0]: \"other\" is a name that edgeshim uses itself"),
     ] {
         let file = folder.write("edgeshim.toml", format!("[rum]\n{rum}\n"));

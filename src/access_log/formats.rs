@@ -1,8 +1,9 @@
 //! The three formats of an access log line: json, combined and etsy.
 //!
 //! Only the writer's thread formats lines, so no request waits for the formatting. One record becomes exactly one line.
-//! A client cannot change that, because every value from the network is cut, then escaped. When the buffer has grown to
-//! its full size, formatting allocates nothing. A date is formatted at most once for each second.
+//! A client cannot add a line, because every value from the network is cut, then escaped. When the buffer has grown to
+//! its full size, formatting allocates nothing. A date is formatted only when the second of the record differs from the
+//! second of the previous record.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,8 +25,8 @@ pub enum LogFormat {
     Combined,
     /// The line format that Etsy's logster pattern for beacons matches.
     ///
-    /// The pattern accepts only IPv4 and HTTP/1, and logster does not count a line that does not match. So the client
-    /// is written as 0.0.0.0 if its address is IPv6 or unknown. No country file contains that address. HTTP/2 is
+    /// The pattern accepts only IPv4 and HTTP/1, and logster does not count a line that does not match. So an IPv6
+    /// address or an unknown address of the client is written as 0.0.0.0, which belongs to no country. HTTP/2 is
     /// written as HTTP/1.1.
     Etsy,
 }
@@ -134,8 +135,8 @@ impl Formatter {
     }
 }
 
-/// The formatted date of the last record. It is reused while the second stays the same, because thousands of records
-/// share a second and arrive mostly in order.
+/// The formatted date of the last record. The date is reused while the second stays the same, because thousands of
+/// records share a second and most records arrive in order.
 #[derive(Debug, Default)]
 struct Clock {
     second: Option<u64>,
@@ -144,8 +145,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// Formats the second of `time` if it has changed, and returns the milliseconds of `time`. A time outside the years
-    /// 1970 to 9999 is written as the nearest second in these years.
+    /// Formats the second of `time` if this second differs from the last second, and returns the milliseconds of
+    /// `time`. A time outside the years 1970 to 9999 is written as the nearest second in these years.
     fn set(&mut self, time: SystemTime) -> u32 {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != Some(since.as_secs()) {
@@ -213,8 +214,8 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
 }
 
 /// Appends the trusted client address, then the other addresses of X-Forwarded-For. Only IPv4 addresses are written,
-/// because the pattern allows only digits, dots and commas. The trusted address comes first, because the pattern reads
-/// the first address as the client's. The first address in the field itself is untrusted.
+/// because the pattern does not allow letters or colons. The trusted address is written first, because the pattern
+/// reads the first address as the client's address, and the first address in X-Forwarded-For is untrusted.
 fn chain(record: &Record, out: &mut Vec<u8>) {
     let client = match record.client.map(|client| client.to_canonical()) {
         Some(IpAddr::V4(client)) => client,
@@ -225,7 +226,8 @@ fn chain(record: &Record, out: &mut Vec<u8>) {
     let kept = cut(list, TEXT_BYTES);
     let mut entries = kept.split(|&byte| byte == b',');
     if kept.len() < list.len() {
-        // The last address can lack digits and then be a different address, so it is left out.
+        // The cut can remove digits of the last address, which would then be another address. So the last address is
+        // left out.
         entries.next_back();
     }
     let forwarded = entries.filter_map(|entry| {
@@ -302,9 +304,9 @@ fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Escapes as `\xHH`, like nginx: double quotes, backslashes and every byte that is not printable ASCII. httpd writes
-/// `\"` for a quote, but a pattern such as `"[^"]*"` would take that quote for the end of the value. `also` is one more
-/// byte to escape.
+/// Like nginx, writes double quotes, backslashes and every byte that is not printable ASCII as `\xHH`. The byte `also`
+/// is escaped too. httpd writes `\"` for a quote, but a pattern such as `"[^"]*"` would treat that quote as the end of
+/// the value.
 fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     const HEX: [u8; 16] = *b"0123456789ABCDEF";
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also;
@@ -342,7 +344,7 @@ mod tests {
     use crate::cdn::preset::Pop;
     use crate::wire::values;
 
-    /// 9999-12-31T23:59:59Z.
+    /// The time 9999-12-31T23:59:59Z, in seconds since 1970.
     const LAST_SECOND: u64 = 253_402_300_799;
 
     fn beacon() -> Record {
@@ -362,7 +364,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Etsy's pattern with one change. The published pattern has `,- ` inside the brackets. No engine accepts that
+    /// Etsy's pattern with one change. The published pattern has `,- ` inside the brackets. Regex engines reject this
     /// reversed range, so here the hyphen is last.
     fn pattern() -> regex::Regex {
         regex::Regex::new(concat!(
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn json_when_complete_then_byte_for_byte() {
+    fn json_line_when_pull_is_complete_then_equals_the_expected_line() {
         assert_eq!(
             line(LogFormat::Json, &record()),
             concat!(
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn json_when_the_pull_is_not_a_first_one_from_the_edge_then_has_its_kind() {
+    fn json_line_when_pull_is_shield_probe_or_retry_then_contains_the_kind() {
         for (kind, shown) in [
             (PullKind::Unknown, None),
             (PullKind::Edge, None),
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn json_when_unset_then_null_for_numbers_and_empty_for_texts() {
+    fn json_line_when_values_are_missing_then_numbers_are_null_and_texts_are_empty() {
         let bare = Record {
             claimed: None,
             pop: Pop::default(),
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn combined_when_complete_or_bare_then_byte_for_byte() {
+    fn combined_line_when_values_are_set_or_missing_then_equals_the_expected_line() {
         assert_eq!(
             line(LogFormat::Combined, &record()),
             "203.0.113.9 - - [22/Nov/2026:11:09:01 +0000] \"GET /a.png?v=1 HTTP/1.1\" 200 1234 \
@@ -457,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn etsy_when_complete_then_byte_for_byte_and_matches_the_pattern() {
+    fn etsy_line_when_all_fields_are_set_then_equals_the_expected_line() {
         let written = line(LogFormat::Etsy, &beacon());
         assert_eq!(
             written,
@@ -471,9 +473,9 @@ mod tests {
     }
 
     #[test]
-    fn etsy_when_compared_with_a_line_of_2013_then_the_pattern_reads_the_same() {
-        // A line in the form that Etsy's edges wrote in October 2013. It has the host, a single colon, then the chain
-        // with the client on its left. The host names are replaced by the example names of RFC 2606.
+    fn etsy_line_when_compared_with_a_line_of_2013_then_pattern_finds_equal_values() {
+        // A line in the form that Etsy's edges wrote in October 2013. The line has the host, a colon, and the chain,
+        // whose first address is the client. The host names are replaced by the example names of RFC 2606.
         let theirs = concat!(
             r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
             r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "#,
@@ -489,7 +491,8 @@ mod tests {
         let ours = line(LogFormat::Etsy, &sent);
         assert!(ours.contains(" [31/Oct/2013:14:07:26 +0000] "), "{ours}");
         let pattern = pattern();
-        let [theirs, ours] = [theirs, &ours].map(|line| pattern.captures(line).unwrap_or_else(|| panic!("{line}")));
+        let [theirs, ours] = [theirs, &ours]
+            .map(|line| pattern.captures(line).unwrap_or_else(|| panic!("the pattern does not match: {line}")));
         for name in ["remote_addr", "source"] {
             assert_eq!(theirs[name], ours[name], "{name}");
         }
@@ -497,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn etsy_when_any_client_sends_a_request_then_matches_the_pattern() {
+    fn etsy_line_when_client_chain_and_version_vary_then_matches_the_pattern() {
         let chains =
             [None, value(""), value("2001:db8::7"), value("evil \" [x], 10.0.0.1:99, , 1.2.3"), value("203.0.113.9")];
         let clients = ["203.0.113.9", "::ffff:203.0.113.9", "2001:db8::1"].map(|client| client.parse().ok());
@@ -506,7 +509,8 @@ mod tests {
                 for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
                     let sample = Record { client_chain: client_chain.clone(), client, version, host: None, ..beacon() };
                     let written = line(LogFormat::Etsy, &sample);
-                    let found = pattern().captures(&written).unwrap_or_else(|| panic!("{written}"));
+                    let found =
+                        pattern().captures(&written).unwrap_or_else(|| panic!("the pattern does not match: {written}"));
                     let four = client.is_some_and(|client: IpAddr| client.to_canonical().is_ipv4());
                     assert_eq!(&found["remote_addr"], if four { "203.0.113.9" } else { "0.0.0.0" });
                 }
@@ -515,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn etsy_chain_when_cut_then_drops_the_address_at_the_cut() {
+    fn etsy_chain_when_cut_then_omits_the_address_at_the_cut() {
         let long = value(&"203.0.113.123,".repeat(100));
         let mut sample = Record { client_chain: long, ..beacon() };
         let before = line(LogFormat::Etsy, &sample);
@@ -525,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_values_are_forged_then_stays_one_line() {
+    fn log_line_when_values_are_forged_then_remains_a_single_line() {
         let agent = HeaderValue::from_bytes(b"x\" 200 1 \"-\" \"-\" fastly\t\xff\xc2\x9b31m\\").ok();
         let forged = Record {
             user_agent: agent,
@@ -549,14 +553,14 @@ mod tests {
     }
 
     #[test]
-    fn ncsa_when_controls_or_quotes_then_escaped() {
+    fn ncsa_value_when_control_characters_or_quotes_are_present_then_escaped() {
         let mut ncsa = Vec::new();
         escape_ncsa(b"a\r\n\x1b[2J\0\x7f\xff\"\\", b'"', &mut ncsa);
         assert_eq!(ncsa, b"a\\x0D\\x0A\\x1B[2J\\x00\\x7F\\xFF\\x22\\x5C");
     }
 
     #[test]
-    fn time_when_outside_the_calendar_then_limited_to_it() {
+    fn time_when_outside_the_calendar_then_written_as_the_nearest_second() {
         let before = Record { time: UNIX_EPOCH - Duration::from_secs(1), ..record() };
         assert!(line(LogFormat::Json, &before).starts_with("{\"time\":\"1970-01-01T00:00:00.000Z\""));
         let after = Record { time: UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 9), ..record() };
@@ -565,7 +569,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_when_values_are_long_then_cuts_them(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
+        fn json_value_when_too_long_then_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
             let raw: Vec<u8> = raw.into_iter().filter(|&byte| byte != 0x7F).collect();
             let mut sent = Record { user_agent: HeaderValue::from_bytes(&raw).ok(), ..record() };
             let first = line(LogFormat::Json, &sent);
@@ -576,13 +580,13 @@ mod tests {
         }
 
         #[test]
-        fn cut_when_inside_a_character_then_drops_it(text in ".{0,400}", most in 0_usize..400) {
+        fn text_when_cut_inside_a_character_then_omits_the_character(text in ".{0,400}", most in 0_usize..400) {
             let kept = cut(text.as_bytes(), most);
             prop_assert_eq!(kept, values::cut(&text, most).as_bytes());
         }
 
         #[test]
-        fn ncsa_when_any_bytes_then_one_quoted_value(
+        fn ncsa_value_when_bytes_are_arbitrary_then_contains_no_delimiter(
             text in proptest::collection::vec(any::<u8>(), 0..400),
             unquoted in any::<bool>(),
         ) {
@@ -594,7 +598,7 @@ mod tests {
         }
 
         #[test]
-        fn clock_when_set_then_equals_httpdate(second in 0..=LAST_SECOND) {
+        fn clock_when_set_then_formats_the_date_that_httpdate_formats(second in 0..=LAST_SECOND) {
             let time = UNIX_EPOCH + Duration::from_secs(second);
             let mut clock = Clock::default();
             clock.set(time);
@@ -608,7 +612,7 @@ mod tests {
         }
 
         #[test]
-        fn decimal_when_written_then_reads_back(value in any::<u64>()) {
+        fn decimal_when_written_then_equals_the_standard_text(value in any::<u64>()) {
             let mut out = Vec::new();
             decimal(value, &mut out);
             prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());

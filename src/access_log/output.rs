@@ -14,8 +14,8 @@ use crate::keys::{Checked, Text};
 
 /// A batch is written when it has reached this size in bytes, or when the queue is empty.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
-/// Additional space for the last line of a batch, because that line can exceed the size of a batch. A line has at most
-/// 2,048 + 12 × 256 bytes of values, and escaping can turn each byte into six.
+/// Additional space for the last line of a batch, because this line can begin just below the limit [`BATCH_BYTES`]. The
+/// values of a line have at most 2,048 + 12 × 256 bytes, and escaping can replace each byte by six bytes.
 const LINE_BYTES: usize = 32 * 1024;
 /// The delay before the next attempt to write to a full pipe in non-blocking mode.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -27,7 +27,7 @@ const MOST_TRIES: u32 = 50;
 pub enum LogOutput {
     /// No log.
     Off,
-    /// Standard output. It is locked while a batch is written.
+    /// Standard output. The log locks standard output while it writes a batch.
     Stdout,
     /// A file. Lines are appended. If the file is missing, it is created.
     File(PathBuf),
@@ -44,10 +44,10 @@ impl LogOutput {
                 Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains(char::is_control) => {
                     Ok(Self::File(folder.join(path)))
                 }
-                _ => Err(
-                    "is no place for a log; write \"off\", \"stdout\" or file:PATH, for example \"file:access.log\""
-                        .to_owned(),
-                ),
+                _ => {
+                    Err("is not a log output; write \"off\", \"stdout\" or file:PATH, for example \"file:access.log\""
+                        .to_owned())
+                }
             },
         }
     }
@@ -64,7 +64,7 @@ impl LogOutput {
 /// An open output with the lines that are not written yet.
 #[derive(Debug)]
 pub(super) struct Sink {
-    /// The file's name. `None` means standard output.
+    /// The path of the file. `None` means standard output.
     path: Option<PathBuf>,
     file: File,
     pub(super) batch: Batch,
@@ -78,8 +78,8 @@ impl Sink {
     pub(super) fn open(output: LogOutput, dropped: Counter) -> io::Result<Option<Self>> {
         let (path, (file, open_ended)) = match output {
             LogOutput::Off => return Ok(None),
-            // The log writes to a duplicate of the file descriptor. std's handle would buffer the bytes that a failed
-            // write leaves, so lost lines could not be counted.
+            // The log writes to a duplicate of the file descriptor. The handle of the standard library would buffer the
+            // bytes that a failed write leaves, so lost lines could not be counted.
             LogOutput::Stdout => (None, (File::from(io::stdout().as_fd().try_clone_to_owned()?), false)),
             LogOutput::File(path) => {
                 let opened = open_file(&path)?;
@@ -101,7 +101,7 @@ impl Sink {
                 path.display()
             );
         }
-        // A line that is partly written to the old file is completed there.
+        // A line that is partly written to the old file is completed in the old file.
         self.dropped.increment(self.batch.finish_line(&mut &self.file));
         if let Ok((file, open_ended)) = opened {
             self.file = file;
@@ -116,8 +116,8 @@ impl Sink {
         }
         let (lost, outcome) = if self.path.is_none() {
             let mut stdout = io::stdout().lock();
-            // Text that other code has printed is flushed first. An error is ignored here, because the write below then
-            // fails too and reports the error.
+            // Text that other code has printed is flushed first. An error of the flush is ignored, because the write
+            // below then fails too and reports the error.
             drop(stdout.flush());
             self.batch.write(&mut &self.file)
         } else {
@@ -127,7 +127,8 @@ impl Sink {
         match outcome {
             Err(error) if !self.failing => {
                 tracing::error!(
-                    "access log: cannot write: {error}; lines are dropped and counted until the output accepts them"
+                    "access log: cannot write: {error}; lines are dropped and counted until the output accepts lines \
+                     again"
                 );
                 self.failing = true;
             }
@@ -149,7 +150,7 @@ impl Sink {
 /// Lines for an output that can accept only a part of them at a time.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Lines that are not written yet. The first can be the rest of a line whose beginning is already written.
+    /// Lines that are not written yet. The first line can be the rest of a line whose beginning is already written.
     pub(super) lines: Vec<u8>,
     /// The length, in bytes, of the rest of a partly written line at the start of `lines`.
     torn: usize,
@@ -183,7 +184,7 @@ impl Batch {
         (lost, outcome)
     }
 
-    /// Writes the rest of a partly written line. Returns 1 if the write fails and so the line is lost, else 0.
+    /// Writes the rest of a partly written line. Returns the number of lost lines: 1 if the write fails, else 0.
     fn finish_line(&mut self, output: &mut impl Write) -> u64 {
         let (written, _) = write_out(output, self.lines.get(..self.torn).unwrap_or_default());
         self.open_ended |= written < self.torn;
@@ -210,7 +211,7 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
                 tries = 0;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Another process that shares the terminal or pipe can set it to non-blocking mode.
+            // Another process that uses the same terminal or pipe can set non-blocking mode.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < MOST_TRIES => {
                 tries += 1;
                 thread::sleep(RETRY_AFTER);
@@ -225,8 +226,8 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
 fn open_file(path: &Path) -> io::Result<(File, bool)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let meta = file.metadata()?;
-    // Only a regular file has a last byte. If the file is writable but not readable, its last byte is unknown. The file
-    // is then used as if its last line were complete.
+    // Only a regular file has a last byte. If the file is writable but not readable, its last byte is unknown. In that
+    // case the last line counts as complete.
     let open_ended = meta.is_file() && meta.len() > 0 && last_byte(path).is_ok_and(|last| last != b'\n');
     Ok((file, open_ended))
 }
@@ -272,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn batch_when_the_output_fails_then_lines_are_whole_and_the_rest_is_counted(
+        fn batch_when_output_fails_then_written_lines_are_complete_and_lost_lines_counted(
             room in proptest::collection::vec(1_usize..40, 0..20),
             batches in proptest::collection::vec(0_usize..8, 1..20),
         ) {
@@ -291,7 +292,7 @@ mod tests {
             let taken = String::from_utf8(output.taken).unwrap();
             let whole = taken.matches("!\n").count() as u64;
             prop_assert_eq!(whole + lost, sent);
-            // Only the last line can be incomplete, because the output can have refused its end.
+            // Only the last line can be incomplete, because the output can have failed before the end of this line.
             let is_whole = |line: &&str| line.starts_with("line ") && line.ends_with("!\n");
             let mut lines = taken.split_inclusive('\n').filter(|line| !is_whole(line));
             prop_assert_eq!(lines.next().is_some(), batch.open_ended);

@@ -11,12 +11,12 @@ use crate::wire::values;
 
 /// The length, in bytes, to which a value from the network is cut before it is escaped.
 pub(super) const TEXT_BYTES: usize = 256;
-/// The length, in bytes, to which the request target is cut. It is larger than [`TEXT_BYTES`], because a complete
-/// target is more useful.
+/// The length, in bytes, to which the request target is cut. This length is larger than [`TEXT_BYTES`], because a
+/// target that is cut is of little use.
 pub(super) const TARGET_BYTES: usize = 2_048;
 
-/// All values of a log line. The creation of a record copies and formats no text. A clone of a `HeaderValue` or `Uri`
-/// only raises a reference count, and labels are `'static`.
+/// All values of a log line. The creation of a record copies and formats no text, because a clone of a `HeaderValue` or
+/// `Uri` only increments a reference count, and labels are `'static`.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     /// The time at which the request's head was complete.
@@ -27,11 +27,11 @@ pub(crate) struct Record {
     pub(crate) provider: &'static str,
     /// The identity header as received.
     pub(crate) claimed: Option<HeaderValue>,
-    /// The proof that succeeded, or the reason why no proof succeeded. "" for a request to a local endpoint.
+    /// The text of the request's [`Proof`](crate::cdn::proof::Proof). "" for a request to a local endpoint.
     pub(crate) proof: &'static str,
     /// The provider's point of presence.
     pub(crate) pop: Pop,
-    /// The kind of pull. It is `Unknown` if the provider is unknown.
+    /// The kind of pull. `Unknown` if the provider is unknown.
     pub(crate) kind: PullKind,
     /// The client's address, from a trusted source.
     pub(crate) client: Option<IpAddr>,
@@ -39,15 +39,16 @@ pub(crate) struct Record {
     pub(crate) client_chain: Option<HeaderValue>,
     /// The request's method.
     pub(crate) method: Method,
-    /// The Host field, which has the target's authority if the request had no Host. `None` in HTTP/1.0 without Host.
+    /// The Host field. If the request had no Host, this is the authority of the target. `None` if the request had
+    /// neither, which only HTTP/1.0 allows.
     pub(crate) host: Option<HeaderValue>,
-    /// The request's target. The line has its path and query.
+    /// The request's target. The log line contains the path and the query of the target.
     pub(crate) target: Uri,
     /// The request's HTTP version.
     pub(crate) version: Version,
     /// The class's label. `None` for a request to a local endpoint, because that request is not a pull.
     pub(crate) class: Option<&'static str>,
-    /// The status sent to the client. It is 499 if the client left before the response was complete.
+    /// The status sent to the client, or 499 if the client disconnected before the response was complete.
     pub(crate) status: u16,
     /// Body bytes sent to the client.
     pub(crate) bytes: u64,
@@ -55,16 +56,17 @@ pub(crate) struct Record {
     pub(crate) origin_status: Option<u16>,
     /// Body bytes read from the origin.
     pub(crate) origin_bytes: u64,
-    /// Microseconds from the request to the origin until its response head. `None` if no response head arrived.
+    /// Microseconds from sending the request to the origin to the arrival of the response head. `None` if no response
+    /// head arrived.
     pub(crate) origin_us: Option<u32>,
     /// Microseconds from the request's head to the end of the response.
     pub(crate) total_us: u64,
     /// The response's content coding, applied by edgeshim or by the origin. `identity` if there is no coding, "" for a
     /// request to a local endpoint.
     pub(crate) encoding: &'static str,
-    /// The guard that changed caching. "" if no guard did.
+    /// The first guard that applied. "" if no guard applied.
     pub(crate) guard: &'static str,
-    /// The cause of a fault or refusal. "" if there was neither.
+    /// The cause of a fault or of a refusal. "" if the request had neither.
     pub(crate) cause: &'static str,
     /// The locale of the whoopsie page. "" if no page was sent.
     pub(crate) locale: &'static str,
@@ -90,8 +92,8 @@ impl Record {
         let optional =
             [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
         for value in optional.into_iter().flatten().chain([&mut self.id]) {
-            // The copy has one byte more than will be written. So the formatter can still detect that the chain was cut
-            // and that its last address can be incomplete.
+            // The copy has one byte more than the formatter writes. So the formatter can still detect that
+            // `client_chain` was cut and that the last address can be incomplete.
             let bytes = value.as_bytes();
             if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
                 *value = copy;
@@ -107,7 +109,8 @@ impl Record {
         }
     }
 
-    /// Returns path and query. A target of CONNECT has neither, so its authority is returned.
+    /// Returns the path and the query of the target. The target of a CONNECT request has only an authority, so this
+    /// function then returns the authority.
     pub(super) fn target(&self) -> &str {
         match (self.target.path_and_query(), self.target.authority()) {
             (Some(path), _) => path.as_str(),
@@ -123,7 +126,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// 2026-11-22T11:09:01.042Z.
+    /// The time 2026-11-22T11:09:01.042Z, since 1970.
     const NOW: Duration = Duration::from_millis(1_795_345_741_042);
 
     pub(in super::super) fn value(text: &str) -> Option<HeaderValue> {
@@ -163,7 +166,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn record_when_measured_then_small() {
+    fn record_when_measured_then_has_at_most_600_bytes() {
         assert!(size_of::<Record>() <= 600, "{}", size_of::<Record>());
     }
 }

@@ -1,4 +1,4 @@
-//! The queue of the access log, and the thread that writes it.
+//! The queue of the access log, and the thread that writes the queued records.
 //!
 //! **Cost** of a request: its record moves into a lock-free queue. If the writer sleeps, the request also makes one
 //! system call to wake the writer. The writer sleeps after half a second without a record. **Can fail:** lines are lost
@@ -23,18 +23,19 @@ use super::output::{BATCH_BYTES, LogOutput, Sink};
 use super::record::Record;
 use crate::keys::{Keys, Visitor};
 
-/// The largest number of records that wait for the writer. One machine handles fewer requests in a second.
+/// The largest number of records that wait for the writer. One machine receives fewer
+/// requests than this number in one second.
 const QUEUE_RECORDS: usize = 65_536;
-/// If more records than this wait, the writer is behind. Each new record then gets copies of its values and releases
-/// the read buffer of its connection. A read buffer can be a hundred times as large as a record, so it must not stay in
-/// memory while the disk is stalled.
+/// If more than this number of records wait, the writer is too slow. Each new record then gets copies of its values and
+/// releases the read buffer of its connection. A read buffer can be a hundred times as large as a record, so read
+/// buffers must not stay in memory while the disk is stalled.
 const ATTACHED_RECORDS: usize = 2_048;
-/// The writer polls the queue at this interval, so a line waits at most this long while there is traffic.
+/// The interval at which the writer polls the queue. While there is traffic, a line waits at most for this time.
 const POLL: Duration = Duration::from_millis(20);
 /// After this number of polls without a record, the writer sleeps until another thread wakes it.
 const IDLE_POLLS: u32 = 25;
-/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost.
-/// That could happen if a later version of the queue's code used a weaker memory ordering.
+/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost. A
+/// wake-up could be lost if a later version of this code used a weaker memory ordering.
 const PARK: Duration = Duration::from_secs(5);
 /// The longest time that [`AccessLog::close`] waits while the queue does not shrink. After that time `close` assumes
 /// that the disk, or the reader of the pipe, is stuck.
@@ -170,8 +171,8 @@ impl AccessLog {
 
     /// Writes all queued records and ends the writer. Waits as long as the queue shrinks. If the queue does not shrink
     /// for five seconds, the queued records are dropped and counted. A record made after `close` has returned is
-    /// dropped and counted too. A second call does nothing. The call blocks, so make it at the end of the drain, and
-    /// not on a worker that has requests in flight.
+    /// dropped and counted too. A second call does nothing. The call blocks, so `close` must be called at the end of
+    /// the drain, and not on a worker that has requests in flight.
     pub(crate) fn close(&self) {
         self.0.close();
     }
@@ -189,14 +190,15 @@ impl Handle {
             let left = self.shared.queue.len();
             if left >= waiting {
                 tracing::error!(
-                    "access log: the output accepts no lines; {left} queued lines and those being written are dropped"
+                    "access log: the output accepts no lines; {left} queued lines and the lines being written are \
+                     dropped"
                 );
                 break;
             }
             waiting = left;
         }
-        // The next two lines are for a writer that is stuck or has panicked. A writer that ends normally has already
-        // done both.
+        // The next two calls are for a writer that is stuck or has panicked. A writer that ends normally has already
+        // set this state and discarded the queued records.
         self.shared.state.store(state::ENDED, Ordering::SeqCst);
         self.shared.discard();
     }
@@ -213,8 +215,8 @@ impl Shared {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Removes the records that will not be written, and counts them as dropped. A record can be removed only once, so
-    /// it is counted only once, even if two threads call this function at the same time.
+    /// Removes the records that will not be written, and counts these records as dropped. A record can be removed only
+    /// once. So each record is counted only once, even if two threads call this function at the same time.
     fn discard(&self) {
         while self.queue.pop().is_some() {
             self.dropped.increment(1);
@@ -224,8 +226,8 @@ impl Shared {
     fn write_until_closed(&self, mut sink: Sink, mut formatter: Formatter) {
         let mut idle: u32 = 0;
         loop {
-            // `closing` is read before the queue. If it is set, this round sees every record that was queued before the
-            // call to `close`.
+            // `closing` is read before the queue. If `closing` is set, this round sees every record that was queued
+            // before the call to `close`.
             let closing = self.closing.load(Ordering::SeqCst);
             let mut empty = false;
             let held = sink.batch.lines.len();
@@ -329,13 +331,13 @@ mod tests {
     fn until(what: impl Fn() -> bool) {
         let started = Instant::now();
         while !what() {
-            assert!(started.elapsed() < Duration::from_secs(20), "the condition never became true");
+            assert!(started.elapsed() < Duration::from_secs(20), "the condition did not become true in 20 seconds");
             thread::yield_now();
         }
     }
 
     #[test]
-    fn log_when_four_threads_write_then_lines_and_dropped_equal_the_records() {
+    fn log_when_four_threads_write_then_written_plus_dropped_lines_equal_the_records() {
         let folder = Folder::new("four");
         let (log, dropped) = open(&folder.log());
         thread::scope(|scope| {
@@ -347,12 +349,12 @@ mod tests {
         log.close();
         let lines = ids(&folder.log());
         assert_eq!(lines.len() as u64 + dropped.load(Ordering::SeqCst), 100_000);
-        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "a line is written twice");
-        assert!(lines.len() >= QUEUE_RECORDS, "records that fit the queue are written: {}", lines.len());
+        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "a line was written twice");
+        assert!(lines.len() >= QUEUE_RECORDS, "fewer lines than fit into the queue: {}", lines.len());
     }
 
     #[test]
-    fn record_when_closing_or_closed_then_written_or_counted() {
+    fn record_when_log_is_closing_or_closed_then_written_or_counted_as_dropped() {
         let folder = Folder::new("late");
         let (log, dropped) = open(&folder.log());
         thread::scope(|scope| {
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn writer_when_asleep_then_a_record_wakes_it() {
+    fn writer_when_asleep_then_woken_by_a_record() {
         let folder = Folder::new("sleep");
         let (log, _) = open(&folder.log());
         for number in 0..2 {
@@ -378,12 +380,12 @@ mod tests {
             let started = Instant::now();
             log.record(numbered(number));
             until(|| fs::read_to_string(folder.log()).unwrap().lines().count() as u64 == number + 1);
-            assert!(started.elapsed() < PARK, "only the end of the longest sleep woke it");
+            assert!(started.elapsed() < PARK, "the record did not wake the writer");
         }
     }
 
     #[test]
-    fn log_when_the_last_handle_is_dropped_then_writes_the_queue() {
+    fn log_when_last_handle_is_dropped_then_writes_the_queued_records() {
         let folder = Folder::new("drop");
         let (log, _) = open(&folder.log());
         let clone = log.clone();
@@ -394,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn reopen_when_renamed_then_starts_the_new_file() {
+    fn log_when_file_is_renamed_and_reopened_then_new_lines_go_to_a_new_file() {
         let folder = Folder::new("reopen");
         let (log, dropped) = open(&folder.log());
         let old = folder.0.join("access.log.1");
@@ -409,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn reopen_when_records_arrive_then_loses_none_and_splits_none() {
+    fn reopen_when_records_arrive_then_each_record_is_written_once_or_counted() {
         let folder = Folder::new("busy");
         let (log, dropped) = open(&folder.log());
         let names: Vec<_> = (0..5).map(|number| folder.0.join(format!("access.log.{number}"))).collect();
@@ -427,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn reopen_when_impossible_then_keeps_the_old_file() {
+    fn reopen_when_new_file_cannot_be_opened_then_keeps_the_old_file() {
         let folder = Folder::new("gone");
         let (log, dropped) = open(&folder.log());
         fs::rename(folder.log(), folder.0.join("old")).unwrap();
@@ -440,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn open_when_a_crash_left_half_a_line_then_the_next_line_is_whole() {
+    fn log_when_file_ends_with_an_incomplete_line_then_next_line_is_complete() {
         let folder = Folder::new("crash");
         fs::write(folder.log(), "{\"time\":\"20").unwrap();
         let (log, _) = open(&folder.log());
@@ -454,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn log_when_the_disk_is_full_then_counts_every_line() {
+    fn log_when_disk_is_full_then_counts_every_line_as_dropped() {
         let (log, dropped) = open(Path::new("/dev/full"));
         (0..1_000).for_each(|number| log.record(numbered(number)));
         log.close();
@@ -462,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn open_when_the_folder_is_missing_then_error() {
+    fn log_when_folder_is_missing_then_open_fails() {
         let folder = Folder::new("missing");
         let settings = to_file(folder.0.join("no/such/access.log"));
         assert!(AccessLog::open(&settings, Counter::noop()).is_err());

@@ -1,6 +1,6 @@
 //! The listener for operators (`[admin]`): metrics, probes and the effective configuration. The listener has its own
-//! thread and runtime, so that a scrape and a busy worker never wait for each other. It has its own socket, so that
-//! nothing of `admin` can be reached through `[server]`.
+//! thread and runtime, so that a scrape and a busy worker never wait for each other. The listener has its own socket,
+//! so that nothing of `admin` can be reached through `[server]`.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,17 +28,18 @@ use crate::wire::names::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 
-/// How often histogram samples are moved into their buckets. If this is not done, the samples fill the memory while
-/// nothing scrapes.
+/// The time between two moves of the histogram samples into their buckets. Without these moves, the samples would
+/// accumulate in memory until the next scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// The longest time until a request head is complete. It is long enough for scrapers and for people.
+/// The longest time in which a client must send a complete request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest number of open connections. One scraper uses one connection.
+/// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
 const MAX_CONNECTIONS: usize = 256;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// Binds the address of `[admin] listen` and serves it on its own thread until the process ends. Returns the address.
+/// Binds the address of `[admin] listen`. Starts a thread that serves this address until the process ends. Returns the
+/// bound address.
 pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<String> {
     let runtime = slot.load();
     let listen = &runtime.settings().admin.listen;
@@ -79,8 +80,8 @@ fn bind(listen: &Listen) -> io::Result<(Listener, String)> {
             Ok((Listener::Tcp(listener), format!("http://{bound}")))
         }
         Listen::Unix(path) => {
-            // If nothing listens on the socket file, a killed process has left it there, so it is removed. Any other
-            // file is not touched.
+            // A killed process leaves its socket file behind. So a socket file on which nothing listens is removed. Any
+            // other file is not touched.
             let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
             if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                 std::fs::remove_file(path)?;
@@ -140,7 +141,7 @@ where
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "an admin connection ended");
+            tracing::debug!(%error, "an admin connection failed");
         }
         open.fetch_sub(1, Ordering::Relaxed);
     });
@@ -185,7 +186,7 @@ impl Routes {
     fn scrape(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let wants_protobuf =
             request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| {
-                // Prometheus lists the formats that it accepts, the preferred one first.
+                // Prometheus lists the accepted formats, with the preferred format first.
                 accept.trim_start().starts_with("application/vnd.google.protobuf")
             });
         if wants_protobuf {

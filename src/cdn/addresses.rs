@@ -1,4 +1,5 @@
-//! The addresses of a CDN. Each pull needs a lookup, and the whole set can be replaced at any time.
+//! The addresses of a CDN. A pull that must come from these addresses needs one lookup. The set can be replaced at any
+//! time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -59,8 +60,8 @@ pub(crate) const NETWORK: Text<IpNet> =
     Text { example: "10.0.0.0/8", read: |text, _| network(text), write: IpNet::to_string };
 
 /// Reads a network. A single address becomes a network that contains only this address. Bits after the prefix are set
-/// to 0, as in other proxies. An IPv4-mapped IPv6 network becomes an IPv4 network, because every lookup uses the IPv4
-/// address.
+/// to 0. An IPv4-mapped IPv6 network becomes an IPv4 network, because a lookup converts every IPv4-mapped address to
+/// IPv4.
 pub(crate) fn network(text: &str) -> Checked<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(canonical(address.into()));
@@ -74,7 +75,8 @@ pub(crate) fn network(text: &str) -> Checked<IpNet> {
 fn disjoint<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     ranges.dedup_by(|later, kept| {
-        // After the highest address there is no next address. A range that ends there contains every later range.
+        // The highest address has no next address. A range that ends with the highest address contains every later
+        // range.
         let joins = next(kept.1).is_none_or(|next| later.0 <= next);
         if joins {
             kept.1 = kept.1.max(later.1);
@@ -90,7 +92,7 @@ fn within<T: Copy + Ord>(ranges: &[(T, T)], bits: T) -> bool {
     begun.checked_sub(1).and_then(|position| ranges.get(position)).is_some_and(|range| bits <= range.1)
 }
 
-/// The addresses of one provider. They can be replaced at any time. A lookup takes no lock.
+/// The addresses of one provider. The set can be replaced at any time. A lookup takes no lock.
 #[derive(Debug)]
 pub(crate) struct AddressList {
     in_force: ArcSwap<InForce>,
@@ -103,23 +105,24 @@ struct InForce {
 }
 
 impl AddressList {
-    /// Returns a list with a first set. `as_of` is the time at which the oldest file of the set was written. It is
-    /// `None` if the set comes from no file.
+    /// Returns a list that contains `set`. `as_of` is the time at which the oldest file of the set was written. `as_of`
+    /// is `None` if no part of the set comes from a file.
     pub(crate) fn new(set: AddressSet, as_of: Option<SystemTime>) -> Self {
         Self { in_force: ArcSwap::from_pointee(InForce { set, as_of }) }
     }
 
-    /// Returns whether the set in force contains an address.
+    /// Returns whether the current set contains an address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.in_force.load().set.contains(address)
     }
 
-    /// Replaces the set. Each lookup uses either the old set or the new set as a whole.
+    /// Replaces the set. Each lookup uses either the complete old set or the complete new set.
     pub(crate) fn replace(&self, set: AddressSet, as_of: Option<SystemTime>) {
         self.in_force.store(Arc::new(InForce { set, as_of }));
     }
 
-    /// Returns the time at which the oldest file of the set in force was written.
+    /// Returns the time at which the oldest file of the current set was written, if any part of the set comes from a
+    /// file.
     pub(crate) fn as_of(&self) -> Option<SystemTime> {
         self.in_force.load().as_of
     }
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn set_when_networks_overlap_or_touch_then_one_range() {
+    fn networks_when_overlapping_or_adjacent_then_joined_into_one_range() {
         let set = set(&["10.0.1.0/24", "10.0.0.0/24", "10.0.0.128/25", "10.0.0.7/32", "10.0.4.0/24", "2001:db8::/32"]);
         assert_eq!(set.v4.len(), 2);
         assert_eq!(set.v6.len(), 1);
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn set_when_at_the_first_or_last_address_then_no_overflow() {
+    fn set_when_network_has_the_first_or_last_address_then_does_not_overflow() {
         let set = set(&["255.255.255.255/32", "255.0.0.0/8", "0.0.0.0/32", "ffff::/16", "ffff:ffff::/32", "::1/128"]);
         for inside in ["255.255.255.255", "255.0.0.0", "0.0.0.0", "ffff::", "ffff:ffff::1", "::1"] {
             assert!(set.contains(ip(inside)), "{inside}");
@@ -171,20 +174,20 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_mapped_when_in_set_or_lookup_then_counts_as_ipv4() {
+    fn ipv4_mapped_address_when_in_set_or_lookup_then_treated_as_ipv4() {
         assert!(set(&["192.0.2.0/24"]).contains(ip("::ffff:192.0.2.9")));
         let mapped = set(&["::ffff:192.0.2.0/120"]);
         assert!(mapped.contains(ip("192.0.2.9")) && mapped.contains(ip("::ffff:192.0.2.9")));
         assert!(!mapped.contains(ip("192.0.3.0")) && mapped.v6.is_empty());
         assert_eq!(canonical("::ffff:0:0/96".parse().unwrap()), "0.0.0.0/0".parse::<IpNet>().unwrap());
-        // This network is larger than the whole IPv4-mapped range, so it stays an IPv6 network and contains no IPv4
-        // address.
+        // The network `::/64` is larger than the range of IPv4-mapped addresses. So the network stays an IPv6 network
+        // and contains no IPv4 address.
         assert!(!set(&["::/64"]).contains(ip("192.0.2.9")));
         assert_eq!(canonical("10.1.2.3/8".parse().unwrap()), "10.0.0.0/8".parse::<IpNet>().unwrap());
     }
 
     #[test]
-    fn network_when_bare_address_then_a_network_of_one() {
+    fn network_when_valid_then_read_in_canonical_form() {
         for (typed, read) in [
             ("10.0.0.1", "10.0.0.1/32"),
             ("::1", "::1/128"),
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_replaced_then_new_set_in_force() {
+    fn address_list_when_set_is_replaced_then_uses_the_new_set() {
         let list = AddressList::new(set(&["192.0.2.0/24"]), None);
         assert!(list.contains(ip("192.0.2.1")) && list.as_of().is_none());
         list.replace(set(&["198.51.100.0/24"]), Some(SystemTime::UNIX_EPOCH));
@@ -210,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn set_when_any_networks_then_contains_what_they_contain(
+        fn set_when_networks_are_arbitrary_then_agrees_with_each_network(
             v4 in prop::collection::vec((any::<u32>(), 0_u8..=32), 0..12),
             v6 in prop::collection::vec((any::<u128>(), 0_u8..=128), 0..12),
             near in prop::collection::vec((any::<prop::sample::Index>(), -2_i8..=2), 0..16),

@@ -1,8 +1,8 @@
 //! The dialects: the header fields in which each CDN reads the lifetimes of a response.
 //!
-//! This file defines into which directives and fields a class's `ttl` and `edge_ttl` are written, and which fields of
-//! the origin a CDN obeys. The preset of a provider selects its dialect. The `cache_control` layer decides whether a
-//! response gets a lifetime.
+//! This file defines into which directives and fields edgeshim writes the `ttl` and `edge_ttl` of a class, and which
+//! fields from the origin a CDN obeys. The preset of a provider selects the dialect. The `cache_control` layer decides
+//! whether a response gets a lifetime.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -13,16 +13,16 @@ use crate::wire::names::{
 /// The header fields in which one CDN reads lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
-    /// The CDN reads only Cache-Control. The lifetime for shared caches is written there as `s-maxage` (RFC 9111
+    /// The CDN reads only Cache-Control. The lifetime for shared caches is the `s-maxage` in Cache-Control (RFC 9111
     /// §5.2.2.10).
     #[default]
     Generic,
-    /// The CDN reads Surrogate-Control, but only the lifetimes in it.
+    /// The CDN reads Surrogate-Control, but only its lifetimes.
     Fastly,
     /// The CDN reads Cloudflare-CDN-Cache-Control or, if that field has no directive, CDN-Cache-Control.
     Cloudflare,
-    /// The CDN reads Cache-Control as in [`Generic`](Self::Generic). It stores a response with Vary only if the body
-    /// has a content coding.
+    /// The CDN reads Cache-Control as in [`Generic`](Self::Generic). The CDN stores a response with Vary only if the
+    /// body has a content coding.
     Akamai,
     /// The CDN reads CDN-Cache-Control (RFC 9213).
     Rfc9213,
@@ -33,9 +33,9 @@ pub enum Dialect {
 pub struct Lifetimes {
     /// The `max-age` in Cache-Control.
     pub max_age: u64,
-    /// The `s-maxage` in Cache-Control, if the lifetime for shared caches is written there.
+    /// The `s-maxage` in Cache-Control, if the CDN reads this directive and the class sets `edge_ttl`.
     pub s_maxage: Option<u64>,
-    /// The `max-age` in the CDN's targeted field, if the CDN has such a field.
+    /// The `max-age` in the CDN's targeted field, if the CDN has such a field and the class sets `edge_ttl`.
     pub targeted: Option<u64>,
 }
 
@@ -72,20 +72,21 @@ impl Dialect {
         }
     }
 
-    /// Returns a field with its own syntax that this CDN obeys before Cache-Control. edgeshim never adds this field. If
-    /// the origin sends it, edgeshim removes the field, or passes it on without the directives that a guard forbids.
+    /// Returns the field that this CDN obeys before Cache-Control and that has another syntax than Cache-Control.
+    /// edgeshim never adds this field. If the origin sends this field, edgeshim removes the field, or passes the
+    /// field on without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
-    /// Returns whether the CDN has two properties: it obeys max-age even if the response also has no-cache, and it
-    /// stores a response without a lifetime for an hour.
+    /// Returns whether the CDN obeys `max-age` even if the response also has `no-cache`, and stores a response without
+    /// a lifetime for an hour.
     pub fn ignores_no_cache(self) -> bool {
         self == Self::Fastly
     }
 
-    /// Returns whether Surrogate-Control can be sent to the CDN. Cloudflare ignores Cache-Control if the response has a
-    /// Surrogate-Control, whatever its directives are.
+    /// Returns whether Surrogate-Control can be sent to the CDN. Cloudflare ignores Cache-Control if the response also
+    /// has Surrogate-Control, even a Surrogate-Control without lifetimes.
     pub fn accepts_surrogate_control(self) -> bool {
         self != Self::Cloudflare
     }
@@ -94,8 +95,8 @@ impl Dialect {
     /// neither.
     ///
     /// If the class sets only `edge_ttl`, browsers get `max-age=0`. The reason: an operator who sets only `edge_ttl`
-    /// relies on purges. With `s-maxage` alone, each browser would be allowed to choose a lifetime from Last-Modified
-    /// (RFC 9111 §4.2.2), and no purge reaches the copy in a browser.
+    /// relies on purges. Without `max-age`, each browser could choose a lifetime from Last-Modified (RFC 9111 §4.2.2),
+    /// and a purge does not remove the copy in a browser.
     pub fn lifetimes(self, ttl: Option<u64>, edge_ttl: Option<u64>) -> Option<Lifetimes> {
         let max_age = match (ttl, edge_ttl) {
             (None, None) => return None,
@@ -107,7 +108,7 @@ impl Dialect {
         })
     }
 
-    /// Writes no-store for all caches, into a response that edgeshim makes itself.
+    /// Writes `no-store` for all caches into a response that edgeshim makes itself.
     pub fn forbid_storing(self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(name) = self.targeted_field() {
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_when_set_then_in_the_fields_of_the_dialect() {
+    fn lifetimes_when_class_sets_ttls_then_use_the_fields_of_the_dialect() {
         for dialect in Dialect::ALL {
             let is_targeted = dialect.targeted_field().is_some();
             let edge = |seconds: u64| if is_targeted { (None, Some(seconds)) } else { (Some(seconds), None) };
@@ -140,19 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn dialects_when_listed_then_in_the_order_of_their_positions() {
+    fn dialects_when_listed_then_indices_match_and_written_fields_are_read_first() {
         for (index, dialect) in Dialect::ALL.into_iter().enumerate() {
             assert_eq!(dialect as usize, index);
             assert_eq!(
                 dialect.reads().first().copied(),
                 dialect.targeted_field(),
-                "the field that is written is the first that is read"
+                "edgeshim must write the field that the CDN reads first"
             );
         }
     }
 
     #[test]
-    fn storing_when_forbidden_then_in_both_fields() {
+    fn storing_when_forbidden_then_each_field_of_the_dialect_has_no_store() {
         for dialect in Dialect::ALL {
             let mut headers = HeaderMap::new();
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=9"));

@@ -1,5 +1,5 @@
-//! The configured providers, each with its preset and its proofs, and the check of a request that claims to come from
-//! such a provider.
+//! The configured providers, each with its preset and its proofs. [`Known::judge`] checks a request that claims to come
+//! from a configured provider.
 
 use std::net::IpAddr;
 
@@ -19,14 +19,14 @@ pub(crate) struct Known {
     pub proofs: Option<Proofs>,
 }
 
-/// The result of checking a claim.
+/// The result of [`Known::judge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// The proof that succeeded, or the reason why a proof failed.
+    /// The proof that succeeded, the reason why a proof failed, or `Believed` if the provider has no proofs.
     pub proof: Proof,
     /// The client's address, if the CDN reports one and a proof succeeded.
     pub client: Option<IpAddr>,
-    /// The point of presence, which is empty if it is unknown.
+    /// The point of presence. The text is empty if the point of presence is unknown.
     pub pop: Pop,
 }
 
@@ -35,14 +35,15 @@ pub(crate) fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderN
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
-/// Returns the header fields that name or prove the provider: `identity`, and the fields with a secret or a signature.
+/// Returns the header fields that name the provider or prove its identity: `identity`, and the fields with a secret or
+/// a signature.
 pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
     std::iter::once(identity).chain(confidential(providers))
 }
 
 impl Known {
-    /// Checks a request that claims to come from this provider. The client's address is used only after a proof
-    /// succeeded. An address that a signature contains is preferred to an address without a signature.
+    /// Checks a request that claims to come from this provider. The result contains the client's address only if a
+    /// proof succeeded. A signed address is preferred to an address in another header field.
     pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
         let headers = evidence.headers;
         let Some(proofs) = &self.proofs else {

@@ -2,24 +2,24 @@
 //! response with an error.
 //!
 //! First, the lines of each list field are joined into one line (RFC 9110 §5.3). This changes the number of lines, but
-//! not their meaning. If the head is still too large, lines are removed, one group after the other, in the order below.
-//! Inside a group the last line is removed first. Frameworks write their own fields first, and middleware adds its
-//! fields after them, so the fields of the framework stay longest.
+//! not the meaning of the field. If the head is still too large, lines are removed, one group after the other, in the
+//! order below. Inside a group the last line is removed first. A framework writes its fields before middleware adds
+//! more fields, so the fields of the framework are removed last.
 //!
-//! 1. Cookies that a later line of the same response replaces. No browser stores such a cookie.
-//! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Mostly, no software
-//!    beyond the CDN reads such a field.
-//! 3. Informational fields. The response has the same meaning without them.
-//! 4. Cookies after the first 32. RFC 6265 §6.1 requires browsers to store only 50 cookies per domain. A response that
-//!    sets more than 32 cookies at once deletes or repeats cookies.
-//! 5. Fields that a browser enforces. Without these fields the page is less safe or a script fails, but it is still the
-//!    right page.
-//! 6. Cache tags. Without its tags no purge finds the response during its lifetime.
+//! 1. Cookies that a later line of the same response replaces. No browser keeps such a cookie.
+//! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Usually, no client
+//!    reads such a field.
+//! 3. Informational fields. The response has the same meaning without these fields.
+//! 4. Cookies after the first 32. RFC 6265 §6.1 does not require browsers to store more than 50 cookies per domain. A
+//!    response with more than 32 cookies usually deletes cookies or sets cookies again.
+//! 5. Fields that a browser enforces. Without these fields the page is less safe or a script fails, but the client
+//!    still gets the right page.
+//! 6. Cache tags. Without cache tags, no purge by tag finds the response.
 //! 7. The first 32 cookies. Without these cookies a client loses its session.
 //!
 //! Fields that describe the body, redirect the client or control caching are never removed. Without such a field the
-//! response would have another meaning, or would reach the wrong client. If these fields alone are too large, the head
-//! stays too large and the CDN rejects it.
+//! response would have another meaning, or would reach the wrong client. If a head with only these fields is still too
+//! large, edgeshim sends this head and the CDN rejects the response.
 
 use std::collections::HashSet;
 
@@ -27,16 +27,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::wire::{cache_tags, names};
 
-/// The number of lines that are added after this check. edgeshim adds 5: Content-Encoding, Vary, Date, Connection and
-/// the framing. The CDN adds and counts up to 8. Fastly adds Age, Via, Accept-Ranges, X-Served-By, X-Cache,
-/// X-Cache-Hits, X-Timer and one more.
+/// The number of lines that are added after this check. edgeshim adds up to 5 lines: Content-Encoding, Vary, Date,
+/// Connection, and Content-Length or Transfer-Encoding. The CDN adds up to 8 lines, which also count against the limit.
+/// Fastly adds Age, Via, Accept-Ranges, X-Served-By, X-Cache, X-Cache-Hits, X-Timer and one more line.
 const LATER_LINES: usize = 5 + 8;
-/// The bytes that are reserved for those lines and for the status line.
+/// The bytes that are reserved for the later lines and for the status line.
 const LATER_BYTES: usize = 1024;
 /// The bytes of a line in addition to its name and value: the colon, a space and the two bytes of the line end.
 const LINE_BYTES: usize = 4;
 
-/// The limits of a CDN for a response head. `None`: the CDN does not have that limit.
+/// The limits of a CDN for a response head. `None`: the CDN does not have this limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct HeadLimits {
     /// The largest number of lines.
@@ -47,8 +47,8 @@ pub(crate) struct HeadLimits {
     pub field_bytes: Option<u32>,
 }
 
-/// The group to which a header line belongs. The head of this file describes the groups, which are removed in this
-/// order.
+/// The group to which a header line belongs. The head of this file describes the groups. The variants are in the order
+/// in which the groups are removed. `Essential` lines are never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
     ReplacedCookie,
@@ -71,7 +71,7 @@ const REMOVABLE: [Priority; 7] = [
     Priority::Tags,
     Priority::Cookie,
 ];
-/// The number of cookies that are removed only after the fields that a browser enforces.
+/// The number of cookies in the group that is removed last.
 const FIRST_COOKIES: usize = 32;
 
 struct Line {
@@ -137,8 +137,8 @@ impl HeadLimits {
         bytes <= most(self.bytes)
     }
 
-    /// Returns the lines of the head, and the number of lines that were removed because the line alone is too long. The
-    /// lines of a list field are joined as far as the limit for one line allows.
+    /// Returns the lines of the head, and the number of removed lines. A line is removed here if it is longer than the
+    /// CDN's limit for one line. The lines of a list field are joined as far as this limit allows.
     fn joined(&self, headers: HeaderMap) -> (Vec<Line>, usize) {
         let longest = most(self.field_bytes);
         let mut lines: Vec<Line> = Vec::with_capacity(headers.len());
@@ -169,8 +169,7 @@ impl HeadLimits {
     }
 }
 
-/// Marks two kinds of cookies: the cookies that a later line replaces, and, of the remaining cookies, those after the
-/// first 32.
+/// Marks the cookies that a later line replaces. Of the remaining cookies, marks all cookies after the first 32.
 fn mark_cookies(lines: &mut [Line]) {
     let mut later = HashSet::new();
     for line in lines.iter_mut().rev().filter(|line| line.priority == Priority::Cookie) {
@@ -207,10 +206,12 @@ fn most(limit: Option<u32>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// Returns whether the lines of a field are joined with commas. Three kinds of fields are not joined. The first is a
-/// field that is allowed only once: a client that reads only its first line would get an invalid value from joined
-/// lines. The second is a field whose values contain commas. The third is a field of cache tags that are separated by
-/// spaces.
+/// Returns whether the lines of a field are joined with commas. Three kinds of fields are not joined:
+///
+/// - A field that is allowed only once. A client that reads only the first line would get an invalid value if the lines
+///   were joined.
+/// - A field whose values contain commas.
+/// - A field of cache tags that are separated by spaces.
 fn is_list(name: &HeaderName) -> bool {
     let single = [
         names::AGE,
@@ -375,15 +376,15 @@ mod tests {
             let limits = HeadLimits { lines: Some(u16::try_from(most + LATER_LINES).unwrap()), ..NONE };
             let mut headers = full.clone();
             let removed = (full.len() - most).min(order.len());
-            assert_eq!(limits.cut(&mut headers), removed, "{most}");
+            assert_eq!(limits.cut(&mut headers), removed, "{most} lines");
             let left: Vec<_> = FULL.lines().map(str::trim).filter(|line| !order[..removed].contains(line)).collect();
-            assert_eq!(headers, head(&left.join("\n")), "{most}");
-            assert_eq!(limits.cut(&mut headers), 0, "{most}, twice");
+            assert_eq!(headers, head(&left.join("\n")), "{most} lines");
+            assert_eq!(limits.cut(&mut headers), 0, "{most} lines, second call");
         }
     }
 
     #[test]
-    fn cookies_when_very_many_then_last_removed_before_enforced_fields() {
+    fn cookies_when_more_than_32_then_last_cookies_are_removed_before_enforced_fields() {
         let fastly = HeadLimits { lines: Some(96), ..NONE };
         let cookies: Vec<_> = (0..95).map(|number| format!("set-cookie: c{number}={number}; Path=/")).collect();
         let others = "content-security-policy: default-src 'self'\nstrict-transport-security: max-age=1\n\
@@ -392,9 +393,10 @@ mod tests {
         let removed = fastly.cut(&mut headers);
         assert_eq!((removed, headers.len()), (100 - 83, 83));
         let left: Vec<_> = headers.get_all("set-cookie").iter().collect();
-        assert_eq!(left.len(), 80, "the first ones, in order");
+        assert_eq!(left.len(), 80);
         assert!(
-            left.iter().zip(&cookies).all(|(left, sent)| format!("set-cookie: {}", left.to_str().unwrap()) == *sent)
+            left.iter().zip(&cookies).all(|(left, sent)| format!("set-cookie: {}", left.to_str().unwrap()) == *sent),
+            "the first 80 cookies must remain, in their order"
         );
         for name in ["content-security-policy", "strict-transport-security", "surrogate-key"] {
             assert!(headers.contains_key(name), "{name}");
@@ -407,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_when_a_later_line_replaces_them_then_removed_first() {
+    fn replaced_cookie_when_lines_are_too_many_then_removed_first() {
         let sent = "set-cookie: a=1; Path=/\nset-cookie: a=2; Path=/x\nset-cookie: b=1\nmade-up: 1\n\
                     set-cookie: a=3; path=/; Secure\nset-cookie: b=2; Domain=d";
         let mut headers = head(sent);
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn list_fields_when_lines_are_too_many_then_joined_before_any_is_removed() {
+    fn list_fields_when_lines_are_too_many_then_joined_before_lines_are_removed() {
         let sent = "link: <a>\nlink: <b>\nset-cookie: a=1\nset-cookie: b=2\nx-a: 1\nx-a: 2\nvary: A\nvary: B
             etag: \"a\"\netag: \"b\"\nwww-authenticate: Basic
             www-authenticate: Digest a=1, b=2\nsurrogate-key: a\nsurrogate-key: b";
@@ -431,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_too_long_then_removed_alone() {
+    fn line_when_too_long_then_removed_and_other_lines_stay() {
         let limits = HeadLimits { field_bytes: Some(64), ..NONE };
         let long = "v".repeat(64);
         let mut headers = head(&format!("x-long: {long}\nvary: {long}\nx-a: 1\nset-cookie: {long}"));
@@ -445,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_when_too_many_then_lines_removed_until_it_fits() {
+    fn head_when_bytes_exceed_the_limit_then_lines_are_removed_until_head_fits() {
         let line = "v".repeat(100);
         let mut headers = head(&format!("server: {line}\nx-a: {line}\nx-b: {line}\ncontent-type: {line}"));
         let limits = HeadLimits { bytes: Some(1_368), ..NONE };
@@ -455,7 +457,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn head_when_cut_then_within_the_limits_and_vary_stays(
+        fn head_when_cut_then_fits_the_limits_and_keeps_vary(
             sent in prop::collection::vec(("x-[ab]|set-cookie|vary|link|server|made", "[a-z]{0,40}"), 0..40),
             lines in prop::option::of(0..40_u16),
             bytes in prop::option::of(900..1_800_u32),

@@ -2,15 +2,16 @@
 //!
 //! A request can pass through several CDNs. Each CDN adds its own fields, and most CDNs pass on the fields of the CDNs
 //! before them. The CDN that pulls is the one nearest to edgeshim. Only two fields show the order of the CDNs: CDN-Loop
-//! (RFC 8586) and Via (RFC 9110 §7.6.3), because each hop appends its entry to them. If these fields do not show which
-//! CDN is the nearest, no CDN is recognised. A guess would count the pulls of one CDN as those of another.
+//! (RFC 8586) and Via (RFC 9110 §7.6.3), because each hop appends its entry to them. If a request has signals of
+//! several CDNs, and these fields do not show which CDN is the nearest, no CDN is recognised. A guess could count a
+//! pull under the wrong CDN.
 
 use http::{HeaderMap, HeaderName};
 
 use super::preset::{MOST_HOPS, Preset, Test, hops, is_named, is_via};
 use crate::wire::names::{CDN_LOOP, VIA};
 
-/// A set of presets. Bit `n` stands for the preset at position `n` in the list of all presets.
+/// A set of presets. Bit `n` represents the preset at position `n` in the list of all presets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Presets(u64);
 
@@ -46,8 +47,8 @@ impl Presets {
 #[derive(Debug)]
 pub(crate) struct Recogniser {
     presets: &'static [Preset],
-    /// The signals of each field, at the index that is the length of the field's name. For nearly every field of a
-    /// request, no signal has a name of the same length, so the search ends at once.
+    /// The signals, grouped by the length of their field's name. The index is this length. For many fields of a request
+    /// the group is empty, so no names are compared.
     by_length: Vec<Vec<FieldSignals>>,
 }
 
@@ -57,9 +58,9 @@ struct FieldSignals {
     field: HeaderName,
     /// The presets for which the presence of the field is the signal.
     present: Presets,
-    /// The presets that are recognised by a name in a list, each with that name.
+    /// The presets that are recognised by a name in a list, each with the name.
     named: Vec<(Presets, String)>,
-    /// The presets with another test of the value, each with that test.
+    /// The presets that are recognised by another test of the value, each with the test.
     tested: Vec<(Presets, Test)>,
 }
 
@@ -85,10 +86,10 @@ impl FieldSignals {
     }
 }
 
-/// The number of chains that show the order of the CDNs. Index 0 is CDN-Loop, index 1 is Via.
+/// The number of chains. A chain is a field that shows the order of the CDNs. Index 0 is CDN-Loop, index 1 is Via.
 const CHAINS: usize = 2;
 
-/// The position of the nearest hop of each preset in each chain. 0: the preset is not in that chain.
+/// For each preset and each chain, the position of the preset's nearest hop. 0: the chain does not contain the preset.
 type Order = [[u16; CHAINS]; crate::cdn::preset::NAMES.len()];
 
 impl Recogniser {
@@ -131,8 +132,8 @@ impl Recogniser {
         found
     }
 
-    /// Returns the position of the preset in `found` whose CDN is the nearest. That CDN is the one that pulls. Returns
-    /// `None` if the request does not show which CDN is the nearest.
+    /// Returns which of the presets in `found` has the nearest CDN, as a position in the list of all presets. The
+    /// nearest CDN sent the pull. Returns `None` if the request does not show which CDN is the nearest.
     pub(crate) fn nearest(&self, found: Presets, headers: &HeaderMap) -> Option<usize> {
         if found.0.is_power_of_two() {
             return found.positions().next();
@@ -165,8 +166,8 @@ impl Recogniser {
     }
 }
 
-/// Returns whether the preset at `one` is nearer than the preset at `other`. At least one chain must contain both, and
-/// `one` must be nearer in each chain that contains both.
+/// Returns whether the preset with the positions `one` is nearer than the preset with the positions `other`. At least
+/// one chain must contain both presets. In each chain that contains both presets, the first preset must be the nearer.
 fn is_after(one: [u16; CHAINS], other: [u16; CHAINS]) -> bool {
     let chains = || one.into_iter().zip(other).filter(|&(one, other)| one != 0 && other != 0);
     chains().next().is_some() && chains().all(|(one, other)| one > other)
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn cdn_when_its_signals_are_there_then_recognised() {
+    fn cdn_when_request_has_a_signal_then_recognised() {
         for (lines, name) in [
             (&["fastly-ff: a!LHR!cache-1"][..], "fastly"),
             (&["cf-ray: 8a1-FRA"], "cloudflare"),
@@ -216,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn cdn_when_there_are_several_then_the_nearest_or_none() {
+    fn cdn_when_several_have_signals_then_nearest_is_recognised_or_result_is_unclear() {
         for (lines, name) in [
             (&["cf-ray: 8a1-FRA", "cdn-loop: cloudflare, Fastly", "fastly-ff: a!LHR!c"][..], "fastly"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly, cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly", "cdn-loop: cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),
             (&["via: 1.1 google, BunnyCDN"], "bunny"),
             (&["via: BunnyCDN", "via: 1.1 google"], "google"),
-            // An unclosed quote hides only its own member, and empty members hide none.
+            // An unclosed quote makes only its own member invalid, and empty members are ignored.
             (&["cf-ray: 8a1-FRA", "cdn-loop: \"cloudflare, Fastly", "cdn-loop: , ", "fastly-ff: a!LHR!c"], "unclear"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: \", cloudflare, Fastly", "fastly-ff: a!LHR!c"], "fastly"),
             // No field shows the order.
@@ -238,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn recognition_when_any_fields_then_no_panic(
+        fn recognition_when_header_fields_are_arbitrary_then_does_not_panic(
             lines in prop::collection::vec(
                 (prop::sample::select(FIELDS.to_vec()), prop::collection::vec(32_u8..=255, 0..40)),
                 0..8,

@@ -1,9 +1,9 @@
 //! Writes the cache tags of a response into the field that the pulling CDN reads, whichever field the origin uses.
 //!
 //! Each CDN has its own field, delimiter and limits. If a CDN does not accept a tag, no purge by that tag finds the
-//! response. So edgeshim sends the first tags that are within the limits, in their order, and counts the tags that it
-//! removes. A response without tags costs one comparison for each field name. A response whose field is already right
-//! is not changed.
+//! response. So edgeshim sends only tags that are within the limits, keeps the order of the tags, and counts the tags
+//! that it removes. In a response without tags, edgeshim only compares the field names. If only the CDN's field has
+//! tags and its value is already right, the response is not changed.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -35,8 +35,7 @@ pub(crate) enum TagRule {
 }
 
 impl TagRule {
-    /// Rewrites the tags of a response. Returns the number of tags that were removed because the CDN does not accept
-    /// them.
+    /// Rewrites the tags of a response. Returns how many tags were removed because the CDN would not accept these tags.
     pub(crate) fn translate(&self, headers: &mut HeaderMap) -> usize {
         let target = match self {
             Self::Unchanged => return 0,
@@ -89,9 +88,9 @@ impl TagRule {
             && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
     }
 
-    /// Returns all tags in one line, and the number of tags that were left out. After the first tag for which the line
-    /// has no room, no further tag is added. Otherwise the lengths of other tags would decide which pages a purge
-    /// finds.
+    /// Returns one line with the tags that the CDN accepts, and the number of tags that were left out. After the first
+    /// tag for which the line has no room, no further tag is added. So an origin can send the most important tags
+    /// first.
     fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
@@ -216,22 +215,22 @@ mod tests {
             (&rule_of_spaces(), &[(tag, "a b,c")], "a b c", 0),
         ] {
             let mut headers = head(sent);
-            let TagRule::Field { name, .. } = rule else { panic!("no field") };
+            let TagRule::Field { name, .. } = rule else { panic!("the rule has no field") };
             assert_eq!(rule.translate(&mut headers), cut, "{sent:?}");
             let wanted = if line.is_empty() { HeaderMap::new() } else { head(&[(name, line)]) };
             assert_eq!(headers, wanted, "{sent:?}");
-            assert_eq!(rule.translate(&mut headers), 0, "twice: {sent:?}");
-            assert_eq!(headers, wanted, "twice: {sent:?}");
+            assert_eq!(rule.translate(&mut headers), 0, "second call: {sent:?}");
+            assert_eq!(headers, wanted, "second call: {sent:?}");
         }
     }
 
-    /// Returns the rule of a CDN that separates tags by spaces, in a field where other CDNs separate them by commas.
+    /// Returns the rule of a CDN that separates tags by spaces, in a field where other CDNs separate tags by commas.
     fn rule_of_spaces() -> TagRule {
         rule(&names::CACHE_TAG, b' ')
     }
 
     #[test]
-    fn tags_when_the_cdn_has_none_or_is_unknown_then_dropped_or_unchanged() {
+    fn tags_when_rule_names_no_field_then_removed_or_unchanged() {
         let sent = [(&names::SURROGATE_KEY, "a"), (&names::CACHE_TAG, "b"), (&names::VARY, "c")];
         let mut headers = head(&sent);
         assert_eq!(TagRule::Unchanged.translate(&mut headers), 0);
@@ -241,18 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn tags_when_already_right_then_same_bytes_stay() {
+    fn tags_when_already_right_then_value_is_not_rewritten() {
         let rule = rule(&names::CACHE_TAG, b',');
         let mut headers = head(&[(&names::CACHE_TAG, "a,b,a")]);
         let before = headers[&names::CACHE_TAG].as_bytes().as_ptr();
         assert_eq!(rule.translate(&mut headers), 0);
         assert_eq!(headers, head(&[(&names::CACHE_TAG, "a,b,a")]));
-        assert_eq!(headers[&names::CACHE_TAG].as_bytes().as_ptr(), before, "nothing was written");
+        assert_eq!(headers[&names::CACHE_TAG].as_bytes().as_ptr(), before, "the value must not be rewritten");
     }
 
     proptest! {
         #[test]
-        fn tags_when_translated_then_within_every_limit(
+        fn tags_when_translated_then_respect_every_limit(
             sent in prop::collection::vec((0..FIELDS.len(), "[aAbc, \t\u{e4}]{0,30}"), 0..5),
             spaces in any::<bool>(),
             case_sensitive in any::<bool>(),

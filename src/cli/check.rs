@@ -1,4 +1,4 @@
-//! `edgeshim check`: lists every problem of a configuration.
+//! `edgeshim check`: lists the problems of a configuration.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `edgeshim completions`: writes the completions for any shell that clap supports.
+//! `edgeshim completions`: writes the completion script for a shell to standard output.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArguments {
-    /// The shell.
+    /// The shell whose completions are written.
     shell: Shell,
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::terminal::USAGE;
 use crate::config::{self, Problems, Settings};
 
-/// The file that is read without `--config`, if it exists.
+/// The file that is read if `--config` is absent and the file exists.
 const DEFAULT_CONFIG: &str = "edgeshim.toml";
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub(super) struct ConfigArgument {
 }
 
 impl ConfigArgument {
-    /// Returns the file to read. `None`: there is no file, and the defaults apply.
+    /// Returns the path of the file to read. `None`: there is no file, and the defaults apply.
     pub(super) fn file(&self) -> Option<PathBuf> {
         self.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
     }
@@ -26,7 +26,7 @@ impl ConfigArgument {
         self.file().map_or_else(|| Ok(Settings::default()), |file| config::load(&file))
     }
 
-    /// Loads the settings as `load` does, but prints the problems and returns the exit code.
+    /// Loads the settings. If there are problems, prints the problems and returns the exit code.
     pub(super) fn load_or_print(&self) -> Result<Settings, ExitCode> {
         self.load().map_err(|problems| {
             eprintln!("{problems}");

@@ -20,7 +20,7 @@ pub(super) struct WhoopsieArguments {
 
 #[derive(Debug, Subcommand)]
 enum WhoopsieCommand {
-    /// Write the pages as files: one for each language, one with all of them, and instructions for each CDN.
+    /// Write the pages as files: pages with one language, pages with all languages, and instructions for four CDNs.
     #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\nExamples:\n  \
             edgeshim whoopsie export --out pages\n  \
             edgeshim whoopsie export --out pages --config edgeshim.toml --force")]
@@ -29,12 +29,12 @@ enum WhoopsieCommand {
 
 #[derive(Debug, Args)]
 struct ExportArguments {
-    /// The folder to write to: a new or an empty one.
+    /// The folder for the files. Without --force, the folder must be new or empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
     config: ConfigArgument,
-    /// Write to a folder that is not empty, and replace files of the same names.
+    /// Allow a folder that is not empty, and replace files that have the same names.
     #[arg(long)]
     force: bool,
 }
@@ -45,8 +45,9 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    // A provider's name can differ from the name of its preset. If several providers have the same preset, the first of
-    // these providers is used.
+    // The beacon of an exported page names the provider that has the CDN's preset, because a provider can have another
+    // name than its preset. If several providers have the preset, the beacon names the first of them. If no provider
+    // has the preset, the beacon names the preset.
     let source = |preset: &str| {
         let provider = settings.providers.iter().find(|provider| provider.preset == preset);
         provider.map_or(preset, |provider| provider.name.as_str()).to_owned()
@@ -87,7 +88,7 @@ fn write(folder: &Path, files: &[Exported], force: bool) -> Result<(), String> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
         Ok(true) if !force => {
             return Err(format!(
-                "--out: {} is not empty; name a new folder, or replace its files with --force",
+                "--out: {} is not empty; name a new folder, or write --force to replace files that have the same names",
                 folder.display()
             ));
         }

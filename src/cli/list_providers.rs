@@ -45,7 +45,7 @@ fn row([name, cdn, field, tags, proofs]: [&str; 5]) -> String {
 fn one(preset: &Preset) -> String {
     let mut text = format!("{}: {}\n", preset.name, preset.title);
     if let Some(day) = &preset.ended {
-        let _ = writeln!(text, "its service ended on {day}");
+        let _ = writeln!(text, "this CDN's service ended on {day}");
     }
     for fact in &preset.facts {
         let _ = writeln!(text, "\n{:<12}{}\n{:<12}{}", fact.table, fact.text, "", fact.source);

@@ -37,11 +37,10 @@ enum Command {
             Example:\n  edgeshim run --config edgeshim.toml")]
     Run(ConfigArgument),
     /// Check a configuration and list every problem in it.
-    #[command(
-        after_help = "Exit code: 0 without problems, 1 with any.\n\nExample:\n  edgeshim check --config edgeshim.toml"
-    )]
+    #[command(after_help = "Exit code: 0 if there is no problem, 1 if there are problems.\n\n\
+            Example:\n  edgeshim check --config edgeshim.toml")]
     Check(ConfigArgument),
-    /// Start a sample site, the shim in front of it and the admin listener on loopback, without a configuration.
+    /// Start a sample site behind edgeshim, on loopback addresses. No configuration file is needed.
     #[command(after_help = "Example:\n  edgeshim demo --traffic")]
     Demo(demo::DemoArguments),
     /// Explain one request: its provider, class and rule, which header fields change, and why.
@@ -61,8 +60,8 @@ enum Command {
     Completions(completions::CompletionsArguments),
 }
 
-/// Runs the command in the arguments. The exit code is 0 for success and 1 if `check` finds a problem. It is 2 if the
-/// usage or the configuration is wrong, or if the command fails.
+/// Runs the command in the arguments. The exit code is 0 for success, and 1 if `check` finds a problem. The exit code
+/// is 2 if the command line is wrong, if the configuration of another command is wrong, or if the command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

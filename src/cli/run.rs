@@ -1,4 +1,4 @@
-//! `edgeshim run`: serves until a signal ends it.
+//! `edgeshim run`: serves until a signal ends the process.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     }
 }
 
-/// Logs edgeshim's messages to standard error. `RUST_LOG` is ignored, so that it cannot turn on further messages of
+/// Logs messages to standard error. `RUST_LOG` is ignored, so that this variable cannot turn on more messages of
 /// libraries.
 pub(super) fn log_to_stderr() {
     let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::WARN };
@@ -116,7 +116,7 @@ impl Running {
             }
         });
         if !completed {
-            tracing::warn!("server.drain_timeout passed before all requests had ended; the rest were cut off");
+            tracing::warn!("server.drain_timeout has passed; the requests that had not ended were cut off");
         }
         if let Some(log) = slot.load().log() {
             log.close();
@@ -147,7 +147,7 @@ impl Signals {
                     }
                 }
                 _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP: this release cannot reload; restart it to load another configuration");
+                    tracing::warn!("SIGHUP: this release cannot reload; restart edgeshim to change the configuration");
                 }
             }
         }

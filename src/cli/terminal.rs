@@ -4,7 +4,8 @@ use std::io::Write as _;
 
 /// The exit code of `check` for a configuration with problems.
 pub(super) const WRONG: u8 = 1;
-/// The exit code if the usage or the configuration is wrong, or if a command fails.
+/// The exit code if the command line is wrong, if the configuration of a command other than `check` is wrong, or if a
+/// command fails.
 pub(super) const USAGE: u8 = 2;
 
 /// Writes to standard output. An error is ignored, because a closed pipe, for example with `| head`, is not a mistake.

@@ -17,7 +17,7 @@ pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
     pages(settings, &root.section("whoopsie"));
     let rum = root.section("rum");
     if settings.rum.path.as_deref() == Some(&settings.beacon.path) && !rum.is_bad("path") {
-        rum.reject("path", "is the path of the beacon; write another, for example \"/status/rum\"");
+        rum.reject("path", "is the path of the beacon; write another path, for example \"/status/rum\"");
     }
     if settings.rum.pages.len() > MAX_BLOCKS {
         rum.reject("pages", format!("has too many entries; write at most {MAX_BLOCKS}"));
@@ -57,7 +57,7 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
             admin.missing("listen", format!("is missing, and its default {} {message}", quote(&address.to_string())));
         }
     } else if is_open && settings.admin.token.is_none() && !admin.is_bad("token") {
-        let message = "is reachable from the network without a token; write token = \"env:ADMIN_TOKEN\" beside it, \
+        let message = "is reachable from the network without a token; write token = \"env:ADMIN_TOKEN\" in [admin], \
                        or listen on 127.0.0.1";
         admin.reject("listen", message);
     }
@@ -66,8 +66,9 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
 fn origin(settings: &Settings, origin: &Section<'_>) {
     let limits = settings.admission;
     if limits.max_waiting > 0 && limits.max_in_flight == 0 && !origin.is_bad("max_in_flight") {
-        let message = "lets requests wait, but the number of permits has no limit; \
-                       write max_in_flight = 100 beside it, as many as the origin can serve, or max_waiting = 0";
+        let message = "lets requests wait, but without max_in_flight no request has to wait; \
+                       write max_in_flight = 100 (the number of requests that the origin can serve at once), \
+                       or write max_waiting = 0";
         origin.reject("max_waiting", message);
     }
 }
@@ -111,9 +112,9 @@ mod tests {
     use crate::config::parse;
 
     #[test]
-    fn whoopsie_hosts_when_several_are_wrong_then_each_is_reported() {
+    fn whoopsie_hosts_when_several_entries_are_wrong_then_all_wrong_entries_are_reported() {
         let text = "[whoopsie.hosts]\na = \"yy\"\nb = 1\nC = \"xx\"\nd = \"de\"\n";
-        let problems = parse(text, "e.toml", Path::new(".")).expect_err("three are wrong").to_string();
+        let problems = parse(text, "e.toml", Path::new(".")).expect_err("three entries are wrong").to_string();
         for (problem, place) in
             problems.lines().zip(["2: whoopsie.hosts.\"a\"", "3: whoopsie.hosts.\"b\"", "4: whoopsie.hosts.\"C\""])
         {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_header_when_the_field_already_has_another_use_then_is_refused() {
+    fn identity_header_when_field_has_another_purpose_then_is_rejected() {
         for taken in ["X-Akamai-G2O-Auth-Data", "X-Akamai-G2O-Auth-Sign", "If-Match", "Cookie"] {
             let text = format!("[identity]\nheader = \"{taken}\"\n");
             let problems = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();

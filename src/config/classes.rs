@@ -14,10 +14,10 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
     for (class, mut section) in classes.iter().zip(sections) {
         if !section.has("name") {
             section.missing("name", "is missing; write name = \"image\", which becomes the metric label");
-        // Names are compared without case. To Prometheus, names that differ only in case are two labels, but people
-        // confuse them.
+        // The comparison ignores case. For Prometheus, names that differ only in case are different labels, but people
+        // confuse such names.
         } else if !section.is_bad("name") && !taken.insert(class.name.to_ascii_lowercase()) {
-            section.reject("name", "is a name that an earlier class has; write another, or merge the two blocks");
+            section.reject("name", "is the name of an earlier class; write another name, or merge the two blocks");
         }
         for (key, globs) in [("path", &class.path), ("content_type", &class.content_type)] {
             if globs.len() > MAX_GLOBS {
@@ -26,8 +26,8 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
         }
         let is_empty = |key, globs: &[String]| globs.is_empty() && !section.is_bad(key);
         if is_empty("path", &class.path) && is_empty("content_type", &class.content_type) {
-            let message = "applies to nothing; write path = [\"*.png\"] or content_type = [\"image/*\"]; \
-                           what no class matches is in class \"other\" anyway";
+            let message = "matches no response; write path = [\"*.png\"] or content_type = [\"image/*\"]; \
+                           responses that match no class are in the class \"other\"";
             section.reject_block(message);
         }
         check_cache(&class.cache, &section.section("cache"));
@@ -40,18 +40,18 @@ fn check_cache(policy: &CachePolicy, cache: &Section<'_>) {
     }
     let ignored = match policy.mode {
         CacheMode::Keep if !cache.has("mode") => {
-            "does nothing without a mode; write mode = \"override\" or \"default\""
+            "has no effect without a mode; write mode = \"override\" or \"default\""
         }
         CacheMode::Keep => {
-            "does nothing in mode \"keep\", which only tidies what the origin sent; \
+            "has no effect in mode \"keep\", which keeps the origin's lifetimes; \
              write mode = \"override\" or \"default\""
         }
         CacheMode::Never => {
-            "does nothing in mode \"never\", which is no-store; take it out, or write mode = \"override\""
+            "has no effect in mode \"never\", which writes no-store; remove the key, or write mode = \"override\""
         }
         CacheMode::Default | CacheMode::Override => {
             if !cache.has("ttl") && !cache.has("edge_ttl") {
-                cache.reject("mode", "has no lifetime to set; write ttl = \"7d\" or edge_ttl = \"30d\" beside it");
+                cache.reject("mode", "needs a lifetime; write ttl = \"7d\" or edge_ttl = \"30d\" in the same block");
             }
             return;
         }
@@ -78,9 +78,9 @@ mod tests {
     }
 
     #[test]
-    fn lifetime_when_its_mode_ignores_it_then_is_refused() {
+    fn cache_keys_when_mode_and_lifetimes_do_not_fit_then_are_rejected() {
         for (cache, remedy) in [
-            ("mode = \"keep\", ttl = \"7d\"", "only tidies"),
+            ("mode = \"keep\", ttl = \"7d\"", "keeps the origin's lifetimes"),
             ("ttl = \"7d\"", "without a mode"),
             ("mode = \"never\", edge_ttl = \"7d\"", "no-store"),
             ("mode = \"never\", immutable = true", "no-store"),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_when_complete_then_is_accepted() {
+    fn cache_keys_when_mode_and_lifetimes_fit_then_are_accepted() {
         for cache in [
             "",
             "mode = \"keep\", strip_cookies = true, vary = []",

@@ -11,7 +11,7 @@ use crate::edge::request::class::CacheMode;
 use crate::keys::grammar::text_of;
 use crate::keys::{Keys, Text, Visitor};
 
-/// The keys of one block that are in effect.
+/// The keys of one block, with their values.
 #[derive(Default)]
 struct Shown(Map<String, Value>);
 

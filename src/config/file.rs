@@ -88,7 +88,7 @@ struct Item<'f> {
 pub(super) enum Entry<'n> {
     /// A position in a list, counted from 0.
     At(usize),
-    /// A name in a block of texts, exactly as the file has it.
+    /// A name in a block of texts, exactly as in the file.
     Named(&'n str),
 }
 
@@ -110,7 +110,8 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
-    /// Returns the result of reading this block if the file does not have it, or has a value that is not a block.
+    /// Returns `Absent` if the file does not have this block, and `Bad` if the file has a value that is not a block.
+    /// Returns `None` if the file has the block.
     pub(super) fn unread<T>(&self) -> Option<Read<T>> {
         match (self.table, self.line) {
             (Some(_), _) => None,
@@ -124,7 +125,7 @@ impl<'f> Section<'f> {
         self.find(name).is_some()
     }
 
-    /// Whether a problem has been reported for the key `name`, or for a key or an entry below it.
+    /// Whether a problem has been reported for the key `name`, or for a key or an entry below this key.
     pub(super) fn is_bad(&self, name: &str) -> bool {
         let path = self.path(name);
         let problems = self.file.problems.borrow();
@@ -133,8 +134,8 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// Returns those entries of a list or a block whose value is a text, even if the text is not valid. Each comes with
-    /// its position or its name. A check that uses these texts finds problems even if another entry is wrong.
+    /// Returns the texts in a list or a block, with their positions or names. Entries of other types are left out. A
+    /// text can be invalid. A check that uses these texts finds problems even if other entries are wrong.
     pub(super) fn texts(&self, name: &str) -> Vec<(Entry<'f>, &'f str)> {
         match self.find(name).map(|item| item.value) {
             Some(DeValue::Array(array)) => {
@@ -223,8 +224,8 @@ impl<'f> Section<'f> {
         Some(array.iter().enumerate().map(entry).collect())
     }
 
-    /// Reads a block of texts under names that the operator chooses. `check_name` checks each name, and `check` checks
-    /// each text.
+    /// Reads a block of texts whose names the operator chooses. `check_name` checks each name, and `check` checks each
+    /// text.
     pub(super) fn read_map<T>(
         &mut self,
         name: &'static str,
@@ -244,7 +245,7 @@ impl<'f> Section<'f> {
             let name = check_name(typed.get_ref());
             let key = match &name {
                 Ok(_) => format!("{}.{}", item.key, quote(typed.get_ref())),
-                // A wrong name can be a secret in the wrong place. So `shown` decides whether the message hides the
+                // A wrong name can be a secret in the wrong place. So `shown` decides whether the message shows the
                 // name, as for a value.
                 Err(message) => {
                     let typed = DeValue::String(typed.get_ref().as_ref().into());
@@ -259,7 +260,7 @@ impl<'f> Section<'f> {
             {
                 self.complain(
                     &entry,
-                    "is under a name that differs from another only in case; keep one of them".to_owned(),
+                    "has a name that differs from another name only in case; keep one of the two names".to_owned(),
                 );
             }
         }
@@ -353,8 +354,8 @@ impl<'f> Section<'f> {
     fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();
-        // In some blocks the operator chooses the names (`read_map`). Such a block has no entry in `known`, and none of
-        // its names is unknown.
+        // In some blocks the operator chooses the names (`read_map`). Such a block has no entry in `known`, and all
+        // names are accepted.
         let Some(known) = known else { return };
         for (name, value) in table {
             let typed: &str = name.get_ref();
@@ -363,10 +364,10 @@ impl<'f> Section<'f> {
             if !known.contains(&typed) {
                 let remedy = match closest(typed, &known) {
                     Some(meant) => format!("did you mean {}?", quote(meant)),
-                    None => format!("write one of {} or take it out", known.join(", ")),
+                    None => format!("write one of {}, or remove the key", known.join(", ")),
                 };
                 let item = Item { key, line, value: value.get_ref() };
-                self.complain(&item, format!("is under an unknown key; {remedy}"));
+                self.complain(&item, format!("is the value of an unknown key; {remedy}"));
                 continue;
             }
             let below = |key, table| Section { file: self.file, key, line: None, table: Some(table) }.reject_unknown();
@@ -385,8 +386,8 @@ impl<'f> Section<'f> {
     }
 
     fn path(&self, name: &str) -> String {
-        // Only a name of 1 to 64 ASCII letters, digits, `_` and `-` is shown as it is. Any other name is quoted:
-        // control characters could change what the operator's terminal shows.
+        // Only a name of 1 to 64 ASCII letters, digits, `_` and `-` is shown unchanged. Any other name is quoted and
+        // escaped, because control characters could change what the operator's terminal shows.
         let bare = !name.is_empty()
             && name.len() <= 64
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
@@ -398,7 +399,7 @@ impl<'f> Section<'f> {
         self.file.known.borrow().get(&self.key).is_some_and(|known| known.contains(&name))
     }
 
-    /// Returns the value of a key, and records that the key is known, even if the file does not have it.
+    /// Records that the key `name` is known, even if the file does not have the key. Returns the value of the key.
     fn take(&mut self, name: &'static str) -> Option<Item<'f>> {
         if !self.is_known(name) {
             self.file.known.borrow_mut().entry(self.key.clone()).or_default().push(name);
@@ -454,7 +455,7 @@ mod tests {
     use super::*;
 
     fn with(text: &str, read: impl FnOnce(&mut Section<'_>)) -> Vec<String> {
-        let tree = DeTable::parse(text).expect("TOML");
+        let tree = DeTable::parse(text).expect("valid TOML");
         let file = TypedFile::new(text, Path::new("."));
         read(&mut file.root(tree.get_ref()));
         file.into_problems(tree.get_ref())
@@ -464,21 +465,21 @@ mod tests {
     }
 
     #[test]
-    fn key_when_unknown_then_gets_a_suggestion() {
+    fn key_when_unknown_then_problem_names_known_keys() {
         let found = with("levle = 3\nzzz = 4\n", |root| {
             root.read_integer::<u32>("level", 1..=9);
         });
         assert_eq!(
             found,
             [
-                "1: levle: 3 is under an unknown key; did you mean \"level\"?",
-                "2: zzz: 4 is under an unknown key; write one of level or take it out",
+                "1: levle: 3 is the value of an unknown key; did you mean \"level\"?",
+                "2: zzz: 4 is the value of an unknown key; write one of level, or remove the key",
             ]
         );
     }
 
     #[test]
-    fn number_when_out_of_range_then_is_refused() {
+    fn number_when_out_of_range_then_is_rejected() {
         for typed in ["0", "10", "-1", "99999999999999999999999999", "0xff"] {
             let found = with(&format!("level = {typed}"), |root| {
                 assert!(matches!(root.read_integer::<u32>("level", 1..=9), Read::Bad));
@@ -489,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn value_when_of_the_wrong_type_then_message_names_the_right_one() {
+    fn value_when_type_is_wrong_then_message_names_the_right_type() {
         let found = with("a = \"3\"\nb = 1\nc = 2.5\nd = \"x\"\ne = 1979-05-27\nf = [1]\n", |root| {
             root.read_integer::<u32>("a", 1..=9);
             root.read_flag("b");
@@ -509,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_when_its_key_is_unknown_then_is_hidden() {
+    fn secret_when_key_is_unknown_then_is_hidden() {
         let found = with("tokn = 1\napi_token = \"hunter2\"\nurl = \"http://me:hunter2@host/\"\n", |root| {
             _ = root.read_flag("a");
         })
@@ -519,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn key_when_it_has_control_characters_then_is_quoted() {
+    fn key_when_name_has_control_characters_then_is_escaped() {
         let found = with("\"a\\u001b[2J\" = 1", |root| _ = root.read_flag("a")).join("\n");
         assert!(!found.contains('\u{1b}'), "{found}");
     }

@@ -1,7 +1,7 @@
 //! Keys whose feature comes with a later release.
 //!
 //! edgeshim reads and checks these keys. A key that would turn a feature on is accepted only with the value that leaves
-//! the feature off, and the blocks `[server.tls]` and `client_cert` are refused, because an operator who configures a
+//! the feature off. The blocks `[server.tls]` and `client_cert` are rejected, because an operator who configures a
 //! certificate must not assume that the certificate is in use.
 
 use super::file::Section;
@@ -20,7 +20,7 @@ fn empty(text: &str, feature: &str) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
     }
-    Err(format!("asks for {feature}, which comes with a later release; write \"\""))
+    Err(format!("asks for {feature}, a feature of a later release; write \"\""))
 }
 
 /// Visits the keys of `[origin.tls]`.
@@ -47,7 +47,7 @@ pub(super) fn hidden(root: &mut Section<'_>) {
     }
     if tls.is_present() {
         tls.reject_block(
-            "asks for HTTPS, which comes with a later release; take the block out and let a balancer end TLS",
+            "asks for HTTPS, a feature of a later release; remove the block, and terminate TLS in a load balancer",
         );
     }
     let path = |text: &str| local_path(text, "/.edgeshim/edge-logs");
@@ -56,9 +56,8 @@ pub(super) fn hidden(root: &mut Section<'_>) {
     edge_logs.text("max_body", &SIZE, &mut (100 * 1024 * 1024));
 }
 
-/// Refuses a `client_cert` block, because without HTTPS there is no certificate to check. The caller has checked the
+/// Rejects a `client_cert` block, because without HTTPS there is no certificate to check. The caller has checked the
 /// keys of the block.
 pub(super) fn client_cert(client_cert: &Section<'_>) {
-    client_cert
-        .reject_block("needs server.tls.client_ca, and HTTPS comes with a later release; leave it out until then");
+    client_cert.reject_block("needs server.tls.client_ca, but HTTPS is a feature of a later release; remove the block");
 }

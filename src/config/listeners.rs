@@ -51,8 +51,8 @@ impl Claimed {
             let overlaps =
                 self.wildcards.contains(&port) || (address.ip().is_unspecified() && self.ports.contains(&port));
             if overlaps && !self.exact.contains(listen) {
-                let message = "overlaps an address of another listener, because one of them means every address";
-                return Err(format!("{message}; write another port or remove one of the two"));
+                let message = "overlaps the address of another listener, because one of the two is a wildcard address";
+                return Err(format!("{message}; write another port, or remove one of the two addresses"));
             }
             self.ports.insert(port);
             if address.ip().is_unspecified() {
@@ -62,7 +62,7 @@ impl Claimed {
         if self.exact.insert(listen.clone()) {
             Ok(())
         } else {
-            Err("is the address of another listener; write another address or port, or remove one of the two"
+            Err("is the address of another listener; write another address or port, or remove one of the two listeners"
                 .to_owned())
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn listen(text: &str, folder: &Path) -> Checked<Listen> {
         return Ok(Listen::Tcp(address));
     }
     let remedy = match text.rsplit_once(':') {
-        Some(("" | "*", port)) if is_port(port) => format!("write \"0.0.0.0:{port}\" to mean every address"),
+        Some(("" | "*", port)) if is_port(port) => format!("write \"0.0.0.0:{port}\" to listen on every IPv4 address"),
         Some(("localhost", port)) if is_port(port) => {
             format!("write \"127.0.0.1:{port}\", because a name can have several addresses")
         }
@@ -90,7 +90,7 @@ pub(super) fn listen(text: &str, folder: &Path) -> Checked<Listen> {
                 .to_owned(),
         },
     };
-    Err(format!("is no address to listen on; {remedy}"))
+    Err(format!("is not an address to listen on; {remedy}"))
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn listen_when_no_address_or_socket_then_is_refused() {
+    fn listen_address_when_invalid_then_is_rejected_with_a_remedy() {
         for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::1]:80", "unix:/run/e.sock"] {
             assert_eq!(listen(good, here()).map(|l| l.to_string()).as_deref(), Ok(good));
         }
@@ -129,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn listeners_when_they_share_an_address_then_are_refused() {
+    fn listeners_when_addresses_overlap_then_are_rejected() {
         let mut claimed = Claimed::default();
-        let mut claim = |text| claimed.claim(&listen(text, here()).expect("valid"));
+        let mut claim = |text| claimed.claim(&listen(text, here()).expect("a valid address"));
         assert!(claim("127.0.0.1:80").is_ok());
         assert!(claim("127.0.0.2:80").is_ok());
         assert!(claim("127.0.0.1:80").is_err());
@@ -147,12 +147,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
+        fn listen_address_when_text_is_arbitrary_then_parsing_does_not_panic(text in any::<String>()) {
             let _ = listen(&text, here());
         }
 
         #[test]
-        fn address_when_nearly_valid_then_reads_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
+        fn listen_address_when_text_is_nearly_valid_then_parsing_does_not_panic(text in r"[a1:.\[\]@/]{0,20}") {
             let _ = listen(&text, here());
         }
     }

@@ -38,8 +38,8 @@ const MAX_FILE_BYTES: usize = 1024 * 1024;
 ///
 /// # Errors
 ///
-/// Returns all problems of the file. If the file cannot be read, is not UTF-8 or is not TOML, that is the only problem.
-/// Otherwise each unknown key and each wrong value is a problem.
+/// Returns all problems of the file. If the file cannot be read, is not UTF-8 or is not TOML, the list contains only
+/// this problem. Otherwise each unknown key and each wrong value is a problem.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let origin_name = path.display().to_string();
     let folder = match path.parent() {
@@ -48,11 +48,11 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     };
     let mut bytes = Vec::new();
     // A device file such as `/dev/zero` has no end, so reading stops at a limit. The limit is one byte larger than the
-    // largest accepted file, so that a file that is too long is noticed.
+    // largest accepted file, so that a file that is too long is detected.
     let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        let message =
-            format!("cannot be read ({error}); name a file that exists and that this user may read with --config FILE");
+        let remedy = "with --config FILE, name a file that exists and that this user may read";
+        let message = format!("cannot be read ({error}); {remedy}");
         return Err(Problems::one(&origin_name, Problem::of_file(quote(&origin_name), message)));
     }
     match std::str::from_utf8(&bytes) {
@@ -61,7 +61,7 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
             let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let bad = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
             let (line, column) = problems::position(good);
-            let mut problem = Problem::of_file(format!("byte 0x{bad:02x}"), "is no UTF-8; save the file as UTF-8 text");
+            let mut problem = Problem::of_file(format!("byte 0x{bad:02x}"), "is not UTF-8; save the file as UTF-8");
             problem.line = Some(line);
             problem.column = Some(column);
             Err(Problems::one(&origin_name, problem))
@@ -69,8 +69,8 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     }
 }
 
-/// Checks a configuration that is in memory. Messages use `origin_name` as its file name. Relative paths start at
-/// `folder`.
+/// Checks a configuration that is in memory. Messages use `origin_name` as the name of the file. Relative paths start
+/// at `folder`.
 ///
 /// # Errors
 ///
@@ -116,29 +116,29 @@ mod tests {
     fn problem_when_shown_then_names_file_line_key_value_and_remedy() {
         assert_eq!(
             problems("# a comment\n[server]\nheader_timeout = \"10 parsecs\"\n"),
-            ["edgeshim.toml:3: server.header_timeout: \"10 parsecs\" is no duration; \
-                 write a whole number and a unit out of ms, s, m, h, d, for example \"10s\""]
+            ["edgeshim.toml:3: server.header_timeout: \"10 parsecs\" is not a duration; \
+                 write a whole number and a unit (ms, s, m, h or d), for example \"10s\""]
         );
     }
 
     #[test]
-    fn syntax_error_when_shown_then_is_one_problem_with_line_and_column() {
+    fn syntax_error_when_reported_then_is_the_only_problem_and_has_a_line() {
         let found = problems("[server]\nworkers = = 3\nnonsense = true\n");
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("edgeshim.toml:2:"), "{found:?}");
     }
 
     #[test]
-    fn file_when_missing_or_a_folder_then_is_one_problem() {
+    fn file_when_missing_or_a_folder_then_causes_one_problem() {
         for path in ["/nonexistent/edgeshim.toml", "/"] {
-            let found = load(Path::new(path)).expect_err("not a file");
+            let found = load(Path::new(path)).expect_err("the path is not a file");
             assert_eq!(found.len(), 1);
             assert!(found.to_string().contains("cannot be read"), "{found}");
         }
     }
 
     #[test]
-    fn text_when_too_long_then_is_one_problem() {
+    fn file_when_too_long_then_causes_one_problem() {
         assert_eq!(problems(&"#".repeat(MAX_FILE_BYTES + 1)).len(), 1);
     }
 }

@@ -7,7 +7,8 @@ use std::fmt;
 pub struct Problem {
     /// The name of the file, safe to print. `None`: the problem is in the configuration file itself.
     pub file: Option<String>,
-    /// The whole path of the key, for example `class[0].cache.ttl`. Empty if the problem concerns the file as a whole.
+    /// The complete path of the key, for example `class[0].cache.ttl`. Empty if the problem concerns the file as a
+    /// whole.
     pub key: String,
     /// The line in the file, counted from 1.
     pub line: Option<usize>,
@@ -70,7 +71,8 @@ impl Problems {
     }
 }
 
-/// Writes one line for each problem. The line starts with `file:line:`, so that editors can jump to the problem.
+/// Writes one line for each problem. The line starts with the file and, if it is known, the line number, so that
+/// editors can jump to the problem.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.list.iter().enumerate() {
@@ -107,8 +109,8 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let (line, column) = position(text.as_bytes().get(..span.start).unwrap_or_default());
     // The message does not include the text itself, because the text can be part of a secret.
     let message = error.message().replace('\n', ", ");
-    let message =
-        format!("{message}: this is no TOML; write key = value, texts in double quotes, each key and [block] once");
+    let remedy = "write key = value, put texts in double quotes, and write each key and each [block] only once";
+    let message = format!("{message}: this is not TOML; {remedy}");
     let mut problem = Problem::of_file("", message);
     problem.line = Some(line);
     problem.column = Some(column);
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_when_shown_then_in_the_order_of_the_file() {
+    fn problems_when_displayed_then_are_sorted_by_line() {
         let problem = |line, key: &str| Problem {
             file: None,
             key: key.to_owned(),

@@ -24,14 +24,16 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
         let name = block.read("name", EXAMPLE, |text| {
             let name = label(text, &["none", "other", "unverified"], EXAMPLE)?;
             if !taken.insert(name.clone()) {
-                return Err("is a name that an earlier provider has; write another, or merge the two blocks".to_owned());
+                return Err(
+                    "is the name of an earlier provider; write another name, or merge the two blocks".to_owned()
+                );
             }
             Ok(name)
         });
         if let Read::Absent = name {
             block.missing(
                 "name",
-                format!("is missing; write name = {EXAMPLE}, as the CDN sends it in the identity header"),
+                format!("is missing; write the name in the CDN's identity header, for example name = {EXAMPLE}"),
             );
         }
         let name = name.or(String::new());
@@ -47,7 +49,7 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
     providers
 }
 
-/// Returns a provider as `/config` shows it.
+/// Returns a provider in the form that `/config` shows.
 pub(super) fn json(provider: &Provider) -> Value {
     let mut keys = json!({
         "name": provider.name,
@@ -63,25 +65,25 @@ pub(super) fn json(provider: &Provider) -> Value {
 fn preset(text: &str) -> Checked<&'static str> {
     Preset::named(text).map(|preset| preset.name).ok_or_else(|| {
         let hint = closest(text, &NAMES).map(|meant| format!(" (did you mean {}?)", quote(meant))).unwrap_or_default();
-        format!("is no preset{hint}; write one of {}", NAMES.join(", "))
+        format!("is not a preset{hint}; write one of {}", NAMES.join(", "))
     })
 }
 
-/// Checks the value of `tag_header`. `preset` is `None` if the preset could not be read. Then the rules of the preset
-/// are not checked.
+/// Checks the value of `tag_header`. If the key `preset` is wrong, `preset` is `None`, and the rules of the preset are
+/// not checked.
 fn tag_header(text: &str, preset: Option<&str>) -> Checked<Option<HeaderName>> {
     if text.is_empty() {
         return Ok(None);
     }
     if let Some(refusal) = preset.and_then(Preset::named).and_then(Preset::refuses_tag_header) {
-        return Err(format!("{refusal}; take the key out"));
+        return Err(format!("{refusal}; remove the key"));
     }
     let name = header_name(text).map_err(
-        |_| "is no header field name; write the one that the CDN is configured to read, for example \"Cache-Tag\"",
+        |_| "is not a header field name; write the field that the CDN is configured to read, for example \"Cache-Tag\"",
     )?;
     if has_meaning(&name) || name == X_CDN_PROVIDER {
         return Err(
-            "is a field with a meaning of its own; write the one in which the CDN is configured to read tags, \
+            "is a field that has another purpose; write the field in which the CDN is configured to read tags, \
              for example \"Cache-Tag\""
                 .to_owned(),
         );
@@ -107,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn tag_header_when_the_preset_fixes_it_then_is_refused() {
+    fn tag_header_when_forbidden_by_preset_or_invalid_then_is_rejected() {
         for preset in ["cloudfront", "imperva", "cdn77", "gcore", "edgecast", "rfc9213", "generic"] {
-            let settings =
-                read(&format!("[[provider]]\nname = \"{preset}\"\ntag_header = \"X-Tags\"\n")).expect("valid");
+            let settings = read(&format!("[[provider]]\nname = \"{preset}\"\ntag_header = \"X-Tags\"\n"))
+                .expect("a valid configuration");
             assert_eq!(settings.providers[0].tag_header.as_ref().map(HeaderName::as_str), Some("x-tags"));
         }
         for (preset, remedy) in [
@@ -125,7 +127,7 @@ mod tests {
             let block = format!("[[provider]]\nname = \"mine\"\npreset = \"{preset}\"\n");
             let message = problems(&format!("{block}tag_header = \"X-Tags\"\n"));
             assert!(
-                message.len() == 1 && message[0].contains(remedy) && message[0].contains("take the key out"),
+                message.len() == 1 && message[0].contains(remedy) && message[0].contains("remove the key"),
                 "{preset}: {message:?}"
             );
             assert_eq!(problems(&format!("{block}tag_header = \"\"\n")), [""; 0]);
@@ -146,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
+        fn preset_and_tag_header_when_text_is_arbitrary_then_parsing_does_not_panic(text in any::<String>()) {
             let _ = (preset(&text), tag_header(&text, None), tag_header(&text, Some("imperva")));
         }
     }

@@ -23,12 +23,12 @@ use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
-/// The largest number of secrets for one provider. Each pull of the provider is compared with each of its secrets, and
-/// a rotation needs only two secrets.
+/// The largest number of secrets for one provider. The number is limited, because the secret in each pull is compared
+/// with all secrets of the provider. A rotation needs only two secrets.
 const MAX_SECRETS: usize = 16;
 /// The length of the longest accepted G2O nonce, in bytes.
 const MAX_NONCE_BYTES: usize = 64;
-/// The default version of G2O. It uses HMAC-SHA256. Versions 1 to 4 use MD5 or SHA-1.
+/// The default version of G2O, which uses HMAC-SHA256. The versions 1 to 4 use MD5 or SHA-1.
 const G2O_VERSION: u8 = 5;
 
 const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
@@ -86,9 +86,9 @@ pub(super) fn verify(
     if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
         (block.is_present(), &secret, &addresses, &client_cert, &g2o)
     {
-        let message = "has no proof; write one, for example \
+        let message = "has no proof; write a proof, for example \
                        secret = { header = \"X-Origin-Secret\", values = [\"env:ORIGIN_SECRET\"] } or \
-                       addresses = [\"151.101.0.0/16\"], or take the block out to accept the CDN by its name";
+                       addresses = [\"151.101.0.0/16\"], or remove the block to accept the provider without a proof";
         block.reject_block(message);
     }
     let verify = Verify {
@@ -101,7 +101,7 @@ pub(super) fn verify(
     block.is_present().then_some(verify)
 }
 
-/// Returns the proofs as `/config` shows them. Proofs that are not configured are left out, as in the file.
+/// Returns the proofs in the form that `/config` shows. Proofs that are not configured are left out.
 pub(super) fn json(proofs: &Verify) -> Value {
     let mut keys = json!({ "require": text_of(&proofs.require, &REQUIRE) });
     if let Some(secret) = &proofs.secret {
@@ -138,26 +138,27 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
         // The message does not show the value, because the value can be a secret in the wrong place.
         let Ok(name) = header_name(text) else {
             return Err(format!(
-                "is no header field name; write the one that the CDN is configured to add, as {HEADER}"
+                "is not a header field name; write the field that the CDN is configured to add, for example {HEADER}"
             ));
         };
         let message = if name == *identity || name.as_str().replace('_', "-") == names::X_CDN_PROVIDER.as_str() {
-            "names the provider, which is no secret"
+            "names the provider, and a provider's name is not secret"
         } else if has_meaning(&name) {
-            "has a meaning of its own, and would be removed from every request"
+            "has another purpose, and edgeshim would remove the field from every request"
         } else if Preset::all().iter().any(|preset| preset.is_public_field(&name)) {
-            "contains a client's address or a point of presence, which the log shows"
+            "contains a client's address or a point of presence, and the access log shows both"
         } else {
             return Ok(name);
         };
-        Err(format!("names a field ({}) that {message}; write one that only your CDNs set, as {HEADER}", quote(text)))
+        let remedy = format!("write a field that only your CDNs set, for example {HEADER}");
+        Err(format!("names a field ({}) that {message}; {remedy}", quote(text)))
     });
     let values = block.read_list("values", VALUE, |text| {
         let secret = some_secret(text, folder, VALUE)?;
         if let Read::Good(field) = &field {
             secrets
                 .claim(Place::Field(field.clone()), &secret)
-                .map_err(|owner| format!("is also {owner}'s secret; each CDN needs one of its own"))?;
+                .map_err(|owner| format!("is also the secret of {owner}; each CDN needs a different secret"))?;
         }
         Ok(secret)
     });
@@ -183,7 +184,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
 
 fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     if text.is_empty() {
-        return Err(format!("is no secret; write a secret or a reference, for example {example}"));
+        return Err(format!("is empty; write a secret or a reference, for example {example}"));
     }
     (SECRET.read)(text, folder)
 }
@@ -198,7 +199,7 @@ fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSourc
             return address_file(path, folder).map(AddressSource::File);
         }
         let network = network(text).map_err(|_| {
-            format!("is no network and no file; write an address, a CIDR such as {EXAMPLE}, or file:PATH")
+            format!("is neither a network nor a file; write an address, a CIDR such as {EXAMPLE}, or file:PATH")
         })?;
         if network.prefix_len() == 0 {
             return Err(format!(
@@ -211,11 +212,12 @@ fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSourc
     if let Read::Good(list) = &addresses
         && list.is_empty()
     {
-        let message = "names no address, so no pull could be proved";
-        block.reject("addresses", format!("{message}; write networks, for example {EXAMPLE}, or take the key out"));
+        let message = "is empty, so the list can prove nothing";
+        block.reject("addresses", format!("{message}; write networks, for example {EXAMPLE}, or remove the key"));
     } else if let (Read::Good(_), true) = (&addresses, trusts_all) {
         let message = "proves nothing while server.trusted_proxies contains every address, \
-                       because every client may claim any address; write the networks of your own balancers there";
+                       because then every client can claim any address; \
+                       in server.trusted_proxies, write only the networks of your own balancers";
         block.reject("addresses", message);
     }
     addresses
@@ -245,7 +247,8 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
     if let Some(rule) = &rule {
         if rule.san.is_empty() && rule.sha256.is_empty() {
             block.reject_block(
-                "names no certificate; write san = [\"*.cdn.example\"], or sha256 = [\"…\"] with its fingerprint",
+                "names no certificate; write san = [\"*.cdn.example\"], \
+                 or sha256 = [\"…\"] with the fingerprint of the certificate",
             );
         } else {
             later::client_cert(&block);
@@ -262,8 +265,8 @@ fn certificate_name(text: &str) -> Checked<String> {
         .filter(|host| !host.starts_with('[') && !host.ends_with('.') && host.parse::<Ipv4Addr>().is_err())
         .map(|host| if bare.len() == text.len() { host } else { format!("*.{host}") })
         .ok_or_else(|| {
-            "is no host name of a certificate; write one without port or address, for example \"*.cdn.example\", \
-             where \"*\" is one label"
+            "is not a host name of a certificate; write a host name without a port, for example \"*.cdn.example\", \
+             where \"*\" stands for one label"
                 .to_owned()
         })
 }
@@ -271,8 +274,8 @@ fn certificate_name(text: &str) -> Checked<String> {
 /// Parses the SHA-256 fingerprint of a certificate: 64 hexadecimal digits. Colons between the bytes, as openssl prints
 /// them, are optional.
 fn fingerprint(text: &str) -> Checked<[u8; 32]> {
-    const MESSAGE: &str = "is no SHA-256 fingerprint; write its 64 hexadecimal digits, with or without colons, \
-                           as \"openssl x509 -noout -fingerprint -sha256\" prints them after the \"=\"";
+    const MESSAGE: &str = "is not a SHA-256 fingerprint; write 64 hexadecimal digits, with or without colons; \
+                           \"openssl x509 -noout -fingerprint -sha256\" prints the digits after the \"=\"";
     let mut digits = Vec::with_capacity(64);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -304,7 +307,10 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
         Read::Absent => Read::Good(vec![G2O_VERSION]),
         Read::Good(mut versions) => {
             if versions.is_empty() {
-                block.reject("versions", format!("accepts nothing; write versions = [{G2O_VERSION}]"));
+                block.reject(
+                    "versions",
+                    format!("is empty, so no signature is valid; write versions = [{G2O_VERSION}]"),
+                );
             }
             versions.sort_unstable();
             versions.dedup();
@@ -316,7 +322,7 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
         Read::Absent => {
             block.missing(
                 "keys",
-                format!("is missing; write keys = {{ {KEYS} }}, each key under the nonce that names it"),
+                format!("is missing; write keys = {{ {KEYS} }}, with a nonce as the name of each key"),
             );
         }
         Read::Good(keys) if keys.is_empty() => block.reject("keys", format!("is empty; write keys = {{ {KEYS} }}")),
@@ -325,7 +331,7 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
                 if let Err(owner) = secrets.claim(Place::Nonce(nonce.clone()), key) {
                     let nonce = quote(nonce);
                     let message =
-                        format!("has under {nonce} a key that is also {owner}'s; each CDN needs one of its own");
+                        format!("has for the nonce {nonce} a key that is also a key of {owner}; write different keys");
                     block.reject("keys", message);
                 }
             }
@@ -346,7 +352,7 @@ fn nonce(text: &str) -> Checked<String> {
         return Ok(text.to_owned());
     }
     let allowed = format!("1 to {MAX_NONCE_BYTES} visible ASCII characters without comma and space");
-    Err(format!("is no nonce; write {allowed}, for example nonce1 = \"env:G2O_KEY\""))
+    Err(format!("is not a nonce; write {allowed}, for example nonce1 = \"env:G2O_KEY\""))
 }
 
 #[cfg(test)]
@@ -373,15 +379,15 @@ mod tests {
 
     fn proofs(verify: &str) -> Verify {
         let settings = read(&verified("fastly", verify)).unwrap_or_else(|message| panic!("{verify}: {message}"));
-        settings.providers[0].verify.clone().expect("proofs")
+        settings.providers[0].verify.clone().expect("the provider has proofs")
     }
 
     #[test]
-    fn block_when_it_has_no_proof_then_is_refused_with_a_remedy() {
+    fn verify_block_when_proof_is_missing_or_empty_then_is_rejected_with_a_remedy() {
         for (verify, key, remedy) in [
-            ("", "verify", "or take the block out"),
-            ("require = \"all\"", "verify", "or take the block out"),
-            ("addresses = []", "verify.addresses", "or take the key out"),
+            ("", "verify", "or remove the block"),
+            ("require = \"all\"", "verify", "or remove the block"),
+            ("addresses = []", "verify.addresses", "or remove the key"),
             (
                 "secret = {}\naddresses = [\"192.0.2.0/24\"]",
                 "verify.secret.header",
@@ -403,18 +409,18 @@ mod tests {
             ("g2o = { keys = { n = \"k\" }, versions = [] }", "verify.g2o.versions", "write versions = [5]"),
         ] {
             let problems = problems(&verified("fastly", verify));
-            let (problems, more) = problems.split_first().unwrap_or_else(|| panic!("{verify} was taken"));
+            let (problems, more) = problems.split_first().unwrap_or_else(|| panic!("{verify} was accepted"));
             assert!(
                 problems.contains(&format!(" provider[0].{key}: ")) && problems.contains(remedy),
                 "{verify}: {problems}"
             );
-            // An empty `secret` block lacks two keys, so it has two problems.
+            // An empty `secret` block has two problems, because two keys are missing.
             assert_eq!(more.len(), usize::from(verify.starts_with("secret = {}")), "{verify}: {more:?}");
         }
     }
 
     #[test]
-    fn proofs_when_complete_then_read_as_typed() {
+    fn proofs_when_valid_then_settings_have_the_configured_values() {
         let verify = proofs(
             "require = \"all\"\n\
              secret = { header = \"X-Pull\", values = [\"KeyCDN\", \"env:CARGO_PKG_NAME\"] }\n\
@@ -436,13 +442,13 @@ mod tests {
                 AddressSource::Network("2001:db8::1/128".parse().expect("a network")),
             ]
         );
-        let g2o = verify.g2o.expect("keys");
+        let g2o = verify.g2o.expect("the G2O keys");
         assert_eq!(g2o.keys.keys().collect::<Vec<_>>(), ["N2", "n-1"]);
         assert_eq!(g2o.versions, [3, 5]);
 
         let verify = proofs("g2o = { keys = { n = \"k\" } }");
         assert_eq!((verify.require, verify.secret, verify.addresses.len()), (Require::Any, None, 0));
-        assert_eq!(verify.g2o.map(|g2o| g2o.versions), Some(vec![5]), "weak versions only if they are configured");
+        assert_eq!(verify.g2o.map(|g2o| g2o.versions), Some(vec![5]), "weak versions must not be accepted by default");
         assert_eq!(
             read("[[provider]]\nname = \"fastly\"\n").map(|settings| settings.providers[0].verify.clone()),
             Ok(None)
@@ -450,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_field_when_it_has_a_meaning_then_is_refused() {
+    fn secret_field_when_field_has_another_purpose_then_is_rejected() {
         let with = |field: &str, before: &str| {
             problems(&format!(
                 "{before}{}",
@@ -490,17 +496,17 @@ mod tests {
         ] {
             let problems = with(taken, "");
             assert!(problems.len() == 1 && problems[0].contains(&format!("({taken:?})")), "{taken}: {problems:?}");
-            assert!(problems[0].contains("write one that only your CDNs set"), "{problems:?}");
+            assert!(problems[0].contains("write a field that only your CDNs set"), "{problems:?}");
         }
         let problems = with("X-Who", "[identity]\nheader = \"x-who\"\n");
         assert!(problems.len() == 1 && problems[0].contains("names the provider"), "{problems:?}");
-        // The configured identity header is refused even if `[identity]` comes later in the file.
+        // The configured identity header is rejected even if `[identity]` is later in the file than the provider.
         let text = verified("mine", "secret = { header = \"X-Who\", values = [\"s\"] }");
         assert_eq!(self::problems(&format!("{text}[identity]\nheader = \"X-WHO\"\n")).len(), 1);
     }
 
     #[test]
-    fn providers_when_they_share_a_secret_then_are_refused_without_showing_it() {
+    fn providers_when_secrets_are_equal_then_are_rejected_and_secret_is_not_shown() {
         let fields = |first: &str, second: &str| {
             let of = |name, header: &str| {
                 verified(name, &format!("secret = {{ header = \"{header}\", values = [\"new\", \"hunter2\"] }}"))
@@ -511,11 +517,12 @@ mod tests {
         assert_eq!(message.len(), 1, "{message:?}");
         assert!(
             message[0].contains(
-                "provider[1].verify.secret.values[1]: *** is also \"one\"'s secret; each CDN needs one of its own"
+                "provider[1].verify.secret.values[1]: *** is also the secret of \"one\"; \
+                 each CDN needs a different secret"
             ),
             "{message:?}"
         );
-        assert_eq!(fields("X-S", "X-T"), [""; 0], "another field distinguishes them");
+        assert_eq!(fields("X-S", "X-T"), [""; 0], "secrets in different fields may be equal");
         // One provider is allowed to list a secret twice.
         assert_eq!(problems(&verified("one", "secret = { header = \"X-S\", values = [\"a\", \"a\"] }")), [""; 0]);
 
@@ -526,12 +533,12 @@ mod tests {
             )
         };
         let message = keys("n");
-        assert!(message.len() == 1 && message[0].contains("a key that is also \"one\"'s"), "{message:?}");
+        assert!(message.len() == 1 && message[0].contains("a key that is also a key of \"one\""), "{message:?}");
         assert_eq!(keys("m"), [""; 0]);
     }
 
     #[test]
-    fn secret_when_typed_in_the_wrong_place_then_is_in_no_message() {
+    fn secret_when_in_the_wrong_place_then_is_not_shown_in_messages() {
         for wrong in [
             "secret = \"hunter2\"",
             "secret = { header = \"X-S: hunter2\", values = [\"s\"] }",
@@ -562,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_when_every_address_is_a_trusted_proxy_then_are_refused() {
+    fn addresses_when_all_addresses_are_trusted_proxies_then_are_rejected() {
         for (trusted, fine) in [("0.0.0.0/0", false), ("::/0", false), ("10.0.0.0/8", true)] {
             let block = verified("fastly", "addresses = [\"192.0.2.0/24\"]");
             let message = problems(&format!("[server]\ntrusted_proxies = [\"{trusted}\"]\n{block}"));
@@ -572,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn address_when_no_network_or_file_then_is_refused() {
+    fn address_when_not_a_usable_network_or_file_then_is_rejected() {
         for (address, remedy) in [
             ("0.0.0.0/0", "proves nothing; write the networks"),
             ("::/0", "proves nothing; write the networks"),
@@ -593,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_when_valid_then_is_refused_until_there_is_tls() {
+    fn client_cert_when_valid_then_is_rejected_because_https_is_missing() {
         for (typed, name) in [
             ("CDN.Example", "cdn.example"),
             ("*.Cdn.example", "*.cdn.example"),
@@ -640,14 +647,16 @@ mod tests {
             assert!(fingerprint(&bad).is_err(), "{bad}");
         }
 
-        // A valid rule is refused because TLS is missing. For an invalid rule, only the mistakes in the rule are
+        // A valid rule is rejected because HTTPS is missing. For an invalid rule, only the mistakes in the rule are
         // reported.
         let message = problems(&verified(
             "fastly",
             &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),
         ));
         assert!(
-            message.len() == 1 && message[0].contains("server.tls.client_ca") && message[0].contains("leave it out"),
+            message.len() == 1
+                && message[0].contains("server.tls.client_ca")
+                && message[0].contains("remove the block"),
             "{message:?}"
         );
         let message = problems(&verified("fastly", "client_cert = { san = [\"*.cdn.example:1\"], sha256 = [\"0\"] }"));
@@ -655,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn nonce_when_it_has_a_comma_or_space_then_is_refused() {
+    fn nonce_when_length_or_characters_are_wrong_then_is_rejected() {
         for good in ["1", "nonce1", "~!a", &"n".repeat(64)] {
             assert_eq!(nonce(good).as_deref(), Ok(good));
         }
@@ -665,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_when_too_many_then_are_refused() {
+    fn secrets_when_more_than_16_then_are_rejected() {
         let values = |count: usize| {
             let values = (0..count).map(|n| format!("\"s{n}\"")).collect::<Vec<_>>().join(", ");
             problems(&verified("fastly", &format!("secret = {{ header = \"X-S\", values = [{values}] }}")))
@@ -676,7 +685,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
+        fn verify_keys_when_text_is_arbitrary_then_messages_have_no_control_characters(text in any::<String>()) {
             let _ = (certificate_name(&text), fingerprint(&text), nonce(&text));
             let quoted = toml::Value::String(text.clone()).to_string();
             for verify in [
@@ -693,7 +702,7 @@ mod tests {
         }
 
         #[test]
-        fn fingerprint_when_nearly_valid_then_reads_without_panic(text in "[0-9a-fA-F:é]{60,100}") {
+        fn fingerprint_when_accepted_then_has_64_or_95_ascii_characters(text in "[0-9a-fA-F:é]{60,100}") {
             if fingerprint(&text).is_ok() {
                 prop_assert!(text.is_ascii() && (text.len() == 64 || text.len() == 95));
             }

@@ -97,13 +97,13 @@ impl Visitor for Section<'_> {
 }
 
 impl<'f> Section<'f> {
-    /// Returns the blocks `[[name]]`, at most [`MAX_BLOCKS`] of them. If the file has more, reports that.
+    /// Returns the blocks `[[name]]`, at most [`MAX_BLOCKS`] of them. If the file has more blocks, reports a problem.
     pub(super) fn bounded_sections(&mut self, name: &'static str) -> Vec<Section<'f>> {
         let mut sections = self.sections(name);
         if sections.len() > MAX_BLOCKS {
             if !self.is_bad(name) {
                 let count = sections.len();
-                self.reject(name, format!("is there {count} times; write at most {MAX_BLOCKS} blocks"));
+                self.reject(name, format!("has {count} blocks; write at most {MAX_BLOCKS} blocks"));
             }
             sections.truncate(MAX_BLOCKS);
         }

@@ -11,18 +11,18 @@ use crate::wire::secret::Secret;
 /// The size of the largest secret that is read from a file, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// The text form of a secret. An empty secret is refused.
+/// The text form of a secret. An empty secret is rejected.
 pub(super) const SECRET: Text<Secret> = Text { example: "env:ADMIN_TOKEN", read: secret, write: |_| "***".to_owned() };
 
-/// Reads a secret as typed, from `env:NAME` or from `file:PATH`.
+/// Reads a secret from an environment variable (`env:NAME`), from a file (`file:PATH`) or from the text itself.
 fn secret(text: &str, folder: &Path) -> Checked<Secret> {
     let found = if let Some(name) = text.strip_prefix("env:") {
         env::var(name).map_err(|error| match error {
             env::VarError::NotPresent => {
-                format!("names an environment variable that is not set; set {} or name another", quote(name))
+                format!("names an environment variable that is not set; set {}, or name another variable", quote(name))
             }
             env::VarError::NotUnicode(_) => {
-                "names an environment variable that is no UTF-8; set it to plain text".to_owned()
+                "names an environment variable whose value is not UTF-8; set a value in ASCII".to_owned()
             }
         })?
     } else if let Some(path) = text.strip_prefix("file:") {
@@ -31,7 +31,7 @@ fn secret(text: &str, folder: &Path) -> Checked<Secret> {
         text.to_owned()
     };
     if found.is_empty() {
-        return Err("names an empty value; put the secret there, or name another place".to_owned());
+        return Err("is empty or names an empty secret; write a secret, or name another variable or file".to_owned());
     }
     // A secret is sent in a header field, so it must be visible ASCII.
     if !found.bytes().all(|b| b.is_ascii_graphic()) {
@@ -49,7 +49,7 @@ fn secret_file(path: &Path) -> Checked<String> {
     })?;
     if secret.len() as u64 > MAX_SECRET_BYTES {
         return Err(format!(
-            "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name the file of one secret"
+            "names {shown}, which is longer than {MAX_SECRET_BYTES} bytes; name a file that contains one secret"
         ));
     }
     // Editors write a newline at the end of a file. This newline is not part of the secret.
@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secret_when_written_then_is_hidden() {
+    fn secret_when_shown_then_is_hidden() {
         assert_eq!((SECRET.write)(&Secret::new("hunter2")), "***");
     }
 
     #[test]
-    fn secret_when_named_then_comes_from_environment_or_file() {
+    fn secret_when_configured_then_is_read_from_text_environment_or_file() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(secret("plain", folder), Ok(Secret::new("plain")));
         // cargo sets this variable for every test. Setting a variable in the test would need unsafe code.

@@ -29,7 +29,7 @@ use crate::origin::{MessageLimits, OriginSettings};
 use crate::pages::PageSettings;
 use crate::wire::secret::Secret;
 
-/// The settings of a whole configuration.
+/// All settings of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// The keys of `[server]` are in three fields: `server`, `limits` and `observe`.
@@ -105,7 +105,7 @@ pub struct Server {
     pub proxy_protocol: bool,
     /// The largest number of connections at one time, on all listeners together.
     pub max_connections: usize,
-    /// The time limit for receiving a whole request head.
+    /// The time limit for receiving a complete request head.
     pub header_timeout: Duration,
     /// The time limit for the wait between two requests on a connection.
     pub idle_timeout: Duration,
@@ -148,7 +148,7 @@ impl Keys for Server {
 pub struct Admin {
     /// The address of the metrics, the probes and the effective configuration.
     pub listen: Listen,
-    /// The bearer token. It is required if `listen` is neither a loopback address nor a unix socket.
+    /// The bearer token, which is required if `listen` is neither a loopback address nor a unix socket.
     pub token: Option<Secret>,
 }
 
@@ -168,7 +168,7 @@ impl Keys for Admin {
 /// The settings of one `[[provider]]` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
-    /// The provider's name in lower case. It is the value of the identity header, and a metric label.
+    /// The provider's name in lower case, which is the value of the identity header and a metric label.
     pub name: String,
     /// The preset's name, one of [`NAMES`](crate::cdn::preset::NAMES).
     pub preset: &'static str,

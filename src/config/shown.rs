@@ -17,11 +17,11 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Returns a value as messages show it. `key` is the whole path of the value's key. Lists and blocks are abbreviated.
-/// Possible secrets are hidden, also under unknown keys.
+/// Returns a value in the form that messages show. `key` is the complete path of the value's key. Lists and blocks are
+/// abbreviated. Possible secrets are hidden, also if the key is unknown.
 pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     const SECRET_PARTS: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
-    // The whole path is searched, because in a block of G2O keys the operator chooses the last name.
+    // The complete path is searched, because in a block of G2O keys the operator chooses the last name.
     let key = key.to_ascii_lowercase();
     let may_be_secret = SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key);
     match value {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn value_when_it_may_be_a_secret_then_is_hidden() {
+    fn value_when_key_or_url_can_contain_a_secret_then_secret_is_hidden() {
         assert_eq!(show("admin.token", "hunter2"), "***");
         assert_eq!(show("admin.token", "env:TOKEN"), "\"env:TOKEN\"");
         assert_eq!(show("origin.url", "http://me:hunter2@host/a@b"), "\"http://***@host/a@b\"");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn proof_when_not_known_to_be_public_then_is_hidden() {
+    fn proof_value_when_key_is_not_public_then_is_hidden() {
         for key in [
             "verify",
             "verify.secret",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn value_when_long_then_is_cut() {
+    fn value_when_long_then_is_shortened() {
         assert!(show("server.hosts[0]", &"ü".repeat(5_000)).chars().count() < 100);
         assert_eq!(cut(&"9".repeat(100)).chars().count(), 41);
     }

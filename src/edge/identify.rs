@@ -51,11 +51,11 @@ const IDENTITY_HEADER: Text<HeaderName> =
 
 fn identity_header(text: &str) -> Checked<HeaderName> {
     let name = header_name(text)?;
-    // A field with a meaning of its own is refused: a provider's name as its value would break the message, or the
-    // field would be removed on its way.
+    // A field that HTTP, CDNs or edgeshim use for another purpose is not allowed here. As the value of such a field, a
+    // provider's name would break the message, or a proxy would remove the field.
     if has_meaning(&name) {
         return Err(
-            "is a field with a meaning of its own; write one that only the CDNs set, for example \"X-CDN-Provider\""
+            "is a field that has another purpose; write one that only the CDNs set, for example \"X-CDN-Provider\""
                 .to_owned(),
         );
     }
@@ -69,7 +69,7 @@ pub(crate) enum Why {
     Named,
     /// The header names no configured provider.
     UnknownName,
-    /// Two lines of the header differ.
+    /// Two lines of the header have different values.
     NamesDiffer,
     /// The header names a provider. No signal of that provider matches, but a signal of this preset matches.
     SignalsDiffer(usize),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn name_when_configured_then_its_provider_in_any_case_else_other() {
+    fn identity_header_when_name_is_configured_then_selects_the_provider_else_other() {
         let who = |lines: &[&str]| {
             let lines: Vec<_> = lines.iter().map(|&line| (NAME, line)).collect();
             identify(&TWO, false, &lines).0
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_when_the_name_is_missing_then_decide_the_provider() {
+    fn signals_when_identity_header_is_missing_then_decide_the_provider() {
         let (fastly, cloudflare) = (("fastly-ff", "a!LHR!c"), ("cf-ray", "8a1-FRA"));
         assert_eq!(identify(&TWO, true, &[fastly]), (FIRST, Why::Recognised(place("fastly"))));
         assert_eq!(identify(&TWO, false, &[fastly]), (ProviderId::NONE, Why::NoSignal));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn name_when_only_signals_of_another_cdn_match_then_other() {
+    fn identity_header_when_only_signals_of_another_cdn_match_then_provider_is_other() {
         let named = |preset: &str, lines: &[(&str, &str)]| {
             let lines: Vec<_> = [(NAME, "cdn")].iter().chain(lines).copied().collect();
             identify(&[("cdn", preset)], true, &lines)

@@ -28,7 +28,7 @@ use crate::wire::server_timing::ServerTiming;
 pub(crate) struct LeafParts {
     /// The Host for the origin (`origin.host`). If it is `None`, the origin gets the Host of the request.
     pub host: Option<HeaderValue>,
-    /// The origin's own authority, which is sent as Host if the request has no Host.
+    /// The origin's authority (host and port), which is sent as Host if the request has no Host.
     pub fallback_host: HeaderValue,
     /// Whether responses have Server-Timing, in which browsers find the name of the CDN.
     pub server_timing: bool,
@@ -125,8 +125,8 @@ impl EdgeBody for OriginBody {
     }
 }
 
-/// See the head of this file. `call` is a closure that calls [`send`]. Its type is a parameter, because the future of
-/// an async function has no name.
+/// See the head of this file. `call` is a closure that calls [`send`]. The type of the closure is a parameter, because
+/// the future of an async function has no name.
 #[derive(Clone)]
 pub(crate) struct Leaf<C> {
     pub call: C,

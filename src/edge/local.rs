@@ -101,7 +101,7 @@ const PAGE: Text<String> =
 
 const COUNTRY_DATABASE: Text<PathBuf> = Text {
     example: "GeoLite2-Country.mmdb",
-    // The runtime opens the file again later. The file is opened here too, so that a problem with it is reported
+    // The runtime opens the file again later. The file is opened here too, so that a problem with the file is reported
     // together with the other problems of the configuration.
     read: |text, folder| {
         let path = folder.join(text);
@@ -120,7 +120,7 @@ pub(crate) struct LocalParts {
     pub sources: Vec<&'static str>,
     /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
-    /// The time within which a whole body must arrive.
+    /// The time within which the complete body of a RUM request must arrive.
     pub body_timeout: Duration,
 }
 
@@ -369,7 +369,7 @@ impl Shared {
     }
 }
 
-/// A RUM request whose body is being read.
+/// A RUM request whose body this layer reads at the moment.
 #[derive(Debug)]
 pub(crate) struct Form {
     shared: Arc<Shared>,
@@ -401,7 +401,7 @@ where
     type Output = Result<EdgeResponse<LocalBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const ONCE: &str = "a future is not polled after it was ready";
+        const ONCE: &str = "the future was polled again after it had returned its result";
         let (head, text) = match self.project() {
             Projected::Inner { inner } => {
                 return Poll::Ready(Ok(ready!(inner.poll(cx))?.map(|inner| LocalBody::Inner { inner })));

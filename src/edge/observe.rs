@@ -1,6 +1,6 @@
 //! Checks the request's head, gives the request its ids, and begins its log line.
 //!
-//! **Place:** outermost, so that the other layers get only requests that are not ambiguous and have one id.
+//! **Place:** outermost, so that the other layers get only unambiguous requests with exactly one request id.
 //! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
 //! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. A request that must be refused for another reason is only
 //! marked here. `pulls` responds to that request and counts the refusal.
@@ -78,7 +78,7 @@ pub(crate) struct ObserveParts {
     /// The limits of a message. The number of header fields is checked here too, because hyper checks this number only
     /// on HTTP/1.1.
     pub limits: MessageLimits,
-    /// The access log, while it is on.
+    /// The access log, or `None` if the access log is off.
     pub log: Option<AccessLog>,
 }
 
@@ -347,7 +347,7 @@ where
 }
 
 pin_project! {
-    /// The body of the response. `None` for a refusal by this layer.
+    /// The body of the response. `inner` is `None` if this layer has refused the request.
     pub struct ObserveBody<B> {
         #[pin]
         inner: Option<B>,
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn head_when_it_can_be_read_in_two_ways_then_ambiguous() {
+    fn head_when_readable_in_two_ways_then_is_ambiguous() {
         let host = ("host", "a.test");
         for (method, target, version, fields, ambiguous) in [
             ("GET", "/", Version::HTTP_11, vec![host], false),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn id_when_valid_then_kept_and_when_invalid_then_replaced() {
+    fn request_id_when_invalid_or_repeated_then_is_replaced_else_is_kept() {
         let mut headers = HeaderMap::new();
         headers.insert(&X_REQUEST_ID, HeaderValue::from_static("abc-1"));
         assert_eq!(ensure_ids(&mut headers), "abc-1");

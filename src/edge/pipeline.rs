@@ -31,7 +31,7 @@ use crate::pages::Pages;
 /// The body of a response that has passed all layers.
 pub(crate) type StackBody<B = OriginBody> = ObserveBody<LocalBody<PullsBody<WhoopsieBody<GzipBody<AdmissionBody<B>>>>>>;
 
-/// What the layers need.
+/// The settings and the shared objects from which the layers are built.
 pub(crate) struct Parts {
     pub observe: ObserveParts,
     pub identify: IdentifySettings,
@@ -53,8 +53,8 @@ pub(crate) struct Parts {
     pub ledger: Ledger,
 }
 
-/// Builds the stack of layers in front of an origin, outermost layer first. The macro `$wrap` gets the name and the
-/// value of each layer, and returns the layer for the stack.
+/// Builds the stack of layers in front of an origin, outermost layer first. The macro `$wrap` receives the name and
+/// the value of each layer, and returns the layer for the stack.
 macro_rules! stack {
     ($parts:expr, $origin:expr, $wrap:ident) => {{
         let parts: Parts = $parts;
@@ -64,7 +64,7 @@ macro_rules! stack {
         // The order is important: the outermost layer comes first. The comment before each layer gives the reason for
         // its place.
         ServiceBuilder::new()
-            // `observe` rejects a request whose head can be read in two ways, and gives every other request one id. So
+            // `observe` rejects a request whose head can be read in two ways, and gives every other request an id. So
             // the layers below need no such checks.
             .layer($wrap!(observe, ObserveLayer::new(parts.observe, classes.clone(), ledger.clone())))
             // All layers below depend on the provider that `identify` finds.
@@ -78,7 +78,7 @@ macro_rules! stack {
             // `whoopsie` turns every failure below into a response. It is outside of `gzip` and `cache_control`, so
             // that these layers do not change its pages.
             .layer($wrap!(whoopsie, WhoopsieLayer::new(parts.whoopsie, parts.pages, classes.clone(), ledger.clone())))
-            // `gzip` comes after `cache_control` on the way out, so that it writes Vary and ETag last.
+            // A response passes `gzip` after `cache_control`, so that `gzip` writes Vary and ETag last.
             .layer($wrap!(gzip, GzipLayer::new(parts.gzip, parts.gzip_memory, classes.clone(), ledger.clone())))
             // `cache_control` reads the origin's header fields before another layer changes them.
             .layer($wrap!(cache_control, CacheControlLayer::new(&classes, parts.provider_rules, ledger.clone())))
@@ -147,29 +147,29 @@ mod tests {
     }
 
     #[test]
-    fn layers_when_stacked_then_in_this_order() {
+    fn stack_when_built_then_layers_are_in_the_listed_order() {
         let recorder = Recorder::default();
         let _stack = recorded_stack(parts(), Arc::new(Silent), &recorder);
         assert_eq!(recorder.take().layers, ORDER);
     }
 
     #[test]
-    fn layers_when_listed_then_each_has_a_reason_for_its_place() {
+    fn layer_line_when_in_stack_macro_then_previous_line_is_a_comment() {
         let source = include_str!("pipeline.rs").split("#[cfg(test)]").next().unwrap();
         let lines: Vec<_> = source.lines().map(str::trim).collect();
         let layers = lines.windows(2).filter(|pair| pair[1].starts_with(".layer("));
         assert!(layers.clone().count() > 0);
         for pair in layers {
-            assert!(pair[0].starts_with("// "), "{}", pair[1]);
+            assert!(pair[0].starts_with("// "), "write a comment before this line: {}", pair[1]);
         }
     }
 
     #[test]
-    fn body_when_it_leaves_the_stack_then_small() {
+    fn types_of_a_request_when_measured_then_are_within_the_size_limits() {
         let size = size_of::<StackBody>();
-        assert!(size <= 640, "{size} bytes");
-        assert!(size_of::<Facts>() <= 64, "{} bytes", size_of::<Facts>());
-        assert!(size_of::<Ctx>() <= 80, "{} bytes", size_of::<Ctx>());
+        assert!(size <= 640, "StackBody has {size} bytes");
+        assert!(size_of::<Facts>() <= 64, "Facts has {} bytes", size_of::<Facts>());
+        assert!(size_of::<Ctx>() <= 80, "Ctx has {} bytes", size_of::<Ctx>());
     }
 
     /// Wraps a layer or its service. A wrapped service checks that it is ready whenever it is called.
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_when_called_then_always_ready() {
+    fn layer_when_called_then_is_ready() {
         macro_rules! ready {
             ($name:ident, $layer:expr) => {
                 Ready($layer)
@@ -217,7 +217,7 @@ mod tests {
         let ctx = Ctx::new(&peer, &head.headers, true);
         let body = Received::empty();
         drop(stack.call(Box::new(EdgeRequest { ctx, peer, line: None, head, body })));
-        assert_eq!(READY.get(), ORDER.len(), "every layer is called");
+        assert_eq!(READY.get(), ORDER.len(), "some layers were not called");
     }
 
     fn parts() -> Parts {

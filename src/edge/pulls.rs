@@ -152,7 +152,7 @@ impl Counts {
         }
     }
 
-    /// Counts a pull under the exact status that was sent, or under 499 if the client disconnected early.
+    /// Counts a pull under `code`: the exact status that was sent, or 499 if the client disconnected early.
     fn code(&self, row: &Row, provider: ProviderId, class: ClassId, code: u16) {
         let (hundred, rest) = (usize::from(code / 100), usize::from(code % 100));
         let Some(slot) = hundred.checked_sub(1).and_then(|hundred| row.codes.get(hundred)) else { return };
@@ -234,10 +234,11 @@ where
     type Output = Result<EdgeResponse<PullsBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const ONCE: &str = "the future was polled again after it had returned its result";
         match self.project() {
             Projected::Inner { inner, pull } => {
                 let Ok(mut response) = ready!(inner.poll(cx));
-                let mut pull = pull.take().expect("a future is not polled after it was ready");
+                let mut pull = pull.take().expect(ONCE);
                 pull.responded(&response);
                 let pull = match response.head.extensions.remove::<Arc<Tunnel>>() {
                     Some(tunnel) => {
@@ -249,7 +250,7 @@ where
                 Poll::Ready(Ok(response.map(|inner| PullsBody { inner: Some(inner), pull })))
             }
             Projected::Refused { reason, dialect, pull } => {
-                let mut pull = pull.take().expect("a future is not polled after it was ready");
+                let mut pull = pull.take().expect(ONCE);
                 let head = refusal(*reason, *dialect);
                 pull.refusal = Some(*reason);
                 pull.counts.ledger.refused(pull.provider, *reason);
@@ -287,7 +288,7 @@ pub(crate) struct Pull {
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 const IDENTITY: &str = "identity";
 
-/// Returns the content coding of the response for the log, whether edgeshim or the origin applied the coding.
+/// Returns the content coding of the response for the log. Either edgeshim or the origin has applied the coding.
 fn encoding(headers: &HeaderMap) -> &'static str {
     let Some(coding) = headers.get(CONTENT_ENCODING) else { return IDENTITY };
     let coding = coding.as_bytes().trim_ascii();
@@ -431,8 +432,8 @@ impl<B: EdgeBody> Body for PullsBody<B> {
         };
         let frame = inner.as_mut().poll_frame(cx);
         let Some(pull) = this.pull else { return frame };
-        // The tally is updated even if there is no frame, because a compressor can have read bytes that it has not
-        // returned yet.
+        // The tally is updated even if there is no frame, because a compressor can have read bytes for which it has not
+        // returned output yet.
         pull.tally = inner.tally();
         let frame = ready!(frame);
         match &frame {
@@ -487,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn code_when_counted_then_under_its_own_number() {
+    fn status_when_counted_then_increments_the_counter_with_the_exact_code() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let labels = Labels { providers: vec!["fastly"], ..Labels::default() };
         let counts = Counts::new(Arc::new(metrics.ledger(&labels)));
@@ -504,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_when_read_but_not_sent_before_the_client_left_then_counted() {
+    fn origin_bytes_when_read_but_not_sent_before_disconnect_then_are_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let pull = Pull {
             counts: Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default())))),

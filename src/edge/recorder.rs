@@ -20,14 +20,14 @@ use super::request::{Ctx, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 pub(crate) struct Recording {
     /// The names of all layers, outermost first.
     pub layers: Vec<&'static str>,
-    /// The request in the form in which each layer passed it on, outermost layer first. If a layer responds itself,
-    /// that layer and the layers below it are missing.
+    /// The requests that the layers passed to the next layer below, outermost layer first. If a layer responds itself,
+    /// that layer and all layers below that layer are missing.
     pub requests: Vec<Passed>,
     /// The response that each layer in `requests` received from the layer below, innermost layer first.
     pub responses: Vec<Returned>,
 }
 
-/// A request that a layer passed on.
+/// A request that a layer passed to the next layer below.
 #[derive(Debug)]
 pub(crate) struct Passed {
     pub layer: &'static str,
@@ -35,7 +35,7 @@ pub(crate) struct Passed {
     pub ctx: Ctx,
 }
 
-/// A response, or the error in its place, that a layer received.
+/// A response or an error that a layer received from the next layer below.
 #[derive(Debug)]
 pub(crate) struct Returned {
     pub layer: &'static str,

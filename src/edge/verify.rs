@@ -4,7 +4,7 @@
 //! pull under the provider that this layer leaves in `Ctx`.
 //! **Reads:** `Ctx::{provider, trail}`, the target, the client certificate, and the header fields of the provider's
 //! proofs, client address and point of presence. The layer removes the fields with secrets and signatures from every
-//! request. A provider without a `verify` block is trusted by its name alone.
+//! request. A provider without a `verify` block needs no proof.
 //! **Metrics:** none; a failed proof is only noted in `Ctx`.
 //! **Cost:** depends on the kind of proof: a comparison, a search in a sorted list, or a message authentication code
 //! (MAC). **Can fail:** no.

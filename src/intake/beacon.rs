@@ -14,8 +14,8 @@ pub(crate) const PIXEL: &[u8] =
 /// The longest name or value of a parameter that is logged completely, in bytes.
 const MAX_LOGGED_BYTES: usize = 256;
 
-/// Returns the source of a beacon: the parameter `source`, or the parameter `beacon_source` if there is no `source`.
-/// The comparison ignores case. If the source is missing or unknown, the result is `other`.
+/// Returns the source of a beacon: the value of the parameter `source`, or of `beacon_source` if `source` is missing.
+/// The comparison ignores case. If the source is missing or is not one of `sources`, the result is `other`.
 pub(crate) fn source(query: &str, sources: &[&str]) -> SourceId {
     let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"));
@@ -23,8 +23,8 @@ pub(crate) fn source(query: &str, sources: &[&str]) -> SourceId {
     position.map_or(SourceId::OTHER, SourceId::configured)
 }
 
-/// Returns a target in a form for the log, in which each long name and value of the query is truncated. Returns `None`
-/// if the query is short enough to be logged as it is.
+/// Returns a shorter form of a target for the log: the path, and the query with each long name and each long value
+/// truncated. Returns `None` if the query is short enough to be logged unchanged.
 pub(crate) fn cut(target: &Uri) -> Option<String> {
     let query = target.query().filter(|query| query.len() > MAX_LOGGED_BYTES)?;
     let mut kept = target.path().to_owned();
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn source_when_known_then_found_under_either_name() {
+    fn source_when_parameter_names_a_configured_source_then_found() {
         let sources = ["fastly", "akamai"];
         for (query, position) in [
             ("source=fastly", Some(0)),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn target_when_logged_then_all_parameters_but_no_long_value() {
+    fn target_when_query_is_long_then_keeps_all_parameters_and_truncates_long_texts() {
         let cut = |target: &str| cut(&target.parse().unwrap());
         let long = "x".repeat(1000);
         let kept = "x".repeat(256);
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn pixel_when_read_then_gif_of_43_bytes() {
+    fn pixel_when_inspected_then_is_a_gif_of_43_bytes() {
         assert_eq!(PIXEL.len(), 43);
         assert!(PIXEL.starts_with(b"GIF89a\x01\x00\x01\x00") && PIXEL.ends_with(b";"));
     }
 
     proptest! {
         #[test]
-        fn target_when_any_then_values_are_short(target in "/b\\?[a-zé&=%]{0,2000}") {
+        fn target_when_arbitrary_then_names_and_values_are_short(target in "/b\\?[a-zé&=%]{0,2000}") {
             let cut = cut(&target.parse().unwrap()).unwrap_or_else(|| target.clone());
             let long = |text: &str| text.len() > MAX_LOGGED_BYTES;
             let (_, query) = cut.split_once('?').unwrap();

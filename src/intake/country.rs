@@ -1,9 +1,9 @@
-//! Finds the country of a client that loads a beacon. The countries come from a file in the format of `MaxMind`. That
+//! Finds the country of a client that loads a beacon. The countries come from a file in the format of `MaxMind`. The
 //! file can be replaced at any time.
 //!
-//! The whole file is in memory. A thread checks the file every second, until the countries are no longer used. A lookup
-//! takes no lock. A new file can be unusable, because it is incomplete or of another kind. Then the log gets one
-//! message, and the previous file stays in use.
+//! The whole file is in memory. A thread checks every second whether the file has changed, until the last [`Countries`]
+//! reference is dropped. A lookup takes no lock. If a new file is unusable, for example because it is incomplete, the
+//! log gets one message, and the previous content stays in use.
 
 use std::fmt;
 use std::io;
@@ -19,20 +19,20 @@ use crate::ids::Country;
 
 /// The largest file that is read, in bytes. Country files have some 10 MB, and city files have up to 130 MB.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// The largest number of networks in which a new file is searched for a first country. Most files begin with a few
-/// networks that have no country.
+/// The number of networks, from the start of a file, in which [`reader`] looks for a country. One country is enough to
+/// accept the file. Most files begin with a few networks that have no country.
 const SEARCHED_NETWORKS: usize = 65_536;
 
 /// The reason why a country file cannot be used. The message is written after the name of the file.
 #[derive(Debug)]
 pub enum CountryError {
-    /// The file is missing, or the user of this process is not allowed to read it.
+    /// The file is missing, is not a regular file, or is not readable for the user of this process.
     Read(io::Error),
     /// The file is longer than 256 MiB.
     TooLarge,
     /// The file is damaged, or is not in the format of `MaxMind`.
     Format(MaxMindDbError),
-    /// The records of the file have no countries.
+    /// None of the first networks in the file has a country.
     NoCountries,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for CountryError {
             ),
             Self::TooLarge => write!(
                 f,
-                "is longer than {} MiB; name a file of countries, which is a tenth of that size",
+                "is longer than {} MiB; name a file of countries, which is less than a tenth of that size",
                 MAX_FILE_BYTES >> 20
             ),
             Self::Format(error) => write!(
@@ -55,8 +55,8 @@ impl fmt::Display for CountryError {
                 error.to_string().escape_debug()
             ),
             Self::NoCountries => f.write_str(
-                "has no countries (no record has country.iso_code); name a file of countries or cities, for example \
-                 \"GeoLite2-Country.mmdb\"",
+                "has no countries (its networks have no country.iso_code); name a file of countries or cities, for \
+                 example \"GeoLite2-Country.mmdb\"",
             ),
         }
     }
@@ -100,8 +100,8 @@ impl Countries {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }
 
-    /// Starts a thread that reads the file again when it changes. The thread ends some seconds after the last use of
-    /// this value.
+    /// Starts a thread that reads the file again when the file changes. The thread ends about a second after the last
+    /// reference to this value is dropped.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -125,7 +125,8 @@ impl Countries {
 
 fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
     let reader = Reader::from_source(content.bytes).map_err(CountryError::Format)?;
-    // The limit also counts networks without data, so that the search ends even in a damaged file.
+    // The search also visits networks without data. So the limit counts all networks, and the search ends even in a
+    // damaged file.
     let options = WithinOptions::default().include_networks_without_data();
     for network in reader.networks(options).map_err(CountryError::Format)?.take(SEARCHED_NETWORKS) {
         let network = network.map_err(CountryError::Format)?;
@@ -137,8 +138,8 @@ fn reader(content: Content) -> Result<Reader<Vec<u8>>, CountryError> {
     Err(CountryError::NoCountries)
 }
 
-/// Returns the country of an address. Returns `None` if the file has no country for the address or is damaged at that
-/// place.
+/// Returns the country of an address. Returns `None` if the file has no country for the address, or if the record of
+/// the address is damaged.
 fn code(reader: &Reader<Vec<u8>>, address: IpAddr) -> Option<Country> {
     let found = reader.lookup(address).ok()?;
     found.decode_path::<&str>(&path!["country", "iso_code"]).ok()?.map(Country::from_code)

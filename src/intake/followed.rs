@@ -1,8 +1,9 @@
-//! A file that can be replaced at any time. The file is read as a whole, up to a size limit, and is checked for changes
-//! every second. The thread that checks the file ends after the last use of its content.
+//! A file that can be replaced at any time. The whole file is read, up to a size limit. A thread checks every second
+//! whether the file has changed. The thread ends when nothing refers to the content of the file any more.
 //!
-//! A file that changes while it is read, or between two checks, is not used yet. It is used after a second without a
-//! change. The reason: while a tool is writing a list, the list can look complete at the end of each line.
+//! When the thread finds a change, it does not read the file at once. It reads the file after a second without another
+//! change. If the file changes during the read, the result is discarded. The reason: while a tool is writing a list,
+//! the list can look complete at the end of each line.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,7 +17,7 @@ use std::time::{Duration, SystemTime};
 const POLL: Duration = Duration::from_secs(1);
 
 /// One state of a file: the time of its last change (ctime) in seconds and nanoseconds, its length, and its inode. The
-/// time of the last write (mtime) is not enough, because copy tools set it back. It also stays the same when new
+/// time of the last write (mtime) is not enough: copy tools set mtime back, and mtime does not change when new
 /// permissions make the file readable.
 type Stamp = (i64, i64, u64, u64);
 
@@ -44,9 +45,9 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// Reads a file of at most `most_bytes` bytes. After that, [`changed`](Self::changed) finds changes of the file.
+    /// Reads a file of at most `most_bytes` bytes. Later calls of [`changed`](Self::changed) find changes of the file.
     pub(super) fn open(path: &Path, most_bytes: u64) -> Result<(Self, Content), ReadError> {
-        // The state is taken before the read, so that the next check finds a change that happens during the read.
+        // The state is determined before the read, so that the next check finds a change that happens during the read.
         let stamp = stamp(path);
         Ok((Self { path: path.to_owned(), read: stamp, checked: stamp }, read(path, most_bytes)?))
     }
@@ -55,8 +56,8 @@ impl Followed {
         &self.path
     }
 
-    /// Reads the file if its state differs from the state at the last read and is the same as at the last check. So
-    /// each state of the file is returned only once.
+    /// Reads the file if its state differs from the state at the last read, but equals the state at the last check. So
+    /// each change is returned only once.
     pub(super) fn changed(&mut self, most_bytes: u64) -> Option<Result<Content, ReadError>> {
         let now = stamp(&self.path);
         let before = std::mem::replace(&mut self.checked, now);
@@ -72,7 +73,7 @@ impl Followed {
     }
 }
 
-/// Starts a thread that calls `check` every second. The thread ends when no other reference to `user` is left.
+/// Starts a thread that calls `check` every second. The thread ends after the last reference to `user` is dropped.
 pub(super) fn follow<T: Send + Sync + 'static>(
     thread_name: &str,
     user: &Arc<T>,
@@ -147,9 +148,9 @@ pub(super) mod tests {
     /// Returns the result of the second of two checks. The first check notices the change, and the second check finds
     /// that the file no longer changes.
     fn changed(followed: &mut Followed) -> Option<Result<Vec<u8>, &'static str>> {
-        assert!(followed.changed(8).is_none(), "not in the check that finds the change");
+        assert!(followed.changed(8).is_none(), "the check that finds the change must not read the file");
         let changed = followed.changed(8)?;
-        assert!(followed.changed(8).is_none(), "once");
+        assert!(followed.changed(8).is_none(), "the same change must not be returned twice");
         Some(changed.map(|content| content.bytes).map_err(|error| match error {
             ReadError::Io(_) => "io",
             ReadError::TooLarge => "too large",
@@ -157,27 +158,27 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn file_when_it_changes_in_any_way_then_read_once() {
+    fn file_when_changed_then_is_read_once() {
         let folder = Folder::new("changes");
         let path = folder.replace("list", "one");
         let (mut followed, content) = Followed::open(&path, 8).ok().unwrap();
         assert_eq!(content.bytes, b"one");
         assert_eq!(content.written, fs::metadata(&path).unwrap().modified().unwrap());
         assert_eq!(followed.path(), path);
-        assert!(changed(&mut followed).is_none(), "nothing has changed");
+        assert!(changed(&mut followed).is_none(), "an unchanged file must not be read again");
 
         folder.replace("list", "two");
         assert_eq!(changed(&mut followed), Some(Ok(b"two".to_vec())));
         fs::write(&path, "").unwrap();
-        assert_eq!(changed(&mut followed), Some(Ok(Vec::new())), "truncated in place");
+        assert_eq!(changed(&mut followed), Some(Ok(Vec::new())), "the file was truncated in place");
         folder.replace("list", "12345678");
-        assert_eq!(changed(&mut followed), Some(Ok(b"12345678".to_vec())), "the longest that is allowed");
+        assert_eq!(changed(&mut followed), Some(Ok(b"12345678".to_vec())), "the file has the maximum length");
         folder.replace("list", "123456789");
         assert_eq!(changed(&mut followed), Some(Err("too large")));
         fs::remove_file(&path).unwrap();
-        assert_eq!(changed(&mut followed), Some(Err("io")), "removed");
+        assert_eq!(changed(&mut followed), Some(Err("io")), "the file was removed");
         fs::create_dir(&path).unwrap();
-        assert_eq!(changed(&mut followed), Some(Err("io")), "a folder");
+        assert_eq!(changed(&mut followed), Some(Err("io")), "the path is a folder");
         fs::remove_dir(&path).unwrap();
         assert_eq!(changed(&mut followed), Some(Err("io")));
         folder.replace("list", "three");
@@ -187,7 +188,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn file_when_being_written_then_read_only_after_the_last_change() {
+    fn file_when_written_in_steps_then_is_read_only_after_the_last_change() {
         let folder = Folder::new("written");
         let path = folder.replace("list", "one");
         let (mut followed, _) = Followed::open(&path, 8).ok().unwrap();
@@ -209,7 +210,7 @@ pub(super) mod tests {
         })
         .unwrap();
         for _ in 0..2 {
-            assert_eq!(checks.recv_timeout(patience), Ok(7), "while there is a reference");
+            assert_eq!(checks.recv_timeout(patience), Ok(7), "the thread must run while there is a reference");
         }
         drop(user);
         let end = std::iter::repeat_with(|| checks.recv_timeout(patience)).find_map(Result::err);

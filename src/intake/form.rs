@@ -1,5 +1,5 @@
-//! Reads form fields in a query or a body (application/x-www-form-urlencoded). Nothing is copied. A lookup reads the
-//! text once. Any bytes are valid input.
+//! Reads form fields in a query or a body (application/x-www-form-urlencoded). The text is not copied. A lookup reads
+//! the text at most once. Any bytes are valid input.
 
 use percent_encoding::percent_decode;
 
@@ -23,14 +23,14 @@ pub(crate) struct Value<'t>(&'t [u8]);
 impl<'t> Value<'t> {
     /// Returns whether the decoded text is `word`. The comparison ignores case.
     pub(crate) fn is(self, word: &str) -> bool {
-        // Decoding makes a text at most three times shorter. So a text that is more than three times as long as `word`
-        // cannot match.
+        // Three encoded bytes become at least one decoded byte. So a text that is more than three times as long as
+        // `word` cannot match.
         self.0.len() <= word.len() * 3
             && self.bytes().map(|byte| byte.to_ascii_lowercase()).eq(word.bytes().map(|byte| byte.to_ascii_lowercase()))
     }
 
-    /// Returns the decoded bytes. A `+` is a space. A `%` and two hexadecimal digits are one byte. A `%` that is not
-    /// followed by two such digits stays as it is.
+    /// Returns the decoded bytes. A `+` becomes a space. A `%` and two hexadecimal digits become one byte. A `%`
+    /// without two hexadecimal digits after it stays unchanged.
     pub(crate) fn bytes(self) -> impl Iterator<Item = u8> + use<'t> {
         // Each part except the first follows a `+`. The split is safe, because a percent-encoding never contains a `+`.
         self.0.split(|&byte| byte == b'+').enumerate().flat_map(|(index, part)| {
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn value_when_form_has_the_name_then_decoded() {
+    fn value_when_form_contains_the_name_then_first_value_is_decoded() {
         for (text, found) in [
             ("a=1", Some(&b"1"[..])),
             ("b=2&a=1&a=3", Some(b"1")),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn value_when_much_junk_comes_first_then_found() {
+    fn value_when_preceded_by_much_junk_then_found() {
         let junk = ["%", "&", "=", "a=", "%61%61=", "+"].map(|piece| piece.repeat(8192));
         for junk in junk {
             assert_eq!(decoded(&format!("{junk}&x=1"), "x").as_deref(), Some(&b"1"[..]));
@@ -87,14 +87,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(text in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn value_when_form_is_arbitrary_bytes_then_decoding_never_lengthens_the_value(
+            text in proptest::collection::vec(any::<u8>(), 0..600),
+        ) {
             for (key, value) in pieces(&text) {
                 prop_assert!(value.bytes().count() <= value.0.len() && key.bytes().count() <= key.0.len());
             }
         }
 
         #[test]
-        fn value_when_encoded_then_decodes_to_the_same(
+        fn value_when_percent_encoded_then_decodes_to_the_original_bytes(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             before in "[a-z&=%+]{0,20}",
         ) {
@@ -104,7 +106,7 @@ mod tests {
         }
 
         #[test]
-        fn word_when_in_another_case_or_encoded_then_equal(
+        fn value_when_in_another_case_or_encoded_then_matches_the_word(
             word in "[a-z0-9_-]{1,64}",
             upper in any::<bool>(),
             encoded in any::<bool>(),

@@ -1,5 +1,4 @@
-//! Input that is not a pull: beacons, load times (RUM), and the files of addresses and countries that the configuration
-//! names.
+//! Input that is not a pull: beacons, load times (RUM), and the address lists and country files that are configured.
 
 pub(crate) mod beacon;
 pub(crate) mod country;

@@ -1,4 +1,4 @@
-//! Reads a small request body into memory, with a limit for its bytes and a limit for the time.
+//! Reads a small request body into memory, within a limit for the bytes and a limit for the time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -25,8 +25,8 @@ pub(crate) struct Posted {
     read: Vec<u8>,
     left: usize,
     timeout: Duration,
-    /// The deadline for the whole body. It is not extended when bytes arrive, because a client that sends single bytes
-    /// must not keep a connection open for hours.
+    /// The deadline for the whole body. Arriving bytes do not extend the deadline. Otherwise a client that sends single
+    /// bytes could keep a connection open for hours.
     deadline: Option<Deadline>,
 }
 
@@ -36,8 +36,8 @@ impl Posted {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }
 
-    /// Reads the frames that have arrived. The result is ready when the whole body was read or an error occurred. After
-    /// that, this function must not be called again.
+    /// Reads the frames that have arrived. Returns `Ready` when the whole body has been read or an error has occurred.
+    /// After `Ready`, this function must not be called again.
     pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
@@ -86,7 +86,7 @@ mod tests {
 
     type Polled = Poll<Option<Result<Frame<Bytes>, &'static str>>>;
 
-    /// A body that returns the given frames. After them it is always pending.
+    /// A body that returns the given frames. After the last frame, the body is always pending.
     struct Script(VecDeque<Polled>);
 
     impl Body for Script {
@@ -115,18 +115,18 @@ mod tests {
     }
 
     #[test]
-    fn body_when_read_then_whole_cut_or_too_large() {
+    fn body_when_polled_then_returns_bytes_or_reason_for_failure() {
         let end = Poll::Ready(None);
         assert_eq!(read(4, [data(b"ab"), Poll::Pending, data(b"cd"), end]), Poll::Ready(Ok(b"abcd".to_vec())));
         assert_eq!(read(4, [Poll::Ready(None)]), Poll::Ready(Ok(Vec::new())));
         assert_eq!(read(3, [data(b"ab"), data(b"cd")]), Poll::Ready(Err(Unread::TooLarge)));
         assert_eq!(read(4, [data(b"ab"), Poll::Ready(Some(Err("reset")))]), Poll::Ready(Err(Unread::Cut)));
         assert_eq!(read(4, [data(b"ab")]), Poll::Pending);
-        assert_eq!(read(9, (0..10).map(|_| data(b""))), Poll::Ready(Err(Unread::TooLarge)), "endless empty frames");
+        assert_eq!(read(9, (0..10).map(|_| data(b""))), Poll::Ready(Err(Unread::TooLarge)), "ten empty frames");
     }
 
     #[test]
-    fn body_when_it_does_not_arrive_then_late() {
+    fn body_when_incomplete_at_the_deadline_then_fails_as_late() {
         clock::sweep();
         let mut cx = Context::from_waker(Waker::noop());
         let mut posted = Posted::new(4, Duration::ZERO);

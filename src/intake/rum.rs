@@ -1,9 +1,9 @@
-//! Real user monitoring (RUM): reads the load time of a page, in the form in which boomerang and similar scripts report
-//! it.
+//! Real user monitoring (RUM): reads the load time of a page from a request of a script. The format is that of
+//! boomerang and similar scripts.
 //!
-//! `t_done` is the load time in milliseconds, and `h.pg` or `page` is the name of the page. The other parameters of
-//! boomerang are ignored. The response contains no part of the request, so that a client cannot make this host return a
-//! text that the client chose.
+//! The parameter `t_done` is the load time in milliseconds, and `h.pg` or `page` is the name of the page. The other
+//! parameters of boomerang are ignored. The response contains no part of the request, so that a client cannot make this
+//! host return a text that the client chose.
 
 use http::StatusCode;
 
@@ -12,7 +12,7 @@ use super::posted::Unread;
 use crate::ids::{PageId, label};
 use crate::wire::media_types::essence;
 
-/// The longest body that is read, in bytes. It is twice the length of the longest body that boomerang sends.
+/// The longest body that is read, in bytes. The longest body that boomerang sends has half of this length.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
 /// The longest load time that is counted, in milliseconds. A longer time comes from a computer that was asleep while
 /// the page loaded.
@@ -49,7 +49,7 @@ pub(crate) struct Sample {
     pub page: PageId,
 }
 
-/// Reads the sample from the body. A value that the body does not have is read from the query. `pages` are the
+/// Reads the sample from the body. A parameter that is missing in the body is read from the query. `pages` are the
 /// configured pages.
 pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sample, RumReason> {
     let value = |name| form::value(body, name).or_else(|| form::value(query.as_bytes(), name));
@@ -59,8 +59,8 @@ pub(crate) fn sample(body: &[u8], query: &str, pages: &[String]) -> Result<Sampl
     Ok(Sample { seconds: millis / 1000.0, page: position.map_or(PageId::OTHER, PageId::configured) })
 }
 
-/// Reads a number of milliseconds: digits, and optionally a point and more digits. A plus or minus, an exponent and
-/// words such as `inf` are not allowed.
+/// Reads a number of milliseconds: digits, and optionally a point and more digits. Signs, exponents and words such as
+/// `inf` are not allowed.
 fn millis(value: form::Value<'_>) -> Option<f64> {
     let mut text = [0; MAX_NUMBER_BYTES];
     let mut length = 0;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn sample_when_number_is_bad_then_rejected() {
+    fn sample_when_load_time_is_missing_or_invalid_then_rejected() {
         for query in ["", "t_done", "x=1", "t_don=1", "t_done1"] {
             assert_eq!(sample(b"", query, &pages()), Err(RumReason::Missing), "{query}");
         }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn form_when_a_browser_posts_it_then_accepted() {
+    fn content_type_when_sent_by_browsers_for_forms_then_accepted() {
         for form in
             ["application/x-www-form-urlencoded", "Text/Plain;charset=UTF-8", "application/x-www-form-urlencoded ; a=b"]
         {
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn body_when_any_bytes_then_no_panic(
+        fn sample_when_body_is_arbitrary_bytes_then_does_not_panic(
             body in proptest::collection::vec(any::<u8>(), 0..8192),
             query in "[ -~]{0,200}",
         ) {
@@ -199,14 +199,17 @@ mod tests {
         }
 
         #[test]
-        fn t_done_when_any_text_then_in_range_or_rejected(text in ".{0,40}") {
+        fn t_done_when_arbitrary_text_then_is_in_range_or_rejected(text in ".{0,40}") {
             if let Ok(sample) = sample(format!("t_done={text}").as_bytes(), "", &pages()) {
-                prop_assert!((0.0..=600.0).contains(&sample.seconds), "{} s", sample.seconds);
+                prop_assert!((0.0..=600.0).contains(&sample.seconds), "a load time of {} s", sample.seconds);
             }
         }
 
         #[test]
-        fn load_time_when_written_then_reads_back(millis in 0_u32..=600_000, part in 0_u32..1000) {
+        fn load_time_when_written_as_decimal_then_reads_back_the_same_number(
+            millis in 0_u32..=600_000,
+            part in 0_u32..1000,
+        ) {
             prop_assume!(millis < 600_000 || part == 0);
             let read = sample(format!("t_done={millis}.{part:03}").as_bytes(), "", &pages());
             let seconds = (f64::from(millis) + f64::from(part) / 1000.0) / 1000.0;

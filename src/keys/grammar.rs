@@ -1,4 +1,4 @@
-//! Checks of texts that have a grammar of their own: labels, language tags, globs, media types, field names.
+//! Checks of texts with a grammar: labels, language tags, globs, media types and field names.
 
 use globset::{GlobBuilder, GlobSetBuilder};
 use http::HeaderName;
@@ -9,7 +9,7 @@ use crate::wire::names;
 
 /// The longest name that becomes a metric label, in bytes.
 const MAX_LABEL_BYTES: usize = 64;
-/// The longest glob, in bytes. This limits the size of the compiled glob.
+/// The longest glob and the longest media type, in bytes. The limit bounds the size of a compiled glob.
 const MAX_GLOB_BYTES: usize = 512;
 /// The longest language tag (RFC 5646 §4.4.1), in bytes.
 const MAX_LOCALE_BYTES: usize = 35;
@@ -21,7 +21,7 @@ pub(crate) const LOCALE: Text<String> = Text { example: "en", read: |text, _| lo
 pub(crate) const PATH_GLOB: Text<String> =
     Text { example: "*.png", read: |text, _| path_glob(text), write: String::clone };
 
-/// A media type. `*` stands for any number of characters.
+/// A media type. `*` matches any number of characters.
 pub(crate) const MEDIA_TYPE: Text<String> =
     Text { example: "image/*", read: |text, _| media_type(text), write: String::clone };
 
@@ -41,9 +41,9 @@ pub(crate) fn text_of<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) ->
     choices.iter().find(|(_, choice)| choice == value).map_or("", |(text, _)| text)
 }
 
-/// Returns the candidate that is most similar to a misspelt name, if one is similar enough.
+/// Returns the candidate that is most similar to a misspelt name, or `None` if no candidate is similar enough.
 pub(crate) fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    // The time to compute a distance grows with the product of both lengths.
+    // The time to compute a distance grows with the product of both lengths, so long names are not compared.
     if typed.len() > MAX_LABEL_BYTES {
         return None;
     }
@@ -75,16 +75,16 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
     row.last().copied().unwrap_or(left.len())
 }
 
-/// Checks a name that becomes a metric label, and returns it in lower case.
+/// Checks a name that becomes a metric label. Returns the name in lower case.
 pub(crate) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<String> {
     let name = text.to_ascii_lowercase();
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
     if name.is_empty() || name.len() > MAX_LABEL_BYTES || !name.bytes().all(plain) {
         let allowed = format!("1 to {MAX_LABEL_BYTES} letters, digits, \"-\" and \"_\"");
-        return Err(format!("is no name that can be a metric label; write {allowed}, for example {example}"));
+        return Err(format!("is not a name that can be a metric label; write {allowed}, for example {example}"));
     }
     if reserved.contains(&name.as_str()) {
-        return Err(format!("is a name that edgeshim uses itself; write another, for example {example}"));
+        return Err(format!("is a name that edgeshim uses itself; write another name, for example {example}"));
     }
     Ok(name)
 }
@@ -92,12 +92,12 @@ pub(crate) fn label(text: &str, reserved: &[&str], example: &str) -> Checked<Str
 /// Checks the name of a header field.
 pub(crate) fn header_name(text: &str) -> Checked<HeaderName> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
-        "is no header field name; write letters, digits and \"-\", for example \"X-CDN-Provider\"".to_owned()
+        "is not a header field name; write letters, digits and \"-\", for example \"X-CDN-Provider\"".to_owned()
     })
 }
 
 /// Returns whether HTTP, CDNs or edgeshim use the field in requests or responses. Such a field can be removed or
-/// replaced, so an operator must not choose it for another purpose.
+/// replaced, so an operator must not choose this field for another purpose.
 pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     const FAMILIES: [&str; 7] = ["accept-", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-"];
     #[rustfmt::skip] // several names on a line
@@ -105,7 +105,7 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         // Framing, target and connection.
         &names::HOST, &names::CONNECTION, &names::KEEP_ALIVE, &names::TE, &names::TRAILER, &names::TRANSFER_ENCODING,
         &names::UPGRADE, &names::HTTP2_SETTINGS, &names::EXPECT, &names::MAX_FORWARDS,
-        // The client and the path of the request.
+        // The client, and the hops between the client and the origin.
         &names::AUTHORIZATION, &names::COOKIE, &names::FORWARDED, &names::VIA, &names::CDN_LOOP, &names::X_REQUEST_ID,
         &names::TRACEPARENT, &names::TRACESTATE, &names::USER_AGENT, &names::REFERER, &names::ORIGIN,
         &names::X_AKAMAI_G2O_AUTH_DATA, &names::X_AKAMAI_G2O_AUTH_SIGN,
@@ -116,7 +116,7 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
         &names::GRPC_STATUS, &names::LAST_MODIFIED, &names::LINK, &names::LOCATION, &names::RETRY_AFTER,
         &names::SERVER, &names::SERVER_TIMING, &names::SET_COOKIE, &names::STRICT_TRANSPORT_SECURITY, &names::VARY,
         &names::WWW_AUTHENTICATE,
-        // Caching, for one kind of cache.
+        // Caching in one CDN or in one kind of cache.
         &names::CDN_CACHE_CONTROL, &names::CLOUDFLARE_CDN_CACHE_CONTROL, &names::SURROGATE_CONTROL,
         &names::EDGE_CONTROL, &names::AKAMAI_CACHE_CONTROL, &names::NETLIFY_CDN_CACHE_CONTROL,
         &names::VERCEL_CDN_CACHE_CONTROL, &names::X_ACCEL_EXPIRES,
@@ -127,8 +127,8 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     FAMILIES.iter().any(|family| name.as_str().starts_with(family)) || single.contains(&name)
 }
 
-/// Checks that a text has the form of a BCP 47 language tag, such as `pt-BR`. Whether there are pages in that language
-/// is not checked here.
+/// Checks that a text has the form of a BCP 47 language tag, such as `pt-BR`. This function does not check whether
+/// edgeshim has pages in that language.
 pub(crate) fn locale(text: &str) -> Checked<String> {
     let mut parts = text.split('-');
     let language = parts.next().unwrap_or_default();
@@ -139,13 +139,14 @@ pub(crate) fn locale(text: &str) -> Checked<String> {
     if fine {
         Ok(text.to_owned())
     } else {
-        Err("is no language tag; write one like \"en\", \"pt-BR\" or \"zh-Hant\"".to_owned())
+        Err("is not a language tag; write a tag such as \"en\", \"pt-BR\" or \"zh-Hant\"".to_owned())
     }
 }
 
 pub(crate) fn path_glob(text: &str) -> Checked<String> {
     glob(text)?;
-    // A glob must match the whole path, which begins with `/`. So a glob with another first character never matches.
+    // A glob must match the complete path, which begins with `/`. So a glob that begins with another literal character
+    // never matches.
     if !text.starts_with(['/', '*', '{', '[', '?', '\\']) {
         let (here, anywhere) = (quote(&format!("/{text}")), quote(&format!("*/{text}")));
         return Err(format!(
@@ -156,11 +157,11 @@ pub(crate) fn path_glob(text: &str) -> Checked<String> {
 }
 
 fn glob(text: &str) -> Checked<()> {
-    const EXAMPLE: &str = "write one like \"*.png\" or \"/static/**\"";
+    const EXAMPLE: &str = "write for example \"*.png\" or \"/static/**\"";
     if text.is_empty() || text.len() > MAX_GLOB_BYTES || text.contains(char::is_control) {
-        return Err(format!("is no glob of 1 to {MAX_GLOB_BYTES} visible bytes; {EXAMPLE}"));
+        return Err(format!("is not a glob of 1 to {MAX_GLOB_BYTES} bytes without control characters; {EXAMPLE}"));
     }
-    // A glob that can be parsed can still be too large to compile, so it is compiled here.
+    // A glob that can be parsed can still be too large to compile. So this function compiles the glob.
     let compiled = GlobBuilder::new(text).case_insensitive(true).build().and_then(|glob| {
         let mut set = GlobSetBuilder::new();
         set.add(glob);
@@ -168,20 +169,25 @@ fn glob(text: &str) -> Checked<()> {
     });
     compiled
         .map(|_| ())
-        .map_err(|error| format!("is no glob ({}); {EXAMPLE}", error.kind().to_string().replace('\n', " ")))
+        .map_err(|error| format!("is not a glob ({}); {EXAMPLE}", error.kind().to_string().replace('\n', " ")))
 }
 
 pub(crate) fn media_type(text: &str) -> Checked<String> {
     if text.contains(';') {
-        return Err("has parameters, which are ignored; write the type alone, for example \"text/html\"".to_owned());
+        return Err(
+            "has parameters, which this key does not allow; write only the type, for example \"text/html\"".to_owned()
+        );
     }
-    // `*` is a character of tokens.
+    // `*` is allowed in a token, so a pattern can be checked like a media type.
     let token = |part: &str| is_token(part.as_bytes());
     match text.split_once('/') {
         Some((kind, subtype)) if text.len() <= MAX_GLOB_BYTES && token(kind) && token(subtype) => {
             Ok(text.to_ascii_lowercase())
         }
-        _ => Err("is no media type; write type/subtype with \"*\" for any part, for example \"text/*\"".to_owned()),
+        _ => {
+            Err("is not a media type; write type/subtype, where \"*\" matches anything, for example \"text/*\""
+                .to_owned())
+        }
     }
 }
 
@@ -192,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closest_when_word_is_misspelt_then_is_the_intended_word() {
+    fn closest_key_when_name_is_misspelt_then_is_the_intended_key() {
         let keys = ["header_timeout", "body_timeout", "listen", "max_headers"];
         assert_eq!(closest("header_timout", &keys), Some("header_timeout"));
         assert_eq!(closest("Header-Timeout", &keys), Some("header_timeout"));
@@ -204,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn label_when_long_or_odd_then_is_refused() {
+    fn label_when_too_long_reserved_or_with_other_characters_then_rejected() {
         assert_eq!(label("Fastly", &["other"], "\"fastly\"").as_deref(), Ok("fastly"));
         for bad in ["", "a b", "ü", "Other", &"a".repeat(65), "a\"b"] {
             assert!(label(bad, &["other"], "\"fastly\"").is_err(), "{bad}");
@@ -212,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn locale_when_not_in_the_outer_form_then_is_refused() {
+    fn locale_when_not_in_the_form_of_a_language_tag_then_rejected() {
         for good in ["en", "pt-BR", "zh-Hant-TW", "sl-rozaj-biske-1994"] {
             assert!(locale(good).is_ok(), "{good}");
         }
@@ -222,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn glob_when_it_cannot_match_or_compile_then_is_refused() {
+    fn glob_when_unable_to_match_or_compile_then_rejected() {
         for good in ["*.png", "/static/**", "**/img/*", "*/favicon.ico", "{/a,/b}/*"] {
             assert!(path_glob(good).is_ok(), "{good}");
         }
@@ -232,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn media_type_when_it_has_parameters_then_is_refused() {
+    fn media_type_when_invalid_or_with_parameters_then_rejected() {
         for good in ["text/*", "application/*+json", "*/*", "IMAGE/svg+xml"] {
             assert!(media_type(good).is_ok(), "{good}");
         }
@@ -243,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
+        fn grammars_when_text_is_arbitrary_then_read_without_panic(text in any::<String>()) {
             let _ = (label(&text, &[], ""), locale(&text), path_glob(&text), media_type(&text), quote(&text));
             let _ = (header_name(&text), closest(&text, &["listen", "level"]));
         }
@@ -251,7 +257,7 @@ mod tests {
         #[test]
         fn glob_when_accepted_then_compiles(text in r"[a-z*?{}\[\]!,/.\\-]{0,40}") {
             if path_glob(&text).is_ok() {
-                let glob = GlobBuilder::new(&text).case_insensitive(true).build().expect("checked");
+                let glob = GlobBuilder::new(&text).case_insensitive(true).build().expect("the glob was accepted");
                 let _ = glob.compile_matcher().is_match("/a/b.png");
             }
         }

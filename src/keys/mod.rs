@@ -1,8 +1,8 @@
 //! The keys of the configuration. A settings type lists its keys once, in [`Keys::keys`]. One [`Visitor`] reads the
 //! keys from a file. Another visitor shows the values that are in effect.
 //!
-//! Place: below every room that has settings, so that each layer can declare its own keys next to the code that uses
-//! them. TOML and JSON stay in `config`, which has both visitors.
+//! Place: below every room that has settings, so that each layer can declare its keys next to the code that uses these
+//! keys. TOML and JSON stay in `config`, which contains both visitors.
 
 pub(crate) mod grammar;
 pub(crate) mod quantities;
@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// The value, or an error message such as "is no duration; write …". The message is shown after the text that the
-/// operator wrote.
+/// The value, or an error message such as "is not a duration; write …". The complete message is a sentence: first the
+/// text that the operator wrote, then this part.
 pub(crate) type Checked<T> = Result<T, String>;
 
-/// Settings that are a block of the file, or a part of a block. `Default` has the values of missing keys.
+/// Settings that are a block of the file, or a part of a block. A missing key has its value from `Default`.
 pub(crate) trait Keys: Default {
     /// Calls the visitor once for each key, with the key's value. The visitor can replace the value.
     fn keys<V: Visitor>(&mut self, visitor: &mut V);
@@ -69,7 +69,7 @@ pub(crate) trait Visitor {
 
 /// The text form of a type: how a value is read from a text and written as a text.
 pub(crate) struct Text<T> {
-    /// The example that messages show if the default is empty.
+    /// The example that messages show if the key has no default or an empty default.
     pub example: &'static str,
     /// Reads a value. A relative path starts at `folder`.
     pub read: fn(text: &str, folder: &Path) -> Checked<T>,

@@ -39,10 +39,10 @@ pub(crate) const SIZE_LIMIT: Text<Option<u64>> = Text {
 
 /// Reads a duration, which is a whole number and one unit.
 pub(crate) fn duration(text: &str) -> Checked<Duration> {
-    const REMEDY: &str = "write a whole number and a unit out of ms, s, m, h, d, for example";
+    const REMEDY: &str = "write a whole number and a unit (ms, s, m, h or d), for example";
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     if digits.is_empty() {
-        return Err(format!("is no duration; {REMEDY} \"10s\""));
+        return Err(format!("is not a duration; {REMEDY} \"10s\""));
     }
     let milliseconds_each: u64 = match unit {
         "ms" => 1,
@@ -53,7 +53,7 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
         "" => {
             return Err(format!("is a duration without a unit; {REMEDY} {}", quote(&format!("{digits}s"))));
         }
-        _ => return Err(format!("is no duration; {REMEDY} \"10s\"")),
+        _ => return Err(format!("is not a duration; {REMEDY} \"10s\"")),
     };
     digits
         .parse::<u64>()
@@ -68,24 +68,25 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
 pub(crate) fn timeout(text: &str) -> Checked<Duration> {
     let duration = duration(text)?;
     if duration.is_zero() {
-        return Err("is zero, so every request would fail; write a duration above 0, for example \"30s\"".to_owned());
+        return Err("is zero; write a duration above 0, for example \"30s\"".to_owned());
     }
     Ok(duration)
 }
 
-/// Reads a duration in whole seconds, because Cache-Control and Retry-After use that unit.
+/// Reads a duration that must be a whole number of seconds, because Cache-Control and Retry-After contain whole
+/// seconds.
 pub(crate) fn seconds(text: &str) -> Checked<u64> {
     let duration = duration(text)?;
     if duration.subsec_nanos() != 0 {
         return Err(format!(
-            "has a fraction of a second, which header fields do not allow; write \"{}s\"",
+            "has a fraction of a second, but the header field needs whole seconds; write \"{}s\"",
             duration.as_secs() + 1
         ));
     }
     Ok(duration.as_secs())
 }
 
-/// Writes a duration with the largest unit out of ms, s, h and d that needs no fraction.
+/// Writes a duration in the largest unit that needs no fraction. The units are d, h, s and ms.
 pub(crate) fn duration_text(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
     match seconds {
@@ -100,10 +101,10 @@ pub(crate) fn duration_text(duration: Duration) -> String {
 
 /// Reads a size, which is a whole number and a unit, or `0`. Returns the number of bytes.
 pub(crate) fn size(text: &str) -> Checked<u64> {
-    const REMEDY: &str = "write a whole number and a unit out of B, KiB, MiB, GiB, for example";
+    const REMEDY: &str = "write a whole number and a unit (B, KiB, MiB or GiB), for example";
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     if digits.is_empty() {
-        return Err(format!("is no size; {REMEDY} \"64KiB\""));
+        return Err(format!("is not a size; {REMEDY} \"64KiB\""));
     }
     let count = digits.parse::<u64>();
     let bytes_each: u64 = match unit {
@@ -119,7 +120,7 @@ pub(crate) fn size(text: &str) -> Checked<u64> {
                 "k" | "kb" | "kib" => "KiB",
                 "m" | "mb" | "mib" => "MiB",
                 "g" | "gb" | "gib" => "GiB",
-                _ => return Err(format!("is no size; {REMEDY} \"64KiB\"")),
+                _ => return Err(format!("is not a size; {REMEDY} \"64KiB\"")),
             };
             return Err(format!("has an ambiguous unit; write \"{digits}{meant}\""));
         }
@@ -127,12 +128,11 @@ pub(crate) fn size(text: &str) -> Checked<u64> {
     count
         .ok()
         .and_then(|count| count.checked_mul(bytes_each))
-        // TOML has no whole number above the largest `i64`.
         .filter(|&bytes| i64::try_from(bytes).is_ok())
         .ok_or_else(|| "is too large; write at most \"1000000GiB\"".to_owned())
 }
 
-/// Writes a size with the largest unit that needs no fraction.
+/// Writes a size in the largest unit that needs no fraction.
 pub(crate) fn size_text(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn duration_when_not_one_number_and_one_unit_then_is_refused() {
+    fn duration_when_not_a_number_and_a_unit_then_rejected() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn size_when_without_a_binary_unit_then_is_refused() {
+    fn size_when_number_or_unit_is_invalid_then_rejected() {
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("100MiB"), Ok(104_857_600));
         assert_eq!(size("1GiB"), Ok(1 << 30));
@@ -183,12 +183,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
+        fn quantities_when_text_is_arbitrary_then_read_without_panic(text in any::<String>()) {
             let _ = (duration(&text), timeout(&text), seconds(&text), size(&text));
         }
 
         #[test]
-        fn duration_or_size_when_written_then_reads_back(
+        fn duration_and_size_when_written_then_read_back_as_the_same_value(
             milliseconds in 0..MAX_DURATION_SECONDS * 1_000,
             bytes in 0..u64::MAX >> 1,
         ) {

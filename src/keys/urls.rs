@@ -1,4 +1,4 @@
-//! Checks of hosts, links and paths. Only the text is checked, not whether the host or file exists.
+//! Checks of hosts, links and paths. A check reads only the text. It does not test whether the host or the file exists.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,7 +10,7 @@ use super::{Checked, Text, quote};
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// The longest host name (RFC 1035 §2.3.4), in bytes.
 const MAX_HOST_BYTES: usize = 253;
-/// The longest URL that is written into pages, in bytes.
+/// The longest accepted link on a page and the longest accepted path of a local endpoint, in bytes.
 const MAX_URL_BYTES: usize = 2_048;
 
 /// A value of the Host field.
@@ -38,13 +38,13 @@ pub(crate) fn socket_path(path: &str, folder: &Path) -> Checked<PathBuf> {
     if length > MAX_SOCKET_PATH_BYTES {
         let message =
             format!("is a socket path of {length} bytes, and the system allows at most {MAX_SOCKET_PATH_BYTES}");
-        return Err(format!("{message}; write a shorter one, for example \"unix:/run/edgeshim.sock\""));
+        return Err(format!("{message}; write a shorter path, for example \"unix:/run/edgeshim.sock\""));
     }
     Ok(path)
 }
 
-/// Checks a host name, an IPv4 address or an IPv6 address in brackets. Returns the text in lower case, or `None` if it
-/// is not valid.
+/// Checks a host name, an IPv4 address or an IPv6 address in brackets. Returns the text in lower case, or `None` if the
+/// text is not valid.
 pub(crate) fn host_name(text: &str) -> Option<String> {
     if let Some(inner) = text.strip_prefix('[') {
         return inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|ip| format!("[{ip}]"));
@@ -76,7 +76,7 @@ pub(crate) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host_name(host)?, port))
 }
 
-/// Checks a value of the Host field, which is a name and an optional port. Returns it in lower case.
+/// Checks a value of the Host field, which is a host and an optional port. Returns the value in lower case.
 pub(crate) fn host(text: &str) -> Checked<String> {
     if text.contains('*') {
         return Err(
@@ -86,45 +86,45 @@ pub(crate) fn host(text: &str) -> Checked<String> {
     match host_and_port(text) {
         Some((host, Some(port))) => Ok(format!("{host}:{port}")),
         Some((host, None)) => Ok(host),
-        None => Err("is no host; write a name with an optional port, for example \"www.example.com\"".to_owned()),
+        None => Err("is not a host; write a name with an optional port, for example \"www.example.com\"".to_owned()),
     }
 }
 
-/// Returns the text after `scheme`, or `None` if the text does not start with the scheme. Letter case does not count.
+/// Returns the text after `scheme`, or `None` if the text does not start with `scheme`. The comparison ignores case.
 pub(crate) fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
     let start = text.get(..scheme.len())?;
     if start.eq_ignore_ascii_case(scheme) { text.get(scheme.len()..) } else { None }
 }
 
-/// Checks a link on a page. It is empty, or an absolute URL with or without a scheme.
+/// Checks a link on a page. A link is empty, or starts with `https://`, `http://` or `//` and a valid host.
 pub(crate) fn link(text: &str) -> Checked<String> {
     const REMEDY: &str =
-        "write one that starts with https://, http:// or //, for example \"https://status.example.com/\"";
+        "write a URL that starts with https://, http:// or //, for example \"https://status.example.com/\"";
     if text.is_empty() {
         return Ok(String::new());
     }
     let rest =
         strip_scheme(text, "https://").or_else(|| strip_scheme(text, "http://")).or_else(|| text.strip_prefix("//"));
     let Some(rest) = rest else {
-        return Err(format!("is no link; {REMEDY}"));
+        return Err(format!("is not a link; {REMEDY}"));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    // These bytes are not allowed in URLs (RFC 3986 §2). They could end the HTML attribute that contains the link.
+    // These bytes are not allowed in URLs (RFC 3986 §2). Some of these bytes could end the HTML attribute that contains
+    // the link.
     let unsafe_byte = |b: u8| !b.is_ascii_graphic() || b"\"'<>\\^`{|}".contains(&b);
     if text.len() > MAX_URL_BYTES || text.bytes().any(unsafe_byte) || host_and_port(authority).is_none() {
-        return Err(format!("is no valid URL; {REMEDY}"));
+        return Err(format!("is not a valid URL; {REMEDY}"));
     }
     Ok(text.to_owned())
 }
 
-/// Checks a link without query and fragment, and returns it without its final slashes.
+/// Checks a link that must not have a query or a fragment. Returns the link without its final slashes.
 pub(crate) fn link_base(text: &str) -> Checked<String> {
     let link = link(text)?;
     if link.contains(['?', '#']) {
-        return Err(
-            "has a query or fragment, but a path is appended to it; write for example \"//beacon.example.com\""
-                .to_owned(),
-        );
+        return Err("has a query or a fragment, but edgeshim appends a path; write a URL without query and fragment, \
+             for example \"//beacon.example.com\""
+            .to_owned());
     }
     Ok(link.trim_end_matches('/').to_owned())
 }
@@ -134,13 +134,13 @@ pub(crate) fn local_path(text: &str, example: &str) -> Checked<String> {
     let unsafe_byte = |b: u8| !b.is_ascii_graphic() || b"\"'<>\\^`{|}?#%".contains(&b);
     if !text.starts_with('/') || text.starts_with("//") || text.len() > MAX_URL_BYTES || text.bytes().any(unsafe_byte) {
         return Err(format!(
-            "is no path; write one that starts with one \"/\" and has no query, for example {}",
+            "is not a path; write a path that starts with one \"/\" and has no query, for example {}",
             quote(example)
         ));
     }
     if text == "/" {
         return Err(format!(
-            "is the path of the home page; write one that nothing else uses, for example {}",
+            "is the path of the home page; write a path that the site does not use, for example {}",
             quote(example)
         ));
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn link_when_not_a_web_link_then_is_refused() {
+    fn link_when_not_a_valid_web_url_then_rejected() {
         for good in ["", "https://status.example.com/", "HTTP://a", "//a:81/b?c=d#e"] {
             assert!(link(good).is_ok(), "{good}");
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn host_when_more_than_name_and_port_then_is_refused() {
+    fn host_when_not_a_valid_host_with_an_optional_port_then_rejected() {
         for good in ["www.example.com", "localhost", "a_b.example:81", "[::1]:80", "10.0.0.1", "example.com."] {
             assert!(host(good).is_ok(), "{good}");
         }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn local_path_when_not_plain_then_is_refused() {
+    fn local_path_when_root_or_invalid_then_rejected() {
         assert!(local_path("/status/images/beacon.gif", "/b").is_ok());
         for bad in ["", "/", "b", "//b", "/b?c", "/b c", "/%62"] {
             assert!(local_path(bad, "/b").is_err(), "{bad}");
@@ -196,12 +196,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_arbitrary_then_reads_without_panic(text in any::<String>()) {
+        fn hosts_links_and_paths_when_text_is_arbitrary_then_read_without_panic(text in any::<String>()) {
             let _ = (host(&text), link_base(&text), local_path(&text, "/b"), socket_path(&text, Path::new("/etc")));
         }
 
         #[test]
-        fn host_when_nearly_valid_then_reads_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
+        fn host_when_text_is_nearly_valid_then_read_without_panic(text in r"[a1:.\[\]@/]{0,20}") {
             let _ = (host(&text), link(&format!("//{text}")));
         }
     }

@@ -11,7 +11,7 @@ pub struct Description {
     /// The name on the metrics page. The series of a histogram have this name and an ending, for example `_bucket`.
     pub name: &'static str,
     pub kind: Kind,
-    /// The names of the metric's labels. Label values are given in the same order.
+    /// The names of the metric's labels. Callers pass the label values in the same order.
     pub labels: &'static [&'static str],
     pub unit: Unit,
     /// The text of the HELP line.
@@ -64,7 +64,8 @@ impl<H: Handle> Metric<H> {
         self.description.name
     }
 
-    /// Returns the handle of the series with these label values. The values of the last labels can be left out.
+    /// Returns the handle of the series with these label values. A caller can leave out the values of the last labels.
+    /// The series then has no such labels.
     pub(super) fn register(&self, recorder: &impl Recorder, values: &[&'static str]) -> H {
         let Description { name, labels, .. } = self.description;
         debug_assert!(values.len() <= labels.len(), "{name}: more values than labels");
@@ -75,7 +76,7 @@ impl<H: Handle> Metric<H> {
 }
 
 impl Description {
-    /// Gives the HELP line and the unit to the exporter.
+    /// Passes the HELP line and the unit to the exporter.
     pub(super) fn describe(&self, recorder: &impl Recorder) {
         let (name, unit, help) = (self.name.into(), Some(self.unit), self.help.into());
         match self.kind {
@@ -116,24 +117,25 @@ metrics! {
     PULL_BYTES: Counter("edgeshim_pull_bytes_total", ["provider", "class"], Bytes,
         "Response body bytes sent to CDNs, after gzip.");
     PULL_SECONDS: Histogram("edgeshim_pull_seconds", ["provider", "class"], Seconds,
-        "Time from a pull's head to the last byte of its response.");
+        "Time from the request head of a pull to the last byte of the response.");
     IN_FLIGHT: Gauge("edgeshim_in_flight", ["provider"], Count,
-        "Pulls between their head and the last byte of their response.");
+        "Pulls whose response has not ended.");
     REVALIDATIONS: Counter("edgeshim_revalidations_total", ["provider", "class", "result"], Count,
         "Conditional pulls, by whether the origin responded with 304.");
     SHIELD_PULLS: Counter("edgeshim_shield_pulls_total", [], Count, "Pulls through a CDN's shield.");
     PROBE_PULLS: Counter("edgeshim_probe_pulls_total", [], Count, "Health checks by CDNs.");
-    RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that a CDN retried.");
-    REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count, "Requests refused, by reason.");
+    RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that repeat a recent pull.");
+    REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count,
+        "Requests that edgeshim refused, by reason.");
 
     // Metrics of the origin.
     ORIGIN_SECONDS: Histogram("edgeshim_origin_seconds", ["class"], Seconds,
-        "Time from sending to the origin to its response head.");
+        "Time from sending a request to the origin to the arrival of the response head.");
     ORIGIN_BYTES: Counter("edgeshim_origin_bytes_total", ["class"], Bytes, "Response body bytes read from the origin.");
     ORIGIN_FAULTS: Counter("edgeshim_origin_faults_total", ["cause"], Count,
-        "Requests that the origin could not serve, or whose response body it truncated.");
+        "Requests that the origin could not serve, or whose response body the origin truncated.");
     ORIGIN_CONNECTIONS: Gauge("edgeshim_origin_connections", [], Count,
-        "Open connections to the origin, idle ones included.");
+        "Open connections to the origin, including idle connections.");
     WAITING: Gauge("edgeshim_waiting", [], Count, "Requests that wait in the queue for the origin.");
 
     // Metrics of the layers.
@@ -142,12 +144,13 @@ metrics! {
     CACHE_GUARDS: Counter("edgeshim_cache_guards_total", ["guard"], Count,
         "Responses that a guard kept out of shared caches or reported.");
     TAGS_CUT: Counter("edgeshim_tags_cut_total", ["provider"], Count,
-        "Cache tags removed because the CDN does not accept them.");
+        "Cache tags that edgeshim removed because the CDN would not accept these tags.");
     FIELDS_CUT: Counter("edgeshim_fields_cut_total", ["provider"], Count,
-        "Header field lines removed because the CDN does not accept a response head of that size.");
-    GZIP_INPUT_BYTES: Counter("edgeshim_gzip_input_bytes_total", ["class"], Bytes, "Body bytes into the compressor.");
+        "Header field lines that edgeshim removed because the response head was larger than the CDN accepts.");
+    GZIP_INPUT_BYTES: Counter("edgeshim_gzip_input_bytes_total", ["class"], Bytes,
+        "Size before compression of the bodies that were compressed or replaced by a stored gzip twin.");
     GZIP_OUTPUT_BYTES: Counter("edgeshim_gzip_output_bytes_total", ["class"], Bytes,
-        "Body bytes out of the compressor.");
+        "Size after compression of the bodies that were compressed or replaced by a stored gzip twin.");
     GZIP_SKIPPED: Counter("edgeshim_gzip_skipped_total", ["reason"], Count,
         "Bodies that were not compressed, by reason.");
     GZIP_TWINS: Counter("edgeshim_gzip_twins_total", ["result"], Count,
@@ -166,9 +169,9 @@ metrics! {
     ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
         "Access log lines dropped because the writer could not keep up.");
     RANGES_AGE: Gauge("edgeshim_ranges_age_seconds", ["provider"], Seconds,
-        "Age of the oldest of a provider's address lists in force, by the time of its file.");
+        "Age of the oldest file from which a provider's current address list was read.");
     BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count,
-        "Always 1; the labels name the running version.");
+        "Always 1; the labels name the running version and configuration.");
     CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds,
-        "When the running configuration was loaded.");
+        "Time at which the running configuration was loaded, in seconds since 1970.");
 }

@@ -19,7 +19,7 @@ pub(crate) struct Labels {
 
 /// A value of one label. It has a position among all values of the label.
 pub(crate) trait Dimension: Copy {
-    /// Returns the texts of all values under one configuration. Their order is the order of the positions.
+    /// Returns the texts of all values under one configuration, in the order of the positions.
     fn values(labels: &Labels) -> Vec<&'static str>;
 
     /// Returns the position in [`values`](Self::values).
@@ -66,7 +66,7 @@ impl Dimension for Country {
     }
 }
 
-/// Implements [`Dimension`] for ids whose first value is `other`. The values after it come from the given list.
+/// Implements [`Dimension`] for ids whose first value is `other`. The next values come from the given list.
 macro_rules! configured {
     ($($id:ty => $list:ident),+) => {$(
         impl Dimension for $id {
@@ -85,7 +85,7 @@ configured!(ClassId => classes, SourceId => beacon_sources, PageId => rum_pages)
 
 /// A combination of up to three label values, which identifies one series of a metric.
 pub(crate) trait Dimensions: Copy {
-    /// Returns a list for each label: the texts of all its values under one configuration.
+    /// Returns one list for each label. The list contains the texts of all values of the label under one configuration.
     fn lists(labels: &Labels) -> Vec<Vec<&'static str>>;
 
     /// Returns the position among all combinations. From one position to the next, the value of the last label changes
@@ -93,7 +93,8 @@ pub(crate) trait Dimensions: Copy {
     fn index(self, lengths: Lengths) -> usize;
 }
 
-/// The number of values of the second label and of the third label. The number is 1 if that label does not exist.
+/// The number of values of the second label, and the number of values of the third label. If a label does not exist,
+/// its number is 1.
 pub(crate) type Lengths = [usize; 2];
 
 impl<A: Dimension> Dimensions for A {

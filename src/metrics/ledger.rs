@@ -1,8 +1,8 @@
-//! The handles of series, in tables. The handles are created once, from the rows of the metrics table and the labels of
-//! one configuration. A handle is found by the position of its label values.
+//! The handles of series, in tables. The handles are created once, from the metrics in [`describe`] and the labels of
+//! one configuration. The label values of a handle define its position in the table.
 //!
-//! When a layer is built, it gets its tables of handles from the [`Ledger`]. Recording a value is then one lookup and
-//! one atomic add.
+//! When a layer is built, the layer gets its tables of handles from the [`Ledger`]. Recording a value is then one
+//! lookup and one atomic add.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -45,13 +45,13 @@ impl Ledger {
         Table::new(&self.labels, |values| self.metrics.series(metric, values))
     }
 
-    /// Creates a table with one result of `make`, such as a struct of several handles, for each combination of label
-    /// values.
+    /// Creates a table with one row for each combination of label values. `make` creates a row, for example a struct of
+    /// several handles.
     pub(crate) fn rows<D: Dimensions, T>(&self, make: impl FnMut(&[&'static str]) -> T) -> Table<D, T> {
         Table::new(&self.labels, make)
     }
 
-    /// Creates counters whose series exist only after their first use.
+    /// Creates counters. The series of a counter exists only after the first use of the counter.
     pub(crate) fn lazy<D: Dimensions>(&self, metric: &'static Metric<Counter>) -> LazyCounters<D> {
         let (metrics, labels) = (self.metrics, Arc::clone(&self.labels));
         LazyCounters { metrics, labels, metric, slots: Table::new(&self.labels, |_| OnceLock::new()) }
@@ -88,7 +88,7 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// One `T` for each combination of label values.
+/// A table with one row `T` for each combination of label values.
 pub(crate) struct Table<D, T> {
     rows: Box<[T]>,
     lengths: Lengths,
@@ -106,8 +106,8 @@ impl<D: Dimensions, T> Table<D, T> {
 
     /// Returns the row for these label values.
     pub(crate) fn get(&self, dimensions: D) -> &T {
-        // Ids and tables come from the same lists, so the row exists. An id of another configuration would get the
-        // first row.
+        // Ids and tables come from the same lists, so the row exists. Only an id of another configuration could be too
+        // large, and the result is then the first row.
         self.rows.get(dimensions.index(self.lengths)).unwrap_or_else(|| &self.rows[0])
     }
 }
@@ -118,7 +118,8 @@ impl<D, T> fmt::Debug for Table<D, T> {
     }
 }
 
-/// Counters for combinations of label values that mostly never occur. Each counter is created on its first use.
+/// Counters for combinations of label values. Most of these combinations never occur, so each counter is created on its
+/// first use.
 pub(crate) struct LazyCounters<D> {
     metrics: &'static Metrics,
     labels: Arc<Labels>,
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn table_when_made_then_each_combination_has_its_series() {
+    fn table_when_created_then_each_combination_has_a_separate_series() {
         let ledger = ledger();
         let bytes: Table<(ProviderId, ClassId), Counter> = ledger.table(&describe::PULL_BYTES);
         for provider in 0..4 {
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn lazy_counter_when_it_has_not_counted_then_no_series() {
+    fn lazy_counter_when_not_used_then_has_no_series() {
         let ledger = ledger();
         let pages: LazyCounters<(ProviderId, LocaleId, Reason)> = ledger.lazy(&describe::WHOOPSIES);
         assert!(!ledger.metrics().render().contains("edgeshim_whoopsies_total{"));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_when_labels_at_the_end_are_left_out_then_are_not_on_the_page() {
+    fn counters_when_last_labels_have_no_value_then_series_omits_the_labels() {
         let ledger = ledger();
         let sources: Table<SourceId, Counter> = ledger.table(&describe::BEACONS);
         let countries: LazyCounters<(SourceId, Country)> = ledger.lazy(&describe::BEACONS);
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn load_times_when_recorded_then_have_their_own_buckets() {
+    fn load_times_when_recorded_then_counted_in_buckets_for_load_times() {
         let ledger = ledger();
         let seconds: Table<(ProviderId, PageId), metrics::Histogram> = ledger.table(&describe::RUM_SECONDS);
         seconds.get((ProviderId::configured(0), PageId::configured(0))).record(1.2);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn id_when_it_is_from_another_configuration_then_counts_in_the_first_row() {
+    fn id_when_from_another_configuration_then_counted_in_the_first_row() {
         let ledger = ledger();
         let faults: Table<ClassId, Counter> = ledger.table(&describe::ORIGIN_BYTES);
         faults.get(ClassId::configured(7)).increment(1);

@@ -1,9 +1,12 @@
-//! The metrics of the process: the table of rows ([`describe`]), the label values ([`labels`]), the handles
-//! ([`ledger`]) and the page that is scraped.
+//! The metrics of the process: the table of all metrics ([`describe`]), the label values ([`labels`]), the handles
+//! ([`ledger`]) and the metrics page, which Prometheus scrapes.
 //!
-//! Most series exist from the start, with the value 0. Three kinds of series are created on first use, because most of
-//! them would stay at 0: series by `code` other than 200 (at most 499 for each provider and class), by locale and cause
-//! of a whoopsie page, and by `country` (at most 251 for each source).
+//! Most series exist from the start, with the value 0. Three kinds of series are created on first use, because most
+//! series of these kinds would stay at 0:
+//!
+//! - pulls by `code`, except the code 200 (at most 499 series for each provider and class)
+//! - whoopsie pages by locale and cause
+//! - beacons by `country` (at most 251 series for each source)
 
 pub(crate) mod describe;
 pub(crate) mod labels;
@@ -26,7 +29,7 @@ use crate::ids::intern;
 
 /// The shortest time between two log messages about faults with the same cause.
 const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
-/// One throttle for each cause. All workers share it because they use the same origin.
+/// One throttle for each cause. All workers share the throttles, because all workers use the same origin.
 static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAULT_MESSAGE_PERIOD) }; Cause::ALL.len()];
 
 /// The upper bounds of the histogram buckets, in seconds. The lowest bounds are for responses from memory, the highest
@@ -37,7 +40,7 @@ const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// the browser's cache, the highest for loads that most people do not wait for.
 const LOAD_SECONDS: [f64; 16] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0];
 
-/// The metrics of the process. They outlive every reload.
+/// The metrics of the process. A reload does not reset the metrics.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     page: PrometheusHandle,
@@ -57,7 +60,7 @@ impl Metrics {
     /// Creates a separate registry, so that two instances in one process (a test, the demo) do not share counts.
     ///
     /// # Errors
-    /// In practice there is none: the exporter only rejects an empty list of buckets.
+    /// In practice this function does not fail, because the exporter rejects only an empty list of buckets.
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -85,8 +88,8 @@ impl Metrics {
         metric.register(&self.recorder, values)
     }
 
-    /// Counts a fault of the origin. In each period it logs the first fault of each cause. It ignores failures of the
-    /// client, because they are not faults of the origin.
+    /// Counts a fault of the origin. The function also logs the first fault of each cause in each period. A failure of
+    /// the client is ignored, because such a failure is not a fault of the origin.
     pub fn fault(&self, fault: &Fault, origin: Option<&str>) {
         let cause = fault.cause().position();
         let Some(counter) = self.faults.get(cause).and_then(Option::as_ref) else { return };
@@ -114,13 +117,13 @@ impl Metrics {
         self.page.render()
     }
 
-    /// Returns the metrics in the protobuf format. Each message comes after its length.
+    /// Returns the metrics in the protobuf format. The length of each message is written before the message.
     pub fn render_protobuf(&self) -> Vec<u8> {
         protobuf::from_text(&self.render())
     }
 
-    /// Moves histogram samples into their buckets. The caller must call it every few seconds, because otherwise the
-    /// samples fill the memory while nothing scrapes.
+    /// Moves histogram samples into their buckets. This function must be called every few seconds. Otherwise the
+    /// samples fill the memory while no scraper reads the metrics.
     pub fn upkeep(&self) {
         self.page.run_upkeep();
     }
@@ -142,19 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn table_when_read_then_names_are_distinct_and_fit_their_kind() {
+    fn metric_names_when_listed_then_are_distinct_and_match_kind_and_unit() {
         for (position, metric) in METRICS.iter().enumerate() {
             let Description { name, kind, help, .. } = metric;
             assert!(name.starts_with("edgeshim_"), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             assert_eq!(name.ends_with("_seconds"), metric.unit == metrics::Unit::Seconds, "{name}");
             assert!(help.ends_with('.') || help.contains(';'), "{name}: {help}");
-            assert!(METRICS.iter().skip(position + 1).all(|other| other.name != *name), "{name} is there twice");
+            assert!(METRICS.iter().skip(position + 1).all(|other| other.name != *name), "duplicate name {name}");
         }
     }
 
     #[test]
-    fn page_when_nothing_has_happened_then_has_the_series_of_the_process() {
+    fn metrics_page_when_no_event_has_occurred_then_has_the_series_of_the_process() {
         let text = metrics().render();
         for line in [
             "edgeshim_connections 0",
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn ledger_when_made_again_then_series_keep_their_values() {
+    fn ledger_when_created_again_then_series_keep_the_old_values() {
         let metrics = metrics();
         metrics.ledger(&Labels::default()).refused(ProviderId::NONE, Reason::Host);
         let second = metrics.ledger(&Labels { providers: vec!["akamai"], ..Labels::default() });

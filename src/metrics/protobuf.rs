@@ -1,8 +1,8 @@
-//! The protobuf format of the metrics page, converted from its text format.
+//! Converts the metrics page from the text format to the protobuf format.
 //!
-//! The exporter can write protobuf itself, but that feature needs `protoc` on every build machine. The text is small
-//! and its format is known. So the text is parsed and written as `io.prometheus.client.MetricFamily` messages, each
-//! after its length. The field numbers come from `metrics.proto`, a file of Prometheus.
+//! The exporter can write protobuf itself, but that feature needs `protoc` on every build machine. So edgeshim parses
+//! the text, which is small, and writes `io.prometheus.client.MetricFamily` messages. The length of each
+//! message is written before the message. The field numbers come from `metrics.proto`, a file of Prometheus.
 
 use prost::Message;
 
@@ -14,7 +14,7 @@ struct LabelPair {
     value: Option<String>,
 }
 
-/// The message for a gauge, a counter or an untyped metric. All of them have their value in field 1.
+/// The message for a gauge, a counter or an untyped metric. In all three messages, field 1 has the value.
 #[derive(Clone, PartialEq, Message)]
 struct Value {
     #[prost(double, optional, tag = "1")]
@@ -74,7 +74,8 @@ enum Kind {
     Histogram = 4,
 }
 
-/// Returns the metric families of `text`. Each family comes after its length, which is a varint.
+/// Returns the metric families of `text` as messages. The length of each message is written before the message, as a
+/// varint.
 pub(super) fn from_text(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut family = MetricFamily::default();
@@ -179,7 +180,7 @@ fn add(family: &mut MetricFamily, sample: Sample<'_>) {
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "a counter's text is an integer below 2^53"
+                reason = "the count of a histogram is an integer below 2^53"
             )]
             let count = sample.value as u64;
             if sample.name.ends_with("_bucket") {
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_when_converted_then_same_families() {
+    fn protobuf_when_converted_from_text_then_has_the_same_families() {
         let text = "# HELP a_total What it is.\n# TYPE a_total counter\n\
             a_total{x=\"1\",y=\"q\\\"\\\\\"} 3\na_total{x=\"2\",y=\"\"} 4\n\n\
             # HELP h_seconds H.\n# TYPE h_seconds histogram\n\

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// The moment of the first use of a throttle in this process.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The limit for one kind of message. It needs no lock. If two threads ask at the same moment, at most one of them
-/// logs.
+/// The limit for one kind of message. The limit needs no lock. If two threads call [`pass`](Self::pass) at the same
+/// moment, at most one thread is allowed to log a message.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     period_ms: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// Creates a throttle that allows one message in each `period`. The first message is allowed at once.
     pub(crate) const fn new(period: Duration) -> Self {
-        #[allow(clippy::cast_possible_truncation, reason = "584 million years")]
+        #[allow(clippy::cast_possible_truncation, reason = "a u64 can count the milliseconds of 584 million years")]
         Self { period_ms: period.as_millis() as u64, next_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
@@ -31,7 +31,7 @@ impl Throttle {
         self.pass_many(1)
     }
 
-    /// Counts `n` events at once. Returns the same as [`pass`](Self::pass).
+    /// Counts `n` events. The result is that of [`pass`](Self::pass).
     pub(crate) fn pass_many(&self, n: u64) -> Option<u64> {
         self.pass_at(u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX), n)
     }
@@ -53,9 +53,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_when_events_are_frequent_then_one_in_a_period_with_the_count() {
+    fn message_when_events_are_frequent_then_allowed_once_per_period_with_the_count() {
         let throttle = Throttle::new(Duration::from_secs(5));
-        assert_eq!(throttle.pass_at(0, 1), Some(1), "the first at once");
+        assert_eq!(throttle.pass_at(0, 1), Some(1), "the first message must be allowed at once");
         for now in [0, 1, 4_999] {
             assert_eq!(throttle.pass_at(now, 1), None);
         }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn message_when_threads_count_at_once_then_no_event_is_lost_or_counted_twice() {
+    fn throttle_when_threads_count_concurrently_then_no_event_is_lost_or_counted_twice() {
         let throttle = Throttle::new(Duration::from_millis(1));
         let reported: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)

@@ -1,4 +1,4 @@
-//! The response body from the origin. It counts its bytes, has a timeout, and returns its connection to the pool.
+//! The response body from the origin. The body counts its bytes, has a timeout, and returns its connection to the pool.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ enum First {
     Trailers(Box<HeaderMap>),
 }
 
-/// The number of frames that [`OriginBody::drain`] reads before it gives up the connection.
+/// The largest number of frames that [`OriginBody::drain`] reads. If the body is longer, the connection is not reused.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
@@ -72,13 +72,14 @@ impl OriginBody {
         self.bytes
     }
 
-    /// Returns why the body broke off, or `None` if it did not.
+    /// Returns why the body failed, or `None` if the body has not failed.
     pub fn fault(&self) -> Option<Cause> {
         self.fault
     }
 
-    /// Discards the part of an unneeded body that has already arrived, and does not wait for more. A connection whose
-    /// body was short can then be reused. Returns `false` if more can arrive after the connection's task has run.
+    /// Reads and discards the part of an unneeded body that has already arrived, and does not wait for more. If the end
+    /// of the body has arrived, the connection can be reused. Returns `false` if it is useful to call this function
+    /// again after the connection's task has run.
     pub fn drain(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..DISCARD_FRAMES {
@@ -126,7 +127,7 @@ impl Body for OriginBody {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                 }
-                // Trailers are the last frame, and hyper's server does not poll for the end after them.
+                // Trailers are the last frame, and hyper's server does not poll the body again after trailers.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.release();
                 }

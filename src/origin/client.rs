@@ -27,8 +27,8 @@ pub struct Client {
     multiplexed: Mutex<Multiplexed>,
 }
 
-/// The HTTP/2 connection for new requests. Each new connection has a higher number, so that a late timeout of an old
-/// connection does not remove the new one.
+/// The HTTP/2 connection for new requests. Each connection has a higher number than the connection before it. So a
+/// timeout on an old connection does not remove the new connection.
 #[derive(Default)]
 pub(super) struct Multiplexed {
     pub(super) number: u64,
@@ -36,14 +36,15 @@ pub(super) struct Multiplexed {
 }
 
 impl Client {
-    /// Creates a client. It connects only when the first request arrives.
+    /// Creates a client. The client connects only when the first request arrives.
     pub fn new(settings: ClientSettings, metrics: &'static Metrics) -> Self {
         let pool = Mutex::new(Pool::new(settings.max_idle, settings.origin.idle_timeout));
         let name = intern(&settings.origin.target.to_string());
         Self { settings, name, metrics, pool, multiplexed: Mutex::default() }
     }
 
-    /// Closes connections that were idle for longer than `origin.idle_timeout`. Called about once a second.
+    /// Closes connections that were idle for longer than `origin.idle_timeout`. The worker calls this function about
+    /// once a second.
     pub fn prune(&self) {
         self.pool().prune();
     }
@@ -90,7 +91,7 @@ impl Client {
         .await
     }
 
-    /// Returns how long to wait before a request's progress is checked for the first time.
+    /// Returns the time until a request's progress is checked for the first time.
     fn first_check(&self, progress: Option<&Progress>) -> Duration {
         match progress {
             None => self.settings.origin.response_timeout,
@@ -98,8 +99,8 @@ impl Client {
         }
     }
 
-    /// Returns a fault if the request has taken too long. During an upload, the limit and the cause depend on the
-    /// stage.
+    /// Returns a fault if the request has taken too long. For a request with a body, the limit and the cause depend on
+    /// the stage of the upload.
     fn overdue(&self, progress: Option<&Progress>) -> Option<Fault> {
         let Some(progress) = progress else { return Some(Fault::new(Cause::Timeout)) };
         let (stage, elapsed) = progress.stage();

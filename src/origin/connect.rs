@@ -18,12 +18,12 @@ use super::upload::Upload;
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// The size limit of hyper's read buffer on a connection to the origin, in bytes. The limit is larger if the
-/// configuration allows larger heads. On HTTP/2 it limits the send buffer of a stream. With 200 clients that do not
-/// read, memory stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
+/// The size limit of hyper's read buffer on an HTTP/1.1 connection to the origin, in bytes. The limit is raised if the
+/// configuration allows heads that do not fit. On HTTP/2, this number limits the send buffer of a stream. With 200
+/// clients that do not read, memory stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
 const READ_BUFFER_BYTES: usize = 66 * 1024;
-/// The HTTP/2 receive windows, in bytes. They are large enough that one stream can fill a fast link. A stream that
-/// nobody reads buffers at most its own window.
+/// The HTTP/2 receive windows, in bytes. The windows are large enough for one stream to fill a fast link. A stream
+/// whose client does not read buffers at most the window of one stream.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
@@ -92,7 +92,7 @@ where
     let driver_counted = Arc::clone(&counted);
     tokio::spawn(async move {
         let _counted = driver_counted;
-        // The request that uses the connection gets the error. Without a request there is nothing to report.
+        // hyper passes an error to the request that uses the connection. Without a request nobody needs the error.
         let _ = connection.with_upgrades().await;
     });
     Ok(Connection::new(sender, counted))
@@ -128,8 +128,9 @@ where
 
 /// Discards writes after the peer has closed the connection, so that hyper still reads the response.
 ///
-/// An origin can refuse an upload (413, 401) and close the connection before it has read the whole body. Its response
-/// has then already arrived. Without this wrapper hyper would fail at the first failed write and not read the response.
+/// An origin can refuse an upload (413, 401) and close the connection before it has read the whole body. The origin's
+/// response has then already arrived. Without this wrapper, hyper would stop at the first failed write and would not
+/// read the response.
 struct ReadsAfterClose<S> {
     stream: S,
     discards_writes: bool,

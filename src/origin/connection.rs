@@ -28,7 +28,7 @@ pub(super) struct Connection {
 struct Memory {
     line: Option<(Method, Uri)>,
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// With `preserve_header_case`, hyper's copy of the names in their original case. Otherwise empty.
+    /// With `preserve_header_case`, hyper's copy of the field names in their original case. Otherwise empty.
     extensions: http::Extensions,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::fault::{Cause, Fault, cause_in};
 
-/// Returns the h2 error inside an error of hyper.
+/// Returns the h2 error inside an error of hyper, if there is one.
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source()?.downcast_ref()
 }
@@ -42,8 +42,8 @@ pub(super) fn fault_of(error: hyper::Error) -> Fault {
     Fault::from_error(cause, error)
 }
 
-/// Returns the cause for an h2 error. A remote reset was sent by the origin. A local error with a reason means that h2
-/// found the origin's frames malformed.
+/// Returns the cause for an h2 error. A remote error means that the origin sent the reset. A local error with a reason
+/// means that h2 found the origin's frames malformed.
 fn h2_cause(error: &h2::Error) -> Option<Cause> {
     if error.is_io() {
         return error.get_io().map(cause_of_io);

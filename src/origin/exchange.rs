@@ -1,4 +1,4 @@
-//! Passes one request from the layers to the origin, and its response back.
+//! Passes one request from the layers to the origin, and passes the response back.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -22,7 +22,9 @@ use crate::wire::values;
 /// A value that is dropped only when an upgraded connection has ended, such as the permit of the client's connection.
 /// `serve` puts it into the extensions of each request that asks for an upgrade.
 #[derive(Clone)]
-pub(crate) struct Hold(#[expect(dead_code, reason = "held for its drop")] Arc<dyn Any + Send + Sync>);
+pub(crate) struct Hold(
+    #[expect(dead_code, reason = "only the drop of this value has an effect")] Arc<dyn Any + Send + Sync>,
+);
 
 impl Hold {
     pub(crate) fn new(held: Arc<dyn Any + Send + Sync>) -> Self {
@@ -34,7 +36,7 @@ impl Client {
     /// Sends a request whose head is ready for the origin (see [`forward`]).
     ///
     /// # Errors
-    /// Returns a [`Fault`] whose cause tells what the origin or the client did wrong. The fault has already been
+    /// Returns a [`Fault`]. Its cause is the failure of the origin or of the client. The fault has already been
     /// counted.
     pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
         let (metrics, name) = (self.metrics, self.name);
@@ -92,7 +94,7 @@ impl Client {
             response.extensions_mut().insert(Arc::clone(&tunnel));
             let timeout = self.settings.limits.tunnel_timeout;
             tokio::spawn(async move {
-                // The metrics count both connections until the tunnel ends. The drain waits for the client's
+                // While these values exist, the metrics count both connections, and the drain waits for the client's
                 // connection.
                 let _held = (hold, connection);
                 tunnel::carry(tunnel, client, origin, timeout).await;

@@ -17,12 +17,12 @@ use crate::wire::values::content_length;
 pub(crate) struct Outward<'a> {
     /// The peer of the client's connection.
     pub peer: &'a Peer,
-    /// Which part of X-Forwarded-For is trusted.
+    /// The client's address, and the part of X-Forwarded-For that is trusted.
     pub trail: Trail,
     /// The name of the identity header. This header is not removed, even if Connection lists it.
     pub identity: &'a HeaderName,
-    /// The fields that name or prove the provider. Other fields are removed if some origins read their names as one of
-    /// these names.
+    /// The fields that name or prove the provider. A field whose name differs from one of these names only by
+    /// underscores is removed, because some origins treat both names as the same field.
     pub claims: &'a [HeaderName],
     /// The provider's name. `None` if the provider is not configured or not verified.
     pub provider: Option<&'a HeaderValue>,
@@ -60,7 +60,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
     } else {
-        // If the identity header has another name, this header comes from the client and cannot be trusted.
+        // The client can have sent this field. If the identity header has another name, `identify` has not removed it.
         headers.remove(&X_CDN_PROVIDER);
     }
     if let Some(host) = outward.host {
@@ -83,8 +83,8 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
 }
 
 /// Writes the framing field that hyper leaves out. hyper treats a GET or HEAD whose body has an unknown length as a
-/// request without a body. hyper also writes no Content-Length for a POST, PUT or PATCH without a body. RFC 9110 §8.6
-/// recommends `Content-Length: 0` there, and some origins respond with 411 if it is missing.
+/// request without a body. hyper also writes no Content-Length for a POST, PUT or PATCH without a body. For these
+/// methods RFC 9110 §8.6 recommends `Content-Length: 0`, and some origins respond with 411 if the field is missing.
 pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
@@ -111,8 +111,8 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = match host.as_ref().map(|host| host.as_bytes().try_into()) {
         Some(Ok(authority)) => Some(authority),
-        // `observe` refuses an invalid Host, and `outbound` adds a missing one.
-        _ => return Err(Fault::from_error(Cause::BrokenHead, "no valid authority for the HTTP/2 target")),
+        // `observe` refuses an invalid Host, and `outbound` adds a missing Host.
+        _ => return Err(Fault::from_error(Cause::BrokenHead, "the request has no valid Host for HTTP/2")),
     };
     let uri = Uri::from_parts(parts).map_err(|error| Fault::from_error(Cause::BrokenHead, error))?;
     *request.uri_mut() = uri;
@@ -121,7 +121,7 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
 }
 
 /// Writes Content-Length as one plain number. edgeshim reads `0005` and `5, 5` as five, but the next recipient might
-/// read them differently.
+/// read such a value as another number.
 ///
 /// # Errors
 /// The values of Content-Length differ, or one of them is not a number (RFC 9110 §8.6).
@@ -145,12 +145,12 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
 pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -> Result<(), Fault> {
     let headers = response.headers();
     if headers.len() > settings.limits.max_headers {
-        return Err(Fault::head_too_large(format!("{} field lines in the response head", headers.len())));
+        return Err(Fault::head_too_large(format!("the response head has {} field lines", headers.len())));
     }
     if response.version() == Version::HTTP_2 {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
         if bytes > settings.limits.max_header_bytes {
-            return Err(Fault::head_too_large(format!("{bytes} bytes in the response head")));
+            return Err(Fault::head_too_large(format!("the response head has {bytes} bytes")));
         }
     }
     Ok(())
@@ -163,23 +163,23 @@ pub(crate) fn is_bodiless(status: StatusCode) -> bool {
 
 /// Returns the fault of a 101 that the request did not ask for.
 pub(crate) fn unexpected_upgrade() -> Fault {
-    Fault::from_error(Cause::BrokenHead, "101, but the request did not ask for an upgrade")
+    Fault::from_error(Cause::BrokenHead, "the origin sent a 101, but the request did not ask for an upgrade")
 }
 
 /// Refuses a response that is ambiguous or has an invalid status.
 pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault> {
     let broken = |why: &'static str| Err(Fault::from_error(Cause::BrokenHead, why));
     if !(200..600).contains(&response.status().as_u16()) {
-        return broken("a status that is not between 200 and 599");
+        return broken("the response has a status that is not between 200 and 599");
     }
     let version = response.version();
     let headers = response.headers_mut();
     if headers.contains_key(TRANSFER_ENCODING) {
         if headers.contains_key(CONTENT_LENGTH) {
-            return broken("both Content-Length and Transfer-Encoding");
+            return broken("the response has both Content-Length and Transfer-Encoding");
         }
         if version == Version::HTTP_10 || hops::has_unknown_coding(headers) {
-            return broken("a Transfer-Encoding other than chunked on HTTP/1.1");
+            return broken("the response has a Transfer-Encoding that is not chunked, or that HTTP/1.0 does not allow");
         }
     }
     canonical_length(headers).or_else(broken)
@@ -206,7 +206,7 @@ pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
 pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) {
     hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);
     if head.status == StatusCode::NO_CONTENT || (head.status == StatusCode::RESET_CONTENT && !is_head) {
-        // RFC 9110 §8.6 forbids Content-Length in a 204. In a 205 its value is 0, and hyper writes it.
+        // RFC 9110 §8.6 forbids Content-Length in a 204. In a 205 the value must be 0, and hyper writes the field.
         head.headers.remove(CONTENT_LENGTH);
     }
     head.version = Version::HTTP_11;

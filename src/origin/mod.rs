@@ -1,9 +1,10 @@
 //! The innermost service. It sends requests to one origin over reused connections and streams bodies in both
 //! directions.
 //!
-//! Each worker has its own [`Client`]. So a connection stays on one core, and the lock of its pool is never contended.
-//! A request is sent over an idle connection. If there is none, a new connection is made. `ARCHITECTURE.md` ("The pool,
-//! and when a request is sent twice") lists the cases in which a request is sent again. `send.rs` implements them.
+//! Each worker has its own [`Client`]. So a connection stays on one core, and the lock of the connection pool is never
+//! contended. A request is sent over an idle connection. If no connection is idle, a new connection is made.
+//! `ARCHITECTURE.md` ("The pool, and when a request is sent twice") lists the cases in which a request is sent again.
+//! `send.rs` implements these cases.
 //!
 //! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. A request without
 //! a body that is sent over a reused HTTP/1.1 connection allocates nothing in this module.

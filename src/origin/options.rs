@@ -27,7 +27,7 @@ pub struct OriginSettings {
     pub max_idle: usize,
     /// The largest number of retries of an idempotent request.
     pub retries: u32,
-    /// The Host that the origin gets, in lower case. `None`: the Host of the request.
+    /// The Host that edgeshim sends to the origin, in lower case. `None`: the Host of the request.
     pub host: Option<String>,
     /// Whether the names of header fields keep their original case (only on HTTP/1.1).
     pub preserve_header_case: bool,
@@ -74,7 +74,7 @@ pub struct MessageLimits {
     pub max_request_body: Option<u64>,
     /// The longest time without progress of a body, in either direction.
     pub body_timeout: Duration,
-    /// The longest time without a byte on an upgraded connection, in both directions together.
+    /// The longest time in which no byte moves on an upgraded connection, in either direction.
     pub tunnel_timeout: Duration,
 }
 
@@ -107,7 +107,7 @@ pub struct ClientSettings {
     pub limits: MessageLimits,
     /// The largest number of idle connections of this worker.
     pub max_idle: usize,
-    /// The fields that name or prove the provider. They are removed from the trailers of a request.
+    /// The fields that name or prove the provider. These fields are removed from the trailers of a request.
     pub claims: Arc<[HeaderName]>,
 }
 

@@ -1,5 +1,5 @@
-//! Idle HTTP/1.1 connections, last in, first out. The most recently used connection is taken first. So the other
-//! connections reach their timeout and are closed.
+//! Idle HTTP/1.1 connections, last in, first out. The most recently used connection is taken first. So connections that
+//! are not needed reach their timeout and are closed.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::clock;
 /// One worker's idle connections.
 #[derive(Debug)]
 pub(super) struct Pool {
-    // Each connection is boxed once and stays in its box. The reason: for each response the connection moves from here
-    // through the bodies of the layers and back.
+    // Each connection is boxed once. For each response, the connection moves from the pool through the bodies of the
+    // layers and back. Each of these moves copies only the pointer.
     #[allow(clippy::vec_box, reason = "a connection that is taken out stays boxed")]
     idle: Vec<Box<Connection>>,
     max_idle: usize,
@@ -44,7 +44,8 @@ impl Pool {
             return;
         }
         if self.idle.len() >= self.max_idle {
-            // The oldest connection is dropped, because the origin will probably close the oldest one first.
+            // The connection that has been idle longest is dropped, because the origin will probably close that
+            // connection first.
             self.idle.remove(0);
         }
         connection.reused = true;
@@ -52,7 +53,7 @@ impl Pool {
         self.idle.push(connection);
     }
 
-    /// Drops connections that are too old or that the origin has closed.
+    /// Drops connections that have been idle for too long, and connections that the origin has closed.
     pub(super) fn prune(&mut self) {
         let now = clock::now_ms();
         let timeout = self.idle_timeout_ms;

@@ -1,4 +1,4 @@
-//! Sends a request over an idle or a new connection. Sends it again in the cases where that is safe.
+//! Sends a request over an idle or a new connection. Sends the request again if a second attempt is safe.
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
@@ -12,7 +12,7 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 
 impl Client {
-    /// Sends a request over an idle HTTP/1.1 connection, or over a new one.
+    /// Sends a request over an idle HTTP/1.1 connection, or over a new connection if no connection is idle.
     pub(super) async fn send(
         &self,
         mut request: Request<Upload>,
@@ -66,8 +66,8 @@ impl Client {
         }
     }
 
-    /// Returns an idle connection, if there is one. For a request that must not be sent twice, the runtime polls its
-    /// sockets first. So a connection that the origin has just closed is not used.
+    /// Returns an idle connection, if there is one. For a request that must not be sent twice, the runtime first polls
+    /// the sockets. So a connection that the origin has just closed is not used.
     async fn idle_connection(&self, replayable: bool) -> Option<Box<Connection>> {
         loop {
             let connection = self.pool().take()?;
@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// Sends a request over this worker's HTTP/2 connection. If that connection has ended, sends the request over a new
-    /// one.
+    /// connection.
     pub(super) async fn send_multiplexed(
         &self,
         mut request: Request<Upload>,
@@ -90,8 +90,9 @@ impl Client {
     ) -> Result<Response<Incoming>, Fault> {
         forward::absolute(&mut request)?;
         let mut retries = self.settings.origin.retries;
-        // A request without a body is sent again in two cases. First: the origin reports that it has not processed the
-        // request. Second: the request is idempotent and a reused connection has failed.
+        // The origin can have received a request before the request fails. Such a request is sent again only if it has
+        // no body, and only in two cases. First: the origin reports that it has not processed the request. Second: the
+        // request is idempotent, and the connection that failed was a reused connection.
         let idempotent = request.method().is_idempotent();
         let mut saved = (retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
         let deadline = clock::Deadline::new();
@@ -124,7 +125,7 @@ impl Client {
             let error = error.into_error();
             let again = is_refused(&error) || (idempotent && !fresh && is_dead(&error));
             match (unsent, saved.take().filter(|_| again)) {
-                // The connection was closed or about to close (GOAWAY), and the request was not sent on it.
+                // The connection was closed or about to close (GOAWAY), so hyper has not sent the request.
                 (Some(unsent), _) if !fresh => {
                     saved = (retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
                     request = unsent;

@@ -25,7 +25,7 @@ impl Target {
     /// The format of the key `origin.url`.
     pub(super) const TEXT: Text<Self> = Text { example: "http://127.0.0.1:3000", read: target, write: Self::url };
 
-    /// Returns the value as it is written in the configuration.
+    /// Returns the value as a text that [`target`] parses to the same value. The text always has the port.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Tcp { .. } => format!("http://{self}"),
@@ -62,15 +62,17 @@ fn target(text: &str, folder: &Path) -> Checked<Target> {
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains('@') {
-        return Err(format!("has a user, which would not be sent to the origin; {REMEDY}"));
+        return Err(format!("has a user name, which edgeshim would not send to the origin; {REMEDY}"));
     }
     if authority.contains(['/', '?', '#']) {
-        return Err(format!("has a path, but requests keep their own; {REMEDY}"));
+        return Err(format!(
+            "has a path, a query or a fragment, but the origin gets the path and query of each request; {REMEDY}"
+        ));
     }
     let Some((host, port)) = host_and_port(authority) else {
         return Err(format!("has no valid host and port; {REMEDY}"));
     };
-    // In a URL an IPv6 address has brackets. The stored host has none.
+    // In a URL an IPv6 address has brackets. The stored host has no brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Target::Tcp { host, port: port.unwrap_or(80) })
 }
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn target_when_http_or_unix_then_parsed_and_else_refused() {
+    fn origin_url_when_http_or_unix_then_parsed_and_other_urls_are_rejected() {
         let tcp = |host: &str, port| Ok(Target::Tcp { host: host.to_owned(), port });
         assert_eq!(target("http://127.0.0.1:3000", here()), tcp("127.0.0.1", 3000));
         assert_eq!(target("HTTP://App.internal/", here()), tcp("app.internal", 80));
@@ -110,7 +112,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn target_when_the_text_is_arbitrary_then_no_panic(text in any::<String>(), near in r"[a1:.\[\]@/]{0,20}") {
+        fn origin_url_when_text_is_arbitrary_then_parse_does_not_panic(
+            text in any::<String>(),
+            near in r"[a1:.\[\]@/]{0,20}",
+        ) {
             for text in [format!("http://{text}"), format!("http://{near}"), text] {
                 let _ = target(&text, here());
             }

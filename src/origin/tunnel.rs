@@ -2,7 +2,7 @@
 //! `server.tunnel_timeout`.
 //!
 //! If one side fails or the timeout passes, both connections are dropped without an orderly shutdown.
-//! `serve/watched.rs` then resets the client's connection, so that the client notices the cut.
+//! `serve/watched.rs` then resets the client's connection, so that the client notices that bytes can be missing.
 
 use std::future::poll_fn;
 use std::io;
@@ -105,8 +105,8 @@ pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgr
     .await;
     match ended {
         Some(Ok(_)) => {}
-        Some(Err(error)) => tracing::debug!(%error, "an upgraded connection broke off"),
-        None => tracing::debug!("an upgraded connection was idle for server.tunnel_timeout"),
+        Some(Err(error)) => tracing::debug!(%error, "an upgraded connection failed"),
+        None => tracing::debug!("an upgraded connection is closed: no byte has moved for server.tunnel_timeout"),
     }
 }
 

@@ -16,8 +16,8 @@ use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::received::Received;
 
-/// The request body on its way to the origin. It fails if it exceeds `server.max_request_body`, and it reports its
-/// progress.
+/// The request body on its way to the origin. The body fails if it is longer than `server.max_request_body`. The body
+/// reports its progress.
 #[derive(Debug)]
 pub(crate) struct Upload {
     /// The client's body. `None`: the body is empty.
@@ -28,6 +28,7 @@ pub(crate) struct Upload {
     /// The timeout for a client that stops sending. After an early response nothing checks `progress` any more, so only
     /// this timeout ends the upload.
     stalled: Option<(clock::Deadline, Duration)>,
+    /// The fields that are removed from the trailers.
     claims: Option<Arc<[HeaderName]>>,
 }
 
@@ -104,7 +105,8 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            // The stage is set only once in each wait, because its time must be the time of the last progress.
+            // The stage is set only at the start of a wait, because the time of the stage must be the time of the last
+            // progress.
             if self.progress.as_ref().is_some_and(|progress| progress.stage().0 != Stage::Client) {
                 self.enter(Stage::Client);
             }
@@ -124,10 +126,13 @@ impl Body for Upload {
         match frame {
             Some(Ok(frame)) => {
                 if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
-                    // Only HTTP/2 delivers an empty trailer section. The section is empty because h2 has dropped
-                    // pseudo-fields from it. RFC 9113 §8.1 calls a request with pseudo-fields in its trailers
+                    // Only HTTP/2 delivers an empty trailer section. The section is empty because h2 has removed
+                    // pseudo-fields from the section. RFC 9113 §8.1 calls a request with pseudo-fields in its trailers
                     // malformed.
-                    return Poll::Ready(Some(Err(Fault::from_error(Cause::RequestCut, "pseudo-fields in trailers"))));
+                    return Poll::Ready(Some(Err(Fault::from_error(
+                        Cause::RequestCut,
+                        "the trailers have pseudo-fields",
+                    ))));
                 }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if let Some(left) = &mut self.left {
@@ -161,8 +166,8 @@ impl Body for Upload {
 }
 
 impl Drop for Upload {
-    /// Ends the stage here, because hyper drops a body of known length after its last byte and does not poll for its
-    /// end.
+    /// Sets the last stage. `poll_frame` does not always set this stage: hyper drops a body of known length after the
+    /// last byte, without another poll.
     fn drop(&mut self) {
         self.enter(Stage::Sent);
     }

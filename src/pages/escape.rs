@@ -21,7 +21,7 @@ impl Escape {
         if is_quoted && attribute.contains('?') { Self::Query } else { Self::Html }
     }
 
-    /// Returns whether the end of `before` is inside a tag, but not inside double quotes.
+    /// Returns whether a value that follows the text `before` is inside a tag, but not inside double quotes.
     pub(super) fn is_bare(before: &str) -> bool {
         let tag = before.rfind('<').and_then(|open| before.get(open..)).unwrap_or_default();
         !tag.is_empty() && !tag.contains('>') && tag.matches('"').count().is_multiple_of(2)
@@ -41,9 +41,9 @@ impl Escape {
     }
 }
 
-/// The length of each byte after escaping, as HTML and in a query. Both lengths of every value are computed for every
-/// page, so a table makes that fast.
-#[expect(clippy::cast_possible_truncation, reason = "no entity is longer than a few bytes")]
+/// Two lengths of each byte: after escaping as HTML, and after escaping for a query. The table makes rendering fast,
+/// because each page needs these lengths for all bytes of its values.
+#[expect(clippy::cast_possible_truncation, reason = "the longest entity has six bytes")]
 static WIDTHS: [(u8, u8); 256] = {
     let mut all = [(1, 1); 256];
     let mut byte = u8::MAX;
@@ -62,7 +62,7 @@ static WIDTHS: [(u8, u8); 256] = {
     }
 };
 
-/// Returns the length of `text` after escaping, as HTML and in a query.
+/// Returns two lengths of `text`: after escaping as HTML, and after escaping for a query.
 pub(super) fn widths(text: &[u8]) -> (u16, u16) {
     text.iter().fold((0, 0), |sum: (u16, u16), &byte| {
         let (html, query) = WIDTHS[usize::from(byte)];

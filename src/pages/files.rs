@@ -1,8 +1,9 @@
-//! The template and the locale files. They are built in, and files in an operator's folder can replace them.
+//! The template and the locale files. The program contains built-in files. Files in the operator's folder can replace
+//! the built-in files.
 //!
-//! A folder has the layout of `config/`. Its `pages/whoopsie.html` replaces the built-in template. Its
-//! `locales/TAG.toml` replaces or adds a language. Both are optional. The files are read only when the configuration is
-//! read, and their size is limited.
+//! A folder has the layout of `config/`. Its `pages/whoopsie.html` replaces the built-in template. Each of its
+//! `locales/TAG.toml` files replaces or adds a language. Every file is optional, but there must be at least one file.
+//! The files are read only when the configuration is read, and their size is limited.
 
 use std::error::Error;
 use std::fmt;
@@ -20,11 +21,11 @@ pub(super) const LOCALES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/
 
 const WHOOPSIE: &str = include_str!("../../config/pages/whoopsie.html");
 
-/// The longest template, in bytes. It is limited because during an outage every client gets the page.
+/// The longest template, in bytes. The limit keeps pages short, because during an outage every client gets a page.
 const MAX_TEMPLATE_BYTES: u64 = 128 * 1024;
-/// The longest locale file, in bytes. It is limited because every page contains texts of all locales.
+/// The longest locale file, in bytes. The limit keeps pages short, because every page contains texts of all locales.
 const MAX_LOCALE_BYTES: u64 = 32 * 1024;
-/// The largest number of files in a folder of locales.
+/// The largest number of entries in the folder `locales`, and in the folder `pages`.
 const MAX_LOCALES: usize = 100;
 
 /// The template and the locale files of the pages. The default has only the built-in files.
@@ -32,7 +33,7 @@ const MAX_LOCALES: usize = 100;
 pub struct PageFiles {
     folder: PathBuf,
     template: Option<String>,
-    /// The files' names without `.toml`, and the files' contents, sorted by name.
+    /// The names of the files without `.toml`, each with the content of the file. Sorted by name.
     locales: Vec<(String, String)>,
 }
 
@@ -75,7 +76,7 @@ impl PageFiles {
                     reader.check_template(&path, text);
                 }
             } else {
-                reader.report(&path, None, "is not a known page; name it whoopsie.html, or remove it");
+                reader.report(&path, None, "is not a known page; name the file whoopsie.html, or remove the file");
             }
         }
         let mut locales: Vec<(String, String)> = Vec::new();
@@ -85,15 +86,16 @@ impl PageFiles {
                 reader.report(
                     &path,
                     None,
-                    "is not a locale file; name it after its language, such as de.toml, or remove it",
+                    "is not a locale file; name the file after its language, such as de.toml, or remove the file",
                 );
                 continue;
             };
             let Some(text) = reader.text(&path, MAX_LOCALE_BYTES) else { continue };
             reader.report_all(&path, LocaleTexts::parse(name, &text).err().unwrap_or_default());
             if let Some((other, _)) = locales.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)) {
-                let message =
-                    format!("has the same language as {other}.toml (case does not count); keep one of the two");
+                let message = format!(
+                    "has the same language as {other}.toml (letter case is ignored); keep one of the two files"
+                );
                 reader.report(&path, Some(1), message);
             }
             locales.push((name.to_owned(), text));
@@ -121,8 +123,9 @@ impl PageFiles {
         self.template.as_deref().unwrap_or(WHOOPSIE)
     }
 
-    /// Returns the name and the content of each locale file. The built-in languages come first, in their order. If the
-    /// folder has a file for one of them, that file replaces the built-in file. The other files of the folder follow.
+    /// Returns the name and the content of each locale file, in the order of the locales' ids. The built-in languages
+    /// come first. A file of the folder replaces the built-in file of the same language. The folder's files for other
+    /// languages follow.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.locales.iter().map(|(tag, text)| (tag.as_str(), text.as_str()));
         let of_folder = move |wanted: &str| own.clone().find(|(tag, _)| tag.eq_ignore_ascii_case(wanted));
@@ -141,7 +144,7 @@ struct Reader {
 impl Reader {
     fn report(&mut self, path: &Path, line: Option<usize>, message: impl Into<String>) {
         let file = path.display().to_string();
-        // A file name can contain control characters. They are escaped, because the name is shown on terminals.
+        // Control characters in the path are escaped, because a terminal could execute them.
         let file = if file.contains(char::is_control) { file.escape_debug().to_string() } else { file };
         self.problems.push(FileProblem { file, line, message: message.into() });
     }
@@ -152,7 +155,8 @@ impl Reader {
         }
     }
 
-    /// Returns the entries of a folder, sorted, without hidden files. If the folder does not exist, the list is empty.
+    /// Returns the sorted entries of a folder, without hidden files. If the folder does not exist, the list is empty.
+    /// If the folder cannot be used, reports the problem and returns an empty list.
     fn entries(&mut self, folder: &Path) -> Vec<PathBuf> {
         let read = fs::read_dir(folder).and_then(|entries| {
             let paths = entries.map(|entry| entry.map(|entry| entry.path())).filter(|path| {
@@ -175,17 +179,17 @@ impl Reader {
                 self.report(
                     folder,
                     None,
-                    format!("cannot be read ({error}); give this user read permission, or remove it"),
+                    format!("cannot be read ({error}); give this user read permission, or remove the folder"),
                 );
                 Vec::new()
             }
         }
     }
 
-    /// Returns the text of a file. Returns `None` if the file cannot be used, after reporting the problem.
+    /// Returns the text of a file. If the file cannot be used, reports the problem and returns `None`.
     fn text(&mut self, path: &Path, most_bytes: u64) -> Option<String> {
         let mut bytes = Vec::new();
-        // Only regular files are read. Reading from a pipe, for example, could wait without end.
+        // Only regular files are read. Reading from a pipe, for example, could block forever.
         let read = fs::metadata(path).and_then(|about| {
             if !about.is_file() {
                 return Err(io::Error::other("it is not a file"));
@@ -193,11 +197,11 @@ impl Reader {
             File::open(path)?.take(most_bytes + 1).read_to_end(&mut bytes)
         });
         if let Err(error) = read {
-            self.report(path, None, format!("cannot be read ({error}); write a file that this user may read"));
+            self.report(path, None, format!("cannot be read ({error}); provide a file that this user may read"));
             return None;
         }
         if bytes.len() as u64 > most_bytes {
-            self.report(path, Some(1), format!("is longer than {most_bytes} bytes; make it shorter"));
+            self.report(path, Some(1), format!("is longer than {most_bytes} bytes; shorten the file"));
             return None;
         }
         match String::from_utf8(bytes) {

@@ -1,20 +1,22 @@
-//! The parts of a gzip member (RFC 1951, RFC 1952). For each request, a member is assembled from these parts without
-//! compression.
+//! The parts of a gzip member (RFC 1951, RFC 1952). For each request, `render.rs` assembles a member from these parts
+//! without compression.
 //!
 //! A page consists of fixed texts with short values between them. Each fixed text is deflated once, by a separate
-//! compressor. So the deflated text does not refer to earlier bytes, and any value can precede it. The deflated text
-//! ends with a flush, and a flush ends with an empty stored block. The length field of that block is removed. In its
-//! place, the length and the bytes of the value are written. So the flush and the value share one block header.
+//! compressor. So the deflated text does not refer to earlier bytes, and any value can precede the deflated text. The
+//! deflated text ends with a flush, and a flush ends with an empty stored block. The length fields of this block are
+//! removed. The length fields and the bytes of the value replace them. So the block that ended the flush becomes the
+//! block of the value.
 //!
-//! Cost of a request: each part is copied. The checksum takes at most 32 XORs for each fixed text, whatever the length
-//! of the text is.
+//! Cost of a request: each part is copied. The checksum takes 33 XORs for each fixed text, whatever the length of the
+//! text, and hashes the bytes of each value.
 
 use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-/// The header of a gzip member (RFC 1952 §2.3): deflate, no flags, no time, best compression, unknown system.
+/// The header of a gzip member (RFC 1952 §2.3): deflate, no flags, no modification time, best compression, unknown
+/// operating system.
 pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
 
 /// The length of the trailer, which has the fields CRC32 and ISIZE.
@@ -26,21 +28,21 @@ pub(super) const LENGTH_BYTES: usize = 4;
 /// LEN and NLEN of the empty stored block that a flush writes.
 const EMPTY: [u8; LENGTH_BYTES] = [0, 0, 0xff, 0xff];
 
-/// A byte with the header bits of a stored block that is not the last block.
+/// A byte with the header bits of a stored block that other blocks follow.
 const STORED: u8 = 0;
 
-/// An empty last block. It has fixed Huffman codes and contains only the end-of-block code.
+/// An empty last block with fixed Huffman codes. The block contains only the end-of-block code.
 const END: [u8; 2] = [3, 0];
 
-/// Deflates a fixed text that is followed by a value. The caller must then write the value's length with
-/// [`push_length`], and the value's bytes.
+/// Deflates a fixed text that a value follows. After the output, the caller must write the length of the value with
+/// [`push_length`], then the bytes of the value.
 pub(super) fn before_value(plain: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(plain)?;
     encoder.flush()?;
     let mut stored = stored(plain);
     stored.push(STORED);
-    // A text that does not get shorter is stored without compression.
+    // The text is stored without compression if compression does not make it shorter.
     Ok(match encoder.get_ref().strip_suffix(&EMPTY) {
         Some(deflated) if deflated.len() < stored.len() => deflated.to_vec(),
         _ => stored,
@@ -70,7 +72,8 @@ pub(super) fn push_trailer(out: &mut Vec<u8>, crc: u32, plain_bytes: usize) {
     out.extend_from_slice(&[a, b, c, d]);
 }
 
-/// Returns `plain` as stored blocks. None of these blocks is marked as the last block. An empty text has no block.
+/// Returns `plain` as stored blocks. None of these blocks is marked as the last block. For an empty text, the result is
+/// empty.
 fn stored(plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(plain.len() + 8);
     for chunk in plain.chunks(usize::from(u16::MAX)) {
@@ -81,11 +84,13 @@ fn stored(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Computes the CRC32 of a page when a fixed text is appended.
+/// The checksum (CRC32) of a fixed text, and a matrix that computes the checksum of a page to which the fixed text is
+/// appended.
 ///
-/// `crc32fast` can combine two checksums too. But each call takes one multiplication for each set bit in the length of
-/// the second text. The effect of an appended text is linear in the bits of the checksum before it. So a matrix of 32
-/// columns, computed once for each fixed text, is enough.
+/// The bytes of the fixed text need not be hashed again: when a text of known length is appended, each bit of the
+/// checksum before the text has a fixed effect on the result. The matrix has one column for each of the 32 bits, and is
+/// computed once for each fixed text. `crc32fast` can also combine two checksums, but each call would compute these
+/// effects again from the length.
 #[derive(Debug)]
 pub(super) struct Checksum {
     crc: u32,
@@ -103,7 +108,8 @@ impl Checksum {
         Self { crc: crc32fast::hash(plain), columns }
     }
 
-    /// Returns the checksum of a text with the checksum `before`, followed by this fixed text.
+    /// Returns the checksum of a page after this fixed text is appended. `before` is the checksum of the page without
+    /// this fixed text.
     pub(super) fn after(&self, before: u32) -> u32 {
         let moved = self
             .columns
@@ -138,12 +144,12 @@ mod tests {
         let mut decoder = flate2::read::GzDecoder::new(member);
         let mut plain = Vec::new();
         decoder.read_to_end(&mut plain).unwrap();
-        assert!(decoder.into_inner().is_empty(), "bytes after the member");
+        assert!(decoder.into_inner().is_empty(), "there are bytes after the gzip member");
         plain
     }
 
     #[test]
-    fn member_when_texts_and_values_are_empty_then_valid() {
+    fn member_when_any_part_is_empty_then_inflates_to_the_joined_parts() {
         assert_eq!(inflate(&member(b"", b"", b"")), b"");
         assert_eq!(inflate(&member(b"", b"x", b"")), b"x");
         assert_eq!(inflate(&member(b"a", b"", b"b")), b"ab");
@@ -160,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn member_when_text_is_longer_than_a_stored_block_then_valid() {
+    fn member_when_text_exceeds_one_stored_block_then_inflates_to_the_joined_parts() {
         let noise = noise(150_000);
         let plain = inflate(&member(&noise, b"value", &noise));
         assert_eq!(plain, [&noise[..], b"value", &noise[..]].concat());
     }
 
     #[test]
-    fn text_when_it_does_not_shrink_then_stored() {
+    fn fixed_text_when_incompressible_then_stored_without_compression() {
         assert_eq!(before_value(&noise(1_000)).unwrap().len(), 1_000 + 6);
         let words = "the same words again and again, ".repeat(64);
         assert!(before_value(words.as_bytes()).unwrap().len() < words.len() / 10);
@@ -175,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_parts_when_inflated_then_same_bytes(
+        fn member_when_parts_are_arbitrary_then_inflates_to_the_joined_parts(
             first in proptest::collection::vec(any::<u8>(), 0..600),
             value in proptest::collection::vec(any::<u8>(), 0..600),
             last in proptest::collection::vec(0..4_u8, 0..600),
@@ -184,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn checksum_when_text_is_appended_then_that_of_both(
+        fn checksum_when_text_is_appended_then_equals_checksum_of_the_joined_text(
             a in proptest::collection::vec(any::<u8>(), 0..300),
             b in proptest::collection::vec(any::<u8>(), 0..300),
         ) {

@@ -25,7 +25,7 @@ pub(super) struct Locales {
     default: LocaleId,
 }
 
-/// The error that two entries have the same host.
+/// The error that two entries have the same host. The text is the host in lowercase, without a port.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostTwice(pub(super) String);
 
@@ -45,7 +45,7 @@ impl Locales {
     }
 
     /// Returns the best match of Accept-Language, else the host's locale, else the default. Accept-Language can exclude
-    /// the host's locale. It cannot exclude the default, because every client must get a page.
+    /// the host's locale. Accept-Language cannot exclude the default, because every client must get a page.
     pub(super) fn choose<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         let preferences = self.preferences(accept_language);
         preferences
@@ -63,7 +63,7 @@ impl Locales {
             let cut = seen.len() < line.len();
             let mut members = seen.split(|&byte| byte == b',').peekable();
             while let Some(member) = members.next() {
-                // The last member of a cut line can lack its weight or a part of its range, so it is not read.
+                // The last member of a cut line is not read, because its weight or a part of its range can be missing.
                 if ranges_left == 0 || (cut && members.peek().is_none()) {
                     return preferences;
                 }
@@ -84,14 +84,15 @@ impl Locales {
         preferences
     }
 
-    /// Returns the known tag for a range. RFC 4647 §3.4 removes the last subtag of the range until the range is a
-    /// known tag. The result is the longest known tag with which the range starts, so one pass over the tags finds it.
+    /// Returns the known tag for a range. RFC 4647 §3.4 removes subtags from the end of the range until the range is a
+    /// known tag. The result equals the longest known tag with which the range starts. One pass over the tags finds
+    /// this tag.
     fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| starts_with(range, tag))
     }
 
-    /// Returns the tag that a range with `q=0` excludes. Only a tag equal to the range is excluded, and not a shorter
-    /// tag.
+    /// Returns the tag that a range with `q=0` excludes. This is only the tag that equals the range. A shorter tag is
+    /// not excluded.
     fn exactly(&self, range: &[u8]) -> Option<LocaleId> {
         self.position(|tag| tag.len() == range.len() && starts_with(range, tag))
     }
@@ -128,7 +129,8 @@ impl Preferences {
         self.all.iter().take(self.count).copied()
     }
 
-    /// Returns the first locale with the greatest weight, without excluded locales.
+    /// Returns the locale with the greatest weight. Of locales with equal weights, the first one is returned. Excluded
+    /// locales are skipped.
     fn best(&self) -> Option<LocaleId> {
         let wanted = self.iter().filter(|&(locale, _)| !self.exclude(locale));
         wanted.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(locale, _)| locale)
@@ -139,8 +141,8 @@ impl Preferences {
     }
 }
 
-/// Parses a basic language range (RFC 4647 §2.1) and its weight in thousandths. Returns `None` for a malformed range.
-/// Also returns `None` for `*`, because `*` means the default (RFC 4647 §3.4).
+/// Parses a basic language range (RFC 4647 §2.1) and its weight in thousandths. Returns `None` for a malformed member.
+/// Also returns `None` for `*`: a lookup skips `*` and uses the other ranges, or else the default (RFC 4647 §3.4).
 fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     let mut parts = member.split(|&byte| byte == b';');
     let range = parts.next()?.trim_ascii_end();
@@ -162,7 +164,7 @@ fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     }
 }
 
-/// Returns whether the subtags of `range` start with all subtags of `tag`. Letter case does not count.
+/// Returns whether the subtags of `range` start with all subtags of `tag`. The comparison ignores letter case.
 fn starts_with(range: &[u8], tag: &str) -> bool {
     let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
     let primary = current(primary);
@@ -229,7 +231,7 @@ mod tests {
         ("*", "en"),
         (" de ", "de"),
         ("\tde\t", "de"),
-        // Fallback to fewer subtags.
+        // Ranges with more subtags than the known tag.
         ("de-AT", "de"),
         ("de-at", "de"),
         ("de-Latn-CH-1996", "de"),
@@ -246,7 +248,7 @@ mod tests {
         ("d", "en"),
         ("deutsch", "en"),
         ("x-de", "en"),
-        // Old codes.
+        // The former code `iw` of Hebrew.
         ("iw", "he"),
         ("IW-IL", "he"),
         ("he-IL", "he"),
@@ -313,21 +315,21 @@ mod tests {
     ];
 
     #[test]
-    fn locale_when_accept_language_is_sent_then_follows_the_table() {
+    fn locale_when_accept_language_is_sent_then_equals_the_locale_in_the_table() {
         for (field, expected) in TABLE {
             assert_eq!(chosen(&[field.as_bytes()], None), expected, "Accept-Language: {field}");
         }
     }
 
     #[test]
-    fn locale_when_field_has_several_lines_then_they_are_one_list() {
+    fn accept_language_when_sent_on_several_lines_then_read_as_one_list() {
         assert_eq!(chosen(&[b"de;q=0.5", b"fr"], None), "fr");
         assert_eq!(chosen(&[b"de", b"de;q=0"], None), "en");
         assert_eq!(chosen(&[], None), "en");
     }
 
     #[test]
-    fn locale_when_no_range_matches_then_that_of_the_host() {
+    fn locale_when_no_range_matches_then_equals_the_locale_of_the_host() {
         for (host, expected) in [
             ("www.example.de", "de"),
             ("WWW.Example.De:8080", "de"),
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_when_one_occurs_twice_then_refused() {
+    fn hosts_when_two_entries_name_the_same_host_then_rejected() {
         let hosts = ["a.example", "b.example", "A.example:80"].map(|host| (host.to_owned(), LocaleId(0)));
         assert_eq!(
             Locales::new(vec!["en".to_owned()], &hosts, LocaleId(0)).unwrap_err(),
@@ -359,14 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn locale_when_field_is_beyond_the_limits_then_rest_is_ignored() {
+    fn accept_language_when_longer_than_the_limits_then_rest_is_ignored() {
         let many = |count: usize| format!("{}de", "ja,".repeat(count));
         assert_eq!(chosen(&[many(31).as_bytes()], None), "de");
         assert_eq!(chosen(&[many(32).as_bytes()], None), "en");
         // Empty members do not count as ranges.
         assert_eq!(chosen(&[format!("{}de", ",".repeat(100)).as_bytes()], None), "de");
-        // The last member ends at the limit, or after the limit. After the limit it would be cut and have another
-        // meaning.
+        // In the first line, the last member ends at the limit and is read. In the next two lines, the last member ends
+        // after the limit and is not read: the part before the limit would have another meaning.
         let ending = |member: &str, bytes: usize| format!("{}{member}", ",".repeat(bytes - member.len()));
         assert_eq!(chosen(&[ending("de", MAX_BYTES).as_bytes()], None), "de");
         assert_eq!(chosen(&[ending("de-AT", MAX_BYTES + 3).as_bytes()], None), "en");
@@ -376,8 +378,8 @@ mod tests {
         assert_eq!(chosen(&[",".repeat(MAX_BYTES - 2).as_bytes(), b"de", b"fr"], None), "de");
     }
 
-    /// Implements RFC 4647 §3.4 and the rules of this file in the simplest form, to compare the results. Works for
-    /// lists within the limits.
+    /// Chooses a locale by the simplest implementation of RFC 4647 §3.4 and of the rules of this file. A test compares
+    /// its results with those of [`Locales::choose`]. The lists must be within the limits.
     fn simple_form(members: &[(String, u16)]) -> &'static str {
         let excluded: Vec<_> =
             members.iter().filter(|(_, weight)| *weight == 0).map(|(range, _)| range.to_lowercase()).collect();
@@ -404,7 +406,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn locale_when_looked_up_then_same_as_in_the_simple_form(
+        fn locale_when_ranges_are_arbitrary_then_equals_the_result_of_simple_form(
             members in proptest::collection::vec(
                 ("(en|de|fr|he|zh|pt|ja)(-(BR|br|Hant|x|a))?(-[a-z0-9]{1,8})?", 0..=1000_u16),
                 0..12,
@@ -417,7 +419,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_when_read_then_a_locale(
+        fn locale_when_field_is_arbitrary_bytes_then_is_a_known_locale(
             lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5),
             host in ".{0,40}",
         ) {
@@ -426,7 +428,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_near_the_grammar_when_read_then_a_locale(field in "[a-zA-Z0-9;,=.*q -]{0,300}") {
+        fn locale_when_field_resembles_the_grammar_then_is_a_known_locale(field in "[a-zA-Z0-9;,=.*q -]{0,300}") {
             prop_assert!(TAGS.contains(&chosen(&[field.as_bytes()], None)));
         }
     }

@@ -1,4 +1,4 @@
-//! Locale files. Each one has the texts of one language. The reader reports every mistake in a file.
+//! Locale files. Each file has the texts of one language. The reader reports every mistake in a file.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) const TEXT_KEYS: [&str; 17] = [
 
 const THOUSANDS: &str = "thousands";
 
-/// The tables of a locale file. Each one has a text for each plural category of the language.
+/// The tables of a locale file. Each table has a text for each plural category of the language.
 pub(super) const FORM_KEYS: [&str; 3] = ["seconds", "minutes", "waiting"];
 
 /// The placeholder for the number in a form.
@@ -63,7 +63,7 @@ impl LocaleTexts {
             vec![Mistake::at(
                 file,
                 at,
-                format!("{message}: this is not TOML; write key = \"text\", each key and [table] once"),
+                format!("{message}: this is not TOML; write key = \"text\", and use each key and each [table] once"),
             )]
         })?;
         let mut reader = Reader { file, mistakes: Vec::new() };
@@ -77,7 +77,7 @@ impl LocaleTexts {
             );
         } else if !language.is_empty() && language != name {
             let message = format!(
-                "`language` is `{language}`, which is not the file's name; name the file `{language}.toml`, \
+                "`language` is `{language}`, which differs from the file's name; name the file `{language}.toml`, \
                  or write language = \"{}\"",
                 shown(name)
             );
@@ -89,14 +89,15 @@ impl LocaleTexts {
             reader.report(line, format!("`direction` is `{}`; write `ltr` or `rtl`", shown(&direction)));
         }
         let texts: Vec<String> = TEXT_KEYS.iter().map(|key| reader.text(tree, key)).collect();
-        // If `language` is missing, the file's name is used. Else every plural form would be reported as a mistake too.
+        // If `language` is missing, the file's name replaces it. Otherwise correct plural forms would be reported as
+        // mistakes too.
         let plural = Plural::of(if language.is_empty() { name } else { &language });
         let forms = FORM_KEYS.iter().map(|key| reader.forms(tree, key, &plural)).collect();
         for key in tree.keys() {
             let name = key.get_ref();
             if !["language", "direction"].iter().chain(&TEXT_KEYS).chain(&FORM_KEYS).any(|known| known == name) {
                 let line = Mistake::line_at(file, key.span().start);
-                reader.report(line, format!("`{}` is not a key of locale files; remove it", shown(name)));
+                reader.report(line, format!("`{}` is not a key of locale files; remove the key", shown(name)));
             }
         }
         let texts = Self { language, direction, plural: Arc::new(plural), texts, forms };
@@ -119,7 +120,8 @@ impl LocaleTexts {
     }
 }
 
-/// Reads the values of a file and collects the mistakes. A wrong value is read as an empty text or list.
+/// Reads the values of a file and collects the mistakes. A missing or wrong text becomes an empty text. A missing or
+/// wrong plural form is left out.
 struct Reader<'f> {
     file: &'f str,
     mistakes: Vec<Mistake>,
@@ -152,7 +154,7 @@ impl Reader<'_> {
     fn forms(&mut self, table: &DeTable<'_>, key: &str, plural: &Plural) -> Vec<(Category, String)> {
         let line = self.line_of(table, key);
         let Some(DeValue::Table(table)) = table.get(key).map(Spanned::get_ref) else {
-            self.report(line, format!("`[{key}]` is missing; write that table with {}", names(plural)));
+            self.report(line, format!("`[{key}]` is missing; write this table with the keys {}", names(plural)));
             return Vec::new();
         };
         let mut forms = Vec::new();
@@ -163,7 +165,7 @@ impl Reader<'_> {
                 self.report(
                     line,
                     format!(
-                        "`{key}.{name}` is missing, but the language has that form; write {name} = \"… {NUMBER} …\""
+                        "`{key}.{name}` is missing, but the language needs this form; write {name} = \"… {NUMBER} …\""
                     ),
                 );
                 continue;
@@ -173,13 +175,13 @@ impl Reader<'_> {
                 forms.push((category, form.to_string()));
             } else {
                 let line = self.line_of(table, name);
-                self.report(line, format!("`{key}.{name}` must contain the number `{NUMBER}` once"));
+                self.report(line, format!("`{key}.{name}` must contain `{NUMBER}`, which stands for the number, once"));
             }
         }
         for (name, _) in table {
             if !plural.categories().any(|category| plural::name(category) == name.get_ref()) {
                 let message = format!(
-                    "`{key}.{}` is not a form of whole numbers in this language; remove it: the language has {}",
+                    "`{key}.{}` is not a form for whole numbers in this language; remove the key: the language has {}",
                     shown(name.get_ref()),
                     names(plural)
                 );
@@ -203,25 +205,25 @@ mod tests {
     const ENGLISH: &str = include_str!("../../config/locales/en.toml");
 
     #[test]
-    fn locale_file_when_wrong_then_mistake_has_its_line() {
+    fn locale_file_when_invalid_then_mistake_names_problem_and_line() {
         for (from, to, expected) in [
             ("retry = \"Try again\"\n", "", "`retry` is missing"),
             ("retry = \"Try again\"", "retry = \" \"", "`retry` must be a non-empty text"),
             ("retry = \"Try again\"", "retry = 1", "`retry` must be a non-empty text"),
             ("retry = ", "extra = \"x\"\nretry = ", "`extra` is not a key"),
             ("thousands = \",\"", "thousands = \"..\"", "`thousands` must be one character"),
-            ("[minutes]", "[hours]", "`[minutes]` is missing; write that table with `one`, `other`"),
+            ("[minutes]", "[hours]", "`[minutes]` is missing; write this table with the keys `one`, `other`"),
             ("one = \"Trying again in {n} minute\"\n", "", "`minutes.one` is missing"),
             ("one = \"Trying again in {n} minute\"", "few = \"{n}\"\none = \"{n}\"", "`minutes.few` is not a form"),
-            ("in {n} minutes", "in minutes", "`minutes.other` must contain the number `{n}`"),
-            ("in {n} minute\"", "in {n} minute {n}\"", "`minutes.one` must contain the number `{n}` once"),
+            ("in {n} minutes", "in minutes", "`minutes.other` must contain `{n}`"),
+            ("in {n} minute\"", "in {n} minute {n}\"", "`minutes.one` must contain `{n}`"),
             ("\"ltr\"", "\"left\"", "`direction` is `left`"),
             ("\"en\"", "\"en_GB\"", "`language` is `en_GB`"),
             ("\"en\"", "\"e\"", "`language` is `e`; write a BCP 47 tag"),
             ("\"en\"", "\"de\"", "name the file `de.toml`, or write language = \"en\""),
             ("\"en\"", "\"en\"x", "this is not TOML"),
         ] {
-            let at = ENGLISH.find(from).unwrap_or_else(|| panic!("{from}"));
+            let at = ENGLISH.find(from).unwrap_or_else(|| panic!("en.toml does not contain {from}"));
             let mistakes = LocaleTexts::parse("en", &ENGLISH.replacen(from, to, 1)).unwrap_err();
             assert!(mistakes.iter().any(|mistake| mistake.message.contains(expected)), "{expected}: {mistakes:?}");
             let line = ENGLISH[..at].matches('\n').count() + 1;
@@ -232,21 +234,21 @@ mod tests {
     }
 
     #[test]
-    fn locale_file_when_wrong_in_many_places_then_every_mistake_is_reported() {
+    fn locale_file_when_several_values_are_wrong_then_every_mistake_is_reported() {
         let wrong = ENGLISH
             .replacen("\"ltr\"", "\"left\"", 1)
             .replacen("retry = ", "retri = ", 1)
             .replacen("copied = \"Copied\"", "copied = \"\"", 1)
             .replacen("[minutes]\none", "[minutes]\nfew", 1);
         let mistakes = LocaleTexts::parse("en", &wrong).unwrap_err();
-        // A misspelt key or form is two mistakes, because it is both missing and unknown.
+        // A misspelt name causes two mistakes: the correct name is missing, and the misspelt name is unknown.
         assert_eq!(mistakes.len(), 6, "{mistakes:?}");
         assert!(mistakes.is_sorted_by_key(|mistake| mistake.line));
     }
 
     proptest! {
         #[test]
-        fn any_text_when_read_then_texts_or_mistakes(
+        fn locale_file_when_text_is_arbitrary_then_returns_texts_or_mistakes(
             text in any::<String>(), from in any::<prop::sample::Index>(), bytes in 0..60_usize,
         ) {
             // A part of the English file is replaced, so that the result is sometimes valid TOML.

@@ -6,7 +6,7 @@ use std::{fmt, io};
 /// A mistake in a template or a locale file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
-    /// The line number, from 1.
+    /// The line number. The first line is 1.
     pub(super) line: usize,
     pub(super) message: String,
 }
@@ -22,7 +22,7 @@ impl Mistake {
     }
 }
 
-/// Returns a part of a file for a message, cut to 60 characters and without control characters.
+/// Returns a part of a file for a message: at most 60 characters, with control characters escaped.
 pub(super) fn shown(text: &str) -> String {
     let mut shown = text.escape_debug().take(60).collect::<String>();
     if text.len() > 60 {
@@ -36,7 +36,8 @@ pub(super) fn shown(text: &str) -> String {
 pub struct FileProblem {
     /// The file's path, with control characters escaped.
     pub file: String,
-    /// The line number, from 1. `None` if the problem has no line, for example because the file cannot be read.
+    /// The line number. The first line is 1. `None` if the problem has no line, for example because the file cannot be
+    /// read.
     pub line: Option<usize>,
     /// The problem, and what to write instead.
     pub message: String,
@@ -71,7 +72,7 @@ pub enum PagesError {
         /// The known locales.
         known: String,
     },
-    /// Two entries of `whoopsie.hosts` have the same host. Letter case and port do not count.
+    /// Two entries of `whoopsie.hosts` have the same host. The comparison ignores letter case and port.
     HostTwice {
         /// The host in lowercase, without a port.
         host: String,
@@ -92,10 +93,11 @@ impl fmt::Display for PagesError {
             Self::HostTwice { host } => {
                 write!(
                     out,
-                    "whoopsie.hosts: \"{host}\" occurs more than once (case and port do not count); keep one entry"
+                    "whoopsie.hosts: \"{host}\" occurs more than once (letter case and port are ignored); \
+                     keep one entry"
                 )
             }
-            Self::TooManyLocales => out.write_str("more than 256 locale files; remove some"),
+            Self::TooManyLocales => out.write_str("there are more than 256 locale files; remove some"),
             Self::Deflate(_) => out.write_str("a page could not be compressed"),
         }
     }

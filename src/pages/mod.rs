@@ -1,15 +1,19 @@
-//! The pages that people see when the origin fails. At the start of edgeshim, each page is rendered except for the
-//! values of a request.
+//! The pages that people see when the origin fails. When edgeshim loads a configuration, it renders each page, but
+//! leaves out the values that depend on the request.
+//!
+//! There are two pages: the error page, and the wait page. The wait page replaces the error page if edgeshim sheds the
+//! request because of overload.
 //!
 //! Place: below the layers. `edge::whoopsie` decides which responses get a page, and sets the header fields of these
 //! responses. This room handles languages, texts and bytes, but no requests. [`Pages`] is built once for each
-//! configuration and then only read.
+//! configuration. After that, nothing changes it.
 //!
 //! - `locale.rs` chooses the language. `plural.rs` chooses the plural form for a number.
-//! - `files.rs` has the template and the locale files. Both are built in or come from the operator's folder.
+//! - `files.rs` has the template and the locale files. Each file is built in or comes from the operator's folder.
 //!   `template.rs` parses the template, and `locale_file.rs` parses the locale files.
-//! - `render.rs` builds the pages from the template and the texts. `gzip_member.rs` assembles the gzip form of a page,
-//!   so no request causes a compression. The wait page is made from the same template, with other sections.
+//! - `render.rs` builds the pages from the template and the texts. One template makes the error page and the wait page,
+//!   with different sections. `gzip_member.rs` assembles the gzip form of a page from parts that are already
+//!   compressed, so no request causes a compression.
 //! - `export` makes the pages that CDNs host.
 //!
 //! Cost: the choice of a locale reads Accept-Language once and allocates nothing. Rendering a page takes one allocation
@@ -65,8 +69,8 @@ impl Pages {
     /// Renders the pages, except for the values of a request.
     ///
     /// # Errors
-    /// A setting names an unknown locale, or a host occurs twice. Files that [`PageFiles::read`] has accepted cause no
-    /// error.
+    /// A setting names an unknown locale, a host occurs twice, or the compressor fails. Files that [`PageFiles::read`]
+    /// has accepted cause no other error.
     pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())
     }
@@ -108,9 +112,8 @@ impl Pages {
         self.locales.tags()
     }
 
-    /// Chooses the locale for a request. The best match of Accept-Language comes first (RFC 4647 §3.4), then the
-    /// locale that `hosts` has for the Host value, then the default. The letter case and the port of the Host value do
-    /// not count.
+    /// Chooses the locale for a request: the best match of Accept-Language (RFC 4647 §3.4), else the locale that
+    /// `hosts` has for the Host value, else the default. The letter case and the port of the Host value are ignored.
     pub(crate) fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         self.locales.choose(accept_language, host)
     }

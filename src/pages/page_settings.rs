@@ -11,7 +11,7 @@ use crate::keys::grammar::LOCALE;
 use crate::keys::urls::{HOST, LINK, LINK_BASE};
 use crate::keys::{Checked, Keys, PATH, Text, Visitor};
 
-/// The `site_name` that means that no name is configured. Each page then shows the text `this_site` of its language.
+/// The default of `site_name`. With this value, each page shows the text `this_site` of its language.
 pub(super) const NO_SITE_NAME: &str = "This site";
 
 /// The keys of `[whoopsie]` that the pages need. `edge::whoopsie` has the other keys.
@@ -19,24 +19,25 @@ pub(super) const NO_SITE_NAME: &str = "This site";
 pub struct PageSettings {
     /// The folder with the operator's template and locale files. If empty, only the built-in files are used.
     pub folder: PathBuf,
-    /// The content of `folder`. This is not a key.
+    /// The content of `folder`. This field is not a configuration key.
     pub files: Arc<PageFiles>,
-    /// The locale that is used if neither Accept-Language nor the host decides. It must be the tag of a known locale,
-    /// in any letter case.
+    /// The locale that is used if neither Accept-Language nor the host selects a locale. It must be the tag of a known
+    /// locale, in any letter case.
     pub default_locale: String,
-    /// The locale for each host name. This locale is used if Accept-Language does not decide.
+    /// The locale for each host name. This locale is used if Accept-Language selects no locale.
     pub hosts: BTreeMap<String, String>,
-    /// The name of the site, which is shown at the top of the page and in its title. If it is empty or `This site`, the
-    /// page shows the words "This site" in its own language.
+    /// The name of the site. The page shows the name at its top and in its title. If the name is empty or `This site`,
+    /// the page shows the words "This site" in the language of the page.
     pub site_name: String,
-    /// The link to a page about the status of the service. If empty, there is no link. The scheme is not checked here.
+    /// The link to a page about the status of the service. If empty, there is no link. The check of the configuration
+    /// rejects unsafe schemes. The pages do not check the link again.
     pub status_url: String,
-    /// The link to support. If empty, there is no link. The scheme is not checked here.
+    /// The link to support. If empty, there is no link. The check is the same as for `status_url`.
     pub support_url: String,
     /// The part of the beacon's URL before its path, such as `//beacon.example.com`. If empty, the beacon is on the
     /// page's own host.
     pub beacon_base: String,
-    /// The key `beacon.path`. It starts with a slash.
+    /// The value of the key `beacon.path`. It starts with a slash.
     pub beacon_path: String,
 }
 
@@ -66,7 +67,7 @@ impl PageSettings {
             Setting::SiteName => &self.site_name,
             Setting::StatusUrl => &self.status_url,
             Setting::SupportUrl => &self.support_url,
-            // The beacon's path starts with a slash, so a slash before it is removed.
+            // Final slashes are removed, because the beacon's path follows and starts with a slash.
             Setting::BeaconBase => self.beacon_base.trim_end_matches('/'),
             Setting::BeaconPath => &self.beacon_path,
         }
@@ -94,7 +95,7 @@ const SITE_NAME: Text<String> = Text { example: NO_SITE_NAME, read: |text, _| si
 fn site_name(text: &str) -> Checked<String> {
     if text.trim().is_empty() || text.len() > MAX_SITE_NAME_BYTES || text.contains(char::is_control) {
         return Err(format!(
-            "is not a name for a heading; write 1 to {MAX_SITE_NAME_BYTES} bytes of visible text, for example \
+            "is not a valid site name; write 1 to {MAX_SITE_NAME_BYTES} bytes of visible text, for example \
              \"This site\""
         ));
     }

@@ -5,11 +5,11 @@ use http::StatusCode;
 
 use crate::wire::{json, values};
 
-/// The longest value that is shown, in bytes. Escaping can make a value six times longer. Even then the value fits into
-/// one stored block of deflate, which has at most 65,535 bytes.
+/// The longest value that is shown, in bytes. Escaping can multiply the length of a value by six. Even the escaped
+/// value fits into one stored block of deflate, which has at most 65,535 bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 256;
 
-/// The values of one request. The page cuts each text after 256 bytes, then escapes it.
+/// The values of one request. The page shows at most the first 256 bytes of each text, and escapes these bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageValues<'a> {
     /// The response's status. A number outside the range of HTTP statuses is shown as 500.
@@ -18,18 +18,19 @@ pub(crate) struct PageValues<'a> {
     pub id: &'a str,
     /// The provider's label.
     pub provider: &'a str,
-    /// The provider's point of presence. Empty if it is unknown.
+    /// The provider's point of presence. Empty if the point of presence is unknown.
     pub pop: &'a str,
-    /// The fault's label.
+    /// The reason for the page: the fault's label, or `origin_5xx` if the page replaces a 5xx of the origin.
     pub cause: &'a str,
     /// The current time, in seconds since 1970-01-01 00:00:00 UTC.
     pub unix_seconds: u64,
-    /// Seconds until the page reloads itself. `None` if the page must not reload itself, because the request must not
-    /// be sent twice.
+    /// Seconds until the page reloads itself. `None` if the page must not reload itself: the request must not be sent
+    /// twice, or the countdown would be longer than [`LONGEST_COUNTDOWN_SECONDS`].
     pub retry_after: Option<u32>,
-    /// Whether to show the wait page. This is so if the request was shed because of overload.
+    /// Whether to show the wait page instead of the error page.
     pub is_wait: bool,
-    /// The number of requests in the queue, if known. Only the wait page shows this number, and only if it is not zero.
+    /// The number of requests in the queue, if known. The wait page shows this number if the number is not zero. The
+    /// error page never shows this number.
     pub waiting: Option<u32>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) fn problem_json(values: &PageValues<'_>, title: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// Returns the part of a text that is shown.
+/// Returns the part of a text that the page shows.
 pub(super) fn cut(text: &str) -> &str {
     values::cut(text, MAX_VALUE_BYTES)
 }

@@ -1,16 +1,16 @@
-//! The plural form of a text for a number. The forms are CLDR's plural categories for whole numbers, from
-//! `icu_plurals`.
+//! The plural form of a text for a number. A text has one form for each plural category that whole numbers have in the
+//! language. CLDR, the Unicode locale data, defines the categories. The crate `icu_plurals` contains that data.
 //!
-//! French, Spanish, Italian, Portuguese and some other languages have a form that is only for whole millions. Locale
-//! files do not have that form, and `other` replaces it. The page's script replaces that category of `Intl.PluralRules`
-//! in the same way.
+//! French, Spanish, Italian, Portuguese and some other languages have a category that only whole millions belong to.
+//! Locale files have no form for this category. The page shows the form `other` instead. The script in the page also
+//! uses `other` if `Intl.PluralRules` returns a category without a form.
 
 pub(super) use icu_plurals::PluralCategory as Category;
 use icu_plurals::PluralRules;
 use icu_provider::prelude::icu_locale_core::LanguageIdentifier;
 
-/// The numbers from which the categories of a language are found. They have all categories that a language has for
-/// whole numbers below a million.
+/// The numbers in which [`Plural::of`] looks for the categories of a language. Every category that a whole number below
+/// a million can have also occurs among these numbers.
 const SAMPLE: std::ops::RangeInclusive<u32> = 0..=200;
 
 /// Returns the name of a category in CLDR and in locale files.
@@ -29,7 +29,7 @@ pub(super) fn name(category: Category) -> &'static str {
 #[derive(Debug)]
 pub(super) struct Plural {
     rules: Option<PluralRules>,
-    /// The categories in CLDR's order. Each one has the count of the numbers in [`SAMPLE`] that belong to it.
+    /// The categories in CLDR's order, each with the count of the numbers in [`SAMPLE`] that belong to the category.
     categories: Vec<(Category, usize)>,
 }
 
@@ -41,8 +41,8 @@ impl Plural {
         let mut language = LanguageIdentifier::try_from_locale_bytes(language.as_bytes())
             .or_else(|_| LanguageIdentifier::try_from_str(primary().unwrap_or_default()))
             .unwrap_or(LanguageIdentifier::UNKNOWN);
-        // The script subtag is removed, because plural rules do not depend on the script. With the second script of a
-        // language, such as in `sr-Latn`, the data would be empty.
+        // The script subtag is removed, because plural rules do not depend on the script. For a script that is not the
+        // default of the language, such as in `sr-Latn`, `icu_plurals` would find no data.
         language.script = None;
         // The data has no entries for these old language tags, so each one is replaced by the current tag.
         let old_tags = [("iw", "he"), ("ji", "yi"), ("mo", "ro"), ("sh", "sr"), ("tl", "fil")];
@@ -61,17 +61,18 @@ impl Plural {
         Self { rules, categories }
     }
 
-    /// Returns the categories that the language needs for whole numbers.
+    /// Returns the categories that the language has for whole numbers below a million.
     pub(super) fn categories(&self) -> impl Iterator<Item = Category> {
         self.categories.iter().map(|(category, _)| *category)
     }
 
-    /// Returns whether a category has only one number. The text of such a form is allowed to lack the number.
+    /// Returns whether only one number belongs to a category. The form for such a category is allowed to omit the
+    /// number.
     pub(super) fn is_one_number(&self, category: Category) -> bool {
         self.categories.contains(&(category, 1))
     }
 
-    /// Returns the category of a number. It is one of [`categories`](Self::categories).
+    /// Returns the category of a number. The result is always one of [`categories`](Self::categories).
     pub(super) fn category(&self, number: u32) -> Category {
         let category = category_of(self.rules.as_ref(), number);
         if self.categories().any(|needed| needed == category) { category } else { Category::Other }
@@ -89,7 +90,7 @@ mod tests {
 
     /// Checks CLDR's sample numbers, and the numbers at the borders between categories.
     #[test]
-    fn category_when_number_is_whole_then_cldrs() {
+    fn category_when_number_is_whole_then_equals_the_category_in_cldr() {
         for (languages, category, numbers) in [
             ("ja zh zh-Hant ko xx", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
             ("en de nl sv es it tr en-GB en_GB pt-PT", One, &[1]),
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn categories_when_asked_then_those_of_whole_numbers_and_which_are_one_number() {
+    fn plural_rules_when_created_then_list_categories_and_single_number_categories() {
         for (language, needed, one_number) in [
             ("ja", "other", ""),
             ("en", "one other", "one"),
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn sample_when_numbers_are_below_a_million_then_has_all_their_categories() {
+    fn category_when_number_is_below_a_million_then_occurs_in_sample() {
         for language in "af am ar be bg br bs ca cs cy da dsb es fil fr ga gd gv he hr is it iu kw lag lt lv mk mt naq \
                          pl pt ro ru shi si sk sl sr tzm uk"
             .split_ascii_whitespace()

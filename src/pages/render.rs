@@ -1,8 +1,8 @@
 //! Pages in which only the values of a request are missing.
 //!
 //! [`Page::new`] fills the settings and the texts of a locale into a template. The text between two values of a request
-//! becomes one fixed text, which is stored with its deflated form (`gzip_member.rs`). So a request costs one allocation
-//! and a copy for each part.
+//! becomes one fixed text, which is stored with its deflated form (`gzip_member.rs`). So rendering a page for a request
+//! takes one allocation, one copy for each fixed text and one copy for each value.
 
 use std::io;
 use std::sync::Arc;
@@ -56,30 +56,30 @@ impl Fixed {
     }
 }
 
-/// A fixed text, and the value that follows it.
+/// A fixed text, and the value that follows the fixed text, if any.
 #[derive(Debug)]
 struct Part {
-    /// The condition of the section that contains this part, and the value that the condition must have. `None` outside
-    /// sections.
+    /// The condition of the section that contains this part, and the result that the condition must have for the part
+    /// to be shown. `None` if no section with a [`RequestCondition`] contains the part.
     section: Option<(RequestCondition, bool)>,
-    /// The plural category, if the part belongs to a plural form.
+    /// The plural category, if the part belongs to a plural form. The part is shown only for numbers of this category.
     form: Option<Category>,
     fixed: Arc<Fixed>,
     value: Option<(Slot, Escape)>,
 }
 
-/// A page while it is built.
+/// A page that [`Page::new`] is still building.
 #[derive(Debug, Default)]
 struct Unfinished {
     parts: Vec<Part>,
-    /// The fixed text of the next part, as far as it is read.
+    /// The text that has been collected for the next part.
     fixed: Vec<u8>,
     section: Option<(RequestCondition, bool)>,
     form: Option<Category>,
 }
 
 impl Unfinished {
-    /// Ends a part that has text or a value. Does nothing if the part is empty.
+    /// Adds the collected text and `value` as a part. Does nothing if there is neither text nor a value.
     fn end_part(&mut self, value: Option<(Slot, Escape)>) -> io::Result<()> {
         if value.is_some() || !self.fixed.is_empty() {
             let plain = std::mem::take(&mut self.fixed);
@@ -169,7 +169,7 @@ impl Page {
         })
     }
 
-    /// Returns the page with the values of a request, in one allocation of the exact size.
+    /// Returns the page with the values of a request. Allocates the page once, with its exact size.
     pub(super) fn render(&self, values: &PageValues<'_>, gzip: bool) -> Bytes {
         let status = StatusCode::from_u16(values.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let clock = Clock::at(values.unix_seconds);
@@ -255,13 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn known_values_when_served_by_edgeshim_then_always_shown() {
+    fn known_value_when_used_as_a_condition_then_counts_as_present() {
         let source = "{{#id}}I{{/id}}{{^time}}t{{/time}}{{#status}}S{{/status}}";
         assert_eq!(rendered(source, &PageSettings::default(), &values("", "")), "IS");
     }
 
     #[test]
-    fn placeholders_when_filled_then_texts_settings_and_values() {
+    fn placeholders_when_rendered_then_replaced_with_texts_settings_and_values() {
         let settings = PageSettings::default();
         let source = "<p lang=\"{{language}}\">{{text.retry}}{{! not\nseen }} {{site_name}} {{status}} {{id}} {{time}} \
                       {{time_rfc3339}}";
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn values_when_filled_in_then_escaped_for_their_place() {
+    fn values_when_rendered_then_escaped_as_html_or_for_a_query() {
         let settings = PageSettings { site_name: "A & B".to_owned(), ..PageSettings::default() };
         let source = "<p>{{id}}? {{provider}}</p>{{site_name}}<img alt=\"{{id}}\" \
                       src=\"/x?a={{provider}}&amp;b={{id}}\" title=\"{{id}}\">{{id}}";
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn section_when_request_decides_then_shown_or_left_out() {
+    fn section_when_condition_depends_on_request_then_shown_if_condition_is_met() {
         let source = "a{{#wait}}W{{id}}{{/wait}}{{^wait}}F{{/wait}}{{#retry}}R{{retry_after}}{{/retry}}\
                       {{^retry}}N{{/retry}}{{#waiting}}{{waiting}}{{text.waiting}}{{/waiting}}\
                       {{^status_url}}S{{/status_url}}{{#pop}}{{pop}}{{/pop}}b";
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn script_texts_when_they_contain_a_tag_then_cannot_end_the_script() {
+    fn script_texts_when_site_name_contains_script_end_tag_then_tag_is_escaped() {
         let settings = PageSettings { site_name: "</script><!--".to_owned(), ..PageSettings::default() };
         let source = "{{site_name}}|{{#wait}}{{text.stop}}{{/wait}}{{words copy minutes}}";
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The texts that `{{words}}` gives to the script in the page.
+//! The texts that the placeholder `{{words}}` passes to the script in the page.
 
 use super::locale_file::LocaleTexts;
 use super::page_settings::PageSettings;
@@ -6,11 +6,12 @@ use super::plural;
 use super::template::{Condition, Piece, RequestCondition, Setting, Template, Text};
 use crate::wire::json;
 
-/// Returns the JSON for the script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. Each locale has its direction, then
-/// its texts in the order of the names. If each locale repeated the names, the JSON would be twice as long.
+/// Returns the JSON for the script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. The first name is `direction`. Each locale
+/// has its direction, then its texts in the order of the names. To keep the JSON short, the locales do not repeat the
+/// names.
 ///
 /// The JSON has the texts that the page shows, and the texts that the template names in `{{words}}`. `is_wait` selects
-/// the wait page. `shown` is the locale of the page.
+/// the wait page. `shown` can be any of the locales: the names are the same for each of them.
 pub(super) fn texts_json(
     template: &Template<'_>,
     is_wait: bool,

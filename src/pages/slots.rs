@@ -7,7 +7,7 @@ use time::UtcDateTime;
 use super::escape::{Escape, widths};
 use super::page_values::{PageValues, cut};
 
-/// A placeholder that a request fills in.
+/// A placeholder for a value of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {
     Status,
@@ -19,7 +19,7 @@ pub(super) enum Slot {
     TimeRfc3339,
     RetryAfter,
     Waiting,
-    /// `Waiting` with separators between groups of three digits.
+    /// `Waiting` as [`Digits::grouped`] writes it.
     WaitingGrouped,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Numbers {
 /// A number as a text, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Digits {
-    /// The text. The 22 bytes are enough for ten digits and three separators of up to four bytes each.
+    /// The text. The longest one has 22 bytes: ten digits, and three separators of four bytes each.
     bytes: [u8; 22],
     count: usize,
 }
@@ -63,7 +63,7 @@ impl Digits {
     }
 
     /// Writes a number with a separator between groups of three digits. A number of four digits gets no separator,
-    /// because some languages do not allow a separator there.
+    /// because some languages do not allow a separator in such a number.
     pub(super) fn grouped(number: u32, separator: &str) -> Self {
         let plain = Self::plain(number);
         if plain.count < 5 {
@@ -91,9 +91,10 @@ impl fmt::Write for Digits {
     }
 }
 
-/// The values of one request as texts, with their lengths as HTML and in a query.
+/// The values of one request as texts.
 pub(super) struct SlotTexts<'a> {
-    /// Each value with its two lengths, in the order of [`Slot`].
+    /// Each value, its length after escaping as HTML, and its length after escaping for a query. The order is that of
+    /// [`Slot`].
     all: [(&'a [u8], u16, u16); SLOTS],
 }
 
@@ -118,7 +119,7 @@ impl<'a> SlotTexts<'a> {
         Self { all: all.map(measured) }
     }
 
-    /// Returns the length of a value after the escaping for its place.
+    /// Returns the length of a value after escaping. Without a value, the length is 0.
     pub(super) fn bytes(&self, value: Option<(Slot, Escape)>) -> u16 {
         value.map_or(0, |(slot, escape)| {
             let (_, html, query) = self.all[usize::from(slot as u8)];
@@ -140,7 +141,7 @@ impl<'a> SlotTexts<'a> {
     }
 }
 
-/// A time in UTC in two text forms, in whole seconds.
+/// A time in UTC as two texts, in whole seconds.
 pub(super) struct Clock {
     /// `2026-11-22 11:09:01 UTC`
     readable: [u8; 23],
@@ -157,7 +158,7 @@ impl Clock {
         let time = UtcDateTime::from_unix_timestamp(seconds).unwrap_or(UtcDateTime::UNIX_EPOCH);
         let (year, month, day) = time.to_calendar_date();
         let (hour, minute, second) = time.as_hms();
-        // The digits are written by hand, because `write!` takes ten times as long.
+        // `write!` would take ten times as long as this loop.
         let [century, year] = [year / 100, year % 100].map(|number| u8::try_from(number).unwrap_or_default());
         let mut readable = *b"0000-00-00 00:00:00 UTC";
         for (start, number) in
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_when_it_has_five_digits_or_more_then_grouped() {
+    fn number_when_longer_than_four_digits_then_gets_separators() {
         for (number, separator, grouped) in [
             (0, ",", "0"),
             (9_999, ",", "9999"),
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_when_second_is_given_then_written_in_utc() {
+    fn clock_when_unix_time_is_given_then_formats_utc_time() {
         for (second, readable) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_868_799, "2000-02-29 23:59:59 UTC"),

@@ -1,12 +1,13 @@
 //! Page templates: the names that are allowed in double braces, and the parser.
 //!
-//! A template is parsed once. At the start of edgeshim, `render.rs` fills in the settings and the texts of each locale.
-//! The values of a request are filled in when a page is sent. These names are allowed in double braces:
+//! A template is parsed once for each configuration. `render.rs` then fills in the settings and the texts of each
+//! locale. When edgeshim sends a page, `render.rs` fills in the values of the request. These names are allowed in
+//! double braces:
 //!
 //! - `{{text.NAME}}`: a text of the locale. NAME is one of [`TEXT_KEYS`]. `{{text.waiting}}` is the text with the
 //!   plural form for the number of waiting requests.
-//! - A setting, filled in at the start: `language`, `direction`, `site_name`, `status_url`, `support_url`,
-//!   `beacon_base`, `beacon_path`.
+//! - A setting of the configuration or of the locale: `language`, `direction`, `site_name`, `status_url`,
+//!   `support_url`, `beacon_base`, `beacon_path`.
 //! - A value of the request: `status`, `id`, `provider`, `pop`, `cause`, `time`, `time_rfc3339`, `retry_after` (in
 //!   seconds), `waiting`.
 //! - `{{#NAME}} … {{/NAME}}`: a section that is shown only if a condition is true. Sections must not be nested. NAME
@@ -16,15 +17,16 @@
 //!     is the wait page. `waiting` means that the page is the wait page and that the number of waiting requests is
 //!     known and not zero. `pop` means that the point of presence is known.
 //!   - A value, which is `status`, `id` or `time`: the section is always shown on pages that edgeshim serves. On an
-//!     exported page, it is shown if the CDN can fill in the value (`export`).
+//!     exported page, the section is shown if the CDN can fill in the value (`export`).
 //! - `{{^NAME}} … {{/NAME}}`: a section with the opposite condition.
-//! - `{{words NAME …}}`: texts of every locale as JSON, for a script. The JSON has the texts that the template shows,
-//!   and the texts with the names in the placeholder.
+//! - `{{words NAME …}}`: texts of every locale as JSON, for a script. The JSON has the texts that the page shows, and
+//!   the texts that the placeholder names.
 //! - `{{! … }}`: a comment.
 //!
-//! Each value is escaped for its place. After a `?` in an attribute in double quotes, the value is percent-encoded (RFC
-//! 3986 §2.1). In all other places, the value is escaped as HTML text. HTML escaping is not safe inside `<script>`,
-//! `<style>` or an attribute without double quotes, so the parser rejects values there. `words` is allowed in a script.
+//! The position of a value decides how the value is escaped. After a `?` in an attribute in double quotes, the value is
+//! percent-encoded (RFC 3986 §2.1). In all other positions, the value is escaped as HTML text. HTML escaping is not
+//! safe inside `<script>`, `<style>` or an attribute without double quotes, so the parser rejects values in these
+//! positions. `words` is allowed in a script.
 
 use super::escape::Escape;
 use super::locale_file::{FORM_KEYS, TEXT_KEYS};
@@ -40,7 +42,7 @@ fn names<T>(all: &[(&'static str, T)]) -> impl Iterator<Item = &'static str> {
     all.iter().map(|(name, _)| *name)
 }
 
-/// A placeholder that the configuration fills in.
+/// A placeholder for a setting of the configuration or of the locale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Setting {
     Language,
@@ -88,8 +90,8 @@ pub(super) enum Condition {
     /// The setting is not empty.
     Setting(Setting),
     Request(RequestCondition),
-    /// The value is known. On pages that edgeshim serves, this is always true. On exported pages, it depends on the
-    /// CDN.
+    /// The value is known. On pages that edgeshim serves, each value is known. On exported pages, a value is known if
+    /// the CDN can fill in the value.
     Known(Slot),
 }
 
@@ -134,15 +136,16 @@ pub(super) enum Piece<'t> {
     Text(Text, Escape),
     Setting(Setting, Escape),
     Slot(Slot, Escape),
-    /// JSON for a script. It has these texts, and the texts that the template shows.
+    /// JSON for a script: the texts in this list, and the texts that the page shows.
     ScriptTexts(Vec<Text>),
-    /// The start of a section, and the value that its condition must have.
+    /// The start of a section. The section is shown if the condition has this result.
     Open(Condition, bool),
     Close,
 }
 
 impl Piece<'_> {
-    /// Returns the piece for a name in double braces. Does not handle sections and comments.
+    /// Returns the piece for a name in double braces, or `None` if the name is unknown. Does not handle sections and
+    /// comments.
     fn named(name: &str, escape: Escape) -> Option<Self> {
         if let Some(key) = name.strip_prefix("text.") {
             let shown = Text::named(key).filter(|text| matches!(text, Text::Key(_) | Text::Forms("waiting")));
@@ -178,8 +181,8 @@ fn raw_element(before: Option<&'static str>, text: &str) -> Option<&'static str>
         .map_or(before, |(_, element)| element)
 }
 
-/// The largest number of pieces in a template. Each piece costs time for each language at the start, and for each page
-/// that is sent.
+/// The largest number of pieces in a template. Each piece takes time when edgeshim builds the pages of each language,
+/// and when edgeshim sends a page.
 const MAX_PIECES: usize = 2_000;
 
 /// A parsed template.
@@ -203,18 +206,21 @@ impl<'t> Template<'t> {
             element = raw_element(element, fixed);
             let mut report = |message: String| mistakes.push(Mistake { line, message });
             if pieces.len() > MAX_PIECES {
-                report(format!("more than {} placeholders; remove some", MAX_PIECES / 2));
+                report(format!("the template has more than {} placeholders; remove some", MAX_PIECES / 2));
                 break;
             }
             let before = source.get(..source.len() - after.len() - "{{".len()).unwrap_or_default();
             let Some((name, after)) = after.split_once("}}") else {
-                report("`{{` without `}}`; add `}}`, or write `&#123;&#123;` for two braces".to_owned());
+                report("`{{` without a `}}` after it; add `}}`, or write `&#123;&#123;` to show two braces".to_owned());
                 break;
             };
             rest = after;
             if let Some(section) = name.strip_prefix(['#', '^']) {
                 if !open.is_empty() {
-                    report(format!("`{{{{{}}}}}`: a section inside a section; end the other one first", shown(name)));
+                    report(format!(
+                        "`{{{{{}}}}}`: a section starts inside another section; close the outer section first",
+                        shown(name)
+                    ));
                 }
                 open.push((section, line));
                 match Condition::named(section) {
@@ -225,28 +231,33 @@ impl<'t> Template<'t> {
                 match open.pop() {
                     Some((opened, _)) if opened == section => pieces.push(Piece::Close),
                     Some((opened, at)) => report(format!(
-                        "`{{{{{}}}}}`: no such section is open; write `{{{{/{}}}}}` for the section of line {at}",
+                        "`{{{{{}}}}}`: no such section is open; write `{{{{/{}}}}}` to close the section of line {at}",
                         shown(name),
                         shown(opened)
                     )),
                     None => {
-                        report(format!("`{{{{{}}}}}`: no such section is open; remove it", shown(name)));
+                        report(format!("`{{{{{}}}}}`: no such section is open; remove this placeholder", shown(name)));
                     }
                 }
             } else if !name.starts_with('!') {
                 match Piece::named(name, Escape::after(before)) {
                     None => report(unknown(name)),
                     Some(Piece::ScriptTexts(_)) if !open.is_empty() => {
-                        report("`words` inside a section; move it out, because the script always needs it".to_owned());
+                        report(
+                            "`words` is inside a section, but the script always needs these texts; \
+                             move `words` out of the section"
+                                .to_owned(),
+                        );
                     }
                     Some(piece @ Piece::ScriptTexts(_)) => pieces.push(piece),
                     Some(_) if let Some(element) = element => report(format!(
                         "`{{{{{name}}}}}` inside <{element}>, where values cannot be escaped; \
-                         put it into a data attribute of an element"
+                         put the value into a data attribute of an element"
                     )),
                     Some(_) if Escape::is_bare(before) => {
                         report(format!(
-                            "`{{{{{name}}}}}` inside a tag without double quotes; write NAME=\"{{{{{name}}}}}\""
+                            "`{{{{{name}}}}}` inside a tag, without double quotes around the value; \
+                             write NAME=\"{{{{{name}}}}}\""
                         ));
                     }
                     Some(piece) => pieces.push(piece),
@@ -263,8 +274,8 @@ impl<'t> Template<'t> {
         if mistakes.is_empty() { Ok(Self { pieces }) } else { Err(mistakes) }
     }
 
-    /// Returns all pieces that are not in a left-out section. `holds` returns the result of a condition, or `None` if
-    /// the result is not known yet. A section whose result is not known is included.
+    /// Returns all pieces except those in sections that are not shown. `holds` returns the result of a condition, or
+    /// `None` if the result is not known yet. Sections with such a condition are included.
     pub(super) fn shown(&self, holds: impl Fn(Condition) -> Option<bool>) -> impl Iterator<Item = &Piece<'t>> {
         let mut skip = false;
         self.pieces.iter().filter(move |piece| {
@@ -297,28 +308,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn template_when_wrong_then_mistake_has_its_line() {
+    fn template_when_invalid_then_mistake_names_problem_and_line() {
         for (source, line, expected) in [
             ("a\nb {{nonsense}}", 2, "unknown placeholder `{{nonsense}}`"),
             ("{{text.nonsense}}", 1, "unknown placeholder `{{text.nonsense}}`"),
             ("{{text.seconds}}", 1, "unknown placeholder `{{text.seconds}}`"),
             ("\n{{words copied nonsense}}", 2, "unknown placeholder `{{words copied nonsense}}`"),
-            ("{{#wait}}\n{{words}}{{/wait}}", 2, "`words` inside a section"),
-            ("{{^wait}}\n{{#wait}}{{/wait}}{{/wait}}", 2, "a section inside a section"),
+            ("{{#wait}}\n{{words}}{{/wait}}", 2, "`words` is inside a section"),
+            ("{{^wait}}\n{{#wait}}{{/wait}}{{/wait}}", 2, "a section starts inside another section"),
             ("\n\n{{#cause}}{{/cause}}", 3, "unknown placeholder `{{#cause}}`"),
             ("{{ id }}", 1, "unknown placeholder `{{ id }}`"),
             ("{{}}", 1, "unknown placeholder `{{}}`"),
             ("{{\u{1b}[2J}}", 1, "unknown placeholder `{{\\u{1b}[2J}}`"),
-            ("\n{{id", 2, "`{{` without `}}`"),
-            ("{{#site_name}}\n{{#status_url}}{{/status_url}}{{/site_name}}", 2, "a section inside a section"),
-            ("{{#site_name}}\n{{/status_url}}", 2, "write `{{/site_name}}` for the section of line 1"),
+            ("\n{{id", 2, "`{{` without a `}}`"),
+            ("{{#site_name}}\n{{#status_url}}{{/status_url}}{{/site_name}}", 2, "starts inside another section"),
+            ("{{#site_name}}\n{{/status_url}}", 2, "write `{{/site_name}}` to close the section of line 1"),
             ("{{/site_name}}", 1, "no such section is open"),
             ("\n{{#site_name}}\n\n", 2, "the section is not closed"),
             ("{{! a\nb }}{{nonsense}}", 2, "unknown placeholder"),
             ("<script>\n'{{id}}'</script>", 2, "inside <script>"),
             ("<STYLE>a{{#wait}}b{{status}}", 1, "inside <style>"),
-            ("<p title={{id}}>", 1, "inside a tag without double quotes"),
-            ("<p title='{{id}}'>", 1, "inside a tag without double quotes"),
+            ("<p title={{id}}>", 1, "inside a tag, without double quotes"),
+            ("<p title='{{id}}'>", 1, "inside a tag, without double quotes"),
         ] {
             let mistakes = Template::parse(source).unwrap_err();
             assert_eq!(mistakes[0].line, line, "{source:?}: {mistakes:?}");

@@ -23,7 +23,7 @@ pub(super) const VALUES: PageValues<'static> = PageValues {
 
 const WAIT: PageValues<'static> = PageValues { is_wait: true, waiting: Some(12_345), ..VALUES };
 
-/// The pages. They are built once, because the property tests render thousands of pages.
+/// The pages, which are built once because the property tests render thousands of pages.
 static PAGES: LazyLock<Pages> = LazyLock::new(|| Pages::build(&settings()).unwrap());
 
 fn settings() -> PageSettings {
@@ -45,7 +45,7 @@ fn gunzip(member: &[u8]) -> Vec<u8> {
     let mut decoder = flate2::read::GzDecoder::new(member);
     let mut plain = Vec::new();
     decoder.read_to_end(&mut plain).unwrap();
-    assert!(decoder.into_inner().is_empty(), "bytes after the member");
+    assert!(decoder.into_inner().is_empty(), "there are bytes after the gzip member");
     plain
 }
 
@@ -67,24 +67,24 @@ fn file(tag: &str) -> &'static str {
 }
 
 #[test]
-fn locale_when_built_in_then_has_the_keys_of_english_and_texts_of_its_own() {
+fn built_in_locale_when_parsed_then_has_all_english_keys_and_unique_texts() {
     let keys = |file: &str| file.parse::<toml::Table>().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let mut words = BTreeSet::new();
     for (name, text) in LOCALES {
         LocaleTexts::parse(name, text).unwrap_or_else(|mistakes| panic!("{name}.toml: {mistakes:?}"));
         assert_eq!(keys(text), keys(file("en")), "{name}.toml");
         let table = text.parse::<toml::Table>().unwrap();
-        // The range of Hebrew, Arabic and other scripts that are written from right to left.
+        // This range contains Hebrew, Arabic and other scripts that are written from right to left.
         let is_rtl = table["heading"].as_str().unwrap().contains(|char| matches!(char, '\u{590}'..='\u{8ff}'));
         assert_eq!(table["direction"].as_str(), Some(if is_rtl { "rtl" } else { "ltr" }), "{name}.toml");
         for key in ["heading", "explanation", "next_step", "wait_heading", "wait_explanation", "wait_next_step"] {
-            assert!(words.insert(table[key].to_string()), "{name}.toml: {key}");
+            assert!(words.insert(table[key].to_string()), "{name}.toml: the text of {key} is not unique");
         }
     }
 }
 
 #[test]
-fn page_when_compressed_then_fits_the_first_window_of_a_connection() {
+fn gzip_page_when_rendered_then_fits_the_initial_tcp_congestion_window() {
     let settings = PageSettings {
         site_name: "A shop with a rather long name & Söhne".to_owned(),
         beacon_base: "//beacon.shop.example.com".to_owned(),
@@ -101,7 +101,7 @@ fn page_when_compressed_then_fits_the_first_window_of_a_connection() {
 }
 
 #[test]
-fn wait_page_when_rendered_then_has_its_texts_and_the_number_waiting() {
+fn wait_page_when_rendered_then_shows_wait_texts_and_number_of_waiting_requests() {
     let pages = Pages::build(&settings()).unwrap();
     let page = |tag, values: &PageValues<'_>| plain(&pages, tag, values);
     let english = page("en", &WAIT);
@@ -115,8 +115,11 @@ fn wait_page_when_rendered_then_has_its_texts_and_the_number_waiting() {
     }
     assert_eq!(english.matches("<h1").count(), 1);
     assert!(!english.contains("Something went wrong") && !english.contains("data-text=\"heading\""));
-    assert!(!page("en", &VALUES).contains("We have a lot of visitors right now"), "not in the script either");
-    // The cases use the plural forms one, few and many. The number is not shown if it is zero or unknown.
+    assert!(
+        !page("en", &VALUES).contains("We have a lot of visitors right now"),
+        "the error page or its script contains a text of the wait page"
+    );
+    // The cases use the plural forms one, two, few, many and other. The number is not shown if it is zero or unknown.
     for (locale, waiting, words) in [
         ("en", Some(1), Some("1 visitor is waiting at the moment.")),
         ("de", Some(1_000_000), Some("Im Moment warten 1.000.000 Personen.")),
@@ -137,7 +140,7 @@ fn wait_page_when_rendered_then_has_its_texts_and_the_number_waiting() {
     }
     assert!(
         !page("en", &PageValues { is_wait: false, ..WAIT }).contains("id=\"waiting\""),
-        "a number outside the wait page"
+        "the error page shows the number of waiting requests"
     );
 }
 
@@ -149,7 +152,7 @@ fn page_when_request_is_not_repeatable_then_has_no_countdown() {
 }
 
 #[test]
-fn script_when_page_is_rendered_then_has_the_texts_of_that_page() {
+fn script_when_page_is_rendered_then_contains_the_texts_that_the_page_needs() {
     let words = |settings: &PageSettings, values: &PageValues<'_>| {
         let page = english(settings, values);
         let (_, rest) = page.split_once("<script type=\"application/json\" id=\"words\">").unwrap();
@@ -190,7 +193,7 @@ fn script_when_page_is_rendered_then_has_the_texts_of_that_page() {
 }
 
 #[test]
-fn locales_when_listed_then_in_the_order_of_their_ids() {
+fn locales_when_listed_then_are_in_the_order_of_locale_ids() {
     let pages = Pages::build(&settings()).unwrap();
     assert!(pages.locales().eq(LOCALES.iter().map(|(name, _)| *name)));
     for (id, name) in all_ids(&pages).zip(LOCALES.iter().map(|(name, _)| *name)) {
@@ -202,7 +205,7 @@ fn locales_when_listed_then_in_the_order_of_their_ids() {
 }
 
 #[test]
-fn id_when_unknown_then_page_is_empty() {
+fn locale_id_when_unknown_then_page_is_empty() {
     let pages = Pages::build(&settings()).unwrap();
     assert!(pages.render(LocaleId(255), &VALUES, true).is_empty());
     assert_eq!(pages.content_language(LocaleId(255)), "");
@@ -228,16 +231,16 @@ fn page_when_rendered_then_has_the_reference_and_loads_only_the_beacon() {
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
     assert_eq!(page.matches(" src=").count(), 1);
     for fetching in ["<script src", "<link", "<iframe", "@import", "url(", "fetch(", "{{", "}}\n"] {
-        assert!(!page.contains(fetching), "{fetching}");
+        assert!(!page.contains(fetching), "the page contains {fetching}");
     }
     let (markup, _) = page.split_once("<script").unwrap();
-    assert!(!markup.contains("\" on"), "an inline handler");
+    assert!(!markup.contains("\" on"), "the page has an inline event handler");
 }
 
 #[test]
-fn links_and_site_name_when_not_configured_then_left_out() {
+fn links_and_site_name_when_not_configured_then_page_has_defaults() {
     let page = english(&PageSettings::default(), &VALUES);
-    assert_eq!(page.matches("<a ").count(), 1, "only the retry link");
+    assert_eq!(page.matches("<a ").count(), 1, "the page must have one link, which reloads the page");
     assert!(page.contains("src=\"/status/images/beacon.gif?source="));
     let pages = Pages::build(&PageSettings::default()).unwrap();
     let german = plain(&pages, "de", &VALUES);
@@ -246,22 +249,22 @@ fn links_and_site_name_when_not_configured_then_left_out() {
 }
 
 #[test]
-fn hostile_values_when_rendered_then_stay_text() {
+fn values_when_hostile_then_page_contains_escaped_text() {
     let hostile = "\"><script>alert('1')</script>&";
     let values = PageValues { id: hostile, provider: hostile, pop: hostile, cause: hostile, ..VALUES };
     let page = english(&settings(), &values);
-    assert_eq!(page.matches("<script").count(), 2, "our own");
+    assert_eq!(page.matches("<script").count(), 2, "the page must have only the two scripts of the template");
     assert!(!page.contains("alert('"));
     assert!(page.contains("?source=%22%3E%3Cscript%3E") && page.contains("<bdi>&quot;&gt;&lt;script&gt;"));
 }
 
 #[test]
-fn page_when_rendered_then_one_allocation_of_the_exact_size() {
+fn page_when_rendered_then_capacity_equals_length() {
     let pages = Pages::build(&settings()).unwrap();
     let hostile = PageValues { id: "<&>\"é", ..VALUES };
     for gzip in [false, true] {
         for values in [&VALUES, &hostile] {
-            // `Bytes` does not show its capacity, so the page becomes a `BytesMut`.
+            // `Bytes` has no method that returns its capacity, so the page is converted into a `BytesMut`.
             let page = bytes::BytesMut::from(pages.render(id_of(&pages, "en"), values, gzip));
             assert_eq!(page.capacity(), page.len());
         }
@@ -269,7 +272,7 @@ fn page_when_rendered_then_one_allocation_of_the_exact_size() {
 }
 
 #[test]
-fn gzip_page_when_rendered_then_a_quarter_smaller() {
+fn gzip_page_when_rendered_then_is_at_least_a_quarter_smaller_than_plain_page() {
     let pages = Pages::build(&settings()).unwrap();
     for id in all_ids(&pages) {
         let (plain, twin) = (pages.render(id, &VALUES, false).len(), pages.render(id, &VALUES, true).len());
@@ -278,7 +281,7 @@ fn gzip_page_when_rendered_then_a_quarter_smaller() {
 }
 
 #[test]
-fn settings_when_wrong_then_refused_with_the_known_values() {
+fn pages_when_settings_or_files_are_invalid_then_error_names_the_problem() {
     let refused = |change: fn(&mut PageSettings)| {
         let mut settings = settings();
         change(&mut settings);
@@ -316,7 +319,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn gzip_page_when_inflated_then_same_as_the_page(
+    fn gzip_page_when_inflated_then_equals_the_plain_page(
         id in "[A-Za-z0-9._-]{1,128}", provider in "[a-z]{1,12}", pop in "[A-Z]{0,5}",
         unix_seconds in any::<u64>(), status in 500..600_u16, waiting: Option<u32>
     ) {
@@ -333,7 +336,7 @@ proptest! {
     }
 
     #[test]
-    fn gzip_page_when_values_are_hostile_then_inflates_to_the_page(
+    fn gzip_page_when_values_are_hostile_then_inflates_to_the_plain_page(
         id in any::<String>(), provider in "[<>&\"' é]{0,400}", cause in ".{0,300}", status: u16,
     ) {
         let values =
@@ -343,7 +346,7 @@ proptest! {
     }
 
     #[test]
-    fn any_template_when_parsed_then_a_page_or_mistakes(
+    fn template_when_arbitrary_and_valid_then_gzip_page_inflates_to_the_plain_page(
         source in "([a-z<>\"?\n]|\\{\\{|\\}\\}|#|\\^|/|!|id|site_name|wait|words copied|text\\.retry\
                    |text\\.waiting|é){0,40}",
     ) {

@@ -1,4 +1,4 @@
-//! Why a valid configuration cannot be served.
+//! The reasons why a valid configuration cannot be served.
 
 use std::{fmt, io};
 
@@ -6,7 +6,7 @@ use crate::intake::country::CountryError;
 use crate::intake::ranges::RangesError;
 use crate::pages::PagesError;
 
-/// Why a valid configuration cannot be served.
+/// The reason why a valid configuration cannot be served.
 #[derive(Debug)]
 pub enum BuildError {
     /// The pages cannot be rendered with these settings.
@@ -19,7 +19,7 @@ pub enum BuildError {
     Countries(CountryError),
     /// An address list can no longer be used, although the checks of the configuration accepted it.
     Ranges(RangesError),
-    /// No thread can be started to follow a file.
+    /// The thread that watches a file cannot be started.
     Thread(io::Error),
 }
 
@@ -30,11 +30,14 @@ impl fmt::Display for BuildError {
             Self::Value(error) => f.write_str(error),
             Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
             Self::Ranges(error) => write!(f, "provider.verify.addresses: {} {error}", error.path.display()),
-            Self::Thread(error) => write!(f, "no thread can be started ({error}); allow this user more threads"),
+            Self::Thread(error) => write!(
+                f,
+                "edgeshim cannot start a thread ({error}); raise the limit of threads for this user (ulimit -u)"
+            ),
             Self::Log(error) => write!(
                 f,
                 "access_log.output: the file cannot be opened ({error}); \
-                 name one in a folder that exists and that this user may write to"
+                 write the path of a file in an existing folder in which this user is allowed to create files"
             ),
         }
     }

@@ -85,8 +85,8 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Prepares a runtime for `explain`. This function reads address lists once, opens no other file, follows no file,
-    /// and starts without used signatures.
+    /// Prepares a runtime for `explain`. This function reads the address lists once, opens no other file, watches no
+    /// file, and starts without used signatures.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -126,7 +126,7 @@ impl Runtime {
     }
 
     /// Builds the layers for one worker, and below them the client of the origin. Each worker has its own layers and
-    /// client, so that each of their reference counts is used by only one core.
+    /// client, so that only one core changes their reference counts.
     pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let client = Arc::new(origin::Client::new(self.client_settings(), self.metrics));
         (stack(self.parts(), Arc::clone(&client)), client)
@@ -182,12 +182,12 @@ impl Runtime {
         self.metrics
     }
 
-    /// Returns the metrics that are counted outside of the layers.
+    /// Returns the metrics that code outside the layers counts.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Returns the access log. `None`: the access log is off.
+    /// Returns the access log, or `None` if the access log is off.
     pub(crate) fn log(&self) -> Option<&AccessLog> {
         self.opened.log.as_ref()
     }
@@ -200,7 +200,7 @@ impl Runtime {
         }
     }
 
-    /// Returns a hash of the configuration. It is the label `config` of `edgeshim_build_info`.
+    /// Returns a hash of the configuration. The hash is the value of the label `config` of `edgeshim_build_info`.
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.settings.effective_json().to_string().hash(&mut hasher);

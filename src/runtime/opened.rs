@@ -23,7 +23,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens all files, and follows the files that can change.
+    /// Opens all files, and watches the address lists and the country file for changes.
     pub(super) fn new(
         settings: &Settings,
         metrics: &'static Metrics,
@@ -51,8 +51,12 @@ fn known_providers(
     list: impl Fn(Ranges, &'static str) -> Result<Arc<AddressList>, BuildError>,
 ) -> Result<Arc<[Known]>, BuildError> {
     let known = |provider: &Provider| {
-        let preset = Preset::named(provider.preset)
-            .ok_or_else(|| BuildError::Value(format!("there is no preset {:?}", provider.preset)))?;
+        let preset = Preset::named(provider.preset).ok_or_else(|| {
+            BuildError::Value(format!(
+                "there is no preset {:?}; `edgeshim providers` lists the presets",
+                provider.preset
+            ))
+        })?;
         let addresses = |sources: &[AddressSource]| {
             let ranges = open_ranges(sources).map_err(BuildError::Ranges)?;
             list(ranges, intern(&provider.name))
@@ -84,7 +88,7 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
     Ranges::open(&files, &networks)
 }
 
-/// Opens the country file and follows its changes.
+/// Opens the country file and watches the file for changes.
 fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
     let Some(path) = &settings.beacon.country_database else { return Ok(None) };
     let countries = Arc::new(Countries::open(path)?);

@@ -1,4 +1,4 @@
-//! The slot that holds the configuration in force.
+//! The slot that contains the active configuration.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::Runtime;
 
-/// Contains the configuration in force. The slot exists as long as the process.
+/// Contains the active configuration. The slot exists as long as the process.
 #[derive(Debug)]
 pub struct Slot {
     runtime: ArcSwap<Runtime>,
@@ -21,12 +21,12 @@ impl Slot {
         self.runtime.load_full()
     }
 
-    /// Whether `runtime` is still in force. This is cheaper than a call of [`load`](Self::load).
+    /// Returns whether `runtime` is still active. This call costs less than a call of [`load`](Self::load).
     pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
         Arc::ptr_eq(&self.runtime.load(), runtime)
     }
 
-    /// Puts another configuration in force. Requests in flight finish with their old configuration. The limiter and its
+    /// Activates another configuration. Requests in flight finish with their old configuration. The limiter and its
     /// queue stay in use, with the new limits.
     pub fn swap(&self, mut runtime: Runtime) {
         runtime.limiter = Arc::clone(&self.load().limiter);
@@ -49,15 +49,15 @@ mod tests {
     }
 
     #[test]
-    fn swap_when_requests_are_in_flight_then_they_stay_counted() {
+    fn requests_in_flight_when_configuration_is_swapped_then_stay_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let slot = Slot::new(runtime(1, metrics));
-        let Entry::Admitted(first) = slot.load().limiter.enter() else { panic!("no permit") };
+        let Entry::Admitted(first) = slot.load().limiter.enter() else { panic!("the first request got no permit") };
         slot.swap(runtime(2, metrics));
-        let Entry::Admitted(_second) = slot.load().limiter.enter() else { panic!("no second permit") };
+        let Entry::Admitted(_second) = slot.load().limiter.enter() else { panic!("the second request got no permit") };
         assert!(
             matches!(slot.load().limiter.enter(), Entry::Full(fault) if fault.waiting() == Some(0)),
-            "the first is not counted"
+            "after the swap, the first request is not counted"
         );
         drop(first);
         assert!(matches!(slot.load().limiter.enter(), Entry::Admitted(_)));

@@ -25,8 +25,8 @@ use crate::ids::Reason;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 
-/// How long edgeshim waits for the peer to close after a cut HTTP/1.0 response on a unix socket. nginx, for example,
-/// closes its connection after 60 seconds.
+/// The longest time that edgeshim waits for the peer to close the connection after a truncated HTTP/1.0 response on a
+/// unix socket. nginx, for example, closes the connection after 60 seconds.
 const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Serves a connection until it ends.
@@ -66,8 +66,8 @@ where
         let limits = worker.limits();
         let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&state)));
         let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
-        // The future is boxed for two reasons: the task is cheap to move before it runs, and small while the connection
-        // is parked.
+        // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
+        // little memory.
         let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
         if state.is_open_ended() {
             wait_for_peer(&parked, &worker).await;
@@ -82,8 +82,8 @@ where
     }
 }
 
-/// Waits for input on a parked connection. Returns `true` if there is input, and `false` after `idle_timeout` or after
-/// the short wait of the drain.
+/// Waits for input on a parked connection. Returns `true` if there is input, and `false` after `idle_timeout` or,
+/// during the drain, after [`LEAVE_AFTER`](super::state::LEAVE_AFTER).
 async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
@@ -99,9 +99,10 @@ async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) 
     .await
 }
 
-/// Waits until the peer has closed or sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and stops when the drain
-/// begins. A unix socket has no reset, so a cut HTTP/1.0 response would look complete if edgeshim closed the connection
-/// first. If the peer has sent more bytes, closing does reset the connection.
+/// Waits until the peer has closed the connection or has sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and
+/// stops when the drain begins. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete if
+/// edgeshim closed the connection first. But if the peer has sent bytes that edgeshim has not read, closing resets the
+/// connection.
 async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
@@ -113,8 +114,8 @@ async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     .await;
 }
 
-/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if the peer has to close
-/// it.
+/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if edgeshim must wait
+/// until the peer closes the connection.
 async fn drive_h1<S, E>(
     mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
     state: &State,
@@ -137,9 +138,9 @@ where
             if closing || !state.is_leaving() || !state.is_busy() {
                 break;
             }
-            // The response in progress tells the client that it is the last one on this connection. A connection
-            // without a request is not shut down here. It stays open for a short time, because a request head can be on
-            // its way and hyper would close without reading that head.
+            // The response in progress becomes the last response on this connection. A connection without a request is
+            // not shut down here. Such a connection stays open for a short time, because a request head can be on its
+            // way and hyper would close the connection without reading that head.
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
@@ -159,19 +160,19 @@ where
         if error.is_parse() {
             worker.refused(Reason::Malformed);
         }
-        tracing::debug!(%error, "connection ended");
+        tracing::debug!(%error, "a client connection ended with an error");
     }
     if state.is_open_ended() {
         let mut stream = connection.into_parts()?.io.into_inner().into_stream();
         if state.awaits_only_rest() {
-            // The response is complete and the client sends nothing more, so the connection is closed in an orderly
+            // The response is complete and the client has stopped sending, so the connection is closed in an orderly
             // way.
             stream.reset_at_close(false);
             let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             return None;
         }
         // Dropping the stream resets the connection. If the socket type has no reset, the caller waits until the peer
-        // closes.
+        // closes the connection.
         return (!stream.reset_at_close(true)).then_some(stream);
     }
     match ended {
@@ -190,8 +191,8 @@ where
                 let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             }
         }
-        // No response can be sent: the connection has ended, or the client sent no request, or the client does not
-        // read.
+        // edgeshim cannot send a response: the connection has ended, or the client sent no request, or the client does
+        // not read.
         Some(_) | None => {}
     }
     None
@@ -218,7 +219,7 @@ async fn drive_h2<S, E>(
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+                tracing::debug!(%error, "a client connection ended with an error");
             }
             return Poll::Ready(());
         }

@@ -11,15 +11,16 @@ use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
-/// The largest number of bytes that hyper buffers for a client that does not read, or reads ahead of an upload. On
-/// HTTP/1.1 the number is larger if `max_header_bytes` is larger.
+/// The largest number of response bytes that hyper buffers for a client that does not read. On HTTP/1.1, hyper also
+/// reads at most this number of bytes of an upload in advance, and the number is raised to `max_header_bytes` if
+/// necessary.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// hyper's builders and the timeouts. They are created once for each worker and configuration.
+/// hyper's builders and the timeouts. Each worker creates this value once for each configuration.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     pub(super) http1: http1::Builder,
@@ -38,10 +39,10 @@ impl Limits {
             .max_header_size(limits.max_header_bytes)
             .max_headers(limits.max_headers)
             // hyper's server stores the original names in the message, and hyper's client writes these names. So this
-            // option must be set on both.
+            // option must be set on the server and on the client.
             .preserve_header_case(origin.preserve_header_case);
         // A stream waits for the origin for at most the longest of these timeouts. If hyper does not poll a stream for
-        // longer, the stream waits for a client that does not read.
+        // a longer time, the stream waits for a client that does not read.
         let stalled = limits.body_timeout.max(origin.response_timeout).max(origin.connect_timeout) + clock::TICK * 2;
         let mut http2 = http2::Builder::new(StreamExecutor { stalled });
         http2

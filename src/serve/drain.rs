@@ -13,7 +13,7 @@ pub struct Drain {
     not_ready: AtomicBool,
     closing: AtomicBool,
     stopped: AtomicBool,
-    /// The number of open connections of all workers together. A listener counts as one.
+    /// The number of open connections of all workers together. A listener counts as one connection.
     connections: AtomicUsize,
     changed: Notify,
     empty: Condvar,
@@ -42,7 +42,7 @@ impl Drain {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Takes the last step: the workers end and drop what still runs.
+    /// Takes the last step: the workers end and drop the connections that are still open.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -82,7 +82,7 @@ impl Drain {
         }
     }
 
-    /// Waits until all connections have closed, for at most `limit`. Returns whether all of them have closed.
+    /// Waits until all connections have closed, for at most `limit`. Returns whether all connections have closed.
     pub(super) fn wait(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

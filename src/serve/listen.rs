@@ -18,7 +18,7 @@ const BACKLOG: i32 = 4096;
 /// The address that a listener is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
-    /// A TCP address. If port 0 was configured, it contains the port that the kernel chose.
+    /// A TCP address. If port 0 was configured, the address contains the port that the kernel chose.
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
@@ -108,9 +108,9 @@ impl Incoming {
         }
     }
 
-    /// Closes the listener and returns the connections that the kernel has already accepted. The listener must be
-    /// removed from the runtime first, because the runtime would notice a connection only at its next poll. Closing the
-    /// listener resets all connections that are still in the kernel's queue.
+    /// Closes the listener and returns the connections that the kernel has already accepted. The function first removes
+    /// the listener from the runtime and empties the kernel's queue, because closing the listener resets all
+    /// connections in this queue. The runtime would notice these connections only at its next poll.
     pub(super) fn close(self) -> Vec<Detached> {
         let mut accepted = Vec::new();
         match self {
@@ -145,7 +145,8 @@ impl Listener {
     }
 }
 
-/// Binds all addresses. If one of them cannot be bound, returns the error and binds none.
+/// Binds all addresses. If an address cannot be bound, returns an error and closes the listeners that are already
+/// bound.
 pub(super) fn bind(listen: &[Listen]) -> io::Result<Vec<Listener>> {
     listen
         .iter()
@@ -166,9 +167,9 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
         // This allows a configuration that listens on both `[::]` and `0.0.0.0`.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit both options, which saves a system call for each connection. Keep-alive detects that a
-    // peer has vanished, even on a connection without timeouts, such as a WebSocket. With TCP_NODELAY a small response
-    // does not wait until the peer has acknowledged the previous response.
+    // Accepted sockets inherit these two options, which saves system calls for each connection. Keep-alive detects that
+    // a peer has vanished, even on a connection without timeouts, such as a WebSocket. With TCP_NODELAY a small
+    // response does not wait until the peer has acknowledged the previous response.
     socket.set_keepalive(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -179,8 +180,8 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
 }
 
 fn unix(path: &Path) -> io::Result<Listener> {
-    // If nothing listens on the socket file, a killed process has left it there, so it is removed. Any other file is
-    // not touched.
+    // If no process listens on the socket file, a killed process has left the file behind. So the file is removed. Any
+    // other file is not touched.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;

@@ -36,7 +36,8 @@ impl Server {
     /// Binds the addresses of `server.listen` and starts the workers.
     ///
     /// # Errors
-    /// An address cannot be bound, or a thread cannot be started. The error contains the address.
+    /// Returns an error if an address cannot be bound or a thread cannot be started. An error about an address contains
+    /// the address.
     pub fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Self> {
         let runtime = slot.load();
         let server = &runtime.settings().server;
@@ -61,7 +62,7 @@ impl Server {
     }
 
     /// Drains: closes the listeners and lets the requests in flight finish. Returns when all connections have closed,
-    /// or after `limit`. Returns `true` if all of them closed in time.
+    /// or after `limit`. Returns `true` if all connections closed in time.
     pub fn finish(self, limit: Duration) -> bool {
         self.drain.close();
         let completed = self.drain.wait(limit);
@@ -86,13 +87,13 @@ mod tests {
     fn wait_for_loads(server: &Server, loads: &[usize]) {
         let end = std::time::Instant::now() + Duration::from_secs(10);
         while server.workers.loads() != loads {
-            assert!(std::time::Instant::now() < end, "{:?} instead of {loads:?}", server.workers.loads());
+            assert!(std::time::Instant::now() < end, "the loads are {:?} instead of {loads:?}", server.workers.loads());
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn connections_when_open_then_spread_over_the_workers() {
+    fn connections_when_open_then_are_spread_over_the_workers() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let mut settings = Settings::default();
         settings.server.workers = 2;

@@ -116,7 +116,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(EdgeResponse { mut head, body, .. }) = ready!(this.inner.poll(cx));
-        let in_flight = this.in_flight.take().expect("a future is not polled after it was ready");
+        let in_flight = this.in_flight.take().expect("the response future must not be polled after it has returned");
         this.client.adjust(&mut head, &body, in_flight.state());
         let trailers = this.client.trailers;
         Poll::Ready(Ok(Response::from_parts(head, ResponseBody { inner: body, in_flight, trailers, end: None })))
@@ -124,7 +124,7 @@ where
 }
 
 pin_project! {
-    /// A response body. It counts its request as in flight until the body is dropped.
+    /// A response body. Its request counts as in flight until the body is dropped.
     pub(super) struct ResponseBody {
         #[pin]
         inner: StackBody,
@@ -135,7 +135,7 @@ pin_project! {
     }
 }
 
-/// The end of a body. It must wait until everything before it is written.
+/// The end of a body. The end must wait until hyper has written the bytes before the end.
 enum End {
     Trailers,
     Fault(Option<Fault>),
@@ -174,7 +174,7 @@ impl Body for ResponseBody {
             }
             Some(Err(fault)) => {
                 // When a body fails, hyper drops all bytes that are not written yet, even the head. So the fault is
-                // reported only at the next poll, after hyper could write these bytes.
+                // reported only at the next poll. Before that poll, hyper can write these bytes.
                 *this.end = Some(Box::new(End::Fault(Some(fault))));
                 cx.waker().wake_by_ref();
                 Poll::Pending

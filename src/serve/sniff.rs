@@ -1,5 +1,5 @@
-//! Reads the first bytes of a connection. If a PROXY header is required, it comes first. The next bytes decide between
-//! HTTP/1.1 and HTTP/2, which starts with a preface (RFC 9113 §3.4).
+//! Reads the first bytes of a connection. If the configuration requires a PROXY header, the connection must begin with
+//! this header. The next bytes decide between HTTP/1.1 and HTTP/2, which starts with a preface (RFC 9113 §3.4).
 
 use std::future::poll_fn;
 use std::io;
@@ -15,13 +15,13 @@ use super::state::LEAVE_AFTER;
 use crate::clock::Deadline;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The size of the buffer for the first read, in bytes. Most request heads are shorter.
+/// The size of the buffer for the first read, in bytes. Most request heads fit into this buffer.
 const FIRST_READ: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
 /// The length of the longest PROXY header of version 1, including the line end.
 const MAX_V1_BYTES: usize = 107;
 /// The length of the longest PROXY header that is accepted. Version 2 allows 64 KiB, but in practice no header is
-/// longer than this.
+/// longer than this limit.
 const MAX_PROXY_BYTES: usize = 4096;
 
 /// The protocol of a connection, and the client address from its PROXY header.
@@ -34,7 +34,8 @@ pub(super) struct Sniffed {
     pub(super) source: Option<IpAddr>,
 }
 
-/// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline passes or the peer closes.
+/// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline expires or the peer closes the
+/// connection.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     deadline: &Deadline,
@@ -77,8 +78,8 @@ async fn read_more<S: AsyncRead + Unpin>(
         }
         deadline.watch(cx);
         if silent && !left && is_leaving() {
-            // The drain has begun. A client that has sent nothing gets only `LEAVE_AFTER`, because its first bytes can
-            // be on their way.
+            // The drain has begun. The client's first bytes can already be on their way, so the connection still stays
+            // open for `LEAVE_AFTER`.
             left = true;
             deadline.arm(LEAVE_AFTER);
         }
@@ -93,13 +94,13 @@ async fn read_more<S: AsyncRead + Unpin>(
 }
 
 /// Returns the length and the source address of the PROXY header, or `None` while the header is incomplete. Headers of
-/// type `LOCAL` or `UNKNOWN` have no address, because they come from health checks.
+/// type `LOCAL` or `UNKNOWN` have no address, because load balancers send such headers with their health checks.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);
     if is_v1 && bytes.len() < MAX_V1_BYTES && memchr::memchr(b'\n', bytes).is_none() {
-        // The rest of the line has not arrived. The parser must not see the line yet, because it treats a line without
-        // its last port as invalid.
+        // The rest of the line has not arrived. The parser must not see the line yet, because the parser treats a line
+        // without the last port as invalid.
         return Ok(None);
     }
     let parsed = HeaderResult::parse(bytes);
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proxy_header_when_complete_then_gives_the_source() {
+    fn proxy_header_when_complete_then_source_address_is_returned() {
         let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\nGET /";
         assert_eq!(proxy_header(line).unwrap(), Some((line.len() - 5, Some("192.0.2.7".parse().unwrap()))));
         assert_eq!(proxy_header(b"PROXY UNKNOWN\r\n").unwrap(), Some((15, None)));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_header_when_malformed_then_an_error() {
+    fn proxy_header_when_malformed_then_rejected() {
         let endless = [&b"PROXY UNKNOWN "[..], &[b'a'; 100]].concat();
         for bytes in
             [&b"GET / HTTP/1.1\r\n"[..], &endless, b"PROXY TCP4 x y 1 2\r\n", b"PROXY TCP9 1.2.3.4 1.2.3.4 1 2\r\n"]

@@ -10,11 +10,13 @@ use crate::clock::{self, Deadline};
 use crate::wire::frame_tracker::FrameTracker;
 use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 
-/// How long a connection without a request stays open after the drain has begun. A request can already be on its way.
+/// The time for which a connection without a request stays open after the drain has begun. During this time, a request
+/// that is already on its way can arrive.
 pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 
 /// An HTTP/1.1 connection is parked after this time without a request. Parking frees hyper's state and buffers, about 9
-/// KiB, until the next bytes arrive. It saves memory because CDNs keep hundreds of connections open for the next peak.
+/// KiB, until the next bytes arrive. Parking saves much memory, because CDNs keep hundreds of connections open for the
+/// next peak.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// The timeouts of a connection.
@@ -25,7 +27,7 @@ pub(super) struct Timeouts {
     pub(super) idle: Duration,
 }
 
-/// The event that a connection's deadline limits at the moment.
+/// The event for which the deadline of a connection is currently armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     None,
@@ -36,14 +38,15 @@ pub(super) enum Purpose {
     Rest,
 }
 
-/// The state that a connection's driver, its stream and its requests share. All of them run in one task, so no lock is
-/// ever contended.
+/// The state that a connection's driver, its stream and its requests share. All of them run on one thread, so no lock
+/// is ever contended.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
     purpose: AtomicU8,
     in_flight: AtomicU32,
-    /// When the wait for a request began, in milliseconds of the worker's clock. 0: the connection does not wait.
+    /// The time at which the wait for a request began, in milliseconds of the worker's clock. 0 means that the
+    /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
     pub(super) timeouts: Timeouts,
@@ -58,8 +61,8 @@ pub(super) struct State {
 mod ending {
     /// The end of the connection has no meaning, because each message has a length or is chunked.
     pub(super) const FRAMED: u8 = 0;
-    /// The end of the connection is the end of the response that begins with the next write. The socket is not prepared
-    /// yet.
+    /// The end of the connection is the end of the response that begins with the next write. The socket is not yet set
+    /// to send a reset.
     pub(super) const WANTED: u8 = 1;
     /// The end of the connection is the end of the current response. The socket is set to send a reset if it is closed
     /// without a shutdown.
@@ -107,8 +110,8 @@ impl State {
         self.ending.load(Ordering::Relaxed) != ending::FRAMED
     }
 
-    /// Returns whether the socket must be prepared before the next write, so that closing it sends a reset. Returns
-    /// `true` once for each response that ends with the connection.
+    /// Returns whether the socket must be prepared before the next write, so that closing the socket sends a reset.
+    /// Returns `true` once for each response that ends with the connection.
     pub(super) fn take_reset_request(&self) -> bool {
         let is_wanted = self.ending.load(Ordering::Relaxed) == ending::WANTED;
         if is_wanted {
@@ -153,16 +156,17 @@ impl State {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.idle_since_ms.store(0, Ordering::Relaxed);
-        // If the trailers of the last response could not be written, the end of the next response must not get them.
+        // If the trailers of the last response could not be written, the next response must not get these trailers.
         self.trailers.clear();
         if self.purpose() == Purpose::Idle {
-            // A pipelined request was read together with an earlier one. So no read has ended the wait for it.
+            // hyper read this pipelined request together with an earlier request. So no read has ended the wait.
             self.disarm();
         }
         InFlight { state: Arc::clone(self) }
     }
 
-    /// Returns whether the head that hyper has just parsed can be read in one way only. On HTTP/2 this is always so.
+    /// Returns whether the head that hyper has just parsed can be read in one way only. On HTTP/2 the result is always
+    /// `true`.
     pub(super) fn is_unambiguous(&self) -> bool {
         match &mut *self.framing() {
             Framing::Heads(tracker) => tracker.take_verdict() == Verdict::Clear,
@@ -205,8 +209,8 @@ impl State {
             // lines and HTTP/2 pings are not requests, so the deadline of the wait for a request continues too.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
-            // The rest of a body is still arriving. The deadline stays armed, because hyper can stop reading at any
-            // time.
+            // The rest of a body is still arriving. The deadline starts again and stays armed, because hyper can stop
+            // reading at any time.
             (Phase::Body, Purpose::Rest) => self.await_rest(),
             (_, Purpose::Head | Purpose::Idle | Purpose::Rest) => self.disarm(),
             _ => {}
@@ -237,7 +241,8 @@ impl State {
         self.arm(Purpose::Rest, if self.is_leaving() { LEAVE_AFTER } else { self.timeouts.body });
     }
 
-    /// Arms the deadline for the next input. Called when there is nothing to read or write.
+    /// Arms the deadline for the next input, if the deadline is not armed. Called when there is nothing to read or
+    /// write.
     pub(super) fn arm_for_input(&self) {
         if self.purpose() != Purpose::None {
             return;
@@ -249,14 +254,14 @@ impl State {
                 self.arm(Purpose::Idle, self.idle_limit());
             }
             // The response was sent before the end of the request body. No request is in flight any more, so only this
-            // deadline limits the wait for the rest.
+            // deadline limits the wait for the rest of the body.
             Phase::Body if !self.is_busy() => self.await_rest(),
             _ => {}
         }
     }
 }
 
-/// Follows the bytes that are read. The deadline and the driver ask it whether a head, a body or nothing is in
+/// Tracks the bytes that are read from the client. [`State`] asks the tracker whether a head, a body or nothing is in
 /// progress.
 #[derive(Debug)]
 enum Framing {
@@ -295,8 +300,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // While hyper serves this request, it also tries to read the next one. If nothing had arrived, hyper does not
-        // read again, so the deadline must be armed here.
+        // While hyper serves this request, hyper also tries to read the next request. If nothing has arrived by then,
+        // hyper does not read again, so the deadline must be armed here.
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.arm_for_input();
         }

@@ -1,7 +1,7 @@
 //! Writes trailers that the response head does not announce. hyper itself does not write such trailers.
 //!
 //! The body reports its end only after hyper has written everything before the trailers. hyper then writes its last
-//! chunk, and the stream writes a chunk with the trailers instead.
+//! chunk. The stream (`watched.rs`) replaces this chunk with a last chunk that contains the trailers.
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,8 @@ pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 #[derive(Debug, Default)]
 pub(super) struct TrailerWriter {
     stage: Mutex<Stage>,
-    /// Whether the stage is not `None`. This flag saves a lock for each write of a response without trailers.
+    /// Whether trailers are waiting or being written. The flag saves a lock for each write of a response without
+    /// trailers.
     is_active: AtomicBool,
 }
 
@@ -36,13 +37,13 @@ enum Stage {
 }
 
 impl TrailerWriter {
-    /// Stores the trailers of the body, which must not end before [`poll`](Self::poll) returns `Ready`.
+    /// Stores the trailers of the body. The body must not end before [`poll`](Self::poll) returns `Ready`.
     pub(super) fn begin(&self, trailers: &HeaderMap) {
         *self.stage() = Stage::Waiting(last_chunk(trailers));
         self.is_active.store(true, Ordering::Relaxed);
     }
 
-    /// Returns `Ready` when the body is allowed to end. The stream wakes the connection's task at that moment.
+    /// Returns `Ready` when the body is allowed to end. At that moment, the stream wakes the connection's task.
     pub(super) fn poll(&self) -> Poll<()> {
         if matches!(*self.stage(), Stage::Waiting(_)) { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -74,8 +75,8 @@ impl TrailerWriter {
         }
     }
 
-    /// Returns the bytes to write instead of `bufs`, if `bufs` are the end of the body. The caller passes the bytes
-    /// that it could not write to `pending`.
+    /// Returns the bytes to write instead of `bufs`, if `bufs` are the end of the body. If the caller cannot write some
+    /// of these bytes, the caller must pass the rest to [`pending`](Self::pending).
     pub(super) fn replacement(&self, bufs: &[IoSlice<'_>]) -> Option<Bytes> {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {

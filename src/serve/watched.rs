@@ -1,14 +1,13 @@
 //! The stream between a client's socket and hyper. All bytes in both directions pass through this stream. The stream
 //! adds what hyper lacks:
 //!
-//! - Timeouts. hyper's own timer arms a deadline for each head, and it also closes connections that wait for their next
-//!   request. Here each connection has one coarse deadline for the head, for the wait between requests, and for a peer
-//!   that does not read.
-//! - Refusal of heads with more than one length, for example Content-Length and Transfer-Encoding
-//!   (`wire/head_tracker.rs`).
+//! - Timeouts. hyper's timeout for heads would arm a timer for each head, and would also close connections that wait
+//!   for their next request. Here each connection has one coarse deadline for the head, for the wait between requests,
+//!   and for a peer that does not read.
+//! - Refusal of ambiguous heads, for example with Content-Length and Transfer-Encoding (`wire/head_tracker.rs`).
 //! - Responses that end with the connection (HTTP/1.0, an upgraded connection). While such a response is in progress,
-//!   the socket is set to send a reset on close. If the response is cut, the client therefore gets a reset, even if the
-//!   cause is a timeout or the end of this process.
+//!   the socket is set to send a reset on close. If the response is truncated, the client therefore gets a reset, even
+//!   if the cause is a timeout or the end of this process.
 //! - Trailers that the response head does not announce (`trailers.rs`).
 
 use std::io;
@@ -65,7 +64,7 @@ pin_project! {
 }
 
 impl<S> Watched<S> {
-    /// Wraps `stream`. `prefix` contains the bytes that have already been read from it.
+    /// Wraps `stream`. `prefix` contains the bytes that have already been read from `stream`.
     pub(super) fn new(stream: S, prefix: Bytes, state: Arc<State>) -> Self {
         Self { stream, prefix, state }
     }
@@ -83,7 +82,7 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
             let part = this.prefix.split_to(this.prefix.len().min(buf.remaining()));
             buf.put_slice(&part);
             if this.prefix.is_empty() {
-                // Frees the buffer of the first read, because an idle connection does not need it.
+                // Frees the buffer of the first read, because an idle connection does not need the buffer.
                 *this.prefix = Bytes::new();
             }
         } else {
@@ -111,8 +110,8 @@ impl<S: AsyncWrite> Watched<S> {
             (Poll::Ready(_), Purpose::Write) => {
                 state.disarm();
                 state.arm_for_input();
-                // The next request can already be in hyper's buffer. After a slow write, hyper looks there only if its
-                // task is woken.
+                // The next request can already be in hyper's buffer. After a slow write, hyper reads this buffer only
+                // if the connection's task is woken.
                 cx.waker().wake_by_ref();
             }
         }
@@ -188,7 +187,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Called by hyper when it has written everything that it has at the moment.
+    /// hyper calls this function when hyper has no more bytes to write at the moment.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         if this.state.trailers.is_active() && this.state.trailers.flushed() {
@@ -197,7 +196,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         this.stream.poll_flush(cx)
     }
 
-    /// Called when hyper or the tunnel has sent everything.
+    /// hyper or the tunnel calls this function after the last byte.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         if this.state.is_open_ended() {

@@ -1,4 +1,4 @@
-//! The parts of one worker that depend on the configuration: the layers, the origin's client and the limits.
+//! The parts of one worker that depend on the configuration: the layers, the client of the origin and the limits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::ids::{ProviderId, Reason};
 use crate::origin;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
-/// A worker with the layers for the configuration in force. After a configuration swap the next request or connection
+/// A worker with the layers for the active configuration. After a configuration swap the next request or connection
 /// builds the layers again.
 pub(super) struct Worker<E> {
     pub(super) slot: &'static Slot,
@@ -34,8 +34,8 @@ impl<E> Current<E> {
 }
 
 impl<E: EdgeService> Worker<E> {
-    /// Calls the layers of the configuration in force. A request loads the slot only here, so the request has one
-    /// configuration to its end.
+    /// Calls the layers of the active configuration. A request loads the slot only here, so its configuration does not
+    /// change until its end.
     pub(super) fn call(&self, request: Box<EdgeRequest>) -> E::Future {
         self.current().stack.call(request)
     }
@@ -54,7 +54,7 @@ impl<E: EdgeService> Worker<E> {
 }
 
 impl<E> Worker<E> {
-    /// Creates a worker. `build` creates the layers and the origin's client for a configuration.
+    /// Creates a worker. `build` creates the layers and the client of the origin for a configuration.
     pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
         Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build)) }
     }
@@ -69,8 +69,8 @@ impl<E> Worker<E> {
         origin.prune();
     }
 
-    /// Counts a request that was refused before its head was complete. The provider label is `none`, because the
-    /// provider is unknown at that moment.
+    /// Counts a request that edgeshim refused before it could read the complete head. The provider label is `none`,
+    /// because the provider is not known.
     pub(super) fn refused(&self, reason: Reason) {
         self.slot.load().ledger().refused(ProviderId::NONE, reason);
     }

@@ -1,9 +1,9 @@
 //! The thread model. Each core has one worker, with a current-thread runtime, its own layers and its own connections to
 //! the origin.
 //!
-//! CDNs keep few connections, which are long-lived and busy. The kernel's hash could put all of them on one core. So
-//! the first worker accepts each connection and hands it to the worker that has the fewest connections. The connection
-//! stays there until it closes.
+//! CDNs keep few connections, which are long-lived and busy. If each worker had its own listener, the kernel could give
+//! all these connections to one worker. So the first worker accepts each connection and hands it to the worker that has
+//! the fewest connections. The connection stays there until it closes.
 
 use std::io;
 use std::pin::pin;
@@ -25,9 +25,9 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
-/// How long the acceptor pauses after a failed accept. Accepting usually fails because no file descriptor is free.
+/// The pause of the acceptor after a failed accept. An accept usually fails because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The number of sweeps of the clock between two prunes of the pool.
+/// The number of clock sweeps between two calls of [`Worker::prune`].
 const SWEEPS_PER_PRUNE: u32 = 10;
 
 /// A connection that is handed to a worker.
@@ -57,7 +57,7 @@ impl Workers {
     /// Waits until all workers have ended.
     pub(super) fn join(self) {
         for thread in self.threads {
-            // A panic has already been printed by its own thread.
+            // A thread that panicked has already printed its panic message.
             let _ = thread.join();
         }
     }
@@ -88,7 +88,7 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<List
         let drain = Arc::clone(drain);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             if let Err(error) = run(slot, &drain, inbox, &handles, listeners) {
-                tracing::error!(%error, "worker {index} cannot run");
+                tracing::error!(%error, "worker {index} cannot start");
             }
         })?;
         threads.push(thread);
@@ -115,7 +115,7 @@ fn run(
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     clock::on_yield(|cx| {
-        // The runtime wakes the task after it has polled the sockets.
+        // The runtime polls the sockets before it wakes the task.
         let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
         let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
     });
@@ -130,8 +130,8 @@ fn run(
     })
 }
 
-/// Serves the connections that are handed to this worker until the drain stops it. Tasks that still run on this thread
-/// are then dropped.
+/// Serves the connections that are handed to this worker until the drain stops the worker. The caller then drops the
+/// tasks that still run on this thread.
 async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::UnboundedReceiver<Job>) {
     let drain = Arc::clone(&worker.drain);
     let stopped = drain.stopped();
@@ -144,7 +144,7 @@ async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::Unbounded
             job = inbox.recv() => match job {
                 Some(job) => match job.stream.attach() {
                     Ok(accepted) => spawn(accepted, job.permit, Arc::clone(&worker)),
-                    Err(error) => tracing::warn!(%error, "a connection was lost on its way to another worker"),
+                    Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
                 },
                 None => return,
             },
@@ -181,7 +181,7 @@ fn accept_all<E: EdgeService>(
             permits: Arc::clone(&permits),
             metrics: runtime.metrics(),
         };
-        // The drain counts the listener like a connection, so that it waits until the listener is closed.
+        // The drain counts the listener as a connection, so that the drain waits until the listener is closed.
         let drain = Arc::clone(&worker.drain);
         drain.opened();
         tokio::spawn(async move {
@@ -208,9 +208,9 @@ impl<E: EdgeService> Acceptor<E> {
         loop {
             match incoming.accept().await {
                 Ok(accepted) => {
-                    // Above max_connections this connection waits here without being read, and later connections wait
-                    // in the kernel's queue. The permit is acquired after the accept, because an idle listener would
-                    // otherwise keep a permit that another listener needs.
+                    // If `server.max_connections` connections are open, this connection waits here without being read,
+                    // and later connections wait in the kernel's queue. The permit is acquired after the accept,
+                    // because an idle listener would otherwise keep a permit that another listener needs.
                     let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
                     self.hand_over(accepted, permit);
                 }
@@ -235,15 +235,15 @@ impl<E: EdgeService> Acceptor<E> {
             match (detached.attach(), Arc::clone(&self.permits).try_acquire_owned()) {
                 (Ok(accepted), Ok(permit)) => self.hand_over(accepted, permit),
                 (Err(error), _) => tracing::warn!(%error, "a connection was lost while the listener closed"),
-                // Above max_connections the remaining connections cannot be served.
+                // `server.max_connections` connections are open, so the remaining connections cannot be served.
                 (_, Err(_)) => return,
             }
         }
     }
 
-    /// Gives the connection to the worker that has the fewest connections. If several workers have equally few, the
-    /// first of these workers gets the connection. So with equal loads this worker, the first one, serves the
-    /// connection without a hand-over.
+    /// Gives the connection to the worker that has the fewest connections. If several workers have the fewest
+    /// connections, the first of these workers gets the connection. So if all loads are equal, the worker that accepts
+    /// the connections serves the connection itself.
     fn hand_over(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };
@@ -255,7 +255,7 @@ impl<E: EdgeService> Acceptor<E> {
         match accepted.detach() {
             // Sending fails only if the worker has ended. In this case the process is ending too.
             Ok(stream) => drop(handle.jobs.send(Job { stream, permit })),
-            Err(error) => tracing::warn!(%error, "a connection was lost on its way to another worker"),
+            Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
         }
     }
 }

@@ -2,9 +2,10 @@
 //! all caches read in the same way.
 //!
 //! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers, and quoted
-//! strings without a closing quote. Text that cannot be read is dropped, with two exceptions. First: a directive that
-//! might forbid storing counts. Second: a lifetime that is not a number counts as 0, because RFC 9111 §4.2.1 asks
-//! caches to treat such a response as stale. Reading takes time linear in the input and stores a bounded part of it.
+//! strings without a closing quote. Text that cannot be read is dropped, with two exceptions. First, a directive that
+//! might restrict caches takes effect. Second, a lifetime that is not a number is read as 0, because RFC 9111 §4.2.1
+//! asks caches to treat such a response as stale. Reading takes time linear in the input and stores a bounded part of
+//! it.
 
 use std::cmp::Ordering;
 
@@ -13,10 +14,12 @@ use http::HeaderValue;
 use super::decimal;
 use super::directives::{Argument, Directive, Directives, is_token, is_token_byte};
 
-/// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2). A longer lifetime becomes this one.
+/// The longest lifetime that is read or written, in seconds (RFC 9111 §1.2.2). A longer lifetime is reduced to this
+/// lifetime.
 pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
-/// The largest number of field names in one directive. A directive with more names is read as if it had no list.
+/// The largest number of field names in one directive. A directive with more names is read as a directive without a
+/// list.
 const MAX_FIELD_NAMES: usize = 8;
 /// The largest number of unknown directives that are stored.
 const MAX_EXTENSIONS: usize = 16;
@@ -26,7 +29,10 @@ const MAX_TEXT: usize = 64;
 /// The directives of all Cache-Control lines of one response (RFC 9111 §5.2.2). Times are in seconds. The type
 /// borrows from the lines, and allocates only for field lists and unknown directives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one directive of the standard; they are independent")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each field is one directive of the standard, and the directives are independent"
+)]
 pub struct CacheControl<'a> {
     pub max_age: Option<u64>,
     pub s_maxage: Option<u64>,
@@ -47,9 +53,9 @@ pub struct CacheControl<'a> {
     pub immutable: bool,
     pub must_understand: bool,
     // The next three lists are sorted, bounded and without duplicates.
-    /// The names in `no-cache="…"`. Empty if `no_cache` is set.
+    /// The names in `no-cache="…"`. The list is empty if `no_cache` is set.
     pub(crate) no_cache_fields: Vec<&'a str>,
-    /// The names in `private="…"`. Empty if `private` is set.
+    /// The names in `private="…"`. The list is empty if `private` is set.
     pub(crate) private_fields: Vec<&'a str>,
     /// Unknown directives.
     pub(crate) extensions: Vec<Extension<'a>>,
@@ -60,7 +66,7 @@ pub struct CacheControl<'a> {
 pub(crate) struct Extension<'a> {
     /// The name, which is a token.
     pub name: &'a str,
-    /// A token, or a quoted string with its quotes.
+    /// The argument: a token, or a quoted string with its quotes.
     pub argument: Option<&'a str>,
 }
 
@@ -86,7 +92,8 @@ impl<'a> CacheControl<'a> {
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         // The length is compared first, so most names need only one comparison of text. A directive that forbids
-        // something counts with any argument. A directive that allows something counts only without an argument.
+        // something takes effect with any argument. A directive that allows something takes effect only without an
+        // argument.
         match name.len() {
             6 if is(b"public") => self.public |= argument == Argument::Absent,
             7 if is(b"max-age") => lower(&mut self.max_age, seconds(argument)),
@@ -110,7 +117,7 @@ impl<'a> CacheControl<'a> {
     }
 
     /// Adds the directives of an element with wrong syntax, such as `private; max-age=0` or `no-cache no-store`. Each
-    /// directive that might forbid storing counts, and a lifetime counts as 0.
+    /// directive that might restrict caches takes effect, and each lifetime is read as 0.
     fn add_malformed(&mut self, text: &[u8]) {
         for token in text.split(|&b| !is_token_byte(b)) {
             let is = |known: &[u8]| token.eq_ignore_ascii_case(known);
@@ -132,8 +139,8 @@ impl<'a> CacheControl<'a> {
             |a, b| folded(a.name, b.name).then_with(|| a.argument.cmp(&b.argument)).then_with(|| a.name.cmp(b.name)),
             |a, b| a.argument == b.argument && a.name.eq_ignore_ascii_case(b.name),
         );
-        // If there are too many directives, the last ones in sort order are dropped, not the last ones in the input. So
-        // the order of the lines does not matter.
+        // If there are too many directives, the last directives in sort order are dropped, not the last directives in
+        // the input. So the order of the lines does not matter.
         self.extensions.truncate(MAX_EXTENSIONS);
     }
 
@@ -143,8 +150,8 @@ impl<'a> CacheControl<'a> {
         self.private_fields.clear();
     }
 
-    /// Adds these directives of `other`: stale-while-revalidate, stale-if-error, public, must-revalidate,
-    /// proxy-revalidate.
+    /// Adds these directives of `other` if they are absent from `self`: stale-while-revalidate, stale-if-error, public,
+    /// must-revalidate, proxy-revalidate.
     pub(crate) fn take_conditions(&mut self, other: &CacheControl<'_>) {
         self.stale_while_revalidate = self.stale_while_revalidate.or(other.stale_while_revalidate);
         self.stale_if_error = self.stale_if_error.or(other.stale_if_error);
@@ -153,7 +160,7 @@ impl<'a> CacheControl<'a> {
         self.proxy_revalidate |= other.proxy_revalidate;
     }
 
-    /// Whether there is no directive.
+    /// Returns whether there is no directive.
     pub fn is_empty(&self) -> bool {
         !self.has_lifetime()
             && !self.is_restricted()
@@ -170,23 +177,23 @@ impl<'a> CacheControl<'a> {
             && self.extensions.is_empty()
     }
 
-    /// Whether there is a lifetime. A lifetime of 0 counts too.
+    /// Returns whether there is a lifetime, which can be 0.
     pub fn has_lifetime(&self) -> bool {
         self.max_age.is_some() || self.s_maxage.is_some()
     }
 
-    /// Whether there is a no-store, no-cache or private. A response with one of these directives must not have a
-    /// lifetime.
+    /// Returns whether there is a no-store, no-cache or private. A response with one of these directives must not have
+    /// a lifetime.
     pub fn is_restricted(&self) -> bool {
         self.no_store || self.no_cache || self.private
     }
 
-    /// Whether shared caches must not store the response.
+    /// Returns whether shared caches must not store the response.
     pub(crate) fn is_unshared(&self) -> bool {
         self.no_store || self.private
     }
 
-    /// Removes every directive that contradicts a stricter one, so that all caches read the line in the same way.
+    /// Removes every directive that contradicts a stricter directive, so that all caches read the line in the same way.
     ///
     /// If no-store is present, only no-store, no-transform and unknown directives stay. private and no-cache remove
     /// lifetimes, because Fastly would obey the lifetimes. no-cache, private and must-revalidate remove
@@ -244,7 +251,7 @@ impl<'a> CacheControl<'a> {
         HeaderValue::try_from(line).ok()
     }
 
-    /// Whether [`Self::settled_value`] would write exactly `line`. Allocates nothing.
+    /// Returns whether [`Self::settled_value`] would write exactly `line`. Allocates nothing.
     pub fn is_written_as(&self, line: &[u8]) -> bool {
         let mut rest = Some(line);
         self.write_parts(|part| rest = rest.and_then(|rest| rest.strip_prefix(part)));
@@ -315,8 +322,8 @@ impl<'a> CacheControl<'a> {
     }
 }
 
-/// Reads delta-seconds (RFC 9111 §1.2.2). A number that is too large becomes [`MAX_SECONDS`], and any other text
-/// becomes 0.
+/// Reads delta-seconds (RFC 9111 §1.2.2). A number above [`MAX_SECONDS`] becomes [`MAX_SECONDS`]. Text that is not a
+/// number becomes 0.
 fn seconds(argument: Argument<'_>) -> u64 {
     let (Argument::Token(text) | Argument::Quoted(text)) = argument else {
         return 0;
@@ -351,9 +358,9 @@ fn qualify<'a>(unqualified: &mut bool, names: &mut Vec<&'a str>, more: Option<Ve
     }
 }
 
-/// Returns the names in a directive's field list. Returns `None` if the directive must be read as one without a list.
-/// That is the case if the argument is absent, not quoted (`no-cache=1` names no field) or empty, if it has an escape,
-/// or if a part of it is not a field name. It is also the case if a name is too long or there are too many names.
+/// Returns the names in the field list of a directive, or `None` if the directive must be read as a directive without a
+/// list. The result is `None` if the argument is absent, empty or not quoted (`no-cache=1` names no field), or if the
+/// argument contains an escape, text that is not a field name, a name that is too long, or too many names.
 fn field_names(argument: Argument<'_>) -> Option<Vec<&str>> {
     let Argument::Quoted(text) = argument else { return None };
     let mut names = Vec::new();
@@ -366,8 +373,9 @@ fn field_names(argument: Argument<'_>) -> Option<Vec<&str>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// Returns the directive as an unknown one, or `None` if it cannot be written back. A quoted string with commas or
-/// escapes cannot be written back, because a cache that splits at every comma would read directives inside the string.
+/// Returns an unknown directive as an [`Extension`], or `None` if edgeshim must drop the directive because it is
+/// malformed, too long or not safe to write. A quoted string with commas or escapes is not safe to write, because a
+/// cache that splits at every comma would read directives inside the string.
 fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
     let argument = match directive.argument {
         Argument::Absent => None,
@@ -395,8 +403,8 @@ fn extension<'a>(directive: &Directive<'a>) -> Option<Extension<'a>> {
     })
 }
 
-/// Inserts `item` at its place in the order. If `sorted` has an item for which `same` is true, the smaller of the two
-/// stays.
+/// Inserts `item` so that `sorted` stays sorted. If `same` is true for `item` and an item of `sorted`, only the smaller
+/// of the two items is kept.
 fn insert_sorted<T>(sorted: &mut Vec<T>, item: T, order: impl Fn(&T, &T) -> Ordering, same: impl Fn(&T, &T) -> bool) {
     let at = sorted.partition_point(|known| order(known, &item) == Ordering::Less);
     if at > 0 && sorted.get(at - 1).is_some_and(|before| same(before, &item)) {
@@ -433,7 +441,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn parse_when_lines_are_merged_then_one_line_is_written() {
+    fn cache_control_when_read_and_written_then_is_one_merged_line() {
         let rows: &[(&str, &str)] = &[
             ("", ""),
             (",,, ,\t,", ""),
@@ -524,13 +532,13 @@ mod tests {
             ("b@d, no\u{e9}, max-age=1", "max-age=1"),
         ];
         for (sent, written) in rows {
-            assert_eq!(&tidied(sent), written, "for {sent}");
-            assert_eq!(&tidied(written), written, "again for {sent}");
+            assert_eq!(&tidied(sent), written, "input: {sent}");
+            assert_eq!(&tidied(written), written, "the written line changes in a second pass; input: {sent}");
         }
     }
 
     #[test]
-    fn parse_when_lines_are_huge_then_bounded() {
+    fn cache_control_when_lines_are_huge_then_stored_part_is_bounded() {
         let commas = vec![b','; 64 * 1024];
         assert!(CacheControl::parse([commas.as_slice()]).is_empty());
 
@@ -551,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn is_written_as_when_line_differs_then_false() {
+    fn written_form_when_line_differs_in_any_byte_then_does_not_match() {
         let parsed = parse(&["max-age=1, s-maxage=22"]);
         assert!(parsed.is_written_as(b"max-age=1, s-maxage=22"));
         for other in ["max-age=1, s-maxage=2", "max-age=1, s-maxage=222", "max-age=1,s-maxage=22", ""] {
@@ -612,7 +620,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parse_when_written_then_reads_the_same(lines in prop::collection::vec(any_line(), 0..4)) {
+        fn cache_control_when_written_and_read_then_is_unchanged(lines in prop::collection::vec(any_line(), 0..4)) {
             let mut parsed = parse_all(&lines);
             parsed.settle();
             let value = parsed.settled_value();
@@ -626,7 +634,9 @@ mod tests {
         }
 
         #[test]
-        fn settle_when_restricted_then_no_lifetime(lines in prop::collection::vec(any_line(), 0..4)) {
+        fn restricted_cache_control_when_settled_then_has_no_lifetime(
+            lines in prop::collection::vec(any_line(), 0..4),
+        ) {
             let mut parsed = parse_all(&lines);
             parsed.settle();
             if parsed.is_restricted() {
@@ -636,7 +646,7 @@ mod tests {
         }
 
         #[test]
-        fn parse_when_order_of_lines_changes_then_reads_the_same(
+        fn cache_control_when_order_of_lines_changes_then_is_unchanged(
             (lines, shuffled) in prop::collection::vec(any_line(), 0..5)
                 .prop_flat_map(|lines| (Just(lines.clone()), Just(lines).prop_shuffle())),
         ) {
@@ -644,7 +654,7 @@ mod tests {
         }
 
         #[test]
-        fn parse_when_bytes_are_arbitrary_then_no_panic(
+        fn cache_control_when_bytes_are_arbitrary_then_reading_does_not_panic(
             lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4),
         ) {
             let mut parsed = parse_all(&lines);

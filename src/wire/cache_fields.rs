@@ -1,4 +1,4 @@
-//! The fields of a response that control what caches do with it.
+//! The fields of a response that control what caches do with the response.
 
 use std::time::SystemTime;
 
@@ -9,10 +9,11 @@ use super::decimal;
 use super::directives::{Argument, Directives};
 use super::names;
 
-/// The longest text that is parsed as an HTTP-date, in bytes. The longest valid form (RFC 850) is shorter.
+/// The longest text that is parsed as an HTTP-date, in bytes. The longest valid form (RFC 850) is shorter than this
+/// limit.
 const MAX_DATE: usize = 40;
 
-/// A field of a response that controls what caches do with it.
+/// A field of a response that controls what caches do with the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheField {
     Age,
@@ -22,7 +23,7 @@ pub(crate) enum CacheField {
     SetCookie,
     /// Surrogate-Control. Besides lifetimes, this field can request ESI (Edge Side Includes).
     SurrogateControl,
-    /// Any other field that at least one CDN reads before Cache-Control.
+    /// Any other field that at least one CDN prefers to Cache-Control.
     Targeted,
     Vary,
 }
@@ -56,7 +57,7 @@ impl CacheFields {
 impl CacheField {
     /// Returns the cache field that has this name.
     pub(crate) fn of(name: &HeaderName) -> Option<Self> {
-        // For each of these names, comparing strings is faster than a hash lookup.
+        // Comparing the strings is faster than a lookup in a hash map.
         Some(match name.as_str() {
             "age" => Self::Age,
             "cache-control" => Self::CacheControl,
@@ -78,12 +79,13 @@ impl CacheField {
 }
 
 /// Reads Akamai's Edge-Control as directives of Cache-Control. The function reads `no-store`, `bypass-cache`,
-/// `cache-maxage` and `max-age`. The last two have a number with an optional unit s, m, h or d. If there are several
-/// directives, the strictest one counts. Returns `None` if there are no such directives.
+/// `cache-maxage` and `max-age`. `cache-maxage` and `max-age` have a number with an optional unit s, m, h or d. If
+/// there are several directives, the strictest directive applies. Returns `None` if the lines contain no directive that
+/// this function reads.
 ///
 /// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function.
-/// `!no-store` or `!bypass-cache` without any other directive also counts as one second, because each of them revokes a
-/// prohibition.
+/// `!no-store` and `!bypass-cache` revoke a prohibition. If there is neither a lifetime nor a prohibition, they also
+/// count as a lifetime of one second.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
     let (mut read, mut allows) = (CacheControl::default(), false);
     for directive in lines.into_iter().flat_map(Directives::new) {
@@ -116,9 +118,9 @@ fn seconds_with_unit(text: &[u8]) -> Option<u64> {
     Some(decimal::read_saturating(number)?.saturating_mul(unit).min(MAX_SECONDS))
 }
 
-/// Returns the lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, RFC 9111 §5.3), or `None` without Expires.
-/// An invalid Expires counts as a date in the past. If there are several Expires lines, the earliest counts. If Date
-/// is missing or invalid, `received` replaces it.
+/// Returns the lifetime in seconds from Expires and Date (RFC 9111 §4.2.1, RFC 9111 §5.3), or `None` if Expires is
+/// absent. An invalid Expires counts as a date in the past. If there are several Expires lines, the earliest date is
+/// used. If Date is missing or invalid, the function uses the time that `received` returns.
 pub(crate) fn expires_lifetime<'a, I>(
     expires: I,
     date: Option<&[u8]>,
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edge_control_when_read_then_lifetime_or_prohibition() {
+    fn edge_control_when_read_then_strictest_directive_applies() {
         let read = |lines: &[&'static str]| {
             edge_control(lines.iter().map(|line| line.as_bytes())).map(|read| (read.max_age, read.no_store))
         };
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn expires_lifetime_when_date_varies_then_relative_to_it() {
+    fn expires_lifetime_when_dates_vary_then_is_time_from_date_to_expires_or_zero() {
         let lifetime = |expires: &[&str], date: Option<&str>| {
             let received = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
             expires_lifetime(expires.iter().map(|line| line.as_bytes()), date.map(str::as_bytes), || received)
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn targeted_when_listed_then_all_known() {
+    fn targeted_field_when_listed_then_is_recognised() {
         for name in TARGETED {
             assert_eq!(CacheField::of(name), Some(CacheField::Targeted), "{name}");
         }

@@ -1,4 +1,4 @@
-//! The fields in which origins send cache tags. Each field belongs to at least one CDN.
+//! The fields in which origins send cache tags. At least one CDN reads each field.
 
 use http::HeaderName;
 
@@ -11,7 +11,7 @@ pub(crate) static FIELDS: [&HeaderName; 5] =
 
 /// Returns the delimiter between two tags in the field, or `None` if the field does not contain tags.
 pub(crate) fn delimiter(name: &HeaderName) -> Option<u8> {
-    // For each of these names, comparing strings is faster than a hash lookup.
+    // Comparing the strings is faster than a lookup in a hash map.
     match name.as_str() {
         "surrogate-key" => Some(b' '),
         "cache-tag" | "edge-cache-tag" | "cdn-tag" | "netlify-cache-tag" => Some(b','),
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_when_listed_then_all_have_a_delimiter() {
+    fn cache_tag_field_when_listed_then_has_a_delimiter() {
         assert!(FIELDS.iter().all(|name| delimiter(name).is_some()));
         assert_eq!(delimiter(&names::CACHE_CONTROL), None);
     }

@@ -1,6 +1,6 @@
 //! Whole numbers as decimal digits.
 
-/// Reads a number that has only digits. `parse` would also accept a sign.
+/// Reads a text that consists only of digits, as a number. `parse` would also accept a sign.
 pub(crate) fn read(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
@@ -9,7 +9,7 @@ pub(crate) fn read(text: &[u8]) -> Option<u64> {
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
-/// Reads a number that has only digits. A number that is too large becomes the largest one.
+/// Reads a text that consists only of digits, as a number. A number above `u64::MAX` becomes `u64::MAX`.
 pub(crate) fn read_saturating(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
@@ -18,8 +18,8 @@ pub(crate) fn read_saturating(text: &[u8]) -> Option<u64> {
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
-/// Writes a number at the end of `digits` and returns the part with its digits. Heads and logs contain many numbers,
-/// for which `fmt` would be too slow.
+/// Writes a number into the last bytes of `digits` and returns these bytes. Heads and logs contain many numbers, so
+/// `fmt` would be too slow.
 pub(crate) fn write(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     for (index, digit) in digits.iter_mut().enumerate().rev() {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_when_written_then_reads_back() {
+    fn number_when_written_and_read_then_is_unchanged() {
         for number in [0, 9, 10, 1_234_567_890, u64::MAX] {
             let mut digits = [0; 20];
             assert_eq!(write(number, &mut digits), number.to_string().as_bytes());
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn text_when_not_digits_alone_or_too_large_then_not_a_number() {
+    fn number_when_text_is_invalid_or_too_large_then_is_rejected_or_saturated() {
         for text in ["", "+1", "-1", " 1", "1 ", "1_0", "0x1", "18446744073709551616"] {
             assert_eq!(read(text.as_bytes()), None, "{text:?}");
         }

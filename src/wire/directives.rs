@@ -9,7 +9,7 @@ pub(crate) enum Argument<'a> {
     Absent,
     /// A token.
     Token(&'a [u8]),
-    /// The text inside a quoted string. Its escapes are unchanged.
+    /// The text between the quotes of a quoted string. Escapes in the text are unchanged.
     Quoted(&'a [u8]),
     /// Any other text, for example an empty argument.
     Malformed,
@@ -18,17 +18,17 @@ pub(crate) enum Argument<'a> {
 /// One element of a comma-separated list of directives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Directive<'a> {
-    /// The name, which is a token. Empty if the text before `=` is not a token.
+    /// The name, which is a token. The name is empty if the text before `=` is not a token.
     pub name: &'a [u8],
     pub argument: Argument<'a>,
-    /// The whole element, without white space around it.
+    /// The complete element, without the white space around the element.
     pub text: &'a [u8],
 }
 
 /// The directives of one field line. Empty elements are skipped.
 ///
-/// A quote starts a quoted string only directly after `=` or white space after `=`, and only if a closing quote
-/// follows. Otherwise an open quote would hide later directives.
+/// A quote starts a quoted string only if the quote is the first character of the argument and a closing quote follows.
+/// Without this rule, an unclosed quote would hide all later directives.
 #[derive(Debug, Clone)]
 pub(crate) struct Directives<'a> {
     rest: &'a [u8],
@@ -53,8 +53,8 @@ impl<'a> Iterator for Directives<'a> {
                 while self.rest.get(start).is_some_and(|b| matches!(b, b' ' | b'\t')) {
                     start += 1;
                 }
-                // At most one search per line fails, so the time is linear. After a failed search the line has no other
-                // quote that could start a string.
+                // At most one search per line fails, so the time is linear. After a failed search, each later quote of
+                // the line is escaped and cannot start a string.
                 if self.rest.get(start) == Some(&b'"') {
                     string = closing_quote(&self.rest[start + 1..]).map(|length| (start + 1, start + 1 + length));
                 }
@@ -88,7 +88,8 @@ impl<'a> Iterator for Directives<'a> {
     }
 }
 
-/// Returns the length of a quoted string, or `None` without a closing quote. `text` starts after the opening quote.
+/// Returns the number of bytes before the closing quote, or `None` if the closing quote is missing. `text` starts after
+/// the opening quote.
 fn closing_quote(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     text.iter().position(|&b| {
@@ -103,7 +104,7 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&b| is_token_byte(b))
 }
 
-/// Whether a token can contain the byte (`tchar` in RFC 9110 §5.6.2).
+/// Returns whether a token can contain the byte (`tchar` in RFC 9110 §5.6.2).
 pub(super) fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_when_arguments_differ_then_kinds_differ() {
+    fn arguments_when_forms_differ_then_each_form_is_recognised() {
         let line = b"a, b=c, d=\"e,f\", g=, \"h\"=i";
         let read: Vec<_> = Directives::new(line).map(|directive| (directive.name, directive.argument)).collect();
         let wanted: Vec<(&[u8], Argument<'_>)> = vec![

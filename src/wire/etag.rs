@@ -1,13 +1,13 @@
-//! Entity tags (RFC 9110 §8.8.3) and lists of them (If-Match, If-None-Match).
+//! Entity tags (RFC 9110 §8.8.3) and lists of entity tags (If-Match, If-None-Match).
 //!
 //! A compressed body is another representation, and two representations must not share a strong tag. Therefore the gzip
-//! layer makes tags in responses weak. When a CDN sends such a tag back in a request, the layer makes the tag strong
-//! again. Reading allocates nothing, and writing allocates once.
+//! layer makes the tags of compressed responses weak. When a CDN sends such a tag back in a request, the layer makes
+//! the tag strong again. Reading allocates nothing, and writing allocates once.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
-/// A well-formed entity tag. Borrows from the field value.
+/// An entity tag. The field value owns the bytes of the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityTag<'a> {
     /// Whether the tag starts with `W/`.
@@ -26,8 +26,8 @@ impl<'a> EntityTag<'a> {
         }
     }
 
-    /// Like [`Self::parse`], but does not check the text between the quotes. This is enough for lookup keys, where a
-    /// malformed tag does no harm.
+    /// Like [`Self::parse`], but does not trim white space and does not check the text between the quotes. This is
+    /// enough for lookup keys, because a malformed key does no harm.
     pub fn outline(value: &'a [u8]) -> Option<Self> {
         let (weak, quoted) = match value {
             [b'W', b'/', quoted @ ..] => (true, quoted),
@@ -53,8 +53,8 @@ pub fn weaken(tag: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(weak)).ok()
 }
 
-/// Returns one line of If-Match or If-None-Match with its weak tags made strong. A tag stays weak if `stays_weak` is
-/// true for the text between its quotes.
+/// Makes the weak tags in one line of If-Match or If-None-Match strong, and returns the new line. A tag stays weak if
+/// `stays_weak` returns true for the text between the quotes of the tag.
 ///
 /// Returns `None` if no tag changes, if the line contains `*`, or if a member is malformed.
 pub fn strengthen(line: &HeaderValue, stays_weak: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
@@ -118,8 +118,8 @@ impl<'a> Iterator for ListedTags<'a> {
 
 /// Returns the next member of a list and the text after the member, or `None` at the end.
 ///
-/// The time for a whole list is linear. The search for a closing quote stops at the next quote, so two searches never
-/// read the same bytes.
+/// The time for a complete list is linear. The search for a closing quote stops at the next quote, so two searches
+/// never read the same bytes.
 fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
     let line = line.get(start..)?;
@@ -136,7 +136,7 @@ fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     Some((if alone { listed } else { Listed::Malformed }, rest))
 }
 
-/// Reads a tag at the start of `bytes`. Returns the tag and the text after it.
+/// Reads a tag at the start of `bytes`. Returns the tag and the text after the tag.
 fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (weak, quoted) = match bytes {
         [b'W', b'/', b'"', rest @ ..] => (true, rest),
@@ -144,7 +144,7 @@ fn take_tag(bytes: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
         _ => return None,
     };
     let (opaque, rest) = quoted.split_at_checked(memchr::memchr(b'"', quoted)?)?;
-    // A tag can have visible ASCII except the quote, and bytes above ASCII (`etagc` in RFC 9110 §8.8.3).
+    // A tag can contain visible ASCII except the quote, and bytes above ASCII (`etagc` in RFC 9110 §8.8.3).
     if !opaque.iter().all(|&byte| byte == 0x21 || (0x23..=0x7e).contains(&byte) || byte >= 0x80) {
         return None;
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_when_tag_is_malformed_then_none() {
+    fn tag_when_malformed_then_rejected() {
         assert_eq!(EntityTag::parse(b"\"xyzzy\""), Some(strong("xyzzy")));
         assert_eq!(EntityTag::parse(b" W/\"a,b\" "), Some(weak("a,b")));
         assert_eq!(EntityTag::parse(b"\"\""), Some(strong("")));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn weaken_when_tag_is_weak_or_malformed_then_none() {
+    fn tag_when_weak_or_malformed_then_is_not_weakened() {
         assert_eq!(weaken(&HeaderValue::from_static("\"a\"")).unwrap(), "W/\"a\"");
         assert_eq!(weaken(&HeaderValue::from_bytes(b"\"\xe4\"").unwrap()).unwrap().as_bytes(), b"W/\"\xe4\"");
         assert_eq!(weaken(&HeaderValue::from_static("W/\"a\"")), None);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn strengthen_when_line_has_weak_tags_then_rewrites_it() {
+    fn tag_list_when_tags_are_weak_then_tags_become_strong() {
         let line = |text: &'static str| strengthen(&HeaderValue::from_static(text), |opaque| opaque == b"known");
         assert_eq!(line("W/\"a\"").unwrap(), "\"a\"");
         assert_eq!(line("W/\"a,W\" ,, \"b\",W/\"c\"").unwrap(), "\"a,W\", \"b\", \"c\"");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_when_there_are_several_lines_then_reads_all() {
+    fn tag_list_when_field_has_several_lines_then_members_of_all_lines_are_read() {
         let mut headers = HeaderMap::new();
         headers.append(IF_NONE_MATCH, HeaderValue::from_static(" ,\"a\" , W/\"b,c\","));
         headers.append(IF_NONE_MATCH, HeaderValue::from_static(""));
@@ -227,7 +227,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn listed_when_written_then_read_back(tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 0..8)) {
+        fn tag_list_when_written_and_read_then_tags_are_unchanged(
+            tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 0..8),
+        ) {
             let text = written(&tags);
             let mut headers = HeaderMap::new();
             headers.append(IF_NONE_MATCH, HeaderValue::from_str(&text).unwrap());
@@ -237,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn strengthen_when_tag_was_weakened_then_restores_it(opaque in "[!#-~]{0,20}") {
+        fn tag_when_weakened_and_strengthened_then_is_unchanged(opaque in "[!#-~]{0,20}") {
             let value = HeaderValue::from_str(&format!("\"{opaque}\"")).unwrap();
             let weakened = weaken(&value).unwrap();
             prop_assert_eq!(EntityTag::parse(weakened.as_bytes()), Some(weak(&opaque)));
@@ -245,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn take_listed_when_bytes_are_arbitrary_then_ends(
+        fn tag_list_when_bytes_are_arbitrary_then_each_step_consumes_bytes(
             line in prop::collection::vec(prop::sample::select(b"\"W/*, ax".to_vec()), 0..60),
         ) {
             let mut rest = &line[..];
@@ -256,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn strengthen_when_applied_then_keeps_the_tags(
+        fn tag_list_when_strengthened_then_texts_of_tags_are_unchanged(
             tags in prop::collection::vec((any::<bool>(), "[!#-~]{0,8}"), 1..8),
         ) {
             let stays_weak = |opaque: &[u8]| opaque.len() > 4;
@@ -269,7 +271,7 @@ mod tests {
                 .collect();
             prop_assert_eq!(strengthened.is_some(), tags.iter().zip(&wanted).any(|((weak, _), tag)| *weak != tag.weak));
             if let Some(line) = strengthened {
-                prop_assert_eq!(strengthen(&line, stays_weak), None, "applied twice");
+                prop_assert_eq!(strengthen(&line, stays_weak), None, "a second call changes the line");
                 let headers = HeaderMap::from_iter([(IF_NONE_MATCH, line)]);
                 prop_assert!(listed(&headers, &IF_NONE_MATCH).eq(wanted.into_iter().map(Listed::Tag)));
             }

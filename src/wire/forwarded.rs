@@ -1,10 +1,10 @@
 //! The client's address behind trusted proxies, and the fields that report this address to the origin: X-Forwarded-For,
 //! X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 //!
-//! If the peer is not trusted, edgeshim replaces these fields with facts about the connection. This is the usual case.
-//! edgeshim then clones values that are prepared once per connection ([`Peer`]), and allocates nothing. If the peer is
-//! a trusted proxy, X-Forwarded-For is read from its right end, because trusted machines wrote that end. Only the
-//! entries that were read are passed on.
+//! If the peer is not trusted, edgeshim replaces these fields with values that describe the connection. This is the
+//! usual case. edgeshim then clones values that are prepared once per connection ([`Peer`]), and allocates nothing. If
+//! the peer is a trusted proxy, edgeshim reads X-Forwarded-For from right to left, because trusted machines wrote the
+//! right end of the list. edgeshim forwards only the entries that it has read.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +36,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// Returns the scheme as header fields contain it.
+    /// Returns the scheme as it is written in header fields.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -59,7 +59,8 @@ impl Peer {
     /// Prepares the values for a connection. An IPv4-mapped IPv6 address becomes an IPv4 address.
     pub fn new(address: IpAddr, scheme: Scheme) -> Self {
         let address = address.to_canonical();
-        // The capacity is enough for both values, so a connection costs two allocations here instead of eight.
+        // The capacity is sufficient for the text of both fields, so this function allocates twice instead of eight
+        // times.
         let mut text = String::with_capacity(MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES);
         push_address(&mut text, address);
         let address_bytes = text.len();
@@ -79,31 +80,31 @@ impl Peer {
         self.address
     }
 
-    /// Returns the client certificate, if there is one. Its chain is valid.
+    /// Returns the client certificate, if there is one. The chain of the certificate is valid.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificate.as_deref()
     }
 }
 
-/// The result of reading X-Forwarded-For: the client's address, and how many entries are trusted.
+/// The result of reading X-Forwarded-For: the client's address, and the number of entries that edgeshim forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trail {
     /// The address that connected to the outermost trusted proxy. If the peer is not trusted, this is the peer's
     /// address.
     pub client: IpAddr,
-    /// Whether a proven CDN reported `client`. Then `kept` does not count the entry of `client`.
+    /// Whether a proven CDN reported `client`. If so, `kept` does not include the entry of `client`.
     pub proven: bool,
-    /// The number of entries of X-Forwarded-For that are passed on, counted from the right.
+    /// The number of entries of X-Forwarded-For that edgeshim forwards, counted from the right.
     pub kept: u8,
-    /// Whether the peer is a trusted proxy. Then its X-Forwarded-Proto and X-Forwarded-Host are used.
+    /// Whether the peer is a trusted proxy. If so, edgeshim uses the peer's X-Forwarded-Proto and X-Forwarded-Host.
     pub peer_trusted: bool,
 }
 
 /// Reads X-Forwarded-For from right to left while the addresses are trusted. All lines count as one list.
 ///
-/// Reading ends with the first address that is not trusted, which is the client's. Reading also ends before the first
-/// entry that is not an address, after 32 entries, and at the left end. Entries can have ports and quotes, and IPv6
-/// addresses can have brackets.
+/// Reading ends with the first address that is not trusted, which is the client's address. Reading also ends before the
+/// first entry that is not an address, after 32 entries, and at the left end. Entries can have ports and quotes, and
+/// IPv6 addresses can have brackets.
 pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
     let peer = peer.to_canonical();
     let mut trail = Trail { client: peer, proven: false, kept: 0, peer_trusted: trusted(peer) };
@@ -122,10 +123,11 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
 
 /// Replaces X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 ///
-/// X-Forwarded-For lists the client, if a proven CDN reported it. Then it lists the entries that are passed on, and
-/// last the peer. If a trusted peer sent X-Forwarded-Proto or X-Forwarded-Host, that field is passed on. Otherwise
-/// X-Forwarded-Proto is the scheme of the connection, and X-Forwarded-Host is the Host field. Forwarded has the same
-/// data without the host, so that its value can be prepared once per connection.
+/// The new X-Forwarded-For lists the client first, if a proven CDN reported the client. Then follow the received
+/// entries that edgeshim forwards, and the peer is last. If a trusted peer sent a valid X-Forwarded-Proto or
+/// X-Forwarded-Host, edgeshim forwards that field. Otherwise X-Forwarded-Proto is the scheme of the connection, and
+/// X-Forwarded-Host is the Host field. Forwarded has the same data without the host, so that its value can be prepared
+/// once per connection.
 pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);
@@ -182,9 +184,10 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
         .take(MOST_HOPS)
 }
 
-/// Returns the client's address that a CDN wrote into X-Forwarded-For. Reads the list from the right and skips three
-/// groups of entries: those of trusted proxies (`trail`), `own` entries that the CDN adds after its client's entry, and
-/// nodes of the CDN. Returns `None` if no entry is left, or if reading reaches an entry that is not an address.
+/// Returns the client's address that a CDN wrote into X-Forwarded-For. The function reads the list from the right and
+/// skips three groups of entries: the entries that `trail` counts, `own` entries that the CDN adds after the client's
+/// entry, and nodes of the CDN. Returns `None` if no entry is left, or if reading reaches an entry that is not an
+/// address.
 pub(crate) fn client_of_cdn(
     headers: &HeaderMap,
     trail: Trail,
@@ -194,7 +197,7 @@ pub(crate) fn client_of_cdn(
     entries_from_the_right(headers).skip(usize::from(trail.kept) + own).find(|&address| !is_node(address))
 }
 
-/// Facts about the client's request that a trusted proxy reports.
+/// The scheme and the host of the client's request, as a trusted proxy reports them.
 #[derive(Default)]
 struct Reported {
     scheme: Option<Scheme>,
@@ -214,8 +217,8 @@ impl Reported {
     }
 }
 
-/// Returns new values of X-Forwarded-For and Forwarded. Each lists the proven client, if there is one, then the entries
-/// that are passed on, from left to right, then the peer.
+/// Returns new values of X-Forwarded-For and Forwarded. Each value lists the proven client, if there is one, then the
+/// entries that edgeshim forwards, from left to right, then the peer.
 fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;
@@ -235,7 +238,8 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
     let before_bytes = text.len();
     text.push_str(peer.x_forwarded_for.to_str().unwrap_or_default());
     let list_bytes = text.len();
-    // A scheme that a proxy reports is the scheme of the client's connection, so it belongs to the first element.
+    // The scheme that a proxy reports is the scheme of the client's connection, so the first element contains the
+    // scheme.
     let mut first = Some(scheme);
     let mut start = 0;
     while let Some(length) = text.get(start..before_bytes).and_then(|rest| rest.find(", ")) {
@@ -288,8 +292,8 @@ fn push_element(text: &mut String, address: Range<usize>, scheme: Option<Scheme>
 }
 
 fn value(text: Bytes) -> HeaderValue {
-    // ASCII addresses and names are always a valid value. The fallback `unknown` is the text for an unknown address
-    // in RFC 7239 §6.2 and in Squid.
+    // A text of ASCII addresses and names is always a valid value. The fallback `unknown` is the text for an unknown
+    // address in RFC 7239 §6.2 and in Squid.
     HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
@@ -303,7 +307,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Whether the address is in `10.0.0.0/8` or `fd00::/8`.
+    /// Returns whether the address is in `10.0.0.0/8` or `fd00::/8`.
     fn trusted(address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => address.octets()[0] == 10,
@@ -322,12 +326,12 @@ mod tests {
     fn field<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> &'a str {
         let mut lines = headers.get_all(name).iter();
         let line = lines.next().map_or("", |line| line.to_str().unwrap());
-        assert!(lines.next().is_none(), "one line of {name}");
+        assert!(lines.next().is_none(), "{name} has more than one line");
         line
     }
 
     #[test]
-    fn client_from_xff_when_entry_is_untrusted_then_ends() {
+    fn x_forwarded_for_when_entry_is_untrusted_or_invalid_then_reading_ends() {
         for (lines, peer, client, kept) in [
             (&["1.1.1.1"][..], "9.9.9.9", "9.9.9.9", 0),
             (&[], "10.0.0.1", "10.0.0.1", 0),
@@ -350,19 +354,19 @@ mod tests {
     }
 
     #[test]
-    fn client_from_xff_when_list_is_long_then_bounded() {
+    fn x_forwarded_for_when_list_is_long_then_reading_is_bounded() {
         let trail = client_from_xff(&map(&[&"10.0.0.9,".repeat(5000), "10.0.0.8"]), ip("10.0.0.1"), trusted);
         assert_eq!(
             trail,
             Trail { client: ip("10.0.0.8"), proven: false, kept: 1, peer_trusted: true },
-            "an empty entry is junk"
+            "reading must stop at an empty entry"
         );
         let long = vec!["10.0.0.9"; 5000].join(",");
         assert_eq!(usize::from(client_from_xff(&map(&[&long]), ip("10.0.0.1"), trusted).kept), MOST_HOPS);
     }
 
     #[test]
-    fn write_when_peer_is_untrusted_then_replaces_its_fields() {
+    fn forwarding_fields_when_peer_is_untrusted_then_are_replaced() {
         let mut headers = map(&["1.1.1.1", "10.0.0.5"]);
         headers.insert(HOST, HeaderValue::from_static("www.example.com"));
         headers.insert(X_FORWARDED_HOST.clone(), HeaderValue::from_static("evil.example"));
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn write_when_peer_is_untrusted_then_shares_prepared_values() {
+    fn forwarding_fields_when_peer_is_untrusted_then_share_prepared_values() {
         let peer = Peer::new(ip("192.0.2.1"), Scheme::Https);
         let mut headers = map(&[]);
         let trail = client_from_xff(&headers, peer.address(), trusted);
@@ -390,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn write_when_peer_is_trusted_then_keeps_the_entries_that_were_read() {
+    fn forwarding_fields_when_peer_is_trusted_then_keep_the_entries_that_were_read() {
         let mut headers = map(&["6.6.6.6, 2.2.2.2:99, fd00::2"]);
         headers.insert(HOST, HeaderValue::from_static("internal"));
         headers.insert(X_FORWARDED_HOST.clone(), HeaderValue::from_static("www.example.com"));
@@ -405,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn write_when_fields_of_a_trusted_peer_are_malformed_then_ignores_them() {
+    fn malformed_fields_when_sent_by_a_trusted_peer_then_are_ignored() {
         let mut headers = map(&[]);
         headers.insert(X_FORWARDED_HOST.clone(), HeaderValue::from_static("a, b"));
         headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static("https, http"));
@@ -419,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_when_set_then_returned() {
+    fn certificate_when_added_to_the_peer_then_is_returned() {
         let peer = Peer::new(ip("151.101.0.1"), Scheme::Https);
         assert_eq!(peer.certificate(), None);
         let shown = Certificate { names: vec!["edge.example".to_owned()], sha256: [7; 32] };
@@ -427,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn push_address_when_ipv4_then_writes_as_display_does() {
+    fn ipv4_address_when_written_then_equals_the_display_form() {
         for octet in 0..=255 {
             let address = IpAddr::from([octet, 255 - octet, 0, octet]);
             let mut text = String::new();
@@ -437,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn write_when_client_is_proven_then_puts_it_first() {
+    fn forwarding_fields_when_client_is_proven_then_list_the_client_first() {
         let proven = |trail| Trail { client: ip("2001:db8::7"), proven: true, ..trail };
         let peer = Peer::new(ip("151.101.0.1"), Scheme::Https);
         let mut headers = map(&["6.6.6.6"]);
@@ -455,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn client_of_cdn_when_trusted_entries_follow_then_is_left_of_them() {
+    fn client_of_cdn_when_proxies_follow_then_is_the_entry_before_the_proxies() {
         let client = |lines: &[&str], kept, own| {
             let trail = Trail { client: ip("10.0.0.1"), proven: false, kept, peer_trusted: kept > 0 };
             client_of_cdn(&map(lines), trail, own, |address| address == ip("192.0.2.50"))
@@ -464,14 +468,18 @@ mod tests {
         assert_eq!(
             client(&["6.6.6.6, [2001:db8::7]:99, 192.0.2.50"], 0, 0),
             Some(ip("2001:db8::7")),
-            "a node of the CDN"
+            "a node of the CDN is not the client"
         );
         assert_eq!(
             client(&["6.6.6.6, 2.2.2.2", "192.0.2.50, 10.0.0.1"], 1, 0),
             Some(ip("2.2.2.2")),
-            "behind a balancer"
+            "a load balancer is not the client"
         );
-        assert_eq!(client(&["6.6.6.6, 2.2.2.2, 3.3.3.3"], 0, 1), Some(ip("2.2.2.2")), "before the CDN's own entry");
+        assert_eq!(
+            client(&["6.6.6.6, 2.2.2.2, 3.3.3.3"], 0, 1),
+            Some(ip("2.2.2.2")),
+            "the CDN's own entry is not the client"
+        );
         for junk in [&["2.2.2.2, unknown"][..], &["2.2.2.2, "], &["192.0.2.50"], &[]] {
             assert_eq!(client(junk, 0, 0), None, "{junk:?}");
         }
@@ -480,7 +488,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entry_address_when_written_in_any_form_then_reads_it(
+        fn address_when_written_in_any_form_then_is_read(
             v4 in any::<[u8; 4]>(),
             v6 in any::<[u16; 8]>(),
             port in any::<u16>(),
@@ -499,7 +507,7 @@ mod tests {
         }
 
         #[test]
-        fn write_when_list_is_arbitrary_then_peer_is_last_and_client_first(
+        fn x_forwarded_for_when_list_is_arbitrary_then_client_is_first_and_peer_is_last(
             text in "(10\\.0\\.0\\.[1-9]|[1-9]\\.1\\.1\\.1|junk|,|, ){0,12}",
         ) {
             let mut headers = map(&[&text]);

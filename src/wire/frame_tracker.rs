@@ -22,12 +22,12 @@ pub(crate) struct FrameTracker {
     have: usize,
     /// Whether a head has begun with HEADERS and its last frame has not ended yet.
     in_head: bool,
-    /// Whether the current payload is the last of the head.
+    /// Whether the current frame is the last frame of the head.
     is_last: bool,
 }
 
 impl FrameTracker {
-    /// Starts at the first byte of a connection, before the preface.
+    /// Creates a tracker that expects the first byte of a connection, which is the first byte of the preface.
     pub(crate) const fn new() -> Self {
         Self { left: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0, in_head: false, is_last: false }
     }
@@ -68,7 +68,7 @@ impl FrameTracker {
     }
 
     /// Returns the position after all bytes that were fed. An incomplete frame header counts as part of a head, because
-    /// the frame can be HEADERS.
+    /// the frame can be a HEADERS frame.
     pub(crate) const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn phase_when_inside_headers_and_continuations_then_head() {
+    fn phase_when_inside_headers_or_continuation_frames_then_is_head() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut expected = vec![Phase::Boundary; PREFACE_BYTES];
         for (kind, flags, payload, head_ends) in [

@@ -2,14 +2,15 @@
 //!
 //! hyper silently drops Content-Length if Transfer-Encoding is also present. So no code behind hyper can see that a
 //! request was ambiguous (request smuggling: RFC 9112 §6.1 and RFC 9112 §11.2). [`HeadTracker`] sees every byte that
-//! is read from a client's connection. It follows heads and bodies by hyper's rules, and stores a verdict on each
-//! head until the service asks for the verdict. It refuses a head that has both fields (RFC 9112 §6.1), a CR without
-//! an LF after it (RFC 9112 §2.2), or a field line that continues on the next line (RFC 9112 §5.2).
+//! edgeshim reads from a client's connection. The tracker follows heads and bodies by hyper's rules, and stores a
+//! verdict on each head until the service asks for the verdict. The tracker refuses a head that has both fields (RFC
+//! 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), or a field line that continues on the next
+//! line (RFC 9112 §5.2).
 //!
 //! The tracker is not a second parser: hyper checks names, methods and values. For each message that hyper accepts, the
 //! tracker must find the same end as hyper. If hyper refuses a message (a bad chunk size, different lengths, a last
-//! coding that is not chunked), the tracker stops. A head that was not tracked is refused. So a disagreement with hyper
-//! can only refuse too much.
+//! coding that is not chunked), the tracker stops. A head after this position gets no clear verdict and is refused. So
+//! a disagreement with hyper can only refuse too much.
 //!
 //! Cost: one `memchr2` per line, and a few compared bytes for lines that start with `c` or `t`. The tracker stores only
 //! its position and a few facts about the current head.
@@ -80,7 +81,8 @@ enum State {
     Between,
     /// After a CR before a request line.
     BetweenCr,
-    /// In a line of the head that does not affect framing: the request line, or any other field.
+    /// In a line of the head that does not affect framing: the request line, or a field other than Content-Length and
+    /// Transfer-Encoding.
     Line,
     /// At the first byte of a line after the request line.
     LineStart,
@@ -91,7 +93,7 @@ enum State {
     LengthDigits,
     LengthAfter,
     Codings(Coding),
-    /// The next two states are after the CR of a line and after the CR of an empty line.
+    /// The next two states are after the CR of a line, and after the CR of the empty line that ends the head.
     LineCr,
     EmptyCr,
     /// In a body whose length is known.
@@ -116,11 +118,12 @@ enum State {
 /// A flawed head ends the tracking, because its connection closes and no later head needs a verdict. So a count of
 /// clear heads and one flag suffice for any number of pipelined requests.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one fact of a head; they are independent")]
+#[expect(clippy::struct_excessive_bools, reason = "each field is one fact about a head, and the facts are independent")]
 pub(crate) struct HeadTracker {
-    /// The bytes left of a body or chunk. While a chunk size is read, this is the size read so far.
+    /// The number of bytes that are left of the body or chunk. While the tracker reads a chunk size, this is the part
+    /// of the size that has been read.
     remaining: u64,
-    /// The value of the current Content-Length line so far.
+    /// The part of the number in the current Content-Length line that has been read.
     number: u64,
     /// The Content-Length of the current head, or `u64::MAX` before the first Content-Length line has ended.
     length: u64,
@@ -135,7 +138,7 @@ pub(crate) struct HeadTracker {
 }
 
 impl HeadTracker {
-    /// Starts at the first byte of a connection.
+    /// Creates a tracker that expects the first byte of a connection.
     pub(crate) const fn new() -> Self {
         Self {
             remaining: 0,
@@ -202,10 +205,11 @@ impl HeadTracker {
         }
     }
 
-    /// Returns the verdict on the oldest complete head whose verdict was not taken yet. The service must call this
+    /// Returns the verdict on the oldest complete head whose verdict has not been taken yet. The service must call this
     /// function once per request.
     ///
-    /// If no clear head is left, the verdict is `Refuse`. Then the head was flawed, or tracker and hyper disagree.
+    /// If no clear head is left, the verdict is `Refuse`. In this case the head was flawed, or the tracker and hyper
+    /// disagree.
     pub(crate) fn take_verdict(&mut self) -> Verdict {
         if let Some(left) = self.clear.checked_sub(1) {
             self.clear = left;
@@ -214,12 +218,13 @@ impl HeadTracker {
         Verdict::Refuse
     }
 
-    /// Stops tracking, because the next bytes belong to another protocol. Verdicts on earlier heads stay.
+    /// Stops tracking, because the next bytes belong to another protocol. The verdicts on earlier heads can still be
+    /// taken.
     pub(crate) fn set_opaque(&mut self) {
         self.state = State::Opaque;
     }
 
-    /// Skips empty lines before a request line, as httparse does.
+    /// Skips empty lines before a request line, as hyper's parser does.
     fn between<'a>(&mut self, first: u8, rest: &'a [u8], after: &'a [u8]) -> &'a [u8] {
         match (self.state, first) {
             (_, b'\n') => self.state = State::Between,
@@ -263,7 +268,7 @@ impl HeadTracker {
             b'c' | b'C' => self.state = State::Name(Field::ContentLength, 0),
             b't' | b'T' => self.state = State::Name(Field::TransferEncoding, 0),
             _ => {
-                // Most lines end here, so this calls `line` directly and saves a turn of the loop in `feed`.
+                // Most lines take this branch. The direct call saves an iteration of the loop in `feed`.
                 self.state = State::Line;
                 return self.line(rest);
             }
@@ -271,7 +276,7 @@ impl HeadTracker {
         rest
     }
 
-    /// Compares a field name with the name of `field`, as far as there are bytes.
+    /// Compares the next bytes with the name of `field`, of which `matched` bytes have already been found.
     fn name<'a>(&mut self, field: Field, matched: u8, rest: &'a [u8]) -> &'a [u8] {
         let mut matched = matched;
         let mut left = rest;
@@ -346,8 +351,8 @@ impl HeadTracker {
         }
     }
 
-    /// Marks the head as flawed because of a line that hyper refuses. hyper does so only at the end of the head, so the
-    /// tracker reads the rest of the head too.
+    /// Marks the head as flawed because of a line that hyper refuses. hyper refuses the head only when it is complete,
+    /// so the tracker reads the rest of the head too.
     fn refused_line(&mut self) {
         self.flawed = true;
         self.state = State::Line;
@@ -356,7 +361,7 @@ impl HeadTracker {
     fn codings<'a>(&mut self, coding: Coding, byte: u8, rest: &'a [u8], after: &'a [u8]) -> &'a [u8] {
         let next = match (coding, byte) {
             (_, b'\r' | b'\n') => {
-                // If there are several Transfer-Encoding lines, only the last line counts.
+                // If there are several Transfer-Encoding lines, only the last line decides.
                 self.chunked = coding == Coding::Whole || coding == Coding::Matching(7);
                 self.state = State::Line;
                 return rest;
@@ -449,7 +454,7 @@ impl HeadTracker {
     }
 
     /// Reads to the end of a chunk extension or of a trailer line. Tracking stops at a bare LF. hyper refuses a bare LF
-    /// in an extension. In a trailer line hyper ignores a bare LF, but another parser could take the LF as the end of
+    /// in an extension. In a trailer line hyper ignores a bare LF, but another parser could treat the LF as the end of
     /// the line.
     fn until_cr<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr2(b'\r', b'\n', rest) else { return &[] };
@@ -487,7 +492,8 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// Feeds all bytes at once and then one by one, which must give the same result. Takes `ask` verdicts.
+    /// Feeds all bytes at once to one tracker, and one by one to a second tracker. The two trackers must end in the
+    /// same state. Takes `ask` verdicts.
     fn judged(bytes: &[u8], ask: usize) -> (Vec<Verdict>, Phase) {
         let mut whole = HeadTracker::new();
         whole.feed(bytes);
@@ -506,19 +512,19 @@ mod tests {
     }
 
     #[test]
-    fn tracker_is_small() {
+    fn tracker_when_created_then_has_at_most_40_bytes() {
         assert!(size_of::<HeadTracker>() <= 40, "{}", size_of::<HeadTracker>());
     }
 
     #[test]
-    fn tracker_when_new_then_refuses() {
+    fn verdict_when_no_head_has_arrived_then_is_refuse() {
         let mut tracker = HeadTracker::new();
         assert_eq!(tracker.phase(), Phase::Boundary);
         assert_eq!(tracker.take_verdict(), Verdict::Refuse);
     }
 
     #[test]
-    fn head_when_framing_is_unambiguous_then_clear() {
+    fn head_when_framing_is_unambiguous_then_is_clear() {
         for (bytes, phase) in [
             (GET, Phase::Boundary),
             ("GET / HTTP/1.1\nHost: a\n\n", Phase::Boundary),
@@ -551,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn head_when_flawed_then_refused_at_its_end() {
+    fn flawed_head_when_complete_then_is_refused() {
         for bytes in [
             "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nA: b\r\ncontent-length: 3\r\n\r\n",
@@ -584,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn body_when_hyper_refuses_it_then_tracking_stops() {
+    fn tracking_when_hyper_refuses_the_body_then_stops() {
         for body in [
             "x",
             "\r\n",
@@ -608,18 +614,18 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_when_pipelined_then_in_order() {
+    fn verdicts_when_requests_are_pipelined_then_are_in_order() {
         let mut text = GET.repeat(1000);
         text += "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
         text += GET;
         let (verdicts, phase) = judged(text.as_bytes(), 1002);
         assert!(verdicts[..1000].iter().all(|&verdict| verdict == Verdict::Clear));
-        assert_eq!(verdicts[1000..], [Verdict::Refuse; 2], "nothing after a flaw is clear");
+        assert_eq!(verdicts[1000..], [Verdict::Refuse; 2], "a head after a flawed head must not be clear");
         assert_eq!(phase, Phase::Opaque);
     }
 
     #[test]
-    fn verdicts_when_upgraded_then_earlier_ones_stay() {
+    fn verdicts_when_connection_is_upgraded_then_earlier_verdicts_stay() {
         let mut tracker = HeadTracker::new();
         tracker.feed(GET.as_bytes());
         tracker.set_opaque();
@@ -741,7 +747,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pipelines_when_cut_anywhere_then_tracked(
+        fn pipelined_requests_when_cut_anywhere_then_have_exact_verdicts(
             messages in prop::collection::vec(message(), 1..6),
             flawed_at in prop::option::of(0_usize..6),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
@@ -768,7 +774,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_when_cut_anywhere_then_same_result(
+        fn arbitrary_bytes_when_cut_anywhere_then_state_is_the_same(
             pieces in prop::collection::vec(
                 prop::sample::select(vec![
                     "GET / HTTP/1.1", "Content-Length", "transfer-encoding", ":", " ", "\t", "\r", "\n", "\r\n",

@@ -1,5 +1,5 @@
-//! Fields that apply to one connection only, such as Connection and Upgrade, and fields to which each proxy appends
-//! an entry: CDN-Loop and Via (RFC 9110 §7.6.1, RFC 9110 §7.8, RFC 8586).
+//! Fields that apply to one connection only, such as Connection and Upgrade, and fields to which each proxy appends an
+//! entry: CDN-Loop and Via (RFC 9110 §7.6.1, RFC 9110 §7.6.3, RFC 9110 §7.8, RFC 8586).
 //!
 //! For a message without these fields the cost is one pass over the names. [`strip_hop_by_hop`] allocates only if there
 //! are several Connection lines.
@@ -21,16 +21,16 @@ use super::names::{
 };
 use super::{cache_tags, tokens};
 
-/// The entry of this proxy in Via, for each version of the received message.
+/// The entry of edgeshim in Via, for each version of the received message.
 const PSEUDONYM_1_0: &str = "1.0 edgeshim";
 const PSEUDONYM_1_1: &str = "1.1 edgeshim";
 const PSEUDONYM_2_0: &str = "2.0 edgeshim";
 
-/// The lengths of the names in `hop_by_hop`, one bit per length. A name of another length needs no comparison.
+/// The lengths of the names in `hop_by_hop`, one bit for each length. A name of any other length needs no comparison.
 const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
 
 /// Returns the fields that are never forwarded, even if Connection does not name them (RFC 9110 §7.6.1). Connection
-/// must be the first, because `strip_hop_by_hop` checks its bit.
+/// must be the first field of the list, because `strip_hop_by_hop` checks bit 0 for Connection.
 ///
 /// Trailer is not in the list, because trailers are forwarded together with the field that announces them.
 #[rustfmt::skip] // a list
@@ -44,10 +44,10 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 /// Returns the fields that Connection cannot remove.
 ///
 /// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
-/// still do so, to remove a field that earlier hops rely on: the client's address, a cookie, a condition, or a
-/// directive that forbids caching. Therefore the fields of this list stay. They identify the client and the request,
-/// decide which caches are allowed to store the response, or protect the browser. All other fields that Connection
-/// names are removed, as the RFC demands.
+/// still name such a field, so that a proxy removes the field: for example the client's address, a cookie, a condition,
+/// or a directive that forbids caching. Therefore the fields of this list stay. These fields identify the client and
+/// the request, decide which caches are allowed to store the response, or protect the browser. All other fields that
+/// Connection names are removed, as the RFC demands.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -76,7 +76,8 @@ fn is_end_to_end(token: &[u8]) -> bool {
 /// that are never forwarded.
 ///
 /// `keep` (the identity field) and the end-to-end fields stay even if Connection names them. A caller that forwards an
-/// upgrade, `TE: trailers` or a transfer coding must read the field before this call and write its own field after it.
+/// upgrade, `TE: trailers` or a transfer coding must read the field before this call and write a new field after this
+/// call.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     let known = hop_by_hop();
     let mut found = 0_u16;
@@ -102,10 +103,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
-/// Removes from the trailers of a request or response the fields that only a head is allowed to have
-/// (RFC 9110 §6.5.1). These fields concern the connection, framing, routing, conditions, caching, cookies, cache
-/// tags, identity (`claims`) and content metadata. They are removed because a recipient that merges trailers into the
-/// head would trust them. HTTP/2 also forbids fields about the connection in trailers.
+/// Removes the fields that are allowed only in a head from the trailers of a request or response (RFC 9110 §6.5.1).
+/// These fields concern the connection, framing, routing, conditions, caching, cookies, cache tags, identity (`claims`)
+/// and content metadata. The function removes these fields because a recipient that merges trailers into the head would
+/// trust them. HTTP/2 also forbids fields about the connection in trailers.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
@@ -123,12 +124,13 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     strip_lookalikes(trailers, claims);
 }
 
-/// Removes fields that differ only by underscores from a field in `claims` or from a field about the source of the
-/// request. An origin with CGI or a similar interface treats both spellings as the same field (RFC 3875 §4.1.18).
+/// Removes each field with an underscore in its name that, apart from underscores, has the name of a field in `claims`
+/// or of a field about the source of the request. An origin with CGI or a similar interface treats both spellings as
+/// the same field (RFC 3875 §4.1.18).
 pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
-    // A field that differs only by underscores has the same length, so only names of these lengths are compared.
+    // Such a name has the same length as the name in the list, so only names of these lengths are compared.
     let lengths = names().fold(0_u64, |lengths, name| lengths | 1 << (name.as_str().len() % 64));
     let is_odd = |name: &&HeaderName| lengths & 1 << (name.as_str().len() % 64) != 0 && name.as_str().contains('_');
     if !headers.keys().any(|name| is_odd(&name)) {
@@ -144,8 +146,8 @@ pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
 
 /// Removes the fields that Connection names.
 fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
-    // The values are cloned, because `headers` must not be borrowed while fields are removed. A clone shares its bytes.
-    // A list is allocated only if there is a second line.
+    // The values are cloned, because `headers` must not be borrowed while fields are removed. A clone shares the bytes
+    // of the value. A list is allocated only if there is a second line.
     let mut lines = headers.get_all(CONNECTION).iter();
     let Some(first) = lines.next().cloned() else { return };
     let more: Vec<HeaderValue> = lines.cloned().collect();
@@ -168,13 +170,13 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
 /// The largest number of entries of CDN-Loop that are read.
 const MOST_LOOP_ENTRIES: usize = 1_000;
 
-/// Returns how often `our_id` is in CDN-Loop. All lines count, and case and parameters are ignored (RFC 8586 §2).
+/// Returns how often `our_id` is in the lines of CDN-Loop. The comparison ignores case and parameters (RFC 8586 §2).
 pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
     if !headers.contains_key(&CDN_LOOP) {
         return 0;
     }
-    // Each hop appends its entry at the end, so the last entries are read. The limit bounds the cost of a very long
-    // list.
+    // Each hop appends its entry at the end, so the function reads the last entries. The limit bounds the cost of a
+    // very long list.
     let ours = tokens::last(headers, &CDN_LOOP, MOST_LOOP_ENTRIES)
         .filter(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(our_id.as_bytes()))
         .count();
@@ -183,13 +185,12 @@ pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
 
 /// Appends `our_id` to CDN-Loop as a separate line, so that other lines stay unchanged (RFC 8586 §2).
 ///
-/// Does nothing if the map is full, with 32,768 fields. The limits for heads are much lower.
+/// Does nothing if the map is full, which means that it has 32,768 fields. The limits for heads are much lower.
 pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
     let _ = headers.try_append(CDN_LOOP.clone(), our_id.clone());
 }
 
-/// Appends the entry of this proxy to Via as a separate line, with the version of the received message
-/// (RFC 9110 §7.6.3).
+/// Appends the entry of edgeshim to Via as a separate line, with the version of the received message (RFC 9110 §7.6.3).
 ///
 /// Does nothing if the map is full, like [`append_cdn_loop`].
 pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
@@ -201,7 +202,7 @@ pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
     let _ = headers.try_append(VIA, HeaderValue::from_static(entry));
 }
 
-/// Joins several Cookie lines into one. HTTP/2 allows several lines (RFC 9113 §8.2.3).
+/// Joins several Cookie lines into one line. HTTP/2 allows several lines (RFC 9113 §8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(COOKIE).iter();
     if let (Some(_), Some(_)) = (lines.next(), lines.next()) {
@@ -212,12 +213,12 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the value of Upgrade, which lists the protocols that the client requests. Returns `None` if Connection does
-/// not name Upgrade.
+/// Returns the value of Upgrade, which lists the protocols that the client requests. Returns `None` if Upgrade is empty
+/// or has no line or several lines, if Connection does not name Upgrade, or if the list contains h2c.
 ///
-/// Returns `None` also if the list contains h2c. After an upgrade to h2c, further requests on the connection would
-/// bypass every check. RFC 9113 §3.1 declares that upgrade obsolete. If there are several Upgrade lines, the result
-/// is `None` too. The caller must check that the request is not HTTP/1.0, because that version has no upgrade.
+/// After an upgrade to h2c, further requests on the connection would bypass every check. RFC 9113 §3.1 declares the
+/// upgrade to h2c obsolete. The caller must check that the request is not HTTP/1.0, because that version has no
+/// upgrade.
 pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let (Some(upgrade), None) = (lines.next(), lines.next()) else { return None };
@@ -235,14 +236,14 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     any.then_some(upgrade)
 }
 
-/// Whether the client accepts trailers (`TE: trailers`, RFC 9110 §10.1.4). The caller must call this function before
-/// [`strip_hop_by_hop`], which removes TE.
+/// Returns whether the client accepts trailers (`TE: trailers`, RFC 9110 §10.1.4). The caller must call this function
+/// before [`strip_hop_by_hop`], which removes TE.
 pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens::tokens(headers, &TE).any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Whether Transfer-Encoding is present and its value is not exactly one `chunked`. Other codings are not decoded here,
-/// so a body in such a coding must not be forwarded as content.
+/// Returns whether Transfer-Encoding is present and its value is not exactly one `chunked`. edgeshim does not decode
+/// other transfer codings, so a body in another coding must not be forwarded as content.
 pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
     if !headers.contains_key(TRANSFER_ENCODING) {
         return false;
@@ -274,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn lengths_when_a_name_is_hop_by_hop_then_have_its_bit() {
+    fn name_when_hop_by_hop_then_length_has_a_bit_in_lengths() {
         for name in hop_by_hop() {
             assert!(LENGTHS & (1 << name.as_str().len()) != 0, "{name}");
         }
     }
 
     #[test]
-    fn strip_when_connection_does_not_name_them_then_removes_fields_of_the_hop() {
+    fn hop_by_hop_field_when_connection_does_not_name_the_field_then_is_removed() {
         let all: Vec<_> = hop_by_hop().iter().map(|name| (name.as_str(), "x")).collect();
         assert!(stripped(&all).is_empty());
         assert_eq!(
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn strip_when_connection_has_several_lines_then_removes_named_fields() {
+    fn field_when_any_connection_line_names_the_field_then_is_removed() {
         assert_eq!(
             stripped(&[
                 ("connection", "keep-alive, X-One,, x-absent"),
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn strip_when_identity_and_end_to_end_fields_are_named_then_keeps_them() {
+    fn identity_and_end_to_end_fields_when_connection_names_the_fields_then_are_kept() {
         let mut fields: Vec<_> = end_to_end().iter().map(|name| (name.as_str(), "x")).collect();
         fields.push(("x-cdn-provider", "x"));
         let named = fields.iter().map(|(name, _)| name.to_ascii_uppercase()).collect::<Vec<_>>().join(",");
@@ -319,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn strip_when_identity_field_has_another_name_then_keeps_it() {
+    fn identity_field_when_configured_under_another_name_then_is_kept() {
         let mut headers = map(&[("connection", "x-pull"), ("x-pull", "a")]);
         strip_hop_by_hop(&mut headers, &HeaderName::from_static("x-pull"));
         assert!(headers.contains_key("x-pull") && !headers.contains_key(CONNECTION));
     }
 
     #[test]
-    fn cdn_loop_count_when_there_are_several_lines_then_counts_all() {
+    fn cdn_loop_count_when_field_has_several_lines_then_includes_all_lines() {
         let headers = map(&[
             ("cdn-loop", "Fastly, EdgeShim; v=\"a,edgeshim\" , edgeshimx"),
             ("cdn-loop", "edgeshim;x"),
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn append_when_other_entries_exist_then_keeps_them() {
+    fn via_and_cdn_loop_when_other_entries_exist_then_other_entries_are_unchanged() {
         let mut headers = map(&[("cdn-loop", "Fastly"), ("via", "1.1 varnish")]);
         append_cdn_loop(&mut headers, &HeaderValue::from_static("edgeshim"));
         append_via(&mut headers, Version::HTTP_2);
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn wants_upgrade_when_a_field_is_missing_or_h2c_then_none() {
+    fn upgrade_when_fields_are_incomplete_or_name_h2c_then_is_not_wanted() {
         let upgrade = |fields: &[(&str, &str)]| wants_upgrade(&map(fields)).is_some();
         assert!(upgrade(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
         assert!(upgrade(&[("connection", "upgrade"), ("upgrade", "a/1, b")]));
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn strip_lookalikes_when_name_has_underscores_then_removes_it() {
+    fn lookalike_field_when_name_has_underscores_then_is_removed() {
         let mut headers = map(&[
             ("x_cdn_provider", "fastly"),
             ("x-forwarded_for", "6.6.6.6"),
@@ -380,9 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn wants_trailers_and_has_unknown_coding_when_fields_vary() {
+    fn trailers_when_te_lists_trailers_then_are_wanted() {
         assert!(wants_trailers(&map(&[("te", "deflate;q=0.5, Trailers")])));
         assert!(!wants_trailers(&map(&[("te", "gzip")])));
+    }
+
+    #[test]
+    fn transfer_coding_when_not_exactly_one_chunked_then_is_unknown() {
         assert!(!has_unknown_coding(&map(&[])));
         assert!(!has_unknown_coding(&map(&[("transfer-encoding", "Chunked")])));
         for bad in ["", "gzip, chunked", "chunked, chunked", "identity", "chunked;x=1", "xchunked"] {
@@ -393,7 +398,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strip_when_names_are_arbitrary_then_removes_only_named_fields(
+        fn fields_when_connection_is_arbitrary_then_only_named_fields_are_removed(
             named in prop::collection::vec("[xX]-[a-c]", 0..4),
             there in prop::collection::vec("x-[a-e]", 0..6),
             junk in "[ -~]{0,12}",

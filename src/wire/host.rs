@@ -12,11 +12,11 @@ use super::decimal;
 /// The longest host name that DNS allows, in bytes, without the port.
 const LONGEST_NAME: usize = 255;
 
-/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
+/// Returns whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
 ///
 /// A name consists of ASCII letters, digits and `-._~` only. A port has one to five digits and is at most 65535. The
-/// port after a colon can be empty, which means the default port (RFC 3986 §3.2.3). These hosts are not valid: an
-/// empty host (HTTP allows it for targets without an authority), IPv6 addresses with zones, and the address forms
+/// port after a colon can be empty, which means the default port (RFC 3986 §3.2.3). These hosts are not valid: an empty
+/// host (HTTP allows an empty host for targets without an authority), IPv6 addresses with zones, and the address forms
 /// that RFC 3986 reserves for the future.
 pub(crate) fn valid_host(host: &[u8]) -> bool {
     let Some((name, port)) = split(host) else { return false };
@@ -30,8 +30,9 @@ pub(crate) fn valid_host(host: &[u8]) -> bool {
     name_fits && port.is_none_or(|port| port.is_empty() || port_number(port).is_some())
 }
 
-/// Whether two authorities are equivalent. Names are compared without regard to case, and IPv6 addresses by value. A
-/// missing or empty port counts as `default_port`. An authority that cannot be read is equivalent to no authority.
+/// Returns whether two authorities are equivalent. The comparison ignores the case of names and compares IPv6 addresses
+/// by value. A missing or empty port counts as `default_port`. If an authority has a bracket or a colon in the wrong
+/// place, or an invalid port, the result is false.
 pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
     let (Some((name_a, port_a)), Some((name_b, port_b))) = (split(a), split(b)) else { return false };
     let number = |port: Option<&[u8]>| match port {
@@ -47,11 +48,11 @@ pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
             })
 }
 
-/// Whether `host` matches an entry of `allowed`. An empty list allows every host.
+/// Returns whether `host` matches an entry of `allowed`. An empty list allows every host.
 ///
-/// An entry is a host, which is compared without regard to case. `*.example.com` matches every name below example.com,
-/// at any depth, but not example.com itself. An entry with a port matches only that port. An entry without a port
-/// matches any port. A dot at the end of `host` (the DNS root) is ignored.
+/// An entry is a host. The comparison ignores case. `*.example.com` matches every name below example.com, at any depth,
+/// but not example.com itself. An entry with a port matches only that port. An entry without a port matches any port. A
+/// dot at the end of `host` (the DNS root) is ignored.
 pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;
@@ -74,8 +75,8 @@ pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     })
 }
 
-/// Splits a host into the name, with its brackets, and the text after the colon. Returns `None` if a bracket or colon
-/// is in the wrong place.
+/// Splits a host into the name and the text after the colon. The name of an IPv6 host includes the brackets. Returns
+/// `None` if a bracket or colon is in the wrong place.
 fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let name_length = if host.first() == Some(&b'[') {
         memchr::memchr(b']', host)? + 1
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valid_host_when_name_or_address_then_true() {
+    fn host_when_form_is_a_name_or_an_address_then_is_valid() {
         for host in [
             "example.com",
             "EXAMPLE.com:8080",
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_host_when_malformed_then_false() {
+    fn host_when_malformed_then_is_not_valid() {
         for host in [
             "",
             ":80",
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn same_authority_when_default_port_is_left_out_then_true() {
+    fn authorities_when_only_case_default_port_or_ipv6_form_differs_then_are_equivalent() {
         for (a, b) in [
             ("Example.com", "example.COM"),
             ("example.com:80", "example.com"),
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn host_allowed_when_equal_or_below_a_wildcard_then_true() {
+    fn host_when_equal_to_an_entry_or_below_a_wildcard_then_is_allowed() {
         let list = ["www.example.com", "*.img.example.com", "admin.example.com:8443", "[::1]"].map(String::from);
         for host in [
             "www.example.com",
@@ -223,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn host_when_valid_then_equals_itself(
+        fn host_when_valid_then_is_equivalent_to_the_upper_case_form(
             name in "[a-z0-9-]{1,20}(\\.[a-z0-9_~-]{1,9}){0,3}",
             port in prop::option::of(any::<u16>()),
         ) {
@@ -234,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn hosts_when_bytes_are_arbitrary_then_no_panic(
+        fn host_when_bytes_are_arbitrary_then_checks_do_not_panic(
             host in prop::collection::vec(prop::sample::select(b"a[]:1.%*@\xc3\xa4".to_vec()), 0..20),
             text in "[\\[\\]:a\u{e4}.*]{0,12}",
         ) {

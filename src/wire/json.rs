@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-/// Appends `text` as the inside of a JSON string, without the quotes. Bytes that are not UTF-8 become U+FFFD. Escapes
-/// the characters that JSON requires, and each character for which `also` is true.
+/// Appends `text` as the content of a JSON string, without the quotes. Bytes that are not UTF-8 become U+FFFD. The
+/// function escapes the characters that JSON forbids in strings, and each character for which `also` returns true.
 pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &[u8], also: impl Fn(char) -> bool) {
     // Nearly all values are printable ASCII.
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && !also(char::from(byte));
@@ -35,8 +35,8 @@ pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &[u8], also: impl Fn(char) -
     }
 }
 
-/// Whether a terminal or a text viewer interprets the character instead of showing it: DEL, C1 controls, line and
-/// paragraph separators, and characters that change the writing direction.
+/// Returns whether a terminal or a text viewer interprets the character instead of displaying the character: DEL, C1
+/// controls, line and paragraph separators, and characters that change the writing direction.
 pub(crate) fn is_active(character: char) -> bool {
     matches!(
         character,
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn text_when_control_or_invalid_then_escaped() {
+    fn text_when_control_characters_or_invalid_bytes_are_present_then_escaped() {
         let json = quoted(b"a\r\n\x1b[2J\0\x7f\xff\xe2\x80\xa8\"\\", is_active);
         assert_eq!(json, "\"a\\r\\n\\u001b[2J\\u0000\\u007f\u{FFFD}\\u2028\\\"\\\\\"".as_bytes());
         assert_eq!(quoted("<\u{1F600}".as_bytes(), |_| true), b"\"\\u003c\\ud83d\\ude00\"");
@@ -66,7 +66,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_when_escaped_then_read_back(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn bytes_when_escaped_then_serde_reads_the_text_with_replacement_characters(
+            text in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
             let out = quoted(&text, is_active);
             let read: String = serde_json::from_slice(&out).unwrap();
             prop_assert_eq!(read, String::from_utf8_lossy(&text));
@@ -75,7 +77,7 @@ mod tests {
         }
 
         #[test]
-        fn unicode_when_escaped_then_reads_back(text in ".*", angle in any::<bool>()) {
+        fn text_when_escaped_then_serde_reads_the_same_text(text in ".*", angle in any::<bool>()) {
             let out = quoted(text.as_bytes(), |character| angle && character == '<');
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }

@@ -1,8 +1,8 @@
-//! Every header field name that the product reads or writes, spelled once.
+//! The names of all header fields that edgeshim reads or writes.
 //!
-//! Names that the crate `http` knows are re-exported from it, because `http` compares these names as small integers.
-//! The other names are statics, because a constant would be built again at each use. A test checks that no other room
-//! spells a field name.
+//! Names that the crate `http` knows are re-exported from `http`, because `http` compares these names as small
+//! integers. The other names are statics, because a constant would be built again at each use. A test checks that no
+//! other room spells a field name.
 
 use http::HeaderName;
 
@@ -23,7 +23,7 @@ pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// An id for the request, the same on every hop.
+/// An id for the request. All hops use the same id.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -61,14 +61,14 @@ pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag"
 pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
 /// Cache tags of Netlify, separated by commas.
 pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
-/// RFC 9213: Cache-Control for all CDNs. A field whose name contains the name of a CDN is for that CDN only.
+/// RFC 9213: Cache-Control for all CDNs. A field that starts with the name of a CDN is only for that CDN.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cloudflare-cdn-cache-control");
 /// Cache-Control for Akamai, in Akamai's own syntax.
 pub static EDGE_CONTROL: HeaderName = HeaderName::from_static("edge-control");
 pub static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// gRPC: the status of a call. It is in the head if the response has no body.
+/// gRPC: the status of a call. The head contains this field only if the response has no body.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// RFC 9218: the priority of a response.
 pub static PRIORITY: HeaderName = HeaderName::from_static("priority");
@@ -77,7 +77,7 @@ pub static VERCEL_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("verce
 pub static AKAMAI_CACHE_CONTROL: HeaderName = HeaderName::from_static("akamai-cache-control");
 /// A lifetime that nginx and `KeyCDN` use in place of the lifetime in Cache-Control.
 pub static X_ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expires");
-/// Akamai's G2O: the data of a request that Akamai signs. The next field contains the signature.
+/// Akamai's G2O: the signed data about a request. X-Akamai-G2O-Auth-Sign contains the signature.
 pub static X_AKAMAI_G2O_AUTH_DATA: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-data");
 pub static X_AKAMAI_G2O_AUTH_SIGN: HeaderName = HeaderName::from_static("x-akamai-g2o-auth-sign");
 /// RFC 9110 §11.6.3: data about a successful authentication.
@@ -93,7 +93,8 @@ pub static REPORT_TO: HeaderName = HeaderName::from_static("report-to");
 /// Network Error Logging.
 pub static NEL: HeaderName = HeaderName::from_static("nel");
 
-/// Whether the field belongs to CORS. CORS fields define what pages of other sites are allowed to do with a response.
+/// Returns whether the field belongs to CORS. CORS fields define what pages of other sites are allowed to do with a
+/// response.
 pub fn is_cross_origin(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-")
 }

@@ -1,7 +1,7 @@
 //! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, RFC 9110 §12.5).
 //!
 //! A weight is between 0 and 1 and has at most three decimals. Some clients write `.5`, which is read as `0.5`. A
-//! member with any other weight is ignored, because a wrong guess could turn a refusal (weight 0) into a preference.
+//! member with a malformed weight is ignored, because a wrong guess could turn a refusal (weight 0) into a preference.
 //! Weights are stored as integers, in thousandths. Each function makes one pass over the field and allocates nothing.
 
 use http::header::HeaderMap;
@@ -31,10 +31,10 @@ pub(crate) enum Preference {
 
 /// Returns the coding that Accept-Encoding prefers: gzip or identity (RFC 9110 §12.5.3).
 ///
-/// The result is gzip if its weight is above 0 and at least the weight of identity. A coding that is not named has the
-/// weight of `*`, or 0 if `*` is not named either. Without the field the result is identity, because a CDN that wants
-/// gzip asks for it. If a coding is named twice, the lower weight counts. For gzip this is the safe choice, because
-/// every client can read identity.
+/// The result is gzip if the weight of gzip is above 0 and at least the weight of identity. A coding that is not named
+/// has the weight of `*`, or 0 if `*` is not named either. If the field is absent, the result is identity, because a
+/// CDN that wants gzip sends the field. If a coding is named twice, the lower weight is used. For gzip this choice is
+/// safe, because every client can read a body without a coding.
 pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for member in tokens::members(headers, &ACCEPT_ENCODING) {
@@ -59,8 +59,9 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
 
 /// Returns the form of an error body that the client can use, according to Accept.
 ///
-/// Browsers end almost every Accept with `*/*`, so only the *named* types show whether a page or an image is loaded. A
-/// type that is not named has the weight of the wildcard that covers it, or 0. The first rule that applies decides:
+/// Almost every Accept of a browser ends with `*/*`, so only the *named* types show whether the browser loads a page or
+/// an image. A type that is not named has the weight of the wildcard that covers the type, or 0 if no wildcard covers
+/// the type. The first rule that applies decides:
 ///
 /// 1. HTML, if the field is missing or no member can be read.
 /// 2. JSON, if `application/json` or any `+json` type is named with a weight above 0, and that weight is higher than
@@ -80,7 +81,7 @@ pub(crate) fn accept_prefers(headers: &HeaderMap) -> Preference {
     named.decide()
 }
 
-/// The highest weight of each kind of media range.
+/// The highest weight in Accept for each kind of media range.
 #[derive(Default)]
 struct Named {
     html: Option<u16>,
@@ -137,8 +138,8 @@ impl Named {
     }
 }
 
-/// Returns a member without its parameters, and its weight in thousandths. A member without a weight has 1000. The
-/// weight is `None` if it is malformed.
+/// Returns the value of a member without its parameters, and the weight of the member in thousandths. A member without
+/// a weight has the weight 1000. A malformed weight is returned as `None`.
 fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     let (value, parameters) = tokens::with_parameters(member);
     let mut weight = Some(1000);
@@ -153,8 +154,8 @@ fn weighed(member: &[u8]) -> (&[u8], Option<u16>) {
     (value, weight)
 }
 
-/// Reads a `qvalue` (RFC 9110 §12.4.2) in thousandths: 0 or 1, then optionally a point and up to three digits. After
-/// a 1 these digits must be zeros. The 0 can be missing if digits follow the point.
+/// Reads a `qvalue` (RFC 9110 §12.4.2) and returns the number in thousandths. A `qvalue` is 0 or 1, then optionally a
+/// point and up to three digits. After a 1 these digits must be zeros. The 0 can be missing if digits follow the point.
 pub(crate) fn thousandths(digits: &[u8]) -> Option<u16> {
     let (whole, decimals) = match digits {
         [b'.', decimals @ ..] if (1..=3).contains(&decimals.len()) => (&b'0', decimals),
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_acceptance_when_gzip_is_preferred_then_gzip() {
+    fn coding_when_gzip_is_preferred_then_is_gzip() {
         for lines in [
             &["gzip"][..],
             &["GZIP"],
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_acceptance_when_gzip_is_not_preferred_then_identity() {
+    fn coding_when_gzip_is_not_preferred_then_is_identity() {
         for lines in [
             &[][..],
             &[""],
@@ -250,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn accept_prefers_when_a_page_loads_then_html() {
+    fn preference_when_accept_favours_html_or_is_unclear_then_is_html() {
         assert_eq!(accept_prefers(&HeaderMap::new()), Preference::Html);
         for accept in [
-            // Chrome, Firefox and Safari loading a page
+            // pages in Chrome, Firefox and Safari
             "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,\
             application/signed-exchange;v=b3;q=0.7",
             "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,image/svg+xml,\
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_prefers_when_a_program_asks_then_json() {
+    fn preference_when_accept_favours_json_then_is_json() {
         for accept in [
             "application/json",
             "application/problem+json",
@@ -300,9 +301,9 @@ mod tests {
     }
 
     #[test]
-    fn accept_prefers_when_a_part_of_a_page_loads_then_nothing() {
+    fn preference_when_accept_favours_neither_html_nor_json_then_is_nothing() {
         for accept in [
-            // images: Chrome, Firefox, Safari new and old
+            // images in Chrome, Firefox, new and old Safari
             "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",
             "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
             "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,\
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn thousandths_when_not_a_qvalue_then_none() {
+    fn qvalue_when_malformed_then_rejected() {
         for (text, wanted) in [
             ("0", 0),
             ("1", 1000),
@@ -350,16 +351,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn thousandths_when_three_decimals_then_reads_them(weight in 0_u16..=1000) {
+        fn qvalue_when_three_decimals_are_present_then_thousandths_are_exact(weight in 0_u16..=1000) {
             let text = format!("{}.{:03}", weight / 1000, weight % 1000);
             prop_assert_eq!(thousandths(text.as_bytes()), Some(weight));
             if weight < 1000 {
-                prop_assert_eq!(thousandths(&text.as_bytes()[1..]), Some(weight), "without the leading zero");
+                prop_assert_eq!(thousandths(&text.as_bytes()[1..]), Some(weight), "the leading zero is missing");
             }
         }
 
         #[test]
-        fn preferences_when_text_is_arbitrary_then_no_panic(text in "[ -~]{0,80}") {
+        fn preferences_when_text_is_arbitrary_then_reading_does_not_panic(text in "[ -~]{0,80}") {
             let value = HeaderValue::from_str(&text).unwrap();
             let mut headers = HeaderMap::new();
             headers.append(ACCEPT, value.clone());
@@ -368,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn gzip_acceptance_when_named_several_times_then_lowest_weights_count(
+        fn coding_when_named_several_times_then_lowest_weight_is_used(
             members in prop::collection::vec(
                 ("gzip|GZip|x-gzip|identity|\\*|br", prop::option::of(0_u16..=1000), "[ \t]{0,2}"),
                 0..6,
@@ -390,7 +391,7 @@ mod tests {
             let any = lowest(&["*"]).unwrap_or(0);
             let gzip = lowest(&["gzip", "x-gzip"]).unwrap_or(any);
             let wanted = gzip > 0 && gzip >= lowest(&["identity"]).unwrap_or(any);
-            // The number of lines and their order must not matter.
+            // The result must not depend on the number of lines or their order.
             let (first, second) = text.split_at(cut.min(text.len()));
             for lines in [
                 vec![text.join(",")],

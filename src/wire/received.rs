@@ -1,9 +1,9 @@
-//! A body received from a client or from the origin. The body ends without an error only if its sender ended it.
+//! A body received from a client or from the origin. The body ends without an error only if the sender ended the body.
 //!
 //! hyper treats `RST_STREAM(NO_ERROR)` and `GOAWAY(NO_ERROR)` as the end of an HTTP/2 body, as if `END_STREAM` had
 //! arrived. RFC 9113 §8.1 allows such a reset only after a complete response. Therefore [`Received`] returns an error
-//! for such a body, and for a body that ends before its Content-Length. If a body is longer than its Content-Length,
-//! hyper and h2 return an error.
+//! for a body that ends without `END_STREAM`, and for a body that is shorter than its Content-Length. If an HTTP/2 body
+//! is longer than its Content-Length, h2 returns an error.
 //!
 //! An HTTP/2 body with a Content-Length releases its last bytes only after `END_STREAM`. Otherwise a recipient that
 //! counts bytes would treat the body as complete, although the sender can still send more or reset the stream.
@@ -26,17 +26,17 @@ use super::values;
 /// A body from hyper. This type checks how the body ends.
 #[derive(Debug)]
 pub struct Received {
-    /// The body from hyper. `None` if there is no content, whatever the head declares.
+    /// The body from hyper. `None` means that the message has no content, even if the head declares content.
     incoming: Option<Incoming>,
     is_h2: bool,
-    /// Frames that are held back on HTTP/2. The box keeps [`Received`] small, because few bodies hold frames back and
-    /// each layer moves the body.
+    /// The frames of an HTTP/2 body that are held back. Few bodies hold frames back, and each layer moves the body.
+    /// Therefore the box keeps [`Received`] small.
     held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// The last bytes of the declared length. They are held back until `END_STREAM`.
+    /// The last bytes of the declared length. These bytes are held back until `END_STREAM` arrives.
     last: Bytes,
     /// The trailers that arrived after `last`.
     trailers: Option<HeaderMap>,
@@ -49,7 +49,7 @@ pub enum Broken {
     Transport(hyper::Error),
     /// The stream was closed without `END_STREAM`.
     Reset,
-    /// The body ended too early. The number is the count of missing bytes of its declared length.
+    /// The body ended before its declared length. The variant contains the number of missing bytes.
     Short(u64),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Broken {
         match self {
             Self::Transport(error) => error.fmt(f),
             Self::Reset => f.write_str("the stream was closed without END_STREAM"),
-            Self::Short(left) => write!(f, "{left} bytes less than its Content-Length"),
+            Self::Short(left) => write!(f, "the body is {left} bytes shorter than its Content-Length"),
         }
     }
 }
@@ -73,18 +73,19 @@ impl Error for Broken {
 }
 
 impl Received {
-    /// Wraps the body of a message with that HTTP version.
+    /// Wraps the body of a message. `version` is the HTTP version of the message.
     pub fn new(incoming: Incoming, version: Version) -> Self {
         Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None }
     }
 
     /// Returns an empty body, for a message that must not have content: the response to HEAD, a 204 or a 304. If the
-    /// sender sends content anyway, edgeshim does not read it, and on HTTP/2 resets the stream.
+    /// sender sends content anyway, edgeshim does not read the content. On HTTP/2, edgeshim then resets the stream.
     pub fn empty() -> Self {
         Self { incoming: None, is_h2: false, held: None }
     }
 
-    /// Returns a body that counts as not empty and is never read, for a request without a connection (`explain`).
+    /// Returns a body that counts as not empty. `explain` uses this body for a request without a connection and never
+    /// reads the body.
     pub(crate) fn unread() -> Self {
         Self { incoming: None, is_h2: false, held: Some(Box::default()) }
     }
@@ -140,7 +141,7 @@ fn poll_h2(
         let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(frame) => frame.map_err(Broken::Transport)?,
             None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
-            // An empty frame ended the stream, so the next turn of the loop releases the frames that were held back.
+            // An empty frame ended the stream, so the next iteration releases the frames that were held back.
             None if held.is_some() => continue,
             None => return Poll::Ready(missing(incoming).map(Err)),
         };

@@ -6,8 +6,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 /// A secret. Its `Debug` form is `***`, so that no log contains it.
 ///
-/// `==` is only for a reload that checks whether a secret has changed. Use [`Secret::matches`] to compare a secret with
-/// input from a peer, because `==` does not take constant time.
+/// `==` is only for the comparison of two configured secrets. Use [`Secret::matches`] to compare a secret with input
+/// from a peer, because `==` does not take constant time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -16,12 +16,12 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// Returns the secret itself.
+    /// Returns the secret as plain text.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `given` is the secret. The time depends only on the two lengths.
+    /// Returns whether `given` is the secret. The time depends only on the lengths of `given` and of the secret.
     pub fn matches(&self, given: &[u8]) -> bool {
         let ours = self.0.as_bytes();
         // Eight bytes are compared at a time, because a comparison byte by byte would be the slowest part of a proof.
@@ -54,9 +54,13 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn secret_when_shown_or_compared_then_hidden_and_whole() {
+    fn secret_when_formatted_for_debugging_then_hidden() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    #[test]
+    fn secret_when_input_differs_in_length_or_in_any_byte_then_does_not_match() {
         let secret = Secret::new("hunter2");
-        assert_eq!(format!("{secret:?}"), "***");
         assert!(secret.matches(b"hunter2"));
         for bad in [&b""[..], b"hunter", b"hunter22", b"hunter3", b"hunter2\0"] {
             assert!(!secret.matches(bad));

@@ -23,8 +23,8 @@ impl ServerTiming {
         Self { prefixes: labels.into_iter().map(|label| format!("cdn;desc=\"{label}\", origin;dur=")).collect() }
     }
 
-    /// Returns the value for the label at `index` and the origin's time, or `None` if there is no such label. `dur` in
-    /// the value is in milliseconds. Allocates once.
+    /// Returns the value for the label at `index` and the origin's time, or `None` if no label has this index. In the
+    /// value, `dur` is in milliseconds. Allocates once.
     pub(crate) fn value(&self, index: usize, micros: u32) -> Option<HeaderValue> {
         let mut text = [0; MAX_BYTES];
         let mut rest = &mut text[..];
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn value_when_label_exists_then_has_provider_and_milliseconds() {
+    fn value_when_label_exists_then_contains_label_and_milliseconds() {
         let longest = "x".repeat(64);
         let timing = ServerTiming::new(["none", "fastly", &longest]);
         assert_eq!(timing.value(0, 0).unwrap(), "cdn;desc=\"none\", origin;dur=0.000");

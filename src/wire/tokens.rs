@@ -1,9 +1,9 @@
 //! Comma-separated lists (RFC 9110 §5.6.1) over any number of lines of one field.
 //!
-//! There are two main readers. [`tokens`] is for fields whose members are plain tokens (Connection, Vary, TE, Upgrade).
-//! In these fields a quote has no meaning. [`members`] is for fields whose members can contain quoted strings (Accept,
-//! CDN-Loop, Forwarded). In these fields a comma inside quotes does not separate members. Both readers trim white space
-//! and skip empty members. Cost: one pass over the bytes, no allocation.
+//! There are two main readers. [`tokens`] is for fields whose members are plain tokens (Connection, Vary, TE). In these
+//! fields a quote has no meaning. [`members`] is for fields whose members can contain quoted strings (Accept,
+//! Accept-Encoding, Transfer-Encoding). In these fields a comma inside quotes does not separate members. Both readers
+//! trim white space and skip empty members. Cost: one pass over the bytes, no allocation.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
@@ -17,18 +17,18 @@ pub(crate) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<
     Members { lines: headers.get_all(name).iter(), rest: None }
 }
 
-/// Returns the last `most` members of all lines of `name`, the last member first, split at every comma. Empty members
-/// are skipped but count towards `most`.
+/// Returns the last members of all lines of `name`, split at every comma. The last member is returned first. The
+/// function reads at most `most` members and skips the empty members among them.
 ///
-/// This function is for lists to which each hop appends an entry. A long list or an open quote from an earlier hop
-/// cannot hide the last members. `most` bounds the cost.
+/// This function is for lists to which each hop appends an entry. A long list or an unclosed quote from an earlier hop
+/// cannot hide the last members. `most` limits the cost.
 pub(crate) fn last<'a>(headers: &'a HeaderMap, name: &HeaderName, most: usize) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter().rev();
     let members = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).take(most);
     members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Whether `token` is a member of the field `name`. Case is ignored.
+/// Returns whether `token` is a member of the field `name`. The comparison ignores case.
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
@@ -45,8 +45,8 @@ pub(crate) fn of_line(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     pieces.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Splits a member into its value and its parameters: `text/html;level=1;q=0.5` gives `text/html`, then `level=1` and
-/// `q=0.5`.
+/// Splits a member into its value and its parameters. For example, the value of `text/html;level=1;q=0.5` is
+/// `text/html`, and the parameters are `level=1` and `q=0.5`.
 ///
 /// A semicolon inside a quoted string does not separate parameters. Empty parameters are skipped.
 pub(crate) fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
@@ -80,8 +80,8 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The iterator that [`with_parameters`] returns. Each parameter is `name=value`, unchanged except for trimmed white
-/// space.
+/// The iterator that [`with_parameters`] returns. A parameter is usually `name=value`. White space at the ends of a
+/// parameter is removed.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters<'a> {
     rest: Option<&'a [u8]>,
@@ -103,7 +103,7 @@ impl<'a> Iterator for Parameters<'a> {
 }
 
 /// Splits `input` at the first `separator` outside a quoted string. Returns the text before the separator and the text
-/// after it. Without a separator, returns the whole input and `None`.
+/// after the separator. If no separator is found, returns `input` and `None`.
 ///
 /// A quoted string without a closing quote extends to the end of `input`.
 fn cut(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_when_lines_have_empty_members_then_skips_them() {
+    fn tokens_when_lines_have_empty_members_then_empty_members_are_skipped() {
         let headers = map(&CONNECTION, &["a, ,b\t,", "", ",", " c"]);
         let all: Vec<_> = tokens(&headers, &CONNECTION).collect();
         assert_eq!(all, [b"a", b"b", b"c"]);
@@ -149,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn members_when_comma_is_in_quotes_then_does_not_split() {
+    fn member_when_comma_is_in_quotes_then_is_not_split() {
         let headers = map(&ACCEPT, &[r#"a;x="1,2\",3", b"#, r#"c"unclosed, d"#]);
         let all: Vec<_> = members(&headers, &ACCEPT).collect();
         assert_eq!(all, [&br#"a;x="1,2\",3""#[..], b"b", br#"c"unclosed, d"#]);
     }
 
     #[test]
-    fn parameters_when_semicolon_is_in_quotes_then_do_not_split() {
+    fn parameter_when_semicolon_is_in_quotes_then_is_not_split() {
         let (value, parameters) = with_parameters(br#"text/html ; a="x;y";; q=1 "#);
         assert_eq!(value, b"text/html");
         assert_eq!(parameters.collect::<Vec<_>>(), [&br#"a="x;y""#[..], b"q=1"]);
@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn cut_when_backslash_ends_the_input_then_no_panic() {
+    fn split_when_backslash_ends_quoted_text_or_is_outside_quotes_then_does_not_panic() {
         assert_eq!(cut(b"\"\\", b','), (&b"\"\\"[..], None));
         assert_eq!(cut(b"\\,a", b','), (&b"\\"[..], Some(&b"a"[..])));
     }
 
     proptest! {
         #[test]
-        fn lists_when_written_then_read_back(
+        fn list_when_written_and_read_then_members_are_unchanged(
             lists in prop::collection::vec(prop::collection::vec("[a-zA-Z0-9-]{1,9}", 0..6), 0..4),
         ) {
             let mut headers = HeaderMap::new();
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn cut_when_bytes_are_arbitrary_then_loses_none(
+        fn split_when_bytes_are_arbitrary_then_no_byte_is_lost(
             input in prop::collection::vec(prop::sample::select(b"a,;\"\\ ".to_vec()), 0..40),
         ) {
             let mut length = 0;

@@ -3,19 +3,19 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
-/// The length of `00-`, 32 hex digits, `-`, 16 hex digits, `-` and 2 hex digits.
+/// The length of a traceparent, in bytes: `00-`, 32 hex digits, `-`, 16 hex digits, `-` and 2 hex digits.
 const TRACEPARENT_LENGTH: usize = 55;
-/// The flags of a new trace: sampled. Without this flag, a tracer that follows the flags of its parent would record
-/// nothing at the origin.
+/// The flags of a new traceparent: the trace is sampled. Without this flag, a tracer at the origin that follows the
+/// received flags would record nothing.
 const FLAGS: &[u8; 2] = b"01";
 
-/// Whether a request id from a peer can be used: it must have 1 to 128 characters of `[A-Za-z0-9._-]`.
+/// Returns whether a request id from a peer can be used. The id must have 1 to 128 characters of `[A-Za-z0-9._-]`.
 pub(crate) fn valid_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// Whether a traceparent is valid, so that it can be passed on.
+/// Returns whether a traceparent is valid and can be forwarded.
 ///
 /// A value of version 00 is exactly `00-trace-parent-flags` in lower-case hex. In any version, the trace id and the
 /// parent id must not be all zeros. A value of a later version can have more text after another dash. Version ff is
@@ -45,9 +45,10 @@ pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
         }
 }
 
-/// Makes a request id of 32 hex digits, and a traceparent with the same digits as its trace id, from 24 random bytes.
+/// Makes a request id and a traceparent from 24 random bytes. The request id has 32 hex digits, which are also the
+/// trace id of the traceparent.
 ///
-/// Both values share one buffer, so this costs one allocation per request.
+/// The two values share one buffer, so the function allocates once.
 pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
     let mut text = [b'0'; TRACEPARENT_LENGTH];
     let (trace, parent) = random.split_at(16);
@@ -97,7 +98,7 @@ mod tests {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn valid_request_id_when_long_or_with_other_characters_then_false() {
+    fn request_id_when_too_long_or_with_invalid_characters_then_rejected() {
         for id in ["a", "A-b_c.9", "4bf92f3577b34da6a3ce929d0e0e4736"] {
             assert!(valid_request_id(id.as_bytes()), "{id}");
         }
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_traceparent_when_not_in_the_standards_form_then_false() {
+    fn traceparent_when_malformed_then_rejected() {
         for good in [
             GOOD.to_owned(),
             GOOD.replacen("00", "01", 1),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn make_ids_when_random_bytes_are_zeros_then_ids_are_not() {
+    fn ids_when_random_bytes_are_zeros_then_last_digits_are_1() {
         let (id, traceparent) = make_ids([0; 24]);
         assert_eq!(id, format!("{}1", "0".repeat(31)));
         assert_eq!(traceparent, format!("00-{}1-{}1-01", "0".repeat(31), "0".repeat(15)));
@@ -145,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn make_ids_when_random_then_valid_and_equal(random in any::<[u8; 24]>()) {
+        fn request_id_when_made_then_is_valid_and_equals_the_trace_id(random in any::<[u8; 24]>()) {
             let (id, traceparent) = make_ids(random);
             prop_assert!(valid_request_id(id.as_bytes()) && id.len() == 32);
             prop_assert!(valid_traceparent(traceparent.as_bytes()));
@@ -157,7 +158,9 @@ mod tests {
         }
 
         #[test]
-        fn validation_when_bytes_are_arbitrary_then_does_not_panic(value in prop::collection::vec(any::<u8>(), 0..70)) {
+        fn ids_when_bytes_are_arbitrary_then_validation_does_not_panic(
+            value in prop::collection::vec(any::<u8>(), 0..70)
+        ) {
             let _ = (valid_request_id(&value), valid_traceparent(&value));
         }
     }

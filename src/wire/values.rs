@@ -1,12 +1,13 @@
-//! Values of single fields: white space at their ends, and the number in Content-Length.
+//! The values of header fields: white space at the ends of a value, the number in Content-Length, and fields that must
+//! have exactly one line.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::decimal;
 use super::names::CONTENT_LENGTH;
 
-/// Returns Content-Length (RFC 9110 §8.6), or `None` without this field. Equal numbers in several field lines or in
-/// one list count as one number.
+/// Returns the number in Content-Length (RFC 9110 §8.6), or `None` if this field is absent. Equal numbers in several
+/// field lines or in one list count as one number.
 ///
 /// # Errors
 /// Returns an error if a member is not a number, or if two numbers differ.
@@ -15,27 +16,27 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
     for line in headers.get_all(CONTENT_LENGTH) {
         for member in line.as_bytes().split(|&byte| byte == b',') {
             let Some(number) = decimal::read(member.trim_ascii()) else {
-                return Err("a Content-Length that is not a number");
+                return Err("the value of Content-Length is not a valid number");
             };
             if *length.get_or_insert(number) != number {
-                return Err("Content-Length with two values");
+                return Err("Content-Length has two different values");
             }
         }
     }
     Ok(length)
 }
 
-/// The error for a field that does not occur exactly once: it has no line, or several lines.
+/// The error for a field that does not have exactly one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
     None,
     Several,
 }
 
-/// Returns the value of a field that occurs exactly once.
+/// Returns the value of a field that has exactly one line.
 ///
 /// # Errors
-/// The field has no line, or several lines.
+/// Returns an error if the field has no line or several lines.
 pub(crate) fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Result<&'a HeaderValue, Lines> {
     let mut lines = headers.get_all(field).iter();
     match (lines.next(), lines.next()) {
@@ -45,16 +46,16 @@ pub(crate) fn only_line<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Resul
     }
 }
 
-/// Returns the longest start of `text` that has at most `most` bytes and no part of a character.
+/// Truncates `text` to at most `most` bytes. The result ends with a complete character.
 pub(crate) fn cut(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 /// Removes spaces and tabs from both ends of every value. Allocates only for a value that has such white space.
 ///
-/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it
-/// (RFC 9113 §8.2.1), but curl, nginx and Go accept it. Therefore this function repairs the message, and edgeshim
-/// does not refuse it. The next recipient gets the value that an HTTP/1.1 parser would read.
+/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it (RFC
+/// 9113 §8.2.1), but curl, nginx and Go accept it. Therefore edgeshim repairs the message with this function and does
+/// not refuse the message. The next recipient gets the value that an HTTP/1.1 parser would read.
 pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_when_trimmed_then_only_their_edges_change() {
+    fn value_when_trimmed_then_loses_only_spaces_and_tabs_at_the_ends() {
         for (before, after) in [
             ("", ""),
             ("b", "b"),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn content_length_when_numbers_are_equal_then_that_number() {
+    fn content_length_when_values_repeat_the_same_number_then_accepted() {
         for (lines, length) in [
             (&[][..], Ok(None)),
             (&["5"], Ok(Some(5))),
@@ -108,15 +109,15 @@ mod tests {
             (&["5", "5"], Ok(Some(5))),
             (&["5, 5 ,05"], Ok(Some(5))),
             (&["18446744073709551615"], Ok(Some(u64::MAX))),
-            (&["18446744073709551616"], Err("a Content-Length that is not a number")),
-            (&["5", "6"], Err("Content-Length with two values")),
-            (&["5,6"], Err("Content-Length with two values")),
-            (&["5,"], Err("a Content-Length that is not a number")),
-            (&["+5"], Err("a Content-Length that is not a number")),
-            (&["-5"], Err("a Content-Length that is not a number")),
-            (&["5 5"], Err("a Content-Length that is not a number")),
-            (&["0x5"], Err("a Content-Length that is not a number")),
-            (&[""], Err("a Content-Length that is not a number")),
+            (&["18446744073709551616"], Err("the value of Content-Length is not a valid number")),
+            (&["5", "6"], Err("Content-Length has two different values")),
+            (&["5,6"], Err("Content-Length has two different values")),
+            (&["5,"], Err("the value of Content-Length is not a valid number")),
+            (&["+5"], Err("the value of Content-Length is not a valid number")),
+            (&["-5"], Err("the value of Content-Length is not a valid number")),
+            (&["5 5"], Err("the value of Content-Length is not a valid number")),
+            (&["0x5"], Err("the value of Content-Length is not a valid number")),
+            (&[""], Err("the value of Content-Length is not a valid number")),
         ] {
             let headers = lines.iter().map(|line| (CONTENT_LENGTH, HeaderValue::from_static(line))).collect();
             assert_eq!(content_length(&headers), length, "{lines:?}");
@@ -125,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn trimmed_values_have_no_white_space_at_their_edges(value in "[ \t!-~]{0,20}") {
+        fn value_when_trimmed_then_has_no_space_or_tab_at_either_end(value in "[ \t!-~]{0,20}") {
             let mut headers = HeaderMap::new();
             headers.append("x-a", HeaderValue::from_str(&value).unwrap());
             trim(&mut headers);

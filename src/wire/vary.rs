@@ -21,7 +21,7 @@ pub(crate) fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     tokens::tokens(headers, &VARY)
 }
 
-/// Whether Vary has `name` and no other name.
+/// Returns whether Vary has `name` and no other name.
 pub(crate) fn is_only(headers: &HeaderMap, name: &str) -> bool {
     let mut names = names(headers).peekable();
     names.peek().is_some() && names.all(|known| known.eq_ignore_ascii_case(name.as_bytes()))
@@ -40,7 +40,8 @@ pub fn merge_accept_encoding(headers: &mut HeaderMap) {
     headers.insert(VARY, line);
 }
 
-/// Whether Vary is already correct: `*`, or one line without duplicates that has Accept-Encoding in the usual spelling.
+/// Returns whether Vary is already correct: `*`, or one line without duplicates that has Accept-Encoding in the usual
+/// spelling.
 fn is_merged(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(VARY).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };
@@ -79,7 +80,7 @@ fn merged(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(line)).unwrap_or(any)
 }
 
-/// A bounded set of names on the stack. Case is ignored.
+/// A bounded set of names on the stack. The set ignores case.
 struct Unique<'a> {
     names: [&'a [u8]; MOST_NAMES],
     count: usize,
@@ -96,7 +97,7 @@ impl<'a> Unique<'a> {
         self.names.into_iter().take(self.count)
     }
 
-    /// Adds a name and returns whether the name is new. Returns false if the set is full.
+    /// Adds a name and returns whether the name is new. Also returns false if the set is full.
     fn add(&mut self, name: &'a [u8]) -> bool {
         if self.names().any(|known| known.eq_ignore_ascii_case(name)) {
             return false;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_when_vary_has_any_lines_then_one_line_remains() {
+    fn vary_when_merged_then_has_one_line_without_duplicates() {
         for (before, after) in [
             (&[][..], "Accept-Encoding"),
             (&[""], "Accept-Encoding"),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_when_there_are_too_many_names_then_any() {
+    fn vary_when_number_of_names_reaches_the_limit_then_becomes_a_star() {
         let names: Vec<_> = (0..MOST_NAMES).map(|n| format!("x-{n}")).collect();
         let mut headers = map(&[&names.join(",")]);
         merge_accept_encoding(&mut headers);
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn is_only_when_there_are_several_lines_then_reads_them_all() {
+    fn vary_when_all_lines_name_accept_encoding_then_is_only_accept_encoding() {
         assert!(is_only(&map(&["accept-encoding", "Accept-Encoding"]), "Accept-Encoding"));
         assert!(!is_only(&map(&["Accept-Encoding, Origin"]), "Accept-Encoding"));
         assert!(!is_only(&map(&[]), "Accept-Encoding"));
@@ -165,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merge_when_names_repeat_then_each_is_kept_once(
+        fn vary_when_names_repeat_then_keeps_each_name_once(
             before in prop::collection::vec(
                 prop::collection::vec("[aAbBcC]{1,2}|Accept-Encoding|ACCEPT-encoding", 0..5),
                 0..4,
@@ -176,7 +177,7 @@ mod tests {
             merge_accept_encoding(&mut headers);
             let first = lines(&headers).join("|");
             merge_accept_encoding(&mut headers);
-            prop_assert_eq!(lines(&headers), [first.as_str()], "applied twice");
+            prop_assert_eq!(lines(&headers), [first.as_str()], "a second merge changes Vary");
             let mut after: Vec<_> = first.split(", ").map(str::to_ascii_lowercase).collect();
             after.sort();
             let names = before.iter().flatten().map(|name| name.to_ascii_lowercase());
@@ -187,7 +188,7 @@ mod tests {
         }
 
         #[test]
-        fn merge_when_names_are_arbitrary_then_all_are_kept_or_any(
+        fn vary_when_names_are_arbitrary_then_keeps_all_names_or_becomes_a_star(
             before in prop::collection::vec("[aAbB*,\t ]{0,12}", 0..4),
         ) {
             let mut headers = map(&before.iter().map(String::as_str).collect::<Vec<_>>());
@@ -203,7 +204,7 @@ mod tests {
             prop_assert_eq!(headers.get_all(VARY).iter().count(), 1);
             let once = headers.clone();
             merge_accept_encoding(&mut headers);
-            prop_assert_eq!(&once, &headers, "applied twice");
+            prop_assert_eq!(&once, &headers, "a second merge changes Vary");
             let mut after = small(&headers);
             after.sort();
             prop_assert_eq!(after, wanted);

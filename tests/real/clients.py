@@ -1,10 +1,10 @@
-"""Clients that request the files of a site through real caches, while some of the files are replaced. Defines the requests and checks the
-responses.
+"""Clients that request the files of a site through real caches, while some of the files are replaced. This module makes the requests and
+checks the responses.
 
-For the scripts in this folder that run caches in front of edgeshim and an nginx with the site behind it. A known error of a cache does not
-fail a test if the script lists it in its `faults`; it is counted, and the number is limited.
+Scripts in this folder use this module if they run caches in front of edgeshim and an nginx with the site behind edgeshim. If a script lists
+a known error of a cache in its `faults`, this error does not fail the test. The error is counted, and the number of errors is limited.
 
-Not executable, so that tests/run does not run it as a test.
+This file is not executable, so that tests/run does not run it as a test.
 """
 
 import collections
@@ -20,7 +20,7 @@ import harness
 from harness import Connection, decoded, equal, expect
 
 PROCESSES = 4
-# Persistent connections of each process to each cache. All have a request in flight at the same time.
+# The number of persistent connections of each process to each cache. All connections have a request in flight at the same time.
 CONNECTIONS = 3
 SIZES = (10, 100, 255, 256, 257, 1000, 4096, 16_384, 65_536, 300_000, 2 << 20)
 TYPES = {
@@ -52,19 +52,19 @@ CODING_WEIGHTS = (35, 15, 5, 25, 8, 7, 5)
 # Known errors of caches.
 BEYOND_GZIP = "416 for a range beyond its stored gzip copy"
 CUT_GZIP = "206 with a slice of its stored gzip copy"
-LIST_AS_TAG = "a list in If-None-Match read as one tag"
-PLAIN_HEAD = "Content-Encoding removed from a response to HEAD that is passed on"
-OWN_BEYOND_GZIP = "its own 416 for a range beyond its stored gzip copy"
-OFFSET = "200 with its stored gzip copy from the start of the range"
-NO_TAG = "304 without the tag"
-NO_CONDITION = "200 to a condition that holds, when the file is not stored"
-PLAIN_RANGE = "identity for a request with gzip and a range that is passed on"
-# These are harmless: they are counted without a limit.
+LIST_AS_TAG = "the list in If-None-Match was read as one tag"
+PLAIN_HEAD = "Content-Encoding was removed from the response to HEAD, which the cache only forwards"
+OWN_BEYOND_GZIP = "416, made by the cache, for a range beyond its stored gzip copy"
+OFFSET = "200 with a part of its stored gzip copy, from the start of the range"
+NO_TAG = "304 without an entity tag"
+NO_CONDITION = "200 instead of 304, because the cache had no copy of the file"
+PLAIN_RANGE = "identity for a request with gzip and a range, which the cache only forwards"
+# These errors are harmless, so their number has no limit.
 HARMLESS = {NO_TAG, NO_CONDITION, PLAIN_RANGE}
 
 
 class File:
-    """A file of the site in all its versions. nginx makes tags from time and length, so the tag of each version is known."""
+    """A file of the site in all its versions. nginx makes a tag from time and length, so the tag of each version is known."""
 
     def __init__(self, name, size, versions):
         self.name = name
@@ -129,18 +129,18 @@ class Request:
 def opaque(tag):
     """The part of a tag between its quotes."""
     found = re.fullmatch(r'(?:W/)?"([^"]*)"', tag or "")
-    expect(found, f"invalid tag {tag!r}")
+    expect(found, f"{tag!r} is not a valid entity tag")
     return found[1]
 
 
 def check(files, faults, unvaried, request, response):
-    """Fails unless the response is correct. Returns the known error of the cache that it has, or None. `unvaried`: see Clients."""
+    """Fails if the response is wrong. Returns the known error of the cache that the response shows, or None. `unvaried`: see Clients."""
     status, coding, tag, words = response.status, response.field("content-encoding"), response.field("etag"), None
-    expect(coding is None or (coding == "gzip" and request.gzip), f"unrequested Content-Encoding {coding}")
+    expect(coding is None or (coding == "gzip" and request.gzip), f"Content-Encoding {coding}, which the client does not accept")
     if request.path == MISSING:
-        expect(status == 404, f"{status} for a missing file")
+        expect(status == 404, f"a missing file got the status {status} instead of 404")
         if request.method == "GET":
-            expect(decoded(response) == files["/404.html"].bodies[0], "wrong body of a 404")
+            expect(decoded(response) == files["/404.html"].bodies[0], "the 404 has a wrong body")
         return None
     file = files[request.path]
     if status == 416:
@@ -149,65 +149,66 @@ def check(files, faults, unvaried, request, response):
         if tag is None and request.gzip and file.compresses and OWN_BEYOND_GZIP in faults:
             return OWN_BEYOND_GZIP
         starts = int(re.match(r"bytes=(\d+)-", request.fields.get("Range", "")).group(1))
-        expect(starts >= file.size, f"416 for a range that begins within the {file.size} bytes")
+        expect(starts >= file.size, f"416 for a range that begins within the {file.size} bytes of the file")
         return None
     if status == 304 and tag is None and NO_TAG in faults:
         named = re.findall(r'(?:W/)?"([^"]*)"', request.fields.get("If-None-Match", ""))
         dated = request.fields.get("If-Modified-Since") in file.dates
         expect(set(named) & set(file.tags) if named else dated, "304 for a condition that matches no version")
         return NO_TAG
-    expect(opaque(tag) in file.tags, f"the tag {tag} belongs to no version")
+    expect(opaque(tag) in file.tags, f"the tag {tag} belongs to no version of the file")
     version = file.tags.index(opaque(tag))
-    expect(not coding or tag.startswith("W/"), f"gzip with the strong tag {tag}")
+    expect(not coding or tag.startswith("W/"), f"a gzip response has the strong tag {tag}")
     if status == 304:
         return not_modified(file, version, request, tag)
     if file.compresses:
         vary = response.fields.get("vary", [])
         if unvaried and coding is None:
-            expect(not vary, f"Vary {vary} on an identity response")
+            expect(not vary, f"an identity response has Vary {vary}")
         else:
-            expect(len(vary) == 1 and "accept-encoding" in vary[0].lower().split(", "), f"Vary {vary}")
+            expect(len(vary) == 1 and "accept-encoding" in vary[0].lower().split(", "), f"Vary does not contain Accept-Encoding: {vary}")
     named = re.findall(r'(?:W/)?"[^"]*"', request.fields.get("If-None-Match", ""))
     if opaque(tag) in map(opaque, named):
         words = LIST_AS_TAG if len(named) > 1 and LIST_AS_TAG in faults else NO_CONDITION
-        expect(words in faults, f"{status} with {tag}, the tag that the client sent")
+        expect(words in faults, f"{status} instead of 304 with {tag}, the tag that the client sent")
     if not named and request.fields.get("If-Modified-Since") == file.dates[version]:
-        expect(NO_CONDITION in faults, f"{status} to If-Modified-Since, although the file is unchanged")
+        expect(NO_CONDITION in faults, f"{status} instead of 304 for If-Modified-Since, although the file is unchanged")
         words = NO_CONDITION
     if status == 206:
         return part(file, version, faults, request, response)
     expect(status == 200, f"unexpected status {status}")
     if "Range" in request.fields and request.passed:
-        expect(coding is None, "a request with Range that was passed on got gzip")
+        expect(coding is None, "a request with Range below /pass/ got gzip")
     elif request.gzip and file.compresses and coding is None and not unvaried:
         words = PLAIN_HEAD if request.method == "HEAD" else PLAIN_RANGE if "Range" in request.fields else None
-        expect(words in faults, "identity for a request with gzip")
+        expect(words in faults, "a request with gzip got an identity response")
     if request.method == "HEAD":
         length = response.field("content-length")
-        expect(coding or length is None or int(length) == file.size, f"Content-Length {length} for HEAD")
+        expect(coding or length is None or int(length) == file.size, f"the response to HEAD has a wrong Content-Length: {length}")
     elif coding and "Range" in request.fields and OFFSET in faults and not response.body.startswith(b"\x1f\x8b"):
         return OFFSET
     else:
-        expect(decoded(response) == file.bodies[version], f"the body is not the version that its tag {tag} names")
+        expect(decoded(response) == file.bodies[version], f"the body is not the version that the tag {tag} identifies")
     return words
 
 
 def not_modified(file, version, request, tag):
     named = re.findall(r'(?:W/)?"[^"]*"', request.fields.get("If-None-Match", ""))
     if named:
-        expect(file.tags[version] in map(opaque, named), f"304 with {tag}, which the client did not send")
-        # For Akamai the form that the client sent, otherwise that of the 200 to the same request.
+        expect(file.tags[version] in map(opaque, named), f"304 with the tag {tag}, which the client did not send")
+        # For Akamai, a 304 has the tag in the form that the client sent. For other CDNs, it has the tag of the 200 to the same request.
         if request.passed and len(named) == 1:
-            expect(tag == named[0] or tag in tags_of_304(file, version, request), f"304 with {tag}")
+            expect(tag == named[0] or tag in tags_of_304(file, version, request), f"304 with the tag {tag} in the wrong form")
     else:
-        # A cache may still store the version before the one whose date the client has.
+        # A cache may still store an older version than the version whose date the client sent.
         since = request.fields.get("If-Modified-Since")
-        expect(since in file.dates[version:], "304 for an earlier date, or without a condition")
+        expect(since in file.dates[version:], "304 although the client sent an earlier date than the file's, or sent no condition")
     return None
 
 
 def tags_of_304(file, version, request):
-    """The tags that edgeshim's 304 may have: that of its 200. Whether a text is too short for gzip is known only after the first 200."""
+    """The tags that edgeshim's 304 may have. It must be the tag of the 200. If a text is too short for gzip, edgeshim knows this only after
+    the first 200, so before that both forms are allowed."""
     strong = f'"{file.tags[version]}"'
     weak = f"W/{strong}"
     if not request.gzip or file.name.endswith(".png"):
@@ -216,36 +217,39 @@ def tags_of_304(file, version, request):
 
 
 def part(file, version, faults, request, response):
-    """Checks a 206: it must be the slice of the version that its tag names, and match If-Range."""
+    """Checks a 206. It must be the slice of the version that its tag identifies, and it must match If-Range."""
     wanted = request.fields.get("Range")
-    expect(wanted, "206 without a requested range")
+    expect(wanted, "206 for a request without Range")
     condition = request.fields.get("If-Range")
     if condition:
         expect(
             condition in (response.field("etag"), file.dates[version]) and not condition.startswith("W/"),
-            f"206 with {response.field('etag')} does not match If-Range",
+            f"the 206 with the tag {response.field('etag')} does not match If-Range",
         )
     first, last = wanted.removeprefix("bytes=").split("-")
     if response.field("content-encoding"):
         # Only a slice from the start can be inflated.
-        expect(CUT_GZIP in faults, "206 in gzip")
+        expect(CUT_GZIP in faults, "the 206 has gzip")
         if first == "0":
             start = zlib.decompressobj(31).decompress(response.body)
-            expect(file.bodies[version].startswith(start), "wrong start of a gzip copy")
+            expect(file.bodies[version].startswith(start), "the slice of the gzip copy does not inflate to the start of the file")
         return CUT_GZIP
     start = int(first) if first else max(file.size - int(last), 0)
     end = min(int(last), file.size - 1) if first and last else file.size - 1
     place = response.field("content-range")
     expect(place == f"bytes {start}-{end}/{file.size}", f"Content-Range {place} for {wanted}")
-    expect(response.body == file.bodies[version][start : end + 1], f"206 is not the slice {start}-{end} of the version that its tag names")
+    expect(
+        response.body == file.bodies[version][start : end + 1],
+        f"the 206 is not the slice {start}-{end} of the version that its tag identifies",
+    )
     return None
 
 
 class Clients:
     """All clients of the caches in `ports`.
 
-    `faults`: the known errors of each cache, by whether it stores or passes on; `passed`: the share of requests that are passed on;
-    `unvaried`: the caches that get identity responses without Vary.
+    `faults`: the known errors of each cache, for requests whose responses it stores and for requests below /pass/, which it only forwards.
+    `passed`: the share of requests below /pass/. `unvaried`: the caches that get identity responses without Vary.
     """
 
     def __init__(self, folder, ports, faults, passed=0.0, unvaried=()):
@@ -284,7 +288,8 @@ class Clients:
         return Request(("/pass" if passed else "") + target, method, coding, gzip, fields)
 
     def work(self, number, seed, requests):
-        """One process of clients. All its connections have a request in flight at once. Returns counts, known errors, tags and failures."""
+        """Runs one process of clients. All connections of the process have a request in flight at the same time. Returns counts, known
+        errors, tags and failures."""
         chance = random.Random(f"{seed} {number}")
         seen = collections.defaultdict(list)
         counts, own, tags, failures = collections.Counter(), collections.Counter(), {}, []
@@ -323,7 +328,7 @@ class Clients:
         return counts, own, list(tags), failures
 
     def ask(self, seed, requests):
-        """Runs all clients and replaces files meanwhile; prints the sums. Returns counts, tags and the last version of each changed file."""
+        """Runs all clients, and replaces files while they run. Prints the sums. Returns counts, tags and the versions of changed files."""
         started = time.monotonic()
         fork = multiprocessing.get_context("fork")
         results = fork.Queue()
@@ -359,22 +364,22 @@ class Clients:
             print(f"{count:7} {words}")
         for (peer, words), count in sorted(own.items()):
             print(f"{count:7} {peer}'s own: {words}")
-        expect(not failures, f"{len(failures)} wrong responses (SEED={seed}):\n" + "\n".join(failures[:20]))
+        expect(not failures, f"{len(failures)} responses are wrong (to repeat the run: SEED={seed}):\n" + "\n".join(failures[:20]))
         equal("responses", wanted=requests, right=counts.total())
         harmful = sum(count for (_, words), count in own.items() if words not in HARMLESS)
-        expect(harmful * 20 < requests, "the caches made too many known errors")
+        expect(harmful * 20 < requests, f"the caches made {harmful} known errors, which is more than 1 in 20 requests")
         statuses = {key[3] for key in counts}
-        expect(statuses == {200, 206, 304, 404, 416}, f"unexpected set of statuses: {statuses}")
+        expect(statuses == {200, 206, 304, 404, 416}, f"the statuses are {statuses}, expected 200, 206, 304, 404 and 416")
         print(f"{requests} requests in {seconds:.0f} s, {requests / seconds:.0f} a second; {deployments} deployments; seed {seed}")
         return counts, sorted(tags), current
 
     def replay(self, seed, tags, current, edgeshim):
-        """Sends tags of earlier responses in If-None-Match: each must get a 304, from the cache and from edgeshim."""
+        """Sends tags of earlier responses in If-None-Match. Each request must get a 304 from the cache and from edgeshim."""
         chance = random.Random(f"{seed} replay")
         fresh = [(peer, target, tag, gzip) for peer, target, tag, gzip in tags
                  if opaque(tag) == self.files[target.removeprefix("/pass")].tags[current.get(target.removeprefix("/pass"), 0)]]
         sample = chance.sample(fresh, min(400, len(fresh)))
-        expect(len(sample) >= 100, f"only {len(sample)} tags to replay")
+        expect(len(sample) >= 100, f"only {len(sample)} tags can be replayed, at least 100 are needed")
         connections = {peer: Connection(peer, port) for peer, port in {**self.ports, "edgeshim": edgeshim}.items()}
         weak = 0
         for peer, target, tag, gzip in sample:
@@ -388,10 +393,11 @@ class Clients:
                     return False
                 return response.status == 304 or opaque(response.field("etag")) == opaque(tag) and response
             found = harness.wait_until(f"{peer} has the last version of {target}", current_version)
-            expect(found is True, f"{peer}: {request}: {found is True or found.status}, although the tag is that of its copy")
+            words = f"{peer}: {request}: {found is True or found.status} instead of 304, although the client sent the tag of the copy"
+            expect(found is True, words)
             response = connections["edgeshim"].ask(request)
-            words = f"edgeshim: {request}: {response.status} {response.fields}"
+            words = f"edgeshim: {request}: not the expected 304: {response.status} {response.fields}"
             expect(response.status == 304 and response.field("etag") in tags_of_304(file, file.tags.index(opaque(tag)), request), words)
             if file.compresses:
                 expect(response.fields.get("vary") == ["Accept-Encoding"], words)
-        print(f"replayed: {len(sample)} tags, {weak} of them weak, all got a 304 from the cache and from edgeshim")
+        print(f"replayed {len(sample)} tags, {weak} of them weak: each request got a 304 from the cache and from edgeshim")

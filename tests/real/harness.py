@@ -1,6 +1,6 @@
-"""Shared code of the scripts in this folder: a temporary folder and child processes that end with the script, the shim, its metrics.
+"""Shared code of the scripts in this folder: a temporary folder, child processes that end with the script, the shim and its metrics.
 
-Not executable, so that tests/run does not run it as a test.
+This file is not executable, so that tests/run does not run it as a test.
 """
 
 import json
@@ -86,16 +86,16 @@ def number_from(name, default):
         value = int(text or default)
     except ValueError:
         raise Failed(f"{name}={text!r} is not a whole number") from None
-    expect(value > 0, f"{name}={value}: it must be at least 1")
+    expect(value > 0, f"{name}={value} is too small: it must be at least 1")
     return value
 
 
 def edgeshim():
-    """The path of the release binary: $EDGESHIM, or cargo's output."""
+    """The path of the release binary: $EDGESHIM if it is set, otherwise the path to which cargo writes the binary."""
     given = os.environ.get("EDGESHIM")
     target = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target")
     path = pathlib.Path(given) if given else target / "release" / "edgeshim"
-    expect(os.access(path, os.X_OK), f"{path} is missing: run cargo build --release, or set EDGESHIM")
+    expect(os.access(path, os.X_OK), f"{path} is missing or not executable: run cargo build --release, or set EDGESHIM to the binary")
     return str(path.resolve())
 
 
@@ -106,7 +106,7 @@ def program(name):
 
 
 def free_port():
-    """A port that is free now, for programs that cannot listen on port 0 and report the port."""
+    """A port that is free now. For programs that cannot choose a port and report it."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]
@@ -124,20 +124,21 @@ def wait_until(what, done, limit=30.0, alive=None):
         found = done()
         if found:
             return found
-        expect(alive is None or alive.poll() is None, f"{what}: the process ended with {alive and alive.returncode}")
-        expect(time.monotonic() < end, f"{what}: did not happen within {limit:.0f} s")
+        ended = alive is not None and alive.poll() is not None
+        expect(not ended, f"waiting until {what}: the process ended with exit code {alive and alive.returncode}")
+        expect(time.monotonic() < end, f"waiting until {what}: this did not happen within {limit:.0f} s")
         time.sleep(0.02)
 
 
 def equal(what, **counts):
-    """Fails unless all counts are equal; prints them."""
+    """Prints all counts. Fails if they are not equal."""
     words = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
-    expect(len(set(map(str, counts.values()))) == 1, f"{what} differ: {words}")
+    expect(len(set(map(str, counts.values()))) == 1, f"the counts of {what} differ: {words}")
     print(f"{what}: {words}")
 
 
 def main(run):
-    """Runs a script: exit code 0, or one message and exit code 1. A signal ends it cleanly."""
+    """Runs a script. The exit code is 0, or 1 after the message of the failed check. After a signal, the child processes still end."""
 
     def stop(number, _frame):
         raise SystemExit(128 + number)
@@ -156,7 +157,7 @@ def main(run):
 
 
 class Workshop:
-    """A temporary folder and child processes. Both are removed when the `with` block ends."""
+    """A temporary folder and child processes. At the end of the `with` block, the processes are ended and the folder is removed."""
 
     def __enter__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="edgeshim-real-"))
@@ -183,7 +184,7 @@ class Workshop:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, name, *command):
-        """Starts a program. Its output goes to NAME.out and NAME.err in the folder."""
+        """Starts a program. Its standard output goes to NAME.out and its standard error to NAME.err, both in the folder."""
         with open(self.folder / f"{name}.out", "wb") as out, open(self.folder / f"{name}.err", "wb") as err:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.folder)
         self.children.append(child)
@@ -197,7 +198,7 @@ class Workshop:
 
 
 class Shim:
-    """edgeshim on free ports. `server` adds lines to the [server] block, `also` adds addresses to listen on."""
+    """edgeshim on free ports. `server` has more lines for the [server] block, and `also` has more listening addresses."""
 
     count = 0
 
@@ -230,10 +231,10 @@ class Shim:
         return int(re.search(r"VmRSS:\s*(\d+) kB", text)[1])
 
     def stop(self):
-        """Drains it, and checks that it exits with 0."""
+        """Ends edgeshim with SIGTERM, and checks that it exits with 0."""
         self.process.terminate()
         code = self.process.wait(60)
-        expect(code == 0, f"edgeshim ended with {code} after SIGTERM")
+        expect(code == 0, f"edgeshim exited with {code} after SIGTERM, expected 0")
 
 
 class Metrics:
@@ -247,7 +248,7 @@ class Metrics:
         for line in text.splitlines():
             if line and not line.startswith("#"):
                 found = self.LINE.fullmatch(line)
-                expect(found, f"not a line of the text format: {line!r}")
+                expect(found, f"this line of /metrics is not in the text format: {line!r}")
                 self.series.append((found[1], dict(self.LABEL.findall(found[2] or "")), float(found[3])))
 
     def sum(self, name, **labels):
@@ -256,11 +257,11 @@ class Metrics:
             for have, series, value in self.series
             if have == name and all(series.get(label) == wanted for label, wanted in labels.items())
         ]
-        expect(values or name == "edgeshim_whoopsies_total", f"{name} with {labels} is missing")
+        expect(values or name == "edgeshim_whoopsies_total", f"/metrics has no series {name} with the labels {labels}")
         return round(sum(values))
 
     def by(self, name, *labels):
-        """The sums of all series that are not 0, by the values of these labels."""
+        """The sums of all series of the metric, by the values of these labels. Series with the value 0 are left out."""
         found = {}
         for have, series, value in self.series:
             if have == name and value:
@@ -270,7 +271,7 @@ class Metrics:
 
 
 def start_nginx(shop, name, body, port=None, alone=False, **values):
-    """Starts nginx with `body` in its http block. `alone`: as one process, so that SIGKILL ends all of it."""
+    """Starts nginx with `body` in its http block. With `alone`, nginx is a single process, so that SIGKILL ends nginx completely."""
     port = port or free_port()
     values |= {"folder": shop.folder, "port": port}
     config = shop.folder / f"{name}.conf"
@@ -282,7 +283,7 @@ def start_nginx(shop, name, body, port=None, alone=False, **values):
 
 
 def start_varnish(shop, vcl, *parameters):
-    """Starts varnish with this VCL. `parameters` are NAME=VALUE."""
+    """Starts varnish with this VCL. Each of the `parameters` has the form NAME=VALUE."""
     port = free_port()
     (shop.folder / "varnish.vcl").write_text(vcl)
     process = shop.start(
@@ -295,7 +296,7 @@ def start_varnish(shop, vcl, *parameters):
 
 
 def start_trafficserver(shop, edgeshim, rewrite=""):
-    """Starts trafficserver in front of edgeshim. `rewrite` are rules for its header_rewrite plugin."""
+    """Starts trafficserver in front of edgeshim. `rewrite` has the rules for the plugin header_rewrite."""
     port, folder = free_port(), shop.folder / "trafficserver"
     (folder / "store").mkdir(parents=True)
     known = subprocess.run([program("traffic_layout"), "info"], capture_output=True, text=True, check=True, timeout=30).stdout
@@ -327,7 +328,7 @@ def start_squid(shop, config, **values):
 
 
 def browser_modules():
-    """The folder with the npm packages that control and check a browser: <target>/pages. Installs them if they are missing."""
+    """Installs the npm packages that control and check a browser, if they are missing. Returns their folder, <target>/pages."""
     folder = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target") / "pages"
     wanted = dict(package.rsplit("@", 1) for package in BROWSER_PACKAGES)
 
@@ -339,7 +340,7 @@ def browser_modules():
         folder.mkdir(parents=True, exist_ok=True)
         command = [program("npm"), "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *BROWSER_PACKAGES]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        expect(done.returncode == 0, f"npm: {done.stderr}")
+        expect(done.returncode == 0, f"npm cannot install the packages: {done.stderr}")
     return folder
 
 
@@ -349,7 +350,7 @@ class Response:
     def __init__(self, reader, is_head):
         line = reader.readline()
         found = re.match(rb"HTTP/1\.1 (\d{3}) ", line)
-        expect(found, f"no status line: {line!r}")
+        expect(found, f"the response does not begin with a status line: {line!r}")
         self.status = int(found[1])
         self.fields = {}
         while (line := reader.readline()) != b"\r\n":
@@ -364,13 +365,13 @@ class Response:
             while size := int(reader.readline(), 16):
                 pieces.append(reader.read(size))
                 expect(len(pieces[-1]) == size and reader.read(2) == b"\r\n", "a chunk is truncated")
-            expect(reader.readline() == b"\r\n", "unexpected trailers after the last chunk")
+            expect(reader.readline() == b"\r\n", "the last chunk is not followed by an empty line")
             self.body = b"".join(pieces)
         else:
             length = int(self.field("content-length") or -1)
-            expect(length >= 0, "the response has neither a length nor chunks")
+            expect(length >= 0, "the response has neither Content-Length nor chunks")
             self.body = reader.read(length)
-            expect(len(self.body) == length, f"only {len(self.body)} of {length} bytes arrived")
+            expect(len(self.body) == length, f"only {len(self.body)} of {length} bytes of the body arrived")
 
     def field(self, name):
         return ", ".join(self.fields[name]) if name in self.fields else None
@@ -411,6 +412,6 @@ def decoded(response):
     try:
         body = inflate.decompress(response.body)
     except zlib.error as why:
-        raise Failed(f"gzip is broken: {why}") from None
-    expect(inflate.eof and not inflate.unused_data, "gzip has no end, or data after it")
+        raise Failed(f"the gzip data is broken: {why}") from None
+    expect(inflate.eof and not inflate.unused_data, "the gzip data is truncated, or other data follows it")
     return body

@@ -1,4 +1,5 @@
-// Opens a page that no cache stores, through each cache, while the origin is dead. `outage` starts this script and sends SIGUSR2 to begin.
+// Opens a page that no cache stores, through each cache, while the origin is dead. The script `outage` starts this script. This script
+// begins when it gets SIGUSR2.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -18,7 +19,7 @@ async function reads(peer, { base, source }) {
   const context = await browser.newContext({ locale: 'de-DE' })
   context.setDefaultTimeout(20_000)
   const count = (counts[peer] = { ids: [], beacons: 0 })
-  // Counts the requests that the browser really sends.
+  // Count the beacons that the browser really sends.
   context.on('request', (request) => {
     if (new URL(request.url()).pathname === '/status/images/beacon.gif') count.beacons += 1
   })

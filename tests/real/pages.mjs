@@ -1,4 +1,4 @@
-// The browser part of tests/real/pages. Not executable, so that tests/run does not run it as a test.
+// The browser part of tests/real/pages. This file is not executable, so that tests/run does not run it as a test.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -13,7 +13,7 @@ const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 const { slow, soon, full } = task.shims
 const SIZES = { phone: { width: 375, height: 740 }, desk: { width: 1280, height: 800 } }
 const COPIED = /^[\w.-]{1,128} · \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC · fastly · 50[23]$/
-// The counts that each shim must have at the end.
+// The counts of pages and beacons that each shim must have at the end.
 const counts = Object.fromEntries(Object.keys(task.shims).map((name) => [name, { pages: 0, beacons: 0 }]))
 const errors = []
 
@@ -23,7 +23,7 @@ const browser = await chromium.launch({
   args: process.getuid() === 0 ? ['--no-sandbox'] : [],
 })
 
-// A browser context. Its requests are counted, and script errors in it fail the test.
+// Returns a browser context. The pages and beacons in this context are counted, and script errors in this context fail the test.
 async function reader(options = {}) {
   const context = await browser.newContext({
     viewport: SIZES.phone,
@@ -70,7 +70,7 @@ async function looksRight(page, tag, words) {
   assert.ok(!wide, `${tag}: the page is wider than the window`)
 }
 
-// Checks all rules of axe-core, with the rule of WCAG 2.2 that is off by default.
+// Checks all rules of axe-core, including target-size, a rule of WCAG 2.2 that is off by default.
 async function accessible(page, what) {
   const { violations } = await page.evaluate(() => axe.run({ rules: { 'target-size': { enabled: true } } }))
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`)
@@ -123,11 +123,11 @@ async function everyLanguage() {
   }
 }
 
-// The only permit is taken and the queue is full: one request waits in it.
+// The only permit is taken, and the queue is full with one request.
 async function everyWaitPage() {
   for (const [tag, words] of Object.entries(task.locales)) {
     const one = words.waiting.one?.replace('{n}', 1) ?? words.waiting.other.replace('{n}', 1)
-    // Once with a language that the server finds, once with one that only the script finds.
+    // Open the page twice: first the server finds the language, then only the script finds the language.
     for (const accept of [tag, 'tlh']) {
       const context = await reader({ locale: tag, extraHTTPHeaders: { 'Accept-Language': accept } })
       const page = await context.newPage()
@@ -169,7 +169,7 @@ async function withoutScript() {
   }
 }
 
-// Accept-Language has no known language, as behind a CDN that replaces it. The script finds the reader's language.
+// Accept-Language has no known language, as behind a CDN that replaces this field. The script finds the reader's language.
 async function readersOwnLanguage() {
   const context = await reader({ extraHTTPHeaders: { 'Accept-Language': 'tlh' } })
   const page = await context.newPage()
@@ -249,7 +249,7 @@ async function countsDown() {
   await context.close()
 }
 
-// The wait is Retry-After plus up to half of it, so that readers do not all return at once.
+// The page waits for the time in Retry-After plus up to half of this time, so that readers do not all return at once.
 async function jitters() {
   const context = await reader({ locale: 'en-US' })
   for (const [dice, seconds] of [[0, 30], [0.5, 38], [0.999, 45]]) {
@@ -268,7 +268,7 @@ async function waitsForTheReader() {
     Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true })
     document.dispatchEvent(new Event('visibilitychange'))
   }, hidden)
-  // During a reload the text would be another one.
+  // If the page reloaded, the text would change to the text for the reload.
   const stillWaits = async () => {
     await page.clock.runFor(120_000)
     assert.equal(await text(page, '#countdown'), 'Trying again in 1 second')
@@ -282,7 +282,7 @@ async function waitsForTheReader() {
   await context.close()
 }
 
-// The same with the real clock.
+// With the real clock, the page also reloads when the countdown ends.
 async function reloadsByItself() {
   const context = await reader({ locale: 'en-US' })
   const page = await context.newPage()
@@ -292,7 +292,7 @@ async function reloadsByItself() {
   await context.close()
 }
 
-// A page in response to a form is never reloaded automatically.
+// A page that is the response to a form is never reloaded automatically, because the form would be sent again.
 async function asksNothingTwice() {
   const context = await reader({ locale: 'en-US' })
   const page = await timed(context)
@@ -305,7 +305,7 @@ async function asksNothingTwice() {
   await context.close()
 }
 
-// Without the clipboard API, as on plain http, the copy button still works.
+// Browsers have no clipboard API on http pages. Without this API, the copy button still works.
 async function copiesTheOldWay() {
   const context = await reader({ locale: 'en-US', permissions: ['clipboard-read', 'clipboard-write'] })
   const page = await context.newPage()
@@ -320,7 +320,7 @@ async function copiesTheOldWay() {
   await context.close()
 }
 
-// In a browser without some APIs the page still works.
+// The page still works in a browser without Intl and with a forbidden sessionStorage.
 async function livesWithLess() {
   const context = await reader({ locale: 'en-US' })
   const page = await context.newPage()

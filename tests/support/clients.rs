@@ -1,4 +1,4 @@
-//! Clients on HTTP/1.0, HTTP/1.1 and HTTP/2 that send the same request.
+//! Clients that send a request over HTTP/1.0, HTTP/1.1 or HTTP/2, through one interface.
 
 use super::h2::{H2, Pieces, Received};
 use super::{Raw, Shim};
@@ -15,7 +15,8 @@ pub enum Client {
 
 pub const CLIENTS: [Client; 3] = [Client::Http10, Client::Http11, Client::Http2];
 
-/// Returns the inflated body, as far as the gzip stream is valid, and whether the stream is complete.
+/// Returns the body without gzip, and whether the body is complete. If the gzip stream is damaged or truncated, returns
+/// the bytes before the damage.
 pub fn plain(received: &Received) -> (Vec<u8>, bool) {
     if received.field("content-encoding") != Some("gzip") {
         return (received.body.clone(), received.complete);
@@ -47,9 +48,11 @@ impl Client {
                 let Ok(head) = client.response_head() else { return Received::default() };
                 at_head();
                 let (body, was_reset) = client.read_to_reset();
-                let length = head.field("content-length").map(|length| length.parse::<usize>().expect("a number"));
+                let length = head
+                    .field("content-length")
+                    .map(|length| length.parse::<usize>().expect("a number in Content-Length"));
                 let complete = !was_reset && (method == "HEAD" || length.is_none_or(|length| length == body.len()));
-                assert_eq!(head.field("connection"), None, "the end of the connection is the end of the response");
+                assert_eq!(head.field("connection"), None, "a response to HTTP/1.0 must not have the field Connection");
                 Received { status: head.status, fields: head.fields, body, complete, ..Received::default() }
             }
             Self::Http11 => {

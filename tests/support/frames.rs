@@ -26,7 +26,7 @@ pub const CANCEL: u32 = 8;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Returns one frame.
+/// Returns the bytes of one frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -35,7 +35,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// Returns a header block of literal fields without indexing (RFC 7541 §6.2.2).
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| {
-        assert!(text.len() < 127, "a length of one byte");
+        assert!(text.len() < 127, "{text:?} is too long: the length must fit into one byte");
         [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat()
     };
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
@@ -75,7 +75,7 @@ pub fn read(stream: &mut impl Read) -> Option<Frame> {
     Some(Frame { kind, flags, stream: u32::from_be_bytes(id), payload })
 }
 
-/// A client whose frames the test writes and reads.
+/// A client for which the test writes each frame that is sent and reads each frame that arrives.
 pub struct Client {
     pub raw: Raw,
     buffer: Vec<u8>,
@@ -90,7 +90,7 @@ impl Client {
         client
     }
 
-    /// Makes a client of an open connection on which the preface and the settings were sent.
+    /// Makes a client from an open connection. The caller must have sent the preface and the settings.
     pub fn over(raw: Raw) -> Self {
         Self { raw, buffer: Vec::new() }
     }
@@ -117,7 +117,7 @@ impl Client {
             let Some(frame) = read(&mut unread) else {
                 match self.raw.more() {
                     Ok(bytes) if !bytes.is_empty() => self.buffer.extend_from_slice(&bytes),
-                    Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("no frame: {error}"),
+                    Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("no frame arrived: {error}"),
                     Ok(_) | Err(_) => return None,
                 }
                 continue;
@@ -133,12 +133,12 @@ impl Client {
         }
     }
 
-    /// Skips to a frame of this kind. Returns `None` if the connection ends first.
+    /// Skips frames until a frame of this kind arrives. Returns this frame, or `None` if the connection ends before.
     pub fn until(&mut self, kind: u8) -> Option<Frame> {
         std::iter::from_fn(|| self.next()).find(|frame| frame.kind == kind)
     }
 
-    /// Skips to the end of a stream. Returns true if the stream ended with `END_STREAM`.
+    /// Skips frames until a stream ends. Returns true if the stream ended with `END_STREAM`.
     pub fn ended_normally(&mut self, stream: u32) -> bool {
         std::iter::from_fn(|| self.next())
             .filter(|frame| frame.stream == stream)
@@ -149,7 +149,7 @@ impl Client {
 
 type Script = Arc<dyn Fn(u32, &mut TcpStream) -> io::Result<()> + Send + Sync>;
 
-/// An HTTP/2 origin by prior knowledge. It runs the current script for each request head.
+/// An HTTP/2 origin without TLS (with prior knowledge). For each request head, the origin runs the current script.
 pub struct FrameOrigin {
     pub addr: SocketAddr,
     script: Arc<Mutex<Option<Script>>>,
@@ -157,7 +157,7 @@ pub struct FrameOrigin {
 
 impl FrameOrigin {
     pub fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let script: Arc<Mutex<Option<Script>>> = Arc::default();
         let shared = Arc::clone(&script);
@@ -200,12 +200,12 @@ fn serve(mut stream: TcpStream, script: &Mutex<Option<Script>>) -> Option<()> {
     Some(())
 }
 
-/// Connects a client and sends the preface and its settings.
+/// Opens a connection as a client, and sends the preface and empty settings.
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(addr).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-    stream.set_nodelay(true).expect("no delay");
-    stream.write_all(PREFACE).expect("a write of the preface");
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).expect("a write of the settings");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket with a read timeout");
+    stream.set_nodelay(true).expect("a socket with TCP_NODELAY");
+    stream.write_all(PREFACE).expect("the client can send the preface");
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).expect("the client can send the settings");
     stream
 }

@@ -1,4 +1,5 @@
-//! HTTP/2 clients by prior knowledge, with hyper. The module `frames` sends frames that hyper would not send.
+//! HTTP/2 clients without TLS (with prior knowledge). These clients use hyper. The module `frames` sends frames that
+//! hyper would not send.
 
 use super::PATIENCE;
 use super::http1::{self, Fields};
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 
-/// The longest time that [`H2`] waits for an event. It is longer than the shim's timeouts in the tests.
+/// The longest time that [`H2`] waits for an event. This time is longer than the shim's timeouts in the tests.
 const LONG: Duration = PATIENCE.saturating_mul(4);
 
 /// Makes a runtime that runs on the thread of the test.
@@ -37,7 +38,7 @@ where
     handshake(tokio::net::TcpStream::connect(addr).await.expect("a connection")).await
 }
 
-/// Starts HTTP/2 over an open stream. The current runtime drives the connection in the background.
+/// Starts HTTP/2 on an open stream. The current runtime drives the connection in the background.
 pub async fn handshake<S, B>(stream: S) -> http2::SendRequest<B>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -54,18 +55,18 @@ pub fn fields(map: &HeaderMap) -> Fields {
     map.iter().map(|(name, value)| (name.to_string(), http1::lossy(value.as_bytes()))).collect()
 }
 
-/// A body of frames, for requests and responses.
+/// A body that is made of frames, for a request or a response.
 #[derive(Default)]
 pub struct Pieces {
     pub frames: VecDeque<Bytes>,
     pub trailers: Option<HeaderMap>,
-    /// A signal of the test. When it arrives, the body has one more frame, with the text `last`.
+    /// A signal from the test. When the signal arrives, the body gets one more frame, which contains the text `last`.
     pub later: Option<Arc<Mutex<Receiver<()>>>>,
-    /// Whether the body repeats the same frame without end.
+    /// Whether the body repeats a frame of 4 KiB without end, after `frames`.
     pub endless: bool,
-    /// Whether the body stops without an end after its frames.
+    /// Whether the body sends nothing more after `frames` and does not end.
     pub hangs: bool,
-    /// Whether the body ends with an error.
+    /// Whether the body fails with an error after `frames`.
     pub breaks: bool,
     /// A value that is dropped with the body, so that a test notices the drop.
     pub guard: Option<Box<dyn Any + Send>>,
@@ -138,7 +139,7 @@ impl Received {
     }
 }
 
-/// One HTTP/2 connection. It makes progress only during calls of its methods.
+/// One HTTP/2 connection. The connection makes progress only while a method of this type runs.
 pub struct H2 {
     tokio: Runtime,
     sender: http2::SendRequest<Pieces>,
@@ -171,10 +172,10 @@ impl H2 {
         }
         let sending = self.sender.send_request(request.body(body).expect("a request"));
         let waiting = async { tokio::time::timeout(LONG, sending).await };
-        self.tokio.block_on(waiting).expect("a response in time")
+        self.tokio.block_on(waiting).expect("a response head in time")
     }
 
-    /// Reads the body after a head.
+    /// Reads the body of a response whose head was read by [`H2::head`].
     pub fn rest(&self, response: hyper::Response<Incoming>) -> Received {
         let (head, mut body) = response.into_parts();
         let mut received =
@@ -184,7 +185,9 @@ impl H2 {
                 match tokio::time::timeout(LONG, body.frame()).await.expect("the next frame in time") {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => received.body.extend_from_slice(&data),
-                        Err(frame) => received.trailers = self::fields(&frame.into_trailers().expect("trailers")),
+                        Err(frame) => {
+                            received.trailers = self::fields(&frame.into_trailers().expect("a frame of trailers"));
+                        }
                     },
                     Some(Err(error)) => {
                         let mut why: Option<&dyn Error> = Some(&error);
@@ -206,7 +209,7 @@ impl H2 {
         self.tokio.block_on(waiting).expect("the next frame in time").and_then(Result::ok)
     }
 
-    /// Sends a GET and cancels it when `until` returns true.
+    /// Sends a GET request and cancels the request when `until` returns true.
     pub fn leave(&mut self, target: &str, mut until: impl FnMut() -> bool) {
         let request = hyper::Request::get(format!("http://shim.test{target}")).body(Pieces::default());
         let sending = self.sender.send_request(request.expect("a request"));
@@ -214,14 +217,14 @@ impl H2 {
             let mut sending = std::pin::pin!(sending);
             let end = Instant::now() + LONG;
             while !until() {
-                assert!(Instant::now() < end, "the request never arrived");
+                assert!(Instant::now() < end, "`until` did not return true within {LONG:?}");
                 let waited = tokio::time::timeout(Duration::from_millis(2), sending.as_mut()).await;
-                assert!(waited.is_err(), "there is a response: {waited:?}");
+                assert!(waited.is_err(), "a response arrived before the request was cancelled: {waited:?}");
             }
         });
     }
 
-    /// Drives the connection, whose runtime runs only during calls. Returns true, so that a polled condition can
+    /// Drives the connection for a millisecond. Always returns true, so that a condition for [`super::wait_until`] can
     /// contain the call.
     pub fn drive(&self) -> bool {
         self.tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });

@@ -1,5 +1,6 @@
-//! A strict reader of HTTP/1.1 messages (RFC 9112). It preserves the case of names and the order of fields. If it can
-//! read on after a breach of the grammar, it adds a line to `problems`. If it cannot, the message ends.
+//! A strict reader of HTTP/1.1 messages (RFC 9112). The reader preserves the case of names and the order of fields. It
+//! describes each breach of the grammar in `problems`. After a breach that hides where the message ends, the reader
+//! stops and returns an error or an incomplete body.
 
 use std::io::{ErrorKind, Read};
 
@@ -26,7 +27,8 @@ pub enum NoHead {
     Closed,
     /// The connection was reset, or the time limit passed, before the first byte.
     Nothing(String),
-    /// The head was incomplete at a close, a reset or a timeout, or is longer than 1 MiB.
+    /// The head is longer than 1 MiB, or the connection was closed, was reset or timed out before the head was
+    /// complete.
     Broken(String),
 }
 
@@ -39,7 +41,7 @@ pub struct Body {
     pub trailers: Fields,
     /// True when the framing says that the body is complete.
     pub complete: bool,
-    /// Breaches of the chunked grammar, and why an incomplete body ended.
+    /// Breaches of the chunked grammar. If the body is incomplete, also the reason.
     pub problems: Vec<String>,
 }
 
@@ -54,7 +56,7 @@ pub enum Framing {
     Close,
 }
 
-/// A stream, and the bytes read beyond the current message.
+/// A stream, and the bytes that were read from the stream but belong to the next message.
 pub struct Reader<R> {
     inner: R,
     buffer: Vec<u8>,
@@ -67,12 +69,12 @@ impl<R: Read> Reader<R> {
         Self { inner, buffer: Vec::new(), at: 0 }
     }
 
-    /// The stream underneath.
+    /// Returns the stream.
     pub fn inner(&mut self) -> &mut R {
         &mut self.inner
     }
 
-    /// Returns the received bytes that no message contains yet.
+    /// Returns the bytes that were read from the stream and have not been consumed.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.at..]
     }
@@ -116,7 +118,7 @@ impl<R: Read> Reader<R> {
         (self.take(most), false)
     }
 
-    /// Reads one line with its LF. The line is at most `most` bytes long.
+    /// Reads one line with its LF. Fails if more than `most` bytes have arrived without an LF.
     fn line(&mut self, most: usize) -> Result<Vec<u8>, NoHead> {
         let mut searched = 0;
         loop {
@@ -125,12 +127,15 @@ impl<R: Read> Reader<R> {
             }
             searched = self.pending().len();
             if searched > most {
-                return Err(NoHead::Broken("a line without end".into()));
+                return Err(NoHead::Broken(format!("a line has more than {most} bytes")));
             }
             match self.fill() {
                 Ok(true) => {}
                 Ok(false) if searched == 0 => return Err(NoHead::Closed),
-                Ok(false) => return Err(NoHead::Broken(format!("closed within {:?}", lossy(self.pending())))),
+                Ok(false) => {
+                    let line = lossy(self.pending());
+                    return Err(NoHead::Broken(format!("the connection was closed inside the line {line:?}")));
+                }
                 Err(error) if searched == 0 => return Err(NoHead::Nothing(error.to_string())),
                 Err(error) => return Err(NoHead::Broken(error.to_string())),
             }
@@ -143,18 +148,20 @@ impl<R: Read> Reader<R> {
         let mut head = Head::default();
         loop {
             let line = match self.line(MOST) {
-                Err(NoHead::Closed) if !head.raw.is_empty() => Err(NoHead::Broken("closed within the head".into())),
+                Err(NoHead::Closed) if !head.raw.is_empty() => {
+                    Err(NoHead::Broken("the connection was closed inside the head".into()))
+                }
                 Err(NoHead::Nothing(why)) if !head.raw.is_empty() => Err(NoHead::Broken(why)),
                 other => other,
             }?;
             head.raw.extend_from_slice(&line);
             if head.raw.len() > MOST {
-                return Err(NoHead::Broken("a head without end".into()));
+                return Err(NoHead::Broken(format!("the head has more than {MOST} bytes")));
             }
             let text = strip_line_end(&line, &mut head.problems);
             if head.start.is_empty() {
                 if text.is_empty() {
-                    head.problems.push("an empty line before the start line".into());
+                    head.problems.push("the head has an empty line before the start line".into());
                     continue;
                 }
                 head.start = lossy(text);
@@ -166,7 +173,8 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads a body of at most `most` bytes. If the body is longer, the rest stays unread and `complete` is false.
+    /// Reads a body. If more than `most` bytes have arrived and the body has not ended, stops; `complete` is then
+    /// false.
     pub fn body(&mut self, framing: Framing, most: usize) -> Body {
         let mut body = Body::default();
         match framing {
@@ -177,7 +185,7 @@ impl<R: Read> Reader<R> {
                 let piece = self.take(usize::MAX / 2);
                 body.data.extend_from_slice(&piece);
                 if body.data.len() > most {
-                    body.problems.push(format!("more than {most} bytes"));
+                    body.problems.push(format!("the body has more than {most} bytes"));
                     break;
                 }
                 match self.fill() {
@@ -207,24 +215,24 @@ impl<R: Read> Reader<R> {
                 return true;
             }
             if body.data.len() > most {
-                body.problems.push(format!("more than {most} bytes"));
+                body.problems.push(format!("the body has more than {most} bytes"));
                 return false;
             }
             match self.fill() {
                 Ok(true) => {}
                 Ok(false) => {
-                    body.problems.push(format!("closed {left} bytes before the end"));
+                    body.problems.push(format!("the connection was closed when {left} bytes were still missing"));
                     return false;
                 }
                 Err(error) => {
-                    body.problems.push(format!("{error}, {left} bytes before the end"));
+                    body.problems.push(format!("{error}, when {left} bytes were still missing"));
                     return false;
                 }
             }
         }
     }
 
-    /// Reads a chunked body. Returns `None` if the body is incomplete. Then `problems` contains the reason.
+    /// Reads a chunked body. If the body is incomplete, returns `None` and adds the reason to `problems`.
     fn chunked(&mut self, most: usize, body: &mut Body) -> Option<()> {
         loop {
             let line = self.body_line(body)?;
@@ -232,7 +240,7 @@ impl<R: Read> Reader<R> {
             let digits = text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
             let extension = text[digits..].trim_ascii_start();
             if digits == 0 || digits > 15 || !(extension.is_empty() || extension[0] == b';') {
-                body.problems.push(format!("chunk size {:?}", lossy(text)));
+                body.problems.push(format!("the line of a chunk size is invalid: {:?}", lossy(text)));
                 return None;
             }
             let size = u64::from_str_radix(&lossy(&text[..digits]), 16).ok()?;
@@ -244,7 +252,7 @@ impl<R: Read> Reader<R> {
             }
             let end = self.body_line(body)?;
             if end != b"\r\n" {
-                body.problems.push(format!("{:?} after a chunk", lossy(&end)));
+                body.problems.push(format!("{:?} follows a chunk; CRLF must follow", lossy(&end)));
                 return None;
             }
         }
@@ -262,7 +270,7 @@ impl<R: Read> Reader<R> {
         match self.line(64 * 1024) {
             Ok(line) => Some(line),
             Err(NoHead::Closed) => {
-                body.problems.push("closed within a chunked body".into());
+                body.problems.push("the connection was closed inside a chunked body".into());
                 None
             }
             Err(NoHead::Nothing(why) | NoHead::Broken(why)) => {
@@ -290,31 +298,32 @@ pub fn find_all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> 
     fields.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
 }
 
-/// Returns the framing that the fields declare, or `None` if they declare no body. Adds breaches to `problems`.
+/// Returns the framing that the fields declare, or `None` if the fields declare no body. Adds breaches of the grammar
+/// to `problems`.
 pub fn framing(fields: &[(String, String)], problems: &mut Vec<String>) -> Option<Framing> {
     let codings = find_all(fields, "transfer-encoding");
     let lengths = find_all(fields, "content-length");
     if !codings.is_empty() && !lengths.is_empty() {
-        problems.push("both Content-Length and Transfer-Encoding".into());
+        problems.push("the head has both Content-Length and Transfer-Encoding".into());
     }
     if lengths.len() > 1 {
-        problems.push(format!("{} Content-Length lines", lengths.len()));
+        problems.push(format!("the head has {} Content-Length lines", lengths.len()));
     }
     if !codings.is_empty() {
         if codings.len() != 1 || !codings[0].eq_ignore_ascii_case("chunked") {
-            problems.push(format!("Transfer-Encoding {codings:?}"));
+            problems.push(format!("Transfer-Encoding is {codings:?}, not chunked"));
         }
         return Some(Framing::Chunked);
     }
     let length = lengths.first()?;
     if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        problems.push(format!("Content-Length {length:?}"));
+        problems.push(format!("Content-Length {length:?} is not a number"));
         return Some(Framing::Length(0));
     }
     if let Ok(length) = length.parse() {
         Some(Framing::Length(length))
     } else {
-        problems.push(format!("Content-Length {length:?}"));
+        problems.push(format!("Content-Length {length:?} is too large"));
         Some(Framing::Length(0))
     }
 }
@@ -336,7 +345,7 @@ fn strip_line_end<'a>(line: &'a [u8], problems: &mut Vec<String>) -> &'a [u8] {
         return line;
     };
     if text.contains(&b'\r') {
-        problems.push(format!("a bare CR: {:?}", lossy(text)));
+        problems.push(format!("a line has a CR without LF: {:?}", lossy(text)));
     }
     text
 }
@@ -344,15 +353,15 @@ fn strip_line_end<'a>(line: &'a [u8], problems: &mut Vec<String>) -> &'a [u8] {
 fn field(line: &[u8], fields: &mut Fields, problems: &mut Vec<String>) {
     let text = lossy(line);
     let Some((name, value)) = text.split_once(':') else {
-        problems.push(format!("no colon in {text:?}"));
+        problems.push(format!("the field line {text:?} has no colon"));
         return;
     };
     if !is_token(name) {
-        problems.push(format!("field name {name:?}"));
+        problems.push(format!("the field name {name:?} is not a token"));
     }
     let value = value.trim_matches([' ', '\t']);
     if value.bytes().any(|byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
-        problems.push(format!("a control character in {name}: {value:?}"));
+        problems.push(format!("the value of {name} has a control character: {value:?}"));
     }
     fields.push((name.to_owned(), value.to_owned()));
 }

@@ -1,4 +1,4 @@
-//! A reader of Prometheus' text format.
+//! A reader of the Prometheus text format.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 pub struct Series {
     /// The name, with its suffix `_bucket`, `_sum` or `_count` if there is one.
     pub name: String,
-    /// The labels in the line's order, unescaped.
+    /// The names and unescaped values of the labels, in the order of the line.
     pub labels: Vec<(String, String)>,
     /// The value.
     pub value: f64,
@@ -18,12 +18,12 @@ pub struct Series {
 pub struct Metrics {
     /// Every series, in the order of the text.
     pub series: Vec<Series>,
-    /// The text itself.
+    /// The complete text of the scrape.
     pub text: String,
 }
 
 impl Metrics {
-    /// Parses a scrape. Panics at a malformed line.
+    /// Parses a scrape. Panics if a line is malformed.
     pub fn parse(text: &str) -> Self {
         let series = text
             .lines()
@@ -41,7 +41,7 @@ impl Metrics {
         })
     }
 
-    /// Returns the value of the only series that matches. Panics if no series or more than one matches.
+    /// Returns the value of the only series that matches. Panics if no series or several series match.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let mut found = self.matching(name, labels);
         match (found.next(), found.next()) {
@@ -52,7 +52,7 @@ impl Metrics {
                     let _ = writeln!(near, "  {:?} = {}", series.labels, series.value);
                 }
                 let what = if none.is_none() { "no series" } else { "several series" };
-                panic!("{what} of {name} with {labels:?}; there are:\n{near}")
+                panic!("{what} of {name} with {labels:?}; all series of {name}:\n{near}")
             }
         }
     }
@@ -114,7 +114,7 @@ fn series(line: &str) -> Option<Series> {
     named.then(|| Series { name: name.to_owned(), labels, value })
 }
 
-/// Splits a text at the closing quote. Returns the text before the quote, unescaped, and the rest.
+/// Splits a text at the closing quote. Returns the unescaped text before the quote, and the text after the quote.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-/// Makes a file with these networks and countries. If one network contains another, the caller lists the wider one
-/// first.
+/// Makes a file with these networks and countries. If a network contains another network, the caller must list the
+/// larger network first.
 pub fn countries(networks: &[(&str, &str)]) -> Vec<u8> {
     write(networks, |code| map(&[("country", map(&[("iso_code", text(code))]))]))
 }
@@ -15,7 +15,7 @@ pub fn systems(networks: &[&str]) -> Vec<u8> {
     write(&networks, |_| map(&[("autonomous_system_number", unsigned(6, 64_500))]))
 }
 
-/// The target of one branch of a node in the search tree.
+/// The target of a branch in the search tree. Each node has two branches.
 #[derive(Clone, Copy)]
 enum Way {
     Nowhere,
@@ -70,20 +70,22 @@ fn write(networks: &[(&str, &str)], record: impl Fn(&str) -> Vec<u8>) -> Vec<u8>
     file
 }
 
-/// Returns the network `address/length` as the bits and the length of an IPv6 prefix.
+/// Reads a network in the form `address/length`. Returns the bits and the length of the IPv6 prefix. An IPv4 network
+/// becomes a network below `::/96`.
 fn prefix(network: &str) -> (u128, u32) {
-    let (address, length) = network.split_once('/').expect("address/length");
-    let length: u32 = length.parse().expect("a length");
-    match address.parse().expect("an address") {
+    let (address, length) = network.split_once('/').expect("a network in the form address/length");
+    let length: u32 = length.parse().expect("a number as the prefix length");
+    match address.parse().expect("an IP address") {
         IpAddr::V4(address) => (u128::from(u32::from(address)), length + 96),
         IpAddr::V6(address) => (address.into(), length),
     }
 }
 
-/// Returns the first bytes of a value. They contain its type and its size, which must be below 29.
+/// Returns the first bytes of a value. These bytes contain the type and the size of the value. The size must be below
+/// 29.
 fn control(kind: u8, size: usize) -> Vec<u8> {
-    let size = u8::try_from(size).expect("a small value");
-    assert!(size < 29, "the long form is not implemented");
+    let size = u8::try_from(size).expect("a size below 29");
+    assert!(size < 29, "the size {size} is not below 29; the form for larger sizes is not implemented");
     if kind < 8 { vec![kind << 5 | size] } else { vec![size, kind - 7] }
 }
 

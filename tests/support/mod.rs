@@ -1,10 +1,12 @@
 //! The harness of the integration tests: the real binary on free ports ([`Shim`]), a scripted origin ([`Origin`]), a
 //! client that sends raw bytes and reads strictly ([`Raw`]), and functions that poll for a condition.
 //!
-//! The harness uses threads and blocking sockets. So a test can be read from top to bottom, and the harness shares no
-//! code with the product, whose bugs it would then have too. Every wait has a limit, so that no test hangs.
+//! The harness uses threads and blocking sockets, so that a test can be read from top to bottom. The harness shares no
+//! code with the product: a bug in shared code would make wrong bytes look correct. Every wait has a limit, so that no
+//! test hangs.
 
-// Each test file compiles this module and uses a part of it, so unused items are normal. A panic is a failed test.
+// Each test file compiles the whole module but uses only a part of the module, so unused items are normal. The harness
+// panics to report that a test failed.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -77,7 +79,7 @@ impl TempDir {
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).expect("a folder inside the temporary one");
+            std::fs::create_dir_all(parent).expect("a folder inside the temporary folder");
         }
         std::fs::write(&path, content).expect("a file in the temporary folder");
         path
@@ -97,8 +99,8 @@ impl Drop for TempDir {
     }
 }
 
-/// Polls until `done` returns true. Returns false if `timeout` passes first. Calls `done` at least once, and once more
-/// after the timeout.
+/// Polls until `done` returns true. Returns false if `timeout` passes before `done` returns true. Calls `done` at least
+/// once.
 pub fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + timeout;
     loop {

@@ -1,5 +1,5 @@
-//! A scripted origin. It has one thread per connection. A closure of the test writes the responses to the raw stream.
-//! The origin records all requests and their breaches of the protocol.
+//! A scripted origin with one thread for each connection. A closure of the test writes the bytes of the responses. The
+//! origin records all requests, and how the requests break the protocol.
 
 use super::http1::{self, Fields, Framing, Head, NoHead, Reader};
 use std::collections::BTreeMap;
@@ -19,9 +19,9 @@ const MOST_BODY_BYTES: usize = 256 << 20;
 /// A received request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The number of the request's connection, from 0.
+    /// The number of the request's connection. The first connection has the number 0.
     pub connection: usize,
-    /// The bytes of the head with the empty line.
+    /// The bytes of the head, up to and including the empty line.
     pub raw: Vec<u8>,
     /// The method in the request line.
     pub method: String,
@@ -56,19 +56,19 @@ impl Request {
 /// What happens to the connection after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// Keep it open for the next request.
+    /// The connection stays open for the next request.
     Keep,
-    /// Close it normally (FIN).
+    /// The origin closes the connection normally (FIN).
     Close,
-    /// Reset it (RST). A Unix socket closes instead.
+    /// The origin resets the connection (RST). A Unix socket has no reset, so the origin closes it normally.
     Reset,
 }
 
-/// A TCP or Unix connection that counts written bytes.
+/// A connection over TCP or over a Unix socket. It counts the written bytes.
 #[derive(Debug)]
 pub struct Conn {
     socket: Socket,
-    /// The time at which all reads and writes fail.
+    /// The time from which all reads and writes fail.
     deadline: Option<Instant>,
     written: Arc<AtomicU64>,
 }
@@ -99,7 +99,7 @@ impl Conn {
         Self { socket: Socket::Unix(stream), deadline: None, written: Arc::default() }
     }
 
-    /// Returns a second handle for the same socket and the same count.
+    /// Returns another handle to the same socket. The two handles share the count of written bytes.
     pub fn again(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
@@ -108,12 +108,12 @@ impl Conn {
         Ok(Self { socket, deadline: self.deadline, written: Arc::clone(&self.written) })
     }
 
-    /// Limits the total time of reads and writes from now on.
+    /// Makes all reads and writes fail when `timeout` has passed from now.
     pub fn limit(&mut self, timeout: Duration) {
         self.deadline = Some(Instant::now() + timeout);
     }
 
-    /// Closes one direction or both.
+    /// Closes one direction or both directions.
     pub fn shutdown(&self, how: Shutdown) {
         let _ = match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(how),
@@ -121,7 +121,7 @@ impl Conn {
         };
     }
 
-    /// Makes the close of the socket a reset.
+    /// Makes sure that a later close of the socket sends a reset.
     pub fn reset_at_close(&self) {
         if let Socket::Tcp(stream) = &self.socket {
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -174,7 +174,7 @@ impl Write for Conn {
     }
 }
 
-/// A reserved loopback port that has no listener, so that it refuses connections.
+/// A reserved loopback port without a listener. The kernel refuses connections to this port.
 pub struct ClosedPort {
     _socket: socket2::Socket,
     /// The address.
@@ -195,10 +195,10 @@ type Handler = Box<dyn Fn(&Request, &mut Conn) -> After + Send + Sync>;
 
 struct Shared {
     handler: Handler,
-    /// Whether the handler runs before the body is read.
+    /// Whether the handler runs before the origin reads the request body.
     at_head: bool,
     requests: Mutex<Vec<Request>>,
-    /// Descriptions of received bytes that were not a request.
+    /// Descriptions of received bytes that are not a complete request head.
     problems: Mutex<Vec<String>>,
     open: Mutex<BTreeMap<usize, Conn>>,
     connections: AtomicUsize,
@@ -208,9 +208,9 @@ struct Shared {
 
 /// The origin. It stops when this value is dropped.
 pub struct Origin {
-    /// The origin's address, or 0.0.0.0:0 for a Unix socket.
+    /// The address at which the origin listens, or 0.0.0.0:0 if the origin listens on a Unix socket.
     pub addr: SocketAddr,
-    /// The path of the origin's Unix socket, if it listens on one.
+    /// The path of the Unix socket on which the origin listens, if any.
     pub path: Option<PathBuf>,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
@@ -218,13 +218,13 @@ pub struct Origin {
 
 impl Origin {
     /// Starts on a free port. `handler` runs when a request is complete. An incomplete request is recorded, but gets no
-    /// response. `Expect: 100-continue` gets a 100 before the body is read.
+    /// response. If a request has `Expect: 100-continue` and a body, the origin sends a 100 before it reads the body.
     pub fn start(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), false)
     }
 
-    /// Starts like [`Origin::start`], but `handler` runs after the head. If the handler returns [`After::Keep`], the
-    /// origin then reads the body. The origin itself sends no 100.
+    /// Starts like [`Origin::start`], but `handler` runs when the head has arrived. If the handler returns
+    /// [`After::Keep`], the origin then reads the body. The origin sends no 100, but the handler can send it.
     pub fn start_at_head(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), true)
     }
@@ -254,22 +254,22 @@ impl Origin {
         }
     }
 
-    /// Returns every request so far, in the order in which their heads arrived.
+    /// Returns the recorded requests, in the order in which their heads arrived.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.shared.requests).clone()
     }
 
-    /// Returns the number of request heads so far.
+    /// Returns the number of recorded requests, including requests whose body has not arrived.
     pub fn count(&self) -> usize {
         lock(&self.shared.requests).len()
     }
 
-    /// Returns the last request. Panics if there was no request.
+    /// Returns the last recorded request. Panics if no request is recorded.
     pub fn last(&self) -> Request {
         lock(&self.shared.requests).last().cloned().expect("a request at the origin")
     }
 
-    /// Returns descriptions of received bytes that were not a request.
+    /// Returns descriptions of received bytes that are not a complete request head.
     pub fn problems(&self) -> Vec<String> {
         lock(&self.shared.problems).clone()
     }
@@ -290,12 +290,12 @@ impl Origin {
         lock(&self.shared.open).len()
     }
 
-    /// Returns the number of bytes written to all connections, with heads and framing.
+    /// Returns the number of bytes that the origin has written to all connections, with heads and framing.
     pub fn bytes_written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Closes every open connection, but still accepts new ones.
+    /// Closes every open connection. The origin still accepts new connections.
     pub fn hang_up_all(&self) {
         for conn in lock(&self.shared.open).values() {
             conn.shutdown(Shutdown::Both);
@@ -338,7 +338,7 @@ impl Shared {
         requests.len() - 1
     }
 
-    /// Adds the body to a recorded request. If the test called `forget` meanwhile, does nothing.
+    /// Adds the body to a recorded request. Does nothing if the test called `forget` after the request was recorded.
     fn complete(&self, index: usize, request: &Request) {
         if let Some(slot) = lock(&self.requests).get_mut(index).filter(|slot| slot.raw == request.raw) {
             slot.clone_from(request);
@@ -363,7 +363,8 @@ fn accepting(shared: &Arc<Shared>, mut accept: impl FnMut() -> io::Result<Conn> 
                 if serve(&shared, number, &mut reader, &mut conn) == After::Reset {
                     conn.reset_at_close();
                 }
-                // The entry is removed before the last handle closes the socket.
+                // The entry is removed before the end of this closure closes the socket. So when the peer notices the
+                // close, `open_connections` no longer counts this connection.
                 lock(&shared.open).remove(&number);
             });
         }
@@ -430,15 +431,15 @@ fn request(connection: usize, head: Head) -> (Request, Option<Framing>) {
     let target = parts.next().unwrap_or_default();
     let version = parts.next().unwrap_or_default();
     if parts.next().is_some() || !http1::is_token(&method) || version != "HTTP/1.1" {
-        problems.push(format!("request line {:?}", head.start));
+        problems.push(format!("the request line {:?} is invalid", head.start));
     }
     let visible = target.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
     if !visible || !(target.starts_with('/') || (target == "*" && method == "OPTIONS")) {
-        problems.push(format!("request target {target:?}"));
+        problems.push(format!("the request target {target:?} is invalid"));
     }
     let hosts = http1::find_all(&head.fields, "host").len();
     if hosts != 1 {
-        problems.push(format!("{hosts} Host lines"));
+        problems.push(format!("the head has {hosts} Host lines, not one"));
     }
     let request = Request {
         connection,
@@ -459,8 +460,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 // ---- behaviours -----------------------------------------------------------------------------------------------------
 
-/// Writes a complete response with Content-Length and an empty reason phrase. A 204 or 304 has no Content-Length and no
-/// body. The response to HEAD has no body.
+/// Writes a complete response with an empty reason phrase. Adds Content-Length if the field is missing. A 204 or a 304
+/// gets no Content-Length and no body. A response to HEAD gets no body.
 pub fn respond(request: &Request, conn: &mut Conn, status: u16, fields: &[(&str, &str)], body: &[u8]) -> After {
     let bodiless = status == 204 || status == 304;
     let mut text = format!("HTTP/1.1 {status} \r\n");
@@ -495,7 +496,8 @@ pub fn fixed(
     }
 }
 
-/// Sends a 200 that describes the request as JSON: method, target, fields (pairs), body, trailers (pairs).
+/// Sends a 200 that describes the request as a JSON object. Its keys are method, target, fields (a list of pairs), body
+/// and trailers (a list of pairs).
 pub fn echo() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |request, conn| {
         let json = serde_json::json!({
@@ -530,7 +532,7 @@ pub fn cut(promised: usize, sent: usize) -> impl Fn(&Request, &mut Conn) -> Afte
     }
 }
 
-/// Sends no response, and waits until the peer disconnects or the origin stops.
+/// Waits without a response until the peer disconnects or the origin stops.
 pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
     |_, conn| {
         let mut sink = [0; 1024];
@@ -539,12 +541,12 @@ pub fn silent() -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static
     }
 }
 
-/// Returns one chunk of the chunked coding.
+/// Returns `data` as one chunk of the chunked coding.
 pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// Sends a 200 in these chunks, with these trailers.
+/// Sends a 200 whose body has these chunks and these trailers.
 pub fn chunked(
     fields: &[(&str, &str)],
     chunks: &[&[u8]],

@@ -1,4 +1,4 @@
-//! Reads the presets' files as data, so that no test repeats their facts in a list.
+//! Reads the preset files as data, so that no test repeats the facts of the presets.
 
 use super::shim::repository;
 
@@ -11,12 +11,12 @@ pub struct PresetFile {
 
 /// Returns every preset file, sorted by name.
 pub fn presets() -> Vec<PresetFile> {
-    let files = std::fs::read_dir(repository("config/presets")).expect("the presets");
-    let mut paths: Vec<_> = files.map(|file| file.expect("a preset").path()).collect();
+    let files = std::fs::read_dir(repository("config/presets")).expect("the folder config/presets");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file of config/presets").path()).collect();
     paths.sort_unstable();
     let read = |path: &std::path::PathBuf| PresetFile {
-        name: path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned(),
-        table: std::fs::read_to_string(path).expect("a readable preset").parse().expect("TOML"),
+        name: path.file_stem().and_then(|name| name.to_str()).expect("a file name in UTF-8").to_owned(),
+        table: std::fs::read_to_string(path).expect("a readable preset").parse().expect("valid TOML"),
     };
     paths.iter().map(read).collect()
 }
@@ -33,7 +33,8 @@ impl PresetFile {
         proofs.is_some_and(|proofs| proofs.iter().any(|proof| proof["kind"].as_str() == Some("g2o")))
     }
 
-    /// Returns the header field in which the shim writes lifetimes for this CDN only, in lower case, if there is one.
+    /// Returns the name of the header field in which the shim writes lifetimes for this CDN only. The name is in lower
+    /// case. Returns `None` if the shim writes no such field.
     pub fn targeted_field(&self) -> Option<String> {
         let is_passed_on = self.value("dialect", "passed_on").and_then(toml::Value::as_bool) == Some(true);
         self.value("dialect", "field").filter(|_| !is_passed_on)?.as_str().map(str::to_ascii_lowercase)

@@ -53,7 +53,8 @@ impl Response {
 
     /// Returns the body as JSON. Panics if the body is not JSON.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("the body is not JSON ({error}): {}", self.text()))
     }
 }
 
@@ -77,13 +78,13 @@ pub struct Raw {
 impl Raw {
     /// Connects by TCP.
     pub fn connect(addr: SocketAddr) -> Self {
-        let conn = Conn::tcp(addr, PATIENCE).unwrap_or_else(|error| panic!("connecting to {addr}: {error}"));
+        let conn = Conn::tcp(addr, PATIENCE).unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
         Self { reader: Reader::new(conn), timeout: PATIENCE }
     }
 
     /// Connects to a Unix socket.
     pub fn connect_unix(path: &Path) -> Self {
-        let conn = Conn::unix(path).unwrap_or_else(|error| panic!("connecting to {}: {error}", path.display()));
+        let conn = Conn::unix(path).unwrap_or_else(|error| panic!("cannot connect to {}: {error}", path.display()));
         Self { reader: Reader::new(conn), timeout: PATIENCE }
     }
 
@@ -93,7 +94,8 @@ impl Raw {
         self
     }
 
-    /// Sends bytes. Does not fail if the peer has closed, because the response can still be read.
+    /// Sends bytes. Does not fail if the peer has closed the connection, because the client can still read a response
+    /// that arrived before.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let timeout = self.timeout;
         let conn = self.reader.inner();
@@ -101,12 +103,12 @@ impl Raw {
         match conn.write_all(bytes.as_ref()) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
-            Err(error) => panic!("sending: {error}"),
+            Err(error) => panic!("cannot send: {error}"),
         }
         self
     }
 
-    /// Sends bytes in writes of `size` bytes, each in its own TCP segment if possible.
+    /// Sends bytes in writes of `size` bytes. Usually each write becomes a separate TCP segment.
     pub fn send_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> &mut Self {
         for piece in bytes.as_ref().chunks(size.max(1)) {
             self.send(piece);
@@ -125,7 +127,7 @@ impl Raw {
         self.reader.inner().reset_at_close();
     }
 
-    /// Reads one response. Earlier 1xx responses are in `interim`. A 101 counts as a final response.
+    /// Reads one final response, with the 1xx responses before it in `interim`. A 101 counts as a final response.
     pub fn response(&mut self) -> Result<Response, NoHead> {
         self.read(false)
     }
@@ -135,7 +137,7 @@ impl Raw {
         self.read(true)
     }
 
-    /// Reads only the head of a response; [`Raw::more`] and [`Raw::body`] read its body.
+    /// Reads only the head of a response. Afterwards, [`Raw::more`] or [`Raw::body`] can read the body.
     pub fn response_head(&mut self) -> Result<Response, NoHead> {
         self.reader.inner().limit(self.timeout);
         self.head(true)
@@ -147,7 +149,7 @@ impl Raw {
         self.reader.body(framing, MOST_BODY_BYTES)
     }
 
-    /// Returns the next bytes as received, with framing. The result is empty at the end of the stream.
+    /// Returns the next received bytes, with framing. The result is empty at the end of the stream.
     pub fn more(&mut self) -> std::io::Result<Vec<u8>> {
         self.reader.inner().limit(self.timeout);
         if self.reader.pending().is_empty() {
@@ -157,14 +159,16 @@ impl Raw {
         Ok(self.reader.rest(there).0)
     }
 
-    /// Returns the next bytes, at least one. Panics with `what` at the end of the stream.
+    /// Returns the next received bytes. If the connection ends before a byte arrives, panics with a message that
+    /// contains `what`.
     pub fn some(&mut self, what: &str) -> Vec<u8> {
         let bytes = self.more().unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(!bytes.is_empty(), "{what}: the connection was closed");
         bytes
     }
 
-    /// Reads until the peer closes or resets. Returns the bytes, and whether the peer reset. Panics on a timeout.
+    /// Reads until the peer closes or resets the connection. Returns the bytes, and true after a reset. Panics on a
+    /// timeout.
     pub fn read_to_reset(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         loop {
@@ -172,7 +176,7 @@ impl Raw {
                 Ok(more) if more.is_empty() => return (bytes, false),
                 Ok(more) => bytes.extend_from_slice(&more),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return (bytes, true),
-                Err(error) => panic!("{error} after {} bytes", bytes.len()),
+                Err(error) => panic!("the read failed after {} bytes: {error}", bytes.len()),
             }
         }
     }
@@ -196,7 +200,7 @@ impl Raw {
         }
     }
 
-    /// Returns true if the peer closes or resets without sending more bytes.
+    /// Returns true if the peer closes or resets the connection without sending more bytes.
     pub fn closed(&mut self) -> bool {
         self.end() == End::Closed
     }
@@ -222,7 +226,7 @@ impl Raw {
             let head = self.reader.head()?;
             response.problems.extend(head.problems);
             let status = status(&head.start).unwrap_or_else(|| {
-                response.problems.push(format!("status line {:?}", head.start));
+                response.problems.push(format!("the status line {:?} is invalid", head.start));
                 0
             });
             if (100..200).contains(&status) && status != 101 {
@@ -232,7 +236,7 @@ impl Raw {
             let declared = http1::framing(&head.fields, &mut response.problems);
             let bodiless = to_head || status == 204 || status == 304 || status == 101;
             if (status == 204 || status == 101) && declared.is_some() {
-                response.problems.push(format!("a body is declared on {status}"));
+                response.problems.push(format!("a {status} declares a body"));
             }
             response.framing = (!bodiless).then(|| declared.unwrap_or(Framing::Close));
             response.line = head.start;
@@ -243,13 +247,13 @@ impl Raw {
     }
 }
 
-/// Sends the bytes of a request on a new connection. Panics if there is no response.
+/// Sends the bytes of a request on a new connection and returns the response. Panics if no response arrives.
 pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     let to_head = request.as_ref().starts_with(b"HEAD ");
     let mut raw = Raw::connect(addr);
     raw.send(request);
     let response = if to_head { raw.response_to_head() } else { raw.response() };
-    response.unwrap_or_else(|why| panic!("no response: {why:?}"))
+    response.unwrap_or_else(|why| panic!("no response arrived: {why:?}"))
 }
 
 /// Sends a GET with these fields on a new connection. Adds `Host: shim.test` if the fields have no Host.
@@ -257,7 +261,7 @@ pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Respons
     exchange(addr, request("GET", target, fields, b""))
 }
 
-/// Returns the text of a GET that leaves the connection open.
+/// Returns the text of a GET request without `Connection: close`.
 pub fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\n\r\n")
 }
@@ -270,8 +274,8 @@ pub fn upgrade(protocol: &str) -> String {
     )
 }
 
-/// Returns the bytes of a request with these fields. Adds `Host: shim.test` and `Connection: close` if the fields do
-/// not have them, and Content-Length for a body.
+/// Returns the bytes of a request with these fields. Adds `Host: shim.test` if Host is missing, and `Connection: close`
+/// if Connection is missing. If the request has a body without declared framing, adds Content-Length.
 pub fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let given = |name: &str| fields.iter().any(|(have, _)| have.eq_ignore_ascii_case(name));
     let mut text = format!("{method} {target} HTTP/1.1\r\n");

@@ -1,4 +1,4 @@
-//! Starts the real binary on free ports, with the configuration of a test.
+//! Starts the real binary on free ports, with a configuration from the test.
 
 use super::metrics::Metrics;
 use super::{PATIENCE, TempDir, raw, temp_dir, wait_until};
@@ -10,18 +10,19 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The longest time until the binary listens. It is long, because the binary shares two cores with the other tests.
+/// The longest time until the binary listens. The time is long, because many tests run at once on few cores.
 const START: Duration = Duration::from_secs(20);
 
-/// A configuration, merged from pieces of TOML.
+/// A configuration that is merged from pieces of TOML.
 #[derive(Debug, Clone, Default)]
 pub struct Config(toml::Table);
 
 impl Config {
-    /// Merges a piece of TOML. Its keys replace earlier values. Its arrays of tables, such as `[[provider]]`, are
-    /// appended.
+    /// Merges a piece of TOML into the configuration. A key of `piece` replaces the earlier value of the key. A table
+    /// in an array of tables, such as `[[provider]]`, is appended to the array.
     pub fn with(mut self, piece: &str) -> Self {
-        let piece: toml::Table = piece.parse().unwrap_or_else(|error| panic!("{error}\nin:\n{piece}"));
+        let piece: toml::Table =
+            piece.parse().unwrap_or_else(|error| panic!("this piece is not valid TOML: {error}\n{piece}"));
         merge(&mut self.0, piece);
         self
     }
@@ -47,7 +48,7 @@ fn merge(base: &mut toml::Table, piece: toml::Table) {
     }
 }
 
-/// The lines of a stream. A thread reads them, so that a full pipe does not stop the binary.
+/// The lines that were read from a stream. A thread reads the stream, because a full pipe would stop the binary.
 #[derive(Default)]
 struct Lines {
     state: Mutex<(Vec<String>, bool)>,
@@ -73,7 +74,8 @@ impl Lines {
         lines
     }
 
-    /// Waits until `done` returns true for the lines so far. Returns false if the stream ends or the time passes first.
+    /// Waits until `done` returns true for the lines that have arrived. Returns false if the stream ends or `timeout`
+    /// passes before `done` returns true.
     fn wait(&self, timeout: Duration, mut done: impl FnMut(&[String]) -> bool) -> bool {
         let end = Instant::now() + timeout;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,13 +100,13 @@ impl Lines {
 pub struct Shim {
     /// The address of the first TCP listener without TLS. Its port is 0 if there is no such listener.
     pub addr: SocketAddr,
-    /// Every listener as printed: `http://…`, `https://…`, `unix:…`.
+    /// The URL of each listener, as the binary prints the URL: `http://…`, `https://…` or `unix:…`.
     pub listeners: Vec<String>,
     /// The address of the admin listener. Its port is 0 if the listener is a Unix socket.
     pub admin: SocketAddr,
     /// The process id.
     pub pid: u32,
-    /// The folder that holds the config.
+    /// The folder that contains the configuration file.
     pub dir: TempDir,
     child: Child,
     stderr: Arc<Lines>,
@@ -112,8 +114,7 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Makes the smallest configuration for an origin, which is an address or a URL. The ports are free ones, and all
-    /// other values are defaults.
+    /// Makes a configuration that contains only the key `origin.url`. `origin` is an address or a URL.
     pub fn config(origin: impl fmt::Display) -> Config {
         let origin = origin.to_string();
         let url =
@@ -125,20 +126,20 @@ impl Shim {
         Config(table)
     }
 
-    /// Starts with this configuration, and with free ports for missing listeners. Panics with the stderr if the binary
-    /// does not listen.
+    /// Starts the binary with this configuration. If the configuration lacks `server.listen` or `admin.listen`, the
+    /// binary listens on a free port. If the binary does not listen, panics with a message that contains stderr.
     pub fn start(config: impl fmt::Display) -> Self {
         Self::start_in(temp_dir(), config)
     }
 
-    /// Starts like [`Shim::start`], with the configuration in a folder that already has other files.
+    /// Starts like [`Shim::start`], with the configuration file in the folder `dir`.
     pub fn start_in(dir: TempDir, config: impl fmt::Display) -> Self {
         Self::try_start_in(dir, config)
-            .unwrap_or_else(|(status, stderr)| panic!("edgeshim does not listen ({status:?}); its stderr:\n{stderr}"))
+            .unwrap_or_else(|(status, stderr)| panic!("edgeshim does not listen ({status:?}); stderr:\n{stderr}"))
     }
 
-    /// Starts the binary. `Err` contains the exit status and the stderr. The status is `None` if the binary ran but did
-    /// not listen.
+    /// Starts the binary. Returns an error with the exit status and stderr if the binary does not listen. The exit
+    /// status is `None` if the binary did not exit.
     pub fn try_start_in(dir: TempDir, config: impl fmt::Display) -> Result<Self, (Option<ExitStatus>, String)> {
         let (text, expected) = completed(&config.to_string());
         let file = dir.write("edgeshim.toml", text);
@@ -155,8 +156,8 @@ impl Shim {
             listeners.len() >= expected && admin.is_some()
         });
         let Some(admin) = admin.filter(|_| ready) else {
-            // The stderr has ended or the time has passed. A process whose stderr has ended needs a moment until its
-            // exit.
+            // Either stderr has ended or the time has passed. After the end of stderr, the process needs a moment until
+            // it exits.
             let mut status = None;
             wait_until(Duration::from_secs(1), || {
                 status = child.try_wait().ok().flatten();
@@ -184,31 +185,33 @@ impl Shim {
         self.listeners.iter().find_map(|line| address(line, "https://")).expect("an https:// listener")
     }
 
-    /// Scrapes `/metrics`.
+    /// Reads the metrics once.
     pub fn metrics(&self) -> Metrics {
         let response = raw::fetch(self.admin, "/metrics", &[]);
-        assert_eq!(response.status, 200, "GET /metrics: {}", response.text());
+        assert_eq!(response.status, 200, "the status of /metrics; the body is: {}", response.text());
         Metrics::parse(&response.text())
     }
 
-    /// Polls the metrics until `done` returns true. Panics with the last scrape if that takes too long.
+    /// Reads the metrics until `done` returns true, and returns the last scrape. Panics if `done` returns false for as
+    /// long as [`PATIENCE`].
     pub fn wait_metrics(&self, mut done: impl FnMut(&Metrics) -> bool) -> Metrics {
         let mut last = Metrics::default();
         let reached = wait_until(PATIENCE, || {
             last = self.metrics();
             done(&last)
         });
-        assert!(reached, "the expected metrics never came; the last scrape:\n{}", last.text);
+        assert!(reached, "the metrics do not become as expected within {PATIENCE:?}; the last scrape:\n{}", last.text);
         last
     }
 
-    /// Waits until `times` pulls ended with 499, and checks that there was no other pull and no fault.
+    /// Waits until `times` pulls were counted under 499. Then checks that no other pull and no fault were counted, and
+    /// that no pull is in flight.
     pub fn wait_aborts(&self, times: u64) {
         let pulls = "edgeshim_pulls_total";
         let after = self.wait_metrics(|now| now.count(pulls, &[("code", "499")]) >= times);
-        assert_eq!(after.count(pulls, &[]), times, "not counted exactly once");
-        assert_eq!(after.count("edgeshim_origin_faults_total", &[]), 0, "a disconnected client counts as a fault");
-        assert_eq!(after.count("edgeshim_in_flight", &[]), 0);
+        assert_eq!(after.count(pulls, &[]), times, "each aborted pull must be counted once");
+        assert_eq!(after.count("edgeshim_origin_faults_total", &[]), 0, "a disconnected client must not be a fault");
+        assert_eq!(after.count("edgeshim_in_flight", &[]), 0, "no pull must be in flight");
     }
 
     /// Returns the resident memory of the process in KiB.
@@ -218,14 +221,14 @@ impl Shim {
         line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
-    /// Sends a signal, whose name is given without SIG, for example "TERM".
+    /// Sends a signal. `signal` is the name of the signal without SIG, for example "TERM".
     pub fn signal(&self, signal: &str) {
-        // `kill` is a builtin of the shell. A slim image can lack the program of that name.
+        // The shell has a builtin `kill`. A slim image can lack the program `kill`.
         let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.pid)).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{signal} {} failed", self.pid);
     }
 
-    /// Writes another configuration and reloads it. Returns when the reload is counted as a success or as a failure.
+    /// Writes another configuration and sends SIGHUP. Returns when `edgeshim_config_reloads_total` has increased.
     pub fn reload(&self, config: impl fmt::Display) {
         let name = "edgeshim_config_reloads_total";
         let before = self.metrics().sum(name, &[]);
@@ -234,14 +237,14 @@ impl Shim {
         self.wait_metrics(|metrics| metrics.sum(name, &[]) > before);
     }
 
-    /// Waits for the exit of the process. Panics with the stderr on a timeout.
+    /// Waits until the process exits. After `timeout`, panics with a message that contains stderr.
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         let mut status = None;
         wait_until(timeout, || {
             status = self.child.try_wait().expect("a child process");
             status.is_some()
         });
-        status.unwrap_or_else(|| panic!("no exit within {timeout:?}; stderr:\n{}", self.stderr()))
+        status.unwrap_or_else(|| panic!("edgeshim did not exit within {timeout:?}; stderr:\n{}", self.stderr()))
     }
 
     /// Returns whether the process still runs.
@@ -249,12 +252,12 @@ impl Shim {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 
-    /// Returns the stderr so far.
+    /// Returns what the process has written to stderr.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Returns the stdout so far.
+    /// Returns what the process has written to stdout.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
@@ -262,7 +265,7 @@ impl Shim {
     /// Waits for a line of stderr that contains `part`. Panics on a timeout.
     pub fn wait_stderr(&self, part: &str) {
         let found = self.stderr.wait(PATIENCE, |lines| lines.iter().any(|line| line.contains(part)));
-        assert!(found, "no {part:?} in the stderr:\n{}", self.stderr());
+        assert!(found, "stderr does not contain {part:?}:\n{}", self.stderr());
     }
 }
 
@@ -276,8 +279,8 @@ impl Drop for Shim {
     }
 }
 
-/// Returns a command for the binary under test, without arguments. Its environment has only the path, so that no other
-/// variable changes the result of a test.
+/// Returns a command for the binary under test, without arguments. Only the environment variables listed here are
+/// passed on, so that no other variable changes the result of a test.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeshim"));
     command.env_clear().stdin(Stdio::null());
@@ -289,15 +292,15 @@ pub fn binary() -> Command {
     command
 }
 
-/// Runs the binary to its end. Returns exit code, stdout and stderr.
+/// Runs the binary until it exits. Returns the exit code, stdout and stderr.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = binary().args(arguments).output().expect("the edgeshim binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// Adds free ports for missing listeners. Returns the configuration and the number of `listening on` lines to expect.
-/// Leaves invalid TOML unchanged.
+/// Sets `server.listen` and `admin.listen` to free ports if the keys are missing. Returns the configuration and the
+/// expected number of `listening on` lines. Does not change invalid TOML.
 fn completed(config: &str) -> (String, usize) {
     let Ok(mut table) = config.parse::<toml::Table>() else { return (config.to_owned(), 1) };
     default(&mut table, "server", "listen", toml::Value::Array(vec!["127.0.0.1:0".into()]));
@@ -316,7 +319,7 @@ fn default(table: &mut toml::Table, block: &str, key: &str, value: toml::Value) 
     }
 }
 
-/// Returns the text after `prefix` in a line, up to the next space.
+/// Returns the word after `prefix` in a line.
 fn after(line: &str, prefix: &str) -> Option<String> {
     line.split_once(prefix)?.1.split_ascii_whitespace().next().map(str::to_owned)
 }

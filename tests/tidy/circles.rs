@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::paths::{Named, imported, named};
 use crate::source::{Breach, Source};
 
-/// An import between siblings: their parent, the two siblings, and the first place of the import.
+/// An import of the sibling `to` by the sibling `from`. `file` and `at` are the first place of such an import.
 struct Import {
     parent: Vec<String>,
     from: String,
@@ -51,14 +51,14 @@ pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
             breaches.extend(sources[import.file].breach(
                 import.at,
                 format!("a circle of imports in `{parent}`: {circle}"),
-                "move the shared item to a file of its own, or into the file that needs no other",
+                "move the shared item to a separate file, or to a file that imports none of the others",
             ));
         }
     }
     breaches
 }
 
-/// Returns the shortest path of imports from one sibling to another, including both.
+/// Returns the shortest path of imports from one sibling to another sibling. The path includes both siblings.
 fn path<'a>(imports: &'a [Import], from: &'a str, to: &str) -> Option<Vec<&'a str>> {
     let mut paths = vec![vec![from]];
     let mut seen = vec![from];
@@ -97,7 +97,7 @@ fn exports(sources: &[Source]) -> Exports {
 /// Follows re-exports. Returns the module that declares the item at a path.
 fn declared_in(sources: &[Source], exports: &Exports, segments: &[String]) -> Vec<String> {
     let mut segments = segments.to_vec();
-    // Each step follows one re-export. The bound ends the loop if re-exports form a circle.
+    // Each step follows one re-export. The limit of eight steps ends the loop if re-exports form a circle.
     for _ in 0..8 {
         let known = |length: usize| sources.iter().any(|source| source.module == segments[..length]);
         let length = (0..=segments.len()).rev().find(|length| known(*length)).unwrap_or_default();
@@ -117,7 +117,7 @@ fn declared_in(sources: &[Source], exports: &Exports, segments: &[String]) -> Ve
 mod tests {
     use super::*;
 
-    /// Returns the breaches in a tree of files. Each is `path:line` and the circle.
+    /// Returns the breaches in a tree of files. Each text has the path, the line and the circle.
     fn breaches(files: &[(&str, &str)]) -> Vec<String> {
         let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
         let short = |breach: Breach| format!("{}:{} {}", breach.path, breach.line, breach.what);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_when_siblings_import_each_other_then_breach() {
+    fn siblings_when_importing_each_other_then_circle_is_reported() {
         let parent = ("src/origin/mod.rs", "mod connect; mod pool; pub(crate) use pool::{Key, Pool as Shared};");
         let pool = ("src/origin/pool.rs", "\nuse super::connect::Connector;");
         for back in [
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_when_three_siblings_import_in_a_ring_then_one_breach() {
+    fn three_siblings_when_imports_form_a_circle_then_circle_is_reported_once() {
         let found = breaches(&[
             ("src/config/mod.rs", ""),
             ("src/config/file.rs", "use super::shown::a;"),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_when_folders_import_each_other_then_breach() {
+    fn folders_when_importing_each_other_then_circle_is_reported() {
         let found = breaches(&[
             ("src/cdn/mod.rs", ""),
             ("src/cdn/preset/mod.rs", "use super::proof;"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_when_imports_run_one_way_then_no_breach() {
+    fn siblings_when_imports_form_no_circle_then_nothing_is_reported() {
         let found = breaches(&[
             ("src/origin/mod.rs", "mod connect; mod pool; pub(crate) use pool::Pool; struct Own;"),
             (

@@ -1,7 +1,7 @@
 //! Rules for the source tree that the compiler does not check. For each rule, a test shows that the rule finds a
 //! breach.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by a panic
 
 mod circles;
 mod paths;
@@ -33,7 +33,7 @@ const ALL_RUST: &[Rule] = &[shape::names, shape::head, prose::backticks, prose::
 fn files_under(path: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(path) else { return found.push(path.into()) };
     for entry in entries.flatten() {
-        // Goldens are data; `target` contains what the fuzzer builds.
+        // The folder `golden` contains data, and the folder `target` contains what the fuzzer builds.
         if !["golden", "target"].contains(&entry.file_name().to_string_lossy().as_ref()) {
             files_under(&entry.path(), found);
         }
@@ -53,7 +53,7 @@ fn texts(paths: &[&str]) -> Vec<(String, String)> {
         Some((path, std::fs::read_to_string(&file).ok()?))
     };
     let texts: Vec<_> = files.into_iter().filter_map(text).collect();
-    assert!(!texts.is_empty(), "no files in {paths:?}");
+    assert!(!texts.is_empty(), "no text files below {paths:?}");
     texts
 }
 
@@ -79,7 +79,7 @@ fn report(mut breaches: Vec<Breach>) {
 }
 
 #[test]
-fn sources_when_checked_then_no_breach() {
+fn source_files_when_checked_then_keep_all_rules() {
     let files = rust_files(&["src"]);
     let sources = sources(&files);
     let mut all = breaches(&sources, SHIPPED);
@@ -89,12 +89,12 @@ fn sources_when_checked_then_no_breach() {
 }
 
 #[test]
-fn rust_files_when_checked_then_no_breach() {
+fn rust_files_when_checked_then_keep_the_rules_for_rust() {
     report(breaches(&sources(&rust_files(&["src", "tests", "benches"])), ALL_RUST));
 }
 
 #[test]
-fn texts_when_checked_then_point_to_nothing_outside() {
+fn texts_when_checked_then_refer_to_nothing_outside_the_repository() {
     let paths = ["src", "tests", "benches", "config", "deploy", ".ci", ".github", "Cargo.toml", "clippy.toml"];
     let mut files = texts(&paths);
     files.extend(texts(&["README.md", "CONTRIBUTING.md", "SECURITY.md"]));
@@ -104,11 +104,11 @@ fn texts_when_checked_then_point_to_nothing_outside() {
 }
 
 #[test]
-fn breach_when_displayed_then_names_place_problem_and_fix() {
+fn breach_when_displayed_then_shows_place_problem_and_remedy() {
     let source = Source::new("src/ids.rs", "//! Ids.\n\nuse crate::edge::request;\n");
     let text = breaches(&[source], SHIPPED).first().expect("a breach").to_string();
     assert!(
-        text.starts_with("src/ids.rs:3: `ids` imports `edge::request`: a room may import only from lower floors; "),
+        text.starts_with("src/ids.rs:3: `ids` imports `edge::request`: a room may import only from lower rooms; "),
         "{text}"
     );
 }

@@ -2,16 +2,19 @@
 
 use crate::source::{Source, is_word, words};
 
-/// A path in the code: its offset, its segments from the root of the crate, and the name that `use` gives it.
+/// A path in the code.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Named {
+    /// The offset of the path in the code.
     pub(crate) at: usize,
+    /// The segments of the path, from the root of the crate.
     pub(crate) segments: Vec<String>,
+    /// The last segment, or the name after `as`.
     pub(crate) name: String,
 }
 
-/// Returns every path that starts with `crate::`, `super::` or, in the binary, `edgeshim::`. A `use` tree has one path
-/// per leaf.
+/// Returns every path that starts with `crate::`, `super::` or, in the binary, `edgeshim::`. From a `use` tree, returns
+/// one path for each leaf.
 pub(crate) fn named(source: &Source) -> Vec<Named> {
     let code = &source.code;
     let mut found = Vec::new();
@@ -33,8 +36,8 @@ pub(crate) fn named(source: &Source) -> Vec<Named> {
     found
 }
 
-/// Returns every path that a `use` imports. The first segment of a path into another crate counts as a child of the
-/// module.
+/// Returns every path that a `use` imports. A path into another crate is returned as if it were a path below the module
+/// of the file.
 pub(crate) fn imported(source: &Source) -> Vec<Named> {
     let mut found = Vec::new();
     for at in words(&source.code, "use") {
@@ -52,7 +55,8 @@ pub(crate) fn imported(source: &Source) -> Vec<Named> {
     found
 }
 
-/// Reads the `use` tree or path at `from`. Adds each leaf to `found`, and returns the offset of the end.
+/// Reads the `use` tree or the path at `from`. Adds each leaf to `found`. Returns the offset at which the tree or path
+/// ends.
 fn tree(code: &str, from: usize, before: &[String], at: usize, found: &mut Vec<Named>) -> usize {
     let mut segments = before.to_vec();
     let mut here = from;

@@ -21,7 +21,7 @@ fn paragraphs(text: &str, unmark: fn(&str) -> &str) -> Vec<Paragraph<'_>> {
     paragraphs
 }
 
-/// Removes the comment marker from a line. It can be the marker of any language in the repository.
+/// Removes the comment marker from a line, in any language of the repository.
 fn any_line(line: &str) -> &str {
     line.trim_start().trim_start_matches(['/', '!', '#', '*'])
 }
@@ -43,15 +43,15 @@ pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
             if word.contains('§') && !known {
                 breaches.extend(source.breach_in(
                     line,
-                    "a section without its RFC",
-                    "write `RFC 9110 §5.6`, or the rule itself",
+                    "the sentence refers to a section but names no RFC",
+                    "write for example `RFC 9110 §5.6`, or write the rule from the section",
                 ));
             }
             let next = paragraph.get(index + 1).map_or("", |(_, word)| word);
             let pair = format!("{word} {next}").to_lowercase();
             for pointer in POINTERS.iter().filter(|pointer| starts_with_words(&pair, pointer)) {
                 let what = format!("`{pointer}` points to something outside the repository");
-                breaches.extend(source.breach_in(line, what, "write the fact itself, or leave the reference out"));
+                breaches.extend(source.breach_in(line, what, "write the fact, or remove the reference"));
             }
             sentence.push_str(word);
             sentence.push(' ');
@@ -63,7 +63,8 @@ pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Returns whether a text starts with a phrase of whole words, after any punctuation.
+/// Returns whether a text starts with a phrase. Ignores punctuation before the phrase. The end of the phrase must also
+/// be the end of a word.
 fn starts_with_words(text: &str, phrase: &str) -> bool {
     let text = text.trim_start_matches(|character: char| !is_word(character));
     text.strip_prefix(phrase).is_some_and(|rest| !phrase.ends_with(is_word) || !rest.starts_with(is_word))
@@ -83,19 +84,20 @@ pub(crate) fn backticks(source: &Source) -> Vec<Breach> {
             }
         }
         if count % 2 == 1 {
-            breaches.extend(source.breach_in(paragraph[0].0, "an unclosed backtick in this paragraph", "close it"));
+            let what = "the paragraph has an odd number of backticks";
+            breaches.extend(source.breach_in(paragraph[0].0, what, "add the missing backtick"));
         }
     }
     breaches
 }
 
-/// No line is allowed to be longer than 120 columns, which is rustfmt's limit for code.
+/// A line must not be longer than 120 columns. rustfmt checks this limit only for code.
 pub(crate) fn columns(source: &Source) -> Vec<Breach> {
     const MOST: usize = 120;
     let long = source.text.lines().enumerate().filter(|(_, line)| line.chars().count() > MOST);
     long.filter_map(|(index, line)| {
-        let what = format!("a line of {} columns", line.chars().count());
-        source.breach_in(index + 1, what, "wrap it: at most 120")
+        let what = format!("the line has {} columns", line.chars().count());
+        source.breach_in(index + 1, what, "wrap the line at 120 columns")
     })
     .collect()
 }
@@ -106,7 +108,7 @@ mod tests {
     use crate::source::lines_of;
 
     #[test]
-    fn pointers_when_outside_the_repository_then_breach() {
+    fn reference_when_outside_the_repository_then_reported() {
         for text in [
             "// see spec §9",
             "//! As in spec.md.",
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_when_section_without_rfc_then_breach() {
+    fn section_when_sentence_names_no_rfc_then_reported() {
         for text in ["// as §4 says", "// RFC 9110 says so.\n// See §4.", "// an RFC, §4", "// §4 of RFC 9110"] {
             assert_eq!(lines_of(pointers, "src/ids.rs", text).len(), 1, "{text}");
         }
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn backticks_when_unbalanced_in_a_paragraph_then_breach() {
+    fn backticks_when_odd_number_in_a_paragraph_then_reported() {
         for (text, line) in [("//! `a", 1), ("/// `a`\n///\n/// `b` and `c\nfn f() {}", 3), ("//! a`\n//!\n//! `b", 1)]
         {
             assert_eq!(lines_of(backticks, "src/ids.rs", text).first(), Some(&line), "{text}");
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_when_above_120_then_breach() {
+    fn line_when_longer_than_120_columns_then_reported() {
         let line = |length: usize| format!("//! é{}", "a".repeat(length - 5));
         assert_eq!(lines_of(columns, "src/ids.rs", &format!("//! a\n{}", line(121))), [2]);
         assert_eq!(lines_of(columns, "src/ids.rs", &line(120)), []);

@@ -4,7 +4,8 @@
 use crate::paths::{Named, named};
 use crate::source::{Breach, Source, is_word, words};
 
-/// The rooms by floor, the top floor first. A room is allowed to import only from the floors below its own.
+/// The rooms by floor, with the top floor first. A floor is a row in the table of rooms in `src/ARCHITECTURE.md`. A
+/// room is allowed to import only from rooms on lower floors.
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
@@ -19,8 +20,8 @@ const FLOORS: &[&[&str]] = &[
     &["fault", "ids", "wire", "clock"],
 ];
 
-/// The order of the `mod` lines in `lib.rs`, which is the order in which a request passes the rooms. `clock` is allowed
-/// at any place on its floor.
+/// The required order of the `mod` lines in `lib.rs`. `clock` is not in this list, because `clock` is allowed anywhere
+/// between the other rooms of its floor.
 const READING_ORDER: &[&str] = &[
     "cli",
     "serve",
@@ -47,7 +48,7 @@ fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))
 }
 
-/// A room imports only from lower floors, and a layer imports no other layer.
+/// A room must import only from rooms on lower floors. A layer must not import another layer.
 pub(crate) fn stairs(source: &Source) -> Vec<Breach> {
     let room = source.room();
     if room == "lib" {
@@ -65,7 +66,7 @@ pub(crate) fn stairs(source: &Source) -> Vec<Breach> {
         let breach = match floor(other) {
             None => source.breach(
                 at,
-                format!("`crate::{other}` names no room"),
+                format!("`crate::{other}` is not a room"),
                 "import the item from the room that defines it, not from the root of the crate",
             ),
             Some(_) if other == room => layer.and_then(|layer| layers(source, layer, at, &segments)),
@@ -74,7 +75,7 @@ pub(crate) fn stairs(source: &Source) -> Vec<Breach> {
                 let why = if floor == own {
                     "rooms on one floor must not import each other"
                 } else {
-                    "a room may import only from lower floors"
+                    "a room may import only from lower rooms"
                 };
                 source.breach(
                     at,
@@ -95,7 +96,7 @@ fn layers(source: &Source, layer: &str, at: usize, segments: &[String]) -> Optio
     }
     source.breach(
         at,
-        format!("edge::{layer} imports edge::{other}: a layer may import only `request`"),
+        format!("edge::{layer} imports edge::{other}: inside `edge`, a layer may import only `request`"),
         "move the shared item to edge::request or a lower room; only edge::pipeline may import layers",
     )
 }
@@ -104,9 +105,9 @@ fn layers(source: &Source, layer: &str, at: usize, segments: &[String]) -> Optio
 pub(crate) fn crates(source: &Source) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let rules = [
-        ("serde", SERDE_ROOMS, "convert the data to a plain type in one of those rooms"),
-        ("serde_json", SERDE_ROOMS, "convert the data to a plain type in one of those rooms"),
-        ("tokio", TOKIO_ROOMS, "take the socket, timer or task as a type parameter or a future"),
+        ("serde", SERDE_ROOMS, "convert the data to a plain type in one of these rooms"),
+        ("serde_json", SERDE_ROOMS, "convert the data to a plain type in one of these rooms"),
+        ("tokio", TOKIO_ROOMS, "let the caller pass the socket, timer or task as a type parameter or a future"),
     ];
     for (name, rooms, instead) in rules {
         if rooms.contains(&source.room()) {
@@ -120,8 +121,11 @@ pub(crate) fn crates(source: &Source) -> Vec<Breach> {
                 || before.ends_with("use ::")
                 || before.ends_with("#[");
             if used && !before.ends_with("crate::") {
-                let what =
-                    format!("{name} in `{}`, but only these rooms may use it: {}", source.room(), rooms.join(", "));
+                let what = format!(
+                    "`{}` uses {name}, but only these rooms may use {name}: {}",
+                    source.room(),
+                    rooms.join(", ")
+                );
                 breaches.extend(source.breach(at, what, instead));
             }
         }
@@ -129,8 +133,8 @@ pub(crate) fn crates(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// Only `metrics` is allowed to call the macros of the metrics crate, because each call hashes its key and takes a
-/// lock. Any room is allowed to use handles.
+/// Only the room `metrics` is allowed to call the macros of the crate `metrics`, because each call of a macro hashes a
+/// key and takes a lock. Any room is allowed to use handles.
 pub(crate) fn metrics(source: &Source) -> Vec<Breach> {
     const MACROS: &[&str] =
         &["counter", "gauge", "histogram", "describe_counter", "describe_gauge", "describe_histogram"];
@@ -144,11 +148,11 @@ pub(crate) fn metrics(source: &Source) -> Vec<Breach> {
     let instead = "create the handle once in `metrics`, and use the handle";
     found
         .into_iter()
-        .filter_map(|at| source.breach(at, "a metrics macro outside the room `metrics`", instead))
+        .filter_map(|at| source.breach(at, "a metrics macro is called outside of the room `metrics`", instead))
         .collect()
 }
 
-/// The `mod` lines of `lib.rs` follow [`READING_ORDER`].
+/// The `mod` lines of `lib.rs` must follow [`READING_ORDER`].
 pub(crate) fn order(source: &Source) -> Vec<Breach> {
     if source.path != "src/lib.rs" {
         return Vec::new();
@@ -158,7 +162,7 @@ pub(crate) fn order(source: &Source) -> Vec<Breach> {
     for at in words(&source.code, "mod") {
         let name = source.code[at + 3..].trim_start();
         let (name, rest) = name.split_at(name.find(|character| !is_word(character)).unwrap_or(name.len()));
-        // A module with its body in `lib.rs` is not a room.
+        // A module whose body is in `lib.rs` is not a room.
         if rest.starts_with(" {") || source.code[..at].matches('{').count() > source.code[..at].matches('}').count() {
             continue;
         }
@@ -167,18 +171,18 @@ pub(crate) fn order(source: &Source) -> Vec<Breach> {
             breaches.extend(source.breach(
                 at,
                 what,
-                "make it a part of a room, or add the room to FLOORS and READING_ORDER",
+                "move the module into a room, or add the room to FLOORS and READING_ORDER",
             ));
             continue;
         };
-        // `clock` gets the position of the module before it, so its place is not checked.
+        // `clock` gets the position of the previous module. So the position of `clock` is always correct.
         let place = READING_ORDER.iter().position(|room| *room == name);
         let place = place.unwrap_or_else(|| last.as_ref().map_or(0, |(_, place, _)| *place));
         if let Some((last_floor, last_place, before)) = &last
             && (floor < *last_floor || place < *last_place)
         {
             let what = format!("`mod {name}` comes after `mod {before}`");
-            breaches.extend(source.breach(at, what, format!("keep the reading order: {}", READING_ORDER.join(", "))));
+            breaches.extend(source.breach(at, what, format!("use this order: {}", READING_ORDER.join(", "))));
         }
         last = Some((floor, place, name.to_owned()));
     }
@@ -191,7 +195,7 @@ mod tests {
     use crate::source::lines_of;
 
     #[test]
-    fn stairs_when_import_runs_up_then_breach() {
+    fn stairs_when_room_is_unknown_or_import_is_not_from_lower_room_then_reported() {
         let up = [
             ("src/wire/vary.rs", "use crate::edge::request::Ctx;"),
             ("src/edge/mod.rs", "use crate::config::Settings;"),
@@ -208,11 +212,11 @@ mod tests {
             assert_eq!(lines_of(stairs, path, text).len(), 1, "{path}: {text}");
         }
         let text = "use crate::{\n    wire,\n    pages::locale,\n};";
-        assert_eq!(lines_of(stairs, "src/cdn/mod.rs", text), [3], "the line of the leaf, not of the `use`");
+        assert_eq!(lines_of(stairs, "src/cdn/mod.rs", text), [3], "the breach must be in the line of the leaf");
     }
 
     #[test]
-    fn stairs_when_import_runs_down_then_no_breach() {
+    fn stairs_when_imports_are_from_lower_rooms_then_nothing_is_reported() {
         let down = [
             ("src/config/settings.rs", "use crate::edge::gzip::Settings;"),
             ("src/main.rs", "fn main() { edgeshim::cli::run() }"),
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_when_one_imports_another_then_breach() {
+    fn layer_when_importing_another_layer_then_reported() {
         for text in [
             "use crate::edge::whoopsie::Page;",
             "use super::whoopsie::Page;",
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_when_in_wrong_room_then_breach() {
+    fn serde_and_tokio_when_used_in_another_room_then_reported() {
         for text in
             ["use serde::Deserialize;", "#[serde(default)]", "let x = serde_json::from_str(a);", "use ::serde::de;"]
         {
@@ -273,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_when_macro_called_outside_its_room_then_breach() {
+    fn metrics_macro_when_called_outside_room_metrics_then_reported() {
         for text in [
             "metrics::counter!(\"a\")",
             "counter!(\"a\")",
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn order_when_lib_lists_modules_out_of_order_then_breach() {
+    fn mod_line_when_out_of_order_or_unknown_then_reported() {
         assert_eq!(lines_of(order, "src/lib.rs", "pub mod edge;\npub mod config;\n"), [2]);
         assert_eq!(lines_of(order, "src/lib.rs", "pub mod admin;\npub mod serve;\n"), [2]);
         assert_eq!(lines_of(order, "src/lib.rs", "pub mod wire;\npub mod attic;\n"), [2]);

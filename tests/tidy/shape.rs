@@ -23,10 +23,13 @@ pub(crate) fn head(source: &Source) -> Vec<Breach> {
     if first.starts_with("//!") || first.starts_with("#![doc = include_str!") {
         return Vec::new();
     }
-    source.breach_of_file("the file has no doc comment", "start it with `//! ` and a sentence that says what it does")
+    source.breach_of_file(
+        "the file has no doc comment",
+        "start the file with `//! ` and a sentence that says what the file does",
+    )
 }
 
-/// No file below `src` is allowed to have more than 500 lines. Lines of tests are not counted.
+/// A file below `src` must not have more than 500 lines. Lines of tests are not counted.
 pub(crate) fn lengths(source: &Source) -> Vec<Breach> {
     const MOST: usize = 500;
     if source.module.last().is_some_and(|name| name == "tests") {
@@ -37,10 +40,14 @@ pub(crate) fn lengths(source: &Source) -> Vec<Breach> {
     if length <= MOST {
         return Vec::new();
     }
-    source.breach_of_file(format!("{length} lines without tests"), "split the file by what it does: at most 500")
+    source.breach_of_file(
+        format!("the file has {length} lines without its tests"),
+        "split the file by its tasks into files of at most 500 lines",
+    )
 }
 
-/// A file name must appear in one room only, so that the name alone identifies the file.
+/// A file name must appear in one room only, so that the file name identifies the room. Exceptions: `mod.rs` and
+/// `tests.rs`.
 pub(crate) fn repeated(sources: &[Source]) -> Vec<Breach> {
     let mut rooms: BTreeMap<&str, &Source> = BTreeMap::new();
     let mut breaches = Vec::new();
@@ -51,8 +58,8 @@ pub(crate) fn repeated(sources: &[Source]) -> Vec<Breach> {
         }
         let first = *rooms.entry(name).or_insert(source);
         if first.room() != source.room() {
-            let what = format!("{} has the same file name", first.path);
-            breaches.extend(source.breach_of_file(what, "name one of the files after what only that file does"));
+            let what = format!("{} in another room has the same file name", first.path);
+            breaches.extend(source.breach_of_file(what, "rename one of the two files after what only this file does"));
         }
     }
     breaches
@@ -64,7 +71,7 @@ mod tests {
     use crate::source::lines_of;
 
     #[test]
-    fn names_when_vague_then_breach() {
+    fn file_name_when_vague_then_reported() {
         for path in
             ["src/utils.rs", "src/edge/common/mod.rs", "src/http_helpers.rs", "src/cdn/manager.rs", "tests/util/mod.rs"]
         {
@@ -76,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn head_when_missing_then_breach() {
+    fn doc_comment_when_missing_at_start_of_file_then_reported() {
         assert_eq!(lines_of(head, "src/ids.rs", "use std::fmt;\n//! late"), [1]);
         assert_eq!(lines_of(head, "src/ids.rs", ""), [1]);
         assert_eq!(lines_of(head, "src/ids.rs", "\n//! What it does.\n"), []);
@@ -84,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_when_above_500_lines_then_breach() {
+    fn file_when_longer_than_500_lines_then_reported() {
         let lines = |count: usize| "fn f() {}\n".repeat(count);
         assert_eq!(lines_of(lengths, "src/ids.rs", &lines(501)), [1]);
         assert_eq!(lines_of(lengths, "src/ids.rs", &lines(500)), []);
@@ -94,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_when_a_name_is_in_two_rooms_then_breach() {
+    fn file_name_when_used_in_two_rooms_then_reported() {
         let found = |paths: &[&str]| {
             let sources: Vec<Source> = paths.iter().map(|path| Source::new(path, "//! a")).collect();
             repeated(&sources).into_iter().map(|breach| breach.path).collect::<Vec<_>>()

@@ -31,10 +31,12 @@ pub(crate) fn header_names(source: &Source) -> Vec<Breach> {
         .filter(|&at| source.code[at..].starts_with(|character: char| !character.is_whitespace()))
         .collect();
     found.sort_unstable();
-    let instead = "use the constant of http::header, or add one to src/wire";
-    // `HeaderName::from_static("x-…")` matches two entries of CALLS; report it once.
-    let mut breaches: Vec<Breach> =
-        found.into_iter().filter_map(|at| source.breach(at, "the name of a header field as text", instead)).collect();
+    let instead = "use the constant from http::header, or add a constant to src/wire";
+    // `HeaderName::from_static("x-…")` matches two entries of CALLS, but must be reported once.
+    let mut breaches: Vec<Breach> = found
+        .into_iter()
+        .filter_map(|at| source.breach(at, "the name of a header field is written as text", instead))
+        .collect();
     breaches.dedup();
     breaches
 }
@@ -42,7 +44,7 @@ pub(crate) fn header_names(source: &Source) -> Vec<Breach> {
 /// Finds calls that shipped code must not contain.
 pub(crate) fn banned(source: &Source) -> Vec<Breach> {
     let words_banned = [
-        (".unwrap()", "handle the case, or call expect with the invariant that excludes it"),
+        (".unwrap()", "handle the case, or call expect with the reason why the case is impossible"),
         ("todo!", "finish the code, or leave the feature out"),
         ("unimplemented!", "finish the code, or return an error"),
         ("dbg!", "remove the call, or log with tracing"),
@@ -52,20 +54,22 @@ pub(crate) fn banned(source: &Source) -> Vec<Breach> {
         for (at, _) in source.code.match_indices(word) {
             let macro_of_another_name = !word.starts_with('.') && source.code[..at].ends_with(is_word);
             if !macro_of_another_name {
-                breaches.extend(source.breach(at, format!("`{word}` in shipped code"), instead));
+                breaches.extend(source.breach(at, format!("shipped code contains `{word}`"), instead));
             }
         }
     }
     breaches
 }
 
-/// Finds casts to `usize`, because such a cast hides a type that should be an enum or a length.
+/// Finds casts to `usize` in `metrics` and `edge`. In these rooms, ids and enums select handles, and a cast to `usize`
+/// would hide their types.
 pub(crate) fn casts(source: &Source) -> Vec<Breach> {
     if !["metrics", "edge"].contains(&source.room()) {
         return Vec::new();
     }
     let casts = words(&source.code, "as").filter(|at| source.code[at + 2..].trim_start().starts_with("usize"));
-    casts.filter_map(|at| source.breach(at, "a cast to usize", "pass the typed value, or call usize::from")).collect()
+    let instead = "pass the typed value, or call usize::from";
+    casts.filter_map(|at| source.breach(at, "the code casts a value to usize", instead)).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +78,7 @@ mod tests {
     use crate::source::lines_of;
 
     #[test]
-    fn header_names_when_spelt_outside_wire_then_breach() {
+    fn header_name_when_written_as_text_outside_wire_then_reported() {
         for text in [
             "const A: HeaderName = HeaderName::from_static(\"x-a\");",
             "let a = from_static(\"x-a\");",
@@ -96,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn banned_when_in_shipped_code_then_breach() {
+    fn banned_call_when_in_shipped_code_then_reported() {
         for text in ["let a = b.unwrap();", "todo!()", "unimplemented!(\"x\")", "dbg!(a);"] {
             assert_eq!(lines_of(banned, "src/ids.rs", text), [1], "{text}");
         }
@@ -116,25 +120,37 @@ mod tests {
         assert_eq!(
             lines_of(banned, "src/ids.rs", "#[cfg(test)]\nmod tests { }\nfn f() { a.unwrap(); }"),
             [3],
-            "after the tests"
+            "code after the tests must be checked"
         );
         assert_eq!(
             lines_of(banned, "src/ids.rs", "#[cfg(test)]\nuse a::{b};\nfn f() { a.unwrap(); }"),
             [3],
-            "after a test import"
+            "code after an import for tests must be checked"
         );
         assert_eq!(
             lines_of(banned, "src/ids.rs", "struct A {\n#[cfg(test)]\na: u8,\n}\nfn f() { a.unwrap(); }"),
             [5],
-            "after a test field"
+            "code after a field for tests must be checked"
         );
-        assert_eq!(lines_of(banned, "src/ids.rs", "let é = '\"'; a.unwrap();"), [1], "letters beyond ASCII");
-        assert_eq!(lines_of(banned, "src/ids.rs", "a.unwrap(); // tidy:"), [1], "a waiver without a reason");
-        assert_eq!(lines_of(banned, "src/wire/tests.rs", "a.unwrap();"), [], "a file of tests");
+        assert_eq!(
+            lines_of(banned, "src/ids.rs", "let é = '\"'; a.unwrap();"),
+            [1],
+            "code after a letter outside ASCII must be checked"
+        );
+        assert_eq!(
+            lines_of(banned, "src/ids.rs", "a.unwrap(); // tidy:"),
+            [1],
+            "a comment without a reason must not allow the breach"
+        );
+        assert_eq!(
+            lines_of(banned, "src/wire/tests.rs", "a.unwrap();"),
+            [],
+            "the rule must not apply to a file of tests"
+        );
     }
 
     #[test]
-    fn casts_when_to_usize_then_breach() {
+    fn cast_to_usize_when_in_metrics_or_edge_then_reported() {
         for text in ["let a = b as usize;", "x[class\n    as usize]"] {
             assert_eq!(lines_of(casts, "src/edge/pulls.rs", text).len(), 1, "{text}");
             assert_eq!(lines_of(casts, "src/serve/conn.rs", text), [], "{text}");

@@ -1,7 +1,7 @@
 //! Reads a source file into the forms that the rules need.
 //!
-//! The rules search the text and do not parse Rust. A comment `// tidy: <reason>` on a line, or on the line before that
-//! line, allows a breach there.
+//! The rules search the text and do not parse Rust. A comment `// tidy: <reason>` allows a breach in the line of the
+//! comment. If no code precedes the comment, the comment also allows a breach in the next line.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub(crate) struct Source<'a> {
     pub(crate) text: &'a str,
     /// The text, with spaces in place of comments, strings and test items.
     pub(crate) code: String,
-    /// The text, with spaces in place of comments and test items. Strings stay.
+    /// The text, with spaces in place of comments and test items. Strings are unchanged.
     pub(crate) literal: String,
     /// The module path, for example `edge`, `gzip`, `policy` for `src/edge/gzip/policy.rs`.
     pub(crate) module: Vec<String>,
@@ -53,12 +53,12 @@ impl<'a> Source<'a> {
         self.module.first().map_or("lib", String::as_str)
     }
 
-    /// Returns a breach at a byte offset, or `None` if a comment allows it.
+    /// Returns a breach at a byte offset, or `None` if a comment allows the breach.
     pub(crate) fn breach(&self, at: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
         self.breach_in(self.text[..at].matches('\n').count() + 1, what, instead)
     }
 
-    /// Returns a breach in a line, or `None` if a comment allows it.
+    /// Returns a breach in a line, or `None` if a comment allows the breach.
     pub(crate) fn breach_in(&self, line: usize, what: impl Into<String>, instead: impl Into<String>) -> Option<Breach> {
         let mut lines = self.text.lines().skip(line.saturating_sub(2));
         let before = if line > 1 { lines.next().unwrap_or_default() } else { "" };
@@ -69,7 +69,7 @@ impl<'a> Source<'a> {
         Some(Breach { path: self.path.into(), line, what: what.into(), instead: instead.into() })
     }
 
-    /// Returns a breach that concerns the whole file. Returns no breach if a comment in the first line allows it.
+    /// Returns a breach that concerns the complete file, or nothing if a comment in the first line allows the breach.
     pub(crate) fn breach_of_file(&self, what: impl Into<String>, instead: impl Into<String>) -> Vec<Breach> {
         self.breach_in(1, what, instead).into_iter().collect()
     }
@@ -79,12 +79,13 @@ fn reasoned(line: &str) -> bool {
     line.split_once("// tidy:").is_some_and(|(_, reason)| !reason.trim().is_empty())
 }
 
-/// Replaces every byte by a space. Line ends stay.
+/// Replaces every byte except line feeds by a space.
 pub(crate) fn blank(text: &str) -> String {
     text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
 
-/// Returns the text without comments and strings, and the text without comments only. Offsets and lines stay the same.
+/// Returns two copies of the text. In the first copy, spaces replace comments and strings. In the second copy, spaces
+/// replace only comments. Offsets and line numbers do not change.
 fn blanked(text: &str) -> (String, String) {
     let mut code = String::with_capacity(text.len());
     let mut literal = String::with_capacity(text.len());
@@ -115,7 +116,7 @@ fn blanked(text: &str) -> (String, String) {
                 literal.push_str(piece);
             }
             Kind::Code => {
-                // Bytes outside ASCII become spaces, so that every offset is a character boundary in all three forms.
+                // `code` contains only ASCII, so that the rules can split it at any offset.
                 let ascii = if piece.is_ascii() { piece.to_owned() } else { blank(piece) };
                 code.push_str(&ascii);
                 literal.push_str(piece);
@@ -194,7 +195,7 @@ fn character(text: &str) -> Option<usize> {
     text[end..].starts_with('\'').then_some(end + 1)
 }
 
-/// Returns the byte ranges of items with `#[cfg(test)]` or `#[test]`. Each range includes the attribute.
+/// Returns the byte ranges of items that are compiled only for tests. Each range starts at the attribute.
 fn test_items(code: &str) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     for attribute in ["#[cfg(test)]", "#[cfg(all(test", "#[test]"] {
@@ -205,8 +206,8 @@ fn test_items(code: &str) -> Vec<(usize, usize)> {
     items
 }
 
-/// Returns the end of the item at `start`. An item ends at a `;` or at the brace that closes its first brace. A field,
-/// a variant or a match arm starts without a keyword, and also ends at its comma.
+/// Returns the end of the item at `start`. An item ends at a `;` or at the brace that closes its first brace. An item
+/// that starts without a keyword is a field, a variant or a match arm. Such an item can also end at a comma.
 fn item_end(code: &str, start: usize) -> usize {
     const KEYWORDS: &[&str] =
         &["pub", "fn", "impl", "struct", "enum", "trait", "type", "const", "static", "async", "unsafe", "let", "use"];
@@ -240,20 +241,21 @@ fn item_end(code: &str, start: usize) -> usize {
     code.len()
 }
 
-/// `src/edge/gzip/policy.rs` -> edge, gzip, policy. `mod.rs` and `lib.rs` add no segment.
+/// Returns the module path of a file. For `src/edge/gzip/policy.rs`, the segments are `edge`, `gzip` and `policy`. The
+/// names `mod.rs` and `lib.rs` add no segment.
 fn module_of(path: &str) -> Vec<String> {
     let inner = path.strip_prefix("src/").unwrap_or(path).trim_end_matches(".rs");
     inner.split('/').filter(|part| *part != "mod" && *part != "lib").map(str::to_owned).collect()
 }
 
-/// Returns the offsets at which a whole word is in the code.
+/// Returns the offsets at which `word` appears in the code as a complete word.
 pub(crate) fn words<'t>(code: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
     code.match_indices(word)
         .map(|(at, _)| at)
         .filter(move |&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
 }
 
-/// Returns the lines at which a sample breaks a rule.
+/// Returns the numbers of the lines in which a sample breaks a rule.
 pub(crate) fn lines_of(rule: fn(&Source) -> Vec<Breach>, path: &str, text: &str) -> Vec<usize> {
     rule(&Source::new(path, text)).into_iter().map(|breach| breach.line).collect()
 }

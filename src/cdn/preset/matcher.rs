@@ -7,10 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::wire::names::VIA;
 use crate::wire::tokens;
 
-/// The largest number of entries of Fastly-FF that are read. Each entry stands for one hop inside Fastly.
+/// The largest number of entries of Fastly-FF in which [`Test::Pops`] counts points of presence. Each Fastly node on
+/// the way appends one entry.
 const MOST_FASTLY_HOPS: usize = 16;
 
-/// A header field, with the spelling of its name that the CDN uses.
+/// A header field, and how the CDN spells its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     pub name: HeaderName,
@@ -24,10 +25,10 @@ impl fmt::Display for Field {
     }
 }
 
-/// The largest number of hops that are read from CDN-Loop and from Via, the nearest hop first. Real requests have some
+/// The largest number of hops that are read from CDN-Loop and from Via, the nearest hop first. Real requests have about
 /// ten hops.
 pub(in crate::cdn) const MOST_HOPS: u16 = 32;
-/// The longest entry of CDN-Loop or Via that is read, in bytes. Real entries have some 60 bytes.
+/// The longest entry of CDN-Loop or Via that is read, in bytes. Real entries have about 60 bytes.
 const MOST_HOP_BYTES: usize = 256;
 
 /// One header field, and a test of its value.
@@ -80,7 +81,7 @@ impl Test {
             Self::AtLeast(least) => std::str::from_utf8(line)
                 .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
             Self::Pops(least) => {
-                // Without a comma the field has at most one entry. Most pulls have such a field.
+                // A line without a comma has at most one entry. Most pulls have one entry, so this test is fast.
                 if *least > 1 && memchr::memchr(b',', line).is_none() {
                     return false;
                 }
@@ -106,8 +107,8 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// Returns the nearest hops in a list, the nearest first. Hops that are further away are not read, so that a long list
-/// does not cost more.
+/// Returns the last [`MOST_HOPS`] hops of a list in reverse order, so the nearest hop comes first. The limit bounds the
+/// cost of a long list from a client.
 pub(in crate::cdn) fn hops<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     tokens::last(headers, list, usize::from(MOST_HOPS)).filter(|member| member.len() <= MOST_HOP_BYTES)
 }
@@ -118,10 +119,11 @@ pub(in crate::cdn) fn is_named(member: &[u8], name: &str) -> bool {
     tokens::with_parameters(member).0.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// Returns whether a member of Via contains this name as a word, or a host name that ends in a dot and this name.
+/// Returns whether a word in a member of Via is this name, or is a host name that ends with a dot and this name.
 ///
-/// CDNs do not follow the syntax of RFC 9110 §7.6.3. They omit the version (`BunnyCDN`), add the name of the protocol
-/// (`HTTP/1.1 ECS (x)`) or write their name in a comment. So every word of a member is compared.
+/// The position of a CDN's name in a member varies. RFC 9110 §7.6.3 requires a version before the name and allows a
+/// protocol name (`HTTP/1.1 ECS (x)`) and a comment. Some CDNs write their name into the comment, and some omit the
+/// version (`BunnyCDN`). So every word of a member is compared.
 pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
@@ -133,10 +135,11 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
     })
 }
 
-/// Returns the points of presence in Fastly-FF, first the one nearest to the client. Each Fastly node appends an entry
-/// `signature!POP!node`. All nodes of one Fastly service write the same signature. If the signature of an entry differs
-/// from that of the last entry, the entry comes from a client or from another service earlier on the way. Such entries
-/// are ignored.
+/// Returns the points of presence in Fastly-FF. The point of presence nearest to the client comes first.
+///
+/// Each Fastly node appends an entry `signature!POP!node`. All nodes of one Fastly service write the same signature.
+/// The last entry comes from the node that pulls. An entry with another signature comes from a client or from another
+/// Fastly service. Such entries are ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
@@ -144,7 +147,7 @@ fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     entries.filter(move |&(signature, _)| Some(signature) == of_service).map(|(_, pop)| pop)
 }
 
-/// Returns the first point of presence in Fastly-FF, which is the one nearest to the client.
+/// Returns the point of presence in Fastly-FF that is nearest to the client.
 pub(in crate::cdn) fn fastly_pop(line: &[u8]) -> Option<&[u8]> {
     if memchr::memchr(b',', line).is_none() {
         return fastly_entry(line.trim_ascii()).map(|(_, pop)| pop);
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn via_when_against_the_grammar_then_read() {
+    fn via_when_a_word_is_the_name_or_a_host_below_the_name_then_matches() {
         for (line, name, is) in [
             ("1.1 google", "google", true),
             ("BunnyCDN", "bunnycdn", true),
@@ -190,11 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn test_when_value_matches_then_holds() {
+    fn signal_when_value_passes_the_test_then_matches() {
         let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
         assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
         assert!(!member("fastlyy, x-fastly"));
-        // Invalid members or many members from a client do not hide the CDN's own member.
+        // The CDN's own member is found even if a client sent an invalid member or many members before it.
         assert!(member("\"never closed, fastly") && member(&format!("{}fastly", "a, ".repeat(5_000))));
         assert!(holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront"));
         assert!(!holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront/2"));

@@ -1,8 +1,8 @@
 //! The presets: what is known about each CDN, for example the signals in its pulls, its proofs, and the header fields
 //! that it reads.
 //!
-//! The presets are data in `config/presets/*.toml`. Each fact there has a source and the date on which that source was
-//! read. `tests/golden/heads/` checks the presets with real request heads.
+//! The presets are data in `config/presets/*.toml`. Each fact in these files has a source and the date on which the
+//! source was read. `tests/identity.rs` checks the presets with the request heads in `tests/golden/heads/`.
 
 mod matcher;
 mod read;
@@ -38,7 +38,7 @@ pub const NAMES: [&str; FILES.len()] = {
 
 static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
     let presets = FILES.iter().map(|(name, file)| read::preset(name, file));
-    presets.map(|preset| preset.expect("the files are part of the program, and a test reads them")).collect()
+    presets.map(|preset| preset.expect("every file in config/presets is valid")).collect()
 });
 
 /// What is known about one CDN.
@@ -46,7 +46,7 @@ static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
 pub(crate) struct Preset {
     /// The name of the preset, as written in the key `preset` of a `[[provider]]`.
     pub name: &'static str,
-    /// The name of the CDN for people. It appears in messages and reports.
+    /// The name of the CDN for people. This name appears in messages and reports.
     pub title: String,
     /// The day on which the service of the CDN ended. `None`: the CDN is still in service.
     pub ended: Option<String>,
@@ -62,7 +62,7 @@ pub(crate) struct Preset {
     pub probes: Vec<Matcher>,
     /// The tests for pulls through a shield. A pull that passes one of them came through a shield.
     pub shields: Vec<Matcher>,
-    /// The kinds of proof that the CDN can give, the best first, spelt as keys of the configuration.
+    /// The kinds of proof that the CDN can give, the best kind first. The texts are keys of the configuration.
     pub proofs: Vec<String>,
     /// The header fields in which the CDN reads lifetimes.
     pub dialect: Dialect,
@@ -100,7 +100,7 @@ pub(crate) struct PopField {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PopForm {
-    /// The whole value of the field.
+    /// The complete value of the field.
     Whole,
     /// The part of the value after the last dash.
     AfterDash,
@@ -111,7 +111,7 @@ enum PopForm {
 /// The header field from which a CDN reads cache tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TagField {
-    /// It is not known from which field the CDN reads cache tags.
+    /// The preset does not say from which field the CDN reads cache tags.
     Unknown,
     /// The CDN has no cache tags.
     None,
@@ -132,14 +132,14 @@ struct TagForm {
 }
 
 impl TagForm {
-    /// The format that is assumed for a CDN whose field is not described in its preset.
+    /// The format that is assumed if the preset does not describe the field of cache tags.
     const PLAIN: Self =
         Self { delimiter: b',', max_tags: None, max_tag_bytes: None, max_bytes: None, case_sensitive: true };
 
     fn in_field(self, name: HeaderName, limits: HeadLimits) -> TagRule {
         let Self { delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive } = self;
-        // A line that is longer than the CDN accepts would be removed from the response with all its tags. So the CDN's
-        // limit for one line limits the tags too.
+        // If the line of tags were longer than the CDN accepts, edgeshim would remove the line, and all tags would be
+        // lost. So the CDN's limit for one line also limits the tags.
         let max_bytes = max_bytes.into_iter().chain(limits.value_bytes(&name)).min();
         TagRule::Field { name, delimiter, max_tags, max_tag_bytes, max_bytes, case_sensitive }
     }
@@ -179,7 +179,7 @@ impl Pop {
         pop
     }
 
-    /// Returns the name, which is empty if it is unknown.
+    /// Returns the name. The text is empty if the name is unknown.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
@@ -207,8 +207,8 @@ impl Preset {
         !self.signals.is_empty()
     }
 
-    /// Returns the rule for cache tags in responses to this CDN. `named` is the operator's `tag_header`. It is ignored
-    /// if the CDN reads a fixed field or has no cache tags.
+    /// Returns the rule for cache tags in responses to this CDN. `named` is the operator's `tag_header`. The rule
+    /// ignores `named` if the CDN reads a fixed field or has no cache tags.
     pub(crate) fn tags(&self, named: Option<&HeaderName>) -> TagRule {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
@@ -220,7 +220,7 @@ impl Preset {
         }
     }
 
-    /// Returns the name of the field of cache tags, to be shown to people.
+    /// Returns a text for people: the name of the field of cache tags, or why the field has no fixed name.
     pub(crate) fn tag_field_name(&self) -> &str {
         match &self.tags {
             TagField::Unknown => "not known",
@@ -230,8 +230,8 @@ impl Preset {
         }
     }
 
-    /// Returns why `tag_header` is not allowed for this CDN, as the rest of a sentence. Returns `None` if `tag_header`
-    /// is allowed.
+    /// Returns why `tag_header` is not allowed for this CDN, as a predicate for the subject `tag_header`. Returns
+    /// `None` if `tag_header` is allowed.
     pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
             TagField::Fixed(field, _) => {
@@ -260,8 +260,8 @@ impl Preset {
         }
     }
 
-    /// Returns the client's address that this CDN reports. The address must be used only after a proof. `is_node`
-    /// recognises the CDN's own machines.
+    /// Returns the client's address that this CDN reports. The caller must use the address only after a proof
+    /// succeeded. `is_node` returns whether an address belongs to the CDN.
     pub(crate) fn client(&self, headers: &HeaderMap, trail: Trail, is_node: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let client = self.client.as_ref()?;
         match client.form {
@@ -277,7 +277,8 @@ impl Preset {
         self.client.as_ref().map(|client| &client.field)
     }
 
-    /// Returns the point of presence that a request names. The result is empty if the request names none.
+    /// Returns the point of presence that a request names. The result is empty if the request does not name a valid
+    /// point of presence.
     pub(crate) fn pop(&self, headers: &HeaderMap) -> Pop {
         let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
         else {

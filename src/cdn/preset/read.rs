@@ -1,4 +1,4 @@
-//! Reads the file of a preset. An unknown key is an error, because it would have no effect.
+//! Reads the file of a preset. An unknown key is an error, because an unknown key would have no effect.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let mut root =
         Reader { place: name.to_owned(), table: file.parse::<Table>().map_err(|error| format!("{name}: {error}"))? };
     if root.text("name")? != name {
-        return Err(format!("{name}: its name differs from the file's name"));
+        return Err(format!("{name}: the key name must be {name:?}, the name of the file"));
     }
     let title = root.text("title")?;
     let ended = root.optional_text("ended")?;
@@ -52,7 +52,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         facts.take("proof", &mut table)?;
         let kind = table.text("kind")?;
         if !["secret", "addresses", "client_cert", "g2o"].contains(&kind.as_str()) {
-            return Err(table.flaw(&format!("there is no proof {kind}")));
+            return Err(table.flaw(&format!("there is no proof {kind}: write secret, addresses, client_cert or g2o")));
         }
         table.end()?;
         proofs.push(kind);
@@ -70,7 +70,10 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
             match rule.as_str() {
                 "any" | "accept_encoding_only" => false,
                 "coded_only" => true,
-                _ => return Err(format!("{name}: vary: there is no rule {rule}")),
+                _ => {
+                    let rules = "any, accept_encoding_only or coded_only";
+                    return Err(format!("{name}: vary: there is no rule {rule}: write {rules}"));
+                }
             }
         }
         None => false,
@@ -113,7 +116,10 @@ fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
         "address" => ClientForm::Address,
         "list" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 0 },
         "list_but_last" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 1 },
-        other => return Err(table.flaw(&format!("a client field has no form {other}"))),
+        other => {
+            let forms = "address, or for X-Forwarded-For list or list_but_last";
+            return Err(table.flaw(&format!("this client field cannot have the form {other}: write {forms}")));
+        }
     };
     // The key `anonymised` is only shown to people.
     table.flag("anonymised")?;
@@ -128,7 +134,10 @@ fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
         "whole" => PopForm::Whole,
         "after_dash" => PopForm::AfterDash,
         "fastly_ff" => PopForm::FastlyFf,
-        other => return Err(table.flaw(&format!("a point of presence has no form {other}"))),
+        other => {
+            let forms = "whole, after_dash or fastly_ff";
+            return Err(table.flaw(&format!("a point of presence cannot have the form {other}: write {forms}")));
+        }
     };
     table.end()?;
     Ok(PopField { field, form })
@@ -137,7 +146,7 @@ fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
 fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<(Dialect, Option<Field>), Flaw> {
     let Some(mut table) = table else {
         return if coded_only {
-            Err("vary: only Akamai has coded_only, and its dialect is missing".to_owned())
+            Err("vary: the rule coded_only needs the dialect of Edge-Control; add the table dialect".to_owned())
         } else {
             Ok((Dialect::Generic, None))
         };
@@ -154,14 +163,14 @@ fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result
     } else if field.name == EDGE_CONTROL && !lifetimes_alone && passed_on {
         Dialect::Akamai
     } else {
-        return Err(table.flaw("there is no such dialect"));
+        return Err(table.flaw("no dialect has this combination of field, lifetimes_alone and passed_on"));
     };
     table.end()?;
     if coded_only == (dialect == Dialect::Akamai) {
         // edgeshim writes no lifetimes into a field that it only passes on.
         Ok((dialect, Some(field).filter(|_| !passed_on)))
     } else {
-        Err("only Akamai has both its dialect and vary coded_only".to_owned())
+        Err(table.flaw("the dialect of Edge-Control and the vary rule coded_only must be used together"))
     }
 }
 
@@ -174,7 +183,7 @@ fn tags(mut table: Reader, facts: &mut Facts) -> Result<TagField, Flaw> {
     }
     let name = if named_by_operator { None } else { Some(table.field("field")?) };
     let &[delimiter @ (b' ' | b',')] = table.text("delimiter")?.as_bytes() else {
-        return Err(table.flaw("a delimiter is \" \" or \",\""));
+        return Err(table.flaw("delimiter must be \" \" or \",\""));
     };
     let form = TagForm {
         delimiter,
@@ -205,7 +214,8 @@ struct Facts {
 }
 
 impl Facts {
-    /// Removes the source from a table, and stores the other keys of the table as a fact.
+    /// Removes the keys `source` and `note` from a table. Stores a fact with these two values and with all other keys,
+    /// which stay in the table.
     fn take(&mut self, kind: &str, table: &mut Reader) -> Result<(), Flaw> {
         let key = table.text("source")?;
         let note = table.optional_text("note")?;
@@ -222,7 +232,7 @@ impl Facts {
         let place = match (at, unproved) {
             (Some(at), None) => at,
             (None, Some(why)) => format!("unproved: {why}"),
-            _ => return Err(source.flaw("write either `at` or `unproved`")),
+            _ => return Err(source.flaw("write either at or unproved, not both")),
         };
         let mut text = String::new();
         for (key, value) in &table.table {
@@ -240,7 +250,7 @@ impl Facts {
     }
 }
 
-/// A table from which each key is removed when it is read, so that unknown keys are left at the end.
+/// A table of the file. Reading a key removes the key, so at the end only unknown keys are left.
 struct Reader {
     place: String,
     table: Table,
@@ -255,7 +265,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(_) => Err(self.flaw(&format!("{key} is not a string"))),
+            Some(_) => Err(self.flaw(&format!("{key} is empty or not a string"))),
         }
     }
 
@@ -267,7 +277,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(false),
             Some(Value::Boolean(flag)) => Ok(flag),
-            Some(_) => Err(self.flaw(&format!("{key} is not true or false"))),
+            Some(_) => Err(self.flaw(&format!("{key} must be true or false"))),
         }
     }
 
@@ -329,7 +339,7 @@ impl Reader {
             .enumerate()
             .map(|(at, value)| match value {
                 Value::Table(table) => Ok(Self { place: place(at), table }),
-                _ => Err(format!("{}: not a table", place(at))),
+                _ => Err(format!("{} is not a table", place(at))),
             })
             .collect()
     }
@@ -354,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_when_read_then_keep_their_sources() {
+    fn facts_when_file_is_read_then_include_the_sources() {
         let preset = read(
             "[[signal]]\nfield = \"X-Sign\"\nsource = \"a\"\n\
              [client]\nfield = \"X-Client\"\nform = \"address\"\nnote = \"as the client sent it\"\nsource = \"b\"\n",
@@ -372,27 +382,27 @@ mod tests {
     }
 
     #[test]
-    fn files_when_listed_then_sorted_by_their_order() {
+    fn preset_files_when_listed_then_sorted_by_order() {
         let orders = super::super::FILES.iter().map(|(name, file)| {
             let table: Table = file.parse().unwrap();
             table["order"].as_integer().unwrap_or_else(|| panic!("{name}: order is not a number"))
         });
-        assert!(orders.is_sorted_by(|one, next| one < next), "two presets have the same order, or the wrong one");
+        assert!(orders.is_sorted_by(|one, next| one < next), "two orders are equal, or the list is not sorted");
     }
 
     #[test]
-    fn file_when_it_has_an_unknown_key_then_refused() {
+    fn preset_file_when_invalid_then_rejected() {
         for (text, message) in [
             ("[[signal]]\nfield = \"X\"\n", "source is missing"),
             ("[[signal]]\nfield = \"X\"\nsource = \"c\"\n", "has no c"),
-            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value is not a string"),
+            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value is empty or not a string"),
             ("[[signal]]\nfield = \"X Y\"\nsource = \"a\"\n", "not a field name"),
             ("[[signal]]\nfield = \"X\"\nmember = \"y\"\nvalue = \"y\"\nsource = \"a\"\n", "unknown key value"),
-            ("[client]\nfield = \"X\"\nform = \"list\"\nsource = \"a\"\n", "no form list"),
-            ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no such dialect"),
-            ("[dialect]\nfield = \"Edge-Control\"\npassed_on = true\nsource = \"a\"\n", "only Akamai"),
-            ("[dialect]\nfield = \"CDN-Cache-Control\"\npassed_on = true\nsource = \"a\"\n", "no such dialect"),
-            ("[vary]\nrule = \"coded_only\"\nsource = \"a\"\n", "only Akamai has coded_only"),
+            ("[client]\nfield = \"X\"\nform = \"list\"\nsource = \"a\"\n", "cannot have the form list"),
+            ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no dialect has this combination"),
+            ("[dialect]\nfield = \"Edge-Control\"\npassed_on = true\nsource = \"a\"\n", "must be used together"),
+            ("[dialect]\nfield = \"CDN-Cache-Control\"\npassed_on = true\nsource = \"a\"\n", "no dialect has this"),
+            ("[vary]\nrule = \"coded_only\"\nsource = \"a\"\n", "add the table dialect"),
             ("[limits]\nlines = 70000\nsource = \"a\"\n", "out of range"),
             ("[[proof]]\nkind = \"word\"\nsource = \"a\"\n", "no proof word"),
             ("[[surprise]]\n", "unknown key surprise"),

@@ -2,12 +2,12 @@
 //! address.
 //!
 //! The data field contains six members: version, the edge's address, the client's address, the time, an id, and a
-//! nonce. The nonce names the key. The sign field contains a keyed hash in base64. The hash covers the data field as
-//! sent, followed by the path with its query. The versions differ only in the hash function.
+//! nonce. The nonce says which key signed the request. The sign field contains a keyed hash in base64. The hash covers
+//! the data field as sent, followed by the path with its query. The versions differ only in the hash function.
 //!
 //! This code computes the hash in the same way as these public verifiers, which were read in November 2026:
-//! ynohat/akamai-g2o, and modules for nginx, Lua and C#. All of them agree. The samples in ynohat/akamai-g2o come from
-//! Akamai's own tool.
+//! ynohat/akamai-g2o, and modules for nginx, Lua and C#. All these verifiers agree. The samples in ynohat/akamai-g2o
+//! come from Akamai's own tool.
 //!
 //! Each signature is accepted only once: see [`Replays`].
 
@@ -32,10 +32,10 @@ use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 use crate::wire::values::only_line;
 
-/// The largest accepted difference between the time in a signature and this host's clock. It applies to signatures from
-/// the past and from the future.
+/// The largest accepted difference between the time in a signature and this host's clock. The time in the signature can
+/// be before or after the clock.
 const WINDOW_SECONDS: u64 = 30;
-/// The longest data field that is read, in bytes. Real data fields have some 70 bytes.
+/// The longest data field that is read, in bytes. Real data fields have about 70 bytes.
 const MOST_DATA_BYTES: usize = 1024;
 /// The longest sign field that is decoded, in bytes. The longest hash, SHA-256, has 44 characters in base64.
 const MOST_SIGN_BYTES: usize = 64;
@@ -49,7 +49,7 @@ pub(crate) fn has_fields(headers: &HeaderMap) -> bool {
 
 /// A checker of G2O signatures. It contains the prepared keys and shares the store of accepted signatures.
 pub struct Verifier {
-    /// Each key, under its nonce, prepared for each accepted version.
+    /// The keys by nonce. Each key is prepared for each accepted version.
     signers: BTreeMap<String, Vec<(u8, Signer)>>,
     replays: Arc<Replays>,
 }
@@ -68,8 +68,8 @@ impl Verifier {
     /// with its query, as received.
     ///
     /// # Errors
-    /// The signature is not accepted. The parts are checked in this order: the fields, the key, the signature, the
-    /// time, the replay. The error is the first failure.
+    /// The error is the first failure. The parts are checked in this order: the fields, the key, the signature, the
+    /// time, the replay.
     pub fn check(&self, headers: &HeaderMap, target: &str, now: SystemTime) -> Result<IpAddr, Failure> {
         let line = only_line(headers, &X_AKAMAI_G2O_AUTH_DATA).map_err(|_| Failure::NoG2o)?.as_bytes();
         let sign = only_line(headers, &X_AKAMAI_G2O_AUTH_SIGN).map_err(|_| Failure::NoG2o)?.as_bytes();
@@ -92,7 +92,7 @@ impl Verifier {
     }
 }
 
-/// Shows only the nonces. They are not secret, because every request contains one.
+/// Shows only the nonces. A nonce is not secret, because every signed request contains a nonce.
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("nonces", &self.signers.keys()).finish_non_exhaustive()
@@ -107,7 +107,7 @@ pub struct Data<'a> {
     pub client: IpAddr,
     /// The time of the signature, in seconds since 1970.
     pub signed_at_seconds: u64,
-    /// The name of the key with which the edge signed.
+    /// The name of the key with which the edge signed the request.
     pub nonce: &'a str,
 }
 
@@ -141,9 +141,9 @@ fn decoded<'a>(sign: &[u8], buffer: &'a mut [u8; MOST_DECODED_BYTES]) -> Option<
 
 /// One key, prepared for one G2O version.
 enum Signer {
-    /// Version 1: the MD5 of the key, followed by the signed data.
+    /// Version 1: the MD5 of key + signed data.
     Md5(Secret),
-    /// Version 2: the MD5 of the key, followed by the digest of version 1.
+    /// Version 2: the MD5 of key + digest of version 1.
     Md5Twice(Secret),
     /// Version 3.
     HmacMd5(Hmac<Md5>),
@@ -189,7 +189,7 @@ fn md5<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> impl AsRef<[u8]> {
     parts.into_iter().fold(Md5::new(), Md5::chain_update).finalize()
 }
 
-/// The bytes of a signature. Their number is 16 to 32, depending on the hash function.
+/// The bytes of a signature: 16, 20 or 32 bytes, depending on the hash function.
 struct Signature {
     bytes: [u8; 32],
     length: usize,
@@ -204,8 +204,8 @@ impl Signature {
         Self { bytes, length }
     }
 
-    /// Returns the 16 bytes that the store of accepted signatures keeps: the whole of an MD5, or the beginning of a
-    /// longer hash. The beginning is long enough to distinguish signatures.
+    /// Returns the 16 bytes that the store of accepted signatures keeps: a complete MD5, or the first 16 bytes of a
+    /// longer hash. These bytes are enough to distinguish signatures.
     fn prefix(&self) -> [u8; 16] {
         std::array::from_fn(|position| self.bytes[position])
     }
@@ -217,21 +217,23 @@ impl AsRef<[u8]> for Signature {
     }
 }
 
-/// The largest number of signatures that are stored for one span of [`SPAN_SECONDS`]. It is enough for some 16,000
-/// pulls a second.
+/// The largest number of signatures that are stored for one span of [`SPAN_SECONDS`]. This number is enough for about
+/// 16,000 pulls per second.
 const MOST_STORED: usize = 1 << 20;
 /// The length of a span. Time is divided into spans, and each signature is stored under the span of its time. A span is
 /// longer than the window of accepted times, which reaches from [`WINDOW_SECONDS`] before now to [`WINDOW_SECONDS`]
-/// after now. So the window always lies in one span or in two consecutive spans.
+/// after now. So the window never overlaps more than two consecutive spans.
 const SPAN_SECONDS: u64 = 64;
-const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window lies in at most two spans");
+const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window must overlap at most two spans");
 
 /// The store of accepted signatures. A signature stays in the store at least as long as its time is inside the window.
 ///
 /// The span of a signature depends on the time in the signature, not on the time of its arrival. The store has two
-/// sets: one for the latest even span, one for the latest odd span. The first signature of a later span empties the set
-/// of the earlier one. A signature of an earlier span is rejected. So an old signature is not accepted again, even if
-/// the clock is set back. All workers and all configurations share one store. Its lock is held for one lookup.
+/// sets: one for the latest even span, one for the latest odd span. The first signature of a newer even span replaces
+/// the even set, and the first signature of a newer odd span replaces the odd set. From then on, signatures of the
+/// replaced span are rejected. So an old signature is not accepted again, even if the clock is set back. All workers
+/// and all configurations share one store. Its lock is held for one lookup, and once per span for the creation of a
+/// set.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,
@@ -262,8 +264,8 @@ impl Replays {
         let generation = &mut generations[usize::from(span % 2 == 1)];
         let mut dropped = HashSet::new();
         if generation.span < span {
-            // The new set gets room for as many signatures as the old one had, so that under load it seldom has to
-            // grow.
+            // The new set gets room for as many signatures as the old set had. So under constant load the new set
+            // seldom has to grow.
             let seen = HashSet::with_capacity(generation.seen.len());
             dropped = std::mem::replace(generation, Generation { span, seen }).seen;
         }
@@ -277,7 +279,7 @@ impl Replays {
             generation.seen.insert(signature);
             Ok(())
         };
-        // The old set is freed after the lock is released, so that other workers do not wait for it.
+        // The old set is freed after the lock is released, because freeing takes time and other workers need the lock.
         drop(generations);
         drop(dropped);
         admitted
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn signature_when_valid_then_client_known_in_every_version() {
+    fn signature_when_valid_then_client_address_is_returned_in_every_version() {
         for (version, sign) in (1..).zip(SIGNATURES) {
             let headers = headers(&format!("{version}, {REST}"), sign);
             assert_eq!(check(&headers), Ok("2001:db8::7".parse().unwrap()), "version {version}");
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn key_when_nonce_or_version_is_unknown_then_fails() {
+    fn signature_when_nonce_or_version_is_unknown_then_failure_is_g2o_key() {
         for data in [
             "5, 192.0.2.1, 2001:db8::7, 1700000000, 1.2, 117543".to_owned(),
             format!("6, {REST}"),
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_when_they_cannot_be_read_then_no_g2o() {
+    fn g2o_fields_when_invalid_missing_or_repeated_then_failure_is_no_g2o() {
         let good = format!("5, {REST}");
         assert!(check(&signed(&good)).is_ok());
         for data in [
@@ -445,13 +447,13 @@ mod tests {
     }
 
     #[test]
-    fn client_when_ipv4_mapped_then_ipv4() {
+    fn client_address_when_ipv4_mapped_then_returned_as_ipv4() {
         let data = "5, 192.0.2.1, ::ffff:192.0.2.7, 1700000000, 1.2, 117542";
         assert_eq!(check(&signed(data)), Ok("192.0.2.7".parse().unwrap()));
     }
 
     #[test]
-    fn time_when_beyond_the_window_then_fails() {
+    fn signature_when_time_is_outside_the_window_then_fails() {
         let headers = signed(&format!("5, {REST}"));
         for (now, holds) in [
             (SIGNED_AT - 31, false),
@@ -466,7 +468,7 @@ mod tests {
             assert!(holds || found == Err(Failure::G2oTime));
         }
         let almost = at(SIGNED_AT + 31) - Duration::from_nanos(1);
-        assert!(verifier().check(&headers, TARGET, almost).is_ok(), "whole seconds are compared");
+        assert!(verifier().check(&headers, TARGET, almost).is_ok(), "times must be compared in whole seconds");
         let before_all = UNIX_EPOCH - Duration::from_secs(1);
         assert_eq!(verifier().check(&headers, TARGET, before_all), Err(Failure::G2oTime));
         let end_of_time = format!("5, 192.0.2.1, 2001:db8::7, {}, 1.2, 117542", u64::MAX);
@@ -474,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn replay_when_sent_again_then_fails_at_any_clock() {
+    fn signature_when_sent_again_then_rejected_at_every_clock_time() {
         let verifier = verifier();
         let headers = signed(&format!("5, {REST}"));
         // A check that fails does not use up the signature.
@@ -484,8 +486,8 @@ mod tests {
         for now in [SIGNED_AT, SIGNED_AT + 30, SIGNED_AT - 30, SIGNED_AT + 1] {
             assert_eq!(verifier.check(&headers, TARGET, at(now)), Err(Failure::G2oReplay), "{now}");
         }
-        // Later signatures remove this signature from the store. It is still refused, even if the clock is set back,
-        // because its span is too old.
+        // Later signatures remove this signature from the store. The signature is still rejected, even if the clock is
+        // set back, because the span of the signature is too old.
         for later in [60, 120, 180, 240] {
             let time = SIGNED_AT + later;
             let data = format!("5, 192.0.2.1, 2001:db8::7, {time}, 1.2, 117542");
@@ -497,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn replays_when_store_is_shared_then_found_by_every_verifier() {
+    fn replay_when_store_is_shared_then_detected_by_every_verifier() {
         let replays = Arc::new(Replays::new());
         let before = Verifier::new(&keys("117542", KEY), Arc::clone(&replays));
         let reloaded = Verifier::new(&keys("117542", KEY), replays);
@@ -507,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn store_when_full_then_rejects_in_that_span() {
+    fn store_when_full_then_rejects_new_signatures_of_the_same_span() {
         let replays = Replays::new();
         let signature = |number: u8| [number; 16];
         let start = 10 * SPAN_SECONDS;
@@ -516,7 +518,7 @@ mod tests {
         }
         assert_eq!(replays.admit_of(4, signature(4), start), Err(Failure::G2oFull));
         assert_eq!(replays.admit_of(4, signature(0), start), Err(Failure::G2oReplay));
-        // The signatures of the next span are stored in the other set, so they remove no signature of this span.
+        // The signatures of the next span are stored in the other set, so no signature of this span is removed.
         assert_eq!(replays.admit_of(4, signature(4), start + SPAN_SECONDS), Ok(()));
         assert_eq!(replays.admit_of(4, signature(3), start + SPAN_SECONDS - 1), Err(Failure::G2oReplay));
         assert_eq!(replays.admit_of(4, signature(4), start + 2 * SPAN_SECONDS), Ok(()));
@@ -525,14 +527,14 @@ mod tests {
     }
 
     #[test]
-    fn debug_when_shown_then_without_keys() {
+    fn verifier_and_keys_when_debug_formatted_then_keys_are_hidden() {
         let shown = format!("{:?} {:?}", verifier(), keys("117542", KEY));
         assert!(shown.contains("117542") && !shown.contains(KEY), "{shown}");
     }
 
     proptest! {
         #[test]
-        fn fields_when_any_bytes_then_no_panic(
+        fn g2o_fields_when_bytes_are_arbitrary_then_check_fails_without_panic(
             data in prop::collection::vec(any::<u8>(), 0..200),
             sign in "[A-Za-z0-9+/=]{0,70}",
         ) {
@@ -555,13 +557,13 @@ mod tests {
         }
 
         #[test]
-        fn signature_when_clock_jumps_then_admitted_at_most_once(
+        fn signature_when_signing_times_have_any_order_then_admitted_at_most_once(
             steps in prop::collection::vec((0_u8..6, 0_u64..400), 1..200),
         ) {
             let replays = Replays::new();
             let mut admitted = HashSet::new();
             for (number, time) in steps {
-                // The same number with another time makes another signature.
+                // The signature contains the time, so one number with two times makes two signatures.
                 let mut signature = [number; 16];
                 signature[..8].copy_from_slice(&time.to_be_bytes());
                 if replays.admit(signature, time).is_ok() {

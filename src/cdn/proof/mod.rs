@@ -1,6 +1,6 @@
 //! The proofs that a pull comes from the CDN that it claims to come from.
 //!
-//! A check uses no clock, socket or file. It gets all its input as [`Evidence`].
+//! A check opens no socket and no file. [`Evidence`] contains all input of a check, including the clock.
 
 pub(crate) mod g2o;
 
@@ -17,12 +17,13 @@ use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 use crate::wire::values::{Lines, only_line};
 
-/// The result of the proofs of a request: the proof that succeeded, or the reason why a proof failed. It is the value
-/// of `proof` in the log.
+/// The result of checking the proofs of a request: the proof that succeeded, or the reason why a proof failed. The
+/// access log writes this result in the field `proof`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
+    /// The request claims no configured provider, so no proof was checked.
     None,
-    /// The provider is configured without proofs, so its name is accepted as it is.
+    /// The provider is configured without proofs, so the claim was accepted without a check.
     Believed,
     /// The request contains a secret that only the CDN knows.
     Secret,
@@ -38,12 +39,12 @@ pub enum Proof {
     Failed(Failure),
 }
 
-/// The reason why a proof failed. If several proofs failed, it is the reason of the first failed proof.
+/// The reason why a proof failed. If several proofs failed, the reason is that of the proof that failed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The request does not have the field of the secret.
     NoSecret,
-    /// The field of the secret occurs more than once, or its value is not a valid secret.
+    /// The field of the secret occurs more than once, or the value is not a valid secret.
     WrongSecret,
     /// The CDN's address list does not contain the address from which the request came.
     WrongAddress,
@@ -60,7 +61,7 @@ pub enum Failure {
     /// The time in the signature differs too much from this host's clock, or the store has already discarded the
     /// signatures of that time.
     G2oTime,
-    /// The same signature was accepted before.
+    /// This signature was accepted before.
     G2oReplay,
     /// The store of signatures is full. A later replay of this signature could not be detected, so the proof fails.
     G2oFull,
@@ -101,7 +102,7 @@ impl Failure {
     }
 }
 
-/// The number of a provider's proofs that must succeed.
+/// How many of a provider's proofs must succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Require {
     /// At least one proof.
@@ -114,9 +115,9 @@ pub enum Require {
 /// A secret that the CDN sends in a header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretField {
-    /// The header field with the secret. edgeshim removes it from every request.
+    /// The header field with the secret. edgeshim removes this field from every request.
     pub field: HeaderName,
-    /// The valid secrets, at least one. There are several while an operator replaces a secret.
+    /// The valid secrets, at least one. While an operator replaces a secret, the old and the new secret are valid.
     pub values: Vec<Secret>,
 }
 
@@ -126,23 +127,23 @@ pub struct CertificateRule {
     /// Names in lower case. The certificate must contain at least one of these names. `*.` before a name matches
     /// exactly one label.
     pub san: Vec<String>,
-    /// The SHA-256 hashes of whole certificates in DER form. The hash of the certificate must be in this list.
+    /// The SHA-256 hashes of complete certificates in DER form. The hash of the certificate must be in this list.
     pub sha256: Vec<[u8; 32]>,
 }
 
 /// The keys of Akamai's request signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct G2oKeys {
-    /// The keys, at least one. Each is stored under the nonce that names it.
+    /// The keys by nonce, at least one key. A signed request contains the nonce of the key that signed the request.
     pub keys: BTreeMap<String, Secret>,
-    /// The accepted G2O versions, at least one. Each is a number from 1 to 5.
+    /// The accepted G2O versions, at least one. Each version is a number from 1 to 5.
     pub versions: Vec<u8>,
 }
 
 /// The proofs of one provider, prepared for checks. At least one proof is configured.
 #[derive(Debug)]
 pub(crate) struct Proofs {
-    /// The number of these proofs that must succeed.
+    /// How many of these proofs must succeed.
     pub require: Require,
     /// The secret that only the CDN knows.
     pub secret: Option<SecretField>,
@@ -157,12 +158,12 @@ pub(crate) struct Evidence<'a> {
     pub headers: &'a HeaderMap,
     /// The path of the request with its query, byte for byte as received.
     pub target: &'a str,
-    /// The address of the CDN's machine. Without a load balancer it is the address that connected to edgeshim. With
-    /// trusted load balancers it is the address that connected to the outermost of them.
+    /// The address of the CDN's server. Without a load balancer, this is the address that connected to edgeshim. With
+    /// trusted load balancers, this is the address that connected to the outermost load balancer.
     pub address: IpAddr,
     /// The client certificate of the connection on which the request arrived.
     pub certificate: Option<&'a Certificate>,
-    /// The time of the check.
+    /// Returns the current time.
     pub now: fn() -> SystemTime,
 }
 
@@ -171,11 +172,11 @@ pub(crate) struct Evidence<'a> {
 pub(crate) struct Verdict {
     /// The proof that succeeded, or the reason why a proof failed.
     pub proof: Proof,
-    /// The client's address, if a valid G2O signature contains it.
+    /// The client's address, if a valid G2O signature contains the address.
     pub client: Option<IpAddr>,
 }
 
-/// A check of one proof that stores nothing. It returns `None` if that proof is not configured.
+/// A function that checks one kind of proof and stores nothing. It returns `None` if this kind is not configured.
 type Stateless = fn(&Proofs, &Evidence<'_>) -> Option<Result<Proof, Failure>>;
 const STATELESS: [Stateless; 3] = [Proofs::secret, Proofs::address, Proofs::certificate];
 
@@ -331,7 +332,7 @@ mod tests {
         g2o::Verifier::new(&keys, Arc::default())
     }
 
-    /// Returns proofs of every kind.
+    /// Returns a provider's proofs with one proof of every kind.
     fn proofs(require: Require) -> Proofs {
         Proofs {
             require,
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn any_when_one_proof_succeeds_then_verdict_names_it_and_g2o_gives_the_client() {
+    fn require_any_when_one_proof_succeeds_then_verdict_names_the_proof() {
         let any = || proofs(Require::Any);
         assert_eq!(checked(&any(), [true, false, false, false]), without_client(Proof::Secret));
         assert_eq!(checked(&any(), [false, true, false, false]), without_client(Proof::Addresses));
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn any_when_signature_is_a_replay_then_another_proof_succeeds_without_client() {
+    fn require_any_when_signature_is_replayed_then_another_proof_can_succeed() {
         let any = proofs(Require::Any);
         assert_eq!(checked(&any, [false, false, false, true]).client, CLIENT);
         assert_eq!(checked(&any, [false, false, false, true]), without_client(Proof::Failed(Failure::G2oReplay)));
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn all_when_one_proof_is_missing_then_its_failure_is_reported_and_the_signature_stays_usable() {
+    fn require_all_when_a_proof_fails_then_reports_failure_and_keeps_signature_usable() {
         let all = proofs(Require::All);
         for (held, failure) in [
             ([false, true, true, true], Failure::NoSecret),
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn proof_when_the_only_one_then_others_are_not_needed() {
+    fn proof_when_no_other_proof_is_configured_then_decides_the_verdict() {
         for require in [Require::Any, Require::All] {
             let none = || Proofs { secret: None, addresses: None, client_cert: None, g2o: None, ..proofs(require) };
             let cases = [
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_when_not_exactly_one_valid_line_then_fails() {
+    fn secret_field_when_line_is_missing_wrong_or_repeated_then_fails() {
         let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::Any) };
         let checked = |lines: &[&[u8]]| {
             let mut headers = HeaderMap::new();
@@ -457,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_when_name_or_hash_matches_then_holds() {
+    fn certificate_when_each_configured_list_matches_then_admitted() {
         for (san, sha256, names, hash, admits) in [
             (&["edge.example"][..], &[][..], &["edge.example"][..], 1, true),
             (&["edge.example"], &[], &["other.example", "EDGE.Example"], 1, true),
@@ -493,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn secret_when_any_value_then_holds_only_if_equal(given in "(new|old| |one|N|\\PC){0,4}") {
+        fn secret_when_value_is_arbitrary_then_only_an_equal_text_succeeds(given in "(new|old| |one|N|\\PC){0,4}") {
             let Ok(value) = HeaderValue::from_str(&given) else { return Ok(()) };
             let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::All) };
             let headers = HeaderMap::from_iter([(field(), value)]);

@@ -20,16 +20,16 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArguments {
-    /// Add three simulated CDNs with caches, and simulated visitors, so that every counter moves.
+    /// Add simulated visitors and three simulated CDNs with caches, so that the metrics change.
     #[arg(long)]
     traffic: bool,
-    /// Visits per second, with --traffic.
+    /// The number of simulated visits per second. Without --traffic, this option has no effect.
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     visitors: u32,
-    /// The address of the shim; port 0: any free port.
+    /// The address on which edgeshim listens. Port 0 means any free port.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The address of the admin listener; port 0: any free port.
+    /// The address of the admin listener. Port 0 means any free port.
     #[arg(long, default_value = "127.0.0.1:9900", value_name = "ADDRESS")]
     admin: SocketAddr,
 }
@@ -40,7 +40,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("edgeshim demo: {error}");
-            eprintln!("If a port is taken, write others: --listen 127.0.0.1:0 --admin 127.0.0.1:0");
+            eprintln!("If a port is in use, write other ports: --listen 127.0.0.1:0 --admin 127.0.0.1:0");
             ExitCode::from(USAGE)
         }
     }
@@ -48,7 +48,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> ExitCode {
 
 fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.listen.ip().is_loopback() || !arguments.admin.ip().is_loopback() {
-        return Err("the demo listens on loopback only; write an address such as 127.0.0.1:8080".into());
+        return Err("--listen and --admin must be loopback addresses; write for example 127.0.0.1:8080".into());
     }
     let origin = start_site()?;
     let text = include_str!("demo.toml")
@@ -57,7 +57,7 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
         .replace("{origin}", &origin.to_string());
     let settings = config::parse(&text, "demo.toml", Path::new("."))?;
     let running = Running::start(settings)?;
-    let shim = running.server().tcp_address().ok_or("the demo's shim has no TCP address")?;
+    let shim = running.server().tcp_address().ok_or("edgeshim has no TCP address in the demo")?;
     running.announce();
     print_hints(shim, running.admin());
     if arguments.traffic {
@@ -67,7 +67,7 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Starts the site on a thread of its own, and returns its address.
+/// Starts the site on a separate thread, and returns the address of the site.
 fn start_site() -> std::io::Result<SocketAddr> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -102,7 +102,7 @@ fn start_traffic(shim: SocketAddr, visitors: u32) -> std::io::Result<()> {
 
 fn print_hints(shim: SocketAddr, admin: &str) {
     println!(
-        "\nThe demo's site is behind the shim. Try in another shell:\n\n  \
+        "\nThe sample site is behind edgeshim. Try these commands in another shell:\n\n  \
          curl -i http://{shim}/ -H 'X-CDN-Provider: fastly'\n  \
          curl -sI http://{shim}/images/harbour.jpg -H 'X-CDN-Provider: akamai'\n  \
          curl -sI http://{shim}/assets/site.css -H 'X-CDN-Provider: cloudflare' -H 'Accept-Encoding: gzip'\n  \

@@ -21,10 +21,10 @@ pub(in crate::cli) struct ExplainArguments {
     /// The request's path, with its query.
     #[arg(long)]
     pub(super) path: String,
-    /// The value of the identity header. Without it the other fields of the request decide the provider.
+    /// The value of the identity header. Without this option, the other fields of the request decide the provider.
     #[arg(long)]
     pub(super) provider: Option<String>,
-    /// The address of the peer.
+    /// The IP address of the peer, which sends the request to edgeshim.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(super) peer: IpAddr,
     // The fields are parsed in this file and not by clap. An error message of clap would repeat the value, which can be
@@ -38,20 +38,21 @@ pub(in crate::cli) struct ExplainArguments {
     /// A field of the origin's response, `Name: value`; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub(super) response_header: Vec<String>,
-    /// Print one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl ExplainArguments {
-    /// Returns the request, and whether its Host was assumed because no argument gives it.
+    /// Returns the request's head, and whether its Host was assumed because no argument contains a Host.
     pub(super) fn request(&self, settings: &Settings) -> Result<(request::Parts, bool), Failed> {
         let path = Some(self.path.as_str()).filter(|path| path.starts_with('/') || *path == "*");
         let uri = path.and_then(|path| path.parse::<http::Uri>().ok());
-        let uri = uri.ok_or("--path: write a path such as /images/logo.png")?;
+        let uri = uri.ok_or("--path: this is not a valid path; write a path such as /images/logo.png")?;
         let (mut head, ()) = Request::builder().method(&self.method).uri(uri).body(())?.into_parts();
         if let Some(name) = &self.provider {
-            let value = HeaderValue::try_from(name).map_err(|_| "--provider: this is not a valid field value")?;
+            let value = HeaderValue::try_from(name)
+                .map_err(|_| "--provider: this is not a valid header field value; write a provider's name")?;
             head.headers.append(&settings.identity.header, value);
         }
         add(&mut head.headers, "--request-header", &self.request_header)?;
@@ -75,11 +76,13 @@ impl ExplainArguments {
 /// Adds the fields of an argument to a head. No error message repeats a field, because a field can be a secret.
 fn add(headers: &mut HeaderMap, argument: &str, fields: &[String]) -> Result<(), Failed> {
     for (field, nth) in fields.iter().zip(1..) {
-        let wrong = |why: &str| format!("{argument}, number {nth}: {why}; write it as 'Name: value'");
+        let wrong = |why: &str| format!("{argument}, number {nth}: {why}; write a field such as 'Name: value'");
         let (name, value) = field.split_once(':').ok_or_else(|| wrong("there is no colon"))?;
         let name = HeaderName::try_from(name.trim()).map_err(|_| wrong("the name is not a valid field name"))?;
         let value = HeaderValue::try_from(value.trim()).map_err(|_| wrong("the value is not a valid field value"))?;
-        headers.try_append(name, value).map_err(|_| wrong("there are too many fields"))?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| format!("{argument}, number {nth}: there are too many fields; write fewer fields"))?;
     }
     Ok(())
 }

@@ -33,21 +33,21 @@ pub(super) fn identity(
         format!("{} is a signal of {}", first.map_or_else(String::new, ToString::to_string), name(place))
     };
     match why {
-        Why::Named => format!("{header} names it"),
+        Why::Named => format!("named by {header}"),
         Why::UnknownName => format!("no [[provider]] is named {claimed:?}"),
         Why::NamesDiffer => format!("the lines of {header} differ"),
         Why::SignalsDiffer(place) => {
-            format!("{header} is {claimed:?}, of which no signal matches; {}", signal(place))
+            format!("{header} is {claimed:?}, but no signal of this provider matches; {}", signal(place))
         }
         Why::Recognised(place) => format!("no {header}; {}", signal(place)),
         Why::NotConfigured(place) => {
             format!("no {header}; {}, and no [[provider]] has this preset", signal(place))
         }
         Why::Shared(place) => {
-            format!("no {header}; {}, and several [[provider]] have this preset", signal(place))
+            format!("no {header}; {}, and several [[provider]] blocks have this preset", signal(place))
         }
         Why::Unclear => {
-            format!("no {header}; signals of several CDNs match, and neither CDN-Loop nor Via shows the nearest")
+            format!("no {header}; signals of several CDNs match, and neither CDN-Loop nor Via shows the nearest CDN")
         }
         Why::NoSignal if recognise => format!("no {header}, and no signal matches"),
         Why::NoSignal => format!("no {header}, and identity.recognise is off"),
@@ -79,7 +79,7 @@ pub(super) fn proof(proof: Proof, claims: Option<&Known>) -> String {
         Failure::G2oSignature => "the signature does not match this path".to_owned(),
         Failure::G2oTime => "the signature's time differs too much from the clock".to_owned(),
         Failure::G2oReplay => "the signature was used before".to_owned(),
-        Failure::G2oFull => "too many signatures to remember".to_owned(),
+        Failure::G2oFull => "the store of used signatures is full".to_owned(),
     }
 }
 
@@ -89,13 +89,13 @@ pub(super) fn client(ctx: &Ctx, claims: Option<&Known>, peer: IpAddr) -> String 
     let is_signed = claims.and_then(|known| known.proofs.as_ref()).is_some_and(|proofs| proofs.g2o.is_some());
     if ctx.trail.proven {
         return match (ctx.proof, field) {
-            (Proof::G2o, _) => "signed".to_owned(),
-            (Proof::All, _) if is_signed => "signed".to_owned(),
+            (Proof::G2o, _) => "from the G2O signature".to_owned(),
+            (Proof::All, _) if is_signed => "from the G2O signature".to_owned(),
             (_, Some(field)) => format!("from {field}, after proof"),
             (_, None) => "after proof".to_owned(),
         };
     }
-    let sender = if ctx.trail.client == peer { "the peer" } else { "the peer of server.trusted_proxies" };
+    let sender = if ctx.trail.client == peer { "the peer" } else { "reported by a proxy in server.trusted_proxies" };
     match (ctx.proof, field) {
         (Proof::None | Proof::Failed(_), _) | (_, None) => sender.to_owned(),
         (Proof::Believed, Some(field)) => format!("{sender}; {field} counts only after proof"),
@@ -123,7 +123,7 @@ pub(super) fn pull_sign(kind: PullKind, claims: Option<&Known>, received: &Heade
     signals.iter().find(|signal| signal.holds(received)).map(ToString::to_string)
 }
 
-/// Returns the reason why this class matches.
+/// Returns the reason why the response has this class.
 pub(super) fn class(class: ClassId, rule: &ClassRule) -> &'static str {
     match (class, rule.path.is_empty(), rule.content_type.is_empty()) {
         (ClassId::OTHER, ..) => "no [[class]] matches",
@@ -173,7 +173,7 @@ pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
             format!("unchanged: {}; Vary, because another request may get another coding", why.explanation())
         }
         Verdict::NotModified { weak: true } => "a 304 for a response that was compressed".to_owned(),
-        Verdict::NotModified { weak: false } => "a 304 with the Vary of its 200".to_owned(),
+        Verdict::NotModified { weak: false } => "a 304 with the Vary that the 200 has".to_owned(),
         Verdict::Compress => "compressed".to_owned(),
         Verdict::Inflate => "the origin's gzip is decompressed".to_owned(),
     }

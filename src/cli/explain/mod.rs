@@ -121,8 +121,7 @@ impl Explainer<'_> {
         self.run.recording.layers.get(self.run.recording.requests.len()).copied()
     }
 
-    /// Returns the context that the last layer passed on together with the request. `None`: the first layer refused the
-    /// request.
+    /// Returns the context of the last request that a layer passed on. `None`: the first layer refused the request.
     fn ctx(&self) -> Option<&Ctx> {
         self.run.recording.requests.last().map(|passed| &passed.ctx)
     }
@@ -179,7 +178,8 @@ impl Explainer<'_> {
         report.pop = Some(ctx.pop.as_str().to_owned());
     }
 
-    /// Reports the request's fields on their way to the origin. Returns the ids that were generated for this request.
+    /// Reports the fields that the origin got and the fields that the layers removed. Returns the ids that edgeshim
+    /// generated for this request.
     fn sent(&self, report: &mut Report) -> Vec<HeaderValue> {
         let (Some(sent), Some(ctx)) = (&self.run.sent, self.ctx()) else { return Vec::new() };
         let mut trace = Trace::begin(&self.run.received);
@@ -251,7 +251,7 @@ impl Explainer<'_> {
         outgoing
     }
 
-    /// Reports the response's fields on their way to the CDN.
+    /// Reports the fields that the CDN gets and the fields that the layers removed from the response.
     fn response(&self, report: &mut Report, outgoing: &Outgoing<'_>, ids: &[HeaderValue]) {
         let mut below = self.responder().unwrap_or(LEAF);
         let mut trace = match below {
@@ -300,7 +300,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// Returns a field line for people. Secrets, and ids that differ in each request, are replaced.
+    /// Returns a field line of the report. Secrets and the generated ids are replaced by other text.
     fn field(&self, Step { name, value, .. }: &Step, ids: &[HeaderValue], reason: Cow<'static, str>) -> Field {
         let mut confidential = known::confidential(&self.parts.providers);
         let value = if [&AUTHORIZATION, &PROXY_AUTHORIZATION].contains(&name) || confidential.any(|field| field == name)

@@ -1,5 +1,5 @@
-//! The reason for each field line that was added or removed, as a table by layer and field. If a layer is not in the
-//! table, its name is shown as the reason.
+//! The reason why each field line is present or was removed, by layer and field name. If there is no text for a layer,
+//! the name of the layer is shown as the reason.
 
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ pub(super) struct Incoming<'a> {
     pub(super) trail: Trail,
     /// The name of the identity header.
     pub(super) identity: &'a HeaderName,
-    /// Whether the Host was assumed because no argument gives it.
+    /// Whether the Host was assumed because no argument contains a Host.
     pub(super) host_assumed: bool,
     /// Whether `origin.host` is set.
     pub(super) host_set: bool,
@@ -50,7 +50,7 @@ impl Incoming<'_> {
             Some("observe") if *name == TRACEPARENT => "one trace (W3C Trace Context)".into(),
             Some("gzip") if *name == ACCEPT_ENCODING => "without gzip, so that all ranges are of the same bytes".into(),
             Some("gzip") if [IF_MATCH, IF_NONE_MATCH, IF_RANGE].contains(name) => {
-                "strong again, as the origin sent it".into()
+                "strong again, as the origin sent the tag".into()
             }
             Some(LEAF) => self.written(name).into(),
             Some(layer) => format!("set by {layer}").into(),
@@ -61,20 +61,20 @@ impl Incoming<'_> {
         match name {
             name if *name == X_FORWARDED_FOR => {
                 match (self.trail.proven, self.trail.kept > 0 || self.trail.peer_trusted) {
-                    (true, _) => "the client as the proven CDN reports it, then the peer",
+                    (true, _) => "the client that the proven CDN reports, then the peer",
                     (false, true) => "the addresses that trusted proxies report, then the peer",
                     (false, false) => "the peer",
                 }
             }
-            name if *name == FORWARDED => "the same (RFC 7239)",
+            name if *name == FORWARDED => "the same addresses (RFC 7239)",
             name if *name == X_FORWARDED_PROTO => "the scheme of the request",
             name if *name == X_FORWARDED_HOST => "the host of the request",
             name if *name == VIA => "this hop (RFC 9110 §7.6.3)",
             name if *name == CDN_LOOP => "this hop (RFC 8586)",
-            name if *name == X_CDN_PROVIDER => "the provider, as decided here",
+            name if *name == X_CDN_PROVIDER => "the provider that edgeshim decided on",
             name if *name == HOST && self.host_set => "origin.host",
-            name if *name == HOST => "the origin's own, since the request has none",
-            name if *name == CONTENT_LENGTH => "the same number, in one form",
+            name if *name == HOST => "the origin's host, since the request has no Host",
+            name if *name == CONTENT_LENGTH => "the same length, written once",
             name if *name == COOKIE => "one line instead of several (RFC 9113 §8.2.3)",
             name if [CONNECTION, UPGRADE, TE].contains(name) => "for the next hop (RFC 9110 §7.6.1)",
             _ => "set by leaf",
@@ -85,11 +85,11 @@ impl Incoming<'_> {
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         match layer {
             Some("observe") if *name == X_REQUEST_ID => {
-                "replaced: it must be one line of 1 to 128 of A-Z a-z 0-9 . _ -".into()
+                "replaced: a valid id is one line of 1 to 128 characters of A-Z a-z 0-9 . _ -".into()
             }
             Some("observe") if *name == TRACESTATE => "there is no valid traceparent".into(),
-            Some("observe") => "replaced: not one valid line".into(),
-            Some("identify") => "read here; the origin gets the decision".into(),
+            Some("observe") => "replaced: there is not exactly one valid line".into(),
+            Some("identify") => "read by edgeshim; the origin gets the decision".into(),
             Some("verify") => "secrets and signatures are never passed on".into(),
             Some("gzip") if *name == RANGE || *name == IF_RANGE => {
                 "a range with a weak tag in If-Range is not requested (RFC 9110 §13.1.5)".into()
@@ -111,7 +111,7 @@ impl Incoming<'_> {
         }
         match name {
             name if *name == X_CDN_PROVIDER && name != self.identity => "client-supplied, so untrusted",
-            name if *name == CONTENT_LENGTH && !trace.has_set(name) => "a GET without a body",
+            name if *name == CONTENT_LENGTH && !trace.has_set(name) => "a GET without a body needs no length",
             name if *name == HOST => "replaced by origin.host",
             name if trace.has_set(name) => REWRITTEN,
             _ => HOP_BY_HOP,
@@ -158,8 +158,8 @@ impl<'a> Outgoing<'a> {
         match layer {
             None if self.dialect.passed_field() == Some(name) => format!("{AS_SENT}: {provider}'s own field").into(),
             None => AS_SENT.into(),
-            Some(LEAF) if *name == SERVER_TIMING => "tells the page's script which CDN served it ([rum])".into(),
-            Some(LEAF) => "the same number, in one form".into(),
+            Some(LEAF) if *name == SERVER_TIMING => "tells the page's script which CDN served the page ([rum])".into(),
+            Some(LEAF) => "the same length, written once".into(),
             Some("cache_control") => self.caching(name),
             Some("gzip") if *name == CONTENT_ENCODING => "compressed here".into(),
             Some("gzip") if *name == ETAG => "weak: the bytes have changed (RFC 9110 §8.8.1)".into(),
@@ -230,12 +230,12 @@ impl<'a> Outgoing<'a> {
                 format!("edge_ttl, in the field that {provider} obeys first").into()
             }
             Some(Action::Defaulted | Action::Overridden | Action::Forbidden) => {
-                format!("the same, in the field that {provider} obeys first").into()
+                format!("the same rule, in the field that {provider} obeys first").into()
             }
             Some(Action::Guarded) => self.guarded(),
             Some(Action::Tidied) | None if self.is_error => "an error is never stored".into(),
             Some(Action::Tidied) | None if self.has_targeted => {
-                format!("the origin's directives for {provider} alone").into()
+                format!("the origin's directives that are only for {provider}").into()
             }
             Some(Action::Tidied) | None => format!("the origin's directives, as {provider} obeys them").into(),
         }
@@ -245,7 +245,7 @@ impl<'a> Outgoing<'a> {
     pub(super) fn gone(&self, name: &HeaderName, layer: Option<&'static str>, trace: &Trace) -> Reason {
         let (provider, rewritten) = (self.provider, trace.has_set(name));
         match layer {
-            Some("whoopsie") => "it describes the response that the page replaces".into(),
+            Some("whoopsie") => "describes the response that the page replaces".into(),
             Some("cache_control") if self.is_tags(name) || cache_tags::delimiter(name).is_some() => {
                 self.tags_gone(name, rewritten)
             }
@@ -255,12 +255,12 @@ impl<'a> Outgoing<'a> {
             Some("cache_control") => self.caching_gone(name),
             Some("gzip") if *name == CONTENT_LENGTH => "the new length is not known yet".into(),
             Some("gzip") if *name == ACCEPT_RANGES => "ranges of compressed bytes are not served".into(),
-            Some("gzip") if *name == ETAG => "it cannot be made weak, and the bytes have changed".into(),
+            Some("gzip") if *name == ETAG => "this tag cannot be made weak, and the bytes have changed".into(),
             Some("gzip") if *name == CONTENT_ENCODING => "decompressed here (gzip.inflate)".into(),
             Some("gzip") if *name == VARY => {
                 format!("{provider} stores nothing that varies, and every client can read these bytes").into()
             }
-            Some("gzip") => "it describes bytes that have changed".into(),
+            Some("gzip") => "describes bytes that have changed".into(),
             Some(layer) => format!("removed by {layer}").into(),
             None => REWRITTEN.into(),
         }
@@ -271,9 +271,9 @@ impl<'a> Outgoing<'a> {
         match &self.tags {
             TagRule::Field { .. } if rewritten => REWRITTEN.into(),
             TagRule::Field { name: own, .. } if own != name && self.tags_cut == 0 => {
-                format!("its tags are in {own}").into()
+                format!("the tags are in {own}").into()
             }
-            TagRule::Field { .. } => format!("{provider} accepts none of its tags").into(),
+            TagRule::Field { .. } => format!("{provider} accepts none of these tags").into(),
             TagRule::Dropped | TagRule::Unchanged => format!("{provider} has no cache tags").into(),
         }
     }
@@ -285,10 +285,11 @@ impl<'a> Outgoing<'a> {
                 CacheMode::Override => "override",
                 CacheMode::Never => "never",
             };
-            return format!("{} would obey it before the class's rule (cache.mode {mode})", self.provider).into();
+            return format!("{} would obey this field before the class's rule (cache.mode {mode})", self.provider)
+                .into();
         }
         if self.dialect.reads().contains(&name) {
-            return format!("no directive is left for {} alone", self.provider).into();
+            return format!("no directive is left that is only for {}", self.provider).into();
         }
         match CacheField::of(name) {
             _ if *name == PRAGMA => "Cache-Control replaces it (RFC 9111 §5.4)",
@@ -296,13 +297,13 @@ impl<'a> Outgoing<'a> {
             _ if *name == SET_COOKIE => "the guard cookie_stripped (class.cache.strip_cookies)",
             _ if *name == AGE => "an error has no age",
             _ if *name == VARY => "reduced to class.cache.vary",
-            _ if *name == CACHE_CONTROL => "it has no valid directive",
+            _ if *name == CACHE_CONTROL => "has no valid directive",
             Some(_) if *name == AKAMAI_CACHE_CONTROL && self.dialect == Dialect::Akamai => {
-                "of its own fields only Edge-Control is passed on"
+                "of Akamai's own fields, only Edge-Control is passed on"
             }
             Some(CacheField::Targeted | CacheField::SurrogateControl) => "another CDN's field",
             Some(_) => "not for this CDN",
-            None => return format!("beyond the largest head that {} accepts", self.provider).into(),
+            None => return format!("removed, because the head is larger than {} accepts", self.provider).into(),
         }
         .into()
     }
@@ -315,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reason_when_the_layer_has_no_text_then_names_it() {
+    fn reason_when_layer_has_no_text_then_names_the_layer() {
         let outgoing = Outgoing::new("fastly", None);
         let trace = Trace::begin(&HeaderMap::new());
         assert_eq!(outgoing.there(&VIA, Some("methods")), "set by methods");

@@ -61,7 +61,7 @@ pub(super) struct Provider {
     pub(super) why: String,
 }
 
-/// A value as the access log shows it, and its meaning for this request.
+/// A value in the form of the access log, and the reason for this value.
 #[derive(Debug, Serialize)]
 pub(super) struct Word {
     pub(super) word: &'static str,
@@ -87,7 +87,7 @@ pub(super) struct Class {
 /// A response that edgeshim makes without the origin.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// The status. It is missing if it depends on the content of the request.
+    /// The status. `None` if the status depends on the content of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
     pub(super) reason: String,

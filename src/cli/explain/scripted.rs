@@ -26,9 +26,9 @@ use crate::wire::names::TRANSFER_ENCODING;
 use crate::wire::received::Received;
 use crate::wire::values::content_length;
 
-/// The largest number of times that the layers are polled. Some layers wait for a body, but only for a limited time. No
-/// body arrives here, so these layers continue when that time is over. Between two polls there is at least one
-/// millisecond, so one second is the shortest limit.
+/// The largest number of times that the layers are polled. Some layers wait for a body, for less than one second. No
+/// body arrives here, so such a layer continues after its waiting time. There is a pause of at least one millisecond
+/// after each poll, so polling does not stop before one second has passed.
 const MOST_POLLS: usize = 1_000;
 
 /// What happened to one request.
@@ -67,7 +67,7 @@ impl Run {
             clock::begin_turn();
             clock::sweep();
         }
-        Err("the layers do not respond".into())
+        Err("the layers have not responded in time; this is a fault in edgeshim".into())
     }
 }
 
@@ -80,7 +80,7 @@ fn incoming(peer: &Arc<Peer>, head: request::Parts) -> Box<EdgeRequest> {
     Box::new(EdgeRequest { ctx, peer: Arc::clone(peer), line: None, head, body })
 }
 
-/// Whether a head has only one possible reading. This is the framing check of HTTP/1.1 connections.
+/// Returns whether a head is unambiguous. This function uses the framing check of HTTP/1.1 connections.
 fn is_unambiguous(head: &request::Parts) -> bool {
     let mut tracker = HeadTracker::new();
     tracker.feed(format!("{} {} HTTP/1.1\r\n", head.method, head.uri).as_bytes());
@@ -125,7 +125,7 @@ impl Origin for Script {
     }
 }
 
-/// A body whose content never arrives. An empty body ends at once.
+/// A body that never has a frame. If its length is 0, the body ends at once. Otherwise the body never ends.
 struct SilentBody {
     length: Option<u64>,
 }

@@ -24,14 +24,14 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// Starts with a head as it was received.
+    /// Begins the trace with the received head.
     pub(super) fn begin(head: &HeaderMap) -> Self {
         let received =
             |(name, value): (&HeaderName, &HeaderValue)| Step { name: name.clone(), value: value.clone(), layer: None };
         Self { there: head.iter().map(received).collect(), gone: Vec::new() }
     }
 
-    /// Compares the head so far with the head after `layer`, and records the changes of `layer`.
+    /// Compares the head before `layer` with the head after `layer`, and records the changes that `layer` made.
     pub(super) fn pass(&mut self, layer: &'static str, head: &HeaderMap) {
         let mut before = std::mem::take(&mut self.there);
         for (name, value) in head {
@@ -53,7 +53,7 @@ impl Trace {
         self.there.retain(|step| step.layer.is_none());
     }
 
-    /// Whether a layer set a line with that name.
+    /// Whether the head has a line with this name that a layer set.
     pub(super) fn has_set(&self, name: &HeaderName) -> bool {
         self.there.iter().any(|step| step.name == *name && step.layer.is_some())
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_when_layers_change_them_then_each_has_its_layer() {
+    fn field_line_when_set_or_removed_then_is_recorded_with_the_layer() {
         let mut trace = Trace::begin(&head(&[("via", "a"), ("etag", "x"), ("age", "1"), ("name", "n")]));
         trace.pass("one", &head(&[("via", "a"), ("etag", "y"), ("age", "1")]));
         trace.pass("two", &head(&[("via", "a"), ("via", "a"), ("etag", "z"), ("name", "n")]));

@@ -1,16 +1,16 @@
-//! Limits how many requests are at the origin at the same time. More requests wait in one queue, in the order of
-//! arrival. If the queue is full, a request is shed.
+//! Limits how many requests are at the origin at the same time. Further requests wait in one queue, in the order of
+//! arrival. If the queue is full, a new request is shed.
 //!
 //! The semaphore of the async runtime is not enough, because it has no bounded queue, does not report the length of its
-//! queue, and cannot lower its limit while all permits are in use. When a permit is released, the limiter gives it to
-//! the first request in the queue under the lock, before the task of that request wakes. So no later request can take
-//! the permit, and one permit wakes one task. A [`Ticket`] represents a request from its arrival to its end. Dropping
-//! the ticket removes the request from the queue or releases its permit. So if a request ends at the moment when it
-//! gets a permit, the permit goes to the next request.
+//! queue, and cannot lower its limit while all permits are in use. When a permit is released, the limiter assigns the
+//! permit to the first request in the queue under the lock, before the task of that request wakes. So no later request
+//! can take the permit, and one permit wakes one task. A [`Ticket`] represents a request from its arrival to its end.
+//! Dropping the ticket removes the request from the queue or releases its permit. So if a request ends at the moment
+//! when it gets a permit, the permit goes to the next request.
 //!
 //! **Cost:** a request takes the lock once when it arrives and once when it ends, each time for a few instructions. The
 //! lock is rarely contended. Tasks are woken, and wakers are dropped, after the lock is released. The queue is a tree
-//! sorted by number of arrival, so that a request can leave the queue without a search through all entries.
+//! sorted by arrival number, so that a request can leave the queue without a search through all entries.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -49,8 +49,7 @@ struct State {
     in_flight: usize,
     /// The number of the next ticket.
     next: u64,
-    /// The wakers of the queued requests, sorted by number of arrival. While a request is in the queue, no permit is
-    /// free.
+    /// The wakers of the queued requests, sorted by arrival number. While a request is in the queue, no permit is free.
     queue: BTreeMap<u64, Waker>,
 }
 
@@ -105,7 +104,7 @@ impl Limiter {
         Entry::Queued(ticket)
     }
 
-    /// Counts a shed request. Returns its fault, which contains the length of the queue.
+    /// Counts a shed request and returns the fault of the request. The fault contains the length of the queue.
     fn overload(&self, waiting: usize) -> Fault {
         let fault = Fault::overload(waiting);
         self.metrics.fault(&fault, None);
@@ -187,8 +186,8 @@ impl Ticket {
         Poll::Pending
     }
 
-    /// Counts a request that waited too long. Returns its fault, which contains the length of the queue with this
-    /// request.
+    /// Counts this request as shed, because it waited too long. Returns the fault of the request. The fault contains
+    /// the length of the queue, in which this request is still counted.
     pub(crate) fn overload(&self) -> Fault {
         let waiting = self.limiter.state().queue.len();
         self.limiter.overload(waiting)
@@ -244,7 +243,7 @@ mod tests {
     }
 
     fn queued(limiter: &Arc<Limiter>) -> (Ticket, Arc<Bell>) {
-        let Entry::Queued(ticket) = limiter.enter() else { panic!("not queued") };
+        let Entry::Queued(ticket) = limiter.enter() else { panic!("the limiter did not queue the request") };
         let bell = Arc::new(Bell::default());
         assert!(!polled(&ticket, &bell));
         (ticket, bell)
@@ -257,12 +256,12 @@ mod tests {
     }
 
     fn admitted(limiter: &Arc<Limiter>) -> Ticket {
-        let Entry::Admitted(ticket) = limiter.enter() else { panic!("no permit") };
+        let Entry::Admitted(ticket) = limiter.enter() else { panic!("the limiter did not grant a permit") };
         ticket
     }
 
     #[test]
-    fn permit_when_released_then_goes_to_the_first_in_the_queue() {
+    fn permit_when_released_then_goes_to_the_first_request_in_the_queue() {
         let limiter = limiter(1, 2);
         let holder = admitted(&limiter);
         let (first, first_bell) = queued(&limiter);
@@ -270,8 +269,8 @@ mod tests {
         assert_eq!(full(&limiter), Some(2));
         assert_eq!(shown(&limiter), "2");
         drop(holder);
-        assert_eq!((first_bell.rung(), second_bell.rung()), (1, 0), "one permit wakes one task");
-        assert!(matches!(limiter.enter(), Entry::Queued(_)), "the permit is taken before its owner wakes");
+        assert_eq!((first_bell.rung(), second_bell.rung()), (1, 0), "one permit must wake exactly one task");
+        assert!(matches!(limiter.enter(), Entry::Queued(_)), "a freed permit must have a new owner at once");
         assert!(polled(&first, &first_bell) && !polled(&second, &second_bell));
         drop(first);
         assert!(polled(&second, &second_bell));
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn permit_when_its_new_owner_leaves_at_once_then_goes_to_the_next() {
+    fn permit_when_new_owner_leaves_before_polling_then_goes_to_the_next_request() {
         let limiter = limiter(1, 3);
         let holder = admitted(&limiter);
         let [(first, _), (second, _), (third, bell)] = [queued(&limiter), queued(&limiter), queued(&limiter)];
@@ -294,20 +293,20 @@ mod tests {
     }
 
     #[test]
-    fn limits_when_they_change_then_all_requests_stay_counted() {
+    fn requests_when_limits_change_then_stay_counted() {
         let limiter = limiter(2, 4);
         let (one, two) = (admitted(&limiter), admitted(&limiter));
         let waits: Vec<_> = (0..4).map(|_| queued(&limiter)).collect();
         limiter.set_limits(Limits { max_in_flight: 1, max_waiting: 1 });
         assert_eq!(full(&limiter), Some(4));
         drop(one);
-        assert!(waits.iter().all(|(_, bell)| bell.rung() == 0), "one is still in flight, which is the limit");
+        assert!(waits.iter().all(|(_, bell)| bell.rung() == 0), "the request in flight must use the only permit");
         drop(two);
         assert!(polled(&waits[0].0, &waits[0].1) && !polled(&waits[1].0, &waits[1].1));
         limiter.set_limits(Limits { max_in_flight: 0, max_waiting: 0 });
-        assert!(waits.iter().all(|(ticket, bell)| polled(ticket, bell)), "no limit: all have a permit");
+        assert!(waits.iter().all(|(ticket, bell)| polled(ticket, bell)), "all requests must have a permit");
         limiter.set_limits(Limits { max_in_flight: 4, max_waiting: 0 });
-        assert_eq!(full(&limiter), Some(0), "the four are still counted");
+        assert_eq!(full(&limiter), Some(0), "the four requests must still be counted");
         drop(waits);
         drop(admitted(&limiter));
     }
@@ -334,7 +333,7 @@ mod tests {
         /// Compares the limiter with a simple list of requests in the order of arrival. Each entry of the list has two
         /// flags: whether the request was queued, and whether it has a permit.
         #[test]
-        fn steps_when_in_any_order_then_limit_order_and_counts_hold(steps in prop::collection::vec(step(), 0..120)) {
+        fn limiter_when_steps_are_random_then_agrees_with_simple_list(steps in prop::collection::vec(step(), 0..120)) {
             let limiter = limiter(2, 3);
             let (mut max_in_flight, mut max_waiting) = (2, 3);
             let mut requests: Vec<(Ticket, Arc<Bell>, bool, bool)> = Vec::new();
@@ -381,7 +380,8 @@ mod tests {
                 prop_assert_eq!(shown(&limiter), (requests.len() - inside).to_string());
             }
             for (ticket, bell, was_queued, inside) in &requests {
-                prop_assert_eq!(bell.rung(), usize::from(*was_queued && *inside), "woken once, with the permit");
+                let wakes = usize::from(*was_queued && *inside);
+                prop_assert_eq!(bell.rung(), wakes, "a permit must wake a waiting task exactly once");
                 prop_assert_eq!(polled(ticket, bell), *inside);
             }
             drop(requests);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn limiter_when_many_threads_enter_then_keeps_the_limit_and_wakes_all() {
+    fn limiter_when_many_threads_enter_then_keeps_the_limit_and_wakes_every_thread() {
         const LIMIT: usize = 3;
         let limiter = limiter(LIMIT, 8);
         let (now, most, begin) = (AtomicUsize::new(0), AtomicUsize::new(0), Barrier::new(16));
@@ -440,7 +440,7 @@ mod tests {
                 });
             }
         });
-        assert!((1..=LIMIT).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+        assert!((1..=LIMIT).contains(&most.load(Ordering::SeqCst)), "{most:?} requests had a permit at the same time");
         assert_eq!(format!("{limiter:?}"), "Limiter { in_flight: 0, waiting: 0, .. }");
     }
 }

@@ -1,10 +1,10 @@
-//! Limits how many requests are at the origin at the same time. More requests wait in a queue. If the queue is full, a
-//! request is shed.
+//! Limits how many requests are at the origin at the same time. Further requests wait in a queue. If the queue is full,
+//! a new request is shed.
 //!
 //! **Place:** innermost, so that only requests that go to the origin take a permit. A request to which an outer layer
 //! responds takes no permit, and a retry to the origin uses the permit of its request.
-//! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The body of a queued request is not
-//! read.
+//! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The layer does not read the body of a
+//! queued request.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
 //! **Cost:** none without a limit. With a limit, two locks and a reference count for each request, and allocations for
 //! each queued request. **Can fail:** with the cause `overload`. If the queue is full, a request fails at once. A
@@ -115,7 +115,7 @@ pin_project! {
     /// Waits for a permit, then for the response.
     #[project = Projected]
     pub enum AdmissionFuture<S, F> {
-        /// The request is at the origin. It has no ticket if no limit applies to it.
+        /// The request is at the origin. A request without a limit has no ticket.
         Inner {
             // This field is dropped before the ticket, so that the connection to the origin is free before the next
             // request gets the permit.
@@ -152,7 +152,7 @@ where
     type Output = Result<EdgeResponse<AdmissionBody<B>>, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const ONCE: &str = "a future is not polled after it was ready";
+        const ONCE: &str = "the future was polled again after it had returned its result";
         loop {
             let Queued { ticket, mut service, request, .. } = match self.as_mut().project() {
                 Projected::Inner { inner, ticket } => {
@@ -245,7 +245,7 @@ mod tests {
     use crate::ids::ClassId;
     use crate::metrics::Metrics;
 
-    /// A body with the given frames. The flag is whether `is_end_stream` reports the end.
+    /// A body with the given frames. The flag decides whether `is_end_stream` reports the end after the last frame.
     struct Frames(VecDeque<Result<Frame<Bytes>, Fault>>, bool);
 
     impl Body for Frames {
@@ -306,12 +306,12 @@ mod tests {
     }
 
     fn held(limiter: &Arc<Limiter>, response: Response) -> AdmissionBody<Frames> {
-        let Entry::Admitted(ticket) = limiter.enter() else { panic!("no permit") };
+        let Entry::Admitted(ticket) = limiter.enter() else { panic!("the limiter did not grant a permit") };
         with_ticket(response, Some(ticket)).body
     }
 
     #[test]
-    fn permit_when_the_body_has_frames_then_held_until_the_last() {
+    fn permit_when_body_is_polled_then_is_held_until_the_body_ends() {
         let trailers = Frame::trailers(HeaderMap::new());
         let cut = Fault::new(Cause::Cut);
         // Each row has the frames, whether `is_end_stream` reports the end, and the number of polls until the permit is
@@ -325,28 +325,28 @@ mod tests {
             let limiter = limiter();
             let mut body = held(&limiter, response(200, frames, is_end_known));
             for polled in 1..=held_for {
-                assert!(!is_free(&limiter), "before frame {polled}");
+                assert!(!is_free(&limiter), "the permit is free before poll {polled}");
                 let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
             }
-            assert!(is_free(&limiter), "{held_for}, {is_end_known}");
+            assert!(is_free(&limiter), "the permit is held after {held_for} polls, is_end_known: {is_end_known}");
         }
     }
 
     #[test]
-    fn permit_when_the_body_is_dropped_or_empty_then_free() {
+    fn permit_when_body_is_dropped_or_empty_or_a_tunnel_then_is_free() {
         let limiter = limiter();
         let body = held(&limiter, response(200, [Ok(data())], false));
         assert!(!is_free(&limiter));
         drop(body);
         assert!(is_free(&limiter));
         let _nothing = held(&limiter, response(304, [], true));
-        assert!(is_free(&limiter), "the body is empty");
+        assert!(is_free(&limiter), "an empty body must hold no permit");
         let _tunnel = held(&limiter, response(101, [Ok(data())], false));
-        assert!(is_free(&limiter), "a tunnel holds no permit");
+        assert!(is_free(&limiter), "a tunnel must hold no permit");
     }
 
     #[test]
-    fn body_when_asked_then_forwards_the_inner_body() {
+    fn admission_body_when_asked_for_size_or_tally_then_forwards_to_inner_body() {
         let mut body = held(&limiter(), response(200, [Ok(data())], true));
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(7), false));
         assert_eq!(body.tally().origin_bytes, 7);

@@ -1,5 +1,5 @@
-//! Changes of single header fields. A change is first decided and later applied. A field that is already right is not
-//! rewritten.
+//! Changes of single header fields. A change is first decided and later applied. A field that already has the right
+//! value is not written again.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,7 +8,7 @@ use crate::wire::cache_fields::edge_control;
 use crate::wire::directives::{Argument, Directives};
 use crate::wire::{names, vary};
 
-/// The longest ESI `content` that is passed on, in bytes.
+/// The longest argument of the ESI directive `content` that edgeshim forwards, in bytes.
 const MAX_ESI_CONTENT: usize = 128;
 
 /// A change of one field.
@@ -50,8 +50,8 @@ pub(super) fn write(headers: &HeaderMap, name: &HeaderName, is_present: bool, fi
     change.unwrap_or(if line.is_some() { Change::Remove } else { Change::Keep })
 }
 
-/// Returns the change that removes the members of Vary that are not in `kept`. The remaining members get the order of
-/// `kept`.
+/// Returns the change that removes from Vary all members that are not in `kept`. If a member is removed, the remaining
+/// members get the order of `kept`.
 pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     if vary::names(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
         return Change::Keep;
@@ -85,7 +85,7 @@ pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// Returns the change after which Surrogate-Control has the ESI `content`. If Surrogate-Control is the CDN's targeted
-/// field, it then also has the directives of `targeted`.
+/// field, Surrogate-Control also has the directives of `targeted`.
 pub(super) fn write_surrogate_control(headers: &HeaderMap, targeted: Option<&Field<'_>>, content: &[u8]) -> Change {
     let value = targeted.and_then(Field::value);
     let (directives, comma) = value.as_ref().map_or((&b""[..], &b""[..]), |value| (value.as_bytes(), b", "));

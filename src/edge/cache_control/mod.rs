@@ -2,8 +2,8 @@
 //! pulling CDN's dialect. The class's rule and the guards decide which directives these fields contain.
 //!
 //! **Place:** the innermost layer that changes a response, so that it sees the origin's own fields. Inside `gzip`,
-//! because `gzip` reads the emitted `no-transform`. Inside `whoopsie`, because the whoopsie pages have their own
-//! no-store.
+//! because `gzip` reads the emitted `no-transform`. Inside `whoopsie`, because `whoopsie` sets no-store in its pages
+//! itself.
 //! **Reads:** `Ctx::dialect` and `Ctx::provider`. Of the request: method, path and Authorization. Of the response:
 //! status, type, caching fields and cache tags.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`,
@@ -68,7 +68,7 @@ struct Shared {
     rules: Vec<[Prepared; Dialect::ALL.len()]>,
     /// The rules of the providers, indexed by provider id.
     providers: Vec<ProviderRules>,
-    /// Whether a class depends on the response's type.
+    /// Whether at least one class depends on the response's Content-Type.
     by_type: bool,
     counts: Counts,
 }
@@ -172,7 +172,7 @@ struct Kept {
     dialect: Dialect,
     method: Method,
     authorization: bool,
-    /// The request's target. It is set only if a class depends on the response's type.
+    /// The request's target. It is present only if at least one class depends on the response's Content-Type.
     target: Option<Uri>,
 }
 

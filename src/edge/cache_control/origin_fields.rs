@@ -47,7 +47,7 @@ pub(super) fn targeted(headers: &HeaderMap, dialect: Dialect, status: StatusCode
         directives.extensions.retain(fits_targeted_field);
         resolve_field_lists(&mut directives, headers, status);
         if dialect.ignores_no_cache() {
-            // Such a CDN does not read s-maxage in its targeted field, so the shorter of both lifetimes becomes
+            // Such a CDN does not read s-maxage in its targeted field, so the shorter of s-maxage and max-age becomes
             // max-age.
             directives.max_age = directives.s_maxage.take().into_iter().chain(directives.max_age).min();
         }
@@ -76,14 +76,14 @@ fn fits_targeted_field(extension: &Extension<'_>) -> bool {
         && name.iter().all(is_key_byte)
 }
 
-/// Replaces `no-cache="…"` and `private="…"`, because caches do not read these forms in the same way.
+/// Replaces `no-cache="…"` and `private="…"`, because caches read these forms in different ways.
 ///
 /// Some caches obey these directives only without a list of fields. Other caches look only at lifetimes. If the
-/// response has a field of the list, only the list is removed. RFC 9111 §5.2.2.4 allows this. If the response has no
-/// field of the list, the whole directive is removed. A 304 does not show the fields of the stored response. So in a
-/// 304 every list counts as if the response had its fields. Set-Cookie in a list, which is an idiom for one CDN, is
-/// ignored here, because the Set-Cookie guard handles that field. Without this exception every 304 with such a list
-/// would lose its lifetime.
+/// response has a field of the list, the list is removed and the directive stays. RFC 9111 §5.2.2.4 allows this. If the
+/// response has no field of the list, the complete directive is removed. A 304 does not show the fields of the stored
+/// response. So in a 304 every list counts as if the response had the listed fields. Set-Cookie in a list, which is an
+/// idiom for one CDN, is ignored here, because the Set-Cookie guard handles that field. Without this exception every
+/// 304 with such a list would get no-cache or private.
 fn resolve_field_lists(directives: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
     let applies = |fields: &[&str]| {
         fields

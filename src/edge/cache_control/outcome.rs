@@ -19,7 +19,7 @@ label! {
 }
 
 label! {
-    /// A check that keeps an unsafe response out of shared caches, or reports it: label `guard` of
+    /// A check that keeps an unsafe response out of shared caches, or only reports the response: label `guard` of
     /// `edgeshim_cache_guards_total`.
     pub enum Guard {
         /// A shared response has Set-Cookie. The response is made private.
@@ -87,7 +87,7 @@ impl Guards {
 /// The result for one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// The change, or `None` if nothing was changed.
+    /// The change, or `None` if the response was not changed.
     pub action: Option<Action>,
     /// The guards that fired.
     pub guards: Guards,

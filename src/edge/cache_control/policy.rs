@@ -1,26 +1,27 @@
 //! Decides what caches are allowed to do with one response. First the class's rule is applied to the origin's
 //! directives. Then the guards are applied. A guard overrides every rule.
 //!
-//! This file has plain functions on headers, which the `cache_control` layer calls. [`Prepared`] is built once from a
-//! class's [`CachePolicy`] and a CDN's [`Dialect`]. A `Prepared` is applied to each response of that class to that CDN.
-//! Cost: one pass over the field names, and one allocation for each field value that is not prepared. Applying a
-//! `Prepared` twice has the same result as applying it once.
+//! This file has plain functions on headers, which the `cache_control` layer calls. A [`Prepared`] is built once for a
+//! class's [`CachePolicy`] and a [`Dialect`]. A `Prepared` is applied to each response of that class to a CDN with that
+//! dialect. Cost: one pass over the field names, and one allocation for each field value that is not prepared. Applying
+//! a `Prepared` twice has the same result as applying it once.
 //!
 //! A response can have directives in two fields. Cache-Control is for all caches. The targeted field (RFC 9213) is for
 //! the pulling CDN, if the CDN's dialect has such a field. Within one field the strictest directive applies. The two
-//! fields are independent: if an origin sends `no-cache` in Cache-Control and `max-age=60` in the targeted field, both
-//! apply. There are two exceptions. First: a targeted field with neither a lifetime nor a prohibition is completed from
-//! Cache-Control, because some CDNs then read Cache-Control too. Second: if the CDN reads only lifetimes in its
-//! targeted field, a prohibition in the targeted field is repeated in Cache-Control.
+//! fields are independent: if an origin sends `no-cache` in Cache-Control and `max-age=60` in the targeted field, each
+//! field keeps its directive. There are two exceptions. First: a targeted field with neither a lifetime nor a
+//! prohibition is completed from Cache-Control, because some CDNs then read Cache-Control too. Second: if the CDN reads
+//! only lifetimes in its targeted field, a prohibition in the targeted field is repeated in Cache-Control.
 //!
-//! Guards check the directives that this CDN obeys. Guards also check Cache-Control, because another cache can read
+//! Guards check the directives that this CDN obeys. Guards also check Cache-Control, because another cache may read
 //! only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
 //! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
-//! `default` the origin's Edge-Control is passed on unchanged, with one exception: if a guard or a 5xx status forbids
+//! `default` the origin's Edge-Control is forwarded unchanged, with one exception: if a guard or a 5xx status forbids
 //! storing, every directive that can allow storing is removed from the field. In the modes `override` and `never`
-//! Edge-Control is removed. If the status has no rule, the prohibitions in the removed field move to Cache-Control.
+//! Edge-Control is removed. If the class has no rule for the status, no-store or bypass-cache in the removed field
+//! becomes no-store in Cache-Control.
 
 use std::time::SystemTime;
 
@@ -37,7 +38,7 @@ use crate::wire::cache_control::CacheControl;
 use crate::wire::cache_fields::{CacheField, CacheFields, TARGETED};
 use crate::wire::names;
 
-/// What the policy needs besides the response's head.
+/// The facts that the policy needs in addition to the response head.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The request's method.
@@ -53,7 +54,7 @@ pub struct Facts<'a> {
 pub struct Prepared {
     dialect: Dialect,
     mode: CacheMode,
-    /// The rule for statuses that get the class's lifetime. `None` if the class sets no lifetime.
+    /// The rule for responses that get the class's lifetime. `None` if the class sets no lifetime.
     rule: Option<Rule>,
     /// The rule for the statuses 404 and 410.
     error: Rule,
@@ -211,7 +212,7 @@ impl Prepared {
         let mut unshared = obeyed.is_unshared();
         let (mut for_cdn, mut for_others) = (unsafe_with(obeyed), Guards::default());
         if emitted.targeted.is_some() {
-            // A cache between this CDN and the client can be one that reads only Cache-Control.
+            // A cache between this CDN and the client may read only Cache-Control.
             for_others = unsafe_with(&emitted.cache_control.directives);
         }
         let mut strip_cookies = false;
@@ -294,8 +295,8 @@ impl Prepared {
             if self.dialect.passed_field().is_some() && self.passes_on() {
                 targeted = passed;
             } else {
-                // This mode removes the origin's passed field, if there is one. The field's no-store moves to
-                // Cache-Control, so that the removal does not allow storing.
+                // This mode removes the origin's passed field, if the field is present. A prohibition in the field
+                // becomes no-store in Cache-Control, so that the removal does not allow storing.
                 all.no_store |= passed.is_some_and(|directives| directives.no_store);
                 targeted = origin_fields::targeted(headers, self.dialect, status);
             }
@@ -353,7 +354,8 @@ impl Prepared {
         if !self.dialect.ignores_no_cache() {
             return emitted;
         }
-        // This CDN reads only lifetimes in its targeted field, so a prohibition there is repeated in Cache-Control.
+        // This CDN reads only lifetimes in its targeted field, so a prohibition in that field is repeated in
+        // Cache-Control.
         let forbidden = emitted.targeted.as_ref().is_some_and(|field| field.directives.is_unshared());
         if forbidden && !emitted.cache_control.directives.is_unshared() {
             emitted.cache_control.change(|directives| directives.private = true);
@@ -374,7 +376,7 @@ impl Prepared {
         emitted
     }
 
-    /// Whether the mode passes on the dialect's passed field (Edge-Control). The other modes remove that field, because
+    /// Whether the mode forwards the dialect's passed field (Edge-Control). The other modes remove that field, because
     /// the field would override the rule.
     fn passes_on(&self) -> bool {
         matches!(self.mode, CacheMode::Keep | CacheMode::Default)
@@ -475,7 +477,7 @@ mod tests {
             "akamai" => &names::AKAMAI_CACHE_CONTROL,
             "edge" => &names::EDGE_CONTROL,
             "accel" => &names::X_ACCEL_EXPIRES,
-            other => panic!("no short form {other}"),
+            other => panic!("unknown short form of a field: {other}"),
         };
         (name.clone(), None)
     }
@@ -510,7 +512,7 @@ mod tests {
                 "strip" => policy.strip_cookies = true,
                 "allow" => policy.allow_authorization = true,
                 "vary" => policy.vary = Some(value.split(',').map(str::to_owned).collect()),
-                other => panic!("no key {other}"),
+                other => panic!("unknown key of the class: {other}"),
             }
         }
         policy
@@ -552,14 +554,14 @@ mod tests {
             assert_eq!(response, headers(wanted), "{row}");
             assert_eq!(shown(done), outcome, "{row}");
             let again = apply(dialect, &policy(class), request, &mut response);
-            assert_eq!(response, headers(wanted), "twice: {row}");
-            assert_eq!(again.action, None, "twice: {row}");
+            assert_eq!(response, headers(wanted), "after the second call: {row}");
+            assert_eq!(again.action, None, "after the second call: {row}");
         }
     }
 
     #[test]
     #[rustfmt::skip] // a table
-    fn edge_control_when_akamai_pulls_then_passed_on_unless_rule_or_guard_forbids() {
+    fn edge_control_when_akamai_pulls_then_is_forwarded_unless_rule_or_guard_forbids() {
         check_in(Dialect::Akamai, &[
             ("keep", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
             ("keep", "200", "edge: cache-maxage=1d | edge: downstream-ttl=5m",
@@ -591,8 +593,8 @@ mod tests {
             ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
             ("never", "304", "edge: cache-maxage=1d | cc: no-store", "cc: no-store", "forbidden"),
-            // Edge-Control loses its permissions. With them, Akamai would store a response that is private in
-            // Cache-Control.
+            // Edge-Control loses its permissions. With these permissions, Akamai would store a response that is private
+            // in Cache-Control.
             ("keep", "200", "edge: cache-maxage=1d | cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cc: private | edge: cache-maxage=1d | cookie", "cc: private | cookie",
              "guarded set_cookie"),
@@ -636,7 +638,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn keep_when_origin_sends_any_fields_then_tidies() {
+    fn keep_mode_when_applied_then_only_tidies_the_origin_directives() {
         check(&[
             ("keep", "200", "", "", ""),
             ("keep", "200", "cc: max-age=60", "cc: max-age=60", ""),
@@ -684,7 +686,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn default_when_origin_sends_no_lifetime_then_adds_it() {
+    fn default_mode_when_origin_sends_no_lifetime_then_adds_the_class_lifetime() {
         check(&[
             ("default ttl=60", "200", "", "cc: max-age=60", "defaulted"),
             ("default ttl=60", "203", "", "cc: max-age=60", "defaulted"),
@@ -733,7 +735,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn override_and_never_when_origin_disagrees_then_replace_its_directives() {
+    fn override_and_never_modes_when_origin_disagrees_then_replace_the_origin_directives() {
         check(&[
             ("override ttl=94670800", "200", "", "cc: max-age=94670800", "overridden"),
             ("override ttl=60", "200", "cc: max-age=60", "cc: max-age=60", ""),
@@ -780,7 +782,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn cookie_guard_when_response_is_shared_then_makes_it_private() {
+    fn cookie_guard_when_response_is_shared_then_adds_private_or_removes_the_cookie() {
         check(&[
             ("keep", "200", "cookie", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | cc: max-age=60", "cc: private | cookie", "guarded set_cookie"),
@@ -822,7 +824,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn authorization_guard_when_origin_does_not_allow_sharing_then_makes_it_private() {
+    fn authorization_guard_when_origin_does_not_allow_sharing_then_adds_private() {
         check(&[
             ("keep", "200 auth", "", "cc: private", "guarded authorization"),
             ("keep", "200 auth", "cc: max-age=60", "cc: private", "guarded authorization"),
@@ -857,7 +859,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn error_guard_when_origin_fails_then_forbids_storing() {
+    fn error_guard_when_status_is_5xx_then_sets_no_store() {
         check(&[
             ("keep", "500", "", "cc: no-store", "guarded error"),
             ("keep", "503", "cc: max-age=60 | age: 9 | later | date", "cc: no-store | date", "guarded error"),
@@ -876,7 +878,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn vary_guards_when_response_varies_then_private_or_reported() {
+    fn vary_guards_when_vary_is_unsafe_then_add_private_or_only_report() {
         check(&[
             ("keep", "200", "vary: *", "cc: private | vary: *", "guarded vary_star"),
             ("keep", "200", "vary: *, accept | cc: max-age=9", "cc: private | vary: *, accept", "guarded vary_star"),
@@ -907,7 +909,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn targeted_fields_when_dialect_has_none_then_removed() {
+    fn targeted_fields_when_dialect_has_no_targeted_field_then_are_removed() {
         check(&[
             ("keep", "200", "surrogate: max-age=60", "", "tidied"),
             ("keep", "200", "cdn: max-age=60 | cc: max-age=1", "cc: max-age=1", "tidied"),
@@ -925,7 +927,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn fastly_when_it_pulls_then_gets_surrogate_control() {
+    fn fastly_when_pulling_then_receives_surrogate_control() {
         check_in(Dialect::Fastly, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5 sie=9", "200", "",
@@ -1013,7 +1015,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn guards_when_cdn_obeys_targeted_field_then_check_that() {
+    fn guards_when_response_has_targeted_field_then_check_both_fields() {
         check_in(Dialect::Fastly, &[
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie",
              "guarded set_cookie"),
@@ -1050,8 +1052,8 @@ mod tests {
         check_in(Dialect::Cloudflare, &[
             ("keep", "200", "cookie | cdn: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "tidied"),
-            // It is unknown whether Cloudflare looks in Cache-Control for directives that its targeted field does not
-            // have.
+            // It is unknown whether Cloudflare also reads Cache-Control if its targeted field has neither a lifetime
+            // nor a prohibition.
             ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=60", "cc: private | cookie",
              "guarded set_cookie"),
             ("keep", "200", "cookie | cloudflare: stale-if-error=0", "cc: private | cookie", "guarded set_cookie"),
@@ -1063,7 +1065,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn cloudflare_when_it_pulls_then_gets_its_targeted_field() {
+    fn cloudflare_when_pulling_then_receives_cloudflare_cdn_cache_control() {
         check_in(Dialect::Cloudflare, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5 sie=9", "200", "",
@@ -1094,7 +1096,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn rfc9213_and_akamai_when_they_pull_then_get_their_fields() {
+    fn rfc9213_cdn_and_akamai_when_pulling_then_receive_the_fields_of_the_dialect() {
         check_in(Dialect::Rfc9213, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5", "200", "",
@@ -1187,7 +1189,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn response_when_origin_sends_arbitrary_fields_then_safe_and_settled(
+        fn response_when_origin_sends_arbitrary_fields_then_is_safe_and_stable(
             class in any_policy(),
             dialect in prop::sample::select(Dialect::ALL.to_vec()),
             origin in any_response(),
@@ -1204,7 +1206,8 @@ mod tests {
             for name in TARGETED.into_iter().chain([&names::SURROGATE_CONTROL]).filter(|name| passed != Some(*name)) {
                 let wanted = usize::from(dialect.targeted_field() == Some(name));
                 let esi = *name == names::SURROGATE_CONTROL && dialect.accepts_surrogate_control();
-                prop_assert!(response.get_all(name).iter().count() <= wanted.max(usize::from(esi)), "{}", name);
+                let count = response.get_all(name).iter().count();
+                prop_assert!(count <= wanted.max(usize::from(esi)), "{} lines of {}", count, name);
             }
             prop_assert_eq!(outcome.action.is_some(), response != origin);
 
@@ -1227,22 +1230,22 @@ mod tests {
                 prop_assert!(!for_all.has_lifetime() && !for_all.is_restricted());
             }
             if dialect == Dialect::Fastly && fetched_of(&method) && status == StatusCode::OK {
-                prop_assert!(!obeyed.no_cache || obeyed.is_unshared(), "it ignores no-cache");
+                prop_assert!(!obeyed.no_cache || obeyed.is_unshared(), "Fastly ignores this no-cache");
             }
             if dialect == Dialect::Fastly && obeyed.is_unshared() {
-                prop_assert!(for_all.is_unshared(), "it ignores a prohibition in its targeted field");
+                prop_assert!(for_all.is_unshared(), "Fastly ignores this prohibition in its targeted field");
             }
 
             let of_edge =
                 |headers: &HeaderMap| headers.get_all(&names::EDGE_CONTROL).iter().cloned().collect::<Vec<_>>();
             let left = of_edge(&response);
-            // Each directive is checked alone, because it is unknown how Akamai reads a field whose directives
+            // Each directive is checked separately, because it is unknown how Akamai reads a field whose directives
             // contradict each other.
             let permits = left.iter().flat_map(|line| Directives::new(line.as_bytes())).any(|directive| {
                 edge_control([directive.text]).is_some_and(|read| !read.no_store && read.max_age != Some(0))
             });
             if passed.is_some() && outcome.guards.is_empty() && !status.is_server_error() {
-                prop_assert_eq!(&left, &of_edge(&origin), "as sent");
+                prop_assert_eq!(&left, &of_edge(&origin), "Edge-Control must be unchanged");
             }
             let denied = response.get_all(&names::VARY).iter().any(|line| line == "*")
                 || response.contains_key(&names::SET_COOKIE)
@@ -1263,7 +1266,7 @@ mod tests {
                 prop_assert!(!(cookies && status == StatusCode::OK && undecided));
                 let star = response.get_all(&names::VARY).iter().any(|line| line == "*");
                 prop_assert!(!(star && (lasting || obeyed.public)));
-                // A cache between this CDN and the client can be one that reads only Cache-Control.
+                // A cache between this CDN and the client may read only Cache-Control.
                 let lifetime = for_all.s_maxage.or(for_all.max_age);
                 let open = for_all.public || lifetime.is_some_and(|seconds| seconds > 0);
                 prop_assert!(!((cookies || star) && open));

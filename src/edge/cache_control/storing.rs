@@ -7,9 +7,9 @@ use crate::wire::{names, vary};
 
 /// Whether the origin allows shared caches to store the response to a request with Authorization (RFC 9111 §3.5).
 ///
-/// If the response has no-cache, only `public` counts as permission. The first reason: origins that forbid storing
-/// often write `no-cache, must-revalidate`, but Fastly stores such a response. The second reason: `private` has no
-/// disadvantage for such a response.
+/// If the response has no-cache, only `public` counts as permission. The first reason: to forbid storing, origins often
+/// write `no-cache, must-revalidate`, but Fastly stores such a response. The second reason: little is lost if the guard
+/// adds `private`, because a shared cache would have to revalidate such a response before each use.
 pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
     !directives.is_unshared()
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
@@ -38,9 +38,9 @@ pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bo
     }
 }
 
-/// Whether caches store responses with this status even without a lifetime. These are the statuses of RFC 9110 §15.1
-/// and statuses that some CDN adds. The added statuses are 302, 303, 307 and client errors for which two CDNs have a
-/// default lifetime.
+/// Whether caches store responses with this status even without a lifetime. These are the statuses below 500 in RFC
+/// 9110 §15.1, and statuses for which some CDNs have a default lifetime: 302, 303, 307 and some client errors. 304 is
+/// included, because a 304 updates a stored response.
 fn is_stored_by_default(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -50,7 +50,7 @@ fn is_stored_by_default(status: StatusCode) -> bool {
 
 /// The members of Vary that guards check.
 #[derive(Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one name; they are independent")]
+#[expect(clippy::struct_excessive_bools, reason = "each field is one independent fact")]
 pub(super) struct Vary {
     pub(super) has_members: bool,
     pub(super) star: bool,

@@ -37,13 +37,13 @@ impl Skip {
     /// Returns the reason as a text for people.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
-            Self::Off => "gzip is off here",
-            Self::Status => "a status whose body is never compressed",
-            Self::Encoded => "the origin has encoded it already",
-            Self::Range => "a part of a body",
-            Self::Type => "its type is not in gzip.types",
+            Self::Off => "gzip.enabled or the class's gzip is false",
+            Self::Status => "the body of a response with this status is never compressed",
+            Self::Encoded => "the origin has set Content-Encoding",
+            Self::Range => "the response has only a part of the body",
+            Self::Type => "the response's type is not in gzip.types",
             Self::NoTransform => "Cache-Control contains no-transform",
-            Self::TooShort => "shorter than gzip.min_bytes",
+            Self::TooShort => "the body is shorter than gzip.min_bytes",
             Self::NotAccepted => "this request does not ask for gzip",
         }
     }
@@ -54,7 +54,7 @@ impl Skip {
 pub(crate) enum Verdict {
     /// Change nothing, because the response is not compressed for any request.
     Leave(Skip),
-    /// Add Vary and send the body unchanged. Another request would get the body in another coding.
+    /// Add Vary and send the body unchanged. Another request can get the body in another coding.
     Vary(Skip),
     /// Add Vary to a 304, and give its tag the form that the tag of the 200 would have.
     NotModified {
@@ -83,7 +83,7 @@ pub(crate) fn decide(
     if head.status == StatusCode::NOT_MODIFIED {
         return not_modified(settings, request, headers, known);
     }
-    // A 206 is never compressed or inflated, but it has the same Vary as the 200 (RFC 9110 §15.3.7).
+    // A 206 is never compressed or inflated, but a 206 has the same Vary as the 200 (RFC 9110 §15.3.7).
     let part = head.status == StatusCode::PARTIAL_CONTENT;
     let compressible = matches!(
         head.status,
@@ -101,8 +101,8 @@ pub(crate) fn decide(
             return if part || request.accepts_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
         }
         let skip = skip.unwrap_or(Skip::Encoded);
-        // This layer does not change the body, but a cache must not send the origin's coding to a client that cannot
-        // decode it.
+        // This layer does not change the body. But a cache must not send a body in the origin's coding to a client that
+        // cannot decode that coding.
         return if has_type(settings, headers) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
     }
     if let Some(skip) = skip {
@@ -130,8 +130,8 @@ pub(crate) fn decide(
 /// stored response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in
 /// the request.
 ///
-/// If the kind of the tag is known, the kind decides. If the kind is unknown, the type and the coding in the head of
-/// the 304 decide. Many origins send a 304 without a type. Then the extension of the path replaces the type.
+/// If the origin is known to send the tag strong, the kind of the tag decides. Otherwise the type and the coding in the
+/// head of the 304 decide. Many origins send a 304 without a type. Then the extension of the path replaces the type.
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,

@@ -12,7 +12,7 @@ use crate::ids::ClassId;
 
 /// The header of a member (RFC 1952 §2.3.1): method deflate, no file name, no time, unknown operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-/// Size of the output buffer: large enough for one write to the socket.
+/// The size of the output buffer, in bytes. This is enough for one write to the socket.
 pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
 /// The number of compressors that a worker keeps for its next responses. Each compressor needs some 270 KiB of memory.
 const SPARES: usize = 4;
@@ -129,7 +129,7 @@ impl Deflater {
         self.output.len() >= enough
     }
 
-    /// Takes the output so far.
+    /// Returns the output so far and empties the buffer.
     pub(super) fn emit(&mut self) -> Bytes {
         self.output_bytes += self.output.len() as u64;
         // After the end of the body there is no draft, because `finish` has stored it.
@@ -161,8 +161,8 @@ impl Deflater {
             let done = match status {
                 Ok(Status::StreamEnd) | Err(_) => true,
                 Ok(Status::BufError) => !full,
-                // The call is complete when the input is consumed and the output has room left. The end of a member has
-                // its own status, `StreamEnd`.
+                // The call is complete when the input is consumed and the output has room left. At the end of a member
+                // the status is `StreamEnd` instead.
                 Ok(Status::Ok) => input.is_empty() && !full && flush != FlushCompress::Finish,
             };
             if done {
@@ -177,8 +177,7 @@ impl Drop for Deflater {
         self.counts.compressed(self.class, self.input_bytes, self.output_bytes);
         if let Some(mut deflate) = self.deflate.take() {
             SPARE.with_borrow_mut(|spares| {
-                // Spares of another level are dropped, because a level that is no longer configured is never used
-                // again.
+                // Spares of another level are dropped, because one configuration uses only one level.
                 spares.retain(|(level, _)| *level == self.level);
                 if spares.len() < SPARES {
                     deflate.reset();
@@ -195,7 +194,7 @@ mod tests {
     use crate::metrics::{Labels, Metrics};
 
     #[test]
-    fn spares_when_level_changes_then_only_the_new_level_is_kept() {
+    fn spare_compressors_when_level_changes_then_all_have_the_new_level() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let counts = Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default()))));
         for level in [4, 6] {

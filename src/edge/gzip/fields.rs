@@ -7,14 +7,14 @@ use crate::wire::etag::EntityTag;
 use crate::wire::media_types::essence;
 use crate::wire::names::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, X_ACCEL_BUFFERING};
 
-/// Whether each piece of the body must be sent at once. This is so for server-sent events, and if the origin sends
+/// Whether each piece of the body must be sent at once. This is true for server-sent events and for responses with
 /// `X-Accel-Buffering: no`.
 pub(super) fn is_unbuffered(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| essence(value.as_bytes()).eq_ignore_ascii_case(b"text/event-stream"))
         || headers.get(&X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
-/// Returns the entity tag, if the head has exactly one and it is well formed.
+/// Returns the entity tag, if the head has exactly one `ETag` line and that line is well formed.
 pub(super) fn tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
     let mut tags = headers.get_all(ETAG).iter();
     let (Some(tag), None) = (tags.next(), tags.next()) else { return None };

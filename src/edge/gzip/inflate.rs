@@ -6,9 +6,9 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// Size of the output buffer of one step.
+/// The size of the output buffer of one step, in bytes.
 const OUTPUT_BYTES: usize = 32 * 1024;
-/// The longest body after inflating, in bytes: 1 GiB.
+/// The largest allowed length of an inflated body, in bytes: 1 GiB.
 pub(super) const LONGEST: u64 = 1 << 30;
 /// The largest allowed number of output bytes for one input byte. A body with a higher ratio is treated as a
 /// decompression bomb. Markup reaches a ratio of 20, and deflate can reach 1,032.
@@ -79,7 +79,7 @@ impl Inflater {
         if self.output_bytes > LONGEST
             || (self.output_bytes > RATIO_FROM && self.output_bytes / RATIO > self.input_bytes)
         {
-            return Err(self.fail("the gzip stream expands beyond the limit"));
+            return Err(self.fail("the inflated body exceeds 1 GiB or 200 times the length of its gzip form"));
         }
         Ok(self.output.split_to(usize::try_from(made).unwrap_or(usize::MAX).min(self.output.len())).freeze())
     }
@@ -87,10 +87,10 @@ impl Inflater {
     /// Checks that the gzip stream is complete. Must be called at the end of the body.
     ///
     /// # Errors
-    /// The body ended within a member. An empty body is no error, because some origins label even an empty body as
+    /// The body ended within a member. An empty body is not an error, because some origins label even an empty body as
     /// gzip.
     pub(super) fn finish(&mut self) -> Result<(), Fault> {
-        if self.ended || self.input_bytes == 0 { Ok(()) } else { Err(self.fail("the gzip stream ends too early")) }
+        if self.ended || self.input_bytes == 0 { Ok(()) } else { Err(self.fail("the gzip stream is incomplete")) }
     }
 
     /// Returns why inflating failed, if it failed.

@@ -1,10 +1,10 @@
-//! A table with the kind that each entity tag had when the origin last sent it. The table has a fixed size and no lock.
-//! All workers share the table.
+//! A table with the kind that each entity tag had when the origin last sent the tag. The table has a fixed size and no
+//! lock. All workers share the table.
 //!
 //! The table is needed for two reasons. First: a 304 seldom has a type or a coding. Second: a weak tag in a request
-//! does not show whether the origin or this layer made the tag weak. A tag is missing after a start, or if another tag
-//! has taken its place in the table. Then `decide.rs` and `request_facts.rs` guess. After a wrong guess a client gets,
-//! at worst, a 200 in place of a 304.
+//! does not show whether the origin or this layer made the tag weak. The table does not contain a tag that the origin
+//! has not sent since the start, or that another tag has replaced. Then `decide.rs` and `request_facts.rs` guess. After
+//! a wrong guess a client gets, at worst, a 200 in place of a 304.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,21 +13,21 @@ const TAGS: usize = 32_768;
 /// The bits of an entry that contain the kind.
 const KIND: u32 = 0b111;
 
-/// How the origin sends a tag, and how this layer sends the tag on.
+/// How the origin sends a tag, and how this layer forwards the tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TagKind {
     /// The origin sends the tag weak.
     Weak = 1,
     /// The origin sends the tag strong. A client that accepts gzip gets the body compressed and the tag weak.
     Compressed,
-    /// The origin sends the tag strong. This layer sends the tag on unchanged, with `Vary: Accept-Encoding`, because
+    /// The origin sends the tag strong. This layer forwards the tag unchanged, with `Vary: Accept-Encoding`, because
     /// the origin has encoded the body or the body is too short.
     Kept,
     /// The origin sends the tag strong, and the body in gzip. A client that does not accept gzip gets the body inflated
     /// and the tag weak.
     Inflated,
-    /// The origin sends the tag strong. This layer sends the tag on unchanged, without Vary. Possible reasons: gzip is
-    /// off, the type is not in `gzip.types`, Content-Length is too small, or Cache-Control contains `no-transform`.
+    /// The origin sends the tag strong. This layer forwards the tag unchanged and adds no Vary. Possible reasons: gzip
+    /// is off, the type is not in `gzip.types`, Content-Length is too small, or Cache-Control contains `no-transform`.
     Fixed,
     /// The origin sends the tag strong, for several bodies of different kinds. Example: a body in br and the same body
     /// without a coding.
@@ -48,11 +48,11 @@ impl TagKind {
     }
 }
 
-/// The table. A hash is computed from target and tag. One part of the hash selects a place in the table. Another part
-/// of the hash is stored at that place, together with the kind.
+/// The table. A hash is computed from the target and the tag. One part of the hash selects a place in the table.
+/// Another part of the hash is stored at that place, together with the kind.
 ///
-/// The hash mixes two checksums, so collisions can be made on purpose. But only the origin chooses tags, and a
-/// collision can only cause a wrong tag on the origin's own responses.
+/// The hash mixes two checksums, so collisions can be constructed on purpose. But only the origin chooses tags, and a
+/// collision can only cause a wrong tag in the origin's own responses.
 #[derive(Debug)]
 pub(super) struct KnownTags {
     seen: Box<[AtomicU32]>,
@@ -64,7 +64,7 @@ impl KnownTags {
     }
 
     /// Returns the place of a tag in the table, and the tag's entry without the kind.
-    #[allow(clippy::cast_possible_truncation, reason = "parts of a hash")]
+    #[allow(clippy::cast_possible_truncation, reason = "the casts cut parts out of a hash")]
     fn place(&self, target: u32, opaque: &[u8]) -> (Option<&AtomicU32>, u32) {
         let both = u64::from(target) << 32 | u64::from(crc32fast::hash(opaque));
         // This is Fibonacci hashing, in which the high bits of the product depend on all bits of the input.
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_when_noted_then_known_by_target_and_kind() {
+    fn table_when_tag_is_noted_then_returns_the_kind_for_tag_and_target() {
         let tags = KnownTags::new();
         assert_eq!(tags.kind(1, b"a"), None);
         for (noted, known) in [
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn tags_when_many_are_noted_then_size_stays_and_no_other_tag_is_known() {
+    fn table_when_many_tags_are_noted_then_size_is_constant_and_false_hits_are_rare() {
         let tags = KnownTags::new();
         for number in 0..100_000_u32 {
             tags.note(1, &number.to_le_bytes(), TagKind::Weak);
         }
         assert_eq!(tags.seen.len(), TAGS);
         let mistaken = (100_000..200_000_u32).filter(|number| tags.kind(1, &number.to_le_bytes()).is_some()).count();
-        assert!(mistaken <= 1, "{mistaken} tags that were never noted");
+        assert!(mistaken <= 1, "the table contains {mistaken} tags that were never noted");
     }
 }

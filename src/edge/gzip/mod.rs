@@ -11,7 +11,7 @@
 //! **Cost:** reading Accept-Encoding. A compressed response also costs the compression. The compressor's memory is
 //! reused for the next response. If the body has a stored twin (`twins.rs`), a checksum replaces the compression.
 //! **Can fail:** yes, if the body from the inner layer fails, or if the origin's gzip is invalid. The compressor works
-//! in memory and has no errors of its own.
+//! in memory and cannot fail.
 
 mod apply;
 mod decide;
@@ -292,8 +292,9 @@ impl Shared {
         } else {
             None
         };
-        // A class can depend on the type. So a 304 without a type can get another class than its 200, with gzip off. If
-        // the kind of the tag is known, the kind was stored for the 200. So this kind overrides the class of the 304.
+        // A class can depend on the type. So a 304 without a type can get another class than its 200, and the class of
+        // the 304 can have gzip off. If the kind of the tag is known, the kind was stored for the 200. So this kind
+        // overrides the class of the 304.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
             decide(&self.settings, request, &response.head, length, known)

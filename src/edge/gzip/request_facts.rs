@@ -12,13 +12,13 @@ use crate::wire::names::{ACCEPT_ENCODING, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_
 use crate::wire::quality::{Coding, gzip_acceptance};
 
 /// The facts about a request that `gzip` needs.
-#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
+#[allow(clippy::struct_excessive_bools, reason = "the flags are independent facts")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestFacts {
     /// Whether the request prefers gzip to identity, or accepts both equally.
     pub(super) accepts_gzip: bool,
-    /// Whether the request asks for a range. The bytes of a range are those of the body without a coding, because
-    /// clients handle parts of a gzip body badly.
+    /// Whether the request asks for a range. A range is always cut from the body without a coding, because clients
+    /// handle parts of a gzip body badly.
     has_range: bool,
     pub(super) is_head: bool,
     /// The weak tags in If-None-Match. Each tag sets the bit that a checksum of the tag selects. There can be several
@@ -28,8 +28,8 @@ pub(crate) struct RequestFacts {
     /// A checksum of host and target. The kind of a tag is stored under this checksum and the tag, because some sites
     /// use one tag for all objects.
     pub(super) target: u32,
-    /// Whether a 304 repeats the form that the tag has in If-None-Match. This is so for Akamai, whose variant without a
-    /// coding has no Vary. So a client that accepts gzip can revalidate that variant.
+    /// Whether a 304 repeats the form that the tag has in If-None-Match. This is true for Akamai, whose variant without
+    /// a coding has no Vary. So a client that accepts gzip can revalidate that variant.
     pub(super) repeats_form: bool,
     /// Whether the extension of the path belongs to a type that is not in `gzip.types`. Used for a 304 without a type.
     pub(super) has_packed_extension: bool,
@@ -69,8 +69,9 @@ impl RequestFacts {
         self.accepts_gzip && !self.has_range
     }
 
-    /// Returns two facts about a tag: whether If-None-Match contains the tag's weak form, and whether it contains the
-    /// tag's strong form. Two tags can share a bit. Then the facts can be those of another tag in If-None-Match.
+    /// Returns two facts about a tag: whether If-None-Match contains the tag's weak form, and whether If-None-Match
+    /// contains the tag's strong form. Two tags can share a bit. Then the facts can be those of another tag in
+    /// If-None-Match.
     pub(super) fn named_forms(self, opaque: &[u8]) -> (bool, bool) {
         let bit = bit(opaque);
         (self.named_weak & bit != 0, self.named_strong & bit != 0)

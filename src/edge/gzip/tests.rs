@@ -41,15 +41,15 @@ const GZIP: Fields = &[("accept-encoding", "gzip")];
 const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
 
 #[test]
-fn verdict_when_response_has_a_body_then_follows_the_table() {
+fn verdict_when_status_is_not_304_then_matches_the_table() {
     for (case, fields, status, sent, length, verdict) in [
-        ("plain case", GZIP, 200, &[HTML][..], Some(1000), Verdict::Compress),
+        ("gzip accepted", GZIP, 200, &[HTML][..], Some(1000), Verdict::Compress),
         ("as long as min_bytes", GZIP, 200, &[HTML], Some(256), Verdict::Compress),
         ("too short", GZIP, 200, &[HTML], Some(255), Verdict::Leave(Skip::TooShort)),
         ("unknown length", GZIP, 200, &[HTML], None, Verdict::Compress),
         ("type in capitals", GZIP, 200, &[("content-type", "TEXT/HTML")], Some(1000), Verdict::Compress),
         ("not accepted", &[], 200, &[HTML], Some(1000), Verdict::Vary(Skip::NotAccepted)),
-        ("refused", &[("accept-encoding", "gzip;q=0")], 200, &[HTML], None, Verdict::Vary(Skip::NotAccepted)),
+        ("gzip refused", &[("accept-encoding", "gzip;q=0")], 200, &[HTML], None, Verdict::Vary(Skip::NotAccepted)),
         (
             "only identity refused",
             &[("accept-encoding", "identity;q=0")],
@@ -58,10 +58,17 @@ fn verdict_when_response_has_a_body_then_follows_the_table() {
             None,
             Verdict::Vary(Skip::NotAccepted),
         ),
-        ("anything but identity", &[("accept-encoding", "*, identity;q=0")], 200, &[HTML], None, Verdict::Compress),
-        ("by Via", &[("accept-encoding", "gzip"), ("via", "1.1 x")], 200, &[HTML], Some(1000), Verdict::Compress),
         (
-            "range requested, whole sent",
+            "any coding accepted except identity",
+            &[("accept-encoding", "*, identity;q=0")],
+            200,
+            &[HTML],
+            None,
+            Verdict::Compress,
+        ),
+        ("with Via", &[("accept-encoding", "gzip"), ("via", "1.1 x")], 200, &[HTML], Some(1000), Verdict::Compress),
+        (
+            "range requested, complete body sent",
             &[("accept-encoding", "gzip"), ("range", "bytes=0-9")],
             200,
             &[HTML],
@@ -123,13 +130,13 @@ fn verdict_when_response_has_a_body_then_follows_the_table() {
 }
 
 #[test]
-fn verdict_when_origin_sent_gzip_then_inflates_only_if_configured_and_needed() {
+fn verdict_when_origin_sends_gzip_then_is_inflate_only_if_configured_and_needed() {
     let inflate = GzipSettings { inflate: true, ..settings() };
     let none: Fields = &[];
     for (case, fields, status, sent, verdict) in [
         ("not accepted", none, 200, &[HTML, ("content-encoding", "gzip")][..], Verdict::Inflate),
-        ("an old name", none, 200, &[HTML, ("content-encoding", "X-GZIP")], Verdict::Inflate),
-        ("of any type", none, 404, &[("content-encoding", "gzip")], Verdict::Inflate),
+        ("the old name of gzip", none, 200, &[HTML, ("content-encoding", "X-GZIP")], Verdict::Inflate),
+        ("without a type", none, 404, &[("content-encoding", "gzip")], Verdict::Inflate),
         ("accepted", GZIP, 200, &[HTML, ("content-encoding", "gzip")], Verdict::Vary(Skip::Encoded)),
         (
             "accepted, and a range requested",
@@ -138,9 +145,9 @@ fn verdict_when_origin_sent_gzip_then_inflates_only_if_configured_and_needed() {
             &[HTML, ("content-encoding", "gzip")],
             Verdict::Vary(Skip::Encoded),
         ),
-        ("a part", none, 206, &[HTML, ("content-encoding", "gzip")], Verdict::Vary(Skip::Encoded)),
+        ("a part of a gzip body", none, 206, &[HTML, ("content-encoding", "gzip")], Verdict::Vary(Skip::Encoded)),
         ("two codings", none, 200, &[HTML, ("content-encoding", "gzip, gzip")], Verdict::Vary(Skip::Encoded)),
-        ("another", none, 200, &[HTML, ("content-encoding", "br")], Verdict::Vary(Skip::Encoded)),
+        ("another coding", none, 200, &[HTML, ("content-encoding", "br")], Verdict::Vary(Skip::Encoded)),
         (
             "no-transform",
             none,
@@ -153,7 +160,7 @@ fn verdict_when_origin_sent_gzip_then_inflates_only_if_configured_and_needed() {
         let off = decide(&settings(), facts(fields), &response(status, sent), None, None);
         let typed = sent.contains(&HTML);
         let wanted = if typed { Verdict::Vary(Skip::Encoded) } else { Verdict::Leave(Skip::Encoded) };
-        assert_eq!(off, wanted, "{case}, off");
+        assert_eq!(off, wanted, "{case}, with gzip.inflate off");
     }
 }
 
@@ -176,7 +183,7 @@ fn verdict_on_304(
 }
 
 #[test]
-fn tag_of_a_304_when_client_sent_any_form_then_that_of_the_200() {
+fn tag_of_a_304_when_client_sends_any_form_then_equals_the_tag_of_the_200() {
     let codings: [(&[(&str, &str)], bool); 5] = [
         (&[], false),
         (&[("accept-encoding", "gzip")], true),
@@ -206,7 +213,7 @@ fn tag_of_a_304_when_client_sent_any_form_then_that_of_the_200() {
 }
 
 #[test]
-fn tag_of_a_304_when_200_is_not_compressed_then_unchanged() {
+fn tag_of_a_304_when_type_or_known_kind_decides_then_equals_the_tag_of_the_200() {
     let none = Verdict::Leave(Skip::Status);
     let strong = Verdict::NotModified { weak: false };
     let weak = Verdict::NotModified { weak: true };
@@ -218,16 +225,16 @@ fn tag_of_a_304_when_200_is_not_compressed_then_unchanged() {
         ("a page with the name of an image", "/a.png", &[HTML], None, weak),
         ("an unknown extension", "/a.zzzz", &[], None, weak),
         ("the origin's coding", "/a", &[("content-encoding", "br")], None, strong),
-        ("the origin's coding, known", "/a", &[], Some(TagKind::Kept), strong),
-        ("unchanged, known", "/a", &[], Some(TagKind::Fixed), none),
-        ("compressed, known", "/a", &[], Some(TagKind::Compressed), weak),
+        ("a tag known as kept", "/a", &[], Some(TagKind::Kept), strong),
+        ("a tag known as fixed", "/a", &[], Some(TagKind::Fixed), none),
+        ("a tag known as compressed", "/a", &[], Some(TagKind::Compressed), weak),
     ] {
         assert_eq!(verdict_on_304(&settings(), path, fields, Dialect::Generic, sent, known), verdict, "{case}");
     }
 }
 
 #[test]
-fn tag_of_a_304_when_200_was_inflated_then_that_of_the_200() {
+fn tag_of_a_304_when_200_was_inflated_then_equals_the_tag_of_the_200() {
     let inflate = GzipSettings { inflate: true, ..settings() };
     let of = |fields: Fields, sent: &[(&str, &str)], known| {
         verdict_on_304(&inflate, "/a.ttf", fields, Dialect::Generic, sent, known)
@@ -248,7 +255,7 @@ fn tag_of_a_304_when_200_was_inflated_then_that_of_the_200() {
 }
 
 #[test]
-fn head_when_body_changes_then_has_no_false_field() {
+fn head_when_body_is_changed_then_loses_the_fields_of_the_old_body() {
     let sent = [
         ("content-type", "text/html"),
         ("content-length", "1000"),
@@ -274,7 +281,7 @@ fn head_when_body_changes_then_has_no_false_field() {
 }
 
 #[test]
-fn vary_when_sent_to_akamai_then_stays_only_if_akamai_can_store_the_response() {
+fn vary_when_sent_to_akamai_then_is_removed_only_if_body_has_no_coding() {
     const BY_CODING: (&str, &str) = ("vary", "Accept-Encoding");
     let none: Fields = &[];
     for (case, fields, status, sent, stays) in [
@@ -282,7 +289,7 @@ fn vary_when_sent_to_akamai_then_stays_only_if_akamai_can_store_the_response() {
         ("identity, two lines", GZIP, 200, &[BY_CODING, ("vary", "accept-encoding")], false),
         ("gzip", GZIP, 200, &[BY_CODING, ("content-encoding", "gzip")], true),
         ("br", GZIP, 200, &[BY_CODING, ("content-encoding", "br")], true),
-        ("another coding, which it must not store", GZIP, 200, &[BY_CODING, ("content-encoding", "zstd")], true),
+        ("a coding that Akamai does not store", GZIP, 200, &[BY_CODING, ("content-encoding", "zstd")], true),
         ("another Vary", GZIP, 200, &[("vary", "Accept-Encoding, Origin")], true),
         ("another line of Vary", GZIP, 200, &[BY_CODING, ("vary", "Cookie")], true),
         ("star", GZIP, 200, &[("vary", "*")], true),
@@ -303,7 +310,7 @@ fn vary_when_sent_to_akamai_then_stays_only_if_akamai_can_store_the_response() {
 }
 
 #[test]
-fn tag_when_it_cannot_be_made_weak_then_removed() {
+fn tag_when_no_weak_form_exists_then_is_removed() {
     for tags in [&["abc"][..], &["\"a\"", "\"b\""], &["\"a"], &["w/\"a\""], &[""]] {
         let fields: Vec<_> = tags.iter().map(|tag| ("etag", *tag)).chain([HTML]).collect();
         let mut head = response(200, &fields);
@@ -315,11 +322,11 @@ fn tag_when_it_cannot_be_made_weak_then_removed() {
     assert_eq!(head.headers[ETAG], "W/\"a\"");
 }
 
-/// Weak tags of every kind.
+/// The weak forms of tags. The opaque part of each tag is its kind, and `new` is an unknown tag.
 const TAGS: &str = "W/\"compressed\", W/\"weak\", W/\"new\", W/\"inflated\", W/\"kept\"";
 
 #[test]
-fn request_when_prepared_then_has_the_origins_tags_and_no_range_of_gzip() {
+fn request_when_prepared_then_has_the_tags_of_the_origin_and_no_range_of_gzip() {
     let prepared = |fields: Fields| {
         let mut head = request("/", fields);
         let facts = RequestFacts::of(&settings(), &head, Dialect::Generic);

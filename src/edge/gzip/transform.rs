@@ -1,4 +1,4 @@
-//! The body of a response, which is passed on unchanged, compressed, inflated, or replaced by its twin.
+//! The body of a response, which is forwarded unchanged, compressed, inflated, or replaced by its twin.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -21,8 +21,8 @@ use crate::fault::Fault;
 use crate::ids::ClassId;
 
 /// The number of input bytes that are compressed in one turn at level 4, before other tasks run. The work takes about
-/// 1.3 ms. A usual page is shorter, so it is compressed in one turn. Then the compressor's state of some 270 KiB is
-/// loaded into the CPU's cache only once.
+/// 1.3 ms. A usual page is shorter than this, so the page is compressed in one turn. Then the compressor's state of
+/// some 270 KiB is loaded into the CPU's cache only once.
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 /// The number of input bytes that are compressed in one step.
 const BYTES_PER_STEP: usize = 32 * 1024;
@@ -60,9 +60,9 @@ struct Work {
 }
 
 #[derive(Default)]
-#[allow(clippy::large_enum_variant, reason = "boxed with all the work")]
+#[allow(clippy::large_enum_variant, reason = "`Work`, which contains the job, is boxed")]
 enum Job {
-    /// Pass on the frames that were read ahead, then the rest of the body.
+    /// Forward the frames that were read ahead, then the rest of the body.
     #[default]
     Pass,
     /// Send these compressed bytes. The value is empty after the bytes were sent.
@@ -104,8 +104,8 @@ impl Coder {
         }
     }
 
-    /// Returns the output that was held back to be sent together with later output, if that output has waited long
-    /// enough.
+    /// Returns the output that the compressor holds back, if that output has waited long enough. The compressor holds
+    /// output back to send it together with later output.
     fn poll_flush(&mut self, held: &mut Held, cx: &Context<'_>) -> Option<Bytes> {
         let Self::Deflate(deflater) = self else { return None };
         let flushed = deflater.holds_back() && held.poll_long(cx, Duration::ZERO) && deflater.flush();
@@ -133,9 +133,9 @@ struct Held {
 }
 
 impl Held {
-    /// Returns whether the output or the head has been held back for longer than `patience`. If not, the task is woken
-    /// after that time, at the worker's next check of its deadlines at the earliest. If the task is polled earlier for
-    /// another reason, the wait goes on.
+    /// Returns whether the output or the head has been held back for longer than `patience`. If not, the worker wakes
+    /// the task at its first check of deadlines after that time. If the task is polled earlier for another reason, the
+    /// wait continues.
     fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
@@ -182,7 +182,8 @@ impl<B> GzipBody<B> {
 
     /// Replaces the body, which was read ahead, by its twin.
     pub(super) fn twin(self, twin: Twin, class: ClassId, counts: &Counts) -> Self {
-        // Counted now and not at the end of the body, because the compression was saved even if the client disconnects.
+        // The bytes are counted now and not at the end of the body, because the compression was saved even if the
+        // client disconnects.
         counts.compressed(class, self.bytes_ahead(), twin.gzip.len() as u64);
         self.ready(twin.gzip)
     }
@@ -234,7 +235,7 @@ impl<B> GzipBody<B> {
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
     /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` has passed. `patience` limits the
-    /// whole wait and not the time between two frames, because the head waits all that time.
+    /// complete wait and not the time between two frames, because the complete wait delays the head.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64, patience: Duration) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let ahead = &mut work.ahead;

@@ -1,11 +1,11 @@
 //! The store of gzip twins. A twin is the compressed form of one of the origin's bodies. A twin stays in memory after
 //! the response for which the twin was made.
 //!
-//! Every POP of every CDN pulls the same object, so one twin serves many pulls. A twin is found by host, target, strong
-//! entity tag and length. The twin is used only if the origin's whole body has the same CRC-32 as the body from which
-//! the twin was made. If an origin sends two different bodies with the same length and the same strong tag, that is an
-//! error of the origin. CRC-32 misses this error in about one of 2^32 cases. It also misses the error if the two bodies
-//! were deliberately made to have the same CRC-32.
+//! Every point of presence of every CDN pulls the same object, so one twin serves many pulls. A twin is found by host,
+//! target, strong entity tag and length. The twin is used only if the origin's whole body has the same CRC-32 as the
+//! body from which the twin was made. If an origin sends two different bodies with the same length and the same strong
+//! tag, that is an error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 also misses this
+//! error if the two bodies were deliberately made to have the same CRC-32.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::ids::label;
 /// The longest body that can have a twin, in bytes. For a longer body the comparison would hold the head back for too
 /// long.
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
-/// The memory that a twin needs besides its compressed bytes.
+/// The memory that a twin needs in addition to its compressed bytes, in bytes.
 const OVERHEAD_BYTES: u64 = 128;
 
 label! {
@@ -28,10 +28,10 @@ label! {
     pub(super) enum Found {
         /// The twin was used.
         Hit = "hit",
-        /// There is no twin, or the body was not compared with it. A body is not compared if it fails, if it arrives
-        /// too slowly, or if bodies in flight use too much memory.
+        /// There is no twin, or the body was not compared with the twin. A body is not compared if the body fails, if
+        /// the body arrives too slowly, or if bodies in flight use too much memory.
         Miss = "miss",
-        /// There is a twin, but it was made from another body than the origin has sent now.
+        /// There is a twin, but the twin was made from a different body than the origin has sent now.
         Changed = "changed",
     }
 }
@@ -159,7 +159,7 @@ impl Draft {
     /// compression.
     pub(super) fn finish(self, length: u64, crc: u32) {
         if length == self.key.length {
-            // The bytes are copied to a buffer of the exact size, because the twin stays in memory for long.
+            // The bytes are copied to a buffer of the exact size, because the twin stays in memory for a long time.
             let gzip = Bytes::from(self.gzip.to_vec().into_boxed_slice());
             self.loan.twins.store(self.key, Twin { gzip, crc });
         }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn twin_when_stored_then_found_only_by_its_whole_key() {
+    fn twin_when_stored_then_is_found_only_by_the_complete_key() {
         let twins = Arc::new(Twins::new(1 << 20));
         let target = twins.target(b"host", b"/a?b");
         assert!(store(&twins, target, 100));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn draft_when_body_was_shorter_then_not_stored() {
+    fn draft_when_body_is_shorter_than_the_key_says_then_is_not_stored() {
         let twins = Arc::new(Twins::new(1 << 20));
         let key = twins.key(1, b"tag", 100);
         let mut draft = Draft::new(&twins, key).unwrap();
@@ -204,18 +204,18 @@ mod tests {
     }
 
     #[test]
-    fn store_when_full_then_stays_within_its_limit() {
+    fn store_when_full_then_stays_within_the_limit() {
         let twins = Arc::new(Twins::new(1 << 20));
         for target in 0..1000 {
             assert!(store(&twins, target, 10_000));
         }
-        assert!(twins.cache.weight() <= 1 << 20, "{}", twins.cache.weight());
-        assert!(twins.cache.len() > 50, "{}", twins.cache.len());
-        assert!(!store(&twins, 0, (1 << 17) + 1), "more than an eighth");
+        assert!(twins.cache.weight() <= 1 << 20, "the twins use {} bytes", twins.cache.weight());
+        assert!(twins.cache.len() > 50, "the store has only {} twins", twins.cache.len());
+        assert!(!store(&twins, 0, (1 << 17) + 1), "a twin must not use more than an eighth of the store");
     }
 
     #[test]
-    fn loan_when_limit_is_reached_then_refused() {
+    fn loan_when_limit_would_be_exceeded_then_is_refused() {
         let twins = Arc::new(Twins::new(1000));
         let first = Loan::take(&twins, 600).unwrap();
         assert!(Loan::take(&twins, 600).is_none());

@@ -53,7 +53,7 @@ mod tests {
     use crate::wire::names::X_REQUEST_ID;
 
     #[test]
-    fn pull_when_id_and_range_repeat_then_retry() {
+    fn pull_when_id_method_target_and_range_repeat_then_is_a_retry() {
         let attempts = Attempts::default();
         let again = |fields: &[(&HeaderName, &str)], method: &str, target: &str| {
             let request = http::Request::builder().method(method).uri(target);

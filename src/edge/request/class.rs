@@ -1,7 +1,8 @@
 //! Defines the classes of the site, and finds the class of a request and of its response.
 //!
 //! Several layers need the classes, so this file is next to the request type and not in a layer. The class of a request
-//! is found by its path. If a class has media types, the class is found again when the type of the response is known.
+//! is found by its path. If at least one class has media types, the class is found again when the type of the response
+//! is known.
 
 use std::borrow::Cow;
 
@@ -109,7 +110,7 @@ pub enum WhoopsieMode {
     Auto,
     /// Sends the page, whatever the client accepts.
     Always,
-    /// Sends no page. A 5xx of the origin is passed on, and a fault gets a response with an empty body.
+    /// Sends no page. A 5xx of the origin is forwarded, and a fault gets a response with an empty body.
     Never,
 }
 
@@ -219,7 +220,7 @@ impl Classes {
     }
 
     /// Returns the class of a response. If the response has no type, for example a 304, a class that has path patterns
-    /// matches by these patterns alone. `path` is percent-encoded.
+    /// matches if one of these patterns matches. `path` is percent-encoded.
     pub(crate) fn of_response(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
         let path = decoded(path);
         let essence = content_type.map(essence);
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn path_when_encoded_or_in_upper_case_then_matches() {
+    fn path_when_percent_encoded_or_in_upper_case_then_matches_the_class() {
         let classes = classes();
         for (path, class) in [
             ("/a.png", 1),
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn response_when_it_has_a_type_then_matched_by_it_too() {
+    fn response_when_type_is_known_then_class_depends_on_path_and_type() {
         let classes = classes();
         for (path, content_type, class) in [
             ("/api/x", Some("application/json"), 2),

@@ -55,14 +55,14 @@ pub struct Ctx {
     /// How the claimed provider was proved, or why the proof failed.
     pub proof: Proof,
     pub dialect: Dialect,
-    /// The kind of pull, as far as the request shows it.
+    /// The kind of pull, or `Unknown` if the request does not show the kind.
     pub kind: PullKind,
     /// The provider's point of presence; empty if unknown.
     pub pop: Pop,
     /// The class that was found by path. The type of the response can still change the class.
     pub class: ClassId,
-    /// The client's address, and how much of X-Forwarded-For is trusted. Without a proof, the address is that of the
-    /// CDN's server.
+    /// The client's address, and how much of X-Forwarded-For is trusted. Without a proof, the CDN's server counts as
+    /// the client.
     pub trail: Trail,
     /// Whether the client accepts trailers (`TE: trailers`).
     pub takes_trailers: bool,
@@ -95,7 +95,7 @@ impl Ctx {
         !failed
     }
 
-    /// Makes the context of a request that has just arrived. If its framing is ambiguous, it is marked as malformed.
+    /// Makes the context of a request that has just arrived. A request with ambiguous framing is marked as malformed.
     pub(crate) fn new(peer: &Peer, headers: &HeaderMap, is_unambiguous: bool) -> Self {
         Self {
             arrived: Instant::now(),
@@ -185,7 +185,7 @@ impl Facts {
 pub struct Tally {
     /// The number of body bytes that were read from the origin.
     pub origin_bytes: u64,
-    /// The cause of the fault that cut the body, if a fault did.
+    /// The cause of the fault that cut the body. `None` if no fault cut the body.
     pub fault: Option<Cause>,
 }
 

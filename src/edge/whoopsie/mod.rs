@@ -5,7 +5,7 @@
 //! of a class cannot make an error cacheable. Inside `pulls`, which counts pages like any other response. The layers
 //! outside of this layer never get a fault.
 //! **Reads:** `Ctx`. Of the request: method, Accept, Accept-Encoding, Accept-Language, Content-Type, Host and
-//! X-Request-Id. Of the response: status, and the fields that the page takes over. Of the class: `whoopsie`.
+//! X-Request-Id. Of the response: status, and the fields that are copied to the page. Of the class: `whoopsie`.
 //! **Metrics:** `edgeshim_whoopsies_total`; `edgeshim_refused_total` for request bodies that are too large.
 //! **Cost:** at most six updates of a reference count for each request. A page costs one copy of a few kilobytes.
 //! **Can fail:** no.

@@ -62,7 +62,7 @@ pub(super) struct Replacement {
 }
 
 impl Shared {
-    /// Whether the origin's response is passed on.
+    /// Whether the origin's response is forwarded.
     pub(super) fn passes(&self, status: StatusCode, facts: &Facts) -> bool {
         !self.statuses.contains(status.as_u16()) || self.classes.rule(facts.class).whoopsie == WhoopsieMode::Never
     }
@@ -78,7 +78,8 @@ impl Shared {
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
             headers.insert(&PROXY_STATUS, value);
         }
-        // Fields that describe the site are copied. Fields that describe the replaced body are not copied.
+        // These fields also apply to the page. The origin's other fields are not copied, except Retry-After and the
+        // CORS fields below.
         for name in [&DATE, &SERVER, &STRICT_TRANSPORT_SECURITY] {
             if let Some(value) = origin.headers.get(name) {
                 headers.insert(name, value.clone());
@@ -101,7 +102,7 @@ impl Shared {
                 self.ledger.refused(request.ctx.provider, Reason::BodyTooLarge);
             }
             let mut head = uncacheable(cause.status(), request.ctx.dialect);
-            // The connection is closed because the rest of the request body can still arrive on it.
+            // The connection is closed, because the rest of the request body can still arrive on this connection.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             head.headers.insert(&PROXY_STATUS, HeaderValue::from_static("edgeshim; error=http_request_error"));
             return Replacement { head, page: Bytes::new(), locale: None };
@@ -149,7 +150,7 @@ impl Shared {
         let mut locale = None;
         let page = if request.is_grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            // 14 is UNAVAILABLE, the only code after which gRPC clients retry.
+            // 14 is UNAVAILABLE, the usual code after which gRPC clients retry.
             headers.insert(&GRPC_STATUS, HeaderValue::from_static("14"));
             Bytes::new()
         } else {
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_when_parsed_then_seconds_or_a_date() {
+    fn retry_after_when_seconds_or_date_then_is_parsed_else_is_rejected() {
         for (value, seconds) in [
             ("120", Some(120)),
             (" 7 ", Some(7)),
@@ -243,6 +244,6 @@ mod tests {
         }
         let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_hours(1));
         let seconds = RetryAfter::parse(&HeaderValue::try_from(soon).unwrap()).unwrap().seconds;
-        assert!((3_000..=3_600).contains(&seconds), "{seconds}");
+        assert!((3_000..=3_600).contains(&seconds), "{seconds} seconds");
     }
 }

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn list_field_when_it_has_several_lines_then_one() {
+    fn list_field_when_sent_in_several_lines_then_is_joined_to_one_line() {
         let mut headers = HeaderMap::new();
         assert_eq!(line(&headers, &ACCEPT), None);
         headers.append(ACCEPT, HeaderValue::from_static("text/html"));

@@ -53,7 +53,7 @@ fn range(text: &str) -> Checked<Range> {
         None => status(text).map(|status| (status, status)),
     };
     range.ok_or_else(|| {
-        "is no status from 500 to 599; write \"5xx\", one like \"502\" or a range like \"500-504\"".to_owned()
+        "is not a status from 500 to 599; write \"5xx\", a status like \"502\" or a range like \"500-504\"".to_owned()
     })
 }
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn set_when_read_then_contains_the_named_statuses() {
+    fn status_set_when_read_then_contains_exactly_the_configured_statuses() {
         let set = read(&["502", "504-506", "505"]);
         assert_eq!(set.ranges(), [(502, 502), (504, 506)]);
         assert!(
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn range_when_it_is_no_range_of_5xx_then_is_refused() {
+    fn range_when_malformed_or_outside_of_5xx_then_is_rejected() {
         for bad in ["", "4xx", "499", "600", "504-502", "5", "0502", "+502", "500-", "-500", "500-600"] {
             assert!(range(bad).is_err(), "{bad}");
         }
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn set_when_shown_then_reads_back_as_itself(bits in any::<u128>()) {
+        fn status_set_when_written_as_ranges_then_reads_back_equal(bits in any::<u128>()) {
             let set = StatusSet(bits & StatusSet::all().0);
             let texts: Vec<String> = set.ranges().into_iter().map(range_text).collect();
             let again: StatusSet = texts.iter().map(|text| range(text).unwrap()).collect();

@@ -9,22 +9,22 @@ use ipnet::IpNet;
 use crate::cdn::addresses;
 use crate::intake::followed::ReadError;
 
-/// The largest file that is read, in bytes. The largest known list is the one of Azure, with some 5 MB.
+/// The largest file that is read, in bytes. The largest known list is that of Azure, with some 5 MB.
 pub(super) const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// The largest number of networks in one file. The lists of most CDNs have some hundreds of networks. The lists that
-/// contain single machines have some thousands.
+/// The largest number of networks in one file. The lists of most CDNs have some hundreds of networks. Lists whose
+/// entries are single machines have some thousands of entries.
 pub(super) const MOST_NETWORKS: usize = 200_000;
-/// The AWS services whose networks are used. The first service has all machines of the CDN, the second only the
-/// machines that pull.
+/// The AWS services whose networks are used. The first service has all machines of CloudFront. The second service has
+/// only the machines that pull.
 pub(super) const AWS_SERVICES: [&str; 2] = ["CLOUDFRONT", "CLOUDFRONT_ORIGIN_FACING"];
 /// The Azure service tag for the machines that pull. Only the networks of this tag are used.
 pub(super) const AZURE_TAG: &str = "AzureFrontDoor.Backend";
 
-/// The reason why a list cannot be used. The messages never quote the file, because it could be a wrong file that
-/// contains secrets.
+/// The reason why a list cannot be used. The messages never quote the file, because the operator could have configured
+/// the wrong file, and that file could contain secrets.
 #[derive(Debug)]
 pub enum ListError {
-    /// The file is missing, or the user of this process is not allowed to read it.
+    /// The file is missing, is not a regular file, or is not readable for the user of this process.
     Read(io::Error),
     /// The file is longer than 64 MiB.
     TooLarge,
@@ -80,26 +80,27 @@ impl fmt::Display for ListError {
             ),
             Self::TooLarge => write!(
                 f,
-                "is longer than {} MiB; name the list of one CDN, which is at most a tenth of that",
+                "is longer than {} MiB; name the list of one CDN, which is at most a tenth of that size",
                 MOST_BYTES >> 20
             ),
             Self::Json { line, column } => write!(
                 f,
-                "begins like JSON but is not valid JSON (line {line}, column {column}); download it again, or write \
-                 one network per line"
+                "begins like JSON but is not valid JSON (line {line}, column {column}); download the file again, or \
+                 write one network per line"
             ),
             Self::Shape => f.write_str(
-                "is JSON, but not a known address list; download the list of the CDN itself (Fastly, Cloudflare, AWS, \
-                 Azure, Google, bunny.net, KeyCDN, CDN77, Gcore or Imperva), or write one network per line",
+                "is JSON, but not a known address list; download the list that the CDN publishes (Fastly, Cloudflare, \
+                 AWS, Azure, Google, bunny.net, KeyCDN, CDN77, Gcore or Imperva), or write one network per line",
             ),
             Self::NoNetwork(place) => write!(
                 f,
-                "has no network in {place}; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\", or an address"
+                "has no network in {place}; write a network such as \"192.0.2.0/24\" or \"2001:db8::/32\", or an \
+                 address"
             ),
             Self::Everything(place) => write!(
                 f,
-                "has the network of all addresses in {place}, which would prove every client to be the CDN; write the \
-                 networks of the CDN"
+                "has the network of all addresses in {place}, which would make every client count as the CDN; write \
+                 the networks of the CDN"
             ),
             Self::Empty => {
                 f.write_str("has no networks; download the list of the CDN again, or write one network per line")
@@ -108,14 +109,14 @@ impl fmt::Display for ListError {
                 let [cloudfront, origin_facing] = AWS_SERVICES;
                 write!(
                     f,
-                    "has no networks of the AWS services {cloudfront} and {origin_facing}, and only those count; \
-                     download the whole ip-ranges.json of AWS"
+                    "has no networks of the AWS services {cloudfront} and {origin_facing}, and edgeshim uses no other \
+                     networks of AWS; download the complete ip-ranges.json of AWS"
                 )
             }
             Self::NoTag => write!(
                 f,
-                "has no networks of the Azure service tag {AZURE_TAG}, and only those count; download the whole list \
-                 of service tags"
+                "has no networks of the Azure service tag {AZURE_TAG}, and edgeshim uses no other networks of Azure; \
+                 download the complete list of service tags"
             ),
             Self::TooMany => {
                 write!(f, "has more than {MOST_NETWORKS} networks; name the list of one CDN, which has far fewer")
@@ -178,13 +179,13 @@ impl Found {
         self.error = Some((self.entries, wrong));
     }
 
-    /// Counts an entry without using it, so that the positions in messages stay right.
+    /// Counts an entry without using its network, so that the positions in messages stay correct.
     pub(super) fn skip(&mut self) {
         self.entries += 1;
     }
 }
 
-/// Returns the networks of all arrays. Each array comes with its name. `none` is the error that is returned if the
+/// Returns the networks of all arrays. Each array has a name for messages. `none` is the error that is returned if the
 /// arrays contain no network.
 pub(super) fn all_networks(
     arrays: impl IntoIterator<Item = (&'static str, Option<Found>)>,

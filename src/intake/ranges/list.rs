@@ -1,8 +1,8 @@
 //! Reads one address list. The list is either plain lines or the JSON that a CDN publishes. The first character decides
-//! which.
+//! which of these formats is read.
 //!
-//! If a list has one invalid entry, the whole list is refused, because the file could be truncated or could be another
-//! file.
+//! If a list has one invalid entry, the whole list is rejected, because the file could be truncated or could be the
+//! wrong file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,7 +18,7 @@ use super::entries::{AWS_SERVICES, AZURE_TAG, Found, ListError, Place, all_netwo
 /// Reads a list. The result has at least one network, and no network that contains all addresses.
 ///
 /// # Errors
-/// The list cannot be used. The error is the first error in the list.
+/// The list cannot be used. Only one error is returned, even if the list has several.
 pub fn parse(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bytes.trim_ascii_start().first() {
@@ -56,7 +56,8 @@ fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ListError> {
     })
 }
 
-/// A list that is a JSON object, of any CDN. The keys in the object show which CDN published the list.
+/// A list that is a JSON object. It can be the list of any CDN. The keys of the object show which CDN published the
+/// list.
 #[derive(Deserialize)]
 struct Document {
     /// Fastly, Gcore.
@@ -210,8 +211,8 @@ impl<'de> Deserialize<'de> for Tags {
     }
 }
 
-/// A string or an object. An untagged enum of serde is not used here, because it would first copy the whole value into
-/// memory.
+/// A string or an object. An untagged enum of serde is not used here, because serde would first copy the whole value
+/// into memory.
 enum TextOr<T> {
     Text(String),
     Object(T),
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_when_written_by_hand_then_read() {
+    fn text_list_when_written_by_hand_then_read() {
         holds("192.0.2.0/24\n2001:db8::/32\n", &["192.0.2.0/24", "2001:db8::/32"]);
         holds("192.0.2.0/24", &["192.0.2.0/24"]);
         holds(
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_when_one_is_not_a_network_then_error_names_the_line_and_quotes_nothing() {
+    fn text_list_when_a_line_is_no_network_then_error_names_line_but_quotes_nothing() {
         for line in [
             "hunter2",
             "192.0.2.0/33",
@@ -310,7 +311,7 @@ mod tests {
             "*",
         ] {
             for (text, number) in [(format!("{line}\n192.0.2.0/24"), 1), (format!("192.0.2.0/24\n\n# x\n{line}"), 4)] {
-                refused(&text, &format!("has no network in line {number}; write one such"));
+                refused(&text, &format!("has no network in line {number}; write a network such"));
                 assert!(!read(&text).unwrap_err().contains("hunter2"));
             }
         }
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_empty_or_unlimited_or_too_long_then_refused() {
+    fn list_when_empty_or_too_long_or_with_all_addresses_then_rejected() {
         for empty in ["", "\n", "# nothing\n\r\n", "\u{feff}", "[]", "{\"addresses\": []}", "{\"prefixes\": []}"] {
             refused(empty, "has no networks;");
         }
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn json_when_of_fastly_gcore_or_imperva_then_read() {
+    fn json_list_when_from_fastly_gcore_or_imperva_then_is_read() {
         holds(
             r#"{"addresses":["23.235.32.0/20","43.249.72.0/22"],"ipv6_addresses":["2a04:4e40::/32"]}"#,
             &["23.235.32.0/20", "43.249.72.0/22", "2a04:4e40::/32"],
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn json_when_of_aws_then_only_services_of_the_cdn_count() {
+    fn json_list_when_from_aws_then_only_cloudfront_networks_are_used() {
         let list = r#"{
             "syncToken": "1700000000", "createDate": "2023-11-14-22-13-20",
             "prefixes": [
@@ -381,13 +382,16 @@ mod tests {
         refused(&list.replace("\"service\"", "\"servicio\""), "has no networks of the AWS services");
         refused(
             &list.replace("13.124.199.0/24", "13.124.199.0/44"),
-            "has no network in entry 3 of \"prefixes\"; write one such",
+            "has no network in entry 3 of \"prefixes\"; write a network such",
         );
-        refused(&list.replace("2600:9000::/28", ""), "has no network in entry 2 of \"ipv6_prefixes\"; write one such");
+        refused(
+            &list.replace("2600:9000::/28", ""),
+            "has no network in entry 2 of \"ipv6_prefixes\"; write a network such",
+        );
     }
 
     #[test]
-    fn json_when_of_azure_then_only_the_backend_tag_counts() {
+    fn json_list_when_from_azure_then_only_networks_of_the_backend_tag_are_used() {
         let list = r#"{"changeNumber": 300, "cloud": "Public", "values": [
             {"name": "AzureCloud", "id": "AzureCloud", "properties": {"addressPrefixes": ["10.0.0.0/8", "junk"]}},
             {"name": "AzureFrontDoor.Frontend", "properties": {"addressPrefixes": ["192.0.2.0/24"]}},
@@ -399,14 +403,14 @@ mod tests {
         refused(&list.replace("AzureFrontDoor.Backend", "AzureFrontDoor"), "has no networks of the Azure service tag");
         refused(
             &list.replace("4.150.240.8", "4.150.240"),
-            "has no network in entry 1 of \"addressPrefixes\"; write one such",
+            "has no network in entry 1 of \"addressPrefixes\"; write a network such",
         );
         refused(r#"{"values": []}"#, "has no networks of the Azure service tag AzureFrontDoor.Backend");
         refused(r#"{"values": [{}, {"name": "AzureFrontDoor.Backend"}]}"#, "has no networks of the Azure service tag");
     }
 
     #[test]
-    fn json_when_of_cloudflare_google_bunny_keycdn_or_cdn77_then_read() {
+    fn json_list_when_from_cloudflare_google_bunny_keycdn_or_cdn77_then_is_read() {
         holds(
             r#"{"result":{"ipv4_cidrs":["173.245.48.0/20"],"ipv6_cidrs":["2400:cb00::/32"],"etag":"38f7"},
                 "success":true,"errors":[],"messages":[]}"#,
@@ -421,15 +425,15 @@ mod tests {
         holds(" [\"89.187.188.227\",\r\n\"2400:52e0::1\"]\n", &["89.187.188.227/32", "2400:52e0::1/128"]);
         holds(r#"{"prefixes":["185.172.148.96/27","2a03:b600::/32"]}"#, &["185.172.148.96/27", "2a03:b600::/32"]);
         holds(r#"{"updated_at":"x","prefixes":[{"prefix":"5.188.120.0/24"}]}"#, &["5.188.120.0/24"]);
-        refused(r#"["192.0.2.1","x"]"#, "has no network in entry 2; write one such");
+        refused(r#"["192.0.2.1","x"]"#, "has no network in entry 2; write a network such");
         refused(
             r#"{"prefixes":[{"ipv4Prefix":"34.1.208.0/20"},{}]}"#,
-            "has no network in entry 2 of \"prefixes\"; write one such",
+            "has no network in entry 2 of \"prefixes\"; write a network such",
         );
     }
 
     #[test]
-    fn json_when_truncated_or_of_another_kind_then_refused() {
+    fn json_list_when_truncated_or_in_unknown_format_then_rejected() {
         let list = r#"{"addresses":["23.235.32.0/20"],"ipv6_addresses":["2a04:4e40::/32"]}"#;
         for end in 1..list.len() {
             refused(&list[..end], "begins like JSON but is not valid JSON (line 1, column");
@@ -452,19 +456,19 @@ mod tests {
         ] {
             refused(other, "is JSON, but not a known address list");
         }
-        // The value of an unused key is nested very deeply. Reading it must not overflow the stack.
+        // The value of the unused key `a` is nested very deeply. Reading this value must not overflow the stack.
         let deep = format!(r#"{{"a":{}{},"addresses":["192.0.2.1"]}}"#, "[".repeat(10_000), "]".repeat(10_000));
         let _ = read(&deep);
     }
 
     proptest! {
         #[test]
-        fn list_when_any_bytes_then_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn list_when_arbitrary_bytes_then_parse_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&bytes);
         }
 
         #[test]
-        fn list_when_any_json_then_no_panic(
+        fn list_when_similar_to_json_then_parse_does_not_panic(
             text in "[\\[{]([\\[{\\]},:\"]|\"addresses\":|\"prefixes\":|\"ip_prefix\":|\"values\":|\"result\":|\"::/1\"\
                      |null|1){0,24}",
         ) {
@@ -472,7 +476,7 @@ mod tests {
         }
 
         #[test]
-        fn list_when_written_then_reads_back(
+        fn list_when_written_as_lines_or_json_then_reads_back_the_same_networks(
             networks in prop::collection::vec((any::<u128>(), any::<u32>(), 1_u8..=32), 1..20),
         ) {
             let v6 = networks.iter().map(|&(bits, _, prefix)| IpNet::new(Ipv6Addr::from(bits).into(), prefix));

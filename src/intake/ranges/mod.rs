@@ -1,8 +1,8 @@
 //! Address lists of CDNs, read from files that can be replaced at any time.
 //!
-//! The files are checked every second. If a new list has an error, the whole list is not used: the previous list stays
-//! in force, and the log gets one message. A lookup takes no lock. During a change, a lookup sees either the old
-//! addresses or the new addresses.
+//! A thread checks the files every second. If the new content of a file has an error, no part of the new content is
+//! used: the previous content of the file stays in use, and the log gets one message. A lookup takes no lock. During a
+//! change, a lookup sees either the old addresses or the new addresses.
 
 mod entries;
 mod list;
@@ -76,19 +76,19 @@ impl Ranges {
         self.list
     }
 
-    /// Starts a thread that reads the files again when they change. The thread ends some seconds after the last use of
-    /// the list. Without files no thread is started.
+    /// Starts a thread that reads each file again when the file changes. The thread ends about a second after the last
+    /// reference to the list is dropped. If there are no files, no thread is started.
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
             let age = metrics.series(&describe::RANGES_AGE, &[provider]);
-            // The metric has a value from the start, before the first check of the thread.
+            // The metric is set here, so that it has a value before the first check of the thread.
             set_age(&list, &age);
             follow("ranges", &list, move |list| {
                 for error in sources.check(list) {
                     let path = error.path.display();
                     tracing::warn!(
-                        "provider.verify.addresses of {provider}: {path} {error}; the previous list stays in force"
+                        "provider.verify.addresses of {provider}: {path} {error}; the previous list stays in use"
                     );
                 }
                 set_age(list, &age);
@@ -123,6 +123,7 @@ impl Sources {
         AddressSet::new(self.networks.iter().chain(read).copied())
     }
 
+    /// Returns the time at which the oldest of the files was written. Without files the result is `None`.
     fn as_of(&self) -> Option<SystemTime> {
         self.files.iter().map(|file| file.usable.written).min()
     }
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_a_file_changes_then_follows_and_keeps_the_last_valid_content() {
+    fn list_when_a_file_changes_then_has_the_last_valid_content_of_each_file() {
         let folder = Folder::new("ranges");
         let (one, two) = (folder.replace("one", "192.0.2.0/24"), folder.replace("two", "[\"198.51.100.0/24\"]"));
         let paths = [one.clone(), two];
@@ -177,7 +178,7 @@ mod tests {
         let mut two_checks = |list: &AddressList| {
             assert_eq!(messages(&sources.check(list)), [""; 0]);
             let errors = messages(&sources.check(list));
-            assert_eq!(messages(&sources.check(list)), [""; 0], "one message");
+            assert_eq!(messages(&sources.check(list)), [""; 0], "the same error must not be reported twice");
             errors
         };
         assert_eq!(two_checks(&list), [""; 0]);
@@ -202,8 +203,8 @@ mod tests {
             assert!(list.contains(ip("192.0.2.129")) && !list.contains(ip("192.0.2.1")), "{message}");
             assert_eq!(list.as_of(), as_of, "{message}");
         }
-        // While this file is unusable, changes of the other file are still used, together with the last usable content
-        // of this file.
+        // While the file `one` is unusable, changes of the file `two` are still used, together with the last usable
+        // content of the file `one`.
         folder.replace("two", "{\"addresses\":[\"198.51.100.77\"]}");
         assert_eq!(two_checks(&list), [""; 0]);
         assert!(list.contains(ip("192.0.2.129")) && list.contains(ip("198.51.100.77")));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_opened_with_a_bad_file_then_error_names_it() {
+    fn list_when_opened_with_an_unusable_file_then_error_names_the_file() {
         let folder = Folder::new("opened");
         let good = folder.replace("good", "192.0.2.0/24");
         let bad = folder.replace("bad", "192.0.2.0/24\n::/0");
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn age_when_there_are_files_then_of_the_oldest() {
+    fn ranges_age_when_list_has_several_files_then_equals_age_of_oldest_file() {
         let folder = Folder::new("age");
         let paths = [folder.replace("old", "192.0.2.0/24"), folder.replace("young", "198.51.100.0/24")];
         let hour = std::time::Duration::from_hours(1);
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(list.as_of(), fs::metadata(&paths[0]).unwrap().modified().ok());
         let fixed = Ranges::open(&[], &["192.0.2.0/24".parse().unwrap()]).unwrap().follow("akamai", &metrics).unwrap();
         assert!(fixed.contains(ip("192.0.2.1")) && fixed.as_of().is_none());
-        assert_eq!(Arc::weak_count(&fixed), 0, "no thread follows it");
+        assert_eq!(Arc::weak_count(&fixed), 0, "a thread must not be started for a list without files");
 
         let text = metrics.render();
         let (_, age) = text.split_once("edgeshim_ranges_age_seconds{provider=\"fastly\"} ").unwrap();

@@ -1,4 +1,4 @@
-//! A page that a CDN hosts. It has expressions of the CDN in place of the values of a request.
+//! A page that a CDN hosts. In place of the values of a request, the page has expressions of the CDN.
 
 use crate::pages::locale_file::LocaleTexts;
 use crate::pages::page_settings::PageSettings;
@@ -49,9 +49,9 @@ pub(super) fn page(
     out
 }
 
-/// The values of a page that a CDN hosts. `provider`, `cause` and `retry_after` are fixed texts. The other values are
-/// expressions of the CDN, which are written without escaping. A value is empty if the CDN does not know it. The
-/// template's section for that value is then left out.
+/// The values of a page that a CDN hosts. `provider`, `cause` and `retry_after` are fixed texts. The other texts are
+/// expressions of the CDN, which are written without escaping. An expression is empty if the CDN does not know the
+/// value. The template's section for this value is then left out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hosting<'a> {
     pub(super) provider: &'a str,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_when_hosted_then_has_only_what_the_host_can_fill_in() {
+    fn hosted_page_when_cdn_lacks_a_value_then_omits_the_section_for_the_value() {
         let source = "{{#id}}I{{id}}{{/id}}{{^id}}i{{/id}}{{#time}}T{{/time}}{{^time}}t{{/time}}\
                       {{#status}}S{{status}}{{/status}}\
                       {{#pop}}P{{/pop}}{{#retry}}R{{retry_after}}{{/retry}}\

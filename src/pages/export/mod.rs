@@ -1,8 +1,9 @@
 //! The pages as files that a CDN hosts. The CDN shows these pages if it cannot reach edgeshim.
 //!
-//! Where the template has a value of a request, the exported page has an expression of the CDN (`Cdn`). A section for a
-//! value is left out if the CDN does not know the value. If the CDN does not know the time, the script uses the clock
-//! of the visitor's browser. The instructions in this folder are exported too.
+//! Where the template has a value of a request, the exported page has an expression that the CDN replaces with the
+//! value (`Cdn`). A section for a value is left out if the CDN does not know the value. If the CDN does not know the
+//! time, the script uses the clock of the visitor's browser. The export also contains the instructions for operators:
+//! the `.md` files in this folder.
 
 mod hosting;
 
@@ -15,12 +16,13 @@ use super::parsed;
 /// An exported file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exported {
-    /// The path in the folder of the export. Its separator is `/`.
+    /// The path below the folder of the export, with `/` between names.
     pub path: String,
     pub text: String,
 }
 
-/// A CDN that hosts pages, and its expressions for the values of a request.
+/// A CDN that hosts pages, and its expressions for the values of a request. An expression is empty if the CDN does not
+/// know the value.
 struct Cdn {
     /// The name of the preset, which is also the folder's name.
     preset: &'static str,
@@ -33,11 +35,11 @@ struct Cdn {
     time_rfc3339: &'static str,
     /// Writes the fixed text between two values in the syntax of the CDN.
     fixed: fn(&str) -> String,
-    /// Completes the page after all its parts are written.
+    /// Completes the page after all its parts have been written.
     finish: fn(String) -> String,
 }
 
-/// The pages without values of a request, for a CDN without expressions.
+/// A host that replaces no expressions. Its pages have no values of a request.
 const STATIC: Cdn = Cdn {
     preset: "static",
     instructions: include_str!("README.md"),
@@ -70,7 +72,7 @@ const CDNS: [Cdn; 4] = [
         preset: "cloudflare",
         instructions: include_str!("cloudflare.md"),
         id: "::RAY_ID::",
-        // Cloudflare rejects an error page for 5xx that does not contain this token.
+        // Cloudflare rejects a page for 5xx errors that does not contain this token.
         finish: |page| {
             let at = page.rfind("</body>").unwrap_or(page.len());
             let (before, after) = page.split_at_checked(at).unwrap_or((&page, ""));
@@ -82,14 +84,14 @@ const CDNS: [Cdn; 4] = [
     Cdn { preset: "akamai", instructions: include_str!("akamai.md"), ..STATIC },
 ];
 
-/// Writes a text as one or more long strings of VCL. A long string ends at the first `"}` and has no escapes, so the
-/// text is split there.
+/// Writes a text as one or more long strings of VCL. A long string ends at the first `"}` and has no escapes. So the
+/// text is split inside each `"}`.
 fn long_string(text: &str) -> String {
     format!("{{\"{}\"}}", text.replace("\"}", "\"\"} {\"}"))
 }
 
 /// Returns a set of static pages and a set of pages for each CDN. Each set has the error page, the wait page and
-/// instructions. Both pages exist once with all languages, and once for each single language. `source` returns the
+/// instructions. Each page exists once with all languages, and once for each single language. `source` returns the
 /// beacon's `source` for a preset. `retry_after` is the countdown to the reload, in seconds.
 ///
 /// # Errors
@@ -153,7 +155,9 @@ mod tests {
                 out.extend(["[", code.trim(), "]"]);
                 rest = &rest[code.len()..];
             } else {
-                let (text, after) = rest.trim_start().strip_prefix("{\"").expect(rest).split_once("\"}").unwrap();
+                let start = rest.trim_start().strip_prefix("{\"");
+                let start = start.unwrap_or_else(|| panic!("neither an expression nor a long string: {rest}"));
+                let (text, after) = start.split_once("\"}").unwrap();
                 out += text;
                 rest = after;
             }
@@ -162,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn long_string_when_compiled_then_the_text() {
+    fn long_string_when_compiled_then_equals_the_original_text() {
         for text in
             ["", "plain", "a\"}b", "\"}", "{\"a\":{\"b\":\"c\"}}", "\"\"}}\"}\"", "ends in \"", "} begins", "\"}\"}\"}"]
         {
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn fastly_page_when_exported_then_the_static_one_with_variables() {
+    fn fastly_page_when_exported_then_contains_vcl_expressions_for_values() {
         let settings = PageSettings { default_locale: "de".to_owned(), ..PageSettings::default() };
         let files = export(&settings, 30, |preset| format!("my-{preset}")).unwrap();
         let file = |path: &str| files.iter().find(|file| file.path == path).unwrap().text.as_str();

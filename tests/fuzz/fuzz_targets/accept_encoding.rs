@@ -1,4 +1,5 @@
-//! Accept-Encoding from hostile clients, compared with a second parser that is simple, slow and independent.
+//! Fuzzes Accept-Encoding from hostile clients. The result must equal the result of a second parser, which is simple,
+//! slow and independent.
 //!
 //! The input is split into field lines at line feeds.
 
@@ -13,9 +14,9 @@ fuzz_target!(|data: &[u8]| {
     let lines: Vec<HeaderValue> =
         data.split(|&b| b == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
     let found = acceptance(lines.iter().cloned());
-    assert_eq!(found, acceptance(lines.iter().rev().cloned()), "the order of the lines");
+    assert_eq!(found, acceptance(lines.iter().rev().cloned()), "the order of the lines changes the result");
     let capitals = lines.iter().filter_map(|line| HeaderValue::from_bytes(&line.as_bytes().to_ascii_uppercase()).ok());
-    assert_eq!(found, acceptance(capitals), "the case of letters");
+    assert_eq!(found, acceptance(capitals), "the case of letters changes the result");
     // The second parser does not support quotes.
     if !lines.iter().any(|line| line.as_bytes().contains(&b'"')) {
         assert_eq!(found == Coding::Gzip, takes_gzip(&lines));
@@ -30,7 +31,7 @@ fn acceptance(lines: impl Iterator<Item = HeaderValue>) -> Coding {
     gzip_acceptance(&headers)
 }
 
-/// Whether gzip is accepted, and identity does not have a higher weight.
+/// The second parser. Returns true if gzip is accepted and the weight of identity is not above the weight of gzip.
 fn takes_gzip(lines: &[HeaderValue]) -> bool {
     let text: Vec<String> = lines.iter().map(|line| line.as_bytes().iter().map(|&b| char::from(b)).collect()).collect();
     let members: Vec<(String, f64)> = text.iter().flat_map(|line| line.split(',')).filter_map(member).collect();
@@ -46,7 +47,7 @@ fn takes_gzip(lines: &[HeaderValue]) -> bool {
     gzip > 0.0 && gzip >= lowest(&["identity"]).unwrap_or(any)
 }
 
-/// A coding in lower case and its weight; `None` if the weight is malformed.
+/// Returns the coding in lower case, and its weight. Returns `None` if the weight is malformed.
 fn member(text: &str) -> Option<(String, f64)> {
     let mut parts = text.split(';').map(|part| part.trim_matches([' ', '\t']));
     let coding = parts.next()?.to_ascii_lowercase();

@@ -1,7 +1,8 @@
-//! Cache-Control from hostile origins: reading, writing and the cache policy.
+//! Fuzzes Cache-Control from hostile origins: reading, writing and the cache policy.
 //!
-//! The first two bytes select class, status and request. The rest is split into field lines at line feeds. A line that
-//! starts with a byte below 9, or with 11, is a line of another field than Cache-Control.
+//! The first byte of the input selects the cache policy. The second byte selects the status, the method, whether the
+//! request has Authorization, and the dialect. The rest of the input is split at line feeds. A line whose first byte is
+//! 0 to 8 or 11 becomes a line of another header field. Each other line becomes a line of Cache-Control.
 
 #![no_main]
 
@@ -66,7 +67,7 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
     let method = if bit(request, 3) { Method::POST } else { Method::GET };
     let facts = Facts { method: &method, authorization: bit(request, 4), now: SystemTime::now };
 
-    // Only two bits are left for the dialect.
+    // Two bits select one of four dialects. The number of lines decides which dialect is the last of the four.
     let last = if lines.len() % 2 == 0 { Dialect::Rfc9213 } else { Dialect::Akamai };
     let dialects = [Dialect::Generic, Dialect::Fastly, Dialect::Cloudflare, last];
     let dialect = dialects[usize::from(request >> 6)];
@@ -83,7 +84,7 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
 
     assert!(response.get_all(&names::CACHE_CONTROL).iter().count() <= 1);
     let mut lasting = false;
-    // The targeted field comes last: this CDN obeys its lifetime.
+    // The targeted field is read last, because the CDN prefers the lifetime in the targeted field.
     for name in std::iter::once(&names::CACHE_CONTROL).chain(dialect.targeted_field()) {
         let directives = CacheControl::parse(response.get(name).map(HeaderValue::as_bytes));
         assert!(!(directives.is_restricted() && directives.has_lifetime()));

@@ -1,7 +1,7 @@
-//! Entity tags and lists of them, from hostile origins and clients: reading, weakening, strengthening.
+//! Fuzzes entity tags and lists of entity tags, from hostile origins and clients: reading, weakening, strengthening.
 //!
-//! The input is split at line feeds. Each line is read as a tag and as a line of If-None-Match, all together as one
-//! field.
+//! The input is split at line feeds. Each line is read as one tag and as one list. Then all lines together are read as
+//! the lines of one If-None-Match field.
 
 #![no_main]
 
@@ -40,8 +40,8 @@ fn is_a_tag(value: &HeaderValue) {
     if let Some(weakened) = weakened {
         let weak = EntityTag::parse(weakened.as_bytes());
         assert_eq!(weak, Some(EntityTag { weak: true, ..tag }));
-        assert_eq!(weaken(&weakened), None, "applied twice");
-        assert_eq!(strengthen(&weakened, |opaque| opaque == tag.opaque), None, "it stays weak");
+        assert_eq!(weaken(&weakened), None, "a weak tag must not be weakened again");
+        assert_eq!(strengthen(&weakened, |opaque| opaque == tag.opaque), None, "the tag must stay weak");
         let strong = strengthen(&weakened, |_| false);
         assert_eq!(strong.as_ref().map(HeaderValue::as_bytes), Some(value.as_bytes().trim_ascii()));
     }
@@ -53,7 +53,7 @@ fn is_a_list(line: &HeaderValue) {
         listed(&headers, &IF_NONE_MATCH).map(pair).collect::<Vec<_>>()
     };
     let before = members(line);
-    // Any condition will do.
+    // The condition is arbitrary.
     let stays_weak = |opaque: &[u8]| opaque.len() % 2 == 1;
     let wanted: Vec<_> = before
         .iter()
@@ -64,13 +64,13 @@ fn is_a_list(line: &HeaderValue) {
         Some(strong) => {
             assert!(wanted != before && wanted.iter().all(Option::is_some));
             assert_eq!(members(&strong), wanted);
-            assert_eq!(strengthen(&strong, stays_weak), None, "applied twice");
+            assert_eq!(strengthen(&strong, stays_weak), None, "a second call must change nothing");
         }
         None => assert!(wanted == before || before.contains(&None), "{line:?}"),
     }
 }
 
-/// A tag as owned data; `None` for `*` and for a malformed member.
+/// Returns a tag as owned data, or `None` for `*` and for a malformed member.
 fn pair(member: Listed) -> Option<(bool, Vec<u8>)> {
     match member {
         Listed::Tag(tag) => Some((tag.weak, tag.opaque.to_vec())),
@@ -78,7 +78,8 @@ fn pair(member: Listed) -> Option<(bool, Vec<u8>)> {
     }
 }
 
-/// A second parser: splits at commas outside quotes; `None` if a member is neither a tag nor `*`.
+/// A second parser of lists. It splits the list at commas outside of quotes. Returns `None` if a member is neither a
+/// tag nor `*`.
 fn members(line: &[u8]) -> Option<Vec<Option<(bool, Vec<u8>)>>> {
     let mut quoted = false;
     let cut = |&byte: &u8| {

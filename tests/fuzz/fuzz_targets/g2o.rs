@@ -1,6 +1,7 @@
-//! Akamai's G2O from hostile clients: no signature is valid without the key.
+//! Fuzzes Akamai's G2O from hostile clients. A signature must never be valid, because the fuzzer does not know the key.
 //!
-//! The first line is the signed field, the second the signature, and the rest the target.
+//! The first line of the input is the signed header field, the second line is the signature, and the rest is the
+//! request target.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Vary from hostile origins: the result is one line with each name once, and merging it again changes nothing.
+//! Fuzzes the merge of Accept-Encoding into Vary, with Vary from hostile origins. The result is one line, which is `*`
+//! or has each name once. A second merge changes nothing.
 //!
 //! The input is split into field lines at line feeds.
 
@@ -11,7 +12,7 @@ use edgeshim::internals::names::VARY;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
-/// With this number of names or more, Vary may become `*`.
+/// If Vary has this number of names or more, the merge may replace Vary by `*`.
 const MANY: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
@@ -25,19 +26,19 @@ fuzz_target!(|data: &[u8]| {
     merge_accept_encoding(&mut headers);
     let once = headers.clone();
     merge_accept_encoding(&mut headers);
-    assert_eq!(once, headers, "applied twice");
+    assert_eq!(once, headers, "the second merge changes the header");
 
     let after = names(&headers);
     assert_eq!(headers.get_all(VARY).iter().count(), 1);
     if after == [b"*"] {
-        assert!(wanted.contains(&b"*"[..]) || wanted.len() >= MANY, "{} names", wanted.len());
+        assert!(wanted.contains(&b"*"[..]) || wanted.len() >= MANY, "{} names became `*`", wanted.len());
     } else {
-        assert_eq!(after.iter().collect::<BTreeSet<_>>().len(), after.len(), "a name is there twice");
+        assert_eq!(after.iter().collect::<BTreeSet<_>>().len(), after.len(), "a name appears twice");
         assert_eq!(after.into_iter().collect::<BTreeSet<_>>(), wanted);
     }
 });
 
-/// The names in Vary, in lower case.
+/// Returns the names in Vary, in lower case.
 fn names(headers: &HeaderMap) -> Vec<Vec<u8>> {
     let lines = headers.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
     lines.map(|name| name.trim_ascii().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect()

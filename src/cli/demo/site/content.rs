@@ -40,7 +40,7 @@ pub(super) struct Article {
     summary: String,
     /// The path of the picture.
     picture: String,
-    /// The time of publication, as Unix time in seconds. It is also the Last-Modified of the article's page.
+    /// The time of publication, as Unix time in seconds. The article's page has this time as Last-Modified.
     pub(super) published: u64,
     paragraphs: [String; 3],
 }

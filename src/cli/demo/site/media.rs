@@ -1,8 +1,8 @@
 //! Makes the pictures and the font at start. The pictures are valid PNG and baseline JPEG files, made without an image
 //! library.
 //!
-//! All pictures show the same small seascape, each in different colours. So the bytes of each picture are unique, and
-//! they are the same on every start.
+//! All pictures show the same small seascape, each in different colours. So no two pictures have the same bytes. The
+//! bytes of a picture are the same on every start.
 
 use std::io::Write as _;
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn png_when_made_then_has_valid_chunks_and_all_pixels() {
         let file = png(300, 120, &DUSK);
-        let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n".as_slice()).expect("signature");
+        let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n".as_slice()).expect("the PNG signature");
         let mut kinds = Vec::new();
         let mut pixels = Vec::new();
         while !rest.is_empty() {
@@ -195,7 +195,7 @@ mod tests {
             let crc = u32::from_be_bytes(rest[8 + length..12 + length].try_into().unwrap());
             assert_eq!(crc, crc32fast::hash(&rest[4..8 + length]));
             if &rest[4..8] == b"IDAT" {
-                flate2::read::ZlibDecoder::new(&rest[8..8 + length]).read_to_end(&mut pixels).expect("zlib");
+                flate2::read::ZlibDecoder::new(&rest[8..8 + length]).read_to_end(&mut pixels).expect("valid zlib data");
             }
             kinds.push(rest[4..8].to_vec());
             rest = &rest[12 + length..];
@@ -208,7 +208,7 @@ mod tests {
     fn jpeg_when_made_then_decodes_to_the_scene() {
         let file = jpeg(60, 40, &DUSK);
         assert!(file.starts_with(b"\xff\xd8\xff\xe0") && file.ends_with(b"\xff\xd9"));
-        let scan = file.windows(2).position(|pair| pair == b"\xff\xda").expect("scan") + 14;
+        let scan = file.windows(2).position(|pair| pair == b"\xff\xda").expect("the start of the scan") + 14;
         let coded = &file[scan..file.len() - 2];
         assert!(coded.windows(2).all(|pair| pair[0] != 0xff || pair[1] == 0));
         // Decodes the file: every block ends with a code of one bit, and after the last block only padding is left.
@@ -224,8 +224,8 @@ mod tests {
         let mut levels = [0_i32; 3];
         for block in 0..60 * 40 {
             for level in &mut levels {
-                let category: u32 = (0..4).fold(0, |all, _| all << 1 | u32::from(bits.next().expect("bits")));
-                let raw: i32 = (0..category).fold(0, |all, _| all << 1 | i32::from(bits.next().expect("bits")));
+                let category: u32 = (0..4).fold(0, |all, _| all << 1 | u32::from(bits.next().expect("more bits")));
+                let raw: i32 = (0..category).fold(0, |all, _| all << 1 | i32::from(bits.next().expect("more bits")));
                 *level += if category > 0 && raw < 1 << (category - 1) { raw - (1 << category) + 1 } else { raw };
                 assert_eq!(bits.next(), Some(0));
             }

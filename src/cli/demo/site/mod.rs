@@ -37,7 +37,7 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_ECHO_BYTES: u64 = 64 * 1024 * 1024;
 /// The longest delay of `/slow`, in milliseconds.
 const MAX_SLOW_MS: u64 = 10_000;
-/// The delay of `/slow` without a parameter, in milliseconds.
+/// The delay of `/slow` if the parameter `ms` is absent, in milliseconds.
 const DEFAULT_SLOW_MS: u64 = 800;
 
 /// Serves the site over HTTP/1.1 until the future is dropped, which closes all connections.
@@ -62,7 +62,7 @@ pub(super) async fn serve(listener: TcpListener) {
             // Without TCP_NODELAY, small responses can arrive 40 ms late, because the kernel first waits for an
             // acknowledgement.
             let _ = stream.set_nodelay(true);
-            // An error means that the client has closed its connection.
+            // An error ends only this connection, so the error is ignored.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -192,7 +192,8 @@ impl Site {
 }
 
 fn not_allowed(allowed: &'static str) -> Response<SiteBody> {
-    let mut response = whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "This path does not support that method.\n");
+    let mut response =
+        whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "This path does not support the request's method.\n");
     response.headers_mut().insert(names::ALLOW, HeaderValue::from_static(allowed));
     response
 }
@@ -208,12 +209,12 @@ async fn echo(request: Request<Incoming>) -> Response<SiteBody> {
     let mut length = 0_u64;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            return whole(StatusCode::BAD_REQUEST, TEXT, "The body broke off.\n");
+            return whole(StatusCode::BAD_REQUEST, TEXT, "The request body is incomplete.\n");
         };
         let data = frame.data_ref().map_or(0, Bytes::len);
         length = length.saturating_add(u64::try_from(data).unwrap_or(u64::MAX));
         if length > MAX_ECHO_BYTES {
-            return whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "No more than 64 MiB here.\n");
+            return whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "The request body is too large; send at most 64 MiB.\n");
         }
     }
     // The fields are pairs and not a map, so that repeated lines and the order of the lines stay visible.
@@ -295,8 +296,8 @@ mod tests {
     use tokio::net::TcpStream;
 
     async fn start() -> (SocketAddr, JoinSet<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
         let mut server = JoinSet::new();
         server.spawn(serve(listener));
         (address, server)
@@ -304,18 +305,18 @@ mod tests {
 
     /// Sends one request on a new connection. Returns the response head in lower case, and the body.
     async fn fetch(address: SocketAddr, line: &str, fields: &str, body: &str) -> (String, Vec<u8>) {
-        let mut stream = TcpStream::connect(address).await.expect("connect");
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n{body}");
-        stream.write_all(request.as_bytes()).await.expect("write");
+        stream.write_all(request.as_bytes()).await.expect("a write");
         let mut response = Vec::new();
-        stream.read_to_end(&mut response).await.expect("read");
-        let end = response.windows(4).position(|four| four == b"\r\n\r\n").expect("head") + 4;
+        stream.read_to_end(&mut response).await.expect("a read");
+        let end = response.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
         let body = response.split_off(end);
-        (String::from_utf8(response).expect("text").to_lowercase(), body)
+        (String::from_utf8(response).expect("text in UTF-8").to_lowercase(), body)
     }
 
     fn status(head: &str) -> u16 {
-        head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("status")
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status")
     }
 
     fn field<'head>(head: &'head str, name: &str) -> Option<&'head str> {
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_every_listed_path_is_requested_then_sends_each_with_its_length() {
+    async fn listed_path_when_requested_then_response_has_the_right_status_and_content_length() {
         let (address, _server) = start().await;
         for path in paths() {
             let (head, body) = fetch(address, &format!("GET {path}"), "", "").await;
@@ -334,13 +335,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_a_page_links_to_a_path_then_has_it() {
+    async fn page_links_when_checked_then_lead_to_known_paths() {
         let site = Site::new();
         let pages = site.resources.values().filter(|resource| resource.content_type == HTML);
         for resource in pages {
-            let page = str::from_utf8(&resource.bytes).expect("text");
+            let page = str::from_utf8(&resource.bytes).expect("text in UTF-8");
             for link in page.split(['"']).filter(|text| text.starts_with('/')) {
-                let path = link.split('?').next().expect("path");
+                let path = link.split('?').next().expect("a path");
                 let dynamic =
                     ["/slow", "/fail", "/stream", "/login", "/private", "/api/echo", "/nowhere"].contains(&path);
                 assert!(dynamic || site.resources.contains_key(path), "{link}");
@@ -349,21 +350,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_two_requests_come_on_one_connection_then_serves_both() {
+    async fn site_when_two_requests_use_one_connection_then_sends_two_responses() {
         let (address, _server) = start().await;
-        let mut stream = TcpStream::connect(address).await.expect("connect");
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
         let two = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(two.as_bytes()).await.expect("write");
+        stream.write_all(two.as_bytes()).await.expect("a write");
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("read");
+        stream.read_to_string(&mut text).await.expect("a read");
         assert_eq!(text.matches("HTTP/1.1 200").count(), 2);
     }
 
     #[tokio::test]
-    async fn site_when_the_validators_match_then_sends_304_without_a_body() {
+    async fn site_when_validators_match_then_sends_304_without_a_body() {
         let (address, _server) = start().await;
         let (head, _) = fetch(address, "GET /about", "", "").await;
-        let (etag, date) = (field(&head, "etag").expect("etag"), field(&head, "last-modified").expect("date"));
+        let (etag, date) =
+            (field(&head, "etag").expect("an entity tag"), field(&head, "last-modified").expect("a date"));
         let cases = [
             (format!("If-None-Match: {etag}\r\n"), 304),
             (format!("If-None-Match: \"a\", W/{etag}\r\n"), 304),
@@ -388,22 +390,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_the_method_is_head_then_sends_the_length_without_a_body() {
+    async fn site_when_method_is_head_then_sends_content_length_without_a_body() {
         let (address, _server) = start().await;
         for path in ["/", "/images/lamp.png", "/api/echo", "/fail?status=507", "/private", "/nowhere"] {
             let (head, body) = fetch(address, &format!("HEAD {path}"), "", "").await;
             assert!(body.is_empty(), "{path}");
-            let length: u64 = field(&head, "content-length").and_then(|length| length.parse().ok()).expect("length");
+            let length: u64 = field(&head, "content-length").and_then(|length| length.parse().ok()).expect("a length");
             assert!(length > 0, "{path}");
         }
     }
 
     #[tokio::test]
-    async fn site_when_a_range_is_requested_then_sends_that_part() {
+    async fn site_when_range_is_requested_then_sends_the_requested_part() {
         let (address, _server) = start().await;
         let (head, all) = fetch(address, "GET /images/lamp.png", "", "").await;
         assert_eq!(field(&head, "accept-ranges"), Some("bytes"));
-        let etag = field(&head, "etag").expect("etag");
+        let etag = field(&head, "etag").expect("an entity tag");
         let (head, part) = fetch(address, "GET /images/lamp.png", "Range: bytes=10-19\r\n", "").await;
         assert_eq!((status(&head), part.as_slice()), (206, &all[10..20]));
         assert_eq!(field(&head, "content-range"), Some(format!("bytes 10-19/{}", all.len()).as_str()));
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_special_routes_are_requested_then_they_behave_as_described() {
+    async fn special_route_when_requested_then_sends_the_expected_status_and_fields() {
         let (address, _server) = start().await;
         for (line, fields, wanted) in [
             ("GET /fail", "", 503),
@@ -452,11 +454,11 @@ mod tests {
         assert_eq!(status(&head), 200);
         let echoed: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!((&echoed["method"], &echoed["body_bytes"]), (&json!("POST"), &json!(5)));
-        assert!(echoed["headers"].as_array().expect("array").contains(&json!(["x-odd", "1"])));
+        assert!(echoed["headers"].as_array().expect("an array").contains(&json!(["x-odd", "1"])));
     }
 
     #[tokio::test]
-    async fn stream_when_read_to_its_end_then_has_ten_events_with_pauses() {
+    async fn stream_when_read_to_the_end_then_has_ten_events_with_pauses() {
         let (address, _server) = start().await;
         let begun = std::time::Instant::now();
         let (head, body) = fetch(address, "GET /stream", "", "").await;

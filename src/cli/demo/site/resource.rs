@@ -10,7 +10,7 @@ use http_body_util::{Either, Full};
 use super::response::{SiteBody, whole};
 use crate::wire::{decimal, names, tokens};
 
-/// The Last-Modified of a resource that has no date of its own, in seconds since 1970: 1 October 2026.
+/// The default Last-Modified of a resource, in seconds since 1970: 1 October 2026.
 pub(super) const SITE_DATE: u64 = 1_790_812_800;
 
 /// A resource whose response is the same for all requests, except for conditional requests and requests for ranges.
@@ -97,7 +97,7 @@ impl Resource {
 
     fn unchanged(&self, request: &HeaderMap) -> bool {
         if request.contains_key(names::IF_NONE_MATCH) {
-            // Tags are compared weakly here. The tags of this site have no comma, so splitting at commas cannot create
+            // The comparison of tags is weak. The tags of this site have no comma, so splitting at commas cannot create
             // a match.
             return tokens::tokens(request, &names::IF_NONE_MATCH)
                 .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == self.etag.as_bytes());
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn span_when_the_field_is_arbitrary_then_stays_inside(
+        fn span_when_range_field_is_arbitrary_then_stays_inside_the_resource(
             field in "(bytes=)?[0-9-]{0,24}|[ -~]{0,30}",
             total in 0_usize..1000,
         ) {
@@ -173,7 +173,7 @@ mod tests {
         }
 
         #[test]
-        fn span_when_first_and_last_are_given_then_has_those_bytes(first in 0_usize..500, more in 0_usize..500) {
+        fn span_when_first_and_last_are_given_then_is_the_requested_range(first in 0_usize..500, more in 0_usize..500) {
             let last = first + more;
             let field = format!("bytes={first}-{last}");
             prop_assert_eq!(requested_span(field.as_bytes(), 1000), Span::Part(first..last + 1));

@@ -32,7 +32,7 @@ pub(super) enum Dialect {
 pub(super) struct Terms {
     /// The time for which the response is fresh. Zero: the response must be revalidated for each request.
     pub(super) lifetime: Duration,
-    /// The time after the end of `lifetime` in which the stale response can replace an error (RFC 5861 §4).
+    /// The time after the end of `lifetime` during which the stale response can replace an error (RFC 5861 §4).
     pub(super) stale_if_error: Duration,
     /// Whether the response depends on Accept-Encoding.
     pub(super) by_encoding: bool,
@@ -87,7 +87,7 @@ impl Terms {
         useful.then_some(terms)
     }
 
-    /// Whether a head has any caching header. After a 304 without caching headers, the stored response has its old
+    /// Whether a head has any caching header. After a 304 without caching headers, the stored response keeps its
     /// terms.
     pub(super) fn are_in(headers: &HeaderMap) -> bool {
         headers.contains_key(names::CACHE_CONTROL)
@@ -98,7 +98,7 @@ impl Terms {
 }
 
 /// Returns the directives of a field, or `None` if the field is absent. A directive with a list of field names has the
-/// same effect as one without a list.
+/// same effect as the directive without the list.
 fn directives<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<CacheControl<'a>> {
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes).peekable();
     lines.peek()?;
@@ -198,7 +198,10 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&HeaderName, &str)]) -> HeaderMap {
-        lines.iter().map(|&(name, value)| (name.clone(), HeaderValue::from_str(value).expect("value"))).collect()
+        lines
+            .iter()
+            .map(|&(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a valid value")))
+            .collect()
     }
 
     fn lifetime(dialect: Dialect, lines: &[(&HeaderName, &str)]) -> Option<u64> {
@@ -208,7 +211,7 @@ mod tests {
     const ALL: [Dialect; 3] = [Dialect::Fastly, Dialect::Cloudflare, Dialect::Akamai];
 
     #[test]
-    fn terms_when_no_store_or_private_then_nothing_is_stored() {
+    fn response_when_storing_is_forbidden_or_lifetime_is_missing_then_is_not_stored() {
         for dialect in ALL {
             for line in ["no-store", "max-age=60, no-store", "private", "Private=\"a, b\" , max-age=60", "", "public"] {
                 assert_eq!(lifetime(dialect, &[(&names::CACHE_CONTROL, line)]), None, "{dialect:?} {line}");
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_when_s_maxage_is_present_then_it_replaces_max_age() {
+    fn lifetime_when_read_from_cache_control_and_age_then_follows_rfc_9111() {
         for dialect in ALL {
             assert_eq!(lifetime(dialect, &[(&names::CACHE_CONTROL, "max-age=5, s-maxage=\"90\"")]), Some(90));
             assert_eq!(lifetime(dialect, &[(&names::CACHE_CONTROL, "max-age=50"), (&names::AGE, "20")]), Some(30));
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_when_a_field_is_for_one_cdn_then_only_that_cdn_reads_it() {
+    fn targeted_field_when_present_then_is_read_only_by_the_targeted_cdn() {
         let lines = [
             (&names::CACHE_CONTROL, "max-age=1"),
             (&names::SURROGATE_CONTROL, "max-age=2"),
@@ -243,32 +246,34 @@ mod tests {
     }
 
     #[test]
-    fn terms_when_vary_has_more_than_accept_encoding_then_nothing_is_stored() {
+    fn response_when_vary_has_more_than_accept_encoding_then_is_not_stored() {
         let vary = |line| headers(&[(&names::CACHE_CONTROL, "max-age=9"), (&names::VARY, line)]);
         for dialect in ALL {
             for line in ["*", "Cookie", "Accept-Encoding, Accept-Language"] {
                 assert_eq!(Terms::read(dialect, StatusCode::OK, &vary(line), true), None, "{dialect:?} {line}");
             }
-            let terms = Terms::read(dialect, StatusCode::OK, &vary("accept-encoding"), true).expect("stored");
+            let terms =
+                Terms::read(dialect, StatusCode::OK, &vary("accept-encoding"), true).expect("the response is stored");
             assert!(terms.by_encoding);
         }
         assert_eq!(Terms::read(Dialect::Akamai, StatusCode::OK, &vary("Accept-Encoding"), false), None);
     }
 
     #[test]
-    fn terms_when_the_status_is_an_error_then_nothing_is_stored() {
+    fn response_when_status_is_5xx_206_302_or_401_then_is_not_stored() {
         let long = headers(&[(&names::CACHE_CONTROL, "max-age=600")]);
         for status in [500, 502, 503, 599, 206, 302, 401] {
-            let status = StatusCode::from_u16(status).expect("status");
+            let status = StatusCode::from_u16(status).expect("a valid status");
             assert!(ALL.iter().all(|&dialect| Terms::read(dialect, status, &long, false).is_none()));
         }
     }
 
     #[test]
-    fn terms_when_a_directive_forbids_stale_responses_then_stale_if_error_is_dropped() {
+    fn stale_if_error_when_stale_responses_are_forbidden_then_is_ignored() {
         let grace = |line| {
             let headers = headers(&[(&names::CACHE_CONTROL, line)]);
-            Terms::read(Dialect::Akamai, StatusCode::OK, &headers, false).expect("stored").stale_if_error.as_secs()
+            let terms = Terms::read(Dialect::Akamai, StatusCode::OK, &headers, false);
+            terms.expect("the response is stored").stale_if_error.as_secs()
         };
         assert_eq!(grace("max-age=1, stale-if-error=30"), 30);
         assert_eq!(grace("max-age=1, stale-if-error=30, must-revalidate"), 0);
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_when_the_lifetime_is_over_then_stale_and_later_unusable() {
+    fn stored_response_when_lifetime_is_over_then_is_stale_and_later_unusable() {
         let (mut cache, path, start) = (Cache::default(), Arc::from("/a"), Instant::now());
         cache.store(&path, true, stored(10, 5, 10, false), start);
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_when_the_response_varies_then_one_is_stored_for_each_coding() {
+    fn cache_when_response_varies_then_stores_a_response_for_each_coding() {
         let (mut cache, path, now) = (Cache::default(), Arc::from("/a"), Instant::now());
         cache.store(&path, true, stored(10, 60, 0, true), now);
         assert!(matches!(cache.find(&path, false, now), Found::Nothing));

@@ -30,7 +30,7 @@ const LANGUAGES: [(&str, u32); 12] = [
     ("he-IL,he;q=0.9,en;q=0.5", 1),
 ];
 
-/// The pages that fail. All are chosen equally often.
+/// The paths of the pages that fail. All paths are chosen equally often.
 const FAILURES: [&str; 4] = ["/fail?status=500", "/fail?status=502", "/fail?status=503", "/fail?status=504"];
 
 /// Chooses the CDN and the request of each visitor. The choices depend only on the seed.
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zipf_when_drawn_often_then_follows_the_law() {
+    fn zipf_when_many_indexes_are_drawn_then_frequencies_follow_the_law() {
         let (zipf, mut random) = (Zipf::new(50), Rng::with_seed(7));
         let mut counts = [0_u32; 50];
         for _ in 0..100_000 {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn crowd_when_the_seed_is_the_same_then_the_visits_are_too() {
+    fn crowd_when_seed_is_repeated_then_repeats_the_visits() {
         let visits = |seed| {
             let mut crowd = Crowd::new(seed, vec![50, 30, 20]);
             (0..500)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn crowd_when_large_then_is_divided_by_weight_and_seldom_fails() {
+    fn visits_when_many_then_cdns_follow_the_weights_and_few_paths_fail() {
         let mut crowd = Crowd::new(11, vec![50, 30, 20]);
         let (mut shares, mut failures) = ([0_u32; 3], 0_u32);
         for _ in 0..20_000 {

@@ -2,8 +2,7 @@
 //! browser that makes one request.
 //!
 //! Three CDNs with caches pull from edgeshim, which the code here calls the shim. Visitors choose among the site's
-//! paths by Zipf's law, because requests to real sites follow that law. No response of edgeshim ends the run: errors
-//! are counted.
+//! paths by Zipf's law, because requests to real sites follow Zipf's law. Errors are counted and do not end the run.
 
 mod cache;
 mod crowd;
@@ -31,18 +30,18 @@ const HOST: &str = "demo.edgeshim.test";
 const MAX_VISITORS: usize = 256;
 /// The highest accepted number of visitors per second.
 const MAX_RATE: u32 = 10_000;
-/// The time between two arrivals of new visitors.
+/// The interval at which new visitors arrive.
 const TICK: Duration = Duration::from_millis(10);
-/// The time limit for the visitors that are still in progress when a run is over.
+/// The time limit for serving the remaining visitors after the last visitor has arrived.
 const LAST_VISITORS: Duration = Duration::from_secs(10);
 /// The number of bytes of an error page, after decompression, that are searched for a beacon.
 const MAX_PAGE_BYTES: u64 = 1024 * 1024;
 /// The length of the longest beacon address that is requested, in bytes.
 const MAX_BEACON_BYTES: usize = 2048;
-/// The largest number of occurrences of [`BEACON`] in one page that are examined. For each occurrence, up to twice
-/// `MAX_BEACON_BYTES` are searched.
+/// The largest number of occurrences of [`BEACON`] in one page that are examined. Up to `MAX_BEACON_BYTES` bytes before
+/// and after each occurrence are searched.
 const MAX_BEACONS: usize = 16;
-/// A text that every beacon address contains.
+/// The text by which the address of a beacon is found in a page.
 const BEACON: &str = "beacon.gif?";
 
 /// The simulated CDNs. Each has a name, a weight in the choice of a visitor's CDN, a dialect and a Via value.
@@ -73,7 +72,7 @@ impl TrafficSettings {
     }
 }
 
-/// The counts of all CDNs. They grow during the run.
+/// The counts of all CDNs, which grow during the run.
 #[derive(Debug)]
 pub(super) struct Live([Tally; PROVIDERS.len()]);
 
@@ -89,8 +88,8 @@ impl Live {
     }
 }
 
-/// Sends visitors through the simulated CDNs. Returns the counts when the time is over and the last visitor has been
-/// served.
+/// Sends visitors through the simulated CDNs. When the time is over, waits until the last visitor has been served, for
+/// at most [`LAST_VISITORS`]. Then returns the counts.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     let TrafficSettings { shim, visitors_per_second, until, seed, live } = settings;
     let cdns = PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST)));
@@ -108,8 +107,8 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             break;
         }
         let due = elapsed.as_millis() * rate / 1000;
-        // If this loop was paused, for example because a laptop was suspended, at most one second of missed visitors is
-        // added.
+        // If this loop was paused, for example because a laptop was suspended, only the missed visitors of the last
+        // second are added.
         arrived = arrived.max(due.saturating_sub(rate));
         while arrived < due {
             arrived += 1;
@@ -128,14 +127,13 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             });
         }
     }
-    // Visitors that are not served in time are dropped and not counted. That happens only when edgeshim does not
-    // respond.
+    // If edgeshim does not respond, some visitors are not served in time. These visitors are dropped and not counted.
     let last_ones = async { while visits.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_VISITORS, last_ones).await;
     live.report()
 }
 
-/// Returns the path and query of the beacon in an error page. The host in the beacon's address does not matter.
+/// Returns the path and query of the beacon in an error page. The host in the beacon's address is ignored.
 fn beacon(delivered: &Delivered) -> Option<String> {
     if delivered.status.as_u16() < 500 || delivered.body.is_empty() {
         return None;
@@ -149,7 +147,7 @@ fn beacon(delivered: &Delivered) -> Option<String> {
     beacon_address(&String::from_utf8_lossy(&page))
 }
 
-/// Returns the first quoted address in a page that contains [`BEACON`].
+/// Returns the path and query of the first quoted address that contains [`BEACON`].
 fn beacon_address(page: &str) -> Option<String> {
     let quotes = ['"', '\''];
     page.match_indices(BEACON).take(MAX_BEACONS).find_map(|(at, _)| {
@@ -187,11 +185,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[test]
-    fn beacon_when_the_page_is_gzip_then_is_found_and_unescaped() {
+    fn beacon_when_page_is_a_readable_5xx_then_is_found_and_unescaped() {
         let page = r#"<p title="beacon.gif?"><img src="/status/images/beacon.gif?source=fastly&amp;id=ab1" alt="">"#;
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(page.as_bytes()).expect("gzip");
-        let packed = packed.finish().expect("gzip");
+        packed.write_all(page.as_bytes()).expect("a write into memory");
+        let packed = packed.finish().expect("a write into memory");
         let wanted = Some("/status/images/beacon.gif?source=fastly&id=ab1".to_owned());
         let delivered = |status, body: &[u8], gzip| Delivered { status, body: body.to_vec().into(), gzip };
         assert_eq!(beacon(&delivered(StatusCode::SERVICE_UNAVAILABLE, &packed, true)), wanted);
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn beacon_address_when_it_has_a_host_then_is_the_path() {
+    fn beacon_address_when_host_is_present_then_host_is_removed() {
         assert_eq!(beacon_address("'//b.example/x/beacon.gif?id=1'"), Some("/x/beacon.gif?id=1".to_owned()));
         assert_eq!(
             beacon_address("'https://b.example/beacon.gif?u=http://a/'"),
@@ -212,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn beacon_address_when_the_page_is_arbitrary_then_is_a_path_or_none(
+        fn beacon_address_when_page_is_arbitrary_then_is_a_valid_path_or_absent(
             page in "([ -~é\"']|beacon\\.gif\\?|//){0,60}",
         ) {
             if let Some(address) = beacon_address(&page) {
@@ -221,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Serves the site with a Cache-Control line in every response, in place of edgeshim. Counts pulls and bytes.
+    /// Serves the site in place of edgeshim. Adds Cache-Control to each response, and counts the pulls and body bytes.
     async fn cached_site(listener: TcpListener, pulls: Arc<AtomicU64>, bytes: Arc<AtomicU64>) {
         let site = Arc::new(site::Site::new());
         let mut connections = JoinSet::new();
@@ -233,7 +231,7 @@ mod tests {
                     pulls.fetch_add(1, Relaxed);
                     let mut response = site.respond(request).await;
                     let exact = http_body::Body::size_hint(response.body()).exact();
-                    bytes.fetch_add(exact.expect("whole"), Relaxed);
+                    bytes.fetch_add(exact.expect("a known length"), Relaxed);
                     response.headers_mut().insert(names::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
                     if request_is_static(&response) {
                         response.headers_mut().insert(names::CACHE_CONTROL, HeaderValue::from_static("s-maxage=600"));
@@ -250,9 +248,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn run_when_the_origin_grants_lifetimes_then_its_counts_equal_the_origins() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let shim = listener.local_addr().expect("address");
+    async fn traffic_when_origin_sets_lifetimes_then_counts_equal_the_counts_of_the_origin() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let shim = listener.local_addr().expect("an address");
         let (pulls, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let server = tokio::spawn(cached_site(listener, Arc::clone(&pulls), Arc::clone(&bytes)));
         let settings = TrafficSettings {
@@ -273,9 +271,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn run_when_nothing_is_cacheable_then_pulls_everything() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let shim = listener.local_addr().expect("address");
+    async fn traffic_when_no_response_is_cacheable_then_every_request_causes_a_pull() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let shim = listener.local_addr().expect("an address");
         let server = tokio::spawn(site::serve(listener));
         let settings = TrafficSettings {
             visitors_per_second: 300,
@@ -291,8 +289,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn run_when_the_shim_is_down_then_counts_errors_and_no_pulls() {
-        let gone = TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()).expect("address");
+    async fn traffic_when_shim_is_down_then_counts_errors_and_no_pulls() {
+        let gone =
+            TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()).expect("an address");
         let settings = TrafficSettings {
             visitors_per_second: 200,
             until: Some(Duration::from_millis(200)),

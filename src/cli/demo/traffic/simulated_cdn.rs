@@ -1,7 +1,7 @@
 //! One simulated CDN. It serves visitors from its cache, pulls from edgeshim over a few reused connections, and counts
 //! the requests and bytes on both sides.
 //!
-//! Two concurrent requests for the same path cause two pulls. Small real caches do the same.
+//! Two concurrent requests for the same path cause two pulls, as in small real caches.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ const MAX_IDLE: usize = 4;
 /// The largest number of concurrent pulls of one CDN.
 const MAX_PULLS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time limit for a response head. The body has the same limit again.
+/// The time limit for the head of a response. A second limit of the same length applies to the body.
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The size of the largest body that is stored, in bytes. A larger body is counted, but only its first part is read
 /// into memory.
@@ -49,7 +49,7 @@ pub(super) struct Visit {
 /// The response that a visitor gets from the CDN.
 #[derive(Debug)]
 pub(super) struct Delivered {
-    /// The status. It is 502 if the CDN got no response.
+    /// The status. The status is 502 if the CDN got no complete response and has no usable stale response.
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
     /// Whether the body is gzip.
@@ -113,8 +113,8 @@ impl Cdn {
                 let delivered = stored.map_or_else(|delivered| delivered, Delivered::from);
                 delivered.count(tally, |counts| &mut counts.misses)
             }
-            // The pull got a 5xx, an unexpected 304 or no response. If the stale response is usable, the CDN serves
-            // that. Otherwise the CDN serves what it received.
+            // The pull got a 5xx, an unexpected 304 or no complete response. If the stale response is usable, the CDN
+            // serves the stale response. Otherwise the CDN serves the response to the pull, or a 502.
             (_, Some(old)) if usable => deliver(old, tally, |counts| &mut counts.errors),
             (Some(pulled), _) => pulled.delivered().count(tally, |counts| &mut counts.errors),
             (None, _) => {
@@ -124,8 +124,8 @@ impl Cdn {
         }
     }
 
-    /// Renews the stored response with the terms of a 304. If these terms forbid storing the response, removes it from
-    /// the cache.
+    /// Renews the stored response with the terms of a 304. If these terms forbid storing, removes the response from the
+    /// cache.
     fn renew(&self, visit: &Visit, old: Stored, fields: &HeaderMap) -> Stored {
         let mut cache = locked(&self.cache);
         let terms = if Terms::are_in(fields) {
@@ -199,7 +199,7 @@ impl Cdn {
     }
 }
 
-/// A connection to edgeshim, and the task that drives it.
+/// A connection to edgeshim, and the task that drives the connection.
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Empty<Bytes>>,
@@ -211,7 +211,7 @@ impl Connection {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(shim)).await.ok()?.ok()?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         let driver = tokio::spawn(async move {
-            // The error is ignored here, because the request on this connection fails with it too.
+            // The error is ignored here, because the request on this connection fails too.
             let _ = connection.await;
         });
         Some(Self { sender, driver })
@@ -279,7 +279,7 @@ impl From<Stored> for Delivered {
 }
 
 impl Delivered {
-    /// Counts the request of a visitor, its bytes and its result.
+    /// Counts a visitor's request, the body bytes that the visitor gets, and the result.
     fn count(self, tally: &Tally, result: fn(&mut Counts) -> &mut u64) -> Self {
         tally.add(|counts| {
             counts.edge_requests += 1;
@@ -294,7 +294,7 @@ fn deliver(stored: Stored, tally: &Tally, result: fn(&mut Counts) -> &mut u64) -
     Delivered::from(stored).count(tally, result)
 }
 
-/// Requests a beacon as a browser does: directly from edgeshim, not through a CDN. Callers ignore the result.
+/// Requests a beacon directly from edgeshim, not through a CDN. Returns the status of the response.
 pub(super) async fn fetch_beacon(shim: SocketAddr, host: &'static str, path: &str) -> Option<StatusCode> {
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = path.parse().ok()?;
@@ -316,20 +316,20 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// Sends the responses one after the other, each on the connection on which its request arrived. Then closes the
-    /// connections.
+    /// Sends the responses in order, each on the connection on which a request arrived. Returns the number of
+    /// connections and the requests.
     async fn scripted(listener: TcpListener, responses: Vec<String>) -> (usize, Vec<String>) {
         let (mut connections, mut requests) = (0, Vec::new());
         let mut responses = responses.into_iter();
         while responses.len() > 0 {
-            let (mut stream, _) = listener.accept().await.expect("accept");
+            let (mut stream, _) = listener.accept().await.expect("a connection");
             connections += 1;
             let mut read = Vec::new();
             while let Ok(1..) = stream.read_buf(&mut read).await {
                 if read.ends_with(b"\r\n\r\n") {
-                    requests.push(String::from_utf8(std::mem::take(&mut read)).expect("text"));
-                    let response = responses.next().expect("response");
-                    stream.write_all(response.as_bytes()).await.expect("write");
+                    requests.push(String::from_utf8(std::mem::take(&mut read)).expect("a request in UTF-8"));
+                    let response = responses.next().expect("a scripted response for each request");
+                    stream.write_all(response.as_bytes()).await.expect("a write");
                     if response.contains("Connection: close") || responses.len() == 0 {
                         break;
                     }
@@ -359,9 +359,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cdn_when_the_shim_fails_then_serves_stale_as_long_as_allowed() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let shim = listener.local_addr().expect("address");
+    async fn cdn_when_shim_sends_503_then_serves_the_usable_stale_response() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let shim = listener.local_addr().expect("an address");
         let server = tokio::spawn(scripted(
             listener,
             vec![
@@ -378,7 +378,7 @@ mod tests {
         }
         assert_eq!(counts(&tally), [4, 1, 1, 1, 1, 3]);
         assert_eq!((tally.counts().bytes_edge, tally.counts().bytes_pulled), (12, 8));
-        let (connections, requests) = server.await.expect("server");
+        let (connections, requests) = server.await.expect("the scripted server has ended without a panic");
         assert_eq!(connections, 1);
         assert!(requests[0].starts_with("GET /a?b=c HTTP/1.1\r\n"));
         for line in ["host: demo.test", "x-cdn-provider: akamai", "via: 1.1 demo", "accept-encoding: gzip"] {
@@ -389,9 +389,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cdn_when_a_response_breaks_off_then_counts_an_error_and_stores_nothing() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let shim = listener.local_addr().expect("address");
+    async fn cdn_when_response_is_truncated_then_counts_an_error_and_stores_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let shim = listener.local_addr().expect("an address");
         let cut = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf"
             .to_owned();
         let server =
@@ -401,6 +401,6 @@ mod tests {
         assert_eq!(cdn.serve(&visit(), &tally).await.body.as_ref(), b"whole");
         assert_eq!(cdn.serve(&visit(), &tally).await.body.as_ref(), b"whole");
         assert_eq!(counts(&tally), [3, 1, 1, 0, 1, 2]);
-        assert_eq!(server.await.expect("server").0, 2);
+        assert_eq!(server.await.expect("the scripted server has ended without a panic").0, 2);
     }
 }

@@ -22,8 +22,8 @@ pub(in crate::cli::demo) struct Counts {
     pub(super) bytes_edge: u64,
     /// The number of body bytes that were received from edgeshim.
     pub(super) bytes_pulled: u64,
-    /// The number of requests whose pull got a 5xx, an unexpected 304 or no response. Some of these visitors got a
-    /// stale response instead.
+    /// The number of requests whose pull got a 5xx, an unexpected 304 or no complete response. For some of these
+    /// requests, the CDN sent a stale response.
     pub(super) errors: u64,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The counts of one CDN. They grow during the run.
+/// The counts of one CDN, which grow during the run.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Counts>);
 
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_when_shown_then_have_the_offload_or_unknown() {
+    fn counts_when_displayed_then_contain_the_offload_or_the_word_unknown() {
         let tally = Tally::new("fastly");
         assert_eq!(tally.counts().to_string(), "fastly      edge 0 req  pulled 0  offload unknown");
         tally.add(|counts| (counts.edge_requests, counts.pulls) = (1234, 120));
