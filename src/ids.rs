@@ -84,6 +84,69 @@ label! {
     }
 }
 
+label! {
+    /// Why a provider pulled: the label `reason` of `edgeshim_pull_reasons_total`. The first that applies counts. A
+    /// provider holds an object while the lifetime runs that edgeshim granted.
+    pub(crate) enum PullReason {
+        /// The response forbids storing, there is no response of the origin, or the method is neither GET nor HEAD.
+        Uncacheable = "uncacheable",
+        /// The request has Range.
+        Slice = "slice",
+        /// The request is conditional.
+        Revalidation = "revalidation",
+        /// The provider holds the object.
+        Early = "early",
+        /// The provider held the object before.
+        Expired = "expired",
+        /// The provider holds the same path with another query.
+        Variant = "variant",
+        /// Another provider holds the object.
+        Elsewhere = "elsewhere",
+        /// No provider holds the object.
+        First = "first",
+    }
+}
+
+label! {
+    /// The content coding of a response.
+    pub(crate) enum ContentCoding {
+        Identity = "identity",
+        Gzip = "gzip",
+        Br = "br",
+        Zstd = "zstd",
+        Deflate = "deflate",
+        Other = "other",
+    }
+}
+
+label! {
+    /// How a CDN served a request at its edge: the label `result` of `edgeshim_edge_requests_total`.
+    pub(crate) enum EdgeResult {
+        /// From the CDN's cache.
+        Hit = "hit",
+        /// From the origin, into the cache.
+        Miss = "miss",
+        /// From the origin, past the cache.
+        Pass = "pass",
+        /// With an error of the CDN.
+        Error = "error",
+        /// In another way, or the log does not contain the result.
+        Other = "other",
+    }
+}
+
+label! {
+    /// The result of reading a line of a pushed log: the label `result` of `edgeshim_edge_log_lines_total`.
+    pub(crate) enum LogLine {
+        /// The line was read and counted.
+        Parsed = "parsed",
+        /// The line is damaged or has no valid time.
+        Unparsed = "unparsed",
+        /// The time of the line is older than the window, or in the future.
+        Outside = "outside",
+    }
+}
+
 /// A provider, as its position in the table of provider labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProviderId(pub u16);

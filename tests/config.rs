@@ -63,6 +63,8 @@ fn quoted_after(prefix: &str) -> Vec<String> {
 
 /// Replaces the secrets of all proofs by `***`, as `/config` does.
 fn starred(mut settings: Settings) -> Settings {
+    let tokens = settings.providers.iter_mut().filter_map(|provider| provider.edge_log_token.as_mut());
+    tokens.for_each(|token| *token = Secret::new("***"));
     for verify in settings.providers.iter_mut().filter_map(|provider| provider.verify.as_mut()) {
         let field = verify.secret.iter_mut().flat_map(|secret| &mut secret.values);
         let keys = verify.g2o.iter_mut().flat_map(|g2o| g2o.keys.values_mut());
@@ -109,7 +111,8 @@ fn examples_when_uncommented_then_valid() {
             ("azure", "azure"),
             ("keycdn", "keycdn"),
             ("cloudfront", "cloudfront"),
-            ("video-cdn", "rfc9213")
+            ("video-cdn", "rfc9213"),
+            ("fastly-video", "fastly")
         ]
     );
     // The settings must contain the values of the examples for the proofs `addresses`, `secret` and `g2o`.
@@ -177,16 +180,38 @@ fn keys_of_later_releases_when_uncommented_in_reference_file_then_rejected_by_na
 
 #[test]
 fn settings_of_later_releases_when_used_then_rejected() {
-    for text in [
-        "[origin]\nurl = \"https://origin.example\"",
-        "[origin.tls]\nserver_name = \"origin.example\"",
-        "[edge_logs]\ntoken = \"env:TOKEN\"",
-    ] {
+    for text in ["[origin]\nurl = \"https://origin.example\"", "[origin.tls]\nserver_name = \"origin.example\""] {
         let problems_of = problems_of(text);
         assert_eq!(problems_of.len(), 1, "{text}: {problems_of:#?}");
         assert!(problems_of[0].contains("later release; write "), "{problems_of:#?}");
     }
     assert_eq!(problems_of("[gzip]\ntwins = \"1GiB\"\ninflate = true"), [""; 0]);
+}
+
+#[test]
+fn edge_log_keys_when_invalid_then_message_says_what_to_write() {
+    for (text, expected) in [
+        ("[edge_logs]\ntoken = \"env:EDGESHIM_UNSET\"", "edge_logs.token"),
+        ("[edge_logs]\npath = \"logs\"", "edge_logs.path: \"logs\" is not a path; write a path"),
+        ("[edge_logs]\nmax_body = \"many\"", "edge_logs.max_body"),
+        (
+            "[[provider]]\nname = \"a\"\nedge_log_fields = { statsu = \"x\" }",
+            "is not a field of a log (did you mean \"status\"?); write one of time, url, status",
+        ),
+        (
+            "[[provider]]\nname = \"a\"\nedge_log_fields = { status = 0 }",
+            "is out of range; write a number from 1 to 1000",
+        ),
+        (
+            "[[provider]]\nname = \"a\"\nedge_log_fields = { status = \"\" }",
+            "is not the name of a field; write the CDN's name",
+        ),
+        ("[[provider]]\nname = \"a\"\nedge_log_fields = { status = [1] }", "where a text in quotes belongs"),
+        ("[[provider]]\nname = \"a\"\nedge_log_sampling = 0", "is out of range; write a number from 1 to 1000000"),
+    ] {
+        let problems_of = problems_of(text);
+        assert!(problems_of.len() == 1 && problems_of[0].contains(expected), "{text}: {problems_of:?}");
+    }
 }
 
 #[test]

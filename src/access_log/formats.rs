@@ -105,6 +105,9 @@ impl Formatter {
         if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
             text("pull", record.kind.as_str().as_bytes(), out);
         }
+        if let Some(why) = record.why {
+            text("why", why.as_bytes(), out);
+        }
         out.push(b'}');
     }
 
@@ -412,6 +415,7 @@ mod tests {
             claimed: None,
             pop: Pop::default(),
             kind: PullKind::Unknown,
+            why: None,
             client: None,
             host: None,
             target: Uri::from_static("https://h2.example/x"),

@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) pop: Pop,
     /// The kind of pull. `Unknown` if the provider is unknown.
     pub(crate) kind: PullKind,
+    /// Why the provider pulled. `None` for a request to a local endpoint.
+    pub(crate) why: Option<&'static str>,
     /// The client's address, from a trusted source.
     pub(crate) client: Option<IpAddr>,
     /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes its addresses.
@@ -143,6 +145,7 @@ pub(super) mod tests {
             proof: "secret",
             pop: Pop::new(b"FRA"),
             kind: PullKind::Edge,
+            why: None,
             client: Some(IpAddr::from([203, 0, 113, 9])),
             client_chain: value("203.0.113.9, 151.101.1.1"),
             method: Method::GET,

@@ -2,6 +2,8 @@
 //! thread and runtime, so that a scrape and a busy worker never wait for each other. The listener has its own socket,
 //! so that nothing of `admin` can be reached through `[server]`.
 
+mod top_list;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -28,9 +30,9 @@ use crate::wire::names::{
     ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 
-/// The time between two moves of the histogram samples into their buckets. Without these moves, the samples would
-/// accumulate in memory until the next scrape.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// The time between two upkeeps. An upkeep notes the totals of pulls, and moves the histogram samples into their
+/// buckets. Without these moves, the samples would accumulate in memory until the next scrape.
+const UPKEEP: Duration = Duration::from_secs(1);
 /// The longest time in which a client must send a complete request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
@@ -178,8 +180,11 @@ impl Routes {
                 let config = self.slot.load().settings().effective_json();
                 with_type(StatusCode::OK, "application/json", format!("{config:#}\n").into_bytes())
             }
-            "/" => text(StatusCode::OK, "edgeshim\n\n/metrics\n/livez\n/readyz\n/config\n"),
-            _ => text(StatusCode::NOT_FOUND, "Not found. Use /metrics, /livez, /readyz or /config.\n"),
+            "/api/top" => {
+                with_type(StatusCode::OK, "application/json", top_list::json(self.slot.load().tops()).into_bytes())
+            }
+            "/" => text(StatusCode::OK, "edgeshim\n\n/metrics\n/livez\n/readyz\n/config\n/api/top\n"),
+            _ => text(StatusCode::NOT_FOUND, "Not found. Use /metrics, /livez, /readyz, /config or /api/top.\n"),
         }
     }
 

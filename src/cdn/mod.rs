@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod dialect;
+pub(crate) mod grant;
 pub(crate) mod known;
 pub(crate) mod limits;
 pub(crate) mod preset;

@@ -233,6 +233,35 @@ impl<'f> Section<'f> {
         check_name: impl Fn(&str) -> Checked<String>,
         check: impl Fn(&str) -> Checked<T>,
     ) -> Read<BTreeMap<String, T>> {
+        self.read_entries(name, example, check_name, |block, entry, example| block.check_text(entry, example, &check))
+    }
+
+    /// Reads a block like [`read_map`](Self::read_map), whose values are texts or whole numbers within a range.
+    /// `number` converts a number.
+    pub(super) fn read_mixed_map<T, N: TryFrom<i64>>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        check_name: impl Fn(&str) -> Checked<String>,
+        check: impl Fn(&str) -> Checked<T>,
+        (range, number): (RangeInclusive<i64>, fn(N) -> T),
+    ) -> Read<BTreeMap<String, T>> {
+        self.read_entries(name, example, check_name, |block, entry, example| match entry.value {
+            DeValue::Integer(_) => {
+                let value = block.check_integer(entry, &range).and_then(|value| N::try_from(value).ok());
+                value.map_or(Read::Bad, |value| Read::Good(number(value)))
+            }
+            _ => block.check_text(entry, example, &check),
+        })
+    }
+
+    fn read_entries<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        check_name: impl Fn(&str) -> Checked<String>,
+        read_value: impl Fn(&Self, &Item<'f>, &str) -> Read<T>,
+    ) -> Read<BTreeMap<String, T>> {
         let Some(item) = self.take(name) else { return Read::Absent };
         let DeValue::Table(table) = item.value else {
             self.wrong_type(&item, "a block belongs", &format!("{{ {example} }}"));
@@ -254,7 +283,7 @@ impl<'f> Section<'f> {
                 }
             };
             let entry = Item { key, line, value: value.get_ref() };
-            let value = self.check_text(&entry, value_example, &check);
+            let value = read_value(self, &entry, value_example);
             if let (Ok(name), Read::Good(value)) = (name, value)
                 && values.insert(name, value).is_some()
             {

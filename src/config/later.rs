@@ -6,15 +6,10 @@
 
 use super::file::Section;
 use super::listeners::LISTEN;
-use crate::keys::quantities::SIZE;
-use crate::keys::urls::local_path;
 use crate::keys::{PATH, Text, Visitor};
 
 const TLS_TO_ORIGIN: Text<()> =
     Text { example: "", read: |text, _| empty(text, "TLS to the origin"), write: |()| String::new() };
-
-const EDGE_LOGS: Text<()> =
-    Text { example: "", read: |text, _| empty(text, "the CDNs' own logs"), write: |()| String::new() };
 
 fn empty(text: &str, feature: &str) -> Result<(), String> {
     if text.is_empty() {
@@ -32,13 +27,7 @@ pub(super) fn origin<V: Visitor>(origin: &mut V) {
     });
 }
 
-/// Visits the keys of `[edge_logs]`.
-pub(super) fn edge_logs<V: Visitor>(edge_logs: &mut V) {
-    edge_logs.text("token", &EDGE_LOGS, &mut ());
-}
-
-/// Reads the keys that `/config` does not show: `[server.tls]`, and `path` and `max_body` of `[edge_logs]`. These two
-/// keys of `[edge_logs]` accept any valid value, because they have no effect without a token.
+/// Reads the keys of `[server.tls]`, which `/config` does not show.
 pub(super) fn hidden(root: &mut Section<'_>) {
     let mut tls = root.section("server").section("tls");
     tls.list("listen", &LISTEN, &mut Vec::new());
@@ -50,10 +39,6 @@ pub(super) fn hidden(root: &mut Section<'_>) {
             "asks for HTTPS, a feature of a later release; remove the block, and terminate TLS in a load balancer",
         );
     }
-    let path = |text: &str| local_path(text, "/.edgeshim/edge-logs");
-    let mut edge_logs = root.section("edge_logs");
-    edge_logs.read("path", "\"/.edgeshim/edge-logs\"", path);
-    edge_logs.text("max_body", &SIZE, &mut (100 * 1024 * 1024));
 }
 
 /// Rejects a `client_cert` block, because without HTTPS there is no certificate to check. The caller has checked the

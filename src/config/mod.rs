@@ -22,7 +22,6 @@ mod problems;
 mod provider_blocks;
 mod provider_proofs;
 mod reader;
-mod secrets;
 mod settings;
 mod shown;
 

@@ -1,17 +1,22 @@
 //! Reads the `[[provider]]` blocks: the CDNs that pull, and the field in which each CDN reads cache tags.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use http::HeaderName;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::file::{Read, Section};
 use super::provider_proofs::{self, Secrets, verify};
 use super::settings::Provider;
+use crate::cdn::preset::logs::{LogField, LogPlace};
 use crate::cdn::preset::{NAMES, Preset};
 use crate::keys::grammar::{closest, has_meaning, header_name, label};
-use crate::keys::{Checked, quote};
+use crate::keys::secrets::SECRET;
+use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names::X_CDN_PROVIDER;
+
+/// The longest name of a field in a log, in bytes.
+const MAX_MEMBER_BYTES: usize = 256;
 
 /// Reads every provider. `identity` is the identity header. `trusts_all` is true if `server.trusted_proxies` contains
 /// every address.
@@ -42,9 +47,31 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
             typed => typed.good(),
         };
         let tag_header = block.read("tag_header", "\"Cache-Tag\"", |text| tag_header(text, preset)).or(None);
+        let mut edge_log_token = None;
+        block.nonempty("edge_log_token", &SECRET, &mut edge_log_token);
+        let edge_log_fields = block
+            .read_mixed_map(
+                "edge_log_fields",
+                "status = \"sc-status\"",
+                log_field,
+                log_member,
+                (1..=1000, LogPlace::Column),
+            )
+            .or(BTreeMap::new());
+        let edge_log_fields =
+            edge_log_fields.into_iter().filter_map(|(name, place)| Some((field(&name)?, place))).collect();
+        let edge_log_sampling = block.read_integer("edge_log_sampling", 1..=1_000_000).or(1);
         secrets.next_provider(&name);
         let verify = verify(block.section("verify"), identity, trusts_all, &mut secrets);
-        providers.push(Provider { name, preset: preset.unwrap_or("generic"), tag_header, verify });
+        providers.push(Provider {
+            name,
+            preset: preset.unwrap_or("generic"),
+            tag_header,
+            edge_log_token,
+            edge_log_fields,
+            edge_log_sampling,
+            verify,
+        });
     }
     providers
 }
@@ -55,6 +82,9 @@ pub(super) fn json(provider: &Provider) -> Value {
         "name": provider.name,
         "preset": provider.preset,
         "tag_header": provider.tag_header.as_ref().map_or("", HeaderName::as_str),
+        "edge_log_token": provider.edge_log_token.as_ref().map(SECRET.write).unwrap_or_default(),
+        "edge_log_fields": provider.edge_log_fields.iter().map(shown_place).collect::<Map<_, _>>(),
+        "edge_log_sampling": provider.edge_log_sampling,
     });
     if let Some(proofs) = &provider.verify {
         keys["verify"] = provider_proofs::json(proofs);
@@ -67,6 +97,36 @@ fn preset(text: &str) -> Checked<&'static str> {
         let hint = closest(text, &NAMES).map(|meant| format!(" (did you mean {}?)", quote(meant))).unwrap_or_default();
         format!("is not a preset{hint}; write one of {}", NAMES.join(", "))
     })
+}
+
+fn field(name: &str) -> Option<LogField> {
+    LogField::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, field)| field)
+}
+
+fn log_field(name: &str) -> Checked<String> {
+    let names = LogField::NAMES.map(|(name, _)| name);
+    field(name).map(|_| name.to_owned()).ok_or_else(|| {
+        let hint = closest(name, &names).map(|meant| format!(" (did you mean {}?)", quote(meant))).unwrap_or_default();
+        format!("is not a field of a log{hint}; write one of {}", names.join(", "))
+    })
+}
+
+fn log_member(text: &str) -> Checked<LogPlace> {
+    if text.is_empty() || text.len() > MAX_MEMBER_BYTES {
+        return Err(format!(
+            "is not the name of a field; write the CDN's name of at most {MAX_MEMBER_BYTES} bytes, or the number of a column"
+        ));
+    }
+    Ok(LogPlace::Member(text.to_owned()))
+}
+
+fn shown_place((field, place): (&LogField, &LogPlace)) -> (String, Value) {
+    let name = LogField::NAMES.into_iter().find(|(_, known)| known == field).map_or("", |(name, _)| name);
+    let place = match place {
+        LogPlace::Member(name) => json!(name),
+        LogPlace::Column(number) => json!(number),
+    };
+    (name.to_owned(), place)
 }
 
 /// Checks the value of `tag_header`. If the key `preset` is wrong, `preset` is `None`, and the rules of the preset are

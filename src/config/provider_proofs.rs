@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use super::file::{Read, Section};
 use super::later;
-use super::secrets::SECRET;
 use super::settings::{AddressSource, Verify};
 use crate::cdn::addresses::network;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
 use crate::keys::grammar::{has_meaning, header_name, text_of};
+use crate::keys::secrets::SECRET;
 use crate::keys::urls::host_name;
 use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names;

@@ -12,18 +12,19 @@ use ipnet::IpNet;
 
 use super::later;
 use super::listeners::{LISTEN, Listen};
-use super::secrets::SECRET;
 use crate::access_log::AccessLogSettings;
+use crate::cdn::preset::logs::RenamedFields;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::edge::admission::limiter::Limits;
 use crate::edge::gzip::GzipSettings;
 use crate::edge::identify::IdentifySettings;
-use crate::edge::local::{BeaconSettings, RumSettings};
+use crate::edge::local::{BeaconSettings, EdgeLogSettings, RumSettings};
 use crate::edge::observe::ObserveSettings;
 use crate::edge::request::class::ClassRule;
 use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
 use crate::keys::quantities::{DURATION, TIMEOUT};
+use crate::keys::secrets::SECRET;
 use crate::keys::{Keys, Visitor};
 use crate::origin::{MessageLimits, OriginSettings};
 use crate::pages::PageSettings;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub pages: PageSettings,
     /// The keys of `[beacon]`.
     pub beacon: BeaconSettings,
+    /// The keys of `[edge_logs]`.
+    pub edge_logs: EdgeLogSettings,
     /// The keys of `[rum]`.
     pub rum: RumSettings,
     /// The keys of `[access_log]`.
@@ -87,9 +90,9 @@ impl Keys for Settings {
             self.pages.keys(v);
         });
         v.block("beacon", |v| self.beacon.keys(v));
+        v.block("edge_logs", |v| self.edge_logs.keys(v));
         v.block("rum", |v| self.rum.keys(v));
         v.block("access_log", |v| self.access_log.keys(v));
-        v.block("edge_logs", later::edge_logs);
     }
 }
 
@@ -174,6 +177,12 @@ pub struct Provider {
     pub preset: &'static str,
     /// The field in which the CDN reads cache tags, if the operator has named that field.
     pub tag_header: Option<HeaderName>,
+    /// The token with which the CDN pushes its logs. `None`: the token of `[edge_logs]`.
+    pub edge_log_token: Option<Secret>,
+    /// The fields of the CDN's log that have another place than in the preset.
+    pub edge_log_fields: RenamedFields,
+    /// The number of requests for which one line of the CDN's log stands.
+    pub edge_log_sampling: u32,
     /// The proofs that are checked for each pull. `None`: the provider's name is accepted without a proof.
     pub verify: Option<Verify>,
 }

@@ -288,6 +288,7 @@ fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue) -> Record {
         proof: "",
         pop: Pop::default(),
         kind: PullKind::Unknown,
+        why: None,
         client: Some(ctx.trail.client),
         client_chain: field(&X_FORWARDED_FOR),
         method: head.method.clone(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod beacon;
 pub(crate) mod country;
+pub(crate) mod edge_logs;
 mod followed;
 pub(crate) mod form;
 pub(crate) mod posted;

@@ -6,6 +6,7 @@
 
 pub(crate) mod grammar;
 pub(crate) mod quantities;
+pub(crate) mod secrets;
 pub(crate) mod urls;
 
 use std::collections::BTreeMap;

@@ -64,6 +64,10 @@ impl<H: Handle> Metric<H> {
         self.description.name
     }
 
+    pub(super) fn description(&self) -> &Description {
+        &self.description
+    }
+
     /// Returns the handle of the series with these label values. A caller can leave out the values of the last labels.
     /// The series then has no such labels.
     pub(super) fn register(&self, recorder: &impl Recorder, values: &[&'static str]) -> H {
@@ -125,6 +129,8 @@ metrics! {
     SHIELD_PULLS: Counter("edgeshim_shield_pulls_total", [], Count, "Pulls through a CDN's shield.");
     PROBE_PULLS: Counter("edgeshim_probe_pulls_total", [], Count, "Health checks by CDNs.");
     RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that repeat a recent pull.");
+    PULL_REASONS: Counter("edgeshim_pull_reasons_total", ["provider", "reason"], Count,
+        "Pulls, by why the CDN pulled; approximate, from a table of fixed size.");
     REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count,
         "Requests that edgeshim refused, by reason.");
 
@@ -156,6 +162,23 @@ metrics! {
     GZIP_TWINS: Counter("edgeshim_gzip_twins_total", ["result"], Count,
         "Lookups of stored gzip twins, by result.");
     WHOOPSIES: Counter("edgeshim_whoopsies_total", ["provider", "locale", "cause"], Count, "Whoopsie pages served.");
+
+    // Metrics of the logs that CDNs push, and of what can be calculated with them. The three gauges are not made by the
+    // exporter, because they are absent while their value is not known.
+    EDGE_REQUESTS: Counter("edgeshim_edge_requests_total", ["provider", "result"], Count,
+        "Requests at the edge of a CDN, as its logs report them.");
+    EDGE_BYTES: Counter("edgeshim_edge_bytes_total", ["provider"], Bytes,
+        "Bytes that a CDN sent to its clients, as its logs report them.");
+    EDGE_LOG_LINES: Counter("edgeshim_edge_log_lines_total", ["provider", "result"], Count,
+        "Lines of pushed logs, by whether they could be read.");
+    EDGE_LOG_BATCHES: Counter("edgeshim_edge_log_batches_total", ["provider", "result"], Count,
+        "Batches of pushed logs, by result.");
+    EDGE_LOG_LAG: Gauge("edgeshim_edge_log_lag_seconds", ["provider"], Seconds,
+        "Age of the newest time in a CDN's pushed logs.");
+    OFFLOAD: Gauge("edgeshim_offload_ratio", ["provider", "of"], Count,
+        "Share of the requests or bytes at the edge that never became pulls, over five minutes.");
+    SHARE: Gauge("edgeshim_share_ratio", ["provider"], Count,
+        "Share of a provider in all pulls of the last five minutes.");
 
     // Metrics of browsers. The label `country` exists only while `beacon.country_database` is set.
     BEACONS: Counter("edgeshim_beacons_total", ["source", "country"], Count, "Failure beacons that browsers sent.");

@@ -1,16 +1,20 @@
 //! The metrics of the process: the table of all metrics ([`describe`]), the label values ([`labels`]), the handles
 //! ([`ledger`]) and the metrics page, which Prometheus scrapes.
 //!
-//! Most series exist from the start, with the value 0. Three kinds of series are created on first use, because most
+//! Most series exist from the start, with the value 0. Four kinds of series are created on first use, because most
 //! series of these kinds would stay at 0:
 //!
 //! - pulls by `code`, except the code 200 (at most 499 series for each provider and class)
 //! - whoopsie pages by locale and cause
 //! - beacons by `country` (at most 251 series for each source)
+//! - batches of log lines by result
+//!
+//! The gauges in [`offload`] are absent while their value is not known.
 
 pub(crate) mod describe;
 pub(crate) mod labels;
 mod ledger;
+pub(crate) mod offload;
 mod protobuf;
 mod throttle;
 
@@ -23,6 +27,7 @@ pub use self::describe::{Description, Kind, METRICS};
 use self::describe::{Handle, Metric};
 pub(crate) use self::labels::Labels;
 pub(crate) use self::ledger::{LazyCounters, Ledger, Table};
+use self::offload::Offload;
 pub(crate) use self::throttle::Throttle;
 use crate::fault::{Cause, Fault};
 use crate::ids::intern;
@@ -52,6 +57,8 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
+    /// The books from which the offload and the shares are calculated.
+    pub(crate) offload: Offload,
     /// `edgeshim_origin_faults_total` by cause. `None` for causes that are failures of the client.
     faults: [Option<Counter>; Cause::ALL.len()],
 }
@@ -78,6 +85,7 @@ impl Metrics {
             origin_connections: describe::ORIGIN_CONNECTIONS.register(&recorder, &[]),
             waiting: describe::WAITING.register(&recorder, &[]),
             access_log_dropped: describe::ACCESS_LOG_DROPPED.register(&recorder, &[]),
+            offload: Offload::default(),
             faults: Cause::ALL.map(fault),
             recorder,
         })
@@ -114,7 +122,9 @@ impl Metrics {
 
     /// Returns the metrics in the text format that Prometheus scrapes.
     pub fn render(&self) -> String {
-        self.page.render()
+        let mut page = self.page.render();
+        self.offload.render(&mut page);
+        page
     }
 
     /// Returns the metrics in the protobuf format. The length of each message is written before the message.
@@ -122,10 +132,12 @@ impl Metrics {
         protobuf::from_text(&self.render())
     }
 
-    /// Moves histogram samples into their buckets. This function must be called every few seconds. Otherwise the
-    /// samples fill the memory while no scraper reads the metrics.
+    /// Moves histogram samples into their buckets, and notes the totals of pulls for the offload. This function must be
+    /// called once a second. Otherwise the samples fill the memory while no scraper reads the metrics, and the offload
+    /// is not precise.
     pub fn upkeep(&self) {
         self.page.run_upkeep();
+        self.offload.sample();
     }
 }
 

@@ -23,20 +23,23 @@ pub use self::slot::Slot;
 use crate::access_log::AccessLog;
 use crate::cdn::known::{self, Known};
 use crate::cdn::proof::g2o::Replays;
-use crate::config::Settings;
+use crate::config::{Provider, Settings};
 use crate::edge::admission::AdmissionParts;
 use crate::edge::admission::limiter::Limiter;
 use crate::edge::cache_control::ProviderRules;
 use crate::edge::gzip::GzipMemory;
 use crate::edge::leaf::LeafParts;
-use crate::edge::local::LocalParts;
+use crate::edge::local::{EdgeLogParts, LocalParts, LogSource};
 use crate::edge::observe::ObserveParts;
 use crate::edge::pipeline::{Parts, StackBody, stack};
 use crate::edge::pulls::PullsParts;
 use crate::edge::request::attempts::Attempts;
 use crate::edge::request::class::Classes;
+use crate::edge::request::objects::Objects;
+use crate::edge::request::top::Tops;
 use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::ids::{ProviderId, intern};
+use crate::intake::edge_logs::Intake;
 use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, ClientSettings, Target};
 use crate::pages::{PageSettings, Pages};
@@ -56,6 +59,19 @@ impl<S> EdgeService for S where
 {
 }
 
+/// What all configurations of a process share.
+#[derive(Debug, Default)]
+pub struct Lasting {
+    /// The G2O signatures that were accepted so far, so that no signature is accepted twice.
+    replays: Arc<Replays>,
+    /// The batches of log lines that are being read or were accepted, so that no batch is counted twice.
+    intake: Arc<Intake>,
+    /// The objects that the providers hold.
+    objects: Arc<Objects>,
+    /// The URLs that are pulled most.
+    tops: Arc<Tops>,
+}
+
 /// One configuration, with everything that is prepared to serve it.
 pub struct Runtime {
     settings: Settings,
@@ -70,14 +86,13 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Prepares everything that serving needs. `replays` contains the G2O signatures that were accepted so far. Callers
-    /// pass the same `replays` with each configuration, so that no signature is accepted twice.
+    /// Prepares everything that serving needs. Callers pass the same `lasting` with each configuration.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn build(settings: Settings, metrics: &'static Metrics, replays: &Arc<Replays>) -> Result<Self, BuildError> {
+    pub fn build(settings: Settings, metrics: &'static Metrics, lasting: &Arc<Lasting>) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
-        let opened = Opened::new(&settings, metrics, replays)?;
+        let opened = Opened::new(&settings, metrics, lasting)?;
         let runtime = Self::of(settings, metrics, prepared, opened);
         // Building a stack creates the metric series that exist from the start, so that the first scrape contains them.
         // This stack is dropped at once, because each worker builds its own stack later.
@@ -147,12 +162,19 @@ impl Runtime {
             pulls: PullsParts {
                 request_ids: self.opened.providers.iter().map(|known| known.preset.request_id.clone()).collect(),
                 attempts: Arc::clone(&self.attempts),
+                objects: Arc::clone(&self.opened.objects),
+                tops: Arc::clone(&self.opened.tops),
             },
             local: LocalParts {
                 beacon: settings.beacon.clone(),
                 rum: settings.rum.clone(),
                 sources: self.labels.beacon_sources.clone(),
                 countries: self.opened.countries.clone(),
+                edge_logs: EdgeLogParts {
+                    settings: settings.edge_logs.clone(),
+                    sources: log_sources(settings, &self.opened.providers),
+                    intake: Arc::clone(&self.opened.intake),
+                },
                 body_timeout: settings.limits.body_timeout,
             },
             whoopsie: settings.whoopsie,
@@ -185,6 +207,11 @@ impl Runtime {
     /// Returns the metrics that code outside the layers counts.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Returns the URLs that are pulled most.
+    pub(crate) fn tops(&self) -> &Tops {
+        &self.opened.tops
     }
 
     /// Returns the access log, or `None` if the access log is off.
@@ -267,6 +294,17 @@ fn beacon_sources(settings: &Settings) -> Vec<&'static str> {
         }
     }
     sources
+}
+
+/// Returns the forms and tokens of the logs that the providers push, in the order of the configuration.
+fn log_sources(settings: &Settings, known: &[Known]) -> Vec<LogSource> {
+    let source = |(provider, known): (&Provider, &Known)| LogSource {
+        token: provider.edge_log_token.clone(),
+        form: known.preset.logs.renamed(&provider.edge_log_fields),
+        sampling: provider.edge_log_sampling.into(),
+        is_fastly: known.preset.name == "fastly",
+    };
+    settings.providers.iter().zip(known).map(source).collect()
 }
 
 /// Returns the rules that adapt responses to each provider, in the order of provider ids. The rules for the reserved

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::BuildError;
+use super::{BuildError, Lasting};
 use crate::access_log::AccessLog;
 use crate::cdn::addresses::AddressList;
 use crate::cdn::known::Known;
@@ -10,8 +10,11 @@ use crate::cdn::preset::Preset;
 use crate::cdn::proof::Proofs;
 use crate::cdn::proof::g2o::{Replays, Verifier};
 use crate::config::{AddressSource, Provider, Settings, Verify};
+use crate::edge::request::objects::Objects;
+use crate::edge::request::top::Tops;
 use crate::ids::intern;
 use crate::intake::country::{Countries, CountryError};
+use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
 use crate::metrics::Metrics;
 
@@ -20,27 +23,36 @@ pub(super) struct Opened {
     pub(super) providers: Arc<[Known]>,
     pub(super) countries: Option<Arc<Countries>>,
     pub(super) log: Option<AccessLog>,
+    pub(super) intake: Arc<Intake>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) tops: Arc<Tops>,
 }
 
 impl Opened {
     /// Opens all files, and watches the address lists and the country file for changes.
-    pub(super) fn new(
-        settings: &Settings,
-        metrics: &'static Metrics,
-        replays: &Arc<Replays>,
-    ) -> Result<Self, BuildError> {
+    pub(super) fn new(settings: &Settings, metrics: &'static Metrics, lasting: &Lasting) -> Result<Self, BuildError> {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
         Ok(Self {
-            providers: known_providers(settings, replays, follow)?,
+            providers: known_providers(settings, &lasting.replays, follow)?,
             countries: open_countries(settings).map_err(BuildError::Countries)?,
             log: AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone()).map_err(BuildError::Log)?,
+            intake: Arc::clone(&lasting.intake),
+            objects: Arc::clone(&lasting.objects),
+            tops: Arc::clone(&lasting.tops),
         })
     }
 
     /// Reads the address lists once, and opens no other file.
     pub(super) fn still(settings: &Settings) -> Result<Self, BuildError> {
         let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
-        Ok(Self { providers, countries: None, log: None })
+        Ok(Self {
+            providers,
+            countries: None,
+            log: None,
+            intake: Arc::default(),
+            objects: Arc::default(),
+            tops: Arc::default(),
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::cmp::Ordering;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::decimal;
 use super::directives::{Argument, Directive, Directives, is_token, is_token_byte};
@@ -191,6 +191,12 @@ impl<'a> CacheControl<'a> {
     /// Returns whether shared caches must not store the response.
     pub(crate) fn is_unshared(&self) -> bool {
         self.no_store || self.private
+    }
+
+    /// Whether some shared cache is allowed to store a response with this status. This includes a response that the
+    /// cache must revalidate before each use.
+    pub(crate) fn is_storable(&self, status: StatusCode) -> bool {
+        !self.is_unshared() && (self.has_lifetime() || self.public || is_stored_by_default(status))
     }
 
     /// Removes every directive that contradicts a stricter directive, so that all caches read the line in the same way.
@@ -419,6 +425,16 @@ fn insert_sorted<T>(sorted: &mut Vec<T>, item: T, order: impl Fn(&T, &T) -> Orde
 /// Compares two texts without regard to ASCII case.
 fn folded(a: &str, b: &str) -> Ordering {
     a.bytes().map(|b| b.to_ascii_lowercase()).cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
+}
+
+/// Whether caches store responses with this status even without a lifetime. These are the statuses of RFC 9110 §15.1
+/// and statuses that some CDN adds. The added statuses are 302, 303, 307 and client errors for which two CDNs have a
+/// default lifetime.
+pub(crate) fn is_stored_by_default(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 206 | 300..=304 | 307 | 308 | 400 | 403 | 404 | 405 | 410 | 414 | 416 | 421 | 451
+    )
 }
 
 #[cfg(test)]

@@ -36,6 +36,10 @@ pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// The parameters of keep-alive in HTTP/1.0; hop-by-hop.
 pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// Amazon Firehose: the token with which it pushes records.
+pub static X_AMZ_FIREHOSE_ACCESS_KEY: HeaderName = HeaderName::from_static("x-amz-firehose-access-key");
+/// Amazon Firehose: the id of a batch, which is the same when the batch is sent again.
+pub static X_AMZ_FIREHOSE_REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-firehose-request-id");
 /// RFC 1864: a digest of the body.
 pub static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// RFC 3230: a digest of the representation.

@@ -4,6 +4,7 @@
 //! The presets are data in `config/presets/*.toml`. Each fact in these files has a source and the date on which the
 //! source was read. `tests/identity.rs` checks the presets with the request heads in `tests/golden/heads/`.
 
+pub(crate) mod logs;
 mod matcher;
 mod read;
 
@@ -12,6 +13,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName};
 
+use self::logs::LogForm;
 pub(crate) use self::matcher::{Field, Matcher, Test};
 pub(in crate::cdn) use self::matcher::{MOST_HOPS, hops, is_named, is_via};
 use super::dialect::Dialect;
@@ -72,6 +74,8 @@ pub(crate) struct Preset {
     tags: TagField,
     /// The largest response head that the CDN accepts.
     pub limits: HeadLimits,
+    /// The form of the log lines that the CDN pushes.
+    pub logs: LogForm,
     /// All facts in the preset's file, to be shown to people.
     pub facts: Vec<Fact>,
 }

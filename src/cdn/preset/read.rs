@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
+use super::logs::{LogField, LogForm, LogPlace};
 use super::{ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, TagField, TagForm, Test};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
+use crate::ids::EdgeResult;
 use crate::wire::names::{
     CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, EDGE_CONTROL, SURROGATE_CONTROL, X_FORWARDED_FOR,
 };
@@ -15,7 +17,7 @@ use crate::wire::names::{
 type Flaw = String;
 
 /// The tables whose keys are only shown to people. No code uses the values in these tables.
-const PROSE: [&str; 4] = ["addresses", "edge", "statistics", "logs"];
+const PROSE: [&str; 3] = ["addresses", "edge", "statistics"];
 
 /// Reads the file of one preset.
 pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
@@ -81,6 +83,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let (dialect, targeted_field) = dialect(root.table("dialect")?, coded_only, &mut facts)?;
     let tags = root.table("tags")?.map_or(Ok(TagField::Unknown), |table| tags(table, &mut facts))?;
     let limits = root.table("limits")?.map_or(Ok(HeadLimits::default()), |table| limits(table, &mut facts))?;
+    let logs = root.table("logs")?.map_or(Ok(LogForm::default()), |table| logs(table, &mut facts))?;
     root.end()?;
     Ok(Preset {
         name,
@@ -97,6 +100,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         targeted_field,
         tags,
         limits,
+        logs,
         facts: facts.list,
     })
 }
@@ -207,6 +211,33 @@ fn limits(mut table: Reader, facts: &mut Facts) -> Result<HeadLimits, Flaw> {
     Ok(limits)
 }
 
+fn logs(mut table: Reader, facts: &mut Facts) -> Result<LogForm, Flaw> {
+    facts.take("logs", &mut table)?;
+    let columns = table.list("columns")?;
+    let separator = match table.optional_text("separator")?.as_deref() {
+        None => '\t',
+        Some("|") => '|',
+        Some(_) => return Err(table.flaw("a separator is \"|\"; without the key it is a tab")),
+    };
+    let mut places = Vec::new();
+    for (key, field) in LogField::NAMES {
+        let Some(name) = table.optional_text(key)? else { continue };
+        let column = columns.iter().position(|column| *column == name);
+        if let Some(number) = column.and_then(|position| u16::try_from(position + 1).ok()) {
+            places.push((field, LogPlace::Column(number)));
+        }
+        places.push((field, LogPlace::Member(name)));
+    }
+    let mut results = Vec::new();
+    for (key, result) in
+        [("hit", EdgeResult::Hit), ("miss", EdgeResult::Miss), ("pass", EdgeResult::Pass), ("error", EdgeResult::Error)]
+    {
+        results.extend(table.list(key)?.into_iter().map(|text| (text, result)));
+    }
+    table.end()?;
+    Ok(LogForm { separator, places, results })
+}
+
 /// The facts that have been read so far, and the sources to which they refer.
 struct Facts {
     sources: Table,
@@ -271,6 +302,16 @@ impl Reader {
 
     fn text(&mut self, key: &str) -> Result<String, Flaw> {
         self.optional_text(key)?.ok_or_else(|| self.flaw(&format!("{key} is missing")))
+    }
+
+    /// Reads a list of texts. If the key is missing, the list is empty.
+    fn list(&mut self, key: &str) -> Result<Vec<String>, Flaw> {
+        let texts = match self.table.remove(key) {
+            None => Some(Vec::new()),
+            Some(Value::Array(list)) => list.into_iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+            Some(_) => None,
+        };
+        texts.ok_or_else(|| self.flaw(&format!("{key} is not a list of strings")))
     }
 
     fn flag(&mut self, key: &str) -> Result<bool, Flaw> {

@@ -194,6 +194,10 @@ pub(super) fn local(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Beacon => "from memory, because of beacon.path; not a pull, and never refused for identity",
         Endpoint::Rum => "from memory, because of rum.path; not a pull, and never refused for identity",
+        Endpoint::EdgeLogs => {
+            "by counting a log, because of edge_logs.path; not a pull, and never refused for identity"
+        }
+        Endpoint::FastlyChallenge => "with permission to push logs, because Fastly asks here before the first log",
     }
 }
 

@@ -31,7 +31,7 @@ use super::changes::{self, Change};
 use super::field_pair::{Field, FieldPair, PreparedField, Rule};
 use super::origin_fields;
 use super::outcome::{Action, Guard, Guards, Outcome};
-use super::storing::{Vary, allows_authorization, is_shared, is_storable};
+use super::storing::{Vary, allows_authorization, is_shared};
 use crate::cdn::dialect::Dialect;
 use crate::edge::request::class::{CacheMode, CachePolicy};
 use crate::wire::cache_control::CacheControl;
@@ -206,9 +206,9 @@ impl Prepared {
             ])
         };
         let unsafe_with =
-            |directives: &CacheControl<'_>| unsafe_if(is_storable(directives, status), is_shared(directives, status));
+            |directives: &CacheControl<'_>| unsafe_if(directives.is_storable(status), is_shared(directives, status));
         let obeyed = emitted.obeyed();
-        let shared = fetched && is_storable(obeyed, status) && is_shared(obeyed, status);
+        let shared = fetched && obeyed.is_storable(status) && is_shared(obeyed, status);
         let mut unshared = obeyed.is_unshared();
         let (mut for_cdn, mut for_others) = (unsafe_with(obeyed), Guards::default());
         if emitted.targeted.is_some() {
@@ -239,7 +239,7 @@ impl Prepared {
             // The request has Authorization, so a shared cache needs a permission such as `public` to use the rule's
             // lifetime (RFC 9111 §3.5).
             let by_rule = matches!(action, Action::Defaulted | Action::Overridden);
-            let lasting = fetched && is_storable(obeyed, status) && obeyed.max_age != Some(0);
+            let lasting = fetched && obeyed.is_storable(status) && obeyed.max_age != Some(0);
             if facts.authorization && by_rule && lasting && !allows_authorization(obeyed) {
                 let field = emitted.targeted.as_mut().unwrap_or(&mut emitted.cache_control);
                 field.change(|directives| directives.public = true);
@@ -364,7 +364,7 @@ impl Prepared {
         let all = &emitted.cache_control.directives;
         let revalidates = |directives: &CacheControl<'_>| directives.no_cache && !directives.is_unshared();
         let (never_fresh, public) = match emitted.targeted.as_ref().map(|field| &field.directives) {
-            None => (revalidates(all) && fetched && is_storable(all, status), all.public),
+            None => (revalidates(all) && fetched && all.is_storable(status), all.public),
             Some(targeted) => (revalidates(targeted), targeted.public),
         };
         if never_fresh {

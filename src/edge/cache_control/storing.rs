@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 
-use crate::wire::cache_control::CacheControl;
+use crate::wire::cache_control::{CacheControl, is_stored_by_default};
 use crate::wire::{names, vary};
 
 /// Whether the origin allows shared caches to store the response to a request with Authorization (RFC 9111 §3.5).
@@ -13,12 +13,6 @@ use crate::wire::{names, vary};
 pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
     !directives.is_unshared()
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
-}
-
-/// Whether some shared cache is allowed to store the response. This includes a response that the cache must revalidate
-/// before each use.
-pub(super) fn is_storable(directives: &CacheControl<'_>, status: StatusCode) -> bool {
-    !directives.is_unshared() && (directives.has_lifetime() || directives.public || is_stored_by_default(status))
 }
 
 /// Whether shared caches would serve the response without revalidation. They do so in three cases: the response has a
@@ -36,16 +30,6 @@ pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bo
         Some(seconds) => seconds > 0,
         None => !directives.no_cache && is_stored_by_default(status),
     }
-}
-
-/// Whether caches store responses with this status even without a lifetime. These are the statuses below 500 in RFC
-/// 9110 §15.1, and statuses for which some CDNs have a default lifetime: 302, 303, 307 and some client errors. 304 is
-/// included, because a 304 updates a stored response.
-fn is_stored_by_default(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 206 | 300..=304 | 307 | 308 | 400 | 403 | 404 | 405 | 410 | 414 | 416 | 421 | 451
-    )
 }
 
 /// The members of Vary that guards check.

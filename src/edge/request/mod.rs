@@ -6,6 +6,8 @@
 pub(crate) mod attempts;
 pub(crate) mod class;
 pub(crate) mod inspect;
+pub(crate) mod objects;
+pub(crate) mod top;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

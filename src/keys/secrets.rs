@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::keys::{Checked, Text, quote};
+use super::{Checked, Text, quote};
 use crate::wire::secret::Secret;
 
 /// The size of the largest secret that is read from a file, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The text form of a secret. An empty secret is rejected.
-pub(super) const SECRET: Text<Secret> = Text { example: "env:ADMIN_TOKEN", read: secret, write: |_| "***".to_owned() };
+pub(crate) const SECRET: Text<Secret> = Text { example: "env:ADMIN_TOKEN", read: secret, write: |_| "***".to_owned() };
 
 /// Reads a secret from an environment variable (`env:NAME`), from a file (`file:PATH`) or from the text itself.
 fn secret(text: &str, folder: &Path) -> Checked<Secret> {

@@ -7,32 +7,38 @@
 //! the field with the CDN's request id.
 //! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`,
 //! `edgeshim_revalidations_total`, `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`,
-//! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`.
-//! **Cost:** eight atomic adds, and one hash if the CDN sends a request id. **Can fail:** no, because the layers below
+//! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`,
+//! `edgeshim_pull_reasons_total`, `edgeshim_share_ratio`, and the pulls in `edgeshim_offload_ratio`.
+//! **Cost:** ten atomic adds, and one hash if the CDN sends a request id. **Can fail:** no, because the layers below
 //! have turned every fault into a response.
 //!
 //! An upgraded connection is counted when the connection ends. Its log line is written at the same moment.
 
+mod counts;
+
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use metrics::{Counter, Gauge, Histogram};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use self::counts::{Counts, Revalidation};
 use super::request::attempts::Attempts;
+use super::request::objects::{Objects, Pulled, Wanted};
+use super::request::top::Tops;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
 use crate::access_log::Line;
 use crate::cdn::dialect::Dialect;
+use crate::cdn::grant::Grant;
 use crate::fault::{Cause, Fault};
-use crate::ids::{ClassId, ProviderId, PullKind, Reason, intern, label};
-use crate::metrics::{Ledger, Table, describe};
+use crate::ids::{ContentCoding, ProviderId, PullKind, PullReason, Reason};
+use crate::metrics::Ledger;
 use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
@@ -43,6 +49,10 @@ pub(crate) struct PullsParts {
     pub request_ids: Vec<Option<HeaderName>>,
     /// The recent request ids, by which retries are detected. All workers share these ids.
     pub attempts: Arc<Attempts>,
+    /// The objects that the providers hold. All workers and configurations share them.
+    pub objects: Arc<Objects>,
+    /// The URLs that are pulled most. Each worker adds a list of its own.
+    pub tops: Arc<Tops>,
 }
 
 impl PullsParts {
@@ -72,7 +82,8 @@ pub(crate) struct PullsLayer {
 
 impl PullsLayer {
     pub(crate) fn new(parts: PullsParts, ledger: Arc<Ledger>) -> Self {
-        Self { parts: Arc::new(parts), counts: Arc::new(Counts::new(ledger)) }
+        let counts = Arc::new(Counts::new(ledger, Arc::clone(&parts.objects), parts.tops.list()));
+        Self { parts: Arc::new(parts), counts }
     }
 }
 
@@ -81,90 +92,6 @@ impl<S> Layer<S> for PullsLayer {
 
     fn layer(&self, inner: S) -> Pulls<S> {
         Pulls { inner, parts: Arc::clone(&self.parts), counts: Arc::clone(&self.counts) }
-    }
-}
-
-label! {
-    /// The kind of the origin's response to a conditional pull. It is the label `result` of
-    /// `edgeshim_revalidations_total`.
-    enum Revalidation {
-        /// The origin responded with 304.
-        NotModified = "not_modified",
-        /// The origin responded with a 2xx status.
-        Modified = "modified",
-    }
-}
-
-/// The metrics of the layer.
-#[derive(Debug)]
-struct Counts {
-    ledger: Arc<Ledger>,
-    rows: Table<(ProviderId, ClassId), Row>,
-    revalidations: Table<(ProviderId, ClassId, Revalidation), Counter>,
-    in_flight: Table<ProviderId, Gauge>,
-    origin_seconds: Table<ClassId, Histogram>,
-    origin_bytes: Table<ClassId, Counter>,
-    shields: Counter,
-    probes: Counter,
-    retries: Counter,
-}
-
-/// The metrics of all pulls of one provider and one class.
-struct Row {
-    bytes: Counter,
-    seconds: Histogram,
-    ok: Counter,
-    codes: Codes,
-}
-
-/// The counters for the statuses 100 to 599. A counter is created when its status first occurs.
-type Codes = [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5];
-
-impl Counts {
-    fn new(ledger: Arc<Ledger>) -> Self {
-        let metrics = ledger.metrics();
-        let row = |values: &[&'static str]| Row {
-            bytes: metrics.series(&describe::PULL_BYTES, values),
-            seconds: metrics.series(&describe::PULL_SECONDS, values),
-            ok: metrics.series(&describe::PULLS, &[values, &["200"]].concat()),
-            codes: [const { OnceLock::new() }; 5],
-        };
-        Self {
-            rows: ledger.rows(row),
-            revalidations: ledger.table(&describe::REVALIDATIONS),
-            in_flight: ledger.table(&describe::IN_FLIGHT),
-            origin_seconds: ledger.table(&describe::ORIGIN_SECONDS),
-            origin_bytes: ledger.table(&describe::ORIGIN_BYTES),
-            shields: metrics.series(&describe::SHIELD_PULLS, &[]),
-            probes: metrics.series(&describe::PROBE_PULLS, &[]),
-            retries: metrics.series(&describe::RETRY_PULLS, &[]),
-            ledger,
-        }
-    }
-
-    /// Counts the pull in the metric for its kind, if there is a metric for this kind.
-    fn kind(&self, kind: PullKind) {
-        match kind {
-            PullKind::Unknown | PullKind::Edge => {}
-            PullKind::Shield => self.shields.increment(1),
-            PullKind::Probe => self.probes.increment(1),
-            PullKind::Retry => self.retries.increment(1),
-        }
-    }
-
-    /// Counts a pull under `code`: the exact status that was sent, or 499 if the client disconnected early.
-    fn code(&self, row: &Row, provider: ProviderId, class: ClassId, code: u16) {
-        let (hundred, rest) = (usize::from(code / 100), usize::from(code % 100));
-        let Some(slot) = hundred.checked_sub(1).and_then(|hundred| row.codes.get(hundred)) else { return };
-        let counters = slot.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
-        let ledger = &self.ledger;
-        let make = || {
-            let values = [ledger.provider(provider), ledger.class(class), intern(&code.to_string())];
-            ledger.metrics().series(&describe::PULLS, &values)
-        };
-        if let Some(counter) = counters.get(rest) {
-            counter.get_or_init(make).increment(1);
-        }
     }
 }
 
@@ -269,8 +196,10 @@ pub(crate) struct Pull {
     counts: Arc<Counts>,
     provider: ProviderId,
     arrived: Instant,
-    conditional: bool,
-    is_head: bool,
+    kind: PullKind,
+    dialect: Dialect,
+    method: Method,
+    is_conditional: bool,
     /// The status of the response, or 499 until there is a response head.
     code: u16,
     /// The length of the body, if it is known. A body is complete when this number of bytes was sent, even if the
@@ -281,19 +210,18 @@ pub(crate) struct Pull {
     tally: Tally,
     facts: Facts,
     refusal: Option<Reason>,
-    encoding: &'static str,
+    /// What decides about the reason of the pull.
+    pulled: Pulled,
     line: Option<Line>,
 }
 
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-const IDENTITY: &str = "identity";
-
-/// Returns the content coding of the response for the log. Either edgeshim or the origin has applied the coding.
-fn encoding(headers: &HeaderMap) -> &'static str {
-    let Some(coding) = headers.get(CONTENT_ENCODING) else { return IDENTITY };
+/// Returns the content coding of the response. Either edgeshim or the origin has applied the coding.
+fn coding(headers: &HeaderMap) -> ContentCoding {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else { return ContentCoding::Identity };
     let coding = coding.as_bytes().trim_ascii();
-    let known = ["gzip", "br", "zstd", "deflate", IDENTITY];
-    known.into_iter().find(|known| coding.eq_ignore_ascii_case(known.as_bytes())).unwrap_or("other")
+    let mut known = ContentCoding::ALL.into_iter();
+    known.find(|known| coding.eq_ignore_ascii_case(known.as_str().as_bytes())).unwrap_or(ContentCoding::Other)
 }
 
 impl Pull {
@@ -310,12 +238,25 @@ impl Pull {
         }
         counts.in_flight.get(ctx.provider).increment(1.0);
         counts.kind(ctx.kind);
+        let url = counts.objects.url(&request.head);
+        counts.top.begin(url, ctx.provider, &request.head, ctx.arrived);
+        let pulled = Pulled {
+            url,
+            provider: *counts.providers.get(ctx.provider),
+            coding: ContentCoding::Identity,
+            wanted: Wanted::of(headers),
+            is_stored: false,
+            is_not_modified: false,
+            grant: None,
+        };
         Self {
             counts,
             provider: ctx.provider,
             arrived: ctx.arrived,
-            conditional: headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE),
-            is_head: request.head.method == Method::HEAD,
+            kind: ctx.kind,
+            dialect: ctx.dialect,
+            is_conditional: headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE),
+            method: request.head.method.clone(),
             code: CLIENT_CLOSED_REQUEST,
             expected: None,
             sent: 0,
@@ -323,7 +264,7 @@ impl Pull {
             tally: Tally::default(),
             facts: Facts::new(ctx.class),
             refusal: None,
-            encoding: IDENTITY,
+            pulled,
             line,
         }
     }
@@ -353,18 +294,20 @@ impl Pull {
 
     fn responded<B: EdgeBody>(&mut self, response: &EdgeResponse<B>) {
         self.begun(response.facts, response.body.tally());
-        if self.line.is_some() {
-            self.encoding = encoding(&response.head.headers);
+        let (status, headers) = (response.head.status, &response.head.headers);
+        self.pulled.coding = coding(headers);
+        self.pulled.is_not_modified = status == StatusCode::NOT_MODIFIED;
+        if matches!(self.method, Method::GET | Method::HEAD) {
+            self.pulled.grant = Some(Grant::of(self.dialect, status, headers));
         }
-        let status = response.head.status;
         self.code = status.as_u16();
-        let bodiless = self.is_head
+        let bodiless = self.method == Method::HEAD
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED
             || status == StatusCode::SWITCHING_PROTOCOLS
             || response.body.is_end_stream();
         self.expected = if bodiless { Some(0) } else { response.body.size_hint().exact() };
-        if self.conditional {
+        if self.is_conditional {
             let result = match response.facts.origin_status {
                 Some(304) => Revalidation::NotModified,
                 Some(200..=299) => Revalidation::Modified,
@@ -379,6 +322,10 @@ impl Drop for Pull {
     fn drop(&mut self) {
         self.counts.in_flight.get(self.provider).decrement(1.0);
         let code = self.counted();
+        self.pulled.is_stored = self.method == Method::GET && code == self.code && self.tally.fault.is_none();
+        let reason = self.counts.objects.reason(&self.pulled);
+        self.counts.reasons.get((self.provider, reason)).increment(1);
+        self.counts.top.end(self.pulled.url, self.sent, reason == PullReason::Early);
         let row = self.counts.rows.get((self.provider, self.facts.class));
         if code == 200 {
             row.ok.increment(1);
@@ -386,6 +333,13 @@ impl Drop for Pull {
             self.counts.code(row, self.provider, self.facts.class, code);
         }
         row.bytes.increment(self.sent);
+        match self.kind {
+            // No client at the edge caused a health check.
+            PullKind::Probe => {}
+            // The first attempt was counted for the request at the edge.
+            PullKind::Retry => row.book.pull(0, self.sent),
+            PullKind::Unknown | PullKind::Edge | PullKind::Shield => row.book.pull(1, self.sent),
+        }
         row.seconds.record(self.arrived.elapsed().as_secs_f64());
         self.counts.origin_bytes.get(self.facts.class).increment(self.tally.origin_bytes);
         if let Some(mut line) = self.line.take() {
@@ -398,7 +352,8 @@ impl Drop for Pull {
             record.origin_bytes = self.tally.origin_bytes;
             record.origin_status = self.facts.origin_status;
             record.origin_us = self.facts.origin_us;
-            record.encoding = self.encoding;
+            record.encoding = self.pulled.coding.as_str();
+            record.why = Some(reason.as_str());
             record.guard = self.facts.guard;
             let fault = self.tally.fault.or(self.facts.cause).map(Cause::as_str);
             record.cause = fault.or(self.refusal.map(Reason::as_str)).unwrap_or("");
@@ -467,6 +422,8 @@ impl<B: EdgeBody> EdgeBody for PullsBody<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::request::objects::UrlHash;
+    use crate::ids::ClassId;
     use crate::metrics::{Labels, Metrics};
 
     /// A body that has read five bytes and returns no frame yet, like the body of a compressor.
@@ -491,7 +448,7 @@ mod tests {
     fn status_when_counted_then_increments_the_counter_with_the_exact_code() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let labels = Labels { providers: vec!["fastly"], ..Labels::default() };
-        let counts = Counts::new(Arc::new(metrics.ledger(&labels)));
+        let counts = Counts::new(Arc::new(metrics.ledger(&labels)), Arc::default(), Tops::default().list());
         let provider = ProviderId::configured(0);
         for code in [404, 499, 599, 99, 600, 0, 499] {
             counts.code(counts.rows.get((provider, ClassId::OTHER)), provider, ClassId::OTHER, code);
@@ -507,12 +464,25 @@ mod tests {
     #[test]
     fn origin_bytes_when_read_but_not_sent_before_disconnect_then_are_counted() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let counts =
+            Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default())), Arc::default(), Tops::default().list()));
+        let pulled = Pulled {
+            url: UrlHash::default(),
+            provider: 0,
+            coding: ContentCoding::Identity,
+            wanted: Wanted::Whole,
+            is_stored: false,
+            is_not_modified: false,
+            grant: None,
+        };
         let pull = Pull {
-            counts: Arc::new(Counts::new(Arc::new(metrics.ledger(&Labels::default())))),
+            counts: Arc::clone(&counts),
             provider: ProviderId::NONE,
             arrived: Instant::now(),
-            conditional: false,
-            is_head: false,
+            kind: PullKind::Unknown,
+            dialect: Dialect::Generic,
+            method: Method::GET,
+            is_conditional: false,
             code: 200,
             expected: None,
             sent: 0,
@@ -520,7 +490,7 @@ mod tests {
             tally: Tally::default(),
             facts: Facts::new(ClassId::OTHER),
             refusal: None,
-            encoding: IDENTITY,
+            pulled,
             line: None,
         };
         let mut body = PullsBody { inner: Some(Unready), pull: Some(pull) };

@@ -1,18 +1,23 @@
-//! Responds from memory to requests that are not pulls: the beacon, and load times from browsers (RUM) if `rum.path` is
-//! set.
+//! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and logs
+//! that CDNs push if there is a token for them.
 //!
 //! **Place:** outside of `verify` and `pulls`, because browsers send these requests. So the requests are not counted as
 //! pulls and are never refused because of their identity or Host. They also work while the origin is down.
 //! **Reads:** path, query and method; the proofs of the CDN that forwards the request; for RUM, a form of at most 16
 //! KiB that arrives within `server.body_timeout`. The proofs decide under which provider a load time is counted, and
 //! whether the client address that the CDN reports is trusted.
-//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`.
-//! **Cost:** for each request, one comparison of paths, or two if RUM is on. **Can fail:** no.
+//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and those of the logs:
+//! `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
+//! `edgeshim_edge_log_batches_total`.
+//! **Cost:** for each request, one comparison of paths for each of the three features that is on. **Can fail:** no.
 //!
 //! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
 //! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.
 
-use std::path::PathBuf;
+mod batch_result;
+mod browser_keys;
+mod edge_logs;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,6 +30,10 @@ use metrics::{Counter, Histogram};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+pub(crate) use self::browser_keys::{BeaconSettings, RumSettings};
+pub(crate) use self::edge_logs::EdgeLogSettings;
+pub(crate) use self::edge_logs::{EdgeLogParts, LogSource};
+use self::edge_logs::{EdgeLogs, LogBatch};
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, uncacheable};
 use crate::cdn::known::Known;
 use crate::fault::Fault;
@@ -33,83 +42,9 @@ use crate::intake::beacon;
 use crate::intake::country::Countries;
 use crate::intake::posted::Posted;
 use crate::intake::rum::{self, RumReason};
-use crate::keys::grammar::label;
-use crate::keys::urls::local_path;
-use crate::keys::{Keys, Text, Visitor};
 use crate::metrics::{LazyCounters, Ledger, Table, describe};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
-
-/// The keys of `[beacon]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BeaconSettings {
-    /// The path of the beacon.
-    pub path: String,
-    /// The values of `source` that are counted by name, in addition to the names of the providers.
-    pub sources: Vec<String>,
-    /// The country file. If it is `None`, beacons are not counted by country.
-    pub country_database: Option<PathBuf>,
-}
-
-impl Default for BeaconSettings {
-    fn default() -> Self {
-        Self { path: "/status/images/beacon.gif".to_owned(), sources: Vec::new(), country_database: None }
-    }
-}
-
-impl Keys for BeaconSettings {
-    fn keys<V: Visitor>(&mut self, v: &mut V) {
-        v.text("path", &BEACON_PATH, &mut self.path);
-        v.list("sources", &SOURCE, &mut self.sources);
-        v.nonempty("country_database", &COUNTRY_DATABASE, &mut self.country_database);
-    }
-}
-
-/// The keys of `[rum]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RumSettings {
-    /// The path to which browsers send load times. If it is `None`, RUM is off.
-    pub path: Option<String>,
-    /// The pages that are counted by name. Any other page counts as `other`.
-    pub pages: Vec<String>,
-}
-
-impl Keys for RumSettings {
-    fn keys<V: Visitor>(&mut self, v: &mut V) {
-        v.nonempty("path", &RUM_PATH, &mut self.path);
-        v.list("pages", &PAGE, &mut self.pages);
-    }
-}
-
-const BEACON_PATH: Text<String> = Text {
-    example: "/status/images/beacon.gif",
-    read: |text, _| local_path(text, "/status/images/beacon.gif"),
-    write: String::clone,
-};
-
-const RUM_PATH: Text<String> =
-    Text { example: "/status/rum", read: |text, _| local_path(text, "/status/rum"), write: String::clone };
-
-const SOURCE: Text<String> = Text {
-    example: "my-other-page",
-    read: |text, _| label(text, &["other"], "\"my-other-page\""),
-    write: String::clone,
-};
-
-const PAGE: Text<String> =
-    Text { example: "home", read: |text, _| label(text, &["other"], "\"home\""), write: String::clone };
-
-const COUNTRY_DATABASE: Text<PathBuf> = Text {
-    example: "GeoLite2-Country.mmdb",
-    // The runtime opens the file again later. The file is opened here too, so that a problem with the file is reported
-    // together with the other problems of the configuration.
-    read: |text, folder| {
-        let path = folder.join(text);
-        Countries::open(&path).map(|_| ()).map_err(|error| error.to_string())?;
-        Ok(path)
-    },
-    write: |path| path.display().to_string(),
-};
 
 /// What the layer needs in addition to the ledger.
 #[derive(Debug)]
@@ -120,7 +55,8 @@ pub(crate) struct LocalParts {
     pub sources: Vec<&'static str>,
     /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
-    /// The time within which the complete body of a RUM request must arrive.
+    pub edge_logs: EdgeLogParts,
+    /// The time within which the complete body of a RUM request must arrive, or the next bytes of a log.
     pub body_timeout: Duration,
 }
 
@@ -138,6 +74,7 @@ struct Shared {
     ledger: Arc<Ledger>,
     beacons: Beacons,
     rum: Option<Rum>,
+    edge_logs: EdgeLogs,
 }
 
 /// The counters of `edgeshim_beacons_total`, which have the label `country` only if there is a country file.
@@ -161,7 +98,8 @@ impl LocalLayer {
             seconds: ledger.table(&describe::RUM_SECONDS),
             rejected: ledger.table(&describe::RUM_REJECTED),
         });
-        Self { shared: Arc::new(Shared { parts, providers, ledger, beacons, rum }) }
+        let edge_logs = EdgeLogs::new(&parts.edge_logs, &ledger);
+        Self { shared: Arc::new(Shared { parts, providers, ledger, beacons, rum, edge_logs }) }
     }
 }
 
@@ -220,6 +158,10 @@ where
         match parts.endpoint(request.head.uri.path()) {
             None => return LocalFuture::Inner { inner: self.inner.call(request) },
             Some(Endpoint::Beacon) => return LocalFuture::Done { response: Some(self.shared.beacon(request)) },
+            Some(Endpoint::EdgeLogs) => return self.shared.read_logs(request),
+            Some(Endpoint::FastlyChallenge) => {
+                return LocalFuture::Done { response: Some(self.shared.challenge(request)) };
+            }
             Some(Endpoint::Rum) => {}
         }
         match has_form(&request) {
@@ -241,6 +183,10 @@ pub(crate) enum Endpoint {
     Beacon,
     /// Load times from browsers.
     Rum,
+    /// Logs that CDNs push.
+    EdgeLogs,
+    /// The question of Fastly whether it may push logs.
+    FastlyChallenge,
 }
 
 impl LocalParts {
@@ -250,6 +196,10 @@ impl LocalParts {
             Some(Endpoint::Beacon)
         } else if self.rum.path.as_deref() == Some(path) {
             Some(Endpoint::Rum)
+        } else if self.edge_logs.is_endpoint(path) {
+            Some(Endpoint::EdgeLogs)
+        } else if self.edge_logs.is_challenge(path) {
+            Some(Endpoint::FastlyChallenge)
         } else {
             None
         }
@@ -303,7 +253,7 @@ impl Shared {
                 b""
             }
         };
-        self.complete(request, head, pixel, "")
+        self.complete(request, head, Bytes::from_static(pixel), "")
     }
 
     fn rum(&self, mut request: Box<EdgeRequest>, body: Result<&[u8], RumReason>) -> Response {
@@ -337,7 +287,7 @@ impl Shared {
                 (text, reason.as_str())
             }
         };
-        self.complete(request, head, text.as_bytes(), cause)
+        self.complete(request, head, Bytes::from_static(text.as_bytes()), cause)
     }
 
     /// Completes the response and writes the log line of the request.
@@ -345,13 +295,13 @@ impl Shared {
         &self,
         mut request: Box<EdgeRequest>,
         mut head: response::Parts,
-        mut body: &'static [u8],
+        mut body: Bytes,
         cause: &'static str,
     ) -> Response {
         if request.head.method == Method::HEAD {
             // hyper drops the body of a response to HEAD only on HTTP/1.1. For HTTP/2 the body is removed here.
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            body = b"";
+            body.clear();
         }
         if let Some(mut line) = request.line.take() {
             let record = &mut line.record;
@@ -365,7 +315,7 @@ impl Shared {
             }
             line.write(request.ctx.arrived);
         }
-        (head, Bytes::from_static(body))
+        (head, body)
     }
 }
 
@@ -387,6 +337,9 @@ pin_project! {
         },
         Reading {
             form: Option<Box<Form>>,
+        },
+        ReadingLogs {
+            batch: Option<Box<LogBatch>>,
         },
         Done {
             response: Option<Response>,
@@ -414,6 +367,10 @@ where
                     Ok(body) => shared.rum(request, Ok(body)),
                     Err(unread) => shared.rum(request, Err((*unread).into())),
                 }
+            }
+            Projected::ReadingLogs { batch } => {
+                let sums = ready!(batch.as_mut().expect(ONCE).poll(cx));
+                batch.take().expect(ONCE).response(sums)
             }
             Projected::Done { response } => response.take().expect(ONCE),
         };

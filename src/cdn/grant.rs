@@ -1,0 +1,77 @@
+//! What a response allows a CDN to do: not to store it, or to use it for a lifetime.
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::dialect::Dialect;
+use crate::wire::cache_control::CacheControl;
+use crate::wire::cache_fields::edge_control;
+use crate::wire::names::CACHE_CONTROL;
+use crate::wire::vary;
+
+/// What a response allows a CDN to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// The CDN must not store the response.
+    Forbidden,
+    /// The CDN can use the response without revalidation for this number of seconds. It is 0 if the response has no
+    /// lifetime.
+    Lifetime(u64),
+}
+
+impl Grant {
+    /// Reads the fields that a CDN with this dialect obeys in a final response head.
+    pub(crate) fn of(dialect: Dialect, status: StatusCode, headers: &HeaderMap) -> Self {
+        let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        if vary::names(headers).any(|name| name == b"*") {
+            return Self::Forbidden;
+        }
+        let passed = dialect.passed_field().and_then(|name| edge_control(lines(name)));
+        let targeted = || {
+            let mut fields = dialect.reads().iter().map(|name| CacheControl::parse(lines(*name)));
+            fields.find(|directives| !directives.is_empty())
+        };
+        let directives = passed.or_else(targeted).unwrap_or_else(|| CacheControl::parse(lines(&CACHE_CONTROL)));
+        if status != StatusCode::NOT_MODIFIED && !directives.is_storable(status) || directives.is_unshared() {
+            Self::Forbidden
+        } else if directives.no_cache {
+            Self::Lifetime(0)
+        } else {
+            Self::Lifetime(directives.s_maxage.or(directives.max_age).unwrap_or(0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grant_when_fields_are_read_then_as_the_dialect_obeys_them() {
+        for (dialect, fields, grant) in [
+            (Dialect::Generic, &[("cache-control", "max-age=5, s-maxage=9")][..], Grant::Lifetime(9)),
+            (Dialect::Generic, &[("cache-control", "no-cache")], Grant::Lifetime(0)),
+            (Dialect::Generic, &[("cache-control", "private")], Grant::Forbidden),
+            (Dialect::Generic, &[], Grant::Lifetime(0)),
+            (Dialect::Generic, &[("cache-control", "max-age=5"), ("vary", "Accept, *")], Grant::Forbidden),
+            (
+                Dialect::Fastly,
+                &[("cache-control", "max-age=5"), ("surrogate-control", "max-age=7")],
+                Grant::Lifetime(7),
+            ),
+            (Dialect::Fastly, &[("cache-control", "max-age=5"), ("surrogate-control", "no-store")], Grant::Forbidden),
+            (Dialect::Fastly, &[("cache-control", "max-age=5")], Grant::Lifetime(5)),
+            (
+                Dialect::Cloudflare,
+                &[("cache-control", "no-store"), ("cloudflare-cdn-cache-control", "max-age=3")],
+                Grant::Lifetime(3),
+            ),
+            (Dialect::Akamai, &[("cache-control", "max-age=5"), ("edge-control", "max-age=2m")], Grant::Lifetime(120)),
+        ] {
+            let headers = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            assert_eq!(Grant::of(dialect, StatusCode::OK, &headers), grant, "{dialect:?} {fields:?}");
+        }
+        let none = HeaderMap::new();
+        assert_eq!(Grant::of(Dialect::Generic, StatusCode::NOT_MODIFIED, &none), Grant::Lifetime(0));
+        assert_eq!(Grant::of(Dialect::Generic, StatusCode::INTERNAL_SERVER_ERROR, &none), Grant::Forbidden);
+    }
+}

@@ -1,0 +1,450 @@
+//! The endpoint to which CDNs push their logs (`[edge_logs]`): checks the request, reads the batch and counts it.
+//!
+//! The token is checked before anything else. A batch is read in short turns, so that pulls on the same worker do not
+//! wait for it, and only a few batches are read at the same time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::Body;
+use metrics::Counter;
+
+use super::batch_result::BatchResult;
+use super::{LocalFuture, LocalParts, Response, Shared};
+use crate::cdn::preset::logs::LogForm;
+use crate::clock::{self, Deadline};
+use crate::edge::request::{EdgeRequest, uncacheable};
+use crate::ids::{EdgeResult, LogLine, ProviderId};
+use crate::intake::edge_logs::{Batch, BatchCoding, BatchForm, Intake, Permit, Sums};
+use crate::keys::quantities::SIZE;
+use crate::keys::secrets::SECRET;
+use crate::keys::urls::local_path;
+use crate::keys::{Keys, Text, Visitor};
+use crate::metrics::offload::Book;
+use crate::metrics::{LazyCounters, Ledger, Throttle, describe};
+use crate::wire::media_types::essence;
+use crate::wire::names::{
+    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_AMZ_FIREHOSE_ACCESS_KEY, X_AMZ_FIREHOSE_REQUEST_ID,
+};
+use crate::wire::secret::Secret;
+use crate::wire::values::content_length;
+
+/// The path at which Fastly asks whether it may push logs to this host.
+const FASTLY_CHALLENGE: &str = "/.well-known/fastly/logging/challenge";
+/// How much of a body is given to the decoder at once. gzip can inflate each byte to about 1,000 bytes.
+const STEP_BYTES: usize = 512;
+/// How many bytes, arrived and inflated, are read in one turn of the task.
+const TURN_BYTES: usize = 64 * 1024;
+/// The shortest time between two messages about a renamed field.
+const MESSAGE_PERIOD: Duration = Duration::from_mins(1);
+
+/// The keys of `[edge_logs]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeLogSettings {
+    /// The path to which CDNs push their logs. The name of the provider follows it, after a slash.
+    pub path: String,
+    /// The token of all providers that have no token of their own. `None`: only providers with a token push logs.
+    pub token: Option<Secret>,
+    /// The largest body, in bytes as they arrive.
+    pub max_body_bytes: u64,
+}
+
+impl Default for EdgeLogSettings {
+    fn default() -> Self {
+        Self { path: "/.edgeshim/edge-logs".to_owned(), token: None, max_body_bytes: 100 * 1024 * 1024 }
+    }
+}
+
+impl Keys for EdgeLogSettings {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("path", &PATH, &mut self.path);
+        v.nonempty("token", &SECRET, &mut self.token);
+        v.text("max_body", &SIZE, &mut self.max_body_bytes);
+    }
+}
+
+const PATH: Text<String> = Text {
+    example: "/.edgeshim/edge-logs",
+    read: |text, _| local_path(text, "/.edgeshim/edge-logs").map(|path| path.trim_end_matches('/').to_owned()),
+    write: String::clone,
+};
+
+/// The log of one provider.
+#[derive(Debug, Clone)]
+pub(crate) struct LogSource {
+    /// The provider's own token, which replaces the common token.
+    pub token: Option<Secret>,
+    pub form: LogForm,
+    /// The number of requests for which one line stands.
+    pub sampling: u64,
+    /// Whether the CDN asks for permission as Fastly does.
+    pub is_fastly: bool,
+}
+
+/// What the endpoint needs in addition to the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct EdgeLogParts {
+    pub settings: EdgeLogSettings,
+    /// The logs of the configured providers, in the order of their ids.
+    pub sources: Vec<LogSource>,
+    pub intake: Arc<Intake>,
+}
+
+impl EdgeLogParts {
+    /// Returns whether at least one provider can push logs.
+    fn is_on(&self) -> bool {
+        self.settings.token.is_some() || self.sources.iter().any(|source| source.token.is_some())
+    }
+
+    /// Returns whether `path` is the endpoint, with any name of a provider.
+    pub(super) fn is_endpoint(&self, path: &str) -> bool {
+        let name = path.strip_prefix(self.settings.path.as_str());
+        self.is_on() && name.is_some_and(|name| name.is_empty() || name.starts_with('/'))
+    }
+
+    /// Returns whether `path` is the one at which Fastly asks whether it may push logs.
+    pub(super) fn is_challenge(&self, path: &str) -> bool {
+        let may_push = |source: &LogSource| source.is_fastly && self.token(source).is_some();
+        path == FASTLY_CHALLENGE && self.sources.iter().any(may_push)
+    }
+
+    fn token<'a>(&'a self, source: &'a LogSource) -> Option<&'a Secret> {
+        source.token.as_ref().or(self.settings.token.as_ref())
+    }
+}
+
+/// The endpoint with its counters.
+#[derive(Debug)]
+pub(super) struct EdgeLogs {
+    /// The configured providers, in the order of their ids. The list is empty if no provider can push logs.
+    sources: Vec<Source>,
+    batches: LazyCounters<(ProviderId, BatchResult)>,
+}
+
+/// One provider with its counters.
+#[derive(Debug)]
+struct Source {
+    name: &'static str,
+    form: Arc<BatchForm>,
+    requests: [Counter; EdgeResult::ALL.len()],
+    bytes: Counter,
+    lines: [Counter; LogLine::ALL.len()],
+    book: Arc<Book>,
+    messages: Throttle,
+}
+
+impl EdgeLogs {
+    pub(super) fn new(parts: &EdgeLogParts, ledger: &Ledger) -> Self {
+        let is_on = parts.is_on();
+        let names: Vec<_> = ledger.providers().skip(ProviderId::RESERVED.len()).collect();
+        let metrics = ledger.metrics();
+        let source = |(name, source): (&'static str, &LogSource)| Source {
+            name,
+            form: Arc::new(BatchForm::new(source.form.clone(), source.sampling, parts.settings.max_body_bytes)),
+            requests: EdgeResult::ALL.map(|result| metrics.series(&describe::EDGE_REQUESTS, &[name, result.as_str()])),
+            bytes: metrics.series(&describe::EDGE_BYTES, &[name]),
+            lines: LogLine::ALL.map(|result| metrics.series(&describe::EDGE_LOG_LINES, &[name, result.as_str()])),
+            book: metrics.offload.book(name),
+            messages: Throttle::new(MESSAGE_PERIOD),
+        };
+        let sources = names.into_iter().zip(&parts.sources).filter(|_| is_on).map(source).collect();
+        Self { sources, batches: ledger.lazy(&describe::EDGE_LOG_BATCHES) }
+    }
+
+    /// Checks the head of a request. Returns the provider, whose batch can be read now, or why the batch is refused.
+    pub(super) fn begin(
+        &self,
+        local: &LocalParts,
+        head: &http::request::Parts,
+    ) -> Result<(usize, Reading), (ProviderId, BatchResult)> {
+        let parts = &local.edge_logs;
+        let name = head.uri.path().strip_prefix(parts.settings.path.as_str()).unwrap_or_default();
+        let name = name.strip_prefix('/').unwrap_or_default();
+        let found = self.sources.iter().position(|source| source.name.eq_ignore_ascii_case(name));
+        let provider = found.map_or(ProviderId::OTHER, ProviderId::configured);
+        let refuse = |result| Err((provider, result));
+        let source = found.and_then(|position| parts.sources.get(position));
+        let token = source.map_or(parts.settings.token.as_ref(), |source| parts.token(source));
+        if !token.is_some_and(|token| has_token(&head.headers, token)) {
+            return refuse(BatchResult::Token);
+        }
+        let Some((position, source)) = found.and_then(|position| Some((position, self.sources.get(position)?))) else {
+            return refuse(BatchResult::Provider);
+        };
+        if !matches!(head.method, Method::POST | Method::PUT) {
+            return refuse(BatchResult::Method);
+        }
+        let Some(coding) = coding(&head.headers).filter(|_| has_log_type(&head.headers)) else {
+            return refuse(BatchResult::MediaType);
+        };
+        let length = content_length(&head.headers).unwrap_or_default().unwrap_or(0);
+        if length > parts.settings.max_body_bytes {
+            return refuse(BatchResult::TooLarge);
+        }
+        let Some(permit) = parts.intake.permit() else { return refuse(BatchResult::Busy) };
+        let from_firehose = head.headers.contains_key(&X_AMZ_FIREHOSE_REQUEST_ID);
+        let batch = Batch::new(&source.form, coding, from_firehose, unix_seconds());
+        Ok((position, Reading::new(batch, permit, local.body_timeout)))
+    }
+
+    /// Counts a batch that was read completely. Returns the result and the body of the response.
+    pub(super) fn count(&self, parts: &EdgeLogParts, position: usize, sums: &Sums) -> (BatchResult, String) {
+        let [parsed, unparsed, outside] = sums.lines;
+        let result = if parsed + unparsed + outside == 0 && sums.is_test {
+            BatchResult::Test
+        } else if sums.request_id.as_ref().is_some_and(|id| !parts.intake.accept(id)) {
+            BatchResult::Repeated
+        } else {
+            BatchResult::Counted
+        };
+        if let (BatchResult::Counted, Some(source)) = (result, self.sources.get(position)) {
+            source.count(sums);
+        }
+        (result, sums.response(unix_millis()))
+    }
+
+    /// Counts the result of a request.
+    pub(super) fn counted(&self, provider: ProviderId, result: BatchResult) {
+        self.batches.get((provider, result)).increment(1);
+    }
+}
+
+impl Source {
+    fn count(&self, sums: &Sums) {
+        for (counter, count) in self.requests.iter().zip(sums.results) {
+            counter.increment(count);
+        }
+        self.bytes.increment(sums.bytes);
+        for (counter, count) in self.lines.iter().zip(sums.lines) {
+            counter.increment(count);
+        }
+        if let Some(newest) = sums.newest {
+            self.book.log(&sums.seconds, newest);
+        }
+        let absent = self.form.absent_fields(sums);
+        if !absent.is_empty()
+            && let Some(batches) = self.messages.pass()
+        {
+            tracing::warn!(
+                "the log of {}: no line of a batch has {}; if the CDN has renamed it, write the new name in \
+                 edge_log_fields of this provider (such batches since the last message: {batches})",
+                self.name,
+                absent.join(" or "),
+            );
+        }
+    }
+}
+
+/// A batch that is being read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    batch: Option<Batch>,
+    /// The bytes that have arrived and are not read.
+    left: Bytes,
+    /// The number of bytes that were read in this turn.
+    spent: usize,
+    /// The turn in which the task yielded.
+    yielded: Option<u64>,
+    deadline: Option<Deadline>,
+    timeout: Duration,
+    _permit: Permit,
+}
+
+impl Reading {
+    fn new(batch: Batch, permit: Permit, timeout: Duration) -> Self {
+        let batch = Some(batch);
+        Self { batch, left: Bytes::new(), spent: 0, yielded: None, deadline: None, timeout, _permit: permit }
+    }
+
+    /// Reads what has arrived. The result is ready when the whole batch was read or is refused. After that, this
+    /// function must not be called again.
+    pub(super) fn poll<B: Body<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Sums, BatchResult>> {
+        const ONCE: &str = "a batch is not read after its end";
+        if self.yielded == Some(clock::turn()) {
+            return Poll::Pending;
+        }
+        self.yielded = None;
+        loop {
+            while !self.left.is_empty() {
+                let step = self.left.split_to(self.left.len().min(STEP_BYTES));
+                let inflated = self.batch.as_mut().expect(ONCE).feed(&step).map_err(BatchResult::from)?;
+                self.spent += step.len() + inflated;
+                if self.spent >= TURN_BYTES {
+                    self.spent = 0;
+                    self.yielded = Some(clock::turn());
+                    clock::yield_turn(cx);
+                    return Poll::Pending;
+                }
+            }
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                let deadline = self.deadline.get_or_insert_with(Deadline::new);
+                if deadline.is_due() {
+                    return Poll::Ready(Err(BatchResult::Late));
+                }
+                if !deadline.is_armed() {
+                    deadline.arm(self.timeout);
+                }
+                deadline.watch(cx);
+                return Poll::Pending;
+            };
+            match frame {
+                None => return Poll::Ready(self.batch.take().expect(ONCE).finish().map_err(BatchResult::from)),
+                Some(Err(_)) => return Poll::Ready(Err(BatchResult::Cut)),
+                Some(Ok(frame)) => {
+                    self.left = frame.into_data().unwrap_or_default();
+                    // An empty frame is no progress, so that a sender of empty frames reaches the timeout.
+                    if let Some(deadline) = self.deadline.as_ref().filter(|_| !self.left.is_empty()) {
+                        deadline.disarm();
+                    }
+                    self.spent += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Allows Fastly to push logs of any service. The text `*` means any service.
+    pub(super) fn challenge(&self, mut request: Box<EdgeRequest>) -> Response {
+        self.check(&mut request);
+        let mut head = uncacheable(StatusCode::OK, request.ctx.dialect);
+        let text: &[u8] = if matches!(request.head.method, Method::GET | Method::HEAD) {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            b"*\n"
+        } else {
+            head.status = StatusCode::METHOD_NOT_ALLOWED;
+            head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            b""
+        };
+        self.complete(request, head, Bytes::from_static(text), "")
+    }
+
+    /// Begins to read a batch of log lines, or refuses it.
+    pub(super) fn read_logs<F>(self: &Arc<Self>, request: Box<EdgeRequest>) -> LocalFuture<F> {
+        match self.edge_logs.begin(&self.parts, &request.head) {
+            Ok((source, reading)) => {
+                let batch = LogBatch { shared: Arc::clone(self), request, source, reading };
+                LocalFuture::ReadingLogs { batch: Some(Box::new(batch)) }
+            }
+            Err((provider, result)) => {
+                LocalFuture::Done { response: Some(self.logs(request, provider, result, String::new())) }
+            }
+        }
+    }
+
+    /// Returns the response to a batch of log lines. `body` is the body of the response to an accepted batch.
+    fn logs(&self, request: Box<EdgeRequest>, provider: ProviderId, result: BatchResult, body: String) -> Response {
+        self.edge_logs.counted(provider, result);
+        let (status, text) = result.status();
+        let mut head = uncacheable(status, request.ctx.dialect);
+        let is_accepted = status == StatusCode::OK;
+        let content_type = if is_accepted { "application/json" } else { "text/plain; charset=utf-8" };
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        match result {
+            BatchResult::Token => _ = head.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            BatchResult::Method => _ = head.headers.insert(ALLOW, HeaderValue::from_static("POST, PUT")),
+            BatchResult::Busy => _ = head.headers.insert(RETRY_AFTER, HeaderValue::from_static("5")),
+            _ => {}
+        }
+        if !request.body.is_end_stream() {
+            // The connection is closed, because the rest of the request body is not read.
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let body = if is_accepted { Bytes::from(body) } else { Bytes::from_static(text.as_bytes()) };
+        self.complete(request, head, body, if is_accepted { "" } else { result.as_str() })
+    }
+}
+
+/// A batch of log lines that is being read.
+#[derive(Debug)]
+pub(crate) struct LogBatch {
+    shared: Arc<Shared>,
+    request: Box<EdgeRequest>,
+    /// The position of the provider among the configured providers.
+    source: usize,
+    reading: Reading,
+}
+
+impl LogBatch {
+    /// Reads what has arrived. The result is ready when the whole batch was read or is refused.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sums, BatchResult>> {
+        self.reading.poll(&mut self.request.body, cx)
+    }
+
+    /// Counts the batch and returns the response to it.
+    pub(super) fn response(self, sums: Result<Sums, BatchResult>) -> Response {
+        let Self { shared, request, source, .. } = self;
+        let (result, body) = match sums {
+            Ok(sums) => shared.edge_logs.count(&shared.parts.edge_logs, source, &sums),
+            Err(result) => (result, String::new()),
+        };
+        shared.logs(request, ProviderId::configured(source), result, body)
+    }
+}
+
+/// Returns whether a request has the token: as a bearer token, as the password of Basic, or as Firehose's access key.
+fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
+    if headers.get(&X_AMZ_FIREHOSE_ACCESS_KEY).is_some_and(|key| token.matches(key.as_bytes())) {
+        return true;
+    }
+    let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let scheme = |name: &[u8]| {
+        let (scheme, sent) = sent.split_at_checked(name.len())?;
+        scheme.eq_ignore_ascii_case(name).then(|| sent.trim_ascii())
+    };
+    if let Some(sent) = scheme(b"Bearer ") {
+        return token.matches(sent);
+    }
+    let decoded = scheme(b"Basic ").and_then(|sent| STANDARD.decode(sent).ok());
+    decoded.is_some_and(|pair| {
+        let colon = pair.iter().position(|byte| *byte == b':');
+        colon.and_then(|colon| pair.get(colon + 1..)).is_some_and(|password| token.matches(password))
+    })
+}
+
+fn has_log_type(headers: &HeaderMap) -> bool {
+    const TYPES: [&[u8]; 9] = [
+        b"application/json",
+        b"application/x-ndjson",
+        b"application/ndjson",
+        b"application/jsonl",
+        b"application/x-jsonlines",
+        b"application/x-json-stream",
+        b"text/plain",
+        b"text/tab-separated-values",
+        b"application/octet-stream",
+    ];
+    let Some(value) = headers.get(CONTENT_TYPE) else { return true };
+    TYPES.iter().any(|known| essence(value.as_bytes()).eq_ignore_ascii_case(known))
+}
+
+/// Returns the coding of a body, or `None` if edgeshim cannot undo it.
+fn coding(headers: &HeaderMap) -> Option<BatchCoding> {
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    let (first, second) = (values.next(), values.next());
+    match (first.map(|value| value.as_bytes().trim_ascii().to_ascii_lowercase()).as_deref(), second) {
+        // Some shippers send gzip without Content-Encoding.
+        (None | Some(b"" | b"identity"), None) => Some(BatchCoding::ByContent),
+        (Some(b"gzip" | b"x-gzip"), None) => Some(BatchCoding::Gzip),
+        _ => None,
+    }
+}
+
+fn unix_seconds() -> i64 {
+    i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX)
+}
+
+fn unix_millis() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}

@@ -1,0 +1,305 @@
+//! The URLs that are pulled most: how often, how many bytes, by how many providers, how often too early, and with how
+//! many different queries.
+//!
+//! Each worker has a list of bounded size, so that a pull never waits for another worker. The list is a Misra-Gries
+//! summary: when it is full, the median of its counts is subtracted from all counts, and entries without a rest are
+//! removed. At least half of the entries lose the median each time. So a URL is missing at most one pull for every
+//! [`HALF`] pulls of the list, and [`TopList::error`] is the exact bound. A list covers the last 10 to 20 minutes.
+//!
+//! A URL is the host and the path, cut to [`URL_BYTES`]. Queries are only counted, because they can contain personal
+//! data. Memory: at most 1.4 MiB for each worker.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::request;
+
+use super::objects::UrlHash;
+use crate::ids::ProviderId;
+use crate::wire::names::HOST;
+use crate::wire::values::cut;
+
+/// Half of the entries of one list.
+const HALF: usize = 1024;
+/// The longest URL in the list, in bytes.
+const URL_BYTES: usize = 256;
+/// How long a list counts before the next list begins.
+const PERIOD: Duration = Duration::from_mins(10);
+/// The number of bits with which different queries are counted.
+const QUERY_BITS: u32 = 64;
+
+/// One URL of the list.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TopUrl {
+    /// The host and the path.
+    pub url: String,
+    /// The number of pulls. The true number can be larger by the error of the list.
+    pub pulls: u64,
+    pub bytes: u64,
+    /// The number of providers that pulled the URL.
+    pub providers: u32,
+    /// The number of pulls while the provider held the object.
+    pub early: u64,
+    /// An estimate of the number of different queries. Above 100 it is too small.
+    pub queries: u32,
+}
+
+/// The lists of all workers. All configurations share them.
+#[derive(Debug, Default)]
+pub(crate) struct Tops {
+    lists: Mutex<Vec<Weak<TopList>>>,
+}
+
+/// The list of one worker.
+#[derive(Debug)]
+pub(crate) struct TopList {
+    /// The current list, and the one before it.
+    generations: Mutex<[Generation; 2]>,
+}
+
+#[derive(Debug)]
+struct Generation {
+    urls: HashMap<u64, Counted, BuildHasherDefault<Unhashed>>,
+    begun: Instant,
+    /// What was subtracted from the counts.
+    error: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Counted {
+    url: Box<str>,
+    pulls: u64,
+    bytes: u64,
+    early: u64,
+    /// A bit for each provider; the providers from position 63 on share one bit.
+    providers: u64,
+    /// A bit for each group of queries.
+    queries: u64,
+}
+
+/// A hasher for keys that are hashes already.
+#[derive(Debug, Default)]
+struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+impl Generation {
+    fn new() -> Self {
+        Self { urls: HashMap::default(), begun: Instant::now(), error: 0 }
+    }
+
+    /// Subtracts the median of the counts from all counts.
+    fn purge(&mut self) {
+        let mut counts: Vec<_> = self.urls.values().map(|counted| counted.pulls).collect();
+        let middle = counts.len() / 2;
+        let (_, &mut median, _) = counts.select_nth_unstable(middle);
+        self.urls.retain(|_, counted| {
+            counted.pulls = counted.pulls.saturating_sub(median);
+            counted.pulls > 0
+        });
+        self.error += median;
+    }
+}
+
+impl TopList {
+    fn new() -> Self {
+        Self { generations: Mutex::new([Generation::new(), Generation::new()]) }
+    }
+
+    fn generations(&self) -> MutexGuard<'_, [Generation; 2]> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a pull that has arrived at the time `now`.
+    pub(crate) fn begin(&self, url: UrlHash, provider: ProviderId, head: &request::Parts, now: Instant) {
+        let mut generations = self.generations();
+        let [current, previous] = &mut *generations;
+        if now.saturating_duration_since(current.begun) >= PERIOD {
+            *previous = std::mem::replace(current, Generation::new());
+        }
+        if current.urls.len() >= 2 * HALF && !current.urls.contains_key(&url.path) {
+            current.purge();
+        }
+        let counted = current.urls.entry(url.path).or_insert_with(|| Counted {
+            url: text(head).into(),
+            pulls: 0,
+            bytes: 0,
+            early: 0,
+            providers: 0,
+            queries: 0,
+        });
+        counted.pulls += 1;
+        counted.providers |= 1 << provider.index().min(63);
+        counted.queries |= 1 << (url.query % u64::from(QUERY_BITS));
+    }
+
+    /// Adds what is known at the end of a pull. Does nothing if the URL has left the list meanwhile.
+    pub(crate) fn end(&self, url: UrlHash, bytes: u64, is_early: bool) {
+        if let Some(counted) = self.generations()[0].urls.get_mut(&url.path) {
+            counted.bytes = counted.bytes.saturating_add(bytes);
+            counted.early += u64::from(is_early);
+        }
+    }
+}
+
+impl Tops {
+    /// Returns the list for a new worker. The list is forgotten when the worker drops it.
+    pub(crate) fn list(&self) -> Arc<TopList> {
+        let list = Arc::new(TopList::new());
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.retain(|list| list.strong_count() > 0);
+        lists.push(Arc::downgrade(&list));
+        list
+    }
+
+    /// Returns the URLs with the most pulls, and the largest number of pulls that can be missing in each count.
+    pub(crate) fn top(&self, most: usize) -> (Vec<TopUrl>, u64) {
+        let lists: Vec<_> = {
+            let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.iter().filter_map(Weak::upgrade).collect()
+        };
+        let (mut merged, mut error) = (HashMap::<u64, Counted>::new(), 0);
+        for list in lists {
+            for generation in &*list.generations() {
+                error += generation.error;
+                for (url, counted) in &generation.urls {
+                    let sum = merged.entry(*url).or_insert_with(|| Counted {
+                        pulls: 0,
+                        bytes: 0,
+                        early: 0,
+                        ..counted.clone()
+                    });
+                    sum.pulls += counted.pulls;
+                    sum.bytes = sum.bytes.saturating_add(counted.bytes);
+                    sum.early += counted.early;
+                    sum.providers |= counted.providers;
+                    sum.queries |= counted.queries;
+                }
+            }
+        }
+        let mut urls: Vec<_> = merged.into_values().collect();
+        urls.sort_unstable_by(|one, other| other.pulls.cmp(&one.pulls).then_with(|| one.url.cmp(&other.url)));
+        urls.truncate(most);
+        let shown = |counted: Counted| TopUrl {
+            pulls: counted.pulls,
+            bytes: counted.bytes,
+            providers: counted.providers.count_ones(),
+            early: counted.early,
+            queries: different(counted.queries.count_ones()),
+            url: counted.url.into(),
+        };
+        (urls.into_iter().map(shown).collect(), error)
+    }
+}
+
+/// Estimates the number of different queries from the number of bits that they have set (linear counting).
+fn different(set: u32) -> u32 {
+    let free = f64::from(QUERY_BITS - set).max(0.5);
+    let bits = f64::from(QUERY_BITS);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the estimate is between 0 and 311")]
+    let estimate = (-bits * (free / bits).ln()).round() as u32;
+    estimate
+}
+
+/// Returns the host and the path of a request.
+fn text(head: &request::Parts) -> String {
+    let host = match (head.uri.authority(), head.headers.get(HOST)) {
+        (Some(authority), _) => authority.as_str(),
+        (None, host) => host.and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    };
+    let mut text = cut(host, URL_BYTES).to_owned();
+    text.push_str(cut(head.uri.path(), URL_BYTES - text.len()));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::request::objects::Objects;
+
+    fn head(target: &str) -> request::Parts {
+        http::Request::builder().uri(target).header("host", "a.test").body(()).unwrap().into_parts().0
+    }
+
+    fn pull(list: &TopList, objects: &Objects, provider: usize, target: &str, bytes: u64) {
+        let head = head(target);
+        let url = objects.url(&head);
+        list.begin(url, ProviderId::configured(provider), &head, Instant::now());
+        list.end(url, bytes, bytes > 100);
+    }
+
+    #[test]
+    fn top_when_workers_pull_the_same_urls_then_sums_them() {
+        let (tops, objects) = (Tops::default(), Objects::default());
+        let lists = [tops.list(), tops.list()];
+        pull(&lists[0], &objects, 0, "/a?token=secret", 10);
+        pull(&lists[0], &objects, 1, "/a?x=2", 200);
+        pull(&lists[1], &objects, 1, "/a", 30);
+        pull(&lists[1], &objects, 1, "/b", 1);
+        let (urls, error) = tops.top(10);
+        let a = TopUrl { url: "a.test/a".to_owned(), pulls: 3, bytes: 240, providers: 2, early: 1, queries: 3 };
+        let b = TopUrl { url: "a.test/b".to_owned(), pulls: 1, bytes: 1, providers: 1, early: 0, queries: 1 };
+        assert_eq!((urls, error), (vec![a.clone(), b], 0));
+        assert_eq!(tops.top(1).0, [a]);
+        drop(lists);
+        assert_eq!(tops.top(10), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn list_when_urls_are_very_many_then_bounded_and_keeps_the_most_pulled_within_its_error() {
+        let (tops, objects) = (Tops::default(), Objects::default());
+        let list = tops.list();
+        for number in 0..40_000 {
+            pull(&list, &objects, 0, &format!("/unique/{number}"), 1);
+            if number % 10 == 0 {
+                pull(&list, &objects, 0, "/popular", 1);
+            }
+        }
+        let (urls, error) = tops.top(5);
+        assert_eq!(urls[0].url, "a.test/popular");
+        assert!(error > 0 && error <= 44_000 / HALF as u64, "{error}");
+        assert!(urls[0].pulls <= 4000 && urls[0].pulls + error >= 4000, "{urls:?} {error}");
+        assert!(list.generations()[0].urls.len() <= 2 * HALF);
+    }
+
+    #[test]
+    fn url_when_long_then_cut_at_a_character() {
+        let text = text(&head(&format!("/{}", "x".repeat(1000))));
+        assert_eq!(text.len(), URL_BYTES);
+        assert!(text.starts_with("a.test/xxx"));
+    }
+
+    #[test]
+    fn queries_when_different_then_estimated() {
+        assert_eq!([0, 1, 2, 32, 64].map(different), [0, 1, 2, 44, 311]);
+    }
+
+    #[test]
+    fn list_when_its_period_is_over_then_the_list_before_still_counts_once_more() {
+        let (tops, objects) = (Tops::default(), Objects::default());
+        let list = tops.list();
+        let head = head("/a");
+        let url = objects.url(&head);
+        let start = Instant::now();
+        let provider = ProviderId::NONE;
+        list.begin(url, provider, &head, start);
+        list.generations()[0].begun = start;
+        list.begin(url, provider, &head, start + PERIOD);
+        assert_eq!(tops.top(1).0[0].pulls, 2);
+        list.generations()[0].begun = start + PERIOD;
+        list.begin(url, provider, &head, start + PERIOD * 2);
+        assert_eq!(tops.top(1).0[0].pulls, 2, "the first pull is forgotten");
+    }
+}

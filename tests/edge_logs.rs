@@ -1,0 +1,345 @@
+//! Logs that CDNs push: batches in every form, the counts, the offload, and batches that are refused.
+
+mod support;
+
+use std::io::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use support::origin::{ClosedPort, fixed};
+use support::raw::{exchange, fetch, request};
+use support::shim::Config;
+use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, wait_until};
+
+const TOKEN: (&str, &str) = ("Authorization", "Bearer common-token");
+const GZIP: (&str, &str) = ("Content-Encoding", "gzip");
+
+fn config(origin: impl std::fmt::Display) -> Config {
+    Shim::config(origin).with(
+        "[edge_logs]\ntoken = \"common-token\"\n\
+         [[provider]]\nname = \"fastly\"\n\
+         [[provider]]\nname = \"cloudflare\"\nedge_log_token = \"own-token\"\n\
+         [[provider]]\nname = \"akamai\"\nedge_log_sampling = 10\n\
+         [[provider]]\nname = \"cloudfront\"\n\
+         [[provider]]\nname = \"mine\"\nedge_log_fields = { time = 1, bytes = 3, result = \"cache\" }",
+    )
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+fn push(shim: &Shim, provider: &str, fields: &[(&str, &str)], body: &[u8]) -> Response {
+    exchange(shim.addr, request("POST", &format!("/.edgeshim/edge-logs/{provider}"), fields, body))
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// Returns a line in Fastly's form.
+fn fastly(time: u64, state: &str, bytes: u64) -> String {
+    format!(
+        "{{\"timestamp\":{time},\"url\":\"/a\",\"response_state\":\"{state}\",\"response_status\":200,\
+         \"response_body_size\":{bytes}}}\n"
+    )
+}
+
+/// Returns the number of lines that were parsed, unparsed and outside of the window.
+fn lines(metrics: &Metrics, provider: &str) -> [u64; 3] {
+    ["parsed", "unparsed", "outside"]
+        .map(|result| metrics.count("edgeshim_edge_log_lines_total", &[("provider", provider), ("result", result)]))
+}
+
+/// Returns the number of requests by result: hit, miss, pass, error, other.
+fn requests(metrics: &Metrics, provider: &str) -> [u64; 5] {
+    ["hit", "miss", "pass", "error", "other"]
+        .map(|result| metrics.count("edgeshim_edge_requests_total", &[("provider", provider), ("result", result)]))
+}
+
+fn batches(metrics: &Metrics, provider: &str, result: &str) -> u64 {
+    metrics.count("edgeshim_edge_log_batches_total", &[("provider", provider), ("result", result)])
+}
+
+fn bytes(metrics: &Metrics, provider: &str) -> u64 {
+    metrics.count("edgeshim_edge_bytes_total", &[("provider", provider)])
+}
+
+#[test]
+fn batch_when_lines_or_array_or_gzip_then_counted_alike() {
+    let shim = Shim::start(config(ClosedPort::new().addr).with("[identity]\nunknown = \"reject\""));
+    let start = shim.metrics();
+    assert_eq!((lines(&start, "fastly"), requests(&start, "fastly"), bytes(&start, "fastly")), ([0; 3], [0; 5], 0));
+    let text = [fastly(now(), "HIT-CLUSTER", 10), fastly(now(), "MISS", 20), fastly(now(), "PASS", 30)].concat();
+    let array = format!("[{}]", text.trim_end().replace('\n', ","));
+    let json = ("Content-Type", "application/json");
+    let sent = [
+        push(&shim, "fastly", &[TOKEN], text.as_bytes()),
+        push(&shim, "FASTLY", &[TOKEN, ("Content-Type", "application/x-ndjson")], text.trim_end().as_bytes()),
+        push(&shim, "fastly", &[TOKEN, json], array.as_bytes()),
+        push(&shim, "fastly", &[TOKEN, json, GZIP], &gzip(array.as_bytes())),
+        push(&shim, "fastly", &[TOKEN, GZIP], &[gzip(text.as_bytes()), gzip(text.as_bytes())].concat()),
+        push(&shim, "fastly", &[TOKEN, ("Content-Type", "application/octet-stream")], &gzip(text.as_bytes())),
+    ];
+    for response in &sent {
+        assert_eq!(response.status, 200, "{response:?}");
+        assert!(response.problems.is_empty() && response.field("cache-control") == Some("no-store"), "{response:?}");
+    }
+    assert_eq!(sent[0].json(), serde_json::json!({ "parsed": 3, "unparsed": 0, "outside": 0 }));
+    let metrics = shim.metrics();
+    assert_eq!(lines(&metrics, "fastly"), [21, 0, 0]);
+    assert_eq!(requests(&metrics, "fastly"), [7, 7, 7, 0, 0]);
+    assert_eq!((bytes(&metrics, "fastly"), batches(&metrics, "fastly", "counted")), (420, 6));
+    assert!(metrics.count("edgeshim_pulls_total", &[]) == 0, "a batch is no pull");
+}
+
+#[test]
+fn batch_when_in_the_form_of_another_cdn_then_counted_with_its_fields() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let time = now();
+    let cloudflare = format!(
+        "{{\"EdgeStartTimestamp\":{time},\"CacheCacheStatus\":\"hit\",\"EdgeResponseBytes\":7,\
+         \"EdgeResponseStatus\":200}}"
+    );
+    let own = ("Authorization", "bearer own-token");
+    assert_eq!(push(&shim, "cloudflare", &[own], cloudflare.as_bytes()).status, 200);
+    let akamai =
+        format!("{{\"reqTimeSec\":\"{time}.5\",\"cacheStatus\":\"0\",\"bytes\":\"3\",\"statusCode\":\"200\"}}\n");
+    // The password of Basic is the token: YTpjb21tb24tdG9rZW4= is "a:common-token".
+    let basic = ("Authorization", "Basic YTpjb21tb24tdG9rZW4=");
+    assert_eq!(push(&shim, "akamai", &[basic], akamai.repeat(2).as_bytes()).status, 200);
+    let mine = format!("{time}\t200\t5\n{{\"time\":{time},\"cache\":\"pass\",\"bytes\":6}}\n");
+    assert_eq!(push(&shim, "mine", &[TOKEN, ("Content-Type", "text/plain")], mine.as_bytes()).status, 200);
+    let metrics = shim.metrics();
+    assert_eq!((requests(&metrics, "cloudflare"), bytes(&metrics, "cloudflare")), ([1, 0, 0, 0, 0], 7));
+    // One line of this log stands for ten requests.
+    assert_eq!((requests(&metrics, "akamai"), bytes(&metrics, "akamai")), ([0, 20, 0, 0, 0], 60));
+    assert_eq!(lines(&metrics, "akamai"), [2, 0, 0]);
+    assert_eq!((requests(&metrics, "mine"), bytes(&metrics, "mine")), ([0, 0, 1, 0, 1], 11));
+}
+
+#[test]
+fn batch_when_sent_by_firehose_then_acknowledged_and_counted_once() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let columns: Vec<_> = (1..=25)
+        .map(|number| match number {
+            1 => format!("{}.123", now()),
+            4 => "200".to_owned(),
+            5 => "1000".to_owned(),
+            25 => "Hit".to_owned(),
+            _ => "-".to_owned(),
+        })
+        .collect();
+    let line = format!("{}\n", columns.join("\t"));
+    let data = base64(line.as_bytes());
+    let body = format!(
+        "{{\"requestId\":\"ed4acda5-034f\",\"timestamp\":1578090901599,\
+         \"records\":[{{\"data\":\"{data}\"}},{{\"data\":\"{data}\"}}]}}"
+    );
+    let key = ("X-Amz-Firehose-Access-Key", "common-token");
+    let id = ("X-Amz-Firehose-Request-Id", "ed4acda5-034f");
+    let json = ("Content-Type", "application/json");
+    for _ in 0..2 {
+        let response = push(&shim, "cloudfront", &[key, id, json, GZIP], &gzip(body.as_bytes()));
+        assert_eq!(response.field("content-type"), Some("application/json"));
+        assert_eq!((response.status, &response.json()["requestId"]), (200, &serde_json::json!("ed4acda5-034f")));
+        assert!(response.json()["timestamp"].as_u64().is_some_and(|millis| millis / 1000 + 60 > now()), "{response:?}");
+    }
+    let metrics = shim.metrics();
+    assert_eq!((requests(&metrics, "cloudfront"), bytes(&metrics, "cloudfront")), ([2, 0, 0, 0, 0], 2000));
+    assert_eq!((batches(&metrics, "cloudfront", "counted"), batches(&metrics, "cloudfront", "repeated")), (1, 1));
+    // The same lines outside of an envelope are counted too.
+    assert_eq!(push(&shim, "cloudfront", &[TOKEN], line.as_bytes()).status, 200);
+    assert_eq!(lines(&shim.metrics(), "cloudfront"), [3, 0, 0]);
+    let cut = &body[..body.len() - 2];
+    assert_eq!(push(&shim, "cloudfront", &[key, id, json], cut.as_bytes()).status, 400);
+    assert_eq!(lines(&shim.metrics(), "cloudfront"), [3, 0, 0]);
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let number = group.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let digit = usize::try_from(number >> (18 - 6 * place) & 63).expect("six bits");
+            text.push(if place > group.len() { '=' } else { char::from(DIGITS[digit]) });
+        }
+    }
+    text
+}
+
+#[test]
+fn line_when_damaged_or_outside_of_the_window_then_counted_apart() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let time = now();
+    let text = [
+        fastly(time, "HIT", 10),
+        "not json\n".to_owned(),
+        "{\"timestamp\":\n\n".to_owned(),
+        fastly(time, "HIT", 1).replace("200", "\"abc\""),
+        fastly(time, "HIT", 1).replace(":1}", ":-1}"),
+        fastly(time, "HIT", 1).replace(":1}", ":1.5}"),
+        fastly(time, "HIT", 1).replace(":1}", ":99999999999999999999}"),
+        format!("{{\"timestamp\":{time},\"x\":\"{}\"}}\n", "x".repeat(70_000)),
+        fastly(time - 400, "HIT", 100),
+        fastly(time + 400, "HIT", 100),
+        fastly(time, "HIT", 1).trim_end().trim_end_matches('}').to_owned(),
+    ]
+    .concat();
+    let response = push(&shim, "fastly", &[TOKEN], text.as_bytes());
+    assert_eq!((response.status, response.json()["unparsed"].as_u64()), (200, Some(8)));
+    let metrics = shim.metrics();
+    assert_eq!(lines(&metrics, "fastly"), [1, 8, 2]);
+    assert_eq!((requests(&metrics, "fastly"), bytes(&metrics, "fastly")), ([1, 0, 0, 0, 0], 10));
+}
+
+#[test]
+fn batch_when_refused_then_status_says_why_and_nothing_is_counted() {
+    let shim = Shim::start(config(ClosedPort::new().addr).with("[edge_logs]\nmax_body = \"2KiB\""));
+    let line = fastly(now(), "HIT", 10);
+    let body = line.as_bytes();
+    let cut_gzip = gzip(&line.repeat(5).into_bytes());
+    let bomb = gzip(&vec![b' '; 30 * 1024]);
+    let cases = [
+        (push(&shim, "fastly", &[], body), 401, "other", "token", 0),
+        (push(&shim, "fastly", &[("Authorization", "Bearer common-tokem")], body), 401, "fastly", "token", 1),
+        (push(&shim, "nobody", &[("Authorization", "Bearer x")], body), 401, "other", "token", 1),
+        (push(&shim, "cloudflare", &[TOKEN], body), 401, "cloudflare", "token", 1),
+        (push(&shim, "nobody", &[TOKEN], body), 404, "other", "provider", 1),
+        (push(&shim, "", &[TOKEN], body), 404, "other", "provider", 2),
+        (fetch(shim.addr, "/.edgeshim/edge-logs/fastly", &[TOKEN]), 405, "fastly", "method", 1),
+        (push(&shim, "fastly", &[TOKEN, ("Content-Type", "text/html")], body), 415, "fastly", "media_type", 1),
+        (push(&shim, "fastly", &[TOKEN, ("Content-Encoding", "br")], body), 415, "fastly", "media_type", 2),
+        (push(&shim, "fastly", &[TOKEN], &[b'x'; 2049]), 413, "fastly", "too_large", 1),
+        (
+            push(
+                &shim,
+                "fastly",
+                &[TOKEN, ("Transfer-Encoding", "chunked")],
+                &[b"801\r\n", &[b'x'; 2049][..], b"\r\n0\r\n\r\n"].concat(),
+            ),
+            413,
+            "fastly",
+            "too_large",
+            2,
+        ),
+        (push(&shim, "fastly", &[TOKEN, GZIP], &bomb), 413, "fastly", "too_large", 3),
+        (push(&shim, "fastly", &[TOKEN, GZIP], body), 400, "fastly", "gzip", 1),
+        (push(&shim, "fastly", &[TOKEN, GZIP], &cut_gzip[..cut_gzip.len() - 9]), 400, "fastly", "gzip", 2),
+        (push(&shim, "fastly", &[TOKEN], format!("[{}", line.trim_end()).as_bytes()), 400, "fastly", "json", 1),
+        (push(&shim, "fastly", &[TOKEN], format!("[{},]", line.trim_end()).as_bytes()), 400, "fastly", "json", 2),
+    ];
+    for (position, (response, status, ..)) in cases.iter().enumerate() {
+        assert_eq!(response.status, *status, "case {position}: {response:?}");
+        assert!(response.text().ends_with('\n') && response.text().len() > 10, "case {position}: {}", response.text());
+    }
+    assert_eq!(cases[0].0.field("www-authenticate"), Some("Bearer"));
+    assert_eq!(cases[6].0.field("allow"), Some("POST, PUT"));
+    let metrics = shim.metrics();
+    assert_eq!(lines(&metrics, "fastly"), [0; 3]);
+    assert_eq!(bytes(&metrics, "fastly"), 0);
+    for (provider, result, count) in [
+        ("fastly", "token", 2),
+        ("cloudflare", "token", 1),
+        ("other", "token", 1),
+        ("other", "provider", 2),
+        ("fastly", "method", 1),
+        ("fastly", "media_type", 2),
+        ("fastly", "too_large", 3),
+        ("fastly", "gzip", 2),
+        ("fastly", "json", 2),
+    ] {
+        assert_eq!(batches(&metrics, provider, result), count, "{provider} {result}");
+    }
+}
+
+#[test]
+fn batch_when_its_connection_breaks_then_nothing_is_counted() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let line = fastly(now(), "HIT", 10);
+    let mut client = Raw::connect(shim.addr);
+    let head = "POST /.edgeshim/edge-logs/fastly HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer common-token\r\n";
+    client.send(format!("{head}Content-Length: 5000\r\n\r\n{line}{line}"));
+    client.reset();
+    assert!(wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0), "still connected");
+    // Four batches are read at the same time. The permit of the broken batch is free again.
+    let mut open: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Raw::connect(shim.addr);
+            client.send(format!("{head}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", line.len()));
+            assert!(client.some("an interim response").starts_with(b"HTTP/1.1 100"));
+            client
+        })
+        .collect();
+    let busy = push(&shim, "fastly", &[TOKEN], line.as_bytes());
+    assert_eq!((busy.status, busy.field("retry-after")), (503, Some("5")));
+    for client in &mut open {
+        client.send(&line);
+        assert_eq!(client.response().expect("a response").status, 200);
+    }
+    assert_eq!(push(&shim, "fastly", &[TOKEN], line.as_bytes()).status, 200);
+    assert_eq!(lines(&shim.metrics(), "fastly"), [5, 0, 0]);
+}
+
+#[test]
+fn validation_when_a_cdn_asks_then_allowed_and_no_line_is_counted() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let challenge = fetch(shim.addr, "/.well-known/fastly/logging/challenge", &[]);
+    assert_eq!((challenge.status, challenge.text().as_str()), (200, "*\n"));
+    let test =
+        push(&shim, "cloudflare", &[("Authorization", "Bearer own-token"), GZIP], &gzip(b"{\"content\":\"tests\"}"));
+    assert_eq!(test.status, 200);
+    assert_eq!(push(&shim, "fastly", &[TOKEN], b"").status, 200);
+    let metrics = shim.metrics();
+    assert_eq!((lines(&metrics, "cloudflare"), batches(&metrics, "cloudflare", "test")), ([0; 3], 1));
+}
+
+#[test]
+fn endpoint_when_no_token_is_configured_then_requests_reach_the_origin() {
+    let origin = Origin::start(fixed(200, &[], b"origin"));
+    let shim = Shim::start(Shim::config(origin.url()).with("[[provider]]\nname = \"fastly\""));
+    for target in ["/.edgeshim/edge-logs/fastly", "/.well-known/fastly/logging/challenge"] {
+        assert_eq!(fetch(shim.addr, target, &[TOKEN]).text(), "origin", "{target}");
+    }
+    assert!(!shim.metrics().text.contains("edgeshim_edge_"));
+}
+
+#[test]
+fn offload_when_logs_arrive_then_share_of_requests_and_bytes_without_a_pull() {
+    let origin = Origin::start(fixed(200, &[("Content-Type", "image/png")], &[b'x'; 100]));
+    let shim = Shim::start(config(origin.url()));
+    let start = shim.metrics();
+    for name in ["edgeshim_offload_ratio", "edgeshim_edge_log_lag_seconds", "edgeshim_share_ratio"] {
+        assert!(!start.text.contains(name), "{name} is known too early");
+    }
+    for _ in 0..10 {
+        assert_eq!(fetch(shim.addr, "/a.png", &[("X-CDN-Provider", "fastly")]).status, 200);
+    }
+    assert_eq!(fetch(shim.addr, "/a.png", &[("X-CDN-Provider", "akamai")]).status, 200);
+    let log: String = (0..100).map(|_| fastly(now(), "HIT", 20)).collect();
+    assert_eq!(push(&shim, "fastly", &[TOKEN], log.as_bytes()).status, 200);
+    let metrics = shim.metrics();
+    let near = |value: f64, expected: f64| (value - expected).abs() < 1e-6;
+    let offload = |of| metrics.value("edgeshim_offload_ratio", &[("provider", "fastly"), ("of", of)]);
+    assert!(near(offload("requests"), 0.9) && near(offload("bytes"), 0.5), "{}", metrics.text);
+    let lag = metrics.value("edgeshim_edge_log_lag_seconds", &[("provider", "fastly")]);
+    assert!((-1.0..60.0).contains(&lag), "{lag}");
+    let share = |provider| metrics.value("edgeshim_share_ratio", &[("provider", provider)]);
+    assert!(near(share("fastly"), 10.0 / 11.0) && near(share("akamai"), 1.0 / 11.0), "{}", metrics.text);
+    assert_eq!(metrics.matching("edgeshim_offload_ratio", &[("provider", "akamai")]).count(), 0, "not known");
+}
+
+#[test]
+fn field_when_missing_in_every_line_then_warning_names_it() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let log = fastly(now(), "HIT", 20).replace("response_state", "cache_state").repeat(3);
+    assert_eq!(push(&shim, "fastly", &[TOKEN], log.as_bytes()).status, 200);
+    let named =
+        |stderr: &str| stderr.contains("no line of a batch has response_state") && stderr.contains("edge_log_fields");
+    assert!(wait_until(PATIENCE, || named(&shim.stderr())), "{}", shim.stderr());
+    assert_eq!(requests(&shim.metrics(), "fastly"), [0, 0, 0, 0, 3]);
+}
