@@ -5,8 +5,8 @@
 //!
 //! A timer of the runtime for each request head would cost about 1,600 instructions per request. The timeouts of a
 //! proxy need a precision of only a tenth of a second. So each worker has a list of its deadlines and checks this list
-//! ten times a second ([`sweep`]). A deadline belongs to a connection, not to a request. Arming a deadline again
-//! allocates nothing.
+//! ten times a second ([`sweep`]). Most deadlines belong to a connection, not to a request. The connection arms its
+//! deadline again for each request, which allocates nothing.
 //!
 //! Arming a deadline costs one store. Reading the time costs one thread-local load. A sweep over 16,384 connections
 //! takes about 0.1 ms.
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 
-/// The time between two sweeps. A timeout can be early or late by at most this time.
+/// The time between two sweeps. A timeout can be early or late by up to this time. If the worker is too busy to sweep,
+/// a timeout is later.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
@@ -38,8 +39,8 @@ struct Entry {
     waker: AtomicWaker,
 }
 
-/// A deadline that can be armed many times. It belongs to the worker that creates it. After the deadline is dropped,
-/// the worker's next sweep removes it from the list.
+/// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline. After the
+/// deadline is dropped, the worker's next sweep removes its entry from the list.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
     entry: Arc<Entry>,
@@ -110,7 +111,7 @@ pub(crate) fn sweep() {
 }
 
 /// Wakes all tasks that watch a deadline of this worker, even if the deadline has not expired. Each worker calls this
-/// function when the drain begins.
+/// function when the drain closes the listeners, so that each connection notices the drain.
 pub(crate) fn wake_all() {
     DEADLINES.with_borrow(|all| {
         for entry in all {
@@ -124,14 +125,15 @@ pub(crate) fn begin_turn() {
     TURN.set(TURN.get().wrapping_add(1));
 }
 
-/// Returns the number of this worker's current turn. A task that yielded must do no work before the next turn, even if
-/// the task is polled again. Such polls happen: hyper can poll a body that returned `Pending` again at once.
+/// Returns the number of this worker's current turn. A task that yields stores this number and does no work until the
+/// number changes. This is necessary because hyper can poll a body in the same turn again, after the body has returned
+/// `Pending`.
 pub(crate) fn turn() -> u64 {
     TURN.get()
 }
 
-/// Ends the turn of the task of `cx`. The task must return `Pending` immediately. The runtime polls the task again
-/// after it has run the other tasks and polled the sockets.
+/// Makes the task of `cx` wait for the next turn. The task must return `Pending` immediately. The runtime polls the
+/// task again after it has run the other tasks and polled the sockets.
 pub(crate) fn yield_turn(cx: &mut Context<'_>) {
     YIELD.get()(cx);
 }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn deadline_when_dropped_then_removed_from_the_list() {
+    fn deadline_when_dropped_then_next_sweep_removes_the_entry() {
         let remaining = Deadline::new();
         drop((0..100).map(|_| Deadline::new()).collect::<Vec<_>>());
         sweep();

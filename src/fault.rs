@@ -6,7 +6,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-use crate::ids::label; // tidy: declares the label of faults; `ids` sees nothing of this room
+use crate::ids::label; // tidy: the macro that declares a label; `ids` imports nothing from `fault`
 
 label! {
     /// The cause of a fault. The metrics use the cause as the label `cause`.
@@ -44,8 +44,8 @@ label! {
 }
 
 impl Cause {
-    /// Returns the status of the response that reports the fault. A fault in the middle of a response body comes too
-    /// late for a status, so such a fault is only counted and logged.
+    /// Returns the status of the response with which edgeshim reports the fault to the client. A fault in the middle of
+    /// a response body comes too late for a status, so such a fault is only counted and logged.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Refused | Self::Unreachable | Self::Reset | Self::Closed | Self::BrokenHead | Self::Cut => {
@@ -100,7 +100,8 @@ pub struct Fault {
 pub struct Begun {
     /// The status that the origin sent.
     pub status: u16,
-    /// The time until the origin's response head arrived, in microseconds.
+    /// The time from the call of the origin's client to the response head, in microseconds. If the fault came before
+    /// the layers got the head, the time ends with the fault.
     pub micros: u32,
     /// The number of body bytes read from the origin.
     pub bytes: u64,
@@ -211,7 +212,7 @@ impl Error for Fault {
 }
 
 /// Returns the cause of the outermost fault in a chain of errors. hyper wraps the errors of edgeshim's bodies in its
-/// own errors, so the fault can be deeper in the chain.
+/// own errors, so the fault is not always the first error of the chain.
 pub(crate) fn cause_in(error: &(dyn Error + 'static)) -> Option<Cause> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -228,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_when_client_caused_the_fault_then_is_4xx() {
+    fn status_when_client_caused_the_failure_then_is_4xx() {
         for cause in Cause::ALL {
             assert_eq!(cause.status().is_client_error(), cause.is_client_error(), "{cause:?}");
         }

@@ -1,4 +1,4 @@
-//! Small ids that can be copied (`Copy`). The metrics use these ids as values of labels.
+//! Small ids that can be copied (`Copy`). Most of these ids are values of labels of the metrics.
 //!
 //! Nothing that a client sends becomes a label. An id is an index into a table that the configuration or a standard
 //! fills, or a variant of an enum.
@@ -152,7 +152,8 @@ label! {
 pub struct ProviderId(pub u16);
 
 impl ProviderId {
-    /// The request has no identity header and no signal of any CDN.
+    /// The request has no identity header, and edgeshim found no signal of a CDN or ignores signals
+    /// (`identity.recognise = false`).
     pub const NONE: Self = Self(0);
     /// The request names a provider that is not configured, its signals belong to a CDN that is not configured, or its
     /// identity header and signals do not identify one provider.
@@ -179,7 +180,7 @@ impl ProviderId {
     }
 }
 
-/// Declares id types. Each type is for the entries of one list in the configuration.
+/// Declares id types. Each type is for the entries of one list that is made from the configuration.
 macro_rules! configured_id {
     ($($(#[$meta:meta])* $vis:vis $name:ident)+) => {$(
         $(#[$meta])*
@@ -208,7 +209,7 @@ configured_id! {
     pub ClassId
     /// The source that a beacon of the whoopsie page names.
     pub(crate) SourceId
-    /// The page that a RUM beacon reports.
+    /// The page for which a browser reports its load time (`rum.pages`).
     pub(crate) PageId
 }
 

@@ -8,13 +8,13 @@ mod cli;
 mod serve;
 // The metrics, the probes and the effective configuration, served by a separate thread.
 mod admin;
-// The runtime: all layers and tables of one configuration. It is built once and swapped as a whole.
+// The runtime: all layers and tables of one configuration. A runtime is built once and replaced only as a whole.
 mod runtime;
-// The configuration file and its problems.
+// The configuration file, and the list of the mistakes in it.
 mod config;
 // The layers that a request passes through, and their order (`pipeline.rs`).
 mod edge;
-// The innermost service: connections to the origin, retries, timeouts.
+// The service below the layers: connections to the origin, retries, timeouts.
 mod origin;
 // Input other than pulls: beacons, load times, address lists, the country file.
 mod intake;
@@ -22,7 +22,7 @@ mod intake;
 mod access_log;
 // Knowledge about each CDN: presets, proofs, dialects.
 mod cdn;
-// The error pages, which are sent when the origin fails.
+// The whoopsie pages: the error pages that people see when the origin fails.
 mod pages;
 // Every metric, with its labels and handles.
 mod metrics;

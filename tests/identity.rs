@@ -123,7 +123,7 @@ fn pull_heads_when_sent_for_every_preset_then_results_equal_the_goldens() {
 }
 
 #[test]
-fn pull_when_from_shield_or_probe_or_retry_then_counted_and_logged_as_such() {
+fn pull_kind_when_shield_probe_or_retry_then_counted_and_logged() {
     let origin = Origin::start(origin::fixed(200, &[], b"fine"));
     let mut shim = Shim::start(every_preset(origin.url()));
     let [edge, shield, probe] = ["cloudflare/edge", "fastly/shield", "fastly/probe"]

@@ -245,7 +245,7 @@ fn gated() -> (Origin, Gate) {
 }
 
 #[test]
-fn gauges_when_requests_hang_then_rise_and_when_requests_end_then_return_to_zero() {
+fn gauges_when_requests_and_connections_end_then_return_to_zero() {
     let (origin, gate) = gated();
     let shim = Shim::start(config(origin.addr));
     let gauge = |metrics: &Metrics, name: &str| metrics.count(name, &[]);
@@ -668,7 +668,7 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
 }
 
 #[test]
-fn provider_label_when_provider_is_claimed_then_has_only_configured_names() {
+fn provider_label_when_client_claims_a_name_then_is_configured_none_or_other() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     let rows: [(&[&str], &str); 18] = [
@@ -879,7 +879,8 @@ fn names(metrics: &Metrics) -> BTreeSet<String> {
     series.map(|series| format!("{} {:?}", series.name, series.labels)).collect()
 }
 
-/// Sends requests with invented values over two connections. The values contain the numbers from `from` upwards.
+/// Sends `count` requests with invented values over two connections. The values of each request contain a number. The
+/// first number is `from`.
 fn flood(shim: &Shim, origin: &Origin, from: u32, count: u32) {
     const AT_ONCE: u32 = 25;
     std::thread::scope(|scope| {
@@ -923,7 +924,7 @@ fn series_and_memory_when_clients_invent_values_then_bounded() {
     let after = settled(&shim, 1600 + 8000);
     let grown = shim.rss_kib().saturating_sub(rss);
     let new: Vec<_> = names(&after).difference(&names(&before)).cloned().collect();
-    assert!(new.is_empty(), "new series: {new:?}");
+    assert!(new.is_empty(), "the invented values created these series: {new:?}");
     assert_eq!(names(&after), names(&before));
     assert_eq!(counted(&after, "edgeshim_pulls_total", &["provider"]), table(&[(["other"], 9600)]));
     assert!(grown < 8 << 10, "the memory has grown by {grown} KiB from {rss} KiB");

@@ -38,8 +38,8 @@ fn text_of(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// Returns the shipped crates from the output of `cargo metadata`: the members of the workspace, their normal and build
-/// dependencies, and so on.
+/// Returns the shipped crates from the output of `cargo metadata`: the members of the workspace, and their direct and
+/// indirect normal and build dependencies.
 fn shipped(metadata: &Value) -> Vec<Package> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
@@ -113,7 +113,7 @@ fn satisfied(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, S
     let tokens: Vec<&str> = spaced.split_ascii_whitespace().collect();
     let mut at = 0;
     let value = parse_or(&tokens, &mut at, allowed)?;
-    if at == tokens.len() { Ok(value) } else { Err(format!("AND, OR or the end must replace `{}`", tokens[at])) }
+    if at == tokens.len() { Ok(value) } else { Err(format!("`{}` does not follow AND or OR", tokens[at])) }
 }
 
 fn parse_or(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
@@ -135,7 +135,7 @@ fn parse_and(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) ->
 }
 
 fn parse_atom(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let token = *tokens.get(*at).ok_or("the expression ends where a licence must follow")?;
+    let token = *tokens.get(*at).ok_or("the expression ends before a licence")?;
     *at += 1;
     match token {
         "(" => {
@@ -146,7 +146,7 @@ fn parse_atom(tokens: &[&str], at: &mut usize, allowed: &dyn Fn(&str) -> bool) -
             *at += 1;
             Ok(value)
         }
-        "AND" | "OR" | "WITH" | ")" => Err(format!("a licence must replace `{token}`")),
+        "AND" | "OR" | "WITH" | ")" => Err(format!("a licence is expected instead of `{token}`")),
         licence if tokens.get(*at) == Some(&"WITH") => {
             let exception = tokens.get(*at + 1).ok_or("no exception follows WITH")?;
             *at += 2;
@@ -231,7 +231,7 @@ fn metadata() -> Value {
 
 fn deny_toml() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/ci/deny.toml");
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("deploy/ci/deny.toml: {error}"))
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read deploy/ci/deny.toml: {error}"))
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Tests of the limits in `[server]`. The shim must refuse a request above a limit and serve a request just below the
+//! Tests of the limits in `[server]`. The shim must refuse a request above a limit and serve a request within the
 //! limit. The HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client. If an HTTP/2 client must misbehave,
 //! the test sends hand-written frames.
 //!
-//! Timeouts are about a second, so that a slow machine does not exceed a timeout by accident. The tests check that
-//! nothing ends before half of the timeout.
+//! Most timeouts are about a second, so that a slow machine does not exceed a timeout by accident. The tests also check
+//! that no timeout expires too early.
 
 mod support;
 
@@ -39,7 +39,8 @@ fn start(origin: &Origin, server: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with(&format!("[server]\nworkers = 2\n{server}")))
 }
 
-/// A short response timeout. A stalled HTTP/2 stream ends after the longer of `body_timeout` and `response_timeout`.
+/// A short response timeout. An HTTP/2 stream that the client does not read ends after the longest of `body_timeout`,
+/// `response_timeout` and `connect_timeout`.
 const HASTY: &str = "[origin]\nresponse_timeout = \"1s\"";
 
 fn start_hasty(origin: &Origin, server: &str) -> Shim {
@@ -152,7 +153,7 @@ fn max_connections_when_reached_then_next_connection_waits_until_another_closes(
 }
 
 #[test]
-fn max_connections_when_shim_has_several_listeners_then_one_listener_can_use_all() {
+fn max_connections_when_one_of_three_listeners_gets_all_clients_then_all_are_served() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "max_connections = 3\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\", \"unix:shim.sock\"]");
     let mut clients: Vec<Raw> = (0..3).map(|_| Raw::connect(shim.addr)).collect();
@@ -344,12 +345,12 @@ fn header_timeout_when_head_arrives_slowly_then_is_not_extended() {
                     client.send([*byte]);
                     client.end() != End::Open
                 });
-                assert!(ended, "the shim has read a head of {} bytes after the timeout", head.len());
+                assert!(ended, "the shim accepted a head after header_timeout");
                 client = client.patient(PATIENCE);
                 assert_eq!(
                     client.response().expect("a response").status,
                     408,
-                    "the status if the connection was used before: {kept}"
+                    "the status on the connection with kept = {kept}"
                 );
             });
         }
@@ -428,7 +429,7 @@ fn header_timeout_when_http2_head_arrives_slowly_then_connection_is_closed() {
         while slow.raw.end() == End::More && slow.raw.more().is_ok_and(|bytes| !bytes.is_empty()) {}
         slow.raw.end() == End::Closed
     });
-    assert!(ended, "the connection is open after header_timeout, because HEADERS arrive byte by byte");
+    assert!(ended, "the connection is still open after header_timeout");
     wait_refused(&shim, "header_timeout", 1);
 }
 
@@ -438,7 +439,7 @@ fn header_timeout_when_http2_head_arrives_slowly_then_connection_is_closed() {
 const FRAMINGS: [&str; 2] = ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"];
 
 #[test]
-fn body_timeout_when_client_stops_sending_then_sends_408_and_closes_origin_connection() {
+fn body_timeout_when_upload_stops_then_shim_sends_408_and_closes_origin_connection() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let since = Instant::now();
@@ -480,7 +481,10 @@ fn body_timeout_when_client_stops_after_early_response_then_connections_are_clos
     }
     assert!(client.closed());
     let elapsed = since.elapsed();
-    assert!(elapsed >= PACE * 20 + Duration::from_millis(900), "closed too early, after {elapsed:?}");
+    assert!(
+        elapsed >= PACE * 20 + Duration::from_millis(900),
+        "the connection was closed too early, after {elapsed:?}"
+    );
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the connection to the origin is still open");
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
@@ -537,7 +541,7 @@ fn body_timeout_when_client_stops_reading_then_connections_are_closed() {
 }
 
 #[test]
-fn body_timeout_when_http2_stream_is_unread_then_resets_only_the_unread_stream() {
+fn body_timeout_when_http2_stream_is_unread_then_only_the_unread_stream_is_reset() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/endless" => origin::endless(&[b'x'; 16 << 10])(request, conn),
         _ => origin::respond(request, conn, 200, &[], b"hi"),
@@ -547,7 +551,11 @@ fn body_timeout_when_http2_stream_is_unread_then_resets_only_the_unread_stream()
     client.get(1, "/endless");
     let since = Instant::now();
     assert!(!client.ended_normally(1));
-    assert!(since.elapsed() >= Duration::from_millis(500), "reset too early, after {:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= Duration::from_millis(500),
+        "the stream was reset too early, after {:?}",
+        since.elapsed()
+    );
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the connection to the origin is still open");
     client.get(3, "/");
     assert!(client.ended_normally(3), "another stream of the connection must not be reset");
@@ -569,8 +577,8 @@ fn body_timeout_when_http2_connection_is_unread_then_connection_is_closed() {
     shim.wait_metrics(|metrics| once(pulls(metrics, "499")));
 }
 
-/// A stream makes progress when data leaves the send buffer of the stream, which has 64 KiB. So the client reads more
-/// than 64 KiB within each timeout.
+/// A stream makes progress when data leaves the send buffer of the stream. The size of this buffer is 64 KiB, so the
+/// client reads more than 64 KiB within each timeout.
 #[test]
 fn body_timeout_when_download_is_slow_but_progresses_then_download_completes() {
     const BYTES: usize = 1 << 20;
@@ -650,7 +658,11 @@ fn idle_timeout_when_connection_is_idle_then_closed_at_the_timeout_and_not_befor
         client = client.patient(Duration::from_millis(400));
         // On a busy machine, the wait can take longer than idle_timeout. Then the shim has closed the connection.
         if client.end() != End::Open {
-            assert!(since.elapsed() >= Duration::from_millis(900), "closed too early, after {:?}", since.elapsed());
+            assert!(
+                since.elapsed() >= Duration::from_millis(900),
+                "the connection was closed too early, after {:?}",
+                since.elapsed()
+            );
             client = Raw::connect(shim.addr);
         }
         client = client.patient(LONG);
@@ -659,7 +671,11 @@ fn idle_timeout_when_connection_is_idle_then_closed_at_the_timeout_and_not_befor
     let since = Instant::now();
     served(&mut client, "/slow");
     assert!(client.closed());
-    assert!(since.elapsed() >= Duration::from_millis(2600), "closed too early, after {:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= Duration::from_millis(2600),
+        "the connection was closed too early, after {:?}",
+        since.elapsed()
+    );
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
     assert!(
         refused(&shim.metrics(), "header_timeout").abs() < f64::EPSILON,
@@ -668,7 +684,7 @@ fn idle_timeout_when_connection_is_idle_then_closed_at_the_timeout_and_not_befor
 }
 
 #[test]
-fn idle_timeout_when_http2_connection_is_idle_then_sends_goaway_and_closes() {
+fn idle_timeout_when_http2_connection_is_idle_then_shim_sends_goaway_and_closes() {
     let origin = Origin::start(|request, conn| {
         if request.target == "/slow" {
             // The pause is longer than idle_timeout. A connection that waits for a response must not count as idle.
@@ -682,7 +698,11 @@ fn idle_timeout_when_http2_connection_is_idle_then_sends_goaway_and_closes() {
     client.get(1, "/slow");
     assert!(client.ended_normally(1), "the slow response is incomplete");
     assert_eq!(client.until(GOAWAY).expect("a GOAWAY before the end of the connection").stream, 0);
-    assert!(since.elapsed() >= Duration::from_millis(2600), "closed too early, after {:?}", since.elapsed());
+    assert!(
+        since.elapsed() >= Duration::from_millis(2600),
+        "the connection was closed too early, after {:?}",
+        since.elapsed()
+    );
     while client.next().is_some() {}
     // The shim sends a ping together with the GOAWAY. The shim must also close a connection whose client does not
     // acknowledge this ping.
@@ -697,8 +717,8 @@ fn idle_timeout_when_http2_connection_is_idle_then_sends_goaway_and_closes() {
 fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "idle_timeout = \"1s\"");
-    // An empty line or two pings, which belong to no request, are sent again and again. Each time they are sent in two
-    // writes.
+    // The client repeatedly sends two empty lines or two pings, which belong to no request. Each time, it splits the
+    // second line or ping into two writes.
     let pings = [frame(PING, 0, 0, b"pingpong"), frame(PING, 0, 0, b"pingpong")].concat();
     let (half, rest) = pings.split_at(20);
     let plain = || {
@@ -728,7 +748,11 @@ fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
             }
         }
         assert!(!open, "the connection is still open after {LONG:?}");
-        assert!(since.elapsed() >= Duration::from_millis(500), "closed too early, after {:?}", since.elapsed());
+        assert!(
+            since.elapsed() >= Duration::from_millis(500),
+            "the connection was closed too early, after {:?}",
+            since.elapsed()
+        );
     }
     shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
 }
@@ -780,8 +804,8 @@ fn max_hops_when_shim_forwards_to_itself_then_loop_ends() {
     let shim = Shim::start_in(dir, Shim::config(&url).with(&format!("[server]\nlisten = [\"{url}\"]")));
     let mut client = Raw::connect_unix(&own);
     client.send(get("/"));
-    // The request passes the shim five times. The shim refuses the fifth pass with a 508. Each earlier pass forwards this
-    // 508, so the client gets it.
+    // The shim receives the request five times and refuses the fifth request with a 508. The shim forwards this status
+    // as the response to each of the four earlier requests, so the client gets a 508.
     assert_eq!(client.response().expect("a response").status, 508);
     shim.wait_metrics(|metrics| (pulls(metrics, "508") - 5.0).abs() < f64::EPSILON);
     wait_refused(&shim, "loop", 1);
@@ -879,7 +903,7 @@ fn trusted_proxies_when_peer_is_not_listed_then_forwarded_fields_are_replaced() 
 }
 
 #[test]
-fn trusted_proxies_when_peer_is_listed_then_x_forwarded_for_is_read_from_right() {
+fn trusted_proxies_when_peer_is_listed_then_x_forwarded_for_is_read_from_the_right() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"2001:db8:1::/48\"]");
     for (lines, expected) in [
@@ -931,7 +955,7 @@ fn pair6() -> Vec<u8> {
 fn proxy_protocol_when_header_is_valid_then_client_address_is_from_the_header() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true");
-    // The protocol allows type-length-value triples after the addresses. The shim ignores them.
+    // The protocol allows type-length-value triples after the addresses. The shim ignores these triples.
     let extended = [&PAIR4[..], &[0xee, 0, 3, 1, 2, 3]].concat();
     let rows: Vec<(Vec<u8>, &str)> = vec![
         (b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n".to_vec(), "192.0.2.7"),
@@ -952,13 +976,14 @@ fn proxy_protocol_when_header_is_valid_then_client_address_is_from_the_header() 
             let shown = String::from_utf8_lossy(header);
             let response = client.response().unwrap_or_else(|why| panic!("no response after {shown:?}: {why:?}"));
             assert_eq!(response.status, 200);
-            assert_eq!(forwarded(&origin)[0], *expected, "{shown:?} in pieces of {piece}");
+            assert_eq!(forwarded(&origin)[0], *expected, "{shown:?} in pieces of {piece} bytes");
             client.send(get_with("X-Forwarded-For: 203.0.113.1\r\n"));
             assert_eq!(client.response().expect("the next response on the connection").status, 200);
             assert_eq!(forwarded(&origin)[0], *expected, "{shown:?}, second request on the connection");
         }
     }
-    // Each connection splits the header at another byte. The shim reads the first part before the second part arrives.
+    // Each connection splits the header at a different byte. The shim reads the first part before the second part
+    // arrives.
     for (header, expected) in [&rows[0], &rows[3], &rows[4]] {
         let text = [header.as_slice(), get("/").as_bytes()].concat();
         let mut clients: Vec<Raw> = (1..=header.len()).map(|_| Raw::connect(shim.addr)).collect();
@@ -972,7 +997,8 @@ fn proxy_protocol_when_header_is_valid_then_client_address_is_from_the_header() 
         std::thread::sleep(PACE);
         for (cut, client) in (1..).zip(&mut clients) {
             client.send(&text[cut..]);
-            let response = client.response().unwrap_or_else(|why| panic!("split after {cut} bytes: {why:?}"));
+            let response =
+                client.response().unwrap_or_else(|why| panic!("split after {cut} bytes: no response: {why:?}"));
             assert_eq!((response.status, forwarded(&origin)[0].as_str()), (200, *expected), "split after {cut} bytes");
         }
     }
@@ -990,19 +1016,19 @@ fn proxy_protocol_when_header_is_missing_or_invalid_then_no_response_is_sent() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true\nheader_timeout = \"1s\"");
     let rows: [(&str, Vec<u8>); 9] = [
-        ("none", Vec::new()),
-        ("no addresses", b"PROXY TCP4 x y 1 2\r\n".to_vec()),
+        ("no header", Vec::new()),
+        ("invalid addresses", b"PROXY TCP4 x y 1 2\r\n".to_vec()),
         ("unknown family", b"PROXY TCP9 192.0.2.7 198.51.100.1 1 2\r\n".to_vec()),
         ("wrong family", b"PROXY TCP4 2001:db8::7 2001:db8::1 1 2\r\n".to_vec()),
-        ("port", b"PROXY TCP4 192.0.2.7 198.51.100.1 70000 80\r\n".to_vec()),
+        ("invalid port", b"PROXY TCP4 192.0.2.7 198.51.100.1 70000 80\r\n".to_vec()),
         ("lower case", b"proxy TCP4 192.0.2.7 198.51.100.1 1 2\r\n".to_vec()),
         ("no end of line", format!("PROXY UNKNOWN {}", "a".repeat(5000)).into_bytes()),
-        ("version", {
+        ("wrong version", {
             let mut bytes = binary(1, 0x11, &PAIR4);
             bytes[12] = 0x31;
             bytes
         }),
-        ("too short for its family", binary(1, 0x11, &PAIR4[..8])),
+        ("too short for the family", binary(1, 0x11, &PAIR4[..8])),
     ];
     for (name, header) in &rows {
         let mut client = Raw::connect(shim.addr).patient(LONG);

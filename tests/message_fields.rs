@@ -1,5 +1,6 @@
-//! A forwarded message contains only allowed fields. The tests cover Content-Length, trailers, white space, unusual
-//! heads and upgrades, over all protocols of clients and origins.
+//! Tests that forwarded requests and responses contain only allowed fields. The tests cover Content-Length, trailers,
+//! whitespace, unusual heads and upgrades. The clients use HTTP/1.0, HTTP/1.1 and HTTP/2, and the origins use HTTP/1.1
+//! and HTTP/2.
 
 mod support;
 
@@ -19,9 +20,9 @@ fn body_text() -> String {
 // ---- Content-Length -------------------------------------------------------------------------------------------------
 
 #[test]
-fn content_length_when_list_then_one_number_forwarded_or_502() {
+fn response_content_length_when_not_one_plain_number_then_normalised_or_rejected() {
     let origin = Origin::start(|request, conn| {
-        let (status, length) = request.target[1..].split_once('/').expect("status and length");
+        let (status, length) = request.target[1..].split_once('/').expect("a target of the form /STATUS/LENGTH");
         let length = length.replace('_', " ").replace('|', "\r\nContent-Length: ");
         let body = if request.method == "HEAD" || matches!(status, "204" | "304") { "" } else { "ab" };
         let head = format!("HTTP/1.1 {status} \r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -66,7 +67,7 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
             }
         }
     }
-    // On HTTP/2, the h2 crate refuses a Content-Length that is a list.
+    // If the origin uses HTTP/2, the crate h2 rejects a Content-Length whose value is a list.
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for lengths in [&["2, 2"][..], &["2", "3"], &["2", "2"]] {
@@ -87,7 +88,7 @@ fn content_length_when_list_then_one_number_forwarded_or_502() {
 
 // ---- trailers -------------------------------------------------------------------------------------------------------
 
-/// Fields that only a head is allowed to contain, so that they are invalid in trailers.
+/// Fields that are allowed only in a head, not in trailers.
 const OF_HEAD: [&str; 34] = [
     "Keep-Alive",
     "Connection",
@@ -126,7 +127,7 @@ const OF_HEAD: [&str; 34] = [
 ];
 
 #[test]
-fn response_trailers_when_they_contain_head_fields_then_dropped_and_body_complete() {
+fn head_field_when_in_response_trailers_then_removed_and_body_is_complete() {
     let http1 = Origin::start(|request, conn| {
         let name = &request.target[1..];
         let mut message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
@@ -149,7 +150,7 @@ fn response_trailers_when_they_contain_head_fields_then_dropped_and_body_complet
                         fields.push(("X-More", "1"));
                     }
                     let got = client.get(&shim, &format!("/{name}"), &fields, || {});
-                    let case = format!("{client:?}, {coding}, {name}, {more}: {got:?}");
+                    let case = format!("{client:?}, {coding}, {name}, more = {more}: {got:?}");
                     assert_eq!((got.status, got.complete), (200, true), "{case}");
                     assert_eq!(plain(&got), (body_text().into_bytes(), true), "{case}");
                     let sum = vec![("x-sum".to_owned(), "7".to_owned())];
@@ -162,7 +163,7 @@ fn response_trailers_when_they_contain_head_fields_then_dropped_and_body_complet
 }
 
 #[test]
-fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
+fn response_trailers_when_not_announced_then_sent_to_clients_that_accept_trailers() {
     let origin = Origin::start(|request, conn| {
         let trailers: Vec<_> = [("X-Sum", "7"), ("Server-Timing", "db;dur=3"), ("X-Sum", "8")].to_vec();
         let announced = request.target == "/announced";
@@ -180,7 +181,7 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
             got.trailers.sort();
             assert!(
                 got.complete && got.trailers == sorted,
-                "{client:?}, {target}: {:?}, {}",
+                "{client:?}, {target}: the trailers are {:?}, complete = {}",
                 got.trailers,
                 got.complete
             );
@@ -189,7 +190,8 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
         let got = Client::Http11.get(&shim, target, &[], || {});
         assert!(got.complete && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
     }
-    // A client that sends several requests on one connection and reads the responses late.
+    // This client sends several requests on one connection. It waits before it reads a large response, so that the shim
+    // cannot write the complete response at once.
     let mut client = Raw::connect(shim.addr);
     for target in ["/", "/large", "/", "/announced", "/large"] {
         client.send(text("GET", target, "1.1", &[("TE", "trailers"), ("Connection", "te")]));
@@ -200,7 +202,7 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
         let response = client.response().expect("a response");
         assert!(response.complete && response.trailers.len() == 3, "{target}: {:?}", response.trailers);
     }
-    // A client that sends two requests in one write.
+    // The client sends two requests in one write.
     let both = text("GET", "/", "1.1", &[("TE", "trailers"), ("Connection", "te")]).repeat(2);
     client.send(both);
     for _ in 0..2 {
@@ -210,7 +212,7 @@ fn trailers_when_not_announced_then_forwarded_to_clients_that_accept_them() {
 }
 
 #[test]
-fn request_trailers_when_they_contain_head_fields_then_dropped() {
+fn head_field_when_in_request_trailers_then_removed() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for name in OF_HEAD {
@@ -226,10 +228,10 @@ fn request_trailers_when_they_contain_head_fields_then_dropped() {
     }
 }
 
-// ---- white space in HTTP/2 ------------------------------------------------------------------------------------------
+// ---- whitespace in HTTP/2 -------------------------------------------------------------------------------------------
 
 #[test]
-fn values_from_http2_when_white_space_at_edges_then_stripped() {
+fn http2_field_value_when_whitespace_is_at_the_edges_then_stripped() {
     const ODD: [(&str, &str); 5] = [("x-a", "b\t"), ("x-b", " c"), ("x-c", " \t d e\t"), ("x-d", "\t"), ("x-e", "f")];
     const CLEAN: [(&str, &str); 5] = [("x-a", "b"), ("x-b", "c"), ("x-c", "d e"), ("x-d", ""), ("x-e", "f")];
     let http1 = Origin::start(origin::echo());
@@ -244,7 +246,7 @@ fn values_from_http2_when_white_space_at_edges_then_stripped() {
     for (name, value) in CLEAN {
         assert_eq!(seen.field(name), Some(value), "{name}");
     }
-    assert_eq!(seen.field("x-cdn-provider"), Some("fastly"), "the claim and its proof are read without white space");
+    assert_eq!(seen.field("x-cdn-provider"), Some("fastly"), "the provider's name or secret was not stripped");
 
     let http2 = FrameOrigin::start();
     let shim = http2.shim();
@@ -268,7 +270,7 @@ fn values_from_http2_when_white_space_at_edges_then_stripped() {
 // ---- heads ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn reason_when_status_unknown_then_empty_or_origins() {
+fn reason_phrase_when_response_is_replaced_then_empty_and_otherwise_forwarded() {
     let origin = Origin::start(|request, conn| {
         let _ = conn.write_all(
             format!("HTTP/1.1 {}\r\nContent-Length: 0\r\n\r\n", request.target[1..].replace('_', " ")).as_bytes(),
@@ -294,7 +296,7 @@ fn reason_when_status_unknown_then_empty_or_origins() {
 }
 
 #[test]
-fn post_when_without_body_then_content_length_0_at_http11_origin() {
+fn request_when_method_is_post_put_or_patch_without_body_then_has_content_length_0() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for (method, wanted) in
@@ -314,12 +316,12 @@ fn post_when_without_body_then_content_length_0_at_http11_origin() {
 }
 
 #[test]
-fn origin_heads_when_above_configured_limits_then_502_with_cause() {
+fn origin_head_when_above_a_configured_limit_then_shim_sends_502_with_proxy_status() {
     let fields = |count: usize, bytes: usize| -> Vec<(String, String)> {
         (0..count).map(|number| (format!("x-{number:04}"), "v".repeat(bytes))).collect()
     };
     let http1 = Origin::start(move |request, conn| {
-        let (count, bytes) = request.target[1..].split_once('x').expect("count and bytes");
+        let (count, bytes) = request.target[1..].split_once('x').expect("a target with a count and a size");
         let fields = fields(count.parse().expect("a number"), bytes.parse().expect("a number"));
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         origin::respond(request, conn, 200, &fields, b"ok")
@@ -333,7 +335,7 @@ fn origin_heads_when_above_configured_limits_then_502_with_cause() {
         let shim = Shim::start(Shim::config(http1.url()).with(&format!("[server]\n{limits}")));
         for (target, status) in cases {
             let got = Client::Http11.get(&shim, target, &[], || {});
-            assert_eq!((got.status, got.complete), (*status, true), "{limits} {target}: {:?}", got.fields.len());
+            assert_eq!((got.status, got.complete), (*status, true), "{limits} {target}: {} fields", got.fields.len());
             if *status == 502 {
                 let wanted = "edgeshim; error=http_response_header_section_size";
                 assert_eq!(got.field("proxy-status"), Some(wanted), "{limits} {target}");
@@ -371,7 +373,7 @@ fn origin_heads_when_above_configured_limits_then_502_with_cause() {
 }
 
 #[test]
-fn odd_heads_when_origin_sends_them_then_not_forwarded() {
+fn origin_head_when_unusual_then_client_gets_a_valid_response() {
     let origin = Origin::start(|request, conn| {
         let message = match request.target.as_str() {
             "/cookie-304" => "HTTP/1.1 304 \r\nETag: \"x\"\r\nSet-Cookie: a=b\r\nCache-Control: max-age=60\r\n\r\n",
@@ -417,7 +419,7 @@ fn odd_heads_when_origin_sends_them_then_not_forwarded() {
 }
 
 #[test]
-fn connections_when_bodiless_response_declares_length_then_not_reused() {
+fn origin_connection_when_bodiless_response_has_content_then_not_reused() {
     let origin = Origin::start(|request, conn| {
         let head: &[u8] = match request.target.as_str() {
             "/204-length" => b"HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",
@@ -426,7 +428,7 @@ fn connections_when_bodiless_response_declares_length_then_not_reused() {
             _ => return origin::respond(request, conn, 200, &[], b"fine"),
         };
         let _ = conn.write_all(head);
-        // The content arrives shortly after the head.
+        // The forbidden content arrives shortly after the head.
         std::thread::sleep(Duration::from_millis(5));
         let content: &[u8] = if head.ends_with(b"5\r\n\r\n") { b"hello" } else { b"5\r\nhello\r\n0\r\n\r\n" };
         let _ = conn.write_all(content);
@@ -452,7 +454,8 @@ fn connections_when_bodiless_response_declares_length_then_not_reused() {
 
 // ---- upgraded connections -------------------------------------------------------------------------------------------
 
-/// Accepts an upgrade. The target selects what the origin does then.
+/// Accepts an upgrade and sends `hello`. For `/reset` and `/close`, the origin resets or closes the connection when the
+/// next bytes arrive. For other targets, the origin sends all received bytes back.
 fn upgrading(request: &Request, conn: &mut Conn) -> After {
     let _ = conn.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello");
     let mut some = [0; 64];
@@ -481,30 +484,30 @@ fn upgraded(shim: &Shim, target: &str) -> Raw {
     assert_eq!(client.response_head().expect("a head").status, 101);
     let mut received = Vec::new();
     while received.len() < 5 {
-        received.extend(client.more().expect("hello"));
+        received.extend(client.more().expect("the bytes of `hello`"));
     }
     assert_eq!(received, b"hello");
     client
 }
 
 #[test]
-fn upgraded_connection_when_idle_then_closed_and_logged_with_bytes_and_time() {
+fn upgraded_connection_when_idle_then_reset_and_logged_with_bytes_and_duration() {
     let origin = Origin::start(upgrading);
     let config = "[server]\ntunnel_timeout = \"1200ms\"\n[access_log]\noutput = \"stdout\"";
     let shim = Shim::start(Shim::config(origin.url()).with(config));
     let mut client = upgraded(&shim, "/");
     for round in 0..6 {
-        // The pauses are longer than the timeout in total, but each pause is shorter than the timeout.
+        // Each pause is shorter than the timeout, but all pauses together are longer than the timeout.
         std::thread::sleep(Duration::from_millis(400));
         client.send(format!("ping{round}"));
         assert_eq!(client.more().expect("an echo").len(), 5, "round {round}");
     }
-    assert_eq!(shim.stdout(), "", "no line before its end");
+    assert_eq!(shim.stdout(), "", "the pull must not be logged before the end of the connection");
     assert_eq!(shim.metrics().count("edgeshim_in_flight", &[]), 1);
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "a visible cut");
+    assert!(was_reset, "the shim must reset the connection, so that the truncation is visible");
     assert!(wait_until(PATIENCE, || shim.stdout().lines().count() == 1));
-    let line: serde_json::Value = serde_json::from_str(&shim.stdout()).expect("one line");
+    let line: serde_json::Value = serde_json::from_str(&shim.stdout()).expect("one line of JSON");
     assert_eq!(
         (&line["status"], &line["bytes"], &line["origin_bytes"]),
         (&101.into(), &35.into(), &35.into()),
@@ -518,7 +521,7 @@ fn upgraded_connection_when_idle_then_closed_and_logged_with_bytes_and_time() {
 }
 
 #[test]
-fn upgraded_connection_when_one_side_ends_then_other_side_ends_the_same_way() {
+fn upgraded_connection_when_one_side_closes_or_resets_then_other_side_ends_too() {
     let origin = Origin::start(upgrading);
     let shim = Shim::start(Shim::config(origin.url()));
     for (target, reset) in [("/close", false), ("/reset", true)] {
@@ -533,8 +536,8 @@ fn upgraded_connection_when_one_side_ends_then_other_side_ends_the_same_way() {
 }
 
 #[test]
-fn settings_when_raw_client_connects_then_acknowledged() {
-    // A test of the harness: the shim accepts hand-written frames.
+fn settings_when_sent_in_hand_written_frames_then_acknowledged_by_shim() {
+    // This test checks that the shim accepts the hand-written frames of the test harness.
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = frames::connect(shim.addr);

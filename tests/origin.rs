@@ -852,7 +852,7 @@ fn upgrade_when_refused_then_client_gets_a_normal_response() {
     let response = client.response().expect("a response");
     assert_eq!((response.status, response.text().as_str()), (426, "other"));
     client.send(get("/"));
-    assert_eq!(client.response().expect("a response").text(), "stay", "a request after a refused upgrade");
+    assert_eq!(client.response().expect("a response").text(), "stay", "the response after a refused upgrade");
     // The shim does not forward an upgrade to h2c, because the shim does not check HTTP/2 on an upgraded connection.
     client.send(
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \
@@ -873,7 +873,7 @@ fn host_when_configured_missing_or_sent_then_origin_gets_one_host_field() {
     fetch(shim.addr, "/", &[]);
     assert_eq!(origin.last().fields_named("host"), ["shim.test"]);
     let response = exchange(shim.addr, "GET /old HTTP/1.0\r\n\r\n");
-    assert_eq!(response.status, 200, "a request without Host in HTTP/1.0");
+    assert_eq!(response.status, 200, "the status of an HTTP/1.0 request without Host");
     let seen = origin.last();
     assert_eq!(seen.fields_named("host"), [origin.addr.to_string()], "a missing Host must become the origin's address");
     assert_eq!((seen.target.as_str(), seen.version.as_str()), ("/old", "HTTP/1.1"));
@@ -888,7 +888,7 @@ fn host_when_configured_missing_or_sent_then_origin_gets_one_host_field() {
         assert_eq!(origin.last().fields_named("host"), ["inside.test"]);
     }
     fetch(shim.addr, "/", &[]);
-    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "the client's Host");
+    assert_eq!(origin.last().field("x-forwarded-host"), Some("shim.test"), "X-Forwarded-Host must be the sent Host");
     for request in origin.requests() {
         assert!(request.problems.is_empty(), "{request:?}");
     }

@@ -218,7 +218,7 @@ fn stream_when_origin_uses_http2_then_first_chunk_and_trailers_are_forwarded() {
     trailers.insert("x-sum", "up".parse().expect("a valid field value"));
     let body = Pieces { frames: [Bytes::from_static(b"hi")].into(), trailers: Some(trailers), ..Pieces::default() };
     let response = client.ask("POST", "/", &[("te", "trailers")], body);
-    let seen: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
+    let seen: serde_json::Value = serde_json::from_slice(&response.body).expect("valid JSON");
     assert_eq!((seen["body"].as_str(), seen["trailers"].as_bool()), (Some("hi"), Some(true)), "{seen}");
     let te = seen["fields"].as_array().expect("a list of fields").iter().find(|field| field[0] == "te");
     assert_eq!(te.and_then(|field| field[1].as_str()), Some("trailers"), "{seen}");

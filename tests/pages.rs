@@ -102,7 +102,7 @@ fn default_locale_when_only_the_folder_has_the_locale_then_accepted() {
 }
 
 #[test]
-fn own_files_when_many_have_mistakes_then_each_mistake_is_reported_with_the_place() {
+fn own_files_when_many_have_mistakes_then_each_mistake_is_reported_with_the_file() {
     let dir = temp_dir();
     let template = TEMPLATE
         .replace("{{text.retry}}", "{{text.retri}}")

@@ -2,7 +2,7 @@
 //! The tests also check that every path, metric, configuration key, cause and layer in a document exists in the
 //! repository or the binary.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by a panic
 
 mod support;
 
@@ -20,11 +20,11 @@ use regex::Regex;
 use support::shim::{binary, repository, run};
 use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};
 
-/// The longest time until the demo prints a line. It is long, because the demo shares two cores with the other tests.
+/// The longest time until the demo prints a line. The time is long, because many tests run at once on few cores.
 const START: Duration = Duration::from_secs(30);
-/// Stands in a document for a line of output that differs each time.
+/// A line in a document that replaces a line of output, because this line of output differs each time.
 const VARIES: &str = "…";
-/// Marks a block of a document that must equal the output byte for byte.
+/// A line in a document before a block that must equal the output byte for byte.
 const EXACT: &str = "<!-- byte for byte -->";
 
 const README: &str = "README.md";
@@ -64,7 +64,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
         }
         before = line;
     }
-    assert!(open.is_none(), "an unclosed block");
+    assert!(open.is_none(), "the last code block is not closed");
     blocks
 }
 
@@ -96,7 +96,7 @@ fn table(markdown: &str, head: &[&str]) -> Vec<Vec<String>> {
     };
     let mut lines =
         markdown.lines().skip_while(|line| !line.starts_with('|') || !cells(line).starts_with(&owned(head)));
-    assert!(lines.next().is_some(), "no table with the head {head:?}");
+    assert!(lines.next().is_some(), "the document has no table whose head begins with {head:?}");
     lines.skip(1).take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
@@ -156,7 +156,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// Waits for the first line that contains `part`, and returns it.
+/// Waits for a line that contains `part`, and returns this line.
 fn wait_line(lines: &Receiver<String>, part: &str) -> String {
     let end = Instant::now() + START;
     let mut seen = Vec::new();
@@ -166,12 +166,12 @@ fn wait_line(lines: &Receiver<String>, part: &str) -> String {
         }
         seen.push(line);
     }
-    panic!("no line with {part:?} in\n{}", seen.join("\n"));
+    panic!("no line contains {part:?}; the lines are:\n{}", seen.join("\n"));
 }
 
 fn address(lines: &Receiver<String>, prefix: &str) -> SocketAddr {
     let line = wait_line(lines, prefix);
-    line.split_once(prefix).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{error}: {line}"))
+    line.split_once(prefix).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{line:?}: {error}"))
 }
 
 // ---- commands and their output --------------------------------------------------------------------------------------
@@ -193,17 +193,17 @@ fn shown(document: &str) -> Vec<Shown> {
             } else if let Some(command) = line.strip_prefix("$ ") {
                 all.push(Shown { command: command.into(), output: Vec::new(), exact: block.exact });
             } else {
-                assert!(all.len() > from, "a block begins with output: {line}");
+                assert!(all.len() > from, "a console block must begin with a command, not with {line:?}");
                 all.last_mut().unwrap().output.push(line);
             }
         }
-        assert!(all.len() > from, "a console block without a command");
+        assert!(all.len() > from, "a console block contains no command");
     }
     all
 }
 
 impl Shown {
-    /// Compares the output. An `Err` contains the difference.
+    /// Compares the shown output with the real output. If the outputs differ, returns an error that contains both.
     fn compare(&self, output: &str) -> Result<(), String> {
         let shown = self.output.join("\n");
         let same = if self.exact {
@@ -215,7 +215,11 @@ impl Shown {
             let mut pairs = lines.iter().zip(&self.output);
             lines.len() == self.output.len() && pairs.all(|(line, shown)| shown == VARIES || line == shown)
         };
-        if same { Ok(()) } else { Err(format!("$ {}\nas shown:\n{shown}\n\nnow:\n{output}\n", self.command)) }
+        if same {
+            Ok(())
+        } else {
+            Err(format!("$ {}\nthe document shows:\n{shown}\n\nthe output is:\n{output}\n", self.command))
+        }
     }
 }
 
@@ -242,21 +246,22 @@ fn has_program(name: &str) -> bool {
 }
 
 #[test]
-fn readme_when_curl_lines_run_then_output_as_shown() {
+fn readme_curl_commands_when_run_then_print_the_shown_output() {
     if !has_program("curl") {
-        eprintln!("curl is not installed: the README's curl lines were not run");
+        eprintln!("curl is not installed: the curl commands in the README were not run");
         return;
     }
     let shown: Vec<Shown> = shown(README).into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
-    assert!(shown.len() >= 5, "only {} curl lines found", shown.len());
+    assert!(shown.len() >= 5, "the README has only {} curl commands", shown.len());
     let demo = Demo::start(&[]);
     let folder = temp_dir();
     for shown in shown {
         let command = demo.here(&shown.command);
-        assert!(command != shown.command, "the line uses neither the shim nor the admin listener: {command}");
+        assert!(command != shown.command, "the command uses neither the shim nor the admin listener: {command}");
         let mut result = Ok(());
         if shown.command.contains("/metrics") {
-            // The demo counts a pull after it has sent the response. curl can have read the response before that.
+            // The demo counts a pull after it has sent the response. So an earlier curl command can end before its pull
+            // is counted.
             wait_until(PATIENCE, || {
                 result = shown.compare(&by_shell(&command, &folder).0);
                 result.is_ok()
@@ -269,15 +274,15 @@ fn readme_when_curl_lines_run_then_output_as_shown() {
 }
 
 #[test]
-fn readme_when_configurations_used_then_check_and_explain_as_shown() {
+fn edgeshim_commands_in_documents_when_run_then_print_the_shown_output() {
     let configuration = |document: &str| -> Vec<Block> {
         blocks(&text(document)).into_iter().filter(|block| block.language == "toml").collect()
     };
-    assert_eq!(configuration(README)[0].lines.len(), 10, "a configuration in ten lines");
+    assert_eq!(configuration(README)[0].lines.len(), 10, "the configuration in the README must have ten lines");
     let folder = temp_dir();
     for (document, file) in [(README, "edgeshim.toml"), (EXPLAIN, "proofs.toml")] {
         let configuration = configuration(document);
-        assert_eq!(configuration.len(), 1, "{document}");
+        assert_eq!(configuration.len(), 1, "{document} must contain one configuration");
         assert!(text(document).contains(&format!("as `{file}`:")), "{document}: the text does not name {file}");
         folder.write(file, configuration[0].lines.join("\n"));
     }
@@ -286,29 +291,33 @@ fn readme_when_configurations_used_then_check_and_explain_as_shown() {
     assert!(shown.iter().any(|shown| shown.command.starts_with("edgeshim check ")));
     assert!(shown.iter().filter(|shown| shown.command.starts_with("edgeshim explain ") && shown.exact).count() >= 3);
     for shown in shown {
-        assert!(shown.command.starts_with("edgeshim "), "an unknown command: {}", shown.command);
+        assert!(shown.command.starts_with("edgeshim "), "the test cannot run this command: {}", shown.command);
         let (output, success) = by_shell(&shown.command, &folder);
-        assert!(success, "{}", shown.command);
+        assert!(success, "the command failed: {}", shown.command);
         shown.compare(&output).unwrap_or_else(|difference| panic!("{difference}"));
     }
 }
 
 #[test]
-fn readme_when_block_is_exact_then_nothing_omitted() {
+fn exact_block_when_in_a_document_then_omits_no_line() {
     for document in [README, EXPLAIN] {
         let all = blocks(&text(document));
-        assert!(all.iter().any(|block| block.exact), "{document}");
+        assert!(all.iter().any(|block| block.exact), "{document} has no block after `{EXACT}`");
         let marks = text(document).lines().filter(|line| *line == EXACT).count();
-        assert_eq!(marks, all.iter().filter(|block| block.exact).count(), "{document}: a mark without a block");
+        let exact = all.iter().filter(|block| block.exact).count();
+        assert_eq!(marks, exact, "{document}: a block must follow each line `{EXACT}`");
         for block in all {
             let varies = block.lines.iter().any(|line| line.contains(VARIES));
-            assert!(!block.exact || (block.language == "console" && !varies), "{document}");
+            assert!(
+                !block.exact || (block.language == "console" && !varies),
+                "{document}: a block after `{EXACT}` must be a console block without `{VARIES}`"
+            );
         }
     }
 }
 
 #[test]
-fn comparison_when_output_differs_then_error() {
+fn shown_output_when_different_from_real_output_then_comparison_fails() {
     let shown = |output: &[&str], exact| Shown { command: "x".into(), output: owned(output), exact };
     assert!(shown(&["a", VARIES], false).compare("a\r\nb\r\n\r\n").is_ok());
     assert!(shown(&["a", VARIES], false).compare("a\n").is_err());
@@ -322,13 +331,13 @@ fn comparison_when_output_differs_then_error() {
 }
 
 #[test]
-fn demo_when_hints_followed_then_each_works() {
+fn demo_urls_when_requested_then_each_url_exists() {
     let demo = Demo::start(&[]);
     let url = Regex::new(r"curl .*http://([0-9.:]+)(/[^ ']*)").unwrap();
     let mut followed = 0;
     let mut lost = Vec::new();
     loop {
-        let line = demo.stdout.recv_timeout(START).expect("the hints, up to how to end the demo");
+        let line = demo.stdout.recv_timeout(START).expect("another hint, or the line that names Ctrl-C");
         if line.contains("Ctrl-C") {
             break;
         }
@@ -336,15 +345,15 @@ fn demo_when_hints_followed_then_each_works() {
         followed += 1;
         let response = raw::fetch(found[1].parse().unwrap(), &found[2], &[]);
         if response.status == 404 || response.status == 421 {
-            lost.push(format!("{} for {line}", response.status));
+            lost.push(format!("the response is a {}: {line}", response.status));
         }
     }
-    assert!(followed >= 4, "only {followed} hints");
+    assert!(followed >= 4, "the demo prints only {followed} curl commands");
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
 
 #[test]
-fn demo_when_traffic_then_prints_offload_of_each_cdn() {
+fn demo_when_started_with_traffic_then_prints_the_offload_of_each_cdn() {
     let demo = Demo::start(&["--traffic"]);
     for provider in ["fastly", "cloudflare", "akamai"] {
         let line = wait_line(&demo.stdout, "offload");
@@ -361,7 +370,7 @@ fn exists(document: &str, path: &str) -> bool {
 }
 
 #[test]
-fn documents_when_they_link_then_target_exists() {
+fn link_when_in_a_document_then_target_exists() {
     let link = Regex::new(r"\]\(([^)]+)\)").unwrap();
     for document in DOCUMENTS {
         let markdown = text(document);
@@ -373,7 +382,7 @@ fn documents_when_they_link_then_target_exists() {
         for found in link.captures_iter(&prose(&markdown)) {
             let target = &found[1];
             if let Some(anchor) = target.strip_prefix('#') {
-                assert!(anchors.iter().any(|known| known == anchor), "{document}: {target}");
+                assert!(anchors.iter().any(|known| known == anchor), "{document} links to a missing heading: {target}");
             } else {
                 assert!(!target.contains("://"), "{document} links outside the repository: {target}");
                 let folder = repository(document).parent().unwrap().to_path_buf();
@@ -384,7 +393,7 @@ fn documents_when_they_link_then_target_exists() {
 }
 
 #[test]
-fn documents_when_they_name_a_path_then_it_exists() {
+fn path_when_named_in_a_document_then_exists() {
     let folders = Regex::new(r"^(\.ci|benches|config|deploy|src|tests)/[\w./-]*$").unwrap();
     let files = Regex::new(r"^[\w-]+(/[\w-]+)*\.(rs|md|html|service)$").unwrap();
     for document in DOCUMENTS {
@@ -392,7 +401,7 @@ fn documents_when_they_name_a_path_then_it_exists() {
         let mut named = 0;
         for span in spans(&markdown) {
             let path = span.split(' ').next().unwrap();
-            // The document asks the reader to create this file, so the file does not have to exist.
+            // The document tells the reader to create this file, so the file need not exist.
             let is_new = document == CONTRIBUTING
                 && path.split(['/', '.']).any(|part| ["NAME", "TAG", "example", "methods"].contains(&part));
             if is_new {
@@ -405,13 +414,13 @@ fn documents_when_they_name_a_path_then_it_exists() {
         }
         assert!(
             named > 0 || [CHANGELOG, RUNBOOK, SECURITY].contains(&document),
-            "{document} names no path: does this test still read it correctly?"
+            "this test finds no path in {document}; correct the pattern in the test"
         );
     }
 }
 
 #[test]
-fn documents_when_they_name_a_metric_then_it_exists() {
+fn metric_when_named_in_a_document_then_exists_and_runbook_names_every_metric() {
     let is_real = |name: &str| {
         METRICS.iter().any(|metric| {
             let rest = name.strip_prefix(metric.name);
@@ -427,24 +436,27 @@ fn documents_when_they_name_a_metric_then_it_exists() {
     }
     let runbook = text(RUNBOOK);
     for Description { name, .. } in METRICS {
-        assert!(metric.find_iter(&runbook).any(|found| found.as_str().starts_with(name)), "{RUNBOOK} lacks {name}");
+        assert!(
+            metric.find_iter(&runbook).any(|found| found.as_str().starts_with(name)),
+            "{RUNBOOK} does not contain the metric {name}"
+        );
     }
 }
 
 #[test]
-fn documents_when_they_name_a_key_then_it_exists() {
+fn key_when_named_in_a_document_then_exists() {
     let reference: String = text("config/edgeshim.toml")
         .lines()
         .map(|line| line.strip_prefix("#: ").or_else(|| line.strip_prefix("#~ ")).unwrap_or(line))
         .fold(String::new(), |all, line| all + line + "\n");
-    let reference: toml::Table = reference.parse().expect("the reference with its examples uncommented");
+    let reference: toml::Table = reference.parse().expect("valid TOML when the examples are uncommented");
     let blocks: Vec<&str> = reference.keys().map(String::as_str).collect();
     let key = Regex::new(&format!(r"^\[?((?:{})(?:\.[a-z0-9_]+)*)\]?(?: = .*)?$", blocks.join("|"))).unwrap();
     let mut named = 0;
     for document in DOCUMENTS {
         for span in spans(&text(document)) {
             let Some(found) = key.captures(&span) else { continue };
-            // A single word can also be a layer or a room. A file name is not a key.
+            // A single word without brackets is ignored, because it can be a layer or a room. A file name is not a key.
             let is_file = Path::new(&span).extension().is_some_and(|extension| extension == "rs");
             if (!span.contains('.') && !span.starts_with('[')) || is_file {
                 continue;
@@ -456,7 +468,7 @@ fn documents_when_they_name_a_key_then_it_exists() {
             named += 1;
         }
     }
-    assert!(named > 30, "only {named} keys found: does this test still read the documents correctly?");
+    assert!(named > 30, "this test finds only {named} keys in the documents; correct the pattern in the test");
     assert!(!has_key(&toml::Value::Table(reference), "server.max_connection"));
 }
 
@@ -472,10 +484,10 @@ fn has_key(value: &toml::Value, path: &str) -> bool {
     }
 }
 
-// ---- complete lists ---------------------------------------------------------------------------------------
+// ---- complete lists -------------------------------------------------------------------------------------------------
 
 #[test]
-fn runbook_when_read_then_every_cause_reason_and_guard_has_a_row() {
+fn runbook_when_compared_with_source_then_has_a_row_for_each_cause_reason_and_guard() {
     let runbook = text(RUNBOOK);
     let causes: Vec<Vec<String>> = Cause::ALL
         .into_iter()
@@ -495,29 +507,32 @@ fn runbook_when_read_then_every_cause_reason_and_guard_has_a_row() {
     let explained: BTreeSet<&str> = statuses.iter().map(|row| row[0].as_str()).collect();
     for row in rows.iter().chain(&reasons) {
         for status in row[1].split(", ") {
-            assert!(explained.contains(status), "{status} is not explained");
+            assert!(explained.contains(status), "{RUNBOOK} does not explain the status {status}");
         }
     }
 }
 
 #[test]
-fn architecture_when_read_then_layers_and_rooms_as_in_source() {
+fn architecture_when_compared_with_source_then_has_all_rooms_and_the_order_of_layers() {
     let architecture = text(ARCHITECTURE);
     let list = Regex::new(r"(?m)^            \.layer\(\$wrap!\(([a-z_]+),").unwrap();
     let pipeline = text("src/edge/pipeline.rs");
     let layers: Vec<&str> = list.captures_iter(&pipeline).map(|found| found.get(1).unwrap().as_str()).collect();
     let rows = table(&architecture, &["layer", "on the way in"]);
     // A new layer does not need a row, but the rows must have the order of the layers.
-    assert!(rows.len() >= 9, "the layers that a reader must know");
+    assert!(rows.len() >= 9, "the table of layers has only {} rows", rows.len());
     let mut rest = layers.iter();
     for row in &rows {
-        assert!(rest.any(|layer| *layer == row[0]), "{}: no layer after the one above it in {layers:?}", row[0]);
+        assert!(
+            rest.any(|layer| *layer == row[0]),
+            "the row `{}` is in the wrong place; the order of the layers is {layers:?}",
+            row[0]
+        );
     }
     let stairs = blocks(&architecture).into_iter().next().expect("the stairs");
     let mut rooms: BTreeSet<String> = BTreeSet::new();
     for line in stairs.lines {
-        // At least two spaces separate the rooms of a floor from their description. The name of a room is a single
-        // word.
+        // The first 26 columns contain only names of rooms.
         let names = line.get(..26).unwrap_or(&line).to_owned();
         rooms.extend(names.split_ascii_whitespace().map(str::to_owned));
     }
@@ -527,14 +542,18 @@ fn architecture_when_read_then_layers_and_rooms_as_in_source() {
     expected.insert("main".to_owned());
     assert_eq!(rooms, expected);
     for block in blocks(&architecture) {
-        assert_eq!(block.language, "text", "rustdoc would compile it");
+        assert_eq!(block.language, "text", "rustdoc compiles a block whose language is not `text`");
     }
 }
 
 #[test]
-fn readme_when_it_lists_commands_then_current_ones_exist_and_later_ones_do_not() {
+fn readme_commands_when_listed_for_this_release_then_exist_and_later_commands_do_not() {
     let readme = text(README);
-    let row = prose(&readme).lines().find(|line| line.starts_with("| Operation")).expect("the row").to_owned();
+    let row = prose(&readme)
+        .lines()
+        .find(|line| line.starts_with("| Operation"))
+        .expect("a row of a table that begins with Operation")
+        .to_owned();
     let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
     let (today, later) = (spans(cells[1]), spans(cells[2]));
     assert!(today.len() >= 6 && later.len() >= 3, "{today:?} {later:?}");
@@ -543,43 +562,43 @@ fn readme_when_it_lists_commands_then_current_ones_exist_and_later_ones_do_not()
     }
     for command in later {
         let arguments: Vec<&str> = command.split(' ').collect();
-        assert_eq!(run(&arguments).0, 2, "{command} exists: move it to today's column");
+        assert_eq!(run(&arguments).0, 2, "{command} exists; move {command} to the column of this release");
     }
     let help = run(&["demo", "--help"]).1;
     for option in ["--traffic", "--listen", "--admin", "127.0.0.1:8080", "127.0.0.1:9900"] {
-        assert!(help.contains(option) && readme.contains(option), "{option}");
+        assert!(help.contains(option) && readme.contains(option), "the help or the README does not contain {option}");
     }
     assert!(readme.lines().count() <= 200, "the README has more than 200 lines");
 }
 
 #[test]
-fn versions_when_named_then_those_of_the_package() {
-    let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
+fn version_when_named_in_a_file_then_equals_the_version_in_cargo_toml() {
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("valid TOML");
     let package = |key: &str| manifest["package"][key].as_str().unwrap().to_owned();
     let changelog = text(CHANGELOG);
-    // A section of unreleased changes can come before the newest release.
+    // A section of unreleased changes can precede the section of the newest release.
     let mut sections = changelog.lines().filter_map(|line| line.strip_prefix("## "));
-    let newest = sections.find(|section| *section != "Unreleased").expect("a release");
-    let (version, date) = newest.split_once(", ").expect("version, date");
+    let newest = sections.find(|section| *section != "Unreleased").expect("a section of a release");
+    let (version, date) = newest.split_once(", ").expect("a heading of the form VERSION, DATE");
     assert_eq!(version, package("version"));
     assert!(Regex::new(r"^20\d\d-\d\d-\d\d$").unwrap().is_match(date), "{date}");
-    assert!(text(README).contains(&format!("in {version} |")), "the README's table is for another release");
+    assert!(text(README).contains(&format!("in {version} |")), "the table in the README names another release");
     assert!(text(README).contains(&format!("Rust {} or newer", package("rust-version"))));
     assert!(text("deploy/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
     let workflow = text(".github/workflows/ci.yml");
     let toolchain = format!("{}.0", package("rust-version"));
-    assert!(workflow.contains(&format!("container: rust:{toolchain}-")), "CI uses another version");
-    assert!(workflow.contains(&format!("RUSTUP_TOOLCHAIN: {toolchain}\n")), "CI uses another version");
+    assert!(workflow.contains(&format!("container: rust:{toolchain}-")), "the CI image is not for Rust {toolchain}");
+    assert!(workflow.contains(&format!("RUSTUP_TOOLCHAIN: {toolchain}\n")), "CI does not use Rust {toolchain}");
 }
 
 #[test]
-fn contributing_when_it_shows_a_file_then_the_file_has_these_lines() {
+fn contributing_code_block_when_from_a_file_then_lines_are_in_the_file() {
     let mut shown = 0;
     for block in blocks(&text(CONTRIBUTING)) {
         let Some((first, lines)) = block.lines.split_first() else { continue };
         let first = first.trim_start();
         let Some(path) = first.strip_prefix("// ").or_else(|| first.strip_prefix("# ")) else { continue };
-        // If the reader creates the file, the block has a note after the path.
+        // If the reader must create the file, a note follows the path.
         if path.contains(' ') {
             continue;
         }
@@ -590,7 +609,7 @@ fn contributing_when_it_shows_a_file_then_the_file_has_these_lines() {
         }
         shown += 1;
     }
-    assert!(shown >= 5, "only {shown} files are shown");
+    assert!(shown >= 5, "this test finds only {shown} code blocks that start with a path");
 }
 
 // ---- deploy ---------------------------------------------------------------------------------------------------------
@@ -604,24 +623,24 @@ fn instructions<'t>(dockerfile: &'t str, name: &'t str) -> impl Iterator<Item = 
 }
 
 #[test]
-fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
+fn dockerfile_when_checked_then_copies_all_files_that_the_build_needs() {
     let dockerfile = text("deploy/Dockerfile");
     let mut copied = Vec::new();
     let mut targets = Vec::new();
     for arguments in instructions(&dockerfile, "COPY") {
-        let (target, sources) = arguments.split_last().expect("arguments");
+        let (target, sources) = arguments.split_last().expect("the arguments of COPY");
         targets.push((*target).to_owned());
         if let Some((_, rest)) = sources.split_first().filter(|(first, _)| first.starts_with("--from=")) {
-            assert_eq!(rest, ["/build/target/release/edgeshim"], "the binary that cargo builds");
+            assert_eq!(rest, ["/build/target/release/edgeshim"], "the image must copy the binary that cargo builds");
             continue;
         }
         for source in sources {
-            assert!(repository(source).exists(), "{source}");
+            assert!(repository(source).exists(), "the Dockerfile copies {source}, which does not exist");
             copied.push((*source).to_owned());
         }
     }
-    // The image's build must copy the sources and all files that the sources include.
-    assert!(copied.iter().any(|path| path == "src"), "{copied:?}");
+    // The Dockerfile must copy the sources and all files that the sources include.
+    assert!(copied.iter().any(|path| path == "src"), "src is not copied; these paths are copied: {copied:?}");
     let include = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)""#).unwrap();
     let mut included = 0;
     for file in sources(&repository("src")) {
@@ -633,20 +652,20 @@ fn dockerfile_when_read_then_copies_exist_and_cover_the_build() {
             included += 1;
         }
     }
-    assert!(included > 15, "only {included} included files found: does this test still read the sources correctly?");
-    // The build script names files in its folder, which must be copied too.
-    let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
-    let script = manifest["package"]["build"].as_str().expect("the build script");
+    assert!(included > 15, "this test finds only {included} included files; correct the pattern in the test");
+    // The Dockerfile must also copy the folder of the build script, because the script reads files in this folder.
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("valid TOML");
+    let script = manifest["package"]["build"].as_str().expect("the path of the build script");
     assert!(copied.iter().any(|copy| Path::new(script).starts_with(copy)), "{script} is not copied");
-    let command = instructions(&dockerfile, "CMD").next().expect("a CMD").concat();
-    let command: Vec<String> = serde_json::from_str(&command).expect("the form with brackets");
+    let command = instructions(&dockerfile, "CMD").next().expect("an instruction CMD").concat();
+    let command: Vec<String> = serde_json::from_str(&command).expect("a JSON array after CMD");
     assert_eq!(command[..2], ["run", "--config"]);
     assert!(targets.contains(&command[2]), "{} is not in the image", command[2]);
     let entry: Vec<String> =
         serde_json::from_str(&instructions(&dockerfile, "ENTRYPOINT").next().unwrap().concat()).unwrap();
     assert!(targets.contains(&entry[0]), "{} is not in the image", entry[0]);
-    let user = instructions(&dockerfile, "USER").last().expect("a USER").concat();
-    assert!(user != "root" && !user.starts_with('0'), "{user}");
+    let user = instructions(&dockerfile, "USER").last().expect("an instruction USER").concat();
+    assert!(user != "root" && !user.starts_with('0'), "the image must not run as root; the user is {user}");
 }
 
 fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
@@ -662,7 +681,8 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// Returns the systemd unit, with the paths of the binary under test and of the reference configuration.
+/// Returns the systemd unit. The paths in the unit are replaced by the path of the binary under test and the path of a
+/// copy of the reference configuration.
 fn unit_here(folder: &TempDir) -> String {
     let configuration = folder.write("edgeshim.toml", text("config/edgeshim.toml"));
     text("deploy/edgeshim.service")
@@ -671,12 +691,12 @@ fn unit_here(folder: &TempDir) -> String {
 }
 
 #[test]
-fn unit_when_read_then_commands_run_and_stop_timeout_covers_drain() {
+fn systemd_unit_when_checked_then_commands_run_and_stop_timeout_covers_the_drain() {
     let folder = temp_dir();
     let unit = unit_here(&folder);
     let value = |key: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+        line.unwrap_or_else(|| panic!("the unit has no {key}")).to_owned()
     };
     let (output, success) = by_shell(&value("ExecStartPre"), &folder);
     assert!(success, "ExecStartPre: {output}");
@@ -685,7 +705,7 @@ fn unit_when_read_then_commands_run_and_stop_timeout_covers_drain() {
     assert_eq!(arguments[..3], [env!("CARGO_BIN_EXE_edgeshim"), "run", "--config"]);
     assert_eq!(arguments.len(), 4, "{start}");
     assert_eq!(run(&["run", "--help"]).0, 0);
-    let seconds: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().expect("seconds");
+    let seconds: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().expect("a number of seconds");
     let server = Settings::default().server;
     assert!(
         Duration::from_secs(seconds) > server.drain_delay + server.drain_timeout,
@@ -693,12 +713,12 @@ fn unit_when_read_then_commands_run_and_stop_timeout_covers_drain() {
     );
     let install = Regex::new(r"(?m)^#\s+install .*\b(deploy/\S+) ").unwrap();
     for found in install.captures_iter(&unit) {
-        assert!(repository(&found[1]).exists(), "{}", &found[1]);
+        assert!(repository(&found[1]).exists(), "the unit names a missing file: {}", &found[1]);
     }
 }
 
 #[test]
-fn unit_when_verified_by_systemd_then_no_warning() {
+fn systemd_unit_when_verified_by_systemd_then_causes_no_warning() {
     if !has_program("systemd-analyze") {
         eprintln!("systemd-analyze is not installed: the unit was not verified");
         return;

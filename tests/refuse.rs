@@ -1,10 +1,10 @@
-//! Ambiguous and hostile requests, sent as raw bytes. For each hostile request the test checks two things. First: the
-//! origin received nothing or exactly one well-formed request. Second: a normal request on another connection gets its
-//! own response.
+//! Tests with ambiguous and hostile requests, which are sent as raw bytes. For each request, the test checks two
+//! things. First, the origin must receive nothing, or exactly one well-formed request, or an incomplete request.
+//! Second, a normal request on another connection must get the correct response.
 //!
-//! The table has one row per hostile request. All rows go to one shim. So if a row leaves wrong bytes on a connection
-//! to the origin, the normal request after it fails. The test checks the origin's record at the end, when the shim has
-//! exited, and reports all failed rows together.
+//! The table has one row for each request. The test sends all rows to one shim. After each row, the test sends a normal
+//! request. If the row has left wrong bytes on a connection to the origin, the normal request fails. At the end, when
+//! the shim has exited, the test checks all requests that the origin recorded. It reports all failed rows together.
 
 mod support;
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use support::raw::End;
 use support::{After, Conn, Origin, PATIENCE, Raw, Request, Shim, origin, raw, wait_until};
 
-/// What may reach the origin.
+/// What is allowed to reach the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// Nothing.
@@ -22,7 +22,8 @@ enum Seen {
     Whole,
     /// Nothing, or one complete, well-formed request.
     NothingOrWhole,
-    /// Nothing, or an incomplete request: bodies are streamed, and the error is in the body.
+    /// Nothing, or one incomplete request. The shim streams bodies, so it forwards the part before an error in the
+    /// body.
     NeverWhole,
 }
 
@@ -30,16 +31,17 @@ type Check = fn(&Request) -> Result<(), String>;
 
 struct Row {
     name: String,
-    /// `{T}` is the row's target, `{S}` a smuggled request that must not be served.
+    /// The bytes to send. `{T}` is replaced by the target of the row, and `{S}` by a smuggled request, which the shim
+    /// must not forward.
     send: Vec<u8>,
     seen: Seen,
     /// The allowed statuses of each response, in the order of the responses.
     responses: Vec<&'static [u16]>,
-    /// A closed connection without a response is allowed too.
+    /// The shim is allowed to close the connection without a response.
     silence: bool,
     /// The connection is allowed to stay open after a refusal, because the request was well-formed.
     stays: bool,
-    /// The client closes its side after sending.
+    /// The client closes its sending side after the last byte.
     cut: bool,
     body: Option<&'static [u8]>,
     check: Option<Check>,
@@ -68,7 +70,7 @@ impl Row {
         self
     }
 
-    /// Accepts both correct results: the shim forwards the request in strict form, or refuses it.
+    /// Accepts two results: the shim either forwards the request in strict form or refuses the request.
     fn either(mut self) -> Self {
         (self.seen, self.responses) = (Seen::NothingOrWhole, vec![EITHER]);
         self
@@ -85,8 +87,8 @@ impl Row {
         self
     }
 
-    /// Allows a missing response. The shim leaves many bytes unread, so the kernel can turn the close into a reset, and
-    /// a reset discards the response.
+    /// Allows a missing response. The shim closes the connection while bytes of the request are unread, so the kernel
+    /// can send a reset. A reset can discard the response.
     fn or_silence(mut self) -> Self {
         self.silence = true;
         self
@@ -136,7 +138,7 @@ fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
     result
 }
 
-/// Makes a request that has this request line and the field Host only.
+/// Makes a request that has this request line and only the field Host.
 fn line(name: &str, line: impl AsRef<[u8]>) -> Row {
     Row::new(name, [line.as_ref(), b"\r\nHost: shim.test\r\n\r\n"].concat())
 }
@@ -146,7 +148,7 @@ fn get(name: &str, fields: impl AsRef<[u8]>) -> Row {
     Row::new(name, [b"GET {T} HTTP/1.1\r\nHost: shim.test\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
 }
 
-/// Makes a GET with these field lines only, so that a row can omit Host or repeat it.
+/// Makes a GET with only these field lines, so that a row can omit or repeat Host.
 fn host(name: &str, fields: impl AsRef<[u8]>) -> Row {
     Row::new(name, [b"GET {T} HTTP/1.1\r\n", fields.as_ref(), b"\r\n\r\n"].concat())
 }
@@ -167,12 +169,12 @@ fn coding(name: &str, value: impl AsRef<[u8]>) -> Row {
     post(name, [b"Transfer-Encoding: ", value.as_ref()].concat(), "5\r\nhello\r\n0\r\n\r\n{S}")
 }
 
-/// Makes a POST with these bytes as its chunked body.
+/// Makes a POST whose chunked body consists of these bytes.
 fn chunked(name: &str, body: &str) -> Row {
     post(name, "Transfer-Encoding: chunked", body)
 }
 
-/// Returns `count` different field lines, without the CRLF of the last one.
+/// Returns `count` different field lines, without the CRLF of the last line.
 fn numbered(count: usize) -> String {
     let lines: Vec<String> = (0..count).map(|number| format!("X-{number}: {number}")).collect();
     lines.join("\r\n")
@@ -482,13 +484,13 @@ fn run(piece: usize, rows: &[Row]) {
         failures.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", row.name)));
         statuses.push(got);
         if let Err(wrong) = normal_request(&shim, &row.name) {
-            failures.push(format!("{}: the normal request after it: {wrong}", row.name));
+            failures.push(format!("{}: the next normal request failed: {wrong}", row.name));
         }
     }
-    // The record is complete only when the shim has exited and all connections to the origin have ended.
+    // The origin has recorded all requests only when the shim has exited and all connections to the origin have ended.
     drop(shim);
     let quiet = wait_until(PATIENCE, || origin.open_connections() == 0);
-    assert!(quiet, "connections to the origin remain after the shim's exit");
+    assert!(quiet, "connections to the origin are open after the shim has exited");
     let requests = origin.requests();
     for (row, statuses) in rows.iter().zip(&statuses) {
         let target = format!("/r/{}", row.name);
@@ -510,7 +512,7 @@ fn run(piece: usize, rows: &[Row]) {
     assert!(failures.is_empty(), "{} failures in {} rows:\n{report}", failures.len(), rows.len());
 }
 
-/// Sends a row and reads the responses; returns the statuses and the faults.
+/// Sends a row and reads the responses. Returns the statuses of the responses, and a message for each error.
 fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
     let mut wrong = Vec::new();
     let mut statuses = Vec::new();
@@ -523,22 +525,22 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
         match client.end() {
             End::Closed => break,
             End::Open => {
-                wrong.push(format!("neither a response nor a close after {statuses:?}"));
+                wrong.push(format!("the connection is open but silent after the statuses {statuses:?}"));
                 break;
             }
             End::More if statuses.len() > 3 => {
-                wrong.push(format!("endless responses: {statuses:?}"));
+                wrong.push(format!("too many responses arrived, with the statuses {statuses:?}"));
                 break;
             }
             End::More => match client.response() {
                 Ok(response) => {
                     if !response.complete || !response.problems.is_empty() {
-                        wrong.push(format!("a malformed response ({}): {:?}", response.line, response.problems));
+                        wrong.push(format!("the response {:?} is malformed: {:?}", response.line, response.problems));
                     }
                     let own = format!("/r/{}", row.name);
                     let target = response.field("x-target");
                     if target.is_some_and(|target| target != own && !target.starts_with("/normal_request/")) {
-                        wrong.push(format!("the response to another request: {target:?}"));
+                        wrong.push(format!("a response to another request arrived, with the target {target:?}"));
                     }
                     statuses.push(response.status);
                     if statuses.len() == row.responses.len() && (response.status < 400 || row.stays) {
@@ -546,7 +548,7 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
                     }
                 }
                 Err(why) => {
-                    wrong.push(format!("no readable response after {statuses:?}: {why:?}"));
+                    wrong.push(format!("no readable response arrived after the statuses {statuses:?}: {why:?}"));
                     break;
                 }
             },
@@ -556,12 +558,12 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
     let expected = statuses.len() == row.responses.len()
         && statuses.iter().zip(&row.responses).all(|(status, allowed)| allowed.contains(status));
     if !silent && !expected {
-        wrong.push(format!("statuses {statuses:?}, expected {:?}", row.responses));
+        wrong.push(format!("the statuses are {statuses:?}, expected {:?}", row.responses));
     }
     (statuses, wrong)
 }
 
-/// Checks that a normal request on another connection gets its own response.
+/// Checks that a normal request on another connection gets the response with the target of this request.
 fn normal_request(shim: &Shim, name: &str) -> Result<(), String> {
     let target = format!("/normal_request/{name}");
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(5));
@@ -569,11 +571,11 @@ fn normal_request(shim: &Shim, name: &str) -> Result<(), String> {
     let response = client.response().map_err(|why| format!("{why:?}"))?;
     match (response.status, response.field("x-target")) {
         (200, Some(own)) if own == target => Ok(()),
-        (status, other) => Err(format!("{status} for {other:?}")),
+        (status, other) => Err(format!("the response has the status {status} and the target {other:?}")),
     }
 }
 
-/// Compares what the origin received with what is allowed.
+/// Compares the requests of a row at the origin with what is allowed.
 fn compare(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
     let mut wrong = Vec::new();
     let whole = mine.iter().filter(|request| request.complete).count();
@@ -591,14 +593,14 @@ fn compare(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
         ));
     }
     if row.seen == Seen::NothingOrWhole && (whole == 1) != statuses.contains(&200) {
-        wrong.push(format!("the origin got {whole} complete requests, the client {statuses:?}"));
+        wrong.push(format!("the origin got {whole} complete requests, but the client got the statuses {statuses:?}"));
     }
     for request in mine.iter().filter(|request| request.complete) {
         if !request.problems.is_empty() {
-            wrong.push(format!("forwarded in a malformed form: {}", request.problems.join("; ")));
+            wrong.push(format!("the forwarded request is malformed: {}", request.problems.join("; ")));
         }
         if row.body.is_some_and(|body| body != request.body) {
-            wrong.push(format!("the origin read the body {:?}", String::from_utf8_lossy(&request.body)));
+            wrong.push(format!("the origin got a wrong body: {:?}", String::from_utf8_lossy(&request.body)));
         }
         if let Some(Err(why)) = row.check.map(|check| check(request)) {
             wrong.push(why);
@@ -608,24 +610,24 @@ fn compare(row: &Row, statuses: &[u16], mine: &[&Request]) -> Vec<String> {
 }
 
 #[test]
-fn origin_when_request_ambiguous_then_gets_nothing_or_one_strict_request() {
+fn hostile_request_when_sent_in_one_write_then_origin_gets_no_ambiguous_request() {
     let rows = table();
-    assert!(rows.len() >= 150, "the table shrank to {} rows", rows.len());
+    assert!(rows.len() >= 150, "the table has only {} rows", rows.len());
     run(usize::MAX, &rows);
 }
 
 #[test]
-fn origin_when_ambiguous_request_sent_byte_by_byte_then_gets_the_same() {
+fn hostile_request_when_sent_byte_by_byte_then_origin_gets_no_ambiguous_request() {
     let mut rows = table();
-    // Large requests are left out, because sending a megabyte byte by byte takes long and checks nothing more.
+    // The large requests are left out, because it takes too long to send a megabyte byte by byte.
     rows.retain(|row| row.send.len() < 4096);
     run(1, &rows);
 }
 
 #[test]
-fn rows_when_listed_then_names_unique() {
+fn row_names_when_compared_then_are_unique() {
     let rows = table();
     for (index, row) in rows.iter().enumerate() {
-        assert!(rows[..index].iter().all(|other| other.name != row.name), "two rows are called {}", row.name);
+        assert!(rows[..index].iter().all(|other| other.name != row.name), "two rows have the name {}", row.name);
     }
 }

@@ -1,5 +1,5 @@
-//! RUM (load times from browsers): a histogram for each CDN and page, invalid beacons, and Server-Timing, which
-//! contains the CDN that served a page.
+//! Tests of RUM (real user monitoring), which records load times that browsers report. There is a histogram for each
+//! provider and page. The tests also cover invalid load times, and Server-Timing, which names the provider to browsers.
 
 mod support;
 
@@ -32,14 +32,15 @@ fn post(shim: &Shim, fields: &[(&str, &str)], body: &[u8]) -> Response {
 /// Returns the number of samples by provider and page. Leaves out zeros.
 fn counts(metrics: &Metrics) -> BTreeMap<(String, String), u64> {
     let value = |labels: &[(String, String)], name: &str| {
-        labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.clone()).expect("the label")
+        labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.clone()).expect("a series with the label")
     };
     metrics
         .matching("edgeshim_rum_seconds_count", &[])
         .filter(|series| series.value > 0.0)
         .map(|series| {
             let labels = &series.labels;
-            ((value(labels, "provider"), value(labels, "page")), format!("{}", series.value).parse().expect("whole"))
+            let count = format!("{}", series.value).parse().expect("a whole number");
+            ((value(labels, "provider"), value(labels, "page")), count)
         })
         .collect()
 }
@@ -53,7 +54,7 @@ fn near(left: f64, right: f64) -> bool {
 }
 
 #[test]
-fn load_times_when_origin_dead_then_recorded_by_provider_and_page() {
+fn load_times_when_origin_does_not_listen_then_recorded_by_provider_and_page() {
     let shim = Shim::start(
         config(ClosedPort::new().addr).with("[identity]\nunknown = \"reject\"\n[server]\nhosts = [\"www.test\"]"),
     );
@@ -106,14 +107,14 @@ fn load_times_when_origin_dead_then_recorded_by_provider_and_page() {
     let bucket = |le| metrics.value("edgeshim_rum_seconds_bucket", &[home[0], home[1], ("le", le)]);
     assert!(near(bucket("0.1"), 1.0) && near(bucket("0.25"), 1.0) && near(bucket("0.5"), 3.0), "{}", metrics.text);
     assert!(near(metrics.sum("edgeshim_rum_rejected_total", &[]), 0.0));
-    assert!(near(metrics.sum("edgeshim_pulls_total", &[]), 0.0), "no pulls");
+    assert!(near(metrics.sum("edgeshim_pulls_total", &[]), 0.0), "a load time must not be counted as a pull");
     assert!(near(metrics.sum("edgeshim_refused_total", &[]), 0.0));
-    // A request for a path below RUM's path is a pull.
+    // A request for a path below the path of RUM is a pull.
     assert_eq!(fetch(shim.addr, &format!("{RUM}/x"), &[("Host", "else.test")]).status, 421);
 }
 
 #[test]
-fn invalid_beacon_when_sent_then_one_line_message_and_counted() {
+fn invalid_load_time_when_sent_then_gets_one_line_message_and_is_counted() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let long = [b"t_done=1&x=".to_vec(), vec![b'x'; 16 * 1024]].concat();
     let limit = [b"t_done=1&x=".to_vec(), vec![b'x'; 16 * 1024 - 11]].concat();
@@ -156,16 +157,16 @@ fn invalid_beacon_when_sent_then_one_line_message_and_counted() {
     }
     let metrics = shim.metrics();
     for (reason, count) in counted {
-        assert!(near(rejected(&metrics, reason), count), "{reason} is not {count}:\n{}", metrics.text);
+        assert!(near(rejected(&metrics, reason), count), "the counter of {reason} is not {count}:\n{}", metrics.text);
     }
-    assert_eq!(counts(&metrics).values().sum::<u64>(), 1, "the one at the size limit");
+    assert_eq!(counts(&metrics).values().sum::<u64>(), 1, "only the body at the size limit must be recorded");
     assert!(
         near(metrics.sum("edgeshim_pulls_total", &[]), 0.0) && near(metrics.sum("edgeshim_refused_total", &[]), 0.0)
     );
 }
 
 #[test]
-fn body_when_it_stops_or_trickles_then_timeout() {
+fn load_time_body_when_stalled_slow_or_truncated_then_rejected() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[server]\nbody_timeout = \"500ms\""));
     let head =
         format!("POST {RUM} HTTP/1.1\r\nHost: a.test\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n");
@@ -174,9 +175,9 @@ fn body_when_it_stops_or_trickles_then_timeout() {
     stopped.send(&head).send("t_done=1");
     let response = stopped.response().expect("a response");
     assert_eq!((response.status, response.field("connection")), (408, Some("close")), "{response:?}");
-    assert!(started.elapsed() >= Duration::from_millis(400), "too early");
+    assert!(started.elapsed() >= Duration::from_millis(400), "the 408 arrived too early");
     assert_eq!(stopped.end(), End::Closed);
-    // Each byte is progress, but the timeout applies to the whole body.
+    // Each byte is progress, but for a load time the timeout applies to the complete body.
     let mut dripping = Raw::connect(shim.addr);
     dripping.send(&head);
     let started = Instant::now();
@@ -184,7 +185,8 @@ fn body_when_it_stops_or_trickles_then_timeout() {
         dripping.send("x");
         near(rejected(&shim.metrics(), "late"), 2.0)
     });
-    assert!(ended && started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+    let elapsed = started.elapsed();
+    assert!(ended && elapsed >= Duration::from_millis(400), "rejected: {ended}, after {elapsed:?}");
     let mut left = Raw::connect(shim.addr);
     left.send(&head).send("t_done=1").finish();
     shim.wait_metrics(|metrics| near(rejected(metrics, "cut"), 1.0));
@@ -192,7 +194,7 @@ fn body_when_it_stops_or_trickles_then_timeout() {
 }
 
 #[test]
-fn connection_when_form_read_then_serves_next_request() {
+fn connection_when_load_time_was_read_then_serves_the_next_request() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     let mut client = Raw::connect(shim.addr);
@@ -220,8 +222,8 @@ fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<Str
             let request = http::Request::builder().method(*method).uri(format!("http://a.test{target}"));
             let request = request.body(Full::new(Bytes::from(body.clone()))).expect("a request");
             let (head, body) = sender.send_request(request).await.expect("a response").into_parts();
-            let length = head.headers.get("content-length").map(|value| value.to_str().expect("digits").to_owned());
-            responses.push((head.status.as_u16(), length, body.collect().await.expect("a whole body").to_bytes()));
+            let length = head.headers.get("content-length").map(|value| value.to_str().expect("a number").to_owned());
+            responses.push((head.status.as_u16(), length, body.collect().await.expect("a complete body").to_bytes()));
         }
         responses
     };
@@ -230,7 +232,7 @@ fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<Str
 }
 
 #[test]
-fn responses_when_over_http2_then_same_and_no_body_to_head() {
+fn load_times_and_beacons_when_sent_over_http2_then_get_the_same_responses() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let sample = format!("{RUM}?t_done=1");
     let gif = "/status/images/beacon.gif".to_owned();
@@ -248,14 +250,14 @@ fn responses_when_over_http2_then_same_and_no_body_to_head() {
     );
     let statuses: Vec<_> = responses.iter().map(|(status, ..)| *status).collect();
     assert_eq!(statuses, [204, 204, 413, 400, 405, 200, 200]);
-    // These responses must not have a body. A strict client would end the stream with PROTOCOL_ERROR.
+    // The responses to HEAD must not have a body. A strict client would end the stream with PROTOCOL_ERROR.
     assert!(responses[4..6].iter().all(|(_, _, body)| body.is_empty()), "{responses:?}");
-    assert_eq!(responses[5].1, responses[6].1, "the pixel's length");
+    assert_eq!(responses[5].1, responses[6].1, "the responses to HEAD and GET must have the same Content-Length");
     assert_eq!(responses[6].2.len(), 43);
 }
 
 #[test]
-fn series_and_memory_when_ten_thousand_values_invented_then_bounded() {
+fn series_and_memory_when_clients_invent_values_then_bounded() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let flood = |from: u32| {
         let mut client = Raw::connect(shim.addr);
@@ -285,18 +287,19 @@ fn series_and_memory_when_ten_thousand_values_invented_then_bounded() {
     assert_eq!(counts(&after).values().sum::<u64>(), 20_000);
     assert_eq!(counts(&after).len(), 2, "{:?}", counts(&after));
     let grown = shim.rss_kib().saturating_sub(rss);
-    assert!(grown < 4 << 10, "grown by {grown} KiB from {rss} KiB");
+    assert!(grown < 4 << 10, "the memory has grown by {grown} KiB from {rss} KiB");
 }
 
 #[test]
-fn log_when_beacon_rejected_then_has_reason() {
+fn access_log_when_load_time_is_rejected_then_has_the_reason() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[access_log]\noutput = \"file:access.log\""));
     fetch(shim.addr, &format!("{RUM}?t_done=x"), &[FASTLY]);
     post(&shim, &[FORM], b"t_done=5");
     let file = shim.dir.join("access.log");
     let log = || std::fs::read_to_string(&file).unwrap_or_default();
     assert!(support::wait_until(support::PATIENCE, || log().matches('\n').count() == 2), "{}", log());
-    let lines: Vec<serde_json::Value> = log().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        log().lines().map(|line| serde_json::from_str(line).expect("valid JSON")).collect();
     assert_eq!(
         (&lines[0]["status"], &lines[0]["cause"], &lines[0]["provider"]),
         (&400.into(), &"number".into(), &"fastly".into())
@@ -305,7 +308,7 @@ fn log_when_beacon_rejected_then_has_reason() {
 }
 
 #[test]
-fn path_when_same_as_beacons_then_check_refuses() {
+fn rum_settings_when_invalid_then_check_reports_the_key() {
     let folder = temp_dir();
     for (rum, message) in [
         ("path = \"/status/images/beacon.gif\"", "rum.path: \"/status/images/beacon.gif\" is the path of the beacon"),
@@ -314,26 +317,27 @@ fn path_when_same_as_beacons_then_check_refuses() {
         ("pages = [\"other\"]", "rum.pages[0]: \"other\" is a name that edgeshim uses itself"),
     ] {
         let file = folder.write("edgeshim.toml", format!("[rum]\n{rum}\n"));
-        let (code, stdout, _) = run(&["check", "--config", file.to_str().expect("UTF-8")]);
+        let (code, stdout, _) = run(&["check", "--config", file.to_str().expect("a path in UTF-8")]);
         assert_eq!(code, 1, "{stdout}");
         assert!(stdout.contains(message), "{stdout}");
     }
 }
 
-/// Returns the duration in the shim's Server-Timing entry for this provider, in milliseconds.
+/// Reads the Server-Timing value that the shim adds for this provider. Returns the duration in milliseconds.
 fn duration(value: &str, provider: &str) -> f64 {
-    let rest =
-        value.strip_prefix(&format!("cdn;desc=\"{provider}\", origin;dur=")).unwrap_or_else(|| panic!("{value}"));
-    let (whole, part) = rest.split_once('.').unwrap_or_else(|| panic!("{value}"));
-    assert!(part.len() == 3 && !whole.is_empty(), "{value}");
-    rest.parse().unwrap_or_else(|_| panic!("{value}"))
+    let rest = value
+        .strip_prefix(&format!("cdn;desc=\"{provider}\", origin;dur="))
+        .unwrap_or_else(|| panic!("{value:?} is not a Server-Timing value for {provider}"));
+    let (whole, part) = rest.split_once('.').unwrap_or_else(|| panic!("the duration in {value:?} has no decimals"));
+    assert!(part.len() == 3 && !whole.is_empty(), "the duration in {value:?} does not have three decimals");
+    rest.parse().unwrap_or_else(|_| panic!("the duration in {value:?} is not a number"))
 }
 
 #[test]
-fn server_timing_when_rum_on_then_added_to_origins() {
+fn server_timing_when_rum_is_on_then_shim_adds_provider_and_duration() {
     const PAUSE: Duration = Duration::from_millis(30);
     let origin = Origin::start(|request, conn| {
-        std::thread::sleep(PAUSE); // The duration that is measured below.
+        std::thread::sleep(PAUSE); // Server-Timing must contain at least this duration.
         let own = ("Server-Timing", "db;dur=53.2");
         match request.target.as_str() {
             "/304" => origin::respond(request, conn, 304, &[("ETag", "\"a\""), own], b""),
@@ -352,22 +356,22 @@ fn server_timing_when_rum_on_then_added_to_origins() {
     ] {
         let response = fetch(shim.addr, target, &fields);
         let mut values = response.fields_named("server-timing");
-        let ours = values.pop().unwrap_or_else(|| panic!("{response:?}"));
-        assert!(duration(ours, provider) >= 30.0, "{ours}");
+        let ours = values.pop().unwrap_or_else(|| panic!("Server-Timing is missing: {response:?}"));
+        assert!(duration(ours, provider) >= 30.0, "the duration is less than 30 ms: {ours}");
         assert_eq!(values, if own { vec!["db;dur=53.2"] } else { vec![] }, "{target}");
     }
-    // The page does not come from the origin, so it has no Server-Timing.
+    // The shim replaces the 500 by a page, and a page has no Server-Timing.
     let page = fetch(shim.addr, "/500", &[FASTLY, ("Accept", "text/html")]);
     assert_eq!((page.status, page.field("server-timing")), (500, None));
     assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[FASTLY]).field("server-timing"), None);
 }
 
 #[test]
-fn server_timing_when_rum_off_then_only_origins() {
+fn server_timing_when_rum_is_off_then_has_only_the_value_of_the_origin() {
     let origin = Origin::start(origin::fixed(200, &[("Server-Timing", "db;dur=53.2")], "x"));
     let shim = Shim::start(Shim::config(origin.addr));
     assert_eq!(fetch(shim.addr, "/", &[]).fields_named("server-timing"), ["db;dur=53.2"]);
-    // If RUM is off, a request for its path goes to the origin.
+    // If RUM is off, the shim forwards a request for the path of RUM to the origin.
     assert_eq!(fetch(shim.addr, &format!("{RUM}?t_done=1"), &[]).status, 200);
     assert!(!shim.metrics().text.contains("edgeshim_rum_"));
 }

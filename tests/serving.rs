@@ -1,5 +1,6 @@
-//! Listeners and protocols: TCP and Unix sockets, HTTP/1.0, HTTP/1.1 and HTTP/2 on one port, pipelining, HEAD, and the
-//! even distribution of connections. Also the admin listener, which is unreachable through the listeners of `[server]`.
+//! Tests of listeners and protocols: TCP and Unix sockets, HTTP/1.0, HTTP/1.1 and HTTP/2 on one port, pipelining, HEAD,
+//! and the even distribution of connections. The tests also cover the admin listener, which must be unreachable through
+//! the listeners of `[server]`.
 
 mod support;
 
@@ -28,7 +29,7 @@ fn body_of(client: &mut Raw, target: &str) -> String {
     response.text()
 }
 
-/// Sends several GETs at once over one HTTP/2 connection. Returns the statuses and bodies.
+/// Sends several GET requests at once over one HTTP/2 connection. Returns the statuses and bodies.
 fn h2<S>(connect: impl Future<Output = std::io::Result<S>>, targets: &[&str]) -> Vec<(u16, String)>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
@@ -38,7 +39,7 @@ where
         let mut tasks = Vec::new();
         for target in targets {
             let uri = format!("http://shim.test{target}");
-            let request = http::Request::builder().uri(uri).body(Empty::<Bytes>::new()).expect("a sound request");
+            let request = http::Request::builder().uri(uri).body(Empty::<Bytes>::new()).expect("a valid request");
             let mut sender = sender.clone();
             tasks.push(tokio::spawn(async move {
                 let (head, body) = sender.send_request(request).await?.into_parts();
@@ -49,7 +50,7 @@ where
         }
         let mut responses = Vec::new();
         for task in tasks {
-            responses.push(task.await.expect("a task").expect("a response"));
+            responses.push(task.await.expect("a task without a panic").expect("a response"));
         }
         responses
     };
@@ -71,7 +72,7 @@ fn listener(shim: &Shim, number: usize) -> SocketAddr {
 // ---- listeners and protocols ----------------------------------------------------------------------------------------
 
 #[test]
-fn listeners_when_several_then_each_serves_both_protocols() {
+fn listeners_when_several_are_configured_then_each_listener_serves_http1_and_http2() {
     let origin = Origin::start(named);
     let six = TcpListener::bind("[::1]:0").is_ok();
     let tcp = if six { "\"127.0.0.1:0\", \"127.0.0.2:0\", \"[::1]:0\"" } else { "\"127.0.0.1:0\", \"127.0.0.2:0\"" };
@@ -95,24 +96,28 @@ fn listeners_when_several_then_each_serves_both_protocols() {
         assert!(shim.listeners.contains(&format!("unix:{}", path.display())), "{:?}", shim.listeners);
         assert_eq!(body_of(&mut Raw::connect_unix(&path), "/one"), "/one");
         assert_eq!(h2(tokio::net::UnixStream::connect(&path), &["/two", "/three"]), ok(&["/two", "/three"]));
-        assert_eq!(origin.last().field("x-forwarded-for"), Some("127.0.0.1"), "a local client");
+        assert_eq!(
+            origin.last().field("x-forwarded-for"),
+            Some("127.0.0.1"),
+            "the address of a client on a Unix socket"
+        );
     }
     assert!(origin.requests().iter().all(|request| request.problems.is_empty()));
 }
 
 #[test]
-fn listener_when_socket_file_stale_then_replaced_and_when_in_use_then_not() {
+fn socket_file_when_stale_then_replaced_and_when_in_use_or_not_a_socket_then_kept() {
     let origin = Origin::start(named);
     let dir = support::temp_dir();
     let path = dir.join("own.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
-    assert!(path.exists(), "the file of a dead listener");
+    assert!(path.exists(), "the socket file must remain when the listener is dropped");
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", path.display()));
     let first = Shim::start_in(dir, &config);
     assert_eq!(body_of(&mut Raw::connect_unix(&path), "/"), "/");
     let (status, stderr) = Shim::try_start_in(support::temp_dir(), &config).err().expect("the socket is in use");
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
-    assert!(stderr.contains("own.sock"), "the message names the address: {stderr}");
+    assert!(stderr.contains("own.sock"), "the message does not name the address: {stderr}");
     assert_eq!(body_of(&mut Raw::connect_unix(&path), "/still"), "/still");
     drop(first);
     // The shim must not remove a file that is not a socket.
@@ -124,13 +129,13 @@ fn listener_when_socket_file_stale_then_replaced_and_when_in_use_then_not() {
 }
 
 #[test]
-fn protocol_when_preface_in_pieces_or_incomplete_then_detected() {
+fn protocol_when_first_bytes_arrive_one_by_one_then_detected() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);
     client.send_pieces("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 1).send([0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    let first = client.more().expect("frames");
-    assert_eq!(first.get(3), Some(&4), "SETTINGS come first: {first:?}");
+    let first = client.more().expect("the bytes of frames");
+    assert_eq!(first.get(3), Some(&4), "the first frame is not SETTINGS: {first:?}");
     for start in [
         "PRI /a HTTP/1.1\r\nHost: shim.test\r\n\r\n",
         "PUT /a HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 0\r\n\r\n",
@@ -142,7 +147,7 @@ fn protocol_when_preface_in_pieces_or_incomplete_then_detected() {
 }
 
 #[test]
-fn http10_client_when_served_then_no_chunks_and_own_connection_rules() {
+fn http10_client_when_served_then_gets_no_chunks_and_http10_connection_handling() {
     let chunked = origin::chunked(&[("Content-Type", "text/plain")], &[b"in two ", b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
@@ -154,12 +159,12 @@ fn http10_client_when_served_then_no_chunks_and_own_connection_rules() {
         client.send(text);
         let response = client.response().expect("a response");
         assert!(response.status == 200 && response.complete && response.problems.is_empty(), "{response:?}");
-        assert_eq!(response.field("transfer-encoding"), None, "HTTP/1.0 has no chunks");
+        assert_eq!(response.field("transfer-encoding"), None, "a response to HTTP/1.0 must not be chunked");
         (response, client)
     };
     let (response, mut client) = ask("GET /old HTTP/1.0\r\n\r\n");
     assert_eq!((response.text().as_str(), response.framing), ("/old", Some(Framing::Length(4))));
-    assert!(client.closed(), "an HTTP/1.0 connection closes after its response");
+    assert!(client.closed(), "the HTTP/1.0 connection is open after the response");
     let seen = origin.last();
     assert_eq!((seen.version.as_str(), seen.fields_named("host").len()), ("HTTP/1.1", 1));
     assert!(seen.field("via").is_some_and(|via| via.starts_with("1.0 ")), "{:?}", seen.field("via"));
@@ -176,7 +181,7 @@ fn http10_client_when_served_then_no_chunks_and_own_connection_rules() {
 #[test]
 fn pipelined_requests_when_sent_at_once_then_served_in_order() {
     let origin = Origin::start(|request, conn| {
-        // A shim that sent all requests to the origin at the same time would get the responses in another order.
+        // If the shim sent all requests to the origin at the same time, the response to `/0` would arrive last.
         if request.target == "/0" {
             std::thread::sleep(Duration::from_millis(150));
         }
@@ -200,11 +205,11 @@ fn pipelined_requests_when_sent_at_once_then_served_in_order() {
         client.send_pieces(&text, piece);
         for (number, body) in ["/0 ", "/1 hello", "/2 ", "/3 hello", "", "/5 "].into_iter().enumerate() {
             let response = if number == 4 { client.response_to_head() } else { client.response() };
-            let response = response.unwrap_or_else(|why| panic!("no response {number}: {why:?}"));
+            let response = response.unwrap_or_else(|why| panic!("response {number} did not arrive: {why:?}"));
             assert_eq!(
                 (response.status, response.text().as_str()),
                 (200, body),
-                "response {number}, pieces of {piece}"
+                "response {number}, sent in pieces of {piece} bytes"
             );
         }
         let targets: Vec<String> = origin.requests().iter().map(|request| request.target.clone()).collect();
@@ -213,7 +218,7 @@ fn pipelined_requests_when_sent_at_once_then_served_in_order() {
 }
 
 #[test]
-fn pipelined_requests_when_idle_time_passes_then_still_served() {
+fn pipelined_requests_when_responses_take_longer_than_timeouts_then_served() {
     let origin = Origin::start(|request, conn| {
         std::thread::sleep(Duration::from_millis(1300));
         named(request, conn)
@@ -222,12 +227,13 @@ fn pipelined_requests_when_idle_time_passes_then_still_served() {
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send([get("/0"), get("/1"), get("/2")].concat());
     for target in ["/0", "/1", "/2"] {
-        assert_eq!(client.response().unwrap_or_else(|why| panic!("{target}: {why:?}")).text(), target);
+        let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
+        assert_eq!(response.text(), target);
     }
 }
 
 #[test]
-fn head_when_requested_then_fields_of_get_without_body() {
+fn head_response_when_compared_with_get_then_has_equal_fields_and_no_body() {
     let chunked = origin::chunked(&[("Content-Type", "image/x-test")], &[b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
@@ -241,22 +247,22 @@ fn head_when_requested_then_fields_of_get_without_body() {
         let head = client.response_to_head().expect("a response to HEAD");
         assert_eq!((head.status, head.field("content-length")), (status, length), "{target}");
         assert!(head.problems.is_empty(), "{:?}", head.problems);
-        // If the HEAD had a body, the client would read it as the next response.
+        // If the response to HEAD had a body, the client would take the body for the next response.
         client.send(get(target));
         let whole = client.response().expect("a response to GET on the same connection");
         assert_eq!((whole.status, whole.complete), (status, true), "{target}");
         assert_eq!(whole.field("content-type"), head.field("content-type"), "{target}");
     }
-    assert!(origin.requests().iter().any(|request| request.method == "HEAD"), "HEAD is forwarded as HEAD");
+    assert!(origin.requests().iter().any(|request| request.method == "HEAD"), "the shim must forward HEAD as HEAD");
 }
 
 // ---- workers --------------------------------------------------------------------------------------------------------
 
-/// Groups idle client connections by the worker that serves them. Each worker has its own connections to the origin. So
-/// two clients share a worker if their requests used the same connection to the origin. Sends requests one after the
-/// other until at most `workers` groups remain. Each group in the result lists the numbers of its clients.
+/// Groups idle client connections by worker. Workers do not share connections to the origin. So two clients have the
+/// same worker if their requests used the same connection to the origin. Sends requests one after the other until at
+/// most `workers` groups remain. Returns the groups. Each group contains the numbers of the clients.
 fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<usize>> {
-    // The connections to the origin that each group used.
+    // Each group has the numbers of the clients, and the numbers of the origin connections that the clients used.
     let mut groups: Vec<(Vec<usize>, Vec<usize>)> =
         (0..clients.len()).map(|number| (vec![number], Vec::new())).collect();
     for round in 0..20 {
@@ -266,7 +272,7 @@ fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<us
             let (mut same, others): (Vec<_>, Vec<_>) = groups
                 .into_iter()
                 .partition(|(members, connections)| members.contains(&number) || connections.contains(&used));
-            let mut merged = same.pop().expect("the client's own group");
+            let mut merged = same.pop().expect("the group of the client");
             for (members, connections) in same {
                 merged.0.extend(members);
                 merged.1.extend(connections);
@@ -293,7 +299,7 @@ fn wait_connections(shim: &Shim, count: u32) {
 }
 
 fn worker_threads(shim: &Shim) -> Vec<String> {
-    let threads = std::fs::read_dir(format!("/proc/{}/task", shim.pid)).expect("the process' threads");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", shim.pid)).expect("the threads of the process");
     let mut names: Vec<String> = threads
         .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
         .map(|name| name.trim().to_owned())
@@ -304,16 +310,17 @@ fn worker_threads(shim: &Shim) -> Vec<String> {
 }
 
 #[test]
-fn workers_when_eight_connections_idle_then_each_of_two_has_four() {
+fn workers_when_eight_connections_are_idle_then_each_of_two_workers_has_four() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
-    // A thread sets its own name, which can be after the shim has printed its listeners.
+    // Each worker thread sets the name of the thread, possibly after the shim has printed the listeners.
     assert!(wait_until(PATIENCE, || worker_threads(&shim) == ["worker-0", "worker-1"]), "{:?}", worker_threads(&shim));
     let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(shim.addr)).collect();
     wait_connections(&shim, 8);
     let groups = by_worker(&origin, &mut clients, 2);
     assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
-    // All connections of one worker close. The next connections go to this worker, because the other worker has more.
+    // The test closes all connections of one worker. The next connections must go to this worker, because the other
+    // worker has more connections.
     let mut left = Vec::new();
     for (number, client) in clients.into_iter().enumerate() {
         if groups[0].contains(&number) {
@@ -327,12 +334,12 @@ fn workers_when_eight_connections_idle_then_each_of_two_has_four() {
     assert_eq!(sizes(&groups), [4, 4], "{groups:?}");
     assert!(
         groups.iter().any(|group| (0..4).all(|number| group.contains(&number))),
-        "the remaining connections: {groups:?}"
+        "the four connections that stayed open are not in one group: {groups:?}"
     );
 }
 
 #[test]
-fn workers_when_one_configured_then_it_serves_all() {
+fn workers_when_one_is_configured_then_one_worker_serves_all_connections() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 1"));
     let mut clients: Vec<Raw> = (0..6).map(|_| Raw::connect(shim.addr)).collect();
@@ -352,14 +359,14 @@ fn protobuf_names(mut bytes: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     while !bytes.is_empty() {
         let message = delimited(&mut bytes);
-        assert_eq!(message[0], 0x0a, "a family begins with its name");
+        assert_eq!(message[0], 0x0a, "a metric family must begin with field 1, the name");
         let name = delimited(&mut &message[1..]);
-        names.push(String::from_utf8(name.to_vec()).expect("a name"));
+        names.push(String::from_utf8(name.to_vec()).expect("a name in UTF-8"));
     }
     names
 }
 
-/// Reads a length (a varint) and as many bytes as the length says.
+/// Reads a length, which is a varint, and a message of this length. Returns the message.
 fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let mut length = 0;
     for shift in (0..35).step_by(7) {
@@ -376,7 +383,7 @@ fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
 }
 
 #[test]
-fn metrics_when_scraped_then_text_or_protobuf_with_same_families() {
+fn metrics_when_scraped_as_text_or_protobuf_then_have_the_same_families() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\""));
     fetch(shim.addr, "/", &[("X-CDN-Provider", "fastly")]);
@@ -412,7 +419,7 @@ fn metrics_when_scraped_then_text_or_protobuf_with_same_families() {
 }
 
 #[test]
-fn admin_when_requested_then_probes_config_404_and_405() {
+fn admin_listener_when_requested_then_serves_probes_and_config_or_sends_404_or_405() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_hops = 7"));
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/", 200), ("/nothing", 404), ("/metrics/", 404)] {
@@ -424,7 +431,7 @@ fn admin_when_requested_then_probes_config_404_and_405() {
     assert_eq!((config.status, config.field("content-type")), (200, Some("application/json")));
     assert_eq!(config.field("cache-control"), Some("no-store"));
     assert_eq!(config.json()["server"]["max_hops"], 7);
-    assert_eq!(config.json()["server"]["max_headers"], 128, "defaults too");
+    assert_eq!(config.json()["server"]["max_headers"], 128, "/config must show defaults, too");
     assert_eq!(config.json()["origin"]["url"], origin.url());
     for path in ["/metrics", "/livez", "/config"] {
         let response = post(shim.admin, path);
@@ -434,12 +441,15 @@ fn admin_when_requested_then_probes_config_404_and_405() {
     let head = exchange(shim.admin, request("HEAD", "/metrics", &[], b""));
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert!(head.field("content-length").is_some_and(|length| length != "0"), "{head:?}");
-    assert_eq!(origin.count(), 0, "no admin request reaches the origin");
-    assert!(shim.metrics().sum("edgeshim_pulls_total", &[]).abs() < f64::EPSILON, "nor counts as a pull");
+    assert_eq!(origin.count(), 0, "an admin request must not reach the origin");
+    assert!(
+        shim.metrics().sum("edgeshim_pulls_total", &[]).abs() < f64::EPSILON,
+        "an admin request must not be counted as a pull"
+    );
 }
 
 #[test]
-fn admin_when_token_set_then_required_except_probes_and_metrics_and_never_shown() {
+fn admin_token_when_set_then_required_except_for_probes_and_metrics_and_not_shown() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with(&format!("[admin]\ntoken = \"{TOKEN}\"")));
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -471,13 +481,13 @@ fn admin_when_token_set_then_required_except_probes_and_metrics_and_never_shown(
     assert_eq!(
         fetch(shim.admin, &format!("/config?token={TOKEN}"), &[]).status,
         401,
-        "the token in the query does not count"
+        "a token in the query must not be accepted"
     );
     for scheme in ["Bearer", "bearer"] {
         let config = with(&format!("{scheme} {TOKEN}"));
         assert_eq!(config.status, 200, "{scheme}");
         assert_eq!(config.json()["admin"]["token"], "***");
-        assert!(!config.text().contains(TOKEN), "the token itself is shown");
+        assert!(!config.text().contains(TOKEN), "/config shows the token");
     }
     assert_eq!(fetch(shim.admin, "/nothing", &[("Authorization", &right)]).status, 404);
     assert!(!shim.stderr().contains(TOKEN) && !shim.metrics().text.contains(TOKEN));
@@ -490,7 +500,7 @@ fn admin_over(path: &Path, target: &str) -> Response {
 }
 
 #[test]
-fn admin_when_on_unix_socket_then_served_there() {
+fn admin_listener_when_on_unix_socket_then_serves_requests() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[admin]\nlisten = \"unix:admin.sock\""));
     let path = shim.dir.join("admin.sock");
@@ -504,33 +514,38 @@ fn admin_when_on_unix_socket_then_served_there() {
 }
 
 #[test]
-fn admin_paths_when_requested_from_server_then_forwarded_to_origin() {
+fn admin_paths_when_requested_through_server_listener_then_forwarded_to_origin() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr));
     let paths = ["/metrics", "/livez", "/readyz", "/config", "/api/summary", "/api/series", "/api/top", "/annotations"];
     for path in paths {
         assert_eq!(body_of(&mut Raw::connect(shim.addr), path), path);
-        // An absolute target with the admin address does not reach the admin listener either.
+        // A target in absolute form with the admin address must not reach the admin listener either.
         let absolute = format!("GET http://{0}{path} HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", shim.admin);
         assert_eq!(exchange(shim.addr, absolute).text(), path);
     }
     assert_eq!(origin.count(), 2 * paths.len());
-    assert_eq!(fetch(shim.admin, "/served-by-the-origin", &[]).status, 404, "the admin listener forwards nothing");
+    assert_eq!(
+        fetch(shim.admin, "/served-by-the-origin", &[]).status,
+        404,
+        "the admin listener must not forward a request"
+    );
     assert_eq!(origin.count(), 2 * paths.len());
 }
 
 #[test]
-fn connection_when_idle_between_requests_then_parked_and_served_again() {
+fn connection_when_parked_between_requests_then_serves_the_next_request() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nheader_timeout = \"2s\"\nidle_timeout = \"30s\""));
     let mut client = Raw::connect(shim.addr);
     let pull = get("/");
     for round in 0..4 {
         match round {
-            // Two requests in one write, then one byte by byte. The framing check must follow both.
+            // Round 1 sends two requests in one write. Round 2 sends a request byte by byte. In each case, the framing
+            // check must still work afterwards.
             1 => {
                 client.send(format!("{pull}{pull}"));
-                assert_eq!(client.response().expect("the first of two").status, 200);
+                assert_eq!(client.response().expect("the first of two responses").status, 200);
                 &mut client
             }
             2 => client.send_pieces(&pull, 1),
@@ -541,7 +556,7 @@ fn connection_when_idle_between_requests_then_parked_and_served_again() {
         // connection.
         std::thread::sleep(Duration::from_millis(600));
     }
-    // The same checks apply after an idle time.
+    // The framing check must detect this ambiguous request.
     client
         .send("POST / HTTP/1.1\r\nHost: shim.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n");
     assert_eq!(client.response().expect("a refusal").status, 400);
@@ -550,13 +565,13 @@ fn connection_when_idle_between_requests_then_parked_and_served_again() {
 }
 
 #[test]
-fn admin_when_other_file_at_socket_path_then_kept() {
+fn file_when_at_path_of_admin_socket_then_kept_and_start_fails() {
     let elsewhere = temp_dir();
     let path = elsewhere.write("admin.sock", "precious");
     let origin = Origin::start(named);
     let admin = format!("[admin]\nlisten = \"unix:{}\"", path.display());
     let Err((status, stderr)) = Shim::try_start_in(temp_dir(), Shim::config(origin.addr).with(&admin)) else {
-        panic!("it replaced a file by its socket");
+        panic!("the shim started although another file is at the path of the socket");
     };
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
     assert!(stderr.contains("cannot listen on unix:"), "{stderr}");

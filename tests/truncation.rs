@@ -1,5 +1,5 @@
-//! A response or an upload either arrives complete, or its receiver can see that it is cut. The tests cover all
-//! protocols of client and origin, gzip, and known and unknown lengths.
+//! Tests of truncated responses and uploads. If a body does not arrive complete, the receiver must be able to see that
+//! the body is truncated. The tests cover all protocols of clients and origins, gzip, and known and unknown lengths.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> u64 {
     let after = shim.wait_metrics(|now| now.count(PULLS, &[]) > before.count(PULLS, &[]));
     let all = after.count(FAULTS, &[]) - before.count(FAULTS, &[]);
     let named = |metrics: &Metrics| causes.iter().map(|cause| metrics.count(FAULTS, &[("cause", cause)])).sum::<u64>();
-    assert_eq!(all, named(&after) - named(before), "faults with another cause than {causes:?}");
+    assert_eq!(all, named(&after) - named(before), "a fault has another cause than {causes:?}");
     all
 }
 
@@ -39,7 +39,7 @@ impl Gate {
     }
 
     fn open(&self) {
-        self.open.send(()).expect("a waiting origin");
+        self.open.send(()).expect("a receiver at the gate");
     }
 
     fn wait(&self) {
@@ -53,7 +53,7 @@ fn body_text() -> String {
 
 // ---- ends of HTTP/2 origins -----------------------------------------------------------------------------------------
 
-/// How the body of an HTTP/2 origin ends after its 1,200 bytes.
+/// How the body of an HTTP/2 origin ends after 1,200 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     EndStream,
@@ -108,7 +108,7 @@ fn respond_with(origin: &FrameOrigin, ending: Ending, length: Option<&'static st
 }
 
 #[test]
-fn body_when_http2_origin_does_not_end_stream_then_cut() {
+fn response_when_http2_origin_does_not_end_the_stream_properly_then_is_incomplete() {
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for client in CLIENTS {
@@ -134,18 +134,23 @@ fn body_when_http2_origin_does_not_end_stream_then_cut() {
                             assert_eq!(got.field("etag"), None, "{case}");
                         } else {
                             assert_eq!(got.status, 200, "{case}: {got:?}");
-                            assert!(!got.complete, "{case}: looks complete");
+                            assert!(!got.complete, "{case}: the response looks complete");
                             let (plain, ended) = plain(&got);
-                            assert!(!ended, "{case}: a complete gzip stream");
+                            assert!(!ended, "{case}: the gzip stream looks complete");
                             assert!(body_text().as_bytes().starts_with(&plain), "{case}");
-                            // If the length is declared, the last bytes are sent only after END_STREAM.
+                            // If the body has the declared length, the shim sends the last bytes only after END_STREAM.
+                            // The compressor also holds bytes back.
                             let waits = length == Some("1200") || coding == "gzip";
-                            assert!(at_once || waits || plain.len() == 1200, "{case}: {}", plain.len());
+                            assert!(
+                                at_once || waits || plain.len() == 1200,
+                                "{case}: the client got only {} bytes",
+                                plain.len()
+                            );
                         }
-                        // If the stream fails before the shim has read its head, the fault has another cause.
+                        // If the stream fails before the shim has read the head, the fault can have another cause.
                         let causes =
                             if got.status == 502 { &["cut", "reset", "broken_head", "closed"][..] } else { &["cut"] };
-                        assert_eq!(faults_since(&shim, &before, causes), 1, "{case}: faults");
+                        assert_eq!(faults_since(&shim, &before, causes), 1, "{case}: the number of faults");
                     }
                 }
             }
@@ -154,7 +159,7 @@ fn body_when_http2_origin_does_not_end_stream_then_cut() {
 }
 
 #[test]
-fn body_when_http2_origin_ends_stream_then_complete() {
+fn response_when_http2_origin_ends_the_stream_then_is_complete() {
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for client in CLIENTS {
@@ -175,7 +180,7 @@ fn body_when_http2_origin_ends_stream_then_complete() {
                         assert_eq!(plain(&got), (body_text().into_bytes(), true), "{case}");
                         let trailers = usize::from(ending == Ending::Trailers && client == Client::Http2);
                         assert_eq!(got.trailers.len(), trailers, "{case}");
-                        assert_eq!(faults_since(&shim, &before, &[]), 0, "{case}: faults");
+                        assert_eq!(faults_since(&shim, &before, &[]), 0, "{case}: the number of faults");
                     }
                 }
             }
@@ -184,7 +189,7 @@ fn body_when_http2_origin_ends_stream_then_complete() {
 }
 
 #[test]
-fn head_204_and_304_when_http2_origin_ends_them_late_then_complete() {
+fn bodiless_response_when_http2_origin_ends_the_stream_late_then_is_complete() {
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for client in CLIENTS {
@@ -214,7 +219,7 @@ const UPLOAD: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "shim.test")];
 
 #[test]
-fn upload_when_http2_client_resets_stream_then_incomplete_at_origin() {
+fn upload_when_http2_client_resets_the_stream_then_is_incomplete_at_origin() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     for code in [NO_ERROR, CANCEL, INTERNAL_ERROR] {
@@ -224,22 +229,25 @@ fn upload_when_http2_client_resets_stream_then_incomplete_at_origin() {
             let mut client = frames::connect(shim.addr);
             let pieces = [head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order"), reset(1, code)];
             if trial % 2 == 0 {
-                client.write_all(&pieces.concat()).expect("a write");
+                client.write_all(&pieces.concat()).expect("the client can send");
             } else {
-                client.write_all(&pieces[..2].concat()).expect("a write");
-                // The client resets its upload after the upload has reached the origin.
+                client.write_all(&pieces[..2].concat()).expect("the client can send");
+                // The client resets the stream only after the shim has connected to the origin.
                 assert!(wait_until(PATIENCE, || origin.connections() > received));
-                client.write_all(&pieces[2]).expect("a write");
+                client.write_all(&pieces[2]).expect("the client can send");
             }
             shim.wait_metrics(|now| now.sum(PULLS, &[]) > before.sum(PULLS, &[]) + 0.5);
         }
     }
-    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "uploads are still open");
-    assert!(origin.requests().iter().all(|request| !request.complete), "half an upload looks complete at the origin");
+    assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "a connection to the origin is still open");
+    assert!(
+        origin.requests().iter().all(|request| !request.complete),
+        "a truncated upload looks complete to the origin"
+    );
 }
 
 #[test]
-fn upload_when_reset_after_early_response_then_incomplete_at_origin() {
+fn upload_when_reset_after_early_response_then_is_incomplete_at_origin() {
     let (seen, uploads) = channel();
     let seen = Mutex::new(seen);
     let origin = Origin::start_at_head(move |_, conn| {
@@ -259,22 +267,26 @@ fn upload_when_reset_after_early_response_then_incomplete_at_origin() {
     for code in [NO_ERROR, CANCEL] {
         for _ in 0..10 {
             let mut client = frames::connect(shim.addr);
-            client.write_all(&[head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat()).expect("a write");
+            let begun = [head(1, 0, &UPLOAD), frame(DATA, 0, 1, b"half of an order")].concat();
+            client.write_all(&begun).expect("the client can send");
             let has_data = std::iter::from_fn(|| frames::read(&mut client)).any(|frame| frame.kind == DATA);
-            assert!(has_data, "the early response has begun");
-            client.write_all(&reset(1, code)).expect("a write");
-            let upload = uploads.recv_timeout(PATIENCE).expect("the upload ends");
-            assert!(!upload.ends_with(b"0\r\n\r\n"), "{code}: half an upload looks complete at the origin");
+            assert!(has_data, "the early response did not arrive");
+            client.write_all(&reset(1, code)).expect("the client can send");
+            let upload = uploads.recv_timeout(PATIENCE).expect("the bytes of the upload, after its end");
+            assert!(
+                !upload.ends_with(b"0\r\n\r\n"),
+                "error code {code}: a truncated upload looks complete to the origin"
+            );
         }
     }
 }
 
 // ---- HTTP/1.0 -------------------------------------------------------------------------------------------------------
 
-/// Starts an HTTP/1.1 origin. The target `/FRAMING/END` selects the framing of its body and how the body ends.
+/// Starts an HTTP/1.1 origin. The target has the form `/FRAMING/END`. It selects the framing and the end of the body.
 fn truncating_origin(gate: Gate) -> Origin {
     Origin::start(move |request, conn| {
-        let (framing, end) = request.target[1..].split_once('/').expect("framing and end");
+        let (framing, end) = request.target[1..].split_once('/').expect("a target of the form /FRAMING/END");
         let body = body_text();
         let mut message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n".to_vec();
         let whole = end == "whole";
@@ -287,7 +299,7 @@ fn truncating_origin(gate: Gate) -> Origin {
                 message.extend_from_slice(format!("Transfer-Encoding: chunked\r\n\r\n4b0\r\n{body}\r\n").as_bytes());
             }
             "close" => message.extend_from_slice(format!("Connection: close\r\n\r\n{body}").as_bytes()),
-            other => panic!("{other}"),
+            other => panic!("the framing {other:?} in the target is unknown"),
         }
         let _ = conn.write_all(&message);
         if !end.ends_with("at-once") && !whole {
@@ -310,7 +322,7 @@ fn truncating_origin(gate: Gate) -> Origin {
 }
 
 #[test]
-fn http10_response_when_body_truncated_then_reset() {
+fn http10_response_when_truncated_then_reset_or_shorter_than_content_length() {
     let gate = Gate::new();
     let origin = truncating_origin(gate.clone());
     let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
@@ -332,7 +344,7 @@ fn http10_response_when_body_truncated_then_reset() {
                     assert!(body.len() < length.parse().expect("a number"), "{case}");
                     assert!(head.field("content-encoding").is_none(), "{case}");
                 } else {
-                    assert!(was_reset, "{case}: a normal close after {} bytes", body.len());
+                    assert!(was_reset, "{case}: the shim closed normally after {} bytes", body.len());
                     assert_eq!(head.field("connection"), None, "{case}");
                 }
             }
@@ -341,7 +353,7 @@ fn http10_response_when_body_truncated_then_reset() {
 }
 
 #[test]
-fn http10_response_when_body_complete_then_normal_close() {
+fn http10_response_when_complete_then_connection_is_not_reset() {
     let gate = Gate::new();
     let origin = truncating_origin(gate);
     let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
@@ -357,15 +369,15 @@ fn http10_response_when_body_complete_then_normal_close() {
                 let kept = head.field("connection").is_some();
                 assert_eq!(kept, connection.is_some() && head.field("content-length").is_some(), "{case}: {head:?}");
                 if kept {
-                    // The length shows where the body ends, so the connection can serve another request.
+                    // Content-Length shows where the body ends, so the connection can serve another request.
                     let body = client.body(&head);
                     assert!(body.complete, "{case}");
                     client.send(text("GET", "/length/whole", "1.0", &[]));
-                    assert!(client.response().expect("the next one").complete, "{case}");
+                    assert!(client.response().expect("the next response").complete, "{case}");
                     continue;
                 }
                 let (body, was_reset) = client.read_to_reset();
-                assert!(!was_reset, "{case}: reset");
+                assert!(!was_reset, "{case}: the shim reset the connection after a complete body");
                 let got = Received { status: 200, fields: head.fields, body, complete: true, ..Received::default() };
                 assert_eq!(plain(&got), (body_text().into_bytes(), true), "{case}");
             }
@@ -374,7 +386,7 @@ fn http10_response_when_body_complete_then_normal_close() {
 }
 
 #[test]
-fn http10_response_when_cut_on_unix_socket_then_open_until_client_closes() {
+fn http10_response_when_truncated_on_unix_socket_then_open_until_client_closes() {
     let gate = Gate::new();
     let origin = truncating_origin(gate.clone());
     let folder = temp_dir();
@@ -385,14 +397,14 @@ fn http10_response_when_cut_on_unix_socket_then_open_until_client_closes() {
     client.send(text("GET", "/chunked/fin", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
     gate.open();
-    assert_eq!(client.more().expect("the beginning").len(), 1200);
+    assert_eq!(client.more().expect("the first bytes of the body").len(), 1200);
     let mut client = client.patient(Duration::from_millis(500));
-    assert_eq!(client.end(), raw::End::Open, "a close that looks like the end of the body");
+    assert_eq!(client.end(), raw::End::Open, "a close would look like the end of the body");
     let open = |metrics: &Metrics| metrics.sum("edgeshim_connections", &[]);
     assert!(open(&shim.metrics()) > 0.5);
     drop(client);
     shim.wait_metrics(|metrics| open(metrics) < 0.5);
-    // On a Unix socket, a complete body ends with a normal close too.
+    // After a complete body, the shim closes a connection on a Unix socket normally.
     let mut client = Raw::connect_unix(&path);
     client.send(text("GET", "/chunked/whole", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
@@ -401,7 +413,7 @@ fn http10_response_when_cut_on_unix_socket_then_open_until_client_closes() {
 }
 
 #[test]
-fn http10_response_when_client_stops_reading_then_reset() {
+fn http10_response_when_client_stops_reading_then_connection_is_reset() {
     let origin = Origin::start(origin::endless(&[b'x'; 4096]));
     let shim = Shim::start(Shim::config(origin.url()).with("[server]\nbody_timeout = \"500ms\""));
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(20));
@@ -409,11 +421,11 @@ fn http10_response_when_client_stops_reading_then_reset() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     shim.wait_metrics(|metrics| metrics.sum(PULLS, &[("code", "499")]) > 0.5);
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "a normal close of an endless body");
+    assert!(was_reset, "the shim closed normally before the end of the body");
 }
 
 #[test]
-fn http10_response_when_complete_before_request_then_normal_close() {
+fn http10_response_when_complete_before_the_upload_then_connection_is_not_reset() {
     let origin = Origin::start_at_head(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         let _ = conn.read(&mut [0; 4096]);
@@ -427,24 +439,24 @@ fn http10_response_when_complete_before_request_then_normal_close() {
 }
 
 #[test]
-fn http10_response_when_process_killed_then_reset() {
+fn http10_response_when_shim_is_killed_then_connection_is_reset() {
     let gate = Gate::new();
     let origin = truncating_origin(gate);
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = Raw::connect(shim.addr);
     client.send(text("GET", "/chunked/fin", "1.0", &[]));
     assert_eq!(client.response_head().expect("a head").status, 200);
-    assert_eq!(client.more().expect("the beginning").len(), 1200);
+    assert_eq!(client.more().expect("the first bytes of the body").len(), 1200);
     // The drop kills the shim with SIGKILL.
     drop(shim);
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "a normal close");
+    assert!(was_reset, "the connection was closed normally before the end of the body");
 }
 
 // ---- failures before the first byte is sent -------------------------------------------------------------------------
 
 #[test]
-fn response_when_body_fails_at_once_then_replaced_by_page() {
+fn response_when_first_chunk_is_invalid_then_replaced_by_page() {
     let origin = Origin::start(|request, conn| {
         let fields = "Content-Type: text/html\r\nETag: \"x\"\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n";
         let chunk = if request.target == "/size" { "zz\r\n" } else { "ffffffffffffffffff\r\n" };
@@ -477,7 +489,7 @@ fn response_when_body_fails_at_once_then_replaced_by_page() {
 }
 
 #[test]
-fn response_when_second_chunk_fails_at_once_then_first_is_sent() {
+fn response_when_second_chunk_is_invalid_then_head_is_sent_and_body_is_incomplete() {
     let origin = Origin::start(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n");
         After::Close

@@ -1,7 +1,7 @@
-//! The whoopsie page: its status, language, format, header fields, gzip form and beacon.
+//! Tests of the whoopsie page: the status, language, format, header fields, gzip form and beacon of the page.
 //!
-//! Fields of the request decide the origin's response. `X-Status` is its status, each `X-Say` is one header field, and
-//! `X-Size` is the length of the body.
+//! Fields of the request select the origin's response. `X-Status` is the status of the response. Each `X-Say` is a
+//! header field of the response. The body is about `X-Size` bytes long.
 
 mod support;
 
@@ -12,11 +12,11 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 use support::{After, Origin, Raw, Response, Shim, origin, raw};
 
-/// The body of the origin's error. The shim must never send it to a client.
+/// The text in the body of the origin's response. A page must never contain this text.
 const SECRET: &str = "panicked at secret.rs";
 
-/// Starts the origin that the head of this file describes. With `X-Chunked` the body is chunked. With `X-Split` the
-/// body is sent in another write than the head.
+/// Starts the origin that the head of this file describes. If the request has `X-Chunked`, the body is chunked. If the
+/// request has `X-Split`, the origin sends the head and the body in two writes.
 fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let number = |name: &str| request.field(name).and_then(|value| value.parse::<usize>().ok());
@@ -53,24 +53,24 @@ fn page(response: &Response) -> String {
         None => response.text(),
         Some("gzip") => {
             let mut text = String::new();
-            GzDecoder::new(&response.body[..]).read_to_string(&mut text).expect("a whole gzip member");
+            GzDecoder::new(&response.body[..]).read_to_string(&mut text).expect("a complete gzip member");
             text
         }
-        other => panic!("Content-Encoding {other:?}"),
+        other => panic!("the page has an unknown Content-Encoding: {other:?}"),
     };
     assert!(text.starts_with("<!doctype html>") && text.trim_end().ends_with("</html>"), "{text}");
-    assert!(!text.contains(SECRET), "the origin's body is on the page");
+    assert!(!text.contains(SECRET), "the page contains the origin's body");
     text
 }
 
-/// Returns the members of Vary. Panics if there is no Vary line or more than one.
+/// Returns the members of Vary. Panics if the response has several Vary lines.
 fn vary(response: &Response) -> BTreeSet<String> {
     let lines = response.fields_named("vary");
-    assert!(lines.len() <= 1, "{lines:?}");
+    assert!(lines.len() <= 1, "the response has several Vary lines: {lines:?}");
     lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-/// Returns the `lang` of the page's root element. Panics if Content-Language has another value.
+/// Returns the `lang` of the element `html`. Panics if Content-Language has another value.
 fn language(response: &Response) -> String {
     let page = page(response);
     let language = page.split_once("<html lang=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a language").0;
@@ -90,7 +90,7 @@ fn status_when_origin_sends_5xx_then_kept_and_shown_on_page() {
             let fields = [BROWSER, ("X-Status", &*status)];
             let response = raw::exchange(shim.addr, raw::request(method, "/", &fields, b""));
             assert_eq!(response.status.to_string(), status, "{method}");
-            assert!(page(&response).contains(&format!("<bdi>{status}</bdi>")), "{status} is not on the page");
+            assert!(page(&response).contains(&format!("<bdi>{status}</bdi>")), "the page does not show {status}");
             assert_eq!(response.fields_named("cache-control"), ["no-store"], "{method} {status}");
             assert_eq!(response.fields_named("retry-after"), ["30"], "{method} {status}");
             assert_eq!(response.fields_named("proxy-status"), [format!("edgeshim; received-status={status}")]);
@@ -100,7 +100,7 @@ fn status_when_origin_sends_5xx_then_kept_and_shown_on_page() {
             assert_eq!(response.field("content-length"), Some(response.body.len().to_string().as_str()));
         }
     }
-    // Other statuses pass unchanged.
+    // The shim forwards responses with other statuses unchanged.
     for status in ["200", "301", "404", "429"] {
         let response = raw::fetch(shim.addr, "/", &[BROWSER, ("X-Status", status)]);
         assert_eq!((response.status.to_string().as_str(), response.text().starts_with(SECRET)), (status, true));
@@ -109,7 +109,7 @@ fn status_when_origin_sends_5xx_then_kept_and_shown_on_page() {
 }
 
 #[test]
-fn origin_fields_when_replaced_by_page_then_removed() {
+fn origin_fields_when_response_is_replaced_then_removed() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let origin_fields = [
@@ -166,7 +166,7 @@ fn origin_fields_when_replaced_by_page_then_removed() {
                 "repr-digest",
                 "content-location",
             ] {
-                assert!(response.field(gone).is_none(), "{gone} with {accept}: {:?}", response.fields);
+                assert!(response.field(gone).is_none(), "{gone} was not removed, with {accept}: {:?}", response.fields);
             }
             assert!(
                 response.fields.iter().all(|(_, value)| !value.contains("origin") && value != "tlh"),
@@ -179,7 +179,7 @@ fn origin_fields_when_replaced_by_page_then_removed() {
 }
 
 #[test]
-fn language_when_requested_then_used_else_hosts_else_default() {
+fn page_language_when_requested_then_used_before_host_language_and_default() {
     let origin = obedient_origin();
     let hosts =
         "[whoopsie]\ndefault_locale = \"nl\"\nhosts = { \"www.example.de\" = \"de\", \"WWW.Example.SE\" = \"sv\" }";
@@ -227,11 +227,11 @@ fn language_when_requested_then_used_else_hosts_else_default() {
         let counted = [("provider", "none"), ("locale", tag)];
         shim.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &counted) >= 1.0);
     }
-    assert_eq!(pages.len(), all.len(), "each language has its own texts: {pages:?}");
+    assert_eq!(pages.len(), all.len(), "two languages have the same title: {pages:?}");
 }
 
 #[test]
-fn retry_after_when_origins_valid_then_kept_else_configured() {
+fn retry_after_when_origin_value_is_invalid_then_configured_value_is_sent() {
     let origin = obedient_origin();
     let shim = shim(&origin, "[whoopsie]\nretry_after = \"7s\"");
     for (retry_after, wanted) in [
@@ -269,18 +269,18 @@ fn countdown_when_longer_than_a_day_then_left_out() {
 }
 
 #[test]
-fn countdown_when_request_not_repeatable_then_left_out() {
+fn countdown_when_method_is_not_get_then_left_out() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     for (method, counts) in [("GET", true), ("POST", false), ("PUT", false), ("DELETE", false), ("OPTIONS", false)] {
         let page = page(&raw::exchange(shim.addr, raw::request(method, "/", &[BROWSER], b"")));
         assert_eq!(page.contains("data-seconds="), counts, "{method}");
-        assert!(page.contains("id=\"again\" href=\"\""), "{method}: the link is still there");
+        assert!(page.contains("id=\"again\" href=\"\""), "{method}: the page must have the link to try again");
     }
 }
 
 #[test]
-fn format_when_client_prefers_one_then_used() {
+fn whoopsie_format_when_client_sends_accept_then_follows_accept() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     for (lines, form) in [
@@ -320,14 +320,18 @@ fn format_when_client_prefers_one_then_used() {
             }
             _ => {
                 assert!(response.body.is_empty() && response.problems.is_empty(), "{lines:?}: {response:?}");
-                assert!(response.field("content-type").is_none(), "an empty body has no type: {:?}", response.fields);
+                assert!(
+                    response.field("content-type").is_none(),
+                    "an empty body must not have a type: {:?}",
+                    response.fields
+                );
             }
         }
     }
 }
 
 #[test]
-fn grpc_when_origin_fails_then_grpc_status() {
+fn grpc_request_when_origin_sends_5xx_then_response_has_grpc_status_14() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     for kind in ["application/grpc", "application/grpc+proto"] {
@@ -341,7 +345,7 @@ fn grpc_when_origin_fails_then_grpc_status() {
 }
 
 #[test]
-fn class_when_always_or_never_then_applied() {
+fn whoopsie_mode_of_class_when_always_or_never_then_decides_about_the_page() {
     let origin = obedient_origin();
     let classes = "[[class]]\nname = \"always\"\npath = [\"/always/*\"]\nwhoopsie = \"always\"\n\
                    [[class]]\nname = \"never\"\npath = [\"/never/*\"]\nwhoopsie = \"never\"";
@@ -357,8 +361,8 @@ fn class_when_always_or_never_then_applied() {
         assert_eq!(never.fields_named("cache-control"), ["no-store"], "{accept}");
         assert!(never.field("proxy-status").is_none(), "{accept}");
     }
-    // After a fault there is no response of the origin to pass on. So a class without pages gets an empty body, with
-    // the fields that every fault has.
+    // After a fault, the shim has no origin response to forward. So in a class without pages, the shim sends an empty
+    // body, with the same fields as for every fault.
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(classes));
     let never = raw::fetch(shim.addr, "/never/x", &[BROWSER]);
@@ -370,7 +374,7 @@ fn class_when_always_or_never_then_applied() {
 }
 
 #[test]
-fn statuses_when_configured_then_only_those_replaced() {
+fn statuses_when_configured_then_only_listed_statuses_are_replaced() {
     let origin = obedient_origin();
     let some = shim(&origin, "[whoopsie]\nstatuses = [\"502\", \"504-506\"]");
     let none = shim(&origin, "[whoopsie]\nstatuses = []");
@@ -384,7 +388,7 @@ fn statuses_when_configured_then_only_those_replaced() {
         let response = raw::fetch(none.addr, "/", &[BROWSER, ("X-Status", status)]);
         assert!(response.text().contains(SECRET), "{status}");
     }
-    // A fault gets the page whatever `statuses` lists.
+    // The response to a fault is always the page, even if `statuses` is empty.
     let closed = origin::ClosedPort::new();
     let dead = Shim::start(Shim::config(closed.addr).with("[whoopsie]\nstatuses = []"));
     let response = raw::fetch(dead.addr, "/", &[BROWSER]);
@@ -392,7 +396,7 @@ fn statuses_when_configured_then_only_those_replaced() {
 }
 
 #[test]
-fn head_when_origin_fails_then_fields_of_get_without_body() {
+fn head_response_when_replaced_then_has_the_fields_of_get_and_no_body() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let mut client = Raw::connect(shim.addr);
@@ -446,9 +450,14 @@ fn gzip_page_when_decoded_then_equals_plain_page() {
             };
             let (plain, packed) = (fetch("identity"), fetch("gzip"));
             assert_eq!((plain.field("content-encoding"), packed.field("content-encoding")), (None, Some("gzip")));
-            assert!(packed.body.len() < plain.body.len(), "{} against {}", packed.body.len(), plain.body.len());
+            assert!(
+                packed.body.len() < plain.body.len(),
+                "the gzip form has {} bytes, but the plain form has {}",
+                packed.body.len(),
+                plain.body.len()
+            );
             let untimed = |response: &Response| time.replace_all(&page(response), "").into_owned();
-            assert_ne!(untimed(&plain), page(&plain), "the page contains the time");
+            assert_ne!(untimed(&plain), page(&plain), "the page must contain the time");
             assert_eq!(untimed(&plain), untimed(&packed), "{tag} {status} {id}");
             for encoding in ["gzip;q=0", "br", "", "identity, gzip;q=0.5"] {
                 assert_eq!(fetch(encoding).field("content-encoding"), None, "{encoding}");
@@ -458,12 +467,12 @@ fn gzip_page_when_decoded_then_equals_plain_page() {
 }
 
 #[test]
-fn beacon_when_page_opened_then_has_provider_cause_and_request() {
+fn beacon_url_when_page_is_sent_then_has_provider_cause_and_request_id() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let image = |page: &str| {
-        let tag = page.split("<img").nth(1).and_then(|rest| rest.split_once('>')).expect("an image").0.to_owned();
-        let source = tag.split_once("src=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a source").0;
+        let tag = page.split("<img").nth(1).and_then(|rest| rest.split_once('>')).expect("an img tag").0.to_owned();
+        let source = tag.split_once("src=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a src attribute").0;
         source.replace("&amp;", "&")
     };
     let fields = [BROWSER, ("X-CDN-Provider", "Fastly"), ("X-Request-Id", "req-1"), ("X-Status", "503")];
@@ -483,28 +492,33 @@ fn beacon_when_page_opened_then_has_provider_cause_and_request() {
     );
     assert!(pixel.body.starts_with(b"GIF89a"));
     shim.wait_metrics(|metrics| metrics.sum("edgeshim_beacons_total", &[("source", "fastly")]) >= 1.0);
-    assert_eq!(origin.count(), seen, "the beacon does not reach the origin");
+    assert_eq!(origin.count(), seen, "the request for the beacon reached the origin");
 
-    // With `beacon_base` the beacon's address is on another host. If the origin is unreachable, the address contains
-    // the cause of the fault.
+    // `beacon_base` moves the beacon's URL to another host. After a fault, the URL contains the cause of the fault.
     let closed = origin::ClosedPort::new();
     let piece = "[whoopsie]\nbeacon_base = \"//beacon.example.com\"\n[beacon]\npath = \"/b.gif\"\n\
                  [[provider]]\nname = \"akamai\"";
     let dead = Shim::start(Shim::config(closed.addr).with(piece));
     let response = raw::fetch(dead.addr, "/", &[BROWSER, ("X-CDN-Provider", "akamai"), ("X-Request-Id", "req-2")]);
     let source = image(&page(&response));
-    let query = source.strip_prefix("//beacon.example.com/b.gif?").unwrap_or_else(|| panic!("{source}"));
+    let query = source
+        .strip_prefix("//beacon.example.com/b.gif?")
+        .unwrap_or_else(|| panic!("the beacon's URL does not begin with `beacon_base`: {source}"));
     let pairs: BTreeSet<_> = query.split('&').collect();
     for pair in ["source=akamai", "reason=refused", "id=req-2"] {
-        assert!(pairs.contains(pair), "{pair} in {query}");
+        assert!(pairs.contains(pair), "{pair} is missing in {query}");
     }
     let counted = [("provider", "akamai"), ("locale", "en"), ("cause", "refused")];
     dead.wait_metrics(|metrics| metrics.sum("edgeshim_whoopsies_total", &counted) >= 1.0);
-    assert_eq!(raw::fetch(dead.addr, "/b.gif?source=akamai", &[]).status, 200, "the pixel needs no origin");
+    assert_eq!(
+        raw::fetch(dead.addr, "/b.gif?source=akamai", &[]).status,
+        200,
+        "the shim must serve the beacon without the origin"
+    );
 }
 
 #[test]
-fn page_when_origin_dead_or_silent_then_sent() {
+fn page_when_origin_fails_or_is_silent_then_sent() {
     let timeouts = "[origin]\nresponse_timeout = \"300ms\"\nretries = 0";
     let closed = origin::ClosedPort::new();
     let refused = Shim::start(Shim::config(closed.addr));
@@ -536,7 +550,7 @@ fn page_when_origin_dead_or_silent_then_sent() {
 }
 
 #[test]
-fn origin_connection_when_small_503_replaced_then_reused() {
+fn origin_connection_when_small_503_is_replaced_then_usually_reused() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(10));
@@ -546,21 +560,21 @@ fn origin_connection_when_small_503_replaced_then_reused() {
             let mut fields = vec![BROWSER, ("X-Status", "503"), ("X-Size", size), ("Connection", "keep-alive")];
             fields.extend((!how.is_empty()).then_some((how, "1")));
             client.send(raw::request("GET", "/", &fields, b""));
-            let response = client.response().unwrap_or_else(|why| panic!("{why:?} to request {number}"));
+            let response = client.response().unwrap_or_else(|why| panic!("no response to request {number}: {why:?}"));
             assert_eq!(response.status, 503);
             page(&response);
         }
-        // If the origin's body is incomplete when the page is sent, the shim closes the connection. How often that
-        // happens depends on the load of the machine.
+        // If the shim sends the page before the rest of the origin's body has arrived, the shim closes the origin
+        // connection. The number of closed connections depends on the load of the machine.
         let used = origin.connections() - before;
         let most = if how == "X-Split" { 99 } else { 20 };
-        assert!(used <= most, "{used} connections for 100 responses of {size} bytes {how}");
+        assert!(used <= most, "100 responses of {size} bytes {how} needed {used} new connections");
     }
     assert_eq!(origin.count(), 500);
 }
 
 #[test]
-fn weights_when_without_leading_zero_then_read_in_every_field() {
+fn weights_when_leading_zero_is_missing_then_read_in_accept_fields() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let fetch = |accept, languages, codings| {

@@ -1,6 +1,6 @@
 //! The top list as JSON: the URLs that are pulled most.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::edge::request::top::Tops;
 
@@ -8,7 +8,7 @@ use crate::edge::request::top::Tops;
 const LENGTH: usize = 100;
 
 /// Returns the list. `error` is the largest number of pulls that can be missing in `pulls`.
-pub(super) fn json(tops: &Tops) -> String {
+pub(super) fn json(tops: &Tops) -> Value {
     let (urls, error) = tops.top(LENGTH);
     let list: Vec<_> = urls
         .into_iter()
@@ -24,5 +24,5 @@ pub(super) fn json(tops: &Tops) -> String {
             })
         })
         .collect();
-    json!(list).to_string()
+    json!(list)
 }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config_argument::ConfigArgument;
 use super::terminal::USAGE;
-use crate::admin;
+use crate::admin::{self, Admin, Mark};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Slot};
@@ -45,7 +45,7 @@ pub(super) struct Running {
     slot: &'static Slot,
     drain: Arc<Drain>,
     server: Server,
-    admin: String,
+    admin: Admin,
     tokio: tokio::runtime::Runtime,
     signals: Signals,
 }
@@ -92,7 +92,7 @@ impl Running {
     }
 
     pub(super) fn admin(&self) -> &str {
-        &self.admin
+        &self.admin.address
     }
 
     /// Prints the listening addresses, one on each line.
@@ -100,15 +100,16 @@ impl Running {
         for address in self.server.addresses() {
             eprintln!("listening on {address}");
         }
-        eprintln!("admin on {}", self.admin);
+        eprintln!("admin on {}", self.admin.address);
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the drain.
     pub(super) fn until_signal(self) {
-        let Self { slot, drain, server, tokio, mut signals, .. } = self;
+        let Self { slot, drain, server, admin, tokio, mut signals } = self;
         tokio.block_on(signals.end(slot));
         let settings = slot.load().settings().server.clone();
         drain.announce();
+        admin.mark(Mark::Drain, "the drain begins");
         let completed = tokio.block_on(async {
             tokio::select! {
                 () = signals.end(slot) => true,

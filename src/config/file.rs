@@ -84,7 +84,8 @@ struct Item<'f> {
     value: &'f DeValue<'f>,
 }
 
-/// The position or the name of one entry, in a list or in a block of texts.
+/// Identifies one entry: by its position in a list, or by its name in a block of texts. A block of texts is a TOML
+/// table whose names the operator chooses and whose values are strings.
 pub(super) enum Entry<'n> {
     /// A position in a list, counted from 0.
     At(usize),
@@ -110,8 +111,8 @@ impl<'f> Section<'f> {
         self.table.is_some()
     }
 
-    /// Returns `Absent` if the file does not have this block, and `Bad` if the file has a value that is not a block.
-    /// Returns `None` if the file has the block.
+    /// Returns `Absent` if the file does not have this block, and `Bad` if the file has another value in place of this
+    /// block. Returns `None` if the file has the block.
     pub(super) fn unread<T>(&self) -> Option<Read<T>> {
         match (self.table, self.line) {
             (Some(_), _) => None,
@@ -135,7 +136,8 @@ impl<'f> Section<'f> {
     }
 
     /// Returns the texts in a list or a block, with their positions or names. Entries of other types are left out. A
-    /// text can be invalid. A check that uses these texts finds problems even if other entries are wrong.
+    /// text can be invalid. `read_list` and `read_map` return no value if one entry is wrong; with this function a
+    /// check can still examine the other entries.
     pub(super) fn texts(&self, name: &str) -> Vec<(Entry<'f>, &'f str)> {
         match self.find(name).map(|item| item.value) {
             Some(DeValue::Array(array)) => {
@@ -296,7 +298,8 @@ impl<'f> Section<'f> {
         if values.len() == table.len() { Read::Good(values) } else { Read::Bad }
     }
 
-    /// Opens the block `[name]`. If this block was opened before, its problems are not reported again.
+    /// Opens the block `[name]`. If this block was opened before, a value that is not a block is not reported
+    /// again.
     pub(super) fn section(&mut self, name: &'static str) -> Self {
         let again = self.is_known(name);
         let item = self.take(name);
@@ -312,7 +315,8 @@ impl<'f> Section<'f> {
         block
     }
 
-    /// Opens the blocks `[[name]]`. If these blocks were opened before, their problems are not reported again.
+    /// Opens the blocks `[[name]]`. If these blocks were opened before, a value of the wrong type is not reported
+    /// again.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let again = self.is_known(name);
         let Some(item) = self.take(name) else { return Vec::new() };

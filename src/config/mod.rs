@@ -1,10 +1,10 @@
 //! Reads the operator's file and converts it to valid settings.
 //!
-//! `settings` lists the blocks, and each layer lists its own keys ([`Keys`](crate::keys::Keys)). `reader` reads the
-//! keys from the TOML tree in `file`, and `effective` shows the settings as JSON. `checks` and `classes` check whether
-//! the values of different keys fit together. `provider_blocks` and `provider_proofs` read the providers, whose keys
-//! depend on each other. All problems of a file are reported at once, so that operators can correct all of them before
-//! the next try. `edgeshim check` and `edgeshim run` use the same functions.
+//! `settings` lists the blocks, and each layer lists its own keys ([`Keys`](crate::keys::Keys)). `file` reads single
+//! keys from the TOML tree. `reader` fills the settings with them, and `effective` shows the settings as JSON. `checks`
+//! and `classes` check whether the values of different keys fit together. `provider_blocks` and `provider_proofs` read
+//! the providers, whose keys depend on each other. All problems of a file are reported at once, so that operators can
+//! correct all of them before the next try. `edgeshim check` and `edgeshim run` use the same functions.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -60,7 +60,7 @@ impl Handle for Histogram {
 
 impl<H: Handle> Metric<H> {
     /// Returns the name on the metrics page.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         self.description.name
     }
 
@@ -188,6 +188,8 @@ metrics! {
         "RUM beacons without a valid load time, by reason.");
 
     // Metrics of the process.
+    ANNOTATIONS: Counter("edgeshim_annotations_total", [], Count,
+        "Marks on the time axis of the operators' page.");
     CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
     ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
         "Access log lines dropped because the writer could not keep up.");

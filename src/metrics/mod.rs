@@ -39,7 +39,8 @@ static FAULT_MESSAGES: [Throttle; Cause::ALL.len()] = [const { Throttle::new(FAU
 
 /// The upper bounds of the histogram buckets, in seconds. The lowest bounds are for responses from memory, the highest
 /// for timeouts.
-const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+pub(crate) const SECONDS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// The upper bounds of the histogram buckets for load times in browsers, in seconds. The lowest bounds are for pages in
 /// the browser's cache, the highest for loads that most people do not wait for.

@@ -1,5 +1,5 @@
-//! Builds a `Runtime` from `Settings`. A runtime contains everything that can be prepared for a configuration. It is
-//! built once and swapped as a whole.
+//! Builds a `Runtime` from `Settings`. A runtime contains everything that can be prepared for a configuration. A
+//! runtime is built once and replaced only as a whole (swapped).
 //!
 //! A swap keeps the metrics, the listeners, the drain's state and the limiter. The limiter stays, with new limits, so
 //! that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin are
@@ -94,14 +94,14 @@ impl Runtime {
         let prepared = Prepared::new(&settings)?;
         let opened = Opened::new(&settings, metrics, lasting)?;
         let runtime = Self::of(settings, metrics, prepared, opened);
-        // Building a stack creates the metric series that exist from the start, so that the first scrape contains them.
-        // This stack is dropped at once, because each worker builds its own stack later.
+        // Building a stack of layers creates the metric series that the first scrape must contain. This stack is
+        // dropped at once, because each worker builds its own stack later.
         drop(runtime.stack());
         Ok(runtime)
     }
 
     /// Prepares a runtime for `explain`. This function reads the address lists once, opens no other file, watches no
-    /// file, and starts without used signatures.
+    /// file, and starts with an empty store of used G2O signatures.
     ///
     /// # Errors
     /// See [`BuildError`].

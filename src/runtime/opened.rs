@@ -88,7 +88,8 @@ fn known_providers(
     settings.providers.iter().map(known).collect()
 }
 
-/// Collects the networks from which a provider pulls.
+/// Collects the networks from which a provider pulls: the networks in the configuration, and the networks in the
+/// configured files.
 fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
     let (mut networks, mut files) = (Vec::new(), Vec::new());
     for source in sources {

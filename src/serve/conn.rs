@@ -1,4 +1,6 @@
-//! Serves one connection: runs hyper with the configured limits, and applies the connection's deadline and the drain.
+//! Serves one connection: runs hyper with the configured limits, and applies the connection's deadline and the drain
+//! (`drain.rs`). An HTTP/1.1 connection that waits for a request is parked after a short time: hyper's state and
+//! buffers are freed until the next bytes arrive.
 
 use std::future::poll_fn;
 use std::io;
@@ -82,8 +84,8 @@ where
     }
 }
 
-/// Waits for input on a parked connection. Returns `true` if there is input, and `false` after `idle_timeout` or,
-/// during the drain, after [`LEAVE_AFTER`](super::state::LEAVE_AFTER).
+/// Waits for input on a parked connection. Returns `true` if there is input or the client has closed the connection.
+/// Returns `false` after `server.idle_timeout` or, during the drain, after [`LEAVE_AFTER`](super::state::LEAVE_AFTER).
 async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
@@ -101,8 +103,8 @@ async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) 
 
 /// Waits until the peer has closed the connection or has sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and
 /// stops when the drain begins. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete if
-/// edgeshim closed the connection first. But if the peer has sent bytes that edgeshim has not read, closing resets the
-/// connection.
+/// edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read, a close resets the
+/// connection, so no further wait is necessary.
 async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
@@ -191,8 +193,8 @@ where
                 let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             }
         }
-        // edgeshim cannot send a response: the connection has ended, or the client sent no request, or the client does
-        // not read.
+        // edgeshim sends no 408: the connection has ended, no request head has begun, the response was already sent, or
+        // the client does not read.
         Some(_) | None => {}
     }
     None

@@ -11,9 +11,9 @@ use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
-/// The largest number of response bytes that hyper buffers for a client that does not read. On HTTP/1.1, hyper also
-/// reads at most this number of bytes of an upload in advance, and the number is raised to `max_header_bytes` if
-/// necessary.
+/// The largest number of response bytes that hyper buffers for a client that does not read. On HTTP/1.1, this is also
+/// the largest number of bytes of an upload that hyper reads before edgeshim asks for them. If
+/// `server.max_header_bytes` is larger, HTTP/1.1 connections use that number instead.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
@@ -38,8 +38,8 @@ impl Limits {
             .max_buf_size(BUFFER_BYTES.max(limits.max_header_bytes))
             .max_header_size(limits.max_header_bytes)
             .max_headers(limits.max_headers)
-            // hyper's server stores the original names in the message, and hyper's client writes these names. So this
-            // option must be set on the server and on the client.
+            // hyper's server stores the original spelling of the field names in the message, and hyper's client writes
+            // this spelling. So this option must be set on the server and on the client.
             .preserve_header_case(origin.preserve_header_case);
         // A stream waits for the origin for at most the longest of these timeouts. If hyper does not poll a stream for
         // a longer time, the stream waits for a client that does not read.

@@ -31,7 +31,8 @@ impl Drain {
         !self.not_ready.load(Ordering::Acquire)
     }
 
-    /// Takes the second step: the listeners close, and each connection ends after its requests in flight.
+    /// Takes the second step: the listeners close, and each connection ends after its requests in flight. In the other
+    /// files of `serve`, "the drain has begun" means this step.
     pub(super) fn close(&self) {
         self.announce();
         self.closing.store(true, Ordering::Release);

@@ -46,7 +46,7 @@ enum Std {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// An accepted connection and the address of its peer. For a unix socket, the peer's address is localhost.
+/// An accepted connection and the address of its peer. For a unix socket, 127.0.0.1 stands in for the peer's address.
 pub(super) enum Accepted {
     Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
@@ -108,9 +108,10 @@ impl Incoming {
         }
     }
 
-    /// Closes the listener and returns the connections that the kernel has already accepted. The function first removes
-    /// the listener from the runtime and empties the kernel's queue, because closing the listener resets all
-    /// connections in this queue. The runtime would notice these connections only at its next poll.
+    /// Closes the listener and returns the connections that the kernel has already accepted. The function empties the
+    /// kernel's queue before it closes the listener, because closing the listener resets all connections in this queue.
+    /// The function removes the listener from the runtime first and then accepts the connections directly, because the
+    /// runtime would notice these connections only at its next poll.
     pub(super) fn close(self) -> Vec<Detached> {
         let mut accepted = Vec::new();
         match self {
@@ -180,8 +181,8 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
 }
 
 fn unix(path: &Path) -> io::Result<Listener> {
-    // If no process listens on the socket file, a killed process has left the file behind. So the file is removed. Any
-    // other file is not touched.
+    // If no process listens on the socket file, a killed process has left the file behind. So the file is removed. A
+    // file of another type, or a socket on which a process listens, is not removed. In this case `bind` fails.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;

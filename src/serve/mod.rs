@@ -61,8 +61,9 @@ impl Server {
         })
     }
 
-    /// Drains: closes the listeners and lets the requests in flight finish. Returns when all connections have closed,
-    /// or after `limit`. Returns `true` if all connections closed in time.
+    /// Drains: closes the listeners and lets the requests in flight finish. Waits until all connections have closed,
+    /// for at most `limit`. Then stops the workers, which drop the connections that are still open, and removes the
+    /// socket files. Returns `true` if all connections closed in time.
     pub fn finish(self, limit: Duration) -> bool {
         self.drain.close();
         let completed = self.drain.wait(limit);
@@ -87,13 +88,17 @@ mod tests {
     fn wait_for_loads(server: &Server, loads: &[usize]) {
         let end = std::time::Instant::now() + Duration::from_secs(10);
         while server.workers.loads() != loads {
-            assert!(std::time::Instant::now() < end, "the loads are {:?} instead of {loads:?}", server.workers.loads());
+            assert!(
+                std::time::Instant::now() < end,
+                "the workers have {:?} connections instead of {loads:?}",
+                server.workers.loads()
+            );
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn connections_when_open_then_are_spread_over_the_workers() {
+    fn connections_when_opened_then_go_to_the_worker_with_the_fewest_connections() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let mut settings = Settings::default();
         settings.server.workers = 2;

@@ -34,8 +34,8 @@ pub(super) struct Sniffed {
     pub(super) source: Option<IpAddr>,
 }
 
-/// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline expires or the peer closes the
-/// connection.
+/// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline expires, the peer closes the
+/// connection, or no byte arrives for [`LEAVE_AFTER`] during the drain.
 pub(super) async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     deadline: &Deadline,
@@ -93,8 +93,9 @@ async fn read_more<S: AsyncRead + Unpin>(
     if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// Returns the length and the source address of the PROXY header, or `None` while the header is incomplete. Headers of
-/// type `LOCAL` or `UNKNOWN` have no address, because load balancers send such headers with their health checks.
+/// Returns the length and the source address of the PROXY header, or `None` while the header is incomplete. The address
+/// is `None` for headers of type `LOCAL` or `UNKNOWN`, which load balancers send for their own connections, for example
+/// for health checks.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);

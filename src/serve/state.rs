@@ -16,7 +16,7 @@ pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 
 /// An HTTP/1.1 connection is parked after this time without a request. Parking frees hyper's state and buffers, about 9
 /// KiB, until the next bytes arrive. Parking saves much memory, because CDNs keep hundreds of connections open for the
-/// next peak.
+/// next peak of traffic.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// The timeouts of a connection.
@@ -34,12 +34,12 @@ pub(super) enum Purpose {
     Head,
     Idle,
     Write,
-    /// The client sends the rest of a request body although the response has been sent.
+    /// The complete response has been sent, but the client still sends the rest of the request body.
     Rest,
 }
 
-/// The state that a connection's driver, its stream and its requests share. All of them run on one thread, so no lock
-/// is ever contended.
+/// The state that a connection (`conn.rs`), its stream (`watched.rs`) and its requests (`requests.rs`) share. All of
+/// them run on one thread, so no lock is ever contended.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
@@ -70,8 +70,8 @@ mod ending {
 }
 
 impl State {
-    /// Creates the state before hyper reads from the connection. The deadline is already armed for the first head and
-    /// stays armed.
+    /// Creates the state before hyper reads from the connection. The caller must already have armed `deadline` for the
+    /// first head.
     pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts) -> Self {
         let framing = if is_h2 { Framing::Frames(FrameTracker::new()) } else { Framing::Heads(HeadTracker::new()) };
         Self {
@@ -125,7 +125,8 @@ impl State {
         self.ending.store(ending::FRAMED, Ordering::Relaxed);
     }
 
-    /// Notes that the drain has begun. From now on the connection waits only [`LEAVE_AFTER`] for a next request.
+    /// Notes that the drain has begun. From now on the connection waits only [`LEAVE_AFTER`] for a next request or for
+    /// more of a request body whose response has been sent.
     pub(super) fn leave(&self) {
         if !self.leaving.swap(true, Ordering::Relaxed) && matches!(self.purpose(), Purpose::Idle | Purpose::Rest) {
             self.idle_since_ms.store(0, Ordering::Relaxed);
@@ -159,7 +160,8 @@ impl State {
         // If the trailers of the last response could not be written, the next response must not get these trailers.
         self.trailers.clear();
         if self.purpose() == Purpose::Idle {
-            // hyper read this pipelined request together with an earlier request. So no read has ended the wait.
+            // This request is pipelined: hyper read it together with an earlier request. So `received` was not called
+            // for this request and has not disarmed the deadline of the wait.
             self.disarm();
         }
         InFlight { state: Arc::clone(self) }
@@ -217,7 +219,8 @@ impl State {
         }
     }
 
-    /// Returns how long hyper keeps a connection that waits for a request.
+    /// Returns how long hyper keeps a connection that waits for a request. After this time, an HTTP/1.1 connection is
+    /// parked or closed, and an HTTP/2 connection is closed.
     fn idle_limit(&self) -> Duration {
         if self.is_leaving() {
             return LEAVE_AFTER;
@@ -241,8 +244,9 @@ impl State {
         self.arm(Purpose::Rest, if self.is_leaving() { LEAVE_AFTER } else { self.timeouts.body });
     }
 
-    /// Arms the deadline for the next input, if the deadline is not armed. Called when there is nothing to read or
-    /// write.
+    /// Arms the deadline for the next input, if the deadline is not armed. The stream calls this function when nothing
+    /// can be read and after a write that had to wait. [`InFlight`] calls this function when the last request in flight
+    /// ends.
     pub(super) fn arm_for_input(&self) {
         if self.purpose() != Purpose::None {
             return;
@@ -253,8 +257,8 @@ impl State {
             Phase::Boundary if !self.is_busy() => {
                 self.arm(Purpose::Idle, self.idle_limit());
             }
-            // The response was sent before the end of the request body. No request is in flight any more, so only this
-            // deadline limits the wait for the rest of the body.
+            // The response was sent before the end of the request body arrived. No request is in flight any more, so
+            // only this deadline limits the wait for the rest of the body.
             Phase::Body if !self.is_busy() => self.await_rest(),
             _ => {}
         }
@@ -300,8 +304,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // While hyper serves this request, hyper also tries to read the next request. If nothing has arrived by then,
-        // hyper does not read again, so the deadline must be armed here.
+        // While hyper serves this request, hyper also tries to read the next request. If nothing has arrived at that
+        // time, hyper does not try again when this request ends. So the stream does not arm the deadline, and the
+        // deadline must be armed here.
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.arm_for_input();
         }

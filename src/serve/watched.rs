@@ -3,8 +3,9 @@
 //!
 //! - Timeouts. hyper's timeout for heads would arm a timer for each head, and would also close connections that wait
 //!   for their next request. Here each connection has one coarse deadline for the head, for the wait between requests,
-//!   and for a peer that does not read.
-//! - Refusal of ambiguous heads, for example with Content-Length and Transfer-Encoding (`wire/head_tracker.rs`).
+//!   for a peer that does not read, and for the rest of a request body after an early response.
+//! - Detection of ambiguous heads, for example with Content-Length and Transfer-Encoding (`wire/head_tracker.rs`). The
+//!   layer `observe` refuses such requests.
 //! - Responses that end with the connection (HTTP/1.0, an upgraded connection). While such a response is in progress,
 //!   the socket is set to send a reset on close. If the response is truncated, the client therefore gets a reset, even
 //!   if the cause is a timeout or the end of this process.
@@ -196,7 +197,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         this.stream.poll_flush(cx)
     }
 
-    /// hyper or the tunnel calls this function after the last byte.
+    /// hyper, or the tunnel of an upgraded connection (`origin/tunnel.rs`), calls this function after the last byte.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         if this.state.is_open_ended() {

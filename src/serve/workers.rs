@@ -36,7 +36,8 @@ struct Job {
     permit: ConnectionPermit,
 }
 
-/// The acceptor's access to a worker: where to send connections, and how many the worker has.
+/// The acceptor's access to a worker: the channel for new connections, and the number of connections that the worker
+/// has.
 struct Handle {
     jobs: mpsc::UnboundedSender<Job>,
     load: Arc<AtomicUsize>,
@@ -115,7 +116,7 @@ fn run(
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     clock::on_yield(|cx| {
-        // The runtime polls the sockets before it wakes the task.
+        // tokio first polls the sockets, and only then wakes a task that has called `yield_now`.
         let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
         let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
     });

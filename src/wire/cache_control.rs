@@ -116,8 +116,9 @@ impl<'a> CacheControl<'a> {
         }
     }
 
-    /// Adds the directives of an element with wrong syntax, such as `private; max-age=0` or `no-cache no-store`. Each
-    /// directive that might restrict caches takes effect, and each lifetime is read as 0.
+    /// Adds the directives in an element with wrong syntax, such as `private; max-age=0` or `no-cache no-store`.
+    /// private, no-store and no-cache take effect at any position in the element, and max-age and s-maxage are read as
+    /// 0.
     fn add_malformed(&mut self, text: &[u8]) {
         for token in text.split(|&b| !is_token_byte(b)) {
             let is = |known: &[u8]| token.eq_ignore_ascii_case(known);

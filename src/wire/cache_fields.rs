@@ -83,9 +83,10 @@ impl CacheField {
 /// there are several directives, the strictest directive applies. Returns `None` if the lines contain no directive that
 /// this function reads.
 ///
-/// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function.
-/// `!no-store` and `!bypass-cache` revoke a prohibition. If there is neither a lifetime nor a prohibition, they also
-/// count as a lifetime of one second.
+/// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function. In
+/// Akamai's syntax, `!no-store` and `!bypass-cache` allow caches to store the response. In this function they do not
+/// cancel a `no-store` or `bypass-cache`. If the lines contain no `no-store`, no `bypass-cache` and no lifetime,
+/// `!no-store` and `!bypass-cache` count as a lifetime of one second.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
     let (mut read, mut allows) = (CacheControl::default(), false);
     for directive in lines.into_iter().flat_map(Directives::new) {
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edge_control_when_read_then_strictest_directive_applies() {
+    fn edge_control_when_directives_differ_then_strictest_directive_applies() {
         let read = |lines: &[&'static str]| {
             edge_control(lines.iter().map(|line| line.as_bytes())).map(|read| (read.max_age, read.no_store))
         };
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn expires_lifetime_when_dates_vary_then_is_time_from_date_to_expires_or_zero() {
+    fn expires_lifetime_when_expires_is_present_then_is_time_since_date_or_zero() {
         let lifetime = |expires: &[&str], date: Option<&str>| {
             let received = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
             expires_lifetime(expires.iter().map(|line| line.as_bytes()), date.map(str::as_bytes), || received)

@@ -1,6 +1,7 @@
 //! Whole numbers as decimal digits.
 
-/// Reads a text that consists only of digits, as a number. `parse` would also accept a sign.
+/// Reads a text that consists only of digits, as a number. Returns `None` for any other text and for a number above
+/// `u64::MAX`. `parse` of the standard library would also accept a sign.
 pub(crate) fn read(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
@@ -9,7 +10,7 @@ pub(crate) fn read(text: &[u8]) -> Option<u64> {
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
-/// Reads a text that consists only of digits, as a number. A number above `u64::MAX` becomes `u64::MAX`.
+/// Like [`read`], but a number above `u64::MAX` becomes `u64::MAX`.
 pub(crate) fn read_saturating(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;

@@ -2,7 +2,8 @@
 //!
 //! A compressed body is another representation, and two representations must not share a strong tag. Therefore the gzip
 //! layer makes the tags of compressed responses weak. When a CDN sends such a tag back in a request, the layer makes
-//! the tag strong again. Reading allocates nothing, and writing allocates once.
+//! the tag strong again, if the origin needs the strong form ([`strengthen`]). Reading allocates nothing, and writing
+//! allocates once.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};

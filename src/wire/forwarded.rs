@@ -89,10 +89,10 @@ impl Peer {
 /// The result of reading X-Forwarded-For: the client's address, and the number of entries that edgeshim forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trail {
-    /// The address that connected to the outermost trusted proxy. If the peer is not trusted, this is the peer's
-    /// address.
+    /// The client's address: the address that a CDN with a valid proof reported, or else the last address that edgeshim
+    /// read from X-Forwarded-For, or else the peer's address.
     pub client: IpAddr,
-    /// Whether a proven CDN reported `client`. If so, `kept` does not include the entry of `client`.
+    /// Whether a CDN with a valid proof reported `client`. If so, `kept` does not include the entry of `client`.
     pub proven: bool,
     /// The number of entries of X-Forwarded-For that edgeshim forwards, counted from the right.
     pub kept: u8,
@@ -123,8 +123,8 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
 
 /// Replaces X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 ///
-/// The new X-Forwarded-For lists the client first, if a proven CDN reported the client. Then follow the received
-/// entries that edgeshim forwards, and the peer is last. If a trusted peer sent a valid X-Forwarded-Proto or
+/// The new X-Forwarded-For lists the client first, if a CDN with a valid proof reported the client. Then follow the
+/// received entries that edgeshim forwards, and the peer is last. If a trusted peer sent a valid X-Forwarded-Proto or
 /// X-Forwarded-Host, edgeshim forwards that field. Otherwise X-Forwarded-Proto is the scheme of the connection, and
 /// X-Forwarded-Host is the Host field. Forwarded has the same data without the host, so that its value can be prepared
 /// once per connection.
@@ -217,8 +217,8 @@ impl Reported {
     }
 }
 
-/// Returns new values of X-Forwarded-For and Forwarded. Each value lists the proven client, if there is one, then the
-/// entries that edgeshim forwards, from left to right, then the peer.
+/// Returns new values of X-Forwarded-For and Forwarded. Each value lists the client that a CDN reported with a valid
+/// proof, if there is one, then the entries that edgeshim forwards, from left to right, then the peer.
 fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;
@@ -262,8 +262,8 @@ fn push_address(text: &mut String, address: IpAddr) {
         let _ = write!(text, "{address}");
         return;
     };
-    // Formatting with `write!` takes ten times as long as this loop, and each pull with a proven client formats an
-    // address.
+    // Formatting with `write!` takes ten times as long as this loop, and each pull whose client a CDN reported with a
+    // valid proof formats an address.
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
             text.push('.');

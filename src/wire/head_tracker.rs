@@ -3,14 +3,15 @@
 //! hyper silently drops Content-Length if Transfer-Encoding is also present. So no code behind hyper can see that a
 //! request was ambiguous (request smuggling: RFC 9112 §6.1 and RFC 9112 §11.2). [`HeadTracker`] sees every byte that
 //! edgeshim reads from a client's connection. The tracker follows heads and bodies by hyper's rules, and stores a
-//! verdict on each head until the service asks for the verdict. The tracker refuses a head that has both fields (RFC
-//! 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), or a field line that continues on the next
-//! line (RFC 9112 §5.2).
+//! verdict on each head until `serve/requests.rs` asks for the verdict. The tracker refuses a head that has both fields
+//! (RFC 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), or a field line that continues on the
+//! next line (RFC 9112 §5.2).
 //!
 //! The tracker is not a second parser: hyper checks names, methods and values. For each message that hyper accepts, the
-//! tracker must find the same end as hyper. If hyper refuses a message (a bad chunk size, different lengths, a last
-//! coding that is not chunked), the tracker stops. A head after this position gets no clear verdict and is refused. So
-//! a disagreement with hyper can only refuse too much.
+//! tracker must find the same end as hyper, or stop (for example at an LF without a CR in a trailer line). If hyper
+//! refuses a message (a bad chunk size, different values of Content-Length, a last transfer coding that is not
+//! chunked), the tracker stops. A head after this position gets no clear verdict and is refused. So if the tracker and
+//! hyper disagree, the worst result is the refusal of a valid request.
 //!
 //! Cost: one `memchr2` per line, and a few compared bytes for lines that start with `c` or `t`. The tracker stores only
 //! its position and a few facts about the current head.
@@ -115,8 +116,9 @@ enum State {
 
 /// Tracks the bytes of one connection.
 ///
-/// A flawed head ends the tracking, because its connection closes and no later head needs a verdict. So a count of
-/// clear heads and one flag suffice for any number of pipelined requests.
+/// A head is flawed if hyper or the tracker refuses the head. A flawed head ends the tracking, because its connection
+/// closes and no later head needs a verdict. So a count of clear heads and one flag suffice for any number of pipelined
+/// requests.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each field is one fact about a head, and the facts are independent")]
 pub(crate) struct HeadTracker {
@@ -127,7 +129,7 @@ pub(crate) struct HeadTracker {
     number: u64,
     /// The Content-Length of the current head, or `u64::MAX` before the first Content-Length line has ended.
     length: u64,
-    /// The number of clear heads whose verdicts the service has not taken yet.
+    /// The number of clear heads whose verdicts have not been taken yet.
     clear: u32,
     state: State,
     flawed: bool,
@@ -205,8 +207,8 @@ impl HeadTracker {
         }
     }
 
-    /// Returns the verdict on the oldest complete head whose verdict has not been taken yet. The service must call this
-    /// function once per request.
+    /// Returns the verdict on the oldest complete head whose verdict has not been taken yet. The caller must take one
+    /// verdict per request.
     ///
     /// If no clear head is left, the verdict is `Refuse`. In this case the head was flawed, or the tracker and hyper
     /// disagree.
@@ -351,8 +353,8 @@ impl HeadTracker {
         }
     }
 
-    /// Marks the head as flawed because of a line that hyper refuses. hyper refuses the head only when it is complete,
-    /// so the tracker reads the rest of the head too.
+    /// Marks the head as flawed because of a line that hyper refuses. hyper refuses the head only when the head is
+    /// complete, so the tracker reads the rest of the head too.
     fn refused_line(&mut self) {
         self.flawed = true;
         self.state = State::Line;
@@ -493,7 +495,7 @@ mod tests {
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     /// Feeds all bytes at once to one tracker, and one by one to a second tracker. The two trackers must end in the
-    /// same state. Takes `ask` verdicts.
+    /// same state. Returns the first `ask` verdicts, and the phase after all bytes.
     fn judged(bytes: &[u8], ask: usize) -> (Vec<Verdict>, Phase) {
         let mut whole = HeadTracker::new();
         whole.feed(bytes);
@@ -590,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn tracking_when_hyper_refuses_the_body_then_stops() {
+    fn tracking_when_chunked_body_is_malformed_then_stops() {
         for body in [
             "x",
             "\r\n",
@@ -747,7 +749,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pipelined_requests_when_cut_anywhere_then_have_exact_verdicts(
+        fn pipelined_requests_when_bytes_are_split_anywhere_then_have_exact_verdicts(
             messages in prop::collection::vec(message(), 1..6),
             flawed_at in prop::option::of(0_usize..6),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
@@ -774,7 +776,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_when_cut_anywhere_then_state_is_the_same(
+        fn arbitrary_bytes_when_split_anywhere_then_tracker_state_is_the_same(
             pieces in prop::collection::vec(
                 prop::sample::select(vec![
                     "GET / HTTP/1.1", "Content-Length", "transfer-encoding", ":", " ", "\t", "\r", "\n", "\r\n",

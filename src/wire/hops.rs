@@ -75,7 +75,7 @@ fn is_end_to_end(token: &[u8]) -> bool {
 /// Removes the fields that apply to this connection only: Connection, the fields that Connection names, and the fields
 /// that are never forwarded.
 ///
-/// `keep` (the identity field) and the end-to-end fields stay even if Connection names them. A caller that forwards an
+/// `keep` (the identity header) and the end-to-end fields stay even if Connection names them. A caller that forwards an
 /// upgrade, `TE: trailers` or a transfer coding must read the field before this call and write a new field after this
 /// call.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
@@ -103,10 +103,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
     }
 }
 
-/// Removes the fields that are allowed only in a head from the trailers of a request or response (RFC 9110 §6.5.1).
-/// These fields concern the connection, framing, routing, conditions, caching, cookies, cache tags, identity (`claims`)
-/// and content metadata. The function removes these fields because a recipient that merges trailers into the head would
-/// trust them. HTTP/2 also forbids fields about the connection in trailers.
+/// Removes, from the trailers of a request or response, the fields that are allowed only in a head (RFC 9110 §6.5.1).
+/// These fields concern the connection, framing, routing, conditions, caching, cookies, cache tags and content
+/// metadata. `claims` contains the fields that name or prove the provider, which are removed too. The function removes
+/// these fields because a recipient that merges trailers into the head would trust them. HTTP/2 also forbids fields
+/// about the connection in trailers.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
@@ -124,9 +125,9 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     strip_lookalikes(trailers, claims);
 }
 
-/// Removes each field with an underscore in its name that, apart from underscores, has the name of a field in `claims`
-/// or of a field about the source of the request. An origin with CGI or a similar interface treats both spellings as
-/// the same field (RFC 3875 §4.1.18).
+/// Removes each field whose name has underscores and becomes, with dashes in place of the underscores, the name of a
+/// field in `claims` or of a field about the source of the request. An origin with CGI or a similar interface treats
+/// both spellings as the same field (RFC 3875 §4.1.18).
 pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
@@ -170,7 +171,8 @@ fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
 /// The largest number of entries of CDN-Loop that are read.
 const MOST_LOOP_ENTRIES: usize = 1_000;
 
-/// Returns how often `our_id` is in the lines of CDN-Loop. The comparison ignores case and parameters (RFC 8586 §2).
+/// Returns how often `our_id`, the entry of edgeshim, is in the lines of CDN-Loop. The comparison ignores case and
+/// parameters (RFC 8586 §2).
 pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
     if !headers.contains_key(&CDN_LOOP) {
         return 0;
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_field_when_configured_under_another_name_then_is_kept() {
+    fn configured_identity_header_when_connection_names_the_header_then_is_kept() {
         let mut headers = map(&[("connection", "x-pull"), ("x-pull", "a")]);
         strip_hop_by_hop(&mut headers, &HeaderName::from_static("x-pull"));
         assert!(headers.contains_key("x-pull") && !headers.contains_key(CONNECTION));
@@ -398,7 +400,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_when_connection_is_arbitrary_then_only_named_fields_are_removed(
+        fn x_field_when_connection_is_arbitrary_then_is_removed_only_if_named(
             named in prop::collection::vec("[xX]-[a-c]", 0..4),
             there in prop::collection::vec("x-[a-e]", 0..6),
             junk in "[ -~]{0,12}",

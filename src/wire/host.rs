@@ -1,8 +1,8 @@
 //! Host and authority (RFC 9110 §7.2, RFC 3986 §3.2): checks for valid hosts, equal authorities and allowed hosts.
 //!
 //! The checks are stricter than the grammar. The grammar allows sub-delims, percent-encoding and user information in a
-//! URI's authority, but no real site uses them in Host. Attackers have used each of them to deceive caches, because
-//! caches and servers read such an authority in different ways.
+//! URI's authority, but no real site uses them in Host. Attackers have used each of these three forms to deceive
+//! caches, because caches and servers read such an authority in different ways.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -50,9 +50,9 @@ pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
 
 /// Returns whether `host` matches an entry of `allowed`. An empty list allows every host.
 ///
-/// An entry is a host. The comparison ignores case. `*.example.com` matches every name below example.com, at any depth,
-/// but not example.com itself. An entry with a port matches only that port. An entry without a port matches any port. A
-/// dot at the end of `host` (the DNS root) is ignored.
+/// An entry is a host name or an address, with or without a port. The comparison ignores case. `*.example.com` matches
+/// every name below example.com, at any depth, but not example.com itself. An entry with a port matches only that port.
+/// An entry without a port matches any port. A dot at the end of `host` (the DNS root) is ignored.
 pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;

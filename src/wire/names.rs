@@ -1,8 +1,8 @@
 //! The names of all header fields that edgeshim reads or writes.
 //!
 //! Names that the crate `http` knows are re-exported from `http`, because `http` compares these names as small
-//! integers. The other names are statics, because a constant would be built again at each use. A test checks that no
-//! other room spells a field name.
+//! integers. The other names are statics, because a constant would be built again at each use. A test in `tests/tidy/`
+//! checks that no other room contains the name of a field as text.
 
 use http::HeaderName;
 
@@ -19,7 +19,7 @@ pub use http::header::{
 
 /// RFC 8586: the CDNs that a request has passed.
 pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-/// The addresses of the client and of the proxies after it, in the order of the hops.
+/// The addresses of the client and of the proxies after the client, in the order of the hops.
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -28,7 +28,8 @@ pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The default name of the identity field. edgeshim also sends the provider to the origin in this field.
+/// The default name of the identity header, in which a CDN sends the name of its provider. edgeshim sends the provider
+/// to the origin in this field, whatever name is configured for the identity header.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
 /// RFC 9209: how an intermediary handled a response, for example why it generated the response itself.
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -48,6 +49,8 @@ pub static DIGEST: HeaderName = HeaderName::from_static("digest");
 pub static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// RFC 9530: a digest of the content.
 pub static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+/// Fetch Metadata: whether a page of the same site caused a browser's request.
+pub static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// nginx: `no` asks proxies not to buffer the response.
 pub static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// RFC 7540: the settings in an upgrade to h2c; hop-by-hop and obsolete.
@@ -65,7 +68,8 @@ pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag"
 pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
 /// Cache tags of Netlify, separated by commas.
 pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
-/// RFC 9213: Cache-Control for all CDNs. A field that starts with the name of a CDN is only for that CDN.
+/// RFC 9213: Cache-Control for all CDNs. A field with the name of a CDN before `CDN-Cache-Control`, such as the next
+/// field, is only for this CDN.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cloudflare-cdn-cache-control");
 /// Cache-Control for Akamai, in Akamai's own syntax.

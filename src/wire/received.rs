@@ -26,17 +26,18 @@ use super::values;
 /// A body from hyper. This type checks how the body ends.
 #[derive(Debug)]
 pub struct Received {
-    /// The body from hyper. `None` means that the message has no content, even if the head declares content.
+    /// The body from hyper. `None` means that nothing is read from a connection: the message has no content, even if
+    /// the head declares content, or the body was made by [`Received::unread`].
     incoming: Option<Incoming>,
     is_h2: bool,
-    /// The frames of an HTTP/2 body that are held back. Few bodies hold frames back, and each layer moves the body.
-    /// Therefore the box keeps [`Received`] small.
+    /// The last frames of an HTTP/2 body, while they wait for `END_STREAM`. The box keeps [`Received`] small, because
+    /// each layer moves the body and few bodies need this field.
     held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// The last bytes of the declared length. These bytes are held back until `END_STREAM` arrives.
+    /// The last bytes of the declared length. The recipient gets these bytes only after `END_STREAM` has arrived.
     last: Bytes,
     /// The trailers that arrived after `last`.
     trailers: Option<HeaderMap>,
@@ -141,7 +142,7 @@ fn poll_h2(
         let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(frame) => frame.map_err(Broken::Transport)?,
             None if !incoming.is_end_stream() => return Poll::Ready(Some(Err(Broken::Reset))),
-            // An empty frame ended the stream, so the next iteration releases the frames that were held back.
+            // An empty frame ended the stream, so the next iteration releases the frames that waited for `END_STREAM`.
             None if held.is_some() => continue,
             None => return Poll::Ready(missing(incoming).map(Err)),
         };

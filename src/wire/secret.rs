@@ -4,7 +4,7 @@ use std::fmt;
 
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// A secret. Its `Debug` form is `***`, so that no log contains it.
+/// A secret. Its `Debug` form is `***`, so that no log contains the secret.
 ///
 /// `==` is only for the comparison of two configured secrets. Use [`Secret::matches`] to compare a secret with input
 /// from a peer, because `==` does not take constant time.

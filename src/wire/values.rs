@@ -53,9 +53,10 @@ pub(crate) fn cut(text: &str, most: usize) -> &str {
 
 /// Removes spaces and tabs from both ends of every value. Allocates only for a value that has such white space.
 ///
-/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove it. HTTP/2 forbids it (RFC
-/// 9113 §8.2.1), but curl, nginx and Go accept it. Therefore edgeshim repairs the message with this function and does
-/// not refuse the message. The next recipient gets the value that an HTTP/1.1 parser would read.
+/// White space at the ends is not part of a value (RFC 9110 §5.5). HTTP/1.1 parsers remove this white space. HTTP/2
+/// forbids such values (RFC 9113 §8.2.1), but curl, nginx and Go accept them. Therefore edgeshim repairs the message
+/// with this function and does not refuse the message. The next recipient gets the value that an HTTP/1.1 parser would
+/// read.
 pub(crate) fn trim(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         let bytes = value.as_bytes();

@@ -12,8 +12,8 @@ use super::tokens;
 
 /// The spelling of Accept-Encoding in Vary.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";
-/// The number of distinct names at which Vary becomes `*`. No cache could reuse a response with so many names, and the
-/// limit bounds the search for duplicates.
+/// The number of distinct names at which Vary becomes `*`. In practice, no cache could reuse a response with so many
+/// names. The limit also bounds the search for duplicates.
 const MOST_NAMES: usize = 64;
 
 /// Returns the names in all lines of Vary, in their original spelling.
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn vary_when_all_lines_name_accept_encoding_then_is_only_accept_encoding() {
+    fn vary_when_accept_encoding_is_the_only_name_then_is_only_returns_true() {
         assert!(is_only(&map(&["accept-encoding", "Accept-Encoding"]), "Accept-Encoding"));
         assert!(!is_only(&map(&["Accept-Encoding, Origin"]), "Accept-Encoding"));
         assert!(!is_only(&map(&[]), "Accept-Encoding"));

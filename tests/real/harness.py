@@ -193,21 +193,22 @@ class Workshop:
     def text(self, name):
         return (self.folder / name).read_text(errors="replace")
 
-    def shim(self, config, server="", also=()):
-        return Shim(self, config, server, also)
+    def shim(self, config, server="", also=(), admin=""):
+        return Shim(self, config, server, also, admin)
 
 
 class Shim:
-    """edgeshim on free ports. `server` has more lines for the [server] block, and `also` has more listening addresses."""
+    """edgeshim on free ports. `server` and `admin` have more lines for these blocks, and `also` has more listening
+    addresses."""
 
     count = 0
 
-    def __init__(self, shop, config, server, also):
+    def __init__(self, shop, config, server, also, admin):
         Shim.count += 1
         self.name = f"edgeshim-{Shim.count}"
         path = shop.folder / f"{self.name}.toml"
         listen = json.dumps(["127.0.0.1:0", *also])
-        path.write_text(f'[server]\nlisten = {listen}\n{server}\n[admin]\nlisten = "127.0.0.1:0"\n{config}')
+        path.write_text(f'[server]\nlisten = {listen}\n{server}\n[admin]\nlisten = "127.0.0.1:0"\n{admin}\n{config}')
         self.process = shop.start(self.name, edgeshim(), "run", "--config", str(path))
         self.pid = self.process.pid
 

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn backticks_when_odd_number_in_a_paragraph_then_reported() {
+    fn paragraph_when_number_of_backticks_is_odd_then_reported() {
         for (text, line) in [("//! `a", 1), ("/// `a`\n///\n/// `b` and `c\nfn f() {}", 3), ("//! a`\n//!\n//! `b", 1)]
         {
             assert_eq!(lines_of(backticks, "src/ids.rs", text).first(), Some(&line), "{text}");

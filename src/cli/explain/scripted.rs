@@ -67,7 +67,7 @@ impl Run {
             clock::begin_turn();
             clock::sweep();
         }
-        Err("the layers have not responded in time; this is a fault in edgeshim".into())
+        Err("the layers have not responded in time; this is a bug in edgeshim".into())
     }
 }
 

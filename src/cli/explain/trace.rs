@@ -47,8 +47,8 @@ impl Trace {
         self.gone.extend(received.map(|step| Step { layer: Some(layer), ..step }));
     }
 
-    /// Forgets the lines that layers have set, because a new head replaces this head. If a line of the new head is
-    /// equal to a forgotten line, the line is reported as new.
+    /// Forgets the lines that layers have set. Called when the head of the whoopsie page replaces this head. If a line
+    /// of the new head is equal to a forgotten line, the line is reported as new.
     pub(super) fn forget_set(&mut self) {
         self.there.retain(|step| step.layer.is_none());
     }

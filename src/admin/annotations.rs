@@ -1,0 +1,135 @@
+//! The annotations: marks on the time axis of the page, such as a deployment, a start or the begin of an outage. The
+//! last [`MOST`] stay in memory, over configuration swaps.
+//!
+//! **Metrics:** `edgeshim_annotations_total`.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use metrics::Counter;
+use serde::Serialize;
+
+use crate::ids::label;
+use crate::metrics::{Metrics, describe};
+use crate::wire::json::is_active;
+
+/// The number of annotations that are stored.
+pub(super) const MOST: usize = 100;
+/// The longest text, in characters. The rest is removed.
+const MAX_CHARACTERS: usize = 200;
+
+label! {
+    /// What an annotation marks.
+    pub(crate) enum Mark {
+        /// What a person or a program posted.
+        Note = "note",
+        /// The start of the process.
+        Start = "start",
+        /// The begin of the drain.
+        Drain = "drain",
+        /// Another configuration is in force.
+        Reload = "reload",
+        /// The begin of an outage.
+        Outage = "outage",
+        /// The end of an outage.
+        Recovery = "recovery",
+    }
+}
+
+impl Serialize for Mark {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One annotation.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Annotation {
+    pub id: u64,
+    /// The moment, in seconds of Unix time.
+    pub time: f64,
+    pub kind: Mark,
+    pub text: String,
+}
+
+/// The stored annotations.
+#[derive(Debug)]
+pub(super) struct Annotations {
+    kept: Mutex<Kept>,
+    total: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    last_id: u64,
+    list: VecDeque<Annotation>,
+}
+
+impl Annotations {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self { kept: Mutex::default(), total: metrics.series(&describe::ANNOTATIONS, &[]) }
+    }
+
+    /// Adds an annotation. If too many are stored, the one with the lowest id is dropped.
+    pub(super) fn add(&self, kind: Mark, text: &str, time: f64) -> Annotation {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.last_id += 1;
+        let annotation = Annotation { id: kept.last_id, time, kind, text: cleaned(text) };
+        if kept.list.len() >= MOST {
+            kept.list.pop_front();
+        }
+        kept.list.push_back(annotation.clone());
+        self.total.increment(1);
+        annotation
+    }
+
+    /// Returns all annotations, by id.
+    pub(super) fn all(&self) -> Vec<Annotation> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).list.iter().cloned().collect()
+    }
+
+    /// Returns the newest change before a moment, at most an hour older: what was deployed just before an outage.
+    pub(super) fn before(&self, moment: f64) -> Option<Annotation> {
+        let is_change = |kind| !matches!(kind, Mark::Outage | Mark::Recovery);
+        let mut all = self.all();
+        all.retain(|one| is_change(one.kind) && one.time <= moment && one.time > moment - 3600.0);
+        all.into_iter().max_by(|one, other| one.time.total_cmp(&other.time))
+    }
+}
+
+/// Removes control characters, and characters that change the writing direction. Cuts the text to its longest length.
+pub(super) fn cleaned(text: &str) -> String {
+    let visible = |character: &char| !character.is_control() && !is_active(*character);
+    let text: String = text.chars().filter(visible).collect();
+    text.trim().chars().take(MAX_CHARACTERS).collect()
+}
+
+/// Returns the current time, in seconds of Unix time.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_when_it_has_control_characters_then_removed_and_cut() {
+        assert_eq!(cleaned(" deploy\r\n\x1b[2J\u{202e}1234\0 "), "deploy[2J1234");
+        assert_eq!(cleaned(&"é".repeat(300)).chars().count(), MAX_CHARACTERS);
+    }
+
+    #[test]
+    fn annotations_when_many_then_the_last_stay_and_the_nearest_change_is_found() {
+        let annotations = Annotations::new(&Metrics::new().unwrap());
+        for number in 0..250 {
+            annotations.add(Mark::Note, &format!("deploy {number}"), f64::from(number));
+        }
+        let all = annotations.all();
+        assert_eq!((all.len(), all[0].id, all[99].id), (MOST, 151, 250));
+        annotations.add(Mark::Outage, "fastly", 200.5);
+        assert_eq!(annotations.before(200.9).map(|found| found.text), Some("deploy 200".to_owned()));
+        assert!(annotations.before(100.0).is_none() && annotations.before(9000.0).is_none());
+    }
+}

@@ -1,0 +1,90 @@
+//! The server-sent events of the page. A stream is a bounded queue. A reader that lets its queue fill up is
+//! disconnected: the page then connects again and loads the history anew.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// The largest number of open streams.
+pub(super) const MAX_STREAMS: usize = 16;
+/// The number of events that wait for a reader.
+const QUEUE: usize = 16;
+
+/// The open streams.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    streams: Mutex<Vec<Sender<Bytes>>>,
+}
+
+/// The body of a stream. It ends when its queue is full.
+#[derive(Debug)]
+pub(super) struct EventBody {
+    queue: Receiver<Bytes>,
+}
+
+impl Events {
+    fn streams(&self) -> MutexGuard<'_, Vec<Sender<Bytes>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream. `None`: too many are open.
+    pub(super) fn open(&self) -> Option<EventBody> {
+        let mut streams = self.streams();
+        streams.retain(|stream| !stream.is_closed());
+        if streams.len() >= MAX_STREAMS {
+            return None;
+        }
+        let (sender, queue) = channel(QUEUE);
+        // The page waits two seconds before it connects again.
+        let _ = sender.try_send(Bytes::from_static(b"retry: 2000\n\n"));
+        streams.push(sender);
+        Some(EventBody { queue })
+    }
+
+    pub(super) fn has_readers(&self) -> bool {
+        !self.streams().is_empty()
+    }
+
+    /// Sends an event to all streams. `data` is JSON, so that it has no line break.
+    pub(super) fn send(&self, name: &str, data: &serde_json::Value) {
+        let event = Bytes::from(format!("event: {name}\ndata: {data}\n\n"));
+        self.streams().retain(|stream| stream.try_send(event.clone()).is_ok());
+    }
+}
+
+impl Body for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.queue.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_when_too_many_or_not_read_then_refused_or_ended() {
+        let events = Events::default();
+        let mut open: Vec<_> = (0..MAX_STREAMS).filter_map(|_| events.open()).collect();
+        assert!(open.len() == MAX_STREAMS && events.open().is_none());
+        open.pop();
+        assert!(events.open().is_some(), "a closed stream frees its place");
+        let mut reader = open.pop().unwrap();
+        for number in 0..QUEUE {
+            while reader.queue.try_recv().is_ok() {}
+            events.send("second", &number.into());
+        }
+        assert!(events.has_readers());
+        let left = events.streams().len();
+        assert_eq!(left, 1, "only the reader that reads");
+        assert_eq!(reader.queue.try_recv().unwrap(), "event: second\ndata: 15\n\n");
+    }
+}

@@ -1,0 +1,187 @@
+//! Detects outages in the history, once a second: the share of 5xx in the pulls of a provider, or of faults of the
+//! origin in all pulls, rises above a threshold. The begin and the end of an outage are marked once each.
+
+use std::collections::VecDeque;
+
+use super::history::{Column, History, Sample};
+
+/// An outage begins if this share of the pulls of [`SHORT`] samples fails, and at least [`FEWEST`] pulls.
+const BEGIN: f64 = 0.05;
+const FEWEST: f64 = 5.0;
+/// An outage ends if a smaller share than this of the pulls of [`LONG`] samples fails.
+const END: f64 = 0.02;
+const SHORT: usize = 10;
+const LONG: usize = 30;
+/// An outage also ends after this time without a pull, in seconds. The CDN then pulls nothing more.
+const SILENCE: f64 = 300.0;
+/// The number of outages that are stored, open ones included. An ended one is dropped first.
+const MOST: usize = 32;
+
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Origin,
+    /// A provider, by its position.
+    Provider(usize),
+}
+
+/// An outage.
+#[derive(Debug, Clone)]
+pub(super) struct Outage {
+    pub subject: Subject,
+    /// The begin of the first second with failures, in seconds of Unix time.
+    pub began: f64,
+    pub ended: Option<f64>,
+    /// The largest share of failed pulls so far.
+    pub worst: f64,
+    /// When the last pull was seen.
+    last_pull: f64,
+}
+
+/// The outages, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Outages {
+    pub list: VecDeque<Outage>,
+}
+
+/// The pulls of a sample, and those of them that failed.
+fn figures(sample: &Sample, subject: Subject) -> (f64, f64) {
+    match subject {
+        Subject::Origin => {
+            let pulls = sample.providers.iter().map(|provider| provider.row.get(Column::Pulls)).sum();
+            (pulls, sample.faults.into())
+        }
+        Subject::Provider(position) => sample
+            .providers
+            .get(position)
+            .map_or((0.0, 0.0), |provider| (provider.row.get(Column::Pulls), provider.row.get(Column::Errors))),
+    }
+}
+
+/// Returns the failed share of the pulls. A fault can be counted before its pull, so the share is at most 1.
+pub(super) fn share(sample: &Sample, subject: Subject) -> Option<f64> {
+    let (pulls, failed) = figures(sample, subject);
+    (pulls > 0.0).then(|| (failed / pulls).min(1.0))
+}
+
+impl Outages {
+    /// Looks at the newest samples. Returns the outages that began or ended now.
+    pub(super) fn check(&mut self, history: &History, now: f64) -> Vec<Outage> {
+        let (short, long) = (history.last(SHORT), history.last(LONG));
+        let mut changed = Vec::new();
+        let providers = (0..short.providers.len()).map(Subject::Provider);
+        for subject in std::iter::once(Subject::Origin).chain(providers) {
+            let open = self.list.iter_mut().find(|outage| outage.subject == subject && outage.ended.is_none());
+            let Some(outage) = open else {
+                let (pulls, failed) = figures(&short, subject);
+                if failed >= FEWEST && failed >= BEGIN * pulls {
+                    let outage = begun(history, subject, now, failed / pulls.max(failed));
+                    changed.push(outage.clone());
+                    self.add(outage);
+                }
+                continue;
+            };
+            if history.fine().back().is_some_and(|sample| figures(sample, subject).0 > 0.0) {
+                outage.last_pull = now;
+            }
+            outage.worst = outage.worst.max(share(&short, subject).unwrap_or(0.0));
+            let (pulls, failed) = figures(&long, subject);
+            let recovered = pulls > 0.0 && failed < END * pulls;
+            if recovered || now - outage.last_pull > SILENCE {
+                outage.ended = Some(now);
+                changed.push(outage.clone());
+            }
+        }
+        changed
+    }
+
+    fn add(&mut self, outage: Outage) {
+        if self.list.len() >= MOST {
+            let oldest_ended = self.list.iter().position(|outage| outage.ended.is_some());
+            self.list.remove(oldest_ended.unwrap_or(0));
+        }
+        self.list.push_back(outage);
+    }
+}
+
+/// Returns an outage that begins with the first of the newest samples whose share is above the threshold.
+fn begun(history: &History, subject: Subject, now: f64, worst: f64) -> Outage {
+    let newest = history.fine().iter().rev().take(SHORT).collect::<Vec<_>>();
+    let failing = |sample: &&&Sample| share(sample, subject).is_some_and(|share| share >= BEGIN);
+    let began = newest.iter().rev().find(failing).map_or(now, |sample| sample.at - sample.seconds);
+    Outage { subject, began, ended: None, worst, last_pull: now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::Snapshot;
+    use super::*;
+
+    /// One provider, which pulls once a second.
+    #[derive(Default)]
+    struct Traffic {
+        history: History,
+        outages: Outages,
+        totals: [u64; 3],
+        time: f64,
+    }
+
+    impl Traffic {
+        /// Runs for some seconds. Returns what began (`true`) or ended, with its time.
+        fn run(&mut self, seconds: u32, pulls: u64, errors: u64, faults: u64) -> Vec<(Subject, bool, f64)> {
+            let mut changes = Vec::new();
+            for _ in 0..seconds {
+                for (total, count) in self.totals.iter_mut().zip([pulls, errors, faults]) {
+                    *total += count;
+                }
+                let mut snapshot = Snapshot::default();
+                snapshot.provider(0).row.add(Column::Pulls, self.totals[0]);
+                snapshot.provider(0).row.add(Column::Errors, self.totals[1]);
+                snapshot.faults = self.totals[2];
+                self.time += 1.0;
+                self.history.push(snapshot, self.time, 1.0);
+                for outage in self.outages.check(&self.history, self.time) {
+                    changes.push((outage.subject, outage.ended.is_none(), outage.ended.unwrap_or(outage.began)));
+                }
+            }
+            changes
+        }
+    }
+
+    #[test]
+    fn outage_when_5xx_rise_and_fall_then_begin_and_end_are_reported_once() {
+        let mut traffic = Traffic::default();
+        assert_eq!(traffic.run(60, 100, 1, 0), [], "one in a hundred");
+        assert_eq!(traffic.run(100, 100, 40, 0), [(Subject::Provider(0), true, 60.0)]);
+        assert!(traffic.outages.list[0].worst > 0.39);
+        let ended = traffic.run(100, 100, 1, 0);
+        assert!(matches!(ended[..], [(Subject::Provider(0), false, at)] if at > 180.0 && at < 192.0), "{ended:?}");
+    }
+
+    #[test]
+    fn outage_when_origin_has_faults_then_reported_beside_the_provider() {
+        let mut traffic = Traffic::default();
+        assert_eq!(traffic.run(10, 10, 0, 0), []);
+        let begun = traffic.run(5, 10, 10, 10);
+        assert_eq!(begun, [(Subject::Origin, true, 10.0), (Subject::Provider(0), true, 10.0)]);
+    }
+
+    #[test]
+    fn outage_when_pulls_are_few_or_stop_then_not_begun_or_ended_after_silence() {
+        let mut traffic = Traffic::default();
+        assert_eq!(traffic.run(4, 1, 1, 0), [], "four errors are too few");
+        assert_eq!(traffic.run(3, 1, 1, 0).len(), 1);
+        assert_eq!(traffic.run(299, 0, 0, 0), [], "no pull is no recovery");
+        assert_eq!(traffic.run(3, 0, 0, 0).len(), 1);
+    }
+
+    #[test]
+    fn outages_when_many_then_bounded() {
+        let mut traffic = Traffic::default();
+        for _ in 0..50 {
+            traffic.run(10, 100, 50, 50);
+            traffic.run(40, 100, 0, 0);
+        }
+        assert_eq!(traffic.outages.list.len(), MOST);
+    }
+}

@@ -1,0 +1,253 @@
+//! The numbers of the page as JSON: `/api/summary` (the last half minute, the outages) and `/api/series` (the history).
+//! A figure that is not known is null.
+
+use serde_json::{Map, Value, json};
+
+use super::annotations::Annotations;
+use super::history::{Column, Gauge, History, Row, Sample};
+use super::outages::{Outage, Outages, Subject, share};
+use crate::config::Settings;
+use crate::ids::{ProviderId, PullReason};
+
+/// The number of seconds for which the summary has rates, shares and quantiles.
+const WINDOW: usize = 30;
+/// The number of seconds for which an outage has shares: short, so that a new outage shows its size at once.
+pub(super) const OUTAGE_WINDOW: usize = 10;
+/// The number of seconds for which the summary has reasons of pulls.
+const REASONS_WINDOW: usize = 120;
+/// How long an ended outage stays in the summary, in seconds.
+const SHOWN_SECONDS: f64 = 3600.0;
+/// A class is named as a part of an outage if this share of its pulls fails.
+const CLASS_SHARE: f64 = 0.05;
+/// The number of classes that are named for an outage.
+const CLASSES: usize = 4;
+
+const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
+
+/// Returns the numbers of the last half minute.
+pub(super) fn summary(
+    history: &History,
+    outages: &Outages,
+    annotations: &Annotations,
+    settings: &Settings,
+    now: f64,
+) -> Value {
+    let (window, reasons) = (history.last(WINDOW), history.last(REASONS_WINDOW));
+    let all = window.total();
+    let provider = |position: usize| {
+        let name = &history.names.providers[position];
+        let none = Row::default();
+        let row = window.providers.get(position).map_or(&none, |provider| &provider.row);
+        let mut numbers = figures(row, window.seconds);
+        let pulls = all.get(Column::Pulls);
+        numbers.insert("name".to_owned(), json!(name));
+        numbers.insert("share".to_owned(), ratio(row.get(Column::Pulls), pulls));
+        for (column, key) in [(Column::Whoopsies, "whoopsies"), (Column::Beacons, "beacons")] {
+            numbers.insert(key.to_owned(), ratio(row.get(column) * 60.0, window.seconds));
+        }
+        numbers.extend(gauges(&window, position));
+        let counted = reasons.providers.get(position).map_or(&none, |provider| &provider.row).reasons;
+        let sum: f64 = counted.iter().copied().map(f64::from).sum();
+        let reasons = PullReason::ALL.into_iter().zip(counted);
+        let reasons: Map<_, _> =
+            reasons.map(|(reason, count)| (reason.as_str().to_owned(), ratio(count.into(), sum))).collect();
+        numbers.insert("reasons".to_owned(), Value::Object(reasons));
+        Value::Object(numbers)
+    };
+    let class = |position: usize| {
+        let none = Row::default();
+        let mut numbers = figures(window.classes.get(position).unwrap_or(&none), window.seconds);
+        numbers.insert("name".to_owned(), json!(history.names.classes[position]));
+        Value::Object(numbers)
+    };
+    let shown = |outage: &&Outage| outage.ended.is_none_or(|ended| now - ended < SHOWN_SECONDS);
+    let outages = outages.list.iter().rev().filter(shown);
+    json!({
+        "time": round(now),
+        "version": env!("CARGO_PKG_VERSION"),
+        "from": history.coarse().front().or(history.fine().front()).map(|sample| round(sample.at - sample.seconds)),
+        "window_seconds": WINDOW,
+        "reasons_seconds": REASONS_WINDOW,
+        "total": Value::Object(figures(&all, window.seconds)),
+        "origin": { "faults": ratio(window.faults.into(), window.seconds) },
+        "providers": providers(history, settings).into_iter().map(provider).collect::<Vec<_>>(),
+        "classes": classes(history, settings).into_iter().map(class).collect::<Vec<_>>(),
+        "outages": outages.map(|outage| described(outage, history, annotations)).collect::<Vec<_>>(),
+        "edge_logs": { "path": settings.edge_logs.path },
+    })
+}
+
+/// Returns one outage, with the classes that fail now and the change before it.
+fn described(outage: &Outage, history: &History, annotations: &Annotations) -> Value {
+    let window = history.last(OUTAGE_WINDOW);
+    let classes = if outage.ended.is_none() { failing(&window, history, outage.subject) } else { Vec::new() };
+    json!({
+        "subject": subject_name(outage.subject, history),
+        "is_origin": outage.subject == Subject::Origin,
+        "began": round(outage.began),
+        "ended": outage.ended.map(round),
+        "share": share(&window, outage.subject).map(digits),
+        "worst": digits(outage.worst),
+        "classes": classes,
+        // A second of tolerance: a deployment can break the site before its annotation arrives.
+        "before": annotations.before(outage.began + 1.0),
+    })
+}
+
+/// Returns the classes in which many pulls fail, with the share that fails.
+pub(super) fn failing(window: &Sample, history: &History, subject: Subject) -> Vec<Value> {
+    let belongs = |position| subject == Subject::Origin || subject == Subject::Provider(position);
+    let cells = |class: usize| {
+        let providers = window.providers.iter().enumerate().filter(|(position, _)| belongs(*position));
+        let cells = providers.filter_map(|(_, provider)| provider.cells.get(class));
+        cells.fold((0.0, 0.0), |(pulls, errors), cell| (pulls + f64::from(cell[0]), errors + f64::from(cell[1])))
+    };
+    let classes = history.names.classes.iter().enumerate().map(|(class, name)| (name, cells(class)));
+    let mut classes: Vec<_> =
+        classes.filter(|(_, (pulls, errors))| *errors > 0.0 && *errors >= CLASS_SHARE * pulls).collect();
+    classes.sort_by(|(_, one), (_, other)| other.1.total_cmp(&one.1));
+    classes.truncate(CLASSES);
+    classes.iter().map(|(name, (pulls, errors))| json!({ "name": name, "share": ratio(*errors, *pulls) })).collect()
+}
+
+/// Returns the name of what fails.
+pub(super) fn subject_name(subject: Subject, history: &History) -> &str {
+    match subject {
+        Subject::Origin => "origin",
+        Subject::Provider(position) => history.names.providers.get(position).map_or("other", String::as_str),
+    }
+}
+
+/// Returns samples as columns. `step` is the length of a sample in seconds.
+pub(super) fn series<'s>(
+    samples: &(impl Iterator<Item = &'s Sample> + Clone),
+    step: u32,
+    history: &History,
+    settings: &Settings,
+) -> Value {
+    let columns = |rows: &dyn Fn(&Sample) -> Map<String, Value>| {
+        let mut columns = Map::new();
+        for row in samples.clone().map(rows) {
+            for (key, value) in row {
+                if let Value::Array(column) = columns.entry(key).or_insert_with(|| json!([])) {
+                    column.push(value);
+                }
+            }
+        }
+        Value::Object(columns)
+    };
+    let none = Row::default();
+    let provider = |position: usize| {
+        let row = |sample: &Sample| {
+            let row = sample.providers.get(position).map_or(&none, |provider| &provider.row);
+            let mut row = figures(row, sample.seconds);
+            row.extend(gauges(sample, position));
+            row
+        };
+        (history.names.providers[position].clone(), columns(&row))
+    };
+    let class = |position: usize| {
+        let row = |sample: &Sample| figures(sample.classes.get(position).unwrap_or(&none), sample.seconds);
+        (history.names.classes[position].clone(), columns(&row))
+    };
+    let faults = samples.clone().map(|sample| ratio(sample.faults.into(), sample.seconds));
+    json!({
+        "step": step,
+        "times": samples.clone().map(|sample| round(sample.at)).collect::<Vec<_>>(),
+        "providers": providers(history, settings).into_iter().map(provider).collect::<Map<_, _>>(),
+        "classes": classes(history, settings).into_iter().map(class).collect::<Map<_, _>>(),
+        "origin": { "faults": faults.collect::<Vec<_>>() },
+    })
+}
+
+/// Returns the rates, shares and quantiles of a row.
+fn figures(row: &Row<f32>, seconds: f64) -> Map<String, Value> {
+    let pulls = row.get(Column::Pulls);
+    let mut figures = Map::new();
+    for (column, key) in [(Column::Pulls, "pulls"), (Column::Bytes, "bytes")] {
+        figures.insert(key.to_owned(), ratio(row.get(column), seconds));
+    }
+    for (column, key) in [(Column::NotModified, "not_modified"), (Column::Errors, "errors")] {
+        figures.insert(key.to_owned(), ratio(row.get(column), pulls));
+    }
+    for (key, quantile) in QUANTILES {
+        figures.insert(key.to_owned(), row.quantile(quantile).map(digits).into());
+    }
+    figures
+}
+
+fn gauges(sample: &Sample, provider: usize) -> impl Iterator<Item = (String, Value)> {
+    let gauges =
+        [(Gauge::OffloadRequests, "offload_requests"), (Gauge::OffloadBytes, "offload_bytes"), (Gauge::Lag, "log_lag")];
+    gauges.map(|(gauge, key)| (key.to_owned(), sample.gauge(provider, gauge).map(digits).into())).into_iter()
+}
+
+/// Returns the positions of the configured providers in the order of the configuration, then of the others that have
+/// pulls.
+fn providers(history: &History, settings: &Settings) -> Vec<usize> {
+    let configured = settings.providers.iter().map(|provider| provider.name.as_str());
+    let names = configured.chain(ProviderId::RESERVED);
+    let has_pulls = |sample: &Sample, position: usize| {
+        sample.providers.get(position).is_some_and(|provider| provider.row.get(Column::Pulls) > 0.0)
+    };
+    shown(&history.names.providers, names, settings.providers.len(), history, has_pulls)
+}
+
+/// The same for classes.
+fn classes(history: &History, settings: &Settings) -> Vec<usize> {
+    let names = settings.classes.iter().map(|class| class.name.as_str());
+    let has_pulls = |sample: &Sample, position: usize| {
+        sample.classes.get(position).is_some_and(|class| class.get(Column::Pulls) > 0.0)
+    };
+    shown(&history.names.classes, names, settings.classes.len(), history, has_pulls)
+}
+
+fn shown<'n>(
+    known: &[String],
+    names: impl Iterator<Item = &'n str>,
+    configured: usize,
+    history: &History,
+    has_pulls: impl Fn(&Sample, usize) -> bool,
+) -> Vec<usize> {
+    let mut order: Vec<usize> = names.filter_map(|name| known.iter().position(|known| known == name)).collect();
+    let rest = (0..known.len()).filter(|position| !order.contains(position)).collect::<Vec<_>>();
+    let configured = configured.min(order.len());
+    order.extend(rest);
+    let (configured, others) = order.split_at(configured);
+    let samples = || history.coarse().iter().chain(history.fine());
+    let others = others.iter().filter(|position| samples().any(|sample| has_pulls(sample, **position)));
+    configured.iter().chain(others).copied().collect()
+}
+
+/// Returns a quotient with four digits, or null if the divisor is 0.
+fn ratio(part: f64, whole: f64) -> Value {
+    if whole > 0.0 { json!(digits(part / whole)) } else { Value::Null }
+}
+
+/// Rounds a number to four significant digits, so that a long series stays short.
+fn digits(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "an exponent of a finite number")]
+    let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
+    if scale.is_finite() { (value * scale).round() / scale } else { 0.0 }
+}
+
+/// Rounds a time to milliseconds.
+fn round(time: f64) -> f64 {
+    (time * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_when_rounded_then_has_four_digits() {
+        for (value, wanted) in [(0.123_456, 0.1235), (1_234_567.0, 1_235_000.0), (0.0, 0.0), (f64::NAN, 0.0)] {
+            assert!((digits(value) - wanted).abs() < 1e-9, "{value}");
+        }
+        assert!(digits(1e-320).abs() < 1e-300);
+    }
+}

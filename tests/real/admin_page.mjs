@@ -1,0 +1,209 @@
+// The browser part of tests/real/admin_page. Not executable, so that tests/run does not run it as a test.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+
+const task = JSON.parse(readFileSync(process.argv[2], 'utf8'))
+const require = createRequire(task.modules)
+const { chromium } = require('playwright-core')
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+
+const SIZES = { phone: { width: 375, height: 740 }, desk: { width: 1400, height: 900 } }
+const problems = []
+
+const browser = await chromium.launch({
+  executablePath: task.chromium,
+  // Chromium's sandbox does not work for root.
+  args: process.getuid() === 0 ? ['--no-sandbox'] : [],
+})
+
+// Opens a page. A script error, a message on the console and a breach of the Content-Security-Policy fail the test.
+async function open(state, size = 'desk', path = '/') {
+  const context = await browser.newContext({ viewport: SIZES[size] })
+  context.setDefaultTimeout(10_000)
+  const page = await context.newPage()
+  page.on('pageerror', (error) => problems.push(`${state}: ${error.stack}`))
+  page.on('console', (message) => {
+    // The list is optional: the page shows an empty state if the path answers 404.
+    const isTop = message.location().url.endsWith('/api/top')
+    if (['error', 'warning'].includes(message.type()) && !isTop) problems.push(`${state}: ${message.text()}`)
+  })
+  await page.addInitScript(() => {
+    window.breaches = []
+    document.addEventListener('securitypolicyviolation', (event) => window.breaches.push(`${event.violatedDirective} ${event.blockedURI}`))
+  })
+  await page.goto(task.admin[state] + path)
+  return page
+}
+
+const live = (page) => page.waitForFunction(() => document.getElementById('live').textContent === '● live')
+
+// Checks a state in light and dark, and takes its pictures.
+async function look(page, name) {
+  // axe-core is evaluated by the debugger, which the policy does not forbid.
+  await page.evaluate(axe)
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme })
+    await page.screenshot({ path: join(task.pictures, `${name}-${colorScheme}.png`), fullPage: true })
+    const { violations } = await page.evaluate(() => axe.run({ rules: { 'target-size': { enabled: true } } }))
+    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join(', ')}`)
+    assert.deepEqual(found, [], `${name}, ${colorScheme}`)
+  }
+  assert.deepEqual(await page.evaluate(() => window.breaches), [], `${name}: breaches of the policy`)
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name}: wider than the window`)
+}
+
+async function empty() {
+  const page = await open('empty')
+  await live(page)
+  const text = await page.locator('main').innerText()
+  for (const part of ['No pulls in the last 30 seconds', 'No provider is configured', 'No edge logs yet', 'No pulls in the last two minutes']) {
+    assert.ok(text.includes(part), `${part} is missing in:\n${text}`)
+  }
+  await look(page, 'empty')
+  await page.context().close()
+}
+
+async function quiet(size) {
+  const page = await open('quiet', size)
+  await live(page)
+  await page.locator('#range input').first().check()
+  await page.locator('#charts .series').first().waitFor()
+  assert.ok((await page.locator('#state').innerText()).includes('No outage'))
+  const row = (await page.locator('#providers tbody tr').first().innerText()).replace(/\s+/g, ' ')
+  assert.match(row, /fastly.*\/s.*[kM]B\/s.*%.*ms/)
+  assert.match(await page.locator('#providers tbody tr').first().locator('[data-label="offload, requests"]').innerText(), /^\d.* %$/)
+  await look(page, size === 'phone' ? 'phone' : 'quiet')
+  await page.context().close()
+}
+
+async function ramp() {
+  const page = await open('ramp')
+  await live(page)
+  await page.locator('#range input').first().check()
+  await page.locator('#share-head').waitFor()
+  assert.ok((await page.locator('.flag').first().textContent()).startsWith('weights 50/50'))
+  await look(page, 'ramp')
+  await page.context().close()
+}
+
+async function incident() {
+  const page = await open('incident')
+  await live(page)
+  await page.locator('#range input').first().check()
+  await page.locator('#state.bad').waitFor()
+  const text = (await page.locator('#state').innerText()).replace(/\s+/g, ' ')
+  assert.match(text, /Outage: fastly, since \d\d:\d\d:\d\d/)
+  assert.match(text, /fastly: [\d.]+ % of its pulls are 5xx · class html [\d.]+ %/)
+  assert.match(text, /Just before: deploy 1234/)
+  assert.ok(!text.includes('akamai'), text)
+  assert.match(await page.title(), /^▲ fastly/)
+  assert.ok(await page.locator('#providers td.bad').count())
+  assert.ok(await page.locator('.outages rect').count())
+  await look(page, 'incident')
+  const box = await page.locator('#state').boundingBox()
+  assert.ok(box.y + box.height < 400, 'the answer is at the top')
+  await page.context().close()
+}
+
+// Everything is reachable by Tab, and the arrow keys read a chart.
+async function keyboard() {
+  const page = await open('incident')
+  await live(page)
+  await page.locator('#charts .series').first().waitFor()
+  const focus = () => page.evaluate(() => {
+    const { id, name, tagName, textContent, parentNode } = document.activeElement
+    return { what: id || name || (tagName === 'BUTTON' && textContent) || parentNode.id || tagName, role: document.activeElement.getAttribute('role') }
+  })
+  const seen = []
+  for (let step = 0; step < 40 && !seen.includes('text'); step += 1) {
+    await page.keyboard.press('Tab')
+    const { what, role } = await focus()
+    seen.push(what)
+    if (role === 'slider' && !seen.includes('read')) {
+      seen.push('read')
+      const before = await page.locator(':focus').getAttribute('aria-valuetext')
+      await page.keyboard.press('Home')
+      const after = await page.locator(':focus').getAttribute('aria-valuetext')
+      assert.match(after, /^\d\d:\d\d:\d\d: fastly .*, akamai /)
+      assert.ok(before && await page.locator('.tip:visible').count() === 1)
+    }
+    if (what === 'fastly') {
+      assert.ok(await page.locator('.series.strong').count(), 'the focused line is emphasised')
+      await page.keyboard.press('Enter')
+      assert.equal(await page.locator('.series[data-name=fastly]').count(), 0, 'the line is hidden')
+      await page.keyboard.press('Enter')
+    }
+  }
+  for (const wanted of ['range', 'lines', 'providers', 'fastly', 'akamai', 'read', 'quantile', 'text']) assert.ok(seen.includes(wanted), `${wanted}: ${seen}`)
+  await page.context().close()
+}
+
+// An event that is posted shows on another open page within two seconds, also as a line on a chart.
+async function event() {
+  const [page, other] = [await open('quiet'), await open('quiet')]
+  await live(page)
+  await live(other)
+  await page.locator('#range input').first().check()
+  await other.fill('#text', 'deploy <b>5678</b>')
+  await other.keyboard.press('Enter')
+  const started = Date.now()
+  await page.locator('#events li').filter({ hasText: 'deploy <b>5678</b>' }).waitFor({ timeout: 2000 })
+  await page.locator('.flag').filter({ hasText: 'deploy <b>5678</b>' }).first().waitFor({ timeout: 2000 })
+  assert.ok(Date.now() - started < 2000)
+  console.log(`event shown after ${Date.now() - started} ms`)
+  // A page of another origin cannot post.
+  const evil = await (await browser.newContext()).newPage()
+  await evil.goto(`${task.admin.empty}/livez`)
+  const status = await evil.evaluate(async (url) => {
+    const simple = await fetch(url, { method: 'POST', mode: 'no-cors', headers: { 'Content-Type': 'text/plain' }, body: '{"text":"forged"}' })
+    const json = await fetch(url, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"text":"forged"}' }).catch(() => 'refused')
+    return [simple.type, json]
+  }, `${task.admin.quiet}/annotations`)
+  assert.deepEqual(status, ['opaque', 'refused'])
+  const { annotations } = await (await fetch(`${task.admin.quiet}/annotations`)).json()
+  assert.deepEqual(annotations.map(({ text }) => text).filter((text) => !text.startsWith('edgeshim')), ['deploy <b>5678</b>'])
+  await evil.context().close()
+  await page.context().close()
+  await other.context().close()
+}
+
+// The form, then the page of a process without a history.
+async function logIn() {
+  const page = await open('locked', 'phone')
+  problems.splice(0, problems.length, ...problems.filter((text) => !text.includes('401')))
+  await look(page, 'log-in')
+  await page.fill('#token', 'wrong')
+  await page.keyboard.press('Enter')
+  await page.locator('[role=alert]').waitFor()
+  await page.fill('#token', task.token)
+  await page.keyboard.press('Enter')
+  await live(page)
+  const [cookie] = await page.context().cookies()
+  assert.ok(cookie.httpOnly && cookie.sameSite === 'Strict' && !cookie.value.includes(task.token))
+  await page.fill('#text', 'noted')
+  await page.keyboard.press('Enter')
+  await page.locator('#events li').filter({ hasText: 'noted' }).waitFor()
+  problems.splice(0, problems.length, ...problems.filter((text) => !text.includes('401')))
+  await page.context().close()
+}
+
+let failed = false
+try {
+  for (const [name, part] of Object.entries({
+    logIn, incident, ramp, quiet: () => quiet('desk'), phone: () => quiet('phone'), empty, keyboard, event,
+  })) {
+    const started = Date.now()
+    await part().catch((error) => {
+      failed = true
+      console.log(`${name}: ${error.stack}`)
+    })
+    console.log(`${name}: ${Date.now() - started} ms`)
+  }
+  assert.deepEqual(problems, [])
+} finally {
+  await browser.close()
+}
+process.exit(failed ? 1 : 0)
