@@ -185,6 +185,7 @@ fn command_line_when_invalid_then_exits_with_2_and_prints_nothing_on_stdout() {
         &["completions", "tcsh"],
         &["demo", "--listen", "nowhere"],
         &["demo", "--visitors", "0"],
+        &["demo", "--incident"],
     ] {
         let (code, out, err) = run(arguments);
         assert!(code == 2 && out.is_empty() && !err.is_empty(), "{arguments:?}: {code}\n{out}\n{err}");
@@ -556,13 +557,11 @@ impl Drop for Demo {
 
 #[test]
 fn demo_when_traffic_is_on_then_counts_pulls_of_every_cdn_and_exits_on_sigterm() {
-    let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--traffic"]);
+    let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--traffic", "--incident"]);
     let (site, admin) = (demo.address("listening on "), demo.address("admin on "));
-    assert!(
-        wait_until(Duration::from_secs(10), || demo.out().contains("Ctrl-C")),
-        "the demo prints no hints:\n{}",
-        demo.out()
-    );
+    let announced = || demo.out().contains("The site will fail from second 30 to second 60.");
+    assert!(wait_until(Duration::from_secs(10), announced), "no hints:\n{}", demo.out());
+    assert!(demo.out().contains("Ctrl-C"), "{}", demo.out());
 
     // Each printed curl command has the real ports of the demo, and its request succeeds.
     let hints = demo.out();
@@ -596,6 +595,19 @@ fn demo_when_traffic_is_on_then_counts_pulls_of_every_cdn_and_exits_on_sigterm()
         pulls.iter().zip(first.iter()).all(|(now, then)| now > then)
     });
     assert!(moving, "the pulls of a CDN do not increase; the last metrics:\n{}", last.text);
+
+    // The CDNs push their logs, so that all figures of the edge are known.
+    let known = wait_until(Duration::from_secs(10), || {
+        last = Metrics::parse(&raw::fetch(admin, "/metrics", &[]).text());
+        ["fastly", "cloudflare", "akamai"].iter().all(|cdn| {
+            let has = |name| last.matching(name, &[("provider", cdn)]).count() > 0;
+            has("edgeshim_offload_ratio")
+                && has("edgeshim_edge_log_lag_seconds")
+                && last.sum("edgeshim_edge_requests_total", &[("provider", cdn)]) > 0.0
+        })
+    });
+    assert!(known, "a CDN pushes no log; the last scrape:\n{}", last.text);
+    assert!(last.sum("edgeshim_edge_log_batches_total", &[("result", "token")]) < 1.0, "{}", last.text);
     assert!(!demo.err().contains("panicked"), "{}", demo.err());
     assert_eq!(demo.end(), Some(0), "{}", demo.err());
 }

@@ -202,10 +202,7 @@ fn edge_log_keys_when_invalid_then_message_says_what_to_write() {
             "[[provider]]\nname = \"a\"\nedge_log_fields = { status = 0 }",
             "is out of range; write a number from 1 to 1000",
         ),
-        (
-            "[[provider]]\nname = \"a\"\nedge_log_fields = { status = \"\" }",
-            "is not the name of a field; write the CDN's name",
-        ),
+        ("[[provider]]\nname = \"a\"\nedge_log_fields = { status = \"\" }", "is not the name of a field; write a name"),
         ("[[provider]]\nname = \"a\"\nedge_log_fields = { status = [1] }", "where a text in quotes belongs"),
         ("[[provider]]\nname = \"a\"\nedge_log_sampling = 0", "is out of range; write a number from 1 to 1000000"),
     ] {

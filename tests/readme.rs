@@ -1,6 +1,6 @@
-//! Checks that the documents are correct. The tests run the README's commands against the demo and compare the output.
-//! The tests also check that every path, metric, configuration key, cause and layer in a document exists in the
-//! repository or the binary.
+//! Checks that the documents are correct. The tests run the commands in the README and in `deploy/EXPLAIN.md`, and
+//! compare the output. The tests also check that every path, metric, configuration key, cause and layer in a document
+//! exists in the repository or the binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by a panic
 
@@ -39,7 +39,7 @@ const DOCUMENTS: [&str; 7] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN,
 // ---- reading documents ----------------------------------------------------------------------------------------------
 
 fn text(path: &str) -> String {
-    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
 /// A fenced code block in a document.
@@ -171,12 +171,13 @@ fn wait_line(lines: &Receiver<String>, part: &str) -> String {
 
 fn address(lines: &Receiver<String>, prefix: &str) -> SocketAddr {
     let line = wait_line(lines, prefix);
-    line.split_once(prefix).unwrap().1.trim().parse().unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    let text = line.split_once(prefix).unwrap().1.trim();
+    text.parse().unwrap_or_else(|error| panic!("{text:?} in the line {line:?} is not an address: {error}"))
 }
 
 // ---- commands and their output --------------------------------------------------------------------------------------
 
-/// A command in a document, and the output shown below it.
+/// A command in a document, and the output that the document shows below the command.
 struct Shown {
     command: String,
     output: Vec<String>,
@@ -193,11 +194,11 @@ fn shown(document: &str) -> Vec<Shown> {
             } else if let Some(command) = line.strip_prefix("$ ") {
                 all.push(Shown { command: command.into(), output: Vec::new(), exact: block.exact });
             } else {
-                assert!(all.len() > from, "a console block must begin with a command, not with {line:?}");
+                assert!(all.len() > from, "{document}: a console block must begin with a command, not with {line:?}");
                 all.last_mut().unwrap().output.push(line);
             }
         }
-        assert!(all.len() > from, "a console block contains no command");
+        assert!(all.len() > from, "{document}: a console block contains no command");
     }
     all
 }
@@ -223,8 +224,8 @@ impl Shown {
     }
 }
 
-/// Runs a command line with the shell in this folder, with the binary under test on the path. Returns stdout, and
-/// whether the command succeeded.
+/// Runs a command line with `sh` in this folder. `PATH` contains the binary under test. Returns stdout, and whether the
+/// command succeeded.
 fn by_shell(line: &str, folder: &Path) -> (String, bool) {
     let program = Path::new(env!("CARGO_BIN_EXE_edgeshim")).parent().unwrap().to_path_buf();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -257,7 +258,7 @@ fn readme_curl_commands_when_run_then_print_the_shown_output() {
     let folder = temp_dir();
     for shown in shown {
         let command = demo.here(&shown.command);
-        assert!(command != shown.command, "the command uses neither the shim nor the admin listener: {command}");
+        assert!(command != shown.command, "the command must contain 127.0.0.1:8080 or 127.0.0.1:9900: {command}");
         let mut result = Ok(());
         if shown.command.contains("/metrics") {
             // The demo counts a pull after it has sent the response. So an earlier curl command can end before its pull
@@ -331,13 +332,13 @@ fn shown_output_when_different_from_real_output_then_comparison_fails() {
 }
 
 #[test]
-fn demo_urls_when_requested_then_each_url_exists() {
+fn demo_url_when_printed_then_exists() {
     let demo = Demo::start(&[]);
     let url = Regex::new(r"curl .*http://([0-9.:]+)(/[^ ']*)").unwrap();
     let mut followed = 0;
     let mut lost = Vec::new();
     loop {
-        let line = demo.stdout.recv_timeout(START).expect("another hint, or the line that names Ctrl-C");
+        let line = demo.stdout.recv_timeout(START).expect("more lines, up to a line with Ctrl-C");
         if line.contains("Ctrl-C") {
             break;
         }
@@ -345,7 +346,7 @@ fn demo_urls_when_requested_then_each_url_exists() {
         followed += 1;
         let response = raw::fetch(found[1].parse().unwrap(), &found[2], &[]);
         if response.status == 404 || response.status == 421 {
-            lost.push(format!("the response is a {}: {line}", response.status));
+            lost.push(format!("the status is {}: {line}", response.status));
         }
     }
     assert!(followed >= 4, "the demo prints only {followed} curl commands");
@@ -356,8 +357,8 @@ fn demo_urls_when_requested_then_each_url_exists() {
 fn demo_when_started_with_traffic_then_prints_the_offload_of_each_cdn() {
     let demo = Demo::start(&["--traffic"]);
     for provider in ["fastly", "cloudflare", "akamai"] {
-        let line = wait_line(&demo.stdout, "offload");
-        assert!(line.starts_with(provider), "{line}");
+        let line = wait_line(&demo.stdout, "pulled");
+        assert!(line.starts_with(provider), "this line must begin with {provider}: {line}");
     }
 }
 
@@ -487,7 +488,7 @@ fn has_key(value: &toml::Value, path: &str) -> bool {
 // ---- complete lists -------------------------------------------------------------------------------------------------
 
 #[test]
-fn runbook_when_compared_with_source_then_has_a_row_for_each_cause_reason_and_guard() {
+fn runbook_when_compared_with_source_then_lists_all_fault_causes_reasons_and_guards() {
     let runbook = text(RUNBOOK);
     let causes: Vec<Vec<String>> = Cause::ALL
         .into_iter()
@@ -525,7 +526,7 @@ fn architecture_when_compared_with_source_then_has_all_rooms_and_the_order_of_la
     for row in &rows {
         assert!(
             rest.any(|layer| *layer == row[0]),
-            "the row `{}` is in the wrong place; the order of the layers is {layers:?}",
+            "the row `{}` names an unknown layer or is in the wrong place; the layers are, in order, {layers:?}",
             row[0]
         );
     }
@@ -542,7 +543,7 @@ fn architecture_when_compared_with_source_then_has_all_rooms_and_the_order_of_la
     expected.insert("main".to_owned());
     assert_eq!(rooms, expected);
     for block in blocks(&architecture) {
-        assert_eq!(block.language, "text", "rustdoc compiles a block whose language is not `text`");
+        assert_eq!(block.language, "text", "the language must be `text`, so that rustdoc does not compile the block");
     }
 }
 
@@ -565,7 +566,7 @@ fn readme_commands_when_listed_for_this_release_then_exist_and_later_commands_do
         assert_eq!(run(&arguments).0, 2, "{command} exists; move {command} to the column of this release");
     }
     let help = run(&["demo", "--help"]).1;
-    for option in ["--traffic", "--listen", "--admin", "127.0.0.1:8080", "127.0.0.1:9900"] {
+    for option in ["--traffic", "--incident", "--listen", "--admin", "127.0.0.1:8080", "127.0.0.1:9900"] {
         assert!(help.contains(option) && readme.contains(option), "the help or the README does not contain {option}");
     }
     assert!(readme.lines().count() <= 200, "the README has more than 200 lines");
@@ -582,7 +583,7 @@ fn version_when_named_in_a_file_then_equals_the_version_in_cargo_toml() {
     let (version, date) = newest.split_once(", ").expect("a heading of the form VERSION, DATE");
     assert_eq!(version, package("version"));
     assert!(Regex::new(r"^20\d\d-\d\d-\d\d$").unwrap().is_match(date), "{date}");
-    assert!(text(README).contains(&format!("in {version} |")), "the table in the README names another release");
+    assert!(text(README).contains(&format!("in {version} |")), "no table in the README names the release {version}");
     assert!(text(README).contains(&format!("Rust {} or newer", package("rust-version"))));
     assert!(text("deploy/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
     let workflow = text(".github/workflows/ci.yml");
@@ -592,7 +593,7 @@ fn version_when_named_in_a_file_then_equals_the_version_in_cargo_toml() {
 }
 
 #[test]
-fn contributing_code_block_when_from_a_file_then_lines_are_in_the_file() {
+fn contributing_code_block_when_first_line_is_a_path_then_lines_are_in_this_file() {
     let mut shown = 0;
     for block in blocks(&text(CONTRIBUTING)) {
         let Some((first, lines)) = block.lines.split_first() else { continue };
@@ -640,7 +641,7 @@ fn dockerfile_when_checked_then_copies_all_files_that_the_build_needs() {
         }
     }
     // The Dockerfile must copy the sources and all files that the sources include.
-    assert!(copied.iter().any(|path| path == "src"), "src is not copied; these paths are copied: {copied:?}");
+    assert!(copied.iter().any(|path| path == "src"), "the Dockerfile does not copy `src`, but only {copied:?}");
     let include = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)""#).unwrap();
     let mut included = 0;
     for file in sources(&repository("src")) {
@@ -648,7 +649,7 @@ fn dockerfile_when_checked_then_copies_all_files_that_the_build_needs() {
         for found in include.captures_iter(&source) {
             let path = file.parent().unwrap().join(&found[1]).canonicalize().expect(&found[1]);
             let inside = copied.iter().any(|copy| path.starts_with(repository(copy).canonicalize().unwrap()));
-            assert!(inside, "{} is not copied", path.display());
+            assert!(inside, "the Dockerfile does not copy {}", path.display());
             included += 1;
         }
     }
@@ -656,14 +657,14 @@ fn dockerfile_when_checked_then_copies_all_files_that_the_build_needs() {
     // The Dockerfile must also copy the folder of the build script, because the script reads files in this folder.
     let manifest: toml::Table = text("Cargo.toml").parse().expect("valid TOML");
     let script = manifest["package"]["build"].as_str().expect("the path of the build script");
-    assert!(copied.iter().any(|copy| Path::new(script).starts_with(copy)), "{script} is not copied");
+    assert!(copied.iter().any(|copy| Path::new(script).starts_with(copy)), "the Dockerfile does not copy {script}");
     let command = instructions(&dockerfile, "CMD").next().expect("an instruction CMD").concat();
     let command: Vec<String> = serde_json::from_str(&command).expect("a JSON array after CMD");
     assert_eq!(command[..2], ["run", "--config"]);
-    assert!(targets.contains(&command[2]), "{} is not in the image", command[2]);
+    assert!(targets.contains(&command[2]), "the Dockerfile copies no file to {}", command[2]);
     let entry: Vec<String> =
         serde_json::from_str(&instructions(&dockerfile, "ENTRYPOINT").next().unwrap().concat()).unwrap();
-    assert!(targets.contains(&entry[0]), "{} is not in the image", entry[0]);
+    assert!(targets.contains(&entry[0]), "the Dockerfile copies no file to {}", entry[0]);
     let user = instructions(&dockerfile, "USER").last().expect("an instruction USER").concat();
     assert!(user != "root" && !user.starts_with('0'), "the image must not run as root; the user is {user}");
 }
@@ -709,7 +710,7 @@ fn systemd_unit_when_checked_then_commands_run_and_stop_timeout_covers_the_drain
     let server = Settings::default().server;
     assert!(
         Duration::from_secs(seconds) > server.drain_delay + server.drain_timeout,
-        "systemd would end the drain too early"
+        "TimeoutStopSec must be longer than the sum of `drain_delay` and `drain_timeout`"
     );
     let install = Regex::new(r"(?m)^#\s+install .*\b(deploy/\S+) ").unwrap();
     for found in install.captures_iter(&unit) {

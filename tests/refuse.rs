@@ -22,8 +22,8 @@ enum Seen {
     Whole,
     /// Nothing, or one complete, well-formed request.
     NothingOrWhole,
-    /// Nothing, or one incomplete request. The shim streams bodies, so it forwards the part before an error in the
-    /// body.
+    /// Nothing, or one incomplete request. The shim streams bodies, so it can forward a part of the body before it
+    /// detects the error in the body.
     NeverWhole,
 }
 
@@ -619,7 +619,7 @@ fn hostile_request_when_sent_in_one_write_then_origin_gets_no_ambiguous_request(
 #[test]
 fn hostile_request_when_sent_byte_by_byte_then_origin_gets_no_ambiguous_request() {
     let mut rows = table();
-    // The large requests are left out, because it takes too long to send a megabyte byte by byte.
+    // The test omits the large requests, because it takes too long to send a megabyte byte by byte.
     rows.retain(|row| row.send.len() < 4096);
     run(1, &rows);
 }

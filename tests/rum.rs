@@ -83,7 +83,7 @@ fn load_times_when_origin_does_not_listen_then_recorded_by_provider_and_page() {
             &[("X-CDN-Provider", "unheard-of"), ("Transfer-Encoding", "chunked")],
             b"9\r\nt_done=77\r\n0\r\n\r\n",
         ),
-        // The query can contain values that the body does not contain.
+        // The load time is in the body, and the page is in the query.
         exchange(shim.addr, request("POST", &format!("{RUM}?page=home"), &[FASTLY, FORM], b"t_done=9")),
     ];
     for response in &sent {
@@ -109,7 +109,7 @@ fn load_times_when_origin_does_not_listen_then_recorded_by_provider_and_page() {
     assert!(near(metrics.sum("edgeshim_rum_rejected_total", &[]), 0.0));
     assert!(near(metrics.sum("edgeshim_pulls_total", &[]), 0.0), "a load time must not be counted as a pull");
     assert!(near(metrics.sum("edgeshim_refused_total", &[]), 0.0));
-    // A request for a path below the path of RUM is a pull.
+    // A request for a path below the path of RUM is a pull, so the shim refuses its unknown host.
     assert_eq!(fetch(shim.addr, &format!("{RUM}/x"), &[("Host", "else.test")]).status, 421);
 }
 
@@ -186,7 +186,10 @@ fn load_time_body_when_stalled_slow_or_truncated_then_rejected() {
         near(rejected(&shim.metrics(), "late"), 2.0)
     });
     let elapsed = started.elapsed();
-    assert!(ended && elapsed >= Duration::from_millis(400), "rejected: {ended}, after {elapsed:?}");
+    assert!(
+        ended && elapsed >= Duration::from_millis(400),
+        "the slow body must be rejected after 500 ms; rejected: {ended}, after {elapsed:?}"
+    );
     let mut left = Raw::connect(shim.addr);
     left.send(&head).send("t_done=1").finish();
     shim.wait_metrics(|metrics| near(rejected(metrics, "cut"), 1.0));
@@ -232,7 +235,7 @@ fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<Str
 }
 
 #[test]
-fn load_times_and_beacons_when_sent_over_http2_then_get_the_same_responses() {
+fn load_times_and_beacons_when_sent_over_http2_then_get_the_expected_responses() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let sample = format!("{RUM}?t_done=1");
     let gif = "/status/images/beacon.gif".to_owned();
@@ -250,14 +253,14 @@ fn load_times_and_beacons_when_sent_over_http2_then_get_the_same_responses() {
     );
     let statuses: Vec<_> = responses.iter().map(|(status, ..)| *status).collect();
     assert_eq!(statuses, [204, 204, 413, 400, 405, 200, 200]);
-    // The responses to HEAD must not have a body. A strict client would end the stream with PROTOCOL_ERROR.
+    // A response to HEAD must not have a body, because a strict client would reset the stream with PROTOCOL_ERROR.
     assert!(responses[4..6].iter().all(|(_, _, body)| body.is_empty()), "{responses:?}");
     assert_eq!(responses[5].1, responses[6].1, "the responses to HEAD and GET must have the same Content-Length");
     assert_eq!(responses[6].2.len(), 43);
 }
 
 #[test]
-fn series_and_memory_when_clients_invent_values_then_bounded() {
+fn series_and_memory_when_clients_invent_values_then_are_bounded() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let flood = |from: u32| {
         let mut client = Raw::connect(shim.addr);

@@ -66,7 +66,7 @@ fn listener(shim: &Shim, number: usize) -> SocketAddr {
     let url = &shim.listeners[number];
     url.strip_prefix("http://")
         .and_then(|address| address.parse().ok())
-        .unwrap_or_else(|| panic!("{url} is not an address"))
+        .unwrap_or_else(|| panic!("{url} does not have the form http://ADDRESS"))
 }
 
 // ---- listeners and protocols ----------------------------------------------------------------------------------------
@@ -99,14 +99,14 @@ fn listeners_when_several_are_configured_then_each_listener_serves_http1_and_htt
         assert_eq!(
             origin.last().field("x-forwarded-for"),
             Some("127.0.0.1"),
-            "the address of a client on a Unix socket"
+            "a client on a Unix socket must have the address 127.0.0.1"
         );
     }
     assert!(origin.requests().iter().all(|request| request.problems.is_empty()));
 }
 
 #[test]
-fn socket_file_when_stale_then_replaced_and_when_in_use_or_not_a_socket_then_kept() {
+fn stale_socket_file_when_listener_starts_then_replaced_but_any_other_file_is_kept() {
     let origin = Origin::start(named);
     let dir = support::temp_dir();
     let path = dir.join("own.sock");
@@ -115,9 +115,9 @@ fn socket_file_when_stale_then_replaced_and_when_in_use_or_not_a_socket_then_kep
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", path.display()));
     let first = Shim::start_in(dir, &config);
     assert_eq!(body_of(&mut Raw::connect_unix(&path), "/"), "/");
-    let (status, stderr) = Shim::try_start_in(support::temp_dir(), &config).err().expect("the socket is in use");
+    let (status, stderr) = Shim::try_start_in(support::temp_dir(), &config).err().expect("a failed start");
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
-    assert!(stderr.contains("own.sock"), "the message does not name the address: {stderr}");
+    assert!(stderr.contains("own.sock"), "the message does not name the socket: {stderr}");
     assert_eq!(body_of(&mut Raw::connect_unix(&path), "/still"), "/still");
     drop(first);
     // The shim must not remove a file that is not a socket.
@@ -147,7 +147,7 @@ fn protocol_when_first_bytes_arrive_one_by_one_then_detected() {
 }
 
 #[test]
-fn http10_client_when_served_then_gets_no_chunks_and_http10_connection_handling() {
+fn http10_response_when_sent_then_is_unchunked_and_connection_follows_keep_alive() {
     let chunked = origin::chunked(&[("Content-Type", "text/plain")], &[b"in two ", b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
@@ -209,7 +209,7 @@ fn pipelined_requests_when_sent_at_once_then_served_in_order() {
             assert_eq!(
                 (response.status, response.text().as_str()),
                 (200, body),
-                "response {number}, sent in pieces of {piece} bytes"
+                "response {number}; the requests were sent in pieces of {piece} bytes"
             );
         }
         let targets: Vec<String> = origin.requests().iter().map(|request| request.target.clone()).collect();
@@ -233,7 +233,7 @@ fn pipelined_requests_when_responses_take_longer_than_timeouts_then_served() {
 }
 
 #[test]
-fn head_response_when_compared_with_get_then_has_equal_fields_and_no_body() {
+fn head_response_when_compared_with_get_then_has_equal_status_and_type_and_no_body() {
     let chunked = origin::chunked(&[("Content-Type", "image/x-test")], &[b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),
@@ -260,9 +260,9 @@ fn head_response_when_compared_with_get_then_has_equal_fields_and_no_body() {
 
 /// Groups idle client connections by worker. Workers do not share connections to the origin. So two clients have the
 /// same worker if their requests used the same connection to the origin. Sends requests one after the other until at
-/// most `workers` groups remain. Returns the groups. Each group contains the numbers of the clients.
+/// most `workers` groups remain. Returns the groups. Each group contains the numbers of its clients.
 fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<usize>> {
-    // Each group has the numbers of the clients, and the numbers of the origin connections that the clients used.
+    // Each group has the numbers of its clients, and the numbers of the origin connections that these clients used.
     let mut groups: Vec<(Vec<usize>, Vec<usize>)> =
         (0..clients.len()).map(|number| (vec![number], Vec::new())).collect();
     for round in 0..20 {
@@ -313,7 +313,7 @@ fn worker_threads(shim: &Shim) -> Vec<String> {
 fn workers_when_eight_connections_are_idle_then_each_of_two_workers_has_four() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nworkers = 2"));
-    // Each worker thread sets the name of the thread, possibly after the shim has printed the listeners.
+    // The shim may print the listeners before each worker thread has set its name.
     assert!(wait_until(PATIENCE, || worker_threads(&shim) == ["worker-0", "worker-1"]), "{:?}", worker_threads(&shim));
     let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(shim.addr)).collect();
     wait_connections(&shim, 8);
@@ -419,7 +419,7 @@ fn metrics_when_scraped_as_text_or_protobuf_then_have_the_same_families() {
 }
 
 #[test]
-fn admin_listener_when_requested_then_serves_probes_and_config_or_sends_404_or_405() {
+fn admin_request_when_path_or_method_is_unsupported_then_gets_404_or_405_else_200() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nmax_hops = 7"));
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/", 200), ("/nothing", 404), ("/metrics/", 404)] {
@@ -449,7 +449,7 @@ fn admin_listener_when_requested_then_serves_probes_and_config_or_sends_404_or_4
 }
 
 #[test]
-fn admin_token_when_set_then_required_except_for_probes_and_metrics_and_not_shown() {
+fn admin_token_when_set_then_never_shown_and_required_except_for_probes_and_metrics() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with(&format!("[admin]\ntoken = \"{TOKEN}\"")));
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -534,7 +534,7 @@ fn admin_paths_when_requested_through_server_listener_then_forwarded_to_origin()
 }
 
 #[test]
-fn connection_when_parked_between_requests_then_serves_the_next_request() {
+fn connection_when_parked_between_requests_then_serves_requests_and_checks_framing() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = Shim::start(Shim::config(origin.addr).with("[server]\nheader_timeout = \"2s\"\nidle_timeout = \"30s\""));
     let mut client = Raw::connect(shim.addr);
@@ -565,7 +565,7 @@ fn connection_when_parked_between_requests_then_serves_the_next_request() {
 }
 
 #[test]
-fn file_when_at_path_of_admin_socket_then_kept_and_start_fails() {
+fn file_at_admin_socket_path_when_not_a_socket_then_kept_and_start_fails() {
     let elsewhere = temp_dir();
     let path = elsewhere.write("admin.sock", "precious");
     let origin = Origin::start(named);

@@ -16,12 +16,13 @@ use support::{After, Metrics, Origin, PATIENCE, Raw, Shim, frames, origin, raw, 
 const FAULTS: &str = "edgeshim_origin_faults_total";
 const PULLS: &str = "edgeshim_pulls_total";
 
-/// Waits until the pull is counted. Returns the number of faults with these causes since `before`.
+/// Waits until a pull is counted after `before`. Returns the number of faults after `before`. Panics if a fault has a
+/// cause that is not in `causes`.
 fn faults_since(shim: &Shim, before: &Metrics, causes: &[&str]) -> u64 {
     let after = shim.wait_metrics(|now| now.count(PULLS, &[]) > before.count(PULLS, &[]));
     let all = after.count(FAULTS, &[]) - before.count(FAULTS, &[]);
     let named = |metrics: &Metrics| causes.iter().map(|cause| metrics.count(FAULTS, &[("cause", cause)])).sum::<u64>();
-    assert_eq!(all, named(&after) - named(before), "a fault has another cause than {causes:?}");
+    assert_eq!(all, named(&after) - named(before), "a fault has a cause that is not in {causes:?}");
     all
 }
 
@@ -51,9 +52,9 @@ fn body_text() -> String {
     "Once upon a time there was a body. ".repeat(40)[..1200].to_owned()
 }
 
-// ---- ends of HTTP/2 origins -----------------------------------------------------------------------------------------
+// ---- ends of bodies from HTTP/2 origins -----------------------------------------------------------------------------
 
-/// How the body of an HTTP/2 origin ends after 1,200 bytes.
+/// What an HTTP/2 origin sends after 1,200 bytes of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     EndStream,
@@ -64,9 +65,9 @@ enum Ending {
     InternalError,
     GoAway,
     Close,
-    /// `END_STREAM` after fewer bytes than declared.
+    /// `END_STREAM`, although Content-Length declares more than 1,200 bytes.
     Short,
-    /// More bytes than declared.
+    /// More bytes, although Content-Length declares 1,200 bytes.
     Beyond,
 }
 
@@ -108,7 +109,7 @@ fn respond_with(origin: &FrameOrigin, ending: Ending, length: Option<&'static st
 }
 
 #[test]
-fn response_when_http2_origin_does_not_end_the_stream_properly_then_is_incomplete() {
+fn response_when_http2_origin_body_fails_then_is_incomplete_or_replaced_by_page() {
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for client in CLIENTS {
@@ -139,15 +140,15 @@ fn response_when_http2_origin_does_not_end_the_stream_properly_then_is_incomplet
                             assert!(!ended, "{case}: the gzip stream looks complete");
                             assert!(body_text().as_bytes().starts_with(&plain), "{case}");
                             // If the body has the declared length, the shim sends the last bytes only after END_STREAM.
-                            // The compressor also holds bytes back.
+                            // The compressor also delays bytes.
                             let waits = length == Some("1200") || coding == "gzip";
                             assert!(
                                 at_once || waits || plain.len() == 1200,
-                                "{case}: the client got only {} bytes",
+                                "{case}: the client got only {} of 1200 bytes",
                                 plain.len()
                             );
                         }
-                        // If the stream fails before the shim has read the head, the fault can have another cause.
+                        // If the stream fails before the shim has read the head, the cause is not always `cut`.
                         let causes =
                             if got.status == 502 { &["cut", "reset", "broken_head", "closed"][..] } else { &["cut"] };
                         assert_eq!(faults_since(&shim, &before, causes), 1, "{case}: the number of faults");
@@ -189,7 +190,7 @@ fn response_when_http2_origin_ends_the_stream_then_is_complete() {
 }
 
 #[test]
-fn bodiless_response_when_http2_origin_ends_the_stream_late_then_is_complete() {
+fn bodiless_response_when_end_stream_is_in_head_or_in_later_frame_then_is_complete() {
     let origin = FrameOrigin::start();
     let shim = origin.shim();
     for client in CLIENTS {
@@ -272,7 +273,7 @@ fn upload_when_reset_after_early_response_then_is_incomplete_at_origin() {
             let has_data = std::iter::from_fn(|| frames::read(&mut client)).any(|frame| frame.kind == DATA);
             assert!(has_data, "the early response did not arrive");
             client.write_all(&reset(1, code)).expect("the client can send");
-            let upload = uploads.recv_timeout(PATIENCE).expect("the bytes of the upload, after its end");
+            let upload = uploads.recv_timeout(PATIENCE).expect("the upload that the origin received");
             assert!(
                 !upload.ends_with(b"0\r\n\r\n"),
                 "error code {code}: a truncated upload looks complete to the origin"
@@ -283,7 +284,8 @@ fn upload_when_reset_after_early_response_then_is_incomplete_at_origin() {
 
 // ---- HTTP/1.0 -------------------------------------------------------------------------------------------------------
 
-/// Starts an HTTP/1.1 origin. The target has the form `/FRAMING/END`. It selects the framing and the end of the body.
+/// Starts an HTTP/1.1 origin. The request target has the form `/FRAMING/END`. `FRAMING` selects how the body is framed,
+/// and `END` selects how the body ends.
 fn truncating_origin(gate: Gate) -> Origin {
     Origin::start(move |request, conn| {
         let (framing, end) = request.target[1..].split_once('/').expect("a target of the form /FRAMING/END");
@@ -322,7 +324,7 @@ fn truncating_origin(gate: Gate) -> Origin {
 }
 
 #[test]
-fn http10_response_when_truncated_then_reset_or_shorter_than_content_length() {
+fn http10_response_when_truncated_then_connection_is_reset_or_body_is_too_short() {
     let gate = Gate::new();
     let origin = truncating_origin(gate.clone());
     let shim = Shim::start(Shim::config(origin.url()).with("[gzip]\ntwins = \"0\""));
@@ -344,7 +346,11 @@ fn http10_response_when_truncated_then_reset_or_shorter_than_content_length() {
                     assert!(body.len() < length.parse().expect("a number"), "{case}");
                     assert!(head.field("content-encoding").is_none(), "{case}");
                 } else {
-                    assert!(was_reset, "{case}: the shim closed normally after {} bytes", body.len());
+                    assert!(
+                        was_reset,
+                        "{case}: the shim closed the connection without a reset, after {} bytes",
+                        body.len()
+                    );
                     assert_eq!(head.field("connection"), None, "{case}");
                 }
             }
@@ -386,7 +392,7 @@ fn http10_response_when_complete_then_connection_is_not_reset() {
 }
 
 #[test]
-fn http10_response_when_truncated_on_unix_socket_then_open_until_client_closes() {
+fn http10_unix_connection_when_body_is_truncated_then_stays_open_until_client_closes() {
     let gate = Gate::new();
     let origin = truncating_origin(gate.clone());
     let folder = temp_dir();
@@ -399,7 +405,7 @@ fn http10_response_when_truncated_on_unix_socket_then_open_until_client_closes()
     gate.open();
     assert_eq!(client.more().expect("the first bytes of the body").len(), 1200);
     let mut client = client.patient(Duration::from_millis(500));
-    assert_eq!(client.end(), raw::End::Open, "a close would look like the end of the body");
+    assert_eq!(client.end(), raw::End::Open, "the truncated body must not end with a close");
     let open = |metrics: &Metrics| metrics.sum("edgeshim_connections", &[]);
     assert!(open(&shim.metrics()) > 0.5);
     drop(client);
@@ -421,11 +427,11 @@ fn http10_response_when_client_stops_reading_then_connection_is_reset() {
     assert_eq!(client.response_head().expect("a head").status, 200);
     shim.wait_metrics(|metrics| metrics.sum(PULLS, &[("code", "499")]) > 0.5);
     let (_, was_reset) = client.read_to_reset();
-    assert!(was_reset, "the shim closed normally before the end of the body");
+    assert!(was_reset, "the shim closed the connection normally before the end of the body");
 }
 
 #[test]
-fn http10_response_when_complete_before_the_upload_then_connection_is_not_reset() {
+fn http10_response_when_complete_before_upload_ends_then_connection_is_not_reset() {
     let origin = Origin::start_at_head(|_, conn| {
         let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         let _ = conn.read(&mut [0; 4096]);
@@ -453,7 +459,7 @@ fn http10_response_when_shim_is_killed_then_connection_is_reset() {
     assert!(was_reset, "the connection was closed normally before the end of the body");
 }
 
-// ---- failures before the first byte is sent -------------------------------------------------------------------------
+// ---- invalid chunks from the origin ---------------------------------------------------------------------------------
 
 #[test]
 fn response_when_first_chunk_is_invalid_then_replaced_by_page() {

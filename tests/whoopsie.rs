@@ -15,8 +15,8 @@ use support::{After, Origin, Raw, Response, Shim, origin, raw};
 /// The text in the body of the origin's response. A page must never contain this text.
 const SECRET: &str = "panicked at secret.rs";
 
-/// Starts the origin that the head of this file describes. If the request has `X-Chunked`, the body is chunked. If the
-/// request has `X-Split`, the origin sends the head and the body in two writes.
+/// Starts the origin that the comment at the top of this file describes. If the request has `X-Chunked`, the body is
+/// chunked. If the request has `X-Split`, the origin sends the head and the body in two writes.
 fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let number = |name: &str| request.field(name).and_then(|value| value.parse::<usize>().ok());
@@ -38,7 +38,7 @@ fn obedient_origin() -> Origin {
     })
 }
 
-/// Starts a shim for this origin, with one provider.
+/// Starts a shim in front of `origin`, with one provider and the configuration `piece`.
 fn shim(origin: &Origin, piece: &str) -> Shim {
     Shim::start(Shim::config(origin.addr).with("[[provider]]\nname = \"fastly\"").with(piece))
 }
@@ -70,7 +70,7 @@ fn vary(response: &Response) -> BTreeSet<String> {
     lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-/// Returns the `lang` of the element `html`. Panics if Content-Language has another value.
+/// Returns the page's attribute `lang`. Panics if Content-Language or the page's text direction does not fit `lang`.
 fn language(response: &Response) -> String {
     let page = page(response);
     let language = page.split_once("<html lang=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a language").0;
@@ -179,7 +179,7 @@ fn origin_fields_when_response_is_replaced_then_removed() {
 }
 
 #[test]
-fn page_language_when_requested_then_used_before_host_language_and_default() {
+fn accept_language_when_supported_then_overrides_host_language_and_default() {
     let origin = obedient_origin();
     let hosts =
         "[whoopsie]\ndefault_locale = \"nl\"\nhosts = { \"www.example.de\" = \"de\", \"WWW.Example.SE\" = \"sv\" }";
@@ -345,7 +345,7 @@ fn grpc_request_when_origin_sends_5xx_then_response_has_grpc_status_14() {
 }
 
 #[test]
-fn whoopsie_mode_of_class_when_always_or_never_then_decides_about_the_page() {
+fn class_whoopsie_mode_when_always_or_never_then_decides_whether_page_is_sent() {
     let origin = obedient_origin();
     let classes = "[[class]]\nname = \"always\"\npath = [\"/always/*\"]\nwhoopsie = \"always\"\n\
                    [[class]]\nname = \"never\"\npath = [\"/never/*\"]\nwhoopsie = \"never\"";
@@ -362,7 +362,7 @@ fn whoopsie_mode_of_class_when_always_or_never_then_decides_about_the_page() {
         assert!(never.field("proxy-status").is_none(), "{accept}");
     }
     // After a fault, the shim has no origin response to forward. So in a class without pages, the shim sends an empty
-    // body, with the same fields as for every fault.
+    // body. The head has the fields that every response to a fault has.
     let closed = origin::ClosedPort::new();
     let shim = Shim::start(Shim::config(closed.addr).with(classes));
     let never = raw::fetch(shim.addr, "/never/x", &[BROWSER]);
@@ -374,7 +374,7 @@ fn whoopsie_mode_of_class_when_always_or_never_then_decides_about_the_page() {
 }
 
 #[test]
-fn statuses_when_configured_then_only_listed_statuses_are_replaced() {
+fn statuses_when_configured_then_only_responses_with_a_listed_status_are_replaced() {
     let origin = obedient_origin();
     let some = shim(&origin, "[whoopsie]\nstatuses = [\"502\", \"504-506\"]");
     let none = shim(&origin, "[whoopsie]\nstatuses = []");
@@ -396,7 +396,7 @@ fn statuses_when_configured_then_only_listed_statuses_are_replaced() {
 }
 
 #[test]
-fn head_response_when_replaced_then_has_the_fields_of_get_and_no_body() {
+fn head_response_when_replaced_then_has_the_fields_of_the_get_response_and_no_body() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let mut client = Raw::connect(shim.addr);
@@ -452,12 +452,12 @@ fn gzip_page_when_decoded_then_equals_plain_page() {
             assert_eq!((plain.field("content-encoding"), packed.field("content-encoding")), (None, Some("gzip")));
             assert!(
                 packed.body.len() < plain.body.len(),
-                "the gzip form has {} bytes, but the plain form has {}",
+                "the gzip form must be smaller than the plain form, but the sizes are {} and {} bytes",
                 packed.body.len(),
                 plain.body.len()
             );
             let untimed = |response: &Response| time.replace_all(&page(response), "").into_owned();
-            assert_ne!(untimed(&plain), page(&plain), "the page must contain the time");
+            assert_ne!(untimed(&plain), page(&plain), "the page must contain a `time` element");
             assert_eq!(untimed(&plain), untimed(&packed), "{tag} {status} {id}");
             for encoding in ["gzip;q=0", "br", "", "identity, gzip;q=0.5"] {
                 assert_eq!(fetch(encoding).field("content-encoding"), None, "{encoding}");
@@ -568,13 +568,13 @@ fn origin_connection_when_small_503_is_replaced_then_usually_reused() {
         // connection. The number of closed connections depends on the load of the machine.
         let used = origin.connections() - before;
         let most = if how == "X-Split" { 99 } else { 20 };
-        assert!(used <= most, "100 responses of {size} bytes {how} needed {used} new connections");
+        assert!(used <= most, "100 responses ({size} bytes, {how:?}) opened {used} connections, more than {most}");
     }
     assert_eq!(origin.count(), 500);
 }
 
 #[test]
-fn weights_when_leading_zero_is_missing_then_read_in_accept_fields() {
+fn weight_when_leading_zero_is_missing_then_accepted_in_all_accept_fields() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let fetch = |accept, languages, codings| {

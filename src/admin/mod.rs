@@ -20,14 +20,13 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::annotations::Mark;
 use self::routes::Routes;
@@ -38,7 +37,7 @@ use crate::runtime::Slot;
 
 /// The time between two upkeeps. An upkeep notes the totals of pulls, gives the page new numbers, and moves the
 /// histogram samples into their buckets. Without these moves, the samples would accumulate in memory until the next
-/// scrape.
+/// scrape. The totals are noted at whole seconds of Unix time, because the sums of the logs are by whole seconds.
 const UPKEEP: Duration = Duration::from_secs(1);
 /// The longest time in which a client must send a complete request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,10 +72,9 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
     thread::Builder::new().name("admin".to_owned()).spawn(move || {
         tokio.block_on(async {
             tokio::spawn(async move {
-                let mut ticks = tokio::time::interval(UPKEEP);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
-                    ticks.tick().await;
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    tokio::time::sleep(UPKEEP.saturating_sub(Duration::from_nanos(now.subsec_nanos().into()))).await;
                     metrics.upkeep();
                     board.sample();
                 }

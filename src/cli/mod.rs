@@ -41,7 +41,7 @@ enum Command {
             Example:\n  edgeshim check --config edgeshim.toml")]
     Check(ConfigArgument),
     /// Start a sample site behind edgeshim, on loopback addresses. No configuration file is needed.
-    #[command(after_help = "Example:\n  edgeshim demo --traffic")]
+    #[command(after_help = "Examples:\n  edgeshim demo --traffic\n  edgeshim demo --traffic --incident")]
     Demo(demo::DemoArguments),
     /// Explain one request: its provider, class and rule, which header fields change, and why.
     #[command(after_help = "Examples:\n  \

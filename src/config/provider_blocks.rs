@@ -114,7 +114,7 @@ fn log_field(name: &str) -> Checked<String> {
 fn log_member(text: &str) -> Checked<LogPlace> {
     if text.is_empty() || text.len() > MAX_MEMBER_BYTES {
         return Err(format!(
-            "is not the name of a field; write the CDN's name of at most {MAX_MEMBER_BYTES} bytes, or the number of a column"
+            "is not the name of a field; write a name of at most {MAX_MEMBER_BYTES} bytes, or the number of a column"
         ));
     }
     Ok(LogPlace::Member(text.to_owned()))

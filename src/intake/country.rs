@@ -1,8 +1,8 @@
 //! Finds the country of a client that loads a beacon. The countries come from a file in the format of `MaxMind`. The
 //! file can be replaced at any time.
 //!
-//! The whole file is in memory. A thread checks every second whether the file has changed, until the last [`Countries`]
-//! reference is dropped. A lookup takes no lock. If a new file is unusable, for example because it is incomplete, the
+//! The whole file is in memory. A thread checks every second whether the file has changed. The thread ends after the
+//! last reference to [`Countries`] is dropped. A lookup takes no lock. If a new file is unusable, for example because it is incomplete, the
 //! log gets one message, and the previous content stays in use.
 
 use std::fmt;
@@ -23,7 +23,7 @@ const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// accept the file. Most files begin with a few networks that have no country.
 const SEARCHED_NETWORKS: usize = 65_536;
 
-/// The reason why a country file cannot be used. The message is written after the name of the file.
+/// The reason why a country file cannot be used. The messages are written after the name of the file.
 #[derive(Debug)]
 pub enum CountryError {
     /// The file is missing, is not a regular file, or is not readable for the user of this process.
@@ -41,7 +41,7 @@ impl fmt::Display for CountryError {
         match self {
             Self::Read(error) => write!(
                 f,
-                "cannot be read ({error}); name a file that exists and that this user may read, for example \
+                "cannot be read ({error}); name a file that exists and that the user of this process may read, for example \
                  \"GeoLite2-Country.mmdb\""
             ),
             Self::TooLarge => write!(

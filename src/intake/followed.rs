@@ -1,9 +1,9 @@
 //! A file that can be replaced at any time. The whole file is read, up to a size limit. A thread checks every second
-//! whether the file has changed. The thread ends when nothing refers to the content of the file any more.
+//! whether the file has changed. The thread ends when the value that was made from the content of the file is dropped.
 //!
 //! When the thread finds a change, it does not read the file at once. It reads the file after a second without another
-//! change. If the file changes during the read, the result is discarded. The reason: while a tool is writing a list,
-//! the list can look complete at the end of each line.
+//! change. If the file changes during the read, the result is discarded. The reason: while a tool is writing a file,
+//! for example an address list, the part that has been written can look complete at the end of each line.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 const POLL: Duration = Duration::from_secs(1);
 
 /// One state of a file: the time of its last change (ctime) in seconds and nanoseconds, its length, and its inode. The
-/// time of the last write (mtime) is not enough: copy tools set mtime back, and mtime does not change when new
-/// permissions make the file readable.
+/// time of the last write (mtime) is not enough: copy tools can set mtime to an old time, and mtime does not change
+/// when new permissions make the file readable.
 type Stamp = (i64, i64, u64, u64);
 
 /// The content of a file at the time of a read.
@@ -73,7 +73,8 @@ impl Followed {
     }
 }
 
-/// Starts a thread that calls `check` every second. The thread ends after the last reference to `user` is dropped.
+/// Starts a thread that calls `check` every second. `user` is the value that uses the file. The thread ends after the
+/// last reference to `user` is dropped.
 pub(super) fn follow<T: Send + Sync + 'static>(
     thread_name: &str,
     user: &Arc<T>,

@@ -1,4 +1,5 @@
-//! Input that is not a pull: beacons, load times (RUM), and the address lists and country files that are configured.
+//! Input that is not a pull: beacons, load times (RUM), the logs that CDNs push, and the configured address lists
+//! and country files.
 
 pub(crate) mod beacon;
 pub(crate) mod country;

@@ -36,7 +36,8 @@ impl Posted {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }
 
-    /// Reads the frames that have arrived. Returns `Ready` when the whole body has been read or an error has occurred.
+    /// Reads the frames that have arrived. Returns `Ready` when the whole body has been read, the body has failed, or the deadline
+    /// is over.
     /// After `Ready`, this function must not be called again.
     pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,

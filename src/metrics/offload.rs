@@ -2,8 +2,13 @@
 //! of each provider in all pulls.
 //!
 //! The CDN's logs report the requests at the edge. They arrive late, so the window of five minutes ends at the newest
-//! time in the logs, and the pulls of the same five minutes are subtracted. Pulls are counted by an atomic add. Once a
-//! second [`Offload::sample`] notes the totals, so that the pulls of any past window are the difference of two totals.
+//! time for which the logs are complete, and the pulls of the same five minutes are subtracted. Pulls are counted by an
+//! atomic add. Once a second [`Offload::sample`] notes the totals, so that the pulls of any past window are the
+//! difference of two totals.
+//!
+//! Two properties of real logs would falsify the result. Several servers of a CDN push in turn, so the newest times are
+//! incomplete until the slowest server has pushed: the window ends before them. And a log can have a gap, because it
+//! was off or lines were lost: pulls in a gap show it, and the window begins after it.
 //!
 //! A figure that is not known is absent from the page, and is neither 0 nor 1.
 
@@ -67,8 +72,11 @@ struct Kept {
     totals: VecDeque<Total>,
     /// The requests and bytes at the edge by second of the log.
     edge: BTreeMap<i64, (u64, u64)>,
-    /// The oldest and the newest second of the log.
+    /// The oldest and the newest second of the log. Before the oldest second the log is not known, or has a gap.
     span: Option<(i64, i64)>,
+    /// How many of the newest seconds were incomplete when a further batch arrived, and the newest second at that
+    /// moment.
+    late: (i64, i64),
 }
 
 /// The number of pulls and of their bytes at one moment.
@@ -99,10 +107,10 @@ impl Book {
 
     /// Adds what a batch of log lines reports. `newest` is the newest time in the batch.
     pub(crate) fn log(&self, seconds: &Seconds, newest: i64) {
+        let current = self.total(seconds_f64(newest + 1));
         let mut kept = self.kept();
         let oldest = seconds.iter().map(|(second, ..)| second).next().unwrap_or(newest);
-        let (from, to) = kept.span.unwrap_or((oldest, newest));
-        kept.span = Some((from.min(oldest), to.max(newest)));
+        kept.extend_span(oldest, newest, current);
         for (second, requests, bytes) in seconds.iter() {
             let sum = kept.edge.entry(second).or_default();
             sum.0 = sum.0.saturating_add(requests);
@@ -143,20 +151,30 @@ impl Book {
     }
 
     fn ratios(&self, started: f64, now: f64) -> Ratios {
-        let Some((oldest, newest)) = self.kept().span else { return Ratios::default() };
+        let (span, late) = {
+            let kept = self.kept();
+            (kept.span, kept.late.0)
+        };
+        let Some((oldest, newest)) = span else { return Ratios::default() };
         let lag = now - seconds_f64(newest);
         if lag > seconds_f64(WINDOW_SECONDS) {
             return Ratios { lag: Some(lag), ..Ratios::default() };
         }
+        // A short log is used up to its newest second, because nothing else is known.
+        let newest = if newest - late - oldest >= SHORT_SECONDS { newest - late } else { newest };
         // Pulls before the start are unknown. In the first minute the window is not cut there, because the log may
         // already cover requests whose pulls are known.
         let start =
             if now - started < seconds_f64(SHORT_SECONDS) { started - seconds_f64(SHORT_SECONDS) } else { started };
         #[allow(clippy::cast_possible_truncation, reason = "a time in seconds fits")]
         let first = (newest - WINDOW_SECONDS + 1).max(oldest).max(start.ceil() as i64);
-        // While the log is short, a pull counts also if it is a little older or newer than the log.
+        // While the log is short, a pull counts also if it is a little older than the log. If pulls are known from the
+        // time before, the log has begun later than the traffic: these pulls belong to requests that it lacks. Pulls
+        // that are newer than the log do not count, because the log is always late.
         let slack = seconds_f64((SHORT_SECONDS - (newest - oldest)).max(0)) / 2.0;
-        let (pulls, pulled) = self.between(seconds_f64(first) - slack, seconds_f64(newest + 1) + slack, now);
+        let has_begun_later = self.between(0.0, seconds_f64(first) - slack, now).0 >= 1.0;
+        let slack = if has_begun_later { 0.0 } else { slack };
+        let (pulls, pulled) = self.between(seconds_f64(first) - slack, seconds_f64(newest + 1), now);
         let (requests, bytes) =
             self.kept().edge.range(first..=newest).fold((0.0, 0.0), |(requests, bytes), (_, sum)| {
                 #[allow(clippy::cast_precision_loss, reason = "a sum below 2^53 is exact")]
@@ -168,6 +186,23 @@ impl Book {
 }
 
 impl Kept {
+    /// Notes the oldest and the newest second of a batch.
+    fn extend_span(&mut self, oldest: i64, newest: i64, current: Total) {
+        let Some((from, to)) = self.span else {
+            self.span = Some((oldest, newest));
+            return;
+        };
+        // If the batch has lines of the newest second, that second was incomplete.
+        let late = (to + 1 - oldest).clamp(0, AHEAD_SECONDS);
+        if late >= self.late.0 || newest - self.late.1 > WINDOW_SECONDS {
+            self.late = (late, newest.max(to));
+        }
+        // Each pull comes from a request at the edge. A pull far from both sides of a gap shows that lines are missing.
+        let (start, end) = (seconds_f64(to + SHORT_SECONDS / 2), seconds_f64(oldest - SHORT_SECONDS / 2));
+        let is_missing = start < end && self.total_at(end, current).0 - self.total_at(start, current).0 >= 1.0;
+        self.span = Some(if is_missing { (oldest, newest) } else { (from.min(oldest), to.max(newest)) });
+    }
+
     /// Returns the totals at a moment, by linear interpolation between the totals before and after it.
     fn total_at(&self, moment: f64, current: Total) -> (f64, f64) {
         let position = self.totals.partition_point(|total| total.at <= moment);
@@ -357,12 +392,80 @@ mod tests {
     fn offload_when_log_begins_later_than_pulls_then_earlier_pulls_do_not_count() {
         let mut traffic = Traffic::new();
         traffic.run(200, 10, 10, None);
-        traffic.run(100, 10, 1, Some(0));
-        assert!(near(traffic.ratios().requests, 0.9), "{:?}", traffic.ratios());
+        for seconds in [1, 4, 95] {
+            traffic.run(seconds, 10, 1, Some(0));
+            assert!(near(traffic.ratios().requests, 0.9), "{:?}", traffic.ratios());
+        }
     }
 
     #[test]
-    fn offload_when_log_is_short_then_counts_pulls_shortly_before_and_after_it() {
+    fn offload_when_log_resumes_after_a_gap_then_pulls_in_the_gap_do_not_count() {
+        let mut traffic = Traffic::new();
+        traffic.run(400, 10, 1, Some(0));
+        traffic.run(100, 10, 10, None);
+        for seconds in [1, 4, 95] {
+            traffic.run(seconds, 10, 1, Some(0));
+            assert!(near(traffic.ratios().requests, 0.9), "{:?}", traffic.ratios());
+        }
+    }
+
+    #[test]
+    fn offload_when_visitors_are_absent_for_a_while_then_earlier_requests_still_count() {
+        let mut traffic = Traffic::new();
+        traffic.run(150, 10, 1, Some(0));
+        traffic.run(100, 0, 0, None);
+        traffic.run(50, 10, 5, Some(0));
+        // 2,000 requests and 400 pulls.
+        assert!(near(traffic.ratios().requests, 0.8), "{:?}", traffic.ratios());
+    }
+
+    #[test]
+    fn offload_when_servers_push_in_turn_then_incomplete_seconds_do_not_count() {
+        let mut traffic = Traffic::new();
+        // Two servers have half of the requests each. Each pushes the log of its last minute, 30 seconds apart.
+        for half_minute in 1..=20 {
+            traffic.run(30, 0, 2, None);
+            let mut log = Seconds::new(traffic.second);
+            let from = (traffic.second - 60).max(START);
+            for second in from..traffic.second {
+                log.add(second, 10, 2000);
+            }
+            traffic.book.log(&log, traffic.second - 1);
+            if half_minute > 4 {
+                assert!(near(traffic.ratios().requests, 0.9), "{half_minute}: {:?}", traffic.ratios());
+            }
+        }
+    }
+
+    #[test]
+    fn offload_when_batches_end_within_a_second_then_its_pulls_do_not_count_yet() {
+        let mut traffic = Traffic::new();
+        for _ in 0..70 {
+            // The batch has the second half of the last second and the first half of this one.
+            let mut log = Seconds::new(traffic.second);
+            log.add(traffic.second - 1, 5, 1000);
+            log.add(traffic.second, 5, 1000);
+            traffic.book.log(&log, traffic.second);
+            traffic.run(1, 0, 5, None);
+        }
+        assert!(near(traffic.ratios().requests, 0.5), "{:?}", traffic.ratios());
+    }
+
+    #[test]
+    fn offload_when_a_clock_is_ahead_then_its_times_do_not_shift_the_window() {
+        let mut traffic = Traffic::new();
+        for _ in 0..400 {
+            traffic.run(1, 10, 1, Some(0));
+            let mut log = Seconds::new(traffic.second);
+            log.add(traffic.second + 50, 1, 200);
+            traffic.book.log(&log, traffic.second + 50);
+        }
+        // Each second has 10 requests of the log and one of the server whose clock is ahead, and one pull.
+        assert!(near(traffic.ratios().requests, 1.0 - 1.0 / 11.0), "{:?}", traffic.ratios());
+    }
+
+    #[test]
+    fn offload_when_log_is_short_then_counts_pulls_shortly_before_it_and_none_after_it() {
         let book = Book::default();
         book.sample(seconds_f64(START));
         for _ in 0..10 {
@@ -372,7 +475,12 @@ mod tests {
         let mut log = Seconds::new(START + 3);
         log.add(START + 3, 100, 2000);
         book.log(&log, START + 3);
-        let ratios = book.ratios(seconds_f64(START), seconds_f64(START) + 4.5);
+        book.sample(seconds_f64(START + 4));
+        for _ in 0..50 {
+            book.pull(1, 100);
+        }
+        book.sample(seconds_f64(START + 5));
+        let ratios = book.ratios(seconds_f64(START), seconds_f64(START) + 5.5);
         assert!(near(ratios.requests, 0.9) && near(ratios.bytes, 0.5), "{ratios:?}");
     }
 

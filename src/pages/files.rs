@@ -42,7 +42,7 @@ pub struct PageFiles {
 pub enum PageFilesError {
     /// The path is not a folder of pages. The message is shown after the folder's name.
     Folder(String),
-    /// All mistakes in the folder's files.
+    /// The mistakes in the folder's files, in the order of files.
     Files(Vec<FileProblem>),
 }
 
@@ -61,10 +61,10 @@ impl PageFiles {
     /// Reads and checks a folder.
     ///
     /// # Errors
-    /// The path is not a folder, or the folder has no pages, or its files have mistakes. All mistakes are returned, in
-    /// the order of files and lines.
+    /// The path is not a folder, or the folder has no pages, or its files have mistakes. The mistakes of all files are
+    /// returned, not only those of the first file.
     pub fn read(folder: &Path) -> Result<Self, PageFilesError> {
-        const CONTENT: &str = "write a folder that has pages/whoopsie.html, locales/TAG.toml (such as de.toml) or both";
+        const CONTENT: &str = "name a folder that has pages/whoopsie.html, locales/TAG.toml (such as de.toml) or both";
         let entries = fs::read_dir(folder);
         entries.map_err(|error| PageFilesError::Folder(format!("cannot be read as a folder ({error}); {CONTENT}")))?;
         let mut reader = Reader::default();
@@ -179,7 +179,9 @@ impl Reader {
                 self.report(
                     folder,
                     None,
-                    format!("cannot be read ({error}); give this user read permission, or remove the folder"),
+                    format!(
+                        "cannot be read ({error}); let the user of this process read the folder, or remove the folder"
+                    ),
                 );
                 Vec::new()
             }
@@ -197,7 +199,11 @@ impl Reader {
             File::open(path)?.take(most_bytes + 1).read_to_end(&mut bytes)
         });
         if let Err(error) = read {
-            self.report(path, None, format!("cannot be read ({error}); provide a file that this user may read"));
+            self.report(
+                path,
+                None,
+                format!("cannot be read ({error}); provide a regular file that the user of this process may read"),
+            );
             return None;
         }
         if bytes.len() as u64 > most_bytes {

@@ -25,7 +25,7 @@ pub(super) struct Locales {
     default: LocaleId,
 }
 
-/// The error that two entries have the same host. The text is the host in lowercase, without a port.
+/// The error that two entries of `whoopsie.hosts` have the same host. The text is the host in lowercase, without a port.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostTwice(pub(super) String);
 
@@ -45,7 +45,7 @@ impl Locales {
     }
 
     /// Returns the best match of Accept-Language, else the host's locale, else the default. Accept-Language can exclude
-    /// the host's locale. Accept-Language cannot exclude the default, because every client must get a page.
+    /// the host's locale with `q=0`. Accept-Language cannot exclude the default, because every client must get a page.
     pub(super) fn choose<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         let preferences = self.preferences(accept_language);
         preferences

@@ -1,4 +1,5 @@
-//! Locale files. Each file has the texts of one language. The reader reports every mistake in a file.
+//! Locale files. Each file has the texts of one language. If a file is valid TOML, the reader reports every mistake
+//! in the file, not only the first.
 
 use std::sync::Arc;
 
@@ -165,7 +166,7 @@ impl Reader<'_> {
                 self.report(
                     line,
                     format!(
-                        "`{key}.{name}` is missing, but the language needs this form; write {name} = \"… {NUMBER} …\""
+                        "`{key}.{name}` is missing, or is not a text, but the language needs this form; write {name} = \"… {NUMBER} …\""
                     ),
                 );
                 continue;
@@ -175,13 +176,16 @@ impl Reader<'_> {
                 forms.push((category, form.to_string()));
             } else {
                 let line = self.line_of(table, name);
-                self.report(line, format!("`{key}.{name}` must contain `{NUMBER}`, which stands for the number, once"));
+                self.report(
+                    line,
+                    format!("`{key}.{name}` must contain `{NUMBER}` exactly once, in place of the number"),
+                );
             }
         }
         for (name, _) in table {
             if !plural.categories().any(|category| plural::name(category) == name.get_ref()) {
                 let message = format!(
-                    "`{key}.{}` is not a form for whole numbers in this language; remove the key: the language has {}",
+                    "`{key}.{}` is not a form for whole numbers in this language; remove the key, and use only {}",
                     shown(name.get_ref()),
                     names(plural)
                 );

@@ -34,7 +34,8 @@ pub(super) fn shown(text: &str) -> String {
 /// A mistake in a file of a page folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblem {
-    /// The file's path, with control characters escaped.
+    /// The path of the file or of its folder, with control characters escaped. If [`Pages::build`](super::Pages::build)
+    /// finds the mistake: `whoopsie.html`, or the tag of the locale.
     pub file: String,
     /// The line number. The first line is 1. `None` if the problem has no line, for example because the file cannot be
     /// read.
@@ -69,7 +70,7 @@ pub enum PagesError {
         key: String,
         /// The value of the key.
         value: String,
-        /// The known locales.
+        /// The tags of the known locales, separated by commas.
         known: String,
     },
     /// Two entries of `whoopsie.hosts` have the same host. The comparison ignores letter case and port.

@@ -11,8 +11,8 @@
 //! - `locale.rs` chooses the language. `plural.rs` chooses the plural form for a number.
 //! - `files.rs` has the template and the locale files. Each file is built in or comes from the operator's folder.
 //!   `template.rs` parses the template, and `locale_file.rs` parses the locale files.
-//! - `render.rs` builds the pages from the template and the texts. One template makes the error page and the wait page,
-//!   with different sections. `gzip_member.rs` assembles the gzip form of a page from parts that are already
+//! - `render.rs` builds the pages from the template and the texts. The error page and the wait page come from one template,
+//!   in which some sections are for only one of the two pages. `gzip_member.rs` assembles the gzip form of a page from parts that are already
 //!   compressed, so no request causes a compression.
 //! - `export` makes the pages that CDNs host.
 //!
@@ -69,7 +69,7 @@ impl Pages {
     /// Renders the pages, except for the values of a request.
     ///
     /// # Errors
-    /// A setting names an unknown locale, a host occurs twice, or the compressor fails. Files that [`PageFiles::read`]
+    /// A setting names an unknown locale, a host occurs twice in `hosts`, or the compressor fails. Files that [`PageFiles::read`]
     /// has accepted cause no other error.
     pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())
@@ -113,7 +113,8 @@ impl Pages {
     }
 
     /// Chooses the locale for a request: the best match of Accept-Language (RFC 4647 §3.4), else the locale that
-    /// `hosts` has for the Host value, else the default. The letter case and the port of the Host value are ignored.
+    /// the setting `hosts` has for the Host value, else the default. If Accept-Language excludes the locale of the Host
+    /// value with `q=0`, the default is chosen. The letter case and the port of the Host value are ignored.
     pub(crate) fn locale<'a>(&self, accept_language: impl Iterator<Item = &'a [u8]>, host: Option<&str>) -> LocaleId {
         self.locales.choose(accept_language, host)
     }

@@ -24,7 +24,8 @@ pub struct PageSettings {
     /// The locale that is used if neither Accept-Language nor the host selects a locale. It must be the tag of a known
     /// locale, in any letter case.
     pub default_locale: String,
-    /// The locale for each host name. This locale is used if Accept-Language selects no locale.
+    /// The locale for each host name. This locale is used if Accept-Language selects no locale and does
+    /// not exclude this locale with `q=0`.
     pub hosts: BTreeMap<String, String>,
     /// The name of the site. The page shows the name at its top and in its title. If the name is empty or `This site`,
     /// the page shows the words "This site" in the language of the page.
@@ -58,7 +59,7 @@ impl Default for PageSettings {
 }
 
 impl PageSettings {
-    /// Returns the text for a placeholder.
+    /// Returns the text for the placeholder of a setting.
     pub(super) fn text<'a>(&'a self, setting: Setting, texts: &'a LocaleTexts) -> &'a str {
         match setting {
             Setting::Language => &texts.language,

@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use crate::wire::{json, values};
 
-/// The longest value that is shown, in bytes. Escaping can multiply the length of a value by six. Even the escaped
+/// The longest value that is shown, in bytes. Longer values are cut. Escaping can multiply the length of a value by six. Even the escaped
 /// value fits into one stored block of deflate, which has at most 65,535 bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 256;
 
@@ -53,7 +53,7 @@ pub(crate) fn problem_json(values: &PageValues<'_>, title: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// Returns the part of a text that the page shows.
+/// Cuts a text after at most [`MAX_VALUE_BYTES`] bytes, between two characters.
 pub(super) fn cut(text: &str) -> &str {
     values::cut(text, MAX_VALUE_BYTES)
 }

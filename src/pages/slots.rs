@@ -93,8 +93,8 @@ impl fmt::Write for Digits {
 
 /// The values of one request as texts.
 pub(super) struct SlotTexts<'a> {
-    /// Each value, its length after escaping as HTML, and its length after escaping for a query. The order is that of
-    /// [`Slot`].
+    /// Each value, its length after escaping as HTML, and its length after escaping for a query. The order is the order of
+    /// the variants of [`Slot`].
     all: [(&'a [u8], u16, u16); SLOTS],
 }
 
@@ -151,7 +151,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Formats a time. RFC 3339 cannot express a time after the year 9999, so such a time becomes the last second of
-    /// that year.
+    /// the year 9999.
     pub(super) fn at(unix_seconds: u64) -> Self {
         const LAST_SECOND: i64 = 253_402_300_799;
         let seconds = i64::try_from(unix_seconds).unwrap_or(LAST_SECOND).min(LAST_SECOND);

@@ -275,7 +275,7 @@ impl<'t> Template<'t> {
     }
 
     /// Returns all pieces except those in sections that are not shown. `holds` returns the result of a condition, or
-    /// `None` if the result is not known yet. Sections with such a condition are included.
+    /// `None` if the result is not known yet. A section is included if the result of its condition is not known yet.
     pub(super) fn shown(&self, holds: impl Fn(Condition) -> Option<bool>) -> impl Iterator<Item = &Piece<'t>> {
         let mut skip = false;
         self.pieces.iter().filter(move |piece| {

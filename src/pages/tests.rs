@@ -111,7 +111,7 @@ fn wait_page_when_rendered_then_shows_wait_texts_and_number_of_waiting_requests(
         "<p id=\"waiting\" data-number=\"12345\">12,345 visitors are waiting at the moment.</p>",
         "data-seconds=\"30\"",
     ] {
-        assert!(english.contains(part), "no {part} in\n{english}");
+        assert!(english.contains(part), "the page does not contain {part}:\n{english}");
     }
     assert_eq!(english.matches("<h1").count(), 1);
     assert!(!english.contains("Something went wrong") && !english.contains("data-text=\"heading\""));
@@ -145,7 +145,7 @@ fn wait_page_when_rendered_then_shows_wait_texts_and_number_of_waiting_requests(
 }
 
 #[test]
-fn page_when_request_is_not_repeatable_then_has_no_countdown() {
+fn page_when_retry_after_is_absent_then_has_no_countdown() {
     let page = english(&settings(), &PageValues { retry_after: None, ..VALUES });
     assert!(!page.contains("data-seconds") && !page.contains("id=\"stop\"") && page.contains("id=\"again\""));
     assert!(english(&settings(), &PageValues { retry_after: Some(0), ..VALUES }).contains("data-seconds=\"0\""));
@@ -226,7 +226,7 @@ fn page_when_rendered_then_has_the_reference_and_loads_only_the_beacon() {
          &amp;server_identity=LHR&amp;reason=overload&amp;id=0193-a.b_c\" width=\"1\" height=\"1\" alt=\"\"",
         " data-seconds=\"30\" hidden>",
     ] {
-        assert!(page.contains(part), "no {part} in\n{page}");
+        assert!(page.contains(part), "the page does not contain {part}:\n{page}");
     }
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
     assert_eq!(page.matches(" src=").count(), 1);
@@ -276,7 +276,7 @@ fn gzip_page_when_rendered_then_is_at_least_a_quarter_smaller_than_plain_page() 
     let pages = Pages::build(&settings()).unwrap();
     for id in all_ids(&pages) {
         let (plain, twin) = (pages.render(id, &VALUES, false).len(), pages.render(id, &VALUES, true).len());
-        assert!(twin < plain * 3 / 4, "{id:?}: {plain} and {twin}");
+        assert!(twin < plain * 3 / 4, "{id:?}: {plain} bytes as plain text, {twin} bytes with gzip");
     }
 }
 

@@ -20,8 +20,8 @@ const FIRST_READ: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
 /// The length of the longest PROXY header of version 1, including the line end.
 const MAX_V1_BYTES: usize = 107;
-/// The length of the longest PROXY header that is accepted. Version 2 allows 64 KiB, but in practice no header is
-/// longer than this limit.
+/// A PROXY header that is incomplete after this number of bytes is rejected. Version 2 allows 64 KiB, but in practice
+/// no header is longer than this limit.
 const MAX_PROXY_BYTES: usize = 4096;
 
 /// The protocol of a connection, and the client address from its PROXY header.

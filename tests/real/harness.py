@@ -55,7 +55,9 @@ RECORDS = """
 CONFIG proxy.config.http.server_ports STRING {port}:ip-in=127.0.0.1
 CONFIG proxy.config.admin.user_id STRING #-1
 CONFIG proxy.config.crash_log_helper STRING NULL
-CONFIG proxy.config.log.logging_enabled INT 0
+CONFIG proxy.config.log.logging_enabled INT {logging}
+CONFIG proxy.config.log.max_secs_per_buffer INT 1
+CONFIG proxy.config.log.periodic_tasks_interval INT 1
 CONFIG proxy.config.exec_thread.autoconfig INT 0
 CONFIG proxy.config.exec_thread.limit INT 2
 CONFIG proxy.config.url_remap.pristine_host_hdr INT 1
@@ -137,7 +139,7 @@ def equal(what, **counts):
     print(f"{what}: {words}")
 
 
-def main(run):
+def main(run, name=None):
     """Runs a script. The exit code is 0, or 1 after the message of the failed check. After a signal, the child processes still end."""
 
     def stop(number, _frame):
@@ -145,7 +147,7 @@ def main(run):
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    name = f"tests/real/{pathlib.Path(sys.argv[0]).name}"
+    name = name or f"tests/real/{pathlib.Path(sys.argv[0]).name}"
     started = time.monotonic()
     try:
         with Workshop() as shop:
@@ -296,14 +298,15 @@ def start_varnish(shop, vcl, *parameters):
     return process, port
 
 
-def start_trafficserver(shop, edgeshim, rewrite=""):
-    """Starts trafficserver in front of edgeshim. `rewrite` has the rules for the plugin header_rewrite."""
+def start_trafficserver(shop, edgeshim, rewrite="", logging=""):
+    """Starts trafficserver in front of edgeshim. `rewrite` has the rules for the plugin header_rewrite, `logging` is logging.yaml."""
     port, folder = free_port(), shop.folder / "trafficserver"
     (folder / "store").mkdir(parents=True)
     known = subprocess.run([program("traffic_layout"), "info"], capture_output=True, text=True, check=True, timeout=30).stdout
     for name, text in {
         "runroot.yaml": LAYOUT.format(folder=folder, **dict(re.findall(r"(\w+): (.*)", known))),
-        "records.config": RECORDS.format(port=port),
+        "records.config": RECORDS.format(port=port, logging=2 if logging else 0),
+        "logging.yaml": logging,
         "remap.config": f"map / http://127.0.0.1:{edgeshim}/\n",
         "storage.config": "store 64M\n",
         "ip_allow.yaml": IP_ALLOW,

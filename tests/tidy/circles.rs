@@ -1,15 +1,16 @@
 //! Modules must not import each other in a circle.
 //!
-//! The rule compares siblings at each level of the tree. Siblings are files, and folders with everything below them. If
-//! the parent module re-exports a name, an import of this name counts as an import of the file that declares the name.
-//! A parent and its children are allowed to use each other.
+//! The rule compares siblings at each level of the tree. Siblings are the files and folders in one folder. A folder
+//! includes everything below it. If the parent module re-exports a name, an import of this name counts as an import of
+//! the file that declares the name. A parent and its children are allowed to use each other.
 
 use std::collections::BTreeMap;
 
 use crate::paths::{Named, imported, named};
 use crate::source::{Breach, Source};
 
-/// An import of the sibling `to` by the sibling `from`. `file` and `at` are the first place of such an import.
+/// An import of the sibling `to` by the sibling `from`. The first such import is in the source with the index `file`,
+/// at the offset `at`.
 struct Import {
     parent: Vec<String>,
     from: String,
@@ -18,7 +19,7 @@ struct Import {
     at: usize,
 }
 
-/// Returns one breach for each circle in the tree, at the import that closes the circle.
+/// Returns one breach for each circle in the tree, at the first import that is part of the circle.
 pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
     let exports = exports(sources);
     let mut levels: BTreeMap<Vec<String>, Vec<Import>> = BTreeMap::new();
@@ -51,7 +52,7 @@ pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
             breaches.extend(sources[import.file].breach(
                 import.at,
                 format!("a circle of imports in `{parent}`: {circle}"),
-                "move the shared item to a separate file, or to a file that imports none of the others",
+                "move the shared item to a separate file, or to a file that imports no file of the circle",
             ));
         }
     }

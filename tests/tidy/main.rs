@@ -33,14 +33,14 @@ const ALL_RUST: &[Rule] = &[shape::names, shape::head, prose::backticks, prose::
 fn files_under(path: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(path) else { return found.push(path.into()) };
     for entry in entries.flatten() {
-        // The folder `golden` contains data, and the folder `target` contains what the fuzzer builds.
+        // The rules do not apply to the data in `golden` and the build output in `target`.
         if !["golden", "target"].contains(&entry.file_name().to_string_lossy().as_ref()) {
             files_under(&entry.path(), found);
         }
     }
 }
 
-/// Returns the text files below some paths of the repository, each with its path.
+/// Returns the path and the text of each text file below `paths`.
 fn texts(paths: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -53,7 +53,7 @@ fn texts(paths: &[&str]) -> Vec<(String, String)> {
         Some((path, std::fs::read_to_string(&file).ok()?))
     };
     let texts: Vec<_> = files.into_iter().filter_map(text).collect();
-    assert!(!texts.is_empty(), "no text files below {paths:?}");
+    assert!(!texts.is_empty(), "there are no text files below {paths:?}");
     texts
 }
 
@@ -79,7 +79,7 @@ fn report(mut breaches: Vec<Breach>) {
 }
 
 #[test]
-fn source_files_when_checked_then_keep_all_rules() {
+fn files_of_src_when_checked_then_keep_the_rules_for_shipped_code() {
     let files = rust_files(&["src"]);
     let sources = sources(&files);
     let mut all = breaches(&sources, SHIPPED);
@@ -89,16 +89,16 @@ fn source_files_when_checked_then_keep_all_rules() {
 }
 
 #[test]
-fn rust_files_when_checked_then_keep_the_rules_for_rust() {
+fn rust_files_when_checked_then_keep_the_rules_for_all_rust_files() {
     report(breaches(&sources(&rust_files(&["src", "tests", "benches"])), ALL_RUST));
 }
 
 #[test]
-fn texts_when_checked_then_refer_to_nothing_outside_the_repository() {
+fn text_files_when_checked_then_refer_to_nothing_outside_the_repository() {
     let paths = ["src", "tests", "benches", "config", "deploy", ".ci", ".github", "Cargo.toml", "clippy.toml"];
     let mut files = texts(&paths);
     files.extend(texts(&["README.md", "CONTRIBUTING.md", "SECURITY.md"]));
-    // This file contains samples that break the rule, so it is not checked.
+    // `prose.rs` contains samples that break the rule, so the test does not check `prose.rs`.
     files.retain(|(path, _)| path != "tests/tidy/prose.rs");
     report(breaches(&sources(&files), &[prose::pointers]));
 }

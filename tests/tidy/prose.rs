@@ -8,7 +8,8 @@ const POINTERS: &[&str] = &["spec §", "spec.md", "house", "the contract §", "t
 /// The words of a paragraph, without comment markers. Each word has the number of its line.
 type Paragraph<'a> = Vec<(usize, &'a str)>;
 
-/// Splits a text into paragraphs, at lines for which `unmark` returns an empty text.
+/// Splits a text into paragraphs. `unmark` removes the comment marker from a line. A line that is then empty ends a
+/// paragraph.
 fn paragraphs(text: &str, unmark: fn(&str) -> &str) -> Vec<Paragraph<'_>> {
     let mut paragraphs = vec![Paragraph::new()];
     for (index, line) in text.lines().enumerate() {
@@ -31,8 +32,7 @@ fn doc_comment(line: &str) -> &str {
     line.strip_prefix("//!").or_else(|| line.strip_prefix("///")).unwrap_or_default()
 }
 
-/// A document must not refer to anything outside this repository. Each `§` must belong to an RFC that the same
-/// sentence names.
+/// A text must not refer to anything outside this repository. Before each `§`, the same sentence must name an RFC.
 pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for paragraph in paragraphs(source.text, any_line) {
@@ -43,8 +43,8 @@ pub(crate) fn pointers(source: &Source) -> Vec<Breach> {
             if word.contains('§') && !known {
                 breaches.extend(source.breach_in(
                     line,
-                    "the sentence refers to a section but names no RFC",
-                    "write for example `RFC 9110 §5.6`, or write the rule from the section",
+                    "the sentence names no RFC before the `§`",
+                    "write, for example, `RFC 9110 §5.6`, or write the rule instead of the section",
                 ));
             }
             let next = paragraph.get(index + 1).map_or("", |(_, word)| word);
@@ -108,7 +108,7 @@ mod tests {
     use crate::source::lines_of;
 
     #[test]
-    fn reference_when_outside_the_repository_then_reported() {
+    fn reference_when_target_is_outside_the_repository_then_reported() {
         for text in [
             "// see spec §9",
             "//! As in spec.md.",
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn section_when_sentence_names_no_rfc_then_reported() {
+    fn section_sign_when_sentence_names_no_rfc_before_the_sign_then_reported() {
         for text in ["// as §4 says", "// RFC 9110 says so.\n// See §4.", "// an RFC, §4", "// §4 of RFC 9110"] {
             assert_eq!(lines_of(pointers, "src/ids.rs", text).len(), 1, "{text}");
         }

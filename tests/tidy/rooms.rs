@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// The required order of the `mod` lines in `lib.rs`. `clock` is not in this list, because `clock` is allowed anywhere
-/// between the other rooms of its floor.
+/// among the other rooms of its floor.
 const READING_ORDER: &[&str] = &[
     "cli",
     "serve",
@@ -80,7 +80,7 @@ pub(crate) fn stairs(source: &Source) -> Vec<Breach> {
                 source.breach(
                     at,
                     format!("`{room}` imports `{}`: {why}", segments.join("::")),
-                    "move the shared item to a lower room, or pass it in from above",
+                    "move the shared item to a lower room, or let a higher room pass the item as an argument",
                 )
             }
         };
@@ -175,7 +175,7 @@ pub(crate) fn order(source: &Source) -> Vec<Breach> {
             ));
             continue;
         };
-        // `clock` gets the position of the previous module. So the position of `clock` is always correct.
+        // `clock` gets the position of the previous module. So only the floor of `clock` is checked.
         let place = READING_ORDER.iter().position(|room| *room == name);
         let place = place.unwrap_or_else(|| last.as_ref().map_or(0, |(_, place, _)| *place));
         if let Some((last_floor, last_place, before)) = &last
@@ -195,7 +195,7 @@ mod tests {
     use crate::source::lines_of;
 
     #[test]
-    fn stairs_when_room_is_unknown_or_import_is_not_from_lower_room_then_reported() {
+    fn room_when_unknown_or_importing_from_a_room_that_is_not_lower_then_reported() {
         let up = [
             ("src/wire/vary.rs", "use crate::edge::request::Ctx;"),
             ("src/edge/mod.rs", "use crate::config::Settings;"),
@@ -212,11 +212,11 @@ mod tests {
             assert_eq!(lines_of(stairs, path, text).len(), 1, "{path}: {text}");
         }
         let text = "use crate::{\n    wire,\n    pages::locale,\n};";
-        assert_eq!(lines_of(stairs, "src/cdn/mod.rs", text), [3], "the breach must be in the line of the leaf");
+        assert_eq!(lines_of(stairs, "src/cdn/mod.rs", text), [3], "the breach must be in the line of `pages::locale`");
     }
 
     #[test]
-    fn stairs_when_imports_are_from_lower_rooms_then_nothing_is_reported() {
+    fn room_when_importing_only_from_lower_rooms_then_nothing_is_reported() {
         let down = [
             ("src/config/settings.rs", "use crate::edge::gzip::Settings;"),
             ("src/main.rs", "fn main() { edgeshim::cli::run() }"),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn serde_and_tokio_when_used_in_another_room_then_reported() {
+    fn serde_or_tokio_when_used_in_a_room_without_permission_then_reported() {
         for text in
             ["use serde::Deserialize;", "#[serde(default)]", "let x = serde_json::from_str(a);", "use ::serde::de;"]
         {

@@ -27,7 +27,7 @@ pub(crate) fn header_names(source: &Source) -> Vec<Breach> {
         .iter()
         .flat_map(|call| source.literal.match_indices(call))
         .map(|(at, _)| at)
-        // Ignore a call that is quoted in a string.
+        // A call inside a string is not code, so it does not count.
         .filter(|&at| source.code[at..].starts_with(|character: char| !character.is_whitespace()))
         .collect();
     found.sort_unstable();

@@ -3,9 +3,12 @@
 mod site;
 mod traffic;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,12 +20,17 @@ use crate::config;
 
 /// The time between two reports of the offload, with `--traffic`.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// The time from the start until the site fails, and the time for which it fails, with `--incident`.
+const INCIDENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(30));
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArguments {
     /// Add simulated visitors and three simulated CDNs with caches, so that the metrics change.
     #[arg(long)]
     traffic: bool,
+    /// Let the site fail with 503 from second 30 to second 60. Needs --traffic.
+    #[arg(long, requires = "traffic")]
+    incident: bool,
     /// The number of simulated visits per second. Without --traffic, this option has no effect.
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     visitors: u32,
@@ -50,38 +58,72 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.listen.ip().is_loopback() || !arguments.admin.ip().is_loopback() {
         return Err("--listen and --admin must be loopback addresses; write for example 127.0.0.1:8080".into());
     }
-    let origin = start_site()?;
-    let text = include_str!("demo.toml")
-        .replace("{listen}", &arguments.listen.to_string())
-        .replace("{admin}", &arguments.admin.to_string())
-        .replace("{origin}", &origin.to_string());
-    let settings = config::parse(&text, "demo.toml", Path::new("."))?;
-    let running = Running::start(settings)?;
+    let fails: &'static AtomicBool = Box::leak(Box::default());
+    let origin = start_site(fails)?;
+    let token = random_token();
+    let running = start_shim(arguments.listen, arguments.admin, origin, &token)?;
     let shim = running.server().tcp_address().ok_or("edgeshim has no TCP address in the demo")?;
     running.announce();
     print_hints(shim, running.admin());
     if arguments.traffic {
-        start_traffic(shim, arguments.visitors)?;
+        print_traffic_hints(running.admin());
+        start_traffic(shim, arguments.visitors, token)?;
+    }
+    if arguments.incident {
+        let (from, length) = INCIDENT;
+        println!("The site will fail from second {} to second {}.\n", from.as_secs(), (from + length).as_secs());
+        thread::Builder::new().name("incident".to_owned()).spawn(move || fail_for_a_while(fails, from, length))?;
     }
     running.until_signal();
     Ok(())
 }
 
-/// Starts the site on a separate thread, and returns the address of the site.
-fn start_site() -> std::io::Result<SocketAddr> {
+/// Returns a token that others cannot guess. The keys of a `RandomState` come from the operating system.
+fn random_token() -> String {
+    [0, 1].map(|number: u8| format!("{:016x}", RandomState::new().hash_one(number))).concat()
+}
+
+fn start_shim(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    origin: SocketAddr,
+    token: &str,
+) -> Result<Running, Box<dyn std::error::Error>> {
+    let text = include_str!("demo.toml")
+        .replace("{listen}", &listen.to_string())
+        .replace("{admin}", &admin.to_string())
+        .replace("{origin}", &origin.to_string())
+        .replace("{token}", token);
+    Running::start(config::parse(&text, "demo.toml", Path::new("."))?)
+}
+
+/// Starts the site on a separate thread, and returns the address of the site. While `fails` is set, the site responds
+/// with 503.
+fn start_site(fails: &'static AtomicBool) -> std::io::Result<SocketAddr> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let address = listener.local_addr()?;
-    thread::Builder::new().name("site".to_owned()).spawn(move || tokio.block_on(site::serve(listener)))?;
+    thread::Builder::new().name("site".to_owned()).spawn(move || tokio.block_on(site::serve(listener, fails)))?;
     Ok(address)
 }
 
-fn start_traffic(shim: SocketAddr, visitors: u32) -> std::io::Result<()> {
+/// Lets the site fail after a time, and work again after a second time.
+fn fail_for_a_while(fails: &AtomicBool, from: Duration, length: Duration) {
+    thread::sleep(from);
+    fails.store(true, Ordering::Relaxed);
+    println!("incident: the site fails with 503 for {} s\n", length.as_secs());
+    thread::sleep(length);
+    fails.store(false, Ordering::Relaxed);
+    println!("incident: the site works again\n");
+}
+
+fn start_traffic(shim: SocketAddr, visitors: u32, log_token: String) -> std::io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("traffic".to_owned()).spawn(move || {
         tokio.block_on(async move {
             let mut settings = traffic::TrafficSettings::new(shim);
             settings.visitors_per_second = visitors;
+            settings.log_token = Some(log_token);
             let live = settings.live.clone();
             tokio::spawn(async move {
                 let mut ticks = tokio::time::interval(REPORT_EVERY);
@@ -110,4 +152,94 @@ fn print_hints(shim: SocketAddr, admin: &str) {
          curl -s {admin}/metrics | grep edgeshim_pulls_total\n\n\
          Press Ctrl-C to stop.\n"
     );
+}
+
+fn print_traffic_hints(admin: &str) {
+    println!(
+        "Three simulated CDNs serve visitors, pull, and push their logs to the shim each second. Look at\n\n  \
+         {admin}/ in a browser\n  \
+         curl -s {admin}/metrics | grep -E 'edgeshim_(offload|share)_ratio|edgeshim_edge_log_lag'\n  \
+         curl -s {admin}/metrics | grep -E 'edgeshim_(edge_requests|pull_reasons)_total'\n"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: demo.test\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.expect("a response");
+        String::from_utf8_lossy(&response).into_owned()
+    }
+
+    /// Returns the sum of all series of a metric that have a label.
+    fn sum(page: &str, name: &str, label: &str) -> f64 {
+        let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    #[test]
+    fn demo_when_its_cdns_push_logs_then_lines_are_exact_and_offload_is_that_of_the_cdns() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let origin = start_site(Box::leak(Box::default())).expect("a site");
+        let token = random_token();
+        let running = start_shim(any, any, origin, &token).expect("a shim");
+        let shim = running.server().tcp_address().expect("an address");
+        let admin = running.admin().trim_start_matches("http://").parse().expect("an address");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio.block_on(async {
+            let settings = traffic::TrafficSettings {
+                visitors_per_second: 200,
+                until: Some(Duration::from_millis(2500)),
+                log_token: Some(token),
+                ..traffic::TrafficSettings::new(shim)
+            };
+            let counts = traffic::run(settings).await;
+            let page = fetch(admin, "/metrics").await;
+            for one in counts {
+                let provider = format!("provider=\"{}\"", one.name);
+                let lines = |result| {
+                    sum(&page, "edgeshim_edge_log_lines_total", &format!("{provider},result=\"{result}\"")).to_string()
+                };
+                let wanted = [one.edge_requests.to_string(), "0".to_owned(), "0".to_owned()];
+                assert_eq!([lines("parsed"), lines("unparsed"), lines("outside")], wanted, "{one:?}");
+                let other = format!("{provider},result=\"other\"");
+                assert_eq!(sum(&page, "edgeshim_edge_requests_total", &other).to_string(), "0", "{one:?}");
+                assert_eq!(
+                    sum(&page, "edgeshim_edge_bytes_total", &provider).to_string(),
+                    one.bytes_edge.to_string(),
+                    "{one:?}"
+                );
+                for (of, offload) in [("requests", one.offload()), ("bytes", one.offload_of_bytes())] {
+                    let gauge = sum(&page, "edgeshim_offload_ratio", &format!("{provider},of=\"{of}\""));
+                    assert!((gauge - offload).abs() < 0.01, "{of}: the gauge is {gauge}, {one:?}");
+                }
+                assert!(page.contains(&format!("edgeshim_edge_log_lag_seconds{{{provider}}}")), "{page}");
+            }
+        });
+    }
+
+    #[test]
+    fn site_when_it_fails_for_a_while_then_503_and_later_200() {
+        let fails: &'static AtomicBool = Box::leak(Box::default());
+        let site = start_site(fails).expect("a site");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let status = || tokio.block_on(fetch(site, "/"))[9..12].to_owned();
+        fails.store(true, Ordering::Relaxed);
+        assert_eq!(status(), "503");
+        fail_for_a_while(fails, Duration::ZERO, Duration::ZERO);
+        assert_eq!(status(), "200");
+    }
+
+    #[test]
+    fn token_when_made_twice_then_differs() {
+        let (one, other) = (random_token(), random_token());
+        assert!(one.len() == 32 && one != other, "{one} {other}");
+    }
 }

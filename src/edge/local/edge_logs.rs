@@ -41,7 +41,7 @@ const FASTLY_CHALLENGE: &str = "/.well-known/fastly/logging/challenge";
 /// How much of a body is given to the decoder at once. gzip can inflate each byte to about 1,000 bytes.
 const STEP_BYTES: usize = 512;
 /// How many bytes, arrived and inflated, are read in one turn of the task.
-const TURN_BYTES: usize = 64 * 1024;
+const TURN_BYTES: usize = 16 * 1024;
 /// The shortest time between two messages about a renamed field.
 const MESSAGE_PERIOD: Duration = Duration::from_mins(1);
 

@@ -1,5 +1,4 @@
-//! The entries of an address list, which are collected until the first invalid entry, and the errors that a list can
-//! have.
+//! Collects the entries of an address list, up to the first invalid entry. Also has the errors that a list can have.
 
 use std::fmt;
 use std::io;
@@ -15,9 +14,9 @@ pub(super) const MOST_BYTES: u64 = 64 * 1024 * 1024;
 /// entries are single machines have some thousands of entries.
 pub(super) const MOST_NETWORKS: usize = 200_000;
 /// The AWS services whose networks are used. The first service has all machines of CloudFront. The second service has
-/// only the machines that pull.
+/// only the machines of CloudFront that send pulls.
 pub(super) const AWS_SERVICES: [&str; 2] = ["CLOUDFRONT", "CLOUDFRONT_ORIGIN_FACING"];
-/// The Azure service tag for the machines that pull. Only the networks of this tag are used.
+/// The Azure service tag for the machines of Azure Front Door that send pulls. Only the networks of this tag are used.
 pub(super) const AZURE_TAG: &str = "AzureFrontDoor.Backend";
 
 /// The reason why a list cannot be used. The messages never quote the file, because the operator could have configured
@@ -75,7 +74,7 @@ impl fmt::Display for ListError {
         match self {
             Self::Read(error) => write!(
                 f,
-                "cannot be read ({error}); name a file that exists and that this user may read, for example \
+                "cannot be read ({error}); name a file that exists and that the user of this process may read, for example \
                  \"file:ranges/fastly.json\""
             ),
             Self::TooLarge => write!(
@@ -99,7 +98,7 @@ impl fmt::Display for ListError {
             ),
             Self::Everything(place) => write!(
                 f,
-                "has the network of all addresses in {place}, which would make every client count as the CDN; write \
+                "has the network of all addresses in {place}, so every client would count as the CDN; write only \
                  the networks of the CDN"
             ),
             Self::Empty => {
@@ -185,7 +184,7 @@ impl Found {
     }
 }
 
-/// Returns the networks of all arrays. Each array has a name for messages. `none` is the error that is returned if the
+/// Returns the networks of all arrays of a JSON list. Each array has a name for messages. `none` is the error that is returned if the
 /// arrays contain no network.
 pub(super) fn all_networks(
     arrays: impl IntoIterator<Item = (&'static str, Option<Found>)>,

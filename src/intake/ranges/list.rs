@@ -18,7 +18,7 @@ use super::entries::{AWS_SERVICES, AZURE_TAG, Found, ListError, Place, all_netwo
 /// Reads a list. The result has at least one network, and no network that contains all addresses.
 ///
 /// # Errors
-/// The list cannot be used. Only one error is returned, even if the list has several.
+/// The list cannot be used. Only one error is returned, even if the list has several errors.
 pub fn parse(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bytes.trim_ascii_start().first() {
@@ -333,7 +333,7 @@ mod tests {
             ("[\"192.0.2.1\", \"::/0\"]", "entry 2"),
             ("{\"addresses\":[\"192.0.2.1\"],\"ipv6_addresses\":[\"::/0\"]}", "entry 1 of \"ipv6_addresses\""),
         ] {
-            refused(everything, &format!("has the network of all addresses in {place}, which"));
+            refused(everything, &format!("has the network of all addresses in {place}, so every"));
         }
         let most = "192.0.2.1\n".repeat(MOST_NETWORKS);
         assert_eq!(parse(most.as_bytes()).unwrap().len(), MOST_NETWORKS);

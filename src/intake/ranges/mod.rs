@@ -22,7 +22,7 @@ use super::followed::{Content, Followed, follow};
 use crate::cdn::addresses::{AddressList, AddressSet};
 use crate::metrics::{Metrics, describe};
 
-/// The reason why a file cannot be used as a list. The message is written after the name of the file.
+/// The reason why a file cannot be used as an address list. The message is written after the name of the file.
 #[derive(Debug)]
 pub struct RangesError {
     pub path: PathBuf,

@@ -2,7 +2,7 @@
 //!
 //! Where the template has a value of a request, the exported page has an expression that the CDN replaces with the
 //! value (`Cdn`). A section for a value is left out if the CDN does not know the value. If the CDN does not know the
-//! time, the script uses the clock of the visitor's browser. The export also contains the instructions for operators:
+//! time, the script in the page uses the clock of the visitor's browser. The export also contains the instructions for operators:
 //! the `.md` files in this folder.
 
 mod hosting;
@@ -33,7 +33,7 @@ struct Cdn {
     pop: &'static str,
     time: &'static str,
     time_rfc3339: &'static str,
-    /// Writes the fixed text between two values in the syntax of the CDN.
+    /// Writes the fixed text before, between and after the values in the syntax of the CDN.
     fixed: fn(&str) -> String,
     /// Completes the page after all its parts have been written.
     finish: fn(String) -> String,

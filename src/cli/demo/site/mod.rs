@@ -12,6 +12,7 @@ mod response;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +41,9 @@ const MAX_SLOW_MS: u64 = 10_000;
 /// The delay of `/slow` if the parameter `ms` is absent, in milliseconds.
 const DEFAULT_SLOW_MS: u64 = 800;
 
-/// Serves the site over HTTP/1.1 until the future is dropped, which closes all connections.
-pub(super) async fn serve(listener: TcpListener) {
+/// Serves the site over HTTP/1.1 until the future is dropped, which closes all connections. While `fails` is set, every
+/// response is a 503.
+pub(super) async fn serve(listener: TcpListener, fails: &'static AtomicBool) {
     let site = Arc::new(Site::new());
     let mut connections = JoinSet::new();
     loop {
@@ -57,7 +59,13 @@ pub(super) async fn serve(listener: TcpListener) {
         connections.spawn(async move {
             let service = service_fn(|request| {
                 let site = Arc::clone(&site);
-                async move { Ok::<_, Infallible>(site.respond(request).await) }
+                async move {
+                    Ok::<_, Infallible>(if fails.load(Ordering::Relaxed) {
+                        whole(StatusCode::SERVICE_UNAVAILABLE, TEXT, "The site is down.\n")
+                    } else {
+                        site.respond(request).await
+                    })
+                }
             });
             // Without TCP_NODELAY, small responses can arrive 40 ms late, because the kernel first waits for an
             // acknowledgement.
@@ -299,7 +307,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let mut server = JoinSet::new();
-        server.spawn(serve(listener));
+        server.spawn(serve(listener, Box::leak(Box::default())));
         (address, server)
     }
 

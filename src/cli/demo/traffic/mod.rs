@@ -3,15 +3,19 @@
 //!
 //! Three CDNs with caches pull from edgeshim, which the code here calls the shim. Visitors choose among the site's
 //! paths by Zipf's law, because requests to real sites follow Zipf's law. Errors are counted and do not end the run.
+//! Each CDN pushes its log to edgeshim once a second.
 
 mod cache;
 mod crowd;
+mod edge_log;
+mod log_push;
 mod simulated_cdn;
 mod tally;
 
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
@@ -21,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::cache::Dialect;
 use self::crowd::Crowd;
+use self::log_push::LogPush;
 use self::simulated_cdn::{Cdn, Delivered};
 use self::tally::{Counts, Tally};
 
@@ -63,12 +68,14 @@ pub(super) struct TrafficSettings {
     pub(super) seed: u64,
     /// The counts, which can be read during the run.
     pub(super) live: Arc<Live>,
+    /// The token for pushing logs. `None`: the CDNs have no logs.
+    pub(super) log_token: Option<String>,
 }
 
 impl TrafficSettings {
     /// Creates settings with forty visitors per second and without an end.
     pub(super) fn new(shim: SocketAddr) -> Self {
-        Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default() }
+        Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default(), log_token: None }
     }
 }
 
@@ -89,10 +96,21 @@ impl Live {
 }
 
 /// Sends visitors through the simulated CDNs. When the time is over, waits until the last visitor has been served, for
-/// at most [`LAST_VISITORS`]. Then returns the counts.
+/// at most [`LAST_VISITORS`], and until the logs are pushed. Then returns the counts.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
-    let TrafficSettings { shim, visitors_per_second, until, seed, live } = settings;
-    let cdns = PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST)));
+    let TrafficSettings { shim, visitors_per_second, until, seed, live, log_token } = settings;
+    let token = log_token.as_deref();
+    let cdns =
+        PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST, token.is_some())));
+    let (mut pushing, ended) = (JoinSet::new(), Arc::<AtomicBool>::default());
+    for (index, (name, _, dialect, _)) in PROVIDERS.into_iter().enumerate() {
+        let Some(push) = token.and_then(|token| LogPush::new(shim, name, dialect, token, HOST)) else { continue };
+        let (live, ended) = (Arc::clone(&live), Arc::clone(&ended));
+        pushing.spawn(async move {
+            let Some(tally) = live.0.get(index) else { return };
+            push.each_second(tally, &ended).await;
+        });
+    }
     let rate = u128::from(visitors_per_second.min(MAX_RATE));
     let mut crowd = Crowd::new(seed, PROVIDERS.iter().map(|provider| provider.1).collect());
     let mut visits = JoinSet::new();
@@ -130,6 +148,8 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     // If edgeshim does not respond, some visitors are not served in time. These visitors are dropped and not counted.
     let last_ones = async { while visits.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_VISITORS, last_ones).await;
+    ended.store(true, Ordering::Relaxed);
+    while pushing.join_next().await.is_some() {}
     live.report()
 }
 
@@ -181,7 +201,8 @@ mod tests {
     use proptest::prelude::*;
     use std::convert::Infallible;
     use std::io::Write;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
     use tokio::net::TcpListener;
 
     #[test]
@@ -274,7 +295,7 @@ mod tests {
     async fn traffic_when_no_response_is_cacheable_then_every_request_causes_a_pull() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let shim = listener.local_addr().expect("an address");
-        let server = tokio::spawn(site::serve(listener));
+        let server = tokio::spawn(site::serve(listener, Box::leak(Box::default())));
         let settings = TrafficSettings {
             visitors_per_second: 300,
             until: Some(Duration::from_millis(400)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::cache::{Cache, Dialect, Found, Stored, Terms};
-use super::tally::{Counts, Tally};
+use super::edge_log::{self, Entry, Outcome};
+use super::tally::Tally;
 use crate::wire::names;
 
 /// The largest number of idle connections of one CDN.
@@ -66,6 +67,8 @@ pub(super) struct Cdn {
     cache: Mutex<Cache>,
     idle: Mutex<Vec<Connection>>,
     pull_permits: Semaphore,
+    /// Whether the CDN writes a log. Without a push, a log would grow without a bound.
+    keeps_log: bool,
 }
 
 impl Cdn {
@@ -75,6 +78,7 @@ impl Cdn {
         dialect: Dialect,
         via: &'static str,
         host: &'static str,
+        keeps_log: bool,
     ) -> Self {
         Self {
             shim,
@@ -85,22 +89,42 @@ impl Cdn {
             cache: Mutex::default(),
             idle: Mutex::default(),
             pull_permits: Semaphore::new(MAX_PULLS),
+            keeps_log,
         }
     }
 
-    /// Serves one visitor from the cache or by a pull, and counts the request.
+    /// Serves one visitor from the cache or by a pull, counts the request and writes its log line.
     pub(super) async fn serve(&self, visit: &Visit, tally: &Tally) -> Delivered {
+        let (delivered, outcome) = self.respond(visit, tally).await;
+        let (status, bytes) = (delivered.status, delivered.body.len());
+        let entry = Entry { path: &visit.path, status, bytes, outcome };
+        tally.add_logged(|counts, log| {
+            counts.edge_requests += 1;
+            counts.bytes_edge += bytes as u64;
+            *match outcome {
+                Outcome::Hit => &mut counts.hits,
+                Outcome::Miss => &mut counts.misses,
+                Outcome::Revalidated => &mut counts.revalidated,
+                Outcome::Error => &mut counts.errors,
+            } += 1;
+            if self.keeps_log {
+                self.dialect.log(log, edge_log::now(), &entry);
+            }
+        });
+        delivered
+    }
+
+    async fn respond(&self, visit: &Visit, tally: &Tally) -> (Delivered, Outcome) {
         let found = locked(&self.cache).find(&visit.path, visit.gzip, Instant::now());
         let (old, usable) = match found {
-            Found::Fresh(stored) => return deliver(stored, tally, |counts| &mut counts.hits),
+            Found::Fresh(stored) => return (stored.into(), Outcome::Hit),
             Found::Stale { stored, usable } => (Some(stored), usable),
             Found::Nothing => (None, false),
         };
         let pulled = self.pull(visit, old.as_ref(), tally).await;
         match (pulled, old) {
             (Some(pulled), Some(old)) if pulled.status == StatusCode::NOT_MODIFIED => {
-                let renewed = self.renew(visit, old, &pulled.headers);
-                deliver(renewed, tally, |counts| &mut counts.revalidated)
+                (self.renew(visit, old, &pulled.headers).into(), Outcome::Revalidated)
             }
             (Some(pulled), _) if pulled.status.as_u16() < 500 && pulled.status != StatusCode::NOT_MODIFIED => {
                 let stored = pulled.stored(self.dialect);
@@ -110,16 +134,14 @@ impl Cdn {
                     Err(_) => cache.remove(&visit.path, visit.gzip),
                 }
                 drop(cache);
-                let delivered = stored.map_or_else(|delivered| delivered, Delivered::from);
-                delivered.count(tally, |counts| &mut counts.misses)
+                (stored.map_or_else(|delivered| delivered, Delivered::from), Outcome::Miss)
             }
             // The pull got a 5xx, an unexpected 304 or no complete response. If the stale response is usable, the CDN
             // serves the stale response. Otherwise the CDN serves the response to the pull, or a 502.
-            (_, Some(old)) if usable => deliver(old, tally, |counts| &mut counts.errors),
-            (Some(pulled), _) => pulled.delivered().count(tally, |counts| &mut counts.errors),
+            (_, Some(old)) if usable => (old.into(), Outcome::Error),
+            (Some(pulled), _) => (pulled.delivered(), Outcome::Error),
             (None, _) => {
-                let nothing = Delivered { status: StatusCode::BAD_GATEWAY, body: Bytes::new(), gzip: false };
-                nothing.count(tally, |counts| &mut counts.errors)
+                (Delivered { status: StatusCode::BAD_GATEWAY, body: Bytes::new(), gzip: false }, Outcome::Error)
             }
         }
     }
@@ -154,7 +176,7 @@ impl Cdn {
         let request = self.request(visit, old)?;
         let mut connection = self.connection().await?;
         tally.add(|counts| counts.pulls += 1);
-        let response = timeout(PULL_TIMEOUT, connection.sender.send_request(request)).await.ok()?.ok()?;
+        let response = timeout(PULL_TIMEOUT, connection.send(request)).await.ok()??;
         let pulled = timeout(PULL_TIMEOUT, Pulled::read(response, tally)).await.ok().flatten()?;
         let mut idle = locked(&self.idle);
         if idle.len() < MAX_IDLE {
@@ -163,8 +185,8 @@ impl Cdn {
         Some(pulled)
     }
 
-    fn request(&self, visit: &Visit, old: Option<&Stored>) -> Option<Request<Empty<Bytes>>> {
-        let mut request = Request::new(Empty::new());
+    fn request(&self, visit: &Visit, old: Option<&Stored>) -> Option<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::default());
         *request.uri_mut() = visit.path.parse().ok()?;
         let headers = request.headers_mut();
         headers.insert(names::HOST, self.host.clone());
@@ -201,13 +223,13 @@ impl Cdn {
 
 /// A connection to edgeshim, and the task that drives the connection.
 #[derive(Debug)]
-struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
 }
 
 impl Connection {
-    async fn open(shim: SocketAddr) -> Option<Self> {
+    pub(super) async fn open(shim: SocketAddr) -> Option<Self> {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(shim)).await.ok()?.ok()?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
         let driver = tokio::spawn(async move {
@@ -215,6 +237,11 @@ impl Connection {
             let _ = connection.await;
         });
         Some(Self { sender, driver })
+    }
+
+    /// Sends a request. Returns `None` if no response arrived.
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Option<Response<Incoming>> {
+        self.sender.send_request(request).await.ok()
     }
 }
 
@@ -278,31 +305,15 @@ impl From<Stored> for Delivered {
     }
 }
 
-impl Delivered {
-    /// Counts a visitor's request, the body bytes that the visitor gets, and the result.
-    fn count(self, tally: &Tally, result: fn(&mut Counts) -> &mut u64) -> Self {
-        tally.add(|counts| {
-            counts.edge_requests += 1;
-            counts.bytes_edge += self.body.len() as u64;
-            *result(counts) += 1;
-        });
-        self
-    }
-}
-
-fn deliver(stored: Stored, tally: &Tally, result: fn(&mut Counts) -> &mut u64) -> Delivered {
-    Delivered::from(stored).count(tally, result)
-}
-
 /// Requests a beacon directly from edgeshim, not through a CDN. Returns the status of the response.
 pub(super) async fn fetch_beacon(shim: SocketAddr, host: &'static str, path: &str) -> Option<StatusCode> {
-    let mut request = Request::new(Empty::<Bytes>::new());
+    let mut request = Request::new(Full::default());
     *request.uri_mut() = path.parse().ok()?;
     request.headers_mut().insert(names::HOST, HeaderValue::from_static(host));
     request.headers_mut().insert(names::ACCEPT, HeaderValue::from_static("image/*,*/*;q=0.5"));
     request.headers_mut().insert(names::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (a visitor of the demo)"));
     let mut connection = Connection::open(shim).await?;
-    let response = timeout(PULL_TIMEOUT, connection.sender.send_request(request)).await.ok()?.ok()?;
+    let response = timeout(PULL_TIMEOUT, connection.send(request)).await.ok()??;
     Some(response.status())
 }
 
@@ -312,6 +323,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tally::Counts;
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -371,7 +383,8 @@ mod tests {
                     .replace("Content-Length: 0\r\n", ""),
             ],
         ));
-        let (cdn, tally) = (Cdn::new(shim, "akamai", Dialect::Akamai, "1.1 demo", "demo.test"), Tally::default());
+        let (cdn, tally) =
+            (Cdn::new(shim, "akamai", Dialect::Akamai, "1.1 demo", "demo.test", false), Tally::default());
         for _ in 0..4 {
             let delivered = cdn.serve(&visit(), &tally).await;
             assert_eq!((delivered.status, delivered.body.as_ref()), (StatusCode::OK, b"old".as_slice()));
@@ -396,7 +409,8 @@ mod tests {
             .to_owned();
         let server =
             tokio::spawn(scripted(listener, vec![cut, response("200 OK", "Cache-Control: max-age=60\r\n", "whole")]));
-        let (cdn, tally) = (Cdn::new(shim, "fastly", Dialect::Fastly, "1.1 demo", "demo.test"), Tally::default());
+        let (cdn, tally) =
+            (Cdn::new(shim, "fastly", Dialect::Fastly, "1.1 demo", "demo.test", false), Tally::default());
         assert_eq!(cdn.serve(&visit(), &tally).await.status, StatusCode::BAD_GATEWAY);
         assert_eq!(cdn.serve(&visit(), &tally).await.body.as_ref(), b"whole");
         assert_eq!(cdn.serve(&visit(), &tally).await.body.as_ref(), b"whole");

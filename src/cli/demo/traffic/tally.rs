@@ -1,15 +1,15 @@
-//! The counts of the simulated CDNs.
+//! The counts of the simulated CDNs, and the log lines that are not pushed yet.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The counts of one CDN. `edge_requests` is the sum of `hits`, `misses`, `revalidated` and `errors`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::cli::demo) struct Counts {
     /// The provider's name.
-    pub(super) name: &'static str,
+    pub(in crate::cli::demo) name: &'static str,
     /// The number of visitors' requests that got a response.
-    pub(super) edge_requests: u64,
+    pub(in crate::cli::demo) edge_requests: u64,
     /// The number of requests that were served from the cache without a pull.
     pub(super) hits: u64,
     /// The number of requests that were served with the response to a pull.
@@ -19,7 +19,7 @@ pub(in crate::cli::demo) struct Counts {
     /// The number of pulls that were sent to edgeshim.
     pub(super) pulls: u64,
     /// The number of body bytes that were sent to visitors.
-    pub(super) bytes_edge: u64,
+    pub(in crate::cli::demo) bytes_edge: u64,
     /// The number of body bytes that were received from edgeshim.
     pub(super) bytes_pulled: u64,
     /// The number of requests whose pull got a 5xx, an unexpected 304 or no complete response. For some of these
@@ -37,6 +37,18 @@ impl Counts {
     }
 }
 
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "the counts of a test are small")]
+impl Counts {
+    pub(in crate::cli::demo) fn offload(&self) -> f64 {
+        1.0 - self.pulls as f64 / self.edge_requests as f64
+    }
+
+    pub(in crate::cli::demo) fn offload_of_bytes(&self) -> f64 {
+        1.0 - self.bytes_pulled as f64 / self.bytes_edge as f64
+    }
+}
+
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, edge_requests, pulls, .. } = self;
@@ -51,21 +63,43 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The counts of one CDN, which grow during the run.
+/// The counts of one CDN, and its log. Both grow during the run.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<Counts>);
+pub(super) struct Tally(Mutex<(Counts, String)>);
 
 impl Tally {
     pub(super) fn new(name: &'static str) -> Self {
-        Self(Mutex::new(Counts { name, ..Counts::default() }))
+        Self(Mutex::new((Counts { name, ..Counts::default() }, String::new())))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, (Counts, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add(&self, add: impl FnOnce(&mut Counts)) {
-        add(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.locked().0);
+    }
+
+    /// Counts a request and writes its log line. Both change together, so that they never differ.
+    pub(super) fn add_logged(&self, add: impl FnOnce(&mut Counts, &mut String)) {
+        let (counts, log) = &mut *self.locked();
+        add(counts, log);
     }
 
     pub(super) fn counts(&self) -> Counts {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.locked().0
+    }
+
+    /// Takes the log lines that are not pushed yet.
+    pub(super) fn take_log(&self) -> String {
+        std::mem::take(&mut self.locked().1)
+    }
+
+    /// Puts lines back whose push has failed, before the lines that were written since.
+    pub(super) fn put_back(&self, mut lines: String) {
+        let log = &mut self.locked().1;
+        lines.push_str(log);
+        *log = lines;
     }
 }
 
@@ -79,5 +113,15 @@ mod tests {
         assert_eq!(tally.counts().to_string(), "fastly      edge 0 req  pulled 0  offload unknown");
         tally.add(|counts| (counts.edge_requests, counts.pulls) = (1234, 120));
         assert_eq!(tally.counts().to_string(), "fastly      edge 1234 req  pulled 120  offload 90.2 %");
+    }
+
+    #[test]
+    fn log_when_its_push_fails_then_the_lines_wait_in_their_order() {
+        let tally = Tally::new("fastly");
+        tally.add_logged(|_, log| log.push_str("1\n"));
+        let lines = tally.take_log();
+        tally.add_logged(|_, log| log.push_str("2\n"));
+        tally.put_back(lines);
+        assert_eq!((tally.take_log().as_str(), tally.take_log().as_str()), ("1\n2\n", ""));
     }
 }
