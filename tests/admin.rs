@@ -1,5 +1,5 @@
-//! The page of the admin listener: its numbers, its history, annotations, server-sent events, log-in, and the limits of
-//! all of them. `tests/real/admin_page` opens the page in a browser.
+//! The admin listener: the numbers and the history of its page, annotations, server-sent events, log-in, and limits.
+//! `tests/real/admin_page` opens the page in a browser.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed test is a panic
 
@@ -17,7 +17,8 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 const TOTAL: &str = "edgeshim_annotations_total";
 
-/// Longer than [`PATIENCE`], because an outage is found in whole seconds.
+/// The longest wait for a summary or an event. It is longer than [`PATIENCE`], because edgeshim takes a sample only
+/// once a second.
 const SECONDS: Duration = Duration::from_secs(15);
 
 fn config(origin: &Origin) -> Config {
@@ -53,7 +54,7 @@ fn named(list: &Value, name: &str) -> Value {
     found.cloned().unwrap_or_default()
 }
 
-/// Polls `/api/summary` until `done` returns true.
+/// Requests `/api/summary` again until `done` returns true for a response.
 fn wait_summary(shim: &Shim, mut done: impl FnMut(&Value) -> bool) -> Value {
     let mut last = Value::Null;
     let reached = wait_until(SECONDS, || {
@@ -76,12 +77,12 @@ fn stream(admin: SocketAddr) -> (Raw, Response) {
     (client, head)
 }
 
-/// Reads a stream until an event contains a text. Returns what was read.
+/// Reads a stream until the text that was read contains `part`. Returns this text.
 fn read_until(client: &mut Raw, part: &str) -> String {
     let mut text = String::new();
     let end = Instant::now() + SECONDS;
     while !text.contains(part) {
-        assert!(Instant::now() < end, "no {part:?} in\n{text}");
+        assert!(Instant::now() < end, "the stream does not contain {part:?}:\n{text}");
         text.push_str(&String::from_utf8_lossy(&client.some(part)));
     }
     text
@@ -96,7 +97,7 @@ fn summary_when_providers_pull_then_has_rates_shares_and_quantiles_of_each() {
     let fresh = fetch(shim.admin, "/api/summary", &[]);
     assert_eq!((fresh.status, fresh.field("content-type")), (200, Some("application/json")));
     assert_eq!(fresh.field("cache-control"), Some("no-store"));
-    // A sample must exist before the pulls, so that the pulls are in the next one.
+    // The first sample must exist before the pulls, so that the pulls are in a later sample.
     wait_summary(&shim, |summary| !summary["from"].is_null());
     for _ in 0..9 {
         pull(&shim, "fastly", "/news/1");
@@ -120,7 +121,7 @@ fn summary_when_providers_pull_then_has_rates_shares_and_quantiles_of_each() {
     for key in ["offload_requests", "offload_bytes", "log_lag"] {
         assert_eq!(fastly.get(key), Some(&Value::Null), "{key}");
     }
-    // The first pull found nothing. The other eight came after the lifetime, which is 0.
+    // The reason of the first pull is `first`. The other eight pulls are `expired`, because the lifetime is 0.
     assert_eq!((&fastly["reasons"]["first"], &fastly["reasons"]["expired"]), (&json!(0.1111), &json!(0.8889)));
     assert!(
         named(&summary["classes"], "html")["pulls"].as_f64() > named(&summary["classes"], "image")["pulls"].as_f64()
@@ -145,7 +146,7 @@ fn summary_when_providers_pull_then_has_rates_shares_and_quantiles_of_each() {
 }
 
 #[test]
-fn outage_when_pages_of_one_provider_fail_then_names_it_its_class_and_the_change_before() {
+fn outage_when_one_provider_gets_5xx_then_names_provider_class_and_last_event() {
     let origin = Origin::start(|request, conn| {
         let fails = request.field("x-cdn-provider") == Some("fastly") && request.target.starts_with("/news/");
         origin::respond(request, conn, if fails { 503 } else { 200 }, &[], b"x")
@@ -177,13 +178,13 @@ fn annotation_when_posted_then_stored_counted_and_returned() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let before = total(&shim.metrics());
-    assert_eq!(before, 1, "the start marks itself");
+    assert_eq!(before, 1, "the start of edgeshim must be marked");
     let posted = annotate(shim.admin, &[JSON], "{\"text\":\"deploy\\u0000\\r\\n 1234\\u202e\"}");
     assert_eq!(posted.status, 201, "{}", posted.text());
     let (id, time) = (posted.json()["id"].clone(), posted.json()["time"].as_f64().unwrap());
     let all = annotations(shim.admin);
     assert_eq!((all.len(), &all[0]["kind"], &all[1]["kind"]), (2, &json!("start"), &json!("note")));
-    assert_eq!((&all[1]["id"], &all[1]["text"]), (&id, &json!("deploy 1234")), "without control characters");
+    assert_eq!((&all[1]["id"], &all[1]["text"]), (&id, &json!("deploy 1234")), "control characters must be removed");
     assert!((all[1]["time"].as_f64().unwrap() - time).abs() < 0.001);
     assert_eq!(total(&shim.metrics()), before + 1);
     let long = json!({ "text": "é".repeat(300) }).to_string();
@@ -192,7 +193,7 @@ fn annotation_when_posted_then_stored_counted_and_returned() {
 }
 
 #[test]
-fn annotation_when_invalid_then_refused_and_not_counted() {
+fn annotation_when_invalid_then_rejected_and_not_counted() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let huge = format!("{{\"text\":\"{}\"}}", "x".repeat(4096));
@@ -220,7 +221,7 @@ fn annotation_when_invalid_then_refused_and_not_counted() {
 }
 
 #[test]
-fn annotations_when_more_than_a_hundred_then_the_last_hundred_stay() {
+fn annotations_when_more_than_100_are_posted_then_the_last_100_are_kept() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let mut client = Raw::connect(shim.admin);
@@ -236,7 +237,7 @@ fn annotations_when_more_than_a_hundred_then_the_last_hundred_stay() {
 }
 
 #[test]
-fn post_when_from_a_page_of_another_site_then_refused() {
+fn post_when_sent_by_a_page_of_another_site_then_refused() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let note = "{\"text\":\"forged\"}";
@@ -258,7 +259,7 @@ fn post_when_from_a_page_of_another_site_then_refused() {
         let head = format!("POST /annotations HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: close\r\n");
         exchange(shim.admin, format!("{head}Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{note}"))
     };
-    // A name that somebody else lets point to this listener.
+    // A host name of another site, which resolves to the address of this listener.
     assert_eq!(post("evil.example", "http://evil.example").status, 403);
     assert_eq!(total(&shim.metrics()), 1);
     assert_eq!(post(&shim.admin.to_string(), &format!("http://{}", shim.admin)).status, 201);
@@ -268,7 +269,7 @@ fn post_when_from_a_page_of_another_site_then_refused() {
 // ---- log-in ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn log_in_when_token_is_right_then_cookie_opens_everything() {
+fn log_in_when_token_is_right_then_cookie_opens_all_protected_paths() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = locked(&origin);
     let form = fetch(shim.admin, "/", &[("Accept", "text/html,*/*;q=0.8")]);
@@ -302,7 +303,7 @@ fn log_in_when_token_is_right_then_cookie_opens_everything() {
     for bad in [forged.as_str(), "edgeshim_session=", &format!("edgeshim_session={TOKEN}")] {
         assert_eq!(fetch(shim.admin, "/config", &[("Cookie", bad)]).status, 401, "{bad}");
     }
-    // The session of another process with the same token.
+    // Another process with the same token must refuse the session.
     assert_eq!(fetch(locked(&origin).admin, "/config", &[session]).status, 401);
     assert!(!shim.stderr().contains(TOKEN));
 }
@@ -310,7 +311,7 @@ fn log_in_when_token_is_right_then_cookie_opens_everything() {
 // ---- the page and its events ----------------------------------------------------------------------------------------
 
 #[test]
-fn page_when_opened_then_one_document_with_a_strict_policy() {
+fn page_when_opened_then_has_a_strict_content_security_policy() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let page = fetch(shim.admin, "/", &[]);
@@ -324,7 +325,7 @@ fn page_when_opened_then_one_document_with_a_strict_policy() {
 }
 
 #[test]
-fn events_when_stream_is_open_then_one_each_second_and_annotations_within_two() {
+fn event_stream_when_open_then_sends_events_every_second_and_annotations_at_once() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let (mut client, head) = stream(shim.admin);
@@ -341,20 +342,20 @@ fn events_when_stream_is_open_then_one_each_second_and_annotations_within_two() 
 }
 
 #[test]
-fn events_when_too_many_streams_are_open_then_503_until_one_closes() {
+fn event_stream_when_16_are_open_then_refused_with_503_until_one_closes() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let mut open: Vec<_> = (0..16).map(|_| stream(shim.admin)).collect();
     assert!(open.iter().all(|(_, head)| head.status == 200));
     let refused = fetch(shim.admin, "/api/events", &[]);
     assert_eq!((refused.status, refused.field("retry-after")), (503, Some("5")));
-    assert_eq!(fetch(shim.admin, "/api/summary", &[]).status, 200, "other paths are served");
+    assert_eq!(fetch(shim.admin, "/api/summary", &[]).status, 200, "other paths must still be served");
     open.pop();
     assert!(wait_until(PATIENCE, || stream(shim.admin).1.status == 200));
 }
 
 #[test]
-fn connections_when_too_many_then_closed_until_others_end() {
+fn connection_when_256_are_open_then_closed_until_others_end() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let held: Vec<_> = (0..256).map(|_| Raw::connect(shim.admin)).collect();
@@ -369,7 +370,7 @@ fn connections_when_too_many_then_closed_until_others_end() {
 }
 
 #[test]
-fn drain_when_it_begins_then_marked_and_page_still_served() {
+fn drain_when_started_then_marked_and_page_is_still_served() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin).with("[server]\ndrain_delay = \"30s\""));
     shim.signal("TERM");

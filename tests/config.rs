@@ -196,13 +196,16 @@ fn edge_log_keys_when_invalid_then_message_says_what_to_write() {
         ("[edge_logs]\nmax_body = \"many\"", "edge_logs.max_body"),
         (
             "[[provider]]\nname = \"a\"\nedge_log_fields = { statsu = \"x\" }",
-            "is not a field of a log (did you mean \"status\"?); write one of time, url, status",
+            "is not a log field that edgeshim reads (did you mean \"status\"?); write one of time, url, status",
         ),
         (
             "[[provider]]\nname = \"a\"\nedge_log_fields = { status = 0 }",
             "is out of range; write a number from 1 to 1000",
         ),
-        ("[[provider]]\nname = \"a\"\nedge_log_fields = { status = \"\" }", "is not the name of a field; write a name"),
+        (
+            "[[provider]]\nname = \"a\"\nedge_log_fields = { status = \"\" }",
+            "is not a field name; write the name in the CDN's log",
+        ),
         ("[[provider]]\nname = \"a\"\nedge_log_fields = { status = [1] }", "where a text in quotes belongs"),
         ("[[provider]]\nname = \"a\"\nedge_log_sampling = 0", "is out of range; write a number from 1 to 1000000"),
     ] {

@@ -1,4 +1,4 @@
-//! Logs that CDNs push: batches in every form, the counts, the offload, and batches that are refused.
+//! Logs that CDNs push: the formats of batches, the counts in the metrics, the offload, and refused batches.
 
 mod support;
 
@@ -36,11 +36,11 @@ fn push(shim: &Shim, provider: &str, fields: &[(&str, &str)], body: &[u8]) -> Re
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(body).expect("memory");
-    encoder.finish().expect("memory")
+    encoder.write_all(body).expect("writing to memory does not fail");
+    encoder.finish().expect("writing to memory does not fail")
 }
 
-/// Returns a line in Fastly's form.
+/// Returns a log line in Fastly's format.
 fn fastly(time: u64, state: &str, bytes: u64) -> String {
     format!(
         "{{\"timestamp\":{time},\"url\":\"/a\",\"response_state\":\"{state}\",\"response_status\":200,\
@@ -48,7 +48,8 @@ fn fastly(time: u64, state: &str, bytes: u64) -> String {
     )
 }
 
-/// Returns the number of lines that were parsed, unparsed and outside of the window.
+/// Returns three numbers of lines: lines that were parsed, lines that could not be parsed, and lines whose time is
+/// outside of the window.
 fn lines(metrics: &Metrics, provider: &str) -> [u64; 3] {
     ["parsed", "unparsed", "outside"]
         .map(|result| metrics.count("edgeshim_edge_log_lines_total", &[("provider", provider), ("result", result)]))
@@ -69,7 +70,7 @@ fn bytes(metrics: &Metrics, provider: &str) -> u64 {
 }
 
 #[test]
-fn batch_when_lines_or_array_or_gzip_then_counted_alike() {
+fn batch_when_sent_as_lines_array_or_gzip_then_has_the_same_counts() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[identity]\nunknown = \"reject\""));
     let start = shim.metrics();
     assert_eq!((lines(&start, "fastly"), requests(&start, "fastly"), bytes(&start, "fastly")), ([0; 3], [0; 5], 0));
@@ -93,11 +94,11 @@ fn batch_when_lines_or_array_or_gzip_then_counted_alike() {
     assert_eq!(lines(&metrics, "fastly"), [21, 0, 0]);
     assert_eq!(requests(&metrics, "fastly"), [7, 7, 7, 0, 0]);
     assert_eq!((bytes(&metrics, "fastly"), batches(&metrics, "fastly", "counted")), (420, 6));
-    assert!(metrics.count("edgeshim_pulls_total", &[]) == 0, "a batch is no pull");
+    assert!(metrics.count("edgeshim_pulls_total", &[]) == 0, "a batch must not be counted as a pull");
 }
 
 #[test]
-fn batch_when_in_the_form_of_another_cdn_then_counted_with_its_fields() {
+fn batch_when_provider_has_another_log_format_then_provider_fields_are_read() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let time = now();
     let cloudflare = format!(
@@ -115,14 +116,14 @@ fn batch_when_in_the_form_of_another_cdn_then_counted_with_its_fields() {
     assert_eq!(push(&shim, "mine", &[TOKEN, ("Content-Type", "text/plain")], mine.as_bytes()).status, 200);
     let metrics = shim.metrics();
     assert_eq!((requests(&metrics, "cloudflare"), bytes(&metrics, "cloudflare")), ([1, 0, 0, 0, 0], 7));
-    // One line of this log stands for ten requests.
+    // With `edge_log_sampling = 10`, each line counts as ten requests.
     assert_eq!((requests(&metrics, "akamai"), bytes(&metrics, "akamai")), ([0, 20, 0, 0, 0], 60));
     assert_eq!(lines(&metrics, "akamai"), [2, 0, 0]);
     assert_eq!((requests(&metrics, "mine"), bytes(&metrics, "mine")), ([0, 0, 1, 0, 1], 11));
 }
 
 #[test]
-fn batch_when_sent_by_firehose_then_acknowledged_and_counted_once() {
+fn batch_when_firehose_sends_the_same_batch_twice_then_counted_once() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let columns: Vec<_> = (1..=25)
         .map(|number| match number {
@@ -151,7 +152,7 @@ fn batch_when_sent_by_firehose_then_acknowledged_and_counted_once() {
     let metrics = shim.metrics();
     assert_eq!((requests(&metrics, "cloudfront"), bytes(&metrics, "cloudfront")), ([2, 0, 0, 0, 0], 2000));
     assert_eq!((batches(&metrics, "cloudfront", "counted"), batches(&metrics, "cloudfront", "repeated")), (1, 1));
-    // The same lines outside of an envelope are counted too.
+    // A line that is sent without an envelope is counted again, because it has no request id.
     assert_eq!(push(&shim, "cloudfront", &[TOKEN], line.as_bytes()).status, 200);
     assert_eq!(lines(&shim.metrics(), "cloudfront"), [3, 0, 0]);
     let cut = &body[..body.len() - 2];
@@ -173,7 +174,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn line_when_damaged_or_outside_of_the_window_then_counted_apart() {
+fn line_when_damaged_or_outside_of_the_window_then_counted_only_as_a_line() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let time = now();
     let text = [
@@ -198,7 +199,7 @@ fn line_when_damaged_or_outside_of_the_window_then_counted_apart() {
 }
 
 #[test]
-fn batch_when_refused_then_status_says_why_and_nothing_is_counted() {
+fn batch_when_refused_then_status_shows_the_reason_and_no_line_is_counted() {
     let shim = Shim::start(config(ClosedPort::new().addr).with("[edge_logs]\nmax_body = \"2KiB\""));
     let line = fastly(now(), "HIT", 10);
     let body = line.as_bytes();
@@ -258,15 +259,19 @@ fn batch_when_refused_then_status_says_why_and_nothing_is_counted() {
 }
 
 #[test]
-fn batch_when_its_connection_breaks_then_nothing_is_counted() {
+fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let line = fastly(now(), "HIT", 10);
     let mut client = Raw::connect(shim.addr);
     let head = "POST /.edgeshim/edge-logs/fastly HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer common-token\r\n";
     client.send(format!("{head}Content-Length: 5000\r\n\r\n{line}{line}"));
     client.reset();
-    assert!(wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0), "still connected");
-    // Four batches are read at the same time. The permit of the broken batch is free again.
+    assert!(
+        wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0),
+        "the broken connection is still open"
+    );
+    // At most four batches are read at the same time. Four new batches can begin, so the broken batch has returned its
+    // permit.
     let mut open: Vec<_> = (0..4)
         .map(|_| {
             let mut client = Raw::connect(shim.addr);
@@ -286,7 +291,7 @@ fn batch_when_its_connection_breaks_then_nothing_is_counted() {
 }
 
 #[test]
-fn validation_when_a_cdn_asks_then_allowed_and_no_line_is_counted() {
+fn test_request_when_sent_by_a_cdn_then_accepted_and_no_line_is_counted() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let challenge = fetch(shim.addr, "/.well-known/fastly/logging/challenge", &[]);
     assert_eq!((challenge.status, challenge.text().as_str()), (200, "*\n"));
@@ -309,12 +314,12 @@ fn endpoint_when_no_token_is_configured_then_requests_reach_the_origin() {
 }
 
 #[test]
-fn offload_when_logs_arrive_then_share_of_requests_and_bytes_without_a_pull() {
+fn offload_when_logs_arrive_then_equals_the_share_that_caused_no_pulls() {
     let origin = Origin::start(fixed(200, &[("Content-Type", "image/png")], &[b'x'; 100]));
     let shim = Shim::start(config(origin.url()));
     let start = shim.metrics();
     for name in ["edgeshim_offload_ratio", "edgeshim_edge_log_lag_seconds", "edgeshim_share_ratio"] {
-        assert!(!start.text.contains(name), "{name} is known too early");
+        assert!(!start.text.contains(name), "{name} has a value before the first log");
     }
     for _ in 0..10 {
         assert_eq!(fetch(shim.addr, "/a.png", &[("X-CDN-Provider", "fastly")]).status, 200);
@@ -330,11 +335,15 @@ fn offload_when_logs_arrive_then_share_of_requests_and_bytes_without_a_pull() {
     assert!((-1.0..60.0).contains(&lag), "{lag}");
     let share = |provider| metrics.value("edgeshim_share_ratio", &[("provider", provider)]);
     assert!(near(share("fastly"), 10.0 / 11.0) && near(share("akamai"), 1.0 / 11.0), "{}", metrics.text);
-    assert_eq!(metrics.matching("edgeshim_offload_ratio", &[("provider", "akamai")]).count(), 0, "not known");
+    assert_eq!(
+        metrics.matching("edgeshim_offload_ratio", &[("provider", "akamai")]).count(),
+        0,
+        "the offload must be absent without a log"
+    );
 }
 
 #[test]
-fn field_when_missing_in_every_line_then_warning_names_it() {
+fn field_when_missing_in_every_line_then_warning_names_the_field() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let log = fastly(now(), "HIT", 20).replace("response_state", "cache_state").repeat(3);
     assert_eq!(push(&shim, "fastly", &[TOKEN], log.as_bytes()).status, 200);

@@ -98,7 +98,7 @@ fn default_locale_when_only_the_folder_has_the_locale_then_accepted() {
     assert_eq!(run(&["check", "--config", file]).0, 0);
     dir.write("edgeshim.toml", configuration.replace("de-CH", "de-AT"));
     let (code, out, _) = run(&["check", "--config", file]);
-    assert!(code == 1 && out.contains("has no pages") && out.contains("\"de-CH\""), "{out}");
+    assert!(code == 1 && out.contains("is a language without pages") && out.contains("\"de-CH\""), "{out}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Why CDNs pull: the reason of each pull in the metrics and in the access log.
+//! The reason of each pull (why the CDN pulls) in the metrics and in the access log, and the list of the top URLs.
 
 mod support;
 
@@ -9,7 +9,8 @@ use support::{After, Metrics, Origin, PATIENCE, Response, Shim, temp_dir, wait_u
 const FASTLY: (&str, &str) = ("X-CDN-Provider", "fastly");
 const AKAMAI: (&str, &str) = ("X-CDN-Provider", "akamai");
 
-/// An origin whose responses can be stored for a minute. `/private` is private, and `/short` has no lifetime.
+/// An origin whose responses can be stored for a minute. Exceptions: `/private` must not be stored by a CDN, `/short`
+/// has the lifetime 0, and `/down` gets no response.
 fn origin() -> Origin {
     Origin::start(|request, conn| {
         let path = request.target.split('?').next().unwrap_or_default();
@@ -30,7 +31,7 @@ fn count(metrics: &Metrics, provider: &str, reason: &str) -> u64 {
 }
 
 #[test]
-fn pulls_when_of_every_kind_then_each_has_one_reason_in_metric_and_log() {
+fn reason_when_pull_ends_then_counted_in_the_metric_and_written_to_the_log() {
     let origin = origin();
     let folder = temp_dir();
     let log = folder.join("access.log");
@@ -92,13 +93,13 @@ fn beacon_when_logged_then_line_has_no_reason() {
     let shim = Shim::start(config);
     assert_eq!(fetch(shim.addr, "/status/images/beacon.gif?source=fastly", &[]).status, 200);
     let written = || std::fs::read_to_string(&log).unwrap_or_default();
-    assert!(wait_until(PATIENCE, || written().ends_with('\n')), "no line");
+    assert!(wait_until(PATIENCE, || written().ends_with('\n')), "the access log has no line");
     assert!(!written().contains("\"why\""), "{}", written());
     assert_eq!(shim.metrics().count("edgeshim_pull_reasons_total", &[]), 0);
 }
 
 #[test]
-fn top_list_when_pulled_then_has_urls_without_queries_sorted_by_pulls() {
+fn top_list_when_urls_are_pulled_then_has_urls_without_queries_by_pulls() {
     let origin = origin();
     let shim = Shim::start(
         Shim::config(origin.url()).with("[[provider]]\nname = \"fastly\"\n[[provider]]\nname = \"akamai\""),

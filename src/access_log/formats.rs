@@ -1,9 +1,9 @@
 //! The three formats of an access log line: json, combined and etsy.
 //!
 //! Only the writer's thread formats lines, so no request waits for the formatting. One record becomes exactly one line.
-//! A client cannot add a line, because every value from the network is cut, then escaped. When the buffer has grown to
-//! its full size, formatting allocates nothing. A date is formatted only when the second of the record differs from the
-//! second of the previous record.
+//! A client cannot add a line, because every value from the network is cut, then escaped. When the buffer for the lines
+//! has grown to its full size, formatting allocates nothing. A date is formatted only when the second of the record
+//! differs from the second of the previous record.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ pub enum LogFormat {
     Json,
     /// The NCSA combined format, with the provider appended.
     Combined,
-    /// The line format that Etsy's logster pattern for beacons matches.
+    /// The line format for Etsy's tool logster, which counts log lines. logster recognises beacons by a pattern.
     ///
     /// The pattern accepts only IPv4 and HTTP/1, and logster does not count a line that does not match. So an IPv6
     /// address or an unknown address of the client is written as 0.0.0.0, which belongs to no country. HTTP/2 is
@@ -100,8 +100,8 @@ impl Formatter {
         text("locale", record.locale.as_bytes(), out);
         text("referer", bytes(record.referer.as_ref()), out);
         text("user_agent", bytes(record.user_agent.as_ref()), out);
-        // The key `pull` is left out for a first pull from the edge and for a pull of unknown kind. So only a few lines
-        // have this key.
+        // Most pulls are of the kind `Edge` or `Unknown`. The key `pull` is left out for these two kinds, so that most
+        // lines are shorter.
         if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
             text("pull", record.kind.as_str().as_bytes(), out);
         }
@@ -111,7 +111,7 @@ impl Formatter {
         out.push(b'}');
     }
 
-    /// Appends the part of a line that combined and etsy share, which is everything after the addresses.
+    /// Appends the part of a line that the formats combined and etsy share, which is everything after the addresses.
     fn ncsa(&self, record: &Record, version: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.clock.ncsa);
@@ -138,8 +138,8 @@ impl Formatter {
     }
 }
 
-/// The formatted date of the last record. The date is reused while the second stays the same, because thousands of
-/// records share a second and most records arrive in order.
+/// The formatted date of the previous record. The date is reused while the second stays the same, because thousands of
+/// records can have the same second and most records arrive in order.
 #[derive(Debug, Default)]
 struct Clock {
     second: Option<u64>,
@@ -148,7 +148,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Formats the second of `time` if this second differs from the last second, and returns the milliseconds of
+    /// Formats the second of `time` if this second differs from the stored second, and returns the milliseconds of
     /// `time`. A time outside the years 1970 to 9999 is written as the nearest second in these years.
     fn set(&mut self, time: SystemTime) -> u32 {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -217,7 +217,7 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
 }
 
 /// Appends the trusted client address, then the other addresses of X-Forwarded-For. Only IPv4 addresses are written,
-/// because the pattern does not allow letters or colons. The trusted address is written first, because the pattern
+/// because Etsy's pattern does not allow letters or colons. The trusted address is written first, because the pattern
 /// reads the first address as the client's address, and the first address in X-Forwarded-For is untrusted.
 fn chain(record: &Record, out: &mut Vec<u8>) {
     let client = match record.client.map(|client| client.to_canonical()) {
@@ -307,9 +307,9 @@ fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Like nginx, writes double quotes, backslashes and every byte that is not printable ASCII as `\xHH`. The byte `also`
-/// is escaped too. httpd writes `\"` for a quote, but a pattern such as `"[^"]*"` would treat that quote as the end of
-/// the value.
+/// Appends a text in which double quotes, backslashes, the byte `also` and every byte that is not printable ASCII are
+/// written as `\xHH`, as nginx does. httpd writes `\"` for a quote, but a pattern such as `"[^"]*"` would treat that
+/// quote as the end of the value.
 fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     const HEX: [u8; 16] = *b"0123456789ABCDEF";
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also;
@@ -327,7 +327,7 @@ fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a value that is not in quotes. An empty value becomes `-`, and spaces are escaped.
+/// Appends a value without quotes. An empty value becomes `-`, and spaces are escaped.
 fn unquoted(text: &[u8], out: &mut Vec<u8>) {
     match text {
         b"" => out.push(b'-'),
@@ -367,8 +367,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Etsy's pattern with one change. The published pattern has `,- ` inside the brackets. Regex engines reject this
-    /// reversed range, so here the hyphen is last.
+    /// Etsy's logster pattern for beacons, with one change. The published pattern has `,- ` inside the brackets. Regex
+    /// engines reject this reversed range, so here the hyphen is last.
     fn pattern() -> regex::Regex {
         regex::Regex::new(concat!(
             r#"^\S+(\s:)? (?P<remote_addr>[0-9.]+),? [0-9., -]+ \[.*\] "GET /status/images/beacon.gif\?(beacon_)?"#,
@@ -478,8 +478,8 @@ mod tests {
 
     #[test]
     fn etsy_line_when_compared_with_a_line_of_2013_then_pattern_finds_equal_values() {
-        // A line in the form that Etsy's edges wrote in October 2013. The line has the host, a colon, and the chain,
-        // whose first address is the client. The host names are replaced by the example names of RFC 2606.
+        // A line in the form that Etsy's servers wrote in October 2013. The line has the host, a colon, and a list of
+        // addresses, whose first address is the client's. The host names are replaced by the example names of RFC 2606.
         let theirs = concat!(
             r#"img0.example.com : 203.0.113.9, 151.101.1.1 - - [31/Oct/2013:14:07:26 +0000] "#,
             r#""GET /status/images/beacon.gif?beacon_source=fastly HTTP/1.1" 200 43 "#,
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn etsy_chain_when_cut_then_omits_the_address_at_the_cut() {
+    fn etsy_address_list_when_cut_then_omits_the_address_at_the_cut() {
         let long = value(&"203.0.113.123,".repeat(100));
         let mut sample = Record { client_chain: long, ..beacon() };
         let before = line(LogFormat::Etsy, &sample);
@@ -573,7 +573,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_value_when_too_long_then_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
+        fn json_value_when_too_long_then_is_cut(raw in proptest::collection::vec(0x20_u8..=0xFF, 0..600)) {
             let raw: Vec<u8> = raw.into_iter().filter(|&byte| byte != 0x7F).collect();
             let mut sent = Record { user_agent: HeaderValue::from_bytes(&raw).ok(), ..record() };
             let first = line(LogFormat::Json, &sent);

@@ -1,8 +1,8 @@
 //! The access log: one line for each request with a valid head. A separate thread formats and writes the lines.
 //!
-//! `observe` begins a [`Line`]. `pulls` or `local` completes the line when the response has ended. [`record`] contains
-//! the values of a line. [`formats`] turns these values into text. [`writer`] contains the queue and the thread that
-//! empties the queue. [`output`] writes to a file or to standard output.
+//! The layer `observe` begins a [`Line`]. The layer `pulls` or `local` completes the line when the response has ended.
+//! [`record`] contains the values of a line. [`formats`] turns these values into text. [`writer`] contains the queue
+//! and the thread that empties the queue. [`output`] writes to a file or to standard output.
 
 mod formats;
 mod output;

@@ -1,5 +1,5 @@
-//! The output of the access log. If the output does not accept lines, the lost lines are counted and an error is
-//! logged.
+//! The output of the access log: a file or standard output. If the output does not accept lines, the lost lines are
+//! counted and an error is logged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
@@ -14,12 +14,14 @@ use crate::keys::{Checked, Text};
 
 /// A batch is written when it has reached this size in bytes, or when the queue is empty.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
-/// Additional space for the last line of a batch, because this line can begin just below the limit [`BATCH_BYTES`]. The
-/// values of a line have at most 2,048 + 12 × 256 bytes, and escaping can replace each byte by six bytes.
+/// The additional space in the buffer for the last line of a batch, because this line can begin just below the limit
+/// [`BATCH_BYTES`]. The values of a line have at most 2,048 + 12 × 256 bytes, and escaping can replace each byte by six
+/// bytes.
 const LINE_BYTES: usize = 32 * 1024;
-/// The delay before the next attempt to write to a full pipe in non-blocking mode.
+/// The delay before the next attempt to write, if a pipe in non-blocking mode is full.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// After this number of failed attempts, the write fails, because the reader of the pipe is probably stuck.
+/// After this number of attempts without a written byte, the write fails, because the reader of the pipe is probably
+/// stuck.
 const MOST_TRIES: u32 = 50;
 
 /// The target of the access log.
@@ -78,8 +80,8 @@ impl Sink {
     pub(super) fn open(output: LogOutput, dropped: Counter) -> io::Result<Option<Self>> {
         let (path, (file, open_ended)) = match output {
             LogOutput::Off => return Ok(None),
-            // The log writes to a duplicate of the file descriptor. The handle of the standard library would buffer the
-            // bytes that a failed write leaves, so lost lines could not be counted.
+            // The log writes to a duplicate of the file descriptor. Rust's `Stdout` would buffer the bytes that a
+            // failed write leaves, so lost lines could not be counted.
             LogOutput::Stdout => (None, (File::from(io::stdout().as_fd().try_clone_to_owned()?), false)),
             LogOutput::File(path) => {
                 let opened = open_file(&path)?;
@@ -116,8 +118,8 @@ impl Sink {
         }
         let (lost, outcome) = if self.path.is_none() {
             let mut stdout = io::stdout().lock();
-            // Text that other code has printed is flushed first. An error of the flush is ignored, because the write
-            // below then fails too and reports the error.
+            // Text that other code has printed is flushed first, so that the text and the lines stay in order. An error
+            // of the flush is ignored, because the write below then fails too and reports the error.
             drop(stdout.flush());
             self.batch.write(&mut &self.file)
         } else {
@@ -140,7 +142,7 @@ impl Sink {
         }
     }
 
-    /// Counts the lines that are still in the batch as dropped. Called after the last write.
+    /// Counts the lines that are still in the batch as dropped. The writer calls this function after the last write.
     pub(super) fn give_up(&mut self) {
         self.dropped.increment(newlines(&self.batch.lines));
         self.batch.lines.clear();
@@ -184,7 +186,7 @@ impl Batch {
         (lost, outcome)
     }
 
-    /// Writes the rest of a partly written line. Returns the number of lost lines: 1 if the write fails, else 0.
+    /// Writes the rest of a partly written line. Returns the number of lost lines: 1 if the write fails, otherwise 0.
     fn finish_line(&mut self, output: &mut impl Write) -> u64 {
         let (written, _) = write_out(output, self.lines.get(..self.torn).unwrap_or_default());
         self.open_ended |= written < self.torn;
@@ -211,7 +213,8 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
                 tries = 0;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Another process that uses the same terminal or pipe can set non-blocking mode.
+            // The output can be in non-blocking mode, because another process that uses the same terminal or pipe can
+            // set this mode.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < MOST_TRIES => {
                 tries += 1;
                 thread::sleep(RETRY_AFTER);
@@ -273,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn batch_when_output_fails_then_written_lines_are_complete_and_lost_lines_counted(
+        fn batch_when_output_fails_then_written_plus_lost_lines_equal_the_sent_lines(
             room in proptest::collection::vec(1_usize..40, 0..20),
             batches in proptest::collection::vec(0_usize..8, 1..20),
         ) {
@@ -292,7 +295,7 @@ mod tests {
             let taken = String::from_utf8(output.taken).unwrap();
             let whole = taken.matches("!\n").count() as u64;
             prop_assert_eq!(whole + lost, sent);
-            // Only the last line can be incomplete, because the output can have failed before the end of this line.
+            // At most one line is incomplete: the last line, if the output failed before the end of this line.
             let is_whole = |line: &&str| line.starts_with("line ") && line.ends_with("!\n");
             let mut lines = taken.split_inclusive('\n').filter(|line| !is_whole(line));
             prop_assert_eq!(lines.next().is_some(), batch.open_ended);

@@ -17,6 +17,9 @@ pub(super) const TARGET_BYTES: usize = 2_048;
 
 /// All values of a log line. The creation of a record copies and formats no text, because a clone of a `HeaderValue` or
 /// `Uri` only increments a reference count, and labels are `'static`.
+///
+/// Some values are absent for a request to a local endpoint, which is a path to which the `local` layer responds, for
+/// example the path of the beacon. Such a request is not a pull.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     /// The time at which the request's head was complete.
@@ -27,41 +30,42 @@ pub(crate) struct Record {
     pub(crate) provider: &'static str,
     /// The identity header as received.
     pub(crate) claimed: Option<HeaderValue>,
-    /// The text of the request's [`Proof`](crate::cdn::proof::Proof). "" for a request to a local endpoint.
+    /// The text of the request's [`Proof`](crate::cdn::proof::Proof). It is "" for a request to a local endpoint.
     pub(crate) proof: &'static str,
-    /// The provider's point of presence.
+    /// The provider's point of presence. It is empty if the provider did not report it.
     pub(crate) pop: Pop,
-    /// The kind of pull. `Unknown` if the provider is unknown.
+    /// The kind of pull. `Unknown` if the provider is unknown, or for a request to a local endpoint.
     pub(crate) kind: PullKind,
     /// Why the provider pulled. `None` for a request to a local endpoint.
     pub(crate) why: Option<&'static str>,
-    /// The client's address, from a trusted source.
+    /// The client's address: the address that a CDN with a valid proof or a trusted proxy reported, or else the address
+    /// that connected to edgeshim.
     pub(crate) client: Option<IpAddr>,
-    /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes its addresses.
+    /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes the addresses in it.
     pub(crate) client_chain: Option<HeaderValue>,
     /// The request's method.
     pub(crate) method: Method,
-    /// The Host field. If the request had no Host, this is the authority of the target. `None` if the request had
-    /// neither, which only HTTP/1.0 allows.
+    /// The Host field. If it is `None`, the log line contains the authority of the target. A request without Host and
+    /// without authority is possible only in HTTP/1.0.
     pub(crate) host: Option<HeaderValue>,
     /// The request's target. The log line contains the path and the query of the target.
     pub(crate) target: Uri,
     /// The request's HTTP version.
     pub(crate) version: Version,
-    /// The class's label. `None` for a request to a local endpoint, because that request is not a pull.
+    /// The class's label. `None` for a request to a local endpoint.
     pub(crate) class: Option<&'static str>,
     /// The status sent to the client, or 499 if the client disconnected before the response was complete.
     pub(crate) status: u16,
-    /// Body bytes sent to the client.
+    /// The number of body bytes that were sent to the client.
     pub(crate) bytes: u64,
     /// The status of the origin's response. `None` if the origin did not respond.
     pub(crate) origin_status: Option<u16>,
-    /// Body bytes read from the origin.
+    /// The number of body bytes that were read from the origin.
     pub(crate) origin_bytes: u64,
-    /// Microseconds from sending the request to the origin to the arrival of the response head. `None` if no response
+    /// The microseconds from sending the request to the origin until the response head arrived. `None` if no response
     /// head arrived.
     pub(crate) origin_us: Option<u32>,
-    /// Microseconds from the request's head to the end of the response.
+    /// The microseconds from the arrival of the request's head to the end of the response.
     pub(crate) total_us: u64,
     /// The response's content coding, applied by edgeshim or by the origin. `identity` if there is no coding, "" for a
     /// request to a local endpoint.
@@ -80,8 +84,8 @@ pub(crate) struct Record {
 
 impl Record {
     /// Replaces each value that shares a connection's read buffer by a copy of the part that will be written. So the
-    /// record no longer keeps the read buffer in memory. Each copy costs an allocation, so `detach` is called only if
-    /// the writer is behind.
+    /// record no longer keeps the read buffer in memory. Each copy costs an allocation, so the queue calls `detach`
+    /// only while many records wait for the writer.
     pub(super) fn detach(&mut self) {
         if self.host.is_none()
             && let Some(authority) = self.target.authority()
@@ -94,8 +98,8 @@ impl Record {
         let optional =
             [&mut self.claimed, &mut self.client_chain, &mut self.host, &mut self.referer, &mut self.user_agent];
         for value in optional.into_iter().flatten().chain([&mut self.id]) {
-            // The copy has one byte more than the formatter writes. So the formatter can still detect that
-            // `client_chain` was cut and that the last address can be incomplete.
+            // The copy has one byte more than the formatter writes. So the formatter still sees that it cuts
+            // `client_chain`, and leaves out the last address, which can be incomplete.
             let bytes = value.as_bytes();
             if let Ok(copy) = HeaderValue::from_bytes(bytes.get(..=TEXT_BYTES).unwrap_or(bytes)) {
                 *value = copy;
@@ -103,6 +107,7 @@ impl Record {
         }
     }
 
+    /// Returns the Host field or, without Host, the authority of the target.
     pub(super) fn host(&self) -> &[u8] {
         match (&self.host, self.target.authority()) {
             (Some(host), _) => host.as_bytes(),

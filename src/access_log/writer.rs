@@ -2,9 +2,9 @@
 //!
 //! **Cost** of a request: its record moves into a lock-free queue. If the writer sleeps, the request also makes one
 //! system call to wake the writer. The writer sleeps after half a second without a record. **Can fail:** lines are lost
-//! if the queue or the disk is full or the pipe is closed, but a request never waits.
-//! `edgeshim_access_log_dropped_total` counts each lost line. So the number of written lines plus that counter equals
-//! the number of records.
+//! if the queue or the disk is full or the pipe is closed, but a request never waits. The metric
+//! `edgeshim_access_log_dropped_total` counts each lost line. So the number of written lines plus the number of lost
+//! lines equals the number of records.
 //!
 //! All slots of the queue, about 36 MiB, are allocated when a log is opened.
 
@@ -23,25 +23,25 @@ use super::output::{BATCH_BYTES, LogOutput, Sink};
 use super::record::Record;
 use crate::keys::{Keys, Visitor};
 
-/// The largest number of records that wait for the writer. One machine receives fewer
-/// requests than this number in one second.
+/// The largest number of records that wait for the writer. One machine receives fewer requests than this number in one
+/// second.
 const QUEUE_RECORDS: usize = 65_536;
-/// If more than this number of records wait, the writer is too slow. Each new record then gets copies of its values and
-/// releases the read buffer of its connection. A read buffer can be a hundred times as large as a record, so read
-/// buffers must not stay in memory while the disk is stalled.
+/// If more than this number of records wait, the writer is too slow. Each new record then gets copies of its values, so
+/// that it does not keep the read buffer of its connection in memory ([`Record::detach`]). A read buffer can be a
+/// hundred times as large as a record.
 const ATTACHED_RECORDS: usize = 2_048;
 /// The interval at which the writer polls the queue. While there is traffic, a line waits at most for this time.
 const POLL: Duration = Duration::from_millis(20);
 /// After this number of polls without a record, the writer sleeps until another thread wakes it.
 const IDLE_POLLS: u32 = 25;
-/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost. A
-/// wake-up could be lost if a later version of this code used a weaker memory ordering.
+/// The longest sleep of the writer. A new record ends the sleep at once. The limit matters only if a wake-up is lost,
+/// which can happen only through a bug in this file.
 const PARK: Duration = Duration::from_secs(5);
 /// The longest time that [`AccessLog::close`] waits while the queue does not shrink. After that time `close` assumes
 /// that the disk, or the reader of the pipe, is stuck.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The states of the writer. `record` reads the state after each push.
+/// The states of the writer. [`AccessLog::record`](super::AccessLog::record) reads the state after each push.
 mod state {
     /// The writer polls the queue.
     pub(super) const POLLING: u8 = 0;
@@ -72,7 +72,8 @@ impl Keys for AccessLogSettings {
     }
 }
 
-/// The log line of a request in flight. The layer that completes the response writes the line, once.
+/// The log line of a request in flight. The layer that completes the response, `pulls` or `local`, writes the line,
+/// once.
 #[derive(Debug)]
 pub(crate) struct Line {
     /// The values known so far. The record is boxed, because it takes half a kilobyte and moves through every layer.
@@ -171,8 +172,8 @@ impl AccessLog {
 
     /// Writes all queued records and ends the writer. Waits as long as the queue shrinks. If the queue does not shrink
     /// for five seconds, the queued records are dropped and counted. A record made after `close` has returned is
-    /// dropped and counted too. A second call does nothing. The call blocks, so `close` must be called at the end of
-    /// the drain, and not on a worker that has requests in flight.
+    /// dropped and counted too. A second call does nothing. `close` blocks its thread, so it must be called at the end
+    /// of the drain, and not on a worker that has requests in flight.
     pub(crate) fn close(&self) {
         self.0.close();
     }
@@ -180,7 +181,7 @@ impl AccessLog {
 
 impl Handle {
     fn close(&self) {
-        // The mutex stays locked during the wait, so that a second caller does not return before the first caller.
+        // The mutex stays locked during the wait, so that a second call does not return before the first call.
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(ended) = ended.take() else { return };
         self.shared.closing.store(true, Ordering::SeqCst);
@@ -215,7 +216,7 @@ impl Shared {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Removes the records that will not be written, and counts these records as dropped. A record can be removed only
+    /// Removes the queued records, which will not be written, and counts them as dropped. A record can be removed only
     /// once. So each record is counted only once, even if two threads call this function at the same time.
     fn discard(&self) {
         while self.queue.pop().is_some() {
@@ -244,7 +245,8 @@ impl Shared {
             if self.reopen.swap(false, Ordering::SeqCst) {
                 sink.reopen();
             }
-            // If this round added no line, the batch can still contain the rest of an incomplete line.
+            // `write` is called even if this round added no line, because the batch can still contain the rest of an
+            // incomplete line.
             sink.write();
             idle = if some { 0 } else { idle.saturating_add(1) };
             match (empty, closing) {
@@ -261,7 +263,8 @@ impl Shared {
 
     /// Sleeps until `record`, `reopen` or `close` wakes the writer. `reopen` and `close` set a flag, then call
     /// `unpark`. If `unpark` is called before the sleep begins, the sleep ends at once. `record` calls `unpark` only if
-    /// it sees `PARKED`. So the queue is checked again after `PARKED` is stored.
+    /// it sees `PARKED`. A record that was pushed before `PARKED` was stored causes no `unpark`, so the queue is
+    /// checked again after `PARKED` is stored.
     fn park(&self) {
         if self.move_on(state::POLLING, state::PARKED) {
             if self.queue.is_empty() {
@@ -349,12 +352,12 @@ mod tests {
         log.close();
         let lines = ids(&folder.log());
         assert_eq!(lines.len() as u64 + dropped.load(Ordering::SeqCst), 100_000);
-        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "a line was written twice");
+        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "a record was written twice");
         assert!(lines.len() >= QUEUE_RECORDS, "fewer lines than fit into the queue: {}", lines.len());
     }
 
     #[test]
-    fn record_when_log_is_closing_or_closed_then_written_or_counted_as_dropped() {
+    fn record_when_log_is_closing_or_closed_then_is_written_or_counted_as_dropped() {
         let folder = Folder::new("late");
         let (log, dropped) = open(&folder.log());
         thread::scope(|scope| {
@@ -372,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn writer_when_asleep_then_woken_by_a_record() {
+    fn writer_when_asleep_then_is_woken_by_a_record() {
         let folder = Folder::new("sleep");
         let (log, _) = open(&folder.log());
         for number in 0..2 {
@@ -411,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn reopen_when_records_arrive_then_each_record_is_written_once_or_counted() {
+    fn reopen_when_records_arrive_then_written_plus_dropped_lines_equal_the_records() {
         let folder = Folder::new("busy");
         let (log, dropped) = open(&folder.log());
         let names: Vec<_> = (0..5).map(|number| folder.0.join(format!("access.log.{number}"))).collect();

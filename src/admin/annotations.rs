@@ -1,5 +1,5 @@
-//! The annotations: marks on the time axis of the page, such as a deployment, a start or the begin of an outage. The
-//! last [`MOST`] stay in memory, over configuration swaps.
+//! The annotations: marks on the time axis of the page, for example for a deployment, or for the start of edgeshim or
+//! of an outage. The last [`MOST`] annotations stay in memory, also after a configuration swap.
 //!
 //! **Metrics:** `edgeshim_annotations_total`.
 
@@ -14,23 +14,23 @@ use crate::ids::label;
 use crate::metrics::{Metrics, describe};
 use crate::wire::json::is_active;
 
-/// The number of annotations that are stored.
+/// The largest number of annotations that are stored.
 pub(super) const MOST: usize = 100;
-/// The longest text, in characters. The rest is removed.
+/// The longest text of an annotation, in characters. The rest of a longer text is removed.
 const MAX_CHARACTERS: usize = 200;
 
 label! {
-    /// What an annotation marks.
+    /// The event that an annotation marks.
     pub(crate) enum Mark {
-        /// What a person or a program posted.
+        /// An event that a person or a program has sent with `POST /annotations`.
         Note = "note",
         /// The start of the process.
         Start = "start",
-        /// The begin of the drain.
+        /// The start of the drain.
         Drain = "drain",
-        /// Another configuration is in force.
+        /// A configuration swap.
         Reload = "reload",
-        /// The begin of an outage.
+        /// The start of an outage.
         Outage = "outage",
         /// The end of an outage.
         Recovery = "recovery",
@@ -71,7 +71,7 @@ impl Annotations {
         Self { kept: Mutex::default(), total: metrics.series(&describe::ANNOTATIONS, &[]) }
     }
 
-    /// Adds an annotation. If too many are stored, the one with the lowest id is dropped.
+    /// Adds an annotation. If [`MOST`] annotations are stored already, the annotation with the lowest id is dropped.
     pub(super) fn add(&self, kind: Mark, text: &str, time: f64) -> Annotation {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.last_id += 1;
@@ -84,12 +84,13 @@ impl Annotations {
         annotation
     }
 
-    /// Returns all annotations, by id.
+    /// Returns all annotations, in the order of their ids.
     pub(super) fn all(&self) -> Vec<Annotation> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).list.iter().cloned().collect()
     }
 
-    /// Returns the newest change before a moment, at most an hour older: what was deployed just before an outage.
+    /// Returns the newest annotation in the hour before a moment, without the marks of outages. The page shows this
+    /// annotation as the possible cause of an outage.
     pub(super) fn before(&self, moment: f64) -> Option<Annotation> {
         let is_change = |kind| !matches!(kind, Mark::Outage | Mark::Recovery);
         let mut all = self.all();
@@ -98,7 +99,7 @@ impl Annotations {
     }
 }
 
-/// Removes control characters, and characters that change the writing direction. Cuts the text to its longest length.
+/// Removes control characters, and characters that change the writing direction. Cuts the text to [`MAX_CHARACTERS`].
 pub(super) fn cleaned(text: &str) -> String {
     let visible = |character: &char| !character.is_control() && !is_active(*character);
     let text: String = text.chars().filter(visible).collect();
@@ -115,13 +116,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_when_it_has_control_characters_then_removed_and_cut() {
+    fn annotation_text_when_cleaned_then_is_short_and_has_no_control_characters() {
         assert_eq!(cleaned(" deploy\r\n\x1b[2J\u{202e}1234\0 "), "deploy[2J1234");
         assert_eq!(cleaned(&"é".repeat(300)).chars().count(), MAX_CHARACTERS);
     }
 
     #[test]
-    fn annotations_when_many_then_the_last_stay_and_the_nearest_change_is_found() {
+    fn annotations_when_full_then_newest_are_kept_and_newest_change_is_found() {
         let annotations = Annotations::new(&Metrics::new().unwrap());
         for number in 0..250 {
             annotations.add(Mark::Note, &format!("deploy {number}"), f64::from(number));

@@ -1,5 +1,5 @@
-//! The server-sent events of the page. A stream is a bounded queue. A reader that lets its queue fill up is
-//! disconnected: the page then connects again and loads the history anew.
+//! The server-sent events of the page. Each open page reads one stream, which is a bounded queue of events. If a page
+//! reads so slowly that its queue is full, the stream ends. The page then connects again and loads the history again.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// The largest number of open streams.
 pub(super) const MAX_STREAMS: usize = 16;
-/// The number of events that wait for a reader.
+/// The largest number of events in the queue of one stream.
 const QUEUE: usize = 16;
 
 /// The open streams.
@@ -21,7 +21,7 @@ pub(super) struct Events {
     streams: Mutex<Vec<Sender<Bytes>>>,
 }
 
-/// The body of a stream. It ends when its queue is full.
+/// The body of a stream. The body ends if an event is sent while the queue is full.
 #[derive(Debug)]
 pub(super) struct EventBody {
     queue: Receiver<Bytes>,
@@ -32,7 +32,7 @@ impl Events {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream. `None`: too many are open.
+    /// Opens a stream. `None`: [`MAX_STREAMS`] streams are open already.
     pub(super) fn open(&self) -> Option<EventBody> {
         let mut streams = self.streams();
         streams.retain(|stream| !stream.is_closed());
@@ -50,7 +50,8 @@ impl Events {
         !self.streams().is_empty()
     }
 
-    /// Sends an event to all streams. `data` is JSON, so that it has no line break.
+    /// Sends an event to all streams. `data` is written as JSON on one line, because a line break would end the field
+    /// `data` of the event.
     pub(super) fn send(&self, name: &str, data: &serde_json::Value) {
         let event = Bytes::from(format!("event: {name}\ndata: {data}\n\n"));
         self.streams().retain(|stream| stream.try_send(event.clone()).is_ok());
@@ -71,12 +72,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_when_too_many_or_not_read_then_refused_or_ended() {
+    fn stream_when_too_many_are_open_then_refused_and_when_not_read_then_ended() {
         let events = Events::default();
         let mut open: Vec<_> = (0..MAX_STREAMS).filter_map(|_| events.open()).collect();
         assert!(open.len() == MAX_STREAMS && events.open().is_none());
         open.pop();
-        assert!(events.open().is_some(), "a closed stream frees its place");
+        assert!(events.open().is_some(), "after a stream is closed, another stream must open");
         let mut reader = open.pop().unwrap();
         for number in 0..QUEUE {
             while reader.queue.try_recv().is_ok() {}
@@ -84,7 +85,7 @@ mod tests {
         }
         assert!(events.has_readers());
         let left = events.streams().len();
-        assert_eq!(left, 1, "only the reader that reads");
+        assert_eq!(left, 1, "only the stream that is read must stay open");
         assert_eq!(reader.queue.try_recv().unwrap(), "event: second\ndata: 15\n\n");
     }
 }

@@ -1,5 +1,5 @@
-//! The history of the page: samples of one second for two minutes, and samples of ten seconds for an hour. It belongs
-//! to the admin listener, so a configuration swap keeps it.
+//! The history of the page: samples of one second for two minutes, and samples of ten seconds for an hour. The
+//! history belongs to the admin listener, so a configuration swap does not reset the history.
 //!
 //! Memory: a sample has at most 14 KiB ([`MAX_PROVIDERS`] × [`MAX_CLASSES`]), and there are at most 481 samples. So the
 //! history has at most 7 MiB, whatever the traffic is. With six providers and six classes it has less than 1 MiB.
@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use crate::ids::PullReason;
 use crate::metrics::SECONDS;
 
-/// The most providers and classes with their own numbers. Further ones count as `other`.
+/// The largest numbers of providers and of classes that have their own counts. Further providers and classes count as
+/// `other`.
 const MAX_PROVIDERS: usize = 24;
 const MAX_CLASSES: usize = 32;
 /// The number of samples of one second.
@@ -24,7 +25,7 @@ const COLUMNS: usize = 6;
 const GAUGES: usize = 3;
 const REASONS: usize = PullReason::ALL.len();
 
-/// What is counted for a provider or a class.
+/// A number that is counted for a provider or a class.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Column {
     Pulls,
@@ -36,7 +37,7 @@ pub(super) enum Column {
     Beacons,
 }
 
-/// What is known about a provider at one moment, or is not known (NaN).
+/// A value of a provider at one moment. NaN: the value is unknown.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Gauge {
     OffloadRequests,
@@ -48,7 +49,8 @@ pub(super) enum Gauge {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Row<T> {
     pub counts: [T; COLUMNS],
-    /// Each bucket contains the buckets before it.
+    /// The buckets of `edgeshim_pull_seconds`. The counts are cumulative: each bucket includes the pulls of all buckets
+    /// before it.
     pub buckets: [T; BUCKETS],
     pub reasons: [T; REASONS],
 }
@@ -57,11 +59,11 @@ pub(super) struct Row<T> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Provider<T> {
     pub row: Row<T>,
-    /// The pulls and the pulls with a 5xx, by class.
+    /// For each class, the number of all pulls and the number of pulls with a 5xx.
     pub cells: Vec<[T; 2]>,
 }
 
-/// All totals at one moment.
+/// All totals since the start of the process, at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub providers: Vec<Provider<u64>>,
@@ -103,7 +105,8 @@ impl Names {
         position(&mut self.providers, name, MAX_PROVIDERS)
     }
 
-    /// Returns the position of a provider that has pulls, or that of `other`.
+    /// Returns the position of a provider, or the position of `other` if the name is not in the list. Does not add the
+    /// name.
     pub(super) fn known_provider(&self, name: &str) -> usize {
         self.providers.iter().position(|known| known == name).unwrap_or(0)
     }
@@ -113,6 +116,8 @@ impl Names {
     }
 }
 
+/// Returns the position of a name, and adds a new name to the list. If the list is full, a new name gets the position
+/// 0, which is the position of `other`.
 fn position(names: &mut Vec<String>, name: &str, most: usize) -> usize {
     if let Some(position) = names.iter().position(|known| known == name) {
         return position;
@@ -157,8 +162,8 @@ impl Row<f32> {
         }
     }
 
-    /// Returns a quantile of the time of a pull, by linear interpolation in its bucket. `None`: there is no pull. Above
-    /// the last bound the result is that bound.
+    /// Returns a quantile of the times of the pulls, by linear interpolation in a bucket. `None`: there are no pulls.
+    /// If the quantile is above the last bound of the buckets, the result is the last bound.
     pub(super) fn quantile(&self, quantile: f64) -> Option<f64> {
         let all = f64::from(self.buckets[BUCKETS - 1]);
         if all <= 0.0 {
@@ -234,7 +239,7 @@ fn at<T: Default>(list: &mut Vec<T>, position: usize) -> &mut T {
 }
 
 impl Sample {
-    /// Adds a later sample.
+    /// Adds a later sample to this sample.
     fn merge(&mut self, other: &Self) {
         for (position, provider) in other.providers.iter().enumerate() {
             let own = at(&mut self.providers, position);
@@ -254,7 +259,7 @@ impl Sample {
         self.seconds += other.seconds;
     }
 
-    /// Returns a gauge of a provider, or `None` if it is not known.
+    /// Returns a gauge of a provider, or `None` if the value is unknown.
     pub(super) fn gauge(&self, provider: usize, gauge: Gauge) -> Option<f64> {
         let value = *self.gauges.get(provider)?.get(gauge as usize)?;
         value.is_finite().then_some(value.into())
@@ -274,19 +279,22 @@ pub(super) struct History {
     pub names: Names,
     fine: VecDeque<Sample>,
     coarse: VecDeque<Sample>,
+    /// The sum of the fine samples since the last coarse sample.
     partial: Sample,
     last: Option<Snapshot>,
 }
 
 impl History {
-    /// Adds the totals at a moment. `seconds` is the time since the last call. The first call gives no sample. Returns
-    /// whether a coarse sample is complete.
+    /// Adds a fine sample, from the totals at the moment `at`. `seconds` is the time since the last call. The first
+    /// call adds no sample, because there are no earlier totals. Returns whether this call has completed a coarse
+    /// sample.
     pub(super) fn push(&mut self, snapshot: Snapshot, at: f64, seconds: f64) -> bool {
         let Some(last) = self.last.replace(snapshot) else { return false };
         let Some(sample) = self.last.as_ref().map(|now| now.since(&last, at, seconds)) else { return false };
         self.partial.merge(&sample);
         bounded(&mut self.fine, sample, FINE);
-        // A sample that ends a little early is complete too. So ten ticks make one.
+        // The seconds are not exact, so ten fine samples can be slightly shorter than ten seconds. They still complete
+        // a coarse sample.
         let complete = self.partial.seconds > COARSE_SECONDS - 0.5;
         if complete {
             bounded(&mut self.coarse, std::mem::take(&mut self.partial), COARSE);
@@ -302,7 +310,7 @@ impl History {
         &self.coarse
     }
 
-    /// Returns the sum of the last fine samples.
+    /// Returns the sum of the last fine samples. `samples` is their number.
     pub(super) fn last(&self, samples: usize) -> Sample {
         let mut sum = Sample::default();
         let skipped = self.fine.len().saturating_sub(samples);
@@ -337,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn history_when_full_then_keeps_two_minutes_and_an_hour_in_constant_memory() {
+    fn history_when_full_then_keeps_two_minutes_and_an_hour_in_less_than_7_mib() {
         let mut history = History::default();
         let mut time = 1e9;
         for second in 0..=4000 {
@@ -388,6 +396,6 @@ mod tests {
             assert!(row.quantile(quantile).is_some_and(|found| (found - wanted).abs() < 1e-9), "{quantile}");
         }
         row.buckets[BUCKETS - 1] = 1000.0;
-        assert_eq!(row.quantile(0.99), Some(30.0), "above the last bound");
+        assert_eq!(row.quantile(0.99), Some(30.0), "a quantile above the last bound must be the last bound");
     }
 }

@@ -35,24 +35,25 @@ use self::sessions::Sessions;
 use crate::config::Listen;
 use crate::runtime::Slot;
 
-/// The time between two upkeeps. An upkeep notes the totals of pulls, gives the page new numbers, and moves the
+/// The time between two upkeeps. An upkeep stores the totals of pulls, sends new numbers to the page, and moves the
 /// histogram samples into their buckets. Without these moves, the samples would accumulate in memory until the next
-/// scrape. The totals are noted at whole seconds of Unix time, because the sums of the logs are by whole seconds.
+/// scrape. The totals are stored at whole seconds of Unix time, because the sums of the CDNs' logs are also by whole
+/// seconds.
 const UPKEEP: Duration = Duration::from_secs(1);
-/// The longest time in which a client must send a complete request head.
+/// The time within which a client must send a complete request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
 const MAX_CONNECTIONS: usize = 256;
 
 /// The running admin listener.
 pub(crate) struct Admin {
-    /// The address, as printed: `http://…` or `unix:…`.
+    /// The address as edgeshim prints it at its start: `http://…` or `unix:…`.
     pub address: String,
     board: &'static Board,
 }
 
 impl Admin {
-    /// Marks a moment on the time axis of the page.
+    /// Marks the current moment on the time axis of the page.
     pub(crate) fn mark(&self, kind: Mark, text: &str) {
         self.board.mark(kind, text, annotations::now());
     }

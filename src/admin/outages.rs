@@ -1,23 +1,26 @@
-//! Detects outages in the history, once a second: the share of 5xx in the pulls of a provider, or of faults of the
-//! origin in all pulls, rises above a threshold. The begin and the end of an outage are marked once each.
+//! Detects outages in the history, once a second. A provider has an outage if too many of its pulls are 5xx. The origin
+//! has an outage if too many of all pulls have a fault. The start and the end of each outage are reported once.
 
 use std::collections::VecDeque;
 
 use super::history::{Column, History, Sample};
 
-/// An outage begins if this share of the pulls of [`SHORT`] samples fails, and at least [`FEWEST`] pulls.
+/// An outage starts if at least this share of the pulls in the last [`SHORT`] samples fails, and at least [`FEWEST`]
+/// pulls fail.
 const BEGIN: f64 = 0.05;
 const FEWEST: f64 = 5.0;
-/// An outage ends if a smaller share than this of the pulls of [`LONG`] samples fails.
+/// An outage ends if less than this share of the pulls in the last [`LONG`] samples fails.
 const END: f64 = 0.02;
+/// These numbers of samples are also numbers of seconds, because each sample has one second.
 const SHORT: usize = 10;
 const LONG: usize = 30;
-/// An outage also ends after this time without a pull, in seconds. The CDN then pulls nothing more.
+/// An outage also ends after this time without a pull, in seconds. Without pulls, a recovery cannot be seen.
 const SILENCE: f64 = 300.0;
-/// The number of outages that are stored, open ones included. An ended one is dropped first.
+/// The largest number of stored outages, including outages that have not ended. If there are more, the oldest outage
+/// that has ended is dropped.
 const MOST: usize = 32;
 
-/// What fails.
+/// The origin or the provider that has an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Origin,
@@ -29,22 +32,22 @@ pub(super) enum Subject {
 #[derive(Debug, Clone)]
 pub(super) struct Outage {
     pub subject: Subject,
-    /// The begin of the first second with failures, in seconds of Unix time.
+    /// The start of the first sample in which the share of failed pulls reached [`BEGIN`], in seconds of Unix time.
     pub began: f64,
     pub ended: Option<f64>,
     /// The largest share of failed pulls so far.
     pub worst: f64,
-    /// When the last pull was seen.
+    /// The time of the last sample with a pull, in seconds of Unix time.
     last_pull: f64,
 }
 
-/// The outages, the oldest first.
+/// The outages. The oldest outage is first.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     pub list: VecDeque<Outage>,
 }
 
-/// The pulls of a sample, and those of them that failed.
+/// Returns the number of pulls in a sample, and the number of these pulls that failed.
 fn figures(sample: &Sample, subject: Subject) -> (f64, f64) {
     match subject {
         Subject::Origin => {
@@ -58,14 +61,16 @@ fn figures(sample: &Sample, subject: Subject) -> (f64, f64) {
     }
 }
 
-/// Returns the failed share of the pulls. A fault can be counted before its pull, so the share is at most 1.
+/// Returns the share of the pulls that failed, or `None` without pulls. A fault can be counted one sample before its
+/// pull, so the share is limited to 1.
 pub(super) fn share(sample: &Sample, subject: Subject) -> Option<f64> {
     let (pulls, failed) = figures(sample, subject);
     (pulls > 0.0).then(|| (failed / pulls).min(1.0))
 }
 
 impl Outages {
-    /// Looks at the newest samples. Returns the outages that began or ended now.
+    /// Checks the newest samples for the start and the end of outages. Returns each outage that has started or ended
+    /// since the last check.
     pub(super) fn check(&mut self, history: &History, now: f64) -> Vec<Outage> {
         let (short, long) = (history.last(SHORT), history.last(LONG));
         let mut changed = Vec::new();
@@ -104,7 +109,8 @@ impl Outages {
     }
 }
 
-/// Returns an outage that begins with the first of the newest samples whose share is above the threshold.
+/// Returns an outage that starts with the first of the last [`SHORT`] samples in which the failed share reaches
+/// [`BEGIN`].
 fn begun(history: &History, subject: Subject, now: f64, worst: f64) -> Outage {
     let newest = history.fine().iter().rev().take(SHORT).collect::<Vec<_>>();
     let failing = |sample: &&&Sample| share(sample, subject).is_some_and(|share| share >= BEGIN);
@@ -117,7 +123,7 @@ mod tests {
     use super::super::history::Snapshot;
     use super::*;
 
-    /// One provider, which pulls once a second.
+    /// The traffic of one provider, with one sample for each second.
     #[derive(Default)]
     struct Traffic {
         history: History,
@@ -127,7 +133,8 @@ mod tests {
     }
 
     impl Traffic {
-        /// Runs for some seconds. Returns what began (`true`) or ended, with its time.
+        /// Adds some seconds with the given counts in each second. Returns the outages that started (`true`) or ended
+        /// (`false`), each with the time of its start or end.
         fn run(&mut self, seconds: u32, pulls: u64, errors: u64, faults: u64) -> Vec<(Subject, bool, f64)> {
             let mut changes = Vec::new();
             for _ in 0..seconds {
@@ -149,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_5xx_rise_and_fall_then_begin_and_end_are_reported_once() {
+    fn outage_when_5xx_rise_and_fall_then_start_and_end_are_reported_once() {
         let mut traffic = Traffic::default();
-        assert_eq!(traffic.run(60, 100, 1, 0), [], "one in a hundred");
+        assert_eq!(traffic.run(60, 100, 1, 0), [], "a share of 1 % is not an outage");
         assert_eq!(traffic.run(100, 100, 40, 0), [(Subject::Provider(0), true, 60.0)]);
         assert!(traffic.outages.list[0].worst > 0.39);
         let ended = traffic.run(100, 100, 1, 0);
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_origin_has_faults_then_reported_beside_the_provider() {
+    fn outage_when_origin_has_faults_then_reported_for_origin_and_provider() {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.run(10, 10, 0, 0), []);
         let begun = traffic.run(5, 10, 10, 10);
@@ -167,16 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_pulls_are_few_or_stop_then_not_begun_or_ended_after_silence() {
+    fn outage_when_failures_are_few_then_not_started_and_without_pulls_then_ends() {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.run(4, 1, 1, 0), [], "four errors are too few");
         assert_eq!(traffic.run(3, 1, 1, 0).len(), 1);
-        assert_eq!(traffic.run(299, 0, 0, 0), [], "no pull is no recovery");
+        assert_eq!(traffic.run(299, 0, 0, 0), [], "an outage must not end before 300 seconds without pulls");
         assert_eq!(traffic.run(3, 0, 0, 0).len(), 1);
     }
 
     #[test]
-    fn outages_when_many_then_bounded() {
+    fn outage_list_when_full_then_stays_bounded() {
         let mut traffic = Traffic::default();
         for _ in 0..50 {
             traffic.run(10, 100, 50, 50);

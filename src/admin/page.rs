@@ -1,5 +1,5 @@
-//! The page at `/` and the log-in form: one HTML file each, with its style and script inside. The
-//! Content-Security-Policy allows these two by their hashes, and nothing from elsewhere.
+//! The page at `/` and the log-in form. Each of them is one HTML file that contains its style and its script. The
+//! Content-Security-Policy allows only this style and this script, by their hashes.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub(super) struct Document {
 
 pub(super) static PAGE: LazyLock<Document> = LazyLock::new(|| Document::new(include_str!("page.html")));
 pub(super) static LOG_IN: LazyLock<Document> = LazyLock::new(|| Document::new(include_str!("log_in.html")));
-/// The form after a wrong token.
+/// The log-in form with the message that the token was wrong.
 pub(super) static LOG_IN_AGAIN: LazyLock<Document> = LazyLock::new(|| {
     let wrong = "<p role=\"alert\">This is not the token.</p>";
     Document::new(include_str!("log_in.html").replace("<!-- alert -->", wrong))
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_when_compressed_then_below_60_kib_and_loads_nothing_from_elsewhere() {
+    fn document_when_compressed_then_below_60_kib_and_without_urls_of_other_hosts() {
         for document in [&*PAGE, &*LOG_IN, &*LOG_IN_AGAIN] {
             let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
             gzip.write_all(&document.html).unwrap();
@@ -65,7 +65,7 @@ mod tests {
             let html = str::from_utf8(&document.html).unwrap();
             let namespace = "http://www.w3.org/2000/svg";
             let addresses = html.matches("http://").chain(html.matches("https://")).count();
-            assert_eq!(addresses, html.matches(namespace).count(), "an address of another host");
+            assert_eq!(addresses, html.matches(namespace).count(), "the document has a URL of another host");
             assert_eq!((html.matches("<style>").count(), html.matches(" style=").count()), (1, 0));
             assert!(html.matches("<script").count() <= 1);
         }

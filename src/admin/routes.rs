@@ -1,4 +1,5 @@
-//! The paths of the admin listener: probes and metrics for everybody, all others for those who have the token.
+//! The paths of the admin listener. The probes, the metrics and `/log-in` need no token. If `admin.token` is
+//! configured, all other paths need the token or the cookie of a session.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -37,7 +38,7 @@ const PATHS: &str =
 
 pub(super) type Answer = Response<Either<Full<Bytes>, EventBody>>;
 
-/// What the responses are made of.
+/// The values from which the responses are made.
 pub(super) struct Routes {
     pub slot: &'static Slot,
     pub metrics: &'static Metrics,
@@ -57,7 +58,7 @@ impl Routes {
             (_, "/log-in") => method_not_allowed("POST", "Use POST.\n"),
             _ => method_not_allowed("GET, HEAD", "Use GET or HEAD.\n"),
         };
-        // The rest of a body that is not accepted is not read.
+        // The rest of a refused body is not read, so the connection cannot be used again.
         if has_body && response.status().is_client_error() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -115,7 +116,8 @@ impl Routes {
             return with_type(StatusCode::OK, "text/event-stream", "");
         }
         let Some(events) = self.board.events.open() else {
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open. Close one.\n");
+            let mut response =
+                text(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open. Close one of the pages.\n");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
             return response;
         };
@@ -127,7 +129,11 @@ impl Routes {
     async fn post(&self, head: &Parts, body: Incoming) -> Answer {
         let is_log_in = head.uri.path() == "/log-in";
         if is_cross_site(&head.headers, self.slot.load().settings().admin.token.is_some()) {
-            return text(StatusCode::FORBIDDEN, "A page of another site sent this request.\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "A page of another site seems to have sent this request. Open the page under an IP address, under localhost, \
+                 or with admin.token set under any name.\n",
+            );
         }
         if !is_log_in && !self.is_allowed(head) {
             return unauthorized(text(
@@ -146,7 +152,7 @@ impl Routes {
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "Send at most 4096 bytes.\n");
             }
-            Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "The body is not complete.\n"),
+            Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "The body is not complete. Send the request again.\n"),
             Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "The body took longer than ten seconds.\n"),
         };
         if is_log_in { self.log_in(&body) } else { self.annotate(&body) }
@@ -175,17 +181,20 @@ impl Routes {
             text: String,
         }
         let Ok(Note { text: note }) = serde_json::from_slice(body) else {
-            return text(StatusCode::BAD_REQUEST, "Send {\"text\":\"deploy 1234\"}.\n");
+            return text(
+                StatusCode::BAD_REQUEST,
+                "Send a JSON object with the key text, such as {\"text\":\"deploy 1234\"}, and no other key.\n",
+            );
         };
         if cleaned(&note).is_empty() {
-            return text(StatusCode::BAD_REQUEST, "The text is empty.\n");
+            return text(StatusCode::BAD_REQUEST, "The text is empty. Write at least one visible character.\n");
         }
         let annotation = self.board.mark(Mark::Note, &note, now());
         in_json(StatusCode::CREATED, &json!({ "id": annotation.id, "time": annotation.time }))
     }
 
     fn scrape(&self, head: &Parts) -> Answer {
-        // Prometheus lists the formats that it accepts, the preferred one first.
+        // Prometheus lists the formats that it accepts. The preferred format is first.
         let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if accept.trim_start().starts_with("application/vnd.google.protobuf") {
             with_type(StatusCode::OK, PROTOBUF, self.metrics.render_protobuf())
@@ -194,6 +203,7 @@ impl Routes {
         }
     }
 
+    /// Returns whether a request has the token or a session, or no token is configured.
     fn is_allowed(&self, head: &Parts) -> bool {
         let runtime = self.slot.load();
         let token = runtime.settings().admin.token.as_ref();
@@ -225,7 +235,7 @@ fn document(status: StatusCode, document: &Document) -> Answer {
     let mut response = with_type(status, "text/html; charset=utf-8", document.html.clone());
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, document.policy.clone());
-    // Not `no-referrer`: with it, browsers send `Origin: null` with the form.
+    // The policy is not `no-referrer`, because browsers would then send `Origin: null` with the log-in form.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     response

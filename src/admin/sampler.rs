@@ -1,4 +1,5 @@
-//! Takes the numbers of the page from the metrics, once a second, and tells the open pages.
+//! Once a second, reads the numbers of the page from the metrics, stores the numbers in the history, and sends the
+//! numbers to the open pages.
 //!
 //! Cost: one rendering of the metrics and one pass over its text, on the thread of the admin listener.
 
@@ -16,7 +17,7 @@ use super::summary::{self, OUTAGE_WINDOW, failing, series, subject_name};
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Slot};
 
-/// What the page shows. It exists as long as the process, so a configuration swap keeps it.
+/// The data that the page shows. It exists until the process ends, so a configuration swap does not reset the data.
 pub(super) struct Board {
     slot: &'static Slot,
     metrics: &'static Metrics,
@@ -25,14 +26,17 @@ pub(super) struct Board {
     seen: Mutex<Seen>,
 }
 
+/// The history up to the last sample.
 struct Seen {
     history: History,
     outages: Outages,
+    /// The time of the last sample.
     last: Instant,
+    /// The runtime that was active at the last sample.
     runtime: Arc<Runtime>,
 }
 
-/// A part of the history.
+/// The time range of a part of the history, up to now.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Range {
     TwoMinutes,
@@ -52,14 +56,15 @@ impl Board {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an annotation and shows it on the open pages.
+    /// Adds an annotation and sends the annotation to the open pages.
     pub(super) fn mark(&self, kind: Mark, text: &str, time: f64) -> Annotation {
         let annotation = self.annotations.add(kind, text, time);
         self.events.send("annotation", &json!(annotation));
         annotation
     }
 
-    /// Adds the numbers of the last second.
+    /// Adds the numbers of the last second to the history. Marks a configuration swap, and the start and the end of
+    /// each outage.
     pub(super) fn sample(&self) {
         let text = self.metrics.render();
         let now = now();
@@ -96,7 +101,8 @@ impl Board {
         }
     }
 
-    /// Returns what a page needs each second: the summary, and the samples that are new.
+    /// Returns the data that each open page gets every second: the summary, and the new samples. `coarse` is true if
+    /// there is a new sample of ten seconds.
     fn second(&self, seen: &Seen, coarse: bool, now: f64) -> Value {
         let Seen { history, outages, runtime, .. } = seen;
         let settings = runtime.settings();
@@ -161,6 +167,6 @@ mod tests {
         let counted = seen.history.fine().iter().map(|sample| sample.providers[none].row.counts[1]);
         assert_eq!(counted.collect::<Vec<_>>(), [100.0; 6]);
         let marks: Vec<_> = board.annotations.all().into_iter().map(|one| one.kind).collect();
-        assert_eq!(marks, [Mark::Reload], "once");
+        assert_eq!(marks, [Mark::Reload], "the swap must be marked once");
     }
 }

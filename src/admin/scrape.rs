@@ -1,4 +1,5 @@
-//! Reads the numbers of the page from the text of the metrics, so that the hot path counts nothing for the page.
+//! Reads the numbers of the page from the text of the metrics, so that the workers count nothing for the
+//! page.
 
 use super::history::{BUCKETS, Column, Gauge, Names, Snapshot};
 use crate::ids::PullReason;
@@ -14,7 +15,7 @@ const ORIGIN_FAULTS: &str = describe::ORIGIN_FAULTS.name();
 const OFFLOAD: &str = describe::OFFLOAD.name();
 const EDGE_LOG_LAG: &str = describe::EDGE_LOG_LAG.name();
 
-/// Reads the text once. New names of providers and classes are added to `names`.
+/// Reads the text of the metrics, in one pass. Adds new names of providers and classes to `names`.
 pub(super) fn read(text: &str, names: &mut Names) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for series in text.lines().filter_map(Series::read) {
@@ -41,7 +42,7 @@ pub(super) fn read(text: &str, names: &mut Names) -> Snapshot {
                 snapshot.provider(provider).row.add(Column::Whoopsies, series.count());
             }
             BEACONS => {
-                // A source that is no provider counts as `other`.
+                // A source that is not the name of a known provider counts as `other`.
                 let provider = names.known_provider(series.label("source"));
                 snapshot.provider(provider).row.add(Column::Beacons, series.count());
             }
@@ -88,7 +89,7 @@ fn bucket(bound: &str) -> Option<usize> {
     SECONDS.iter().position(|known| (known - bound).abs() < 1e-9)
 }
 
-/// One line of the text.
+/// One line of the metrics: a series and its value.
 #[derive(Debug)]
 struct Series<'t> {
     name: &'t str,
@@ -131,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_when_nearly_valid_then_reads_without_panic(
+        fn metrics_text_when_nearly_valid_then_read_without_panic(
             text in LINES,
         ) {
             let mut names = Names::default();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn text_when_read_then_sums_by_provider_and_class() {
+    fn metrics_text_when_read_then_counts_are_summed_by_provider_and_class() {
         let text = "# HELP edgeshim_pulls_total x\n# TYPE edgeshim_pulls_total counter\n\
             edgeshim_pulls_total{provider=\"fastly\",class=\"html\",code=\"200\"} 7\n\
             edgeshim_pulls_total{provider=\"fastly\",class=\"html\",code=\"503\"} 2\n\
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(fastly.row.reasons[PullReason::Early.position()], 8);
         assert_eq!(fastly.cells, [[0, 0], [9, 2], [1, 0]]);
         assert_eq!(snapshot.class(1).counts[..4], [9, 5000, 0, 2]);
-        assert_eq!(snapshot.provider(0).row.counts[5], 5, "a source that is no provider");
+        assert_eq!(snapshot.provider(0).row.counts[5], 5, "a source that is not a provider must count as other");
         assert_eq!((snapshot.faults, names.providers.len()), (11, 2));
         assert!((snapshot.gauges[1][1] - 0.75).abs() < 1e-6 && snapshot.gauges[1][0].is_nan());
     }

@@ -1,8 +1,9 @@
-//! Who may use the admin listener: the token as a bearer token, or the cookie of a log-in. And which requests of
-//! browsers are refused because a page of another site caused them.
+//! Decides who is allowed to use the admin listener. A request needs the token as a bearer token, or the cookie of a
+//! session, which a browser gets at its log-in. Also finds the POST requests that a page of another site caused.
 //!
-//! The cookie contains its end and a keyed hash (HMAC-SHA256) of that end and of the token. The key is random and never
-//! leaves the process. So the cookie tells nothing of the token, and a restart or another token ends all sessions.
+//! The cookie contains the time at which the session ends, and a keyed hash (HMAC-SHA256) of this time and of the
+//! token. The key is random and never leaves the process. So nobody can find the token from the cookie. A restart of
+//! edgeshim or a change of the token ends all sessions.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -17,10 +18,10 @@ use crate::wire::names::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_FETCH_SITE};
 use crate::wire::secret::Secret;
 
 const COOKIE_NAME: &str = "edgeshim_session";
-/// How long a session lasts, in seconds.
+/// The length of a session, in seconds.
 const SESSION_SECONDS: u64 = 12 * 3600;
 
-/// The key of the sessions of this process.
+/// The sessions of this process. No list of sessions is stored: the key is enough to check a cookie.
 pub(super) struct Sessions {
     key: [u8; 32],
 }
@@ -39,7 +40,8 @@ impl Sessions {
         format!("{COOKIE_NAME}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
     }
 
-    /// Whether a request has the token or the cookie of a session.
+    /// Returns whether a request has the token or the cookie of a valid session. If the request has an Authorization
+    /// field, the cookie is ignored.
     pub(super) fn allow(&self, headers: &HeaderMap, token: &Secret, now: u64) -> bool {
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         if let Some((scheme, sent)) = sent.split_at_checked(7) {
@@ -53,7 +55,7 @@ impl Sessions {
         let value = cookie.strip_prefix(COOKIE_NAME).and_then(|rest| rest.strip_prefix('='));
         let Some((end, hash)) = value.and_then(|value| value.split_once('.')) else { return false };
         let Ok(end) = end.parse() else { return false };
-        // Secret compares in constant time.
+        // `Secret::matches` compares in constant time.
         now < end && end <= now + SESSION_SECONDS && Secret::new(self.hash(token, end)).matches(hash.as_bytes())
     }
 
@@ -71,10 +73,12 @@ impl Sessions {
     }
 }
 
-/// Whether a POST comes from a page of another site. A program that is no browser sends neither of the two fields.
+/// Returns whether a page of another site caused a POST. Browsers report the page in Sec-Fetch-Site and in Origin. A
+/// request without both fields does not come from a browser, so the result is false.
 ///
-/// Without a token the Host must be an address or `localhost`. Otherwise a site could let its own name point to this
-/// listener, and the browser would see one site.
+/// If no token is configured, the Host of a browser must be an IP address or `localhost`. Otherwise another site could
+/// let its own host name resolve to the address of this listener. To the browser, the page of that site and this
+/// listener would then be the same site.
 pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
@@ -89,7 +93,7 @@ pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     !is_same || origins.next().is_some() || !(has_token || is_local(host))
 }
 
-/// Whether a Host is an IP address or `localhost`, with or without a port.
+/// Returns whether a Host is an IP address or `localhost`, with or without a port.
 fn is_local(host: &str) -> bool {
     let without_port = host
         .rsplit_once(':')
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn post_when_from_another_site_then_found() {
+    fn post_when_sent_by_a_page_of_another_site_then_is_cross_site() {
         let post = |fields: &[(&http::HeaderName, &str)]| is_cross_site(&headers(fields), false);
         for (host, origin) in [
             ("127.0.0.1:9900", "http://127.0.0.1:9900"),
@@ -140,7 +144,7 @@ mod tests {
         ] {
             assert!(!post(&[(&HOST, host), (&ORIGIN, origin)]), "{origin}");
         }
-        assert!(!post(&[(&HOST, "127.0.0.1:9900")]), "no browser");
+        assert!(!post(&[(&HOST, "127.0.0.1:9900")]), "a request without Origin does not come from a browser");
         for (host, origin) in [
             ("127.0.0.1:9900", "http://evil.example"),
             ("127.0.0.1:9900", "http://127.0.0.1:9901"),

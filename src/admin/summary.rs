@@ -1,5 +1,5 @@
 //! The numbers of the page as JSON: `/api/summary` (the last half minute, the outages) and `/api/series` (the history).
-//! A figure that is not known is null.
+//! A number that is unknown is null.
 
 use serde_json::{Map, Value, json};
 
@@ -9,17 +9,18 @@ use super::outages::{Outage, Outages, Subject, share};
 use crate::config::Settings;
 use crate::ids::{ProviderId, PullReason};
 
-/// The number of seconds for which the summary has rates, shares and quantiles.
+/// The last seconds from which the rates, shares and quantiles of the summary are calculated.
 const WINDOW: usize = 30;
-/// The number of seconds for which an outage has shares: short, so that a new outage shows its size at once.
+/// The last seconds from which the shares of an outage are calculated. The number is small, so that the page shows the
+/// share of a new outage at once.
 pub(super) const OUTAGE_WINDOW: usize = 10;
-/// The number of seconds for which the summary has reasons of pulls.
+/// The last seconds from which the shares of the reasons of pulls are calculated.
 const REASONS_WINDOW: usize = 120;
-/// How long an ended outage stays in the summary, in seconds.
+/// The time for which an outage stays in the summary after its end, in seconds.
 const SHOWN_SECONDS: f64 = 3600.0;
-/// A class is named as a part of an outage if this share of its pulls fails.
+/// An outage lists a class if at least this share of the pulls of the class fails.
 const CLASS_SHARE: f64 = 0.05;
-/// The number of classes that are named for an outage.
+/// The largest number of classes that an outage lists.
 const CLASSES: usize = 4;
 
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
@@ -77,7 +78,7 @@ pub(super) fn summary(
     })
 }
 
-/// Returns one outage, with the classes that fail now and the change before it.
+/// Returns one outage, with the classes that fail now and the newest event before the outage.
 fn described(outage: &Outage, history: &History, annotations: &Annotations) -> Value {
     let window = history.last(OUTAGE_WINDOW);
     let classes = if outage.ended.is_none() { failing(&window, history, outage.subject) } else { Vec::new() };
@@ -89,12 +90,13 @@ fn described(outage: &Outage, history: &History, annotations: &Annotations) -> V
         "share": share(&window, outage.subject).map(digits),
         "worst": digits(outage.worst),
         "classes": classes,
-        // A second of tolerance: a deployment can break the site before its annotation arrives.
+        // An annotation that arrives up to one second after the start of the outage counts too, because a deployment
+        // can break the site before its annotation arrives.
         "before": annotations.before(outage.began + 1.0),
     })
 }
 
-/// Returns the classes in which many pulls fail, with the share that fails.
+/// Returns the classes in which many pulls are 5xx, each with the share of its pulls that are 5xx.
 pub(super) fn failing(window: &Sample, history: &History, subject: Subject) -> Vec<Value> {
     let belongs = |position| subject == Subject::Origin || subject == Subject::Provider(position);
     let cells = |class: usize| {
@@ -110,7 +112,7 @@ pub(super) fn failing(window: &Sample, history: &History, subject: Subject) -> V
     classes.iter().map(|(name, (pulls, errors))| json!({ "name": name, "share": ratio(*errors, *pulls) })).collect()
 }
 
-/// Returns the name of what fails.
+/// Returns `origin`, or the name of the provider that has an outage.
 pub(super) fn subject_name(subject: Subject, history: &History) -> &str {
     match subject {
         Subject::Origin => "origin",
@@ -118,7 +120,7 @@ pub(super) fn subject_name(subject: Subject, history: &History) -> &str {
     }
 }
 
-/// Returns samples as columns. `step` is the length of a sample in seconds.
+/// Returns samples as JSON, with one array for each kind of number. `step` is the length of a sample in seconds.
 pub(super) fn series<'s>(
     samples: &(impl Iterator<Item = &'s Sample> + Clone),
     step: u32,
@@ -182,8 +184,8 @@ fn gauges(sample: &Sample, provider: usize) -> impl Iterator<Item = (String, Val
     gauges.map(|(gauge, key)| (key.to_owned(), sample.gauge(provider, gauge).map(digits).into())).into_iter()
 }
 
-/// Returns the positions of the configured providers in the order of the configuration, then of the others that have
-/// pulls.
+/// Returns the positions of the providers that the page shows: first the configured providers that are known, in the
+/// order of the configuration, then the other providers that have pulls in the history.
 fn providers(history: &History, settings: &Settings) -> Vec<usize> {
     let configured = settings.providers.iter().map(|provider| provider.name.as_str());
     let names = configured.chain(ProviderId::RESERVED);
@@ -193,7 +195,7 @@ fn providers(history: &History, settings: &Settings) -> Vec<usize> {
     shown(&history.names.providers, names, settings.providers.len(), history, has_pulls)
 }
 
-/// The same for classes.
+/// Returns the positions of the classes that the page shows, in the same order as [`providers`].
 fn classes(history: &History, settings: &Settings) -> Vec<usize> {
     let names = settings.classes.iter().map(|class| class.name.as_str());
     let has_pulls = |sample: &Sample, position: usize| {
@@ -202,6 +204,8 @@ fn classes(history: &History, settings: &Settings) -> Vec<usize> {
     shown(&history.names.classes, names, settings.classes.len(), history, has_pulls)
 }
 
+/// Returns the positions in `known` that the page shows. The first `configured` names are shown always, and the other
+/// names only if they have pulls in the history.
 fn shown<'n>(
     known: &[String],
     names: impl Iterator<Item = &'n str>,
@@ -219,7 +223,7 @@ fn shown<'n>(
     configured.iter().chain(others).copied().collect()
 }
 
-/// Returns a quotient with four digits, or null if the divisor is 0.
+/// Returns a quotient with four significant digits, or null if the divisor is 0.
 fn ratio(part: f64, whole: f64) -> Value {
     if whole > 0.0 { json!(digits(part / whole)) } else { Value::Null }
 }
@@ -244,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_when_rounded_then_has_four_digits() {
+    fn number_when_rounded_then_has_four_significant_digits() {
         for (value, wanted) in [(0.123_456, 0.1235), (1_234_567.0, 1_235_000.0), (0.0, 0.0), (f64::NAN, 0.0)] {
             assert!((digits(value) - wanted).abs() < 1e-9, "{value}");
         }

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::edge::request::top::Tops;
 
-/// The number of URLs in the list.
+/// The largest number of URLs in the list.
 const LENGTH: usize = 100;
 
-/// Returns the list. `error` is the largest number of pulls that can be missing in `pulls`.
+/// Returns the list. For each URL, `error` is the largest number of pulls that can be missing in `pulls`.
 pub(super) fn json(tops: &Tops) -> Value {
     let (urls, error) = tops.top(LENGTH);
     let list: Vec<_> = urls

@@ -1,5 +1,5 @@
-//! The addresses of a CDN. A pull that must come from these addresses needs one lookup. The set can be replaced at any
-//! time.
+//! The addresses from which a CDN pulls. The check of a pull's address is one lookup in a set of addresses. The set can
+//! be replaced while requests are checked.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
     network
 }
 
-/// The type of a configuration value that is a network.
+/// The text form of a configuration value that is a network.
 pub(crate) const NETWORK: Text<IpNet> =
     Text { example: "10.0.0.0/8", read: |text, _| network(text), write: IpNet::to_string };
 
@@ -75,8 +75,8 @@ pub(crate) fn network(text: &str) -> Checked<IpNet> {
 fn disjoint<T: Copy + Ord>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     ranges.dedup_by(|later, kept| {
-        // The highest address has no next address. A range that ends with the highest address contains every later
-        // range.
+        // The highest address has no next address. A range that ends with the highest address contains every range that
+        // is sorted after it.
         let joins = next(kept.1).is_none_or(|next| later.0 <= next);
         if joins {
             kept.1 = kept.1.max(later.1);
@@ -92,7 +92,7 @@ fn within<T: Copy + Ord>(ranges: &[(T, T)], bits: T) -> bool {
     begun.checked_sub(1).and_then(|position| ranges.get(position)).is_some_and(|range| bits <= range.1)
 }
 
-/// The addresses of one provider. The set can be replaced at any time. A lookup takes no lock.
+/// The addresses of one provider. The set can be replaced while other threads use it. A lookup takes no lock.
 #[derive(Debug)]
 pub(crate) struct AddressList {
     in_force: ArcSwap<InForce>,

@@ -17,12 +17,13 @@ pub enum Dialect {
     /// §5.2.2.10).
     #[default]
     Generic,
-    /// The CDN reads Surrogate-Control, but only its lifetimes.
+    /// The CDN reads the lifetimes in Surrogate-Control. The CDN ignores the other directives in this field, for
+    /// example `no-store`.
     Fastly,
     /// The CDN reads Cloudflare-CDN-Cache-Control or, if that field has no directive, CDN-Cache-Control.
     Cloudflare,
-    /// The CDN reads Cache-Control as in [`Generic`](Self::Generic). The CDN stores a response with Vary only if the
-    /// body has a content coding.
+    /// The CDN reads Cache-Control as in [`Generic`](Self::Generic), but obeys Edge-Control first, if the origin sends
+    /// it. The CDN stores a response with Vary only if the body has a content coding.
     Akamai,
     /// The CDN reads CDN-Cache-Control (RFC 9213).
     Rfc9213,
@@ -33,9 +34,9 @@ pub enum Dialect {
 pub struct Lifetimes {
     /// The `max-age` in Cache-Control.
     pub max_age: u64,
-    /// The `s-maxage` in Cache-Control, if the CDN reads this directive and the class sets `edge_ttl`.
+    /// The `s-maxage` in Cache-Control, if the CDN has no targeted field and the class sets `edge_ttl`.
     pub s_maxage: Option<u64>,
-    /// The `max-age` in the CDN's targeted field, if the CDN has such a field and the class sets `edge_ttl`.
+    /// The `max-age` in the CDN's targeted field (RFC 9213), if the CDN has such a field and the class sets `edge_ttl`.
     pub targeted: Option<u64>,
 }
 
@@ -73,8 +74,8 @@ impl Dialect {
     }
 
     /// Returns the field that this CDN obeys before Cache-Control and that has another syntax than Cache-Control.
-    /// edgeshim never adds this field. If the origin sends this field, edgeshim removes the field, or passes the
-    /// field on without the directives that a guard forbids.
+    /// edgeshim never adds this field. If the origin sends this field, the mode of the class decides whether edgeshim
+    /// removes the field, or passes it on without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
@@ -108,7 +109,8 @@ impl Dialect {
         })
     }
 
-    /// Writes `no-store` for all caches into a response that edgeshim makes itself.
+    /// Writes `no-store` into a response that edgeshim makes itself: into Cache-Control and into the CDN's targeted
+    /// field.
     pub fn forbid_storing(self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(name) = self.targeted_field() {
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn storing_when_forbidden_then_each_field_of_the_dialect_has_no_store() {
+    fn response_when_storing_is_forbidden_then_each_written_field_is_no_store() {
         for dialect in Dialect::ALL {
             let mut headers = HeaderMap::new();
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=9"));

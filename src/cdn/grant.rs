@@ -1,4 +1,4 @@
-//! What a response allows a CDN to do: not to store it, or to use it for a lifetime.
+//! Whether a response allows a CDN to store it, and for which lifetime the CDN can use the stored response.
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -8,18 +8,19 @@ use crate::wire::cache_fields::edge_control;
 use crate::wire::names::CACHE_CONTROL;
 use crate::wire::vary;
 
-/// What a response allows a CDN to do.
+/// What a response allows a CDN to do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
     /// The CDN must not store the response.
     Forbidden,
-    /// The CDN can use the response without revalidation for this number of seconds. It is 0 if the response has no
-    /// lifetime.
+    /// The CDN can store the response, and can use it without revalidation for this number of seconds. The number is 0
+    /// for `no-cache` and for a response without a lifetime.
     Lifetime(u64),
 }
 
 impl Grant {
-    /// Reads the fields that a CDN with this dialect obeys in a final response head.
+    /// Reads the fields that a CDN with this dialect obeys. `headers` is the response head that edgeshim sends to the
+    /// CDN, after all changes.
     pub(crate) fn of(dialect: Dialect, status: StatusCode, headers: &HeaderMap) -> Self {
         let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
         if vary::names(headers).any(|name| name == b"*") {
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grant_when_fields_are_read_then_as_the_dialect_obeys_them() {
+    fn grant_when_response_has_cache_fields_then_follows_the_dialect() {
         for (dialect, fields, grant) in [
             (Dialect::Generic, &[("cache-control", "max-age=5, s-maxage=9")][..], Grant::Lifetime(9)),
             (Dialect::Generic, &[("cache-control", "no-cache")], Grant::Lifetime(0)),

@@ -9,13 +9,13 @@ use super::preset::{Pop, Preset};
 use super::proof::{Evidence, Proof, Proofs};
 use crate::wire::forwarded::Trail;
 
-/// A configured provider.
+/// A configured provider, prepared for checks.
 #[derive(Debug)]
 pub(crate) struct Known {
     /// The name that the identity header contains for this provider, in lower case.
     pub name: String,
     pub preset: &'static Preset,
-    /// The proofs that the provider's pulls must give. `None`: the name is accepted without a proof.
+    /// The configured proofs of the provider. `None`: a request that names the provider is accepted without a proof.
     pub proofs: Option<Proofs>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Judged {
     pub proof: Proof,
     /// The client's address, if the CDN reports one and a proof succeeded.
     pub client: Option<IpAddr>,
-    /// The point of presence. The text is empty if the point of presence is unknown.
+    /// The point of presence that the request names. It is empty if it is unknown or if a proof failed.
     pub pop: Pop,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> im
 
 impl Known {
     /// Checks a request that claims to come from this provider. The result contains the client's address only if a
-    /// proof succeeded. A signed address is preferred to an address in another header field.
+    /// proof succeeded. An address in a valid G2O signature is preferred to an address in another header field.
     pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
         let headers = evidence.headers;
         let Some(proofs) = &self.proofs else {

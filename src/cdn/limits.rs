@@ -1,10 +1,11 @@
 //! Makes a response head fit into the limits of a CDN by removing header lines. The CDN would otherwise replace the
 //! response with an error.
 //!
-//! First, the lines of each list field are joined into one line (RFC 9110 §5.3). This changes the number of lines, but
-//! not the meaning of the field. If the head is still too large, lines are removed, one group after the other, in the
-//! order below. Inside a group the last line is removed first. A framework writes its fields before middleware adds
-//! more fields, so the fields of the framework are removed last.
+//! First, lines that are longer than the CDN's limit for one line are removed. Then the lines of each list field are
+//! joined into one line (RFC 9110 §5.3). This changes the number of lines, but not the meaning of the field. If the
+//! head is still too large, lines are removed, one group after the other, in the order below. Inside a group the last
+//! line is removed first. In the origin, a framework writes its fields before middleware adds more fields, so the
+//! fields of the framework are removed last.
 //!
 //! 1. Cookies that a later line of the same response replaces. No browser keeps such a cookie.
 //! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Usually, no client
@@ -47,8 +48,8 @@ pub(crate) struct HeadLimits {
     pub field_bytes: Option<u32>,
 }
 
-/// The group to which a header line belongs. The head of this file describes the groups. The variants are in the order
-/// in which the groups are removed. `Essential` lines are never removed.
+/// The group to which a header line belongs. The comment at the start of this file describes the groups. The variants
+/// are in the order in which the groups are removed. `Essential` lines are never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
     ReplacedCookie,
@@ -93,7 +94,8 @@ impl HeadLimits {
         self.field_bytes.map(|_| most(self.field_bytes).saturating_sub(name.as_str().len() + LINE_BYTES))
     }
 
-    /// Removes lines until the response head fits. Returns the number of removed lines.
+    /// Removes lines until the response head fits, or until only essential lines are left. Returns the number of
+    /// removed lines.
     pub(crate) fn cut(&self, headers: &mut HeaderMap) -> usize {
         if self.fits(headers) {
             return 0;
@@ -206,7 +208,7 @@ fn most(limit: Option<u32>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// Returns whether the lines of a field are joined with commas. Three kinds of fields are not joined:
+/// Returns whether the lines of a field are joined with commas. The lines of three kinds of fields are not joined:
 ///
 /// - A field that is allowed only once. A client that reads only the first line would get an invalid value if the lines
 ///   were joined.
@@ -433,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_too_long_then_removed_and_other_lines_stay() {
+    fn line_when_too_long_and_not_essential_then_removed_and_other_lines_stay() {
         let limits = HeadLimits { field_bytes: Some(64), ..NONE };
         let long = "v".repeat(64);
         let mut headers = head(&format!("x-long: {long}\nvary: {long}\nx-a: 1\nset-cookie: {long}"));

@@ -58,9 +58,9 @@ struct FieldSignals {
     field: HeaderName,
     /// The presets for which the presence of the field is the signal.
     present: Presets,
-    /// The presets that are recognised by a name in a list, each with the name.
+    /// The presets that are recognised by a name in this field, which is a list. Each preset has its name.
     named: Vec<(Presets, String)>,
-    /// The presets that are recognised by another test of the value, each with the test.
+    /// The presets that are recognised by another test of the field's value, each with the test.
     tested: Vec<(Presets, Test)>,
 }
 
@@ -89,7 +89,8 @@ impl FieldSignals {
 /// The number of chains. A chain is a field that shows the order of the CDNs. Index 0 is CDN-Loop, index 1 is Via.
 const CHAINS: usize = 2;
 
-/// For each preset and each chain, the position of the preset's nearest hop. 0: the chain does not contain the preset.
+/// For each preset and each chain, the position of the nearest hop with the preset's name. A higher position is nearer
+/// to edgeshim. 0: the chain does not contain the preset.
 type Order = [[u16; CHAINS]; crate::cdn::preset::NAMES.len()];
 
 impl Recogniser {
@@ -167,7 +168,7 @@ impl Recogniser {
 }
 
 /// Returns whether the preset with the positions `one` is nearer than the preset with the positions `other`. At least
-/// one chain must contain both presets. In each chain that contains both presets, the first preset must be the nearer.
+/// one chain must contain both presets, and in each such chain, the position in `one` must be the higher position.
 fn is_after(one: [u16; CHAINS], other: [u16; CHAINS]) -> bool {
     let chains = || one.into_iter().zip(other).filter(|&(one, other)| one != 0 && other != 0);
     chains().next().is_some() && chains().all(|(one, other)| one > other)
@@ -217,17 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn cdn_when_several_have_signals_then_nearest_is_recognised_or_result_is_unclear() {
+    fn cdn_when_several_cdns_have_signals_then_nearest_is_recognised_or_unclear() {
         for (lines, name) in [
             (&["cf-ray: 8a1-FRA", "cdn-loop: cloudflare, Fastly", "fastly-ff: a!LHR!c"][..], "fastly"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly, cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly", "cdn-loop: cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),
             (&["via: 1.1 google, BunnyCDN"], "bunny"),
             (&["via: BunnyCDN", "via: 1.1 google"], "google"),
-            // An unclosed quote makes only its own member invalid, and empty members are ignored.
+            // An unclosed quote makes only the member with the quote invalid, and empty members are ignored.
             (&["cf-ray: 8a1-FRA", "cdn-loop: \"cloudflare, Fastly", "cdn-loop: , ", "fastly-ff: a!LHR!c"], "unclear"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: \", cloudflare, Fastly", "fastly-ff: a!LHR!c"], "fastly"),
-            // No field shows the order.
+            // Neither CDN-Loop nor Via contains both CDNs, so no field shows the order.
             (&["cf-ray: 8a1-FRA", "cdn-loop: cloudflare", "via: 1.1 google"], "unclear"),
             (&["cf-ray: 8a1-FRA", "fastly-ff: a!LHR!c"], "unclear"),
         ] {

@@ -1,9 +1,9 @@
 //! Writes the cache tags of a response into the field that the pulling CDN reads, whichever field the origin uses.
 //!
-//! Each CDN has its own field, delimiter and limits. If a CDN does not accept a tag, no purge by that tag finds the
-//! response. So edgeshim sends only tags that are within the limits, keeps the order of the tags, and counts the tags
-//! that it removes. In a response without tags, edgeshim only compares the field names. If only the CDN's field has
-//! tags and its value is already right, the response is not changed.
+//! Each CDN has its own field, delimiter and limits. edgeshim sends only the tags that are within the limits, and keeps
+//! the order of the tags in each field. edgeshim counts the tags that it removes, because no purge by such a tag finds
+//! the response. In a response without tags, edgeshim only compares the field names. If only the CDN's field has tags,
+//! and its line already has the CDN's delimiter and is within the limits, the response is not changed.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -68,7 +68,7 @@ impl TagRule {
         cut
     }
 
-    /// Returns whether the CDN's field has exactly one line and that line needs no change.
+    /// Returns whether the CDN's field has exactly one line, and the line needs no change.
     fn is_right(&self, headers: &HeaderMap) -> bool {
         let Self::Field { name, delimiter, max_tags, max_bytes, .. } = self else { return false };
         let Ok(line) = only_line(headers, name).map(HeaderValue::as_bytes) else { return false };
@@ -80,8 +80,8 @@ impl TagRule {
     /// Returns whether a tag can be written into the CDN's field.
     fn accepts(&self, tag: &[u8]) -> bool {
         let Self::Field { name, delimiter: between, max_tag_bytes, .. } = self else { return false };
-        // Other CDNs can use another delimiter in a field of this name. So a tag must contain neither this CDN's
-        // delimiter nor the usual delimiter of the field.
+        // The delimiter that this CDN reads in the field can differ from the usual delimiter of the field. A tag must
+        // contain neither of the two delimiters.
         let usual = delimiter(name).unwrap_or(*between);
         !tag.is_empty()
             && max_tag_bytes.is_none_or(|most| tag.len() <= most)
@@ -89,8 +89,8 @@ impl TagRule {
     }
 
     /// Returns one line with the tags that the CDN accepts, and the number of tags that were left out. After the first
-    /// tag for which the line has no room, no further tag is added. So an origin can send the most important tags
-    /// first.
+    /// tag for which the line has no room, no further tag is added. So if the origin sends the most important tags
+    /// first, these tags stay.
     fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
@@ -131,7 +131,7 @@ impl TagRule {
     }
 }
 
-/// A tag, compared with other tags as the CDN compares them.
+/// A tag. Two tags are equal if the CDN treats them as the same tag.
 struct Tag<'a> {
     text: &'a [u8],
     case_sensitive: bool,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_when_already_right_then_value_is_not_rewritten() {
+    fn tags_when_line_needs_no_change_then_value_is_not_rewritten() {
         let rule = rule(&names::CACHE_TAG, b',');
         let mut headers = head(&[(&names::CACHE_TAG, "a,b,a")]);
         let before = headers[&names::CACHE_TAG].as_bytes().as_ptr();

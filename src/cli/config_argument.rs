@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::terminal::USAGE;
 use crate::config::{self, Problems, Settings};
 
-/// The file that is read if `--config` is absent and the file exists.
+/// The file that is read if `--config` is absent and this file exists.
 const DEFAULT_CONFIG: &str = "edgeshim.toml";
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,8 @@ pub(super) struct ConfigArgument {
 }
 
 impl ConfigArgument {
-    /// Returns the path of the file to read. `None`: there is no file, and the defaults apply.
+    /// Returns the path of the file to read. `None`: `--config` is absent and the default file does not exist, so the
+    /// defaults apply.
     pub(super) fn file(&self) -> Option<PathBuf> {
         self.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()))
     }

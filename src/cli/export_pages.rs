@@ -55,7 +55,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let files = Runtime::check(&settings)
         .map_err(|error| error.to_string())
         .and_then(|()| {
-            // The countdown in the page has an upper limit, so a longer time is shortened.
+            // The countdown in the page has an upper limit, so a longer `whoopsie.retry_after` is shortened.
             let retry_after = settings.whoopsie.retry_after.as_secs().min(LONGEST_COUNTDOWN_SECONDS.into());
             export(&page_settings(&settings), retry_after, source).map_err(|error| error.to_string())
         })

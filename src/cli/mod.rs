@@ -33,7 +33,8 @@ struct Arguments {
 enum Command {
     /// Serve until SIGTERM or SIGINT.
     #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\n\
-            Signals: SIGTERM and SIGINT drain and exit with 0, SIGUSR1 reopens the log file.\n\n\
+            Signals: SIGTERM and SIGINT end the process after a drain, with exit code 0.\n\
+            SIGUSR1 reopens the access log's file.\n\n\
             Example:\n  edgeshim run --config edgeshim.toml")]
     Run(ConfigArgument),
     /// Check a configuration and list every problem in it.
@@ -61,7 +62,8 @@ enum Command {
 }
 
 /// Runs the command in the arguments. The exit code is 0 for success, and 1 if `check` finds a problem. The exit code
-/// is 2 if the command line is wrong, if the configuration of another command is wrong, or if the command fails.
+/// is 2 if the command line is wrong, if the configuration of a command other than `check` is wrong, or if a command
+/// fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

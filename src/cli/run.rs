@@ -70,8 +70,8 @@ impl Running {
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime)));
         let drain = Arc::new(Drain::default());
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // The signal handlers are installed before the addresses are printed, so that an early signal also causes a
-        // drain.
+        // The signal handlers are installed before the addresses are printed. So a signal that is sent as soon as the
+        // addresses are visible also causes a drain.
         let signals = {
             let _entered = tokio.enter();
             Signals {
@@ -95,7 +95,7 @@ impl Running {
         &self.admin.address
     }
 
-    /// Prints the listening addresses, one on each line.
+    /// Prints the listening addresses to standard error, one on each line.
     pub(super) fn announce(&self) {
         for address in self.server.addresses() {
             eprintln!("listening on {address}");
@@ -103,7 +103,7 @@ impl Running {
         eprintln!("admin on {}", self.admin.address);
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the drain.
+    /// Serves until SIGTERM or SIGINT, then drains. A second SIGTERM or SIGINT ends the drain.
     pub(super) fn until_signal(self) {
         let Self { slot, drain, server, admin, tokio, mut signals } = self;
         tokio.block_on(signals.end(slot));
@@ -136,7 +136,7 @@ async fn finish(server: Server, delay: Duration, timeout: Duration) -> bool {
 }
 
 impl Signals {
-    /// Returns when a signal that ends the process arrives. Other signals are handled without returning.
+    /// Returns when SIGTERM or SIGINT arrives. Until then, handles SIGUSR1 and SIGHUP.
     async fn end(&mut self, slot: &'static Slot) {
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Checks whether the values of different keys fit together, after all keys have been read.
+//! Checks whether the values of different keys fit together, after `reader` has read these keys.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::keys::grammar::LOCALE;
 use crate::keys::quote;
 use crate::pages::{PageFiles, PageFilesError};
 
-/// Reports values that do not fit together, and reads the folder of pages.
+/// Reports values that do not fit together, and reads the folder that `whoopsie.pages` names.
 pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
     listeners(settings, root);
     origin(settings, &root.section("origin"));
@@ -24,8 +24,8 @@ pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
     }
 }
 
-/// Checks that no two listeners have the same address, and that an admin listener that is open to the network has a
-/// token.
+/// Checks that no two listeners have the same address or overlapping addresses. Also checks that an admin listener that
+/// is open to the network has a token.
 fn listeners(settings: &Settings, root: &mut Section<'_>) {
     let (server, admin) = (root.section("server"), root.section("admin"));
     let mut claimed = Claimed::default();
@@ -54,7 +54,7 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
         if admin.has("listen") {
             admin.reject("listen", message);
         } else {
-            admin.missing("listen", format!("is missing, and its default {} {message}", quote(&address.to_string())));
+            admin.missing("listen", format!("is missing, and the default {} {message}", quote(&address.to_string())));
         }
     } else if is_open && settings.admin.token.is_none() && !admin.is_bad("token") {
         let message = "is reachable from the network without a token; write token = \"env:ADMIN_TOKEN\" in [admin], \
@@ -73,8 +73,8 @@ fn origin(settings: &Settings, origin: &Section<'_>) {
     }
 }
 
-/// Reads the folder of pages and reports all its problems. Then checks that there are pages for each configured
-/// language.
+/// Reads the folder that `whoopsie.pages` names, and reports all problems of the files in the folder. If there are no
+/// problems, checks that there are pages for each configured language.
 fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
     let pages = &mut settings.pages;
     if whoopsie.is_bad("pages") {
@@ -94,7 +94,7 @@ fn pages(settings: &mut Settings, whoopsie: &Section<'_>) {
     }
     let is_known = |locale: &str| pages.files.tags().any(|known| known.eq_ignore_ascii_case(locale));
     let known = pages.files.tags().map(quote).collect::<Vec<_>>().join(", ");
-    let message = format!("has no pages; write one of {known}");
+    let message = format!("is a language without pages; write one of {known}");
     if !is_known(&pages.default_locale) && !whoopsie.is_bad("default_locale") {
         whoopsie.reject("default_locale", message.clone());
     }
@@ -129,7 +129,7 @@ mod tests {
             let text = format!("[identity]\nheader = \"{taken}\"\n");
             let problems = parse(&text, "e.toml", Path::new(".")).expect_err(taken).to_string();
             assert!(
-                problems.lines().count() == 1 && problems.contains("write one that only the CDNs set"),
+                problems.lines().count() == 1 && problems.contains("write a field that only the CDNs set"),
                 "{taken}: {problems}"
             );
         }

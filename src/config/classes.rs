@@ -13,7 +13,7 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
     let mut taken = HashSet::new();
     for (class, mut section) in classes.iter().zip(sections) {
         if !section.has("name") {
-            section.missing("name", "is missing; write name = \"image\", which becomes the metric label");
+            section.missing("name", "is missing; write a name for the metric label, for example name = \"image\"");
         // The comparison ignores case. For Prometheus, names that differ only in case are different labels, but people
         // confuse such names.
         } else if !section.is_bad("name") && !taken.insert(class.name.to_ascii_lowercase()) {

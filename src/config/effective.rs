@@ -1,5 +1,5 @@
-//! Shows the effective configuration as JSON, for the admin listener. The JSON has the same structure as the file, and
-//! secrets are hidden.
+//! Shows the effective configuration as JSON, for `/config` of the admin listener. The JSON has the same structure as
+//! the file, and secrets are hidden.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ impl Shown {
     }
 }
 
-/// Records the values and does not change them.
+/// This visitor records the values and does not change them.
 impl Visitor for Shown {
     fn flag(&mut self, name: &'static str, value: &mut bool) {
         self.insert(name, *value);
@@ -90,13 +90,14 @@ fn shown(keys: &mut impl Keys) -> Value {
 }
 
 impl Settings {
-    /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`. A
-    /// key of a later release is shown with its only allowed value. The keys in `later::hidden` are left out.
+    /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`. The
+    /// keys of `[origin.tls]`, a feature of a later release, are shown with `""`, their only allowed value. The keys of
+    /// `[server.tls]` are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {
-            // The settings have values for `error_ttl` and `immutable` in every mode. But in the two modes here, a file
-            // is not allowed to set these keys, so the keys are not shown.
+            // The settings have values for `error_ttl` and `immutable` in every mode. But in the modes `keep` and
+            // `never`, these values have no effect, so the keys are not shown.
             if let CacheMode::Keep | CacheMode::Never = class.cache.mode
                 && let Some(cache) = whole["class"][index]["cache"].as_object_mut()
             {

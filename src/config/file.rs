@@ -1,5 +1,5 @@
-//! Reads a configuration file key by key. `TypedFile` is the file with its lines and its problems so far. A `Section`
-//! is one block of the TOML tree, from which keys are read.
+//! Reads a configuration file key by key. `TypedFile` is the file with the positions of its lines and with the problems
+//! that were found so far. A `Section` is one block of the TOML tree, from which keys are read.
 //!
 //! serde's derive stops at the first unknown key or wrong type, but operators need to see all problems of a file at
 //! once. So this module reads each key by its name. If a value is wrong, the module reports the problem and continues
@@ -26,7 +26,8 @@ pub(super) struct TypedFile<'t> {
     line_starts: Vec<usize>,
     folder: &'t Path,
     problems: RefCell<Vec<Problem>>,
-    /// The names of the keys that were read, grouped by the path of their block.
+    /// The names of the keys that code has tried to read, grouped by the path of their block. A key is in this list
+    /// even if the file does not have the key.
     known: RefCell<HashMap<String, Vec<&'static str>>>,
 }
 
@@ -135,9 +136,9 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// Returns the texts in a list or a block, with their positions or names. Entries of other types are left out. A
-    /// text can be invalid. `read_list` and `read_map` return no value if one entry is wrong; with this function a
-    /// check can still examine the other entries.
+    /// Returns the texts in the list or the block of texts `name`, with their positions or names. Entries that are not
+    /// texts are left out. The texts are unchecked, so a text can be invalid. `read_list` and `read_map` return no
+    /// value if one entry is wrong. With this function, a check can still examine the other entries.
     pub(super) fn texts(&self, name: &str) -> Vec<(Entry<'f>, &'f str)> {
         match self.find(name).map(|item| item.value) {
             Some(DeValue::Array(array)) => {
@@ -154,8 +155,8 @@ impl<'f> Section<'f> {
         }
     }
 
-    /// Reads a text, which `check` converts to the type of the key. Error messages show `example`, which must include
-    /// its quotes.
+    /// Reads a text, which `check` converts to the type of the key. Error messages show `example`, so the caller must
+    /// put `example` in quotes.
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
@@ -182,7 +183,7 @@ impl<'f> Section<'f> {
         self.check_integer(&item, &range).and_then(|value| T::try_from(value).ok()).map_or(Read::Bad, Read::Good)
     }
 
-    /// Reads a list of texts. `check` checks each text.
+    /// Reads a list of texts. `check` checks and converts each text.
     pub(super) fn read_list<T>(
         &mut self,
         name: &'static str,
@@ -226,8 +227,8 @@ impl<'f> Section<'f> {
         Some(array.iter().enumerate().map(entry).collect())
     }
 
-    /// Reads a block of texts whose names the operator chooses. `check_name` checks each name, and `check` checks each
-    /// text.
+    /// Reads a block of texts, whose names the operator chooses. `check_name` checks each name, and `check` checks and
+    /// converts each text.
     pub(super) fn read_map<T>(
         &mut self,
         name: &'static str,
@@ -238,8 +239,8 @@ impl<'f> Section<'f> {
         self.read_entries(name, example, check_name, |block, entry, example| block.check_text(entry, example, &check))
     }
 
-    /// Reads a block like [`read_map`](Self::read_map), whose values are texts or whole numbers within a range.
-    /// `number` converts a number.
+    /// Reads a block as [`read_map`](Self::read_map) does. But a value of this block can be a text or a whole number
+    /// within `range`. `number` converts a whole number to `T`.
     pub(super) fn read_mixed_map<T, N: TryFrom<i64>>(
         &mut self,
         name: &'static str,
@@ -387,8 +388,8 @@ impl<'f> Section<'f> {
     fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();
-        // In some blocks the operator chooses the names (`read_map`). Such a block has no entry in `known`, and all
-        // names are accepted.
+        // In some blocks the operator chooses the names. `read_map` has already checked these names. Such a block has
+        // no entry in `known`, so no name of the block is unknown here.
         let Some(known) = known else { return };
         for (name, value) in table {
             let typed: &str = name.get_ref();
@@ -432,7 +433,8 @@ impl<'f> Section<'f> {
         self.file.known.borrow().get(&self.key).is_some_and(|known| known.contains(&name))
     }
 
-    /// Records that the key `name` is known, even if the file does not have the key. Returns the value of the key.
+    /// Records that the key `name` is known, even if the file does not have the key. Returns the key's item, or `None`
+    /// if the file does not have the key.
     fn take(&mut self, name: &'static str) -> Option<Item<'f>> {
         if !self.is_known(name) {
             self.file.known.borrow_mut().entry(self.key.clone()).or_default().push(name);
@@ -488,7 +490,7 @@ mod tests {
     use super::*;
 
     fn with(text: &str, read: impl FnOnce(&mut Section<'_>)) -> Vec<String> {
-        let tree = DeTable::parse(text).expect("valid TOML");
+        let tree = DeTable::parse(text).expect("the text is valid TOML");
         let file = TypedFile::new(text, Path::new("."));
         read(&mut file.root(tree.get_ref()));
         file.into_problems(tree.get_ref())

@@ -1,8 +1,8 @@
-//! Keys whose feature comes with a later release.
+//! Handles the keys of features that this release does not have: TLS to the origin, HTTPS and client certificates.
 //!
-//! edgeshim reads and checks these keys. A key that would turn a feature on is accepted only with the value that leaves
-//! the feature off. The blocks `[server.tls]` and `client_cert` are rejected, because an operator who configures a
-//! certificate must not assume that the certificate is in use.
+//! edgeshim reads and checks these keys. A key of `[origin.tls]` is accepted only if its value is `""`, which leaves
+//! TLS off. The blocks `[server.tls]` and `[provider.verify.client_cert]` are rejected, because an operator who
+//! configures a certificate must not assume that the certificate is in use.
 
 use super::file::Section;
 use super::listeners::LISTEN;
@@ -27,7 +27,7 @@ pub(super) fn origin<V: Visitor>(origin: &mut V) {
     });
 }
 
-/// Reads the keys of `[server.tls]`, which `/config` does not show.
+/// Reads the keys of `[server.tls]`, and rejects the block if it is present. `/config` does not show these keys.
 pub(super) fn hidden(root: &mut Section<'_>) {
     let mut tls = root.section("server").section("tls");
     tls.list("listen", &LISTEN, &mut Vec::new());
@@ -41,8 +41,8 @@ pub(super) fn hidden(root: &mut Section<'_>) {
     }
 }
 
-/// Rejects a `client_cert` block, because without HTTPS there is no certificate to check. The caller has checked the
-/// keys of the block.
+/// Rejects a `[provider.verify.client_cert]` block, because without HTTPS there is no certificate to check. The caller
+/// has checked the keys of the block.
 pub(super) fn client_cert(client_cert: &Section<'_>) {
     client_cert.reject_block("needs server.tls.client_ca, but HTTPS is a feature of a later release; remove the block");
 }

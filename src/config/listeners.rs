@@ -29,7 +29,8 @@ impl fmt::Display for Listen {
 /// The text form of a listen address: `ADDRESS:PORT` or `unix:PATH`.
 pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
 
-/// The addresses of the listeners that were checked so far. No two listeners are allowed to have the same address.
+/// The addresses of the listeners that were checked so far. No two listeners are allowed to have the same address or
+/// overlapping addresses.
 #[derive(Default)]
 pub(super) struct Claimed {
     exact: HashSet<Listen>,
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn listeners_when_addresses_overlap_then_are_rejected() {
         let mut claimed = Claimed::default();
-        let mut claim = |text| claimed.claim(&listen(text, here()).expect("a valid address"));
+        let mut claim = |text| claimed.claim(&listen(text, here()).expect("the address is valid"));
         assert!(claim("127.0.0.1:80").is_ok());
         assert!(claim("127.0.0.2:80").is_ok());
         assert!(claim("127.0.0.1:80").is_err());

@@ -1,10 +1,11 @@
-//! Reads the operator's file and converts it to valid settings.
+//! Reads the operator's configuration file and converts it to valid settings.
 //!
-//! `settings` lists the blocks, and each layer lists its own keys ([`Keys`](crate::keys::Keys)). `file` reads single
-//! keys from the TOML tree. `reader` fills the settings with them, and `effective` shows the settings as JSON. `checks`
-//! and `classes` check whether the values of different keys fit together. `provider_blocks` and `provider_proofs` read
-//! the providers, whose keys depend on each other. All problems of a file are reported at once, so that operators can
-//! correct all of them before the next try. `edgeshim check` and `edgeshim run` use the same functions.
+//! `settings` lists the blocks of the file, for example `[server]`. The code that uses a key also declares this key
+//! ([`Keys`](crate::keys::Keys)). `file` reads single keys from the TOML tree. `reader` writes the values of these keys
+//! to the settings, and `effective` shows the settings as JSON. `checks` and `classes` check whether the values of
+//! different keys fit together. `provider_blocks` and `provider_proofs` read the providers, whose keys depend on each
+//! other. All problems of a file are reported at once, so that operators can correct all of them before the next try.
+//! All commands read the configuration with the same functions.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -37,8 +38,8 @@ const MAX_FILE_BYTES: usize = 1024 * 1024;
 ///
 /// # Errors
 ///
-/// Returns all problems of the file. If the file cannot be read, is not UTF-8 or is not TOML, the list contains only
-/// this problem. Otherwise each unknown key and each wrong value is a problem.
+/// Returns all problems of the file. If the file cannot be read, is too long, is not UTF-8 or is not TOML, the list
+/// contains only this problem. Otherwise each unknown key, each missing required key and each wrong value is a problem.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let origin_name = path.display().to_string();
     let folder = match path.parent() {
@@ -68,12 +69,12 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     }
 }
 
-/// Checks a configuration that is in memory. Messages use `origin_name` as the name of the file. Relative paths start
-/// at `folder`.
+/// Checks a configuration that is in memory. Messages use `origin_name` as the name of the file. Relative paths in the
+/// configuration start at `folder`.
 ///
 /// # Errors
 ///
-/// Returns the same problems as [`load`], except for problems of reading the file.
+/// Returns the same problems as [`load`], except for the two problems that the file cannot be read or is not UTF-8.
 pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("is longer than {MAX_FILE_BYTES} bytes; name a configuration file with --config FILE");
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn file_when_empty_then_has_the_defaults() {
+    fn settings_when_file_is_empty_then_equal_the_defaults() {
         assert_eq!(parse("", "edgeshim.toml", Path::new(".")), Ok(Settings::default()));
     }
 
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn file_when_missing_or_a_folder_then_causes_one_problem() {
         for path in ["/nonexistent/edgeshim.toml", "/"] {
-            let found = load(Path::new(path)).expect_err("the path is not a file");
+            let found = load(Path::new(path)).expect_err("a missing file and a folder are rejected");
             assert_eq!(found.len(), 1);
             assert!(found.to_string().contains("cannot be read"), "{found}");
         }

@@ -2,27 +2,28 @@
 
 use std::fmt;
 
-/// One problem. It is shown as `key: value message`.
+/// One problem of a configuration. It is shown as `key: value message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The name of the file, safe to print. `None`: the problem is in the configuration file itself.
+    /// The name of another file that has the problem, with control characters escaped. `None`: the problem is in the
+    /// configuration file itself.
     pub file: Option<String>,
-    /// The complete path of the key, for example `class[0].cache.ttl`. Empty if the problem concerns the file as a
-    /// whole.
+    /// The complete path of the key, for example `class[0].cache.ttl`. Empty if the problem has no key, for example
+    /// because the file cannot be read.
     pub key: String,
     /// The line in the file, counted from 1.
     pub line: Option<usize>,
     /// The column in characters, counted from 1. Only problems with text that is not UTF-8 or not TOML have a column.
     pub column: Option<usize>,
-    /// The value, safe to print. It is shortened and escaped, and is `***` if it can be a secret. Empty if the key is
-    /// missing.
+    /// The value, shortened and with control characters escaped. The text is `***` if the value can be a secret. Empty
+    /// if there is no value, for example because the key is missing.
     pub value: String,
     /// What is wrong, and what to write instead. The message continues a sentence that begins with the value.
     pub message: String,
 }
 
 impl Problem {
-    /// Creates a problem that concerns the file as a whole.
+    /// Creates a problem that has no key. The caller can add a line and a column.
     pub(super) fn of_file(value: impl Into<String>, message: impl Into<String>) -> Self {
         Self { file: None, key: String::new(), line: None, column: None, value: value.into(), message: message.into() }
     }
@@ -41,7 +42,7 @@ impl fmt::Display for Problem {
 }
 
 /// All problems of one configuration. Problems of the configuration file come first, in the order of its lines.
-/// Problems of other files follow. The list is never empty.
+/// Problems of other files, for example of a template for pages, follow. The list is never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     file: String,

@@ -1,4 +1,4 @@
-//! Reads the `[[provider]]` blocks: the CDNs that pull, and the field in which each CDN reads cache tags.
+//! Reads the `[[provider]]` blocks, except for `[provider.verify]`, which `provider_proofs` reads.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,7 +15,7 @@ use crate::keys::secrets::SECRET;
 use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::names::X_CDN_PROVIDER;
 
-/// The longest name of a field in a log, in bytes.
+/// The length of the longest accepted name of a field in a CDN's log, in bytes.
 const MAX_MEMBER_BYTES: usize = 256;
 
 /// Reads every provider. `identity` is the identity header. `trusts_all` is true if `server.trusted_proxies` contains
@@ -38,7 +38,9 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
         if let Read::Absent = name {
             block.missing(
                 "name",
-                format!("is missing; write the name in the CDN's identity header, for example name = {EXAMPLE}"),
+                format!(
+                    "is missing; write the name that the CDN sends in the identity header, for example name = {EXAMPLE}"
+                ),
             );
         }
         let name = name.or(String::new());
@@ -107,14 +109,15 @@ fn log_field(name: &str) -> Checked<String> {
     let names = LogField::NAMES.map(|(name, _)| name);
     field(name).map(|_| name.to_owned()).ok_or_else(|| {
         let hint = closest(name, &names).map(|meant| format!(" (did you mean {}?)", quote(meant))).unwrap_or_default();
-        format!("is not a field of a log{hint}; write one of {}", names.join(", "))
+        format!("is not a log field that edgeshim reads{hint}; write one of {}", names.join(", "))
     })
 }
 
 fn log_member(text: &str) -> Checked<LogPlace> {
     if text.is_empty() || text.len() > MAX_MEMBER_BYTES {
         return Err(format!(
-            "is not the name of a field; write a name of at most {MAX_MEMBER_BYTES} bytes, or the number of a column"
+            "is not a field name; write the name in the CDN's log, of 1 to {MAX_MEMBER_BYTES} bytes, \
+             or the number of a column"
         ));
     }
     Ok(LogPlace::Member(text.to_owned()))
@@ -172,7 +175,7 @@ mod tests {
     fn tag_header_when_forbidden_by_preset_or_invalid_then_is_rejected() {
         for preset in ["cloudfront", "imperva", "cdn77", "gcore", "edgecast", "rfc9213", "generic"] {
             let settings = read(&format!("[[provider]]\nname = \"{preset}\"\ntag_header = \"X-Tags\"\n"))
-                .expect("a valid configuration");
+                .expect("the configuration is valid");
             assert_eq!(settings.providers[0].tag_header.as_ref().map(HeaderName::as_str), Some("x-tags"));
         }
         for (preset, remedy) in [

@@ -1,5 +1,5 @@
-//! Reads the `[provider.verify]` blocks: the proofs that a pull comes from the CDN that the pull names. No message
-//! contains a secret.
+//! Reads the `[provider.verify]` blocks: the proofs that a pull comes from the CDN that the pull names. One of these
+//! proofs is G2O, Akamai's signature in request header fields. No message contains a secret.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -26,14 +26,14 @@ use crate::wire::secret::Secret;
 /// The largest number of secrets for one provider. The number is limited, because the secret in each pull is compared
 /// with all secrets of the provider. A rotation needs only two secrets.
 const MAX_SECRETS: usize = 16;
-/// The length of the longest accepted G2O nonce, in bytes.
+/// The length of the longest accepted G2O nonce, in bytes. In G2O, the nonce is the name of a key.
 const MAX_NONCE_BYTES: usize = 64;
 /// The default version of G2O, which uses HMAC-SHA256. The versions 1 to 4 use MD5 or SHA-1.
 const G2O_VERSION: u8 = 5;
 
 const REQUIRE: [(&str, Require); 2] = [("any", Require::Any), ("all", Require::All)];
 
-/// The place of a secret in a request: in a header field, or under a G2O nonce.
+/// The place of a secret: the header field that contains the secret, or the nonce that names the G2O key.
 #[derive(PartialEq, Eq, Hash)]
 enum Place {
     Field(HeaderName),
@@ -70,7 +70,8 @@ impl Secrets {
     }
 }
 
-/// Reads `[provider.verify]`. Returns `None` if the file has no such block.
+/// Reads `[provider.verify]`. Returns `None` if the file has no such block. `identity` and `trusts_all` have the same
+/// meaning as in [`providers`](super::provider_blocks::providers).
 pub(super) fn verify(
     mut block: Section<'_>,
     identity: &HeaderName,
@@ -144,7 +145,7 @@ fn secret_field(mut block: Section<'_>, identity: &HeaderName, secrets: &mut Sec
         let message = if name == *identity || name.as_str().replace('_', "-") == names::X_CDN_PROVIDER.as_str() {
             "names the provider, and a provider's name is not secret"
         } else if has_meaning(&name) {
-            "has another purpose, and edgeshim would remove the field from every request"
+            "has another purpose, but edgeshim removes the field of a secret from every request"
         } else if Preset::all().iter().any(|preset| preset.is_public_field(&name)) {
             "contains a client's address or a point of presence, and the access log shows both"
         } else {
@@ -189,8 +190,8 @@ fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     (SECRET.read)(text, folder)
 }
 
-/// Reads the addresses from which the provider pulls. If `trusts_all` is true, every client can claim any address, so
-/// an address proves nothing.
+/// Reads the addresses from which the provider pulls. `trusts_all` is true if `server.trusted_proxies` contains every
+/// address. Then every client can claim any address, so an address proves nothing.
 fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSource>> {
     const EXAMPLE: &str = "\"151.101.0.0/16\"";
     let folder = block.folder();
@@ -223,8 +224,8 @@ fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSourc
     addresses
 }
 
-/// Checks a file that contains a list of networks. The runtime reads the file again later. The check here ensures that
-/// the problems of the file are reported together with the other problems.
+/// Checks a file that contains a list of networks. The runtime reads the file again when the runtime is built. The
+/// check here ensures that a problem of the file is reported together with the other problems of the configuration.
 fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
     if path.is_empty() {
         return Err("names no file; write file:PATH, for example \"file:ranges/fastly.json\"".to_owned());
@@ -257,7 +258,7 @@ fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
     rule.map_or(Read::Bad, Read::Good)
 }
 
-/// Checks a host name of a certificate, and returns the name in lower case. The first label can be `*`.
+/// Checks a host name in a certificate (the key `san`), and returns the name in lower case. The first label can be `*`.
 fn certificate_name(text: &str) -> Checked<String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
     host_name(bare)
@@ -266,7 +267,7 @@ fn certificate_name(text: &str) -> Checked<String> {
         .map(|host| if bare.len() == text.len() { host } else { format!("*.{host}") })
         .ok_or_else(|| {
             "is not a host name of a certificate; write a host name without a port, for example \"*.cdn.example\", \
-             where \"*\" stands for one label"
+             where \"*\" matches any one label"
                 .to_owned()
         })
 }
@@ -331,7 +332,7 @@ fn g2o(mut block: Section<'_>, secrets: &mut Secrets) -> Read<G2oKeys> {
                 if let Err(owner) = secrets.claim(Place::Nonce(nonce.clone()), key) {
                     let nonce = quote(nonce);
                     let message =
-                        format!("has for the nonce {nonce} a key that is also a key of {owner}; write different keys");
+                        format!("has for the nonce {nonce} a key that is also a key of {owner}; write another key");
                     block.reject("keys", message);
                 }
             }
@@ -379,7 +380,7 @@ mod tests {
 
     fn proofs(verify: &str) -> Verify {
         let settings = read(&verified("fastly", verify)).unwrap_or_else(|message| panic!("{verify}: {message}"));
-        settings.providers[0].verify.clone().expect("the provider has proofs")
+        settings.providers[0].verify.clone().expect("the provider has a [provider.verify] block")
     }
 
     #[test]
@@ -431,18 +432,18 @@ mod tests {
         assert_eq!(
             verify.secret,
             Some(SecretField {
-                field: HeaderName::try_from("x-pull").expect("a name"),
+                field: HeaderName::try_from("x-pull").expect("the field name is valid"),
                 values: vec![Secret::new("KeyCDN"), Secret::new("edgeshim")],
             })
         );
         assert_eq!(
             verify.addresses,
             [
-                AddressSource::Network("192.0.2.0/24".parse().expect("a network")),
-                AddressSource::Network("2001:db8::1/128".parse().expect("a network")),
+                AddressSource::Network("192.0.2.0/24".parse().expect("the network is valid")),
+                AddressSource::Network("2001:db8::1/128".parse().expect("the network is valid")),
             ]
         );
-        let g2o = verify.g2o.expect("the G2O keys");
+        let g2o = verify.g2o.expect("the settings have G2O keys");
         assert_eq!(g2o.keys.keys().collect::<Vec<_>>(), ["N2", "n-1"]);
         assert_eq!(g2o.versions, [3, 5]);
 
@@ -600,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn client_cert_when_valid_then_is_rejected_because_https_is_missing() {
+    fn client_cert_values_when_invalid_then_are_rejected_and_a_valid_block_needs_https() {
         for (typed, name) in [
             ("CDN.Example", "cdn.example"),
             ("*.Cdn.example", "*.cdn.example"),
@@ -631,7 +632,7 @@ mod tests {
             .map(|pair| String::from_utf8_lossy(pair))
             .collect::<Vec<_>>()
             .join(":");
-        let read = fingerprint(&plain).expect("a fingerprint");
+        let read = fingerprint(&plain).expect("the fingerprint is valid");
         assert_eq!(read[..4], [0x01, 0x23, 0x45, 0x67]);
         assert_eq!(fingerprint(&colons), Ok(read));
         for bad in [
@@ -647,8 +648,8 @@ mod tests {
             assert!(fingerprint(&bad).is_err(), "{bad}");
         }
 
-        // A valid rule is rejected because HTTPS is missing. For an invalid rule, only the mistakes in the rule are
-        // reported.
+        // A valid `client_cert` block is rejected because HTTPS is missing. For an invalid block, only the mistakes in
+        // the block are reported.
         let message = problems(&verified(
             "fastly",
             &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),

@@ -1,4 +1,5 @@
-//! Reads settings from a section of the file. A valid value replaces the default. A wrong value is reported.
+//! Reads the values of the settings from a `Section`, which is one block of the file. A valid value replaces the
+//! default. A wrong value is reported, and the default stays.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,7 +8,8 @@ use super::file::{Read, Section};
 use crate::keys::grammar::{one_of, text_of};
 use crate::keys::{Keys, Text, Visitor, quote};
 
-/// The largest number of blocks with the same name. Each block adds metric series and costs time in each request.
+/// The largest number of blocks with the same name. The number is limited, because each class and each provider adds
+/// metric series.
 pub(super) const MAX_BLOCKS: usize = 500;
 
 impl<T> Read<T> {
@@ -18,7 +20,7 @@ impl<T> Read<T> {
     }
 }
 
-/// Returns the example for messages: the default, or the example of `text` if the default is empty.
+/// Returns the example for messages: the default, or the example of `text` if the default is absent or empty.
 fn example<T>(text: &Text<T>, default: Option<&T>) -> String {
     let default = default.map(text.write).unwrap_or_default();
     quote(if default.is_empty() { text.example } else { &default })

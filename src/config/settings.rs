@@ -1,5 +1,6 @@
-//! The settings: the values of a valid configuration. Every key has a value, because each key has a default. Each layer
-//! declares the settings for its own keys. This file declares the settings of the rooms above `edge`.
+//! The settings: the values of a valid configuration. A key that the file leaves out has its default. The code that
+//! uses a key declares the settings for this key. This file joins these settings, and declares the settings for
+//! listeners, workers, connections, the drain and `[[provider]]`.
 //!
 //! The defaults are the values in `config/edgeshim.toml`. A test compares the defaults with that file.
 
@@ -149,7 +150,7 @@ impl Keys for Server {
 /// The keys of `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// The address of the metrics, the probes and the effective configuration.
+    /// The address on which edgeshim serves the page, the metrics, the probes and the effective configuration.
     pub listen: Listen,
     /// The bearer token, which is required if `listen` is neither a loopback address nor a unix socket.
     pub token: Option<Secret>,
@@ -179,9 +180,10 @@ pub struct Provider {
     pub tag_header: Option<HeaderName>,
     /// The token with which the CDN pushes its logs. `None`: the token of `[edge_logs]`.
     pub edge_log_token: Option<Secret>,
-    /// The fields of the CDN's log that have another place than in the preset.
+    /// The fields of the CDN's log that have another place than in the preset, each with its place.
     pub edge_log_fields: RenamedFields,
-    /// The number of requests for which one line of the CDN's log stands.
+    /// The number of requests that one line of the CDN's log represents. The number is above 1 if the CDN logs
+    /// only a sample.
     pub edge_log_sampling: u32,
     /// The proofs that are checked for each pull. `None`: the provider's name is accepted without a proof.
     pub verify: Option<Verify>,

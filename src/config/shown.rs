@@ -18,10 +18,11 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// Returns a value in the form that messages show. `key` is the complete path of the value's key. Lists and blocks are
-/// abbreviated. Possible secrets are hidden, also if the key is unknown.
+/// abbreviated. A possible secret is hidden, even if no setting has this key.
 pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     const SECRET_PARTS: [&str; 6] = ["token", "secret", "passw", "key", "value", "verify"];
-    // The complete path is searched, because in a block of G2O keys the operator chooses the last name.
+    // The complete path is searched and not only its last name, because in a block of G2O keys the operator chooses the
+    // last name.
     let key = key.to_ascii_lowercase();
     let may_be_secret = SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key);
     match value {

@@ -1,8 +1,10 @@
-//! Decides which CDN pulls, by the identity header. If that header is missing, the presets' signals decide.
+//! Decides which CDN pulls. The operator configures each CDN to send its provider's name in the identity header. If
+//! that header is missing, signals decide: header fields by which a preset recognises the pulls of its CDN. If the
+//! header contradicts the signals, the provider is `other`.
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
 //! **Reads:** the identity header (`identity.header`) and the presets' signals. This layer removes the identity header,
-//! because the leaf writes a new one for the origin.
+//! because only the leaf tells the origin the provider, in X-CDN-Provider.
 //! **Metrics:** none; `pulls` counts the pull under the provider.
 //! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
 //! health check of the provider is recognised. **Can fail:** no.
@@ -26,7 +28,7 @@ use crate::wire::names::X_CDN_PROVIDER;
 pub struct IdentifySettings {
     /// The name of the identity header.
     pub header: HeaderName,
-    /// Whether the presets' signals decide if the header is missing.
+    /// Whether the presets' signals are used. They decide if the header is missing, and they can contradict the header.
     pub recognise: bool,
     /// Whether pulls without a configured provider are refused.
     pub reject_unknown: bool,
@@ -55,14 +57,15 @@ fn identity_header(text: &str) -> Checked<HeaderName> {
     // provider's name would break the message, or a proxy would remove the field.
     if has_meaning(&name) {
         return Err(
-            "is a field that has another purpose; write one that only the CDNs set, for example \"X-CDN-Provider\""
+            "is a field that has another purpose; write a field that only the CDNs set, for example \"X-CDN-Provider\""
                 .to_owned(),
         );
     }
     Ok(name)
 }
 
-/// The reason for the decision about the provider. The number in a variant is the position of a preset in [`NAMES`].
+/// The reason for the decision about the provider. Below, "header" means the identity header. The number in a variant
+/// is the position of a preset in [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
     /// The header names a configured provider.
@@ -93,7 +96,7 @@ pub(crate) struct Identifier {
     /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// For each preset, the provider that is recognised by the signals of the preset.
+    /// For each preset, the configured provider that has this preset, and is recognised by the signals of the preset.
     by_preset: [Recognised; NAMES.len()],
 }
 
@@ -139,8 +142,8 @@ impl Identifier {
         }
     }
 
-    /// Writes the provider, its dialect and the kind of pull to `ctx`. Marks the pull as refused if it has no
-    /// configured provider and the settings refuse such pulls. Removes the identity header and returns its value.
+    /// Writes the provider, its dialect and the kind of pull to `ctx`. If the pull has no configured provider and the
+    /// settings refuse such pulls, marks the pull as refused. Removes the identity header and returns its value.
     fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> Option<HeaderValue> {
         let (provider, _) = self.identify(headers);
         ctx.provider = provider;

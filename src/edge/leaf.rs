@@ -1,6 +1,6 @@
 //! The innermost service: prepares a request for the origin, sends it, and measures the response time.
 //!
-//! **Place:** below every layer, so that it gets the request after all layers have changed it.
+//! **Place:** below every layer, so that the leaf sends the request with the changes of all layers.
 //! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head.
 //! **Metrics:** none; `origin` counts the faults. **Can fail:** with every [`Fault`] of the origin.
 
@@ -80,8 +80,8 @@ impl PreparedLeaf {
         }
     }
 
-    /// Adds Server-Timing with the name of the CDN and the origin's response time. A 304 gets the field too, because it
-    /// updates a stored response (RFC 9111 §4.3.4), and another CDN can have delivered that response.
+    /// Adds Server-Timing with the name of the CDN and the origin's response time. A 304 gets the field too: the 304
+    /// updates a stored response (RFC 9111 §4.3.4), whose Server-Timing can have the name of another CDN.
     fn add_timing(&self, headers: &mut HeaderMap, provider: ProviderId, micros: u32) {
         if let Some(timing) = &self.server_timing
             && let Some(value) = timing.value(provider.index(), micros)
@@ -125,8 +125,8 @@ impl EdgeBody for OriginBody {
     }
 }
 
-/// See the head of this file. `call` is a closure that calls [`send`]. The type of the closure is a parameter, because
-/// the future of an async function has no name.
+/// The service below all layers. `call` is a closure that calls [`send`]. The type of the closure is a parameter,
+/// because the future of an async function has no name.
 #[derive(Clone)]
 pub(crate) struct Leaf<C> {
     pub call: C,

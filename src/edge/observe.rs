@@ -1,4 +1,5 @@
-//! Checks the request's head, gives the request its ids, and begins its log line.
+//! Checks the request's head, adds X-Request-Id and traceparent if they are missing or invalid, and begins the
+//! request's log line.
 //!
 //! **Place:** outermost, so that the other layers get only unambiguous requests with exactly one request id.
 //! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
@@ -109,7 +110,7 @@ impl<S> Layer<S> for ObserveLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`ObserveLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Observe<S> {
     inner: S,
@@ -161,7 +162,8 @@ impl ObserveParts {
         None
     }
 
-    /// Fills the fields of `ctx` that depend only on the head and the peer. Returns the id of the request.
+    /// Fills the fields of `ctx` that depend only on the head and the peer. Adds Host to the head if it is missing, and
+    /// X-Request-Id and traceparent if they are missing or invalid. Returns the id of the request.
     pub(crate) fn look(
         &self,
         classes: &Classes,

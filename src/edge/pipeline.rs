@@ -65,24 +65,25 @@ macro_rules! stack {
         // its place.
         ServiceBuilder::new()
             // `observe` rejects a request whose head can be read in two ways, and gives every other request an id. So
-            // the layers below need no such checks.
+            // the layers below rely on an unambiguous head with an id.
             .layer($wrap!(observe, ObserveLayer::new(parts.observe, classes.clone(), ledger.clone())))
-            // All layers below depend on the provider that `identify` finds.
+            // Most layers below depend on the provider or the dialect that `identify` finds.
             .layer($wrap!(identify, InspectLayer::new(Identifier::new(parts.identify, providers.clone()))))
-            // Beacons come from browsers, so `local` serves them before `verify` asks for the proofs of a CDN.
+            // Beacons come from browsers, so `local` responds to them before `verify` can mark a request without a
+            // valid proof as refused.
             .layer($wrap!(local, LocalLayer::new(parts.local, providers.clone(), ledger.clone())))
             // `verify` checks a claimed provider before `pulls` counts a pull under that provider.
             .layer($wrap!(verify, InspectLayer::new(Verifier::new(parts.verify, providers))))
             // `pulls` is outside of `whoopsie`, so that pages are counted like all other responses to pulls.
             .layer($wrap!(pulls, PullsLayer::new(parts.pulls, ledger.clone())))
-            // `whoopsie` turns every failure below into a response. It is outside of `gzip` and `cache_control`, so
-            // that these layers do not change its pages.
+            // `whoopsie` turns every failure below into a response. `whoopsie` is outside of `gzip` and
+            // `cache_control`, so that these layers do not change the pages.
             .layer($wrap!(whoopsie, WhoopsieLayer::new(parts.whoopsie, parts.pages, classes.clone(), ledger.clone())))
             // A response passes `gzip` after `cache_control`, so that `gzip` writes Vary and ETag last.
             .layer($wrap!(gzip, GzipLayer::new(parts.gzip, parts.gzip_memory, classes.clone(), ledger.clone())))
             // `cache_control` reads the origin's header fields before another layer changes them.
             .layer($wrap!(cache_control, CacheControlLayer::new(&classes, parts.provider_rules, ledger.clone())))
-            // `admission` is next to the leaf, so that it limits exactly the requests that go to the origin.
+            // `admission` is next to the leaf, so that only requests that go to the origin take a permit.
             .layer($wrap!(admission, AdmissionLayer::new(parts.admission, &classes)))
             .service(Leaf { call: move |request| send(Arc::clone(&origin), Arc::clone(&prepared), request) })
     }};

@@ -2,8 +2,8 @@
 //! file can be replaced at any time.
 //!
 //! The whole file is in memory. A thread checks every second whether the file has changed. The thread ends after the
-//! last reference to [`Countries`] is dropped. A lookup takes no lock. If a new file is unusable, for example because it is incomplete, the
-//! log gets one message, and the previous content stays in use.
+//! last reference to [`Countries`] is dropped. A lookup takes no lock. If a new file is unusable, for example because
+//! it is incomplete, the log gets one message, and the previous content stays in use.
 
 use std::fmt;
 use std::io;

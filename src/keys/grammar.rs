@@ -96,8 +96,8 @@ pub(crate) fn header_name(text: &str) -> Checked<HeaderName> {
     })
 }
 
-/// Returns whether HTTP, CDNs or edgeshim use the field in requests or responses. Such a field can be removed or
-/// replaced, so an operator must not choose this field for another purpose.
+/// Returns whether HTTP, CDNs or edgeshim use a header field in requests or responses. CDNs, proxies or edgeshim can
+/// remove or replace such a field, so an operator must not choose it for another purpose, for example for a secret.
 pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     const FAMILIES: [&str; 7] = ["accept-", "access-control-", "content-", "if-", "proxy-", "sec-", "x-forwarded-"];
     #[rustfmt::skip] // several names on a line
@@ -127,8 +127,8 @@ pub(crate) fn has_meaning(name: &HeaderName) -> bool {
     FAMILIES.iter().any(|family| name.as_str().starts_with(family)) || single.contains(&name)
 }
 
-/// Checks that a text has the form of a BCP 47 language tag, such as `pt-BR`. This function does not check whether
-/// edgeshim has pages in that language.
+/// Checks that a text has the form of a BCP 47 language tag, such as `pt-BR`. The language can be one in which edgeshim
+/// has no pages.
 pub(crate) fn locale(text: &str) -> Checked<String> {
     let mut parts = text.split('-');
     let language = parts.next().unwrap_or_default();
@@ -143,6 +143,7 @@ pub(crate) fn locale(text: &str) -> Checked<String> {
     }
 }
 
+/// Checks a glob for the decoded path of a request.
 pub(crate) fn path_glob(text: &str) -> Checked<String> {
     glob(text)?;
     // A glob must match the complete path, which begins with `/`. So a glob that begins with another literal character
@@ -172,13 +173,14 @@ fn glob(text: &str) -> Checked<()> {
         .map_err(|error| format!("is not a glob ({}); {EXAMPLE}", error.kind().to_string().replace('\n', " ")))
 }
 
+/// Checks a media type without parameters. Returns the media type in lower case.
 pub(crate) fn media_type(text: &str) -> Checked<String> {
     if text.contains(';') {
         return Err(
             "has parameters, which this key does not allow; write only the type, for example \"text/html\"".to_owned()
         );
     }
-    // `*` is allowed in a token, so a pattern can be checked like a media type.
+    // `*` is allowed in a token (RFC 9110 §5.6.2), so a pattern such as `text/*` can be checked like a media type.
     let token = |part: &str| is_token(part.as_bytes());
     match text.split_once('/') {
         Some((kind, subtype)) if text.len() <= MAX_GLOB_BYTES && token(kind) && token(subtype) => {
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closest_key_when_name_is_misspelt_then_is_the_intended_key() {
+    fn closest_key_when_name_is_misspelt_then_is_the_most_similar_key() {
         let keys = ["header_timeout", "body_timeout", "listen", "max_headers"];
         assert_eq!(closest("header_timout", &keys), Some("header_timeout"));
         assert_eq!(closest("Header-Timeout", &keys), Some("header_timeout"));

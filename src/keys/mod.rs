@@ -1,8 +1,8 @@
 //! The keys of the configuration. A settings type lists its keys once, in [`Keys::keys`]. One [`Visitor`] reads the
 //! keys from a file. Another visitor shows the values that are in effect.
 //!
-//! Place: below every room that has settings, so that each layer can declare its keys next to the code that uses these
-//! keys. TOML and JSON stay in `config`, which contains both visitors.
+//! This room is below every room that has settings, so that each layer can declare its keys next to the code that uses
+//! these keys. The code for TOML and JSON is in `config`, which contains both visitors.
 
 pub(crate) mod grammar;
 pub(crate) mod quantities;
@@ -13,17 +13,18 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// The value, or an error message such as "is not a duration; write …". The complete message is a sentence: first the
-/// text that the operator wrote, then this part.
+/// The result of checking a text: the value, or an error message such as "is not a duration; write …". The message that
+/// the operator sees is a sentence, which begins with the text that the operator wrote and continues with this part.
 pub(crate) type Checked<T> = Result<T, String>;
 
-/// Settings that are a block of the file, or a part of a block. A missing key has its value from `Default`.
+/// Settings that are a block of the configuration file, or a part of a block. A block is a TOML table. A missing key
+/// has its value from `Default`.
 pub(crate) trait Keys: Default {
     /// Calls the visitor once for each key, with the key's value. The visitor can replace the value.
     fn keys<V: Visitor>(&mut self, visitor: &mut V);
 }
 
-/// Reads or shows keys. Each key is one call.
+/// Reads or shows keys. The settings type makes one call for each key.
 pub(crate) trait Visitor {
     /// A key that is `true` or `false`.
     fn flag(&mut self, name: &'static str, value: &mut bool);
@@ -39,7 +40,7 @@ pub(crate) trait Visitor {
     /// A key that is a text.
     fn text<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut T);
 
-    /// A key that is a text. An empty text means `None`.
+    /// A key that is a text. If the text is empty, the value is `None`.
     fn nonempty<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>);
 
     /// A key that is a text. If the key is missing, the value is `None`.

@@ -22,7 +22,7 @@ pub(crate) const WHOLE_SECONDS: Text<Duration> = Text {
     write: |value| duration_text(*value),
 };
 
-/// A time for header fields, in whole seconds. Zero is allowed.
+/// A time that edgeshim writes into a header field, in whole seconds. Zero is allowed.
 pub(crate) const SECONDS: Text<u64> =
     Text { example: "60s", read: |text, _| seconds(text), write: |value| format!("{value}s") };
 

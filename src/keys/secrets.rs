@@ -31,11 +31,11 @@ fn secret(text: &str, folder: &Path) -> Checked<Secret> {
         text.to_owned()
     };
     if found.is_empty() {
-        return Err("is empty or names an empty secret; write a secret, or name another variable or file".to_owned());
+        return Err("is empty, or names an empty variable or file; write a secret that is not empty".to_owned());
     }
-    // A secret is sent in a header field, so it must be visible ASCII.
+    // CDNs and clients send the secret in a header field, so only visible ASCII is allowed.
     if !found.bytes().all(|b| b.is_ascii_graphic()) {
-        let message = "contains characters that header fields do not allow";
+        let message = "contains a space, a control character or a character outside ASCII";
         return Err(format!("{message}; use visible ASCII without spaces, for example 64 hexadecimal digits"));
     }
     Ok(Secret::new(found))

@@ -1,4 +1,4 @@
-//! Checks of hosts, links and paths. A check reads only the text. It does not test whether the host or the file exists.
+//! Checks of hosts, links and paths. A check reads only the text. The host or the file need not exist.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,14 +10,15 @@ use super::{Checked, Text, quote};
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// The longest host name (RFC 1035 §2.3.4), in bytes.
 const MAX_HOST_BYTES: usize = 253;
-/// The longest accepted link on a page and the longest accepted path of a local endpoint, in bytes.
+/// The longest accepted link on a whoopsie page, and the longest accepted path of a local endpoint, in bytes. A local
+/// endpoint is a path to which edgeshim responds itself, for example the path of the beacon.
 const MAX_URL_BYTES: usize = 2_048;
 
 /// A value of the Host field.
 pub(crate) const HOST: Text<String> =
     Text { example: "www.example.com", read: |text, _| host(text), write: String::clone };
 
-/// A link on a page. An empty text is allowed.
+/// A link on a whoopsie page. An empty text is allowed.
 pub(crate) const LINK: Text<String> =
     Text { example: "https://www.example.com/help", read: |text, _| link(text), write: String::clone };
 
@@ -52,7 +53,7 @@ pub(crate) fn host_name(text: &str) -> Option<String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    // The final dot that marks the DNS root is allowed.
+    // A dot at the end, which marks the DNS root, is allowed.
     let bare = text.strip_suffix('.').unwrap_or(text);
     let last_is_number = bare.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     let fine = bare.len() <= MAX_HOST_BYTES
@@ -96,7 +97,7 @@ pub(crate) fn strip_scheme<'t>(text: &'t str, scheme: &str) -> Option<&'t str> {
     if start.eq_ignore_ascii_case(scheme) { text.get(scheme.len()..) } else { None }
 }
 
-/// Checks a link on a page. A link is empty, or starts with `https://`, `http://` or `//` and a valid host.
+/// Checks a link on a whoopsie page. A link is empty, or starts with `https://`, `http://` or `//` and a valid host.
 pub(crate) fn link(text: &str) -> Checked<String> {
     const REMEDY: &str =
         "write a URL that starts with https://, http:// or //, for example \"https://status.example.com/\"";

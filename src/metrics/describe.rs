@@ -26,7 +26,7 @@ pub enum Kind {
     Histogram,
 }
 
-/// A row of the table. `H` is the type of the handle that records the metric.
+/// A row of the table. `H` is the type of the handle that records values of the metric.
 pub(crate) struct Metric<H> {
     description: Description,
     handle: PhantomData<fn() -> H>,
@@ -163,16 +163,16 @@ metrics! {
         "Lookups of stored gzip twins, by result.");
     WHOOPSIES: Counter("edgeshim_whoopsies_total", ["provider", "locale", "cause"], Count, "Whoopsie pages served.");
 
-    // Metrics of the logs that CDNs push, and of what can be calculated with them. The three gauges are not made by the
-    // exporter, because they are absent while their value is not known.
+    // Metrics of the logs that CDNs push, and figures that are calculated from these logs and the pulls. The file
+    // `offload.rs` writes the three gauges, because the exporter cannot leave out a gauge while its value is unknown.
     EDGE_REQUESTS: Counter("edgeshim_edge_requests_total", ["provider", "result"], Count,
         "Requests at the edge of a CDN, as its logs report them.");
     EDGE_BYTES: Counter("edgeshim_edge_bytes_total", ["provider"], Bytes,
         "Bytes that a CDN sent to its clients, as its logs report them.");
     EDGE_LOG_LINES: Counter("edgeshim_edge_log_lines_total", ["provider", "result"], Count,
-        "Lines of pushed logs, by whether they could be read.");
+        "Lines of pushed logs, by whether the line was read and counted.");
     EDGE_LOG_BATCHES: Counter("edgeshim_edge_log_batches_total", ["provider", "result"], Count,
-        "Batches of pushed logs, by result.");
+        "Requests that pushed a batch of log lines, by result.");
     EDGE_LOG_LAG: Gauge("edgeshim_edge_log_lag_seconds", ["provider"], Seconds,
         "Age of the newest time in a CDN's pushed logs.");
     OFFLOAD: Gauge("edgeshim_offload_ratio", ["provider", "of"], Count,
@@ -192,7 +192,7 @@ metrics! {
         "Marks on the time axis of the operators' page.");
     CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
     ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
-        "Access log lines dropped because the writer could not keep up.");
+        "Access log lines dropped because the queue was full or the output failed or was closed.");
     RANGES_AGE: Gauge("edgeshim_ranges_age_seconds", ["provider"], Seconds,
         "Age of the oldest file from which a provider's current address list was read.");
     BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count,

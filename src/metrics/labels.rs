@@ -1,4 +1,5 @@
-//! The types of label values: enums, and ids of the entries that one configuration lists.
+//! The types of label values: enums with fixed values, and ids of the providers, classes and other entries that a
+//! configuration lists.
 
 use crate::ids::{ClassId, Country, Label, LocaleId, PageId, ProviderId, SourceId};
 
@@ -17,7 +18,7 @@ pub(crate) struct Labels {
     pub rum_pages: Vec<&'static str>,
 }
 
-/// A value of one label. It has a position among all values of the label.
+/// A value of one label. The value has a position among all values of the label.
 pub(crate) trait Dimension: Copy {
     /// Returns the texts of all values under one configuration, in the order of the positions.
     fn values(labels: &Labels) -> Vec<&'static str>;
@@ -88,8 +89,8 @@ pub(crate) trait Dimensions: Copy {
     /// Returns one list for each label. The list contains the texts of all values of the label under one configuration.
     fn lists(labels: &Labels) -> Vec<Vec<&'static str>>;
 
-    /// Returns the position among all combinations. From one position to the next, the value of the last label changes
-    /// first.
+    /// Returns the position among all combinations. The combinations are ordered by the first label, then by the second
+    /// label, then by the third label.
     fn index(self, lengths: Lengths) -> usize;
 }
 

@@ -1,5 +1,6 @@
-//! The handles of series, in tables. The handles are created once, from the metrics in [`describe`] and the labels of
-//! one configuration. The label values of a handle define its position in the table.
+//! The handles of series, in tables. A handle records values of one series. The handles are created once, from the
+//! metrics in [`describe`] and the labels of one configuration. The label values of a handle define its position in the
+//! table.
 //!
 //! When a layer is built, the layer gets its tables of handles from the [`Ledger`]. Recording a value is then one
 //! lookup and one atomic add.
@@ -106,8 +107,8 @@ impl<D: Dimensions, T> Table<D, T> {
 
     /// Returns the row for these label values.
     pub(crate) fn get(&self, dimensions: D) -> &T {
-        // Ids and tables come from the same lists, so the row exists. Only an id of another configuration could be too
-        // large, and the result is then the first row.
+        // The ids and the table come from the same configuration, so the row exists. Only an id of another
+        // configuration could be too large. For such an id, the result is the first row.
         self.rows.get(dimensions.index(self.lengths)).unwrap_or_else(|| &self.rows[0])
     }
 }
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn lazy_counter_when_not_used_then_has_no_series() {
+    fn lazy_counter_when_not_yet_used_then_has_no_series() {
         let ledger = ledger();
         let pages: LazyCounters<(ProviderId, LocaleId, Reason)> = ledger.lazy(&describe::WHOOPSIES);
         assert!(!ledger.metrics().render().contains("edgeshim_whoopsies_total{"));
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_when_last_labels_have_no_value_then_series_omits_the_labels() {
+    fn series_when_last_labels_have_no_value_then_omits_the_labels() {
         let ledger = ledger();
         let sources: Table<SourceId, Counter> = ledger.table(&describe::BEACONS);
         let countries: LazyCounters<(SourceId, Country)> = ledger.lazy(&describe::BEACONS);
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn id_when_from_another_configuration_then_counted_in_the_first_row() {
+    fn class_id_when_too_large_for_the_table_then_counted_in_the_first_row() {
         let ledger = ledger();
         let faults: Table<ClassId, Counter> = ledger.table(&describe::ORIGIN_BYTES);
         faults.get(ClassId::configured(7)).increment(1);

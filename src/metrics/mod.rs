@@ -1,5 +1,5 @@
-//! The metrics of the process: the table of all metrics ([`describe`]), the label values ([`labels`]), the handles
-//! ([`ledger`]) and the metrics page, which Prometheus scrapes.
+//! The metrics of the process: the table of all metrics ([`describe`]), the label values ([`labels`]), the handles that
+//! record values ([`ledger`]), the offload ([`offload`]) and the metrics page, which Prometheus scrapes.
 //!
 //! Most series exist from the start, with the value 0. Four kinds of series are created on first use, because most
 //! series of these kinds would stay at 0:
@@ -7,9 +7,9 @@
 //! - pulls by `code`, except the code 200 (at most 499 series for each provider and class)
 //! - whoopsie pages by locale and cause
 //! - beacons by `country` (at most 251 series for each source)
-//! - batches of log lines by result
+//! - batches of pushed log lines by result
 //!
-//! The gauges in [`offload`] are absent while their value is not known.
+//! The gauges in [`offload`] have no series while their value is unknown.
 
 pub(crate) mod describe;
 pub(crate) mod labels;
@@ -58,7 +58,7 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
-    /// The books from which the offload and the shares are calculated.
+    /// The counts of pulls and of requests at the edge, from which the offload and the shares are calculated.
     pub(crate) offload: Offload,
     /// `edgeshim_origin_faults_total` by cause. `None` for causes that are failures of the client.
     faults: [Option<Counter>; Cause::ALL.len()],
@@ -97,8 +97,9 @@ impl Metrics {
         metric.register(&self.recorder, values)
     }
 
-    /// Counts a fault of the origin. The function also logs the first fault of each cause in each period. A failure of
-    /// the client is ignored, because such a failure is not a fault of the origin.
+    /// Counts a fault of the origin. The function also logs the first fault of each cause in each period of
+    /// five seconds. A failure of the client is ignored, because it is not a fault of the origin. `origin`
+    /// is the origin's address, for the message.
     pub fn fault(&self, fault: &Fault, origin: Option<&str>) {
         let cause = fault.cause().position();
         let Some(counter) = self.faults.get(cause).and_then(Option::as_ref) else { return };
@@ -109,7 +110,8 @@ impl Metrics {
         }
     }
 
-    /// Reports which version and which configuration is running, and when the configuration was loaded.
+    /// Sets the gauges that show the running version, the running configuration, and the time of this call as the time
+    /// at which the configuration was loaded.
     pub fn loaded(&self, version: &'static str, commit: &'static str, config: &str) {
         self.series(&describe::BUILD_INFO, &[version, commit, intern(config)]).set(1.0);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -133,9 +135,9 @@ impl Metrics {
         protobuf::from_text(&self.render())
     }
 
-    /// Moves histogram samples into their buckets, and notes the totals of pulls for the offload. This function must be
-    /// called once a second. Otherwise the samples fill the memory while no scraper reads the metrics, and the offload
-    /// is not precise.
+    /// Moves histogram samples into their buckets, and stores the totals of pulls for the offload. The thread of
+    /// `admin` calls this function once a second. With fewer calls, the samples would fill the memory while no scraper
+    /// reads the metrics, and the offload would be less precise.
     pub fn upkeep(&self) {
         self.page.run_upkeep();
         self.offload.sample();

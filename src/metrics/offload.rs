@@ -1,16 +1,19 @@
-//! The offload of each provider: the share of the requests and bytes at the edge that never became pulls. And the share
-//! of each provider in all pulls.
+//! Calculates two figures for each provider: the offload, which is the share of the requests or bytes at the edge that
+//! never became pulls, and the provider's share in all pulls.
 //!
-//! The CDN's logs report the requests at the edge. They arrive late, so the window of five minutes ends at the newest
-//! time for which the logs are complete, and the pulls of the same five minutes are subtracted. Pulls are counted by an
-//! atomic add. Once a second [`Offload::sample`] notes the totals, so that the pulls of any past window are the
-//! difference of two totals.
+//! The logs that a CDN pushes report the requests at its edge. edgeshim counts the pulls. The offload compares the
+//! requests with the pulls of the same five minutes, the window. The logs arrive late, so the window ends at the newest
+//! time for which the logs are complete, not at the current time. Once a second, [`Offload::sample`] stores the totals
+//! of pulls since the start. So the pulls of a past window are the difference of two totals.
 //!
-//! Two properties of real logs would falsify the result. Several servers of a CDN push in turn, so the newest times are
-//! incomplete until the slowest server has pushed: the window ends before them. And a log can have a gap, because it
-//! was off or lines were lost: pulls in a gap show it, and the window begins after it.
+//! Two properties of real logs would make the result wrong:
 //!
-//! A figure that is not known is absent from the page, and is neither 0 nor 1.
+//! - The servers of a CDN push at different times, so the newest seconds of the log are incomplete until the slowest
+//!   server has pushed. The window ends before these seconds.
+//! - A log can have a gap, because the log was off or lines were lost. edgeshim detects a gap by the pulls in the time
+//!   of the gap. The window begins after the gap.
+//!
+//! While a figure is unknown, the metrics page has no series for the figure. A value such as 0 would be wrong.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -22,15 +25,17 @@ use super::describe;
 
 /// The length of the window, in seconds.
 pub(crate) const WINDOW_SECONDS: i64 = 300;
-/// How far ahead of our clock a time in a log can be, in seconds.
+/// How far a time in a log can be ahead of this host's clock, in seconds. Log lines with a later time are not counted.
 pub(crate) const AHEAD_SECONDS: i64 = 60;
-/// The time for which totals of pulls are stored, in seconds. A window can end five minutes ago.
+/// The time for which totals of pulls are stored, in seconds. A window of five minutes can end up to five minutes ago,
+/// so its beginning can be ten minutes ago.
 const STORED_SECONDS: i64 = 2 * WINDOW_SECONDS + AHEAD_SECONDS;
-/// If the log covers less than this time, in seconds, the clocks of both sides cannot be compared precisely.
+/// A log that covers less than this time, in seconds, is short. For a short log, a small difference between the CDN's
+/// clock and this host's clock would change the result a lot.
 const SHORT_SECONDS: i64 = 60;
 
-/// The requests and bytes at the edge in each second, from one window before `now` until the times that are accepted
-/// as not too far in the future.
+/// The requests and bytes at the edge in each second, as one batch of log lines reports them. The seconds reach from
+/// [`WINDOW_SECONDS`] before the batch arrived to [`AHEAD_SECONDS`] after.
 #[derive(Debug)]
 pub(crate) struct Seconds {
     first: i64,
@@ -38,12 +43,13 @@ pub(crate) struct Seconds {
 }
 
 impl Seconds {
+    /// Returns sums of 0. `now` is the time at which the batch arrives, in seconds of Unix time.
     pub(crate) fn new(now: i64) -> Self {
         let length = usize::try_from(WINDOW_SECONDS + AHEAD_SECONDS + 1).unwrap_or_default();
         Self { first: now - WINDOW_SECONDS, sums: vec![(0, 0); length].into() }
     }
 
-    /// Adds requests and bytes to a second. A second outside of the range is ignored.
+    /// Adds requests and bytes to a second. If the second is outside the stored seconds, nothing is added.
     pub(crate) fn add(&mut self, second: i64, requests: u64, bytes: u64) {
         let position = usize::try_from(second - self.first).ok();
         if let Some(sum) = position.and_then(|position| self.sums.get_mut(position)) {
@@ -58,7 +64,7 @@ impl Seconds {
     }
 }
 
-/// The pulls of one provider, and what its logs report.
+/// The counts of one provider: its pulls, and the requests at its edge.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     pulls: AtomicU64,
@@ -68,18 +74,19 @@ pub(crate) struct Book {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The totals of pulls, the oldest first.
+    /// The totals of pulls that [`Offload::sample`] has stored, the oldest first.
     totals: VecDeque<Total>,
-    /// The requests and bytes at the edge by second of the log.
+    /// The requests and bytes at the edge for each second of the log.
     edge: BTreeMap<i64, (u64, u64)>,
-    /// The oldest and the newest second of the log. Before the oldest second the log is not known, or has a gap.
+    /// The oldest and the newest second of the log. If the log has a gap, the oldest second is the first second after
+    /// the gap. `None`: no batch has arrived.
     span: Option<(i64, i64)>,
-    /// How many of the newest seconds were incomplete when a further batch arrived, and the newest second at that
-    /// moment.
+    /// The number of the log's newest seconds to which a later batch still added lines, and the newest second when that
+    /// batch arrived. The largest number of about the last five minutes is stored.
     late: (i64, i64),
 }
 
-/// The number of pulls and of their bytes at one moment.
+/// The number of pulls since the start, and the bytes of these pulls, at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Total {
     /// The moment, in seconds of Unix time.
@@ -88,24 +95,26 @@ struct Total {
     bytes: f64,
 }
 
-/// The offload of one provider. A figure is `None` while it is not known.
+/// The offload of one provider. A field is `None` while its value is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Ratios {
+    /// The share of the requests at the edge that never became pulls.
     pub requests: Option<f64>,
+    /// The share of the bytes at the edge that edgeshim did not have to send.
     pub bytes: Option<f64>,
     /// The age of the newest time in the log, in seconds.
     pub lag: Option<f64>,
 }
 
 impl Book {
-    /// Counts a pull that has ended. `requests` is 0 if the pull does not stand for a further request at the edge, such
-    /// as a health check or a retry.
+    /// Counts a pull that has ended. `requests` is 1, or 0 for a retry: the first attempt was already counted for the
+    /// request at the edge. Callers do not count health checks here, because no request at the edge causes them.
     pub(crate) fn pull(&self, requests: u64, bytes: u64) {
         self.pulls.fetch_add(requests, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Adds what a batch of log lines reports. `newest` is the newest time in the batch.
+    /// Adds the sums of one batch of log lines. `newest` is the newest time in the batch.
     pub(crate) fn log(&self, seconds: &Seconds, newest: i64) {
         let current = self.total(seconds_f64(newest + 1));
         let mut kept = self.kept();
@@ -132,7 +141,8 @@ impl Book {
         let mut kept = self.kept();
         kept.totals.push_back(total);
         let end = now - seconds_f64(STORED_SECONDS);
-        // One total before the stored time stays, so that any moment of that time lies between two totals.
+        // One total that is older than the stored time stays, so that every moment of the stored time is between two
+        // totals.
         while kept.totals.get(1).is_some_and(|second| second.at < end) {
             kept.totals.pop_front();
         }
@@ -141,7 +151,7 @@ impl Book {
         kept.edge = kept.edge.split_off(&end);
     }
 
-    /// Returns the pulls and their bytes between two moments.
+    /// Returns the number of pulls between two moments, and the bytes of these pulls. `now` is the current time.
     fn between(&self, from: f64, to: f64, now: f64) -> (f64, f64) {
         let current = self.total(now);
         let kept = self.kept();
@@ -150,6 +160,7 @@ impl Book {
         (to.0 - from.0, to.1 - from.1)
     }
 
+    /// Calculates the offload. `started` is the time at which the process started, `now` is the current time.
     fn ratios(&self, started: f64, now: f64) -> Ratios {
         let (span, late) = {
             let kept = self.kept();
@@ -160,17 +171,19 @@ impl Book {
         if lag > seconds_f64(WINDOW_SECONDS) {
             return Ratios { lag: Some(lag), ..Ratios::default() };
         }
-        // A short log is used up to its newest second, because nothing else is known.
+        // The incomplete seconds at the end of the log are left out, unless less than a minute of log would remain.
         let newest = if newest - late - oldest >= SHORT_SECONDS { newest - late } else { newest };
-        // Pulls before the start are unknown. In the first minute the window is not cut there, because the log may
-        // already cover requests whose pulls are known.
+        // Pulls before the start of the process are unknown, so the window begins at the start. During the first minute
+        // the window can begin up to a minute earlier, because the times in the log can be a little older than the
+        // pulls that edgeshim has counted for the same requests.
         let start =
             if now - started < seconds_f64(SHORT_SECONDS) { started - seconds_f64(SHORT_SECONDS) } else { started };
         #[allow(clippy::cast_possible_truncation, reason = "a time in seconds fits")]
         let first = (newest - WINDOW_SECONDS + 1).max(oldest).max(start.ceil() as i64);
-        // While the log is short, a pull counts also if it is a little older than the log. If pulls are known from the
-        // time before, the log has begun later than the traffic: these pulls belong to requests that it lacks. Pulls
-        // that are newer than the log do not count, because the log is always late.
+        // While the log is short, pulls that are a little older than the log (`slack`) count too. Exception: if there
+        // were pulls even before that time, the log began later than the traffic. Then the log lacks the requests that
+        // caused the older pulls, so `slack` is 0. Pulls that are newer than the log do not count, because their
+        // requests are not in the log yet.
         let slack = seconds_f64((SHORT_SECONDS - (newest - oldest)).max(0)) / 2.0;
         let has_begun_later = self.between(0.0, seconds_f64(first) - slack, now).0 >= 1.0;
         let slack = if has_begun_later { 0.0 } else { slack };
@@ -186,24 +199,27 @@ impl Book {
 }
 
 impl Kept {
-    /// Notes the oldest and the newest second of a batch.
+    /// Adds the seconds of a batch to the span. `oldest` and `newest` are the first and the last second of the batch.
+    /// `current` is the current total.
     fn extend_span(&mut self, oldest: i64, newest: i64, current: Total) {
         let Some((from, to)) = self.span else {
             self.span = Some((oldest, newest));
             return;
         };
-        // If the batch has lines of the newest second, that second was incomplete.
+        // The seconds of the log to which the batch adds lines were incomplete until now.
         let late = (to + 1 - oldest).clamp(0, AHEAD_SECONDS);
         if late >= self.late.0 || newest - self.late.1 > WINDOW_SECONDS {
             self.late = (late, newest.max(to));
         }
-        // Each pull comes from a request at the edge. A pull far from both sides of a gap shows that lines are missing.
+        // Between the log so far and the batch there can be a gap. A request at the edge causes each pull. So a pull
+        // in the gap, at least half a minute from both ends, shows that log lines are missing.
         let (start, end) = (seconds_f64(to + SHORT_SECONDS / 2), seconds_f64(oldest - SHORT_SECONDS / 2));
         let is_missing = start < end && self.total_at(end, current).0 - self.total_at(start, current).0 >= 1.0;
         self.span = Some(if is_missing { (oldest, newest) } else { (from.min(oldest), to.max(newest)) });
     }
 
-    /// Returns the totals at a moment, by linear interpolation between the totals before and after it.
+    /// Returns the pulls and the bytes at a moment, by linear interpolation between the total before the moment and the
+    /// total after the moment. If there is no total after the moment, `current` is used.
     fn total_at(&self, moment: f64, current: Total) -> (f64, f64) {
         let position = self.totals.partition_point(|total| total.at <= moment);
         let after = self.totals.get(position).copied().unwrap_or(current);
@@ -216,7 +232,7 @@ impl Kept {
     }
 }
 
-/// The books of all providers. They outlive every reload.
+/// The books of all providers. A reload of the configuration does not reset the books.
 #[derive(Debug)]
 pub(crate) struct Offload {
     books: Mutex<BTreeMap<&'static str, Arc<Book>>>,
@@ -231,7 +247,7 @@ impl Default for Offload {
 }
 
 impl Offload {
-    /// Returns the book of a provider.
+    /// Returns the book of a provider. The first call for a provider creates the book.
     pub(crate) fn book(&self, provider: &'static str) -> Arc<Book> {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let started = self.started;
@@ -248,7 +264,8 @@ impl Offload {
         books.iter().map(|(name, book)| (*name, Arc::clone(book))).collect()
     }
 
-    /// Notes the totals of all providers. The caller calls this once a second.
+    /// Stores the totals of all providers. [`Metrics::upkeep`](super::Metrics::upkeep) calls this function once a
+    /// second.
     pub(crate) fn sample(&self) {
         let now = now();
         for (_, book) in self.books() {
@@ -256,7 +273,7 @@ impl Offload {
         }
     }
 
-    /// Appends the figures that are known now to the metrics page.
+    /// Appends the figures that are known to the metrics page.
     pub(super) fn render(&self, page: &mut String) {
         let now = now();
         let books = self.books();
@@ -277,7 +294,8 @@ impl Offload {
     }
 }
 
-/// Appends the series of one gauge to the page. The exporter cannot remove a series, so it does not write these gauges.
+/// Appends the series of one gauge to the page. edgeshim writes these gauges without the exporter, because the exporter
+/// cannot remove a series whose value has become unknown.
 fn family(
     page: &mut String,
     metric: &describe::Metric<metrics::Gauge>,
@@ -311,7 +329,7 @@ mod tests {
 
     const START: i64 = 1_700_000_000;
 
-    /// A CDN that serves `requests` requests of `bytes` bytes each second, of which `pulls` become pulls.
+    /// The simulated traffic of one CDN.
     struct Traffic {
         book: Book,
         second: i64,
@@ -324,7 +342,8 @@ mod tests {
             Self { book, second: START }
         }
 
-        /// Runs for some seconds. The log arrives `late` seconds later; `None` if it does not arrive.
+        /// Simulates some seconds. In each second the edge has `requests` requests, and `pulls` of them become pulls.
+        /// The log of a second arrives `late` seconds later. `None`: no log arrives.
         fn run(&mut self, seconds: i64, requests: u64, pulls: u64, late: Option<i64>) {
             for _ in 0..seconds {
                 for _ in 0..pulls {
@@ -353,20 +372,20 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_log_is_late_then_compared_with_pulls_of_the_same_time() {
+    fn offload_when_log_is_late_then_uses_the_pulls_of_the_same_time() {
         for late in [0, 30, 200] {
             let mut traffic = Traffic::new();
             traffic.run(600, 10, 1, Some(late));
             let ratios = traffic.ratios();
             assert!(near(ratios.requests, 0.9) && near(ratios.bytes, 0.95), "{late}: {ratios:?}");
-            // The origin becomes busier. The log of that time has not arrived.
+            // Now 9 of 10 requests become pulls. The log of this time has not arrived.
             traffic.run(late.min(90), 10, 9, None);
             assert!(near(traffic.ratios().requests, 0.9), "{late}: {:?}", traffic.ratios());
         }
     }
 
     #[test]
-    fn offload_when_traffic_changes_then_follows_within_the_window() {
+    fn offload_when_traffic_changes_then_has_the_new_value_after_five_minutes() {
         let mut traffic = Traffic::new();
         traffic.run(400, 10, 1, Some(0));
         traffic.run(150, 10, 5, Some(0));
@@ -376,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_log_stops_then_absent_after_the_window() {
+    fn offload_when_log_stops_then_is_unknown_after_five_minutes() {
         let mut traffic = Traffic::new();
         assert_eq!(traffic.ratios(), Ratios::default());
         traffic.run(400, 10, 1, Some(0));
@@ -415,14 +434,15 @@ mod tests {
         traffic.run(150, 10, 1, Some(0));
         traffic.run(100, 0, 0, None);
         traffic.run(50, 10, 5, Some(0));
-        // 2,000 requests and 400 pulls.
+        // In the window, 400 of 2,000 requests became pulls.
         assert!(near(traffic.ratios().requests, 0.8), "{:?}", traffic.ratios());
     }
 
     #[test]
     fn offload_when_servers_push_in_turn_then_incomplete_seconds_do_not_count() {
         let mut traffic = Traffic::new();
-        // Two servers have half of the requests each. Each pushes the log of its last minute, 30 seconds apart.
+        // Each of two servers of the CDN has half of the requests and pushes the log of its last minute once a minute.
+        // The second server pushes 30 seconds after the first server.
         for half_minute in 1..=20 {
             traffic.run(30, 0, 2, None);
             let mut log = Seconds::new(traffic.second);
@@ -438,10 +458,10 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_batches_end_within_a_second_then_its_pulls_do_not_count_yet() {
+    fn offload_when_batches_end_inside_a_second_then_newest_second_does_not_count() {
         let mut traffic = Traffic::new();
         for _ in 0..70 {
-            // The batch has the second half of the last second and the first half of this one.
+            // The batch has the second half of the previous second and the first half of the current second.
             let mut log = Seconds::new(traffic.second);
             log.add(traffic.second - 1, 5, 1000);
             log.add(traffic.second, 5, 1000);
@@ -452,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_a_clock_is_ahead_then_its_times_do_not_shift_the_window() {
+    fn offload_when_clock_of_one_cdn_server_is_ahead_then_window_does_not_move() {
         let mut traffic = Traffic::new();
         for _ in 0..400 {
             traffic.run(1, 10, 1, Some(0));
@@ -460,12 +480,13 @@ mod tests {
             log.add(traffic.second + 50, 1, 200);
             traffic.book.log(&log, traffic.second + 50);
         }
-        // Each second has 10 requests of the log and one of the server whose clock is ahead, and one pull.
+        // In each second, the log has 10 requests and one further request of the server whose clock is ahead. One of
+        // these requests becomes a pull.
         assert!(near(traffic.ratios().requests, 1.0 - 1.0 / 11.0), "{:?}", traffic.ratios());
     }
 
     #[test]
-    fn offload_when_log_is_short_then_counts_pulls_shortly_before_it_and_none_after_it() {
+    fn offload_when_log_is_short_then_pulls_shortly_before_count_and_later_pulls_do_not() {
         let book = Book::default();
         book.sample(seconds_f64(START));
         for _ in 0..10 {
@@ -485,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_bytes_are_not_in_the_log_then_only_requests_are_known() {
+    fn offload_when_log_has_no_bytes_then_only_the_share_of_requests_is_known() {
         let book = Book::default();
         book.sample(seconds_f64(START));
         let mut log = Seconds::new(START + 3);
@@ -496,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn book_when_traffic_lasts_long_then_its_memory_stays_constant() {
+    fn book_when_traffic_lasts_long_then_memory_stays_bounded() {
         let mut traffic = Traffic::new();
         traffic.run(2000, 1, 1, Some(0));
         let kept = traffic.book.kept();
@@ -504,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn page_when_nothing_is_known_then_has_no_series() {
+    fn metrics_page_when_offload_is_unknown_then_has_no_offload_series() {
         let offload = Offload::default();
         let book = offload.book("fastly");
         offload.book("akamai");

@@ -1,8 +1,8 @@
 //! Converts the metrics page from the text format to the protobuf format.
 //!
-//! The exporter can write protobuf itself, but that feature needs `protoc` on every build machine. So edgeshim parses
-//! the text, which is small, and writes `io.prometheus.client.MetricFamily` messages. The length of each
-//! message is written before the message. The field numbers come from `metrics.proto`, a file of Prometheus.
+//! The exporter can write protobuf too, but that feature needs `protoc` on every build machine. So edgeshim parses the
+//! exporter's text and writes `io.prometheus.client.MetricFamily` messages. The length of each message is written
+//! before the message. The field numbers come from `metrics.proto`, a file of Prometheus.
 
 use prost::Message;
 
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn protobuf_when_converted_from_text_then_has_the_same_families() {
+    fn protobuf_when_converted_from_text_then_has_equal_labels_and_values() {
         let text = "# HELP a_total What it is.\n# TYPE a_total counter\n\
             a_total{x=\"1\",y=\"q\\\"\\\\\"} 3\na_total{x=\"2\",y=\"\"} 4\n\n\
             # HELP h_seconds H.\n# TYPE h_seconds histogram\n\

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// The moment of the first use of a throttle in this process.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The limit for one kind of message. The limit needs no lock. If two threads call [`pass`](Self::pass) at the same
-/// moment, at most one thread is allowed to log a message.
+/// The limit for one kind of log message. The caller logs a message only if [`pass`](Self::pass) returns a number. The
+/// limit needs no lock. If two threads call `pass` at the same moment, at most one of the calls returns a number.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     period_ms: u64,
@@ -26,12 +26,13 @@ impl Throttle {
         Self { period_ms: period.as_millis() as u64, next_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
-    /// Counts an event. If a message is allowed now, returns the number of events since the last message.
+    /// Counts an event. If a message is allowed now, returns the number of events since the last message, including
+    /// this event. Otherwise returns `None`.
     pub(crate) fn pass(&self) -> Option<u64> {
         self.pass_many(1)
     }
 
-    /// Counts `n` events. The result is that of [`pass`](Self::pass).
+    /// Counts `n` events. Returns the same as [`pass`](Self::pass).
     pub(crate) fn pass_many(&self, n: u64) -> Option<u64> {
         self.pass_at(u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX), n)
     }

@@ -19,7 +19,8 @@ use crate::fault::{Begun, Fault};
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// A value that is dropped only when an upgraded connection has ended, such as the permit of the client's connection.
+/// A value that is dropped only when an upgraded connection has ended. The value is the permit by which `serve` counts
+/// the client's connection.
 /// `serve` puts it into the extensions of each request that asks for an upgrade.
 #[derive(Clone)]
 pub(crate) struct Hold(

@@ -1,5 +1,5 @@
-//! An upgraded connection. Bytes are copied in both directions until one side ends, or until no byte has moved for
-//! `server.tunnel_timeout`.
+//! An upgraded connection, here called a tunnel. Bytes are copied in both directions until one side ends, or until no
+//! byte has moved for `server.tunnel_timeout`.
 //!
 //! If one side fails or the timeout passes, both connections are dropped without an orderly shutdown.
 //! `serve/watched.rs` then resets the client's connection, so that the client notices that bytes can be missing.

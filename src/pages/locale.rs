@@ -25,7 +25,8 @@ pub(super) struct Locales {
     default: LocaleId,
 }
 
-/// The error that two entries of `whoopsie.hosts` have the same host. The text is the host in lowercase, without a port.
+/// The error that two entries of `whoopsie.hosts` have the same host. The text is the host in lowercase, without a
+/// port.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostTwice(pub(super) String);
 

@@ -11,9 +11,9 @@
 //! - `locale.rs` chooses the language. `plural.rs` chooses the plural form for a number.
 //! - `files.rs` has the template and the locale files. Each file is built in or comes from the operator's folder.
 //!   `template.rs` parses the template, and `locale_file.rs` parses the locale files.
-//! - `render.rs` builds the pages from the template and the texts. The error page and the wait page come from one template,
-//!   in which some sections are for only one of the two pages. `gzip_member.rs` assembles the gzip form of a page from parts that are already
-//!   compressed, so no request causes a compression.
+//! - `render.rs` builds the pages from the template and the texts. The error page and the wait page come from one
+//!   template, in which some sections are for only one of the two pages. `gzip_member.rs` assembles the gzip form of a
+//!   page from parts that are already compressed, so no request causes a compression.
 //! - `export` makes the pages that CDNs host.
 //!
 //! Cost: the choice of a locale reads Accept-Language once and allocates nothing. Rendering a page takes one allocation
@@ -69,8 +69,8 @@ impl Pages {
     /// Renders the pages, except for the values of a request.
     ///
     /// # Errors
-    /// A setting names an unknown locale, a host occurs twice in `hosts`, or the compressor fails. Files that [`PageFiles::read`]
-    /// has accepted cause no other error.
+    /// A setting names an unknown locale, a host occurs twice in `hosts`, or the compressor fails. Files that
+    /// [`PageFiles::read`] has accepted cause no other error.
     pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())
     }

@@ -5,8 +5,8 @@ use http::StatusCode;
 
 use crate::wire::{json, values};
 
-/// The longest value that is shown, in bytes. Longer values are cut. Escaping can multiply the length of a value by six. Even the escaped
-/// value fits into one stored block of deflate, which has at most 65,535 bytes.
+/// The longest value that is shown, in bytes. Longer values are cut. Escaping can multiply the length of a value by
+/// six. Even the escaped value fits into one stored block of deflate, which has at most 65,535 bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 256;
 
 /// The values of one request. The page shows at most the first 256 bytes of each text, and escapes these bytes.

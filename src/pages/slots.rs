@@ -93,8 +93,8 @@ impl fmt::Write for Digits {
 
 /// The values of one request as texts.
 pub(super) struct SlotTexts<'a> {
-    /// Each value, its length after escaping as HTML, and its length after escaping for a query. The order is the order of
-    /// the variants of [`Slot`].
+    /// Each value, its length after escaping as HTML, and its length after escaping for a query. The order is the order
+    /// of the variants of [`Slot`].
     all: [(&'a [u8], u16, u16); SLOTS],
 }
 

@@ -1,10 +1,11 @@
-//! The form of the log lines that a CDN pushes: the names of the fields, and the texts that stand for a hit or a miss.
+//! The form of the log lines that a CDN pushes: the places of the fields in a line, and the texts that mean a hit, a
+//! miss or another result.
 
 use std::collections::BTreeMap;
 
 use crate::ids::EdgeResult;
 
-/// The data that is read from a log line.
+/// A field of a log line that edgeshim reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogField {
     /// The time of the request.
@@ -22,7 +23,8 @@ pub enum LogField {
 }
 
 impl LogField {
-    /// All fields, with their names in the keys of presets and of `edge_log_fields`.
+    /// All fields, each with its key. A preset has these keys in the table `[logs]`, and the operator writes them in
+    /// `edge_log_fields`.
     pub(crate) const NAMES: [(&'static str, Self); 7] = [
         ("time", Self::Time),
         ("url", Self::Url),
@@ -43,7 +45,7 @@ pub enum LogPlace {
     Column(u16),
 }
 
-/// The fields that the operator has renamed (`edge_log_fields`).
+/// The fields for which the operator has configured another place than the preset (`edge_log_fields`).
 pub(crate) type RenamedFields = BTreeMap<LogField, LogPlace>;
 
 /// The form of a CDN's log lines. A line is a JSON object, or columns with a separator between them.
@@ -51,13 +53,16 @@ pub(crate) type RenamedFields = BTreeMap<LogField, LogPlace>;
 pub(crate) struct LogForm {
     /// The character between two columns.
     pub separator: char,
+    /// The places of the fields. A field can have two places: a member for JSON lines, and a column for lines with
+    /// columns.
     pub places: Vec<(LogField, LogPlace)>,
-    /// The texts of the result, in lower case.
+    /// The texts in the field `result`, each with its meaning. Texts are compared without regard to case.
     pub results: Vec<(String, EdgeResult)>,
 }
 
 impl Default for LogForm {
-    /// The form of a CDN whose preset describes none: each field has its own name.
+    /// Returns the form for a CDN whose preset has no table `[logs]`. Each field is the JSON member with the name of
+    /// the field's key.
     fn default() -> Self {
         let results = [
             ("hit", EdgeResult::Hit),
@@ -74,7 +79,8 @@ impl Default for LogForm {
 }
 
 impl LogForm {
-    /// Returns the same form with other places for the fields in `renamed`.
+    /// Returns the same form with other places for the fields in `renamed`. A new member replaces only the old member
+    /// of the field, and a new column replaces only the old column.
     pub(crate) fn renamed(&self, renamed: &RenamedFields) -> Self {
         let mut form = self.clone();
         for (field, place) in renamed {
@@ -85,7 +91,7 @@ impl LogForm {
         form
     }
 
-    /// Returns the names of the members of a JSON line in which a field is searched.
+    /// Returns the name of the member of a JSON line that contains a field.
     pub(crate) fn member(&self, field: LogField) -> Option<&str> {
         self.places.iter().find_map(|(known, place)| match place {
             LogPlace::Member(name) if *known == field => Some(name.as_str()),
@@ -93,7 +99,7 @@ impl LogForm {
         })
     }
 
-    /// Returns the position of the column with a field, counted from 0.
+    /// Returns the position of the column that contains a field, counted from 0.
     pub(crate) fn column(&self, field: LogField) -> Option<usize> {
         self.places.iter().find_map(|(known, place)| match place {
             LogPlace::Column(number) if *known == field => usize::from(*number).checked_sub(1),
@@ -101,8 +107,8 @@ impl LogForm {
         })
     }
 
-    /// Returns the meaning of a result. A result with an appendix has the meaning of the part before it: `HIT-STALE` is
-    /// a hit.
+    /// Returns the meaning of a text in the field `result`. If the preset does not know the text, the part before the
+    /// first `-` decides. For example, `HIT-STALE` is a hit.
     pub(crate) fn result(&self, text: &str) -> EdgeResult {
         let meaning = |text: &str| {
             let found = self.results.iter().find(|(known, _)| known.eq_ignore_ascii_case(text));
@@ -124,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn result_when_known_to_the_preset_then_has_its_meaning() {
+    fn result_text_when_read_then_has_the_meaning_that_the_preset_defines() {
         for (preset, text, result) in [
             ("fastly", "HIT", EdgeResult::Hit),
             ("fastly", "HIT-STALE-CLUSTER", EdgeResult::Hit),

@@ -1,4 +1,5 @@
-//! The signals in a preset. A signal is one header field with a test of its value.
+//! The tests of a request that a preset contains: the signals, and the tests for health checks and for pulls through a
+//! shield. Each of them is one header field with a test of the field's value.
 
 use std::fmt;
 
@@ -25,8 +26,8 @@ impl fmt::Display for Field {
     }
 }
 
-/// The largest number of hops that are read from CDN-Loop and from Via, the nearest hop first. Real requests have about
-/// ten hops.
+/// The largest number of hops that are read from CDN-Loop and from Via, the nearest hop first. A hop is a proxy or a
+/// CDN on the way of the request, which adds an entry to the list. Real requests have at most about ten hops.
 pub(in crate::cdn) const MOST_HOPS: u16 = 32;
 /// The longest entry of CDN-Loop or Via that is read, in bytes. Real entries have about 60 bytes.
 const MOST_HOP_BYTES: usize = 256;
@@ -35,7 +36,7 @@ const MOST_HOP_BYTES: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Matcher {
     pub field: Field,
-    /// The test. If the field has several lines, one of them must pass the test.
+    /// The test. If the field has several lines, it is enough that one line passes.
     pub test: Test,
 }
 
@@ -47,7 +48,7 @@ pub(crate) enum Test {
     /// The field is a list, and one of its last 32 members has this name. The comparison ignores case. In Via, any word
     /// of a member can be the name.
     Member(String),
-    /// The value is exactly this text.
+    /// The value equals this text. Whitespace at the edges of the value is ignored.
     Value(String),
     /// The value starts with this text.
     Starts(String),
@@ -58,7 +59,7 @@ pub(crate) enum Test {
 }
 
 impl Matcher {
-    /// Returns whether the request passes the test.
+    /// Returns whether the header fields of a request pass the test.
     pub(crate) fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.test {
             Test::Member(name) if self.field.name == VIA => hops(headers, &VIA).any(|member| is_via(member, name)),
@@ -69,7 +70,8 @@ impl Matcher {
 }
 
 impl Test {
-    /// Returns whether one field line passes the test. This function does not test lists: see [`Matcher::holds`].
+    /// Returns whether one field line passes the test. For [`Test::Member`] the result is always false, because only
+    /// [`Matcher::holds`] tests lists.
     pub(in crate::cdn) fn holds_in(&self, line: &HeaderValue) -> bool {
         let line = line.as_bytes();
         match self {
@@ -81,7 +83,7 @@ impl Test {
             Self::AtLeast(least) => std::str::from_utf8(line)
                 .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number >= *least)),
             Self::Pops(least) => {
-                // A line without a comma has at most one entry. Most pulls have one entry, so this test is fast.
+                // A line without a comma has at most one entry. This check is fast and is enough for most pulls.
                 if *least > 1 && memchr::memchr(b',', line).is_none() {
                     return false;
                 }
@@ -107,8 +109,8 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// Returns the last [`MOST_HOPS`] hops of a list in reverse order, so the nearest hop comes first. The limit bounds the
-/// cost of a long list from a client.
+/// Returns the last [`MOST_HOPS`] hops of a list in reverse order, so the nearest hop comes first. A client can send a
+/// long list, so the limit bounds the cost. A hop of more than 256 bytes is left out.
 pub(in crate::cdn) fn hops<'a>(headers: &'a HeaderMap, list: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     tokens::last(headers, list, usize::from(MOST_HOPS)).filter(|member| member.len() <= MOST_HOP_BYTES)
 }
@@ -138,8 +140,8 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
 /// Returns the points of presence in Fastly-FF. The point of presence nearest to the client comes first.
 ///
 /// Each Fastly node appends an entry `signature!POP!node`. All nodes of one Fastly service write the same signature.
-/// The last entry comes from the node that pulls. An entry with another signature comes from a client or from another
-/// Fastly service. Such entries are ignored.
+/// The last entry comes from the node that pulls. If an entry has another signature than the last entry, it comes from
+/// a client or from another Fastly service, and is ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);
@@ -155,7 +157,7 @@ pub(in crate::cdn) fn fastly_pop(line: &[u8]) -> Option<&[u8]> {
     fastly_pops(line).next()
 }
 
-/// Returns the signature and the point of presence of an entry.
+/// Returns the signature and the point of presence of an entry of Fastly-FF.
 fn fastly_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut marks = memchr::memchr_iter(b'!', entry);
     let (first, second) = (marks.next()?, marks.next()?);
@@ -193,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn signal_when_value_passes_the_test_then_matches() {
+    fn matcher_when_value_passes_the_test_then_matches() {
         let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
         assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
         assert!(!member("fastlyy, x-fastly"));
-        // The CDN's own member is found even if a client sent an invalid member or many members before it.
+        // The member that the CDN added is found even if a client sent an invalid member or many members before it.
         assert!(member("\"never closed, fastly") && member(&format!("{}fastly", "a, ".repeat(5_000))));
         assert!(holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront"));
         assert!(!holds(&USER_AGENT, Test::Value("Amazon CloudFront".to_owned()), "Amazon CloudFront/2"));

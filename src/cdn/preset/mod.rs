@@ -62,9 +62,11 @@ pub(crate) struct Preset {
     pub request_id: Option<HeaderName>,
     /// The tests for health checks. A pull that passes one of them is a health check.
     pub probes: Vec<Matcher>,
-    /// The tests for pulls through a shield. A pull that passes one of them came through a shield.
+    /// The tests for pulls through a shield. A pull that passes one of them came through a shield, which is a server of
+    /// the CDN that pulls for the CDN's other servers.
     pub shields: Vec<Matcher>,
-    /// The kinds of proof that the CDN can give, the best kind first. The texts are keys of the configuration.
+    /// The kinds of proof that the CDN can give, the best kind first. The texts are the names of the keys in
+    /// `[provider.verify]`.
     pub proofs: Vec<String>,
     /// The header fields in which the CDN reads lifetimes.
     pub dialect: Dialect,
@@ -91,7 +93,7 @@ pub(crate) struct ClientField {
 enum ClientForm {
     /// The field contains one address.
     Address,
-    /// The field is a list like X-Forwarded-For. Its last `nodes` addresses belong to the CDN.
+    /// The field is X-Forwarded-For. The CDN adds `nodes` addresses of its own servers after the client's address.
     List { nodes: usize },
 }
 
@@ -108,7 +110,7 @@ enum PopForm {
     Whole,
     /// The part of the value after the last dash.
     AfterDash,
-    /// The first point of presence in Fastly-FF.
+    /// The point of presence in Fastly-FF that is nearest to the client.
     FastlyFf,
 }
 
@@ -155,7 +157,8 @@ pub(crate) struct Fact {
     pub table: String,
     /// The keys of the table with their values, for example `field CF-Ray`.
     pub text: String,
-    /// The URL of the documentation, or why the fact is not proved. The text ends with the date of the source.
+    /// The URL of the documentation, or why the fact is not proved. The text ends with the date on which the source was
+    /// read.
     pub source: String,
 }
 
@@ -211,8 +214,8 @@ impl Preset {
         !self.signals.is_empty()
     }
 
-    /// Returns the rule for cache tags in responses to this CDN. `named` is the operator's `tag_header`. The rule
-    /// ignores `named` if the CDN reads a fixed field or has no cache tags.
+    /// Returns the rule for cache tags in responses to this CDN. `named` is the field that the operator has configured
+    /// with the key `tag_header`. The rule ignores `named` if the CDN reads a fixed field or has no cache tags.
     pub(crate) fn tags(&self, named: Option<&HeaderName>) -> TagRule {
         match (&self.tags, named) {
             (TagField::None, _) => TagRule::Dropped,
@@ -224,7 +227,8 @@ impl Preset {
         }
     }
 
-    /// Returns a text for people: the name of the field of cache tags, or why the field has no fixed name.
+    /// Returns a text for people: the name of the field from which the CDN reads cache tags, or why the field has no
+    /// fixed name.
     pub(crate) fn tag_field_name(&self) -> &str {
         match &self.tags {
             TagField::Unknown => "not known",
@@ -246,7 +250,8 @@ impl Preset {
         }
     }
 
-    /// Returns whether a field contains the client's address or the point of presence. Neither of these is secret.
+    /// Returns whether this CDN sends the client's address or the point of presence in a field. The value of such a
+    /// field is not a secret.
     pub(crate) fn is_public_field(&self, field: &HeaderName) -> bool {
         let (client, pop) = (self.client.as_ref(), self.pop.as_ref());
         client.is_some_and(|client| client.field == *field) || pop.is_some_and(|pop| pop.field == *field)
@@ -281,8 +286,8 @@ impl Preset {
         self.client.as_ref().map(|client| &client.field)
     }
 
-    /// Returns the point of presence that a request names. The result is empty if the request does not name a valid
-    /// point of presence.
+    /// Returns the point of presence that a request of this CDN names. The result is empty if the request does not name
+    /// a valid point of presence.
     pub(crate) fn pop(&self, headers: &HeaderMap) -> Pop {
         let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
         else {

@@ -121,7 +121,7 @@ fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
         "list" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 0 },
         "list_but_last" if field == X_FORWARDED_FOR => ClientForm::List { nodes: 1 },
         other => {
-            let forms = "address, or for X-Forwarded-For list or list_but_last";
+            let forms = "address (for X-Forwarded-For also list or list_but_last)";
             return Err(table.flaw(&format!("this client field cannot have the form {other}: write {forms}")));
         }
     };
@@ -150,7 +150,7 @@ fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
 fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<(Dialect, Option<Field>), Flaw> {
     let Some(mut table) = table else {
         return if coded_only {
-            Err("vary: the rule coded_only needs the dialect of Edge-Control; add the table dialect".to_owned())
+            Err("vary: the rule coded_only needs Edge-Control in the table dialect; add the table dialect".to_owned())
         } else {
             Ok((Dialect::Generic, None))
         };
@@ -167,14 +167,14 @@ fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result
     } else if field.name == EDGE_CONTROL && !lifetimes_alone && passed_on {
         Dialect::Akamai
     } else {
-        return Err(table.flaw("no dialect has this combination of field, lifetimes_alone and passed_on"));
+        return Err(table.flaw("no dialect has this combination of the keys field, lifetimes_alone and passed_on"));
     };
     table.end()?;
     if coded_only == (dialect == Dialect::Akamai) {
-        // edgeshim writes no lifetimes into a field that it only passes on.
+        // edgeshim passes a field with `passed_on` to the CDN, but writes no lifetimes into it.
         Ok((dialect, Some(field).filter(|_| !passed_on)))
     } else {
-        Err(table.flaw("the dialect of Edge-Control and the vary rule coded_only must be used together"))
+        Err(table.flaw("the field Edge-Control and the vary rule coded_only must be used together"))
     }
 }
 
@@ -217,7 +217,7 @@ fn logs(mut table: Reader, facts: &mut Facts) -> Result<LogForm, Flaw> {
     let separator = match table.optional_text("separator")?.as_deref() {
         None => '\t',
         Some("|") => '|',
-        Some(_) => return Err(table.flaw("a separator is \"|\"; without the key it is a tab")),
+        Some(_) => return Err(table.flaw("separator must be \"|\"; for a tab, remove the key separator")),
     };
     let mut places = Vec::new();
     for (key, field) in LogField::NAMES {
@@ -238,7 +238,7 @@ fn logs(mut table: Reader, facts: &mut Facts) -> Result<LogForm, Flaw> {
     Ok(LogForm { separator, places, results })
 }
 
-/// The facts that have been read so far, and the sources to which they refer.
+/// The facts that have been read so far, and the table `[sources]`, to which the facts refer.
 struct Facts {
     sources: Table,
     list: Vec<Fact>,
@@ -254,7 +254,7 @@ impl Facts {
             place: format!("{} source {key}", table.place),
             table: match self.sources.get(&key) {
                 Some(Value::Table(source)) => source.clone(),
-                _ => return Err(table.flaw(&format!("[sources] has no {key}"))),
+                _ => return Err(table.flaw(&format!("the table [sources] has no source {key}"))),
             },
         };
         let (at, unproved, read) =
@@ -263,7 +263,7 @@ impl Facts {
         let place = match (at, unproved) {
             (Some(at), None) => at,
             (None, Some(why)) => format!("unproved: {why}"),
-            _ => return Err(source.flaw("write either at or unproved, not both")),
+            _ => return Err(source.flaw("the source must have exactly one of the keys at and unproved")),
         };
         let mut text = String::new();
         for (key, value) in &table.table {
@@ -281,7 +281,8 @@ impl Facts {
     }
 }
 
-/// A table of the file. Reading a key removes the key, so at the end only unknown keys are left.
+/// A table of the file. Reading a key removes the key from the table. After all known keys have been read, a key that
+/// is left is unknown.
 struct Reader {
     place: String,
     table: Table,
@@ -296,7 +297,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(_) => Err(self.flaw(&format!("{key} is empty or not a string"))),
+            Some(_) => Err(self.flaw(&format!("{key} must be a string that is not empty"))),
         }
     }
 
@@ -311,7 +312,7 @@ impl Reader {
             Some(Value::Array(list)) => list.into_iter().map(|value| value.as_str().map(str::to_owned)).collect(),
             Some(_) => None,
         };
-        texts.ok_or_else(|| self.flaw(&format!("{key} is not a list of strings")))
+        texts.ok_or_else(|| self.flaw(&format!("{key} must be a list of strings")))
     }
 
     fn flag(&mut self, key: &str) -> Result<bool, Flaw> {
@@ -329,7 +330,7 @@ impl Reader {
                 Ok(number) => Ok(Some(number)),
                 Err(_) => Err(self.flaw(&format!("{key} is out of range"))),
             },
-            Some(_) => Err(self.flaw(&format!("{key} is not an integer"))),
+            Some(_) => Err(self.flaw(&format!("{key} must be an integer"))),
         }
     }
 
@@ -337,7 +338,7 @@ impl Reader {
         let spelled = self.text(key)?;
         match spelled.parse() {
             Ok(name) => Ok(Field { name, spelled }),
-            Err(_) => Err(self.flaw(&format!("{key} is not a field name"))),
+            Err(_) => Err(self.flaw(&format!("{key} must be the name of a header field"))),
         }
     }
 
@@ -365,7 +366,7 @@ impl Reader {
         match self.table.remove(key) {
             None => Ok(None),
             Some(Value::Table(table)) => Ok(Some(Self { place: format!("{}: {key}", self.place), table })),
-            Some(_) => Err(self.flaw(&format!("{key} is not a table"))),
+            Some(_) => Err(self.flaw(&format!("{key} must be a table"))),
         }
     }
 
@@ -373,14 +374,14 @@ impl Reader {
         let list = match self.table.remove(key) {
             None => Vec::new(),
             Some(Value::Array(list)) => list,
-            Some(_) => return Err(self.flaw(&format!("{key} is not a list of tables"))),
+            Some(_) => return Err(self.flaw(&format!("{key} must be a list of tables"))),
         };
         let place = |at| format!("{}: {key} {}", self.place, at + 1);
         list.into_iter()
             .enumerate()
             .map(|(at, value)| match value {
                 Value::Table(table) => Ok(Self { place: place(at), table }),
-                _ => Err(format!("{} is not a table", place(at))),
+                _ => Err(format!("{} must be a table", place(at))),
             })
             .collect()
     }
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_when_file_is_read_then_include_the_sources() {
+    fn facts_when_file_is_read_then_each_fact_contains_the_source() {
         let preset = read(
             "[[signal]]\nfield = \"X-Sign\"\nsource = \"a\"\n\
              [client]\nfield = \"X-Client\"\nform = \"address\"\nnote = \"as the client sent it\"\nsource = \"b\"\n",
@@ -423,21 +424,21 @@ mod tests {
     }
 
     #[test]
-    fn preset_files_when_listed_then_sorted_by_order() {
+    fn preset_files_when_listed_then_are_sorted_by_the_key_order() {
         let orders = super::super::FILES.iter().map(|(name, file)| {
             let table: Table = file.parse().unwrap();
-            table["order"].as_integer().unwrap_or_else(|| panic!("{name}: order is not a number"))
+            table["order"].as_integer().unwrap_or_else(|| panic!("{name}: order must be an integer"))
         });
-        assert!(orders.is_sorted_by(|one, next| one < next), "two orders are equal, or the list is not sorted");
+        assert!(orders.is_sorted_by(|one, next| one < next), "two files have the same order, or FILES is not sorted");
     }
 
     #[test]
     fn preset_file_when_invalid_then_rejected() {
         for (text, message) in [
             ("[[signal]]\nfield = \"X\"\n", "source is missing"),
-            ("[[signal]]\nfield = \"X\"\nsource = \"c\"\n", "has no c"),
-            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value is empty or not a string"),
-            ("[[signal]]\nfield = \"X Y\"\nsource = \"a\"\n", "not a field name"),
+            ("[[signal]]\nfield = \"X\"\nsource = \"c\"\n", "has no source c"),
+            ("[[signal]]\nfield = \"X\"\nvalue = \"\"\nsource = \"a\"\n", "value must be a string that is not empty"),
+            ("[[signal]]\nfield = \"X Y\"\nsource = \"a\"\n", "must be the name of a header field"),
             ("[[signal]]\nfield = \"X\"\nmember = \"y\"\nvalue = \"y\"\nsource = \"a\"\n", "unknown key value"),
             ("[client]\nfield = \"X\"\nform = \"list\"\nsource = \"a\"\n", "cannot have the form list"),
             ("[dialect]\nfield = \"Edge-Control\"\nsource = \"a\"\n", "no dialect has this combination"),

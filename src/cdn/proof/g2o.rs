@@ -2,8 +2,8 @@
 //! address.
 //!
 //! The data field contains six members: version, the edge's address, the client's address, the time, an id, and a
-//! nonce. The nonce says which key signed the request. The sign field contains a keyed hash in base64. The hash covers
-//! the data field as sent, followed by the path with its query. The versions differ only in the hash function.
+//! nonce. The nonce names the key that signed the request. The sign field contains a keyed hash in base64. The hash
+//! covers the data field as sent, followed by the path with its query. The versions differ only in the hash function.
 //!
 //! This code computes the hash in the same way as these public verifiers, which were read in November 2026:
 //! ynohat/akamai-g2o, and modules for nginx, Lua and C#. All these verifiers agree. The samples in ynohat/akamai-g2o
@@ -47,7 +47,7 @@ pub(crate) fn has_fields(headers: &HeaderMap) -> bool {
     headers.contains_key(&X_AKAMAI_G2O_AUTH_DATA) || headers.contains_key(&X_AKAMAI_G2O_AUTH_SIGN)
 }
 
-/// A checker of G2O signatures. It contains the prepared keys and shares the store of accepted signatures.
+/// A checker of G2O signatures. It contains the prepared keys. All verifiers share one store of accepted signatures.
 pub struct Verifier {
     /// The keys by nonce. Each key is prepared for each accepted version.
     signers: BTreeMap<String, Vec<(u8, Signer)>>,
@@ -232,8 +232,8 @@ const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window must ov
 /// sets: one for the latest even span, one for the latest odd span. The first signature of a newer even span replaces
 /// the even set, and the first signature of a newer odd span replaces the odd set. From then on, signatures of the
 /// replaced span are rejected. So an old signature is not accepted again, even if the clock is set back. All workers
-/// and all configurations share one store. Its lock is held for one lookup, and once per span for the creation of a
-/// set.
+/// and all configurations share one store. The lock of the store is held for one lookup, and once per span for the
+/// creation of a set.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,

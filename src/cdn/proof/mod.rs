@@ -39,7 +39,8 @@ pub enum Proof {
     Failed(Failure),
 }
 
-/// The reason why a proof failed. If several proofs failed, the reason is that of the proof that failed first.
+/// The reason why a proof failed. If several proofs failed, it is the reason of the failed proof that was checked
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The request does not have the field of the secret.
@@ -58,12 +59,12 @@ pub enum Failure {
     G2oKey,
     /// The signature does not match the request.
     G2oSignature,
-    /// The time in the signature differs too much from this host's clock, or the store has already discarded the
-    /// signatures of that time.
+    /// The time in the signature differs too much from this host's clock, or the store of accepted signatures has
+    /// already discarded the signatures of that time.
     G2oTime,
     /// This signature was accepted before.
     G2oReplay,
-    /// The store of signatures is full. A later replay of this signature could not be detected, so the proof fails.
+    /// The store of accepted signatures is full. A replay of this signature could not be detected, so the proof fails.
     G2oFull,
 }
 
@@ -124,17 +125,19 @@ pub struct SecretField {
 /// A rule for the client certificates of the CDN. At least one of the two lists has an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateRule {
-    /// Names in lower case. The certificate must contain at least one of these names. `*.` before a name matches
-    /// exactly one label.
+    /// Host names in lower case. If the list has entries, the certificate must contain at least one of these names.
+    /// `*.` before a name matches exactly one label.
     pub san: Vec<String>,
-    /// The SHA-256 hashes of complete certificates in DER form. The hash of the certificate must be in this list.
+    /// The SHA-256 hashes of complete certificates in DER form. If the list has entries, the hash of the certificate
+    /// must be in this list.
     pub sha256: Vec<[u8; 32]>,
 }
 
 /// The keys of Akamai's request signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct G2oKeys {
-    /// The keys by nonce, at least one key. A signed request contains the nonce of the key that signed the request.
+    /// The keys by nonce, at least one key. A nonce is the name of a key. A signed request contains the nonce of the
+    /// key that signed the request.
     pub keys: BTreeMap<String, Secret>,
     /// The accepted G2O versions, at least one. Each version is a number from 1 to 5.
     pub versions: Vec<u8>,
@@ -215,7 +218,7 @@ impl Proofs {
         if !signed && self.g2o.is_some() {
             failed = failed.or(Some(Failure::NoG2o));
         }
-        // If no proof is configured, the check fails. The configuration does not allow this case.
+        // If no proof were configured, the check would fail. The configuration does not allow this case.
         Verdict { proof: Proof::Failed(failed.unwrap_or(Failure::NoSecret)), client: None }
     }
 

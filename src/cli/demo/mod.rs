@@ -62,7 +62,8 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     let origin = start_site(fails)?;
     let token = random_token();
     let running = start_shim(arguments.listen, arguments.admin, origin, &token)?;
-    let shim = running.server().tcp_address().ok_or("edgeshim has no TCP address in the demo")?;
+    let no_address = "the demo's edgeshim has no TCP address; this is a bug in edgeshim";
+    let shim = running.server().tcp_address().ok_or(no_address)?;
     running.announce();
     print_hints(shim, running.admin());
     if arguments.traffic {
@@ -78,7 +79,8 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Returns a token that others cannot guess. The keys of a `RandomState` come from the operating system.
+/// Returns a token for the pushed logs that others cannot guess, because the keys of a `RandomState` come from random
+/// numbers of the operating system.
 fn random_token() -> String {
     [0, 1].map(|number: u8| format!("{:016x}", RandomState::new().hash_one(number))).concat()
 }
@@ -107,7 +109,7 @@ fn start_site(fails: &'static AtomicBool) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Lets the site fail after a time, and work again after a second time.
+/// Waits for `from`, then lets the site fail for `length`.
 fn fail_for_a_while(fails: &AtomicBool, from: Duration, length: Duration) {
     thread::sleep(from);
     fails.store(true, Ordering::Relaxed);
@@ -156,8 +158,8 @@ fn print_hints(shim: SocketAddr, admin: &str) {
 
 fn print_traffic_hints(admin: &str) {
     println!(
-        "Three simulated CDNs serve visitors, pull, and push their logs to the shim each second. Look at\n\n  \
-         {admin}/ in a browser\n  \
+        "Three simulated CDNs serve visitors, pull from edgeshim, and push their logs to edgeshim each second. \
+         Open the page {admin}/ in a browser, or try these commands in another shell:\n\n  \
          curl -s {admin}/metrics | grep -E 'edgeshim_(offload|share)_ratio|edgeshim_edge_log_lag'\n  \
          curl -s {admin}/metrics | grep -E 'edgeshim_(edge_requests|pull_reasons)_total'\n"
     );
@@ -170,29 +172,33 @@ mod tests {
     use tokio::net::TcpStream;
 
     async fn fetch(address: SocketAddr, path: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let mut stream = TcpStream::connect(address).await.expect("the listener accepts a connection");
         let request = format!("GET {path} HTTP/1.0\r\nHost: demo.test\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("a request");
+        stream.write_all(request.as_bytes()).await.expect("the request is sent");
         let mut response = Vec::new();
-        stream.read_to_end(&mut response).await.expect("a response");
+        stream.read_to_end(&mut response).await.expect("the response is received");
         String::from_utf8_lossy(&response).into_owned()
     }
 
-    /// Returns the sum of all series of a metric that have a label.
+    /// Returns the sum of the values of those series of the metric `name` whose labels contain the text `label`.
     fn sum(page: &str, name: &str, label: &str) -> f64 {
         let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     #[test]
-    fn demo_when_its_cdns_push_logs_then_lines_are_exact_and_offload_is_that_of_the_cdns() {
+    fn demo_when_cdns_push_logs_then_metrics_agree_with_the_counts_of_the_cdns() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let origin = start_site(Box::leak(Box::default())).expect("a site");
+        let origin = start_site(Box::leak(Box::default())).expect("the site starts");
         let token = random_token();
-        let running = start_shim(any, any, origin, &token).expect("a shim");
-        let shim = running.server().tcp_address().expect("an address");
-        let admin = running.admin().trim_start_matches("http://").parse().expect("an address");
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let running = start_shim(any, any, origin, &token).expect("edgeshim starts");
+        let shim = running.server().tcp_address().expect("edgeshim has a TCP address");
+        let admin = running
+            .admin()
+            .trim_start_matches("http://")
+            .parse()
+            .expect("the admin address is an IP address and a port");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
         tokio.block_on(async {
             let settings = traffic::TrafficSettings {
                 visitors_per_second: 200,
@@ -218,7 +224,10 @@ mod tests {
                 );
                 for (of, offload) in [("requests", one.offload()), ("bytes", one.offload_of_bytes())] {
                     let gauge = sum(&page, "edgeshim_offload_ratio", &format!("{provider},of=\"{of}\""));
-                    assert!((gauge - offload).abs() < 0.01, "{of}: the gauge is {gauge}, {one:?}");
+                    assert!(
+                        (gauge - offload).abs() < 0.01,
+                        "the offload ratio of {of} is {gauge}, but the CDN counted {one:?}"
+                    );
                 }
                 assert!(page.contains(&format!("edgeshim_edge_log_lag_seconds{{{provider}}}")), "{page}");
             }
@@ -226,10 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn site_when_it_fails_for_a_while_then_503_and_later_200() {
+    fn site_when_failure_begins_and_ends_then_sends_503_and_then_200() {
         let fails: &'static AtomicBool = Box::leak(Box::default());
-        let site = start_site(fails).expect("a site");
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let site = start_site(fails).expect("the site starts");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
         let status = || tokio.block_on(fetch(site, "/"))[9..12].to_owned();
         fails.store(true, Ordering::Relaxed);
         assert_eq!(status(), "503");
@@ -238,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn token_when_made_twice_then_differs() {
+    fn token_when_made_twice_then_differs_and_has_32_characters() {
         let (one, other) = (random_token(), random_token());
         assert!(one.len() == 32 && one != other, "{one} {other}");
     }

@@ -98,7 +98,7 @@ pub(super) fn client(ctx: &Ctx, claims: Option<&Known>, peer: IpAddr) -> String 
     let sender = if ctx.trail.client == peer { "the peer" } else { "reported by a proxy in server.trusted_proxies" };
     match (ctx.proof, field) {
         (Proof::None | Proof::Failed(_), _) | (_, None) => sender.to_owned(),
-        (Proof::Believed, Some(field)) => format!("{sender}; {field} counts only after proof"),
+        (Proof::Believed, Some(field)) => format!("{sender}; {field} is trusted only after proof"),
         (_, Some(field)) => format!("{sender}; {field} has no address"),
     }
 }
@@ -111,7 +111,8 @@ pub(super) fn pull(kind: PullKind) -> &'static str {
     }
 }
 
-/// Returns the signal which shows that a pull came through a shield or is a probe.
+/// Returns the signal which shows that a pull came through a shield (another cache of the CDN) or is a probe (a health
+/// check of the CDN).
 pub(super) fn pull_sign(kind: PullKind, claims: Option<&Known>, received: &HeaderMap) -> Option<String> {
     let preset = claims?.preset;
     let signals = match kind {

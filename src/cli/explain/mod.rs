@@ -1,9 +1,9 @@
 //! `edgeshim explain`: shows what happens to one request and its response, and why.
 //!
 //! The request goes through the same layers as in `run`, to an origin that responds with the given head ([`scripted`]).
-//! Recorders between the layers save the heads, and [`trace`] compares them. [`reasons`] has the texts for the fields
-//! that a layer changed. [`decisions`] has the texts for the decisions of the layers. If there is no text for a change,
-//! the name of the layer is shown as the reason.
+//! A recorder between the layers saves the heads, and [`trace`] compares the heads. [`reasons`] has the texts for the
+//! fields that a layer changed. [`decisions`] has the texts for the decisions of the layers. If there is no text for a
+//! change, the name of the layer is shown as the reason.
 
 mod arguments;
 mod decisions;
@@ -178,8 +178,8 @@ impl Explainer<'_> {
         report.pop = Some(ctx.pop.as_str().to_owned());
     }
 
-    /// Reports the fields that the origin got and the fields that the layers removed. Returns the ids that edgeshim
-    /// generated for this request.
+    /// Reports the fields that the origin got and the fields that the layers removed. Returns the values of
+    /// X-Request-Id and traceparent that edgeshim generated for this request.
     fn sent(&self, report: &mut Report) -> Vec<HeaderValue> {
         let (Some(sent), Some(ctx)) = (&self.run.sent, self.ctx()) else { return Vec::new() };
         let mut trace = Trace::begin(&self.run.received);
@@ -216,7 +216,8 @@ impl Explainer<'_> {
         report.rule = Some(decisions::rule(&rule.cache));
         let limits = self.runtime.settings().admission;
         if limits.max_in_flight > 0 {
-            // `admission` uses the class of the path, because the type of the response is not known yet at that layer.
+            // `admission` uses the class of the path, because there is no response yet, and so no type, when the
+            // request arrives at that layer.
             report.admission = Some(decisions::admission(limits, self.parts.classes.rule(ctx.class).admission));
         }
         outgoing.is_error = head.status.is_server_error();
@@ -300,7 +301,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// Returns a field line of the report. Secrets and the generated ids are replaced by other text.
+    /// Returns a field line of the report. Secrets and the generated `ids` are replaced by other texts.
     fn field(&self, Step { name, value, .. }: &Step, ids: &[HeaderValue], reason: Cow<'static, str>) -> Field {
         let mut confidential = known::confidential(&self.parts.providers);
         let value = if [&AUTHORIZATION, &PROXY_AUTHORIZATION].contains(&name) || confidential.any(|field| field == name)

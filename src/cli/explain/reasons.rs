@@ -26,7 +26,7 @@ const HOP_BY_HOP: &str = "hop-by-hop (RFC 9110 §7.6.1)";
 
 type Reason = Cow<'static, str>;
 
-/// The name of the service below all layers.
+/// The name of the service below all layers, which sends the request to the origin.
 pub(super) const LEAF: &str = "leaf";
 
 /// The facts that decide the reasons for a request's fields.
@@ -48,10 +48,9 @@ impl Incoming<'_> {
             None => AS_SENT.into(),
             Some("observe") if *name == X_REQUEST_ID => "one id for the origin, the log and the page".into(),
             Some("observe") if *name == TRACEPARENT => "one trace (W3C Trace Context)".into(),
-            Some("gzip") if *name == ACCEPT_ENCODING => "without gzip, so that all ranges are of the same bytes".into(),
-            Some("gzip") if [IF_MATCH, IF_NONE_MATCH, IF_RANGE].contains(name) => {
-                "strong again, as the origin sent the tag".into()
-            }
+            Some("gzip") if *name == ACCEPT_ENCODING => "no coding, so that all ranges come from the same bytes".into(),
+            Some("gzip") if *name == IF_MATCH => "made strong: a weak tag never matches here (RFC 9110 §13.1.1)".into(),
+            Some("gzip") if *name == IF_NONE_MATCH => "made strong again, as the origin sent the tag".into(),
             Some(LEAF) => self.written(name).into(),
             Some(layer) => format!("set by {layer}").into(),
         }
@@ -110,7 +109,7 @@ impl Incoming<'_> {
             };
         }
         match name {
-            name if *name == X_CDN_PROVIDER && name != self.identity => "client-supplied, so untrusted",
+            name if *name == X_CDN_PROVIDER && name != self.identity => "sent by the client, so not trusted",
             name if *name == CONTENT_LENGTH && !trace.has_set(name) => "a GET without a body needs no length",
             name if *name == HOST => "replaced by origin.host",
             name if trace.has_set(name) => REWRITTEN,
@@ -188,7 +187,7 @@ impl<'a> Outgoing<'a> {
                 format!("lines joined, to fit the limits of {provider} (RFC 9110 §5.3)").into()
             }
             None if self.tags_cut > 0 => {
-                format!("cache tags as {provider} reads them, without {} beyond its limits", self.tags_cut).into()
+                format!("cache tags as {provider} reads them, without {} tags beyond its limits", self.tags_cut).into()
             }
             None => format!("cache tags as {provider} reads them").into(),
         }
@@ -289,7 +288,7 @@ impl<'a> Outgoing<'a> {
                 .into();
         }
         if self.dialect.reads().contains(&name) {
-            return format!("no directive is left that is only for {}", self.provider).into();
+            return format!("no directive that is only for {} is left", self.provider).into();
         }
         match CacheField::of(name) {
             _ if *name == PRAGMA => "Cache-Control replaces it (RFC 9111 §5.4)",

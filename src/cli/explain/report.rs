@@ -1,4 +1,5 @@
-//! The result of `explain`, as text and as JSON. Both forms have the same content.
+//! The result of `explain`, as text and as JSON. Both forms have the same content, except that only the JSON has
+//! `client.proven`.
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ pub(super) struct Report {
     pub(super) client: Option<Client>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull: Option<&'static str>,
-    /// The signal which shows that the pull came through a shield or is a probe.
+    /// The signal which shows that the pull came through a shield (another cache of the CDN) or is a probe (a health
+    /// check of the CDN).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull_sign: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

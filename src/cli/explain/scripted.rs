@@ -36,11 +36,11 @@ pub(super) struct Run {
     /// The request's fields, as received.
     pub(super) received: HeaderMap,
     pub(super) recording: Recording,
-    /// The request, as the origin got it. `None`: the origin did not get it.
+    /// The request, as the origin got it. `None`: the origin did not get the request.
     pub(super) sent: Option<request::Parts>,
     /// The fields of the origin's response.
     pub(super) origin: HeaderMap,
-    /// The head of the response, as sent.
+    /// The head of the response, as edgeshim sends it to the CDN.
     pub(super) head: response::Parts,
     pub(super) facts: Facts,
 }
@@ -125,7 +125,8 @@ impl Origin for Script {
     }
 }
 
-/// A body that never has a frame. If its length is 0, the body ends at once. Otherwise the body never ends.
+/// The body of the origin's response, which never has a frame. If its length is 0, the body ends at once. Otherwise the
+/// body never ends.
 struct SilentBody {
     length: Option<u64>,
 }

@@ -47,8 +47,9 @@ impl Trace {
         self.gone.extend(received.map(|step| Step { layer: Some(layer), ..step }));
     }
 
-    /// Forgets the lines that layers have set. Called when the head of the whoopsie page replaces this head. If a line
-    /// of the new head is equal to a forgotten line, the line is reported as new.
+    /// Forgets the lines that layers have set. `explain` calls this function when the head of the whoopsie page
+    /// replaces the head of the response. If a line of the page's head is equal to a forgotten line, `whoopsie` is
+    /// reported as the layer that set the line.
     pub(super) fn forget_set(&mut self) {
         self.there.retain(|step| step.layer.is_none());
     }

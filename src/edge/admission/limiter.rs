@@ -1,5 +1,5 @@
 //! Limits how many requests are at the origin at the same time. Further requests wait in one queue, in the order of
-//! arrival. If the queue is full, a new request is shed.
+//! arrival. If the queue is full, a new request is shed: it fails at once and does not reach the origin.
 //!
 //! The semaphore of the async runtime is not enough, because it has no bounded queue, does not report the length of its
 //! queue, and cannot lower its limit while all permits are in use. When a permit is released, the limiter assigns the
@@ -71,8 +71,8 @@ impl Limiter {
         Self { metrics, state: Mutex::new(state) }
     }
 
-    /// Changes the limits. Requests keep their permits and their places in the queue. If the new limit has free
-    /// permits, the first requests in the queue get these permits at once.
+    /// Changes the limits. Requests keep their permits and their places in the queue. If permits are free under the new
+    /// limits, the first requests in the queue get these permits at once.
     pub(crate) fn set_limits(&self, limits: Limits) {
         let granted: Vec<Waker> = {
             let mut state = self.state();
@@ -104,7 +104,7 @@ impl Limiter {
         Entry::Queued(ticket)
     }
 
-    /// Counts a shed request and returns the fault of the request. The fault contains the length of the queue.
+    /// Counts a shed request and returns its fault, which contains the length of the queue.
     fn overload(&self, waiting: usize) -> Fault {
         let fault = Fault::overload(waiting);
         self.metrics.fault(&fault, None);

@@ -1,19 +1,21 @@
 //! Limits how many requests are at the origin at the same time. Further requests wait in a queue. If the queue is full,
-//! a new request is shed.
+//! a new request is shed: it fails at once and does not reach the origin.
 //!
 //! **Place:** innermost, so that only requests that go to the origin take a permit. A request to which an outer layer
 //! responds takes no permit, and a retry to the origin uses the permit of its request.
-//! **Reads:** `Ctx::class` and the class's `admission`; the response's status. The layer does not read the body of a
-//! queued request.
+//! **Reads:** `Ctx::class` and the class's setting `admission`; the response's status. The layer does not read the body
+//! of a queued request.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
-//! **Cost:** none without a limit. With a limit, two locks and a reference count for each request, and allocations for
-//! each queued request. **Can fail:** with the cause `overload`. If the queue is full, a request fails at once. A
-//! request in the queue fails after `origin.response_timeout`.
+//! **Cost:** none without a limit. With a limit, each request locks the limiter twice and updates a reference count.
+//! Each queued request also allocates memory. **Can fail:** with the cause `overload`. If the queue is full, a new
+//! request fails at once. A request that waits in the queue fails after `origin.response_timeout`. A fault of the leaf
+//! is passed on.
 //!
 //! A request keeps its permit until the body of the response has ended or was dropped. An upgraded connection returns
 //! its permit with the 101, because the connection can stay open for hours without another response. If the client
 //! disconnects, the future and its ticket are dropped. There is one exception: on HTTP/1.1, while a request body is
-//! unread, hyper does not notice the disconnect. Such a request stays in the queue until its turn or its timeout.
+//! unread, hyper does not notice the disconnect. Such a request stays in the queue until it gets a permit or its
+//! timeout has passed.
 
 pub(crate) mod limiter;
 
@@ -72,7 +74,7 @@ impl<S> Layer<S> for AdmissionLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`AdmissionLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Admission<S> {
     inner: S,
@@ -117,8 +119,8 @@ pin_project! {
     pub enum AdmissionFuture<S, F> {
         /// The request is at the origin. A request without a limit has no ticket.
         Inner {
-            // This field is dropped before the ticket, so that the connection to the origin is free before the next
-            // request gets the permit.
+            // This field is dropped before the ticket, so that the connection to the origin is closed or back in the
+            // pool before the next request gets the permit.
             #[pin]
             inner: F,
             ticket: Option<Ticket>,
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn permit_when_body_is_dropped_or_empty_or_a_tunnel_then_is_free() {
+    fn permit_when_body_is_dropped_or_empty_or_connection_is_upgraded_then_is_free() {
         let limiter = limiter();
         let body = held(&limiter, response(200, [Ok(data())], false));
         assert!(!is_free(&limiter));
@@ -341,12 +343,12 @@ mod tests {
         assert!(is_free(&limiter));
         let _nothing = held(&limiter, response(304, [], true));
         assert!(is_free(&limiter), "an empty body must hold no permit");
-        let _tunnel = held(&limiter, response(101, [Ok(data())], false));
-        assert!(is_free(&limiter), "a tunnel must hold no permit");
+        let _upgraded = held(&limiter, response(101, [Ok(data())], false));
+        assert!(is_free(&limiter), "an upgraded connection must hold no permit");
     }
 
     #[test]
-    fn admission_body_when_asked_for_size_or_tally_then_forwards_to_inner_body() {
+    fn admission_body_when_size_tally_or_drain_is_called_then_inner_body_answers() {
         let mut body = held(&limiter(), response(200, [Ok(data())], true));
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(7), false));
         assert_eq!(body.tally().origin_bytes, 7);

@@ -8,7 +8,8 @@ use crate::wire::cache_fields::edge_control;
 use crate::wire::directives::{Argument, Directives};
 use crate::wire::{names, vary};
 
-/// The longest argument of the ESI directive `content` that edgeshim forwards, in bytes.
+/// The longest argument of the directive `content` that edgeshim forwards, in bytes. This directive is for ESI (Edge
+/// Side Includes).
 const MAX_ESI_CONTENT: usize = 128;
 
 /// A change of one field.
@@ -33,7 +34,7 @@ impl Change {
 }
 
 /// Returns the change after which the header field `name` has the directives of `field`. `is_present`: whether the
-/// origin sent that header field.
+/// origin sent that header field. If there are no directives, the change removes the header field.
 pub(super) fn write(headers: &HeaderMap, name: &HeaderName, is_present: bool, field: Option<&Field<'_>>) -> Change {
     let mut lines = headers.get_all(name).iter();
     let line = if is_present { lines.next() } else { None };
@@ -71,7 +72,8 @@ pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     }
 }
 
-/// Returns the argument of the directive `content` in Surrogate-Control, which ESI processors read.
+/// Returns the argument of the directive `content` in Surrogate-Control, which ESI processors read, if the argument is
+/// short and needs no escapes.
 pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     let lines = headers.get_all(&names::SURROGATE_CONTROL);
     lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {

@@ -5,7 +5,7 @@ use http::HeaderValue;
 
 use crate::wire::cache_control::CacheControl;
 
-/// Directives and their field value, which is prepared once.
+/// Directives and their field value, which is made once for a configuration.
 #[derive(Debug, Clone)]
 pub(super) struct PreparedField {
     directives: CacheControl<'static>,
@@ -71,7 +71,7 @@ impl<'a> FieldPair<'a> {
     }
 }
 
-/// The directives that a class sets in place of the origin's directives.
+/// The directives that a class's rule sets, in place of the origin's directives or in addition to them.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     pub(super) cache_control: PreparedField,

@@ -52,7 +52,7 @@ pub(crate) struct ProviderRules {
     pub limits: HeadLimits,
 }
 
-/// Limits the log message about removed header fields to one in a minute, for all providers together.
+/// Limits the log message about removed header fields to one per minute, for all providers together.
 static FIELDS_CUT_MESSAGE: Throttle = Throttle::new(Duration::from_mins(1));
 
 /// Puts [`CacheControl`] around a service.
@@ -101,7 +101,7 @@ impl Counts {
     }
 
     /// Counts field lines that were removed because the response head was larger than the provider's CDN accepts. Logs
-    /// this at most once a minute.
+    /// the number of removed lines at most once a minute.
     fn fields_cut(&self, provider: ProviderId, lines: usize) {
         if lines == 0 {
             return;
@@ -109,8 +109,9 @@ impl Counts {
         self.fields_cut.get(provider).increment(lines as u64);
         if let Some(count) = FIELDS_CUT_MESSAGE.pass_many(lines as u64) {
             tracing::warn!(
-                "a response head is larger than {} accepts: header fields removed since the last message: {count}; \
-                 make the origin send fewer fields, especially cookies (edgeshim_fields_cut_total counts by provider)",
+                "a response head is larger than {} accepts; header fields removed since the last message, for all \
+                 providers: {count}; make the origin send fewer fields, especially cookies (the metric \
+                 edgeshim_fields_cut_total counts the removed fields of each provider)",
                 self.ledger.provider(provider)
             );
         }
@@ -228,7 +229,7 @@ where
                 }
             }
         }
-        // This step is the last, because the limits apply to the final head.
+        // This step is the last in this layer, because the limits apply to a head that contains all caching fields.
         let provider = this.kept.provider;
         if !response.head.status.is_informational()
             && let Some(ProviderRules { tags, limits }) = providers.get(provider.index())

@@ -26,7 +26,7 @@ pub(super) fn cache_control(
         resolve_field_lists(&mut directives, headers, status);
     }
     // In a response with Cache-Control, Pragma has no meaning (RFC 9111 §5.4). Without Cache-Control, Pragma is an old
-    // way to set no-cache, which some caches still obey. The policy removes Pragma, so its no-cache moves to
+    // way to set no-cache, which some caches still obey. `policy.rs` removes Pragma, so the no-cache of Pragma moves to
     // Cache-Control.
     if present.has(CacheField::Pragma) && directives.is_empty() {
         directives.no_cache = CacheControl::parse(values(headers, &names::PRAGMA)).no_cache;
@@ -47,15 +47,15 @@ pub(super) fn targeted(headers: &HeaderMap, dialect: Dialect, status: StatusCode
         directives.extensions.retain(fits_targeted_field);
         resolve_field_lists(&mut directives, headers, status);
         if dialect.ignores_no_cache() {
-            // Such a CDN does not read s-maxage in its targeted field, so the shorter of s-maxage and max-age becomes
-            // max-age.
+            // A CDN that ignores no-cache also does not read s-maxage in its targeted field. So the shorter of s-maxage
+            // and max-age becomes max-age.
             directives.max_age = directives.s_maxage.take().into_iter().chain(directives.max_age).min();
         }
         (!directives.is_empty()).then_some(directives)
     })
 }
 
-/// Returns the directives in the dialect's passed field (Edge-Control).
+/// Returns the directives in the dialect's passed field (Edge-Control), which edgeshim forwards but never adds.
 pub(super) fn passed(headers: &HeaderMap, dialect: Dialect) -> Option<CacheControl<'static>> {
     edge_control(values(headers, dialect.passed_field()?))
 }

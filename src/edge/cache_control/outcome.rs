@@ -39,7 +39,7 @@ label! {
     }
 }
 
-/// A set of guards.
+/// A set of guards that fired. A guard fires if its condition is true for the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Guards(u8);
 

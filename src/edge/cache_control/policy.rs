@@ -13,15 +13,15 @@
 //! prohibition is completed from Cache-Control, because some CDNs then read Cache-Control too. Second: if the CDN reads
 //! only lifetimes in its targeted field, a prohibition in the targeted field is repeated in Cache-Control.
 //!
-//! Guards check the directives that this CDN obeys. Guards also check Cache-Control, because another cache may read
-//! only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
+//! Guards check the directives that the pulling CDN obeys. Guards also check Cache-Control, because another cache may
+//! read only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
 //! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is forwarded unchanged, with one exception: if a guard or a 5xx status forbids
 //! storing, every directive that can allow storing is removed from the field. In the modes `override` and `never`
-//! Edge-Control is removed. If the class has no rule for the status, no-store or bypass-cache in the removed field
-//! becomes no-store in Cache-Control.
+//! Edge-Control is removed. If the class has no rule for the response's status or for the request's method, no-store or
+//! bypass-cache in the removed field becomes no-store in Cache-Control.
 
 use std::time::SystemTime;
 
@@ -79,7 +79,8 @@ struct Decision {
 
 impl Prepared {
     /// Prepares the fields that `policy` sets in `dialect`. If the class has neither `ttl` nor `edge_ttl`, the modes
-    /// `default` and `override` set a lifetime only for the statuses 404 and 410. All other responses are only tidied.
+    /// `default` and `override` set a lifetime only for the statuses 404 and 410. For all other responses, the origin's
+    /// directives are only rewritten without contradictions ([`Action::Tidied`]).
     pub fn new(policy: &CachePolicy, dialect: Dialect) -> Self {
         let windows = CacheControl {
             stale_while_revalidate: policy.stale_while_revalidate,
@@ -139,8 +140,8 @@ impl Prepared {
             changed |= passed.apply(headers, name);
         }
         if !changed {
-            // No field was changed up to here, so the origin's directives match the decision. All changes below only
-            // tidy the head.
+            // No field was changed up to here, so the origin's directives are those of the decision. The changes below
+            // are counted as `tidied`, whatever the class's rule is.
             outcome.action = Some(Action::Tidied);
         }
         for (field, name) in [(CacheField::Pragma, &names::PRAGMA), (CacheField::Expires, &names::EXPIRES)] {
@@ -236,7 +237,7 @@ impl Prepared {
                 (Guard::VaryUserAgent, shared && vary.user_agent),
                 (Guard::VaryCookie, shared && vary.cookie),
             ]));
-            // The request has Authorization, so a shared cache needs a permission such as `public` to use the rule's
+            // If the request has Authorization, a shared cache needs a permission such as `public` to use the rule's
             // lifetime (RFC 9111 §3.5).
             let by_rule = matches!(action, Action::Defaulted | Action::Overridden);
             let lasting = fetched && obeyed.is_storable(status) && obeyed.max_age != Some(0);
@@ -295,7 +296,7 @@ impl Prepared {
             if self.dialect.passed_field().is_some() && self.passes_on() {
                 targeted = passed;
             } else {
-                // This mode removes the origin's passed field, if the field is present. A prohibition in the field
+                // Here the origin's passed field is removed, if the field is present. A prohibition in the field
                 // becomes no-store in Cache-Control, so that the removal does not allow storing.
                 all.no_store |= passed.is_some_and(|directives| directives.no_store);
                 targeted = origin_fields::targeted(headers, self.dialect, status);
@@ -576,7 +577,8 @@ mod tests {
             ("keep", "200", "surrogate: max-age=9 | edge: cache-maxage=1d | akamai: max-age=9", "edge: cache-maxage=1d",
              "tidied"),
             ("keep", "200", "cc: max-age=9 | edge: no-store", "cc: max-age=9 | edge: no-store", ""),
-            // The class's lifetime is only for a response without a lifetime. This response has a lifetime for Akamai.
+            // The mode `default` adds the class's lifetime only if the origin sends neither a lifetime nor a
+            // prohibition. `downstream-ttl` is neither.
             ("default ttl=60", "200", "edge: cache-maxage=1d", "edge: cache-maxage=1d", ""),
             ("default ttl=60", "200", "edge: no-store", "edge: no-store", ""),
             ("default ttl=60", "200", "edge: downstream-ttl=5m", "cc: max-age=60 | edge: downstream-ttl=5m",
@@ -638,7 +640,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn keep_mode_when_applied_then_only_tidies_the_origin_directives() {
+    fn keep_mode_when_applied_then_keeps_the_meaning_of_the_origin_directives() {
         check(&[
             ("keep", "200", "", "", ""),
             ("keep", "200", "cc: max-age=60", "cc: max-age=60", ""),
@@ -1053,7 +1055,7 @@ mod tests {
             ("keep", "200", "cookie | cdn: max-age=60 | cc: private", "cc: private | cookie", "guarded set_cookie"),
             ("keep", "200", "cookie | surrogate: max-age=60 | cc: private", "cc: private | cookie", "tidied"),
             // It is unknown whether Cloudflare also reads Cache-Control if its targeted field has neither a lifetime
-            // nor a prohibition.
+            // nor a prohibition. So Cache-Control must not allow sharing either.
             ("keep", "200", "cookie | cloudflare: stale-if-error=0 | cc: max-age=60", "cc: private | cookie",
              "guarded set_cookie"),
             ("keep", "200", "cookie | cloudflare: stale-if-error=0", "cc: private | cookie", "guarded set_cookie"),
@@ -1096,7 +1098,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn rfc9213_cdn_and_akamai_when_pulling_then_receive_the_fields_of_the_dialect() {
+    fn rfc9213_cdn_and_akamai_when_pulling_then_receive_the_fields_of_each_dialect() {
         check_in(Dialect::Rfc9213, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5", "200", "",
@@ -1189,7 +1191,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn response_when_origin_sends_arbitrary_fields_then_is_safe_and_stable(
+        fn response_when_fields_are_arbitrary_then_is_guarded_and_unchanged_by_a_second_call(
             class in any_policy(),
             dialect in prop::sample::select(Dialect::ALL.to_vec()),
             origin in any_response(),

@@ -37,9 +37,10 @@ pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
 /// Removes `Vary: Accept-Encoding` from a response to Akamai whose body has no coding. Akamai stores a response with
 /// Vary only if its coding is gzip or br. The removal is safe, because every client can read a body without a coding.
 ///
-/// Vary stays if Vary has another member, or if the body has a coding. Akamai does not store a body with Vary and a
-/// coding other than gzip or br. A 304 updates a stored response. A strong tag in the 304 counts as a sign that the
-/// stored response has no coding. If the 304 has no tag, the Accept-Encoding of the request decides.
+/// Vary stays if Vary has another member, or if the body has a coding. With Vary, Akamai does not store a body in a
+/// coding other than gzip or br, so Akamai sends that body to no client that cannot decode it. A 304 updates a stored
+/// response. A strong tag in the 304 counts as a sign that the stored response has no coding, so Vary is removed. If
+/// the 304 has no tag, Vary stays only if the request accepts gzip and has no range.
 pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {

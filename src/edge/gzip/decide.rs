@@ -56,9 +56,10 @@ pub(crate) enum Verdict {
     Leave(Skip),
     /// Add Vary and send the body unchanged. Another request can get the body in another coding.
     Vary(Skip),
-    /// Add Vary to a 304, and give its tag the form that the tag of the 200 would have.
+    /// Add Vary to a 304, and make its tag weak if `weak` is true.
     NotModified {
-        /// Whether the tag of the 200 would be weak.
+        /// Whether a 200 to the same request would have a weak tag. For Akamai, the form of the tag that the client
+        /// sent decides, if the client sent only one form.
         weak: bool,
     },
     /// Compress the body.
@@ -102,7 +103,7 @@ pub(crate) fn decide(
         }
         let skip = skip.unwrap_or(Skip::Encoded);
         // This layer does not change the body. But a cache must not send a body in the origin's coding to a client that
-        // cannot decode that coding.
+        // cannot decode that coding. So a response whose type is in `gzip.types` gets Vary.
         return if has_type(settings, headers) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
     }
     if let Some(skip) = skip {
@@ -130,8 +131,10 @@ pub(crate) fn decide(
 /// stored response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in
 /// the request.
 ///
-/// If the origin is known to send the tag strong, the kind of the tag decides. Otherwise the type and the coding in the
-/// head of the 304 decide. Many origins send a 304 without a type. Then the extension of the path replaces the type.
+/// If the origin is known to send the tag strong, the kind of the tag decides. Otherwise the type, the coding and
+/// `no-transform` in the head of the 304 decide. Many origins send a 304 without a type. Then the extension of the path
+/// replaces the type. For Akamai, a tag that the client sent in only one form (weak or strong) keeps this form
+/// ([`RequestFacts::repeats_form`]).
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -146,8 +149,8 @@ fn not_modified(
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
         Some(TagKind::Compressed | TagKind::Mixed) => request.accepts_gzip,
         Some(TagKind::Weak) | None => {
-            // A body of any type can have been inflated. If the client sent only the weak form of the tag, the body
-            // counts as inflated.
+            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. If the client
+            // sent only the weak form of the tag, the body counts as inflated.
             let inflated = settings.inflate && named_weak && !named_strong;
             let compressible = if headers.contains_key(CONTENT_TYPE) {
                 has_type(settings, headers)

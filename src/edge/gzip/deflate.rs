@@ -21,7 +21,7 @@ thread_local! {
     static SPARE: RefCell<Vec<(u32, Compress)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Returns the time that a level needs at most, as a multiple of the time that level 4 needs.
+/// Returns the time that a compression level needs at most, as a multiple of the time that level 4 needs.
 pub(super) fn weight(level: u32) -> usize {
     match level {
         0..=5 => 1,
@@ -37,7 +37,7 @@ pub(super) struct Deflater {
     level: u32,
     crc: crc32fast::Hasher,
     output: BytesMut,
-    /// Whether to send every piece at once.
+    /// Whether to send the output for each piece of input at once.
     unbuffered: bool,
     /// Whether there was input since the last flush.
     unflushed: bool,
@@ -132,7 +132,7 @@ impl Deflater {
     /// Returns the output so far and empties the buffer.
     pub(super) fn emit(&mut self) -> Bytes {
         self.output_bytes += self.output.len() as u64;
-        // After the end of the body there is no draft, because `finish` has stored it.
+        // After the end of the body there is no draft, because `finish` has removed the draft and stored the twin.
         if self.draft.as_mut().is_some_and(|draft| !draft.push(&self.output)) {
             self.draft = None;
         }

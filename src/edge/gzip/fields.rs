@@ -37,8 +37,8 @@ pub(super) fn is_fixed(headers: &HeaderMap) -> bool {
 }
 
 /// Whether Cache-Control contains the text of `directive`. A text search is enough, because `cache_control` has written
-/// one canonical line. If the text is inside a quoted string, the only effect is that the body is not compressed or its
-/// twin is not stored.
+/// one canonical line. If the text is inside a quoted string, the only effect is that the body is not compressed or
+/// inflated, or that its twin is not stored.
 fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
     let [first, rest @ ..] = directive else { return true };
     headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).any(|line| {
@@ -47,7 +47,7 @@ fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
     })
 }
 
-/// Whether the type is in `gzip.types`.
+/// Whether the response's type is in `gzip.types`.
 pub(super) fn has_type(settings: &GzipSettings, headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| settings.types.is_match(essence(value.as_bytes())))
 }

@@ -1,4 +1,5 @@
-//! The decompressor for the origin's gzip (RFC 1952), with limits against decompression bombs.
+//! The decompressor for the origin's gzip (RFC 1952), with limits against decompression bombs. A gzip stream is a
+//! sequence of members. Each member has its own header and checksum.
 
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -13,7 +14,8 @@ pub(super) const LONGEST: u64 = 1 << 30;
 /// The largest allowed number of output bytes for one input byte. A body with a higher ratio is treated as a
 /// decompression bomb. Markup reaches a ratio of 20, and deflate can reach 1,032.
 pub(super) const RATIO: u64 = 200;
-/// The ratio is checked only after this number of output bytes, because the ratio of less output varies too much.
+/// The ratio is checked only after this number of output bytes, because the ratio varies too much at the start of a
+/// body.
 const RATIO_FROM: u64 = 1 << 20;
 /// The size of zlib's largest window, as a power of two.
 const WINDOW_BITS: u8 = 15;
@@ -72,7 +74,7 @@ impl Inflater {
         input.advance(usize::try_from(taken).unwrap_or(usize::MAX).min(input.len()));
         self.ended = match status {
             Ok(Status::StreamEnd) => true,
-            Ok(Status::BufError) if !input.is_empty() => return Err(self.fail("the gzip stream is invalid")),
+            Ok(Status::BufError) if !input.is_empty() => return Err(self.fail("the origin's gzip stream is invalid")),
             Ok(_) => false,
             Err(error) => return Err(self.fail(error)),
         };
@@ -90,7 +92,11 @@ impl Inflater {
     /// The body ended within a member. An empty body is not an error, because some origins label even an empty body as
     /// gzip.
     pub(super) fn finish(&mut self) -> Result<(), Fault> {
-        if self.ended || self.input_bytes == 0 { Ok(()) } else { Err(self.fail("the gzip stream is incomplete")) }
+        if self.ended || self.input_bytes == 0 {
+            Ok(())
+        } else {
+            Err(self.fail("the origin's gzip stream is incomplete"))
+        }
     }
 
     /// Returns why inflating failed, if it failed.

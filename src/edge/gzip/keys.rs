@@ -5,7 +5,7 @@ use crate::keys::quantities::SIZE;
 use crate::keys::{Keys, Visitor};
 use crate::wire::media_types::MediaTypes;
 
-/// `[gzip]`.
+/// The settings in `[gzip]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GzipSettings {
     /// If false, nothing is compressed or inflated, and no Vary is added.
@@ -22,8 +22,8 @@ pub struct GzipSettings {
     pub types: MediaTypes,
 }
 
-/// Types that compress well and that browsers and CDNs request. Audio, video, woff and most images are compressed
-/// already, so they are not in this list.
+/// The default of `gzip.types`: types that compress well and that browsers and CDNs request. Audio, video, woff and
+/// most images are compressed already, so they are not in this list.
 const TYPES: [&str; 23] = [
     "text/*",
     "application/json",

@@ -1,10 +1,10 @@
-//! A table with the kind that each entity tag had when the origin last sent the tag. The table has a fixed size and no
-//! lock. All workers share the table.
+//! A table with the kind of each entity tag: how the origin sends the tag, and how this layer forwards the tag. The
+//! table has a fixed size and no lock. All workers share the table.
 //!
 //! The table is needed for two reasons. First: a 304 seldom has a type or a coding. Second: a weak tag in a request
-//! does not show whether the origin or this layer made the tag weak. The table does not contain a tag that the origin
-//! has not sent since the start, or that another tag has replaced. Then `decide.rs` and `request_facts.rs` guess. After
-//! a wrong guess a client gets, at worst, a 200 in place of a 304.
+//! does not show whether the origin or this layer made the tag weak. A tag is missing in the table if the origin has
+//! not sent the tag since the start, or if another tag has replaced the tag. For a missing tag, `decide.rs` and
+//! `request_facts.rs` guess. After a wrong guess a client gets, at worst, a 200 in place of a 304.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,7 +41,7 @@ impl TagKind {
         all.into_iter().find(|kind| *kind as u32 == entry & KIND)
     }
 
-    /// Returns the kind to store for a tag that was stored with the kind `earlier`.
+    /// Returns the kind to store for a tag that now has the kind `self` and was stored with the kind `earlier`.
     fn and(self, earlier: Self) -> Self {
         let both_strong = self != Self::Weak && earlier != Self::Weak;
         if both_strong && self != earlier { Self::Mixed } else { self }
@@ -126,6 +126,6 @@ mod tests {
         }
         assert_eq!(tags.seen.len(), TAGS);
         let mistaken = (100_000..200_000_u32).filter(|number| tags.kind(1, &number.to_le_bytes()).is_some()).count();
-        assert!(mistaken <= 1, "the table contains {mistaken} tags that were never noted");
+        assert!(mistaken <= 1, "the table returns a kind for {mistaken} tags that were never noted");
     }
 }

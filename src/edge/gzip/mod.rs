@@ -1,17 +1,17 @@
-//! Compresses bodies without a coding for CDNs that accept gzip. If `gzip.inflate` is on, inflates the origin's gzip
-//! for CDNs that do not accept gzip.
+//! Compresses response bodies without a coding (Content-Encoding) if the request accepts gzip. If `gzip.inflate` is on,
+//! inflates the origin's gzip if the request does not accept gzip.
 //!
 //! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
 //! because the whoopsie pages have their own gzip form.
-//! **Reads:** `Ctx::dialect`. Of the request: method, host, target, Accept-Encoding, Range, If-Range, If-Match and
-//! If-None-Match. Of the response: status, type, length, entity tag, and the fields that forbid compression
-//! (`decide.rs`).
+//! **Reads:** `Ctx::dialect`. Of the request: method, host, target, Accept-Encoding, Range, If-Range, If-Match,
+//! If-None-Match and If-Modified-Since. Of the response: class, status, type, length, entity tag, Vary,
+//! X-Accel-Buffering, and the fields that forbid compression (`decide.rs`).
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`.
 //! **Cost:** reading Accept-Encoding. A compressed response also costs the compression. The compressor's memory is
 //! reused for the next response. If the body has a stored twin (`twins.rs`), a checksum replaces the compression.
-//! **Can fail:** yes, if the body from the inner layer fails, or if the origin's gzip is invalid. The compressor works
-//! in memory and cannot fail.
+//! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip is invalid or becomes too long when
+//! inflated. The compressor works in memory and cannot fail.
 
 mod apply;
 mod decide;
@@ -58,8 +58,8 @@ use crate::metrics::{Ledger, Table, describe};
 use crate::wire::etag::EntityTag;
 use crate::wire::names::{ETAG, HOST};
 
-/// The longest time that a head waits for the whole body if there is a twin. A nearby origin can send 4 MiB, the
-/// longest body with a twin, within this time.
+/// The longest time that a response head waits for the whole body, so that the body can be compared with its stored
+/// twin. A nearby origin can send 4 MiB, the longest body that can have a twin, within this time.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The state that outlives one response. All workers of one configuration share this state.
@@ -133,7 +133,7 @@ impl<S> Layer<S> for GzipLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`GzipLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Gzip<S> {
     inner: S,
@@ -167,7 +167,7 @@ where
     }
 }
 
-/// Returns the first part of a twin's key, if the request can get a twin.
+/// Returns the first part of a twin's key (a hash of host and target), if the request can get a twin.
 fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Option<u64> {
     if !facts.wants_gzip() || head.method != Method::GET {
         return None;
@@ -292,9 +292,10 @@ impl Shared {
         } else {
             None
         };
-        // A class can depend on the type. So a 304 without a type can get another class than its 200, and the class of
-        // the 304 can have gzip off. If the kind of the tag is known, the kind was stored for the 200. So this kind
-        // overrides the class of the 304.
+        // A class can depend on the type. So a 304 without a type can get another class than the 200 with the same tag,
+        // and that other class can have gzip off. A known kind (`TagKind`) comes from an earlier response with this
+        // tag, usually the 200. So the kind overrides the class of the 304. The kind `Weak` does not, because every
+        // weak tag gets this kind, even if gzip is off.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
             decide(&self.settings, request, &response.head, length, known)
@@ -304,7 +305,7 @@ impl Shared {
         if known.is_none() && self.settings.enabled {
             self.note(request, verdict, &response.head);
         }
-        // A response to HEAD gets the same head as the response to GET, but it has no body to change.
+        // A response to HEAD gets the same head as the response to GET, but the response to HEAD has no body to change.
         match verdict {
             Verdict::Compress if !request.is_head => {}
             Verdict::Inflate if !request.is_head => {
@@ -356,8 +357,9 @@ impl Shared {
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
     }
 
-    /// Stores the kind of the response's tag, except for a response to HEAD. If that response has no Content-Length, it
-    /// is unknown whether the body is long enough to be compressed, so the kind is unknown too.
+    /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. If a response to
+    /// HEAD has no Content-Length, it is unknown whether the body is long enough to be compressed, so the kind is
+    /// unknown too.
     fn note(&self, request: RequestFacts, verdict: Verdict, head: &response::Parts) {
         if !request.is_head
             && let Some(tag) = head.headers.get(ETAG).and_then(|tag| EntityTag::outline(tag.as_bytes()))
@@ -367,12 +369,12 @@ impl Shared {
         }
     }
 
-    /// Returns the largest number of bytes that are compressed in one turn.
+    /// Returns the largest number of bytes that a worker compresses in one turn, before it runs its other tasks.
     fn turn(&self) -> u64 {
         (BYTES_PER_TURN / deflate::weight(self.settings.level)) as u64
     }
 
-    /// Returns the key of the response's twin, if the response is allowed to have a twin.
+    /// Returns the key of the response's twin, if the request and the response allow a twin.
     fn key<B>(&self, target: Option<u64>, length: u64, response: &EdgeResponse<B>) -> Option<(&Arc<Twins>, Key)> {
         let twins = self.memory.twins.as_ref()?;
         let headers = &response.head.headers;
@@ -382,7 +384,7 @@ impl Shared {
         Some((twins, twins.key(target?, fields::strong_tag(headers)?, length)))
     }
 
-    /// Compresses the response. If there is a key, the twin is made at the same time.
+    /// Compresses the response. If there is a key, the output is also collected, to be stored as the twin.
     fn compress<B>(
         &self,
         mut response: EdgeResponse<GzipBody<B>>,
@@ -400,7 +402,7 @@ impl Shared {
         response.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
 
-    /// Decides about the response after enough of its body has been read.
+    /// Decides how to send a response, after enough of its body has been read to answer the question.
     fn resolve<B: EdgeBody>(
         &self,
         request: RequestFacts,

@@ -17,7 +17,7 @@ use crate::wire::quality::{Coding, gzip_acceptance};
 pub(crate) struct RequestFacts {
     /// Whether the request prefers gzip to identity, or accepts both equally.
     pub(super) accepts_gzip: bool,
-    /// Whether the request asks for a range. A range is always cut from the body without a coding, because clients
+    /// Whether the request asks for a range. A request with a range never gets gzip from this layer, because clients
     /// handle parts of a gzip body badly.
     has_range: bool,
     pub(super) is_head: bool,
@@ -28,10 +28,11 @@ pub(crate) struct RequestFacts {
     /// A checksum of host and target. The kind of a tag is stored under this checksum and the tag, because some sites
     /// use one tag for all objects.
     pub(super) target: u32,
-    /// Whether a 304 repeats the form that the tag has in If-None-Match. This is true for Akamai, whose variant without
-    /// a coding has no Vary. So a client that accepts gzip can revalidate that variant.
+    /// Whether a 304 repeats the form (weak or strong) that the tag has in If-None-Match. This is true for Akamai,
+    /// whose variant without a coding has no Vary. So a client that accepts gzip can revalidate that variant.
     pub(super) repeats_form: bool,
-    /// Whether the extension of the path belongs to a type that is not in `gzip.types`. Used for a 304 without a type.
+    /// Whether the extension of the path belongs to a type that is not in `gzip.types`. This fact replaces the type of
+    /// a 304 without Content-Type.
     pub(super) has_packed_extension: bool,
 }
 
@@ -95,17 +96,18 @@ fn bit(opaque: &[u8]) -> u64 {
 /// back. Some origins compare tags as text. So the tag becomes strong again in these cases:
 ///
 /// - In If-None-Match, if `kind` reports that the origin sends the tag strong. An unknown tag is not changed. After a
-///   start every tag is unknown. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2 requires, so
-///   both forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares the whole
-///   field as one text. So an unknown `W/"a"` must not be changed, and a list of both forms would never match. If Rails
-///   or Sinatra make a strong tag, the first request after a start gets a 200 in place of a 304.
+///   start of edgeshim every tag is unknown. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2
+///   requires, so both forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares
+///   the whole field as one text. So an unknown `W/"a"` must not be changed, and a list of both forms would never
+///   match. If Rails or Sinatra make a strong tag, the tag is unknown after a start, so the first conditional request
+///   gets a 200 in place of a 304.
 /// - In If-Match, if `kind` does not report that the origin sends the tag weak. A weak tag never matches in If-Match
 ///   (RFC 9110 §13.1.1).
 ///
 /// If If-Range has a weak tag, Range and If-Range are removed, because this condition is false by definition (RFC 9110
 /// §13.1.5). An origin that ignores this rule would send a part of the body without a coding, and the client would
-/// append that part to its gzip bytes. Any other request with a range goes to the origin with identity as its only
-/// Accept-Encoding, so that all parts come from the same bytes.
+/// append that part to its gzip bytes. If a request has a range and accepts gzip, its Accept-Encoding becomes
+/// `identity`, so that all parts come from the same bytes.
 pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<TagKind>) {
     strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));
     strengthen(headers, IF_MATCH, |opaque| kind(opaque) == Some(TagKind::Weak));

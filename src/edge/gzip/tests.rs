@@ -41,7 +41,7 @@ const GZIP: Fields = &[("accept-encoding", "gzip")];
 const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
 
 #[test]
-fn verdict_when_status_is_not_304_then_matches_the_table() {
+fn verdict_when_status_is_not_304_then_depends_on_status_type_coding_and_length() {
     for (case, fields, status, sent, length, verdict) in [
         ("gzip accepted", GZIP, 200, &[HTML][..], Some(1000), Verdict::Compress),
         ("as long as min_bytes", GZIP, 200, &[HTML], Some(256), Verdict::Compress),
@@ -183,7 +183,7 @@ fn verdict_on_304(
 }
 
 #[test]
-fn tag_of_a_304_when_client_sends_any_form_then_equals_the_tag_of_the_200() {
+fn tag_of_a_304_when_kind_is_unknown_then_form_depends_on_accept_encoding_and_dialect() {
     let codings: [(&[(&str, &str)], bool); 5] = [
         (&[], false),
         (&[("accept-encoding", "gzip")], true),

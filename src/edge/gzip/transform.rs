@@ -1,4 +1,5 @@
-//! The body of a response, which is forwarded unchanged, compressed, inflated, or replaced by its twin.
+//! The body of a response, which is forwarded unchanged, compressed, inflated, or replaced by its twin. "Read ahead"
+//! means: read before the response head is sent, because the head depends on the body.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -28,11 +29,12 @@ pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 const BYTES_PER_STEP: usize = 32 * 1024;
 /// Inflating makes this number of bytes in the time in which compression at level 4 reads one byte.
 const INFLATE_SPEED: usize = 4;
-/// The fixed cost of one step, in input bytes at level 4. Because of this cost, many tiny frames also end a turn.
+/// The fixed cost of one step. The unit of all costs is the time in which compression at level 4 reads one byte.
+/// Because of this cost, many tiny frames also end a turn.
 const STEP_BYTES: usize = 256;
 
 pin_project! {
-    /// See the head of this file.
+    /// The body of every response from the service `Gzip`.
     pub struct GzipBody<B> {
         #[pin]
         inner: B,
@@ -49,9 +51,9 @@ struct Work {
     /// The rest of the current frame, which is the input of the next step.
     input: Bytes,
     trailers: Option<HeaderMap>,
-    /// The cost of the work in this turn, in input bytes at level 4.
+    /// The cost of the work in this turn, in the unit of [`STEP_BYTES`].
     spent: usize,
-    /// The turn in which the body yielded. No more work is allowed in that turn.
+    /// The turn in which the body yielded to the worker's other tasks. No more work is allowed in that turn.
     yielded: Option<u64>,
     held: Held,
     finished: bool,
@@ -76,7 +78,7 @@ enum Coder {
 }
 
 impl Coder {
-    /// Does one step, which consumes a part of `input`. Returns the output and the cost, in input bytes at level 4.
+    /// Does one step, which consumes a part of `input`. Returns the output and the cost of the step.
     fn step(&mut self, input: &mut Bytes) -> Result<(Bytes, usize), Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -113,7 +115,7 @@ impl Coder {
     }
 }
 
-/// The part of the body that was read before the decision.
+/// The part of the body that was read before the decision how to send the body.
 #[derive(Default)]
 struct Ahead {
     frames: VecDeque<Bytes>,
@@ -126,7 +128,7 @@ struct Ahead {
     _loan: Option<Loan>,
 }
 
-/// The time limit for output, or for a head, that is held back.
+/// The time limit for output, or for a head, that waits to be sent.
 #[derive(Default)]
 struct Held {
     deadline: Option<Deadline>,
@@ -160,7 +162,7 @@ impl<B> GzipBody<B> {
         Self { inner, work: None }
     }
 
-    /// Creates a body that is read ahead before a decision.
+    /// Creates a body that is read ahead before the decision how to send the body.
     pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
         let ahead = Ahead { _loan: loan, ..Ahead::default() };
         Self { inner, work: Some(Box::new(Work { ahead, ..Work::default() })) }
@@ -350,7 +352,8 @@ impl<B: EdgeBody> Body for GzipBody<B> {
                         }
                         continue;
                     }
-                    // The gzip stream then has no trailer, so no client treats the body as complete.
+                    // The rest of the output is not sent: a compressed body then has no gzip trailer (checksum and
+                    // length), so no client treats the body as complete.
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
                     Poll::Ready(None) => {
                         *finished = true;

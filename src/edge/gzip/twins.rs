@@ -66,7 +66,7 @@ impl Weighter<Key, Twin> for Weigh {
 pub(super) struct Twins {
     cache: Cache<Key, Twin, Weigh>,
     capacity: u64,
-    /// The number of bytes in unfinished twins and in bodies that wait for a comparison.
+    /// The number of bytes in unfinished twins and in bodies that wait for the comparison with their twin.
     on_loan: AtomicU64,
     hasher: RandomState,
 }
@@ -104,7 +104,8 @@ impl Twins {
     }
 }
 
-/// The memory that a body in flight uses. This memory counts against the store's limit until the loan is dropped.
+/// The memory of one body in flight: of its unfinished twin, or of the body while it waits for the comparison with its
+/// twin. Until the loan is dropped, this memory counts against the store's limit for bodies in flight.
 #[derive(Debug)]
 pub(super) struct Loan {
     twins: Arc<Twins>,
@@ -112,7 +113,7 @@ pub(super) struct Loan {
 }
 
 impl Loan {
-    /// Returns `None` if bodies in flight use too much memory.
+    /// Returns `None` if bodies in flight would use more memory than their limit, which is the capacity of the store.
     pub(super) fn take(twins: &Arc<Twins>, bytes: u64) -> Option<Self> {
         let mut loan = Self { twins: Arc::clone(twins), bytes: 0 };
         loan.grow(bytes).then_some(loan)
@@ -144,8 +145,8 @@ impl Draft {
         Some(Self { loan: Loan::take(twins, 0)?, key, gzip: BytesMut::new() })
     }
 
-    /// Adds output. Returns false if bodies in flight use too much memory, or if the twin would fill more than an
-    /// eighth of the store.
+    /// Adds output of the compressor. Returns false if bodies in flight use too much memory, or if the twin would fill
+    /// more than an eighth of the store.
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let fits = self.gzip.len() as u64 + bytes.len() as u64 <= self.loan.twins.capacity / 8;
         if !fits || !self.loan.grow(bytes.len() as u64) {
@@ -155,8 +156,8 @@ impl Draft {
         true
     }
 
-    /// Stores the twin, if the body had the length in the key. `length` and `crc` are those of the body before
-    /// compression.
+    /// Stores the twin, if the body had the length in the key. `length` and `crc` are the length and the CRC-32 of the
+    /// body before compression.
     pub(super) fn finish(self, length: u64, crc: u32) {
         if length == self.key.length {
             // The bytes are copied to a buffer of the exact size, because the twin stays in memory for a long time.
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn draft_when_body_is_shorter_than_the_key_says_then_is_not_stored() {
+    fn draft_when_body_is_shorter_than_the_length_in_the_key_then_is_not_stored() {
         let twins = Arc::new(Twins::new(1 << 20));
         let key = twins.key(1, b"tag", 100);
         let mut draft = Draft::new(&twins, key).unwrap();

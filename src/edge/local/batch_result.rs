@@ -10,9 +10,9 @@ label! {
     pub(crate) enum BatchResult {
         /// The batch was counted.
         Counted = "counted",
-        /// The batch was counted before, so it was not counted again.
+        /// A batch with the same Firehose request id was counted before, so this batch was not counted.
         Repeated = "repeated",
-        /// The batch was only the test of a CDN.
+        /// The batch has only the test record that Cloudflare sends, so nothing was counted.
         Test = "test",
         /// The token is missing or wrong.
         Token = "token",
@@ -20,7 +20,7 @@ label! {
         Provider = "provider",
         /// The method is neither POST nor PUT.
         Method = "method",
-        /// The body has another type or coding than log lines have.
+        /// edgeshim does not accept the Content-Type or the Content-Encoding for logs.
         MediaType = "media_type",
         /// The body is too large.
         TooLarge = "too_large",
@@ -28,11 +28,11 @@ label! {
         Gzip = "gzip",
         /// The JSON array or the envelope of the body is damaged or truncated.
         Json = "json",
-        /// The body stopped arriving.
+        /// No byte of the body arrived for `server.body_timeout`.
         Late = "late",
-        /// The connection ended before the body.
+        /// The body was truncated, for example because the connection was closed.
         Cut = "cut",
-        /// Too many batches were being read.
+        /// Other requests used all permits to read a batch.
         Busy = "busy",
     }
 }
@@ -48,14 +48,20 @@ impl From<BatchError> for BatchResult {
 }
 
 impl BatchResult {
-    /// Returns the status of the response, and its text if the batch is refused.
+    /// Returns the status of the response. If the batch is refused, also returns the body of the response.
     pub(super) fn status(self) -> (StatusCode, &'static str) {
         match self {
             Self::Counted | Self::Repeated | Self::Test => (StatusCode::OK, ""),
-            Self::Token => (StatusCode::UNAUTHORIZED, "send the token of edge_logs.token: Authorization: Bearer ...\n"),
-            Self::Provider => {
-                (StatusCode::NOT_FOUND, "no provider has this name: end the path with a configured name\n")
-            }
+            Self::Token => (
+                StatusCode::UNAUTHORIZED,
+                "send the header field Authorization: Bearer TOKEN, where TOKEN is the value of edge_logs.token, or of \
+                 edge_log_token if the provider has this key\n",
+            ),
+            Self::Provider => (
+                StatusCode::NOT_FOUND,
+                "the path does not end with the name of a provider: write a slash and the name of a [[provider]] after \
+                 the value of edge_logs.path\n",
+            ),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "send the log with POST\n"),
             Self::MediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -63,7 +69,8 @@ impl BatchResult {
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "this body is longer than edge_logs.max_body, or than ten times that size without gzip\n",
+                "this body is longer than edge_logs.max_body, or inflates to more than ten times that size: send smaller \
+                 batches\n",
             ),
             Self::Gzip => {
                 (StatusCode::BAD_REQUEST, "the gzip of this body is damaged or truncated; nothing was counted\n")
@@ -71,9 +78,14 @@ impl BatchResult {
             Self::Json => {
                 (StatusCode::BAD_REQUEST, "the JSON of this body is damaged or truncated; nothing was counted\n")
             }
-            Self::Late => (StatusCode::REQUEST_TIMEOUT, "this body stopped arriving; nothing was counted\n"),
+            Self::Late => {
+                (StatusCode::REQUEST_TIMEOUT, "the rest of this body did not arrive in time; nothing was counted\n")
+            }
             Self::Cut => (StatusCode::BAD_REQUEST, "this body was truncated; nothing was counted\n"),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "other batches are being read; send this one again\n"),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many batches arrive at the same time; send this batch again later\n",
+            ),
         }
     }
 }

@@ -12,9 +12,11 @@ use crate::keys::{Keys, Text, Visitor};
 pub struct BeaconSettings {
     /// The path of the beacon.
     pub path: String,
-    /// The values of `source` that are counted by name, in addition to the names of the providers.
+    /// The values of the beacon's query parameter `source` that are counted by name, in addition to the names of the
+    /// providers. Any other value counts as `other`.
     pub sources: Vec<String>,
-    /// The country file. If it is `None`, beacons are not counted by country.
+    /// The path of the country file, which contains the country of each network. If it is `None`, beacons are not
+    /// counted by country.
     pub country_database: Option<PathBuf>,
 }
 

@@ -1,7 +1,9 @@
-//! The endpoint to which CDNs push their logs (`[edge_logs]`): checks the request, reads the batch and counts it.
+//! The endpoint to which CDNs push their logs (`[edge_logs]`). Each request has a batch of log lines in its body. The
+//! endpoint checks the head of the request, reads the batch, and adds the sums of the lines to the metrics.
 //!
-//! The token is checked before anything else. A batch is read in short turns, so that pulls on the same worker do not
-//! wait for it, and only a few batches are read at the same time.
+//! A request without the right token is refused first, whatever else is wrong with the request. After some KiB of a
+//! batch, the reader yields to the other tasks of its worker, so that pulls do not wait. Only a few batches are read at
+//! the same time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,23 +38,25 @@ use crate::wire::names::{
 use crate::wire::secret::Secret;
 use crate::wire::values::content_length;
 
-/// The path at which Fastly asks whether it may push logs to this host.
+/// The path at which Fastly asks whether Fastly is allowed to push logs to this host.
 const FASTLY_CHALLENGE: &str = "/.well-known/fastly/logging/challenge";
-/// How much of a body is given to the decoder at once. gzip can inflate each byte to about 1,000 bytes.
+/// The number of bytes of a body that one call passes to the decoder. The number is small, because gzip can inflate
+/// each byte to about 1,000 bytes.
 const STEP_BYTES: usize = 512;
-/// How many bytes, arrived and inflated, are read in one turn of the task.
+/// The number of bytes after which the reader of a batch yields: the received bytes plus the bytes after inflating.
 const TURN_BYTES: usize = 16 * 1024;
-/// The shortest time between two messages about a renamed field.
+/// The shortest time between two warnings that the log of one provider lacks a field.
 const MESSAGE_PERIOD: Duration = Duration::from_mins(1);
 
 /// The keys of `[edge_logs]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeLogSettings {
-    /// The path to which CDNs push their logs. The name of the provider follows it, after a slash.
+    /// The path to which CDNs push their logs. A slash and the name of the provider follow this path.
     pub path: String,
-    /// The token of all providers that have no token of their own. `None`: only providers with a token push logs.
+    /// The token of all providers that have no token of their own. `None`: only providers with a token
+    /// of their own can push logs.
     pub token: Option<Secret>,
-    /// The largest body, in bytes as they arrive.
+    /// The largest body in bytes, before inflating.
     pub max_body_bytes: u64,
 }
 
@@ -76,19 +80,19 @@ const PATH: Text<String> = Text {
     write: String::clone,
 };
 
-/// The log of one provider.
+/// The settings of one provider's log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogSource {
-    /// The provider's own token, which replaces the common token.
+    /// The provider's own token, which replaces the common token `edge_logs.token`.
     pub token: Option<Secret>,
     pub form: LogForm,
-    /// The number of requests for which one line stands.
+    /// The number of requests that one line represents, because the CDN logs only a sample of its requests.
     pub sampling: u64,
-    /// Whether the CDN asks for permission as Fastly does.
+    /// Whether the provider has the preset `fastly`. Fastly asks for permission before it pushes logs.
     pub is_fastly: bool,
 }
 
-/// What the endpoint needs in addition to the ledger.
+/// The values that the endpoint needs in addition to the [`Ledger`].
 #[derive(Debug, Default)]
 pub(crate) struct EdgeLogParts {
     pub settings: EdgeLogSettings,
@@ -103,18 +107,19 @@ impl EdgeLogParts {
         self.settings.token.is_some() || self.sources.iter().any(|source| source.token.is_some())
     }
 
-    /// Returns whether `path` is the endpoint, with any name of a provider.
+    /// Returns whether `path` is the path of the endpoint, with or without a name after it. The name is not checked.
     pub(super) fn is_endpoint(&self, path: &str) -> bool {
         let name = path.strip_prefix(self.settings.path.as_str());
         self.is_on() && name.is_some_and(|name| name.is_empty() || name.starts_with('/'))
     }
 
-    /// Returns whether `path` is the one at which Fastly asks whether it may push logs.
+    /// Returns whether `path` is the path of Fastly's question, and a provider with the preset `fastly` can push logs.
     pub(super) fn is_challenge(&self, path: &str) -> bool {
         let may_push = |source: &LogSource| source.is_fastly && self.token(source).is_some();
         path == FASTLY_CHALLENGE && self.sources.iter().any(may_push)
     }
 
+    /// Returns the token that a provider must send.
     fn token<'a>(&'a self, source: &'a LogSource) -> Option<&'a Secret> {
         source.token.as_ref().or(self.settings.token.as_ref())
     }
@@ -136,7 +141,9 @@ struct Source {
     requests: [Counter; EdgeResult::ALL.len()],
     bytes: Counter,
     lines: [Counter; LogLine::ALL.len()],
+    /// The sums of the log, from which the offload is calculated.
     book: Arc<Book>,
+    /// Limits the warnings that the log lacks a field.
     messages: Throttle,
 }
 
@@ -158,7 +165,8 @@ impl EdgeLogs {
         Self { sources, batches: ledger.lazy(&describe::EDGE_LOG_BATCHES) }
     }
 
-    /// Checks the head of a request. Returns the provider, whose batch can be read now, or why the batch is refused.
+    /// Checks the head of a request. Returns the position of the provider and the reader of its batch. If the batch is
+    /// refused, returns the label of the provider and the reason.
     pub(super) fn begin(
         &self,
         local: &LocalParts,
@@ -210,7 +218,7 @@ impl EdgeLogs {
         (result, sums.response(unix_millis()))
     }
 
-    /// Counts the result of a request.
+    /// Counts the result of a batch.
     pub(super) fn counted(&self, provider: ProviderId, result: BatchResult) {
         self.batches.get((provider, result)).increment(1);
     }
@@ -233,8 +241,8 @@ impl Source {
             && let Some(batches) = self.messages.pass()
         {
             tracing::warn!(
-                "the log of {}: no line of a batch has {}; if the CDN has renamed it, write the new name in \
-                 edge_log_fields of this provider (such batches since the last message: {batches})",
+                "the log of {}: no line of a batch has {}; if the CDN has renamed a field, write its new name in \
+                 the key edge_log_fields of this provider (number of such batches since the last warning: {batches})",
                 self.name,
                 absent.join(" or "),
             );
@@ -246,11 +254,11 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Reading {
     batch: Option<Batch>,
-    /// The bytes that have arrived and are not read.
+    /// The bytes that have arrived, but have not been passed to the decoder.
     left: Bytes,
-    /// The number of bytes that were read in this turn.
+    /// The number of bytes that were read since the task last yielded. The task yields at [`TURN_BYTES`].
     spent: usize,
-    /// The turn in which the task yielded.
+    /// The turn in which the task yielded. In this turn, `poll` reads nothing more.
     yielded: Option<u64>,
     deadline: Option<Deadline>,
     timeout: Duration,
@@ -263,14 +271,14 @@ impl Reading {
         Self { batch, left: Bytes::new(), spent: 0, yielded: None, deadline: None, timeout, _permit: permit }
     }
 
-    /// Reads what has arrived. The result is ready when the whole batch was read or is refused. After that, this
-    /// function must not be called again.
+    /// Reads the bytes that have arrived. The result is ready when the whole batch was read or the batch is refused.
+    /// After that, this function must not be called again.
     pub(super) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Sums, BatchResult>> {
-        const ONCE: &str = "a batch is not read after its end";
+        const ONCE: &str = "the batch was polled again after its result had been returned";
         if self.yielded == Some(clock::turn()) {
             return Poll::Pending;
         }
@@ -303,7 +311,7 @@ impl Reading {
                 Some(Err(_)) => return Poll::Ready(Err(BatchResult::Cut)),
                 Some(Ok(frame)) => {
                     self.left = frame.into_data().unwrap_or_default();
-                    // An empty frame is no progress, so that a sender of empty frames reaches the timeout.
+                    // An empty frame does not count as progress. So a sender of only empty frames reaches the timeout.
                     if let Some(deadline) = self.deadline.as_ref().filter(|_| !self.left.is_empty()) {
                         deadline.disarm();
                     }
@@ -315,7 +323,8 @@ impl Reading {
 }
 
 impl Shared {
-    /// Allows Fastly to push logs of any service. The text `*` means any service.
+    /// Responds to Fastly's question whether Fastly is allowed to push logs. The response `*` allows the logs of any
+    /// Fastly service.
     pub(super) fn challenge(&self, mut request: Box<EdgeRequest>) -> Response {
         self.check(&mut request);
         let mut head = uncacheable(StatusCode::OK, request.ctx.dialect);
@@ -330,7 +339,7 @@ impl Shared {
         self.complete(request, head, Bytes::from_static(text), "")
     }
 
-    /// Begins to read a batch of log lines, or refuses it.
+    /// Begins to read a batch of log lines, or refuses the batch.
     pub(super) fn read_logs<F>(self: &Arc<Self>, request: Box<EdgeRequest>) -> LocalFuture<F> {
         match self.edge_logs.begin(&self.parts, &request.head) {
             Ok((source, reading)) => {
@@ -377,12 +386,12 @@ pub(crate) struct LogBatch {
 }
 
 impl LogBatch {
-    /// Reads what has arrived. The result is ready when the whole batch was read or is refused.
+    /// Reads the bytes that have arrived. The result is ready when the whole batch was read or the batch is refused.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sums, BatchResult>> {
         self.reading.poll(&mut self.request.body, cx)
     }
 
-    /// Counts the batch and returns the response to it.
+    /// Counts the batch and returns the response to the request.
     pub(super) fn response(self, sums: Result<Sums, BatchResult>) -> Response {
         let Self { shared, request, source, .. } = self;
         let (result, body) = match sums {
@@ -413,6 +422,7 @@ fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
     })
 }
 
+/// Returns whether the Content-Type is a type that CDNs use for logs. A request without Content-Type is accepted too.
 fn has_log_type(headers: &HeaderMap) -> bool {
     const TYPES: [&[u8]; 9] = [
         b"application/json",
@@ -429,12 +439,12 @@ fn has_log_type(headers: &HeaderMap) -> bool {
     TYPES.iter().any(|known| essence(value.as_bytes()).eq_ignore_ascii_case(known))
 }
 
-/// Returns the coding of a body, or `None` if edgeshim cannot undo it.
+/// Returns the coding of a body, or `None` if edgeshim cannot decode the coding.
 fn coding(headers: &HeaderMap) -> Option<BatchCoding> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     let (first, second) = (values.next(), values.next());
     match (first.map(|value| value.as_bytes().trim_ascii().to_ascii_lowercase()).as_deref(), second) {
-        // Some shippers send gzip without Content-Encoding.
+        // Some programs that push logs send gzip without Content-Encoding.
         (None | Some(b"" | b"identity"), None) => Some(BatchCoding::ByContent),
         (Some(b"gzip" | b"x-gzip"), None) => Some(BatchCoding::Gzip),
         _ => None,

@@ -1,15 +1,15 @@
 //! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and logs
 //! that CDNs push if there is a token for them.
 //!
-//! **Place:** outside of `verify` and `pulls`, because browsers send these requests. So the requests are not counted as
-//! pulls and are never refused because of their identity or Host. They also work while the origin is down.
-//! **Reads:** path, query and method; the proofs of the CDN that forwards the request; for RUM, a form of at most 16
-//! KiB that arrives within `server.body_timeout`. The proofs decide under which provider a load time is counted, and
-//! whether the client address that the CDN reports is trusted.
-//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and those of the logs:
+//! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that needs an object. So the requests are not counted as
+//! pulls and are never refused because of their identity or Host. They also work while the origin is down. **Reads:**
+//! path, query and method; except for pushed logs, the proofs of the CDN that forwards the request; for RUM, a form of
+//! at most 16 KiB that arrives within `server.body_timeout`; for logs, the token and the body. The proofs decide under
+//! which provider a load time is counted, and whether the client address that the CDN reports is trusted. **Metrics:**
+//! `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and those of the logs:
 //! `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
-//! `edgeshim_edge_log_batches_total`.
-//! **Cost:** for each request, one comparison of paths for each of the three features that is on. **Can fail:** no.
+//! `edgeshim_edge_log_batches_total`. **Cost:** for each request, one comparison of paths for each of the three
+//! features that is on. **Can fail:** no.
 //!
 //! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
 //! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.
@@ -46,7 +46,7 @@ use crate::metrics::{LazyCounters, Ledger, Table, describe};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
-/// What the layer needs in addition to the ledger.
+/// The values that the layer needs in addition to the [`Ledger`].
 #[derive(Debug)]
 pub(crate) struct LocalParts {
     pub beacon: BeaconSettings,
@@ -56,7 +56,8 @@ pub(crate) struct LocalParts {
     /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
     pub edge_logs: EdgeLogParts,
-    /// The time within which the complete body of a RUM request must arrive, or the next bytes of a log.
+    /// The time within which the complete body of a RUM request must arrive. Also the longest time in which no byte of
+    /// a pushed log arrives.
     pub body_timeout: Duration,
 }
 
@@ -134,7 +135,7 @@ impl<S> Layer<S> for LocalLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`LocalLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Local<S> {
     inner: S,
@@ -185,7 +186,7 @@ pub(crate) enum Endpoint {
     Rum,
     /// Logs that CDNs push.
     EdgeLogs,
-    /// The question of Fastly whether it may push logs.
+    /// The question of Fastly whether Fastly is allowed to push logs.
     FastlyChallenge,
 }
 
@@ -229,7 +230,7 @@ type Response = (response::Parts, Bytes);
 
 impl Shared {
     /// Checks the CDN's proofs. The result decides the provider under which the request is counted, and the client's
-    /// address. A failed proof does not refuse the request.
+    /// address. A failed proof does not lead to a refusal.
     fn check(&self, request: &mut EdgeRequest) {
         request.ctx.verify(&self.providers, &request.head, &request.peer);
     }

@@ -36,7 +36,7 @@ pub(super) struct Counts {
     pub(super) reasons: Table<(ProviderId, PullReason), Counter>,
     pub(super) objects: Arc<Objects>,
     pub(super) top: Arc<TopList>,
-    /// The hashes of the providers' names.
+    /// The hashes of the providers' names, by which `objects` distinguishes the providers.
     pub(super) providers: Table<ProviderId, u64>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Row {
     pub(super) seconds: Histogram,
     pub(super) ok: Counter,
     pub(super) codes: Codes,
-    /// The provider's book, from which its offload is calculated.
+    /// The totals of the provider's pulls and logs, from which its offload is calculated.
     pub(super) book: Arc<Book>,
 }
 

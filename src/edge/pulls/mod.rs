@@ -3,8 +3,8 @@
 //! **Place:** outside of every layer that responds to pulls, so that pages, shed requests and refusals are counted like
 //! the origin's responses; inside `local`, whose requests are not pulls. `observe`, `identify` and `verify` mark a
 //! request that must be refused. This layer responds to the marked request and counts the refusal.
-//! **Reads:** `Ctx::{provider, kind, class, refusal}`, the response's `Facts`, If-None-Match, If-Modified-Since, and
-//! the field with the CDN's request id.
+//! **Reads:** `Ctx`, the response's `Facts`, status and Content-Encoding. Of the request: method, target, Range,
+//! If-None-Match, If-Modified-Since, and the field with the CDN's request id.
 //! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`,
 //! `edgeshim_revalidations_total`, `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`,
 //! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`,
@@ -12,7 +12,7 @@
 //! **Cost:** ten atomic adds, and one hash if the CDN sends a request id. **Can fail:** no, because the layers below
 //! have turned every fault into a response.
 //!
-//! An upgraded connection is counted when the connection ends. Its log line is written at the same moment.
+//! The pull of an upgraded connection is counted, and its log line is written, when the connection ends.
 
 mod counts;
 
@@ -42,21 +42,23 @@ use crate::metrics::Ledger;
 use crate::origin::Tunnel;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
-/// What the layer needs in addition to the ledger.
+/// The values that the layer needs in addition to the [`Ledger`].
 #[derive(Debug, Clone)]
 pub(crate) struct PullsParts {
-    /// For each configured provider, the field with the request id. A retry repeats the id of the first attempt.
+    /// For each configured provider, the header field in which its CDN sends a request id. A retry of the CDN repeats
+    /// the id of the first attempt.
     pub request_ids: Vec<Option<HeaderName>>,
     /// The recent request ids, by which retries are detected. All workers share these ids.
     pub attempts: Arc<Attempts>,
-    /// The objects that the providers hold. All workers and configurations share them.
+    /// The objects that the providers hold in their caches. All workers and configurations share this table.
     pub objects: Arc<Objects>,
-    /// The URLs that are pulled most. Each worker adds a list of its own.
+    /// The lists of the URLs that are pulled most. Each worker adds one list.
     pub tops: Arc<Tops>,
 }
 
 impl PullsParts {
-    /// Returns the kind of the pull. A pull that repeats a recent request id is a retry.
+    /// Returns the kind of the pull. A pull from an edge or a shield is a retry if it repeats a recent pull with the
+    /// same request id.
     fn kind(&self, request: &EdgeRequest) -> PullKind {
         let EdgeRequest { ctx, head, .. } = request;
         let field = ctx.provider.position().and_then(|position| self.request_ids.get(position)?.as_ref());
@@ -127,7 +129,8 @@ where
 }
 
 pin_project! {
-    /// Waits for the response. If the future is dropped before the response, the client has disconnected.
+    /// Waits for the response. If the future is dropped before the response, the client has disconnected, and the pull
+    /// is counted under 499.
     #[project = Projected]
     pub enum PullsFuture<F: EdgeFuture> {
         Inner {
@@ -206,11 +209,12 @@ pub(crate) struct Pull {
     /// transport stops polling after the last byte.
     expected: Option<u64>,
     sent: u64,
+    /// Whether the body has been passed on to its end.
     whole: bool,
     tally: Tally,
     facts: Facts,
     refusal: Option<Reason>,
-    /// What decides about the reason of the pull.
+    /// The data from which the reason of the pull follows.
     pulled: Pulled,
     line: Option<Line>,
 }
@@ -269,14 +273,15 @@ impl Pull {
         }
     }
 
-    /// Returns the status to count. If the client disconnected early, this is 499. If the origin cut the body, this is
-    /// the status that was sent, because the fault is counted as a fault of the origin.
+    /// Returns the status to count. If the client disconnected early, the function returns 499. If a fault cut the
+    /// body, the function returns the status that was sent, because the fault is counted by its cause.
     fn counted(&self) -> u16 {
         let whole = self.whole || self.expected == Some(self.sent);
         if whole || self.tally.fault.is_some() { self.code } else { CLIENT_CLOSED_REQUEST }
     }
 
-    /// Notes what is known about a response that has begun, and records the origin's response time.
+    /// Stores the facts and the tally of a response, and records the origin's response time. Called when the response
+    /// head arrives, or when the client disconnects while a layer below still delays the head.
     fn begun(&mut self, facts: Facts, tally: Tally) {
         self.facts = facts;
         self.tally = tally;
@@ -285,7 +290,7 @@ impl Pull {
         }
     }
 
-    /// Notes the bytes of an upgraded connection that has ended. Dropping `self` counts the pull.
+    /// Stores the numbers of bytes of an upgraded connection that has ended. Dropping `self` counts the pull.
     fn tunnelled(mut self, sent: u64, origin_bytes: u64) {
         self.whole = true;
         self.sent = sent;
@@ -334,9 +339,10 @@ impl Drop for Pull {
         }
         row.bytes.increment(self.sent);
         match self.kind {
-            // No client at the edge caused a health check.
+            // A health check does not count for the offload, because no request at the edge caused the health check.
             PullKind::Probe => {}
-            // The first attempt was counted for the request at the edge.
+            // A retry counts only its bytes for the offload: the first attempt was counted for the same request at the
+            // edge.
             PullKind::Retry => row.book.pull(0, self.sent),
             PullKind::Unknown | PullKind::Edge | PullKind::Shield => row.book.pull(1, self.sent),
         }

@@ -103,7 +103,7 @@ fn vary(text: &str) -> Checked<String> {
     header_name(text).map(|_| text.to_owned())
 }
 
-/// Whether failures in a class become the whoopsie page.
+/// Whether failures in a class become the whoopsie page. A gRPC request never gets the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhoopsieMode {
     /// Sends the page, problem+json or an empty body, depending on what the client accepts.
@@ -219,8 +219,8 @@ impl Classes {
         self.first(|matcher| matcher.types.is_empty() && matcher.matches_path(&path))
     }
 
-    /// Returns the class of a response. If the response has no type, for example a 304, a class that has path patterns
-    /// matches if one of these patterns matches. `path` is percent-encoded.
+    /// Returns the class of a response. If the response has no type (for example a 304), a class with media types
+    /// matches only if it has path patterns and one of them matches. `path` is percent-encoded.
     pub(crate) fn of_response(&self, path: &str, content_type: Option<&[u8]>) -> ClassId {
         let path = decoded(path);
         let essence = content_type.map(essence);

@@ -74,8 +74,9 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// Checks the claimed provider against its proofs, and updates the provider and the client's address. Returns false
-    /// if the proof fails. If the request claims no configured provider, the function changes nothing and returns true.
+    /// Checks the claimed provider against its proofs, and updates `proof`, `pop` and, after a valid proof, the
+    /// client's address. If the proof fails, the provider becomes `unverified` and the function returns false. If the
+    /// request claims no configured provider, the function changes nothing and returns true.
     pub(crate) fn verify(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
         let Some(known) = self.provider.position().and_then(|position| providers.get(position)) else { return true };
         let evidence = Evidence {
@@ -162,7 +163,7 @@ impl<B> EdgeResponse<B> {
 /// What the layers learn about a response.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
-    /// The class that was found by path and type.
+    /// The class that was found by path. After `cache_control`, the class that was found by path and type.
     pub class: ClassId,
     /// The status of the origin's response, if the origin responded.
     pub origin_status: Option<u16>,
@@ -203,7 +204,8 @@ pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     fn tally(&self) -> Tally;
 
     /// Reads and discards what has arrived of a body that a page replaces, so that the connection to the origin can be
-    /// reused. Returns false if more of the body can arrive after the task of the connection has run.
+    /// reused. Returns false if more of the body can arrive after the task of the connection has run, so that another
+    /// call can be useful.
     fn drain(&mut self) -> bool {
         true
     }

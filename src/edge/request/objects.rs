@@ -1,12 +1,14 @@
-//! The objects that each provider holds, as far as edgeshim knows: from them follows why a provider pulls an object.
+//! Finds the reason of each pull: why a provider pulls an object. An object is a response that a provider can hold in
+//! its cache. The host, the path, the query and the content coding identify an object.
 //!
-//! A table of fixed size stores for each object and provider when the lifetime ends that edgeshim granted. It is
-//! approximate: an entry is lost if too many other objects need its place. Then a pull counts as `first` instead of
-//! `early`, `expired`, `variant` or `elsewhere`. The table has 1,048,576 entries in 8 MiB and needs no lock. A pull of
-//! a cacheable object needs at most three entries.
+//! edgeshim cannot see the caches of the providers. So a table of fixed size stores, for each object and provider, the
+//! end of the lifetime that edgeshim granted. The table is approximate: if too many objects need the same place, an
+//! entry is lost. A pull of an object whose entry is lost can count as `first` instead of `early`, `expired`, `variant`
+//! or `elsewhere`. The table has 1,048,576 entries in 8 MiB and needs no lock. Each object of a provider
+//! needs at most three entries.
 //!
-//! Error: with 50,000 URLs and three providers, about 5 of 1,000,000 pulls get another reason than in exact books (see
-//! the test below).
+//! Error: with 50,000 URLs and three providers, about 5 of 1,000,000 pulls get another reason than with an exact table
+//! (see the test below).
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +20,9 @@ use crate::cdn::grant::Grant;
 use crate::ids::{ContentCoding, PullReason};
 use crate::wire::names::{HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
 
-/// The entries among which an object is searched. They are one line of the processor's cache. Each entry has a part of
-/// the object's hash in its upper half, and the second in which the lifetime ends in its lower half. 0: the entry is
-/// free.
+/// A part of the table. The hash of an object selects one bucket, and the object is searched only in this bucket. A
+/// bucket has the size of one cache line of the processor. The upper half of an entry is a part of the object's hash.
+/// The lower half is the second in which the object's lifetime ends. An entry that is 0 is free.
 type Bucket = [AtomicU64; 8];
 
 const BUCKETS: usize = 1 << 17;
@@ -28,11 +30,13 @@ const BUCKETS: usize = 1 << 17;
 /// The hashes of the parts of a URL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct UrlHash {
+    /// The hash of the host and the path.
     pub(super) path: u64,
+    /// The hash of the query. 0: the URL has no query.
     pub(super) query: u64,
 }
 
-/// What decides about the reason of a pull.
+/// The data of a pull from which its reason follows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pulled {
     pub url: UrlHash,
@@ -42,13 +46,15 @@ pub(crate) struct Pulled {
     pub wanted: Wanted,
     /// Whether the CDN can store the response: it was complete, and the method was GET.
     pub is_stored: bool,
-    /// Whether the response is a 304. It renews the lifetime of an object whose coding it does not name.
+    /// Whether the response is a 304. A 304 does not name the coding, so a 304 renews the lifetimes of the object in
+    /// all codings that the table has.
     pub is_not_modified: bool,
-    /// `None` if there was no response of the origin, or the method is neither GET nor HEAD.
+    /// The lifetime that the response grants to the provider. `None` if the client disconnected before the response, if
+    /// edgeshim refused the pull, or if the method is neither GET nor HEAD.
     pub grant: Option<Grant>,
 }
 
-/// What a request asks for.
+/// The part of an object that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Whole,
@@ -70,7 +76,7 @@ impl Wanted {
     }
 }
 
-/// The table.
+/// The table of the objects that the providers hold.
 #[derive(Debug)]
 pub(crate) struct Objects {
     buckets: Box<[Bucket]>,
@@ -91,7 +97,7 @@ impl Objects {
         self.hashes.hash_one(name)
     }
 
-    /// Hashes host, path and query of a request.
+    /// Returns the hashes of the host, the path and the query of a request.
     pub(crate) fn url(&self, head: &request::Parts) -> UrlHash {
         let host = match (head.uri.authority(), head.headers.get(HOST)) {
             (Some(authority), _) => authority.as_str().as_bytes(),
@@ -103,9 +109,10 @@ impl Objects {
         }
     }
 
-    /// Returns the reason of a pull that has ended, and notes what the provider holds now.
+    /// Returns the reason of a pull that has ended. If the provider can store the response, also stores in the table
+    /// that the provider holds the object now.
     pub(crate) fn reason(&self, pulled: &Pulled) -> PullReason {
-        // Second 0 is that of free entries.
+        // The number of the first second is 1, because 0 marks a free entry.
         let now = u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1);
         self.reason_at(pulled, now)
     }
@@ -142,7 +149,8 @@ impl Objects {
         reason
     }
 
-    /// Notes that the provider holds the object until the second `until`. `found` is the place of the object.
+    /// Stores that the provider holds the object until the second `until`. `found` is the place of the object in the
+    /// table.
     fn hold(&self, found: Found<'_>, pulled: &Pulled, until: u32) {
         found.put(until);
         for shared in [pulled.any_query(), pulled.any_provider()] {
@@ -153,12 +161,13 @@ impl Objects {
         }
     }
 
-    /// Searches an object.
+    /// Searches the table for the object with this hash.
     fn find(&self, object: u64) -> Found<'_> {
         let number = usize::try_from(object & 0xffff_ffff).unwrap_or(0) % BUCKETS;
         let bucket = self.buckets.get(number).unwrap_or(&self.buckets[0]);
         let tag = tag(object);
-        // No other memory depends on an entry, so relaxed ordering is enough.
+        // Relaxed ordering is enough, because no reader of an entry reads other memory that was written together with
+        // the entry.
         let entry = bucket.iter().find(|entry| entry.load(Ordering::Relaxed) >> 32 == tag);
         Found { object, bucket, entry }
     }
@@ -180,7 +189,8 @@ impl Found<'_> {
         u32::try_from(entry & u64::from(u32::MAX)).unwrap_or(0)
     }
 
-    /// Writes the entry: over the entry of the same object, else over a free one, else over another object's.
+    /// Writes the end of the lifetime into the object's entry. If the object has no entry, uses a free entry of the
+    /// bucket. If no entry is free, replaces the entry of another object.
     fn put(self, until: u32) {
         let free = || self.bucket.iter().find(|entry| entry.load(Ordering::Relaxed) == 0);
         let other = || self.bucket.get(usize::try_from(self.object >> 61).unwrap_or(0));
@@ -190,23 +200,25 @@ impl Found<'_> {
     }
 }
 
-/// Returns the part of an object's hash that is stored. It is never 0, because 0 is a free entry.
+/// Returns the part of an object's hash that an entry stores. This part is never 0, because an entry that is 0 is free.
 fn tag(object: u64) -> u64 {
     (object >> 32) | 1
 }
 
 impl Pulled {
-    /// Returns the hash of the object: provider, host, path, query and coding.
+    /// Returns the hash of the object and its provider.
     fn object(&self) -> u64 {
         mix(mix(self.path_and_coding(), self.provider), self.url.query ^ 1)
     }
 
-    /// Returns the hash for all queries of the object.
+    /// Returns the hash of the entry that all queries of this path share. The entry has the latest end of their
+    /// lifetimes at this provider.
     fn any_query(&self) -> u64 {
         mix(mix(self.path_and_coding(), self.provider), 2)
     }
 
-    /// Returns the hash for all providers of the object.
+    /// Returns the hash of the entry that all providers share for this object. The entry has the latest end of the
+    /// object's lifetimes.
     fn any_provider(&self) -> u64 {
         mix(mix(self.path_and_coding(), 3), self.url.query ^ 1)
     }
@@ -245,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn reason_when_objects_are_held_then_the_first_that_applies() {
+    fn reason_when_objects_were_pulled_before_then_depends_on_stored_lifetimes() {
         let objects = Objects::default();
         let at = |now, provider, target, change: fn(&mut Pulled)| {
             let mut pulled = pulled(&objects, provider, target);
@@ -264,16 +276,16 @@ mod tests {
         assert_eq!(at(127, 0, "/a", |pulled| pulled.wanted = Wanted::Slice), "slice");
         assert_eq!(at(128, 0, "/a", |pulled| pulled.grant = Some(Grant::Forbidden)), "uncacheable");
         assert_eq!(at(129, 0, "/a", |pulled| pulled.grant = None), "uncacheable");
-        // HEAD stores nothing, and the reason of the next GET does not change.
+        // A response to HEAD stores nothing, so the next GET has the reason `first` again.
         assert_eq!(at(130, 2, "/c", |pulled| pulled.is_stored = false), "first");
         assert_eq!(at(131, 2, "/c", same), "first");
-        // A re-pull without a granted lifetime is expired.
+        // A second pull of an object whose lifetime is 0 counts as `expired`.
         assert_eq!(at(132, 2, "/d", |pulled| pulled.grant = Some(Grant::Lifetime(0))), "first");
         assert_eq!(at(132, 2, "/d", same), "expired");
     }
 
     #[test]
-    fn revalidation_when_answered_with_304_then_renews_the_lifetime() {
+    fn revalidation_when_status_is_304_or_object_is_new_then_renews_the_lifetime() {
         let objects = Objects::default();
         let mut get = pulled(&objects, 0, "/a");
         get.coding = ContentCoding::Gzip;
@@ -286,13 +298,14 @@ mod tests {
             ..get
         };
         assert_eq!(objects.reason_at(&not_modified, 70), PullReason::Revalidation);
-        assert_eq!(objects.reason_at(&get, 100), PullReason::Early, "renewed until second 130");
+        assert_eq!(objects.reason_at(&get, 100), PullReason::Early, "the 304 must renew the lifetime until second 130");
         let modified = Pulled { wanted: Wanted::Change, ..get };
         assert_eq!(objects.reason_at(&modified, 200), PullReason::Revalidation);
         assert_eq!(objects.reason_at(&get, 201), PullReason::Early);
     }
 
-    /// The exact books: for each provider, the objects with the second in which their lifetime ends.
+    /// The exact table, with which the test compares [`Objects`]: for each provider, path and query, the second in
+    /// which the lifetime ends.
     #[derive(Default)]
     struct Exact(HashMap<(usize, u32, u32), u32>);
 
@@ -313,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_when_a_million_pulls_of_fifty_thousand_urls_then_within_one_percent_of_exact_books() {
+    fn reason_counts_when_50000_urls_are_pulled_then_within_one_percent_of_exact_table() {
         const PULLS: u32 = 1_000_000;
         let objects = Objects::default();
         let mut exact = Exact::default();
@@ -341,8 +354,8 @@ mod tests {
         }
         println!("{counts:?}; {different} of {PULLS} pulls have another reason");
         for (reason, [approximate, truth]) in &counts {
-            assert!(approximate.abs_diff(*truth) * 100 <= *truth, "{reason}: {approximate} instead of {truth}");
+            assert!(approximate.abs_diff(*truth) * 100 <= *truth, "{reason}: {approximate} pulls instead of {truth}");
         }
-        assert!(counts.len() == 5 && different < PULLS / 1000, "{different}");
+        assert!(counts.len() == 5 && different < PULLS / 1000, "{different} pulls have another reason");
     }
 }

@@ -2,12 +2,13 @@
 //! many different queries.
 //!
 //! Each worker has a list of bounded size, so that a pull never waits for another worker. The list is a Misra-Gries
-//! summary: when it is full, the median of its counts is subtracted from all counts, and entries without a rest are
-//! removed. At least half of the entries lose the median each time. So a URL is missing at most one pull for every
-//! [`HALF`] pulls of the list, and [`TopList::error`] is the exact bound. A list covers the last 10 to 20 minutes.
+//! summary: when the list is full, the median of the counts is subtracted from all counts, and entries whose count
+//! becomes 0 are removed. Each subtraction removes at least the median from at least half of the entries. So the count
+//! of a URL lacks at most one pull for every [`HALF`] pulls of the list. [`Generation::error`] is the exact bound.
+//! While pulls arrive, a list covers the last 10 to 20 minutes.
 //!
-//! A URL is the host and the path, cut to [`URL_BYTES`]. Queries are only counted, because they can contain personal
-//! data. Memory: at most 1.4 MiB for each worker.
+//! A URL is the host and the path, cut to [`URL_BYTES`]. The list has no queries, because queries can contain personal
+//! data. It has only the number of different queries. Memory: at most 1.4 MiB for each worker.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,13 +22,13 @@ use crate::ids::ProviderId;
 use crate::wire::names::HOST;
 use crate::wire::values::cut;
 
-/// Half of the entries of one list.
+/// Half of the largest number of entries of one generation.
 const HALF: usize = 1024;
 /// The longest URL in the list, in bytes.
 const URL_BYTES: usize = 256;
-/// How long a list counts before the next list begins.
+/// The time after which a new generation of a list begins.
 const PERIOD: Duration = Duration::from_mins(10);
-/// The number of bits with which different queries are counted.
+/// The number of bits from which the number of different queries of a URL is estimated.
 const QUERY_BITS: u32 = 64;
 
 /// One URL of the list.
@@ -35,18 +36,19 @@ const QUERY_BITS: u32 = 64;
 pub(crate) struct TopUrl {
     /// The host and the path.
     pub url: String,
-    /// The number of pulls. The true number can be larger by the error of the list.
+    /// The number of pulls. The true number can be larger, by at most the error that [`Tops::top`] returns.
     pub pulls: u64,
     pub bytes: u64,
     /// The number of providers that pulled the URL.
     pub providers: u32,
-    /// The number of pulls while the provider held the object.
+    /// The number of pulls with the reason `early`: the provider still held the object.
     pub early: u64,
-    /// An estimate of the number of different queries. Above 100 it is too small.
+    /// An estimate of the number of different queries. If there are more than about 100, the estimate is too small.
     pub queries: u32,
 }
 
-/// The lists of all workers. All configurations share them.
+/// The lists of all workers. All configurations share this value, but a worker begins a new list with each
+/// configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Tops {
     lists: Mutex<Vec<Weak<TopList>>>,
@@ -55,15 +57,16 @@ pub(crate) struct Tops {
 /// The list of one worker.
 #[derive(Debug)]
 pub(crate) struct TopList {
-    /// The current list, and the one before it.
+    /// The current generation, and the generation before the current generation.
     generations: Mutex<[Generation; 2]>,
 }
 
+/// The counts of a list for one [`PERIOD`].
 #[derive(Debug)]
 struct Generation {
     urls: HashMap<u64, Counted, BuildHasherDefault<Unhashed>>,
     begun: Instant,
-    /// What was subtracted from the counts.
+    /// The sum of the medians that were subtracted from the counts.
     error: u64,
 }
 
@@ -73,9 +76,9 @@ struct Counted {
     pulls: u64,
     bytes: u64,
     early: u64,
-    /// A bit for each provider; the providers from position 63 on share one bit.
+    /// A bit for each provider. The providers from position 63 on share one bit.
     providers: u64,
-    /// A bit for each group of queries.
+    /// A bit for each group of queries. The hash of a query selects its group.
     queries: u64,
 }
 
@@ -100,7 +103,7 @@ impl Generation {
         Self { urls: HashMap::default(), begun: Instant::now(), error: 0 }
     }
 
-    /// Subtracts the median of the counts from all counts.
+    /// Subtracts the median of the counts from all counts, and removes the URLs whose count becomes 0.
     fn purge(&mut self) {
         let mut counts: Vec<_> = self.urls.values().map(|counted| counted.pulls).collect();
         let middle = counts.len() / 2;
@@ -122,7 +125,7 @@ impl TopList {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a pull that has arrived at the time `now`.
+    /// Counts a pull that arrives at the time `now`.
     pub(crate) fn begin(&self, url: UrlHash, provider: ProviderId, head: &request::Parts, now: Instant) {
         let mut generations = self.generations();
         let [current, previous] = &mut *generations;
@@ -145,7 +148,8 @@ impl TopList {
         counted.queries |= 1 << (url.query % u64::from(QUERY_BITS));
     }
 
-    /// Adds what is known at the end of a pull. Does nothing if the URL has left the list meanwhile.
+    /// Adds the bytes of a pull that has ended, and whether its reason is `early`. Does nothing if the current
+    /// generation does not contain the URL.
     pub(crate) fn end(&self, url: UrlHash, bytes: u64, is_early: bool) {
         if let Some(counted) = self.generations()[0].urls.get_mut(&url.path) {
             counted.bytes = counted.bytes.saturating_add(bytes);
@@ -155,7 +159,7 @@ impl TopList {
 }
 
 impl Tops {
-    /// Returns the list for a new worker. The list is forgotten when the worker drops it.
+    /// Returns a new list for a worker. When the worker drops the list, its counts are lost.
     pub(crate) fn list(&self) -> Arc<TopList> {
         let list = Arc::new(TopList::new());
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,7 +168,8 @@ impl Tops {
         list
     }
 
-    /// Returns the URLs with the most pulls, and the largest number of pulls that can be missing in each count.
+    /// Returns at most `most` URLs, those with the most pulls first. Also returns the error: the largest number of
+    /// pulls that each count can lack.
     pub(crate) fn top(&self, most: usize) -> (Vec<TopUrl>, u64) {
         let lists: Vec<_> = {
             let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +209,7 @@ impl Tops {
     }
 }
 
-/// Estimates the number of different queries from the number of bits that they have set (linear counting).
+/// Estimates the number of different queries from the number of bits that the queries have set (linear counting).
 fn different(set: u32) -> u32 {
     let free = f64::from(QUERY_BITS - set).max(0.5);
     let bits = f64::from(QUERY_BITS);
@@ -241,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn top_when_workers_pull_the_same_urls_then_sums_them() {
+    fn top_list_when_two_workers_count_the_same_url_then_adds_the_counts() {
         let (tops, objects) = (Tops::default(), Objects::default());
         let lists = [tops.list(), tops.list()];
         pull(&lists[0], &objects, 0, "/a?token=secret", 10);
@@ -258,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_urls_are_very_many_then_bounded_and_keeps_the_most_pulled_within_its_error() {
+    fn list_when_urls_exceed_the_entries_then_bounded_and_keeps_the_most_pulled_url() {
         let (tops, objects) = (Tops::default(), Objects::default());
         let list = tops.list();
         for number in 0..40_000 {
@@ -275,19 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn url_when_long_then_cut_at_a_character() {
+    fn url_when_longer_than_256_bytes_then_truncated() {
         let text = text(&head(&format!("/{}", "x".repeat(1000))));
         assert_eq!(text.len(), URL_BYTES);
         assert!(text.starts_with("a.test/xxx"));
     }
 
     #[test]
-    fn queries_when_different_then_estimated() {
+    fn query_estimate_when_bits_are_set_then_equals_the_result_of_linear_counting() {
         assert_eq!([0, 1, 2, 32, 64].map(different), [0, 1, 2, 44, 311]);
     }
 
     #[test]
-    fn list_when_its_period_is_over_then_the_list_before_still_counts_once_more() {
+    fn top_list_when_a_period_ends_then_counts_the_last_two_periods() {
         let (tops, objects) = (Tops::default(), Objects::default());
         let list = tops.list();
         let head = head("/a");
@@ -300,6 +305,6 @@ mod tests {
         assert_eq!(tops.top(1).0[0].pulls, 2);
         list.generations()[0].begun = start + PERIOD;
         list.begin(url, provider, &head, start + PERIOD * 2);
-        assert_eq!(tops.top(1).0[0].pulls, 2, "the first pull is forgotten");
+        assert_eq!(tops.top(1).0[0].pulls, 2, "the pull of the first period must not be counted any more");
     }
 }

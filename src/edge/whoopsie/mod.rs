@@ -1,5 +1,5 @@
-//! Serves the whoopsie page when the origin fails. The page replaces a fault or a 5xx of the origin, under the same
-//! status.
+//! Serves the whoopsie page when the origin fails. The page replaces a 5xx of the origin, with the same status, or it
+//! is the response to a fault.
 //!
 //! **Place:** outside of `gzip`, because pages have their own gzip form. Outside of `cache_control`, so that the rule
 //! of a class cannot make an error cacheable. Inside `pulls`, which counts pages like any other response. The layers
@@ -61,8 +61,8 @@ impl Keys for WhoopsieSettings {
     }
 }
 
-/// The rest of a replaced body is read, so that the origin's connection can be reused. The page waits for at most this
-/// number of turns while the rest arrives.
+/// The rest of a replaced body is read, so that the origin's connection can be reused. While the rest arrives, the page
+/// is delayed by at most this number of further polls of the request's future.
 const DRAIN_TURNS: u8 = 2;
 
 /// Puts [`Whoopsie`] around a service.
@@ -95,7 +95,7 @@ impl<S> Layer<S> for WhoopsieLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`WhoopsieLayer`].
 #[derive(Clone)]
 pub(crate) struct Whoopsie<S> {
     inner: S,
@@ -160,7 +160,8 @@ where
             }
             Ok(mut response) => {
                 if !response.body.drain() && *this.turns > 0 {
-                    // The task of the connection reads the end of a chunked body. That task runs after this task.
+                    // The task of the origin's connection reads the end of a chunked body. That task runs after this
+                    // task, so this task asks to be polled once more.
                     *this.turns -= 1;
                     *this.replaced = Some(Box::new(response));
                     cx.waker().wake_by_ref();

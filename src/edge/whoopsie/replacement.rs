@@ -62,7 +62,7 @@ pub(super) struct Replacement {
 }
 
 impl Shared {
-    /// Whether the origin's response is forwarded.
+    /// Whether the origin's response is forwarded, and not replaced by a page.
     pub(super) fn passes(&self, status: StatusCode, facts: &Facts) -> bool {
         !self.statuses.contains(status.as_u16()) || self.classes.rule(facts.class).whoopsie == WhoopsieMode::Never
     }

@@ -56,7 +56,7 @@ fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&Hea
     function(&headers)
 }
 
-/// Returns a list field as one line. Nearly every list field has one line already. Then nothing is copied.
+/// Returns a list field as one line. If the field has one line already, as nearly always, its bytes are not copied.
 fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let first = headers.get(name)?;
     if headers.get_all(name).iter().nth(1).is_none() {

@@ -1,4 +1,5 @@
-//! One batch: inflates the body, splits it into records, reads the lines and sums what they report.
+//! Reads one batch: inflates the body, splits the body into records, and adds up what the log lines in these records
+//! report.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,28 +14,29 @@ use crate::cdn::preset::logs::LogForm;
 use crate::ids::{EdgeResult, LogLine};
 use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 
-/// How many bytes of a body may be inflated for each byte that arrives: a bound for the whole body, with `max_body`.
+/// The inflated body is allowed to be this many times as long as `edge_logs.max_body`.
 const MOST_INFLATED: u64 = 10;
-/// The number of bytes that decide whether a body is an envelope.
+/// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 64;
 
-/// Why a batch is not counted.
+/// The reason why a batch is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BatchError {
     /// The body is longer than `edge_logs.max_body`, or inflates to more than ten times that size.
     TooLarge,
     /// The body is not gzip, or its gzip is truncated.
     Gzip,
-    /// The body is not the array or the envelope as which it begins, or it is truncated.
+    /// The body begins like a JSON array or an envelope, but is not valid or is truncated.
     Json,
 }
 
-/// How the batches of one provider are read.
+/// The format of one provider's batches, and their limits.
 #[derive(Debug)]
 pub(crate) struct BatchForm {
     lines: LineForm,
-    /// The number of requests for which one line stands.
+    /// The number of requests that one line represents, because the CDN logs only a sample of its requests.
     sampling: u64,
+    /// The value of `edge_logs.max_body`.
     max_bytes: u64,
 }
 
@@ -54,20 +56,21 @@ pub(crate) struct Sums {
     pub bytes: u64,
     /// The requests and bytes of each second.
     pub seconds: Seconds,
-    /// The newest time in a line that is not too far in the future, in seconds of Unix time.
+    /// The newest time in the lines, in seconds of Unix time. Lines that are too old or too far in the future are left
+    /// out.
     pub newest: Option<i64>,
-    /// For each field that is read, whether a line that could be read has it.
+    /// For each field that edgeshim reads, whether at least one line has the field.
     present: Present,
-    /// Whether the batch is only the test of a CDN.
+    /// Whether the batch contains the test record that Cloudflare sends before its first batch.
     pub is_test: bool,
-    /// The request id of Firehose.
+    /// The request id in the envelope of Firehose. `None` if the batch is not an envelope.
     pub request_id: Option<String>,
 }
 
 /// A batch whose body is arriving.
 pub(crate) struct Batch {
     body: Body,
-    /// How many bytes of the body may follow.
+    /// The number of bytes that the rest of the body is allowed to have.
     left: u64,
 }
 
@@ -75,7 +78,7 @@ pub(crate) struct Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BatchCoding {
     Gzip,
-    /// The first byte decides: no log line begins with the first byte of gzip.
+    /// The first byte of the body decides whether the body is gzip: no log line begins with the first byte of gzip.
     ByContent,
 }
 
@@ -83,16 +86,17 @@ pub(crate) enum BatchCoding {
 const GZIP_MAGIC: u8 = 0x1f;
 
 enum Body {
-    /// Nothing has arrived.
+    /// No byte has arrived, so it is unknown whether the body is gzip.
     Unknown(Sink),
     Plain(Sink),
     Gzip(Box<MultiGzDecoder<Sink>>),
-    /// The decoder takes over the sink.
+    /// A placeholder while the sink moves from `Unknown` into `Plain` or `Gzip`.
     Moved,
 }
 
 impl Batch {
-    /// Begins a batch at the time `now`, in seconds of Unix time. `from_firehose`: the body is an envelope.
+    /// Begins to read a batch. `now` is the current time in seconds of Unix time. If `from_firehose` is true, the body
+    /// must be an envelope. Otherwise the start of the body decides.
     pub(crate) fn new(form: &Arc<BatchForm>, coding: BatchCoding, from_firehose: bool, now: i64) -> Self {
         let sink = Sink {
             shape: if from_firehose { Shape::Envelope(Envelope::new()) } else { Shape::Unknown(Vec::new()) },
@@ -108,7 +112,8 @@ impl Batch {
         Self { body, left: form.max_bytes }
     }
 
-    /// Reads the next bytes of the body. Returns the number of bytes after inflating, which is a measure for the work.
+    /// Reads the next bytes of the body. Returns the number of bytes after inflating. The caller uses this number to
+    /// limit the work in one turn.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<usize, BatchError> {
         let Some(first) = bytes.first() else { return Ok(0) };
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(BatchError::TooLarge)?;
@@ -132,7 +137,10 @@ impl Batch {
         }
     }
 
-    /// Returns the sums of the whole batch.
+    /// Returns the sums of the batch after its last byte.
+    ///
+    /// # Errors
+    /// The body is truncated or damaged.
     pub(crate) fn finish(self) -> Result<Sums, BatchError> {
         match self.body {
             Body::Plain(sink) | Body::Unknown(sink) => sink.finish(),
@@ -146,8 +154,8 @@ impl Batch {
 }
 
 impl BatchForm {
-    /// Returns the names of the fields that no line of a batch has, although it has lines. A CDN that renames a field
-    /// causes this.
+    /// Returns the names of the fields that no line of a batch has. If the batch has no lines, the list is empty. A
+    /// field can be absent from all lines because the CDN has renamed the field.
     pub(crate) fn absent_fields(&self, sums: &Sums) -> Vec<&str> {
         if sums.lines.iter().sum::<u64>() == 0 {
             return Vec::new();
@@ -163,22 +171,24 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// The shape of a body, as far as it is known.
+/// The shape of a body.
 enum Shape {
-    /// The first bytes, which do not decide yet.
+    /// The shape is not decided yet. These are the bytes that have arrived so far.
     Unknown(Vec<u8>),
     Lines(Lines),
     Array(Array),
     Envelope(Envelope),
 }
 
-/// Receives the inflated bytes.
+/// Receives the bytes of the body after inflating, decides the shape, and passes the records to the counter.
 struct Sink {
     shape: Shape,
     counter: Counter,
-    /// How many bytes may follow.
+    /// The number of bytes that are still allowed to arrive, after inflating.
     left: u64,
+    /// The reason of the last error. The decoder passes on only an `io::Error`, which does not contain the reason.
     error: Option<BatchError>,
+    /// The number of bytes since the last call of [`Batch::feed`] ended.
     inflated: usize,
 }
 
@@ -194,7 +204,7 @@ impl Sink {
         self.decide()
     }
 
-    /// Decides about the shape of the body by its first bytes, and splits these bytes.
+    /// Decides the shape of the body by its first bytes, and splits these bytes into records.
     fn decide(&mut self) -> Result<(), BatchError> {
         let Shape::Unknown(first) = &mut self.shape else { return Ok(()) };
         let first = std::mem::take(first);
@@ -252,7 +262,7 @@ impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.feed(bytes).map_err(|error| {
             self.error = Some(error);
-            io::Error::other("the batch is refused")
+            io::Error::other("edgeshim refuses the batch")
         })?;
         Ok(bytes.len())
     }
@@ -262,7 +272,7 @@ impl Write for Sink {
     }
 }
 
-/// Reads the records and adds them to the sums.
+/// Reads the log line in each record and adds the line to the sums.
 struct Counter {
     form: Arc<BatchForm>,
     now: i64,
@@ -301,8 +311,8 @@ impl Counter {
 }
 
 impl Sums {
-    /// Returns the body of the response, as JSON. Firehose accepts only a response in its own form. Otherwise it sends
-    /// the batch again.
+    /// Returns the body of the response, as JSON. Firehose requires a response with its request id and a timestamp. If
+    /// the response has another form, Firehose sends the batch again.
     pub(crate) fn response(&self, now_millis: u128) -> String {
         let [parsed, unparsed, outside] = self.lines;
         let json = match &self.request_id {
@@ -326,7 +336,7 @@ impl Sums {
     }
 }
 
-/// Returns whether a record is the test file that Cloudflare sends before the first batch.
+/// Returns whether a record is the test record that Cloudflare sends before its first batch.
 fn is_test(record: &[u8]) -> bool {
     record.trim_ascii() == br#"{"content":"tests"}"#
 }
@@ -355,12 +365,12 @@ mod tests {
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(text).expect("memory");
-        encoder.finish().expect("memory")
+        encoder.write_all(text).expect("writing to memory does not fail");
+        encoder.finish().expect("writing to memory does not fail")
     }
 
     #[test]
-    fn batch_when_cut_into_pieces_anywhere_then_has_the_same_sums() {
+    fn batch_when_received_in_pieces_then_has_the_same_sums() {
         let lines =
             format!("\u{feff}{{\"time\":{NOW},\"bytes\":7,\"result\":\"hit\"}}\nx\n{{\"time\":{}}}\n", NOW + 61);
         let array =
@@ -368,7 +378,7 @@ mod tests {
         for body in [lines.as_bytes(), array.as_bytes(), &gzip(lines.as_bytes()), &gzip(array.as_bytes())] {
             for at in 0..body.len() {
                 let (one, two) = body.split_at(at);
-                let sums = read(&[one, b"", two], 1000).expect("a batch");
+                let sums = read(&[one, b"", two], 1000).expect("the body must be a valid batch");
                 assert_eq!((sums.lines, sums.results, sums.bytes), ([1, 1, 1], [2, 0, 0, 0, 0], 14), "{at}");
                 assert_eq!(sums.newest, Some(NOW));
             }
@@ -376,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_batch_when_truncated_or_damaged_then_error() {
+    fn gzip_batch_when_truncated_or_damaged_then_fails_with_a_gzip_error() {
         let body = gzip(b"{\"time\":1700000000}\n");
         for end in 1..body.len() {
             assert_eq!(read(&[&body[..end]], 1000).err(), Some(BatchError::Gzip), "{end}");
@@ -388,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_when_too_large_before_or_after_inflating_then_error() {
+    fn batch_when_too_large_before_or_after_inflating_then_rejected() {
         assert!(read(&[&[b' '; 1000]], 1000).is_ok());
         assert_eq!(read(&[&[b' '; 1000], b" "], 1000).err(), Some(BatchError::TooLarge));
         assert!(read(&[&gzip(&[b' '; 10_000])], 1000).is_ok());
@@ -396,19 +406,19 @@ mod tests {
     }
 
     #[test]
-    fn envelope_when_without_the_header_field_of_firehose_then_recognised() {
+    fn envelope_when_firehose_header_field_is_missing_then_recognised_by_content() {
         let body =
             b"{ \"requestId\": \"a\", \"timestamp\": 1, \"records\": [{\"data\":\"eyJ0aW1lIjoxNzAwMDAwMDAwfQo=\"}]}";
-        let sums = read(&[body], 1000).expect("an envelope");
+        let sums = read(&[body], 1000).expect("the body must be a valid envelope");
         assert_eq!((sums.lines, sums.request_id.as_deref()), ([1, 0, 0], Some("a")));
         assert!(sums.response(7).contains("\"timestamp\":7"));
     }
 
     #[test]
-    fn fields_when_in_no_line_then_named() {
+    fn field_when_absent_from_all_lines_then_listed_as_absent() {
         let form = form(1000);
         let absent = |body: &str| {
-            let sums = read(&[body.as_bytes()], 1000).expect("a batch");
+            let sums = read(&[body.as_bytes()], 1000).expect("the body must be a valid batch");
             form.absent_fields(&sums).join(" ")
         };
         assert_eq!(absent(&format!("{{\"time\":{NOW},\"bytes\":1}}\n{{\"status\":200}}")), "result");

@@ -1,5 +1,5 @@
 //! The envelope in which Amazon Firehose sends records to an HTTP endpoint: an object with `requestId`, `timestamp` and
-//! `records`, in which each record has its log lines in base64.
+//! `records`. `records` is an array. Each of its elements has log lines in base64.
 //!
 //! Source: <https://docs.aws.amazon.com/firehose/latest/dev/httpdeliveryrequestresponse.html>.
 
@@ -11,14 +11,14 @@ use super::split::{Array, Lines, Record};
 
 /// The longest element of `records`, in bytes. Kinesis limits a record to 1 MiB, which is 1.4 MiB in base64.
 const MAX_ELEMENT_BYTES: usize = 2 * 1024 * 1024;
-/// The longest object without its records, in bytes.
+/// The longest envelope without the elements of `records`, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// The bytes are not an envelope, or the envelope is truncated.
+/// The error that the bytes are not an envelope, or that the envelope is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotAnEnvelope;
 
-/// The members of an envelope that are returned to Firehose.
+/// The member of an envelope that the response to Firehose repeats.
 #[derive(Debug, Deserialize)]
 pub(super) struct Head {
     #[serde(rename = "requestId")]
@@ -34,12 +34,14 @@ struct Element<'e> {
 /// Reads an envelope as its bytes arrive.
 #[derive(Debug)]
 pub(super) struct Envelope {
-    /// The object without the elements of `records`.
+    /// The part of the envelope that has arrived so far, without the elements of `records`.
     head: Vec<u8>,
     records: Array,
     /// Whether the array of records has begun.
     has_begun: bool,
+    /// Whether the next byte is inside a JSON string.
     is_in_text: bool,
+    /// Whether the next byte follows a backslash in a JSON string.
     is_escaped: bool,
     /// The decoded lines of one element.
     lines: Vec<u8>,
@@ -56,7 +58,7 @@ impl Envelope {
             let Some(start) = self.start_of_records(bytes) else { return self.push_head(bytes) };
             let (before, rest) = bytes.split_at_checked(start).unwrap_or_default();
             self.push_head(before)?;
-            // The head stays valid JSON if the array in it is empty.
+            // An empty array replaces `records` in the head, so that the head is valid JSON.
             self.push_head(b"[]")?;
             self.has_begun = true;
             bytes = rest;
@@ -71,6 +73,7 @@ impl Envelope {
                         split.feed(lines, each);
                         split.finish(each);
                     }
+                    // A damaged element counts as one damaged line: `{` is not a valid line.
                     Record::Text(_) => each(Record::Text(b"{")),
                     Record::TooLong => each(Record::TooLong),
                 })
@@ -86,7 +89,8 @@ impl Envelope {
             .and_then(|head| if self.records.has_ended() { Ok(head) } else { Err(NotAnEnvelope) })
     }
 
-    /// Returns the position of the first bracket that is not in a text. No other member of an envelope is an array.
+    /// Returns the position of the first `[` that is not in a JSON string. Only `records` is an array, so `records`
+    /// begins there.
     fn start_of_records(&mut self, bytes: &[u8]) -> Option<usize> {
         bytes.iter().position(|byte| {
             match byte {
@@ -109,7 +113,7 @@ impl Envelope {
     }
 }
 
-/// Decodes the lines of an element. Returns false if the element is damaged.
+/// Decodes the log lines of an element into `lines`. Returns false if the element is damaged.
 fn decode(element: &[u8], lines: &mut Vec<u8>) -> bool {
     lines.clear();
     let Ok(element) = serde_json::from_slice::<Element<'_>>(element) else { return false };
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn envelope_when_cut_anywhere_then_its_lines_are_complete() {
+    fn envelope_when_received_in_pieces_then_lines_are_complete() {
         let line = STANDARD.encode("one\ttwo\n");
         let two = STANDARD.encode("three\nfour");
         let text = format!(
@@ -143,13 +147,13 @@ mod tests {
         );
         let bytes = text.as_bytes();
         for at in 0..bytes.len() {
-            let (found, id) = read(&[&bytes[..at], &bytes[at..]]).expect("an envelope");
+            let (found, id) = read(&[&bytes[..at], &bytes[at..]]).expect("the bytes must be a valid envelope");
             assert_eq!((found.join("|"), id.as_str()), ("one\ttwo|three|four|{".to_owned(), "a[\"b"), "{at}");
         }
     }
 
     #[test]
-    fn envelope_when_truncated_or_not_an_envelope_then_error() {
+    fn envelope_when_truncated_or_invalid_then_rejected() {
         let text = br#"{"requestId":"a","timestamp":1,"records":[{"data":"YQ=="}]}"#;
         for end in 0..text.len() {
             assert_eq!(read(&[&text[..end]]), Err(NotAnEnvelope), "{end}");

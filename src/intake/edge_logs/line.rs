@@ -1,6 +1,7 @@
-//! Reads one log line: a JSON object, or columns with a separator.
+//! Reads one log line. A line is a JSON object, or a list of columns with a separator between them.
 //!
-//! Cost: one pass over the line. Only the members that are counted are decoded; `serde_json` skips the others.
+//! Cost: one pass over the line. `serde_json` decodes only the members of the object that edgeshim reads, and skips the
+//! other members.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,34 +12,38 @@ use super::time;
 use crate::cdn::preset::logs::{LogField, LogForm};
 use crate::ids::EdgeResult;
 
-/// The largest number of bytes of one response that is accepted: 1 PiB. A larger number is a fault of the log.
+/// The largest response size that is accepted, in bytes: 1 PiB. A line with a larger number is treated as damaged.
 const MAX_BYTES: u64 = 1 << 50;
 
-/// The fields that are read from a line, in the order of the slots.
+/// The fields that are read from a line. A slot is a position in this list.
 const FIELDS: [LogField; 4] = [LogField::Time, LogField::Status, LogField::Bytes, LogField::Result];
 
 /// The values of one line, in the order of [`FIELDS`].
 type Slots<'l> = [Scalar<'l>; FIELDS.len()];
 
-/// For each of [`FIELDS`], whether a line has it.
+/// For each of [`FIELDS`], whether a line has the field.
 pub(super) type Present = [bool; FIELDS.len()];
 
-/// What one line reports.
+/// The request that one line reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
     /// The time of the request, in seconds of Unix time.
     pub time: i64,
+    /// The size of the response, in bytes.
     pub bytes: u64,
     pub result: EdgeResult,
 }
 
-/// How the lines of one provider are read.
+/// The format of one provider's lines.
 #[derive(Debug)]
 pub(super) struct LineForm {
     form: LogForm,
+    /// For each of [`FIELDS`], the name of its member in a JSON object. In the name of a nested member, a dot separates
+    /// the levels, as in `httpRequest.status`.
     members: [Option<String>; FIELDS.len()],
+    /// For each of [`FIELDS`], the position of its column. The first column is 0.
     columns: [Option<usize>; FIELDS.len()],
-    /// Whether a name can be that of a nested member.
+    /// Whether at least one name can be the name of a nested member.
     has_nested: bool,
 }
 
@@ -51,7 +56,7 @@ enum Scalar<'l> {
     Text(Cow<'l, str>),
     Whole(u64),
     Number(f64),
-    /// A negative number, a list or an object.
+    /// A value that no field can have: a negative number, an array or an object.
     Bad,
 }
 
@@ -63,13 +68,13 @@ impl LineForm {
         Self { form, members, columns, has_nested }
     }
 
-    /// Returns the name of a field in the log, for messages.
+    /// Returns the name that the field of a slot has in JSON lines, for messages.
     pub(super) fn name(&self, slot: usize) -> Option<&str> {
         self.members.get(slot).and_then(Option::as_deref)
     }
 
-    /// Reads a line, and which fields it has. The line is `None` if it is damaged, has no valid time, or has a value
-    /// that is out of range.
+    /// Reads a line. Also returns which fields the line has. Instead of the line, the result is `None` if the line is
+    /// damaged, has no valid time, or has a value that is out of range.
     pub(super) fn read(&self, line: &[u8]) -> (Option<Line>, Present) {
         let mut slots = Slots::default();
         let is_intact = if line.trim_ascii_start().first() == Some(&b'{') {
@@ -83,6 +88,7 @@ impl LineForm {
         (is_intact.then(|| self.line(&slots)).flatten(), present)
     }
 
+    /// Reads the columns of a line into the slots. Returns `None` if the line is not UTF-8.
     fn split<'l>(&self, line: &'l [u8], slots: &mut Slots<'l>) -> Option<()> {
         let line = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
         for (position, column) in line.split(self.form.separator).enumerate() {
@@ -127,7 +133,10 @@ impl<'l> Scalar<'l> {
         }
     }
 
-    /// Returns a number without a fraction. `Ok(None)` if there is no value.
+    /// Returns a whole number, or `None` if the field is missing or empty.
+    ///
+    /// # Errors
+    /// The value is not a whole number.
     fn whole(&self) -> Result<Option<u64>, ()> {
         match self {
             Self::Missing => Ok(None),
@@ -139,17 +148,21 @@ impl<'l> Scalar<'l> {
     }
 }
 
-/// Reads the members of an object into the slots. `parent` is the name of the member that has this object as its value.
+/// Reads the members of an object into the slots. `parent` is the complete name of the member that contains this
+/// object. For the line itself, `parent` is empty.
 struct Object<'f, 's, 'l> {
     form: &'f LineForm,
     slots: &'s mut Slots<'l>,
     parent: &'f str,
 }
 
-/// The position of a member among [`FIELDS`], or the name up to a member whose object is searched.
+/// What is done with a member of an object.
 enum Place<'f> {
+    /// The value of the member is read into this slot.
     Slot(usize),
+    /// The value must be an object, and its members are searched. This is the complete name of the member.
     Below(&'f str),
+    /// The member is not needed.
     Skipped,
 }
 
@@ -190,7 +203,7 @@ impl<'l> Visitor<'l> for Object<'_, '_, 'l> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a log line as an object")
+        f.write_str("a log line that is a JSON object")
     }
 
     fn visit_map<A: MapAccess<'l>>(self, mut map: A) -> Result<(), A::Error> {
@@ -256,7 +269,7 @@ impl<'l> Visitor<'l> for ScalarSeed {
     type Value = Scalar<'l>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str("a value of a log line")
     }
 
     fn visit_borrowed_str<E>(self, text: &'l str) -> Result<Scalar<'l>, E> {
@@ -307,7 +320,7 @@ mod tests {
     use crate::cdn::preset::logs::{LogPlace, RenamedFields};
 
     fn form(preset: &str) -> LineForm {
-        LineForm::new(Preset::named(preset).expect("a preset").logs.clone())
+        LineForm::new(Preset::named(preset).expect("the preset must exist").logs.clone())
     }
 
     fn read(preset: &str, line: &str) -> Option<(i64, u64, EdgeResult)> {
@@ -315,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_in_the_form_of_its_cdn_then_read() {
+    fn line_when_in_the_format_of_its_cdn_then_time_bytes_and_result_are_read() {
         let time = 1_700_000_000;
         for (preset, line, bytes, result) in [
             (
@@ -384,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_damaged_or_out_of_range_then_not_read() {
+    fn line_when_damaged_or_out_of_range_then_rejected() {
         for line in [
             "",
             "x",
@@ -413,23 +426,27 @@ mod tests {
     }
 
     #[test]
-    fn line_when_fields_are_renamed_then_read_at_the_new_places() {
+    fn line_when_fields_are_renamed_then_values_are_read_at_the_new_places() {
         let renamed = RenamedFields::from([
             (LogField::Time, LogPlace::Column(2)),
             (LogField::Bytes, LogPlace::Column(1)),
             (LogField::Status, LogPlace::Member("a.b.c".to_owned())),
         ]);
-        let form = LineForm::new(Preset::named("fastly").expect("a preset").logs.renamed(&renamed));
+        let form = LineForm::new(Preset::named("fastly").expect("the preset must exist").logs.renamed(&renamed));
         let (columns, present) = form.read(b"77\t1700000000");
         assert_eq!((columns.map(|line| line.bytes), present), (Some(77), [true, false, true, false]));
         let (_, present) = form.read(br#"{"timestamp":1700000000,"a":{"b":{"c":200,"d":1}},"response_state":"HIT"}"#);
         assert_eq!(present, [true, true, false, true]);
-        assert_eq!(form.read(br#"{"timestamp":1700000000,"a":7}"#).0, None, "a has to be an object");
+        assert_eq!(
+            form.read(br#"{"timestamp":1700000000,"a":7}"#).0,
+            None,
+            "the line must be rejected, because the member a is not an object"
+        );
     }
 
     proptest! {
         #[test]
-        fn bytes_when_arbitrary_then_no_panic(
+        fn line_when_arbitrary_bytes_then_parse_does_not_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..80), text in "[{}\"\\[\\],:time0-9.e-]{0,60}"
         ) {
             for preset in ["generic", "google", "cloudfront"] {

@@ -1,8 +1,10 @@
-//! Logs that CDNs push: reads a batch of log lines and sums what the lines report.
+//! The logs that CDNs push. A CDN sends its log lines in batches. Each batch is the body of one request to edgeshim.
+//! This module reads a batch and adds up the requests, bytes and results that its lines report.
 //!
-//! A batch is a sequence of lines, a JSON array, or an envelope of Amazon Firehose. Its body can have gzip. The batch
-//! is read in pieces as they arrive, so its size does not matter for the memory. The sums are added to the metrics only
-//! after the whole batch was read, so that a batch counts as a whole or not at all.
+//! A batch is a sequence of lines, a JSON array, or an envelope of Amazon Firehose. The body can be compressed with
+//! gzip. The batch is read in pieces, as the pieces arrive, so even a large batch needs little memory. The sums are
+//! added to the metrics only after the last byte of the batch has been read. So either all lines of a batch are
+//! counted, or none.
 
 mod batch;
 mod envelope;

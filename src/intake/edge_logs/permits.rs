@@ -1,25 +1,26 @@
-//! Limits how many batches are read at the same time, and recognises batches that are sent again.
+//! Limits the number of batches that edgeshim reads at the same time, and recognises batches that a CDN sends again.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The largest number of batches that are read at the same time, on all workers together.
+/// The largest number of batches that all workers together read at the same time.
 const MAX_BATCHES: usize = 4;
-/// The number of request ids that are remembered.
+/// The number of request ids that are stored, to recognise repeated batches. Only batches from Firehose have an id.
 const REMEMBERED: usize = 1024;
 
 /// The state that all workers and configurations share.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
+    /// The number of permits in use.
     active: AtomicUsize,
-    /// The hashes of the request ids of accepted batches, the oldest first.
+    /// The hashes of the request ids of the accepted batches. The oldest hash is first.
     accepted: Mutex<VecDeque<u64>>,
     hashes: RandomState,
 }
 
-/// The permission to read one batch. Dropping it lets another batch begin.
+/// The permission to read one batch. When the permit is dropped, another batch can get a permit.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Intake>);
 
@@ -37,7 +38,8 @@ impl Intake {
         Some(Permit(Arc::clone(self)))
     }
 
-    /// Notes the request id of an accepted batch. Returns false if a batch with this id was accepted before.
+    /// Stores the request id of a batch. Returns false if the id is already stored: a batch with this id was accepted
+    /// before.
     pub(crate) fn accept(&self, id: &str) -> bool {
         let id = self.hashes.hash_one(id);
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,12 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn id_when_repeated_then_refused_while_remembered() {
+    fn request_id_when_repeated_then_rejected_while_stored() {
         let intake = Intake::default();
         assert!(intake.accept("a") && !intake.accept("a"));
         for number in 0..REMEMBERED {
             assert!(intake.accept(&number.to_string()));
         }
-        assert!(intake.accept("a"), "a was forgotten");
+        assert!(intake.accept("a"), "the oldest id must be removed when the list is full");
     }
 }

@@ -1,7 +1,7 @@
 //! Splits a batch into its records, as the bytes arrive. A record is a line, or an element of a JSON array.
 //!
-//! Cost: one pass over the bytes. A record that arrives in one piece is not copied. The memory is at most one record,
-//! and a record that is too long is skipped.
+//! Cost: one pass over the bytes. A record is copied only if it arrives in several pieces. At most one record is in
+//! memory. A record that is too long is skipped.
 
 use memchr::{memchr, memchr2};
 
@@ -16,15 +16,16 @@ pub(super) enum Record<'b> {
     TooLong,
 }
 
-/// The bytes are not a JSON array, or the array is truncated.
+/// The error that the bytes are not a JSON array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotAnArray;
 
-/// The start of a record whose end has not arrived.
+/// The part of the current record that has arrived so far. It is empty between two records.
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
     is_too_long: bool,
+    /// The longest record that is read, in bytes.
     longest: usize,
 }
 
@@ -46,7 +47,7 @@ impl Held {
         }
     }
 
-    /// Completes the record with its last bytes, and passes the record on.
+    /// Completes the record with its last bytes, and passes the record to `each`.
     fn complete(&mut self, last: &[u8], each: &mut impl FnMut(Record<'_>)) {
         if self.is_empty() && last.len() <= self.longest {
             each(Record::Text(last));
@@ -59,7 +60,7 @@ impl Held {
     }
 }
 
-/// Splits lines. Lines without content are left out.
+/// Splits a batch into lines. Lines that contain only whitespace are left out.
 #[derive(Debug)]
 pub(super) struct Lines {
     held: Held,
@@ -78,7 +79,7 @@ impl Lines {
         self.held.push(bytes);
     }
 
-    /// Passes on the last line, which may have no line end.
+    /// Passes the last line to `each` if no line end follows the line.
     pub(super) fn finish(&mut self, each: &mut impl FnMut(Record<'_>)) {
         self.complete(b"", each);
     }
@@ -91,28 +92,29 @@ impl Lines {
     }
 }
 
-/// What can come next in an array.
+/// The bytes that can come next in an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// The bracket that opens the array.
     Open,
-    /// An element, or the end of the array if it is empty.
+    /// The first element, or the end of an empty array.
     ElementOrEnd,
     Element,
-    /// More bytes of an element that is an object or a list: the number of open brackets.
+    /// More bytes of an element that is an object or an array. The number counts the open brackets in the element.
     Nested(u32),
-    /// More bytes of a text, which is an element or in an element with this number of open brackets.
+    /// More bytes of a string. The number counts the brackets that are open around the string in its element. 0: the
+    /// string is the element itself.
     Text(u32),
-    /// The byte after a backslash in such a text.
+    /// The byte after a backslash in a string. The number has the same meaning as in `Text`.
     Escaped(u32),
-    /// More bytes of an element that is a number or a word.
+    /// More bytes of an element that is a number, `true`, `false` or `null`.
     Word,
     CommaOrEnd,
     /// The array has ended.
     Ended,
 }
 
-/// Splits the elements of a JSON array. The elements themselves are not checked.
+/// Splits a JSON array into its elements. Whether each element is valid JSON is not checked.
 #[derive(Debug)]
 pub(super) struct Array {
     next: Next,
@@ -120,11 +122,12 @@ pub(super) struct Array {
 }
 
 impl Array {
-    /// Splits an array whose elements have at most `longest` bytes.
+    /// Prepares to split an array. Elements with more than `longest` bytes are skipped.
     pub(super) fn new(longest: usize) -> Self {
         Self { next: Next::Open, held: Held::new(longest) }
     }
 
+    /// Prepares to split an array whose elements are log lines.
     pub(super) fn of_lines() -> Self {
         Self::new(MAX_RECORD_BYTES)
     }
@@ -133,13 +136,13 @@ impl Array {
         self.next == Next::Ended
     }
 
-    /// Passes on the elements that `bytes` complete. Returns the bytes after the end of the array.
+    /// Passes each element whose end is in `bytes` to `each`. Returns the bytes after the end of the array.
     pub(super) fn feed<'b>(
         &mut self,
         bytes: &'b [u8],
         each: &mut impl FnMut(Record<'_>),
     ) -> Result<&'b [u8], NotAnArray> {
-        // The position at which the part of the current element begins that is not held yet.
+        // The position in `bytes` at which the new part of the current element begins. Earlier parts are in `held`.
         let mut start = 0;
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -173,7 +176,7 @@ impl Array {
                 (Next::Nested(depth), _) | (Next::Text(depth), b'"') => Next::Nested(depth),
                 (Next::Text(depth), b'\\') => Next::Escaped(depth),
                 (Next::Text(depth), _) => {
-                    // A text can be long, so its end is searched at once.
+                    // A string can be long. So the search jumps to the next quote or backslash.
                     let rest = bytes.get(at..).unwrap_or_default();
                     at += memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
                     self.next = Next::Text(depth);
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_when_cut_anywhere_then_complete_and_without_empty_lines() {
+    fn lines_when_received_in_pieces_then_complete_and_without_empty_lines() {
         let text = b"{\"a\":1}\n\n \r\n{\"b\":2}\r\nlast";
         for at in 0..text.len() {
             let (one, two) = text.split_at(at);
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn array_when_cut_anywhere_then_its_elements_are_complete() {
+    fn array_when_received_in_pieces_then_elements_are_complete() {
         let text = br#" [ {"a":"]}\"\\","b":[{}]} , "x,\"]", 12 ,null,[1,[2]] ] "#;
         let expected = [r#"{"a":"]}\"\\","b":[{}]}"#, r#""x,\"]""#, "12", "null", "[1,[2]]"];
         for at in 0..text.len() {
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn array_when_not_complete_or_not_an_array_then_error() {
+    fn array_when_truncated_or_invalid_then_rejected() {
         for text in ["", "[", "[1", "[1,", "[1,]", "[,1]", "[{}", "[{]", "{}", "[1] 2", "[1 2]", "[\"a", "[{} {}]"] {
             assert_eq!(elements(&[text.as_bytes()]), Err(NotAnArray), "{text}");
         }
@@ -273,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_when_arbitrary_then_same_records_in_one_piece_or_many(
+        fn bytes_when_received_in_several_pieces_then_same_records_as_in_one_piece(
             text in "[\\[\\]{}\",\\\\ a1\n]{0,60}", cuts in prop::collection::vec(0_usize..60, 0..4)
         ) {
             let bytes = text.as_bytes();

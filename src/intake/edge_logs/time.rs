@@ -2,7 +2,8 @@
 
 use time::{Date, Month};
 
-/// Reads a time as seconds of Unix time: a number, or a date with a time as in RFC 3339. `None` if the text is neither.
+/// Reads a time from a text: a number of Unix time, or a date with a time as in RFC 3339. Returns the seconds of Unix
+/// time, or `None` if the text is not a time.
 pub(super) fn of_text(text: &str) -> Option<i64> {
     let text = text.trim_ascii();
     match text.as_bytes().get(4) {
@@ -12,7 +13,7 @@ pub(super) fn of_text(text: &str) -> Option<i64> {
 }
 
 /// Reads a number of seconds, milliseconds, microseconds or nanoseconds of Unix time. The size of the number decides
-/// about the unit. The limits are in the year 5138.
+/// the unit: a number below 10^11 is a number of seconds, which reach to the year 5138.
 pub(super) fn of_number(number: f64) -> Option<i64> {
     let seconds = match number {
         number if !(0.0..1e20).contains(&number) => return None,
@@ -25,8 +26,8 @@ pub(super) fn of_number(number: f64) -> Option<i64> {
     Some(seconds as i64)
 }
 
-/// Reads `2026-11-28T12:30:00.25+01:00`. A space is allowed for the `T`, and the colon in the offset is optional.
-/// Without an offset the time is UTC.
+/// Reads `2026-11-28T12:30:00.25+01:00`. A space is allowed in place of the `T`, and the colon in the offset is
+/// optional. A time without an offset is UTC.
 fn of_date(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_at_checked(19)?;
     let two = |at: usize| Some(digit(date, at)? * 10 + digit(date, at + 1)?);
@@ -40,7 +41,7 @@ fn of_date(text: &[u8]) -> Option<i64> {
     let year = i32::try_from(two(0)? * 100 + two(2)?).ok()?;
     let day = Date::from_calendar_date(year, month, u8::try_from(two(8)?).ok()?).ok()?;
     let (hours, minutes, seconds) = (two(11)?, two(14)?, two(17)?);
-    // RFC 3339 allows 60 for a leap second.
+    // RFC 3339 allows the second 60 for a leap second.
     if hours > 23 || minutes > 59 || seconds > 60 {
         return None;
     }
@@ -48,7 +49,8 @@ fn of_date(text: &[u8]) -> Option<i64> {
     Some(days * 86_400 + hours * 3600 + minutes * 60 + seconds - offset(rest)?)
 }
 
-/// Reads the fraction of the second and the offset from UTC. Returns the offset in seconds.
+/// Reads the rest of a date after its seconds: the fraction of the second and the offset from UTC. Returns the offset
+/// in seconds. The fraction is ignored.
 fn offset(rest: &[u8]) -> Option<i64> {
     let fraction = rest.iter().skip(1).take_while(|byte| byte.is_ascii_digit()).count();
     let zone = if rest.first() == Some(&b'.') && fraction > 0 { rest.get(fraction + 1..)? } else { rest };
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_when_valid_then_has_the_seconds_of_unix_time() {
+    fn time_when_valid_then_converted_to_seconds_of_unix_time() {
         for (text, seconds) in [
             ("1700000000", 1_700_000_000),
             ("1700000000.999", 1_700_000_000),
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn time_when_invalid_then_not_read() {
+    fn time_when_invalid_then_rejected() {
         for text in [
             "",
             "-",
@@ -124,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn time_when_text_is_arbitrary_then_no_panic(
+        fn time_when_text_is_arbitrary_then_parse_does_not_panic(
             text in ".{0,40}", date in "[0-9-]{10}[T ][0-9:]{8}[Z.+0-9:-]{0,8}"
         ) {
             let _ = (of_text(&text), of_text(&date));

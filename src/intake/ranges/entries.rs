@@ -184,8 +184,8 @@ impl Found {
     }
 }
 
-/// Returns the networks of all arrays of a JSON list. Each array has a name for messages. `none` is the error that is returned if the
-/// arrays contain no network.
+/// Returns the networks of all arrays of a JSON list. Each array has a name for messages. `none` is the error that is
+/// returned if the arrays contain no network.
 pub(super) fn all_networks(
     arrays: impl IntoIterator<Item = (&'static str, Option<Found>)>,
     none: ListError,

@@ -2,8 +2,8 @@
 //!
 //! Where the template has a value of a request, the exported page has an expression that the CDN replaces with the
 //! value (`Cdn`). A section for a value is left out if the CDN does not know the value. If the CDN does not know the
-//! time, the script in the page uses the clock of the visitor's browser. The export also contains the instructions for operators:
-//! the `.md` files in this folder.
+//! time, the script in the page uses the clock of the visitor's browser. The export also contains the instructions for
+//! operators: the `.md` files in this folder.
 
 mod hosting;
 

@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use serde::Deserialize;
 
-/// The colours of one picture, from top to bottom.
+/// The colours of one picture: the top of the sky, the horizon, the light and the bottom of the water.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(super) struct Palette {
     pub(super) zenith: [u8; 3],
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn png_when_made_then_has_valid_chunks_and_all_pixels() {
         let file = png(300, 120, &DUSK);
-        let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n".as_slice()).expect("the PNG signature");
+        let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n".as_slice()).expect("the file has the PNG signature");
         let mut kinds = Vec::new();
         let mut pixels = Vec::new();
         while !rest.is_empty() {
@@ -195,7 +195,9 @@ mod tests {
             let crc = u32::from_be_bytes(rest[8 + length..12 + length].try_into().unwrap());
             assert_eq!(crc, crc32fast::hash(&rest[4..8 + length]));
             if &rest[4..8] == b"IDAT" {
-                flate2::read::ZlibDecoder::new(&rest[8..8 + length]).read_to_end(&mut pixels).expect("valid zlib data");
+                flate2::read::ZlibDecoder::new(&rest[8..8 + length])
+                    .read_to_end(&mut pixels)
+                    .expect("the zlib data is valid");
             }
             kinds.push(rest[4..8].to_vec());
             rest = &rest[12 + length..];
@@ -208,7 +210,7 @@ mod tests {
     fn jpeg_when_made_then_decodes_to_the_scene() {
         let file = jpeg(60, 40, &DUSK);
         assert!(file.starts_with(b"\xff\xd8\xff\xe0") && file.ends_with(b"\xff\xd9"));
-        let scan = file.windows(2).position(|pair| pair == b"\xff\xda").expect("the start of the scan") + 14;
+        let scan = file.windows(2).position(|pair| pair == b"\xff\xda").expect("the file has a scan") + 14;
         let coded = &file[scan..file.len() - 2];
         assert!(coded.windows(2).all(|pair| pair[0] != 0xff || pair[1] == 0));
         // Decodes the file: every block ends with a code of one bit, and after the last block only padding is left.
@@ -224,8 +226,10 @@ mod tests {
         let mut levels = [0_i32; 3];
         for block in 0..60 * 40 {
             for level in &mut levels {
-                let category: u32 = (0..4).fold(0, |all, _| all << 1 | u32::from(bits.next().expect("more bits")));
-                let raw: i32 = (0..category).fold(0, |all, _| all << 1 | i32::from(bits.next().expect("more bits")));
+                let category: u32 =
+                    (0..4).fold(0, |all, _| all << 1 | u32::from(bits.next().expect("the scan has more bits")));
+                let raw: i32 =
+                    (0..category).fold(0, |all, _| all << 1 | i32::from(bits.next().expect("the scan has more bits")));
                 *level += if category > 0 && raw < 1 << (category - 1) { raw - (1 << category) + 1 } else { raw };
                 assert_eq!(bits.next(), Some(0));
             }

@@ -304,8 +304,8 @@ mod tests {
     use tokio::net::TcpStream;
 
     async fn start() -> (SocketAddr, JoinSet<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
+        let address = listener.local_addr().expect("the listener has an address");
         let mut server = JoinSet::new();
         server.spawn(serve(listener, Box::leak(Box::default())));
         (address, server)
@@ -313,18 +313,18 @@ mod tests {
 
     /// Sends one request on a new connection. Returns the response head in lower case, and the body.
     async fn fetch(address: SocketAddr, line: &str, fields: &str, body: &str) -> (String, Vec<u8>) {
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let mut stream = TcpStream::connect(address).await.expect("the connection is made");
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n{body}");
-        stream.write_all(request.as_bytes()).await.expect("a write");
+        stream.write_all(request.as_bytes()).await.expect("the write succeeds");
         let mut response = Vec::new();
-        stream.read_to_end(&mut response).await.expect("a read");
-        let end = response.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+        stream.read_to_end(&mut response).await.expect("the read succeeds");
+        let end = response.windows(4).position(|four| four == b"\r\n\r\n").expect("the response has a head") + 4;
         let body = response.split_off(end);
-        (String::from_utf8(response).expect("text in UTF-8").to_lowercase(), body)
+        (String::from_utf8(response).expect("the text is UTF-8").to_lowercase(), body)
     }
 
     fn status(head: &str) -> u16 {
-        head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status")
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("the head has a status")
     }
 
     fn field<'head>(head: &'head str, name: &str) -> Option<&'head str> {
@@ -347,9 +347,9 @@ mod tests {
         let site = Site::new();
         let pages = site.resources.values().filter(|resource| resource.content_type == HTML);
         for resource in pages {
-            let page = str::from_utf8(&resource.bytes).expect("text in UTF-8");
+            let page = str::from_utf8(&resource.bytes).expect("the text is UTF-8");
             for link in page.split(['"']).filter(|text| text.starts_with('/')) {
-                let path = link.split('?').next().expect("a path");
+                let path = link.split('?').next().expect("the link has a path");
                 let dynamic =
                     ["/slow", "/fail", "/stream", "/login", "/private", "/api/echo", "/nowhere"].contains(&path);
                 assert!(dynamic || site.resources.contains_key(path), "{link}");
@@ -360,11 +360,11 @@ mod tests {
     #[tokio::test]
     async fn site_when_two_requests_use_one_connection_then_sends_two_responses() {
         let (address, _server) = start().await;
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let mut stream = TcpStream::connect(address).await.expect("the connection is made");
         let two = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /about HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(two.as_bytes()).await.expect("a write");
+        stream.write_all(two.as_bytes()).await.expect("the write succeeds");
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("a read");
+        stream.read_to_string(&mut text).await.expect("the read succeeds");
         assert_eq!(text.matches("HTTP/1.1 200").count(), 2);
     }
 
@@ -372,8 +372,10 @@ mod tests {
     async fn site_when_validators_match_then_sends_304_without_a_body() {
         let (address, _server) = start().await;
         let (head, _) = fetch(address, "GET /about", "", "").await;
-        let (etag, date) =
-            (field(&head, "etag").expect("an entity tag"), field(&head, "last-modified").expect("a date"));
+        let (etag, date) = (
+            field(&head, "etag").expect("the response has an entity tag"),
+            field(&head, "last-modified").expect("the response has Last-Modified"),
+        );
         let cases = [
             (format!("If-None-Match: {etag}\r\n"), 304),
             (format!("If-None-Match: \"a\", W/{etag}\r\n"), 304),
@@ -403,7 +405,9 @@ mod tests {
         for path in ["/", "/images/lamp.png", "/api/echo", "/fail?status=507", "/private", "/nowhere"] {
             let (head, body) = fetch(address, &format!("HEAD {path}"), "", "").await;
             assert!(body.is_empty(), "{path}");
-            let length: u64 = field(&head, "content-length").and_then(|length| length.parse().ok()).expect("a length");
+            let length: u64 = field(&head, "content-length")
+                .and_then(|length| length.parse().ok())
+                .expect("the response has Content-Length");
             assert!(length > 0, "{path}");
         }
     }
@@ -413,7 +417,7 @@ mod tests {
         let (address, _server) = start().await;
         let (head, all) = fetch(address, "GET /images/lamp.png", "", "").await;
         assert_eq!(field(&head, "accept-ranges"), Some("bytes"));
-        let etag = field(&head, "etag").expect("an entity tag");
+        let etag = field(&head, "etag").expect("the response has an entity tag");
         let (head, part) = fetch(address, "GET /images/lamp.png", "Range: bytes=10-19\r\n", "").await;
         assert_eq!((status(&head), part.as_slice()), (206, &all[10..20]));
         assert_eq!(field(&head, "content-range"), Some(format!("bytes 10-19/{}", all.len()).as_str()));
@@ -460,9 +464,9 @@ mod tests {
         assert!(field(&head, "expires").is_some() && field(&head, "pragma").is_some());
         let (head, body) = fetch(address, "POST /api/echo", "X-Odd: 1\r\nContent-Length: 5\r\n", "12345").await;
         assert_eq!(status(&head), 200);
-        let echoed: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let echoed: serde_json::Value = serde_json::from_slice(&body).expect("the body is JSON");
         assert_eq!((&echoed["method"], &echoed["body_bytes"]), (&json!("POST"), &json!(5)));
-        assert!(echoed["headers"].as_array().expect("an array").contains(&json!(["x-odd", "1"])));
+        assert!(echoed["headers"].as_array().expect("the fields are an array").contains(&json!(["x-odd", "1"])));
     }
 
     #[tokio::test]

@@ -181,7 +181,7 @@ impl Cache {
         self.entries.insert((Arc::clone(path), variant), Entry { stored, fresh_until });
     }
 
-    /// Removes the response that `find` returns for the same path and the same `gzip`.
+    /// Removes all responses that `find` can return for the same path and the same `gzip`.
     pub(super) fn remove(&mut self, path: &Arc<str>, gzip: bool) {
         for key in Self::keys(path, gzip) {
             self.entries.remove(&key);
@@ -200,7 +200,7 @@ mod tests {
     fn headers(lines: &[(&HeaderName, &str)]) -> HeaderMap {
         lines
             .iter()
-            .map(|&(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a valid value")))
+            .map(|&(name, value)| (name.clone(), HeaderValue::from_str(value).expect("the value is valid")))
             .collect()
     }
 
@@ -263,7 +263,7 @@ mod tests {
     fn response_when_status_is_5xx_206_302_or_401_then_is_not_stored() {
         let long = headers(&[(&names::CACHE_CONTROL, "max-age=600")]);
         for status in [500, 502, 503, 599, 206, 302, 401] {
-            let status = StatusCode::from_u16(status).expect("a valid status");
+            let status = StatusCode::from_u16(status).expect("the status is valid");
             assert!(ALL.iter().all(|&dialect| Terms::read(dialect, status, &long, false).is_none()));
         }
     }

@@ -128,8 +128,8 @@ mod tests {
         for _ in 0..100_000 {
             counts[zipf.draw(&mut random)] += 1;
         }
-        // The first item gets 1 ÷ H(50) = 22.2 % of the draws. The second item gets half as many draws, and the last
-        // item a fiftieth as many.
+        // H(50) is the sum 1 + 1/2 + … + 1/50. The first item gets 1 ÷ H(50) = 22.2 % of the draws. The second item
+        // gets half as many draws as the first item, and the last item gets a fiftieth as many draws as the first item.
         assert!((21_700..22_800).contains(&counts[0]), "{counts:?}");
         assert!((10_700..11_600).contains(&counts[1]), "{counts:?}");
         assert!((350..550).contains(&counts[49]), "{counts:?}");

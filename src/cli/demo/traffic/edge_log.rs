@@ -1,4 +1,4 @@
-//! The log of a simulated CDN: a line for each request of a visitor, in the form of that CDN.
+//! The log of a simulated CDN: a line for each request of a visitor, in the form in which the real CDN writes its log.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,8 +8,8 @@ use time::UtcDateTime;
 
 use super::cache::Dialect;
 
-/// The largest size of the lines that wait for a push, in bytes, so that a batch stays below `edge_logs.max_body`.
-/// Further lines are lost, as at real CDNs.
+/// If the lines that wait for a push have more bytes than this number, no further line is written. This limit keeps a
+/// push below `edge_logs.max_body`.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// How a CDN served a request.
@@ -52,7 +52,7 @@ impl Dialect {
         }
         let Entry { path, status, bytes, outcome } = entry;
         let (outcome, status) = (self.outcome(*outcome), status.as_u16());
-        // The paths are those of the demo's site. None of them contains a character that JSON escapes.
+        // The paths come from the demo's site and from `crowd`. No path contains a character that JSON must escape.
         let _ = match self {
             Self::Fastly => writeln!(
                 log,
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_when_written_then_in_the_form_of_its_cdn() {
+    fn log_line_when_written_then_has_the_form_of_the_cdn() {
         let time = Duration::new(1_700_000_000, 250_000_000);
         let log = |dialect: Dialect, outcome| {
             let mut log = String::new();

@@ -1,4 +1,5 @@
-//! Pushes the log of a simulated CDN to edgeshim each second, with gzip if that CDN compresses its log.
+//! Pushes the log of a simulated CDN to edgeshim each second. The log of the simulated Cloudflare is compressed with
+//! gzip, as the real Cloudflare compresses its log.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -34,7 +35,8 @@ pub(super) struct LogPush {
 }
 
 impl LogPush {
-    /// Returns `None` if the token is not possible in a header field.
+    /// Creates the push of the log of the CDN `name`. Returns `None` if the token has a character that is invalid in a
+    /// header field.
     pub(super) fn new(shim: SocketAddr, name: &str, dialect: Dialect, token: &str, host: &'static str) -> Option<Self> {
         Some(Self {
             shim,
@@ -45,8 +47,8 @@ impl LogPush {
         })
     }
 
-    /// Pushes the log each second. Returns after the first push that begins when `ended` is set. If edgeshim does not
-    /// accept the lines, they wait for the next push.
+    /// Pushes the log each second. Returns after the first push that begins after `ended` was set. If edgeshim does not
+    /// respond to a push with 200, the lines wait for the next push.
     pub(super) async fn each_second(&self, tally: &Tally, ended: &AtomicBool) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

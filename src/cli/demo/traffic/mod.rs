@@ -1,9 +1,10 @@
 //! Simulates CDNs and their visitors, so that the demo's offload and counters change. A visitor is one simulated
-//! browser that makes one request.
+//! browser. The browser makes one request. If the response is an error page with a beacon, the browser also requests
+//! the beacon.
 //!
 //! Three CDNs with caches pull from edgeshim, which the code here calls the shim. Visitors choose among the site's
-//! paths by Zipf's law, because requests to real sites follow Zipf's law. Errors are counted and do not end the run.
-//! Each CDN pushes its log to edgeshim once a second.
+//! paths by Zipf's law (see `crowd`), because requests to real sites follow Zipf's law. Errors are counted and do not
+//! end the run. If there is a token, each CDN pushes its log to edgeshim once a second.
 
 mod cache;
 mod crowd;
@@ -33,7 +34,7 @@ use self::tally::{Counts, Tally};
 const HOST: &str = "demo.edgeshim.test";
 /// The largest number of visitors at one time. Further visitors are dropped without a request.
 const MAX_VISITORS: usize = 256;
-/// The highest accepted number of visitors per second.
+/// The largest number of new visitors per second. A larger number in the settings is reduced to this number.
 const MAX_RATE: u32 = 10_000;
 /// The interval at which new visitors arrive.
 const TICK: Duration = Duration::from_millis(10);
@@ -41,10 +42,10 @@ const TICK: Duration = Duration::from_millis(10);
 const LAST_VISITORS: Duration = Duration::from_secs(10);
 /// The number of bytes of an error page, after decompression, that are searched for a beacon.
 const MAX_PAGE_BYTES: u64 = 1024 * 1024;
-/// The length of the longest beacon address that is requested, in bytes.
+/// The number of bytes before and after an occurrence of [`BEACON`] that are searched for the quotes around the
+/// address.
 const MAX_BEACON_BYTES: usize = 2048;
-/// The largest number of occurrences of [`BEACON`] in one page that are examined. Up to `MAX_BEACON_BYTES` bytes before
-/// and after each occurrence are searched.
+/// The largest number of occurrences of [`BEACON`] in one page that are examined.
 const MAX_BEACONS: usize = 16;
 /// The text by which the address of a beacon is found in a page.
 const BEACON: &str = "beacon.gif?";
@@ -95,8 +96,9 @@ impl Live {
     }
 }
 
-/// Sends visitors through the simulated CDNs. When the time is over, waits until the last visitor has been served, for
-/// at most [`LAST_VISITORS`], and until the logs are pushed. Then returns the counts.
+/// Sends visitors through the simulated CDNs. When the time `until` is over, waits until the last visitor has been
+/// served, for at most [`LAST_VISITORS`]. Then waits until each CDN has pushed its log once more. Then returns the
+/// counts.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     let TrafficSettings { shim, visitors_per_second, until, seed, live, log_token } = settings;
     let token = log_token.as_deref();
@@ -145,7 +147,8 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
             });
         }
     }
-    // If edgeshim does not respond, some visitors are not served in time. These visitors are dropped and not counted.
+    // If edgeshim does not respond, some visitors are not served in time. The visitors that still wait when this
+    // function returns are dropped, and their requests at the edge are not counted.
     let last_ones = async { while visits.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_VISITORS, last_ones).await;
     ended.store(true, Ordering::Relaxed);
@@ -153,7 +156,8 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     live.report()
 }
 
-/// Returns the path and query of the beacon in an error page. The host in the beacon's address is ignored.
+/// Returns the path and query of the beacon in an error page. The host in the beacon's address is ignored. `None`: the
+/// response is not an error page with a beacon.
 fn beacon(delivered: &Delivered) -> Option<String> {
     if delivered.status.as_u16() < 500 || delivered.body.is_empty() {
         return None;
@@ -176,7 +180,7 @@ fn beacon_address(page: &str) -> Option<String> {
         let start = page.get(earliest..at)?.rfind(quotes)? + earliest + 1;
         let end = page.get(at..latest)?.find(quotes)? + at;
         let address = page.get(start..end)?.replace("&amp;", "&");
-        // A host in the address is only another name for the same edgeshim, so the host is removed.
+        // In the demo, a host in the address is only another name for the same edgeshim, so the host is removed.
         let named = ["//", "https://", "http://"].into_iter().find_map(|prefix| address.strip_prefix(prefix));
         let local = match named {
             Some(rest) => rest.get(rest.find('/')?..)?,
@@ -209,8 +213,8 @@ mod tests {
     fn beacon_when_page_is_a_readable_5xx_then_is_found_and_unescaped() {
         let page = r#"<p title="beacon.gif?"><img src="/status/images/beacon.gif?source=fastly&amp;id=ab1" alt="">"#;
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(page.as_bytes()).expect("a write into memory");
-        let packed = packed.finish().expect("a write into memory");
+        packed.write_all(page.as_bytes()).expect("a write to memory succeeds");
+        let packed = packed.finish().expect("a write to memory succeeds");
         let wanted = Some("/status/images/beacon.gif?source=fastly&id=ab1".to_owned());
         let delivered = |status, body: &[u8], gzip| Delivered { status, body: body.to_vec().into(), gzip };
         assert_eq!(beacon(&delivered(StatusCode::SERVICE_UNAVAILABLE, &packed, true)), wanted);
@@ -252,7 +256,7 @@ mod tests {
                     pulls.fetch_add(1, Relaxed);
                     let mut response = site.respond(request).await;
                     let exact = http_body::Body::size_hint(response.body()).exact();
-                    bytes.fetch_add(exact.expect("a known length"), Relaxed);
+                    bytes.fetch_add(exact.expect("the body has a known length"), Relaxed);
                     response.headers_mut().insert(names::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
                     if request_is_static(&response) {
                         response.headers_mut().insert(names::CACHE_CONTROL, HeaderValue::from_static("s-maxage=600"));
@@ -270,8 +274,8 @@ mod tests {
 
     #[tokio::test]
     async fn traffic_when_origin_sets_lifetimes_then_counts_equal_the_counts_of_the_origin() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let shim = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
+        let shim = listener.local_addr().expect("the listener has an address");
         let (pulls, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let server = tokio::spawn(cached_site(listener, Arc::clone(&pulls), Arc::clone(&bytes)));
         let settings = TrafficSettings {
@@ -293,8 +297,8 @@ mod tests {
 
     #[tokio::test]
     async fn traffic_when_no_response_is_cacheable_then_every_request_causes_a_pull() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let shim = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
+        let shim = listener.local_addr().expect("the listener has an address");
         let server = tokio::spawn(site::serve(listener, Box::leak(Box::default())));
         let settings = TrafficSettings {
             visitors_per_second: 300,
@@ -311,8 +315,10 @@ mod tests {
 
     #[tokio::test]
     async fn traffic_when_shim_is_down_then_counts_errors_and_no_pulls() {
-        let gone =
-            TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()).expect("an address");
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .await
+            .and_then(|listener| listener.local_addr())
+            .expect("the listener has an address");
         let settings = TrafficSettings {
             visitors_per_second: 200,
             until: Some(Duration::from_millis(200)),

@@ -1,7 +1,7 @@
 //! One simulated CDN. It serves visitors from its cache, pulls from edgeshim over a few reused connections, and counts
 //! the requests and bytes on both sides.
 //!
-//! Two concurrent requests for the same path cause two pulls, as in small real caches.
+//! Two concurrent requests for the same path that is not in the cache cause two pulls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +67,7 @@ pub(super) struct Cdn {
     cache: Mutex<Cache>,
     idle: Mutex<Vec<Connection>>,
     pull_permits: Semaphore,
-    /// Whether the CDN writes a log. Without a push, a log would grow without a bound.
+    /// Whether the CDN writes a log. If no log is pushed, this is false, because the lines would only fill the memory.
     keeps_log: bool,
 }
 
@@ -334,14 +334,14 @@ mod tests {
         let (mut connections, mut requests) = (0, Vec::new());
         let mut responses = responses.into_iter();
         while responses.len() > 0 {
-            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let (mut stream, _) = listener.accept().await.expect("the connection is made");
             connections += 1;
             let mut read = Vec::new();
             while let Ok(1..) = stream.read_buf(&mut read).await {
                 if read.ends_with(b"\r\n\r\n") {
-                    requests.push(String::from_utf8(std::mem::take(&mut read)).expect("a request in UTF-8"));
-                    let response = responses.next().expect("a scripted response for each request");
-                    stream.write_all(response.as_bytes()).await.expect("a write");
+                    requests.push(String::from_utf8(std::mem::take(&mut read)).expect("the request is UTF-8"));
+                    let response = responses.next().expect("the script has a response for each request");
+                    stream.write_all(response.as_bytes()).await.expect("the write succeeds");
                     if response.contains("Connection: close") || responses.len() == 0 {
                         break;
                     }
@@ -372,8 +372,8 @@ mod tests {
 
     #[tokio::test]
     async fn cdn_when_shim_sends_503_then_serves_the_usable_stale_response() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let shim = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
+        let shim = listener.local_addr().expect("the listener has an address");
         let server = tokio::spawn(scripted(
             listener,
             vec![
@@ -403,8 +403,8 @@ mod tests {
 
     #[tokio::test]
     async fn cdn_when_response_is_truncated_then_counts_an_error_and_stores_nothing() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let shim = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
+        let shim = listener.local_addr().expect("the listener has an address");
         let cut = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf"
             .to_owned();
         let server =

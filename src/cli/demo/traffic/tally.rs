@@ -12,7 +12,7 @@ pub(in crate::cli::demo) struct Counts {
     pub(in crate::cli::demo) edge_requests: u64,
     /// The number of requests that were served from the cache without a pull.
     pub(super) hits: u64,
-    /// The number of requests that were served with the response to a pull.
+    /// The number of requests that were served with the complete response to a pull, whose status was below 500.
     pub(super) misses: u64,
     /// The number of requests that were served from the cache after a 304.
     pub(super) revalidated: u64,
@@ -80,7 +80,8 @@ impl Tally {
         add(&mut self.locked().0);
     }
 
-    /// Counts a request and writes its log line. Both change together, so that they never differ.
+    /// Counts a request and writes its log line. Both changes happen under one lock, so the counts and the log always
+    /// contain the same requests.
     pub(super) fn add_logged(&self, add: impl FnOnce(&mut Counts, &mut String)) {
         let (counts, log) = &mut *self.locked();
         add(counts, log);
@@ -90,12 +91,12 @@ impl Tally {
         self.locked().0
     }
 
-    /// Takes the log lines that are not pushed yet.
+    /// Removes and returns the log lines that are not pushed yet.
     pub(super) fn take_log(&self) -> String {
         std::mem::take(&mut self.locked().1)
     }
 
-    /// Puts lines back whose push has failed, before the lines that were written since.
+    /// Puts back `lines`, whose push has failed, before the lines that were written in the meantime.
     pub(super) fn put_back(&self, mut lines: String) {
         let log = &mut self.locked().1;
         lines.push_str(log);
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn log_when_its_push_fails_then_the_lines_wait_in_their_order() {
+    fn log_when_lines_are_put_back_then_has_all_lines_in_order() {
         let tally = Tally::new("fastly");
         tally.add_logged(|_, log| log.push_str("1\n"));
         let lines = tally.take_log();
