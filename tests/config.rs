@@ -273,7 +273,7 @@ fn address_file_when_invalid_then_problem_names_the_list_entry() {
     let file = || AddressSource::File(folder.join("good.txt"));
     assert_eq!(settings.providers[0].verify.as_ref().expect("proofs").addresses, [file(), file()]);
     for (list, remedy) in [
-        ("every-address.txt", "write the networks of the CDN"),
+        ("every-address.txt", "write only the networks of the CDN"),
         ("other.json", "or write one network per line"),
         ("empty.txt", "or write one network per line"),
         ("missing.txt", "name a file that exists"),

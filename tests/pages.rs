@@ -138,7 +138,7 @@ fn own_files_when_many_have_mistakes_then_each_mistake_is_reported_with_the_file
         ("locales/it.toml", Some(2), "save the file as UTF-8 text"),
         ("locales/ja.toml", None, "cannot be read (it is not a file)"),
         ("locales/nl.toml", Some(1), "is longer than 32768 bytes"),
-        ("locales/pl.toml", Some(line("locales/pl.toml", "two = ")), "the language has `one`, `few`, `many`"),
+        ("locales/pl.toml", Some(line("locales/pl.toml", "two = ")), "use only `one`, `few`, `many`"),
         ("locales/sv.toml", Some(line("locales/sv.toml", "[minutes]")), "`minutes.one` is missing"),
     ];
     let file = dir.write("edgeshim.toml", "[whoopsie]\npages = \"own\"\nretry_after = 30\n");

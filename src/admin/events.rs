@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stream_when_too_many_are_open_then_refused_and_when_not_read_then_ended() {
+    fn stream_when_too_many_are_open_then_refused_and_unread_streams_end() {
         let events = Events::default();
         let mut open: Vec<_> = (0..MAX_STREAMS).filter_map(|_| events.open()).collect();
         assert!(open.len() == MAX_STREAMS && events.open().is_none());

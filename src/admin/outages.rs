@@ -17,7 +17,7 @@ const LONG: usize = 30;
 /// An outage also ends after this time without a pull, in seconds. Without pulls, a recovery cannot be seen.
 const SILENCE: f64 = 300.0;
 /// The largest number of stored outages, including outages that have not ended. If there are more, the oldest outage
-/// that has ended is dropped.
+/// that has ended is dropped. If no outage has ended, the oldest outage is dropped.
 const MOST: usize = 32;
 
 /// The origin or the provider that has an outage.
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_failures_are_few_then_not_started_and_without_pulls_then_ends() {
+    fn outage_when_failures_are_few_then_not_started_and_ends_without_pulls() {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.run(4, 1, 1, 0), [], "four errors are too few");
         assert_eq!(traffic.run(3, 1, 1, 0).len(), 1);

@@ -131,8 +131,8 @@ impl Routes {
         if is_cross_site(&head.headers, self.slot.load().settings().admin.token.is_some()) {
             return text(
                 StatusCode::FORBIDDEN,
-                "A page of another site seems to have sent this request. Open the page under an IP address, under localhost, \
-                 or with admin.token set under any name.\n",
+                "A page of another site seems to have sent this request. Open the page under an IP address or \
+                 localhost, or configure admin.token.\n",
             );
         }
         if !is_log_in && !self.is_allowed(head) {

@@ -1,5 +1,4 @@
-//! Reads the numbers of the page from the text of the metrics, so that the workers count nothing for the
-//! page.
+//! Reads the numbers of the page from the text of the metrics, so that the workers count nothing for the page.
 
 use super::history::{BUCKETS, Column, Gauge, Names, Snapshot};
 use crate::ids::PullReason;

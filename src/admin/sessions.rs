@@ -40,8 +40,8 @@ impl Sessions {
         format!("{COOKIE_NAME}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
     }
 
-    /// Returns whether a request has the token or the cookie of a valid session. If the request has an Authorization
-    /// field, the cookie is ignored.
+    /// Returns whether a request has the token or the cookie of a valid session. If the request has credentials in
+    /// Authorization, the cookie is ignored.
     pub(super) fn allow(&self, headers: &HeaderMap, token: &Secret, now: u64) -> bool {
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         if let Some((scheme, sent)) = sent.split_at_checked(7) {
@@ -74,7 +74,7 @@ impl Sessions {
 }
 
 /// Returns whether a page of another site caused a POST. Browsers report the page in Sec-Fetch-Site and in Origin. A
-/// request without both fields does not come from a browser, so the result is false.
+/// request that has neither field does not come from a browser, so the result is false.
 ///
 /// If no token is configured, the Host of a browser must be an IP address or `localhost`. Otherwise another site could
 /// let its own host name resolve to the address of this listener. To the browser, the page of that site and this

@@ -24,8 +24,7 @@ pub(crate) fn source(query: &str, sources: &[&str]) -> SourceId {
 }
 
 /// Returns a shorter form of a target for the log: the path, and the query with each long name and each long value
-/// truncated. Returns `None` if the target has no query, or if the query is short enough to be logged
-/// unchanged.
+/// truncated. Returns `None` if the target has no query, or if the query is short enough to be logged unchanged.
 pub(crate) fn cut(target: &Uri) -> Option<String> {
     let query = target.query().filter(|query| query.len() > MAX_LOGGED_BYTES)?;
     let mut kept = target.path().to_owned();

@@ -166,7 +166,8 @@ impl Reader<'_> {
                 self.report(
                     line,
                     format!(
-                        "`{key}.{name}` is missing, or is not a text, but the language needs this form; write {name} = \"… {NUMBER} …\""
+                        "`{key}.{name}` is missing, or is not a text, but the language needs this form; \
+                         write {name} = \"… {NUMBER} …\""
                     ),
                 );
                 continue;

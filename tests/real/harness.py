@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 
@@ -329,6 +331,49 @@ def start_squid(shop, config, **values):
     process = shop.start("squid", program("squid"), "-N", "-f", str(path))
     wait_until("squid listens", lambda: listens(port), alive=process)
     return process, port
+
+
+def start_prometheus(shop, name, config, *flags):
+    """Starts Prometheus with this configuration. Its data are in the folder NAME.data. It finds its targets some seconds later."""
+    (shop.folder / f"{name}.yml").write_text(config)
+    for _ in range(5):
+        port = free_port()
+        process = shop.start(
+            name, program("prometheus"), f"--config.file={shop.folder}/{name}.yml",
+            f"--storage.tsdb.path={shop.folder}/{name}.data", f"--web.listen-address=127.0.0.1:{port}", *flags,
+        )
+
+        def ready():
+            if process.poll() is not None:
+                return True
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5) as response:
+                    return response.status == 200
+            except OSError:
+                return False
+
+        wait_until("prometheus is ready", ready, 60)
+        if process.poll() is None:
+            return process, port
+    raise Failed(f"prometheus did not start: {shop.text(name + '.err')[-1000:]}")
+
+
+def prometheus_api(port, path, **query):
+    """The data of a response of Prometheus' API."""
+    url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            said = json.load(response)
+    except urllib.error.HTTPError as why:
+        raise Failed(f"{path} {query}: {why.code}: {why.read().decode()}") from None
+    expect(said["status"] == "success", f"{url}: {said}")
+    return said["data"]
+
+
+def prometheus_value(port, query):
+    """The single value of a query; None if there is none."""
+    result = prometheus_api(port, "query", query=query)["result"]
+    return float(result[0]["value"][1]) if len(result) == 1 else None
 
 
 def browser_modules():

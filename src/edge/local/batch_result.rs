@@ -69,8 +69,8 @@ impl BatchResult {
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "this body is longer than edge_logs.max_body, or inflates to more than ten times that size: send smaller \
-                 batches\n",
+                "this body is longer than edge_logs.max_body, or inflates to more than ten times that size: send \
+                 smaller batches\n",
             ),
             Self::Gzip => {
                 (StatusCode::BAD_REQUEST, "the gzip of this body is damaged or truncated; nothing was counted\n")

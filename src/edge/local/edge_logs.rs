@@ -53,8 +53,8 @@ const MESSAGE_PERIOD: Duration = Duration::from_mins(1);
 pub struct EdgeLogSettings {
     /// The path to which CDNs push their logs. A slash and the name of the provider follow this path.
     pub path: String,
-    /// The token of all providers that have no token of their own. `None`: only providers with a token
-    /// of their own can push logs.
+    /// The token of all providers that have no token of their own. `None`: only providers with a token of
+    /// their own can push logs.
     pub token: Option<Secret>,
     /// The largest body in bytes, before inflating.
     pub max_body_bytes: u64,

@@ -1,15 +1,16 @@
 //! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and logs
 //! that CDNs push if there is a token for them.
 //!
-//! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that needs an object. So the requests are not counted as
-//! pulls and are never refused because of their identity or Host. They also work while the origin is down. **Reads:**
-//! path, query and method; except for pushed logs, the proofs of the CDN that forwards the request; for RUM, a form of
-//! at most 16 KiB that arrives within `server.body_timeout`; for logs, the token and the body. The proofs decide under
-//! which provider a load time is counted, and whether the client address that the CDN reports is trusted. **Metrics:**
-//! `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and those of the logs:
-//! `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
-//! `edgeshim_edge_log_batches_total`. **Cost:** for each request, one comparison of paths for each of the three
-//! features that is on. **Can fail:** no.
+//! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that
+//! needs an object. So the requests are not counted as pulls and are never refused because of their identity or Host.
+//! They also work while the origin is down.
+//! **Reads:** path, query and method; for RUM, a form of at most 16 KiB that arrives within `server.body_timeout`; for
+//! logs, the token and the body; except for logs, the proofs of the CDN that forwards the request. The proofs decide
+//! under which provider a load time is counted, and whether the client address that the CDN reports is trusted.
+//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
+//! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
+//! `edgeshim_edge_log_batches_total`.
+//! **Cost:** for each request, one comparison of paths for each of the three features that is on. **Can fail:** no.
 //!
 //! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
 //! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.

@@ -4,8 +4,8 @@
 //! edgeshim cannot see the caches of the providers. So a table of fixed size stores, for each object and provider, the
 //! end of the lifetime that edgeshim granted. The table is approximate: if too many objects need the same place, an
 //! entry is lost. A pull of an object whose entry is lost can count as `first` instead of `early`, `expired`, `variant`
-//! or `elsewhere`. The table has 1,048,576 entries in 8 MiB and needs no lock. Each object of a provider
-//! needs at most three entries.
+//! or `elsewhere`. The table has 1,048,576 entries in 8 MiB and needs no lock. Each object of a
+//! provider needs at most three entries.
 //!
 //! Error: with 50,000 URLs and three providers, about 5 of 1,000,000 pulls get another reason than with an exact table
 //! (see the test below).

@@ -47,8 +47,8 @@ pub(crate) struct TopUrl {
     pub queries: u32,
 }
 
-/// The lists of all workers. All configurations share this value, but a worker begins a new list with each
-/// configuration.
+/// The lists of all workers. All configurations share this value. After a configuration swap, each worker begins a new
+/// list.
 #[derive(Debug, Default)]
 pub(crate) struct Tops {
     lists: Mutex<Vec<Weak<TopList>>>,
