@@ -25,7 +25,8 @@ const CLASSES: usize = 4;
 
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
 
-/// Returns the numbers of the last half minute.
+/// Returns the JSON of `/api/summary`: the numbers of the last half minute, the shares of the reasons in the last two
+/// minutes, and the outages of the last hour.
 pub(super) fn summary(
     history: &History,
     outages: &Outages,
@@ -78,7 +79,8 @@ pub(super) fn summary(
     })
 }
 
-/// Returns one outage, with the classes that fail now and the newest event before the outage.
+/// Returns one outage as JSON, with the classes that fail now, and with the newest annotation in the hour before the
+/// outage.
 fn described(outage: &Outage, history: &History, annotations: &Annotations) -> Value {
     let window = history.last(OUTAGE_WINDOW);
     let classes = if outage.ended.is_none() { failing(&window, history, outage.subject) } else { Vec::new() };
@@ -184,8 +186,8 @@ fn gauges(sample: &Sample, provider: usize) -> impl Iterator<Item = (String, Val
     gauges.map(|(gauge, key)| (key.to_owned(), sample.gauge(provider, gauge).map(digits).into())).into_iter()
 }
 
-/// Returns the positions of the providers that the page shows: first the configured providers that are known, in the
-/// order of the configuration, then the other providers that have pulls in the history.
+/// Returns the positions of the providers that the page shows: first the configured providers that the history
+/// contains, in the order of the configuration, then the other providers that have pulls in the history.
 fn providers(history: &History, settings: &Settings) -> Vec<usize> {
     let configured = settings.providers.iter().map(|provider| provider.name.as_str());
     let names = configured.chain(ProviderId::RESERVED);
@@ -195,7 +197,8 @@ fn providers(history: &History, settings: &Settings) -> Vec<usize> {
     shown(&history.names.providers, names, settings.providers.len(), history, has_pulls)
 }
 
-/// Returns the positions of the classes that the page shows, in the same order as [`providers`].
+/// Returns the positions of the classes that the page shows. The rule is that of [`providers`]: first the configured
+/// classes, then the other classes that have pulls in the history.
 fn classes(history: &History, settings: &Settings) -> Vec<usize> {
     let names = settings.classes.iter().map(|class| class.name.as_str());
     let has_pulls = |sample: &Sample, position: usize| {
@@ -204,8 +207,8 @@ fn classes(history: &History, settings: &Settings) -> Vec<usize> {
     shown(&history.names.classes, names, settings.classes.len(), history, has_pulls)
 }
 
-/// Returns the positions in `known` that the page shows. The first `configured` names are shown always, and the other
-/// names only if they have pulls in the history.
+/// Returns the positions in `known` that the page shows. The first names in `names`, as many as `configured`, are
+/// always shown. All other names are shown only if they have pulls in the history.
 fn shown<'n>(
     known: &[String],
     names: impl Iterator<Item = &'n str>,
@@ -228,12 +231,12 @@ fn ratio(part: f64, whole: f64) -> Value {
     if whole > 0.0 { json!(digits(part / whole)) } else { Value::Null }
 }
 
-/// Rounds a number to four significant digits, so that a long series stays short.
+/// Rounds a number to four significant digits, so that the JSON of a long series is smaller.
 fn digits(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }
-    #[allow(clippy::cast_possible_truncation, reason = "an exponent of a finite number")]
+    #[allow(clippy::cast_possible_truncation, reason = "the exponent of a finite f64 fits in an i32")]
     let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
     if scale.is_finite() { (value * scale).round() / scale } else { 0.0 }
 }

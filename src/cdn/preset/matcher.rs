@@ -1,5 +1,6 @@
-//! The tests of a request that a preset contains: the signals, and the tests for health checks and for pulls through a
-//! shield. Each of them is one header field with a test of the field's value.
+//! The tests that a preset defines for requests. They recognise the CDN (signals), its health checks, and its pulls
+//! through a shield, which is a server of the CDN that pulls for the CDN's other servers. Each of them is one header
+//! field with a test of the field's value.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Reads the file of a preset. An unknown key is an error, because an unknown key would have no effect.
+//! Reads the file of a preset. An unknown key is an error, because it would have no effect. The tables in [`PROSE`] may
+//! have any keys.
 
 use std::fmt::Write as _;
 
@@ -24,7 +25,9 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     let mut root =
         Reader { place: name.to_owned(), table: file.parse::<Table>().map_err(|error| format!("{name}: {error}"))? };
     if root.text("name")? != name {
-        return Err(format!("{name}: the key name must be {name:?}, the name of the file"));
+        return Err(format!(
+            "{name}: the value of the key `name` must be {name:?}, which is the name of the file without `.toml`"
+        ));
     }
     let title = root.text("title")?;
     let ended = root.optional_text("ended")?;
@@ -245,8 +248,8 @@ struct Facts {
 }
 
 impl Facts {
-    /// Removes the keys `source` and `note` from a table. Stores a fact with these two values and with all other keys,
-    /// which stay in the table.
+    /// Removes the keys `source` and `note` from a table. Stores a fact with the source to which the key
+    /// `source` refers, the note, and all other keys with their values. The other keys stay in the table.
     fn take(&mut self, kind: &str, table: &mut Reader) -> Result<(), Flaw> {
         let key = table.text("source")?;
         let note = table.optional_text("note")?;
@@ -263,7 +266,7 @@ impl Facts {
         let place = match (at, unproved) {
             (Some(at), None) => at,
             (None, Some(why)) => format!("unproved: {why}"),
-            _ => return Err(source.flaw("the source must have exactly one of the keys at and unproved")),
+            _ => return Err(source.flaw("the source must have either the key `at` or the key `unproved`")),
         };
         let mut text = String::new();
         for (key, value) in &table.table {
@@ -424,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn preset_files_when_listed_then_are_sorted_by_the_key_order() {
+    fn preset_files_when_listed_then_values_of_the_key_order_increase() {
         let orders = super::super::FILES.iter().map(|(name, file)| {
             let table: Table = file.parse().unwrap();
             table["order"].as_integer().unwrap_or_else(|| panic!("{name}: order must be an integer"))
