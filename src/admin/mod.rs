@@ -33,6 +33,7 @@ use self::routes::Routes;
 use self::sampler::Board;
 use self::sessions::Sessions;
 use crate::config::Listen;
+use crate::metrics::Metrics;
 use crate::runtime::Slot;
 
 /// The time between two upkeeps. An upkeep stores the totals of pulls, sends new numbers to the page, and moves the
@@ -73,11 +74,9 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
     thread::Builder::new().name("admin".to_owned()).spawn(move || {
         tokio.block_on(async {
             tokio::spawn(async move {
-                loop {
-                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    tokio::time::sleep(UPKEEP.saturating_sub(Duration::from_nanos(now.subsec_nanos().into()))).await;
-                    metrics.upkeep();
-                    board.sample();
+                // Without upkeep the memory would grow, so upkeep goes on even after a panic.
+                while tokio::spawn(upkeep(metrics, board)).await.is_err() {
+                    tracing::error!("a bug in edgeshim: the upkeep of the metrics has panicked, and starts again");
                 }
             });
             if let Err(error) = accept(listener, routes).await {
@@ -88,6 +87,16 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
     let admin = Admin { address, board };
     admin.mark(Mark::Start, concat!("edgeshim ", env!("CARGO_PKG_VERSION"), " started"));
     Ok(admin)
+}
+
+/// Does the upkeep at each whole second of Unix time. This function does not return.
+async fn upkeep(metrics: &'static Metrics, board: &'static Board) {
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        tokio::time::sleep(UPKEEP.saturating_sub(Duration::from_nanos(now.subsec_nanos().into()))).await;
+        metrics.upkeep();
+        board.sample();
+    }
 }
 
 enum Listener {
@@ -152,9 +161,10 @@ where
         return;
     }
     open.fetch_add(1, Ordering::Relaxed);
-    let open = Arc::clone(open);
+    let place = Place(Arc::clone(open));
     let routes = Arc::clone(routes);
     tokio::spawn(async move {
+        let _place = place;
         let service = service_fn(|request| routes.respond(request));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -164,6 +174,14 @@ where
         if let Err(error) = served {
             tracing::debug!(%error, "an admin connection failed");
         }
-        open.fetch_sub(1, Ordering::Relaxed);
     });
+}
+
+/// The place of one connection in the count of open connections. Dropping it frees the place, even after a panic.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }

@@ -167,7 +167,7 @@ impl Book {
             (kept.span, kept.late.0)
         };
         let Some((oldest, newest)) = span else { return Ratios::default() };
-        let lag = now - seconds_f64(newest);
+        let lag = (now - seconds_f64(newest)).max(0.0);
         if lag > seconds_f64(WINDOW_SECONDS) {
             return Ratios { lag: Some(lag), ..Ratios::default() };
         }
@@ -180,6 +180,10 @@ impl Book {
             if now - started < seconds_f64(SHORT_SECONDS) { started - seconds_f64(SHORT_SECONDS) } else { started };
         #[allow(clippy::cast_possible_truncation, reason = "a time in seconds fits")]
         let first = (newest - WINDOW_SECONDS + 1).max(oldest).max(start.ceil() as i64);
+        if first > newest {
+            // The whole log is older than the start of the process, so the pulls for its requests are unknown.
+            return Ratios { lag: Some(lag), ..Ratios::default() };
+        }
         // While the log is short, pulls that are a little older than the log (`slack`) count too. Exception: if there
         // were pulls even before that time, the log began later than the traffic. Then the log lacks the requests that
         // caused the older pulls, so `slack` is 0. Pulls that are newer than the log do not count, because their
@@ -522,6 +526,20 @@ mod tests {
         traffic.run(2000, 1, 1, Some(0));
         let kept = traffic.book.kept();
         assert!(kept.totals.len() <= 662 && kept.edge.len() <= 662, "{} {}", kept.totals.len(), kept.edge.len());
+    }
+
+    #[test]
+    fn offload_when_the_whole_log_is_older_than_the_process_then_absent() {
+        for (age, now) in [(130, 1), (1, 61)] {
+            let book = Book::default();
+            book.sample(seconds_f64(START));
+            let mut log = Seconds::new(START - age);
+            log.add(START - age, 5, 100);
+            book.log(&log, START - age);
+            let ratios = book.ratios(seconds_f64(START), seconds_f64(START + now));
+            let lag = Some(seconds_f64(age + now));
+            assert_eq!(ratios, Ratios { requests: None, bytes: None, lag }, "{age}");
+        }
     }
 
     #[test]

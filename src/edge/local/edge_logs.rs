@@ -205,9 +205,10 @@ impl EdgeLogs {
     /// Counts a batch that was read completely. Returns the result and the body of the response.
     pub(super) fn count(&self, parts: &EdgeLogParts, position: usize, sums: &Sums) -> (BatchResult, String) {
         let [parsed, unparsed, outside] = sums.lines;
+        let name = self.sources.get(position).map_or("", |source| source.name);
         let result = if parsed + unparsed + outside == 0 && sums.is_test {
             BatchResult::Test
-        } else if sums.request_id.as_ref().is_some_and(|id| !parts.intake.accept(id)) {
+        } else if sums.request_id.as_ref().is_some_and(|id| !parts.intake.accept(name, id)) {
             BatchResult::Repeated
         } else {
             BatchResult::Counted

@@ -301,7 +301,7 @@ impl Pull {
         self.begun(response.facts, response.body.tally());
         let (status, headers) = (response.head.status, &response.head.headers);
         self.pulled.coding = coding(headers);
-        self.pulled.is_not_modified = status == StatusCode::NOT_MODIFIED;
+        self.pulled.is_not_modified = status == StatusCode::NOT_MODIFIED && self.method == Method::GET;
         if matches!(self.method, Method::GET | Method::HEAD) {
             self.pulled.grant = Some(Grant::of(self.dialect, status, headers));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flate2::write::MultiGzDecoder;
 
 use super::envelope::Envelope;
-use super::line::{LineForm, Present};
+use super::line::{LineForm, MAX_BYTES, Present, STATUS_SLOT};
 use super::split::{Array, Lines, NotAnArray, Record};
 use crate::cdn::preset::logs::LogForm;
 use crate::ids::{EdgeResult, LogLine};
@@ -160,7 +160,8 @@ impl BatchForm {
         if sums.lines.iter().sum::<u64>() == 0 {
             return Vec::new();
         }
-        let absent = sums.present.iter().enumerate().filter(|(_, present)| !**present);
+        // The status is not counted, so a log without it is complete.
+        let absent = sums.present.iter().enumerate().filter(|(slot, present)| !**present && *slot != STATUS_SLOT);
         absent.filter_map(|(slot, _)| self.lines.name(slot)).collect()
     }
 }
@@ -301,7 +302,7 @@ impl Counter {
             sums.lines[LogLine::Outside.position()] += 1;
             return;
         }
-        let bytes = line.bytes.saturating_mul(form.sampling);
+        let bytes = line.bytes.saturating_mul(form.sampling).min(MAX_BYTES);
         sums.lines[LogLine::Parsed.position()] += 1;
         sums.results[line.result.position()] += form.sampling;
         sums.bytes = sums.bytes.saturating_add(bytes);
@@ -422,7 +423,7 @@ mod tests {
             form.absent_fields(&sums).join(" ")
         };
         assert_eq!(absent(&format!("{{\"time\":{NOW},\"bytes\":1}}\n{{\"status\":200}}")), "result");
-        assert_eq!(absent("{\"Time\":1}"), "time status bytes result");
+        assert_eq!(absent("{\"Time\":1}"), "time bytes result");
         assert_eq!((absent(""), absent("{\"content\":\"tests\"}")), (String::new(), String::new()));
     }
 }

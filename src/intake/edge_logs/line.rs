@@ -13,10 +13,13 @@ use crate::cdn::preset::logs::{LogField, LogForm};
 use crate::ids::EdgeResult;
 
 /// The largest response size that is accepted, in bytes: 1 PiB. A line with a larger number is treated as damaged.
-const MAX_BYTES: u64 = 1 << 50;
+pub(super) const MAX_BYTES: u64 = 1 << 50;
 
 /// The fields that are read from a line. A slot is a position in this list.
 const FIELDS: [LogField; 4] = [LogField::Time, LogField::Status, LogField::Bytes, LogField::Result];
+
+/// The position of the status in [`FIELDS`].
+pub(super) const STATUS_SLOT: usize = 1;
 
 /// The values of one line, in the order of [`FIELDS`].
 type Slots<'l> = [Scalar<'l>; FIELDS.len()];
@@ -102,7 +105,8 @@ impl LineForm {
     }
 
     fn line(&self, [time, status, bytes, result]: &Slots<'_>) -> Option<Line> {
-        status.whole().ok()?.is_none_or(|status| (100..1000).contains(&status)).then_some(())?;
+        // Some CDNs write the status 0 or 000 if the client disconnected before the response.
+        status.whole().ok()?.is_none_or(|status| status == 0 || (100..1000).contains(&status)).then_some(())?;
         Some(Line {
             time: time.time()?,
             bytes: Some(bytes.whole().ok()?.unwrap_or(0)).filter(|bytes| *bytes <= MAX_BYTES)?,

@@ -38,10 +38,10 @@ impl Intake {
         Some(Permit(Arc::clone(self)))
     }
 
-    /// Stores the request id of a batch. Returns false if the id is already stored: a batch with this id was accepted
-    /// before.
-    pub(crate) fn accept(&self, id: &str) -> bool {
-        let id = self.hashes.hash_one(id);
+    /// Stores the request id of a batch of a provider. Returns false if the id is already stored: a batch of this
+    /// provider with this id was accepted before.
+    pub(crate) fn accept(&self, provider: &str, id: &str) -> bool {
+        let id = self.hashes.hash_one((provider, id));
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         if accepted.contains(&id) {
             return false;
@@ -70,10 +70,10 @@ mod tests {
     #[test]
     fn request_id_when_repeated_then_rejected_while_stored() {
         let intake = Intake::default();
-        assert!(intake.accept("a") && !intake.accept("a"));
+        assert!(intake.accept("fastly", "a") && !intake.accept("fastly", "a"));
         for number in 0..REMEMBERED {
-            assert!(intake.accept(&number.to_string()));
+            assert!(intake.accept("fastly", &number.to_string()));
         }
-        assert!(intake.accept("a"), "the oldest id must be removed when the list is full");
+        assert!(intake.accept("fastly", "a"), "the oldest id must be removed when the list is full");
     }
 }
