@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 
@@ -79,6 +79,11 @@ impl Deadline {
     pub(crate) fn watch(&self, cx: &Context<'_>) {
         self.entry.waker.register(cx.waker());
     }
+}
+
+/// Returns the Unix time: the time since the start of 1970. If the clock of the system is before 1970, the result is 0.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Returns the time of the last sweep, in milliseconds of this worker's clock. The time is never 0, because 0 means

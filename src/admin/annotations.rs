@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::Counter;
 use serde::Serialize;
 
+use crate::clock;
 use crate::ids::label;
 use crate::metrics::{Metrics, describe};
 use crate::wire::json::is_active;
@@ -108,7 +108,7 @@ pub(super) fn cleaned(text: &str) -> String {
 
 /// Returns the current time, in seconds of Unix time.
 pub(super) fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    clock::unix_time().as_secs_f64()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,6 +32,7 @@ pub(crate) use self::annotations::Mark;
 use self::routes::Routes;
 use self::sampler::Board;
 use self::sessions::Sessions;
+use crate::clock;
 use crate::config::Listen;
 use crate::metrics::Metrics;
 use crate::runtime::Slot;
@@ -92,7 +93,7 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
 /// Does the upkeep at each whole second of Unix time. This function does not return.
 async fn upkeep(metrics: &'static Metrics, board: &'static Board) {
     loop {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::unix_time();
         tokio::time::sleep(UPKEEP.saturating_sub(Duration::from_nanos(now.subsec_nanos().into()))).await;
         metrics.upkeep();
         board.sample();

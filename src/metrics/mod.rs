@@ -29,6 +29,7 @@ pub(crate) use self::labels::Labels;
 pub(crate) use self::ledger::{LazyCounters, Ledger, Table};
 use self::offload::Offload;
 pub(crate) use self::throttle::Throttle;
+use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::ids::intern;
 
@@ -114,7 +115,7 @@ impl Metrics {
     /// at which the configuration was loaded.
     pub fn loaded(&self, version: &'static str, commit: &'static str, config: &str) {
         self.series(&describe::BUILD_INFO, &[version, commit, intern(config)]).set(1.0);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = clock::unix_time();
         self.series(&describe::CONFIG_LOADED, &[]).set(now.as_secs_f64().floor());
     }
 

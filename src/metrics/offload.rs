@@ -19,9 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::describe;
+
+use crate::clock;
 
 /// The length of the window, in seconds.
 pub(crate) const WINDOW_SECONDS: i64 = 300;
@@ -319,7 +320,7 @@ fn family(
 
 /// Returns the current time, in seconds of Unix time.
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    clock::unix_time().as_secs_f64()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a time in seconds is exact")]

@@ -1,13 +1,14 @@
 //! Makes the response that replaces a 5xx of the origin or reports a fault.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, response};
 
 use super::request_fields::RequestFields;
 use super::statuses::StatusSet;
+use crate::clock;
 use crate::edge::request::class::{Classes, WhoopsieMode};
 use crate::edge::request::{Facts, uncacheable};
 use crate::fault::{Cause, Fault};
@@ -141,7 +142,7 @@ impl Shared {
             provider: self.ledger.provider(request.ctx.provider),
             pop: request.ctx.pop.as_str(),
             cause: PageCause(cause).as_str(),
-            unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            unix_seconds: clock::unix_time().as_secs(),
             retry_after: Some(retry_after.seconds)
                 .filter(|&seconds| request.is_repeatable && seconds <= LONGEST_COUNTDOWN_SECONDS),
             is_wait: cause == Some(Cause::Overload),

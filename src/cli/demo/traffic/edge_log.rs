@@ -1,12 +1,14 @@
 //! The log of a simulated CDN: a line for each request of a visitor, in the form in which the real CDN writes its log.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::StatusCode;
 use time::UtcDateTime;
 
 use super::cache::Dialect;
+
+use crate::clock;
 
 /// If the lines that wait for a push have more bytes than this number, no further line is written. This limit keeps a
 /// push below `edge_logs.max_body`.
@@ -79,7 +81,7 @@ impl Dialect {
 
 /// Returns the current time since 1970.
 pub(super) fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    clock::unix_time()
 }
 
 fn rfc3339(time: Duration) -> String {
