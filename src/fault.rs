@@ -25,7 +25,7 @@ label! {
         Timeout = "timeout",
         /// The origin sent a response head that is invalid, ambiguous or too large.
         BrokenHead = "broken_head",
-        /// The response body was truncated.
+        /// The response body was truncated, or edgeshim could not inflate it.
         Cut = "cut",
         /// The response body made no progress for `server.body_timeout`.
         Stalled = "stalled",

@@ -88,7 +88,8 @@ label! {
     /// Why a provider pulled: the label `reason` of `edgeshim_pull_reasons_total`. The first that applies counts. A
     /// provider holds an object while the lifetime runs that edgeshim granted.
     pub(crate) enum PullReason {
-        /// The response forbids storing, there is no response of the origin, or the method is neither GET nor HEAD.
+        /// The response forbids storing, edgeshim refused the pull, the pull ended before the response, or the method
+        /// is neither GET nor HEAD.
         Uncacheable = "uncacheable",
         /// The request has Range.
         Slice = "slice",

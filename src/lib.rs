@@ -39,7 +39,7 @@ mod clock;
 
 pub use cli::main;
 
-/// The items that tests, benches and fuzz targets use. They are not a public API.
+/// The items that tests, benches and fuzz targets use. These items are not a public API.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::cdn::addresses::AddressSet;

@@ -17,8 +17,8 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 const TOTAL: &str = "edgeshim_annotations_total";
 
-/// The longest wait for a summary or an event. It is longer than [`PATIENCE`], because edgeshim takes a sample only
-/// once a second.
+/// The longest wait for a summary or an event. This time is longer than [`PATIENCE`], because edgeshim takes a sample
+/// only once a second.
 const SECONDS: Duration = Duration::from_secs(15);
 
 fn config(origin: &Origin) -> Config {

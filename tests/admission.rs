@@ -1,7 +1,7 @@
 //! Tests of the limit of requests at the origin (`origin.max_in_flight`) and of the queue (`origin.max_waiting`).
 //!
-//! They check how many requests reach the origin at once, in which order queued requests reach the origin, which
-//! requests are shed, and how fast. They also check how long a request keeps its permit, which requests leave the
+//! They check how many requests are at the origin at the same time, in which order queued requests reach the origin,
+//! which requests are shed, and how fast. They also check how long a request keeps its permit, which requests leave the
 //! queue, and that the counters are correct.
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock is a failed test")]
@@ -207,7 +207,7 @@ impl H2 {
 
 /// Sends 2,000 requests. The origin sends no response until all requests have been sent.
 ///
-/// The first 216 requests are numbered. They are sent on two HTTP/2 connections: 27 on the first connection, the next
+/// The first 216 requests are numbered, and are sent on two HTTP/2 connections: 27 on the first connection, the next
 /// 27 on the second connection, and so on. A beacon follows each group of 27 requests, so that the order of all 216
 /// requests is known. If there are two workers, each worker has one of the two connections. 16 of the 216 requests get
 /// a permit, and 200 requests fill the queue. Then 1,784 more requests are sent on four connections, and the shim sheds
@@ -269,7 +269,7 @@ fn burst(workers: usize) {
     // requests can arrive in any order.
     arrived[..INSIDE].sort_unstable();
     assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "the requests left the queue in another order");
-    assert_eq!(grants.most(), INSIDE, "the largest number of requests at the origin at once");
+    assert_eq!(grants.most(), INSIDE, "the largest number of concurrent requests at the origin");
     let metrics = settled(&shim, &[("200", INSIDE + LINE), ("503", CROWD * EACH)]);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[("cause", "overload")]), CROWD * EACH);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[]), CROWD * EACH);

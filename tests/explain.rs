@@ -671,6 +671,27 @@ fn explain_when_edge_control_is_kept_or_removed_then_reports_the_reason() {
 }
 
 #[test]
+fn explain_when_tags_or_targeted_field_are_removed_then_reports_the_reason() {
+    let folder = support::temp_dir();
+    folder.write("edgeshim.toml", every_preset("127.0.0.1:1").to_string());
+    for (name, response, field, part) in [
+        ("fastly", &["Cache-Tag: home, news"][..], "cache-tag", "the tags are in surrogate-key"),
+        ("fastly", &["Cache-Tag: home, two words"], "cache-tag", "the tags that fastly accepts are in surrogate-key"),
+        ("fastly", &["Cache-Tag: two words"], "cache-tag", "fastly accepts none of these tags"),
+        ("fastly", &["Cache-Tag: ,"], "cache-tag", "has no cache tag"),
+        ("fastly", &["Surrogate-Control: max-age=9", "Set-Cookie: a=b"], "surrogate-control", "the guard set_cookie"),
+        ("fastly", &["Surrogate-Control: ,"], "surrogate-control", "has no directive"),
+        ("cloudflare", &["CDN-Cache-Control: max-age=9"], "cdn-cache-control", "into cloudflare-cdn-cache-control"),
+    ] {
+        let pull_fields = [format!("X-CDN-Provider: {name}"), format!("X-Origin-Secret: {name}-secret")];
+        let case = Case::new("GET /x", &pull_fields.each_ref().map(String::as_str), 200, response);
+        let json = explained(&folder, &case);
+        let reason = reason(&json, "not_to_cdn", field);
+        assert!(reason.contains(part), "{name} {response:?}: {reason}");
+    }
+}
+
+#[test]
 fn explain_when_address_list_is_in_a_file_then_compares_the_peer_with_the_list() {
     let folder = support::temp_dir();
     folder.write("ranges.txt", "192.0.2.0/24\n");

@@ -66,8 +66,8 @@ fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
         body
     };
     let body: &[u8] = if request.method == "HEAD" { b"" } else { &message };
-    // The origin writes the head and the body at once. Otherwise the shim could send a response head before the shim
-    // receives the invalid gzip.
+    // The origin writes the head and the body with one call. Otherwise the shim could send a response head before the
+    // shim receives the invalid gzip.
     if conn.write_all(&[head.as_bytes(), body].concat()).is_ok() { After::Keep } else { After::Close }
 }
 

@@ -24,7 +24,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use support::http1::{Fields, find, find_all, lossy};
 use support::{After, Conn, Origin, Raw, Request, Response, Shim, origin, raw};
 
-/// The smallest allowed number of requests. If a change removes many combinations by accident, the test fails.
+/// The smallest allowed number of responses in the test with `gzip.inflate = false`. If a change removes many
+/// combinations by accident, the test fails.
 const AT_LEAST: usize = 2_000;
 /// The default of `gzip.min_bytes`.
 const MIN_BYTES: usize = 256;
@@ -47,9 +48,8 @@ struct Kind {
     content_type: Option<&'static str>,
     file: &'static str,
     shrinks: bool,
-    /// Whether the shim must treat a 304 without Content-Type like a 304 for a compressible body. The value is true if
-    /// the file extension belongs to a compressible type, or if neither Content-Type nor the file extension shows the
-    /// type.
+    /// Whether the shim must treat a 304 without Content-Type like a 304 for a compressible body. The value is true,
+    /// except if the file extension belongs to a type that is not compressible.
     may_shrink: bool,
 }
 
@@ -243,7 +243,7 @@ fn respond_as_requested(resources: &Resources, request: &Request, conn: &mut Con
     write(&resource, status, &fields, &body[part], request.method == "HEAD", conn)
 }
 
-/// Returns whether a line of If-None-Match contains the tag, compared as text.
+/// Returns whether a line of If-None-Match is `*` or contains the tag. Tags are compared as text.
 fn names(line: &str, etag: Option<&str>) -> bool {
     line == "*" || line.split(',').any(|named| Some(named.trim()) == etag)
 }
@@ -362,7 +362,8 @@ enum Named {
 #[derive(Debug, Clone, Copy)]
 struct Ask {
     method: &'static str,
-    /// The value of Accept-Encoding, and whether this value accepts gzip.
+    /// The value of Accept-Encoding, and whether the client can get gzip: the value prefers gzip to identity, or
+    /// accepts both equally.
     accept: (Option<&'static str>, bool),
     range: Ranged,
     if_range: IfRange,
@@ -426,7 +427,8 @@ struct Expected {
     varies: bool,
     /// The allowed tags.
     tags: Vec<Option<String>>,
-    /// The Content-Length of the response. `None` if the length is known only at the end of the body.
+    /// The Content-Length of the response. `None` for a 304, for a compressed body, and for a body whose length the
+    /// shim knows only at the end of the body.
     length: Option<usize>,
     /// The bytes of the body. If the shim compresses the body, these are the bytes before the compression.
     content: Content,
@@ -451,8 +453,8 @@ impl Expected {
         let packed = matches!(resource.coding, "gzip" | "x-gzip");
         let made = Made::AsTheyCame;
         if resource.status == 200 && ask.method != "POST" && ask.hits(resource) {
-            // For a strong tag, the shim has stored what it did with the 200. For other tags, the type in the 304
-            // decides, or the file extension if the 304 has no type.
+            // For a strong tag, the shim has stored how it treated the 200. For other tags, the type in the 304 decides
+            // whether the body is compressible. If the 304 has no type, the file extension decides.
             let shrinks = if resource.typed_304 && resource.kind.content_type.is_some() {
                 resource.kind.shrinks
             } else {
@@ -487,8 +489,9 @@ impl Expected {
         let kept = matches!(resource.status, 200 | 203 | 404 | 410);
         let worth_it = !known || resource.size >= MIN_BYTES;
         let varies = kept && (inflatable || (compressible && worth_it)) || coded_text;
-        // If a stream ends before the minimum for compression, the shim sends the stream uncompressed and with
-        // Content-Length. In response to HEAD the shim sees no body, so the shim sends the fields of a longer stream.
+        // If a stream ends before the minimum for compression, the shim sends the stream uncompressed. If the stream
+        // has no trailers, the shim also adds Content-Length. In response to HEAD the shim sees no body, so the shim
+        // sends the fields of a longer stream.
         let held = varies && compressible && ask.takes_gzip() && resource.ends_early() && ask.method != "HEAD";
         let made = match (inflatable, ask.accept.1) {
             _ if !varies || held => Made::AsTheyCame,
@@ -598,7 +601,8 @@ impl Matrix {
         assert!(report.is_empty(), "differences in {} responses:{report}", self.exchanges);
     }
 
-    /// Sends the request as GET and as HEAD, then revalidates the tag that the GET received.
+    /// Sends the request as GET and as HEAD. If the request has no condition and the GET received a tag with a 200 or a
+    /// 206, then revalidates this tag.
     fn ask(&mut self, held: &(usize, Resource), ask: Ask) {
         let (_, resource) = held;
         let to_get = self.exchange(held, &ask);
@@ -620,16 +624,17 @@ impl Matrix {
         let again = Ask { range: Ranged::Absent, if_range: IfRange::Absent, named, ..*ask };
         let response = self.exchange(held, &again);
         for name in ["etag", "cache-control"] {
-            // A partial response has the strong tag of the uncompressed bytes. A 304 has the tag that a 200 to the same
-            // request would have (RFC 9110 §15.4.5).
-            let is_part = name == "etag" && ask.range != Ranged::Absent;
-            if !is_part && response.field(name) != full.field(name) {
+            // A 304 has the tag that a 200 to the same request would have (RFC 9110 §15.4.5), and the revalidation has
+            // no Range. The response to a request with Range is not compressed, so its tag can differ from the 304's
+            // tag.
+            let may_differ = name == "etag" && ask.range != Ranged::Absent;
+            if !may_differ && response.field(name) != full.field(name) {
                 self.fault(&format!("{name} of the 304"), held, &again, &[full, &response]);
             }
         }
         let (whole, vary_names) = (members(full.fields_named("vary")), members(response.fields_named("vary")));
-        // The shim stores nothing about a weak tag, so the shim does not know that the 200 has Vary. After a 304
-        // without Vary, a cache continues to use the stored Vary.
+        // For a weak tag, the shim stores only that the tag is weak. So the shim does not know whether the 200 has
+        // Vary. After a 304 without Vary, a cache continues to use the stored Vary.
         let is_unknown = resource.tag != Tag::Strong && resource.forbids_transformation();
         if !is_unknown && !whole.iter().all(|name| vary_names.contains(name)) {
             self.fault("missing name in Vary of the 304", held, &again, &[full, &response]);
@@ -698,7 +703,7 @@ impl Matrix {
             "complete": response.complete,
             "trailers": response.trailers,
         });
-        // The test writes each line at once, because parallel tests append to the same file.
+        // The test writes each line with one call, because parallel tests append to the same file.
         record.write_all(format!("{line}\n").as_bytes()).expect("a line in the file of exchanges");
     }
 }
@@ -765,8 +770,8 @@ fn faults(resource: &Resource, ask: &Ask, expected: &Expected, response: &Respon
         "Content-Length",
         match expected.length {
             _ if response.status == 304 => true,
-            // If the complete body arrives at once, the shim can compress the body before it sends the head. Then the
-            // head contains the length, which the client in `tests/support` has already checked.
+            // If the complete body has arrived before the shim sends the head, the shim can first compress the body.
+            // Then the head contains the length, which the client in `tests/support` has already checked.
             None => length.is_none() || (expected.made == Made::Compressed && has_body),
             known => length == known,
         },
@@ -801,7 +806,8 @@ fn inflated(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 // ---- the products ---------------------------------------------------------------------------------------------------
-// Each function checks all combinations of some properties. The sign × separates the properties.
+// Each function checks combinations of some properties. In `a × b`, each value of a is combined with each value of b.
+// In `(a, b)`, only selected combinations are checked.
 
 /// Checks type × size × framing × status × requested coding.
 fn representations(matrix: &mut Matrix) {
@@ -880,18 +886,18 @@ fn parts(matrix: &mut Matrix) {
     }
 }
 
-/// Checks If-None-Match × tag × type × fields of the 304 × origin's coding × requested coding.
+/// Checks type × (tag, If-None-Match) × Content-Type in the 304 × origin's coding × requested coding.
 fn conditions(matrix: &mut Matrix) {
     for kind in [&HTML, &PNG, &UNTYPED] {
         for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
             for typed_304 in [false, true] {
                 for coding in ["", "gzip"] {
                     let held = matrix.hold(Resource { kind, tag, typed_304, coding, vary: &["Origin"], ..PAGE });
-                    // A CDN sends only tags that it has received, so the test sends a GET first.
+                    // The shim stores the kind of a tag when it forwards a 200, so the test sends a GET first.
                     matrix.ask(&held, GET);
                     for accept in [GZIP, IDENTITY, (None, false)] {
-                        // If the origin's tag is weak, the CDN never receives the strong form of the tag, so the CDN
-                        // cannot send the strong form.
+                        // If the origin's tag is weak, the CDN never receives the strong form of the tag. So no request
+                        // has only the strong form.
                         let forms: &[_] = match tag {
                             Tag::Absent => &[],
                             Tag::Strong => &[Named::Strong, Named::Weak, Named::Both, Named::OtherAndWeak],
@@ -907,7 +913,7 @@ fn conditions(matrix: &mut Matrix) {
     }
 }
 
-/// Checks Cache-Control × Vary × size × type × requested coding.
+/// Checks Cache-Control × Vary × (type, size) × requested coding.
 fn caching_fields(matrix: &mut Matrix) {
     for cache in ["", "max-age=60", "private", "no-store", "no-transform", "max-age=60, no-transform", "no-cache"] {
         for vary in [
@@ -928,7 +934,7 @@ fn caching_fields(matrix: &mut Matrix) {
     }
 }
 
-/// Checks trailers × size × requested coding.
+/// Checks bodies with trailers: size × requested coding.
 fn trailers(matrix: &mut Matrix) {
     for size in [MIN_BYTES - 1, 5000] {
         let held = matrix.hold(Resource { size, framed: Framed::Chunked, trailers: true, ..PAGE });
@@ -938,8 +944,8 @@ fn trailers(matrix: &mut Matrix) {
     }
 }
 
-/// Checks repeated pulls × tag × Cache-Control × framing × method, and whether the shim uses a twin. The origin changes
-/// the bytes twice without a change of the tag.
+/// Checks tag × Cache-Control × framing × method. The test repeats each pull, and checks whether the shim uses a twin.
+/// The origin changes the bytes twice, but keeps the tag.
 fn repeated_pulls(matrix: &mut Matrix) {
     for tag in [Tag::Absent, Tag::Strong, Tag::Weak] {
         for cache in ["", "max-age=60", "private", "no-store"] {
@@ -963,7 +969,8 @@ fn repeated_pulls(matrix: &mut Matrix) {
     }
 }
 
-/// Checks the origin's coding × tag × one of (status × framing, Cache-Control, type) × requested coding and method.
+/// Checks bodies that the origin has compressed: origin's coding × tag × (status, size, framing, type, Cache-Control) ×
+/// requested coding × (Range, If-None-Match).
 fn origin_codings(matrix: &mut Matrix) {
     let mut held = Vec::new();
     for coding in ["gzip", "x-gzip", "br"] {
@@ -1000,7 +1007,7 @@ fn response_when_inflate_is_off_then_equals_the_expected_response_in_every_case(
     matrix.report();
     assert!(
         matrix.exchanges >= AT_LEAST && matrix.compressed >= 200,
-        "there are only {} responses, {} of them compressed",
+        "there are {} responses, {} of them compressed; at least {AT_LEAST} and 200 are needed",
         matrix.exchanges,
         matrix.compressed
     );

@@ -39,8 +39,8 @@ fn respond_as_requested(request: &Request, conn: &mut Conn) -> After {
     }
     head.push_str("\r\n");
     let cut = if request.field("x-cut").is_some() { body.len() / 2 } else { body.len() };
-    // The origin writes the head and the body at once, so that the complete body has arrived when the shim compares the
-    // body with the twin.
+    // The origin writes the head and the body with one call, so that the complete body has arrived when the shim
+    // compares the body with the twin.
     let sent = conn.write_all(&[head.as_bytes(), &body[..cut]].concat());
     if request.field("x-cut") == Some("trickle") {
         // The rest of the body is too slow to end during the test, but has no long pause.

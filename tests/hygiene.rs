@@ -1,6 +1,6 @@
-//! Tests of the duties of a proxy. A proxy must not forward hop-by-hop fields. It must record the path of a message in
-//! Via and similar fields. It must not send ambiguous framing. It must forward targets and end-to-end fields without
-//! changing a byte.
+//! Tests of the duties of a proxy. A proxy must not forward hop-by-hop fields, and must record the path of a message in
+//! Via and similar fields. A proxy must not send ambiguous framing, and must forward targets and end-to-end fields
+//! without changing a byte.
 
 mod support;
 

@@ -1,6 +1,7 @@
-//! Tests of the limits in `[server]`. The shim must refuse a request above a limit and serve a request within the
-//! limit. The HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client. If an HTTP/2 client must misbehave,
-//! the test sends hand-written frames.
+//! Tests of the keys in `[server]` that protect the shim: the limits of connections, sizes and times, `max_hops` and
+//! `hosts`. Tests of the keys that decide the client's address: `trusted_proxies` and `proxy_protocol`. One test checks
+//! that the shim refuses CONNECT. The HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client. If an HTTP/2
+//! client must misbehave, the test sends hand-written frames.
 //!
 //! Most timeouts are about a second, so that a slow machine does not exceed a timeout by accident. The tests also check
 //! that no timeout expires too early.
@@ -376,7 +377,7 @@ fn header_timeout_when_head_is_complete_in_time_then_request_is_served() {
 }
 
 #[test]
-fn header_timeout_when_first_bytes_are_missing_or_partial_then_closed_and_counted() {
+fn header_timeout_when_no_or_few_bytes_arrive_then_closes_and_counts_a_refusal() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "header_timeout = \"500ms\"");
     let starts = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM"];
@@ -740,7 +741,8 @@ fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // If bytes arrive (acknowledgements of the pings) or nothing arrives, the connection is still open.
+                // The connection is open if bytes arrive (acknowledgements of the pings), or if the read times out. The
+                // connection is closed if the read returns no bytes or another error.
                 open = open
                     && client
                         .more()
@@ -851,7 +853,7 @@ fn hosts_when_host_is_not_listed_then_shim_sends_421() {
     assert_eq!(of("http://shim.test/"), 421);
     assert_eq!(origin.count(), allowed.len() + 1);
     wait_refused(&shim, "host", u32::try_from(others.len()).expect("a small number") + 2);
-    // After the refusal of a well-formed request, the connection stays open.
+    // A 421 refuses a well-formed request without a body, so the connection stays open.
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response().expect("a response").status, 421);
@@ -951,8 +953,9 @@ fn pair6() -> Vec<u8> {
     bytes
 }
 
+/// A PROXY header without addresses (UNKNOWN, the command LOCAL, or an unspecified family) leaves the peer's address.
 #[test]
-fn proxy_protocol_when_header_is_valid_then_client_address_is_from_the_header() {
+fn proxy_protocol_when_header_is_valid_then_client_is_the_header_address_or_the_peer() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "proxy_protocol = true");
     // The protocol allows type-length-value triples after the addresses. The shim ignores these triples.

@@ -246,7 +246,7 @@ fn max_idle_when_exceeded_then_surplus_connections_are_closed() {
         for client in clients {
             assert_eq!(client.join().expect("the client's thread"), 200);
         }
-        assert_eq!(origin.connections(), 6, "six requests at once need six connections");
+        assert_eq!(origin.connections(), 6, "six concurrent requests need six connections");
         let closed = wait_until(PATIENCE, || origin.open_connections() == most);
         assert!(closed, "{} connections are open, not {most}", origin.open_connections());
         shim.wait_metrics(|metrics| (metrics.value("edgeshim_origin_connections", &[]) - gauge).abs() < 0.1);

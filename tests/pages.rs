@@ -1,5 +1,5 @@
-//! Tests of an operator's own page files (`whoopsie.pages`): which built-in files the own files replace, when edgeshim
-//! reads the own files, and which problems `check` and `run` report.
+//! Tests of an operator's own page files (`whoopsie.pages`): which built-in files the operator's files replace, when
+//! edgeshim reads the operator's files, and which problems `check` and `run` report.
 
 mod support;
 

@@ -20,7 +20,8 @@ use regex::Regex;
 use support::shim::{binary, repository, run};
 use support::{PATIENCE, TempDir, raw, temp_dir, wait_until};
 
-/// The longest time until the demo prints a line. The time is long, because many tests run at once on few cores.
+/// The longest time until the demo prints a line. The time is long, because many tests run at the same time on few
+/// cores.
 const START: Duration = Duration::from_secs(30);
 /// A line in a document that replaces a line of output, because this line of output differs each time.
 const VARIES: &str = "…";

@@ -1,10 +1,14 @@
-//! Tests with ambiguous and hostile requests, which are sent as raw bytes. For each request, the test checks two
-//! things. First, the origin must receive nothing, or exactly one well-formed request, or an incomplete request.
-//! Second, a normal request on another connection must get the correct response.
+//! Tests with ambiguous and hostile requests, and with valid requests for comparison. Each row of the table is one
+//! request, in some rows with a second request on the same connection. The test sends the rows as raw bytes to one
+//! shim.
 //!
-//! The table has one row for each request. The test sends all rows to one shim. After each row, the test sends a normal
-//! request. If the row has left wrong bytes on a connection to the origin, the normal request fails. At the end, when
-//! the shim has exited, the test checks all requests that the origin recorded. It reports all failed rows together.
+//! For each row, the test checks three things. First, the client must get responses with the allowed statuses. Second,
+//! the origin must receive what the row allows: nothing, one complete and well-formed request, or an incomplete
+//! request. Third, a normal request on another connection must get the correct response. If the row has left wrong
+//! bytes on a connection to the origin, the normal request fails.
+//!
+//! At the end, when the shim has exited, the test checks all requests that the origin recorded. It reports all failed
+//! rows together.
 
 mod support;
 
@@ -37,9 +41,10 @@ struct Row {
     seen: Seen,
     /// The allowed statuses of each response, in the order of the responses.
     responses: Vec<&'static [u16]>,
-    /// The shim is allowed to close the connection without a response.
+    /// Whether the shim is allowed to close the connection without a response. If the request is sent in pieces, a
+    /// missing response is allowed for every row whose `seen` is not [`Seen::Whole`].
     silence: bool,
-    /// The connection is allowed to stay open after a refusal, because the request was well-formed.
+    /// Whether the connection is allowed to stay open after a refusal, because the request was well-formed.
     stays: bool,
     /// The client closes its sending side after the last byte.
     cut: bool,
@@ -207,7 +212,7 @@ fn controls() -> Vec<Row> {
     ]
 }
 
-/// Returns requests whose body length or framing is ambiguous.
+/// Returns requests whose body length or framing is ambiguous, malformed or unusual.
 fn framing() -> Vec<Row> {
     let both = "0\r\n\r\n{S}";
     vec![
@@ -277,7 +282,7 @@ fn framing() -> Vec<Row> {
     ]
 }
 
-/// Returns requests with malformed chunks.
+/// Returns requests with malformed chunks, malformed trailers or a truncated body.
 fn chunks() -> Vec<Row> {
     vec![
         chunked("chunk-size-junk", "5zz\r\nhello\r\n0\r\n\r\n{S}").in_body(),
@@ -307,7 +312,8 @@ fn chunks() -> Vec<Row> {
     ]
 }
 
-/// Returns requests with malformed line ends, field names and field values.
+/// Returns requests with malformed lines: line ends, control characters, field names and folded field values. In some
+/// rows, a second request follows on the same connection.
 fn lines() -> Vec<Row> {
     vec![
         get("fold", "X-A: a\r\n b"),
@@ -349,7 +355,8 @@ fn lines() -> Vec<Row> {
     ]
 }
 
-/// Returns requests with a missing, repeated or malformed Host.
+/// Returns requests with a missing, repeated or malformed Host, and requests whose Connection field names Host or the
+/// identity header.
 fn hosts() -> Vec<Row> {
     vec![
         host("hosts-same", "Host: shim.test\r\nHost: shim.test"),
@@ -422,7 +429,7 @@ fn request_lines() -> Vec<Row> {
     ]
 }
 
-/// Returns requests with large heads, around the limits.
+/// Returns requests whose heads exceed a limit of the shim. Some heads exceed the limit by one line, others by far.
 fn sizes() -> Vec<Row> {
     const FIELDS: &[u16] = &[431];
     const TARGET: &[u16] = &[414, 431];
@@ -563,7 +570,7 @@ fn exchange(shim: &Shim, row: &Row, piece: usize) -> (Vec<u16>, Vec<String>) {
     (statuses, wrong)
 }
 
-/// Checks that a normal request on another connection gets the response with the target of this request.
+/// Checks that a normal request on another connection gets the response with the target of the normal request.
 fn normal_request(shim: &Shim, name: &str) -> Result<(), String> {
     let target = format!("/normal_request/{name}");
     let mut client = Raw::connect(shim.addr).patient(Duration::from_secs(5));

@@ -29,7 +29,7 @@ fn body_of(client: &mut Raw, target: &str) -> String {
     response.text()
 }
 
-/// Sends several GET requests at once over one HTTP/2 connection. Returns the statuses and bodies.
+/// Sends several concurrent GET requests over one HTTP/2 connection. Returns the statuses and bodies.
 fn h2<S>(connect: impl Future<Output = std::io::Result<S>>, targets: &[&str]) -> Vec<(u16, String)>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
@@ -126,10 +126,18 @@ fn stale_socket_file_when_listener_starts_then_replaced_but_any_other_file_is_ke
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", file.display()));
     assert!(Shim::try_start_in(support::temp_dir(), config).is_err());
     assert_eq!(std::fs::read(&file).expect("the file"), b"data");
+    // A connection to a datagram socket fails, but a process uses the socket.
+    let path = dir.join("datagram.sock");
+    let _socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a datagram socket");
+    let url = format!("unix:{}", path.display());
+    for listen in [format!("[server]\nlisten = [\"{url}\"]"), format!("[admin]\nlisten = \"{url}\"")] {
+        assert!(Shim::try_start_in(support::temp_dir(), Shim::config(origin.addr).with(&listen)).is_err(), "{listen}");
+        assert!(path.exists(), "the socket file was removed: {listen}");
+    }
 }
 
 #[test]
-fn protocol_when_first_bytes_arrive_one_by_one_then_detected() {
+fn protocol_when_first_bytes_arrive_one_by_one_then_is_detected() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr));
     let mut client = Raw::connect(shim.addr);

@@ -162,7 +162,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Writes all lines and returns the number of lost lines. If the output fails, every line that is not yet partly
+    /// Writes all lines and returns the number of lost lines. If the output fails, every line of which no byte is
     /// written is lost. The rest of a partly written line stays in the batch and is written before the next lines.
     fn write(&mut self, output: &mut impl Write) -> (u64, io::Result<()>) {
         if self.open_ended {

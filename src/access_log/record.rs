@@ -30,16 +30,17 @@ pub(crate) struct Record {
     pub(crate) provider: &'static str,
     /// The identity header as received.
     pub(crate) claimed: Option<HeaderValue>,
-    /// The text of the request's [`Proof`](crate::cdn::proof::Proof). It is "" for a request to a local endpoint.
+    /// The text of the request's [`Proof`](crate::cdn::proof::Proof). "" for a request to a local endpoint.
     pub(crate) proof: &'static str,
-    /// The provider's point of presence. It is empty if the provider did not report it.
+    /// The provider's point of presence. Empty if the request does not contain the point of presence, or if the proof
+    /// failed.
     pub(crate) pop: Pop,
     /// The kind of pull. `Unknown` if the provider is unknown, or for a request to a local endpoint.
     pub(crate) kind: PullKind,
     /// Why the provider pulled. `None` for a request to a local endpoint.
     pub(crate) why: Option<&'static str>,
-    /// The client's address: the address that a CDN with a valid proof or a trusted proxy reported, or else the address
-    /// that connected to edgeshim.
+    /// The client's address: the address that a CDN with a valid proof or a trusted proxy reported, or else the peer's
+    /// address. If `server.proxy_protocol` is on, the PROXY header contains the peer's address.
     pub(crate) client: Option<IpAddr>,
     /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes the addresses in it.
     pub(crate) client_chain: Option<HeaderValue>,
@@ -54,7 +55,8 @@ pub(crate) struct Record {
     pub(crate) version: Version,
     /// The class's label. `None` for a request to a local endpoint.
     pub(crate) class: Option<&'static str>,
-    /// The status sent to the client, or 499 if the client disconnected before the response was complete.
+    /// The status sent to the client, or 499 if the client disconnected or the drain ended before the response was
+    /// complete.
     pub(crate) status: u16,
     /// The number of body bytes that were sent to the client.
     pub(crate) bytes: u64,

@@ -287,7 +287,7 @@ mod tests {
     use super::super::record::tests::record;
     use super::*;
 
-    /// A folder for one test. It is removed at the end of the test.
+    /// A folder for one test, which is removed at the end of the test.
     struct Folder(PathBuf);
 
     impl Folder {

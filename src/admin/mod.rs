@@ -114,10 +114,11 @@ fn bind(listen: &Listen) -> io::Result<(Listener, String)> {
             Ok((Listener::Tcp(listener), format!("http://{bound}")))
         }
         Listen::Unix(path) => {
-            // A killed process leaves its socket file behind. So a socket file on which nothing listens is removed. Any
-            // other file is not touched.
+            // If a connection to the socket file is refused, no process listens on it: a killed process has left the
+            // file behind. So the file is removed. In all other cases the file is not removed, and `bind` fails.
             let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-            if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+            let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(is_refused) {
                 std::fs::remove_file(path)?;
             }
             let listener = std::os::unix::net::UnixListener::bind(path)?;

@@ -24,9 +24,10 @@ pub(crate) struct Known {
 pub(crate) struct Judged {
     /// The proof that succeeded, the reason why a proof failed, or `Believed` if the provider has no proofs.
     pub proof: Proof,
-    /// The client's address, if the CDN reports one and a proof succeeded.
+    /// The client's address, if the CDN reports the address and a proof succeeded.
     pub client: Option<IpAddr>,
-    /// The point of presence that the request names. It is empty if it is unknown or if a proof failed.
+    /// The point of presence that the request names. Empty if the request names no point of presence, or if a proof
+    /// failed.
     pub pop: Pop,
 }
 

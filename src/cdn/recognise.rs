@@ -1,9 +1,9 @@
 //! Finds out from which CDN a pull comes, by the signals of the presets.
 //!
 //! A request can pass through several CDNs. Each CDN adds its own fields, and most CDNs pass on the fields of the CDNs
-//! before them. The CDN that pulls is the one nearest to edgeshim. Only two fields show the order of the CDNs: CDN-Loop
-//! (RFC 8586) and Via (RFC 9110 §7.6.3), because each hop appends its entry to them. If a request has signals of
-//! several CDNs, and these fields do not show which CDN is the nearest, no CDN is recognised. A guess could count a
+//! before them. The CDN that pulls is the CDN nearest to edgeshim. Only two fields show the order of the CDNs: CDN-Loop
+//! (RFC 8586) and Via (RFC 9110 §7.6.3), because each hop appends its entry to these fields. If a request has signals
+//! of several CDNs, and these fields do not show which CDN is the nearest, no CDN is recognised. A guess could count a
 //! pull under the wrong CDN.
 
 use http::{HeaderMap, HeaderName};

@@ -67,7 +67,7 @@ fn origin(settings: &Settings, origin: &Section<'_>) {
     let limits = settings.admission;
     if limits.max_waiting > 0 && limits.max_in_flight == 0 && !origin.is_bad("max_in_flight") {
         let message = "lets requests wait, but without max_in_flight no request has to wait; \
-                       write max_in_flight = 100 (the number of requests that the origin can serve at once), \
+                       write max_in_flight = 100 (the number of requests that the origin can serve at the same time), \
                        or write max_waiting = 0";
         origin.reject("max_waiting", message);
     }

@@ -4,7 +4,7 @@
 //! ([`Keys`](crate::keys::Keys)). `file` reads single keys from the TOML tree. `reader` writes the values of these keys
 //! to the settings, and `effective` shows the settings as JSON. `checks` and `classes` check whether the values of
 //! different keys fit together. `provider_blocks` and `provider_proofs` read the providers, whose keys depend on each
-//! other. All problems of a file are reported at once, so that operators can correct all of them before the next try.
+//! other. All problems of a file are reported together, so that operators can correct all of them before the next try.
 //! All commands read the configuration with the same functions.
 
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One problem of a configuration. It is shown as `key: value message`.
+/// One problem of a configuration, which is shown as `key: value message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The name of another file that has the problem, with control characters escaped. `None`: the problem is in the

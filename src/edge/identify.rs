@@ -28,7 +28,8 @@ use crate::wire::names::X_CDN_PROVIDER;
 pub struct IdentifySettings {
     /// The name of the identity header.
     pub header: HeaderName,
-    /// Whether the presets' signals are used. They decide if the header is missing, and they can contradict the header.
+    /// Whether the presets' signals are used. If the header is missing, the signals decide. If the header is present,
+    /// the signals can contradict the header.
     pub recognise: bool,
     /// Whether pulls without a configured provider are refused.
     pub reject_unknown: bool,

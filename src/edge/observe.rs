@@ -1,8 +1,9 @@
-//! Checks the request's head, adds X-Request-Id and traceparent if they are missing or invalid, and begins the
-//! request's log line.
+//! Checks the request's head, adds Host, X-Request-Id and traceparent if they are missing, replaces an invalid
+//! X-Request-Id or traceparent, and begins the request's log line.
 //!
 //! **Place:** outermost, so that the other layers get only unambiguous requests with exactly one request id.
-//! **Reads:** Host, target, method, X-Forwarded-For, CDN-Loop, Content-Length, X-Request-Id, traceparent.
+//! **Reads:** the peer, the version, target, method, Host, Transfer-Encoding, Content-Length, X-Forwarded-For,
+//! CDN-Loop, X-Request-Id, traceparent. For the log line also Referer and User-Agent.
 //! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. A request that must be refused for another reason is only
 //! marked here. `pulls` responds to that request and counts the refusal.
 //! **Cost:** one allocation if an id must be made; another allocation for the log line while the log is on. **Can

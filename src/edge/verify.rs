@@ -1,7 +1,7 @@
 //! Checks the claimed provider against its proofs.
 //!
-//! **Place:** inside `local`, whose requests come from browsers and need no proof; outside of `pulls`, which counts a
-//! pull under the provider that this layer leaves in `Ctx`.
+//! **Place:** inside `local`, whose requests are not pulls and need no proof; outside of `pulls`, which counts a pull
+//! under the provider that this layer leaves in `Ctx`.
 //! **Reads:** `Ctx::{provider, trail}`, the target, the client certificate, and the header fields of the provider's
 //! proofs, client address and point of presence. The layer removes the fields with secrets and signatures from every
 //! request. A provider without a `verify` block needs no proof.

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn body_when_polled_then_returns_bytes_or_reason_for_failure() {
+    fn body_when_polled_then_returns_bytes_or_failure_or_is_pending() {
         let end = Poll::Ready(None);
         assert_eq!(read(4, [data(b"ab"), Poll::Pending, data(b"cd"), end]), Poll::Ready(Ok(b"abcd".to_vec())));
         assert_eq!(read(4, [Poll::Ready(None)]), Poll::Ready(Ok(Vec::new())));

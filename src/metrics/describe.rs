@@ -185,7 +185,7 @@ metrics! {
     RUM_SECONDS: Histogram("edgeshim_rum_seconds", ["provider", "page"], Seconds,
         "Load times of pages, as browsers report them.");
     RUM_REJECTED: Counter("edgeshim_rum_rejected_total", ["reason"], Count,
-        "RUM beacons without a valid load time, by reason.");
+        "RUM requests without a valid load time, by reason.");
 
     // Metrics of the process.
     ANNOTATIONS: Counter("edgeshim_annotations_total", [], Count,

@@ -1,5 +1,5 @@
-//! The types of label values: enums with fixed values, and ids of the providers, classes and other entries that a
-//! configuration lists.
+//! The values of labels, and their positions in the tables of metrics. Some labels have fixed values, which are enums.
+//! For other labels, for example providers and classes, the configuration lists the values.
 
 use crate::ids::{ClassId, Country, Label, LocaleId, PageId, ProviderId, SourceId};
 
@@ -14,7 +14,7 @@ pub(crate) struct Labels {
     pub locales: Vec<&'static str>,
     /// The accepted `source` values of beacons, in the order of the configuration.
     pub beacon_sources: Vec<&'static str>,
-    /// The accepted pages of RUM beacons, in the order of the configuration.
+    /// The pages whose load times (RUM) are counted by name, in the order of the configuration.
     pub rum_pages: Vec<&'static str>,
 }
 

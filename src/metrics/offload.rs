@@ -83,7 +83,7 @@ struct Kept {
     /// the gap. `None`: no batch has arrived.
     span: Option<(i64, i64)>,
     /// The number of the log's newest seconds to which a later batch still added lines, and the newest second when that
-    /// batch arrived. The largest number of about the last five minutes is stored.
+    /// batch arrived. Of the numbers of about the last five minutes, the largest number is stored.
     late: (i64, i64),
 }
 

@@ -25,7 +25,8 @@ impl Target {
     /// The format of the key `origin.url`.
     pub(super) const TEXT: Text<Self> = Text { example: "http://127.0.0.1:3000", read: target, write: Self::url };
 
-    /// Returns the value as a text that [`target`] parses to the same value. The text always has the port.
+    /// Returns the value as a text that [`target`] parses to the same value. The text of a TCP port always has the
+    /// port.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Tcp { .. } => format!("http://{self}"),

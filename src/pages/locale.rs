@@ -18,7 +18,7 @@ const MAX_RANGES: usize = 32;
 /// The known tags, and the locale for a request without a usable Accept-Language.
 #[derive(Debug)]
 pub(super) struct Locales {
-    /// BCP 47 tags, in the order of the locales' ids. There are at most 256, because an id is one byte.
+    /// BCP 47 tags, in the order of the locales' ids. There are at most 256 tags, because an id is one byte.
     tags: Vec<String>,
     /// Host names in lowercase, without a port, sorted by name.
     hosts: Vec<(String, LocaleId)>,
@@ -130,8 +130,8 @@ impl Preferences {
         self.all.iter().take(self.count).copied()
     }
 
-    /// Returns the locale with the greatest weight. Of locales with equal weights, the first one is returned. Excluded
-    /// locales are skipped.
+    /// Returns the locale with the greatest weight. Of locales with equal weights, the first locale is returned.
+    /// Excluded locales are skipped.
     fn best(&self) -> Option<LocaleId> {
         let wanted = self.iter().filter(|&(locale, _)| !self.exclude(locale));
         wanted.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(locale, _)| locale)

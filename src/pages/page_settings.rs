@@ -21,8 +21,8 @@ pub struct PageSettings {
     pub folder: PathBuf,
     /// The content of `folder`. This field is not a configuration key.
     pub files: Arc<PageFiles>,
-    /// The locale that is used if neither Accept-Language nor the host selects a locale. It must be the tag of a known
-    /// locale, in any letter case.
+    /// The locale that is used if neither Accept-Language nor the host selects a locale. The value must be the tag of a
+    /// known locale, in any letter case.
     pub default_locale: String,
     /// The locale for each host name. This locale is used if Accept-Language selects no locale and does
     /// not exclude this locale with `q=0`.

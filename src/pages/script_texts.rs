@@ -7,11 +7,12 @@ use super::template::{Condition, Piece, RequestCondition, Setting, Template, Tex
 use crate::wire::json;
 
 /// Returns the JSON for the script: `[[NAME, …], {LANGUAGE: [TEXT, …], …}]`. The first name is `direction`. Each locale
-/// has its direction, then its texts in the order of the names. To keep the JSON short, the locales do not repeat the
-/// names.
+/// has its direction, then its texts in the order of the names. A text with plural forms is an object: `{CATEGORY:
+/// FORM, …}`. To keep the JSON short, the locales do not repeat the names.
 ///
 /// The JSON has the texts that the page shows, and the texts that the template names in `{{words}}`. `is_wait` selects
-/// the wait page. `shown` can be any of the locales: the names are the same for each of them.
+/// the wait page. `shown` is the locale in which the template's conditions on settings are checked. It can be any
+/// locale, because a setting is empty either in all locales or in no locale.
 pub(super) fn texts_json(
     template: &Template<'_>,
     is_wait: bool,

@@ -49,7 +49,7 @@ pub(super) struct Numbers {
 /// A number as a text, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Digits {
-    /// The text. The longest one has 22 bytes: ten digits, and three separators of four bytes each.
+    /// The text. The longest text has 22 bytes: ten digits, and three separators of four bytes each.
     bytes: [u8; 22],
     count: usize,
 }

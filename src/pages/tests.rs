@@ -42,10 +42,10 @@ fn all_ids(pages: &Pages) -> impl Iterator<Item = LocaleId> {
 }
 
 fn gunzip(member: &[u8]) -> Vec<u8> {
-    let mut decoder = flate2::read::GzDecoder::new(member);
-    let mut plain = Vec::new();
-    decoder.read_to_end(&mut plain).unwrap();
-    assert!(decoder.into_inner().is_empty(), "there are bytes after the gzip member");
+    let (mut rest, mut plain) = (member, Vec::new());
+    // `flate2::read::GzDecoder` would also consume the bytes after the member.
+    flate2::bufread::GzDecoder::new(&mut rest).read_to_end(&mut plain).unwrap();
+    assert!(rest.is_empty(), "there are bytes after the gzip member");
     plain
 }
 
@@ -101,7 +101,7 @@ fn gzip_page_when_rendered_then_fits_the_initial_tcp_congestion_window() {
 }
 
 #[test]
-fn wait_page_when_rendered_then_shows_wait_texts_and_number_of_waiting_requests() {
+fn wait_page_when_rendered_then_shows_wait_heading_and_number_of_waiting_requests() {
     let pages = Pages::build(&settings()).unwrap();
     let page = |tag, values: &PageValues<'_>| plain(&pages, tag, values);
     let english = page("en", &WAIT);
@@ -238,7 +238,7 @@ fn page_when_rendered_then_has_the_reference_and_loads_only_the_beacon() {
 }
 
 #[test]
-fn links_and_site_name_when_not_configured_then_page_has_defaults() {
+fn page_when_settings_are_absent_then_has_no_links_to_help_and_the_default_site_name() {
     let page = english(&PageSettings::default(), &VALUES);
     assert_eq!(page.matches("<a ").count(), 1, "the page must have one link, which reloads the page");
     assert!(page.contains("src=\"/status/images/beacon.gif?source="));
@@ -315,7 +315,7 @@ fn problem_json_when_rendered_then_follows_rfc_9457() {
 }
 
 proptest! {
-    // There are only 64 cases, because each case inflates a page in every locale.
+    // There are only 64 cases, because each case of the first test inflates three pages in every locale.
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]

@@ -11,9 +11,10 @@ use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
-/// The largest number of response bytes that hyper buffers for a client that does not read. On HTTP/1.1, this is also
-/// the largest number of bytes of an upload that hyper reads before edgeshim asks for them. If
-/// `server.max_header_bytes` is larger, HTTP/1.1 connections use that number instead.
+/// The largest number of response bytes that hyper buffers while the client does not read: for each connection on
+/// HTTP/1.1, and for each stream on HTTP/2. On HTTP/1.1, this is also the largest number of upload bytes that hyper
+/// reads before edgeshim asks for them. If `server.max_header_bytes` is larger than this constant, HTTP/1.1 connections
+/// use `server.max_header_bytes` instead.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
@@ -41,8 +42,8 @@ impl Limits {
             // hyper's server stores the original spelling of the field names in the message, and hyper's client writes
             // this spelling. So this option must be set on the server and on the client.
             .preserve_header_case(origin.preserve_header_case);
-        // A stream waits for the origin for at most the longest of these timeouts. If hyper does not poll a stream for
-        // a longer time, the stream waits for a client that does not read.
+        // A stream waits for the origin for at most the longest of these timeouts. If hyper has not polled a stream for
+        // longer than this timeout, the stream waits for a client that does not read.
         let stalled = limits.body_timeout.max(origin.response_timeout).max(origin.connect_timeout) + clock::TICK * 2;
         let mut http2 = http2::Builder::new(StreamExecutor { stalled });
         http2

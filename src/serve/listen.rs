@@ -69,7 +69,7 @@ impl Accepted {
     }
 }
 
-/// A connection that is registered with no runtime, because it is handed to another worker.
+/// A connection that is registered with no runtime until a worker attaches the connection.
 pub(super) enum Detached {
     Tcp(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
@@ -181,10 +181,11 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
 }
 
 fn unix(path: &Path) -> io::Result<Listener> {
-    // If no process listens on the socket file, a killed process has left the file behind. So the file is removed. A
-    // file of another type, or a socket on which a process listens, is not removed. In this case `bind` fails.
+    // If a connection to the socket file is refused, no process listens on it: a killed process has left the file
+    // behind. So the file is removed. In all other cases the file is not removed, and `bind` fails.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(is_refused) {
         std::fs::remove_file(path)?;
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;

@@ -84,9 +84,9 @@ impl CacheField {
 /// this function reads.
 ///
 /// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function. In
-/// Akamai's syntax, `!no-store` and `!bypass-cache` allow caches to store the response. In this function they do not
-/// cancel a `no-store` or `bypass-cache`. If the lines contain no `no-store`, no `bypass-cache` and no lifetime,
-/// `!no-store` and `!bypass-cache` count as a lifetime of one second.
+/// Akamai's syntax, `!no-store` and `!bypass-cache` allow caches to store the response. In this function `!no-store`
+/// and `!bypass-cache` do not cancel a `no-store` or `bypass-cache`. If the lines contain no `no-store`, no
+/// `bypass-cache` and no lifetime, `!no-store` and `!bypass-cache` count as a lifetime of one second.
 pub fn edge_control<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<CacheControl<'static>> {
     let (mut read, mut allows) = (CacheControl::default(), false);
     for directive in lines.into_iter().flat_map(Directives::new) {

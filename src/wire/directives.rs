@@ -5,13 +5,13 @@
 /// The argument of a directive: the text after `=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Argument<'a> {
-    /// The directive has no `=`.
+    /// The directive has no `=`, and its name is a token.
     Absent,
     /// A token.
     Token(&'a [u8]),
     /// The text between the quotes of a quoted string. Escapes in the text are unchanged.
     Quoted(&'a [u8]),
-    /// Any other text, for example an empty argument.
+    /// Any other text, for example an empty argument. Also the argument of a directive whose name is not a token.
     Malformed,
 }
 
@@ -53,8 +53,8 @@ impl<'a> Iterator for Directives<'a> {
                 while self.rest.get(start).is_some_and(|b| matches!(b, b' ' | b'\t')) {
                     start += 1;
                 }
-                // At most one search per line fails, so the time is linear. After a failed search, each later quote of
-                // the line is escaped and cannot start a string.
+                // In each line, at most one search for a closing quote fails, so the time is linear. After a failed
+                // search, each later quote of the line is escaped and cannot start a string.
                 if self.rest.get(start) == Some(&b'"') {
                     string = closing_quote(&self.rest[start + 1..]).map(|length| (start + 1, start + 1 + length));
                 }

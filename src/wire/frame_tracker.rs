@@ -113,7 +113,7 @@ mod tests {
             assert_eq!(one_by_one.phase(), *phase, "byte {position} of {bytes:?}");
             let mut at_once = FrameTracker::new();
             at_once.feed(&bytes[..=position]);
-            assert_eq!(at_once.phase(), *phase, "{} bytes at once", position + 1);
+            assert_eq!(at_once.phase(), *phase, "{} bytes in one call", position + 1);
         }
     }
 }

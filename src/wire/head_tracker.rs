@@ -494,8 +494,8 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    /// Feeds all bytes at once to one tracker, and one by one to a second tracker. The two trackers must end in the
-    /// same state. Returns the first `ask` verdicts, and the phase after all bytes.
+    /// Feeds all bytes with one call to one tracker, and one by one to a second tracker. The two trackers must end in
+    /// the same state. Returns the first `ask` verdicts, and the phase after all bytes.
     fn judged(bytes: &[u8], ask: usize) -> (Vec<Verdict>, Phase) {
         let mut whole = HeadTracker::new();
         whole.feed(bytes);

@@ -10,7 +10,7 @@ pub(crate) fn essence(content_type: &[u8]) -> &[u8] {
 /// `globset` would take ten times as long for a match against 23 patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MediaTypes {
-    /// The texts before, between and after the stars of each pattern.
+    /// For each pattern, the parts of its text before, between and after the stars.
     patterns: Vec<Vec<Box<str>>>,
 }
 
@@ -21,7 +21,7 @@ impl MediaTypes {
         Self { patterns: patterns.into_iter().map(split).collect() }
     }
 
-    /// Returns the texts of the patterns.
+    /// Returns each pattern as a text, with its stars.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.patterns.iter().map(|parts| parts.join("*")).collect()
     }

@@ -1,8 +1,9 @@
-//! The names of all header fields that edgeshim reads or writes.
+//! The names of the header fields that the code reads or writes. Names that only a preset or the configuration contains
+//! are not in this file.
 //!
-//! Names that the crate `http` knows are re-exported from `http`, because `http` compares these names as small
-//! integers. The other names are statics, because a constant would be built again at each use. A test in `tests/tidy/`
-//! checks that no other room contains the name of a field as text.
+//! If the crate `http` has a constant for a name, this file re-exports the constant, because `http` compares such names
+//! as small integers. The other names are statics, because a constant would be copied at each use. A test in
+//! `tests/tidy/` checks that code outside of `wire` does not access a field by a name that is written as text.
 
 use http::HeaderName;
 
@@ -28,8 +29,8 @@ pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The default name of the identity header, in which a CDN sends the name of its provider. edgeshim sends the provider
-/// to the origin in this field, whatever name is configured for the identity header.
+/// The default name of the identity header, in which a CDN sends its configured provider name. edgeshim sends the
+/// provider to the origin in this field, whatever name is configured for the identity header.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
 /// RFC 9209: how an intermediary handled a response, for example why it generated the response itself.
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -68,9 +69,9 @@ pub static EDGE_CACHE_TAG: HeaderName = HeaderName::from_static("edge-cache-tag"
 pub static CDN_TAG: HeaderName = HeaderName::from_static("cdn-tag");
 /// Cache tags of Netlify, separated by commas.
 pub static NETLIFY_CACHE_TAG: HeaderName = HeaderName::from_static("netlify-cache-tag");
-/// RFC 9213: Cache-Control for all CDNs. A field with the name of a CDN before `CDN-Cache-Control`, such as the next
-/// field, is only for this CDN.
+/// RFC 9213: Cache-Control for all CDNs.
 pub static CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+/// Like CDN-Cache-Control, but only for Cloudflare.
 pub static CLOUDFLARE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cloudflare-cdn-cache-control");
 /// Cache-Control for Akamai, in Akamai's own syntax.
 pub static EDGE_CONTROL: HeaderName = HeaderName::from_static("edge-control");

@@ -60,11 +60,12 @@ pub enum After {
     Keep,
     /// The origin closes the connection normally (FIN).
     Close,
-    /// The origin resets the connection (RST). A Unix socket has no reset, so the origin closes it normally.
+    /// The origin resets the connection (RST). A Unix socket has no reset, so the origin closes the
+    /// socket normally.
     Reset,
 }
 
-/// A connection over TCP or over a Unix socket. It counts the written bytes.
+/// A connection over TCP or over a Unix socket, with a count of the written bytes.
 #[derive(Debug)]
 pub struct Conn {
     socket: Socket,
@@ -206,7 +207,7 @@ struct Shared {
     stopping: AtomicBool,
 }
 
-/// The origin. It stops when this value is dropped.
+/// The origin, which stops when this value is dropped.
 pub struct Origin {
     /// The address at which the origin listens, or 0.0.0.0:0 if the origin listens on a Unix socket.
     pub addr: SocketAddr,
@@ -224,7 +225,7 @@ impl Origin {
     }
 
     /// Starts like [`Origin::start`], but `handler` runs when the head has arrived. If the handler returns
-    /// [`After::Keep`], the origin then reads the body. The origin sends no 100, but the handler can send it.
+    /// [`After::Keep`], the origin then reads the body. The origin sends no 100, but the handler can send a 100.
     pub fn start_at_head(handler: impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static) -> Self {
         Self::tcp(Box::new(handler), true)
     }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The longest time until the binary listens. The time is long, because many tests run at once on few cores.
+/// The longest time until the binary listens. The time is long, because many tests run at the same time on few cores.
 const START: Duration = Duration::from_secs(20);
 
 /// A configuration that is merged from pieces of TOML.

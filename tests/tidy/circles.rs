@@ -1,8 +1,9 @@
 //! Modules must not import each other in a circle.
 //!
 //! The rule compares siblings at each level of the tree. Siblings are the files and folders in one folder. A folder
-//! includes everything below it. If the parent module re-exports a name, an import of this name counts as an import of
-//! the file that declares the name. A parent and its children are allowed to use each other.
+//! includes everything below it. If a file imports an item from a module that itself gets the item by a `use`, the
+//! import counts as an import of the file that declares the item. A parent and its children are allowed to use each
+//! other.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,9 @@ struct Import {
     at: usize,
 }
 
-/// Returns one breach for each circle in the tree, at the first import that is part of the circle.
+/// For each import that is part of a circle, finds the shortest such circle. Returns one breach for each set of
+/// siblings that form one of these circles, at the first import. A longer circle through the same imports gets no
+/// breach, and a circle whose first import has a waiver gets no breach.
 pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
     let exports = exports(sources);
     let mut levels: BTreeMap<Vec<String>, Vec<Import>> = BTreeMap::new();
@@ -82,7 +85,8 @@ fn path<'a>(imports: &'a [Import], from: &'a str, to: &str) -> Option<Vec<&'a st
     None
 }
 
-/// The names that modules re-export. The key is the module and the name, and the value is the path of the item.
+/// The names that modules get by a `use`, public or private. The key is the module and the name. The value is the path
+/// of the item.
 type Exports = BTreeMap<(Vec<String>, String), Vec<String>>;
 
 fn exports(sources: &[Source]) -> Exports {
@@ -95,10 +99,10 @@ fn exports(sources: &[Source]) -> Exports {
     exports
 }
 
-/// Follows re-exports. Returns the module that declares the item at a path.
+/// Follows the `use` of other modules. Returns the module that declares the item at a path.
 fn declared_in(sources: &[Source], exports: &Exports, segments: &[String]) -> Vec<String> {
     let mut segments = segments.to_vec();
-    // Each step follows one re-export. The limit of eight steps ends the loop if re-exports form a circle.
+    // Each step follows one `use`. The limit of eight steps ends the loop if the names form a circle.
     for _ in 0..8 {
         let known = |length: usize| sources.iter().any(|source| source.module == segments[..length]);
         let length = (0..=segments.len()).rev().find(|length| known(*length)).unwrap_or_default();
@@ -118,7 +122,7 @@ fn declared_in(sources: &[Source], exports: &Exports, segments: &[String]) -> Ve
 mod tests {
     use super::*;
 
-    /// Returns the breaches in a tree of files. Each text has the path, the line and the circle.
+    /// Returns the breaches in a tree of files. Each breach is one text: the path, the line and the circle.
     fn breaches(files: &[(&str, &str)]) -> Vec<String> {
         let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
         let short = |breach: Breach| format!("{}:{} {}", breach.path, breach.line, breach.what);

@@ -141,8 +141,8 @@ pub(in crate::cdn) fn is_via(member: &[u8], name: &str) -> bool {
 /// Returns the points of presence in Fastly-FF. The point of presence nearest to the client comes first.
 ///
 /// Each Fastly node appends an entry `signature!POP!node`. All nodes of one Fastly service write the same signature.
-/// The last entry comes from the node that pulls. If an entry has another signature than the last entry, it comes from
-/// a client or from another Fastly service, and is ignored.
+/// The last entry comes from the node that pulls. If an entry has another signature than the last entry, the entry
+/// comes from a client or from another Fastly service, and is ignored.
 fn fastly_pops(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let last = memchr::memrchr(b',', line).and_then(|comma| line.get(comma + 1..)).unwrap_or(line);
     let of_service = fastly_entry(last.trim_ascii()).map(|(signature, _)| signature);

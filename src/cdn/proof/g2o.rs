@@ -3,7 +3,8 @@
 //!
 //! The data field contains six members: version, the edge's address, the client's address, the time, an id, and a
 //! nonce. The nonce names the key that signed the request. The sign field contains a keyed hash in base64. The hash
-//! covers the data field as sent, followed by the path with its query. The versions differ only in the hash function.
+//! covers the data field as sent, followed by the path with its query. The versions differ only in the way in which the
+//! hash is computed from the key and this data.
 //!
 //! This code computes the hash in the same way as these public verifiers, which were read in November 2026:
 //! ynohat/akamai-g2o, and modules for nginx, Lua and C#. All these verifiers agree. The samples in ynohat/akamai-g2o

@@ -1,6 +1,7 @@
 //! The proofs that a pull comes from the CDN that it claims to come from.
 //!
-//! A check opens no socket and no file. [`Evidence`] contains all input of a check, including the clock.
+//! A check opens no socket and no file. [`Evidence`] contains the clock and all data of the request that a check needs.
+//! Only the check of a G2O signature also depends on earlier requests, because each signature is accepted only once.
 
 pub(crate) mod g2o;
 
@@ -31,7 +32,7 @@ pub enum Proof {
     Addresses,
     /// The connection has a client certificate of the CDN.
     ClientCert,
-    /// The request has a G2O signature of Akamai.
+    /// The request has a valid G2O signature of Akamai.
     G2o,
     /// The configuration requires all proofs of the provider, and all of them succeeded.
     All,
@@ -39,13 +40,13 @@ pub enum Proof {
     Failed(Failure),
 }
 
-/// The reason why a proof failed. If several proofs failed, it is the reason of the failed proof that was checked
+/// The reason why a proof failed. If several proofs failed, the reason is that of the failed proof that was checked
 /// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The request does not have the field of the secret.
     NoSecret,
-    /// The field of the secret occurs more than once, or the value is not a valid secret.
+    /// The field of the secret occurs more than once, or its value is not one of the configured secrets.
     WrongSecret,
     /// The CDN's address list does not contain the address from which the request came.
     WrongAddress,

@@ -27,6 +27,7 @@ use self::scripted::Run;
 use self::trace::{Step, Trace};
 use super::terminal::{USAGE, print};
 use crate::cdn::known;
+use crate::cdn::tags::TagRule;
 use crate::config::Settings;
 use crate::edge::cache_control::outcome::Guard;
 use crate::edge::cache_control::policy::{Facts, Prepared};
@@ -216,8 +217,8 @@ impl Explainer<'_> {
         report.rule = Some(decisions::rule(&rule.cache));
         let limits = self.runtime.settings().admission;
         if limits.max_in_flight > 0 {
-            // `admission` uses the class of the path, because there is no response yet, and so no type, when the
-            // request arrives at that layer.
+            // `admission` uses the class of the path, because the type of the response is unknown when the request
+            // arrives at that layer.
             report.admission = Some(decisions::admission(limits, self.parts.classes.rule(ctx.class).admission));
         }
         outgoing.is_error = head.status.is_server_error();
@@ -238,6 +239,7 @@ impl Explainer<'_> {
         {
             outgoing.tags = rules.tags.clone();
             outgoing.tags_cut = rules.tags.translate(&mut headers);
+            outgoing.has_tags = matches!(&rules.tags, TagRule::Field { name, .. } if headers.contains_key(name));
         }
         if let (Some(Ok(head)), Some(request)) = (self.response_to("gzip"), self.request_to("gzip")) {
             let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, ctx.dialect);

@@ -47,10 +47,12 @@ impl Incoming<'_> {
             None if self.host_assumed && *name == HOST => "assumed; set another with --request-header".into(),
             None => AS_SENT.into(),
             Some("observe") if *name == X_REQUEST_ID => "one id for the origin, the log and the page".into(),
-            Some("observe") if *name == TRACEPARENT => "one trace (W3C Trace Context)".into(),
+            Some("observe") if *name == TRACEPARENT => "new, since the request has no valid traceparent".into(),
             Some("gzip") if *name == ACCEPT_ENCODING => "no coding, so that all ranges come from the same bytes".into(),
             Some("gzip") if *name == IF_MATCH => "made strong: a weak tag never matches here (RFC 9110 §13.1.1)".into(),
-            Some("gzip") if *name == IF_NONE_MATCH => "made strong again, as the origin sent the tag".into(),
+            Some("gzip") if *name == IF_NONE_MATCH => {
+                "made strong again, because the origin sent the tag as strong".into()
+            }
             Some(LEAF) => self.written(name).into(),
             Some(layer) => format!("set by {layer}").into(),
         }
@@ -119,6 +121,7 @@ impl Incoming<'_> {
 }
 
 /// The facts that decide the reasons for a response's fields.
+#[expect(clippy::struct_excessive_bools, reason = "each field is one independent fact")]
 pub(super) struct Outgoing<'a> {
     pub(super) provider: &'a str,
     pub(super) dialect: Dialect,
@@ -132,8 +135,10 @@ pub(super) struct Outgoing<'a> {
     /// Whether the origin sent a field that this CDN obeys before Cache-Control.
     pub(super) has_targeted: bool,
     pub(super) tags: TagRule,
-    /// The number of cache tags that were removed because of the CDN's limits.
+    /// The number of cache tags that were removed because the CDN does not accept them.
     pub(super) tags_cut: usize,
+    /// Whether the CDN accepts at least one cache tag of the response.
+    pub(super) has_tags: bool,
 }
 
 impl<'a> Outgoing<'a> {
@@ -148,6 +153,7 @@ impl<'a> Outgoing<'a> {
             has_targeted: false,
             tags: TagRule::default(),
             tags_cut: 0,
+            has_tags: false,
         }
     }
 
@@ -187,7 +193,8 @@ impl<'a> Outgoing<'a> {
                 format!("lines joined, to fit the limits of {provider} (RFC 9110 §5.3)").into()
             }
             None if self.tags_cut > 0 => {
-                format!("cache tags as {provider} reads them, without {} tags beyond its limits", self.tags_cut).into()
+                format!("cache tags as {provider} reads them, without {} tags that it does not accept", self.tags_cut)
+                    .into()
             }
             None => format!("cache tags as {provider} reads them").into(),
         }
@@ -206,7 +213,7 @@ impl<'a> Outgoing<'a> {
         match self.outcome.action {
             Some(Action::Defaulted) => "the class's lifetime, since the origin sets none".into(),
             Some(Action::Overridden) => "the class's rule, in place of the origin's".into(),
-            Some(Action::Forbidden) => "cache.mode is never".into(),
+            Some(Action::Forbidden) => "cache.mode = \"never\"".into(),
             Some(Action::Guarded) => self.guarded(),
             Some(Action::Tidied) | None if self.is_error => "an error is never stored".into(),
             Some(Action::Tidied) | None => {
@@ -236,7 +243,7 @@ impl<'a> Outgoing<'a> {
             Some(Action::Tidied) | None if self.has_targeted => {
                 format!("the origin's directives that are only for {provider}").into()
             }
-            Some(Action::Tidied) | None => format!("the origin's directives, as {provider} obeys them").into(),
+            Some(Action::Tidied) | None => format!("the origin's directives, in the form that {provider} obeys").into(),
         }
     }
 
@@ -246,12 +253,14 @@ impl<'a> Outgoing<'a> {
         match layer {
             Some("whoopsie") => "describes the response that the page replaces".into(),
             Some("cache_control") if self.is_tags(name) || cache_tags::delimiter(name).is_some() => {
-                self.tags_gone(name, rewritten)
+                self.tags_gone(name, trace)
             }
             _ if rewritten => REWRITTEN.into(),
-            Some(LEAF) if *name == CONTENT_LENGTH => "repeated, or without a body (RFC 9110 §8.6)".into(),
+            Some(LEAF) if *name == CONTENT_LENGTH => {
+                "a repeated line, or a length for a status without a body (RFC 9110 §8.6)".into()
+            }
             Some(LEAF) => HOP_BY_HOP.into(),
-            Some("cache_control") => self.caching_gone(name),
+            Some("cache_control") => self.caching_gone(name, trace),
             Some("gzip") if *name == CONTENT_LENGTH => "the new length is not known yet".into(),
             Some("gzip") if *name == ACCEPT_RANGES => "ranges of compressed bytes are not served".into(),
             Some("gzip") if *name == ETAG => "this tag cannot be made weak, and the bytes have changed".into(),
@@ -265,19 +274,48 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    fn tags_gone(&self, name: &HeaderName, rewritten: bool) -> Reason {
+    fn tags_gone(&self, name: &HeaderName, trace: &Trace) -> Reason {
         let provider = self.provider;
         match &self.tags {
-            TagRule::Field { .. } if rewritten => REWRITTEN.into(),
-            TagRule::Field { name: own, .. } if own != name && self.tags_cut == 0 => {
+            TagRule::Field { .. } if trace.has_set(name) => REWRITTEN.into(),
+            TagRule::Field { .. } if !self.has_tags && self.tags_cut > 0 => {
+                format!("{provider} accepts none of these tags").into()
+            }
+            TagRule::Field { .. } if !self.has_tags => "has no cache tag".into(),
+            TagRule::Field { name: own, .. } if trace.has(own) && self.tags_cut == 0 => {
                 format!("the tags are in {own}").into()
             }
-            TagRule::Field { .. } => format!("{provider} accepts none of these tags").into(),
-            TagRule::Dropped | TagRule::Unchanged => format!("{provider} has no cache tags").into(),
+            TagRule::Field { name: own, .. } if trace.has(own) => {
+                format!("the tags that {provider} accepts are in {own}").into()
+            }
+            TagRule::Field { name: own, .. } if own != name => {
+                format!("the tags were moved to {own}, which was then removed").into()
+            }
+            TagRule::Field { .. } | TagRule::Unchanged => self.too_large(),
+            TagRule::Dropped => format!("{provider} has no cache tags").into(),
         }
     }
 
-    fn caching_gone(&self, name: &HeaderName) -> Reason {
+    fn too_large(&self) -> Reason {
+        format!("removed, because the head is larger than {} accepts", self.provider).into()
+    }
+
+    /// Returns the reason why a targeted field that the CDN reads does not go to the CDN.
+    fn targeted_gone(&self, name: &HeaderName, trace: &Trace) -> Reason {
+        let provider = self.provider;
+        if let Some(written) = self.dialect.targeted_field().filter(|written| *written != name && trace.has(written)) {
+            return format!("edgeshim writes the directives for {provider} into {written}").into();
+        }
+        match self.outcome.action {
+            Some(Action::Guarded) => self.guarded(),
+            Some(Action::Overridden | Action::Forbidden) => self.cache_control(),
+            Some(Action::Tidied | Action::Defaulted) | None => {
+                format!("has no directive that edgeshim passes on to {provider}").into()
+            }
+        }
+    }
+
+    fn caching_gone(&self, name: &HeaderName, trace: &Trace) -> Reason {
         if self.dialect.passed_field() == Some(name) {
             let mode = match self.mode {
                 CacheMode::Keep | CacheMode::Default => return self.guarded(),
@@ -288,7 +326,7 @@ impl<'a> Outgoing<'a> {
                 .into();
         }
         if self.dialect.reads().contains(&name) {
-            return format!("no directive that is only for {} is left", self.provider).into();
+            return self.targeted_gone(name, trace);
         }
         match CacheField::of(name) {
             _ if *name == PRAGMA => "Cache-Control replaces it (RFC 9111 §5.4)",
@@ -302,7 +340,7 @@ impl<'a> Outgoing<'a> {
             }
             Some(CacheField::Targeted | CacheField::SurrogateControl) => "another CDN's field",
             Some(_) => "not for this CDN",
-            None => return format!("removed, because the head is larger than {} accepts", self.provider).into(),
+            None => return self.too_large(),
         }
         .into()
     }

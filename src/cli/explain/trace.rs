@@ -54,6 +54,11 @@ impl Trace {
         self.there.retain(|step| step.layer.is_none());
     }
 
+    /// Whether the head has a line with this name.
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        self.there.iter().any(|step| step.name == *name)
+    }
+
     /// Whether the head has a line with this name that a layer set.
     pub(super) fn has_set(&self, name: &HeaderName) -> bool {
         self.there.iter().any(|step| step.name == *name && step.layer.is_some())

@@ -8,9 +8,10 @@
 //! Dropping the ticket removes the request from the queue or releases its permit. So if a request ends at the moment
 //! when it gets a permit, the permit goes to the next request.
 //!
-//! **Cost:** a request takes the lock once when it arrives and once when it ends, each time for a few instructions. The
-//! lock is rarely contended. Tasks are woken, and wakers are dropped, after the lock is released. The queue is a tree
-//! sorted by arrival number, so that a request can leave the queue without a search through all entries.
+//! **Cost:** a request takes the lock once when it arrives and once when it ends, each time for a few instructions. A
+//! request in the queue also takes the lock each time it is polled. The lock is rarely contended. Tasks are woken, and
+//! wakers are dropped, after the lock is released. The queue is a tree sorted by arrival number, so that a request can
+//! leave the queue without a search through all entries.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -21,7 +22,7 @@ use crate::fault::Fault;
 use crate::keys::{Keys, Visitor};
 use crate::metrics::Metrics;
 
-/// The keys of `[origin]` that limit how many requests are at the origin at once and how many requests wait.
+/// The keys of `[origin]` that limit how many requests are at the origin at the same time and how many requests wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// The number of permits. 0 means no limit.

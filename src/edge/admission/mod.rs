@@ -7,9 +7,9 @@
 //! of a queued request.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
 //! **Cost:** none without a limit. With a limit, each request locks the limiter twice and updates a reference count.
-//! Each queued request also allocates memory. **Can fail:** with the cause `overload`. If the queue is full, a new
-//! request fails at once. A request that waits in the queue fails after `origin.response_timeout`. A fault of the leaf
-//! is passed on.
+//! Each queued request also allocates memory, and locks the limiter each time it is polled. **Can fail:** with the
+//! cause `overload`. If the queue is full, a new request fails at once. A request that waits in the queue fails after
+//! `origin.response_timeout`. A fault of the leaf is passed on.
 //!
 //! A request keeps its permit until the body of the response has ended or was dropped. An upgraded connection returns
 //! its permit with the 101, because the connection can stay open for hours without another response. If the client
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn admission_body_when_size_tally_or_drain_is_called_then_inner_body_answers() {
+    fn admission_body_when_size_tally_or_drain_is_called_then_inner_body_is_called() {
         let mut body = held(&limiter(), response(200, [Ok(data())], true));
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(7), false));
         assert_eq!(body.tally().origin_bytes, 7);

@@ -52,7 +52,7 @@ pub(super) fn write(headers: &HeaderMap, name: &HeaderName, is_present: bool, fi
 }
 
 /// Returns the change that removes from Vary all members that are not in `kept`. If a member is removed, the remaining
-/// members get the order of `kept`.
+/// members are written in the order of `kept`.
 pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     if vary::names(headers).all(|member| kept.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(member))) {
         return Change::Keep;
@@ -72,8 +72,8 @@ pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     }
 }
 
-/// Returns the argument of the directive `content` in Surrogate-Control, which ESI processors read, if the argument is
-/// short and needs no escapes.
+/// Returns the argument of the directive `content` in Surrogate-Control, if the argument is short and needs no escapes.
+/// ESI processors read this directive.
 pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     let lines = headers.get_all(&names::SURROGATE_CONTROL);
     lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {

@@ -5,7 +5,7 @@
 //! because `gzip` reads the emitted `no-transform`. Inside `whoopsie`, because `whoopsie` sets no-store in its pages
 //! itself.
 //! **Reads:** `Ctx::dialect` and `Ctx::provider`. Of the request: method, path and Authorization. Of the response:
-//! status, type, caching fields and cache tags.
+//! status, type, caching fields, Vary, Set-Cookie and cache tags; the size of the head, if the provider has limits.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`,
 //! `edgeshim_fields_cut_total`.
 //! **Cost:** one pass over the response's field names. One more pass if the provider's cache tags are translated. One

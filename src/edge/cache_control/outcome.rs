@@ -20,7 +20,8 @@ label! {
 
 label! {
     /// A check that keeps an unsafe response out of shared caches, or only reports the response: label `guard` of
-    /// `edgeshim_cache_guards_total`.
+    /// `edgeshim_cache_guards_total`. A "shared response" is a response that shared caches would store and serve
+    /// without revalidation.
     pub enum Guard {
         /// A shared response has Set-Cookie. The response is made private.
         SetCookie = "set_cookie",
@@ -32,9 +33,9 @@ label! {
         Error = "error",
         /// The response has `Vary: *`. The response is made private.
         VaryStar = "vary_star",
-        /// A shared response has User-Agent in Vary. This is only reported.
+        /// A shared response has User-Agent in Vary. The response is only reported.
         VaryUserAgent = "vary_user_agent",
-        /// A shared response has Cookie in Vary. This is only reported.
+        /// A shared response has Cookie in Vary. The response is only reported.
         VaryCookie = "vary_cookie",
     }
 }

@@ -929,7 +929,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn fastly_when_pulling_then_receives_surrogate_control() {
+    fn lifetimes_when_fastly_pulls_then_are_in_surrogate_control_or_cache_control() {
         check_in(Dialect::Fastly, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5 sie=9", "200", "",
@@ -978,7 +978,7 @@ mod tests {
             ("keep", "429", "cc: no-cache", "cc: no-cache", ""),
             ("keep", "200", "cc: private, no-cache", "cc: private, no-cache", ""),
             ("keep", "200", "cc: no-store", "cc: no-store", ""),
-            // The origin sends Surrogate-Control.
+            // In the next rows, the origin sends Surrogate-Control.
             ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
             ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
             // Fastly reads prohibitions only in Cache-Control.
@@ -1067,7 +1067,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn cloudflare_when_pulling_then_receives_cloudflare_cdn_cache_control() {
+    fn targeted_directives_when_cloudflare_pulls_then_are_in_cloudflare_cdn_cache_control() {
         check_in(Dialect::Cloudflare, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5 sie=9", "200", "",
@@ -1098,7 +1098,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn rfc9213_cdn_and_akamai_when_pulling_then_receive_the_fields_of_each_dialect() {
+    fn caching_fields_when_rfc9213_cdn_or_akamai_pulls_then_follow_the_dialect() {
         check_in(Dialect::Rfc9213, &[
             ("override ttl=60", "200", "", "cc: max-age=60", "overridden"),
             ("override ttl=60 edge=300 swr=5", "200", "",

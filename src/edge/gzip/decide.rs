@@ -28,7 +28,7 @@ label! {
         NoTransform = "no_transform",
         /// The body is shorter than `gzip.min_bytes`.
         TooShort = "too_short",
-        /// The request does not accept gzip.
+        /// The request does not accept gzip, or it has Range.
         NotAccepted = "not_accepted",
     }
 }

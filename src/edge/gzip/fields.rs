@@ -52,7 +52,7 @@ pub(super) fn has_type(settings: &GzipSettings, headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| settings.types.is_match(essence(value.as_bytes())))
 }
 
-/// Whether the only coding is gzip.
+/// Whether the only coding is gzip, or `x-gzip`, which is the old name of gzip.
 pub(super) fn is_gzip(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_ENCODING).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };

@@ -50,7 +50,7 @@ impl Inflater {
         }
     }
 
-    /// Does one step, which consumes a part of `input`. Returns the output, which can be empty.
+    /// Does one step, which consumes `input` or a part of `input`. Returns the output, which can be empty.
     ///
     /// # Errors
     /// The bytes are not valid gzip, or they are a decompression bomb.

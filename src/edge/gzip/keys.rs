@@ -12,7 +12,8 @@ pub struct GzipSettings {
     pub enabled: bool,
     /// The compression level of zlib, from 1 to 9.
     pub level: u32,
-    /// The shortest body that is compressed, in bytes.
+    /// The length of the shortest body that is compressed, in bytes. If a body has no declared length and must be sent
+    /// without a delay, this limit does not apply.
     pub min_bytes: u64,
     /// The size of the store of twins, in bytes. If it is 0, no twin is stored.
     pub twins_bytes: u64,

@@ -5,11 +5,12 @@
 //! because the whoopsie pages have their own gzip form.
 //! **Reads:** `Ctx::dialect`. Of the request: method, host, target, Accept-Encoding, Range, If-Range, If-Match,
 //! If-None-Match and If-Modified-Since. Of the response: class, status, type, length, entity tag, Vary,
-//! X-Accel-Buffering, and the fields that forbid compression (`decide.rs`).
+//! Content-Encoding, Content-Range, Cache-Control and X-Accel-Buffering.
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`.
-//! **Cost:** reading Accept-Encoding. A compressed response also costs the compression. The compressor's memory is
-//! reused for the next response. If the body has a stored twin (`twins.rs`), a checksum replaces the compression.
+//! **Cost:** reading Accept-Encoding, and a checksum and a hash of host and target. A compressed response also costs
+//! the compression. The compressor's memory is reused for the next response. If the body has a stored twin
+//! (`twins.rs`), a checksum replaces the compression.
 //! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip is invalid or becomes too long when
 //! inflated. The compressor works in memory and cannot fail.
 
@@ -214,8 +215,8 @@ struct Undecided<B> {
 enum Question {
     /// Whether the body is at least `gzip.min_bytes` long.
     Length,
-    /// Whether the whole body arrives at once. Such a body is compressed in one step, while the compressor's memory is
-    /// in the CPU's cache. So the head can contain the compressed length.
+    /// Whether the complete body has arrived before the head is sent. Such a body is compressed in one step, while the
+    /// compressor's memory is in the CPU's cache. So the head can contain the compressed length.
     Whole { key: Option<Key> },
     /// Whether a body that must be inflated starts with valid gzip.
     IsGzip,
@@ -294,8 +295,8 @@ impl Shared {
         };
         // A class can depend on the type. So a 304 without a type can get another class than the 200 with the same tag,
         // and that other class can have gzip off. A known kind (`TagKind`) comes from an earlier response with this
-        // tag, usually the 200. So the kind overrides the class of the 304. The kind `Weak` does not, because every
-        // weak tag gets this kind, even if gzip is off.
+        // tag, usually the 200. So the kind overrides the class of the 304. The kind `Weak` does not override the
+        // class, because every weak tag gets this kind, even if the class has gzip off.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
             decide(&self.settings, request, &response.head, length, known)

@@ -326,7 +326,7 @@ fn tag_when_no_weak_form_exists_then_is_removed() {
 const TAGS: &str = "W/\"compressed\", W/\"weak\", W/\"new\", W/\"inflated\", W/\"kept\"";
 
 #[test]
-fn request_when_prepared_then_has_the_tags_of_the_origin_and_no_range_of_gzip() {
+fn request_when_prepared_then_has_restored_tags_and_asks_for_ranges_without_gzip() {
     let prepared = |fields: Fields| {
         let mut head = request("/", fields);
         let facts = RequestFacts::of(&settings(), &head, Dialect::Generic);

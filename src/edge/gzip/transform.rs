@@ -51,7 +51,7 @@ struct Work {
     /// The rest of the current frame, which is the input of the next step.
     input: Bytes,
     trailers: Option<HeaderMap>,
-    /// The cost of the work in this turn, in the unit of [`STEP_BYTES`].
+    /// The cost of the work since the body last yielded, in the unit of [`STEP_BYTES`].
     spent: usize,
     /// The turn in which the body yielded to the worker's other tasks. No more work is allowed in that turn.
     yielded: Option<u64>,
@@ -78,7 +78,7 @@ enum Coder {
 }
 
 impl Coder {
-    /// Does one step, which consumes a part of `input`. Returns the output and the cost of the step.
+    /// Does one step, which consumes `input` or a part of `input`. Returns the output and the cost of the step.
     fn step(&mut self, input: &mut Bytes) -> Result<(Bytes, usize), Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -115,7 +115,7 @@ impl Coder {
     }
 }
 
-/// The part of the body that was read before the decision how to send the body.
+/// The part of the body that was read ahead.
 #[derive(Default)]
 struct Ahead {
     frames: VecDeque<Bytes>,
@@ -162,7 +162,7 @@ impl<B> GzipBody<B> {
         Self { inner, work: None }
     }
 
-    /// Creates a body that is read ahead before the decision how to send the body.
+    /// Creates a body that is read ahead. After that, the layer decides how to send the body.
     pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
         let ahead = Ahead { _loan: loan, ..Ahead::default() };
         Self { inner, work: Some(Box::new(Work { ahead, ..Work::default() })) }

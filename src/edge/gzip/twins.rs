@@ -113,7 +113,8 @@ pub(super) struct Loan {
 }
 
 impl Loan {
-    /// Returns `None` if bodies in flight would use more memory than their limit, which is the capacity of the store.
+    /// Takes a loan of `bytes` bytes. Returns `None` if bodies in flight would then use more memory than their limit,
+    /// which is the capacity of the store.
     pub(super) fn take(twins: &Arc<Twins>, bytes: u64) -> Option<Self> {
         let mut loan = Self { twins: Arc::clone(twins), bytes: 0 };
         loan.grow(bytes).then_some(loan)

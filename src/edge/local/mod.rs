@@ -3,7 +3,7 @@
 //!
 //! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that
 //! needs an object. So the requests are not counted as pulls and are never refused because of their identity or Host.
-//! They also work while the origin is down.
+//! edgeshim also responds to these requests while the origin is down.
 //! **Reads:** path, query and method; for RUM, a form of at most 16 KiB that arrives within `server.body_timeout`; for
 //! logs, the token and the body; except for logs, the proofs of the CDN that forwards the request. The proofs decide
 //! under which provider a load time is counted, and whether the client address that the CDN reports is trusted.

@@ -11,8 +11,7 @@ use crate::metrics::offload::Book;
 use crate::metrics::{Ledger, Table, describe};
 
 label! {
-    /// The kind of the origin's response to a conditional pull. It is the label `result` of
-    /// `edgeshim_revalidations_total`.
+    /// The kind of the origin's response to a conditional pull: the label `result` of `edgeshim_revalidations_total`.
     pub(super) enum Revalidation {
         /// The origin responded with 304.
         NotModified = "not_modified",
@@ -90,7 +89,7 @@ impl Counts {
         }
     }
 
-    /// Counts a pull under the exact status that was sent, or under 499 if the client disconnected early.
+    /// Counts a pull under the status `code`. Does nothing if the status is below 100 or above 599.
     pub(super) fn code(&self, row: &Row, provider: ProviderId, class: ClassId, code: u16) {
         let (hundred, rest) = (usize::from(code / 100), usize::from(code % 100));
         let Some(slot) = hundred.checked_sub(1).and_then(|hundred| row.codes.get(hundred)) else { return };

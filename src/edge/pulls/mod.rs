@@ -3,14 +3,16 @@
 //! **Place:** outside of every layer that responds to pulls, so that pages, shed requests and refusals are counted like
 //! the origin's responses; inside `local`, whose requests are not pulls. `observe`, `identify` and `verify` mark a
 //! request that must be refused. This layer responds to the marked request and counts the refusal.
-//! **Reads:** `Ctx`, the response's `Facts`, status and Content-Encoding. Of the request: method, target, Range,
-//! If-None-Match, If-Modified-Since, and the field with the CDN's request id.
+//! **Reads:** `Ctx`. Of the request: method, target, Host, Range, If-None-Match, If-Modified-Since, and the field with
+//! the CDN's request id. Of the response: `Facts`, status, Content-Encoding, Vary, Cache-Control, and the fields in
+//! which the CDN reads lifetimes before Cache-Control.
 //! **Metrics:** `edgeshim_pulls_total`, `edgeshim_pull_bytes_total`, `edgeshim_pull_seconds`,
 //! `edgeshim_revalidations_total`, `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`,
 //! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`,
 //! `edgeshim_pull_reasons_total`, `edgeshim_share_ratio`, and the pulls in `edgeshim_offload_ratio`.
-//! **Cost:** ten atomic adds, and one hash if the CDN sends a request id. **Can fail:** no, because the layers below
-//! have turned every fault into a response.
+//! **Cost:** about ten atomic adds; a hash of the host and path; a hash of the query and a hash of the CDN's request
+//! id, if present; a few lookups in the table of objects; two locks of the worker's list of URLs. **Can fail:** no,
+//! because the layers below have turned every fault into a response.
 //!
 //! The pull of an upgraded connection is counted, and its log line is written, when the connection ends.
 
@@ -129,8 +131,8 @@ where
 }
 
 pin_project! {
-    /// Waits for the response. If the future is dropped before the response, the client has disconnected, and the pull
-    /// is counted under 499.
+    /// Waits for the response. If the client disconnects or the drain ends before the response, the future is dropped,
+    /// and the pull is counted under 499.
     #[project = Projected]
     pub enum PullsFuture<F: EdgeFuture> {
         Inner {
@@ -209,12 +211,12 @@ pub(crate) struct Pull {
     /// transport stops polling after the last byte.
     expected: Option<u64>,
     sent: u64,
-    /// Whether the body has been passed on to its end.
+    /// Whether the layer outside has received the complete body.
     whole: bool,
     tally: Tally,
     facts: Facts,
     refusal: Option<Reason>,
-    /// The data from which the reason of the pull follows.
+    /// The data that decide the pull's [`PullReason`].
     pulled: Pulled,
     line: Option<Line>,
 }
@@ -273,15 +275,16 @@ impl Pull {
         }
     }
 
-    /// Returns the status to count. If the client disconnected early, the function returns 499. If a fault cut the
-    /// body, the function returns the status that was sent, because the fault is counted by its cause.
+    /// Returns the status to count. If a fault cut the body, the function returns the status that was sent, because the
+    /// fault is counted by its cause. If the response is incomplete for another reason, the function returns 499: the
+    /// client has disconnected, or the drain has ended.
     fn counted(&self) -> u16 {
         let whole = self.whole || self.expected == Some(self.sent);
         if whole || self.tally.fault.is_some() { self.code } else { CLIENT_CLOSED_REQUEST }
     }
 
     /// Stores the facts and the tally of a response, and records the origin's response time. Called when the response
-    /// head arrives, or when the client disconnects while a layer below still delays the head.
+    /// head arrives, or when the future is dropped while a layer below still delays the head.
     fn begun(&mut self, facts: Facts, tally: Tally) {
         self.facts = facts;
         self.tally = tally;

@@ -2,7 +2,7 @@
 //!
 //! A table has a fixed number of slots, and each slot stores the hash of one pull. The hash of a new pull decides which
 //! slot the pull uses. If that slot has the same hash already, the pull is a retry; otherwise the new hash replaces the
-//! old one. So detection costs one hash and one atomic exchange, at any load. A retry is missed if another pull has
+//! old hash. So detection costs one hash and one atomic exchange, at any load. A retry is missed if another pull has
 //! used the slot since the first attempt. A first attempt counts as a retry only if its 64-bit hash is equal to the
 //! hash in the slot by chance.
 

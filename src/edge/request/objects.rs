@@ -49,8 +49,8 @@ pub(crate) struct Pulled {
     /// Whether the response is a 304. A 304 does not name the coding, so a 304 renews the lifetimes of the object in
     /// all codings that the table has.
     pub is_not_modified: bool,
-    /// The lifetime that the response grants to the provider. `None` if the client disconnected before the response, if
-    /// edgeshim refused the pull, or if the method is neither GET nor HEAD.
+    /// The lifetime that the response grants to the provider. `None` if the pull ended before the response, if edgeshim
+    /// refused the pull, or if the method is neither GET nor HEAD.
     pub grant: Option<Grant>,
 }
 

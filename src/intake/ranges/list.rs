@@ -56,7 +56,7 @@ fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ListError> {
     })
 }
 
-/// A list that is a JSON object. It can be the list of any CDN. The keys of the object show which CDN published the
+/// A list of any CDN, in the form of a JSON object. The keys of the object show which CDN published the
 /// list.
 #[derive(Deserialize)]
 struct Document {

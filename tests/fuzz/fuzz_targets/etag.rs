@@ -1,4 +1,5 @@
-//! Fuzzes entity tags and lists of entity tags, from hostile origins and clients: reading, weakening, strengthening.
+//! Fuzzes the functions that read entity tags and lists of entity tags, and that make tags weak or strong. Hostile
+//! origins and clients can send such tags.
 //!
 //! The input is split at line feeds. Each line is read as one tag and as one list. Then all lines together are read as
 //! the lines of one If-None-Match field.
@@ -53,7 +54,7 @@ fn is_a_list(line: &HeaderValue) {
         listed(&headers, &IF_NONE_MATCH).map(pair).collect::<Vec<_>>()
     };
     let before = members(line);
-    // The condition is arbitrary.
+    // An arbitrary choice of the tags that stay weak: the tags of odd length.
     let stays_weak = |opaque: &[u8]| opaque.len() % 2 == 1;
     let wanted: Vec<_> = before
         .iter()

@@ -1,8 +1,8 @@
 //! The demo's origin: a small magazine with a shop. The content is in memory and is the same on every start.
 //!
-//! The site behaves like many real origins. It has correct validators, ranges and lengths. It has no compression and
-//! almost no caching headers, because edgeshim adds both. A few routes are slow, fail, stream or send contradictory
-//! headers on purpose.
+//! The site behaves like many real origins. The site has correct validators, ranges and lengths. The site has no
+//! compression and almost no caching headers, because edgeshim adds both. A few routes are slow, fail, stream or send
+//! contradictory headers on purpose.
 
 mod content;
 mod media;

@@ -1,4 +1,4 @@
-//! The cache of a simulated CDN. It decides which responses the CDN stores, and for how long.
+//! The cache of a simulated CDN. The cache decides which responses the CDN stores, and for how long.
 //!
 //! The cache reads the caching headers that edgeshim writes, in the dialect of its CDN. A response without a lifetime
 //! is not stored, because a guessed lifetime would make the demo's offload better than edgeshim's headers allow. The

@@ -1,5 +1,5 @@
-//! Pushes the log of a simulated CDN to edgeshim each second. The log of the simulated Cloudflare is compressed with
-//! gzip, as the real Cloudflare compresses its log.
+//! Pushes the log of a simulated CDN to edgeshim each second. The simulated Cloudflare compresses its log with gzip, as
+//! the real Cloudflare does.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -35,8 +35,8 @@ pub(super) struct LogPush {
 }
 
 impl LogPush {
-    /// Creates the push of the log of the CDN `name`. Returns `None` if the token has a character that is invalid in a
-    /// header field.
+    /// Prepares pushes of the log that the CDN `name` writes. Returns `None` if the token has a character that is
+    /// invalid in a header field.
     pub(super) fn new(shim: SocketAddr, name: &str, dialect: Dialect, token: &str, host: &'static str) -> Option<Self> {
         Some(Self {
             shim,
@@ -47,8 +47,9 @@ impl LogPush {
         })
     }
 
-    /// Pushes the log each second. Returns after the first push that begins after `ended` was set. If edgeshim does not
-    /// respond to a push with 200, the lines wait for the next push.
+    /// Each second, pushes the log lines that are not pushed yet, if there are any. If edgeshim does not respond with
+    /// 200, the next push repeats the lines. When `ended` is set, makes one more push and returns. If this last push
+    /// fails, its lines are never pushed.
     pub(super) async fn each_second(&self, tally: &Tally, ended: &AtomicBool) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! One simulated CDN. It serves visitors from its cache, pulls from edgeshim over a few reused connections, and counts
-//! the requests and bytes on both sides.
+//! One simulated CDN. The CDN serves visitors from its cache, pulls from edgeshim over a few reused connections, and
+//! counts the requests and bytes on both sides.
 //!
 //! Two concurrent requests for the same path that is not in the cache cause two pulls.
 
