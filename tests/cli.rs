@@ -120,6 +120,21 @@ fn check_when_file_has_many_problems_then_exits_with_1_and_reports_every_problem
 }
 
 #[test]
+fn check_when_several_hosts_occur_twice_then_reports_each_of_them() {
+    let dir = temp_dir();
+    let hosts = ["a.test", "b.test", "A.test:80", "c.test", "b.test:8080"].map(|host| format!("{host:?} = \"de\"\n"));
+    dir.write("twice.toml", format!("[whoopsie.hosts]\n{}", hosts.concat()));
+    let (code, out, _) = run_in(&dir, &["check", "--config", "twice.toml"]);
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!((code, lines.len(), lines.last()), (1, 3, Some(&"twice.toml: 2 problems")), "{out}");
+    for (line, host) in lines.iter().zip(["a.test", "b.test"]) {
+        assert!(line.starts_with(&format!("twice.toml: whoopsie.hosts: \"{host}\" occurs more than once")), "{out}");
+    }
+    let (code, _, err) = run_in(&dir, &["run", "--config", "twice.toml"]);
+    assert!(code == 2 && err.contains("\"a.test\"") && err.contains("\"b.test\""), "{code} {err}");
+}
+
+#[test]
 fn check_when_file_is_unreadable_then_exits_with_1_and_run_exits_with_2() {
     let dir = temp_dir();
     dir.write("broken.toml", "[server]\nlisten = [\n");

@@ -540,7 +540,7 @@ fn beacons_when_sent_then_counted_by_source_and_not_as_pulls() {
     let rules = "[beacon]\nsources = [\"dyn\"]\n[identity]\nunknown = \"reject\"\n[server]\nhosts = [\"www.test\"]";
     let shim = Shim::start(config(closed.addr).with(rules));
     // The shim serves beacons although the origin does not listen, and Host and the provider are unknown.
-    for (query, _) in [
+    for (query, source) in [
         ("?source=fastly", "fastly"),
         ("?source=FastLY&server_identity=cache-fra1&reason=timeout&id=7", "fastly"),
         ("?beacon_source=akamai", "akamai"),
@@ -556,8 +556,11 @@ fn beacons_when_sent_then_counted_by_source_and_not_as_pulls() {
         ("?x=source=fastly", "other"),
         ("", "other"),
     ] {
+        let count = || shim.metrics().count("edgeshim_beacons_total", &[("source", source)]);
+        let before = count();
         let response = fetch(shim.addr, &format!("{GIF}{query}"), &[]);
         assert_eq!(response.status, 200, "{query}");
+        assert_eq!(count(), before + 1, "{query} must count as {source}");
         assert!(response.body.starts_with(b"GIF89a") && response.problems.is_empty(), "{query}: {response:?}");
         assert_eq!(response.field("content-type"), Some("image/gif"));
         assert_eq!(response.field("cache-control"), Some("no-store"));

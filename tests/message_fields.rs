@@ -190,14 +190,15 @@ fn response_trailers_when_not_announced_then_sent_to_clients_that_accept_trailer
         let got = Client::Http11.get(&shim, target, &[], || {});
         assert!(got.complete && got.trailers.is_empty(), "{target}: {:?}", got.trailers);
     }
-    // This client sends several requests on one connection. It waits before it reads a large response, so that the shim
-    // cannot write the complete response at once.
+    // This client sends several requests on one connection. It reads a large response only after the shim has read a
+    // part of the response from the origin, so that the shim writes the response in several parts.
     let mut client = Raw::connect(shim.addr);
     for target in ["/", "/large", "/", "/announced", "/large"] {
         client.send(text("GET", target, "1.1", &[("TE", "trailers"), ("Connection", "te")]));
         if target == "/large" {
             let before = origin.bytes_written();
-            wait_until(Duration::from_millis(300), || origin.bytes_written() > before + (4 << 20));
+            let has_begun = wait_until(PATIENCE, || origin.bytes_written() > before + (256 << 10));
+            assert!(has_begun, "the shim does not read the response from the origin");
         }
         let response = client.response().expect("a response");
         assert!(response.complete && response.trailers.len() == 3, "{target}: {:?}", response.trailers);

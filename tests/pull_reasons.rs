@@ -113,9 +113,14 @@ fn top_list_when_urls_are_pulled_then_has_urls_without_queries_by_pulls() {
     // A pull is in the list as soon as it has arrived, and its bytes as soon as it has ended.
     let top = || fetch(shim.admin, "/api/top", &[]).json();
     assert!(wait_until(PATIENCE, || top()[0]["bytes"] == 2400), "{}", top());
+    let list = top();
+    // The number of queries is an estimate. The hash of a query has a random key. So in one of 20 runs, two of the
+    // three queries are in the same group.
+    let queries = list[0]["queries"].as_u64().expect("a number");
+    assert!(queries == 3 || queries == 2, "{list}");
     let expected = serde_json::json!([
-        { "url": "www.test/a", "pulls": 4, "bytes": 2400, "providers": 2, "early": 1, "queries": 3, "error": 0 },
+        { "url": "www.test/a", "pulls": 4, "bytes": 2400, "providers": 2, "early": 1, "queries": queries, "error": 0 },
         { "url": "www.test/b", "pulls": 1, "bytes": 600, "providers": 1, "early": 0, "queries": 1, "error": 0 },
     ]);
-    assert_eq!(top(), expected);
+    assert_eq!(list, expected);
 }

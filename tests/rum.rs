@@ -235,7 +235,7 @@ fn h2(shim: &Shim, requests: &[(&str, String, Vec<u8>)]) -> Vec<(u16, Option<Str
 }
 
 #[test]
-fn load_times_and_beacons_when_sent_over_http2_then_get_the_expected_responses() {
+fn rum_and_beacon_requests_when_sent_over_http2_then_get_the_expected_statuses() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let sample = format!("{RUM}?t_done=1");
     let gif = "/status/images/beacon.gif".to_owned();

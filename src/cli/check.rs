@@ -12,9 +12,7 @@ pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
         Ok(settings) => settings,
         Err(problems) => {
             println!("{problems}");
-            let count = problems.len();
-            println!("{name}: {count} problem{}", if count == 1 { "" } else { "s" });
-            return ExitCode::from(WRONG);
+            return print_count(&name, problems.len());
         }
     };
     match Runtime::check(&settings) {
@@ -22,9 +20,17 @@ pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
             println!("{name}: fine");
             ExitCode::SUCCESS
         }
-        Err(problem) => {
-            println!("{name}: {problem}\n{name}: 1 problem");
-            ExitCode::from(WRONG)
+        Err(error) => {
+            let problems = error.all();
+            for problem in &problems {
+                println!("{name}: {problem}");
+            }
+            print_count(&name, problems.len())
         }
     }
+}
+
+fn print_count(name: &str, count: usize) -> ExitCode {
+    println!("{name}: {count} problem{}", if count == 1 { "" } else { "s" });
+    ExitCode::from(WRONG)
 }

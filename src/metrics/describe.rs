@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 
+use super::native::NativeHistograms;
+
 /// The public description of a metric.
 #[derive(Debug)]
 pub struct Description {
@@ -33,9 +35,14 @@ pub(crate) struct Metric<H> {
 }
 
 /// A type of handle: a counter, a gauge or a histogram.
-pub(crate) trait Handle {
+pub(crate) trait Handle: Sized {
     /// Returns the handle of the series `key`. Two handles of the same key record into the same series.
     fn register(recorder: &impl Recorder, key: &Key) -> Self;
+
+    /// Returns a handle that also records into the native histogram of the series, if the metric has one.
+    fn with_native(self, _native: &NativeHistograms, _key: &Key) -> Self {
+        self
+    }
 }
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
@@ -56,6 +63,10 @@ impl Handle for Histogram {
     fn register(recorder: &impl Recorder, key: &Key) -> Self {
         recorder.register_histogram(key, &METADATA)
     }
+
+    fn with_native(self, native: &NativeHistograms, key: &Key) -> Self {
+        native.add(key, self)
+    }
 }
 
 impl<H: Handle> Metric<H> {
@@ -71,11 +82,16 @@ impl<H: Handle> Metric<H> {
     /// Returns the handle of the series with these label values. A caller can leave out the values of the last labels.
     /// The series then has no such labels.
     pub(super) fn register(&self, recorder: &impl Recorder, values: &[&'static str]) -> H {
+        H::register(recorder, &self.key(values))
+    }
+
+    /// Returns the key of the series with these label values.
+    pub(super) fn key(&self, values: &[&'static str]) -> Key {
         let Description { name, labels, .. } = self.description;
         debug_assert!(values.len() <= labels.len(), "{name}: more values than labels");
         let labels: Vec<Label> =
             labels.iter().zip(values).map(|(label, value)| Label::from_static_parts(label, value)).collect();
-        H::register(recorder, &Key::from_parts(name, labels))
+        Key::from_parts(name, labels)
     }
 }
 

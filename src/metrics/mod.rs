@@ -14,6 +14,7 @@
 pub(crate) mod describe;
 pub(crate) mod labels;
 mod ledger;
+mod native;
 pub(crate) mod offload;
 mod protobuf;
 mod throttle;
@@ -27,6 +28,7 @@ pub use self::describe::{Description, Kind, METRICS};
 use self::describe::{Handle, Metric};
 pub(crate) use self::labels::Labels;
 pub(crate) use self::ledger::{LazyCounters, Ledger, Table};
+use self::native::NativeHistograms;
 use self::offload::Offload;
 pub(crate) use self::throttle::Throttle;
 use crate::clock;
@@ -50,6 +52,7 @@ const LOAD_SECONDS: [f64; 16] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 
 /// The metrics of the process. A reload does not reset the metrics.
 pub struct Metrics {
     recorder: PrometheusRecorder,
+    native: NativeHistograms,
     page: PrometheusHandle,
     /// `edgeshim_connections`
     pub connections: Gauge,
@@ -89,13 +92,15 @@ impl Metrics {
             access_log_dropped: describe::ACCESS_LOG_DROPPED.register(&recorder, &[]),
             offload: Offload::default(),
             faults: Cause::ALL.map(fault),
+            native: NativeHistograms::of([describe::PULL_SECONDS.name(), describe::ORIGIN_SECONDS.name()]),
             recorder,
         })
     }
 
     /// Returns the handle of one series. Each call searches the registry, so callers store the handle.
     pub(crate) fn series<H: Handle>(&self, metric: &Metric<H>, values: &[&'static str]) -> H {
-        metric.register(&self.recorder, values)
+        let key = metric.key(values);
+        H::register(&self.recorder, &key).with_native(&self.native, &key)
     }
 
     /// Counts a fault of the origin. The function also logs the first fault of each cause in each period of
@@ -131,9 +136,10 @@ impl Metrics {
         page
     }
 
-    /// Returns the metrics in the protobuf format. The length of each message is written before the message.
+    /// Returns the metrics in the protobuf format, with native histograms. The length of each message is written before
+    /// the message.
     pub fn render_protobuf(&self) -> Vec<u8> {
-        protobuf::from_text(&self.render())
+        protobuf::from_text(&self.render(), |metric, labels| self.native.counts(metric, labels))
     }
 
     /// Moves histogram samples into their buckets, and stores the totals of pulls for the offload. The thread of

@@ -4,7 +4,10 @@
 //! exporter's text and writes `io.prometheus.client.MetricFamily` messages. The length of each message is written
 //! before the message. The field numbers come from `metrics.proto`, a file of Prometheus.
 
+use metrics::Label;
 use prost::Message;
+
+use super::native::{self, Counts};
 
 #[derive(Clone, PartialEq, Message)]
 struct LabelPair {
@@ -37,6 +40,38 @@ struct Histogram {
     sample_sum: Option<f64>,
     #[prost(message, repeated, tag = "3")]
     bucket: Vec<Bucket>,
+    #[prost(sint32, optional, tag = "5")]
+    schema: Option<i32>,
+    #[prost(double, optional, tag = "6")]
+    zero_threshold: Option<f64>,
+    #[prost(uint64, optional, tag = "7")]
+    zero_count: Option<u64>,
+    #[prost(message, repeated, tag = "12")]
+    positive_span: Vec<Span>,
+    #[prost(sint64, repeated, tag = "13")]
+    positive_delta: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Span {
+    #[prost(sint32, optional, tag = "1")]
+    offset: Option<i32>,
+    #[prost(uint32, optional, tag = "2")]
+    length: Option<u32>,
+}
+
+impl Histogram {
+    /// Adds a native histogram. Prometheus rejects a native histogram if the count is not the sum of its buckets. The
+    /// classic buckets were read earlier, so their sum can be smaller while requests end.
+    fn add_native(&mut self, counts: Counts) {
+        self.sample_count = Some(counts.total);
+        self.schema = Some(native::SCHEMA);
+        self.zero_threshold = Some(native::ZERO_THRESHOLD);
+        self.zero_count = Some(counts.zero);
+        let span = |(offset, length)| Span { offset: Some(offset), length: Some(length) };
+        self.positive_span = counts.spans.into_iter().map(span).collect();
+        self.positive_delta = counts.deltas;
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,11 +110,19 @@ enum Kind {
 }
 
 /// Returns the metric families of `text` as messages. The length of each message is written before the message, as a
-/// varint.
-pub(super) fn from_text(text: &str) -> Vec<u8> {
+/// varint. `native` returns the native histogram of a series, if the series has one.
+pub(super) fn from_text(text: &str, native: impl Fn(&str, Vec<Label>) -> Option<Counts>) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut family = MetricFamily::default();
     let mut flush = |family: &mut MetricFamily| {
+        for Metric { label, histogram, .. } in &mut family.metric {
+            let labels = || label.iter().map(|pair| Label::new(pair.name().to_owned(), pair.value().to_owned()));
+            if let Some(histogram) = histogram
+                && let Some(counts) = native(family.name.as_deref().unwrap_or_default(), labels().collect())
+            {
+                histogram.add_native(counts);
+            }
+        }
         if !family.metric.is_empty() {
             // Encoding into a Vec cannot fail.
             let _ = family.encode_length_delimited(&mut out);
@@ -199,6 +242,15 @@ fn add(family: &mut MetricFamily, sample: Sample<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Metrics, describe};
+
+    fn families(mut bytes: &[u8]) -> Vec<MetricFamily> {
+        let mut families = Vec::new();
+        while !bytes.is_empty() {
+            families.push(MetricFamily::decode_length_delimited(&mut bytes).unwrap());
+        }
+        families
+    }
 
     #[test]
     fn protobuf_when_converted_from_text_then_has_equal_labels_and_values() {
@@ -207,12 +259,7 @@ mod tests {
             # HELP h_seconds H.\n# TYPE h_seconds histogram\n\
             h_seconds_bucket{c=\"o\",le=\"0.5\"} 1\nh_seconds_bucket{c=\"o\",le=\"+Inf\"} 2\n\
             h_seconds_sum{c=\"o\"} 1.5\nh_seconds_count{c=\"o\"} 2\n\n# TYPE g gauge\ng 7\n";
-        let bytes = from_text(text);
-        let mut rest = bytes.as_slice();
-        let mut families = Vec::new();
-        while !rest.is_empty() {
-            families.push(MetricFamily::decode_length_delimited(&mut rest).unwrap());
-        }
+        let families = families(&from_text(text, |_, _| None));
         assert_eq!(families.len(), 3);
         assert_eq!(families[0].metric.len(), 2);
         assert_eq!(families[0].metric[0].label[1].value.as_deref(), Some("q\"\\"));
@@ -222,5 +269,33 @@ mod tests {
         assert_eq!(histogram.bucket.len(), 2);
         assert_eq!(histogram.bucket[1].upper_bound, Some(f64::INFINITY));
         assert_eq!(families[2].metric[0].gauge.as_ref().unwrap().value, Some(7.0));
+    }
+
+    #[test]
+    fn latencies_when_recorded_then_protobuf_has_classic_and_native_buckets() {
+        let metrics = Metrics::new().unwrap();
+        let seconds = metrics.series(&describe::PULL_SECONDS, &["fastly", "image"]);
+        for value in [0.5, 1.0, 1.05] {
+            seconds.record(value);
+        }
+        let _ = metrics.series(&describe::PULL_SECONDS, &["akamai", "image"]);
+        metrics.series(&describe::RUM_SECONDS, &["fastly", "home"]).record(1.0);
+        let families = families(&metrics.render_protobuf());
+        let histogram = |name: &str, provider: &str| {
+            let family = families.iter().find(|family| family.name() == name).unwrap();
+            let series = family.metric.iter().find(|metric| metric.label[0].value() == provider).unwrap();
+            series.histogram.clone().unwrap()
+        };
+
+        let pulls = histogram("edgeshim_pull_seconds", "fastly");
+        assert_eq!((pulls.sample_count(), pulls.sample_sum(), pulls.bucket.len()), (3, 2.55, 16));
+        assert_eq!((pulls.schema(), pulls.zero_threshold(), pulls.zero_count()), (3, 2_f64.powi(-16), 0));
+        let spans: Vec<_> = pulls.positive_span.iter().map(|span| (span.offset(), span.length())).collect();
+        assert_eq!((spans, pulls.positive_delta), (vec![(-8, 1), (7, 2)], vec![1, 0, 0]));
+        // Prometheus recognises a native histogram without values by its threshold.
+        let empty = histogram("edgeshim_pull_seconds", "akamai");
+        assert_eq!((empty.sample_count(), empty.zero_threshold()), (0, 2_f64.powi(-16)));
+        let loads = histogram("edgeshim_rum_seconds", "fastly");
+        assert_eq!((loads.sample_count(), loads.schema), (1, None));
     }
 }

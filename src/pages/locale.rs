@@ -31,14 +31,18 @@ pub(super) struct Locales {
 pub(super) struct HostTwice(pub(super) String);
 
 impl Locales {
-    pub(super) fn new(tags: Vec<String>, hosts: &[(String, LocaleId)], default: LocaleId) -> Result<Self, HostTwice> {
+    pub(super) fn new(
+        tags: Vec<String>,
+        hosts: &[(String, LocaleId)],
+        default: LocaleId,
+    ) -> Result<Self, Vec<HostTwice>> {
         let mut hosts: Vec<_> =
             hosts.iter().map(|(host, locale)| (name_of(host).to_ascii_lowercase(), *locale)).collect();
         hosts.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some([(twice, _), _]) = hosts.array_windows().find(|[a, b]| a.0 == b.0) {
-            return Err(HostTwice(twice.clone()));
-        }
-        Ok(Self { tags, hosts, default })
+        let same_host = hosts.chunk_by(|a, b| a.0 == b.0);
+        let twice = same_host.filter_map(|entries| entries.get(1)).map(|(host, _)| HostTwice(host.clone()));
+        let twice: Vec<_> = twice.collect();
+        if twice.is_empty() { Ok(Self { tags, hosts, default }) } else { Err(twice) }
     }
 
     pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
@@ -354,10 +358,11 @@ mod tests {
 
     #[test]
     fn hosts_when_two_entries_name_the_same_host_then_rejected() {
-        let hosts = ["a.example", "b.example", "A.example:80"].map(|host| (host.to_owned(), LocaleId(0)));
+        let hosts = ["c.example", "a.example", "b.example", "A.example:80", "C.example", "c.example:1"];
+        let hosts = hosts.map(|host| (host.to_owned(), LocaleId(0)));
         assert_eq!(
             Locales::new(vec!["en".to_owned()], &hosts, LocaleId(0)).unwrap_err(),
-            HostTwice("a.example".to_owned())
+            ["a.example", "c.example"].map(|host| HostTwice(host.to_owned()))
         );
     }
 

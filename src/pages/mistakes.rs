@@ -82,6 +82,18 @@ pub enum PagesError {
     TooManyLocales,
     /// The compressor failed.
     Deflate(io::Error),
+    /// Several of these reasons.
+    Several(Vec<Self>),
+}
+
+impl PagesError {
+    /// Returns each of the reasons.
+    pub(crate) fn all(self) -> Vec<Self> {
+        match self {
+            Self::Several(all) => all,
+            one => vec![one],
+        }
+    }
 }
 
 impl fmt::Display for PagesError {
@@ -100,6 +112,10 @@ impl fmt::Display for PagesError {
             }
             Self::TooManyLocales => out.write_str("there are more than 256 locale files; remove some"),
             Self::Deflate(_) => out.write_str("a page could not be compressed"),
+            Self::Several(all) => {
+                let lines: Vec<_> = all.iter().map(ToString::to_string).collect();
+                out.write_str(&lines.join("\n"))
+            }
         }
     }
 }

@@ -21,6 +21,18 @@ pub enum BuildError {
     Ranges(RangesError),
     /// The thread that watches a file cannot be started.
     Thread(io::Error),
+    /// Several of these reasons.
+    Several(Vec<Self>),
+}
+
+impl BuildError {
+    /// Returns each of the reasons.
+    pub fn all(self) -> Vec<Self> {
+        match self {
+            Self::Several(all) => all,
+            one => vec![one],
+        }
+    }
 }
 
 impl fmt::Display for BuildError {
@@ -28,6 +40,10 @@ impl fmt::Display for BuildError {
         match self {
             Self::Pages(error) => error.fmt(f),
             Self::Value(error) => f.write_str(error),
+            Self::Several(all) => {
+                let lines: Vec<_> = all.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
             Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
             Self::Ranges(error) => write!(f, "provider.verify.addresses: {} {error}", error.path.display()),
             Self::Thread(error) => write!(

@@ -262,19 +262,25 @@ struct Prepared {
 
 impl Prepared {
     fn new(settings: &Settings) -> Result<Self, BuildError> {
-        let value = |error: &dyn fmt::Display| BuildError::Value(error.to_string());
-        let pages = Pages::build(&page_settings(settings));
-        let host = settings.origin.host.as_deref().map(HeaderValue::from_str);
+        let mut problems = Vec::new();
+        let pages = Pages::build(&page_settings(settings))
+            .map_err(|error| problems.extend(error.all().into_iter().map(BuildError::Pages)));
+        let classes =
+            Classes::new(settings.classes.clone()).map_err(|error| problems.push(BuildError::Value(error.to_string())));
+        let host = settings.origin.host.as_deref().map(HeaderValue::from_str).transpose();
+        let host = host.map_err(|error| problems.push(BuildError::Value(error.to_string())));
         let authority = match &settings.origin.target {
             Target::Tcp { .. } => settings.origin.target.to_string(),
             Target::Unix(_) => "localhost".to_owned(),
         };
-        Ok(Self {
-            fallback_host: HeaderValue::try_from(authority).map_err(|error| value(&error))?,
-            pages: Arc::new(pages.map_err(BuildError::Pages)?),
-            classes: Classes::new(settings.classes.clone()).map_err(|error| value(&error))?,
-            host: host.transpose().map_err(|error| value(&error))?,
-        })
+        let fallback_host =
+            HeaderValue::try_from(authority).map_err(|error| problems.push(BuildError::Value(error.to_string())));
+        match (pages, classes, host, fallback_host) {
+            (Ok(pages), Ok(classes), Ok(host), Ok(fallback_host)) => {
+                Ok(Self { pages: Arc::new(pages), classes, host, fallback_host })
+            }
+            _ => Err(BuildError::Several(problems)),
+        }
     }
 }
 

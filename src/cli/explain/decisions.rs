@@ -137,7 +137,7 @@ pub(super) fn class(class: ClassId, rule: &ClassRule) -> &'static str {
 /// Returns a description of the class's cache rule.
 pub(super) fn rule(cache: &CachePolicy) -> String {
     let mut text = match cache.mode {
-        CacheMode::Keep => "keep: the origin's directives, in one line with one meaning".to_owned(),
+        CacheMode::Keep => "keep: the origin's directives, merged into one line".to_owned(),
         CacheMode::Default => "default: a lifetime where the origin sets none".to_owned(),
         CacheMode::Override => "override: a lifetime in place of the origin's".to_owned(),
         CacheMode::Never => "never: no-store".to_owned(),
@@ -173,20 +173,20 @@ pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
         Verdict::Vary(why) => {
             format!("unchanged: {}; Vary, because another request may get another coding", why.explanation())
         }
-        Verdict::NotModified { weak: true } => "a 304 for a response that was compressed".to_owned(),
-        Verdict::NotModified { weak: false } => "a 304 with the Vary that the 200 has".to_owned(),
+        Verdict::NotModified { weak: true } => "a 304 with a weak ETag, because the 200 is compressed".to_owned(),
+        Verdict::NotModified { weak: false } => "a 304 with the Vary of the 200".to_owned(),
         Verdict::Compress => "compressed".to_owned(),
         Verdict::Inflate => "the origin's gzip is decompressed".to_owned(),
     }
 }
 
-/// Returns a description of the page that replaces the origin's response.
+/// Returns a description of the response that edgeshim sends in place of the origin's response.
 pub(super) fn page(head: &response::Parts) -> String {
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     match (text(&CONTENT_TYPE), text(&CONTENT_LANGUAGE)) {
         (Some(media), Some(language)) => format!("the whoopsie page ({media}, {language})"),
-        (Some(media), None) => format!("a whoopsie response without a page ({media})"),
-        (None, _) => "a whoopsie response with an empty body".to_owned(),
+        (Some(media), None) => format!("{media} in place of the whoopsie page"),
+        (None, _) => "an empty body in place of the whoopsie page".to_owned(),
     }
 }
 
@@ -211,7 +211,7 @@ pub(super) fn refusal(reason: Reason, status: StatusCode) -> &'static str {
         Reason::UnknownProvider => "identity.unknown is \"reject\"",
         Reason::Unverified => "identity.unverified is \"reject\"",
         Reason::Host => "this Host is not in server.hosts",
-        Reason::Loop => "CDN-Loop shows server.max_hops passes through edgeshim",
+        Reason::Loop => "CDN-Loop names edgeshim server.max_hops times, so the request is in a loop",
         Reason::Method => "CONNECT is not supported",
         Reason::BodyTooLarge => "the body is longer than server.max_request_body",
     }

@@ -216,9 +216,7 @@ impl<'a> Outgoing<'a> {
             Some(Action::Forbidden) => "cache.mode = \"never\"".into(),
             Some(Action::Guarded) => self.guarded(),
             Some(Action::Tidied) | None if self.is_error => "an error is never stored".into(),
-            Some(Action::Tidied) | None => {
-                "the origin's directives in one line with one meaning (RFC 9111 §5.2)".into()
-            }
+            Some(Action::Tidied) | None => "the origin's directives, merged into one line (RFC 9111 §5.2)".into(),
         }
     }
 

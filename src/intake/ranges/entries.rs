@@ -98,8 +98,8 @@ impl fmt::Display for ListError {
             ),
             Self::Everything(place) => write!(
                 f,
-                "has the network of all addresses in {place}, so every client would count as the CDN; write only \
-                 the networks of the CDN"
+                "has a network in {place} that contains all addresses, so every client would count as the CDN; write \
+                 only the networks of the CDN"
             ),
             Self::Empty => {
                 f.write_str("has no networks; download the list of the CDN again, or write one network per line")

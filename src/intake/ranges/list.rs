@@ -333,7 +333,7 @@ mod tests {
             ("[\"192.0.2.1\", \"::/0\"]", "entry 2"),
             ("{\"addresses\":[\"192.0.2.1\"],\"ipv6_addresses\":[\"::/0\"]}", "entry 1 of \"ipv6_addresses\""),
         ] {
-            refused(everything, &format!("has the network of all addresses in {place}, so every"));
+            refused(everything, &format!("has a network in {place} that contains all addresses, so every"));
         }
         let most = "192.0.2.1\n".repeat(MOST_NETWORKS);
         assert_eq!(parse(most.as_bytes()).unwrap().len(), MOST_NETWORKS);

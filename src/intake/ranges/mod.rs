@@ -222,7 +222,7 @@ mod tests {
         let bad = folder.replace("bad", "192.0.2.0/24\n::/0");
         let error = Ranges::open(&[good.clone(), bad.clone()], &[]).unwrap_err();
         assert_eq!(error.path, bad);
-        assert!(error.to_string().starts_with("has the network of all addresses in line 2"), "{error}");
+        assert!(error.to_string().starts_with("has a network in line 2 that contains all addresses"), "{error}");
         let missing = Ranges::open(&[folder.0.join("missing"), good], &[]).unwrap_err();
         assert!(missing.to_string().starts_with("cannot be read ("), "{missing}");
         let large = folder.0.join("large");
