@@ -69,6 +69,8 @@ label! {
         Malformed = "malformed",
         /// The request head did not arrive within `server.header_timeout`.
         HeaderTimeout = "header_timeout",
+        /// The client flooded an HTTP/2 connection with frames that carry no part of a request.
+        Flood = "flood",
         /// The provider of the request is `none` or `other`, and `identity.unknown` is `"reject"`.
         UnknownProvider = "unknown_provider",
         /// The request claims a provider without a valid proof, and `identity.unverified` is `"reject"`.

@@ -73,6 +73,15 @@ pub mod internals {
         pub use crate::wire::etag::{EntityTag, Listed, listed, strengthen, weaken};
     }
 
+    pub mod forwarded {
+        pub use crate::wire::forwarded::{Peer, Scheme, client_from_xff, write};
+    }
+
+    pub mod trackers {
+        pub use crate::wire::frame_tracker::FrameTracker;
+        pub use crate::wire::head_tracker::{HeadTracker, Verdict};
+    }
+
     pub mod names {
         pub use crate::wire::names::*;
     }

@@ -220,6 +220,9 @@ async fn drive_h2<S, E>(
             state.leave();
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            if state.is_flooded() {
+                worker.refused(Reason::Flood);
+            }
             if let Err(error) = ended {
                 tracing::debug!(%error, "a client connection ended with an error");
             }

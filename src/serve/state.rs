@@ -1,6 +1,7 @@
 //! The state of a client connection: its deadline, its requests in flight, and whether the connection's end marks the
 //! end of a response.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub(super) struct State {
     framing: Mutex<Framing>,
     pub(super) timeouts: Timeouts,
     leaving: AtomicBool,
+    flooded: AtomicBool,
     ending: AtomicU8,
     /// Whether the body of a response that ends with the connection is complete.
     has_ended: AtomicBool,
@@ -82,6 +84,7 @@ impl State {
             framing: Mutex::new(framing),
             timeouts,
             leaving: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
             ending: AtomicU8::new(ending::FRAMED),
             has_ended: AtomicBool::new(false),
             trailers: TrailerWriter::default(),
@@ -200,10 +203,18 @@ impl State {
     }
 
     /// Updates the framing and the deadline after `bytes` were read from the client.
-    pub(super) fn received(&self, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// Returns an error if the client floods the connection with HTTP/2 frames that carry no part of a request. The
+    /// connection must then be closed.
+    pub(super) fn received(&self, bytes: &[u8]) -> io::Result<()> {
         let phase = {
             let mut framing = self.framing();
             framing.feed(bytes);
+            if framing.is_flooded() {
+                self.flooded.store(true, Ordering::Relaxed);
+                return Err(io::Error::other("the client sends too many frames that carry no part of a request"));
+            }
             framing.phase()
         };
         match (phase, self.purpose()) {
@@ -217,6 +228,12 @@ impl State {
             (_, Purpose::Head | Purpose::Idle | Purpose::Rest) => self.disarm(),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Returns whether [`received`](Self::received) has returned an error.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
     }
 
     /// Returns how long hyper keeps a connection that waits for a request. After this time, an HTTP/1.1 connection is
@@ -278,6 +295,13 @@ impl Framing {
         match self {
             Self::Heads(tracker) => tracker.feed(bytes),
             Self::Frames(tracker) => tracker.feed(bytes),
+        }
+    }
+
+    fn is_flooded(&mut self) -> bool {
+        match self {
+            Self::Heads(_) => false,
+            Self::Frames(tracker) => tracker.is_flooded(clock::now_ms()),
         }
     }
 

@@ -96,8 +96,7 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
                 }
             }
         }
-        this.state.received(buf.filled().get(before..).unwrap_or_default());
-        Poll::Ready(Ok(()))
+        Poll::Ready(this.state.received(buf.filled().get(before..).unwrap_or_default()))
     }
 }
 

@@ -71,6 +71,7 @@ impl Peer {
     }
 
     /// Returns the same peer with its certificate.
+    #[must_use]
     pub fn with_certificate(self, certificate: Arc<Certificate>) -> Self {
         Self { certificate: Some(certificate), ..self }
     }
@@ -105,7 +106,7 @@ pub struct Trail {
 /// Reading ends with the first address that is not trusted, which is the client's address. Reading also ends before the
 /// first entry that is not an address, after 32 entries, and at the left end. Entries can have ports and quotes, and
 /// IPv6 addresses can have brackets.
-pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
+pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> Trail {
     let peer = peer.to_canonical();
     let mut trail = Trail { client: peer, proven: false, kept: 0, peer_trusted: trusted(peer) };
     if !trail.peer_trusted {
@@ -128,7 +129,7 @@ pub(crate) fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl F
 /// X-Forwarded-Host, edgeshim forwards that field. Otherwise X-Forwarded-Proto is the scheme of the connection, and
 /// X-Forwarded-Host is the Host field. Forwarded has the same data without the host, so that its value can be prepared
 /// once per connection.
-pub(crate) fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
+pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);
     let (list, elements) = if !trail.proven && trail.kept == 0 && scheme == peer.scheme {

@@ -1,5 +1,6 @@
-//! Tracks whether an HTTP/2 connection is inside a request head, for the timeout of heads (RFC 9113 §4.1,
-//! RFC 9113 §6.2, RFC 9113 §6.10).
+//! Tracks the frames of an HTTP/2 connection: whether the connection is inside a request head, for the timeout of heads
+//! (RFC 9113 §4.1, RFC 9113 §6.2, RFC 9113 §6.10), and whether the client floods the connection with frames that carry
+//! no part of a request (RFC 9113 §10.5).
 //!
 //! The tracker does not check frames. The HTTP/2 codec (h2) checks them, but the codec sees a frame only when the frame
 //! is complete. So the codec cannot tell that a head has begun.
@@ -8,13 +9,23 @@ use super::head_tracker::Phase;
 
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+
+/// The largest number of overhead frames in one window of [`FLOOD_WINDOW_MS`]. An overhead frame is any frame that
+/// carries no part of a request and opens no flow-control window, for example SETTINGS, PING, PRIORITY or an empty DATA
+/// frame. The codec answers most of these frames, so a flood costs CPU time that other connections need. Real clients
+/// send less than a hundred of these frames in a second, and one `RST_STREAM` for each request that they cancel.
+const FLOOD_FRAMES: u32 = 10_000;
+const FLOOD_WINDOW_MS: u64 = 1000;
 
 /// Tracks the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]
-pub(crate) struct FrameTracker {
+pub struct FrameTracker {
     /// The number of bytes that are still missing from the preface or from the current payload.
     left: usize,
     /// The bytes of the current frame's header that have arrived, and their number.
@@ -24,16 +35,40 @@ pub(crate) struct FrameTracker {
     in_head: bool,
     /// Whether the current frame is the last frame of the head.
     is_last: bool,
+    /// The number of overhead frames since `window_ms`, which is a time of the worker's clock in milliseconds.
+    overhead: u32,
+    window_ms: u64,
 }
 
 impl FrameTracker {
     /// Creates a tracker that expects the first byte of a connection, which is the first byte of the preface.
-    pub(crate) const fn new() -> Self {
-        Self { left: PREFACE_BYTES, head: [0; HEAD_BYTES], have: 0, in_head: false, is_last: false }
+    #[expect(clippy::new_without_default, reason = "`new` names the state: the begin of a connection")]
+    pub const fn new() -> Self {
+        Self {
+            left: PREFACE_BYTES,
+            head: [0; HEAD_BYTES],
+            have: 0,
+            in_head: false,
+            is_last: false,
+            overhead: 0,
+            window_ms: 0,
+        }
+    }
+
+    /// Returns whether more than [`FLOOD_FRAMES`] overhead frames have arrived in the current window. The caller must
+    /// call this function after each call of [`feed`](Self::feed).
+    pub fn is_flooded(&mut self, now_ms: u64) -> bool {
+        if self.overhead > FLOOD_FRAMES {
+            return true;
+        }
+        if now_ms.saturating_sub(self.window_ms) >= FLOOD_WINDOW_MS {
+            (self.overhead, self.window_ms) = (0, now_ms);
+        }
+        false
     }
 
     /// Reads the next bytes of the connection. The bytes can be split at any position.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+    pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let (_, rest) = bytes.split_at(self.left.min(bytes.len()));
@@ -52,9 +87,14 @@ impl FrameTracker {
                 let [high, middle, low, kind, flags, ..] = self.head;
                 self.have = 0;
                 self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-                if matches!(kind, HEADERS | CONTINUATION) {
-                    self.in_head = true;
-                    self.is_last = flags & END_HEADERS != 0;
+                match kind {
+                    HEADERS | CONTINUATION => {
+                        self.in_head = true;
+                        self.is_last = flags & END_HEADERS != 0;
+                    }
+                    WINDOW_UPDATE => {}
+                    DATA if self.left > 0 || flags & END_STREAM != 0 => {}
+                    _ => self.overhead = self.overhead.saturating_add(1),
                 }
                 self.payload_ended();
             }
@@ -69,7 +109,7 @@ impl FrameTracker {
 
     /// Returns the position after all bytes that were fed. An incomplete frame header counts as part of a head, because
     /// the frame can be a HEADERS frame.
-    pub(crate) const fn phase(&self) -> Phase {
+    pub const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }
 }
@@ -82,6 +122,36 @@ mod tests {
         let mut bytes = vec![0, 0, u8::try_from(payload).unwrap(), kind, flags, 0, 0, 0, 1];
         bytes.resize(HEAD_BYTES + payload, 0xff);
         bytes
+    }
+
+    #[test]
+    fn overhead_frames_when_too_many_arrive_in_one_window_then_are_a_flood() {
+        let all = |tracker: &mut FrameTracker, frame: &[u8], count: u32| {
+            for _ in 0..count {
+                tracker.feed(frame);
+            }
+        };
+        for (kind, flags, payload) in [(4, 0, 6), (4, 1, 0), (6, 0, 8), (2, 0, 5), (3, 0, 4), (DATA, 0, 0), (200, 0, 3)]
+        {
+            let bytes = frame(kind, flags, payload);
+            let mut tracker = FrameTracker::new();
+            tracker.feed(&[b'p'; PREFACE_BYTES]);
+            assert!(!tracker.is_flooded(5000));
+            all(&mut tracker, &bytes, FLOOD_FRAMES);
+            assert!(!tracker.is_flooded(5999), "kind {kind}");
+            // A new window begins.
+            assert!(!tracker.is_flooded(6000), "kind {kind}");
+            all(&mut tracker, &bytes, FLOOD_FRAMES);
+            assert!(!tracker.is_flooded(6999), "kind {kind}");
+            tracker.feed(&bytes);
+            assert!(tracker.is_flooded(6999) && tracker.is_flooded(9000), "kind {kind}");
+        }
+        for (kind, flags, payload) in [(HEADERS, 5, 3), (DATA, 0, 1), (DATA, END_STREAM, 0), (WINDOW_UPDATE, 0, 4)] {
+            let mut tracker = FrameTracker::new();
+            tracker.feed(&[b'p'; PREFACE_BYTES]);
+            all(&mut tracker, &frame(kind, flags, payload), FLOOD_FRAMES + 1);
+            assert!(!tracker.is_flooded(1), "kind {kind}");
+        }
     }
 
     #[test]

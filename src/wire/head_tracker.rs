@@ -20,7 +20,7 @@ use memchr::memchr2;
 
 /// The position of a connection in its stream of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// The position is between two messages. Empty lines before a request line belong to no message.
     Boundary,
     /// The position is inside a head.
@@ -33,7 +33,7 @@ pub(crate) enum Phase {
 
 /// The result of the check of one request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// The framing of the request can be read in one way only.
     Clear,
     /// The request must get a 400, and its connection must close.
@@ -121,7 +121,7 @@ enum State {
 /// requests.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each field is one fact about a head, and the facts are independent")]
-pub(crate) struct HeadTracker {
+pub struct HeadTracker {
     /// The number of bytes that are left of the body or chunk. While the tracker reads a chunk size, this is the part
     /// of the size that has been read.
     remaining: u64,
@@ -141,7 +141,8 @@ pub(crate) struct HeadTracker {
 
 impl HeadTracker {
     /// Creates a tracker that expects the first byte of a connection.
-    pub(crate) const fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "`new` names the state: the begin of a connection")]
+    pub const fn new() -> Self {
         Self {
             remaining: 0,
             number: 0,
@@ -156,7 +157,7 @@ impl HeadTracker {
     }
 
     /// Reads the next bytes of the connection. The bytes can be split at any position.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+    pub fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((&first, after)) = rest.split_first() {
             rest = match self.state {
@@ -189,7 +190,7 @@ impl HeadTracker {
     }
 
     /// Returns the position after all bytes that were fed.
-    pub(crate) const fn phase(&self) -> Phase {
+    pub const fn phase(&self) -> Phase {
         match self.state {
             State::Between => Phase::Boundary,
             State::BetweenCr
@@ -212,7 +213,7 @@ impl HeadTracker {
     ///
     /// If no clear head is left, the verdict is `Refuse`. In this case the head was flawed, or the tracker and hyper
     /// disagree.
-    pub(crate) fn take_verdict(&mut self) -> Verdict {
+    pub fn take_verdict(&mut self) -> Verdict {
         if let Some(left) = self.clear.checked_sub(1) {
             self.clear = left;
             return Verdict::Clear;

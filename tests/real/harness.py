@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -107,6 +108,15 @@ def program(name):
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
     expect(found, f"{name} is missing: tests/run installs it")
     return found
+
+
+def raise_open_files(needed):
+    """Raises the limit of open files of this process and of its children to `needed`, if the limit is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        words = f"this script needs {needed} open files, but ulimit -Hn allows only {hard}: raise the hard limit"
+        expect(hard == resource.RLIM_INFINITY or hard >= needed, words)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def free_port():

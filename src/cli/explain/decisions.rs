@@ -214,5 +214,6 @@ pub(super) fn refusal(reason: Reason, status: StatusCode) -> &'static str {
         Reason::Loop => "CDN-Loop names edgeshim server.max_hops times, so the request is in a loop",
         Reason::Method => "CONNECT is not supported",
         Reason::BodyTooLarge => "the body is longer than server.max_request_body",
+        Reason::Flood => "the HTTP/2 connection carries too many frames that are no part of a request",
     }
 }

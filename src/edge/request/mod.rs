@@ -118,7 +118,8 @@ impl Ctx {
 /// Makes the head of the response to a refused request, in the CDN's dialect. The response has no body.
 pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
     let status = match reason {
-        Reason::Malformed => StatusCode::BAD_REQUEST,
+        // After a flood, the connection is closed without a response.
+        Reason::Malformed | Reason::Flood => StatusCode::BAD_REQUEST,
         Reason::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::UnknownProvider | Reason::Unverified => StatusCode::FORBIDDEN,
         Reason::Host => StatusCode::MISDIRECTED_REQUEST,
